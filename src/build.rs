@@ -1,0 +1,280 @@
+//! The left half of the line: from files to bundles. Reads the project, resolves, checks, renders and writes out/, in
+//! parallel over customers. Knows no platform, no state and no secrets.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use crate::bundle::{self, Bundle, Runtime};
+use crate::check;
+use crate::customer::Worker;
+use crate::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::progress::Progress;
+use crate::project::{self, Fleet};
+use crate::render::Templates;
+use crate::resolve::{Claim, resolve};
+use crate::runtime;
+use crate::schema::Checker;
+
+/// The fleet, resolved and checked.
+pub struct Loaded {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// fleet.yaml and its packs.
+    pub fleet: Fleet,
+    /// Each pack's templates.
+    templates: BTreeMap<String, Templates>,
+    /// How many customers' files there are.
+    pub customers: usize,
+    /// The workers of all valid customers, sorted by environment and customer.
+    pub workers: Vec<Worker>,
+    /// The ids of customers with errors: their workers are held as they are.
+    pub held: BTreeSet<String>,
+    /// The author's mistakes, sorted.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads, resolves and checks a project. An error of fleet.yaml or a pack ends it; a customer's error holds that
+/// customer.
+pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
+    let (fleet, files) = match (project::read_fleet(root), project::spec_files(root)) {
+        (Ok(fleet), Ok(files)) => (fleet, files),
+        (fleet, files) => {
+            return Err(sorted([fleet.err(), files.err()].into_iter().flatten().flatten().collect()));
+        }
+    };
+    let mut templates = BTreeMap::new();
+    let mut broken = Vec::new();
+    for (name, pack) in &fleet.packs {
+        match Templates::new(pack) {
+            Ok(parsed) => {
+                templates.insert(name.clone(), parsed);
+            }
+            Err(found) => broken.extend(found),
+        }
+    }
+    let checker = Checker::customer();
+    progress.begin("reading customers", Some(files.len() as u64));
+    let mut read: Vec<One> = files
+        .par_iter()
+        .map(|file| {
+            let one = one(root, file, &fleet, &checker);
+            progress.step(1);
+            one
+        })
+        .collect();
+    progress.end();
+
+    let mut diagnostics = broken.clone();
+    let mut held = BTreeSet::new();
+    let mut claims = Vec::new();
+    let mut workers = Vec::new();
+    for one in &mut read {
+        if one.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            held.insert(one.id.clone());
+        } else {
+            workers.append(&mut one.workers);
+        }
+        diagnostics.append(&mut one.diagnostics);
+        claims.append(&mut one.claims);
+    }
+    drop(read);
+    for pair in files.windows(2).filter(|pair| project::id_of(&pair[0]) == project::id_of(&pair[1])) {
+        held.insert(project::id_of(&pair[0]).to_owned());
+        let message = format!("{} has the same id", pair[0]);
+        diagnostics.push(Diagnostic::error(
+            Code::DuplicateId,
+            Place::file(&pair[1]),
+            message,
+            "keep one of the two files",
+        ));
+    }
+    let contested = check::claims(&mut claims);
+    let places: HashSet<&Place> = contested.iter().map(|diagnostic| &diagnostic.place).collect();
+    held.extend(claims.iter().filter(|claim| places.contains(&claim.place)).map(|claim| claim.by.0.clone()));
+    diagnostics.extend(contested);
+    workers.retain(|worker| !held.contains(&worker.customer));
+    workers.sort_by(|a, b| (a.environment, &a.customer).cmp(&(b.environment, &b.customer)));
+    let full = check::accounts(&fleet, &workers);
+    if !broken.is_empty() || !full.is_empty() {
+        diagnostics.extend(full);
+        return Err(sorted(diagnostics));
+    }
+    Ok(Loaded {
+        root: root.to_owned(),
+        fleet,
+        templates,
+        customers: files.len(),
+        workers,
+        held,
+        diagnostics: sorted(diagnostics),
+    })
+}
+
+struct One {
+    id: String,
+    workers: Vec<Worker>,
+    claims: Vec<Claim>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
+    let id = project::id_of(file).to_owned();
+    match project::read_spec(root, file, checker) {
+        Ok(spec) => {
+            let resolved = resolve(fleet, &spec);
+            One { id, workers: resolved.workers, claims: resolved.claims, diagnostics: resolved.diagnostics }
+        }
+        Err(diagnostics) => One { id, workers: Vec::new(), claims: Vec::new(), diagnostics },
+    }
+}
+
+/// The runtimes by pack.
+pub type Runtimes = HashMap<String, Runtime>;
+
+/// The runtimes of the packs that workers use: from the cache, or bundled now.
+pub fn runtimes(loaded: &Loaded, progress: &dyn Progress) -> Result<Runtimes, runtime::Error> {
+    let used: BTreeSet<&str> = loaded.workers.iter().map(|worker| worker.pack.as_str()).collect();
+    used.into_iter()
+        .map(|name| Ok((name.to_owned(), runtime::runtime(name, &loaded.fleet.packs[name], progress)?)))
+        .collect()
+}
+
+/// What a build did.
+#[derive(Default)]
+pub struct Built {
+    /// The bundles of the loaded workers, in their order; none where rendering failed.
+    pub bundles: Vec<Option<Bundle>>,
+    /// Files that were written, or would be.
+    pub written: usize,
+    /// Workers none of whose files differed.
+    pub unchanged: usize,
+    /// Folders and runtimes that were removed, or would be.
+    pub removed: usize,
+    /// What the templates' author did wrong.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// Which part of the fleet a build is for.
+pub struct Scope<'a> {
+    /// Whether a worker belongs to it.
+    pub includes: &'a (dyn Fn(&Worker) -> bool + Sync),
+    /// Whether it is the whole fleet, so that what no worker owns can go.
+    pub whole: bool,
+    /// Count what differs, and write nothing.
+    pub dry: bool,
+}
+
+/// Renders the workers and writes out/.
+pub fn build(
+    loaded: &Loaded,
+    runtimes: &Runtimes,
+    scope: &Scope<'_>,
+    progress: &dyn Progress,
+) -> Result<Built, Failure> {
+    let start = Instant::now();
+    let out = Out::new(&loaded.root, scope.dry);
+    let mut built = Built::default();
+    for runtime in runtimes.values() {
+        let (folder, file) = runtime.file.split_once('/').expect("BUG: a runtime has a folder");
+        let types = file.replace(".js", ".d.ts");
+        built.written += out.write_folder(folder, &[(file, &runtime.script), (&types, &runtime.types)])?;
+    }
+    progress.begin("building", Some(loaded.workers.len() as u64));
+    let results: Vec<Result<Option<(Bundle, usize)>, Broken>> = loaded
+        .workers
+        .par_iter()
+        .map(|worker| {
+            let result = if (scope.includes)(worker) {
+                render(loaded, runtimes, worker, Some(&out)).map(Some)
+            } else {
+                Ok(None)
+            };
+            progress.step(1);
+            result
+        })
+        .collect();
+    progress.end();
+    for result in results {
+        match result {
+            Ok(Some((bundle, 0))) => {
+                built.unchanged += 1;
+                built.bundles.push(Some(bundle));
+            }
+            Ok(Some((bundle, written))) => {
+                built.written += written;
+                built.bundles.push(Some(bundle));
+            }
+            Ok(None) => built.bundles.push(None),
+            Err(Broken::Diagnostic(diagnostic)) => {
+                built.diagnostics.push(*diagnostic);
+                built.bundles.push(None);
+            }
+            Err(Broken::Failure(failure)) => return Err(failure),
+        }
+    }
+    if scope.whole {
+        prune(loaded, runtimes, &out, &mut built)?;
+    }
+    built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));
+    built.seconds = start.elapsed().as_secs_f64();
+    Ok(built)
+}
+
+enum Broken {
+    Diagnostic(Box<Diagnostic>),
+    Failure(Failure),
+}
+
+/// Renders one worker; with `out`, writes its folder and says how many files differed.
+fn render(loaded: &Loaded, runtimes: &Runtimes, worker: &Worker, out: Option<&Out>) -> Result<(Bundle, usize), Broken> {
+    let (module, bundle) = module(loaded, runtimes, worker).map_err(Broken::Diagnostic)?;
+    let Some(out) = out else { return Ok((bundle, 0)) };
+    let pack = &loaded.fleet.packs[&worker.pack];
+    let specifier = runtimes[&worker.pack].specifier();
+    let mut files = vec![(pack.module(), module)];
+    for name in pack.file_names().filter(|name| *name != pack.module()) {
+        let text = loaded.templates[&worker.pack]
+            .render(name, worker, &specifier, Some(&bundle.digest))
+            .map_err(Broken::Diagnostic)?;
+        files.push((name, text));
+    }
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    let written = out.write_folder(&worker.folder(), &files).map_err(Broken::Failure)?;
+    Ok((bundle, written))
+}
+
+/// Renders a worker's module and makes its bundle.
+pub fn module(loaded: &Loaded, runtimes: &Runtimes, worker: &Worker) -> Result<(String, Bundle), Box<Diagnostic>> {
+    let runtime = &runtimes[&worker.pack];
+    let name = loaded.fleet.packs[&worker.pack].module();
+    let module = loaded.templates[&worker.pack].render(name, worker, &runtime.specifier(), None)?;
+    let bundle = bundle::bundle(worker, &module, runtime);
+    Ok((module, bundle))
+}
+
+/// Removes what no worker owns. A customer with errors keeps its folders, and so do all runtimes as long as one
+/// might import them.
+fn prune(loaded: &Loaded, runtimes: &Runtimes, out: &Out, built: &mut Built) -> Result<(), Failure> {
+    let mut owned: HashSet<String> = loaded.workers.iter().map(Worker::folder).collect();
+    for customer in &loaded.held {
+        owned.extend(crate::spec::Environment::ALL.iter().map(|environment| format!("{environment}/{customer}")));
+    }
+    let names: HashSet<String> =
+        loaded.fleet.packs.values().flat_map(|pack| pack.file_names().map(str::to_owned).collect::<Vec<_>>()).collect();
+    built.removed += out.prune(&owned, &names)?;
+    if loaded.held.is_empty() && built.diagnostics.is_empty() {
+        let keep = runtimes
+            .values()
+            .map(|runtime| runtime.file.trim_start_matches("runtime/").trim_end_matches(".js").to_owned())
+            .collect();
+        built.removed += out.prune_runtimes(&keep)?;
+    }
+    Ok(())
+}

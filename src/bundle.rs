@@ -1,0 +1,160 @@
+//! What is uploaded for a worker, as one value with one digest. Pure; doesn't render and doesn't send.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::customer::{DIGEST_VARIABLE, Database, Worker};
+use crate::digest::{Digest, Framed};
+
+/// A pack's shared code, bundled.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Its digest: of the script and the types.
+    pub digest: Digest,
+    /// Its file under out/: `runtime/consent-0123456789abcdef.js`.
+    pub file: String,
+    /// The script.
+    pub script: Arc<[u8]>,
+    /// Its types, for TypeScript.
+    pub types: Arc<[u8]>,
+}
+
+impl Runtime {
+    /// A runtime from what its bundler wrote.
+    pub fn new(pack: &str, script: Vec<u8>, types: Vec<u8>) -> Runtime {
+        let digest = Framed::new("runtime").field(&script).field(&types).finish();
+        Runtime {
+            digest,
+            file: format!("runtime/{pack}-{}.js", digest.short()),
+            script: script.into(),
+            types: types.into(),
+        }
+    }
+
+    /// The module specifier by which a worker's module imports it; two folders up is out/.
+    pub fn specifier(&self) -> String {
+        format!("../../{}", self.file)
+    }
+}
+
+/// A worker's bundle without the bytes of its modules: these are rendered again when they are uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// What decides whether the worker is deployed.
+    pub digest: Digest,
+    /// The digest of the worker's own module.
+    pub module: Digest,
+    /// The digest of the runtime.
+    pub runtime: Digest,
+    /// The canonical metadata.
+    pub metadata: Value,
+}
+
+/// Makes a worker's bundle from its rendered module.
+pub fn bundle(worker: &Worker, module: &str, runtime: &Runtime) -> Bundle {
+    let metadata = metadata(worker);
+    let module = Digest::of(module.as_bytes());
+    let canonical = serde_json::to_vec(&metadata).expect("BUG: metadata is JSON");
+    let digest = Framed::new("bundle")
+        .field(module_name(worker).as_bytes())
+        .field(module.to_string().as_bytes())
+        .field(runtime.file.as_bytes())
+        .field(runtime.digest.to_string().as_bytes())
+        .field(&canonical)
+        .finish();
+    Bundle { digest, module, runtime: runtime.digest, metadata }
+}
+
+/// The name of a worker's module within the upload. Modules resolve each other's names like files, so that with
+/// this name the rendered import of the runtime holds as it stands.
+pub fn module_name(worker: &Worker) -> String {
+    format!("{}/index.js", worker.folder())
+}
+
+/// What is uploaded beside the modules, in a canonical form: without the values of secrets, and without what is
+/// derived from the digest.
+fn metadata(worker: &Worker) -> Value {
+    let mut bindings: Vec<Value> = worker
+        .vars
+        .iter()
+        .map(|(name, value)| match value {
+            Value::String(text) => json!({"type": "plain_text", "name": name, "text": text}),
+            other => json!({"type": "json", "name": name, "json": other}),
+        })
+        .collect();
+    if let Database::D1 { binding, id, .. } = &worker.database {
+        bindings.push(json!({"type": "d1", "name": binding, "database_id": id}));
+    }
+    bindings.extend(worker.secrets.keys().map(|name| json!({"type": "secret_text", "name": name})));
+    json!({
+        "main_module": module_name(worker),
+        "compatibility_date": worker.compatibility_date,
+        "compatibility_flags": worker.compatibility_flags,
+        "bindings": bindings,
+        "observability": observability(worker),
+    })
+}
+
+/// A worker's observability, as the API and wrangler write it.
+pub fn observability(worker: &Worker) -> Value {
+    let mut observability = json!({"enabled": worker.observability.enabled});
+    if let Some(sampling) = worker.observability.sampling {
+        observability["head_sampling_rate"] = json!(sampling);
+    }
+    observability
+}
+
+/// The metadata as it is uploaded: with the digest, the tags, and the values of the secrets that `value` gives.
+pub fn upload_metadata<'a>(bundle: &Bundle, fleet: &str, value: impl Fn(&str) -> Option<&'a str>) -> Value {
+    let mut metadata = bundle.metadata.clone();
+    let bindings = metadata["bindings"].as_array_mut().expect("BUG: bindings are a list");
+    for binding in bindings.iter_mut() {
+        if binding["type"] == "secret_text" {
+            let text = binding["name"].as_str().and_then(&value);
+            binding["text"] = text.map_or(Value::Null, |text| json!(text));
+        }
+    }
+    bindings.push(json!({"type": "plain_text", "name": DIGEST_VARIABLE, "text": bundle.digest}));
+    metadata["tags"] = json!(tags(fleet, &bundle.digest));
+    metadata
+}
+
+/// The tags that say whose a worker is and what it runs. At most 8 fit, and neither `,` nor `&` may be in one.
+/// Source: Cloudflare docs, Workers for Platforms › Limits.
+pub fn tags(fleet: &str, digest: &Digest) -> [String; 2] {
+    [format!("flotilla-{fleet}"), format!("digest-{digest}")]
+}
+
+/// What differs between the metadata of two bundles, in the author's terms.
+pub fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for (key, what) in [
+        ("compatibility_date", "compatibilityDate"),
+        ("compatibility_flags", "compatibilityFlags"),
+        ("observability", "observability"),
+        ("main_module", "the module's name"),
+    ] {
+        if old[key] != new[key] {
+            reasons.push(format!("{what} {} → {}", old[key], new[key]));
+        }
+    }
+    let by_name = |metadata: &Value| -> Map<String, Value> {
+        metadata["bindings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|binding| Some((binding["name"].as_str()?.to_owned(), binding.clone())))
+            .collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    for (name, binding) in &after {
+        match before.get(name) {
+            None => reasons.push(format!("{name} added")),
+            Some(other) if other != binding => reasons.push(format!("{name} changed")),
+            Some(_) => {}
+        }
+    }
+    reasons.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("{name} removed")));
+    reasons
+}

@@ -1,0 +1,127 @@
+//! `flotilla build`.
+
+use serde::Serialize;
+
+use crate::build::{self, Built, Loaded, Runtimes, Scope};
+use crate::diagnostic::{Diagnostic, sorted};
+use crate::failure::{Exit, Failure};
+use crate::runtime;
+
+use super::report::{self, count};
+use super::selection::Selection;
+use super::ui::duration;
+use super::{Format, Session};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Write nothing; exit with 3 if out/ is not current
+    #[arg(long)]
+    check: bool,
+    /// How many threads render [default: one for each core]
+    #[arg(short = 'j', long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    customers: usize,
+    workers: usize,
+    rendered: usize,
+    unchanged: usize,
+    written: usize,
+    removed: usize,
+    invalid: usize,
+    seconds: f64,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    if let Some(threads) = arguments.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global()
+            .map_err(anyhow::Error::from)?;
+    }
+    let Some((loaded, _, built, diagnostics)) = line(session, &arguments.selection, arguments.check)? else {
+        return Ok(Exit::Diagnostics);
+    };
+    let workers = built.bundles.iter().flatten().count();
+    let report = Report {
+        customers: loaded.customers,
+        workers,
+        rendered: workers,
+        unchanged: built.unchanged,
+        written: built.written,
+        removed: built.removed,
+        invalid: loaded.held.len(),
+        seconds: built.seconds,
+    };
+    let stale = built.written + built.removed > 0;
+    match session.format {
+        Format::Json => report::json(&report)?,
+        Format::Text => {
+            let mut text = if arguments.check {
+                match stale {
+                    true => format!(
+                        "out/ is not current: {} to write, {} to remove; run `flotilla build`",
+                        report.written, report.removed
+                    ),
+                    false => "out/ is current".to_owned(),
+                }
+            } else if stale {
+                format!("{} written, {} removed", count(report.written, "file"), report.removed)
+            } else {
+                "nothing to do: out/ is current".to_owned()
+            };
+            text += &format!(" · {} in {}", count(workers, "worker"), duration(report.seconds));
+            if report.invalid > 0 {
+                text += &format!(" · {} with errors, left as they were", count(report.invalid, "customer"));
+            }
+            report::print(&text);
+        }
+    }
+    Ok(match (report::counts(&diagnostics).0, arguments.check && stale) {
+        (1.., _) => Exit::Diagnostics,
+        (0, true) => Exit::Pending,
+        (0, false) => Exit::Done,
+    })
+}
+
+/// The line up to bundles on disk, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
+pub(super) fn line(
+    session: &Session,
+    selection: &Selection,
+    dry: bool,
+) -> Result<Option<(Loaded, Runtimes, Built, Vec<Diagnostic>)>, Failure> {
+    let stopped = |diagnostics: &[Diagnostic]| {
+        report::diagnostics(&session.root, &session.ui, diagnostics);
+        session.ui.line(&format!("{}; nothing was changed", count(report::counts(diagnostics).0, "error")));
+    };
+    let loaded = match build::load(&session.root, &session.ui) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            stopped(&diagnostics);
+            return Ok(None);
+        }
+    };
+    selection.verify(&loaded)?;
+    let runtimes = match build::runtimes(&loaded, &session.ui) {
+        Ok(runtimes) => runtimes,
+        Err(runtime::Error::Diagnostic(diagnostic)) => {
+            let mut diagnostics = loaded.diagnostics;
+            diagnostics.push(*diagnostic);
+            stopped(&sorted(diagnostics));
+            return Ok(None);
+        }
+        Err(runtime::Error::Failure(failure)) => return Err(failure),
+    };
+    let scope = Scope { includes: &|worker| selection.includes(worker), whole: selection.is_all(), dry };
+    let mut built = build::build(&loaded, &runtimes, &scope, &session.ui)?;
+    let mut diagnostics: Vec<Diagnostic> =
+        loaded.diagnostics.iter().filter(|d| selection.concerns(d)).cloned().collect();
+    diagnostics.append(&mut built.diagnostics);
+    let diagnostics = sorted(diagnostics);
+    report::diagnostics(&session.root, &session.ui, &diagnostics);
+    Ok(Some((loaded, runtimes, built, diagnostics)))
+}

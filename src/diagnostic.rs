@@ -1,0 +1,252 @@
+//! The author's mistakes as values: code, place, message, help. Doesn't know who finds or prints them.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// How bad it is. An error holds its worker back; a warning doesn't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The worker can't be built.
+    Error,
+    /// Allowed, but probably not what was meant.
+    Warning,
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
+        /// The stable codes of diagnostics: a code keeps its meaning for ever and is never used again for another.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)+];
+
+            /// The code as it is printed.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $code,)+ }
+            }
+
+            /// What the code stands for, in a sentence or two.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The file can't be read.
+    Unreadable = "Y0101",
+    /// The file isn't UTF-8.
+    NotUtf8 = "Y0102",
+    /// The file is larger than 8 MiB: no spec written by a person is.
+    TooLarge = "Y0103",
+    /// A symbolic link, or something else that isn't a plain file. Specs are read from the project itself, never from elsewhere.
+    NotAFile = "Y0104",
+    /// The file holds nothing.
+    EmptyFile = "Y0105",
+    /// The file isn't YAML.
+    Syntax = "Y0106",
+    /// A key stands twice in one map; it would be left to chance which value counts.
+    DuplicateKey = "Y0107",
+    /// A second document in one file; one customer, one file.
+    SecondDocument = "Y0108",
+    /// Nested deeper than 64 levels.
+    TooDeep = "Y0109",
+    /// Aliases that expand to more than 200,000 nodes or 16 MiB.
+    TooMany = "Y0110",
+    /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that lose digits.
+    Unsupported = "Y0111",
+    /// A key that flotilla doesn't know.
+    UnknownKey = "S0201",
+    /// A value of the wrong type.
+    WrongType = "S0202",
+    /// A key that has to be there isn't.
+    MissingKey = "S0203",
+    /// A value that isn't one of those allowed.
+    NotAllowed = "S0204",
+    /// A value that doesn't have the form which it must have.
+    WrongForm = "S0205",
+    /// A literal where a reference to a secret is demanded. A secret that was once in a file under version control has to be replaced.
+    LiteralSecret = "S0206",
+    /// The customer's id isn't the name of its file.
+    IdNotFileName = "S0207",
+    /// Two specs have the same id.
+    DuplicateId = "S0208",
+    /// A name that nothing in fleet.yaml or in the pack has: an account, a pack, a destination type.
+    UnknownName = "S0209",
+    /// Two keys that exclude each other.
+    Conflict = "S0210",
+    /// A name that flotilla or the platform uses itself.
+    ReservedName = "S0211",
+    /// Not a host name that can be a custom domain.
+    BadDomain = "N0301",
+    /// One host name, claimed by two workers.
+    DuplicateDomain = "N0302",
+    /// A worker's name that the platform doesn't take.
+    BadWorkerName = "N0303",
+    /// One worker name, claimed by two workers of one account.
+    DuplicateWorkerName = "N0304",
+    /// Not a route pattern, or not one of its zone.
+    BadRoute = "N0305",
+    /// One route, claimed by two workers.
+    DuplicateRoute = "N0306",
+    /// Not a cron expression of five fields.
+    BadCron = "N0307",
+    /// Not an origin: scheme and host, without a path.
+    BadOrigin = "N0308",
+    /// A worker that nothing reaches: no domain, no route, and workers.dev off.
+    Unreachable = "N0309",
+    /// Something that a worker in a dispatch namespace can't have.
+    NotInNamespace = "N0310",
+    /// More workers in one account than it can hold without a dispatch namespace.
+    TooManyWorkers = "L0401",
+    /// More variables and secrets than one worker can have.
+    TooManyVariables = "L0402",
+    /// A variable larger than the platform takes.
+    VariableTooLarge = "L0403",
+    /// The project has no customers.
+    NoCustomers = "F0501",
+    /// The project has no fleet.yaml.
+    NoFleetFile = "F0502",
+    /// A pattern for worker names that can't name every worker apart.
+    BadNamePattern = "F0503",
+    /// A pack that can't be read.
+    BadPack = "P0601",
+    /// A template that tera can't parse.
+    BadTemplate = "P0602",
+    /// A template that fails while it is rendered.
+    RenderFailed = "P0603",
+    /// A rendered file that isn't what its name says it is.
+    RenderedInvalid = "P0604",
+    /// The pack's runtime doesn't bundle.
+    RuntimeFailed = "P0605",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Where in a file. Lines and columns count from 1, columns in characters; line 0 is the file as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The path from the project's root, with `/`.
+    pub file: String,
+    /// The line, from 1; 0 when the whole file is meant.
+    pub line: usize,
+    /// The column in characters, from 1; 0 when the whole file is meant.
+    pub column: usize,
+    /// How many characters are meant, at least 1.
+    pub width: usize,
+}
+
+impl Place {
+    /// A whole file.
+    pub fn file(file: &str) -> Place {
+        Place { file: file.to_owned(), line: 0, column: 0, width: 1 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{}:{}", self.file, line, self.column),
+        }
+    }
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Which kind.
+    pub code: Code,
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong: lower case, no full stop, names the thing.
+    pub message: String,
+    /// Where.
+    pub place: Place,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl Diagnostic {
+    /// An error.
+    pub fn error(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+        Diagnostic { code, severity: Severity::Error, message: message.into(), place, help: help.into() }
+    }
+
+    /// A warning.
+    pub fn warning(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, place, message, help) }
+    }
+}
+
+impl Serialize for Diagnostic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("Diagnostic", 7)?;
+        object.serialize_field("code", &self.code)?;
+        object.serialize_field("severity", &self.severity)?;
+        object.serialize_field("message", &self.message)?;
+        object.serialize_field("file", &self.place.file)?;
+        object.serialize_field("line", &self.place.line)?;
+        object.serialize_field("column", &self.place.column)?;
+        object.serialize_field("help", &self.help)?;
+        object.end()
+    }
+}
+
+/// Sorted by file, line and column, each one once.
+pub fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics
+        .sort_by(|a, b| (&a.place, a.severity, a.code, &a.message).cmp(&(&b.place, b.severity, b.code, &b.message)));
+    diagnostics.dedup();
+    diagnostics
+}
+
+/// The candidate that was probably meant, as `did you mean …?`, if one is near enough.
+pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = written.to_lowercase().replace(['_', '-'], "");
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let other = candidate.to_lowercase().replace(['_', '-'], "");
+            (strsim::damerau_levenshtein(&folded, &other), candidate)
+        })
+        .filter(|(distance, candidate)| *distance <= candidate.chars().count().div_ceil(3).min(4))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let mut codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn near_names_are_found_and_far_ones_are_not() {
+        assert_eq!(did_you_mean("pixlId", ["pixelId", "accessToken"]), Some("pixelId"));
+        assert_eq!(did_you_mean("trusted_origins", ["trustedOrigins"]), Some("trustedOrigins"));
+        assert_eq!(did_you_mean("colour", ["pixelId", "accessToken"]), None);
+    }
+}

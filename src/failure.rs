@@ -1,0 +1,69 @@
+//! The world's mistakes: network, disk, credentials, unsafe plans; with what to do next and the exit code.
+
+use std::fmt;
+
+/// The exit codes of the program; documented in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// The author's mistakes, or a failure before anything was changed.
+    Diagnostics = 1,
+    /// The command line was wrong.
+    Usage = 2,
+    /// Changes are pending (`plan --exit-code`, `build --check`).
+    Pending = 3,
+    /// Some changes failed.
+    SomeFailed = 4,
+    /// Refused: unsafe or stale plan, lock, no confirmation.
+    Refused = 5,
+    /// A bug in flotilla.
+    Bug = 70,
+}
+
+/// Why a command could not go on.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened, with causes, and what to do next.
+    pub error: anyhow::Error,
+    /// What to do next, one sentence each.
+    pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure that ends the command with exit code 1.
+    pub fn new(message: impl fmt::Display) -> Failure {
+        anyhow::anyhow!("{message}").into()
+    }
+
+    /// A refusal: exit code 5.
+    pub fn refused(message: impl fmt::Display) -> Failure {
+        Failure { exit: Exit::Refused, ..Failure::new(message) }
+    }
+
+    /// Wrong usage: exit code 2.
+    pub fn usage(message: impl fmt::Display) -> Failure {
+        Failure { exit: Exit::Usage, ..Failure::new(message) }
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure { exit: Exit::Diagnostics, error, hints: Vec::new() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}

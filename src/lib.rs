@@ -1,0 +1,36 @@
+//! flotilla: a build system for fleets of Cloudflare Workers.
+//!
+//! This library is the program; it promises no stable interface. Start with ARCHITECTURE.md.
+#![forbid(unsafe_code)]
+
+pub mod diagnostic;
+pub mod digest;
+pub mod failure;
+pub mod yaml;
+
+pub mod schema;
+pub mod spec;
+
+pub mod customer;
+pub mod limits;
+pub mod names;
+
+pub mod pack;
+pub mod project;
+
+pub mod resolve;
+
+pub mod escape;
+pub mod render;
+pub mod syntax;
+
+pub mod bundle;
+pub mod cache;
+pub mod out;
+pub mod progress;
+pub mod runtime;
+
+pub mod build;
+pub mod check;
+
+pub mod command;

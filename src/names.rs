@@ -1,0 +1,251 @@
+//! The rules for names that the platform gives: workers, host names, routes, origins, crons. Pure text.
+
+use crate::limits;
+
+/// What is wrong with a name, and what to write instead.
+pub type Wrong = (String, String);
+
+/// A worker's name: lower-case letters, digits and hyphens, at most 63.
+/// Source: Cloudflare's API pattern for script names, and DNS, as the name becomes a label on workers.dev.
+pub fn worker(name: &str) -> Result<(), Wrong> {
+    let length = name.len();
+    if length > limits::WORKER_NAME_LENGTH {
+        return Err((
+            format!("the worker name `{name}` has {length} characters; {} fit", limits::WORKER_NAME_LENGTH),
+            "shorten the customer's id or `workerName` in fleet.yaml".to_owned(),
+        ));
+    }
+    label(name).map_err(|wrong| {
+        (
+            format!("the worker name `{name}` {wrong}"),
+            "names are lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned(),
+        )
+    })
+}
+
+fn label(label: &str) -> Result<(), String> {
+    if label.is_empty() {
+        return Err("has an empty part".to_owned());
+    }
+    if label.len() > limits::LABEL_LENGTH {
+        return Err(format!("has a part of more than {} characters", limits::LABEL_LENGTH));
+    }
+    if let Some(c) = label.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        return Err(format!("has {c:?} in it"));
+    }
+    if label.starts_with('-') || label.ends_with('-') {
+        return Err("begins or ends a part with a hyphen".to_owned());
+    }
+    Ok(())
+}
+
+/// A host name with at least two labels, in lower case.
+fn host(host: &str) -> Result<(), String> {
+    if host.len() > limits::HOST_LENGTH {
+        return Err(format!("is longer than {} characters", limits::HOST_LENGTH));
+    }
+    if !host.contains('.') {
+        return Err("has no dot".to_owned());
+    }
+    host.split('.').try_for_each(label)
+}
+
+/// A custom domain: a bare host name. Cloudflare takes neither wildcards nor paths there.
+/// Source: wrangler's own check, "Wildcard operators (*) are not allowed in Custom Domains".
+pub fn domain(domain: &str) -> Result<(), Wrong> {
+    let bare = domain.strip_prefix("https://").or_else(|| domain.strip_prefix("http://")).unwrap_or(domain);
+    let (name, path) = bare.split_once('/').map_or((bare, None), |(name, path)| (name, Some(path)));
+    let lower = name.to_lowercase();
+    let zone = zone_of(&lower);
+    if lower.contains('*') {
+        return Err((
+            format!("`{domain}` has a wildcard, which custom domains don't take"),
+            format!(
+                "write it under `routes`: `{{ pattern: \"{lower}/*\", zone: {zone} }}`, with a proxied DNS record of that name"
+            ),
+        ));
+    }
+    if path.is_some() || bare != domain {
+        let help = if host(&lower).is_ok() {
+            match path {
+                Some(path) if !path.is_empty() && path != "*" => format!(
+                    "write `{lower}` for the whole host, or a route for the path: `routes: [{{ pattern: \"{lower}/{path}\", zone: {zone} }}]`"
+                ),
+                _ => format!("write `{lower}`: a custom domain is the whole host, all paths included"),
+            }
+        } else {
+            "a custom domain is a bare host name: shop.example.com".to_owned()
+        };
+        return Err((format!("`{domain}` is more than a host name"), help));
+    }
+    host(domain).map_err(|wrong| {
+        let help = if host(&lower).is_ok() {
+            format!("write `{lower}`")
+        } else {
+            "a custom domain is a bare host name: shop.example.com".to_owned()
+        };
+        (format!("`{domain}` {wrong}"), help)
+    })
+}
+
+/// A guess at the zone of a host: its last two labels.
+fn zone_of(host: &str) -> String {
+    let host = host.trim_start_matches("*.");
+    let mut dots = host.rmatch_indices('.').map(|(at, _)| at);
+    dots.next();
+    dots.next().map_or(host, |at| &host[at + 1..]).to_owned()
+}
+
+/// A route pattern and its zone.
+/// Source: Cloudflare docs, Workers › Configuration › Routes › Matching behaviour.
+pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
+    let help = "a pattern is a host and a path, with `*` only at their beginning and end: shop.example.com/consent/*";
+    let wrong = |what: String| Err((what, help.to_owned()));
+    if let Err(wrong) = host(zone) {
+        return Err((format!("the zone `{zone}` {wrong}"), "a zone is a domain such as example.com".to_owned()));
+    }
+    if pattern.contains("://") {
+        return wrong(format!("the route `{pattern}` has a scheme"));
+    }
+    if pattern.contains(['?', '#', ' ']) || pattern.chars().any(char::is_control) {
+        return wrong(format!("the route {pattern:?} has a query, a fragment or white space"));
+    }
+    let (name, path) = pattern.split_once('/').map_or((pattern, ""), |(name, path)| (name, path));
+    let bare = name.strip_prefix("*.").or_else(|| name.strip_prefix('*')).unwrap_or(name);
+    if let Err(what) = host(bare) {
+        return wrong(format!("the route `{pattern}` {what}"));
+    }
+    if path.strip_suffix('*').unwrap_or(path).contains('*') {
+        return wrong(format!("the route `{pattern}` has a wildcard in the middle"));
+    }
+    if bare != zone && !bare.ends_with(&format!(".{zone}")) {
+        return Err((
+            format!("the route `{pattern}` is not in the zone `{zone}`"),
+            format!("is the zone `{}`?", zone_of(bare)),
+        ));
+    }
+    Ok(())
+}
+
+/// An origin as browsers send it: scheme, host, port if it isn't the usual one.
+pub fn origin(origin: &str) -> Result<(), Wrong> {
+    let help = "an origin is a scheme and a host, as browsers send it: https://shop.example.com".to_owned();
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return Err((format!("the origin `{origin}` has no scheme"), format!("write https://{origin}")));
+    };
+    if scheme != "https" && scheme != "http" {
+        return Err((format!("the origin `{origin}` is neither http nor https"), help));
+    }
+    if let Some((before, _)) = rest.split_once(['/', '?', '#']) {
+        return Err((
+            format!("the origin `{origin}` is more than a scheme and a host"),
+            format!("write {scheme}://{before}"),
+        ));
+    }
+    let (name, port) = rest.rsplit_once(':').map_or((rest, None), |(name, port)| (name, Some(port)));
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err((format!("the origin `{origin}` has no valid port"), help));
+    }
+    match name.split('.').try_for_each(label) {
+        Ok(()) => Ok(()),
+        Err(wrong) => Err((format!("the origin `{origin}` {wrong}"), help)),
+    }
+}
+
+/// A cron expression of five fields. Source: Cloudflare docs, Workers › Configuration › Cron Triggers.
+pub fn cron(cron: &str) -> Result<(), Wrong> {
+    const FIELDS: [(&str, u32, u32, &[&str]); 5] = [
+        ("minute", 0, 59, &[]),
+        ("hour", 0, 23, &[]),
+        ("day of the month", 1, 31, &["L", "W", "LW"]),
+        ("month", 1, 12, &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]),
+        ("day of the week", 1, 7, &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]),
+    ];
+    let help = "five fields in UTC: minute, hour, day of the month, month, day of the week (1 to 7, Sunday first): `*/15 * * * *`";
+    let fields: Vec<&str> = cron.split(' ').collect();
+    if fields.len() != 5 {
+        return Err((format!("the cron {cron:?} has {} fields instead of five", fields.len()), help.to_owned()));
+    }
+    for (field, (name, min, max, words)) in fields.iter().zip(FIELDS) {
+        let valid = |part: &str| {
+            let upper = part.to_uppercase();
+            part.parse::<u32>().is_ok_and(|n| (min..=max).contains(&n))
+                || words.contains(&upper.as_str())
+                // The last Friday, the second Friday, the weekday nearest to the fifteenth.
+                || (name.starts_with("day") && {
+                    let day = upper.trim_end_matches(['L', 'W']);
+                    let (day, nth) = day.split_once('#').unwrap_or((day, "1"));
+                    day.len() < upper.len()
+                        && (day.parse::<u32>().is_ok_and(|n| (min..=max).contains(&n)) || words.contains(&day))
+                        && nth.parse::<u32>().is_ok_and(|n| (1..=5).contains(&n))
+                })
+        };
+        let ok = field.split(',').all(|item| {
+            let (range, step) = item.split_once('/').map_or((item, None), |(range, step)| (range, Some(step)));
+            let range = match range.split_once('-') {
+                Some((from, to)) => valid(from) && valid(to),
+                None => range == "*" || valid(range),
+            };
+            range && step.is_none_or(|step| step.parse::<u32>().is_ok_and(|step| step > 0 && step <= max))
+        });
+        if !ok {
+            return Err((format!("the {name} of the cron {cron:?} can't be {field:?}"), help.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains() {
+        for good in ["shop.example.com", "a.co", "xn--bcher-kva.example"] {
+            assert_eq!(domain(good), Ok(()), "{good}");
+        }
+        for (bad, help) in [
+            ("shop.example.com/*", "write `shop.example.com`: a custom domain is the whole host"),
+            ("https://shop.example.com", "write `shop.example.com`"),
+            ("shop.example.com/consent", "`routes: [{ pattern: \"shop.example.com/consent\", zone: example.com }]`"),
+            ("*.example.com", "pattern: \"*.example.com/*\", zone: example.com"),
+            ("Shop.Example.com", "write `shop.example.com`"),
+            ("localhost", "a bare host name"),
+            ("a..example.com", "a bare host name"),
+            ("-a.example.com", "a bare host name"),
+            ("a b.example.com", "a bare host name"),
+        ] {
+            let (message, given) = domain(bad).expect_err(bad);
+            assert!(given.contains(help), "{bad}: {message}; {given}");
+        }
+    }
+
+    #[test]
+    fn routes_origins_and_crons() {
+        assert_eq!(route("shop.example.com/consent/*", "example.com"), Ok(()));
+        assert_eq!(route("*.example.com/*", "example.com"), Ok(()));
+        for bad in ["https://example.com/*", "other.org/*", "a.example.com/x*y", "notexample.com/*", "example.com/a?b"]
+        {
+            assert!(route(bad, "example.com").is_err(), "{bad}");
+        }
+        assert_eq!(origin("https://acme.example"), Ok(()));
+        assert_eq!(origin("http://localhost:3000"), Ok(()));
+        for bad in ["acme.example", "https://acme.example/", "ftp://a.example", "https://a.example:x", "https://", "*"]
+        {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+        for good in ["*/15 * * * *", "0 0 1,15 * MON-FRI", "59 23 L 12 7", "0 9 * * 2#1", "0 12 15W * *"] {
+            assert_eq!(cron(good), Ok(()), "{good}");
+        }
+        for bad in ["* * * *", "60 * * * *", "* 24 * * *", "*/0 * * * *", "a b c d e", "0 0 * * 8", "* * * * * *"] {
+            assert!(cron(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn worker_names() {
+        assert_eq!(worker(&"a".repeat(63)), Ok(()));
+        assert!(worker(&"a".repeat(64)).is_err());
+        assert!(worker("a_b").is_err() && worker("-a").is_err() && worker("").is_err());
+    }
+}

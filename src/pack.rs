@@ -1,0 +1,147 @@
+//! A pack, read from its folder: manifest, templates, catalogue, and the sources of its runtime. Doesn't render
+//! and doesn't bundle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
+
+use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::schema::{self, Checker};
+use crate::spec::{CatalogueFile, PackFile, Purpose};
+use crate::yaml::{self, Document};
+
+/// A pack.
+pub struct Pack {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its folder from the project's root, with `/`.
+    pub path: String,
+    /// Its manifest.
+    pub manifest: PackFile,
+    /// Its templates: name without `.tera`, and text.
+    pub templates: Vec<(String, String)>,
+    /// Its destination types by name.
+    pub types: BTreeMap<String, Type>,
+    /// The JSON Schema of each type's settings, for editors.
+    pub catalogue: Map<String, Value>,
+}
+
+/// A destination type.
+pub struct Type {
+    /// The consents that a visitor must have given, unless a spec says otherwise.
+    pub required_consent: Vec<Purpose>,
+    /// The settings that are references to secrets.
+    pub secrets: BTreeSet<String>,
+    checker: Checker,
+}
+
+impl Type {
+    /// Checks the settings at `path` of a document.
+    pub fn check(&self, document: &Document, path: &[&str], settings: &Value, kind: &str) -> Vec<Diagnostic> {
+        self.checker.check(document, path, settings, &format!("a destination of type {kind}"))
+    }
+}
+
+impl Pack {
+    /// The name of the uploaded module's file: the template's name without `.tera`.
+    pub fn module(&self) -> &str {
+        self.manifest.module.trim_end_matches(".tera")
+    }
+
+    /// The names of all files that a worker's folder holds.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.templates.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// Reads a pack. `path` is its folder from the project's root.
+pub fn read(root: &Path, path: &str) -> Result<Pack, Vec<Diagnostic>> {
+    let folder = root.join(path);
+    let file = format!("{path}/pack.yaml");
+    let bad = |place: Place, message: String, help: &str| vec![Diagnostic::error(Code::BadPack, place, message, help)];
+    let bytes = std::fs::read(folder.join("pack.yaml")).map_err(|error| {
+        bad(
+            Place::file(&file),
+            format!("the pack's manifest can't be read: {error}"),
+            "a pack is a folder with a pack.yaml, templates and a runtime: see templates/consent",
+        )
+    })?;
+    let (document, mut diagnostics) = yaml::parse(&file, &bytes);
+    let Some(document) = document else {
+        if diagnostics.is_empty() {
+            diagnostics = bad(Place::file(&file), "the pack's manifest is empty".to_owned(), "see templates/consent");
+        }
+        return Err(diagnostics);
+    };
+    let value = document.root.to_value();
+    diagnostics.extend(Checker::pack().check(&document, &[], &value, "a pack"));
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
+    }
+    let manifest = PackFile::deserialize(&value)
+        .map_err(|error| bad(Place::file(&file), format!("the pack's manifest: {error}"), "see templates/consent"))?;
+
+    let mut templates = Vec::new();
+    for name in std::iter::once(&manifest.module).chain(&manifest.files) {
+        match std::fs::read_to_string(folder.join(name)) {
+            Ok(text) => templates.push((name.trim_end_matches(".tera").to_owned(), text)),
+            Err(error) => diagnostics.push(Diagnostic::error(
+                Code::BadPack,
+                Place::file(&format!("{path}/{name}")),
+                format!("the template can't be read: {error}"),
+                format!("it is named in {file}: add the file or take it out there"),
+            )),
+        }
+    }
+    let mut types = BTreeMap::new();
+    let mut catalogue = Map::new();
+    if let Some(name) = &manifest.catalogue {
+        let place = Place::file(&format!("{path}/{name}"));
+        let read = std::fs::read_to_string(folder.join(name))
+            .map_err(|error| error.to_string())
+            .and_then(|text| serde_json::from_str::<CatalogueFile>(&text).map_err(|error| error.to_string()));
+        match read {
+            Ok(read) => {
+                for (kind, entry) in read.destinations {
+                    match destination_type(&entry.settings, entry.required_consent) {
+                        Ok(type_) => {
+                            types.insert(kind.clone(), type_);
+                            catalogue.insert(kind, entry.settings);
+                        }
+                        Err(error) => diagnostics.push(Diagnostic::error(
+                            Code::BadPack,
+                            place.clone(),
+                            format!("the settings of `{kind}` are no JSON Schema: {error}"),
+                            "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
+                        )),
+                    }
+                }
+            }
+            Err(error) => diagnostics.push(Diagnostic::error(
+                Code::BadPack,
+                place,
+                format!("the catalogue can't be read: {error}"),
+                "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}",
+            )),
+        }
+    }
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
+    }
+    Ok(Pack { folder, path: path.to_owned(), manifest, templates, types, catalogue })
+}
+
+fn destination_type(settings: &Value, required_consent: Vec<Purpose>) -> Result<Type, String> {
+    let secrets = settings["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, property)| property["$ref"] == "#/$defs/secret")
+        .map(|(name, _)| name.clone())
+        .collect();
+    let mut schema = settings.clone();
+    schema["$defs"] = json!({"secret": schema::secret()});
+    Ok(Type { required_consent, secrets, checker: Checker::new(schema)? })
+}

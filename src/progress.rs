@@ -1,0 +1,23 @@
+//! What long work tells while it runs. The edge decides how it looks; nothing here prints.
+
+/// A listener to long work. Called from many threads.
+pub trait Progress: Sync {
+    /// A phase begins, with so many steps if that is known.
+    fn begin(&self, phase: &str, steps: Option<u64>);
+    /// So many steps are done since the last call.
+    fn step(&self, steps: u64);
+    /// Something worth a line of its own.
+    fn note(&self, text: &str);
+    /// The phase ends.
+    fn end(&self);
+}
+
+/// Nobody listens.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: &str, _: Option<u64>) {}
+    fn step(&self, _: u64) {}
+    fn note(&self, _: &str) {}
+    fn end(&self) {}
+}

@@ -1,0 +1,515 @@
+//! JSON Schemas: generated from the types of `spec`, and what a validator finds, told in the author's terms.
+//! Doesn't know where documents come from.
+
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{ValidationError, Validator};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Map, Value, json};
+
+use crate::customer::TURSO_TOKEN;
+use crate::diagnostic::{Code, Diagnostic, did_you_mean};
+use crate::spec::{Assignment, FleetFile, Identity, PackFile, SecretReference, Settings};
+use crate::yaml::{Document, Kind, Node};
+
+/// The name of the definition for references to secrets, in catalogues as well.
+const SECRET: &str = "SecretReference";
+
+/// A schema that is ready to check documents.
+pub struct Checker {
+    schema: Value,
+    validator: Validator,
+}
+
+impl Checker {
+    /// Compiles a schema. Errors say what is wrong with the schema itself.
+    pub fn new(schema: Value) -> Result<Checker, String> {
+        let validator =
+            jsonschema::options().should_validate_formats(true).build(&schema).map_err(|error| error.to_string())?;
+        Ok(Checker { schema, validator })
+    }
+
+    /// The schema of a customer's spec, without the destination types of any pack.
+    pub fn customer() -> Checker {
+        Checker::new(customer(None)).expect("BUG: the schema of customers compiles")
+    }
+
+    /// The schema of fleet.yaml.
+    pub fn fleet() -> Checker {
+        Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles")
+    }
+
+    /// The schema of pack.yaml.
+    pub fn pack() -> Checker {
+        Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles")
+    }
+
+    /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` says what it is, as in
+    /// `a destination of type meta-pixel`.
+    pub fn check(&self, document: &Document, path: &[&str], value: &Value, subject: &str) -> Vec<Diagnostic> {
+        if self.validator.is_valid(value) {
+            return Vec::new();
+        }
+        let base = document.root.along(path.iter().copied()).0;
+        self.validator.iter_errors(value).flat_map(|error| self.tell(document, base, &error, subject)).collect()
+    }
+
+    fn tell(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
+        let pointer = error.instance_path().as_str();
+        let steps: Vec<String> =
+            pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        let (node, _) = base.along(steps.iter().map(String::as_str));
+        let at = || document.place(node.span);
+        let what = describe(&steps, subject);
+        let one = |code, message: String, help: String| vec![Diagnostic::error(code, at(), message, help)];
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                let known = self.siblings(error);
+                unexpected
+                    .iter()
+                    .map(|key| {
+                        let place = document.place(node.key_span(key).unwrap_or(node.span));
+                        let help = match did_you_mean(key, known.iter().copied()) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None if known.is_empty() => "nothing can be set here".to_owned(),
+                            None => format!("known here: {}", known.join(", ")),
+                        };
+                        let whom = if steps.is_empty() { subject.to_owned() } else { what.clone() };
+                        Diagnostic::error(Code::UnknownKey, place, format!("unknown key `{key}` in {whom}"), help)
+                    })
+                    .collect()
+            }
+            ValidationErrorKind::Required { property } => {
+                let key = property.as_str().unwrap_or_default();
+                let help = match self.described(error, key) {
+                    Some(description) => format!("add `{key}`: {description}"),
+                    None => format!("add `{key}`"),
+                };
+                let whom = if steps.is_empty() { subject.to_owned() } else { what };
+                one(Code::MissingKey, format!("{whom} has no `{key}`"), help)
+            }
+            ValidationErrorKind::Type { kind } if self.is_secret(error) => {
+                let _ = kind;
+                let name = match steps.first().map(String::as_str) {
+                    Some("database") => TURSO_TOKEN.to_owned(),
+                    _ => secret_name(steps.last().map_or("", String::as_str), subject),
+                };
+                one(
+                    Code::LiteralSecret,
+                    format!("{what} must be a reference to a secret, not the secret itself"),
+                    format!(
+                        "write `{{ secret: {name} }}`, put the value into the environment or a dotenv file outside of \
+                         git, and replace the secret if it was ever committed"
+                    ),
+                )
+            }
+            ValidationErrorKind::Type { kind } => one(
+                Code::WrongType,
+                format!("{what} must be {}, but is {}", expected(kind), found(node)),
+                quoting_help(kind, node),
+            ),
+            ValidationErrorKind::Enum { options } => {
+                let written = error.instance().as_str().unwrap_or_default();
+                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, options))
+            }
+            ValidationErrorKind::Constant { expected_value } => one(
+                Code::NotAllowed,
+                format!("{what} can't be {}", found(node)),
+                format!("it has to be {expected_value}"),
+            ),
+            ValidationErrorKind::PropertyNames { error: inner } => {
+                let key = inner.instance().as_str().unwrap_or_default().to_owned();
+                let place = document.place(node.key_span(&key).unwrap_or(node.span));
+                let (code, help) = match inner.kind() {
+                    ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
+                    ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
+                    _ => (Code::WrongForm, inner.to_string()),
+                };
+                vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
+            }
+            ValidationErrorKind::Pattern { pattern } => one(
+                Code::WrongForm,
+                format!("{what} has not the right form: {}", found(node)),
+                self.example(error).map_or_else(
+                    || explain_pattern(pattern),
+                    |example| format!("{}, such as {example}", explain_pattern(pattern)),
+                ),
+            ),
+            ValidationErrorKind::Format { format } => one(
+                Code::WrongForm,
+                format!("{what} is not a valid {format}: {}", found(node)),
+                self.example(error)
+                    .map_or_else(|| format!("write a valid {format}"), |example| format!("write it like {example}")),
+            ),
+            ValidationErrorKind::AnyOf { .. }
+            | ValidationErrorKind::OneOfNotValid { .. }
+            | ValidationErrorKind::OneOfMultipleValid { .. } => {
+                let keys = self.alternatives(error);
+                let help = format!("set exactly one of these: {}", keys.join(" | "));
+                one(
+                    Code::Conflict,
+                    format!(
+                        "{} fits none, or more than one, of its forms",
+                        if steps.is_empty() { subject.to_owned() } else { what }
+                    ),
+                    help,
+                )
+            }
+            ValidationErrorKind::MinLength { limit } => {
+                one(Code::WrongForm, format!("{what} is too short"), format!("it needs at least {limit} characters"))
+            }
+            ValidationErrorKind::MaxLength { limit } => {
+                one(Code::WrongForm, format!("{what} is too long"), format!("it may have at most {limit} characters"))
+            }
+            ValidationErrorKind::Minimum { limit } => one(
+                Code::WrongForm,
+                format!("{what} is too small: {}", found(node)),
+                format!("it must be at least {limit}"),
+            ),
+            ValidationErrorKind::Maximum { limit } => one(
+                Code::WrongForm,
+                format!("{what} is too large: {}", found(node)),
+                format!("it must be at most {limit}"),
+            ),
+            ValidationErrorKind::UniqueItems => {
+                one(Code::WrongForm, format!("{what} has an entry twice"), "keep one of them".to_owned())
+            }
+            _ => one(Code::WrongForm, format!("{what}: {error}"), "see the schema".to_owned()),
+        }
+    }
+
+    /// The schema object that an error's keyword stands in.
+    fn around(&self, error: &ValidationError<'_>) -> Option<&Value> {
+        let path = error.schema_path().as_str();
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        self.schema.pointer(parent)
+    }
+
+    fn siblings(&self, error: &ValidationError<'_>) -> Vec<&str> {
+        self.around(error)
+            .and_then(|schema| schema.get("properties"))
+            .and_then(Value::as_object)
+            .map(|properties| properties.keys().map(String::as_str).collect())
+            .unwrap_or_default()
+    }
+
+    fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
+        let description = self.around(error)?.get("properties")?.get(key)?.get("description")?.as_str()?;
+        description.split(['\n']).next().map(|line| line.trim_end_matches('.'))
+    }
+
+    fn example(&self, error: &ValidationError<'_>) -> Option<String> {
+        Some(self.around(error)?.get("examples")?.get(0)?.to_string())
+    }
+
+    fn alternatives(&self, error: &ValidationError<'_>) -> Vec<String> {
+        self.schema
+            .pointer(error.schema_path().as_str())
+            .and_then(Value::as_array)
+            .map(|branches| {
+                branches
+                    .iter()
+                    .filter_map(|branch| branch.get("required")?.as_array())
+                    .map(|keys| keys.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" and "))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    fn is_secret(&self, error: &ValidationError<'_>) -> bool {
+        let path = error.schema_path().as_str();
+        path.starts_with(&format!("/$defs/{SECRET}/")) || path.starts_with("/$defs/secret/")
+    }
+}
+
+/// A path in the author's notation: `destinations[0].settings.pixelId`.
+fn describe(steps: &[String], subject: &str) -> String {
+    let mut text = String::new();
+    for step in steps {
+        if step.bytes().all(|byte| byte.is_ascii_digit()) {
+            text += &format!("[{step}]");
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text += step;
+        }
+    }
+    match (text.as_str(), subject) {
+        ("", subject) => subject.to_owned(),
+        (_, "a customer" | "a fleet" | "a pack" | "the defaults") => format!("`{text}`"),
+        (_, subject) => format!("`{text}` of {subject}"),
+    }
+}
+
+/// What is allowed, and which of it was probably meant.
+fn one_of(written: &str, options: &Value) -> String {
+    let options: Vec<&str> =
+        options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+    match did_you_mean(written, options.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
+        None => format!("allowed: {}", options.join(", ")),
+    }
+}
+
+fn expected(kind: &TypeKind) -> String {
+    let name = |kind: String| match kind.as_str() {
+        "string" => "text",
+        "array" => "a list",
+        "object" => "a map",
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        "number" => "a number",
+        _ => "nothing",
+    };
+    match kind {
+        TypeKind::Single(kind) => name(kind.to_string()).to_owned(),
+        TypeKind::Multiple(kinds) => kinds.iter().map(|kind| name(kind.to_string())).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+fn found(node: &Node) -> String {
+    match &node.kind {
+        Kind::Null => "empty".to_owned(),
+        Kind::Bool(bool) => format!("{bool}"),
+        Kind::Number(_, raw) => format!("the number {raw}"),
+        Kind::Text(text) if text.chars().count() <= 60 => format!("{text:?}"),
+        Kind::Text(text) => format!("a text of {} characters", text.chars().count()),
+        Kind::List(_) => "a list".to_owned(),
+        Kind::Map(_) => "a map".to_owned(),
+    }
+}
+
+fn quoting_help(kind: &TypeKind, node: &Node) -> String {
+    let wanted = expected(kind);
+    match &node.kind {
+        Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
+        Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
+        Kind::Null => "give it a value, or leave the key out".to_owned(),
+        Kind::Text(_) if wanted == "a list" => "put it into a list: `- …`".to_owned(),
+        Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
+            "yes" | "on" | "y" => "write `true`: in YAML 1.2, on and yes are text".to_owned(),
+            "no" | "off" | "n" => "write `false`: in YAML 1.2, off and no are text".to_owned(),
+            _ => "write `true` or `false`".to_owned(),
+        },
+        Kind::Text(text) if wanted.ends_with("number") && text.parse::<f64>().is_ok() => {
+            format!("write it without quotes: {text}")
+        }
+        _ => format!("it has to be {wanted}"),
+    }
+}
+
+/// What some patterns mean, for people.
+fn explain_pattern(pattern: &str) -> String {
+    match pattern {
+        "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" => {
+            "lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned()
+        }
+        "^[A-Z][A-Z0-9_]*$" => {
+            "the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
+        }
+        "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
+        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
+        "^(libsql|https)://[^\\s/?#@]+/?$" => {
+            "an address without a path or credentials: libsql://acme.turso.io".to_owned()
+        }
+        other => format!("it has to match {other}"),
+    }
+}
+
+/// A name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
+fn secret_name(setting: &str, subject: &str) -> String {
+    let kind = subject.rsplit_once(" type ").map_or("", |(_, kind)| kind);
+    let mut name = String::new();
+    for part in [kind, setting] {
+        if !name.is_empty() && !part.is_empty() {
+            name.push('_');
+        }
+        for c in part.chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+        }
+    }
+    if name.starts_with(|c: char| c.is_ascii_uppercase()) { name } else { "NAME".to_owned() }
+}
+
+/// The JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
+pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
+    let mut schema = layered(&[of::<Identity>(), of::<Assignment>(), of::<Settings>()], "flotilla customer");
+    schema["required"] = json!(["id"]);
+    complete(&mut schema, catalogue);
+    schema
+}
+
+/// The JSON Schema of fleet.yaml.
+pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
+    let mut schema = of::<FleetFile>();
+    let mut defaults = layered(&[of::<Assignment>(), of::<Settings>()], "defaults");
+    let definitions = defaults["$defs"].take();
+    merge(&mut schema["$defs"], definitions);
+    let object = defaults.as_object_mut().expect("BUG: a schema is an object");
+    for key in ["$defs", "$schema", "title"] {
+        object.remove(key);
+    }
+    defaults["description"] = schema["properties"]["defaults"]["description"].take();
+    schema["properties"]["defaults"] = defaults;
+    complete(&mut schema, catalogue);
+    schema
+}
+
+/// The JSON Schema of pack.yaml.
+pub fn pack() -> Value {
+    of::<PackFile>()
+}
+
+/// The schema of a reference to a secret, which catalogues call `#/$defs/secret`.
+pub fn secret() -> Value {
+    let mut schema = of::<SecretReference>();
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("$schema");
+    }
+    schema
+}
+
+fn of<T: JsonSchema>() -> Value {
+    let schema = SchemaSettings::draft2020_12()
+        .with_transform(schemars::transform::RecursiveTransform(without_null))
+        .into_generator()
+        .into_root_schema_for::<T>();
+    let mut value = Value::from(schema);
+    if value.get("$defs").is_none() {
+        value["$defs"] = json!({});
+    }
+    value
+}
+
+/// An option is a key that may be left out, not one that may be null.
+fn without_null(schema: &mut Schema) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [single] = types.as_slice() {
+            let single = single.clone();
+            object.insert("type".to_owned(), single);
+        }
+    }
+    if let Some(Value::Array(options)) = object.get_mut("enum") {
+        options.retain(|option| !option.is_null());
+    }
+    if let Some(Value::Array(branches)) = object.get_mut("anyOf") {
+        branches.retain(|branch| branch != &json!({"type": "null"}));
+        if let [single] = branches.as_slice() {
+            let single = single.clone();
+            object.remove("anyOf");
+            for (key, value) in single.as_object().into_iter().flatten() {
+                object.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+}
+
+/// One object schema out of several.
+fn layered(parts: &[Value], title: &str) -> Value {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": parts[0]["description"],
+        "type": "object",
+        "properties": {},
+        "additionalProperties": false,
+        "$defs": {},
+    });
+    for part in parts {
+        merge(&mut schema["properties"], part["properties"].clone());
+        merge(&mut schema["$defs"], part["$defs"].clone());
+    }
+    // An environment is what `Settings` is, and may be empty: `production:`.
+    if let Some(settings) = schema["$defs"].get_mut("Settings") {
+        settings["additionalProperties"] = json!(false);
+        settings["type"] = json!(["object", "null"]);
+    }
+    schema
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+/// Adds a pack's destination types.
+fn complete(schema: &mut Value, catalogue: Option<&Map<String, Value>>) {
+    let Some(catalogue) = catalogue else { return };
+    schema["$defs"]["secret"] = secret();
+    let destination = &mut schema["$defs"]["Destination"];
+    destination["properties"]["type"]["enum"] = catalogue.keys().cloned().collect();
+    destination["allOf"] = catalogue
+        .iter()
+        .map(|(name, settings)| {
+            let mut then = json!({"properties": {"settings": settings}});
+            if settings.get("required").is_some() {
+                then["required"] = json!(["settings"]);
+            }
+            json!({"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then})
+        })
+        .collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    fn check(checker: &Checker, text: &str) -> Vec<String> {
+        let (document, diagnostics) = yaml::parse("t.yaml", text.as_bytes());
+        assert_eq!(diagnostics, vec![]);
+        let document = document.unwrap();
+        let value = document.root.to_value();
+        crate::diagnostic::sorted(checker.check(&document, &[], &value, "a customer"))
+            .iter()
+            .map(|d| format!("{} {} {}; {}", d.code, d.place, d.message, d.help))
+            .collect()
+    }
+
+    #[test]
+    fn the_schemas_compile_and_are_valid() {
+        for schema in [customer(None), fleet(None), pack()] {
+            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error} in {schema:#}"));
+            Checker::new(schema).map_err(|error| panic!("{error}")).ok();
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_authors_terms() {
+        let checker = Checker::customer();
+        assert_eq!(check(&checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
+        assert_eq!(
+            check(&checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
+            [
+                "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
+                "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
+                "S0204 t.yaml:4:11 `logLevel` can't be \"verbos\"; allowed: debug, info, warn, error",
+                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `- …`",
+            ]
+        );
+        let found = check(&checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("S0206 t.yaml:2:58 `database.token` must be a reference"), "{found:?}");
+        let found = check(&checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
+        assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
+        let found = check(&checker, "name: 12\nenvironments: {stagin: {}}\n");
+        assert!(found[1].contains("write it in quotes: \"12\""), "{found:?}");
+        assert!(found[2].contains("`stagin`") && found[2].contains("did you mean `staging`?"), "{found:?}");
+    }
+
+    #[test]
+    fn a_name_for_a_secret() {
+        assert_eq!(secret_name("accessToken", "a destination of type meta-pixel"), "META_PIXEL_ACCESS_TOKEN");
+        assert_eq!(secret_name("token", "a customer"), "TOKEN");
+    }
+}

@@ -1,0 +1,399 @@
+//! What people write: the types of customers/*.yaml, fleet.yaml and pack.yaml. Knows the shape alone;
+//! what it means is `resolve`'s business. The JSON Schemas in schema/ are generated from these types.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A customer of the fleet: one file, `customers/<id>.yaml`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The customer's id: the file's name without `.yaml`.
+    #[schemars(length(min = 1, max = 50), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub id: String,
+    /// The customer's name, for people. Default: the id.
+    #[schemars(length(min = 1))]
+    pub name: Option<String>,
+}
+
+/// What names the parts of a fleet that a customer uses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// Labels to select customers by: `flotilla deploy -l tier=gold`.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The pack that the worker is made from; a name under `packs` in fleet.yaml.
+    pub pack: Option<String>,
+    /// The environments that exist, each with what differs there. Without it: production alone.
+    #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production"]}))]
+    pub environments: Option<BTreeMap<Environment, Option<Settings>>>,
+}
+
+/// What a customer, the fleet's defaults and an environment can set.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// The Cloudflare account; a name under `accounts` in fleet.yaml.
+    pub account: Option<String>,
+    /// Host names that reach the worker as custom domains: Cloudflare makes the DNS record and the certificate.
+    #[schemars(extend("uniqueItems" = true))]
+    pub domains: Option<Vec<String>>,
+    /// Routes in zones whose DNS records exist already.
+    pub routes: Option<Vec<Route>>,
+    /// Whether the worker answers on `<worker>.<account>.workers.dev`.
+    pub workers_dev: Option<bool>,
+    /// The origins that may call the worker from a browser: scheme and host, without a path.
+    pub trusted_origins: Option<Vec<String>>,
+    /// How much the worker logs.
+    pub log_level: Option<LogLevel>,
+    /// The customer's own database.
+    pub database: Option<Database>,
+    /// Where consented events and scripts go.
+    pub destinations: Option<Vec<Destination>>,
+    /// Variables of the worker: text, or any JSON value.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
+    pub vars: Option<BTreeMap<String, Value>>,
+    /// Secrets of the worker, each a reference to where its value comes from; values never stand in a file.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Z][A-Z0-9_]*$"}))]
+    pub secrets: Option<BTreeMap<String, SecretReference>>,
+    /// When the worker is started by the clock, in UTC: five fields, as in `*/15 * * * *`.
+    pub crons: Option<Vec<String>>,
+    /// The day whose runtime behaviour the worker gets.
+    #[schemars(regex(pattern = "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"))]
+    pub compatibility_date: Option<String>,
+    /// Flags of the runtime, such as `nodejs_compat`.
+    #[schemars(inner(regex(pattern = "^[a-z0-9_]+$")))]
+    pub compatibility_flags: Option<Vec<String>>,
+    /// Whether Cloudflare keeps the worker's logs.
+    pub observability: Option<Observability>,
+    /// Who deploys the worker.
+    pub delivery: Option<Delivery>,
+}
+
+/// Where a worker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Environment {
+    /// For the people who build it.
+    Development,
+    /// For the last look.
+    Staging,
+    /// For everybody.
+    Production,
+}
+
+impl Environment {
+    /// The word, as in specs and folder names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Environment::Development => "development",
+            Environment::Staging => "staging",
+            Environment::Production => "production",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
+}
+
+impl std::fmt::Display for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A reference to a secret: `{ secret: META_PIXEL_ACCESS_TOKEN }`. Its value is looked up when it is uploaded, as
+/// `CUSTOMER__NAME` and then as `NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SecretReference {
+    /// The secret's name in the environment or the dotenv file.
+    #[schemars(regex(pattern = "^[A-Z][A-Z0-9_]*$"))]
+    pub secret: String,
+}
+
+/// A route: requests of a zone that match the pattern reach the worker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Route {
+    /// Host and path, with `*` at the beginning of the host or the end of the path: `shop.example.com/consent/*`.
+    pub pattern: String,
+    /// The zone, as Cloudflare names it: `example.com`.
+    pub zone: String,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// A database of its own for each customer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(
+    deny_unknown_fields,
+    extend("allOf" = [
+        {"if": {"properties": {"type": {"const": "turso"}}, "required": ["type"]}, "then": {"required": ["url", "token"]}},
+        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"required": ["name", "id"]}}
+    ])
+)]
+pub struct Database {
+    /// `turso`, `d1` or `none`.
+    #[serde(rename = "type")]
+    pub kind: DatabaseKind,
+    /// turso: the database's address, `libsql://…`.
+    #[schemars(regex(pattern = "^(libsql|https)://[^\\s/?#@]+/?$"))]
+    pub url: Option<String>,
+    /// turso: the reference to its token.
+    pub token: Option<SecretReference>,
+    /// d1: the database's name.
+    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
+    pub name: Option<String>,
+    /// d1: the database's id.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]
+    pub id: Option<String>,
+}
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum DatabaseKind {
+    /// libSQL at Turso.
+    Turso,
+    /// Cloudflare D1.
+    D1,
+    /// No database.
+    None,
+}
+
+/// One destination of a customer.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Destination {
+    /// A name for people; it stands as a comment in the generated module.
+    #[schemars(length(min = 1))]
+    pub name: String,
+    /// The type, from the pack's catalogue.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The settings of its type.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+    /// Whether it is in use; one that isn't stays out of the worker. Default: true.
+    pub enabled: Option<bool>,
+    /// The consents that a visitor must have given. Default: those of its type.
+    #[schemars(extend("uniqueItems" = true))]
+    pub required_consent: Option<Vec<Purpose>>,
+    /// The one environment in which it exists. Default: all.
+    pub environment: Option<Environment>,
+    /// The environments in which it exists. Default: all.
+    #[schemars(extend("uniqueItems" = true, "minItems" = 1))]
+    pub environments: Option<Vec<Environment>>,
+    /// Whether it was taken out of use for good, but is kept on record. Default: false.
+    pub deleted: Option<bool>,
+}
+
+/// What a visitor consents to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum Purpose {
+    Necessary,
+    Functionality,
+    Experience,
+    Measurement,
+    Marketing,
+}
+
+/// Whether Cloudflare keeps the worker's logs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Observability {
+    /// Whether it does.
+    pub enabled: bool,
+    /// Which share of requests, from 0 to 1. Default: all.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling: Option<f64>,
+}
+
+/// Who deploys a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum Delivery {
+    /// `flotilla deploy` does.
+    Automatic,
+    /// `flotilla deploy CUSTOMER` does, when the customer is named.
+    Manual,
+    /// The customer's own pipeline, from the generated folder.
+    Gitops,
+    /// The customer, who hosts it; flotilla builds it only.
+    SelfHosted,
+}
+
+/// The fleet: fleet.yaml.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields, title = "flotilla fleet")]
+pub struct FleetFile {
+    /// The fleet's name: it tags each worker as owned by this fleet.
+    #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// How workers are named. `{customer}`, `{pack-prefix}` and `{environment}` are replaced; outside of production
+    /// `-{environment}` follows if the pattern doesn't have it. Default: `{pack-prefix}-{customer}`.
+    pub worker_name: Option<String>,
+    /// The Cloudflare accounts by name. Default: one named `default`, taken from CLOUDFLARE_ACCOUNT_ID and
+    /// CLOUDFLARE_API_TOKEN.
+    pub accounts: Option<BTreeMap<String, Account>>,
+    /// The packs by name.
+    #[schemars(extend("minProperties" = 1))]
+    pub packs: BTreeMap<String, PackReference>,
+    /// What holds for each customer whose spec doesn't say otherwise.
+    pub defaults: Option<Map<String, Value>>,
+}
+
+/// Where a pack is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct PackReference {
+    /// The folder, from the project's root.
+    #[schemars(regex(pattern = "^[^/\\\\.][^\\\\]*$"))]
+    pub path: String,
+}
+
+/// A Cloudflare account and what may be done with it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Account {
+    /// The account's id, or the environment variable that holds it: `{ env: CLOUDFLARE_ACCOUNT_ID }`.
+    pub id: AccountId,
+    /// The reference to its API token.
+    pub token: SecretReference,
+    /// The dispatch namespace that the workers go into (Workers for Platforms). Without it, at most 500 fit.
+    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
+    pub dispatch_namespace: Option<String>,
+    /// How many workers the account holds outside of a namespace. Default: 500, the paid plan's limit.
+    #[schemars(range(min = 1))]
+    pub worker_limit: Option<u32>,
+    /// The API's limit for this token. Default: 1,200 requests in 300 seconds.
+    pub api_limit: Option<ApiLimit>,
+}
+
+/// An account's id, as it is or by reference.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum AccountId {
+    /// The id itself.
+    Literal(String),
+    /// The name of the environment variable that holds it.
+    Variable {
+        /// The variable.
+        env: String,
+    },
+}
+
+impl JsonSchema for AccountId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AccountId".into()
+    }
+
+    // One flat schema rather than a choice of two, so that a mistake is told as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "The account's id, or the environment variable that holds it: `{ env: NAME }`.",
+            "type": ["string", "object"],
+            "pattern": "^[A-Za-z0-9_-]+$",
+            "properties": {"env": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}},
+            "required": ["env"],
+            "additionalProperties": false
+        })
+    }
+}
+
+/// A limit of Cloudflare's API.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct ApiLimit {
+    /// How many requests fit into a window.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// The window in seconds.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub seconds: u32,
+    /// The share of the limit that is left for people, from 0 to 0.9. Default: 0.05.
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub headroom: Option<f64>,
+}
+
+/// A pack's manifest: pack.yaml.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields, title = "flotilla pack")]
+pub struct PackFile {
+    /// The pack's name.
+    #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What its workers' names begin with.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub prefix: String,
+    /// The template of the module that is uploaded.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$"))]
+    pub module: String,
+    /// The other templates, among them the wrangler file.
+    #[schemars(inner(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$")))]
+    pub files: Vec<String>,
+    /// The code that all workers of the pack share.
+    pub runtime: RuntimeFile,
+    /// The file with the destination types.
+    pub catalogue: Option<String>,
+}
+
+/// How a pack's runtime is bundled.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct RuntimeFile {
+    /// The command that bundles it; `--out DIR` is added, and `runtime.js` and `runtime.d.ts` are expected there.
+    #[schemars(length(min = 1))]
+    pub build: Vec<String>,
+    /// The files and folders that decide it. package.json and package-lock.json always belong to them.
+    pub sources: Vec<String>,
+}
+
+/// A pack's catalogue of destination types.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogueFile {
+    /// The types by name.
+    pub destinations: BTreeMap<String, DestinationType>,
+}
+
+/// A destination type of a catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationType {
+    /// Its name for people.
+    pub label: String,
+    /// The consents that a visitor must have given, unless a spec says otherwise.
+    pub required_consent: Vec<Purpose>,
+    /// The JSON Schema of its settings; `#/$defs/secret` stands for a reference to a secret.
+    pub settings: Value,
+}

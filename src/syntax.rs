@@ -1,0 +1,77 @@
+//! Whether a rendered file is what its name says: each is parsed before it is written. Doesn't know where it came
+//! from.
+
+use oxc_allocator::Allocator;
+use oxc_parser::Parser;
+use oxc_span::SourceType;
+
+/// What is wrong, and on which line and column (from 1) if the parser says.
+pub type Wrong = (String, Option<(usize, usize)>);
+
+/// Parses a file by its extension. A module must be JavaScript, also where it is called `.ts`: what people review is
+/// what is uploaded, without a compiler in between. Other extensions are not parsed.
+pub fn check(name: &str, text: &str) -> Result<(), Wrong> {
+    match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+        "ts" | "js" | "mjs" => script(text),
+        "json" | "jsonc" => jsonc(text),
+        "toml" => toml::from_str::<toml::Table>(text)
+            .map(|_| ())
+            .map_err(|error| (error.message().to_owned(), error.span().map(|span| position(text, span.start)))),
+        _ => Ok(()),
+    }
+}
+
+fn script(text: &str) -> Result<(), Wrong> {
+    let allocator = Allocator::default();
+    let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+    match parsed.diagnostics.iter().next() {
+        None if !parsed.panicked => Ok(()),
+        None => Err(("it is no JavaScript".to_owned(), None)),
+        Some(error) => {
+            let at = error.labels.first().map(|label| position(text, label.offset() as usize));
+            Err((error.message.to_string(), at))
+        }
+    }
+}
+
+fn jsonc(text: &str) -> Result<(), Wrong> {
+    let options = jsonc_parser::ParseOptions {
+        allow_comments: true,
+        allow_trailing_commas: true,
+        allow_loose_object_property_names: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    };
+    match jsonc_parser::parse_to_value(text, &options) {
+        Ok(_) => Ok(()),
+        Err(error) => Err((error.kind().to_string(), Some((error.line_display(), error.column_display())))),
+    }
+}
+
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(offset)];
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_language_by_its_extension() {
+        assert_eq!(check("a.ts", "export default { a: 1 };"), Ok(()));
+        assert_eq!(check("a.jsonc", "{ // c\n \"a\": 1 }"), Ok(()));
+        assert_eq!(check("a.toml", "a = { b = \"\\u0000\" }"), Ok(()));
+        assert_eq!(check("a.md", "anything"), Ok(()));
+        assert_eq!(check("a.ts", "const a = 1;\nconst b = ;").unwrap_err().1, Some((2, 11)));
+        assert!(check("a.ts", "const a: string = 'x';").is_err(), "TypeScript only");
+        assert_eq!(check("a.jsonc", "{\n \"a\": }").unwrap_err().1.map(|at| at.0), Some(2));
+        assert_eq!(check("a.toml", "a = 1\nb = ").unwrap_err().1.map(|at| at.0), Some(2));
+    }
+}

@@ -1,0 +1,56 @@
+// Knows what a customer's module says to defineWorker. Knows nothing of how it is served.
+
+import type { Settings } from "./settings.ts";
+
+/** What a visitor can consent to. */
+export type Purpose = "necessary" | "functionality" | "marketing" | "measurement" | "experience";
+
+/** One answer for each purpose. */
+export type Consent = { readonly [P in Purpose]: boolean };
+
+/** The types that the catalogue knows. */
+export type DestinationType = keyof Settings;
+
+/** One destination of one type. */
+export interface DestinationOf<T extends DestinationType> {
+  readonly id: string;
+  readonly name: string;
+  readonly type: T;
+  /** The scripts are sent only when all of these are granted. */
+  readonly requiredConsent: readonly Purpose[];
+  readonly settings: Settings[T];
+}
+
+/** A place that a customer sends events to. */
+export type Destination = { [T in DestinationType]: DestinationOf<T> }[DestinationType];
+
+/** Where consents are kept. */
+export type Database =
+  /** libSQL over HTTP, at the variable TURSO_DATABASE_URL with the secret TURSO_AUTH_TOKEN. */
+  | { readonly type: "turso" }
+  /** D1, under this binding. */
+  | { readonly type: "d1"; readonly binding: string }
+  | { readonly type: "none" };
+
+/** All that makes one customer's worker differ from another's. */
+export interface WorkerConfig {
+  readonly worker: string;
+  readonly customer: string;
+  readonly environment: "development" | "staging" | "production" | "preview";
+  /** Origins whose pages may read the answers, written as browsers write them: "https://acme.example". */
+  readonly trustedOrigins: readonly string[];
+  readonly logLevel: "debug" | "info" | "warn" | "error";
+  readonly database: Database;
+  /** Every secret that must be bound. */
+  readonly secrets: readonly string[];
+  readonly destinations: readonly Destination[];
+}
+
+/** The bindings of a worker. */
+export type Env = { readonly [binding: string]: unknown };
+
+/** What a module worker exports. */
+export interface Worker {
+  fetch(request: Request, env: Env): Promise<Response>;
+  scheduled(event: unknown, env: Env): Promise<void>;
+}

@@ -1,0 +1,22 @@
+// Knows how a worker writes a line to its log. Knows nothing of what is worth saying.
+
+import type { WorkerConfig } from "./config.ts";
+
+const levels = ["debug", "info", "warn", "error"] as const;
+export type Level = (typeof levels)[number];
+export type Log = (level: Level, message: string, fields?: Record<string, unknown>) => void;
+
+/** One JSON line per event, none below the customer's level. */
+export function createLog({ worker, customer, environment, logLevel }: WorkerConfig): Log {
+  const least = levels.indexOf(logLevel);
+  return (level, message, fields) => {
+    if (levels.indexOf(level) < least) return;
+    console[level](JSON.stringify({ level, message, worker, customer, environment, ...fields }));
+  };
+}
+
+/** What may be said of an error: its name and message, never the values around it. */
+export const describe = (error: unknown): { error: string; reason: string } =>
+  error instanceof Error
+    ? { error: error.name, reason: error.message }
+    : { error: "Error", reason: String(error) };

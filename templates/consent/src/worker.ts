@@ -1,0 +1,51 @@
+// The runtime's entry: knows the paths that a worker serves and who answers them.
+
+import type { Worker, WorkerConfig } from "./config.ts";
+import { createConsentApi } from "./consent-api.ts";
+import { checkHealth } from "./health.ts";
+import { createCors, json, readOnly } from "./http.ts";
+import { createLog, describe } from "./log.ts";
+import { createScripts } from "./scripts.ts";
+
+export type * from "./config.ts";
+
+/** A customer's worker. */
+export function defineWorker(config: WorkerConfig): Worker {
+  const log = createLog(config);
+  const cors = createCors(config.trustedOrigins);
+  const scripts = createScripts(config, log);
+  const api = createConsentApi(config, log);
+
+  return {
+    async fetch(request, env) {
+      if (request.method === "OPTIONS") return cors.preflight(request);
+      const url = new URL(request.url);
+      let response: Response;
+      try {
+        switch (url.pathname) {
+          case "/health":
+            response = await readOnly(request, async () => {
+              const health = await checkHealth(config, env, api, log);
+              return json(health.status === "healthy" ? 200 : 503, health);
+            });
+            break;
+          case "/analytics/scripts":
+            response = await readOnly(request, () => scripts(url));
+            break;
+          default:
+            response = await api.answer(request, url, env);
+        }
+      } catch (error) {
+        log("error", "request failed", { path: url.pathname, ...describe(error) });
+        response = json(500, { error: "Internal Server Error" });
+      }
+      return cors.apply(request, response);
+    },
+
+    /** A cron trigger, where a customer has one, looks after the worker's health. */
+    async scheduled(_event, env) {
+      const { status, checks } = await checkHealth(config, env, api, log);
+      log(status === "healthy" ? "info" : "error", `scheduled check: ${status}`, { checks });
+    },
+  };
+}
