@@ -34,3 +34,17 @@ pub mod build;
 pub mod check;
 
 pub mod command;
+
+pub mod clock;
+pub mod pace;
+pub mod platform;
+pub mod state;
+
+pub mod plan;
+pub mod secrets;
+
+pub mod cloudflare;
+pub mod deploy;
+
+pub mod local;
+pub mod lock;

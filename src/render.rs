@@ -43,7 +43,13 @@ impl<'a> View<'a> {
         vars.extend(digest.map(|digest| (DIGEST_VARIABLE, Cow::Owned(json!(digest)))));
         let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
-        View { worker, runtime, vars, routes: domains.chain(routes).collect(), observability: bundle::observability(worker) }
+        View {
+            worker,
+            runtime,
+            vars,
+            routes: domains.chain(routes).collect(),
+            observability: bundle::observability(worker),
+        }
     }
 }
 

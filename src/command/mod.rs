@@ -2,10 +2,15 @@
 
 mod build;
 mod check;
+mod cloud;
 mod completions;
+mod deploy;
+mod local;
+mod plan;
 mod report;
 mod schema;
 mod selection;
+mod status;
 mod ui;
 
 use std::ffi::OsString;
@@ -71,6 +76,14 @@ enum Command {
     },
     /// Render out/, only where bytes differ
     Build(build::Arguments),
+    /// Show what a deploy would do, and what it costs; sends nothing
+    Plan(plan::Arguments),
+    /// Build, plan, and apply only the changes
+    Deploy(deploy::Arguments),
+    /// Show what is deployed: digest, when, where
+    Status(status::Arguments),
+    /// A Cloudflare on this machine: the API, and the deployed workers in workerd
+    Local(local::Arguments),
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
     /// Print the completions of a shell
@@ -116,6 +129,10 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     match command {
         Command::Check { selection } => check::run(&session, &selection),
         Command::Build(arguments) => build::run(&session, &arguments),
+        Command::Plan(arguments) => plan::run(&session, &arguments),
+        Command::Deploy(arguments) => deploy::run(&session, &arguments),
+        Command::Status(arguments) => status::run(&session, &arguments),
+        Command::Local(arguments) => local::run(&session, &arguments),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Completions { .. } => unreachable!("BUG: completions need no project"),
     }

@@ -77,7 +77,6 @@ impl Ui {
 #[derive(Clone, Copy)]
 #[allow(missing_docs)]
 pub enum Style {
-    Bold = 1,
     Dim = 2,
     Error = 31,
     Good = 32,

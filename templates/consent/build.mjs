@@ -10,8 +10,11 @@ import { parseArgs } from "node:util";
 const here = dirname(fileURLToPath(import.meta.url));
 const read = (path) => readFile(join(here, path), "utf8");
 
-/** Beside the vendors of @c15t/scripts: the seeds' name for one of them, and what has no vendor. */
+/** Beside the vendors of @c15t/scripts: a second name for one of them, and what has no vendor. */
 const OWN_TYPES = { "google-analytics": "gtag", console: "console", "console-log": "console" };
+
+// A name instead of a path, which would differ by where the folder stands, and the short names that esbuild gives with it.
+const STEPS = "consent:steps";
 
 /**
  * Files of packages that are not bundled as they are: by what they are replaced, found by node's own resolution.
@@ -19,7 +22,7 @@ const OWN_TYPES = { "google-analytics": "gtag", console: "console", "console-log
  */
 const replacements = [
   // The engine that runs a vendor's steps in the browser; ours writes them out as source.
-  { file: "@c15t/scripts/dist/engine/runtime.js", contents: () => `export * from ${JSON.stringify(join(here, "src/steps.ts"))};` },
+  { file: "@c15t/scripts/dist/engine/runtime.js", contents: () => `export * from "${STEPS}";` },
   instead("@c15t/backend/dist/744.js", "src/instead/c15t-telemetry.ts"),
   // The routes' descriptions, for /spec.json: their texts and the schemas of the answers.
   { file: "@c15t/backend/dist/49.js", contents: edit([[/describeRoute\(\{\n[^]*?\n {4}\}\)/g, "describeRoute()", 8]]) },
@@ -71,7 +74,8 @@ async function bundle() {
   const unused = new Set(replacements);
   const replace = {
     name: "replace",
-    setup({ onLoad }) {
+    setup({ onLoad, onResolve }) {
+      onResolve({ filter: new RegExp(`^${STEPS}$`) }, () => ({ path: join(here, "src/steps.ts") }));
       onLoad({ filter: /[\\/]node_modules[\\/].*\.m?js$/ }, async ({ path }) => {
         const file = path.replaceAll("\\", "/").split("/node_modules/").at(-1);
         const replacement = replacements.find((it) => (typeof it.file === "string" ? it.file === file : it.file.test(file)));
@@ -93,7 +97,8 @@ async function bundle() {
     // Most of the texts are not ASCII, which escapes would make three times as long.
     charset: "utf8",
     legalComments: "none",
-    treeShaking: true,
+    // A tsconfig.json around a copy of this folder must not change the bytes.
+    tsconfigRaw: {},
     write: false,
     outdir: ".",
     logLevel: "silent",
@@ -128,7 +133,7 @@ function declarations(settings, config) {
 
 ${types}${own}
 /** A customer's worker. */
-export declare function defineWorker(config: WorkerConfig): Worker;
+export declare function defineWorker<const Types extends readonly DestinationType[]>(config: WorkerConfig<Types>): ModuleWorker;
 `;
 }
 

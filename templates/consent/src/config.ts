@@ -11,8 +11,8 @@ export type Consent = { readonly [P in Purpose]: boolean };
 /** The types that the catalogue knows. */
 export type DestinationType = keyof Settings;
 
-/** One destination of one type. */
-export interface DestinationOf<T extends DestinationType> {
+/** A place that a customer sends events to. */
+export interface Destination<T extends DestinationType = DestinationType> {
   readonly id: string;
   readonly name: string;
   readonly type: T;
@@ -20,9 +20,6 @@ export interface DestinationOf<T extends DestinationType> {
   readonly requiredConsent: readonly Purpose[];
   readonly settings: Settings[T];
 }
-
-/** A place that a customer sends events to. */
-export type Destination = { [T in DestinationType]: DestinationOf<T> }[DestinationType];
 
 /** Where consents are kept. */
 export type Database =
@@ -32,8 +29,11 @@ export type Database =
   | { readonly type: "d1"; readonly binding: string }
   | { readonly type: "none" };
 
-/** All that makes one customer's worker differ from another's. */
-export interface WorkerConfig {
+/**
+ * All that makes one customer's worker differ from another's. It knows the type of each of its destinations, so that an
+ * error in settings is told in the words of that type.
+ */
+export interface WorkerConfig<Types extends readonly DestinationType[] = readonly DestinationType[]> {
   readonly worker: string;
   readonly customer: string;
   readonly environment: "development" | "staging" | "production" | "preview";
@@ -43,14 +43,14 @@ export interface WorkerConfig {
   readonly database: Database;
   /** Every secret that must be bound. */
   readonly secrets: readonly string[];
-  readonly destinations: readonly Destination[];
+  readonly destinations: { readonly [Index in keyof Types]: Destination<Types[Index]> };
 }
 
 /** The bindings of a worker. */
 export type Env = { readonly [binding: string]: unknown };
 
 /** What a module worker exports. */
-export interface Worker {
+export interface ModuleWorker {
   fetch(request: Request, env: Env): Promise<Response>;
   scheduled(event: unknown, env: Env): Promise<void>;
 }

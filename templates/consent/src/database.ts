@@ -95,7 +95,7 @@ export function createDatabase(source: Source): Database {
   };
 }
 
-// A migration takes some thirty statements, each a round trip. Errors that took long are no race: nobody answers.
+// A migration takes about twenty statements, each a round trip. Errors that took long are no race: nobody answers.
 const PAUSES_MS = [100, 300, 900, 2700, undefined];
 const RETRY_WITHIN_MS = 4000;
 

@@ -4,7 +4,7 @@
 import type { Consent, Destination, Purpose, WorkerConfig } from "./config.ts";
 import { json } from "./http.ts";
 import { quote } from "./literal.ts";
-import { describe, type Log } from "./log.ts";
+import type { Log } from "./log.ts";
 import { urlSettings } from "./settings.ts";
 import { type Installation, vendors } from "./vendors.ts";
 

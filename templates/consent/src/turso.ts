@@ -48,9 +48,7 @@ function connect(start: string, token: string): Connection {
   let baton: string | null = null;
   let inTransaction = false;
 
-  async function execute(sql: string, parameters: readonly unknown[], close: boolean): Promise<Rows> {
-    const stmt = { sql, args: parameters.map(encode), want_rows: true };
-    const requests = [{ type: "execute", stmt }, ...(close ? [{ type: "close" }] : [])];
+  async function send(requests: readonly object[]): Promise<PipelineAnswer["results"]> {
     const response = await fetch(`${base}/v2/pipeline`, {
       method: "POST",
       headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
@@ -64,7 +62,12 @@ function connect(start: string, token: string): Connection {
     const answer: PipelineAnswer = await response.json();
     baton = answer.baton;
     base = answer.base_url ?? base;
-    const [first] = answer.results;
+    return answer.results;
+  }
+
+  async function execute(sql: string, parameters: readonly unknown[], close: boolean): Promise<Rows> {
+    const stmt = { sql, args: parameters.map(encode), want_rows: true };
+    const [first] = await send([{ type: "execute", stmt }, ...(close ? [{ type: "close" }] : [])]);
     if (first?.type === "error") throw new Error(first.error.message);
     if (first?.response.type !== "execute") throw new Error("the database answered without a result");
     return decodeRows(first.response.result);
@@ -73,9 +76,14 @@ function connect(start: string, token: string): Connection {
   return {
     run: (sql, parameters) => execute(sql, parameters, !inTransaction),
     async begin() {
-      inTransaction = true;
-      // At once for writing: a transaction that reads first and then writes could not wait for another's lock.
-      await execute("BEGIN IMMEDIATE", [], false);
+      try {
+        // At once for writing: a transaction that reads first and then writes could not wait for another's lock.
+        await execute("BEGIN IMMEDIATE", [], false);
+        inTransaction = true;
+      } catch (error) {
+        if (baton !== null) await send([{ type: "close" }]).catch(() => undefined);
+        throw error;
+      }
     },
     async end(outcome) {
       inTransaction = false;

@@ -82,17 +82,6 @@ function install(result: unknown, consent: Consent, more: { setup?: Step[]; upda
   return manifest.loadScript ? { ...installation, script: manifest.loadScript } : installation;
 }
 
-const console_: Vendor<"console" | "console-log"> = ({ logLevel = "info" }, consent) => {
-  const granted = Object.entries(consent).flatMap(([purpose, given]) => (given ? [purpose] : []));
-  const say = (when: string) => [call("console", [`[consent] ${when}`, granted], logLevel)];
-  const manifest: ResolvedManifest = {
-    ...nothing,
-    setupSteps: say("loaded with"),
-    onConsentChangeSteps: say("changed to"),
-  };
-  return install({ manifest }, consent);
-};
-
 const nothing: ResolvedManifest = {
   category: "necessary",
   bootstrapSteps: [],
@@ -107,19 +96,30 @@ const nothing: ResolvedManifest = {
   onConsentDeniedSteps: [],
 };
 
+const browserConsole: Vendor<"console" | "console-log"> = ({ logLevel = "info" }, consent) => {
+  const granted = Object.entries(consent).flatMap(([purpose, given]) => (given ? [purpose] : []));
+  const say = (when: string) => [call("console", [`[consent] ${when}`, granted], logLevel)];
+  const manifest: ResolvedManifest = {
+    ...nothing,
+    setupSteps: say("loaded with"),
+    onConsentChangeSteps: say("changed to"),
+  };
+  return install({ manifest }, consent);
+};
+
 export const vendors: { readonly [T in DestinationType]: Vendor<T> } = {
   "adobe-analytics": helper(adobeAnalytics),
   "ahrefs-analytics": helper(ahrefsAnalytics),
   amplitude: helper(amplitude),
   clearbit: helper(clearbit),
   "cloudflare-web-analytics": helper(cloudflareWebAnalytics),
-  console: console_,
-  "console-log": console_,
+  console: browserConsole,
+  "console-log": browserConsole,
   crisp: helper(crisp),
   databuddy: helper(databuddy),
   "fathom-analytics": helper(fathomAnalytics),
 
-  // The seed's name for a Google tag of Analytics; the helper's `gtag("config")` has no parameters, this one has.
+  // A Google tag of Analytics under the names that Analytics uses; the helper's `gtag("config")` has no parameters, this one has.
   "google-analytics"({ measurementId, enableClientSide = true, consentMapping, ...settings }, consent) {
     if (!enableClientSide) return undefined;
     checkUrlPart("measurementId", measurementId);

@@ -1,6 +1,6 @@
 // The runtime's entry: knows the paths that a worker serves and who answers them.
 
-import type { Worker, WorkerConfig } from "./config.ts";
+import type { ModuleWorker, WorkerConfig } from "./config.ts";
 import { createConsentApi } from "./consent-api.ts";
 import { checkHealth } from "./health.ts";
 import { createCors, json, readOnly } from "./http.ts";
@@ -10,7 +10,7 @@ import { createScripts } from "./scripts.ts";
 export type * from "./config.ts";
 
 /** A customer's worker. */
-export function defineWorker(config: WorkerConfig): Worker {
+export function defineWorker(config: WorkerConfig): ModuleWorker {
   const log = createLog(config);
   const cors = createCors(config.trustedOrigins);
   const scripts = createScripts(config, log);

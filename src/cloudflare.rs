@@ -1,0 +1,288 @@
+//! Cloudflare's API over HTTP: the only module that names reqwest. Turns calls into requests and answers into replies;
+//! doesn't retry, wait or remember.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::io::Read as _;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::blocking::multipart::{Form, Part};
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::HeaderMap;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::platform::{Call, CallError, Home, Module, Platform, Quota, Reply};
+
+/// The environment variable with the API's address; wrangler's own.
+pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
+/// The API's address, unless [`BASE_VARIABLE`] says otherwise.
+pub const BASE: &str = "https://api.cloudflare.com/client/v4";
+
+/// The content type of ES modules. Source: Cloudflare docs, Workers › Multipart upload metadata, and wrangler.
+const MODULE_TYPE: &str = "application/javascript+module";
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take, upload included.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
+const MAX_ANSWER: u64 = 8 << 20;
+
+/// Cloudflare's codes for a token that is wrong or may not do this.
+/// Source: Cloudflare docs and the error codes that its clients handle: 10000 authentication error, 9109 invalid
+/// access token, 6003 and 6111 malformed header.
+const UNAUTHORIZED: [u64; 4] = [10000, 9109, 6003, 6111];
+/// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
+pub const ROUTE_EXISTS: u64 = 10020;
+/// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
+pub const CONCURRENT_CHANGE: u64 = 10035;
+
+/// Cloudflare.
+pub struct Cloudflare {
+    http: Client,
+    base: String,
+    tokens: HashMap<String, SecretString>,
+}
+
+impl Cloudflare {
+    /// A client with a token for each account id. A token is sent over TLS alone, or within this machine.
+    pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
+        let base = base.trim_end_matches('/');
+        let host = base.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
+        let loopback = |host: &str| host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
+        let safe = base.starts_with("https://") || host.is_some_and(loopback);
+        if !safe {
+            return Err(Failure::new(format!("{BASE_VARIABLE} is {base:?}: the token would be sent in the clear"))
+                .hint("use an https:// address, or one of this machine"));
+        }
+        let http = Client::builder()
+            .user_agent(concat!("flotilla/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            // A redirect would carry the token elsewhere; the API has none.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Failure::new(format!("no HTTP client: {error}")))?;
+        Ok(Cloudflare { http, base: base.to_owned(), tokens })
+    }
+
+    fn request(&self, home: &Home, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match self.tokens.get(&home.account_id) {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        }
+    }
+
+    fn build(&self, home: &Home, call: &Call) -> RequestBuilder {
+        let account = format!("/accounts/{}", home.account_id);
+        let script = |worker: &str| match &home.namespace {
+            Some(namespace) => format!("{account}/workers/dispatch/namespaces/{namespace}/scripts/{worker}"),
+            None => format!("{account}/workers/scripts/{worker}"),
+        };
+        match call {
+            Call::Upload { worker, metadata, modules } => {
+                let path = format!("{}?bindings_inherit=strict", script(worker));
+                self.request(home, Method::PUT, &path).multipart(form(metadata, modules))
+            }
+            Call::Delete { worker } => self.request(home, Method::DELETE, &format!("{}?force=true", script(worker))),
+            Call::SetWorkersDev { worker, on } => self
+                .request(home, Method::POST, &format!("{}/subdomain", script(worker)))
+                .json(&json!({"enabled": on, "previews_enabled": false})),
+            Call::SetCrons { worker, crons } => {
+                let body: Vec<Value> = crons.iter().map(|cron| json!({"cron": cron})).collect();
+                self.request(home, Method::PUT, &format!("{}/schedules", script(worker))).json(&body)
+            }
+            Call::AttachDomain { worker, domain } => self
+                .request(home, Method::PUT, &format!("{account}/workers/domains"))
+                .json(&json!({"hostname": domain, "service": worker})),
+            Call::DetachDomain { id } => self.request(home, Method::DELETE, &format!("{account}/workers/domains/{id}")),
+            Call::FindZone { name } => {
+                self.request(home, Method::GET, &format!("/zones?name={name}&account.id={}", home.account_id))
+            }
+            Call::AddRoute { worker, zone_id, pattern } => self
+                .request(home, Method::POST, &format!("/zones/{zone_id}/workers/routes"))
+                .json(&json!({"pattern": pattern, "script": worker})),
+            Call::FindRoute { zone_id, .. } => {
+                self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes"))
+            }
+            Call::RemoveRoute { zone_id, id } => {
+                self.request(home, Method::DELETE, &format!("/zones/{zone_id}/workers/routes/{id}"))
+            }
+            Call::FindSubdomain => self.request(home, Method::GET, &format!("{account}/workers/subdomain")),
+            Call::CreateNamespace => self
+                .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
+                .json(&json!({"name": home.namespace})),
+        }
+    }
+}
+
+fn form(metadata: &Value, modules: &[Module]) -> Form {
+    let text = Part::text(metadata.to_string()).mime_str("application/json").expect("BUG: a valid MIME type");
+    // Names have no character that would need an encoding; the default one would encode their slashes.
+    modules.iter().fold(Form::new().percent_encode_noop().part("metadata", text), |form, module| {
+        let part = Part::bytes(module.bytes.to_vec())
+            .file_name(module.name.clone())
+            .mime_str(MODULE_TYPE)
+            .expect("BUG: a valid MIME type");
+        form.part(module.name.clone(), part)
+    })
+}
+
+impl Platform for Cloudflare {
+    fn call(&self, home: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>) {
+        match self.build(home, call).send() {
+            Err(error) => (Err(CallError::Unavailable(unreachable(&error))), None),
+            Ok(response) => {
+                let quota = quota(response.headers());
+                (answer(home, call, response), quota)
+            }
+        }
+    }
+}
+
+/// A transport error, with its causes, without the URL.
+fn unreachable(error: &reqwest::Error) -> String {
+    let what = if error.is_timeout() {
+        "Cloudflare did not answer in time"
+    } else if error.is_connect() {
+        "Cloudflare can't be reached"
+    } else {
+        "the connection to Cloudflare broke"
+    };
+    let mut text = what.to_owned();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        source = cause.source();
+        if source.is_none() {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallError> {
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    let mut body = Vec::new();
+    if let Err(error) = response.take(MAX_ANSWER).read_to_end(&mut body) {
+        return Err(CallError::Unavailable(format!("the connection to Cloudflare broke: {error}")));
+    }
+    if status == 429 {
+        let retry_after = headers.get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        return Err(CallError::Throttled { retry_after: retry_after.map(Duration::from_secs) });
+    }
+    let Ok(envelope) = serde_json::from_slice::<Value>(&body) else {
+        return Err(no_json(status, &headers, &body));
+    };
+    if status < 400 && envelope["success"] == true {
+        return Ok(reply(call, &envelope["result"]));
+    }
+    let error = &envelope["errors"][0];
+    let code = error["code"].as_u64().or_else(|| error["error_chain"][0]["code"].as_u64()).unwrap_or(0);
+    let message = error["message"].as_str().unwrap_or("Cloudflare gave no reason").to_owned();
+    if status >= 500 {
+        return Err(CallError::Unavailable(format!("Cloudflare failed: {message} (HTTP {status})")));
+    }
+    // A zone that the token can't reach says nothing about the account.
+    let of_zone = matches!(
+        call,
+        Call::FindZone { .. } | Call::AddRoute { .. } | Call::FindRoute { .. } | Call::RemoveRoute { .. }
+    );
+    if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !of_zone {
+        return Err(CallError::Unauthorized(format!(
+            "the token of account {} is refused: {message} (HTTP {status}, code {code})",
+            home.account_id
+        )));
+    }
+    match call {
+        // Gone already is gone.
+        Call::Delete { .. } | Call::DetachDomain { .. } | Call::RemoveRoute { .. } if status == 404 => Ok(Reply::Done),
+        Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
+        _ => Err(CallError::Rejected { status, code, message }),
+    }
+}
+
+/// Something between us and the API answered.
+fn no_json(status: u16, headers: &HeaderMap, body: &[u8]) -> CallError {
+    let is_html = body.trim_ascii_start().starts_with(b"<");
+    let message = if headers.contains_key("cf-mitigated") {
+        "a firewall in front of Cloudflare's API blocked the request".to_owned()
+    } else if is_html {
+        "Cloudflare answered with a web page instead of JSON".to_owned()
+    } else {
+        "Cloudflare answered with something that is no JSON".to_owned()
+    };
+    if status >= 500 || status < 400 {
+        CallError::Unavailable(format!("{message} (HTTP {status})"))
+    } else {
+        CallError::Rejected { status, code: 0, message }
+    }
+}
+
+fn reply(call: &Call, result: &Value) -> Reply {
+    let id = |value: &Value| value.as_str().map_or(Reply::Nothing, |id| Reply::Id(id.to_owned()));
+    match call {
+        Call::Upload { .. } => Reply::Id(result["etag"].as_str().unwrap_or_default().to_owned()),
+        Call::AttachDomain { .. } | Call::AddRoute { .. } => id(&result["id"]),
+        Call::FindZone { name } => result
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|zone| zone["name"] == *name)
+            .map_or(Reply::Nothing, |zone| id(&zone["id"])),
+        Call::FindRoute { pattern, worker, .. } => result
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
+            .map_or(Reply::Nothing, |route| id(&route["id"])),
+        Call::FindSubdomain => id(&result["subdomain"]),
+        _ => Reply::Done,
+    }
+}
+
+/// `Ratelimit: "default";r=50;t=30`, a list of structured fields; the least that is left counts.
+/// Source: Cloudflare changelog, 2025-09-03, Rate limiting improvement.
+fn quota(headers: &HeaderMap) -> Option<Quota> {
+    let text = headers.get("ratelimit")?.to_str().ok()?;
+    text.split(',')
+        .filter_map(|item| {
+            let parameter = |name: &str| {
+                item.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+            };
+            Some(Quota { remaining: parameter("r")?, reset: Duration::from_secs(parameter("t")?) })
+        })
+        .min_by_key(|quota| quota.remaining)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas() {
+        let parse = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("ratelimit", text.parse().unwrap());
+            quota(&headers).map(|quota| (quota.remaining, quota.reset.as_secs()))
+        };
+        assert_eq!(parse("\"default\";r=50;t=30"), Some((50, 30)));
+        assert_eq!(parse("\"burst\";r=7;t=3, \"default\";r=1100;t=200"), Some((7, 3)));
+        assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn a_token_goes_over_tls_or_stays_on_this_machine() {
+        let new = |base| Cloudflare::new(base, HashMap::new()).is_ok();
+        assert!(new(BASE) && new("http://127.0.0.1:8787/client/v4") && new("http://localhost:1/client/v4"));
+        assert!(
+            !new("http://api.example.com/client/v4")
+                && !new("http://localhost.example.com")
+                && !new("http://127.evil.example")
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Where a command's workers go: the accounts, their tokens, the API's address; or the Cloudflare on this machine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::cache;
+use crate::cloudflare::{BASE, BASE_VARIABLE};
+use crate::digest::Digest;
+use crate::failure::Failure;
+use crate::local;
+use crate::platform::Home;
+use crate::project::Fleet;
+use crate::secrets::Secrets;
+use crate::spec::AccountId;
+
+use super::Session;
+
+/// The folder of what flotilla keeps for a project.
+pub const FOLDER: &str = ".flotilla";
+/// The port of the Cloudflare on this machine, unless told otherwise.
+pub const PORT: u16 = 8787;
+/// The token that the Cloudflare on this machine is asked with.
+const LOCAL_TOKEN: &str = "local";
+
+/// A cloud and how to reach it.
+pub struct Cloud {
+    /// The API's address.
+    pub base: String,
+    /// Whether it is on this machine.
+    pub local: bool,
+    /// The file of its state.
+    pub state: PathBuf,
+    /// The accounts' ids by name, as far as they are known here.
+    ids: BTreeMap<String, Option<String>>,
+    /// Running as long as this value lives.
+    pub running: Option<local::Running>,
+}
+
+/// The options of commands that look at the cloud.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct CloudArguments {
+    /// A Cloudflare on this machine instead of the real one
+    #[arg(long)]
+    pub local: bool,
+    /// The dotenv file with secrets [default: .env, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+}
+
+impl Cloud {
+    /// The cloud that a command is for. Starts nothing and asks nothing.
+    pub fn new(
+        session: &Session,
+        fleet: &Fleet,
+        arguments: &CloudArguments,
+        secrets: &Secrets,
+    ) -> Result<Cloud, Failure> {
+        if arguments.local {
+            // Each account of the fleet is one of its own, named after itself.
+            let ids = fleet
+                .accounts
+                .keys()
+                .map(|name| (name.clone(), Some(Digest::of(name.as_bytes()).to_string()[..32].to_owned())));
+            return Ok(Cloud {
+                base: format!("http://127.0.0.1:{PORT}/client/v4"),
+                local: true,
+                state: local_folder(&session.root).join("state.db"),
+                ids: ids.collect(),
+                running: None,
+            });
+        }
+        let base = secrets_variable(secrets, BASE_VARIABLE).unwrap_or_else(|| BASE.to_owned());
+        let ids = fleet.accounts.iter().map(|(name, account)| {
+            let id = match &account.id {
+                AccountId::Literal(id) => Some(id.clone()),
+                AccountId::Variable { env } => secrets_variable(secrets, env),
+            };
+            (name.clone(), id)
+        });
+        let ids = ids.collect();
+        // Another address is another cloud: what is deployed there says nothing about this one.
+        let state = if base.trim_end_matches('/') == BASE {
+            session.root.join(FOLDER).join("state.db")
+        } else {
+            session.root.join(FOLDER).join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
+        };
+        Ok(Cloud { base, local: false, state, ids, running: None })
+    }
+
+    /// Starts the Cloudflare on this machine, unless one is running for this project already.
+    pub fn start(&mut self, session: &Session) -> Result<(), Failure> {
+        let folder = local_folder(&session.root);
+        if let Some(base) = running(&folder) {
+            self.base = base;
+            return Ok(());
+        }
+        let options = local_options(session, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let running = local::start(options)?;
+        self.base = running.api_base();
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// The home of an account's workers. Without the account's id, a home that nothing is deployed to.
+    pub fn home(&self, account: &str, namespace: Option<&str>) -> Home {
+        let id = self.ids.get(account).cloned().flatten().unwrap_or_default();
+        Home { account_id: id, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// The accounts whose ids aren't known here.
+    pub fn unknown<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        accounts.into_iter().filter(|account| self.ids.get(*account).cloned().flatten().is_none()).collect()
+    }
+
+    /// The tokens of accounts, by account id; what to set where one is missing.
+    pub fn tokens<'a>(
+        &self,
+        fleet: &Fleet,
+        accounts: impl IntoIterator<Item = &'a str>,
+        secrets: &Secrets,
+    ) -> Result<HashMap<String, SecretString>, Failure> {
+        let mut tokens = HashMap::new();
+        let mut missing = Vec::new();
+        for name in accounts {
+            let account = &fleet.accounts[name];
+            if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
+                missing.push(format!("{env} (the id of the account `{name}`)"));
+            }
+            let token =
+                if self.local { Some(SecretString::from(LOCAL_TOKEN)) } else { secrets.named(&account.token.secret) };
+            match token {
+                Some(token) => {
+                    tokens.insert(self.home(name, None).account_id, token);
+                }
+                None => missing.push(format!("{} (the API token of the account `{name}`)", account.token.secret)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(tokens);
+        }
+        Err(Failure::new("the credentials of Cloudflare are not set")
+            .hint(format!("set {}, in the environment or in .env", missing.join(" and ")))
+            .hint("a token with the permission `Workers Scripts: Edit` (and `Workers Routes: Edit` for routes and domains) is enough")
+            .hint("or try it without Cloudflare: flotilla deploy --local"))
+    }
+}
+
+fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {
+    use secrecy::ExposeSecret as _;
+    secrets.named(name).map(|value| value.expose_secret().to_owned())
+}
+
+/// The folder of the Cloudflare on this machine.
+pub fn local_folder(root: &Path) -> PathBuf {
+    root.join(FOLDER).join("local")
+}
+
+/// The file with the address of a running one.
+pub fn address_file(folder: &Path) -> PathBuf {
+    folder.join("address")
+}
+
+/// The API's address of a Cloudflare that runs for this project, if one does.
+fn running(folder: &Path) -> Option<String> {
+    let address = std::fs::read_to_string(address_file(folder)).ok()?;
+    let address: SocketAddr = address.trim().parse().ok()?;
+    std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok()?;
+    Some(format!("http://{address}/client/v4"))
+}
+
+/// How the Cloudflare on this machine is started.
+pub fn local_options(session: &Session, address: SocketAddr) -> local::Options {
+    let ui = session.ui.clone();
+    let mut options = local::Options::new(local_folder(&session.root));
+    options.address = address;
+    options.workerd = local::Workerd::Lazy(Arc::new(move || workerd(&ui)));
+    options
+}
+
+/// workerd, which runs the workers: an npm package, pinned by a lock file of flotilla's own.
+fn workerd(ui: &super::ui::Ui) -> anyhow::Result<PathBuf> {
+    let package = include_bytes!("../local/npm/package.json");
+    let lock = include_bytes!("../local/npm/package-lock.json");
+    let folder = cache::npm("workerd", package, lock, ui).map_err(|failure| {
+        let hints = failure.hints.join("; ");
+        anyhow::anyhow!("{failure}; {hints}")
+    })?;
+    let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+    let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "64" };
+    Ok(folder.join(format!("node_modules/@cloudflare/workerd-{os}-{cpu}/bin/workerd")))
+}

@@ -1,0 +1,417 @@
+//! Applies a plan: orders, paces, retries and records. Makes no choice that the plan left open; knows the platform and
+//! time only through their seams.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use blocking_threadpool::Builder;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::cloudflare::{CONCURRENT_CHANGE, ROUTE_EXISTS};
+use crate::failure::Failure;
+use crate::pace::Lane;
+use crate::plan::{Change, Plan, Step};
+use crate::platform::{Call, CallError, Module, Platform, Reply};
+use crate::state::{Deployed, Found, Live, State, WorkerId};
+
+/// Changes in flight at once, over all lanes. An upload takes the platform about a second, and the limit is four
+/// requests a second: eight keep a lane full.
+const IN_FLIGHT: usize = 8;
+/// How often a call is tried whose outcome is unknown.
+const ATTEMPTS: u32 = 5;
+/// How often a call may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
+const THROTTLED_ATTEMPTS: u32 = 20;
+/// The first wait between two attempts; it doubles each time.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// What an upload consists of.
+pub struct Upload {
+    /// The metadata, with the values of secrets.
+    pub metadata: Value,
+    /// The modules.
+    pub modules: Vec<Module>,
+    /// What is live afterwards; domains, routes and the like are as they were before.
+    pub live: Live,
+}
+
+/// Makes the upload of a change; only when it is its turn, so that no more than a few are in memory.
+pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
+
+/// What a deploy works with.
+pub struct Tools {
+    /// The platform.
+    pub platform: Arc<dyn Platform>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Each account's lane, by the account's id.
+    pub lanes: HashMap<String, Arc<Lane>>,
+    /// The state.
+    pub state: Mutex<State>,
+    /// Makes uploads.
+    pub upload: Box<MakeUpload>,
+    /// Set from outside to stop after what is in flight.
+    pub stop: Arc<AtomicBool>,
+    /// Called after each change.
+    pub done: Box<dyn Fn(&Change, Result<(), &str>) + Send + Sync>,
+}
+
+/// What a deploy did.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Changes that are complete.
+    pub applied: usize,
+    /// Changes that failed.
+    pub failed: usize,
+    /// Changes that were not begun, or not finished, because the deploy was stopped.
+    pub skipped: usize,
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Requests that were repeated after a failure.
+    pub retries: u64,
+    /// Requests that the platform refused because of its limit.
+    pub throttled: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What failed.
+    pub failures: Vec<Failed>,
+}
+
+/// A change that failed.
+#[derive(Debug, Serialize)]
+pub struct Failed {
+    /// The worker.
+    pub worker: String,
+    /// The customer.
+    pub customer: String,
+    /// Why.
+    pub error: String,
+}
+
+/// Why a change did not come to its end.
+enum Stopped {
+    /// It failed; the others go on.
+    Failed(String),
+    /// It was stopped with the deploy.
+    Skipped,
+}
+
+struct Run {
+    tools: Tools,
+    live: Mutex<BTreeMap<WorkerId, Deployed>>,
+    dead: Mutex<HashSet<String>>,
+    outcome: Mutex<Outcome>,
+    requests: AtomicU64,
+    retries: AtomicU64,
+    throttled: AtomicU64,
+    broken: Mutex<Option<Failure>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Applies a plan once. Safe to call again: what was acknowledged is recorded and not repeated. Fails as a whole only
+/// where the state can't be written.
+pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
+    let start = tools.clock.now();
+    let live = lock(&tools.state).deployed()?;
+    let run = Arc::new(Run {
+        tools,
+        live: Mutex::new(live),
+        dead: Mutex::default(),
+        outcome: Mutex::default(),
+        requests: AtomicU64::new(0),
+        retries: AtomicU64::new(0),
+        throttled: AtomicU64::new(0),
+        broken: Mutex::new(None),
+    });
+    let (givers, others) = in_order(&plan.changes);
+    let pool = Builder::new().num_threads(IN_FLIGHT).queue_len(IN_FLIGHT).thread_name("deploy".to_owned()).build();
+    for batch in [givers, others] {
+        for change in batch {
+            let (run, change) = (Arc::clone(&run), change.clone());
+            // Blocks while the queue is full, so that a plan of any length takes no more memory than this.
+            pool.execute(move || run.change(&change));
+        }
+        pool.join();
+    }
+    let panicked = pool.panic_count();
+    drop(pool);
+    assert!(panicked == 0, "BUG: {panicked} changes panicked");
+    if let Some(failure) = lock(&run.broken).take() {
+        return Err(failure);
+    }
+    let mut outcome = std::mem::take(&mut *lock(&run.outcome));
+    outcome.failures.sort_by(|a, b| a.worker.cmp(&b.worker));
+    outcome.requests = run.requests.load(Ordering::Relaxed);
+    outcome.retries = run.retries.load(Ordering::Relaxed);
+    outcome.throttled = run.throttled.load(Ordering::Relaxed);
+    outcome.seconds = run.tools.clock.now().saturating_sub(start).as_secs_f64();
+    Ok(outcome)
+}
+
+/// What gives up a domain or route that another change takes goes first.
+fn in_order(changes: &[Change]) -> (Vec<&Change>, Vec<&Change>) {
+    let taken: HashSet<&str> = changes
+        .iter()
+        .flat_map(|change| &change.steps)
+        .filter_map(|step| match step {
+            Step::AttachDomain { domain } => Some(domain.as_str()),
+            Step::AddRoute { pattern, .. } => Some(pattern.as_str()),
+            _ => None,
+        })
+        .collect();
+    changes.iter().partition(|change| {
+        change.steps.iter().any(|step| match step {
+            Step::DetachDomain { domain, .. } => taken.contains(domain.as_str()),
+            Step::RemoveRoute { pattern, .. } => taken.contains(pattern.as_str()),
+            _ => false,
+        })
+    })
+}
+
+impl Run {
+    fn stopped(&self) -> bool {
+        self.tools.stop.load(Ordering::Relaxed)
+    }
+
+    fn change(&self, change: &Change) {
+        let result = if self.stopped() { Err(Stopped::Skipped) } else { self.steps(change) };
+        let mut outcome = lock(&self.outcome);
+        match result {
+            Ok(()) => {
+                outcome.applied += 1;
+                (self.tools.done)(change, Ok(()));
+            }
+            Err(Stopped::Skipped) => outcome.skipped += 1,
+            Err(Stopped::Failed(error)) => {
+                (self.tools.done)(change, Err(&error));
+                outcome.failed += 1;
+                let (worker, customer) = (change.worker.clone(), change.customer.clone());
+                outcome.failures.push(Failed { worker, customer, error });
+            }
+        }
+    }
+
+    fn steps(&self, change: &Change) -> Result<(), Stopped> {
+        if lock(&self.dead).contains(&change.home.account_id) {
+            return Err(Stopped::Skipped);
+        }
+        let id = (change.home.clone(), change.worker.clone());
+        let mut live = lock(&self.live).remove(&id);
+        for step in &change.steps {
+            self.step(change, step, &id, &mut live)?;
+        }
+        Ok(())
+    }
+
+    /// One step: the request, and the record of what was acknowledged.
+    fn step(&self, change: &Change, step: &Step, id: &WorkerId, live: &mut Option<Deployed>) -> Result<(), Stopped> {
+        let worker = change.worker.clone();
+        if let Step::Upload = step {
+            let Upload { metadata, modules, live: mut new } = (self.tools.upload)(change).map_err(Stopped::Failed)?;
+            let etag = self.call(change, &Call::Upload { worker, metadata, modules })?;
+            if let Some(before) = live.take() {
+                new.workers_dev = before.live.workers_dev;
+                new.domains = before.live.domains;
+                new.routes = before.live.routes;
+                new.crons = before.live.crons;
+            }
+            if let Reply::Id(etag) = etag {
+                new.etag = etag;
+            }
+            *live = Some(Deployed {
+                account: change.account.clone(),
+                customer: change.customer.clone(),
+                environment: change.environment,
+                digest: change.digest,
+                deployed_at: self.tools.clock.unix(),
+                live: new,
+            });
+            return self.record(id, live.as_ref(), change.action.as_str());
+        }
+        let Some(deployed) = live.as_mut() else {
+            return Err(Stopped::Failed("the plan is stale: the state no longer has this worker".to_owned()));
+        };
+        let done = match step {
+            Step::Upload => unreachable!("BUG: uploads are above"),
+            Step::Delete => {
+                self.call(change, &Call::Delete { worker })?;
+                let at = self.tools.clock.unix();
+                let forgotten = lock(&self.tools.state).forget(id, &deployed.digest, at);
+                return self.written(forgotten);
+            }
+            Step::DetachDomain { domain, id } => {
+                self.call(change, &Call::DetachDomain { id: id.clone() })?;
+                deployed.live.domains.remove(domain);
+                "detach domain"
+            }
+            Step::RemoveRoute { pattern, zone_id, id } => {
+                self.call(change, &Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() })?;
+                deployed.live.routes.remove(pattern);
+                "remove route"
+            }
+            Step::SetWorkersDev { on } => {
+                self.call(change, &Call::SetWorkersDev { worker, on: *on })?;
+                deployed.live.workers_dev = *on;
+                "set workers.dev"
+            }
+            Step::AttachDomain { domain } => {
+                let reply = self.call(change, &Call::AttachDomain { worker, domain: domain.clone() })?;
+                deployed.live.domains.insert(domain.clone(), id_of(reply));
+                "attach domain"
+            }
+            Step::AddRoute { pattern, zone } => {
+                let zone_id = self.zone(change, zone)?;
+                let id = self.add_route(change, &zone_id, pattern)?;
+                deployed.live.routes.insert(pattern.clone(), (zone_id, id));
+                "add route"
+            }
+            Step::SetCrons { crons } => {
+                self.call(change, &Call::SetCrons { worker, crons: crons.iter().cloned().collect() })?;
+                deployed.live.crons = crons.clone();
+                "set crons"
+            }
+        };
+        self.record(id, live.as_ref(), done)
+    }
+
+    fn record(&self, id: &WorkerId, live: Option<&Deployed>, what: &str) -> Result<(), Stopped> {
+        let deployed = live.expect("BUG: something was acknowledged");
+        let at = self.tools.clock.unix();
+        let written = lock(&self.tools.state).record(id, deployed, what, at);
+        self.written(written)
+    }
+
+    /// Where the state can't be written, nothing more may be done: it could not be recorded.
+    fn written(&self, result: Result<(), Failure>) -> Result<(), Stopped> {
+        result.map_err(|failure| {
+            self.tools.stop.store(true, Ordering::Relaxed);
+            lock(&self.broken).get_or_insert(failure);
+            Stopped::Skipped
+        })
+    }
+
+    /// A zone's id: found out once, then kept.
+    fn zone(&self, change: &Change, name: &str) -> Result<String, Stopped> {
+        let account_id = &change.home.account_id;
+        let known = lock(&self.tools.state).found(account_id, Found::Zone, name);
+        if let Ok(Some(id)) = known {
+            return Ok(id);
+        }
+        match self.call(change, &Call::FindZone { name: name.to_owned() })? {
+            Reply::Id(id) => {
+                let kept = lock(&self.tools.state).keep(account_id, Found::Zone, name, &id);
+                self.written(kept)?;
+                Ok(id)
+            }
+            _ => Err(Stopped::Failed(format!("the account has no zone `{name}`, or the token can't see it"))),
+        }
+    }
+
+    /// Adds a route. That it exists already can be our own doing, by an attempt whose answer was lost.
+    fn add_route(&self, change: &Change, zone_id: &str, pattern: &str) -> Result<String, Stopped> {
+        let (worker, zone_id, pattern) = (change.worker.clone(), zone_id.to_owned(), pattern.to_owned());
+        let add = Call::AddRoute { worker: worker.clone(), zone_id: zone_id.clone(), pattern: pattern.clone() };
+        match self.try_call(change, &add)? {
+            Ok(reply) => Ok(id_of(reply)),
+            Err(error @ CallError::Rejected { code: ROUTE_EXISTS, .. }) => {
+                match self.call(change, &Call::FindRoute { worker, zone_id, pattern: pattern.clone() })? {
+                    Reply::Id(id) => Ok(id),
+                    _ => Err(Stopped::Failed(format!("the route {pattern} leads to another worker: {error}"))),
+                }
+            }
+            Err(error) => Err(Stopped::Failed(error.to_string())),
+        }
+    }
+
+    fn call(&self, change: &Change, call: &Call) -> Result<Reply, Stopped> {
+        self.try_call(change, call)?.map_err(|error| Stopped::Failed(explained(call, &error)))
+    }
+
+    /// Makes a call: when the lane allows it, and again where the outcome is unknown.
+    fn try_call(&self, change: &Change, call: &Call) -> Result<Result<Reply, CallError>, Stopped> {
+        let account = &change.home.account_id;
+        let lane = &self.tools.lanes[account];
+        let clock = self.tools.clock.as_ref();
+        let (mut attempts, mut throttled) = (0, 0);
+        loop {
+            let stop = || self.stopped() || lock(&self.dead).contains(account);
+            if !lane.acquire(clock, &stop) {
+                return Err(Stopped::Skipped);
+            }
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            let (result, quota) = self.tools.platform.call(&change.home, call);
+            if let Some(quota) = quota {
+                lane.observe(quota, clock);
+            }
+            match result {
+                Err(CallError::Throttled { retry_after }) => {
+                    self.throttled.fetch_add(1, Ordering::Relaxed);
+                    lane.throttled(retry_after, clock);
+                    throttled += 1;
+                    if throttled >= THROTTLED_ATTEMPTS {
+                        return Ok(Err(CallError::Throttled { retry_after }));
+                    }
+                }
+                Err(CallError::Unauthorized(message)) => {
+                    // One failure tells it; the account's other changes would fail alike.
+                    let first = lock(&self.dead).insert(account.clone());
+                    return if first { Ok(Err(CallError::Unauthorized(message))) } else { Err(Stopped::Skipped) };
+                }
+                Err(CallError::Unavailable(message)) => {
+                    attempts += 1;
+                    if attempts >= ATTEMPTS {
+                        return Ok(Err(CallError::Unavailable(format!("{message}, {ATTEMPTS} times in a row"))));
+                    }
+                    self.wait(change, attempts);
+                }
+                Err(CallError::Rejected { code: CONCURRENT_CHANGE, .. }) if attempts + 1 < ATTEMPTS => {
+                    attempts += 1;
+                    self.wait(change, attempts);
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Waits before the next attempt: twice as long each time, and not the same for all workers.
+    fn wait(&self, change: &Change, attempt: u32) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+        let spread =
+            change.worker.bytes().fold(attempt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 50;
+        self.tools.clock.sleep(BACKOFF * 2u32.pow(attempt - 1) * (100 + spread) / 100);
+    }
+}
+
+fn id_of(reply: Reply) -> String {
+    match reply {
+        Reply::Id(id) => id,
+        _ => String::new(),
+    }
+}
+
+/// What the platform said, and what to do where that is known.
+fn explained(call: &Call, error: &CallError) -> String {
+    let advice = match (call, error) {
+        (Call::AttachDomain { domain, .. }, CallError::Rejected { code: 100_117, .. }) => {
+            format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
+        }
+        (Call::Upload { .. }, CallError::Rejected { code: 10037, .. }) => {
+            "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml".to_owned()
+        }
+        (Call::Upload { .. }, CallError::Rejected { status: 404, .. }) => {
+            "; is the account's id right, and does the dispatch namespace exist?".to_owned()
+        }
+        (Call::SetWorkersDev { .. }, CallError::Rejected { code: 10007 | 10063, .. }) => {
+            "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`"
+                .to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("{error}{advice}")
+}

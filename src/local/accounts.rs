@@ -1,0 +1,104 @@
+//! The token, the accounts it reaches and their workers.dev subdomains. Any account id is an account of its own, which
+//! exists as soon as it is named. Knows no workers.
+
+use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::cloud::Cloud;
+use super::envelope::{Answer, Outcome, Refusal};
+use super::seal::digest;
+
+/// `GET /user/tokens/verify`, also of an account. The token was accepted before.
+pub fn verify(token: &str) -> Outcome {
+    let mut answer =
+        json!({"success": true, "errors": [], "result": {"id": &digest(token.as_bytes())[..32], "status": "active"}});
+    answer["messages"] = json!([{"code": 10000, "message": "This API Token is valid and active"}]);
+    Ok(Answer::json(200, &answer))
+}
+
+/// `GET /accounts`: the accounts that were named so far.
+pub fn list(cloud: &Cloud, call: &Call) -> Outcome {
+    let rows: Vec<Value> = ids(cloud)?
+        .iter()
+        .map(|id| json!({"id": id, "name": name(id), "type": "standard", "settings": {"enforce_twofactor": false}}))
+        .filter(|row| call.query("name").is_none_or(|name| row["name"] == name))
+        .collect();
+    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
+}
+
+/// `GET /memberships`: one for each account.
+pub fn memberships(cloud: &Cloud, call: &Call) -> Outcome {
+    let rows: Vec<Value> = ids(cloud)?
+        .iter()
+        .map(|id| {
+            json!({"id": &digest(id.as_bytes())[..32], "status": "accepted", "roles": ["Administrator"],
+                   "account": {"id": id, "name": name(id), "type": "standard"}})
+        })
+        .collect();
+    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
+}
+
+fn ids(cloud: &Cloud) -> Result<Vec<String>, Refusal> {
+    cloud.store.read(|db| {
+        let mut query = db.prepare_cached("SELECT id FROM account ORDER BY id")?;
+        Ok(query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    })
+}
+
+fn name(id: &str) -> String {
+    format!("Local account {id}")
+}
+
+/// An account's workers.dev subdomain. A new account gets one from its id, so that nothing has to be registered first.
+///
+/// # Errors
+/// When the database fails.
+pub fn subdomain(_: &Cloud, db: &Connection, account: &str) -> Result<String, Refusal> {
+    let found: Option<String> = db
+        .prepare_cached("SELECT subdomain FROM account WHERE id = ?1")?
+        .query_row([account], |row| row.get(0))
+        .optional()?;
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let subdomain = format!("local-{}", &digest(account.as_bytes())[..8]);
+    db.prepare_cached("INSERT INTO account (id, subdomain) VALUES (?1, ?2)")?.execute([account, &subdomain])?;
+    Ok(subdomain)
+}
+
+/// The account that has this workers.dev subdomain.
+///
+/// # Errors
+/// When the database fails.
+pub fn of_subdomain(db: &Connection, subdomain: &str) -> Result<Option<String>, Refusal> {
+    let mut query = db.prepare_cached("SELECT id FROM account WHERE subdomain = ?1")?;
+    Ok(query.query_row([subdomain], |row| row.get(0)).optional()?)
+}
+
+/// `GET …/workers/subdomain`.
+pub fn get_subdomain(cloud: &Cloud, account: &str) -> Outcome {
+    cloud.store.write(|db| Ok(Answer::ok(&json!({"subdomain": subdomain(cloud, db, account)?}))))
+}
+
+/// `PUT …/workers/subdomain`: refused (10031) when another account has it.
+pub fn put_subdomain(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
+    let wanted = call.text("subdomain")?;
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if wanted.is_empty()
+        || wanted.len() > 63
+        || wanted.starts_with('-')
+        || wanted.ends_with('-')
+        || !wanted.bytes().all(allowed)
+    {
+        return Err(Refusal::new(400, 10016, format!("invalid subdomain {wanted:?}")));
+    }
+    cloud.store.write(|db| {
+        subdomain(cloud, db, account)?;
+        if of_subdomain(db, wanted)?.is_some_and(|owner| owner != account) {
+            return Err(Refusal::new(409, 10031, format!("the subdomain {wanted} is unavailable")));
+        }
+        db.execute("UPDATE account SET subdomain = ?2 WHERE id = ?1", [account, wanted])?;
+        Ok(Answer::ok(&json!({"subdomain": wanted})))
+    })
+}

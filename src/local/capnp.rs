@@ -1,0 +1,231 @@
+//! The configuration of workerd for one worker, as Cap'n Proto text. Knows workerd's schema (`workerd.capnp` of
+//! 2026-11-17); not how the process is run.
+//!
+//! Texts and secrets are passed by the environment of the process (`fromEnvironment`), bodies of modules and JSON by
+//! files that the configuration embeds: so only names are written into it, escaped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+/// Everything that workerd needs to run one worker.
+#[derive(Debug, Default)]
+pub struct Guest {
+    /// Names, content types and bodies of the modules, the entry first.
+    pub modules: Vec<(String, String, Vec<u8>)>,
+    /// The entry is a service-worker script.
+    pub classic: bool,
+    /// The bindings, with secrets in clear under `text`.
+    pub bindings: Vec<Value>,
+    /// The compatibility date, one that workerd knows.
+    pub date: String,
+    /// The compatibility flags.
+    pub flags: Vec<String>,
+    /// The version's id.
+    pub version: String,
+    /// The account.
+    pub account: String,
+}
+
+/// Where the worker's calls go, and the word that proves that they come from a worker.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    /// The address of the egress listener.
+    pub address: SocketAddr,
+    /// The word.
+    pub word: String,
+}
+
+/// A configuration: files by name, `config.capnp` among them, and the environment.
+#[derive(Default)]
+pub struct Config {
+    /// Name and content of each file.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// The variables that bindings are read from.
+    pub environment: Vec<(String, String)>,
+    services: BTreeMap<String, String>,
+}
+
+/// Writes the configuration.
+///
+/// # Errors
+/// A sentence on what the worker has that the local Cloudflare can't run.
+pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
+    let mut config = Config::default();
+    let mut modules = String::new();
+    for (name, kind, body) in &guest.modules {
+        let kind = match kind.as_str() {
+            "application/javascript+module" | "text/javascript+module" => "esModule",
+            "application/javascript" | "text/javascript" => "commonJsModule",
+            "application/wasm" => "wasm",
+            "application/octet-stream" => "data",
+            "text/plain" => "text",
+            "application/source-map" => continue,
+            other => {
+                return Err(format!("the module {name} has the type {other}, which the local Cloudflare doesn't run"));
+            }
+        };
+        let file = config.file(body.clone());
+        let _ = writeln!(modules, "    (name = {}, {kind} = embed \"{file}\"),", text(name));
+    }
+    let code = if guest.classic {
+        let file = config.file(guest.modules.first().map(|(.., body)| body.clone()).unwrap_or_default());
+        format!("serviceWorkerScript = embed \"{file}\"")
+    } else {
+        format!("modules = [\n{modules}  ]")
+    };
+    config.service(outside, "outbound", &format!("outbound {}", guest.account));
+    let mut bindings = String::new();
+    for binding in &guest.bindings {
+        let name = binding["name"].as_str().unwrap_or_default();
+        let value = config.binding(guest, outside, name, binding)?;
+        let _ = writeln!(bindings, "    (name = {}, {value}),", text(name));
+    }
+    let flags: Vec<String> = guest.flags.iter().map(|flag| text(flag)).collect();
+    let services: String = config.services.values().cloned().collect();
+    let whole = format!(
+        "using Workerd = import \"/workerd/workerd.capnp\";\n\
+         const config :Workerd.Config = (\n\
+         services = [\n    (name = \"worker\", worker = .worker),\n{services}  ],\n\
+         sockets = [(name = \"http\", address = \"127.0.0.1:0\", service = \"worker\",\n\
+         http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
+         const worker :Workerd.Worker = (\n  {code},\n  bindings = [\n{bindings}  ],\n\
+         compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\");\n",
+        text(&guest.date),
+        flags.join(", "),
+    );
+    config.files.push(("config.capnp".to_owned(), whole.into_bytes()));
+    Ok(config)
+}
+
+impl Config {
+    fn file(&mut self, body: Vec<u8>) -> String {
+        let name = format!("embed{}", self.files.len());
+        self.files.push((name.clone(), body));
+        name
+    }
+
+    fn variable(&mut self, value: &str) -> String {
+        let name = format!("BINDING{}", self.environment.len());
+        self.environment.push((name.clone(), value.to_owned()));
+        format!("fromEnvironment = \"{name}\"")
+    }
+
+    /// An external service that is the egress listener, told by a header what the call is for.
+    fn service(&mut self, outside: &Outside, name: &str, call: &str) {
+        let service = format!(
+            "    (name = {}, external = (address = \"{}\", http = (forwardedProtoHeader = \"x-forwarded-proto\",\n\
+             \x20     injectRequestHeaders = [(name = \"{CALL}\", value = {})]))),\n",
+            text(name),
+            outside.address,
+            text(&format!("{} {call}", outside.word)),
+        );
+        self.services.insert(name.to_owned(), service);
+    }
+
+    fn binding(&mut self, guest: &Guest, outside: &Outside, name: &str, binding: &Value) -> Result<String, String> {
+        let field = |field: &str| binding[field].as_str().unwrap_or_default().to_owned();
+        let kind = field("type");
+        Ok(match kind.as_str() {
+            "plain_text" | "secret_text" => {
+                let value = field("text");
+                if value.contains('\0') {
+                    return Err(format!("the binding {name} holds a zero byte, which can't be passed to workerd"));
+                }
+                self.variable(&value)
+            }
+            "json" => format!("json = embed \"{}\"", self.file(binding["json"].to_string().into_bytes())),
+            "version_metadata" => {
+                let metadata = serde_json::json!({"id": guest.version, "tag": "", "timestamp": ""});
+                format!("json = embed \"{}\"", self.file(metadata.to_string().into_bytes()))
+            }
+            "d1" => {
+                let service = format!("d1 {}", super::cloud::database_id(binding));
+                self.service(outside, &service, &service);
+                format!(
+                    "wrapped = (moduleName = \"cloudflare-internal:d1-api\", innerBindings = [(name = \"fetcher\", service = {})])",
+                    text(&service)
+                )
+            }
+            "kv_namespace" => {
+                let service = format!("kv {}", field("namespace_id"));
+                self.service(outside, &service, &service);
+                format!("kvNamespace = {}", text(&service))
+            }
+            "service" => {
+                if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") {
+                    return Err(format!(
+                        "the service binding {name} names an entrypoint; the local Cloudflare only calls fetch() of the default one"
+                    ));
+                }
+                let service = format!("service {} {}", guest.account, field("service"));
+                self.service(outside, &service, &service);
+                format!("service = {}", text(&service))
+            }
+            other => {
+                return Err(format!("the binding {name} is of type {other}, which the local Cloudflare doesn't run"));
+            }
+        })
+    }
+}
+
+/// The header by which the egress listener knows what a call is for. workerd sets it on every call, so code in a worker
+/// can't choose it.
+pub const CALL: &str = "x-local-call";
+
+/// A text literal: Cap'n Proto reads C's escapes.
+fn text(value: &str) -> String {
+    let mut literal = String::from("\"");
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => literal.extend(['\\', letter]),
+            letter if letter.is_ascii_control() => {
+                let _ = write!(literal, "\\x{:02x}", u32::from(letter));
+            }
+            letter => literal.push(letter),
+        }
+    }
+    literal.push('"');
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_never_enter_the_configuration() {
+        let guest = Guest {
+            modules: vec![(
+                "a\"b/index.js".into(),
+                "application/javascript+module".into(),
+                b"export default {}".to_vec(),
+            )],
+            bindings: vec![
+                json!({"name": "T", "type": "secret_text", "text": "canary\"), ("}),
+                json!({"name": "J", "type": "json", "json": "x"}),
+            ],
+            ..Guest::default()
+        };
+        let outside = Outside { address: "127.0.0.1:1".parse().unwrap(), word: "w".into() };
+        let config = config(&guest, &outside).unwrap_or_default();
+        assert_eq!(config.environment, [("BINDING0".to_owned(), "canary\"), (".to_owned())]);
+        let text = String::from_utf8(config.files.last().unwrap().1.clone()).unwrap();
+        assert!(
+            !text.contains("canary") && text.contains(r#"(name = "a\"b/index.js", esModule = embed "embed0")"#),
+            "{text}"
+        );
+        assert_eq!(super::text("a\n\u{e9}\\"), "\"a\\x0a\u{e9}\\\\\"");
+    }
+
+    #[test]
+    fn what_can_not_run_is_said() {
+        let guest = Guest { bindings: vec![json!({"name": "B", "type": "r2_bucket"})], ..Guest::default() };
+        let outside = Outside { address: "127.0.0.1:1".parse().unwrap(), word: "w".into() };
+        assert!(config(&guest, &outside).is_err_and(|why| why.contains("B is of type r2_bucket")));
+    }
+}

@@ -1,0 +1,126 @@
+//! The whole fake account in one value, as the operations share it. Knows its parts; not their work.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::Options;
+use super::clock::{Clock, stamp};
+use super::envelope::Refusal;
+use super::faults::Faults;
+use super::guests::Guests;
+use super::hrana::Streams;
+use super::journal::Journal;
+use super::limits::{Meter, PlatformLimits, RateLimit};
+use super::store::{self, Key, Store};
+
+/// Everything that outlives a request.
+pub struct Cloud {
+    /// Where the databases lie.
+    pub folder: PathBuf,
+    /// The account's objects.
+    pub store: Store,
+    /// How much it may hold.
+    pub limits: PlatformLimits,
+    /// How often a token may call.
+    pub limit: RateLimit,
+    /// The calls counted so far.
+    pub meter: Mutex<Meter>,
+    /// The time.
+    pub clock: Clock,
+    /// The accepted tokens; empty: any.
+    pub tokens: Vec<String>,
+    /// The zones; empty: the last two labels of any host.
+    pub zones: Vec<String>,
+    /// Hosts with DNS records that Workers doesn't manage.
+    pub dns: Vec<String>,
+    /// Secrets stay although an upload neither names nor keeps them.
+    pub keep_secrets: bool,
+    /// Every upload is loaded by workerd before it is accepted.
+    pub validate: bool,
+    /// What goes wrong on request.
+    pub faults: Mutex<Faults>,
+    /// What was asked.
+    pub journal: Mutex<Journal>,
+    /// The running workers.
+    pub guests: Guests,
+    /// Open libSQL streams.
+    pub streams: Mutex<Streams>,
+}
+
+impl Cloud {
+    /// Opens what `options` describe.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub fn open(options: Options) -> anyhow::Result<Self> {
+        Ok(Self {
+            store: Store::open(&options.folder)?,
+            folder: options.folder,
+            limits: options.limits,
+            limit: options.limit,
+            meter: Mutex::default(),
+            clock: options.clock,
+            tokens: options.tokens,
+            zones: options.zones.iter().map(|zone| zone.to_ascii_lowercase()).collect(),
+            dns: options.dns_records.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            keep_secrets: options.keep_secrets,
+            validate: options.validate,
+            faults: Mutex::new(Faults::new(options.faults)),
+            journal: Mutex::default(),
+            guests: Guests::new(options.workerd),
+            streams: Mutex::default(),
+        })
+    }
+
+    /// Now, RFC 3339.
+    pub fn now(&self) -> String {
+        stamp((self.clock)())
+    }
+
+    /// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
+    ///
+    /// # Errors
+    /// 400: 10181 for a D1 database, 10041 for a KV namespace, 10143 for a service, 100119 for a dispatch namespace.
+    pub fn check_references(&self, db: &Connection, account: &str, bindings: &[Value]) -> Result<(), Refusal> {
+        let text = |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
+        for binding in bindings {
+            let name = text(binding, "name");
+            let exists =
+                |sql: &str, id: &str| -> Result<bool, Refusal> { Ok(db.prepare_cached(sql)?.exists([account, id])?) };
+            let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
+                "d1" => {
+                    let id = database_id(binding);
+                    (exists("SELECT 1 FROM d1 WHERE account = ?1 AND id = ?2", id)?, 10181, format!("database {id:?}"))
+                }
+                "kv_namespace" => {
+                    let id = text(binding, "namespace_id");
+                    let found = exists("SELECT 1 FROM kv_namespace WHERE account = ?1 AND id = ?2", &id)?;
+                    (found, 10041, format!("KV namespace {id:?}"))
+                }
+                "service" => {
+                    let name = text(binding, "service");
+                    let key = Key { account: account.to_owned(), namespace: String::new(), name: name.clone() };
+                    (store::find(db, &key)?.is_some(), 10143, format!("Worker {name:?}"))
+                }
+                "dispatch_namespace" => {
+                    let name = text(binding, "namespace");
+                    let found = exists("SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2", &name)?;
+                    (found, 100_119, format!("dispatch namespace {name:?}"))
+                }
+                _ => continue,
+            };
+            if !found {
+                return Err(Refusal::new(400, code, format!("binding {name} references {what}, which was not found")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The database of a D1 binding: `database_id`, or `id` as wrangler 4.164 sends it.
+pub fn database_id(binding: &Value) -> &str {
+    binding["database_id"].as_str().or_else(|| binding["id"].as_str()).unwrap_or_default()
+}

@@ -1,0 +1,180 @@
+//! Where the calls of running workers go: nothing leaves the machine. Knows the local libSQL and D1 databases, KV and the
+//! other workers; refuses all else.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response};
+use serde_json::json;
+
+use super::call::{decode, pairs};
+use super::capnp::CALL;
+use super::cloud::Cloud;
+use super::envelope::{Answer, Refusal};
+use super::serve::{Body, Dropped, Found, blocking, forward, host, of_host, respond, text};
+use super::store::{self, Key};
+use super::{databases, hrana, kv};
+
+/// Answers one call of a worker.
+///
+/// # Errors
+/// Never; the type is the listener's.
+pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+    let call = request.headers_mut().remove(CALL);
+    let call = call.as_ref().and_then(|call| call.to_str().ok()).unwrap_or_default().to_owned();
+    let words: Vec<&str> = call.split(' ').collect();
+    Ok(match words.as_slice() {
+        [word, rest @ ..] if *word == cloud.guests.word() && !word.is_empty() => match rest {
+            ["service", account, name] => to_service(&cloud, account, name, request).await,
+            ["d1", id] => {
+                let query = pairs(request.uri().query().unwrap_or_default());
+                let format = query.into_iter().find(|(name, _)| name == "resultsFormat").map(|(_, format)| format);
+                let body = collect(request).await;
+                let (status, answer) = blocking(|| databases::binding(&cloud, id, format.as_deref(), &body));
+                respond(Answer::json(status, &answer))
+            }
+            ["kv", id] => to_kv(&cloud, id, request).await.map_or_else(|refusal| text(500, &refusal.message), respond),
+            _ => outbound(&cloud, request).await,
+        },
+        _ => text(403, "only workers of the local Cloudflare may call here\n"),
+    })
+}
+
+async fn collect(request: Request<Incoming>) -> Bytes {
+    request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default()
+}
+
+async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<Incoming>) -> Response<Body> {
+    let key = Key { account: account.to_owned(), namespace: String::new(), name: name.to_owned() };
+    match blocking(|| cloud.store.read(|db| store::get(db, &key))) {
+        Ok(worker) => forward(cloud, &worker, request, None).await,
+        Err(refusal) => text(502, &format!("the service binding's worker {name}: {}\n", refusal.message)),
+    }
+}
+
+/// A worker's `fetch()`.
+async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
+    let (host, path) = (host(request.headers()), request.uri().path().to_owned());
+    let named = blocking(|| cloud.store.read(|db| Ok(!store::deployed(db, Some(&host))?.is_empty())));
+    if matches!(named, Ok(true)) {
+        let (method, token) =
+            (request.method().as_str().to_owned(), request.headers().get(header::AUTHORIZATION).cloned());
+        let body = collect(request).await;
+        return blocking(|| libsql(cloud, &method, &host, path.trim_start_matches('/'), token.as_ref(), &body));
+    }
+    let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+    match blocking(|| of_host(cloud, https, &host, &path)) {
+        Ok(Some(Found::Worker(worker))) => return forward(cloud, &worker, request, None).await,
+        Ok(Some(Found::Nobody(_)) | None) => {}
+        Err(refusal) => return text(500, &refusal.message),
+    }
+    let entry = json!({"method": request.method().as_str(), "outbound": format!("{host}{path}")});
+    cloud.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(entry, 502);
+    text(
+        502,
+        &format!(
+            "the local Cloudflare doesn't let workers reach {host}: it is no deployed worker and no database of one\n"
+        ),
+    )
+}
+
+/// Answers libSQL's protocol for a database that a deployed worker is bound to, to whoever has that worker's token.
+pub fn libsql(
+    cloud: &Cloud,
+    method: &str,
+    host: &str,
+    path: &str,
+    token: Option<&HeaderValue>,
+    body: &[u8],
+) -> Response<Body> {
+    let host = host.to_ascii_lowercase();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    let token =
+        token.and_then(|token| token.to_str().ok()).and_then(|token| token.strip_prefix("Bearer ")).unwrap_or_default();
+    let tokens = match cloud.store.read(|db| tokens(cloud, db, &host)) {
+        Ok(tokens) => tokens,
+        Err(refusal) => return text(500, &refusal.message),
+    };
+    // A name that begins with a dot or holds a slash would be another file.
+    if tokens.is_none() || host.starts_with('.') || !host.bytes().all(allowed) {
+        return text(404, &format!("no deployed worker names the database {host} in TURSO_DATABASE_URL\n"));
+    }
+    if token.is_empty() || !tokens.is_some_and(|tokens| tokens.iter().any(|known| known == token)) {
+        let error = json!({"error": "the token isn't the TURSO_AUTH_TOKEN of a worker bound to this database"});
+        return respond(Answer::json(401, &error));
+    }
+    match (method, path.trim_end_matches('/')) {
+        ("GET", "v2" | "v3") => respond(Answer::json(200, &json!({}))),
+        ("GET", "health" | "version") => text(200, "local"),
+        ("POST", "v2/pipeline" | "v3/pipeline") => {
+            let (status, answer) = hrana::pipeline(cloud, &host, body);
+            respond(Answer::json(status, &answer))
+        }
+        // The client asks for the binary form of version 3 first and falls back.
+        _ => text(404, "this libSQL speaks JSON: POST /v2/pipeline or /v3/pipeline\n"),
+    }
+}
+
+/// The tokens of the workers bound to a database; none if there is no such worker.
+fn tokens(cloud: &Cloud, db: &rusqlite::Connection, host: &str) -> Result<Option<Vec<String>>, Refusal> {
+    let workers = store::deployed(db, Some(host))?;
+    let mut tokens = Vec::new();
+    for worker in &workers {
+        let version = store::version(db, worker.id, worker.version.as_deref().unwrap_or_default())?;
+        let secret = version.bindings.iter().find(|binding| binding["name"] == "TURSO_AUTH_TOKEN");
+        tokens.extend(
+            secret.and_then(|secret| secret["sealed"].as_str()).and_then(|sealed| cloud.store.seal.unseal(sealed)),
+        );
+    }
+    Ok((!workers.is_empty()).then_some(tokens))
+}
+
+/// What workerd's KV binding asks for: `/key` with `GET`, `PUT`, `DELETE`, and `GET /` to list.
+async fn to_kv(cloud: &Cloud, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let query = pairs(request.uri().query().unwrap_or_default());
+    let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let key = decode(request.uri().path().trim_start_matches('/'), false);
+    let method = request.method().as_str().to_owned();
+    let metadata = request.headers().get("cf-kv-metadata").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+    if method == "GET" && key.is_empty() {
+        let limit = find("key_count_limit").and_then(|limit| limit.parse().ok()).unwrap_or(1000);
+        let (keys, cursor) =
+            blocking(|| kv::names(cloud, id, find("prefix").unwrap_or(""), find("cursor").unwrap_or(""), limit))?;
+        let mut listed = json!({"keys": keys, "list_complete": cursor.is_none(), "cacheStatus": null});
+        // workerd hands metadata to the worker as text to be parsed.
+        for key in listed["keys"].as_array_mut().into_iter().flatten() {
+            if let Some(metadata) = key.get("metadata").map(ToString::to_string) {
+                key["metadata"] = metadata.into();
+            }
+        }
+        if let Some(cursor) = cursor {
+            listed["cursor"] = cursor.into();
+        }
+        return Ok(Answer::json(200, &listed));
+    }
+    match method.as_str() {
+        "GET" => Ok(match blocking(|| kv::get(cloud, id, &key))? {
+            Some(entry) => {
+                let answer = Answer::bytes(200, "application/octet-stream", entry.value);
+                match entry.metadata {
+                    Some(metadata) => answer.with("cf-kv-metadata", metadata),
+                    None => answer,
+                }
+            }
+            None => Answer::bytes(404, "text/plain", b"Not Found".to_vec()),
+        }),
+        "PUT" => {
+            let expiration = kv::expiration(cloud, find("expiration"), find("expiration_ttl"))?;
+            let value = collect(request).await;
+            blocking(|| kv::put(cloud, id, &key, &value, metadata.as_deref(), expiration))?;
+            Ok(Answer::bytes(204, "text/plain", Vec::new()))
+        }
+        "DELETE" => {
+            blocking(|| kv::delete(cloud, id, &[&key]))?;
+            Ok(Answer::bytes(204, "text/plain", Vec::new()))
+        }
+        other => Ok(Answer::bytes(405, "text/plain", format!("KV has no {other}").into_bytes())),
+    }
+}

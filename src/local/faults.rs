@@ -1,0 +1,192 @@
+//! What goes wrong on request: an answer that isn't Cloudflare's, a delay, a dropped connection. Knows which request is
+//! hit; the server does the damage.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::envelope::{Answer, Refusal};
+
+/// One rule. The first rule, in order of arrival, that matches a request and isn't used up hits it.
+///
+/// As JSON: `{"match": {"method": "PUT", "path": "scripts/c15t-acme"}, "skip": 1, "times": 2, "do": {"status": 503}}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Which requests; every one if empty.
+    #[serde(rename = "match", default)]
+    pub matches: Matches,
+    /// So many matching requests pass first.
+    #[serde(default)]
+    pub skip: u64,
+    /// So many are hit then; 0: all, until the faults are cleared.
+    #[serde(default = "once")]
+    pub times: u64,
+    /// What happens to them.
+    #[serde(rename = "do")]
+    pub effect: Effect,
+}
+
+fn once() -> u64 {
+    1
+}
+
+/// Which requests a fault hits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Matches {
+    /// The method; none: any.
+    pub method: Option<String>,
+    /// A part of the path, which begins with `/client/v4`; none: any.
+    pub path: Option<String>,
+}
+
+/// What a fault does. Several can be given: a delay comes first, then at most one of the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effect {
+    /// Waits so many milliseconds.
+    pub delay_ms: Option<u64>,
+    /// Drops the connection without an answer.
+    pub reset: Option<Reset>,
+    /// Answers with this status instead of doing what was asked.
+    pub status: Option<u16>,
+    /// With `status`: the header `retry-after`, in seconds.
+    pub retry_after: Option<u64>,
+    /// With `status`: the body is a page of HTML, as from a proxy in front of the API, and no envelope.
+    #[serde(default)]
+    pub html: bool,
+    /// Answers with this error in an envelope instead of doing what was asked.
+    pub error: Option<ErrorAnswer>,
+}
+
+/// When the connection is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reset {
+    /// Before the change is applied.
+    Before,
+    /// After it was applied, so that the client doesn't learn of it.
+    After,
+}
+
+/// An error of Cloudflare's to answer with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Code in the envelope.
+    pub code: u32,
+    /// Message in the envelope.
+    pub message: String,
+}
+
+impl Effect {
+    /// How long to wait first.
+    #[must_use]
+    pub fn delay(&self) -> Option<Duration> {
+        self.delay_ms.map(Duration::from_millis)
+    }
+
+    /// The answer to give instead of the real one, if any.
+    #[must_use]
+    pub fn answer(&self) -> Option<Answer> {
+        if let Some(error) = &self.error {
+            return Some(Refusal::new(error.status, error.code, &error.message).answer());
+        }
+        let status = self.status?;
+        let answer = if self.html {
+            let page = format!(
+                "<!DOCTYPE html><html><head><title>{status}</title></head><body><h1>Error {status}</h1></body></html>"
+            );
+            Answer::bytes(status, "text/html; charset=UTF-8", page.into_bytes())
+        } else if status == 429 {
+            super::api::throttled()
+        } else {
+            Refusal::new(status, 10013, "An unknown error has occurred. If this error persists, please report it.")
+                .answer()
+        };
+        Some(match self.retry_after {
+            Some(seconds) => answer.with("retry-after", seconds.to_string()),
+            None => answer,
+        })
+    }
+}
+
+/// The rules with how often each was met.
+#[derive(Debug, Default)]
+pub struct Faults {
+    rules: Vec<(Fault, u64)>,
+}
+
+impl Faults {
+    /// These rules, none met yet.
+    #[must_use]
+    pub fn new(rules: Vec<Fault>) -> Self {
+        let mut faults = Self::default();
+        faults.add(rules);
+        faults
+    }
+
+    /// Adds rules after those there are.
+    pub fn add(&mut self, rules: Vec<Fault>) {
+        self.rules.extend(rules.into_iter().map(|rule| (rule, 0)));
+    }
+
+    /// Removes all rules.
+    pub fn clear(&mut self) {
+        self.rules.clear();
+    }
+
+    /// The rules with how often each was met, as JSON.
+    #[must_use]
+    pub fn shown(&self) -> serde_json::Value {
+        self.rules.iter().map(|(rule, met)| serde_json::json!({"fault": rule, "met": met})).collect()
+    }
+
+    /// What hits a request.
+    pub fn hit(&mut self, method: &str, path: &str) -> Option<Effect> {
+        for (rule, met) in &mut self.rules {
+            let method_fits = rule.matches.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method));
+            let path_fits = rule.matches.path.as_deref().is_none_or(|wanted| path.contains(wanted));
+            if !method_fits || !path_fits {
+                continue;
+            }
+            *met += 1;
+            if *met > rule.skip && (rule.times == 0 || *met <= rule.skip + rule.times) {
+                return Some(rule.effect.clone());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_skipped_then_used_up() {
+        let rules = serde_json::json!([
+            {"match": {"method": "PUT", "path": "scripts/a"}, "skip": 1, "times": 2, "do": {"status": 503}},
+            {"do": {"reset": "after"}},
+        ]);
+        let mut faults = Faults::new(serde_json::from_value(rules).unwrap());
+        let mut hit = |method: &str, path: &str| faults.hit(method, path).map(|effect| (effect.status, effect.reset));
+        assert_eq!(
+            hit("PUT", "/x/scripts/a"),
+            Some((None, Some(Reset::After))),
+            "skipped by the first, hit by the second"
+        );
+        assert_eq!(hit("GET", "/x/scripts/a"), None);
+        assert_eq!(hit("PUT", "/x/scripts/a"), Some((Some(503), None)));
+        assert_eq!(hit("put", "/x/scripts/a"), Some((Some(503), None)));
+        assert_eq!(hit("PUT", "/x/scripts/a"), None);
+    }
+
+    #[test]
+    fn a_misspelt_rule_is_refused() {
+        assert!(serde_json::from_str::<Fault>(r#"{"do": {"statsu": 503}}"#).is_err());
+    }
+}

@@ -1,0 +1,265 @@
+//! The running workers: one workerd process each, started by its first request, ended when a newer version is asked for,
+//! when it is idle, or when too many others are in use. Knows which process runs which version; not who asks.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::capnp::{Guest, Outside, config};
+use super::cloud::Cloud;
+use super::envelope::Refusal;
+use super::store::{self, Version, Worker};
+use super::upload::{Upload, is_secret};
+use super::versions::Loaded;
+use super::workerd::{Binary, Finder, Process, Workerd};
+
+/// So many processes run at most; each takes some 50 to 100 MB.
+const RUNNING: usize = 16;
+/// A process unused for so long is ended.
+const IDLE: Duration = Duration::from_secs(300);
+/// A worker that names no date gets the first one, as at Cloudflare (docs, compatibility dates, 2026).
+const OLDEST: &str = "2021-11-02";
+
+/// Why a worker can't answer.
+#[derive(Debug)]
+pub enum Sick {
+    /// Its code or configuration: the status of the page and the reason.
+    Page(u16, String),
+    /// The local database failed.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Sick {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The processes.
+#[derive(Debug)]
+pub struct Guests {
+    finder: Finder,
+    outside: OnceLock<Outside>,
+    slots: std::sync::Mutex<HashMap<i64, Arc<Slot>>>,
+    turn: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    version: String,
+    turn: AtomicU64,
+    /// Held while the process starts, so that one start serves all who wait.
+    process: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    used: Instant,
+}
+
+impl Guests {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(workerd: Workerd) -> Self {
+        Self {
+            finder: Finder::new(workerd),
+            outside: OnceLock::new(),
+            slots: std::sync::Mutex::default(),
+            turn: AtomicU64::new(0),
+        }
+    }
+
+    /// Says where calls of workers go. Once, before the first request.
+    pub fn connect(&self, address: SocketAddr, word: String) {
+        // A second call would be a bug of the one caller; the first address stays.
+        let _ = self.outside.set(Outside { address, word });
+    }
+
+    /// The word by which the egress listener knows a worker's call.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        self.outside.get().map_or("", |outside| &outside.word)
+    }
+
+    fn outside(&self) -> Result<&Outside, String> {
+        self.outside.get().ok_or_else(|| "BUG: the egress listener doesn't run".to_owned())
+    }
+
+    fn binary(&self) -> Result<Binary, String> {
+        tokio::task::block_in_place(|| self.finder.find())
+    }
+
+    /// The port of the worker's live version, started if need be.
+    ///
+    /// # Errors
+    /// Why it can't run.
+    pub async fn port(&self, cloud: &Cloud, worker: &Worker) -> Result<u16, Sick> {
+        let id = worker
+            .version
+            .as_deref()
+            .ok_or_else(|| Sick::Page(404, format!("{} has no deployed version", worker.key.name)))?;
+        let (slot, ended) = self.slot(worker.id, id);
+        for old in ended {
+            tokio::spawn(end(old));
+        }
+        slot.turn.store(self.turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let mut running = slot.process.lock().await;
+        if let Some(running) = running.as_mut()
+            && !running.process.ended()
+        {
+            running.used = Instant::now();
+            return Ok(running.process.port);
+        }
+        let version = cloud.store.read(|db| store::version(db, worker.id, id))?;
+        let process = self.start(cloud, worker, &version).await?;
+        let port = process.port;
+        *running = Some(Running { process, used: Instant::now() });
+        Ok(port)
+    }
+
+    /// The slot of a worker's version, and the slots that have to go for it.
+    fn slot(&self, worker: i64, version: &str) -> (Arc<Slot>, Vec<Arc<Slot>>) {
+        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut ended = Vec::new();
+        if slots.get(&worker).is_some_and(|slot| slot.version != version) {
+            ended.extend(slots.remove(&worker));
+        }
+        if !slots.contains_key(&worker) && slots.len() >= RUNNING {
+            let oldest = slots.iter().min_by_key(|(_, slot)| slot.turn.load(Ordering::Relaxed)).map(|(id, _)| *id);
+            ended.extend(oldest.and_then(|id| slots.remove(&id)));
+        }
+        let new = || Arc::new(Slot { version: version.to_owned(), turn: AtomicU64::new(0), process: Mutex::new(None) });
+        (slots.entry(worker).or_insert_with(new).clone(), ended)
+    }
+
+    async fn start(&self, cloud: &Cloud, worker: &Worker, version: &Version) -> Result<Process, Sick> {
+        let binary = self.binary().map_err(|why| Sick::Page(503, why))?;
+        let guest = guest(cloud, worker, version, &binary)?;
+        let outside = self.outside().map_err(|why| Sick::Page(503, why))?;
+        let config = config(&guest, outside).map_err(|why| Sick::Page(501, format!("{}: {why}", worker.key.name)))?;
+        let started = Process::start(&binary, &config).await;
+        started.map_err(|why| Sick::Page(500, format!("{} doesn't start. workerd says:\n\n{why}", worker.key.name)))
+    }
+
+    /// Loads an upload once, without its bindings, and says what it exports.
+    ///
+    /// # Errors
+    /// What workerd says against it.
+    pub async fn load(&self, upload: &Upload) -> Result<Loaded, String> {
+        let binary = self.binary()?;
+        let body =
+            |(module, body): &(store::Module, Bytes)| (module.name.clone(), module.content_type.clone(), body.to_vec());
+        let mut guest =
+            Guest { modules: upload.modules.iter().map(body).collect(), classic: upload.classic, ..Guest::default() };
+        let option = |name: &str| upload.metadata.get(name).cloned().unwrap_or_default();
+        (guest.date, guest.flags) =
+            compatibility(&option("compatibility_date"), &option("compatibility_flags"), &binary);
+        if !upload.classic {
+            let probe = PROBE.replace("ENTRY", &json!(format!("./{}", upload.main)).to_string());
+            let name = "local-cloudflare-probe.js".to_owned();
+            guest.modules.insert(0, (name, "application/javascript+module".to_owned(), probe.into_bytes()));
+        }
+        let process = Process::start(&binary, &config(&guest, self.outside()?)?).await?;
+        let startup_ms = u64::try_from(process.startup.as_millis()).unwrap_or(u64::MAX);
+        let exports =
+            if upload.classic { json!({}) } else { super::serve::fetch_json(process.port).await.unwrap_or_default() };
+        process.end().await;
+        let handlers = |list: &Value| {
+            list.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+        };
+        let named = exports.as_object().into_iter().flatten().filter(|(name, _)| *name != "default");
+        Ok(Loaded {
+            handlers: handlers(&exports["default"]),
+            named: named.map(|(name, list)| json!({"name": name, "handlers": list})).collect(),
+            startup_ms,
+        })
+    }
+
+    /// Ends what was idle for long. Called now and then.
+    pub async fn sweep(&self) {
+        let slots: Vec<(i64, Arc<Slot>)> = {
+            let slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            slots.iter().map(|(id, slot)| (*id, slot.clone())).collect()
+        };
+        for (id, slot) in slots {
+            let idle = match slot.process.try_lock() {
+                Ok(running) => running.as_ref().is_none_or(|running| running.used.elapsed() > IDLE),
+                Err(_) => false,
+            };
+            if idle {
+                self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
+                end(slot).await;
+            }
+        }
+    }
+
+    /// Ends all.
+    pub async fn end(&self) {
+        let slots: Vec<Arc<Slot>> = {
+            let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            slots.drain().map(|(_, slot)| slot).collect()
+        };
+        for slot in slots {
+            end(slot).await;
+        }
+    }
+}
+
+async fn end(slot: Arc<Slot>) {
+    if let Some(running) = slot.process.lock().await.take() {
+        running.process.end().await;
+    }
+}
+
+/// The entry that answers with the handlers of the real entry's exports.
+const PROBE: &str = "import * as entry from ENTRY;
+const names = (value) => {
+  const own = typeof value === 'function' ? value.prototype : value;
+  const known = ['fetch', 'scheduled', 'queue', 'email', 'tail', 'trace', 'alarm'];
+  return own && typeof own === 'object' ? known.filter((name) => typeof own[name] === 'function') : [];
+};
+export default { fetch: () => Response.json(Object.fromEntries(
+  Object.entries(entry).map(([name, value]) => [name, names(value)]).filter(([, list]) => list.length))) };
+";
+
+fn compatibility(date: &Value, flags: &Value, binary: &Binary) -> (String, Vec<String>) {
+    let date = date.as_str().unwrap_or(OLDEST).to_owned().min(binary.date.clone());
+    (date, flags.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
+}
+
+fn guest(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) -> Result<Guest, Refusal> {
+    let option = |name: &str| version.options.get(name).cloned().unwrap_or_default();
+    let (date, flags) = compatibility(&option("compatibility_date"), &option("compatibility_flags"), binary);
+    let modules = cloud.store.read(|db| {
+        let body = |module: &store::Module| {
+            Ok((module.name.clone(), module.content_type.clone(), store::module(db, &module.hash)?))
+        };
+        version.modules.iter().map(body).collect::<Result<_, Refusal>>()
+    })?;
+    let opened = |binding: &Value| {
+        let mut binding = binding.clone();
+        if is_secret(&binding)
+            && let Some(secret) = binding["sealed"].as_str().and_then(|sealed| cloud.store.seal.unseal(sealed))
+        {
+            binding["text"] = secret.into();
+        }
+        binding
+    };
+    Ok(Guest {
+        modules,
+        classic: version.classic,
+        bindings: version.bindings.iter().map(opened).collect(),
+        date,
+        flags,
+        version: version.id.clone(),
+        account: worker.key.account.clone(),
+    })
+}

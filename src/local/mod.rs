@@ -1,0 +1,198 @@
+//! A Cloudflare that runs on this machine: the operations of its API that flotilla and wrangler use, its limits, its
+//! failures on request, and the deployed workers, served by workerd. Knows nothing of flotilla.
+//!
+//! What is stored lies in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
+//! databases) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
+//! whoever can read the folder can open them, so use made-up credentials.
+//!
+//! Outside of workerd's `fetch()`, nothing is sent anywhere; and what workers fetch never leaves the machine.
+
+mod accounts;
+mod api;
+mod base64;
+mod call;
+mod capnp;
+mod clock;
+mod cloud;
+mod databases;
+mod domains;
+mod egress;
+mod envelope;
+mod faults;
+mod guests;
+mod hrana;
+mod index;
+mod journal;
+mod kv;
+mod limits;
+mod namespaces;
+mod scripts;
+mod seal;
+mod secrets;
+mod serve;
+mod settings;
+mod sql;
+mod store;
+mod triggers;
+mod upload;
+mod versions;
+mod workerd;
+mod zones;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+pub use api::operations;
+pub use clock::Clock;
+pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
+pub use limits::{PlatformLimits, RateLimit};
+pub use workerd::Workerd;
+
+/// How a local Cloudflare is set up.
+#[derive(Clone)]
+pub struct Options {
+    /// Where everything is stored; created if missing.
+    pub folder: PathBuf,
+    /// Where to listen; port 0: any free one.
+    pub address: SocketAddr,
+    /// How often a token may call.
+    pub limit: RateLimit,
+    /// How much an account may hold.
+    pub limits: PlatformLimits,
+    /// The accepted tokens; empty: any that has the form of one.
+    pub tokens: Vec<String>,
+    /// The zones of the account; empty: the last two labels of every host are one.
+    pub zones: Vec<String>,
+    /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
+    pub dns_records: Vec<String>,
+    /// Where workerd is.
+    pub workerd: Workerd,
+    /// Secrets that an upload neither sends nor keeps by `keep_bindings` stay. Cloudflare's docs say that a script's
+    /// upload replaces all bindings, and wrangler (4.85; workers-sdk pull request 5296) relies on secrets that stay: a
+    /// client should do the right thing with either. Off: what isn't sent or kept is gone.
+    pub keep_secrets: bool,
+    /// Let workerd load every upload before it is accepted, so that errors of syntax and imports are refused (10021) as
+    /// at Cloudflare. Costs a process per upload; without it they show when the worker is first called.
+    pub validate: bool,
+    /// What goes wrong from the start.
+    pub faults: Vec<Fault>,
+    /// The time: for the rate limit, expiries and dates.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// The defaults: 127.0.0.1:8787, Cloudflare's limits, any token, any zone, no workerd.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            limit: RateLimit::default(),
+            limits: PlatformLimits::default(),
+            tokens: Vec::new(),
+            zones: Vec::new(),
+            dns_records: Vec::new(),
+            workerd: Workerd::Missing("no workerd was given".to_owned()),
+            keep_secrets: false,
+            validate: false,
+            faults: Vec::new(),
+            clock: clock::machine(),
+        }
+    }
+}
+
+/// A local Cloudflare that listens. Dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts a local Cloudflare on threads of its own; returns when it listens.
+///
+/// # Errors
+/// When the address is in use or the folder can't be used.
+pub fn start(options: Options) -> anyhow::Result<Running> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("local-cloudflare").enable_all().build()?;
+    let wanted = options.address;
+    let cloud = Arc::new(cloud::Cloud::open(options)?);
+    let (listener, egress) = runtime.block_on(async {
+        let listener = TcpListener::bind(wanted).await.with_context(|| match wanted.port() {
+            0 => format!("can't listen on {wanted}"),
+            port => format!("can't listen on {wanted}: is something else using port {port}?"),
+        })?;
+        let egress =
+            TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.context("can't listen for workers' calls")?;
+        anyhow::Ok((listener, egress))
+    })?;
+    let address = listener.local_addr()?;
+    cloud.guests.connect(egress.local_addr()?, cloud.store.seal.id());
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("local-cloudflare".to_owned()).spawn(move || {
+        runtime.block_on(serve_until(stopped, &cloud, listener, egress));
+        // Connections still open are dropped with the runtime.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    })?;
+    Ok(Running { address, stop: Some(stop), thread: Some(thread) })
+}
+
+async fn serve_until(
+    stopped: oneshot::Receiver<()>,
+    cloud: &Arc<cloud::Cloud>,
+    listener: TcpListener,
+    egress: TcpListener,
+) {
+    let (outer, inner) = (cloud.clone(), cloud.clone());
+    tokio::select! {
+        // An error means that the sender is gone, which is as good as told to stop.
+        _ = stopped => {}
+        () = serve::listen(listener, move |request| serve::answer(outer.clone(), request)) => {}
+        () = serve::listen(egress, move |request| egress::answer(inner.clone(), request)) => {}
+        () = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                cloud.guests.sweep().await;
+            }
+        } => {}
+    }
+    cloud.guests.end().await;
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base URL of its API, for `CLOUDFLARE_API_BASE_URL`.
+    #[must_use]
+    pub fn api_base(&self) -> String {
+        format!("http://{}{}", self.address, api::BASE)
+    }
+
+    /// Stops it and ends all workers.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It may have ended by itself, by a panic; then there is nobody to tell.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! One workerd process: how it is started, how it tells its port, how it ends. Knows processes; not what they run.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::capnp::Config;
+
+/// How long workerd may take to listen. It takes 40 ms; a machine under load takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So much of what it writes to stderr is kept: its first words, which say why it ended.
+const KEPT: usize = 16 << 10;
+
+/// Runs workerd ("$@") and ends it when stdin closes, so that no workerd outlives its parent however that ends, `kill -9`
+/// included. Descriptor 3 of workerd is our stdout and nothing else is, so its end is workerd's end.
+const WATCH: &str = r#"
+exec 4<&0
+"$@" 3>&1 1>&2 4<&- </dev/null &
+workerd=$!
+exec >&-
+{ read -r _ <&4; kill -9 "$workerd"; } 2>/dev/null &
+watch=$!
+exec 4<&-
+wait "$workerd"
+kill "$watch" 2>/dev/null
+"#;
+
+/// Where the workerd binary is.
+#[derive(Clone)]
+pub enum Workerd {
+    /// Nowhere, and why: the API works, workers don't run.
+    Missing(String),
+    /// There.
+    Path(PathBuf),
+    /// Where this says, asked at most once and not before the first worker runs.
+    Lazy(Arc<dyn Fn() -> anyhow::Result<PathBuf> + Send + Sync>),
+}
+
+impl std::fmt::Debug for Workerd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(why) => write!(f, "Missing({why:?})"),
+            Self::Path(path) => write!(f, "Path({})", path.display()),
+            Self::Lazy(_) => f.write_str("Lazy"),
+        }
+    }
+}
+
+/// A binary that was found and asked for its version.
+#[derive(Debug, Clone)]
+pub struct Binary {
+    path: PathBuf,
+    /// The newest compatibility date that it knows.
+    pub date: String,
+}
+
+/// Finds the binary once.
+#[derive(Debug)]
+pub struct Finder {
+    workerd: Workerd,
+    found: OnceLock<Binary>,
+}
+
+impl Finder {
+    /// Nothing is looked for yet.
+    #[must_use]
+    pub fn new(workerd: Workerd) -> Self {
+        Self { workerd, found: OnceLock::new() }
+    }
+
+    /// The binary. A failure isn't remembered: it may be there the next time. Blocks.
+    ///
+    /// # Errors
+    /// A sentence on why workers can't run.
+    pub fn find(&self) -> Result<Binary, String> {
+        if let Some(found) = self.found.get() {
+            return Ok(found.clone());
+        }
+        let path = match &self.workerd {
+            Workerd::Missing(why) => return Err(format!("workers can't run here: {why}")),
+            Workerd::Path(path) => path.clone(),
+            Workerd::Lazy(find) => find().map_err(|error| format!("can't get workerd: {error:#}"))?,
+        };
+        let output = std::process::Command::new(&path).arg("--version").env_clear().output();
+        let output = output.map_err(|error| format!("can't run {}: {error}", path.display()))?;
+        let version = String::from_utf8_lossy(&output.stdout).into_owned();
+        let date = version.split_whitespace().find(|word| word.len() == 10 && word.as_bytes()[4] == b'-');
+        let date = date.ok_or_else(|| format!("{} --version says {version:?}: is it workerd?", path.display()))?;
+        Ok(self.found.get_or_init(|| Binary { path, date: date.to_owned() }).clone())
+    }
+}
+
+/// A running workerd. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    /// The port that it listens on, on 127.0.0.1.
+    pub port: u16,
+    /// How long it took from its start until it listened.
+    pub startup: Duration,
+    child: Child,
+    // Its end is what ends workerd.
+    stdin: Option<ChildStdin>,
+}
+
+impl Process {
+    /// Starts workerd with this configuration, waits until it listens, and removes the files again.
+    ///
+    /// # Errors
+    /// What workerd says when it doesn't start: an error of syntax, a module that isn't there, …
+    pub async fn start(binary: &Binary, config: &Config) -> Result<Self, String> {
+        let folder = Folder::create().map_err(|error| format!("can't make a temporary folder: {error}"))?;
+        for (name, body) in &config.files {
+            std::fs::write(folder.path().join(name), body).map_err(|error| format!("can't write {name}: {error}"))?;
+        }
+        let mut child = Command::new("sh")
+            .args(["-c", WATCH, "workerd"])
+            .arg(&binary.path)
+            .args(["serve", "--control-fd=3", "config.capnp"])
+            .current_dir(folder.path())
+            // Only what the worker is bound to: nothing of ours may leak into it.
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(config.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("can't start sh: {error}"))?;
+        let started = Instant::now();
+        let said = Arc::new(Mutex::new(String::new()));
+        if let Some(mut stderr) = child.stderr.take() {
+            let said = said.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+                    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                    if said.len() < KEPT {
+                        said.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                    }
+                }
+            });
+        }
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let mut lines = BufReader::new(stdout.ok_or("BUG: stdout is piped")?).lines();
+        let listening = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                if event["event"] == "listen"
+                    && let Some(port) = event["port"].as_u64().and_then(|port| u16::try_from(port).ok())
+                {
+                    return Some(port);
+                }
+            }
+            None
+        };
+        let port = tokio::time::timeout(PATIENCE, listening).await;
+        let process = |port| Self { port, startup: started.elapsed(), child, stdin };
+        match port {
+            Ok(Some(port)) => Ok(process(port)),
+            Ok(None) => {
+                // It ended. Its last words may still be on their way.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Err(mask(said.trim(), &config.environment))
+            }
+            Err(_) => Err(format!("workerd didn't listen within {} seconds", PATIENCE.as_secs())),
+        }
+    }
+
+    /// It has ended.
+    pub fn ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it and waits until it has.
+    pub async fn end(mut self) {
+        drop(self.stdin.take());
+        // The shell kills workerd as soon as its stdin closes; nothing more can be done where that hangs.
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.child.wait()).await;
+    }
+}
+
+/// The text without the values of variables.
+fn mask(text: &str, environment: &[(String, String)]) -> String {
+    let values = environment.iter().map(|(_, value)| value).filter(|value| value.len() > 3);
+    values.fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"))
+}
+
+/// A folder in the system's folder for temporary files that only we can read, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> std::io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let name = format!("local-cloudflare-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Left-overs in the temporary folder do no harm: no secret is in them.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,153 @@
+//! Zones: the domains of an account. Where no list of zones is given, every host's last two labels are one, which comes
+//! into being, in the account that names it, when it is first named. Knows names and ids; not what is attached to them.
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::cloud::Cloud;
+use super::envelope::{Answer, Outcome, Refusal};
+use super::seal::digest;
+
+/// One zone.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// The domain, lower case.
+    pub name: String,
+    /// The account that has it, or `""` while none has named it.
+    pub account: String,
+    created: String,
+}
+
+fn zone(row: &Row<'_>) -> rusqlite::Result<Zone> {
+    Ok(Zone { id: row.get(0)?, name: row.get(1)?, account: row.get(2)?, created: row.get(3)? })
+}
+
+const ZONE: &str = "SELECT id, name, account, created FROM zone";
+
+/// `GET /zones`, filtered by name and account.
+pub fn list(cloud: &Cloud, call: &Call) -> Outcome {
+    let account = call.query("account.id").or_else(|| call.query("account"));
+    let rows = cloud.store.write(|db| {
+        match call.query("name") {
+            Some(name) => {
+                // A name that no zone can have is no error: the list is empty.
+                if zone_name(cloud, name).as_deref() == Some(name.to_ascii_lowercase().as_str()) {
+                    named(cloud, db, &name.to_ascii_lowercase(), account)?;
+                }
+            }
+            None => {
+                for name in &cloud.zones {
+                    named(cloud, db, name, account)?;
+                }
+            }
+        }
+        let mut query = db.prepare_cached(&format!("{ZONE} ORDER BY name"))?;
+        Ok(query.query_map([], zone)?.collect::<Result<Vec<_>, _>>()?)
+    })?;
+    let shown: Vec<Value> = rows
+        .iter()
+        .filter(|zone| call.query("name").is_none_or(|name| zone.name.eq_ignore_ascii_case(name)))
+        .filter(|zone| account.is_none_or(|account| zone.account == account))
+        .filter(|_| call.query("status").is_none_or(|status| status == "active"))
+        .map(show)
+        .collect();
+    // At most 50 on a page (OpenAPI document of 2024-08).
+    Ok(Answer::page(&shown, call.number("page", 1)?, call.number("per_page", 20)?.min(50)))
+}
+
+/// `GET /zones/{id}`.
+pub fn read(cloud: &Cloud, id: &str) -> Outcome {
+    cloud.store.read(|db| Ok(Answer::ok(&show(&get(db, id)?))))
+}
+
+/// The zone of that id.
+///
+/// # Errors
+/// 400 (1001) when there is none.
+pub fn get(db: &Connection, id: &str) -> Result<Zone, Refusal> {
+    let found = db.prepare_cached(&format!("{ZONE} WHERE id = ?1"))?.query_row([id], zone).optional()?;
+    found.ok_or_else(|| Refusal::new(400, 1001, "Invalid zone identifier"))
+}
+
+/// The zone that a host lies in, in that account.
+///
+/// # Errors
+/// 400 (1001) when the host lies in no zone, or in one of another account.
+pub fn of_host(cloud: &Cloud, db: &Connection, account: &str, host: &str) -> Result<Zone, Refusal> {
+    let none = || Refusal::new(400, 1001, format!("{host} lies in no zone of the account {account}"));
+    let name = zone_name(cloud, host).ok_or_else(none)?;
+    Some(named(cloud, db, &name, Some(account))?).filter(|zone| zone.account == account).ok_or_else(none)
+}
+
+/// The zones that a request to `host` may have routes in: all whose name is a suffix of it.
+///
+/// # Errors
+/// When the database fails.
+pub fn above(db: &Connection, host: &str) -> Result<Vec<Zone>, Refusal> {
+    let mut found = Vec::new();
+    let mut rest = Some(host);
+    while let Some(name) = rest {
+        found.extend(db.prepare_cached(&format!("{ZONE} WHERE name = ?1"))?.query_row([name], zone).optional()?);
+        rest = name.split_once('.').map(|(_, parent)| parent);
+    }
+    Ok(found)
+}
+
+/// Gives a zone that no account has named yet to `account`.
+///
+/// # Errors
+/// When the database fails.
+pub fn claim(db: &Connection, zone: &mut Zone, account: &str) -> Result<(), Refusal> {
+    if zone.account.is_empty() {
+        db.prepare_cached("UPDATE zone SET account = ?2 WHERE id = ?1")?.execute([&zone.id, account])?;
+        account.clone_into(&mut zone.account);
+    }
+    Ok(())
+}
+
+fn named(cloud: &Cloud, db: &Connection, name: &str, account: Option<&str>) -> Result<Zone, Refusal> {
+    let found = db.prepare_cached(&format!("{ZONE} WHERE name = ?1"))?.query_row([name], zone).optional()?;
+    let mut zone =
+        match found {
+            Some(zone) => zone,
+            None => {
+                let id = digest(format!("zone {name}").as_bytes())[..32].to_owned();
+                let zone = Zone { id, name: name.to_owned(), account: String::new(), created: cloud.now() };
+                db.prepare_cached("INSERT INTO zone (id, name, account, created) VALUES (?1, ?2, '', ?3)")?
+                    .execute([&zone.id, &zone.name, &zone.created])?;
+                zone
+            }
+        };
+    if let Some(account) = account {
+        claim(db, &mut zone, account)?;
+    }
+    Ok(zone)
+}
+
+/// The name of the zone that a host lies in, if any: the longest of the given zones, or the last two labels.
+fn zone_name(cloud: &Cloud, host: &str) -> Option<String> {
+    let host = host.to_ascii_lowercase();
+    if cloud.zones.is_empty() {
+        let labels: Vec<&str> = host.split('.').collect();
+        let [.., domain, top] = labels.as_slice() else { return None };
+        return (!domain.is_empty() && !top.is_empty()).then(|| format!("{domain}.{top}"));
+    }
+    let within = |zone: &&String| host == **zone || host.ends_with(&format!(".{zone}"));
+    cloud.zones.iter().filter(within).max_by_key(|zone| zone.len()).cloned()
+}
+
+fn show(zone: &Zone) -> Value {
+    json!({
+        "id": zone.id, "name": zone.name, "status": "active", "paused": false, "type": "full", "development_mode": 0,
+        "account": {"id": zone.account, "name": format!("Local account {}", zone.account)},
+        "created_on": zone.created, "modified_on": zone.created, "activated_on": zone.created,
+        "name_servers": ["a.ns.example.com", "b.ns.example.com"], "original_name_servers": null,
+        "original_dnshost": null, "original_registrar": null,
+        "owner": {"id": null, "name": null, "type": "user"},
+        "plan": {"id": "local", "name": "Local", "legacy_id": "local"},
+        "meta": {"phishing_detected": false, "step": 2}, "permissions": ["#worker:read", "#worker:edit", "#zone:read"],
+    })
+}

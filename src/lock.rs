@@ -1,0 +1,72 @@
+//! One deploy of a state at a time. The lock is the operating system's, so that a killed process holds none.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+
+use crate::failure::Failure;
+
+/// A lock that is held as long as this value lives.
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock, or says who has it and since when.
+    pub fn take(path: &Path, what: &str) -> Result<Lock, Failure> {
+        let cannot = || format!("the lock {} can't be opened", path.display());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(cannot)?;
+        }
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(path).with_context(cannot)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.lines().next().filter(|line| !line.is_empty()).unwrap_or("another process");
+                return Err(Failure::refused(format!("another deploy is running: {holder}"))
+                    .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"));
+            }
+            Err(TryLockError::Error(error)) => return Err(anyhow::Error::from(error).context(cannot()).into()),
+        }
+        let since = humantime::format_rfc3339_seconds(SystemTime::now());
+        let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+        let told = format!("{what} by {user}, process {}, since {since}\n", std::process::id());
+        let write = |file: &mut File| -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(told.as_bytes())
+        };
+        write(&mut file).with_context(cannot)?;
+        Ok(Lock { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_deploy_is_refused_and_told_who_has_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.lock");
+        let first = Lock::take(&path, "deploy").unwrap();
+        let failure = Lock::take(&path, "deploy").err().unwrap();
+        assert!(failure.to_string().contains(&format!("process {}", std::process::id())), "{failure}");
+        assert_eq!(failure.exit, crate::failure::Exit::Refused);
+        drop(first);
+        assert!(Lock::take(&path, "deploy").is_ok());
+    }
+}

@@ -1,0 +1,489 @@
+//! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
+//! give the same plan, and a deploy makes no choice that the plan left open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::bundle::{Bundle, differences};
+use crate::customer::Worker;
+use crate::digest::{Digest, Framed};
+use crate::platform::Home;
+use crate::spec::{Delivery, Environment};
+use crate::state::{Deployed, WorkerId};
+
+/// A worker as it should be.
+pub struct Desired<'a> {
+    /// Where it belongs.
+    pub home: Home,
+    /// The worker.
+    pub worker: &'a Worker,
+    /// Its bundle.
+    pub bundle: &'a Bundle,
+    /// The fingerprints of its secrets, as far as their values are known here.
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// What is done to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Action {
+    Create,
+    Update,
+    Delete,
+}
+
+impl Action {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Delete => "delete",
+        }
+    }
+}
+
+/// One request of a change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Step {
+    Upload,
+    DetachDomain { domain: String, id: String },
+    RemoveRoute { pattern: String, zone_id: String, id: String },
+    SetWorkersDev { on: bool },
+    AttachDomain { domain: String },
+    AddRoute { pattern: String, zone: String },
+    SetCrons { crons: BTreeSet<String> },
+    Delete,
+}
+
+/// One entry of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The worker's name.
+    pub worker: String,
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// What is done.
+    pub action: Action,
+    /// Why, in the author's terms.
+    pub reasons: Vec<String>,
+    /// The requests, in their order.
+    pub steps: Vec<Step>,
+    /// The digest that is live afterwards, or was before a deletion.
+    pub digest: Digest,
+    /// Where it belongs.
+    #[serde(skip)]
+    pub home: Home,
+}
+
+/// A worker that is left as it is, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Held {
+    /// The customer.
+    pub customer: String,
+    /// The environment, if it is known.
+    pub environment: Option<Environment>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A deployed worker that no spec owns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Orphan {
+    /// The worker's name.
+    pub worker: String,
+    /// The customer it belonged to.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+}
+
+/// The difference.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The changes, sorted by environment and customer.
+    pub changes: Vec<Change>,
+    /// How many workers are as they should be.
+    pub unchanged: usize,
+    /// What is left alone.
+    pub held: Vec<Held>,
+    /// What nobody owns any more.
+    pub orphans: Vec<Orphan>,
+    /// The digest of the changes: what was reviewed is what is applied.
+    pub digest: Digest,
+}
+
+/// How to plan.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Upload every worker, changed or not, for this reason.
+    pub force: Option<&'a str>,
+    /// Delete what no spec owns. Only a plan of the whole fleet can.
+    pub prune: bool,
+    /// The customers that were named: a manual delivery wants that.
+    pub named: &'a [String],
+    /// Deploy whatever its delivery: where it is only tried out, on this machine.
+    pub any_delivery: bool,
+    /// Whether it is a plan of the whole fleet.
+    pub whole: bool,
+    /// The customers whose specs have errors: their workers are held.
+    pub invalid: BTreeSet<String>,
+}
+
+/// Plans. `homes` are the homes whose workers the fleet may own.
+pub fn plan(
+    desired: &[Desired<'_>],
+    deployed: &BTreeMap<WorkerId, Deployed>,
+    homes: &BTreeSet<Home>,
+    options: &Options<'_>,
+) -> Plan {
+    let mut changes = Vec::new();
+    let mut unchanged = 0;
+    let mut held: Vec<Held> = options
+        .invalid
+        .iter()
+        .map(|customer| Held {
+            customer: customer.clone(),
+            environment: None,
+            reason: "its spec has errors".to_owned(),
+        })
+        .collect();
+    let mut owned = BTreeSet::new();
+    for wanted in desired {
+        let worker = wanted.worker;
+        let id = (wanted.home.clone(), worker.name.clone());
+        let live = deployed.get(&id);
+        owned.insert(id);
+        let not_ours = match worker.delivery {
+            _ if options.any_delivery => None,
+            Delivery::Automatic => None,
+            Delivery::Manual if options.named.contains(&worker.customer) => None,
+            Delivery::Manual => Some("its delivery is manual: name it to deploy it"),
+            Delivery::Gitops => Some("its delivery is gitops: its own pipeline deploys it"),
+            Delivery::SelfHosted => Some("its delivery is self-hosted"),
+        };
+        if let Some(reason) = not_ours {
+            let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
+            held.push(Held { customer, environment, reason: reason.to_owned() });
+            continue;
+        }
+        match change(wanted, live, options.force) {
+            Some(change) => changes.push(change),
+            None => unchanged += 1,
+        }
+    }
+    let mut orphans = Vec::new();
+    if options.whole {
+        let gone = deployed.iter().filter(|(id, live)| {
+            homes.contains(&id.0) && !owned.contains(*id) && !options.invalid.contains(&live.customer)
+        });
+        for ((home, worker), live) in gone {
+            if options.prune {
+                changes.push(deletion(home, worker, live));
+            } else {
+                let (customer, environment) = (live.customer.clone(), live.environment);
+                orphans.push(Orphan { worker: worker.clone(), customer, environment });
+            }
+        }
+    }
+    changes.sort_by(|a, b| {
+        (a.environment, &a.customer, &a.account, &a.worker).cmp(&(b.environment, &b.customer, &b.account, &b.worker))
+    });
+    held.sort();
+    let digest = Framed::new("plan").field(&serde_json::to_vec(&changes).expect("BUG: a plan is JSON")).finish();
+    Plan { changes, unchanged, held, orphans, digest }
+}
+
+fn change(wanted: &Desired<'_>, live: Option<&Deployed>, force: Option<&str>) -> Option<Change> {
+    let worker = wanted.worker;
+    let mut reasons = Vec::new();
+    let mut steps = Vec::new();
+    let before = live.map(|deployed| &deployed.live);
+    match live {
+        None => reasons.push("it is new".to_owned()),
+        Some(deployed) => reasons.extend(upload_reasons(wanted, deployed)),
+    }
+    if reasons.is_empty() {
+        reasons.extend(force.map(|reason| format!("forced: {reason}")));
+    }
+    if !reasons.is_empty() {
+        steps.push(Step::Upload);
+    }
+    for (domain, id) in before.iter().flat_map(|live| &live.domains) {
+        if !worker.domains.contains(domain) {
+            reasons.push(format!("domain {domain} removed"));
+            steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+        }
+    }
+    let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
+    for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
+        if !patterns.contains(pattern.as_str()) {
+            reasons.push(format!("route {pattern} removed"));
+            steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+        }
+    }
+    let on = before.is_some_and(|live| live.workers_dev);
+    if worker.workers_dev != on {
+        reasons.push(format!("workers.dev {}", if worker.workers_dev { "on" } else { "off" }));
+        steps.push(Step::SetWorkersDev { on: worker.workers_dev });
+    }
+    for domain in &worker.domains {
+        if !before.is_some_and(|live| live.domains.contains_key(domain)) {
+            reasons.push(format!("domain {domain} added"));
+            steps.push(Step::AttachDomain { domain: domain.clone() });
+        }
+    }
+    for route in &worker.routes {
+        if !before.is_some_and(|live| live.routes.contains_key(&route.pattern)) {
+            reasons.push(format!("route {} added", route.pattern));
+            steps.push(Step::AddRoute { pattern: route.pattern.clone(), zone: route.zone.clone() });
+        }
+    }
+    let none = BTreeSet::new();
+    let crons = before.map_or(&none, |live| &live.crons);
+    if &worker.crons != crons {
+        reasons.push(match worker.crons.len() {
+            0 => "crons removed".to_owned(),
+            _ => format!("crons {}", worker.crons.iter().cloned().collect::<Vec<_>>().join(", ")),
+        });
+        steps.push(Step::SetCrons { crons: worker.crons.clone() });
+    }
+    (!steps.is_empty()).then(|| Change {
+        customer: worker.customer.clone(),
+        environment: worker.environment,
+        worker: worker.name.clone(),
+        account: worker.account.clone(),
+        action: if live.is_some() { Action::Update } else { Action::Create },
+        reasons,
+        steps,
+        digest: wanted.bundle.digest,
+        home: wanted.home.clone(),
+    })
+}
+
+/// Why a live worker has to be uploaded again.
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed) -> Vec<String> {
+    let (bundle, live) = (wanted.bundle, &deployed.live);
+    let mut reasons = Vec::new();
+    if bundle.digest != deployed.digest {
+        if bundle.runtime != live.runtime {
+            reasons.push("the runtime changed".to_owned());
+        } else if bundle.module != live.module {
+            // The module names the runtime, so that it differs with it.
+            reasons.push("the module changed".to_owned());
+        }
+        reasons.extend(differences(&live.metadata, &bundle.metadata));
+        if reasons.is_empty() {
+            reasons.push("the bundle changed".to_owned());
+        }
+    }
+    for (name, fingerprint) in &wanted.secrets {
+        if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
+            reasons.push(format!("secret {name} changed"));
+        }
+    }
+    reasons
+}
+
+fn deletion(home: &Home, worker: &str, live: &Deployed) -> Change {
+    let mut steps = Vec::new();
+    // First what leads to it, so that no host name points at nothing.
+    for (domain, id) in &live.live.domains {
+        steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+    }
+    for (pattern, (zone_id, id)) in &live.live.routes {
+        steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+    }
+    steps.push(Step::Delete);
+    Change {
+        customer: live.customer.clone(),
+        environment: live.environment,
+        worker: worker.to_owned(),
+        account: live.account.clone(),
+        action: Action::Delete,
+        reasons: vec!["no spec owns it any more".to_owned()],
+        steps,
+        digest: live.digest,
+        home: home.clone(),
+    }
+}
+
+impl Plan {
+    /// How many changes there are of a kind.
+    pub fn count(&self, action: Action) -> usize {
+        self.changes.iter().filter(|change| change.action == action).count()
+    }
+
+    /// How many requests the changes take, by account; without the few that find out ids for the first time.
+    pub fn requests(&self) -> BTreeMap<&str, usize> {
+        let mut requests = BTreeMap::new();
+        for change in &self.changes {
+            *requests.entry(change.account.as_str()).or_default() += change.steps.len();
+        }
+        requests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::customer::Database;
+    use crate::spec::{LogLevel, Observability, Route};
+    use crate::state::Live;
+    use serde_json::json;
+
+    fn home() -> Home {
+        Home { account_id: "a".to_owned(), namespace: None }
+    }
+
+    fn worker(customer: &str) -> Worker {
+        Worker {
+            customer: customer.to_owned(),
+            customer_name: customer.to_owned(),
+            labels: BTreeMap::new(),
+            file: format!("customers/{customer}.yaml"),
+            environment: Environment::Production,
+            name: format!("c15t-{customer}"),
+            pack: "consent".to_owned(),
+            account: "default".to_owned(),
+            namespace: None,
+            workers_dev: true,
+            domains: BTreeSet::from([format!("{customer}.example.com")]),
+            routes: BTreeSet::from([Route {
+                pattern: format!("{customer}.example.org/*"),
+                zone: "example.org".to_owned(),
+            }]),
+            trusted_origins: Vec::new(),
+            log_level: LogLevel::Info,
+            database: Database::None,
+            destinations: Vec::new(),
+            vars: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            crons: BTreeSet::from(["* * * * *".to_owned()]),
+            compatibility_date: "2026-06-01".to_owned(),
+            compatibility_flags: BTreeSet::new(),
+            observability: Observability { enabled: true, sampling: None },
+            delivery: Delivery::Automatic,
+        }
+    }
+
+    fn bundle() -> Bundle {
+        let digest = Digest::of(b"1");
+        Bundle { digest, module: digest, runtime: digest, metadata: json!({"bindings": []}) }
+    }
+
+    fn live(worker: &Worker, bundle: &Bundle) -> (WorkerId, Deployed) {
+        let live = Live {
+            module: bundle.module,
+            runtime: bundle.runtime,
+            metadata: bundle.metadata.clone(),
+            etag: String::new(),
+            workers_dev: worker.workers_dev,
+            domains: worker.domains.iter().map(|domain| (domain.clone(), "d".to_owned())).collect(),
+            routes: worker
+                .routes
+                .iter()
+                .map(|route| (route.pattern.clone(), ("z".to_owned(), "r".to_owned())))
+                .collect(),
+            crons: worker.crons.clone(),
+            secrets: BTreeMap::from([("S".to_owned(), "1".to_owned())]),
+        };
+        let deployed = Deployed {
+            account: worker.account.clone(),
+            customer: worker.customer.clone(),
+            environment: worker.environment,
+            digest: bundle.digest,
+            deployed_at: 1,
+            live,
+        };
+        ((home(), worker.name.clone()), deployed)
+    }
+
+    fn check(
+        worker: &Worker,
+        bundle: &Bundle,
+        secret: &str,
+        deployed: &BTreeMap<WorkerId, Deployed>,
+        options: &Options<'_>,
+    ) -> Plan {
+        let secrets = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
+        plan(&[Desired { home: home(), worker, bundle, secrets }], deployed, &BTreeSet::from([home()]), options)
+    }
+
+    fn whole() -> Options<'static> {
+        Options { whole: true, ..Options::default() }
+    }
+
+    #[test]
+    fn a_new_worker_takes_one_request_for_each_thing() {
+        let plan = check(&worker("acme"), &bundle(), "1", &BTreeMap::new(), &whole());
+        assert_eq!(plan.changes[0].action, Action::Create);
+        assert_eq!(plan.changes[0].steps.len(), 5);
+        assert_eq!(plan.changes[0].steps[0], Step::Upload);
+    }
+
+    #[test]
+    fn what_is_deployed_needs_nothing() {
+        let (worker, bundle) = (worker("acme"), bundle());
+        let plan = check(&worker, &bundle, "1", &BTreeMap::from([live(&worker, &bundle)]), &whole());
+        assert_eq!((plan.changes.len(), plan.unchanged), (0, 1));
+    }
+
+    #[test]
+    fn a_changed_bundle_secret_or_cron_takes_one_request() {
+        let (mut worker, bundle) = (worker("acme"), bundle());
+        let deployed = BTreeMap::from([live(&worker, &bundle)]);
+        let other = Bundle { digest: Digest::of(b"2"), module: Digest::of(b"2"), ..bundle.clone() };
+        let upload = |plan: Plan| (plan.changes[0].steps.clone(), plan.changes[0].reasons.clone());
+        assert_eq!(
+            upload(check(&worker, &other, "1", &deployed, &whole())),
+            (vec![Step::Upload], vec!["the module changed".to_owned()])
+        );
+        assert_eq!(
+            upload(check(&worker, &bundle, "2", &deployed, &whole())),
+            (vec![Step::Upload], vec!["secret S changed".to_owned()])
+        );
+        let force = Options { force: Some("CVE"), ..whole() };
+        assert_eq!(
+            upload(check(&worker, &bundle, "1", &deployed, &force)),
+            (vec![Step::Upload], vec!["forced: CVE".to_owned()])
+        );
+        worker.crons.clear();
+        let steps = upload(check(&worker, &bundle, "1", &deployed, &whole())).0;
+        assert_eq!(steps, vec![Step::SetCrons { crons: BTreeSet::new() }]);
+    }
+
+    #[test]
+    fn a_worker_without_a_spec_is_deleted_only_by_pruning_the_whole_fleet() {
+        let (acme, bundle) = (worker("acme"), bundle());
+        let deployed = BTreeMap::from([live(&acme, &bundle), live(&worker("gone"), &bundle)]);
+        let plan = check(&acme, &bundle, "1", &deployed, &whole());
+        assert_eq!((plan.changes.len(), plan.orphans.len()), (0, 1));
+        let pruned = check(&acme, &bundle, "1", &deployed, &Options { prune: true, ..whole() });
+        assert_eq!(pruned.changes[0].action, Action::Delete);
+        assert_eq!(pruned.changes[0].steps.last(), Some(&Step::Delete));
+        let partial = check(&acme, &bundle, "1", &deployed, &Options { prune: true, ..Options::default() });
+        assert_eq!((partial.changes.len(), partial.orphans.len()), (0, 0));
+        let invalid = Options { prune: true, invalid: BTreeSet::from(["gone".to_owned()]), ..whole() };
+        let held = check(&acme, &bundle, "1", &deployed, &invalid);
+        assert_eq!((held.changes.len(), held.held.len()), (0, 1), "an invalid spec never implies a deletion");
+    }
+
+    #[test]
+    fn deliveries_that_are_not_ours_are_held() {
+        let mut acme = worker("acme");
+        acme.delivery = Delivery::Manual;
+        assert_eq!(check(&acme, &bundle(), "1", &BTreeMap::new(), &whole()).held.len(), 1);
+        let named = ["acme".to_owned()];
+        let options = Options { named: &named, ..Options::default() };
+        assert_eq!(check(&acme, &bundle(), "1", &BTreeMap::new(), &options).changes.len(), 1);
+    }
+}

@@ -1,0 +1,163 @@
+//! The seam to the platform: the calls that a deploy makes, and what can come back. Knows no HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Where a worker lives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Home {
+    /// The account's id.
+    pub account_id: String,
+    /// The dispatch namespace, if it is in one.
+    pub namespace: Option<String>,
+}
+
+/// A module of an upload.
+#[derive(Clone)]
+pub struct Module {
+    /// Its name, with `/`.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// One request to the platform. Each is safe to repeat.
+#[derive(Clone)]
+pub enum Call {
+    /// Puts a worker, whole, in place of what has its name. The metadata holds secrets.
+    Upload {
+        /// The worker's name.
+        worker: String,
+        /// The metadata.
+        metadata: Value,
+        /// The modules, the main one first.
+        modules: Vec<Module>,
+    },
+    /// Removes a worker.
+    Delete {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Turns a worker's address on workers.dev on or off.
+    SetWorkersDev {
+        /// The worker's name.
+        worker: String,
+        /// Whether it is on.
+        on: bool,
+    },
+    /// Replaces a worker's crons.
+    SetCrons {
+        /// The worker's name.
+        worker: String,
+        /// The crons.
+        crons: Vec<String>,
+    },
+    /// Gives a worker a custom domain.
+    AttachDomain {
+        /// The worker's name.
+        worker: String,
+        /// The host name.
+        domain: String,
+    },
+    /// Takes a custom domain away.
+    DetachDomain {
+        /// The domain's id.
+        id: String,
+    },
+    /// Asks for the id of a zone.
+    FindZone {
+        /// The zone's name.
+        name: String,
+    },
+    /// Leads a route to a worker.
+    AddRoute {
+        /// The worker's name.
+        worker: String,
+        /// The zone's id.
+        zone_id: String,
+        /// The pattern.
+        pattern: String,
+    },
+    /// Asks for the id of the route that leads a pattern to a worker.
+    FindRoute {
+        /// The worker's name.
+        worker: String,
+        /// The zone's id.
+        zone_id: String,
+        /// The pattern.
+        pattern: String,
+    },
+    /// Removes a route.
+    RemoveRoute {
+        /// The zone's id.
+        zone_id: String,
+        /// The route's id.
+        id: String,
+    },
+    /// Asks for the account's part of its workers.dev addresses.
+    FindSubdomain,
+    /// Makes the dispatch namespace.
+    CreateNamespace,
+}
+
+/// What a call gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// It is done, or found, and this is its id: the ETag of an upload, a domain's, route's or zone's id, a subdomain.
+    Id(String),
+    /// There is no such thing.
+    Nothing,
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The limit was reached; nothing was done.
+    Throttled {
+        /// When to come back.
+        retry_after: Option<Duration>,
+    },
+    /// The platform could not be reached, or broke: the outcome is unknown, and the call is to be repeated.
+    Unavailable(String),
+    /// The token is wrong, or may not do this: no call of the same token will succeed.
+    Unauthorized(String),
+    /// The platform refused this call.
+    Rejected {
+        /// The HTTP status.
+        status: u16,
+        /// Cloudflare's error code; 0 if there was none.
+        code: u64,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl std::fmt::Display for CallError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CallError::Throttled { .. } => write!(f, "the API's limit was reached"),
+            CallError::Unavailable(message) | CallError::Unauthorized(message) => f.write_str(message),
+            CallError::Rejected { status, code: 0, message } => write!(f, "{message} (HTTP {status})"),
+            CallError::Rejected { status, code, message } => write!(f, "{message} (HTTP {status}, code {code})"),
+        }
+    }
+}
+
+/// What is left of a token's quota, as the platform tells it with each answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests that are left.
+    pub remaining: u64,
+    /// Until the quota is whole again.
+    pub reset: Duration,
+}
+
+/// A platform that workers are deployed to.
+pub trait Platform: Send + Sync {
+    /// Makes one request, with the token of its account. Doesn't retry and doesn't wait.
+    fn call(&self, home: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>);
+}

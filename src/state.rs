@@ -1,0 +1,408 @@
+//! The state: what is deployed and what happened, in SQLite. All SQL is here, plain enough for another database.
+//! Doesn't know the platform; never holds a secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::digest::Digest;
+use crate::failure::Failure;
+use crate::platform::Home;
+use crate::spec::Environment;
+
+/// The version of the tables. A file of a newer one is refused.
+const VERSION: i64 = 1;
+/// Marks the file as ours: "flot" in ASCII.
+const APPLICATION: i64 = 0x666c_6f74;
+/// How long another process may hold the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "
+CREATE TABLE deployed (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    digest TEXT NOT NULL, deployed_at INTEGER NOT NULL, live TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    action TEXT NOT NULL, digest TEXT NOT NULL
+);
+CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (account_id, kind, name));
+CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO keys VALUES ('fingerprint', randomblob(32));
+";
+
+/// Which worker: its home and its name.
+pub type WorkerId = (Home, String);
+
+/// A worker as it is live, as far as the platform acknowledged it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployed {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The digest of its bundle.
+    pub digest: Digest,
+    /// When it was uploaded, in seconds since 1970.
+    pub deployed_at: i64,
+    /// The rest.
+    pub live: Live,
+}
+
+/// What is known of a live worker beside its digest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// The digest of its own module.
+    pub module: Digest,
+    /// The digest of the runtime.
+    pub runtime: Digest,
+    /// The metadata without secrets.
+    pub metadata: Value,
+    /// The platform's ETag.
+    pub etag: String,
+    /// Whether it answers on workers.dev.
+    pub workers_dev: bool,
+    /// Custom domains, with their ids.
+    pub domains: BTreeMap<String, String>,
+    /// Routes, with their zones' and their own ids.
+    pub routes: BTreeMap<String, (String, String)>,
+    /// Crons.
+    pub crons: BTreeSet<String>,
+    /// The keyed fingerprint of each secret.
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// The state.
+pub struct State {
+    db: Connection,
+    key: Vec<u8>,
+}
+
+/// Makes keyed fingerprints of secrets' values: they tell that a value changed, without telling what it is. The key
+/// is random and never leaves its state.
+#[derive(Clone)]
+pub struct Fingerprints(Vec<u8>);
+
+impl Fingerprints {
+    /// The fingerprint of a value.
+    pub fn of(&self, value: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("BUG: HMAC takes keys of any length");
+        mac.update(value.as_bytes());
+        mac.finalize().into_bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What is found out once and kept: ids that names stand for.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// A zone's id.
+    Zone,
+    /// The account's part of its workers.dev addresses.
+    Subdomain,
+}
+
+impl Found {
+    fn as_str(self) -> &'static str {
+        match self {
+            Found::Zone => "zone",
+            Found::Subdomain => "subdomain",
+        }
+    }
+}
+
+impl State {
+    /// Opens the state, and makes it if it isn't there.
+    pub fn open(path: &Path) -> Result<State, Failure> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::new(format!("the folder {} can't be made: {error}", folder.display())))?;
+        }
+        State::open_with(path, OpenFlags::default()).map_err(|error| told(path, error))?
+    }
+
+    /// An empty state in memory: for a plan where nothing was deployed yet.
+    pub fn in_memory() -> State {
+        State::open_with(Path::new(":memory:"), OpenFlags::default())
+            .expect("BUG: a database in memory opens")
+            .expect("BUG: a new database has our version")
+    }
+
+    /// Opens the state if it is there, without changing anything.
+    pub fn read(path: &Path) -> Result<State, Failure> {
+        if !path.exists() {
+            return Ok(State::in_memory());
+        }
+        State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(|error| told(path, error))?
+    }
+
+    fn open_with(path: &Path, flags: OpenFlags) -> rusqlite::Result<Result<State, Failure>> {
+        let db = Connection::open_with_flags(path, flags)?;
+        db.busy_timeout(BUSY)?;
+        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+        if tables == 0 && version == 0 && flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+            // One transaction: a process that is killed here leaves an empty file, and two that begin at once
+            // make one set of tables.
+            db.execute_batch("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE")?;
+            let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+            if tables == 0 {
+                db.execute_batch(TABLES)?;
+                db.pragma_update(None, "application_id", APPLICATION)?;
+                db.pragma_update(None, "user_version", VERSION)?;
+            }
+            db.execute_batch("COMMIT")?;
+        } else if tables == 0 {
+            return Ok(Ok(State::in_memory()));
+        } else if application != APPLICATION {
+            return Ok(Err(Failure::new(format!("{} is a database of something else", path.display()))
+                .hint("move it away, and run the command again")));
+        } else if version > VERSION {
+            return Ok(Err(Failure::new(format!(
+                "{} was written by a newer flotilla (version {version} of its tables, this one knows {VERSION})",
+                path.display()
+            ))
+            .hint("update flotilla on this machine: an older one could lose what the newer one recorded")));
+        }
+        // A record must survive a power failure: it says what was acknowledged.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
+        Ok(Ok(State { db, key }))
+    }
+
+    /// All live workers.
+    pub fn deployed(&self) -> Result<BTreeMap<WorkerId, Deployed>, Failure> {
+        let read = || -> rusqlite::Result<Vec<(WorkerId, Deployed)>> {
+            let mut statement = self.db.prepare_cached(
+                "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let home = Home {
+                    account_id: row.get(0)?,
+                    namespace: Some(row.get(1)?).filter(|name: &String| !name.is_empty()),
+                };
+                let text = |at: usize| row.get::<_, String>(at);
+                let odd = |at: usize, what: &str| {
+                    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
+                };
+                let deployed = Deployed {
+                    account: text(3)?,
+                    customer: text(4)?,
+                    environment: serde_json::from_value(Value::String(text(5)?))
+                        .map_err(|_| odd(5, "no environment"))?,
+                    digest: Digest::parse(&text(6)?).ok_or_else(|| odd(6, "no digest"))?,
+                    deployed_at: row.get(7)?,
+                    live: serde_json::from_str(&text(8)?).map_err(|error| odd(8, &error.to_string()))?,
+                };
+                Ok(((home, text(2)?), deployed))
+            })?;
+            rows.collect()
+        };
+        read().map(|rows| rows.into_iter().collect()).map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// Records what the platform acknowledged, in one small write.
+    pub fn record(&mut self, id: &WorkerId, deployed: &Deployed, action: &str, at: i64) -> Result<(), Failure> {
+        let (home, worker) = id;
+        let namespace = home.namespace.as_deref().unwrap_or_default();
+        let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
+        let digest = deployed.digest.to_string();
+        let write = |db: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = db.transaction()?;
+            transaction.prepare_cached("INSERT OR REPLACE INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
+                params![
+                    home.account_id,
+                    namespace,
+                    worker,
+                    deployed.account,
+                    deployed.customer,
+                    deployed.environment.as_str(),
+                    digest,
+                    deployed.deployed_at,
+                    live
+                ],
+            )?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO records (at, account_id, namespace, worker, action, digest) VALUES (?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![at, home.account_id, namespace, worker, action, digest])?;
+            transaction.commit()
+        };
+        write(&mut self.db).map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// Records that a worker is gone.
+    pub fn forget(&mut self, id: &WorkerId, digest: &Digest, at: i64) -> Result<(), Failure> {
+        let (home, worker) = id;
+        let namespace = home.namespace.as_deref().unwrap_or_default();
+        let write = |db: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = db.transaction()?;
+            transaction.execute(
+                "DELETE FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?",
+                params![home.account_id, namespace, worker],
+            )?;
+            transaction.execute(
+                "INSERT INTO records (at, account_id, namespace, worker, action, digest) VALUES (?, ?, ?, ?, 'delete', ?)",
+                params![at, home.account_id, namespace, worker, digest.to_string()],
+            )?;
+            transaction.commit()
+        };
+        write(&mut self.db).map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// What was found out earlier.
+    pub fn found(&self, account_id: &str, kind: Found, name: &str) -> Result<Option<String>, Failure> {
+        self.db
+            .query_row(
+                "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?",
+                params![account_id, kind.as_str(), name],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// Keeps what was found out.
+    pub fn keep(&mut self, account_id: &str, kind: Found, name: &str, id: &str) -> Result<(), Failure> {
+        self.db
+            .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
+            .map(|_| ())
+            .map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// What makes fingerprints of secrets.
+    pub fn fingerprints(&self) -> Fingerprints {
+        Fingerprints(self.key.clone())
+    }
+
+    fn path(&self) -> String {
+        self.db.path().filter(|path| !path.is_empty()).unwrap_or("the state").to_owned()
+    }
+}
+
+/// What SQLite says, and what to do about it.
+fn told(path: &Path, error: rusqlite::Error) -> Failure {
+    let name = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Failure::refused(format!("{name} is in use by another process"))
+                .hint("wait for it to end, and run the command again")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
+        Some(ErrorCode::DiskFull) => Failure::new(format!("the disk is full: {name} can't be written"))
+            .hint("make room, and run the command again: what was acknowledged is recorded, what wasn't is repeated"),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Failure::new(format!("{name} can't be opened for writing: {error}"))
+                .hint("check its permissions and its folder's")
+        }
+        None => damaged(path, &error),
+        _ => Failure::new(format!("{name}: {error}")),
+    }
+}
+
+fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
+    let name = path.display();
+    Failure::new(format!("{name} is damaged: {error}")).hint(format!(
+        "move it away (`mv {name} {name}.damaged`) and deploy again: every worker is uploaded once more, by name, which is safe"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn sample() -> (WorkerId, Deployed) {
+        let live = Live {
+            module: Digest::of(b"m"),
+            runtime: Digest::of(b"r"),
+            metadata: json!({"bindings": []}),
+            etag: "e".to_owned(),
+            workers_dev: true,
+            domains: BTreeMap::from([("a.example.com".to_owned(), "d1".to_owned())]),
+            routes: BTreeMap::new(),
+            crons: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+        };
+        let deployed = Deployed {
+            account: "default".to_owned(),
+            customer: "acme".to_owned(),
+            environment: Environment::Production,
+            digest: Digest::of(b"b"),
+            deployed_at: 7,
+            live,
+        };
+        ((Home { account_id: "a".to_owned(), namespace: None }, "c15t-acme".to_owned()), deployed)
+    }
+
+    #[test]
+    fn what_is_recorded_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (id, deployed) = sample();
+        let fingerprint = {
+            let mut state = State::open(&path).unwrap();
+            state.record(&id, &deployed, "create", 7).unwrap();
+            state.keep("a", Found::Zone, "example.com", "z").unwrap();
+            state.fingerprints().of("s3cret")
+        };
+        let mut state = State::open(&path).unwrap();
+        assert_eq!(state.deployed().unwrap(), BTreeMap::from([(id.clone(), deployed.clone())]));
+        assert_eq!(state.found("a", Found::Zone, "example.com").unwrap(), Some("z".to_owned()));
+        assert_eq!(state.fingerprints().of("s3cret"), fingerprint);
+        assert_ne!(State::in_memory().fingerprints().of("s3cret"), fingerprint, "each state has a key of its own");
+        state.forget(&id, &deployed.digest, 8).unwrap();
+        assert!(State::read(&path).unwrap().deployed().unwrap().is_empty());
+    }
+
+    #[test]
+    fn newer_damaged_and_foreign_files_are_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        drop(State::open(&path).unwrap());
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+        let before = std::fs::read(&path).unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("newer flotilla"));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::write(&path, &before[..before.len() / 2]).unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "truncated");
+        std::fs::write(
+            &path,
+            "no database, but long enough for a header, or so one would think; it is just text".repeat(9),
+        )
+        .unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "text");
+        std::fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("something else"));
+    }
+
+    #[test]
+    fn a_locked_state_is_refused_with_exit_code_5() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut state = State::open(&path).unwrap();
+        state.db.busy_timeout(Duration::from_millis(50)).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let (id, deployed) = sample();
+        let failure = state.record(&id, &deployed, "create", 7).unwrap_err();
+        assert_eq!(failure.exit, crate::failure::Exit::Refused);
+        assert!(failure.to_string().contains("in use"));
+    }
+}

@@ -1,0 +1,1 @@
+//! Shows: holds the modules to the layers of ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! Shows: golden cases: a small project, a command, what it prints.

@@ -1,0 +1,1 @@
+//! Shows: hostile values, canaries, determinism.

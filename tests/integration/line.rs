@@ -1,0 +1,1 @@
+//! Shows: the line from files to deployed workers.

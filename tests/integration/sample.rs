@@ -1,0 +1,1 @@
+//! Shows: the sample fleet in real workerd.

@@ -1,0 +1,162 @@
+//! Projects in temporary folders, and the program run in them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The repository: the sample fleet lies there.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A project in a folder of its own, removed at the end.
+pub struct Project {
+    folder: TempDir,
+}
+
+/// What a command gave.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit code; -1 for a signal.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Run {
+    /// The JSON object on the last line of stdout.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        let line = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{self:#?}"))
+    }
+
+    /// Asserts an exit code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Run {
+        assert_eq!(self.code, code, "\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+impl Project {
+    /// A project with no customers: the sample fleet's pack and a fleet.yaml that names it.
+    pub fn empty() -> Project {
+        let project = Project { folder: tempfile::tempdir().expect("a temporary folder") };
+        copy(&repository().join("templates"), &project.path("templates"));
+        project.write("fleet.yaml", "name: test\npacks:\n  consent: { path: templates/consent }\n");
+        std::fs::create_dir(project.path("customers")).expect("a folder for customers");
+        project
+    }
+
+    /// A copy of the sample fleet.
+    pub fn sample() -> Project {
+        let project = Project::empty();
+        for file in ["fleet.yaml", "customers", "schema"] {
+            copy(&repository().join(file), &project.path(file));
+        }
+        project
+    }
+
+    /// The project's folder.
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A path in the project.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root().join(path)
+    }
+
+    /// Writes a file, and the folders above it.
+    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) -> &Project {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+        self
+    }
+
+    /// Reads a file.
+    #[track_caller]
+    pub fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Replaces text in a file; it must be there.
+    #[track_caller]
+    pub fn edit(&self, path: &str, from: &str, to: &str) -> &Project {
+        let text = self.read(path);
+        assert!(text.contains(from), "{path} has no {from:?}");
+        self.write(path, text.replace(from, to))
+    }
+
+    /// The program with these arguments, in this project, with none of the caller's Cloudflare variables.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
+        command.args(arguments).current_dir(self.root()).stdin(Stdio::null());
+        for name in ["CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_BASE_URL", "NO_COLOR"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs the program.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        self.run_with(arguments, &[])
+    }
+
+    /// Runs the program with these environment variables.
+    #[track_caller]
+    pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+        output(self.command(arguments).envs(environment.iter().copied()))
+    }
+
+    /// All files below a folder, by path from there, with their bytes.
+    pub fn files(&self, folder: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
+        let mut files = std::collections::BTreeMap::new();
+        let root = self.path(folder);
+        let mut open = vec![root.clone()];
+        while let Some(path) = open.pop() {
+            for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    let name = path.strip_prefix(&root).expect("below the folder").to_string_lossy().into_owned();
+                    files.insert(name, std::fs::read(&path).expect("a file"));
+                }
+            }
+        }
+        files
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn output(command: &mut Command) -> Run {
+    let output = command.output().expect("the program starts");
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Copies a file or a folder, without node_modules.
+pub fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).expect("a folder");
+        for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+            if entry.file_name() != "node_modules" {
+                copy(&entry.path(), &to.join(entry.file_name()));
+            }
+        }
+    } else {
+        std::fs::copy(from, to).expect("a file");
+    }
+}

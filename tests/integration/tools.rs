@@ -1,0 +1,1 @@
+//! Shows: npm packages that the tests use: tsc, wrangler, node.

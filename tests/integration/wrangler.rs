@@ -1,0 +1,1 @@
+//! Shows: real wrangler against what we generate and against the local Cloudflare.
