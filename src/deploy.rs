@@ -442,3 +442,6 @@ fn explained(call: &Call, error: &CallError) -> String {
     };
     format!("{error}{advice}")
 }
+
+#[cfg(test)]
+mod tests;
