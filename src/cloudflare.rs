@@ -58,7 +58,12 @@ impl Cloudflare {
             return Err(Failure::new(format!("{BASE_VARIABLE} is {base:?}: the token would be sent in the clear"))
                 .hint("use an https:// address, or one of this machine"));
         }
-        let http = Client::builder()
+        let mut http = Client::builder();
+        if host.is_some() {
+            // What stays on this machine doesn't go to a proxy of the network, in the clear.
+            http = http.no_proxy();
+        }
+        let http = http
             .user_agent(concat!("flotilla/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
