@@ -128,6 +128,10 @@ impl Checker {
                 };
                 vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
             }
+            // What stands there may be the secret itself: it isn't repeated.
+            ValidationErrorKind::Pattern { pattern } if self.is_secret(error) => {
+                one(Code::WrongForm, format!("{what} is no secret's name"), explain_pattern(pattern))
+            }
             ValidationErrorKind::Pattern { pattern } => one(
                 Code::WrongForm,
                 format!("{what} has not the right form: {}", found(node)),
@@ -326,10 +330,12 @@ fn secret_name(setting: &str, subject: &str) -> String {
         if !name.is_empty() && !part.is_empty() {
             name.push('_');
         }
+        let mut before = '_';
         for c in part.chars() {
-            if c.is_ascii_uppercase() && !name.is_empty() {
+            if c.is_ascii_uppercase() && before.is_ascii_lowercase() {
                 name.push('_');
             }
+            before = c;
             name.push(if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
         }
     }

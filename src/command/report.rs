@@ -55,7 +55,12 @@ fn lines_of(path: &Path) -> Vec<String> {
 
 fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str) -> String {
     let place = &diagnostic.place;
-    let masked = mask(line, diagnostic.code == Code::LiteralSecret);
+    let masked = if diagnostic.code == Code::LiteralSecret {
+        // All that follows: where a value ends depends on quotes and brackets.
+        line.chars().take(place.column - 1).chain("********".chars()).collect()
+    } else {
+        mask(line)
+    };
     // A window around the place, so that a line of a megabyte does not flood the screen.
     let from = (place.column - 1).saturating_sub(60);
     let window: String = masked.chars().skip(from).take(140).map(|c| if c == '\t' { ' ' } else { c }).collect();
@@ -72,9 +77,8 @@ fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str) -> String
     )
 }
 
-/// A line with the values hidden that look like secrets: those of keys that are named like one, and all values where
-/// a secret is known to stand.
-fn mask(line: &str, all: bool) -> String {
+/// A line with the values hidden that look like secrets: those of keys that are named like one.
+fn mask(line: &str) -> String {
     let mut masked = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(colon) = rest.find(": ") {
@@ -86,9 +90,13 @@ fn mask(line: &str, all: bool) -> String {
             .unwrap_or_default()
             .to_lowercase();
         let secret = ["token", "secret", "password", "passwd", "credential", "apikey", "api_key", "private"];
-        let value_end = after.find([',', '}']).unwrap_or(after.len());
+        let value_end = match after.chars().next() {
+            // To the closing quote, or to the end of the line where it isn't closed.
+            Some(quote @ ('"' | '\'')) => after[1..].find(quote).map_or(after.len(), |end| end + 2),
+            _ => after.find([',', '}']).unwrap_or(after.len()),
+        };
         let value = after[..value_end].trim();
-        let hide = (all || secret.iter().any(|word| key.contains(word)))
+        let hide = (key == "value" || secret.iter().any(|word| key.contains(word)))
             && !value.is_empty()
             && !value.starts_with(['{', '[', '#'])
             // `secret: NAME` is a reference.
@@ -100,7 +108,7 @@ fn mask(line: &str, all: bool) -> String {
             rest = after;
         }
     }
-    if all && !line.contains(": ") { "********".to_owned() } else { masked + rest }
+    masked + rest
 }
 
 /// `3 errors and 1 warning`.
@@ -133,13 +141,13 @@ mod tests {
 
     #[test]
     fn what_might_be_a_secret_is_masked() {
-        assert_eq!(mask("  accessToken: EAAxxxx123", false), "  accessToken: ********");
+        assert_eq!(mask("  accessToken: EAAxxxx123"), "  accessToken: ********");
         assert_eq!(
-            mask("settings: { pixelId: \"1\", accessToken: \"EAA\" }", false),
+            mask("settings: { pixelId: \"1\", accessToken: \"EAA\" }"),
             "settings: { pixelId: \"1\", accessToken: ***** }"
         );
-        assert_eq!(mask("token: { secret: TURSO_AUTH_TOKEN }", true), "token: { secret: TURSO_AUTH_TOKEN }");
-        assert_eq!(mask("  - EAAxxxx", true), "********");
-        assert_eq!(mask("name: Acme", false), "name: Acme");
+        assert_eq!(mask("token: { secret: TURSO_AUTH_TOKEN }"), "token: { secret: TURSO_AUTH_TOKEN }");
+        assert_eq!(mask("token: \"a, b\", x: 1"), "token: ******, x: 1");
+        assert_eq!(mask("name: Acme"), "name: Acme");
     }
 }
