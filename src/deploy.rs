@@ -112,6 +112,7 @@ struct Run {
     unsure: Mutex<HashSet<WorkerId>>,
     dead: Mutex<HashSet<String>>,
     outcome: Mutex<Outcome>,
+    ended: AtomicU64,
     requests: AtomicU64,
     retries: AtomicU64,
     throttled: AtomicU64,
@@ -139,23 +140,30 @@ pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
         unsure: Mutex::default(),
         dead: Mutex::default(),
         outcome: Mutex::default(),
+        ended: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         retries: AtomicU64::new(0),
         throttled: AtomicU64::new(0),
         broken: Mutex::new(None),
     });
     let pool = Builder::new().num_threads(IN_FLIGHT).queue_len(IN_FLIGHT).thread_name("deploy".to_owned()).build();
+    let mut begun_changes = 0;
     for part in [Part::Giving, Part::Rest] {
         let gives = |change: &&Change| change.steps.iter().any(|step| run.gives(step));
         for change in plan.changes.iter().filter(|change| part == Part::Rest || gives(change)) {
             let (run, change) = (Arc::clone(&run), change.clone());
             // Blocks while the queue is full, so that a plan of any length takes no more memory than this.
-            pool.execute(move || run.change(&change, part));
+            begun_changes += 1;
+            pool.execute(move || {
+                run.change(&change, part);
+                run.ended.fetch_add(1, Ordering::Relaxed);
+            });
         }
         pool.join();
     }
-    let panicked = pool.panic_count();
     drop(pool);
+    // The pool's own count of panics can lag behind its join.
+    let panicked = begun_changes - run.ended.load(Ordering::Relaxed);
     assert!(panicked == 0, "BUG: {panicked} changes panicked");
     if let Some(failure) = lock(&run.broken).take() {
         return Err(failure);
