@@ -573,11 +573,11 @@ fn checked_values_are_refused_or_come_through() {
 /// A fleet with something of everything.
 fn varied() -> Project {
     let project = fleet(&[]);
-    for at in 0..40 {
+    for (at, piece) in PIECES.iter().enumerate().take(40) {
         let spec = json!({
-            "id": format!("c{at:02}"), "name": format!("Ünïcode {at} {}", PIECES[at]),
-            "labels": {"z": "1", "a": "2", "m": PIECES[at]},
-            "vars": {"Z": {"b": 1, "a": [at, 1.5, null]}, "A": PIECES[at]},
+            "id": format!("c{at:02}"), "name": format!("Ünïcode {at} {}", piece),
+            "labels": {"z": "1", "a": "2", "m": piece},
+            "vars": {"Z": {"b": 1, "a": [at, 1.5, null]}, "A": piece},
             "crons": ["5 * * * *", "1 * * * *"], "compatibilityFlags": ["nodejs_compat", "a_flag"],
             "secrets": {"Z_KEY": {"secret": "Z_KEY"}, "A_KEY": {"secret": "A_KEY"}},
             "environments": {"staging": {"logLevel": "debug"}, "production": null},

@@ -317,6 +317,42 @@ fn a_killed_deploy_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_upload_that_was_interrupted_and_taken_back_does_not_stay_live() {
+    let (cloud, project) = (Cloud::start(), three());
+    cloud.deploy(&project, &[]);
+    project.edit("customers/acme.yaml", "hello", "broken");
+    cloud.take();
+    cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"reset": "after"}}]));
+    let mut child = spawn(&cloud, &project);
+    until("it is uploaded, unknown to the program", || !cloud.requests().is_empty());
+    child.kill().expect("it is killed");
+    child.wait().expect("it is gone");
+    cloud.clear_faults();
+    cloud.take();
+    project.edit("customers/acme.yaml", "broken", "hello");
+    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
+    assert_eq!(plan["changes"][0]["reasons"], json!(["an earlier upload was interrupted"]));
+    cloud.deploy(&project, &[]);
+    assert_eq!(cloud.sent(), ["PUT scripts/t-acme"]);
+    cloud.deploy(&project, &[]);
+    assert!(cloud.sent().is_empty());
+}
+
+#[test]
+fn domains_that_swap_their_customers_are_swapped_in_one_deploy() {
+    let spec = |host: &str| format!("workersDev: false\ndomains: [{host}.example.com]\n");
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", &spec("x")), ("bolt", &spec("y"))]));
+    cloud.deploy(&project, &[]);
+    cloud.take();
+    project.edit("customers/acme.yaml", "x.example", "y.example").edit("customers/bolt.yaml", "y.example", "x.example");
+    cloud.deploy(&project, &[]);
+    let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
+    assert_eq!(sent, ["DELETE domains/*", "DELETE domains/*", "PUT domains", "PUT domains"]);
+    cloud.deploy(&project, &[]);
+    assert!(cloud.sent().is_empty());
+}
+
+#[test]
 fn ctrl_c_ends_after_what_is_in_flight_and_says_so() {
     let (cloud, project) = (Cloud::start(), many(60));
     slow_uploads(&cloud, 60);

@@ -224,8 +224,7 @@ fn echo(mut stream: &TcpStream) {
     };
     let _ = write!(
         stream,
-        "HTTP/1.1 {status} {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
-        "Whatever",
+        "HTTP/1.1 {status} Whatever\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
         answer.len()
     );
 }
