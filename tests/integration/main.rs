@@ -9,4 +9,5 @@ mod sample;
 mod schema;
 mod support;
 mod tools;
+mod typescript;
 mod wrangler;
