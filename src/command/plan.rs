@@ -142,7 +142,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         force: arguments.all.then_some(arguments.reason.as_str()),
         prune: arguments.prune,
         named: &selection.customers,
-        any_delivery: cloud.local,
+        any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
     };
@@ -259,7 +259,7 @@ impl Planned {
                 duration(self.eta())
             ));
             if hints {
-                let local = if self.cloud.local { "--local" } else { "--yes" };
+                let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
                 lines.push(format!("`flotilla deploy {local}` applies it"));
             }
         }

@@ -10,7 +10,7 @@ use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{Deployed, Found, State};
 
-use super::cloud::{Cloud, CloudArguments, PORT};
+use super::cloud::{Cloud, CloudArguments};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::Style;
@@ -111,8 +111,8 @@ pub(super) fn url(
     live: &Deployed,
     subdomain: impl FnOnce() -> Option<String>,
 ) -> Option<String> {
-    if cloud.local {
-        return Some(format!("http://{worker}.localhost:{PORT}/"));
+    if let Some(port) = cloud.local {
+        return Some(format!("http://{worker}.localhost:{port}/"));
     }
     match live.live.domains.keys().next() {
         Some(domain) => Some(format!("https://{domain}/")),
