@@ -2,11 +2,14 @@
 
 mod architecture;
 mod cases;
+mod faults;
+mod fleet;
 mod hostile;
 mod line;
 mod local;
 mod sample;
 mod schema;
+mod secrets;
 mod support;
 mod tools;
 mod typescript;

@@ -1,0 +1,1 @@
+//! Shows what a deploy does when the platform fails.
