@@ -94,14 +94,10 @@ pub(super) fn line(
     selection: &Selection,
     dry: bool,
 ) -> Result<Option<(Loaded, Runtimes, Built, Vec<Diagnostic>)>, Failure> {
-    let stopped = |diagnostics: &[Diagnostic]| {
-        report::diagnostics(&session.root, &session.ui, diagnostics);
-        session.ui.line(&format!("{}; nothing was changed", count(report::counts(diagnostics).0, "error")));
-    };
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            stopped(&diagnostics);
+            report::stopped(session, &diagnostics)?;
             return Ok(None);
         }
     };
@@ -111,7 +107,7 @@ pub(super) fn line(
         Err(runtime::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = loaded.diagnostics;
             diagnostics.push(*diagnostic);
-            stopped(&sorted(diagnostics));
+            report::stopped(session, &sorted(diagnostics))?;
             return Ok(None);
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),

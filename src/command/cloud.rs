@@ -12,6 +12,7 @@ use crate::cloudflare::{BASE, BASE_VARIABLE};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::local;
+use crate::lock::Lock;
 use crate::platform::Home;
 use crate::project::Fleet;
 use crate::secrets::Secrets;
@@ -167,12 +168,17 @@ pub fn address_file(folder: &Path) -> PathBuf {
     folder.join("address")
 }
 
+/// The lock that a running one holds. Without it, the address is an old one, and something else may be there now.
+pub fn lock_file(folder: &Path) -> PathBuf {
+    folder.join("local.lock")
+}
+
 /// The address of a Cloudflare that runs for this project, if one does.
 fn running(folder: &Path) -> Option<SocketAddr> {
-    let address = std::fs::read_to_string(address_file(folder)).ok()?;
-    let address: SocketAddr = address.trim().parse().ok()?;
-    std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok()?;
-    Some(address)
+    if !Lock::is_held(&lock_file(folder)) {
+        return None;
+    }
+    std::fs::read_to_string(address_file(folder)).ok()?.trim().parse().ok()
 }
 
 fn api(address: SocketAddr) -> String {

@@ -64,8 +64,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
     let tokens = planned.cloud.tokens(&planned.loaded.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
-    session.ui.line(&planned.text(&session.ui, false));
-    if !arguments.yes && planned.cloud.local.is_none() {
+    if arguments.yes || planned.cloud.local.is_some() {
+        session.ui.note(&planned.text(&session.ui, false));
+    } else {
+        session.ui.line(&planned.text(&session.ui, false));
         confirm(&planned)?;
     }
     let state = State::open(&planned.cloud.state)?;

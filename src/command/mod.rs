@@ -116,9 +116,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let ui = Ui::new(arguments.global.quiet);
+    let format = arguments.global.format;
     match dispatch(arguments, &ui) {
         Ok(exit) => exit,
         Err(failure) => {
+            if format == Format::Json {
+                report::print(&serde_json::json!({"error": failure.to_string(), "hints": failure.hints}).to_string());
+            }
             ui.failure(&failure);
             failure.exit
         }

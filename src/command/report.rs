@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::failure::Failure;
 
 use super::ui::{Style, Ui, clean, clean_lines};
+use super::{Format, Session};
 
 /// So many are shown whole; of the others only the number.
 const SHOWN: usize = 100;
@@ -101,6 +102,17 @@ fn mask(line: &str, all: bool) -> String {
         }
     }
     if all && !line.contains(": ") { "********".to_owned() } else { masked + rest }
+}
+
+/// Prints what keeps a fleet as a whole from being built; with JSON, as that to stdout, too.
+pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
+    diagnostics(&session.root, &session.ui, found);
+    let (errors, warnings) = counts(found);
+    session.ui.line(&format!("{}; nothing was changed", count(errors, "error")));
+    match session.format {
+        Format::Json => json(&serde_json::json!({"errors": errors, "warnings": warnings, "diagnostics": found})),
+        Format::Text => Ok(()),
+    }
 }
 
 /// `3 errors and 1 warning`.

@@ -14,7 +14,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            report::diagnostics(&session.root, &session.ui, &diagnostics);
+            report::stopped(session, &diagnostics)?;
             return Ok(Exit::Diagnostics);
         }
     };
