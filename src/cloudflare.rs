@@ -28,6 +28,8 @@ const MODULE_TYPE: &str = "application/javascript+module";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, upload included.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a worker may take to say how it is: the pack's own checks give up after two seconds.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
 
@@ -117,6 +119,38 @@ impl Cloudflare {
                 .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
                 .json(&json!({"name": home.namespace})),
         }
+    }
+}
+
+/// How a worker says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is well, and runs this digest.
+    Healthy(String),
+    /// It answers that something is wrong.
+    Degraded(String),
+    /// It does not answer.
+    Unreachable(String),
+}
+
+/// Asks a worker's `/health`. Sends no credentials.
+pub fn health(address: &str) -> Health {
+    let ask = || -> Result<(u16, Value), reqwest::Error> {
+        let http = Client::builder().timeout(HEALTH_TIMEOUT).redirect(reqwest::redirect::Policy::none()).build()?;
+        let response = http.get(format!("{}/health", address.trim_end_matches('/'))).send()?;
+        let status = response.status().as_u16();
+        Ok((status, response.json().unwrap_or_default()))
+    };
+    match ask() {
+        Err(error) if error.is_timeout() => Health::Unreachable("no answer in time".to_owned()),
+        Err(_) => Health::Unreachable("no connection".to_owned()),
+        Ok((200, body)) if body["status"] == "healthy" => {
+            Health::Healthy(body["digest"].as_str().unwrap_or_default().to_owned())
+        }
+        Ok((status, body)) => match body["status"].as_str() {
+            Some(word) => Health::Degraded(word.to_owned()),
+            None => Health::Unreachable(format!("HTTP {status}")),
+        },
     }
 }
 
