@@ -50,12 +50,15 @@ pub struct Spec {
     pub settings: Settings,
 }
 
-/// Finds the project: the nearest folder upwards from `from` with a fleet.yaml.
+/// Finds the project: the nearest folder upwards from `from` with a fleet.yaml. A folder with customers and without
+/// one is a project, too, whose mistake is told as such.
 pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     let from = from
         .canonicalize()
         .map_err(|error| Failure::new(format!("the folder {} can't be opened: {error}", from.display())))?;
-    from.ancestors().find(|folder| folder.join(FLEET_FILE).is_file()).map(Path::to_owned).ok_or_else(|| {
+    let found = from.ancestors().find(|folder| folder.join(FLEET_FILE).is_file());
+    let customers = || Some(from.as_path()).filter(|folder| folder.join(CUSTOMERS).is_dir());
+    found.or_else(customers).map(Path::to_owned).ok_or_else(|| {
         Failure::new(format!("there is no {FLEET_FILE} in {} or above it", from.display()))
             .hint("go to a project's folder, or name one with --project DIR")
     })
@@ -63,14 +66,15 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
 
 /// Reads fleet.yaml and its packs.
 pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
-    let bytes = std::fs::read(root.join(FLEET_FILE)).map_err(|error| {
-        vec![Diagnostic::error(
+    if std::fs::symlink_metadata(root.join(FLEET_FILE)).is_err() {
+        return Err(vec![Diagnostic::error(
             Code::NoFleetFile,
             Place::file(FLEET_FILE),
-            format!("it can't be read: {error}"),
-            "a project has a fleet.yaml at its root",
-        )]
-    })?;
+            "the project has no fleet.yaml",
+            "write one at its root, with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
+        )]);
+    }
+    let bytes = read_plain(root, FLEET_FILE).map_err(|diagnostic| vec![diagnostic])?;
     let (document, mut diagnostics) = yaml::parse(FLEET_FILE, &bytes);
     let Some(document) = document else {
         if diagnostics.is_empty() {
@@ -175,8 +179,12 @@ pub fn spec_files(root: &Path) -> Result<Vec<String>, Vec<Diagnostic>> {
         Err(error) => return Err(missing(format!("the folder of customers can't be read: {error}"))),
     };
     let mut files: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| (name.ends_with(".yaml") || name.ends_with(".yml")) && !name.starts_with('.'))
+        // A name that is no text is kept as well: a customer left out in silence would count as removed.
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| {
+            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
+            ["yaml", "yml"].contains(&extension.as_str()) && !name.starts_with('.')
+        })
         .map(|name| format!("{CUSTOMERS}/{name}"))
         .collect();
     if files.is_empty() {
@@ -244,7 +252,14 @@ fn read_plain(root: &Path, file: &str) -> Result<Vec<u8>, Diagnostic> {
             "check its permissions",
         )
     };
-    let metadata = std::fs::symlink_metadata(&path).map_err(unreadable)?;
+    let metadata = std::fs::symlink_metadata(&path).map_err(|error| {
+        let lost = file.contains(char::REPLACEMENT_CHARACTER) && error.kind() == std::io::ErrorKind::NotFound;
+        if !lost {
+            return unreadable(error);
+        }
+        let help = "rename it: the name is the customer's id and `.yaml`";
+        Diagnostic::error(Code::Unreadable, Place::file(file), "its name is not UTF-8", help)
+    })?;
     if !metadata.is_file() {
         return Err(Diagnostic::error(
             Code::NotAFile,
