@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use crate::failure::Failure;
+use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
 use crate::spec::{Account, AccountId, Assignment, FleetFile, Identity, SecretReference, Settings};
@@ -200,46 +201,70 @@ pub fn id_of(file: &str) -> &str {
     name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name)
 }
 
-/// Reads one customer's file.
-pub fn read_spec(root: &Path, file: &str, checker: &Checker) -> Result<Spec, Vec<Diagnostic>> {
-    let bytes = read_plain(root, file).map_err(|diagnostic| vec![diagnostic])?;
+/// Reads one customer's file. Beside mistakes there can be a spec without the parts that are beyond reading: what else
+/// is wrong in it is found in the same run.
+pub fn read_spec(root: &Path, file: &str, checker: &Checker) -> (Option<Spec>, Vec<Diagnostic>) {
+    let bytes = match read_plain(root, file) {
+        Ok(bytes) => bytes,
+        Err(diagnostic) => return (None, vec![diagnostic]),
+    };
     let (document, mut diagnostics) = yaml::parse(file, &bytes);
     let Some(document) = document else {
         if diagnostics.is_empty() {
             diagnostics.push(empty(file));
         }
-        return Err(diagnostics);
+        return (None, diagnostics);
     };
-    let value = document.root.to_value();
+    let mut value = document.root.to_value();
     diagnostics.extend(checker.check(&document, &[], &value, "a customer"));
     let expected = id_of(file);
     if let Some(id) = value["id"].as_str()
         && id != expected
     {
-        diagnostics.push(Diagnostic::error(
-            Code::IdNotFileName,
-            document.place_of(["id"]),
-            format!("the id {id:?} is not the file's name, {expected:?}"),
-            format!("write `id: {expected}`, or rename the file"),
-        ));
+        let place = document.place_of(["id"]);
+        let form = "an id is lower-case letters, digits and hyphens, and the file is called after it";
+        let help = if is_id(expected) {
+            // The form of what is to be replaced anyhow is nothing to dwell on.
+            diagnostics.retain(|diagnostic| diagnostic.place != place);
+            format!("write `id: {expected}`, or rename the file")
+        } else if is_id(id) {
+            format!("rename the file to {id}.yaml: {form}")
+        } else {
+            form.to_owned()
+        };
+        let message = format!("the id {id:?} is not the file's name, {expected:?}");
+        diagnostics.push(Diagnostic::error(Code::IdNotFileName, place, message, help));
     }
-    if !diagnostics.is_empty() {
-        return Err(diagnostics);
+    if !diagnostics.is_empty()
+        && let Some(object) = value.as_object_mut()
+    {
+        // The file's name is what its folder in out/ is called after.
+        object.insert("id".to_owned(), expected.into());
+        object.retain(|key, value| {
+            let alone =
+                Value::Object([("id".to_owned(), expected.into()), (key.clone(), value.clone())].into_iter().collect());
+            typed(&alone).is_ok()
+        });
     }
-    let typed = |error: serde_json::Error| {
-        vec![Diagnostic::error(
-            Code::WrongForm,
-            Place::file(file),
-            error.to_string(),
-            "see schema/customer.schema.json",
-        )]
-    };
-    Ok(Spec {
-        identity: Identity::deserialize(&value).map_err(typed)?,
-        assignment: Assignment::deserialize(&value).map_err(typed)?,
-        settings: Settings::deserialize(&value).map_err(typed)?,
-        document,
-    })
+    match typed(&value) {
+        Ok((identity, assignment, settings)) => (Some(Spec { identity, assignment, settings, document }), diagnostics),
+        Err(error) => {
+            if diagnostics.is_empty() {
+                let help = "see schema/customer.schema.json";
+                diagnostics.push(Diagnostic::error(Code::WrongForm, Place::file(file), error.to_string(), help));
+            }
+            (None, diagnostics)
+        }
+    }
+}
+
+fn typed(value: &Value) -> serde_json::Result<(Identity, Assignment, Settings)> {
+    Ok((Identity::deserialize(value)?, Assignment::deserialize(value)?, Settings::deserialize(value)?))
+}
+
+/// Whether a text has the form of an id; its length is the schema's business.
+fn is_id(text: &str) -> bool {
+    names::label(text).is_ok()
 }
 
 fn read_plain(root: &Path, file: &str) -> Result<Vec<u8>, Diagnostic> {

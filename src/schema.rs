@@ -163,7 +163,7 @@ impl Checker {
                 )
             }
             ValidationErrorKind::MinLength { limit: 1 } => {
-                one(Code::WrongForm, format!("{what} is empty"), "write something, or leave it out".to_owned())
+                one(Code::WrongForm, format!("{what} is empty"), "write something between the quotes".to_owned())
             }
             ValidationErrorKind::MinLength { limit } => {
                 one(Code::WrongForm, format!("{what} is too short"), format!("it needs at least {limit} characters"))

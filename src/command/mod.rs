@@ -110,10 +110,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let ui = Ui::new(arguments.global.quiet);
+    let format = arguments.global.format;
     match dispatch(arguments, &ui) {
         Ok(exit) => exit,
         Err(failure) => {
             ui.failure(&failure);
+            if format == Format::Json {
+                // Who reads JSON gets an object in any case.
+                let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
+                let _ = report::json(&object);
+            }
             failure.exit
         }
     }
