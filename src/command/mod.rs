@@ -120,10 +120,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match dispatch(arguments, &ui) {
         Ok(exit) => exit,
         Err(failure) => {
-            if format == Format::Json {
-                report::print(&serde_json::json!({"error": failure.to_string(), "hints": failure.hints}).to_string());
-            }
             ui.failure(&failure);
+            if format == Format::Json {
+                // Who reads JSON gets an object in any case.
+                let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
+                let _ = report::json(&object);
+            }
             failure.exit
         }
     }

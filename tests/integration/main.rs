@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
 mod architecture;
+mod bad_input;
 mod cases;
 mod faults;
 mod fleet;
