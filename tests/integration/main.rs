@@ -5,6 +5,7 @@ mod cases;
 mod hostile;
 mod line;
 mod local;
+mod openapi;
 mod sample;
 mod schema;
 mod support;
