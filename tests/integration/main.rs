@@ -8,6 +8,7 @@ mod fleet;
 mod hostile;
 mod line;
 mod local;
+mod openapi;
 mod sample;
 mod schema;
 mod secrets;

@@ -2,9 +2,10 @@
 //! (tsc, wrangler and the Node.js that it needs), and `flotilla local`.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use flotilla::digest::Digest;
@@ -64,6 +65,19 @@ pub fn tsc() -> Command {
     script("typescript/bin/tsc")
 }
 
+/// A port that nobody serves. wrangler takes it for the proxy to everything but this machine, so that nothing it sends
+/// leaves the machine.
+static ELSEWHERE: LazyLock<TcpListener> = LazyLock::new(|| {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a listener that doesn't wait");
+    listener
+});
+
+/// Whether wrangler tried to reach another host since the last time: then a connection waits at its proxy.
+pub fn sent_elsewhere() -> bool {
+    ELSEWHERE.accept().is_ok()
+}
+
 /// wrangler, in a folder, with the machine's configuration and Cloudflare variables out of its sight: `home` takes the
 /// place of the user's folder.
 pub fn wrangler(folder: &Path, home: &Path) -> Command {
@@ -72,6 +86,8 @@ pub fn wrangler(folder: &Path, home: &Path) -> Command {
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.envs([("WRANGLER_SEND_METRICS", "false"), ("CI", "1"), ("NO_COLOR", "1")]);
     command.env("WRANGLER_LOG_PATH", home.join("logs"));
+    let proxy = format!("http://{}", ELSEWHERE.local_addr().expect("an address"));
+    command.env("HTTP_PROXY", &proxy).env("HTTPS_PROXY", proxy).env("NO_PROXY", "127.0.0.1,localhost");
     command
 }
 
