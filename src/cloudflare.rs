@@ -301,7 +301,7 @@ fn no_json(status: u16, headers: &HeaderMap, body: &[u8]) -> CallError {
     } else {
         "Cloudflare answered with something that is no JSON".to_owned()
     };
-    if status >= 500 || status < 400 {
+    if !(400..500).contains(&status) {
         CallError::Unavailable(format!("{message} (HTTP {status})"))
     } else {
         CallError::Rejected { status, code: 0, message }

@@ -41,6 +41,9 @@ pub struct Upload {
 /// Makes the upload of a change; only when it is its turn, so that no more than a few are in memory.
 pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
 
+/// Hears of each change that ended, and why it failed.
+pub type Done = dyn Fn(&Change, Result<(), &str>) + Send + Sync;
+
 /// What a deploy works with.
 pub struct Tools {
     /// The platform.
@@ -56,7 +59,7 @@ pub struct Tools {
     /// Set from outside to stop after what is in flight.
     pub stop: Arc<AtomicBool>,
     /// Called after each change.
-    pub done: Box<dyn Fn(&Change, Result<(), &str>) + Send + Sync>,
+    pub done: Box<Done>,
 }
 
 /// What a deploy did.

@@ -190,19 +190,8 @@ pub fn local_options(session: &Session, address: SocketAddr) -> local::Options {
     let ui = session.ui.clone();
     let mut options = local::Options::new(local_folder(&session.root));
     options.address = address;
-    options.workerd = local::Workerd::Lazy(Arc::new(move || workerd(&ui)));
+    options.workerd = local::Workerd::Lazy(Arc::new(move || {
+        cache::workerd(&ui).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
+    }));
     options
-}
-
-/// workerd, which runs the workers: an npm package, pinned by a lock file of flotilla's own.
-fn workerd(ui: &super::ui::Ui) -> anyhow::Result<PathBuf> {
-    let package = include_bytes!("../local/npm/package.json");
-    let lock = include_bytes!("../local/npm/package-lock.json");
-    let folder = cache::npm("workerd", package, lock, ui).map_err(|failure| {
-        let hints = failure.hints.join("; ");
-        anyhow::anyhow!("{failure}; {hints}")
-    })?;
-    let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
-    let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "64" };
-    Ok(folder.join(format!("node_modules/@cloudflare/workerd-{os}-{cpu}/bin/workerd")))
 }

@@ -135,11 +135,12 @@ fn mask(line: &str) -> String {
         let value_end = after.find([',', '}']).unwrap_or(after.len());
         let value = after[..value_end].trim();
         let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        // `secret: NAME`
+        let is_reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
         let hide = secret.iter().any(|word| key.contains(word))
             && !value.is_empty()
             && !value.starts_with(['{', '#', '*'])
-            // `secret: NAME` is a reference.
-            && !(key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name));
+            && !is_reference;
         if hide {
             masked += &"*".repeat(after[..value_end].trim_end().chars().count().min(STARS.len()));
             rest = &after[after[..value_end].trim_end().len()..];
