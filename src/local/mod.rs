@@ -73,6 +73,9 @@ pub struct Options {
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,
+    /// Make a D1 database when an upload first binds its id. Off: an id that isn't there is refused (10181), as at
+    /// Cloudflare. On: specs that name databases of the real Cloudflare can be tried out.
+    pub make_databases: bool,
     /// Where workerd is.
     pub workerd: Workerd,
     /// Secrets that an upload neither sends nor keeps by `keep_bindings` stay. Cloudflare's docs say that a script's
@@ -100,6 +103,7 @@ impl Options {
             tokens: Vec::new(),
             zones: Vec::new(),
             dns_records: Vec::new(),
+            make_databases: false,
             workerd: Workerd::Missing("no workerd was given".to_owned()),
             keep_secrets: false,
             validate: false,
