@@ -46,7 +46,7 @@ pub(super) struct LineArguments {
     #[arg(long)]
     pub all: bool,
     /// Why every worker is uploaded; kept in the plan
-    #[arg(long, value_name = "TEXT", requires = "all", default_value = "--all")]
+    #[arg(long, value_name = "TEXT", requires = "all", default_value = "a bulk redeploy")]
     pub reason: String,
     /// Delete deployed workers that no spec owns any more
     #[arg(long)]
