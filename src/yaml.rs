@@ -229,10 +229,14 @@ impl Builder<'_> {
                     return Err(self.tag(span));
                 }
                 Event::SequenceStart(anchor, _) => {
+                    self.nodes += 1;
+                    self.limit(span)?;
                     stack.push(Open { span, anchor, children: Children::List(Vec::new()) });
                     None
                 }
                 Event::MappingStart(anchor, _) => {
+                    self.nodes += 1;
+                    self.limit(span)?;
                     stack.push(Open {
                         span,
                         anchor,
@@ -389,12 +393,24 @@ impl Builder<'_> {
             return self.too_deep(span);
         }
         let indent = &line[..line.len() - line.trim_start().len()];
-        let help = if indent.contains('\t') {
-            "indent with spaces: YAML takes no tabs there"
+        let info = error.info();
+        let (message, help) = if indent.contains('\t') {
+            ("a tab in the indentation", "indent with spaces: YAML takes no tabs there")
+        } else if info.contains("quoted scalar") {
+            ("the quoted text that begins here doesn't end as it should", "close the quote on the same line")
+        } else if info.contains("unexpected character") {
+            ("text can't begin with this character", "put the text into quotes")
+        } else if info.contains("mapping values are not allowed") && line.matches(": ").count() > 1 {
+            ("a second `: ` in one line", "put text that has a colon into quotes")
+        } else if info.contains("mapping values are not allowed") {
+            (
+                "a key where none can stand",
+                "check the indentation of this line: keys of one map begin at the same column",
+            )
         } else {
-            "look for a missing quote, bracket or colon on this line or the one before"
+            (info, "look for a missing quote, bracket or colon on this line or the one before")
         };
-        self.stop(Code::Syntax, span, error.info().to_owned(), help)
+        self.stop(Code::Syntax, span, message.to_owned(), help)
     }
 }
 

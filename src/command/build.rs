@@ -1,5 +1,7 @@
 //! `flotilla build`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::build::{self, Built, Loaded, Runtimes, Scope};
@@ -47,6 +49,14 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(Exit::Diagnostics);
     };
     let workers = built.bundles.iter().flatten().count();
+    // With `built.diagnostics` printed and gone, a selected worker without a bundle is one that failed.
+    let failed: BTreeSet<&str> = loaded
+        .workers
+        .iter()
+        .zip(&built.bundles)
+        .filter(|(worker, bundle)| bundle.is_none() && arguments.selection.includes(worker))
+        .map(|(worker, _)| worker.customer.as_str())
+        .collect();
     let report = Report {
         customers: loaded.customers,
         workers,
@@ -54,7 +64,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         unchanged: built.unchanged,
         written: built.written,
         removed: built.removed,
-        invalid: loaded.held.len(),
+        invalid: loaded.invalid + failed.len(),
         seconds: built.seconds,
     };
     let stale = built.written + built.removed > 0;
@@ -94,14 +104,10 @@ pub(super) fn line(
     selection: &Selection,
     dry: bool,
 ) -> Result<Option<(Loaded, Runtimes, Built, Vec<Diagnostic>)>, Failure> {
-    let stopped = |diagnostics: &[Diagnostic]| {
-        report::diagnostics(&session.root, &session.ui, diagnostics);
-        session.ui.line(&format!("{}; nothing was changed", count(report::counts(diagnostics).0, "error")));
-    };
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            stopped(&diagnostics);
+            report::stopped(session, &diagnostics)?;
             return Ok(None);
         }
     };
@@ -111,7 +117,7 @@ pub(super) fn line(
         Err(runtime::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = loaded.diagnostics;
             diagnostics.push(*diagnostic);
-            stopped(&sorted(diagnostics));
+            report::stopped(session, &sorted(diagnostics))?;
             return Ok(None);
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),

@@ -10,6 +10,7 @@ mod plan;
 mod report;
 mod schema;
 mod selection;
+mod show;
 mod status;
 mod ui;
 
@@ -80,6 +81,11 @@ enum Command {
     Plan(plan::Arguments),
     /// Build, plan, and apply only the changes
     Deploy(deploy::Arguments),
+    /// Print customers with every default applied and every name derived
+    Show {
+        #[command(flatten)]
+        selection: Selection,
+    },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
@@ -110,10 +116,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let ui = Ui::new(arguments.global.quiet);
+    let format = arguments.global.format;
     match dispatch(arguments, &ui) {
         Ok(exit) => exit,
         Err(failure) => {
             ui.failure(&failure);
+            if format == Format::Json {
+                // Who reads JSON gets an object in any case.
+                let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
+                let _ = report::json(&object);
+            }
             failure.exit
         }
     }
@@ -132,6 +144,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Plan(arguments) => plan::run(&session, &arguments),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
+        Command::Show { selection } => show::run(&session, &selection),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Completions { .. } => unreachable!("BUG: completions need no project"),
