@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -268,8 +269,8 @@ fn a_secret_that_was_written_down_is_repeated_nowhere() {
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n{layout}"));
     }
     let checked = run(&project, &["check", "--format", "json"]).exits(1);
-    for at in 0..layouts.len() {
-        assert!(checked.stdout.contains(&format!("\"customers/c{at}.yaml\"")), "nothing is told of {}", layouts[at]);
+    for (at, layout) in layouts.iter().enumerate() {
+        assert!(checked.stdout.contains(&format!("\"customers/c{at}.yaml\"")), "nothing is told of {layout}");
     }
     project.write("customers/good.yaml", "id: good\n");
     for arguments in
@@ -379,6 +380,45 @@ fn one_bad_customer_among_twenty_holds_no_other() {
     // Nor is a deploy of the others stopped; the bad one is held, and never counts as gone.
     let plan = run(&project, &["plan", "--format", "json"]).exits(1).json();
     assert_eq!((&plan["create"], &plan["delete"]), (&Value::from(19), &Value::from(0)));
+}
+
+#[test]
+fn a_mistake_is_never_taken_for_a_deletion() {
+    let project = tiny();
+    project.write("customers/acme.yaml", "id: acme\n").write("customers/bluebird.yaml", "id: bluebird\n");
+    run(&project, &["deploy", "--local"]).exits(0);
+    let built = project.files("out");
+    let spec = project.path("customers/acme.yaml");
+    let beside = |name: &[u8]| project.path("customers").join(<std::ffi::OsStr as OsStrExt>::from_bytes(name));
+    let mistakes: [(&str, &dyn Fn()); 8] = [
+        ("a broken spec", &|| std::fs::write(&spec, "id: acme\nlogLevel: loud\n").unwrap()),
+        ("an empty spec", &|| std::fs::write(&spec, "").unwrap()),
+        ("another id", &|| std::fs::write(&spec, "id: acme-shop\n").unwrap()),
+        ("another file name", &|| std::fs::rename(&spec, beside(b"acme-shop.yaml")).unwrap()),
+        ("a file name that is no text", &|| std::fs::rename(&spec, beside(b"acm\xe9.yaml")).unwrap()),
+        ("another file name, and no YAML", &|| {
+            std::fs::remove_file(&spec).unwrap();
+            std::fs::write(beside(b"shop.yaml"), "id: acme\nname: \"\n").unwrap();
+        }),
+        ("twice", &|| std::fs::write(beside(b"acme.yml"), "id: acme\n").unwrap()),
+        ("a link", &|| {
+            std::fs::rename(&spec, project.path("elsewhere.yaml")).unwrap();
+            std::os::unix::fs::symlink("../elsewhere.yaml", &spec).unwrap();
+        }),
+    ];
+    for (what, make) in mistakes {
+        make();
+        let plan = run(&project, &["plan", "--local", "--prune", "--format", "json"]).exits(1).json();
+        assert_eq!((&plan["delete"], &plan["unchanged"]), (&Value::from(0), &Value::from(1)), "{what}: {plan}");
+        assert_eq!(project.files("out"), built, "{what}");
+        std::fs::remove_dir_all(project.path("customers")).unwrap();
+        project.write("customers/acme.yaml", "id: acme\n").write("customers/bluebird.yaml", "id: bluebird\n");
+    }
+    // What is gone is gone, but only where it is asked for.
+    std::fs::remove_file(&spec).unwrap();
+    assert_eq!(run(&project, &["plan", "--local", "--format", "json"]).exits(0).json()["delete"], 0);
+    assert_eq!(run(&project, &["plan", "--local", "--prune", "--format", "json"]).exits(0).json()["delete"], 1);
+    assert!(!project.path("out/production/acme").exists());
 }
 
 #[test]
