@@ -36,6 +36,8 @@ pub struct Loaded {
     /// The ids of customers with errors: their workers are held as they are. Among them the ids that stand in files of
     /// other names, as these may be customers of old.
     pub held: BTreeSet<String>,
+    /// Whether a file could not be read at all. Whose it is isn't known then, and so no customer counts as gone.
+    pub unread: bool,
     /// How many customers have errors.
     pub invalid: usize,
     /// The author's mistakes, sorted.
@@ -96,6 +98,7 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         diagnostics.append(&mut one.diagnostics);
         claims.append(&mut one.claims);
     }
+    let unread = read.iter().any(|one| one.unread);
     let renamed: Vec<String> = read.iter_mut().filter_map(|one| one.written.take()).collect();
     drop(read);
     let mut first: HashMap<&str, &str> = HashMap::new();
@@ -128,6 +131,7 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         customers: files.len(),
         workers,
         held,
+        unread,
         invalid,
         diagnostics: sorted(diagnostics),
     })
@@ -138,6 +142,8 @@ struct One {
     id: String,
     /// The id that stands in the file, if it is another: perhaps the file alone was renamed, and this is its customer.
     written: Option<String>,
+    /// Whether nothing of the file could be read.
+    unread: bool,
     workers: Vec<Worker>,
     claims: Vec<Claim>,
     diagnostics: Vec<Diagnostic>,
@@ -147,7 +153,7 @@ fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
     let id = project::id_of(file).to_owned();
     let (spec, mut diagnostics) = project::read_spec(root, file, checker);
     let Some(spec) = spec else {
-        return One { id, written: None, workers: Vec::new(), claims: Vec::new(), diagnostics };
+        return One { id, written: None, unread: true, workers: Vec::new(), claims: Vec::new(), diagnostics };
     };
     let written = match spec.document.root.get("id").map(|node| &node.kind) {
         Some(Kind::Text(written)) if *written != id => Some(written.clone()),
@@ -157,7 +163,7 @@ fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
     // Of one place, the first thing that is wrong is enough.
     resolved.diagnostics.retain(|found| diagnostics.iter().all(|told| told.place != found.place));
     diagnostics.append(&mut resolved.diagnostics);
-    One { id, written, workers: resolved.workers, claims: resolved.claims, diagnostics }
+    One { id, written, unread: false, workers: resolved.workers, claims: resolved.claims, diagnostics }
 }
 
 /// The runtimes by pack.
@@ -246,7 +252,7 @@ pub fn build(
             Err(Broken::Failure(failure)) => return Err(failure),
         }
     }
-    if scope.whole {
+    if scope.whole && !loaded.unread {
         prune(loaded, runtimes, &out, &mut built)?;
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));

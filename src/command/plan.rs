@@ -146,12 +146,15 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
             .filter(|(worker, bundle)| bundle.is_none() && selection.includes(worker));
         invalid.extend(failed.map(|(worker, _)| worker.customer.clone()));
     }
+    if arguments.prune && loaded.unread {
+        session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
+    }
     if !selection.customers.is_empty() {
         invalid.retain(|customer| selection.customers.contains(customer));
     }
     let options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
-        prune: arguments.prune,
+        prune: arguments.prune && !loaded.unread,
         named: &selection.customers,
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),

@@ -77,6 +77,8 @@ fn hidden(diagnostics: &[Diagnostic]) -> HashMap<(&str, usize), usize> {
 
 fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str, hidden: Option<usize>) -> String {
     let place = &diagnostic.place;
+    // What stands far to the right is neither shown nor needed.
+    let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
     let masked = match hidden {
         Some(column) => mask(&cut(line, column)),
         None => mask(line),
@@ -132,15 +134,14 @@ fn mask(line: &str) -> String {
             .unwrap_or_default()
             .to_lowercase();
         let secret = ["token", "secret", "password", "passwd", "credential", "apikey", "api_key", "private"];
-        let value_end = after.find([',', '}']).unwrap_or(after.len());
-        let value = after[..value_end].trim();
         let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-        // `secret: NAME`
-        let is_reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
-        let hide = secret.iter().any(|word| key.contains(word))
-            && !value.is_empty()
-            && !value.starts_with(['{', '#', '*'])
-            && !is_reference;
+        // In this order, so that a line of a megabyte is gone through once.
+        let suspect = secret.iter().any(|word| key.contains(word)) && !after.trim_start().starts_with(['{', '#', '*']);
+        let value_end = if suspect { after.find([',', '}']).unwrap_or(after.len()) } else { 0 };
+        let value = after[..value_end].trim();
+        // `secret: NAME` is a reference.
+        let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
+        let hide = suspect && !value.is_empty() && !reference;
         if hide {
             masked += &"*".repeat(after[..value_end].trim_end().chars().count().min(STARS.len()));
             rest = &after[after[..value_end].trim_end().len()..];
