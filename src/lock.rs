@@ -35,7 +35,7 @@ impl Lock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = holder.lines().next().filter(|line| !line.is_empty()).unwrap_or("another process");
-                return Err(Failure::refused(format!("it is running already: {holder}"))
+                return Err(Failure::refused(format!("another {what} is running: {holder}"))
                     .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"));
             }
             Err(TryLockError::Error(error)) => return Err(anyhow::Error::from(error).context(cannot()).into()),

@@ -128,6 +128,10 @@ impl Checker {
                 };
                 vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
             }
+            // What stands there may be the secret itself: it isn't repeated.
+            ValidationErrorKind::Pattern { pattern } if self.is_secret(error) => {
+                one(Code::WrongForm, format!("{what} is no secret's name"), explain_pattern(pattern))
+            }
             ValidationErrorKind::Pattern { pattern } => one(
                 Code::WrongForm,
                 format!("{what} has not the right form: {}", found(node)),
@@ -180,6 +184,11 @@ impl Checker {
                 Code::WrongForm,
                 format!("{what} is too large: {}", found(node)),
                 format!("it must be at most {}", plain(limit)),
+            ),
+            ValidationErrorKind::MaxProperties { .. } => one(
+                Code::Conflict,
+                format!("{what} has keys that don't belong to its type"),
+                "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing".to_owned(),
             ),
             ValidationErrorKind::UniqueItems => {
                 let again = match &node.kind {
@@ -402,10 +411,12 @@ fn secret_name(setting: &str, subject: &str) -> String {
         if !name.is_empty() && !part.is_empty() {
             name.push('_');
         }
+        let mut before = '_';
         for c in part.chars() {
-            if c.is_ascii_uppercase() && !name.is_empty() {
+            if c.is_ascii_uppercase() && before.is_ascii_lowercase() {
                 name.push('_');
             }
+            before = c;
             name.push(if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
         }
     }

@@ -136,8 +136,14 @@ fn mask(line: &str) -> String {
         let secret = ["token", "secret", "password", "passwd", "credential", "apikey", "api_key", "private"];
         let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         // In this order, so that a line of a megabyte is gone through once.
-        let suspect = secret.iter().any(|word| key.contains(word)) && !after.trim_start().starts_with(['{', '#', '*']);
-        let value_end = if suspect { after.find([',', '}']).unwrap_or(after.len()) } else { 0 };
+        let suspect = (key == "value" || secret.iter().any(|word| key.contains(word)))
+            && !after.trim_start().starts_with(['{', '#', '*']);
+        let value_end = match after.chars().next() {
+            _ if !suspect => 0,
+            // To the closing quote, or to the end of the line where it isn't closed.
+            Some(quote @ ('"' | '\'')) => after[1..].find(quote).map_or(after.len(), |end| end + 2),
+            _ => after.find([',', '}']).unwrap_or(after.len()),
+        };
         let value = after[..value_end].trim();
         // `secret: NAME` is a reference.
         let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
@@ -220,6 +226,7 @@ mod tests {
             "settings: { pixelId: \"1\", accessToken: ***** }"
         );
         assert_eq!(mask("token: { secret: TURSO_AUTH_TOKEN }"), "token: { secret: TURSO_AUTH_TOKEN }");
+        assert_eq!(mask("token: \"a, b\", x: 1"), "token: ******, x: 1");
         assert_eq!(mask("name: Acme"), "name: Acme");
         assert_eq!(cut("  tokn: EAAxxxx, b: c", 7), "  tokn: ********");
         assert_eq!(cut("  - EAAxxxx", 5), "  - ********");

@@ -364,7 +364,7 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
     deploy(&all);
     // Each change of a trigger is a request of its own.
     project.edit("customers/goldfinch.yaml", "[consent.goldfinch.example]", "[privacy.goldfinch.example]");
-    project.edit("customers/driftwood.yaml", "www.driftwood.example/consent/*", "www.driftwood.example/privacy/*");
+    project.edit("customers/driftwood.yaml", "consent.driftwood.example/*", "privacy.driftwood.example/*");
     project.edit("customers/iris-optics.yaml", "*/30 * * * *", "*/20 * * * *");
     deploy(&all);
     // Without its state, flotilla finds routes that exist already.

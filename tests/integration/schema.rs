@@ -126,6 +126,11 @@ const SPECS: &[(&str, bool)] = &[
     ("database: { type: turso, url: 'libsql://a.turso.io', token: eyJhbGciOi }\n", false),
     ("database: { type: turso, url: 'libsql://a.turso.io' }\n", false),
     ("database: { type: oracle }\n", false),
+    ("database: { type: none, url: 'libsql://a.turso.io' }\n", false),
+    (
+        "database: { type: d1, name: a, id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01, url: 'libsql://a.turso.io', token: { secret: T } }\n",
+        false,
+    ),
     ("destinations: { name: A, type: console }\n", false),
     ("destinations: [{ name: A }]\n", false),
     ("destinations: [{ name: A, type: meta-pixel }]\n", false),

@@ -1,1 +1,330 @@
-//! Shows that secrets stay secret.
+//! Shows that secrets stay secret: canaries in the environment, in the dotenv file and in places where they don't
+//! belong turn up in no file of the project, in nothing that a command prints, whatever fails, and in no type's Debug.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+
+use flotilla::cloudflare::Cloudflare;
+use flotilla::secrets::Secrets;
+use flotilla::state::State;
+use secrecy::SecretString;
+use serde_json::json;
+
+use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
+use crate::support::{Project, Run, output};
+
+/// Canaries: what must be nowhere. The forms in which they could be somewhere all the same are searched, too.
+const ENVIRONMENT: &str = "canary/env'\"ironment+0123456789";
+const DOTENV: &str = "canary-dotenv-0123456789";
+const OWN: &str = "canary-own-0123456789";
+const TOKEN: &str = "canary-token-0123456789";
+const CANARIES: [&str; 4] = [ENVIRONMENT, DOTENV, OWN, TOKEN];
+
+/// A canary, and how it looks in JSON, in a URL, in base64, in hexadecimal and reversed.
+fn forms(canary: &str) -> Vec<Vec<u8>> {
+    let json = serde_json::to_string(canary).unwrap();
+    let bytes = canary.as_bytes();
+    let url: String = bytes
+        .iter()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(*byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    // The middle of its base64, whatever stands before it; the three alignments.
+    let base64 = (0..3).map(|skip| base64(&bytes[skip..skip + 15]).into_bytes());
+    let reversed = bytes.iter().rev().copied().collect();
+    [canary.into(), json[1..json.len() - 1].into(), url.into_bytes(), hex.into_bytes(), reversed]
+        .into_iter()
+        .chain(base64)
+        .collect()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let three = |three: &[u8]| {
+        let number = three.iter().fold(0usize, |number, byte| number << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| char::from(DIGITS[number >> shift & 63]))
+    };
+    bytes.chunks_exact(3).flat_map(three).collect()
+}
+
+#[track_caller]
+fn clean(what: &str, bytes: &[u8]) {
+    for canary in CANARIES {
+        for form in forms(canary) {
+            let found = bytes.windows(form.len()).any(|window| window == form);
+            assert!(!found, "{what} holds {canary:?} as {:?}", String::from_utf8_lossy(&form));
+        }
+    }
+}
+
+#[track_caller]
+fn clean_run(what: &str, run: &Run) {
+    clean(&format!("{what}, stdout"), run.stdout.as_bytes());
+    clean(&format!("{what}, stderr"), run.stderr.as_bytes());
+}
+
+/// A project whose customers have secrets from everywhere.
+fn project() -> Project {
+    let secrets = "secrets:\n  FROM_ENVIRONMENT: { secret: FROM_ENVIRONMENT }\n  FROM_DOTENV: { secret: FROM_DOTENV }\n\
+                   destinations:\n  - name: One\n    type: any\n    settings: { apiSecret: { secret: FROM_OWN } }\n";
+    let database = "database: { type: turso, url: \"libsql://acme.turso.io\", token: { secret: FROM_DOTENV } }\n";
+    let project = fleet(&[("acme", &format!("{secrets}{database}")), ("bolt", secrets)]);
+    project.write(".env", format!("FROM_DOTENV={DOTENV}\nACME__FROM_OWN={OWN}\nBOLT__FROM_OWN='{OWN}'\n"));
+    project
+}
+
+#[track_caller]
+fn run(project: &Project, base: &str, arguments: &[&str]) -> Run {
+    let run = output(
+        project
+            .command(arguments)
+            .env("CLOUDFLARE_API_BASE_URL", base)
+            .env("CLOUDFLARE_API_TOKEN", TOKEN)
+            .env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
+            .env("FLOTILLA_CACHE_DIR", cache())
+            .env("FROM_ENVIRONMENT", ENVIRONMENT)
+            .env("RUST_BACKTRACE", "full")
+            .env("RUST_LOG", "trace"),
+    );
+    clean_run(&arguments.join(" "), &run);
+    run
+}
+
+/// All files but the dotenv file.
+#[track_caller]
+fn clean_files(project: &Project) {
+    let files = project.files("");
+    assert!(files.keys().any(|name| name.starts_with(".flotilla/state")), "the state is among them");
+    assert!(files.keys().any(|name| name.starts_with("out/production/acme/")), "out/ is among them");
+    for (name, bytes) in files.iter().filter(|(name, _)| *name != ".env") {
+        clean(name, bytes);
+    }
+}
+
+fn clean_folder(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() {
+            clean_folder(&entry.path());
+        } else {
+            clean(&entry.path().display().to_string(), &std::fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_search_finds_what_it_searches_for() {
+    for canary in CANARIES {
+        for text in [
+            format!("x{canary}x"),
+            serde_json::to_string(&json!({"a": canary})).unwrap(),
+            canary.chars().rev().collect(),
+            base64(format!("ab{canary}cdef").as_bytes()),
+            base64(format!("a{canary}cdef").as_bytes()),
+            base64(format!("{canary}cdef").as_bytes()),
+        ] {
+            assert!(std::panic::catch_unwind(|| clean("text", text.as_bytes())).is_err(), "{text}");
+        }
+    }
+}
+
+#[test]
+fn no_command_tells_or_keeps_a_secret() {
+    let (cloud, project) = (Cloud::start(), project());
+    for format in ["text", "json"] {
+        for quiet in [&[][..], &["-q"]] {
+            for arguments in [
+                &["check"][..],
+                &["build"],
+                &["build", "--check"],
+                &["plan"],
+                &["plan", "--all", "--reason", "again"],
+                &["deploy", "--yes", "--all"],
+                &["plan", "--prune"],
+                &["status"],
+            ] {
+                let arguments = [arguments, &["--format", format], quiet].concat();
+                run(&project, &cloud.base(), &arguments).exits(0);
+            }
+        }
+    }
+    clean_files(&project);
+    // The local Cloudflare keeps what it was sent, sealed; its log shows none of it.
+    clean_folder(cloud.folder());
+    clean("the log of requests", cloud.http("GET", "/__local/requests", &json!(null)).to_string().as_bytes());
+    let values = cloud.take().iter().filter(|request| request.entry.to_string().contains("secret_text")).count();
+    assert_eq!(values, 8, "each upload did send them");
+}
+
+#[test]
+fn no_failure_tells_a_secret() {
+    let project = project();
+    // A server that gives back what it is sent: as an error's message, as a page, as plain text.
+    let server = Echo::start();
+    for (status, kind) in [(200, "message"), (400, "message"), (403, "message"), (403, "page"), (404, "text")] {
+        let base = format!("{}/{status}/{kind}/client/v4", server.base);
+        let report = run(&project, &base, &["deploy", "--yes", "--format", "json"]).exits(4).json();
+        let error = report["failures"][0]["error"].as_str().unwrap();
+        assert_eq!(error.contains("Bearer ***"), kind == "message", "{error}");
+        run(&project, &base, &["deploy", "--yes", "-q"]).exits(4);
+    }
+    // What is unknown is repeated; then its last answer is told.
+    let base = format!("{}/500/message/client/v4", server.base);
+    run(&project, &base, &["deploy", "--yes"]).exits(4);
+    clean_files(&project);
+}
+
+/// A server that answers with what it is sent: `/STATUS/KIND/…`.
+struct Echo {
+    base: String,
+}
+
+impl Echo {
+    fn start() -> Echo {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || echo(&stream));
+            }
+        });
+        Echo { base }
+    }
+}
+
+fn echo(mut stream: &TcpStream) {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        match reader.read_line(&mut line) {
+            Ok(0) | Err(_) => break,
+            Ok(_) if line == "\r\n" => break,
+            Ok(_) => {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                head += &line;
+            }
+        }
+    }
+    let mut body = Vec::new();
+    let _ = reader.take(length).read_to_end(&mut body);
+    let sent = format!("{head}\n{}", String::from_utf8_lossy(&body));
+    let mut steps = sent.split([' ', '/']).skip(2);
+    let (status, kind) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());
+    let answer = match kind {
+        "message" => json!({"success": false, "errors": [{"code": 10021, "message": sent}]}).to_string(),
+        "page" => format!("<html><body><pre>{sent}</pre></body></html>"),
+        _ => sent.clone(),
+    };
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} Whatever\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
+        answer.len()
+    );
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_told_of_without_its_value() {
+    let cloud = Cloud::start();
+    let in_settings =
+        |value: &str| format!("destinations:\n  - name: One\n    type: any\n    settings:\n      {value}\n");
+    for (spec, told) in [
+        // The value itself instead of a reference.
+        (format!("secrets: {{ KEY: {DOTENV} }}\n"), "must be a reference to a secret"),
+        (format!("secrets:\n  KEY: \"a, b: {{c}} {DOTENV}\"\n"), "must be a reference to a secret"),
+        (format!("secrets:\n  KEY: '{DOTENV}, {OWN}'\n"), "must be a reference to a secret"),
+        (format!("secrets:\n  KEY: |\n    a\n    {DOTENV}\n"), "must be a reference to a secret"),
+        (format!("secrets:\n  KEY:\n    {DOTENV}\n"), "must be a reference to a secret"),
+        (format!("secrets: {{ KEY: [{DOTENV}] }}\n"), "must be a reference to a secret"),
+        (
+            format!("database: {{ type: turso, url: \"libsql://a.turso.io\", token: {DOTENV} }}\n"),
+            "must be a reference to a secret",
+        ),
+        (in_settings(&format!("apiSecret: {DOTENV}")), "must be a reference to a secret"),
+        (in_settings(&format!("apiSecret: \"x,{DOTENV}\"")), "must be a reference to a secret"),
+        // Within the reference, where the name belongs.
+        (format!("secrets: {{ KEY: {{ secret: {DOTENV} }} }}\n"), "secret"),
+        (format!("secrets:\n  KEY:\n    secret: {DOTENV}\n"), "secret"),
+        (in_settings(&format!("apiSecret: {{ secret: \"{DOTENV}, x\" }}")), "secret"),
+        (in_settings(&format!("apiSecret: {{ secret: A, value: {DOTENV} }}")), "unknown key `value`"),
+        // Beside another mistake.
+        (format!("API_TOKEN: {DOTENV}\n"), "unknown key"),
+        (format!("token: \"{DOTENV}\n"), "acme.yaml"),
+    ] {
+        let project = fleet(&[("acme", &spec)]);
+        for arguments in [&["check"][..], &["check", "--format", "json"], &["deploy", "--yes"]] {
+            let run = output(&mut cloud.command(&project, arguments)).exits(1);
+            assert!(format!("{run:?}").contains(told), "{spec}: {run:?}");
+            clean_run(&format!("{} of {spec:?}", arguments.join(" ")), &run);
+        }
+        assert!(cloud.sent().is_empty());
+    }
+}
+
+#[test]
+fn a_broken_dotenv_file_and_missing_secrets_tell_no_value() {
+    let cloud = Cloud::start();
+    let project = project();
+    project.write(".env", format!("FROM_DOTENV={DOTENV}\nACME__FROM_OWN='{OWN}\n"));
+    for arguments in [&["plan"][..], &["deploy", "--yes"], &["status"], &["plan", "--format", "json"]] {
+        assert!(run(&project, &cloud.base(), arguments).exits(1).stderr.contains(".env can't be read"));
+    }
+    project.write(".env", format!("FROM_DOTENV={DOTENV}\nACME__FROM_OWN={OWN}\n"));
+    let told = run(&project, &cloud.base(), &["deploy", "--yes"]).exits(1).stderr;
+    assert!(told.contains("FROM_OWN or BOLT__FROM_OWN for bolt"), "{told}");
+    assert!(cloud.sent().is_empty());
+}
+
+#[test]
+fn an_address_of_the_api_with_a_password_is_not_told() {
+    // What a proxy's address often holds.
+    let project = project();
+    let base = format!("http://user:{DOTENV}@api.example.com/client/v4");
+    run(&project, &base, &["deploy", "--yes"]).exits(1);
+    let base = format!("http://user:{DOTENV}@127.0.0.1:9/client/v4");
+    let run = run(&project, &base, &["deploy", "--yes"]);
+    assert_ne!(run.code, 0);
+}
+
+#[test]
+fn rotated_secrets_leave_no_trace_of_the_old_or_the_new_value() {
+    let (cloud, project) = (Cloud::start(), project());
+    run(&project, &cloud.base(), &["deploy", "--yes"]).exits(0);
+    project.edit(".env", OWN, "another-value-0123456789");
+    let told = run(&project, &cloud.base(), &["deploy", "--yes"]).exits(0);
+    assert!(told.stderr.contains("secret FROM_OWN changed"), "{}", told.stderr);
+    clean_files(&project);
+    let files: BTreeSet<String> = project.files(".flotilla").into_keys().collect();
+    for name in &files {
+        let bytes = &project.files(".flotilla")[name];
+        assert!(!bytes.windows(13).any(|window| window == b"another-value"), "{name}");
+        // A digest without a key would let whoever has the state try values.
+        for value in [OWN, DOTENV, ENVIRONMENT] {
+            let digest = flotilla::digest::Digest::of(value.as_bytes()).to_string();
+            assert!(!bytes.windows(16).any(|window| window == &digest.as_bytes()[..16]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_types_that_hold_secrets_print_none() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), format!("KEY={DOTENV}\n")).unwrap();
+    let secrets = Secrets::read(folder.path(), None, false).unwrap();
+    let value = secrets.named("KEY").expect("it is there");
+    clean("a value", format!("{value:?}").as_bytes());
+    clean("an option", format!("{:?}", secrets.of("acme", "KEY")).as_bytes());
+    let tokens = HashMap::from([("a".to_owned(), SecretString::from(TOKEN))]);
+    clean("tokens", format!("{tokens:?}").as_bytes());
+    let failure = Cloudflare::new("http://api.example.com", tokens).err().expect("it is refused");
+    clean("a failure", format!("{failure} {failure:?}").as_bytes());
+    let fingerprint = State::in_memory().fingerprints().of(DOTENV);
+    clean("a fingerprint", fingerprint.as_bytes());
+    assert_eq!(fingerprint.len(), 32);
+}

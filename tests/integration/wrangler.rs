@@ -223,7 +223,7 @@ fn wrangler_and_flotilla_deploy_the_same() {
     assert_eq!(found[2]["crons"], json!(["*/30 * * * *"]));
     assert_eq!(found[2]["observability"], json!({"enabled": true, "head_sampling_rate": 0.25}));
     assert_eq!(found[3]["domains"], json!(["consent.goldfinch.example"]));
-    assert_eq!(found[4]["routes"], json!(["www.driftwood.example/consent/*"]));
+    assert_eq!(found[4]["routes"], json!(["consent.driftwood.example/*"]));
     assert_eq!(found[4]["workers_dev"], json!({"enabled": false, "previews_enabled": false}));
     let asked = |local: &Local| local.request(Method::GET, "consent.goldfinch.example", "/health").send().unwrap();
     assert_eq!(asked(&at_theirs).status(), asked(&at_ours).status());
