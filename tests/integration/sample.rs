@@ -112,6 +112,8 @@ fn every_worker_is_healthy_and_runs_what_was_deployed() {
         let worker = row["worker"].as_str().unwrap();
         let response = local.get(worker, "/health");
         assert_eq!(response.status(), 200, "{worker}");
+        let port = local.origin.rsplit(':').next().unwrap();
+        assert_eq!(row["url"], format!("http://{worker}.localhost:{port}/"));
         assert_eq!(header(&response, "cache-control"), "no-store");
         let health = json(response);
         assert_eq!(health["status"], "healthy", "{health}");
@@ -289,6 +291,14 @@ fn a_consent_is_kept_in_turso_and_in_d1() {
         assert_eq!(kept.status(), 200, "{worker}");
         let kept = json(kept);
         assert_eq!(kept["subject"]["id"], "sub_2jv6z8n4q9", "{worker}: {kept}");
+        if worker == "c15t-bluebird" {
+            // It lies in the customer's own database.
+            let spec = fleet().project.read("customers/bluebird.yaml");
+            let id = spec.lines().find_map(|line| line.strip_prefix("  id: ")).unwrap();
+            let path = format!("/accounts/{}/d1/database/{id}/query", local_account());
+            let found = local.call(Method::POST, &path, Some(json!({"sql": "SELECT id FROM subject"})));
+            assert_eq!(found[0]["results"], json!([{"id": "sub_2jv6z8n4q9"}]), "{found}");
+        }
         let consents = kept["consents"].as_array().unwrap();
         assert_eq!(consents.len(), 1, "{worker}: {kept}");
         // c15t keeps what was granted.
