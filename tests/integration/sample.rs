@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use crate::support::Project;
 use crate::tools::{Local, json, local_account};
 
+/// A destination: its id, its purpose, and what of its settings must be in the scripts.
+type Destination = (&'static str, &'static str, &'static str);
+
 /// The destinations of each worker and what has to be granted for each, read off customers/*.yaml and the vendors'
 /// categories by hand: what the program makes of them is held to this.
-const WORKERS: &[(&str, &[(&str, &str, &str)])] = &[
-    // worker; for each destination: its id, its purpose, and what of its settings must be in the scripts
+const WORKERS: &[(&str, &[Destination])] = &[
     (
         "c15t-acme",
         &[
