@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 use crate::support::Project;
 use crate::tools::{Local, json, local_account};
 
-/// A worker, and of each of its destinations: the id, the purpose, and what of its settings must be in the scripts.
-type Expected = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
+/// A destination: its id, its purpose, and what of its settings must be in the scripts.
+type Destination = (&'static str, &'static str, &'static str);
 
 /// The destinations of each worker and what has to be granted for each, read off customers/*.yaml and the vendors'
 /// categories by hand: what the program makes of them is held to this.
-const WORKERS: &[Expected] = &[
-    // worker; for each destination: its id, its purpose, and what of its settings must be in the scripts
+const WORKERS: &[(&str, &[Destination])] = &[
     (
         "c15t-acme",
         &[
@@ -115,6 +114,8 @@ fn every_worker_is_healthy_and_runs_what_was_deployed() {
         let worker = row["worker"].as_str().unwrap();
         let response = local.get(worker, "/health");
         assert_eq!(response.status(), 200, "{worker}");
+        let port = local.origin.rsplit(':').next().unwrap();
+        assert_eq!(row["url"], format!("http://{worker}.localhost:{port}/"));
         assert_eq!(header(&response, "cache-control"), "no-store");
         let health = json(response);
         assert_eq!(health["status"], "healthy", "{health}");
@@ -292,6 +293,14 @@ fn a_consent_is_kept_in_turso_and_in_d1() {
         assert_eq!(kept.status(), 200, "{worker}");
         let kept = json(kept);
         assert_eq!(kept["subject"]["id"], "sub_2jv6z8n4q9", "{worker}: {kept}");
+        if worker == "c15t-bluebird" {
+            // It lies in the customer's own database.
+            let spec = fleet().project.read("customers/bluebird.yaml");
+            let id = spec.lines().find_map(|line| line.strip_prefix("  id: ")).unwrap();
+            let path = format!("/accounts/{}/d1/database/{id}/query", local_account());
+            let found = local.call(Method::POST, &path, Some(json!({"sql": "SELECT id FROM subject"})));
+            assert_eq!(found[0]["results"], json!([{"id": "sub_2jv6z8n4q9"}]), "{found}");
+        }
         let consents = kept["consents"].as_array().unwrap();
         assert_eq!(consents.len(), 1, "{worker}: {kept}");
         // c15t keeps what was granted.

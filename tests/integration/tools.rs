@@ -173,7 +173,7 @@ impl Local {
         assert_eq!(answer["success"], true, "{path}: {answer}");
     }
 
-    /// The requests to the API so far, as `METHOD path`, without those of this fixture's own lookups since.
+    /// The requests to the API so far, as `METHOD path`; this look at them is none.
     pub fn journal(&self) -> Vec<String> {
         let answer = self.http.get(format!("{}/__local/requests", self.origin)).send();
         let answer = json(answer.expect("the local Cloudflare answers"));
