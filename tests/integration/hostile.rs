@@ -638,5 +638,5 @@ fn the_bytes_of_the_output_are_what_they_were() {
         bench.render("index.ts", &worker),
         bundle.metadata
     );
-    assert_eq!(Digest::of(bench.render("wrangler.jsonc", &worker).as_bytes()).short(), "ca298b21f7d5ae8d");
+    assert_eq!(Digest::of(bench.render("wrangler.jsonc", &worker).as_bytes()).short(), "fb378b4534b5539c");
 }
