@@ -28,8 +28,12 @@ const MODULE_TYPE: &str = "application/javascript+module";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, upload included.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a worker may take to say how it is: the pack's own checks give up after two seconds.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
+/// The longest message of an error that is shown, in characters.
+const MAX_MESSAGE: usize = 500;
 
 /// Cloudflare's codes for a token that is wrong or may not do this.
 /// Source: Cloudflare docs and the error codes that its clients handle: 10000 authentication error, 9109 invalid
@@ -55,10 +59,18 @@ impl Cloudflare {
         let loopback = |host: &str| host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
         let safe = base.starts_with("https://") || host.is_some_and(loopback);
         if !safe {
-            return Err(Failure::new(format!("{BASE_VARIABLE} is {base:?}: the token would be sent in the clear"))
-                .hint("use an https:// address, or one of this machine"));
+            // Not what it is: an address can hold a password.
+            return Err(Failure::new(format!(
+                "{BASE_VARIABLE} is no https:// address: the token would be sent in the clear"
+            ))
+            .hint("use an https:// address, or one of this machine"));
         }
-        let http = Client::builder()
+        let mut http = Client::builder();
+        if host.is_some() {
+            // What stays on this machine doesn't go to a proxy of the network, in the clear.
+            http = http.no_proxy();
+        }
+        let http = http
             .user_agent(concat!("flotilla/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
@@ -74,6 +86,29 @@ impl Cloudflare {
         match self.tokens.get(&home.account_id) {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
+        }
+    }
+
+    /// An error without what was sent in secret: an answer can quote its request.
+    fn redacted(&self, home: &Home, call: &Call, error: CallError) -> CallError {
+        let mut secrets: Vec<&str> = Vec::new();
+        if let Call::Upload { metadata, .. } = call {
+            let bindings = metadata["bindings"].as_array().into_iter().flatten();
+            secrets.extend(
+                bindings
+                    .filter(|binding| binding["type"] == "secret_text")
+                    .filter_map(|binding| binding["text"].as_str()),
+            );
+        }
+        secrets.extend(self.tokens.get(&home.account_id).map(|token| token.expose_secret()));
+        let mut redact = |message: String| redact(&message, &mut secrets);
+        match error {
+            CallError::Rejected { status, code, message } => {
+                CallError::Rejected { status, code, message: redact(message) }
+            }
+            CallError::Unavailable(message) => CallError::Unavailable(redact(message)),
+            CallError::Unauthorized(message) => CallError::Unauthorized(redact(message)),
+            throttled @ CallError::Throttled { .. } => throttled,
         }
     }
 
@@ -120,6 +155,56 @@ impl Cloudflare {
     }
 }
 
+/// How a worker says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is well, and runs this digest.
+    Healthy(String),
+    /// It answers that something is wrong.
+    Degraded(String),
+    /// It does not answer.
+    Unreachable(String),
+}
+
+/// Asks a worker's `/health`. Sends no credentials.
+pub fn health(address: &str) -> Health {
+    let ask = || -> Result<(u16, Value), reqwest::Error> {
+        let mut http = Client::builder().timeout(HEALTH_TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        if address.starts_with("http://127.0.0.1:") {
+            http = http.no_proxy();
+        }
+        let response = http.build()?.get(format!("{}/health", address.trim_end_matches('/'))).send()?;
+        let status = response.status().as_u16();
+        Ok((status, response.json().unwrap_or_default()))
+    };
+    match ask() {
+        Err(error) if error.is_timeout() => Health::Unreachable("no answer in time".to_owned()),
+        Err(_) => Health::Unreachable("no connection".to_owned()),
+        Ok((200, body)) if body["status"] == "healthy" => {
+            Health::Healthy(body["digest"].as_str().unwrap_or_default().to_owned())
+        }
+        Ok((status, body)) => match body["status"].as_str() {
+            Some(word) => Health::Degraded(word.to_owned()),
+            None => Health::Unreachable(format!("HTTP {status}")),
+        },
+    }
+}
+
+/// A message without secrets, as they are and as JSON writes them, and no longer than people read.
+fn redact(message: &str, secrets: &mut [&str]) -> String {
+    // The longest first: one can be a part of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let mut text = message.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        let json = Value::from(*secret).to_string();
+        text = text.replace(&json[1..json.len() - 1], "***").replace(secret, "***");
+    }
+    match text.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 fn form(metadata: &Value, modules: &[Module]) -> Form {
     let text = Part::text(metadata.to_string()).mime_str("application/json").expect("BUG: a valid MIME type");
     // Names have no character that would need an encoding; the default one would encode their slashes.
@@ -138,7 +223,7 @@ impl Platform for Cloudflare {
             Err(error) => (Err(CallError::Unavailable(unreachable(&error))), None),
             Ok(response) => {
                 let quota = quota(response.headers());
-                (answer(home, call, response), quota)
+                (answer(home, call, response).map_err(|error| self.redacted(home, call, error)), quota)
             }
         }
     }
@@ -216,7 +301,7 @@ fn no_json(status: u16, headers: &HeaderMap, body: &[u8]) -> CallError {
     } else {
         "Cloudflare answered with something that is no JSON".to_owned()
     };
-    if status >= 500 || status < 400 {
+    if !(400..500).contains(&status) {
         CallError::Unavailable(format!("{message} (HTTP {status})"))
     } else {
         CallError::Rejected { status, code: 0, message }

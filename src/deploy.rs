@@ -41,6 +41,9 @@ pub struct Upload {
 /// Makes the upload of a change; only when it is its turn, so that no more than a few are in memory.
 pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
 
+/// Hears of each change that ended, and why it failed.
+pub type Done = dyn Fn(&Change, Result<(), &str>) + Send + Sync;
+
 /// What a deploy works with.
 pub struct Tools {
     /// The platform.
@@ -56,7 +59,7 @@ pub struct Tools {
     /// Set from outside to stop after what is in flight.
     pub stop: Arc<AtomicBool>,
     /// Called after each change.
-    pub done: Box<dyn Fn(&Change, Result<(), &str>) + Send + Sync>,
+    pub done: Box<Done>,
 }
 
 /// What a deploy did.
@@ -102,6 +105,10 @@ enum Stopped {
 struct Run {
     tools: Tools,
     live: Mutex<BTreeMap<WorkerId, Deployed>>,
+    /// The domains and patterns that changes of this plan take.
+    taken: HashSet<String>,
+    /// The workers whose change ended while it gave.
+    over: Mutex<HashSet<WorkerId>>,
     dead: Mutex<HashSet<String>>,
     outcome: Mutex<Outcome>,
     requests: AtomicU64,
@@ -122,6 +129,8 @@ pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
     let run = Arc::new(Run {
         tools,
         live: Mutex::new(live),
+        taken: taken(&plan.changes),
+        over: Mutex::default(),
         dead: Mutex::default(),
         outcome: Mutex::default(),
         requests: AtomicU64::new(0),
@@ -129,13 +138,13 @@ pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
         throttled: AtomicU64::new(0),
         broken: Mutex::new(None),
     });
-    let (givers, others) = in_order(&plan.changes);
     let pool = Builder::new().num_threads(IN_FLIGHT).queue_len(IN_FLIGHT).thread_name("deploy".to_owned()).build();
-    for batch in [givers, others] {
-        for change in batch {
+    for part in [Part::Giving, Part::Rest] {
+        let gives = |change: &&Change| change.steps.iter().any(|step| run.gives(step));
+        for change in plan.changes.iter().filter(|change| part == Part::Rest || gives(change)) {
             let (run, change) = (Arc::clone(&run), change.clone());
             // Blocks while the queue is full, so that a plan of any length takes no more memory than this.
-            pool.execute(move || run.change(&change));
+            pool.execute(move || run.change(&change, part));
         }
         pool.join();
     }
@@ -154,24 +163,24 @@ pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// What gives up a domain or route that another change takes goes first.
-fn in_order(changes: &[Change]) -> (Vec<&Change>, Vec<&Change>) {
-    let taken: HashSet<&str> = changes
-        .iter()
-        .flat_map(|change| &change.steps)
-        .filter_map(|step| match step {
-            Step::AttachDomain { domain } => Some(domain.as_str()),
-            Step::AddRoute { pattern, .. } => Some(pattern.as_str()),
-            _ => None,
-        })
-        .collect();
-    changes.iter().partition(|change| {
-        change.steps.iter().any(|step| match step {
-            Step::DetachDomain { domain, .. } => taken.contains(domain.as_str()),
-            Step::RemoveRoute { pattern, .. } => taken.contains(pattern.as_str()),
-            _ => false,
-        })
-    })
+/// The parts of a deploy, one after the other. Whatever moves between workers is given up by all of them before any
+/// takes it: so that swaps and chains of moves come out right.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// The steps that give up a domain or a route that another change takes.
+    Giving,
+    /// All other steps.
+    Rest,
+}
+
+fn taken(changes: &[Change]) -> HashSet<String> {
+    let steps = changes.iter().flat_map(|change| &change.steps);
+    let taken = steps.filter_map(|step| match step {
+        Step::AttachDomain { domain } => Some(domain.clone()),
+        Step::AddRoute { pattern, .. } => Some(pattern.clone()),
+        _ => None,
+    });
+    taken.collect()
 }
 
 impl Run {
@@ -179,8 +188,27 @@ impl Run {
         self.tools.stop.load(Ordering::Relaxed)
     }
 
-    fn change(&self, change: &Change) {
-        let result = if self.stopped() { Err(Stopped::Skipped) } else { self.steps(change) };
+    /// Whether a step gives up what another change takes.
+    fn gives(&self, step: &Step) -> bool {
+        match step {
+            Step::DetachDomain { domain, .. } => self.taken.contains(domain),
+            Step::RemoveRoute { pattern, .. } => self.taken.contains(pattern),
+            _ => false,
+        }
+    }
+
+    fn change(&self, change: &Change, part: Part) {
+        let id = (change.home.clone(), change.worker.clone());
+        if part == Part::Rest && lock(&self.over).contains(&id) {
+            return;
+        }
+        let result = if self.stopped() { Err(Stopped::Skipped) } else { self.steps(change, &id, part) };
+        if part == Part::Giving {
+            if result.is_ok() {
+                return;
+            }
+            lock(&self.over).insert(id);
+        }
         let mut outcome = lock(&self.outcome);
         match result {
             Ok(()) => {
@@ -197,14 +225,16 @@ impl Run {
         }
     }
 
-    fn steps(&self, change: &Change) -> Result<(), Stopped> {
+    fn steps(&self, change: &Change, id: &WorkerId, part: Part) -> Result<(), Stopped> {
         if lock(&self.dead).contains(&change.home.account_id) {
             return Err(Stopped::Skipped);
         }
-        let id = (change.home.clone(), change.worker.clone());
-        let mut live = lock(&self.live).remove(&id);
-        for step in &change.steps {
-            self.step(change, step, &id, &mut live)?;
+        let mut live = lock(&self.live).remove(id);
+        for step in change.steps.iter().filter(|step| self.gives(step) == (part == Part::Giving)) {
+            self.step(change, step, id, &mut live)?;
+        }
+        if let (Part::Giving, Some(live)) = (part, live) {
+            lock(&self.live).insert(id.clone(), live);
         }
         Ok(())
     }
@@ -415,3 +445,6 @@ fn explained(call: &Call, error: &CallError) -> String {
     };
     format!("{error}{advice}")
 }
+
+#[cfg(test)]
+mod tests;

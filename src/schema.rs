@@ -528,7 +528,7 @@ fn complete(schema: &mut Value, catalogue: Option<&Map<String, Value>>) {
         .iter()
         .map(|(name, settings)| {
             let mut then = json!({"properties": {"settings": settings}});
-            if settings.get("required").is_some() {
+            if settings["required"].as_array().is_some_and(|required| !required.is_empty()) {
                 then["required"] = json!(["settings"]);
             }
             json!({"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then})

@@ -45,7 +45,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             .build_global()
             .map_err(anyhow::Error::from)?;
     }
-    let Some((loaded, _, built, diagnostics)) = line(session, &arguments.selection, arguments.check)? else {
+    let Some(Line { loaded, built, diagnostics, .. }) = line(session, &arguments.selection, arguments.check)? else {
         return Ok(Exit::Diagnostics);
     };
     let workers = built.bundles.iter().flatten().count();
@@ -99,25 +99,21 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     })
 }
 
+/// The line up to bundles.
+pub(super) struct Line {
+    pub loaded: Loaded,
+    pub runtimes: Runtimes,
+    pub built: Built,
+    /// Those of the selection, printed already.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
 /// The line up to bundles on disk, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
-pub(super) fn line(
-    session: &Session,
-    selection: &Selection,
-    dry: bool,
-) -> Result<Option<(Loaded, Runtimes, Built, Vec<Diagnostic>)>, Failure> {
-    let stopped = |diagnostics: &[Diagnostic]| -> Result<(), Failure> {
-        report::diagnostics(&session.root, &session.ui, diagnostics);
-        let told = format!("{}; nothing was changed", count(report::counts(diagnostics).0, "error"));
-        session.ui.line(&told);
-        match session.format {
-            Format::Json => report::json(&serde_json::json!({"error": told, "diagnostics": diagnostics})),
-            Format::Text => Ok(()),
-        }
-    };
+pub(super) fn line(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Line>, Failure> {
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            stopped(&diagnostics)?;
+            report::stopped(session, &diagnostics)?;
             return Ok(None);
         }
     };
@@ -127,7 +123,7 @@ pub(super) fn line(
         Err(runtime::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = loaded.diagnostics;
             diagnostics.push(*diagnostic);
-            stopped(&sorted(diagnostics))?;
+            report::stopped(session, &sorted(diagnostics))?;
             return Ok(None);
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),
@@ -139,5 +135,5 @@ pub(super) fn line(
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    Ok(Some((loaded, runtimes, built, diagnostics)))
+    Ok(Some(Line { loaded, runtimes, built, diagnostics }))
 }

@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
 use crate::pace::Rate;
 use crate::plan::{self, Action, Change, Desired, Held, Options, Orphan, Plan};
+use crate::platform::Home;
 use crate::secrets::Secrets;
 use crate::state::State;
 
@@ -45,7 +46,7 @@ pub(super) struct LineArguments {
     #[arg(long)]
     pub all: bool,
     /// Why every worker is uploaded; kept in the plan
-    #[arg(long, value_name = "TEXT", requires = "all", default_value = "--all")]
+    #[arg(long, value_name = "TEXT", requires = "all", default_value = "a bulk redeploy")]
     pub reason: String,
     /// Delete deployed workers that no spec owns any more
     #[arg(long)]
@@ -112,19 +113,29 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
     let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
-    let Some((loaded, runtimes, built, diagnostics)) = build::line(session, selection, false)? else {
+    let Some(build::Line { loaded, runtimes, built, diagnostics }) = build::line(session, selection, false)? else {
         return Ok(None);
     };
     let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let desired = desired(&loaded, &built, &cloud, &secrets, &state);
-    let homes = loaded
+    let homes: BTreeMap<Home, &String> = loaded
         .fleet
         .accounts
         .iter()
-        .flat_map(|(name, account)| [cloud.home(name, account.dispatch_namespace.as_deref()), cloud.home(name, None)])
-        .filter(|home| !home.account_id.is_empty())
+        .flat_map(|(name, account)| {
+            [cloud.home(name, account.dispatch_namespace.as_deref()), cloud.home(name, None)].map(|home| (home, name))
+        })
+        .filter(|(home, _)| !home.account_id.is_empty())
         .collect();
+    let mut deployed = state.deployed()?;
+    for ((home, _), live) in &mut deployed {
+        // An account can have got another name in fleet.yaml since.
+        if let Some(name) = homes.get(home) {
+            live.account.clone_from(name);
+        }
+    }
+    let homes = homes.into_keys().collect();
     let mut invalid: BTreeSet<String> = loaded.held.clone();
     if !built.diagnostics.is_empty() {
         // What could not be rendered is held, as well.
@@ -145,11 +156,11 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         force: arguments.all.then_some(arguments.reason.as_str()),
         prune: arguments.prune && !loaded.unread,
         named: &selection.customers,
-        any_delivery: cloud.local,
+        any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
     };
-    let plan = plan::plan(&desired, &state.deployed()?, &homes, &options);
+    let plan = plan::plan(&desired, &deployed, &homes, &options);
     drop(desired);
     Ok(Some(Planned { loaded, runtimes, diagnostics, secrets, cloud, plan }))
 }
@@ -262,7 +273,7 @@ impl Planned {
                 duration(self.eta())
             ));
             if hints {
-                let local = if self.cloud.local { "--local" } else { "--yes" };
+                let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
                 lines.push(format!("`flotilla deploy {local}` applies it"));
             }
         }

@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::failure::Failure;
 
 use super::ui::{Style, Ui, clean, clean_lines};
+use super::{Format, Session};
 
 /// So many are shown whole; of the others only the number.
 const SHOWN: usize = 100;
@@ -167,6 +168,20 @@ fn without_tokens(line: &str) -> String {
         rest = &rest[end..];
     }
     shown + rest
+}
+
+/// Prints what keeps a fleet as a whole from being built; with JSON, as that to stdout, too.
+pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
+    diagnostics(&session.root, &session.ui, found);
+    let (errors, warnings) = counts(found);
+    let told = format!("{}; nothing was changed", count(errors, "error"));
+    session.ui.line(&told);
+    match session.format {
+        Format::Json => json(&serde_json::json!({
+            "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
+        })),
+        Format::Text => Ok(()),
+    }
 }
 
 /// `3 errors and 1 warning`.

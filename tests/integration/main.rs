@@ -3,11 +3,16 @@
 mod architecture;
 mod bad_input;
 mod cases;
+mod faults;
+mod fleet;
 mod hostile;
 mod line;
 mod local;
+mod openapi;
 mod sample;
 mod schema;
+mod secrets;
 mod support;
 mod tools;
+mod typescript;
 mod wrangler;

@@ -1,0 +1,753 @@
+//! Shows what a deploy promises, against a platform in memory that fails as it is told and a clock that waiting moves:
+//! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::bundle::Bundle;
+use crate::clock::FakeClock;
+use crate::customer::{Database, Worker};
+use crate::digest::Digest;
+use crate::pace::Rate;
+use crate::plan::{self, Desired, Options};
+use crate::platform::{Home, Quota};
+use crate::spec::{Delivery, Environment, LogLevel, Observability, Route};
+
+/// What is wished for a customer.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wish {
+    account: String,
+    version: u32,
+    workers_dev: bool,
+    domains: BTreeSet<String>,
+    routes: BTreeSet<String>,
+    crons: BTreeSet<String>,
+}
+
+type Fleet = BTreeMap<String, Wish>;
+
+/// A customer of the account `one` with one of everything.
+fn full(customer: &str) -> (String, Wish) {
+    let wish = Wish {
+        account: "one".to_owned(),
+        version: 1,
+        workers_dev: true,
+        domains: BTreeSet::from([format!("{customer}.example.com")]),
+        routes: BTreeSet::from([format!("{customer}.example.org/*")]),
+        crons: BTreeSet::from(["* * * * *".to_owned()]),
+    };
+    (customer.to_owned(), wish)
+}
+
+/// A customer with a worker and nothing else.
+fn bare(customer: &str) -> (String, Wish) {
+    (customer.to_owned(), Wish { account: "one".to_owned(), version: 1, ..Wish::default() })
+}
+
+fn worker(customer: &str, wish: &Wish) -> Worker {
+    let route = |pattern: &String| Route { pattern: pattern.clone(), zone: "example.org".to_owned() };
+    Worker {
+        customer: customer.to_owned(),
+        customer_name: customer.to_owned(),
+        labels: BTreeMap::new(),
+        file: format!("customers/{customer}.yaml"),
+        environment: Environment::Production,
+        name: format!("w-{customer}"),
+        pack: "tiny".to_owned(),
+        account: wish.account.clone(),
+        namespace: None,
+        workers_dev: wish.workers_dev,
+        domains: wish.domains.clone(),
+        routes: wish.routes.iter().map(route).collect(),
+        trusted_origins: Vec::new(),
+        log_level: LogLevel::Info,
+        database: Database::None,
+        destinations: Vec::new(),
+        vars: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        crons: wish.crons.clone(),
+        compatibility_date: "2026-06-01".to_owned(),
+        compatibility_flags: BTreeSet::new(),
+        observability: Observability { enabled: true, sampling: None },
+        delivery: Delivery::Automatic,
+    }
+}
+
+fn bundle(customer: &str, wish: &Wish) -> Bundle {
+    let digest = Digest::of(format!("{customer} {}", wish.version).as_bytes());
+    Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": []}) }
+}
+
+/// What the platform has.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct World {
+    /// Workers by name, with the digest that they run.
+    scripts: BTreeMap<String, String>,
+    workers_dev: BTreeSet<String>,
+    crons: BTreeMap<String, BTreeSet<String>>,
+    /// Domains, with their ids and workers.
+    domains: BTreeMap<String, (String, String)>,
+    /// Routes, with their ids and workers.
+    routes: BTreeMap<String, (String, String)>,
+    ids: usize,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Debug)]
+enum Fault {
+    Throttled(Option<u64>),
+    /// The answer is lost, after the call was applied or before.
+    Lost {
+        applied: bool,
+    },
+    Rejected,
+    Concurrent,
+    Unauthorized,
+    /// The program dies at this call.
+    Crash {
+        applied: bool,
+    },
+}
+
+thread_local! {
+    /// The time that this thread was told last: when its lane let it go.
+    static TOLD: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// A clock that remembers what it told whom. The other threads move the clock meanwhile, so that the time at which a
+/// call reaches the platform isn't the one at which its lane let it go.
+#[derive(Default)]
+struct Told(FakeClock);
+
+impl Clock for Told {
+    fn now(&self) -> Duration {
+        let now = self.0.now();
+        TOLD.set(now);
+        now
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration);
+    }
+
+    fn unix(&self) -> i64 {
+        self.0.unix()
+    }
+}
+
+/// Which fault a call meets: by what it does, and how often that was asked before.
+type Faults = Box<dyn Fn(&str, usize) -> Option<Fault> + Send + Sync>;
+
+#[derive(Default)]
+struct Log {
+    world: World,
+    /// Every call: when, what, and whether its answer was a success.
+    calls: Vec<(Duration, String, bool)>,
+    asked: HashMap<String, usize>,
+    crashed: bool,
+}
+
+struct Fake {
+    log: Mutex<Log>,
+    faults: Mutex<Faults>,
+}
+
+/// What a call does, in words: `upload w-a`. The same call again has the same words.
+fn words(call: &Call, world: &World) -> String {
+    let name_of = |things: &BTreeMap<String, (String, String)>, id: &str| {
+        things.iter().find(|(_, (other, _))| other == id).map_or_else(|| format!("gone {id}"), |(name, _)| name.clone())
+    };
+    match call {
+        Call::Upload { worker, .. } => format!("upload {worker}"),
+        Call::Delete { worker } => format!("delete {worker}"),
+        Call::SetWorkersDev { worker, on } => format!("workers.dev {worker} {on}"),
+        Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
+        Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
+        Call::DetachDomain { id } => format!("detach {}", name_of(&world.domains, id)),
+        Call::FindZone { name } => format!("zone {name}"),
+        Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
+        Call::FindRoute { pattern, .. } => format!("find {pattern}"),
+        Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
+        Call::FindSubdomain | Call::CreateNamespace => unreachable!("a deploy makes no such call"),
+    }
+}
+
+fn rejected(status: u16, code: u64, message: &str) -> CallError {
+    CallError::Rejected { status, code, message: message.to_owned() }
+}
+
+impl World {
+    fn id(&mut self) -> String {
+        self.ids += 1;
+        format!("id{}", self.ids)
+    }
+
+    /// Does what is asked, as Cloudflare does.
+    fn apply(&mut self, call: &Call) -> Result<Reply, CallError> {
+        let there = |world: &World, worker: &String| match world.scripts.contains_key(worker) {
+            true => Ok(()),
+            false => Err(rejected(404, 10007, "This Worker does not exist on your account.")),
+        };
+        match call {
+            Call::Upload { worker, metadata, .. } => {
+                let digest = metadata["digest"].as_str().expect("the tests' metadata").to_owned();
+                self.scripts.insert(worker.clone(), digest);
+                Ok(Reply::Id(self.id()))
+            }
+            Call::Delete { worker } => {
+                self.scripts.remove(worker);
+                self.workers_dev.remove(worker);
+                self.crons.remove(worker);
+                Ok(Reply::Done)
+            }
+            Call::SetWorkersDev { worker, on } => {
+                there(self, worker)?;
+                if *on {
+                    self.workers_dev.insert(worker.clone())
+                } else {
+                    self.workers_dev.remove(worker)
+                };
+                Ok(Reply::Done)
+            }
+            Call::SetCrons { worker, crons } => {
+                there(self, worker)?;
+                self.crons.insert(worker.clone(), crons.iter().cloned().collect());
+                Ok(Reply::Done)
+            }
+            Call::AttachDomain { worker, domain } => {
+                there(self, worker)?;
+                if let Some((id, holder)) = self.domains.get(domain) {
+                    return if holder == worker {
+                        Ok(Reply::Id(id.clone()))
+                    } else {
+                        Err(rejected(409, 100_116, &format!("{domain} is already attached to the Worker {holder}")))
+                    };
+                }
+                let id = self.id();
+                self.domains.insert(domain.clone(), (id.clone(), worker.clone()));
+                Ok(Reply::Id(id))
+            }
+            Call::DetachDomain { id } => {
+                self.domains.retain(|_, (other, _)| other != id);
+                Ok(Reply::Done)
+            }
+            Call::FindZone { name } => {
+                Ok(if name == "example.org" { Reply::Id("zone".to_owned()) } else { Reply::Nothing })
+            }
+            Call::AddRoute { worker, pattern, .. } => {
+                if self.routes.contains_key(pattern) {
+                    return Err(rejected(409, ROUTE_EXISTS, "A route with the same pattern already exists."));
+                }
+                let id = self.id();
+                self.routes.insert(pattern.clone(), (id.clone(), worker.clone()));
+                Ok(Reply::Id(id))
+            }
+            Call::FindRoute { worker, pattern, .. } => Ok(match self.routes.get(pattern) {
+                Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
+                _ => Reply::Nothing,
+            }),
+            Call::RemoveRoute { id, .. } => {
+                self.routes.retain(|_, (other, _)| other != id);
+                Ok(Reply::Done)
+            }
+            Call::FindSubdomain | Call::CreateNamespace => unreachable!("a deploy makes no such call"),
+        }
+    }
+}
+
+impl Platform for Fake {
+    fn call(&self, _: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>) {
+        let mut log = lock(&self.log);
+        if log.crashed {
+            drop(log);
+            die();
+        }
+        let words = words(call, &log.world);
+        let nth = log.asked.entry(words.clone()).or_insert(0);
+        *nth += 1;
+        let fault = lock(&self.faults)(&words, *nth);
+        let result = match fault {
+            None => log.world.apply(call),
+            Some(Fault::Throttled(seconds)) => {
+                Err(CallError::Throttled { retry_after: seconds.map(Duration::from_secs) })
+            }
+            Some(Fault::Lost { applied }) => {
+                if applied {
+                    let _ = log.world.apply(call);
+                }
+                Err(CallError::Unavailable("the connection broke".to_owned()))
+            }
+            Some(Fault::Rejected) => Err(rejected(400, 10021, "it is not to our liking")),
+            Some(Fault::Concurrent) => Err(rejected(409, CONCURRENT_CHANGE, "two at once")),
+            Some(Fault::Unauthorized) => Err(CallError::Unauthorized("the token is refused".to_owned())),
+            Some(Fault::Crash { applied }) => {
+                if applied {
+                    let _ = log.world.apply(call);
+                }
+                log.crashed = true;
+                log.calls.push((TOLD.get(), words, false));
+                drop(log);
+                die();
+            }
+        };
+        log.calls.push((TOLD.get(), words, result.is_ok()));
+        (result, None)
+    }
+}
+
+/// Ends the thread without a word; the deploy then ends as a whole.
+fn die() -> ! {
+    resume_unwind(Box::new("the program is killed"))
+}
+
+/// A platform, a state in a file, and a clock.
+struct Bench {
+    folder: TempDir,
+    fake: Arc<Fake>,
+    clock: Arc<Told>,
+    rate: Rate,
+    /// Stops the deploy when so many changes are done.
+    stop_after: usize,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let fake = Arc::new(Fake { log: Mutex::default(), faults: Mutex::new(Box::new(|_, _| None)) });
+        let rate = Rate { requests: 1000, window: Duration::from_secs(60), reserve: 0 };
+        Bench { folder, fake, clock: Arc::default(), rate, stop_after: usize::MAX }
+    }
+
+    /// These calls go wrong: what they do, which time (0: each time), and how.
+    fn faults(&self, faults: &[(&'static str, usize, Fault)]) {
+        let faults = faults.to_vec();
+        *lock(&self.fake.faults) = Box::new(move |words, nth| {
+            let hit = |(what, which, _): &&(&str, usize, Fault)| words == *what && (*which == 0 || *which == nth);
+            faults.iter().find(hit).map(|(_, _, fault)| fault.clone())
+        });
+        lock(&self.fake.log).asked.clear();
+    }
+
+    fn state(&self) -> State {
+        State::open(&self.folder.path().join("state.db")).expect("the state opens")
+    }
+
+    /// The plan of a whole fleet, orphans deleted.
+    fn plan(&self, fleet: &Fleet) -> Plan {
+        let made: Vec<(Worker, Bundle)> =
+            fleet.iter().map(|(customer, wish)| (worker(customer, wish), bundle(customer, wish))).collect();
+        let home = |account: &str| Home { account_id: account.to_owned(), namespace: None };
+        let desired: Vec<Desired<'_>> = made
+            .iter()
+            .map(|(worker, bundle)| Desired { home: home(&worker.account), worker, bundle, secrets: BTreeMap::new() })
+            .collect();
+        let options = Options { whole: true, prune: true, ..Options::default() };
+        let deployed = self.state().deployed().expect("the state is read");
+        plan::plan(&desired, &deployed, &BTreeSet::from([home("one"), home("two")]), &options)
+    }
+
+    /// Deploys once; none if the program was killed.
+    fn try_deploy(&self, fleet: &Fleet) -> Option<Outcome> {
+        let plan = self.plan(fleet);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (source, halt, left) = (fleet.clone(), Arc::clone(&stop), Mutex::new(self.stop_after));
+        let tools = Tools {
+            platform: Arc::clone(&self.fake) as Arc<dyn Platform>,
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            lanes: ["one", "two"].map(|name| (name.to_owned(), Arc::new(Lane::new(self.rate)))).into(),
+            state: Mutex::new(self.state()),
+            upload: Box::new(move |change| {
+                let bundle = bundle(&change.customer, &source[&change.customer]);
+                let live = Live {
+                    module: bundle.module,
+                    runtime: bundle.runtime,
+                    metadata: bundle.metadata.clone(),
+                    etag: String::new(),
+                    workers_dev: false,
+                    domains: BTreeMap::new(),
+                    routes: BTreeMap::new(),
+                    crons: BTreeSet::new(),
+                    secrets: BTreeMap::new(),
+                };
+                Ok(Upload { metadata: json!({"digest": bundle.digest}), modules: Vec::new(), live })
+            }),
+            stop,
+            done: Box::new(move |_, _| {
+                let mut left = lock(&left);
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    halt.store(true, Ordering::Relaxed);
+                }
+            }),
+        };
+        lock(&self.fake.log).crashed = false;
+        let result = catch_unwind(AssertUnwindSafe(|| deploy(&plan, tools)));
+        assert_eq!(result.is_err(), lock(&self.fake.log).crashed, "it ends early only when it is killed");
+        result.ok().map(|outcome| outcome.expect("the state can be written"))
+    }
+
+    fn deploy(&self, fleet: &Fleet) -> Outcome {
+        self.try_deploy(fleet).expect("it isn't killed")
+    }
+
+    /// What was called since the last time that this was asked, in order: in words, and whether it succeeded.
+    fn calls(&self) -> Vec<(String, bool)> {
+        let calls = std::mem::take(&mut lock(&self.fake.log).calls);
+        calls.into_iter().map(|(_, words, done)| (words, done)).collect()
+    }
+
+    /// The calls in words, sorted: several threads make them.
+    fn called(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.calls().into_iter().map(|(words, _)| words).collect();
+        words.sort();
+        words
+    }
+
+    /// Asserts that the platform is as the fleet wishes, and that there is nothing left to do.
+    #[track_caller]
+    fn converged(&self, fleet: &Fleet) {
+        let mut world = lock(&self.fake.log).world.clone();
+        world.ids = 0;
+        for (_, (id, _)) in world.domains.iter_mut().chain(world.routes.iter_mut()) {
+            id.clear();
+        }
+        world.crons.retain(|_, crons| !crons.is_empty());
+        let mut wanted = World::default();
+        for (customer, wish) in fleet {
+            let name = format!("w-{customer}");
+            wanted.scripts.insert(name.clone(), bundle(customer, wish).digest.to_string());
+            if wish.workers_dev {
+                wanted.workers_dev.insert(name.clone());
+            }
+            if !wish.crons.is_empty() {
+                wanted.crons.insert(name.clone(), wish.crons.clone());
+            }
+            let held = |thing: &String| (thing.clone(), (String::new(), name.clone()));
+            wanted.domains.extend(wish.domains.iter().map(held));
+            wanted.routes.extend(wish.routes.iter().map(held));
+        }
+        assert_eq!(world, wanted);
+        assert_eq!(self.plan(fleet).changes, []);
+    }
+}
+
+fn fleet<const N: usize>(customers: [(String, Wish); N]) -> Fleet {
+    BTreeMap::from(customers)
+}
+
+#[test]
+fn what_is_planned_is_done_and_nothing_is_done_twice() {
+    let bench = Bench::new();
+    let fleet = fleet(["a", "b", "c"].map(full));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.requests), (3, 0, 16), "five each, and the zone once");
+    bench.converged(&fleet);
+    bench.calls();
+    assert_eq!(bench.deploy(&fleet).requests, 0);
+}
+
+#[test]
+fn a_customer_that_fails_is_named_and_the_others_go_on() {
+    let bench = Bench::new();
+    let fleet = fleet(["a", "b", "c"].map(full));
+    bench.faults(&[("upload w-b", 0, Fault::Rejected)]);
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (2, 1, 0));
+    let failed = &outcome.failures[0];
+    assert_eq!((failed.customer.as_str(), failed.worker.as_str()), ("b", "w-b"));
+    assert_eq!(failed.error, "it is not to our liking (HTTP 400, code 10021)");
+    assert!(!bench.called().iter().any(|words| words.contains('b') && words != "upload w-b"), "nothing follows it");
+    bench.faults(&[]);
+    bench.deploy(&fleet);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
+    for applied in [false, true] {
+        let bench = Bench::new();
+        let fleet = fleet([bare("a"), bare("b")]);
+        bench.faults(&[("upload w-a", 0, Fault::Lost { applied })]);
+        let outcome = bench.deploy(&fleet);
+        assert_eq!((outcome.applied, outcome.failed, outcome.retries), (1, 1, 4));
+        assert_eq!(outcome.failures[0].error, "the connection broke, 5 times in a row");
+        assert!(bench.clock.now() >= Duration::from_millis(7500), "it waits longer each time");
+        let known: Vec<String> = bench.state().deployed().unwrap().into_keys().map(|(_, name)| name).collect();
+        assert_eq!(known, ["w-b"]);
+        bench.faults(&[]);
+        bench.calls();
+        bench.deploy(&fleet);
+        assert_eq!(bench.called(), ["upload w-a"]);
+        bench.converged(&fleet);
+    }
+}
+
+#[test]
+fn a_refused_token_fails_once_and_stops_its_account_alone() {
+    let bench = Bench::new();
+    let mut fleet: Fleet = (0..20).map(|at| bare(&format!("a{at}"))).collect();
+    fleet.extend((0..5).map(|at| {
+        let (customer, wish) = bare(&format!("b{at}"));
+        (customer, Wish { account: "two".to_owned(), ..wish })
+    }));
+    *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload w-a").then_some(Fault::Unauthorized));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 19));
+    assert_eq!(outcome.failures[0].error, "the token is refused");
+    let sent = bench.called().iter().filter(|words| words.starts_with("upload w-a")).count();
+    assert!(sent <= IN_FLIGHT, "{sent} were in flight when it was known");
+}
+
+#[test]
+fn no_window_holds_more_calls_than_the_limit() {
+    let mut bench = Bench::new();
+    bench.rate = Rate { requests: 7, window: Duration::from_secs(10), reserve: 0 };
+    let fleet: Fleet = (0..40).map(|at| full(&format!("c{at}"))).collect();
+    // Failures count as well as successes.
+    *lock(&bench.fake.faults) = Box::new(|words, nth| match (words.len() % 5, nth) {
+        (0, 1) => Some(Fault::Lost { applied: true }),
+        (1, 1) => Some(Fault::Throttled(Some(3))),
+        (2, 1) => Some(Fault::Concurrent),
+        _ => None,
+    });
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    let mut times: Vec<Duration> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| *at).collect();
+    times.sort();
+    assert!(times.len() > 200);
+    for window in times.windows(8) {
+        assert!(window[7] - window[0] >= Duration::from_secs(10), "{window:?}");
+    }
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_429_is_waited_for_as_long_as_it_says() {
+    for (told, least) in [(Some(120), 120), (None, 10)] {
+        let bench = Bench::new();
+        let fleet = fleet([bare("a")]);
+        bench.faults(&[("upload w-a", 1, Fault::Throttled(told))]);
+        let outcome = bench.deploy(&fleet);
+        assert_eq!((outcome.applied, outcome.throttled, outcome.retries), (1, 1, 0));
+        let times: Vec<u64> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| at.as_secs()).collect();
+        assert!(times.len() == 2 && (least..least + 2).contains(&(times[1] - times[0])), "{times:?}");
+    }
+}
+
+#[test]
+fn a_429_stops_all_workers_of_its_account() {
+    let bench = Bench::new();
+    let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
+    bench.faults(&[("upload w-c0", 1, Fault::Throttled(Some(300)))]);
+    assert_eq!(bench.deploy(&fleet).applied, 60);
+    let calls = std::mem::take(&mut lock(&bench.fake.log).calls);
+    let at = calls.iter().position(|(_, _, done)| !done).expect("it is throttled");
+    let until = calls[at].0 + Duration::from_secs(300);
+    let between = calls[at + 1..].iter().filter(|(time, _, _)| *time < until).count();
+    // Those in flight, and a few more until the answer has come back to the lane.
+    assert!(between < 30, "{between} were sent");
+}
+
+#[test]
+fn a_429_that_never_ends_fails_the_change() {
+    let bench = Bench::new();
+    bench.faults(&[("upload w-a", 0, Fault::Throttled(Some(300)))]);
+    let outcome = bench.deploy(&fleet([bare("a")]));
+    assert_eq!((outcome.failed, outcome.throttled), (1, u64::from(THROTTLED_ATTEMPTS)));
+    assert_eq!(outcome.failures[0].error, "the API's limit was reached");
+}
+
+#[test]
+fn concurrent_changes_are_repeated_for_a_while() {
+    let bench = Bench::new();
+    let fleet = fleet([bare("a")]);
+    bench.faults(&[
+        ("upload w-a", 1, Fault::Concurrent),
+        ("upload w-a", 2, Fault::Lost { applied: true }),
+        ("upload w-a", 3, Fault::Throttled(None)),
+    ]);
+    assert_eq!(bench.deploy(&fleet).applied, 1);
+    let bench = Bench::new();
+    bench.faults(&[("upload w-a", 0, Fault::Concurrent)]);
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.failed, bench.calls().len()), (1, ATTEMPTS as usize));
+}
+
+#[test]
+fn a_route_whose_answer_was_lost_is_found_again() {
+    let bench = Bench::new();
+    let fleet = fleet([full("a")]);
+    bench.faults(&[("route a.example.org/* w-a", 1, Fault::Lost { applied: true })]);
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    bench.converged(&fleet);
+    // So that it can be removed again: its id is known.
+    let mut without = fleet.clone();
+    without.get_mut("a").unwrap().routes.clear();
+    bench.deploy(&without);
+    bench.converged(&without);
+}
+
+#[test]
+fn somebody_elses_route_and_domain_are_never_taken() {
+    let bench = Bench::new();
+    {
+        let world = &mut lock(&bench.fake.log).world;
+        world.routes.insert("a.example.org/*".to_owned(), ("x".to_owned(), "theirs".to_owned()));
+        world.domains.insert("b.example.com".to_owned(), ("y".to_owned(), "theirs".to_owned()));
+    }
+    let outcome = bench.deploy(&fleet(["a", "b", "c"].map(full)));
+    let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
+    assert_eq!(errors.len(), 2);
+    assert!(errors[0].contains("the route a.example.org/* leads to another worker"), "{errors:?}");
+    assert!(errors[1].contains("already attached to the Worker theirs"), "{errors:?}");
+    let world = &lock(&bench.fake.log).world;
+    assert_eq!((&world.routes["a.example.org/*"].1[..], &world.domains["b.example.com"].1[..]), ("theirs", "theirs"));
+}
+
+#[test]
+fn half_done_changes_are_finished_with_what_is_missing_alone() {
+    let bench = Bench::new();
+    let fleet = fleet([full("a")]);
+    bench.faults(&[("attach a.example.com w-a", 0, Fault::Rejected)]);
+    assert_eq!(bench.deploy(&fleet).failed, 1);
+    assert_eq!(bench.called(), ["attach a.example.com w-a", "upload w-a", "workers.dev w-a true"]);
+    bench.faults(&[]);
+    bench.deploy(&fleet);
+    assert_eq!(
+        bench.called(),
+        ["attach a.example.com w-a", "crons w-a [\"* * * * *\"]", "route a.example.org/* w-a", "zone example.org"]
+    );
+    bench.converged(&fleet);
+}
+
+#[test]
+fn an_unknown_zone_fails_its_own_customers() {
+    let bench = Bench::new();
+    let fleet = fleet([full("a"), bare("b")]);
+    // The answer is a success: the list of zones is empty.
+    *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("zone").then_some(Fault::Rejected));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed), (1, 1));
+    assert!(!bench.called().iter().any(|words| words.starts_with("route")));
+}
+
+#[test]
+fn domains_and_routes_move_between_customers_in_one_plan() {
+    let moves: &[&[(&str, &[&str])]] = &[
+        // From one to another.
+        &[("a", &["x"]), ("b", &[])],
+        &[("a", &[]), ("b", &["x"])],
+        // A swap, both ways.
+        &[("a", &["x"]), ("b", &["y"])],
+        &[("a", &["y"]), ("b", &["x"])],
+        // Around, through a chain.
+        &[("a", &["x"]), ("b", &["y"]), ("c", &["z"])],
+        &[("a", &["y"]), ("b", &["z"]), ("c", &["x"])],
+        &[("a", &["w"]), ("b", &["y"]), ("c", &["z"]), ("d", &["x"])],
+        // From one who goes, to one who comes.
+        &[("e", &["x", "y", "z"])],
+        &[("a", &["x"]), ("b", &["y", "z"])],
+    ];
+    let bench = Bench::new();
+    for step in moves {
+        let fleet: Fleet = step
+            .iter()
+            .map(|(customer, hosts)| {
+                let (customer, wish) = bare(customer);
+                let domains = hosts.iter().map(|host| format!("{host}.example.com")).collect();
+                let routes = hosts.iter().map(|host| format!("{host}.example.org/*")).collect();
+                (customer, Wish { domains, routes, ..wish })
+            })
+            .collect();
+        let outcome = bench.deploy(&fleet);
+        assert_eq!(outcome.failed, 0, "{step:?}: {:?}", outcome.failures);
+        bench.converged(&fleet);
+    }
+}
+
+#[test]
+fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
+    let mut bench = Bench::new();
+    bench.stop_after = 5;
+    let fleet: Fleet = (0..60).map(|at| full(&format!("c{at}"))).collect();
+    let outcome = bench.deploy(&fleet);
+    assert!(outcome.applied >= 5 && outcome.skipped > 0, "{outcome:?}");
+    assert_eq!((outcome.applied + outcome.skipped, outcome.failed), (60, 0));
+    let first: BTreeSet<String> = bench.called().into_iter().collect();
+    bench.stop_after = usize::MAX;
+    assert_eq!(bench.deploy(&fleet).skipped, 0);
+    assert!(bench.called().iter().all(|words| !first.contains(words)), "nothing acknowledged is repeated");
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_stop_is_heard_while_a_limit_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.stop_after = 1;
+    bench.rate = Rate { requests: 1, window: Duration::from_secs(1_000_000_000), reserve: 0 };
+    let outcome = bench.deploy(&(0..30).map(|at| bare(&format!("c{at}"))).collect());
+    assert_eq!((outcome.applied, outcome.skipped), (1, 29));
+    assert!(bench.clock.now() < Duration::from_secs(1_000_000_000), "it waited for the limit first");
+}
+
+#[test]
+fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
+    let fleet = fleet(["a", "b", "c"].map(full));
+    for at in 0..16 {
+        for applied in [false, true] {
+            let bench = Bench::new();
+            let count = AtomicU64::new(0);
+            *lock(&bench.fake.faults) =
+                Box::new(move |_, _| (count.fetch_add(1, Ordering::Relaxed) == at).then_some(Fault::Crash { applied }));
+            assert!(bench.try_deploy(&fleet).is_none());
+            let first = bench.calls();
+            bench.faults(&[]);
+            bench.deploy(&fleet);
+            let second = bench.calls();
+            for (words, _) in &second {
+                assert!(!first.contains(&(words.clone(), true)), "{words} was acknowledged before the crash at {at}");
+            }
+            bench.converged(&fleet);
+        }
+    }
+}
+
+#[test]
+fn where_nothing_can_be_recorded_nothing_more_is_done() {
+    let bench = Bench::new();
+    let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
+    drop(bench.state());
+    let plan = bench.plan(&fleet);
+    let source = fleet.clone();
+    let tools = Tools {
+        platform: Arc::clone(&bench.fake) as Arc<dyn Platform>,
+        clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
+        lanes: HashMap::from([("one".to_owned(), Arc::new(Lane::new(bench.rate)))]),
+        // Opened for reading: each write fails, as on a full disk.
+        state: Mutex::new(State::read(&bench.folder.path().join("state.db")).unwrap()),
+        upload: Box::new(move |change| {
+            let bundle = bundle(&change.customer, &source[&change.customer]);
+            let live = Live {
+                module: bundle.module,
+                runtime: bundle.runtime,
+                metadata: bundle.metadata.clone(),
+                etag: String::new(),
+                workers_dev: false,
+                domains: BTreeMap::new(),
+                routes: BTreeMap::new(),
+                crons: BTreeSet::new(),
+                secrets: BTreeMap::new(),
+            };
+            Ok(Upload { metadata: json!({"digest": bundle.digest}), modules: Vec::new(), live })
+        }),
+        stop: Arc::default(),
+        done: Box::new(|_, _| {}),
+    };
+    let failure = deploy(&plan, tools).expect_err("it can't be recorded");
+    assert!(failure.to_string().contains("writ"), "{failure}");
+    assert!(bench.calls().len() <= IN_FLIGHT);
+}

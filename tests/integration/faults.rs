@@ -1,0 +1,357 @@
+//! Shows what a deploy does when the platform fails, end to end: what is repeated and when, what is told, that the
+//! other customers go on, and that the next deploy does what is left. And that nothing is sent anywhere else.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use flotilla::local::RateLimit;
+use serde_json::{Value, json};
+
+use crate::fleet::{ACCOUNT, Cloud, cache, fleet, uploads};
+use crate::support::{Project, Run, output};
+
+/// Three workers that take one request each.
+fn three() -> Project {
+    fleet(&[("a", "workersDev: false\n"), ("b", "workersDev: false\n"), ("c", "workersDev: false\n")])
+}
+
+const DEPLOY: [&str; 4] = ["deploy", "--yes", "--format", "json"];
+
+/// Deploys three workers, of which `b` meets a fault; the run, and the errors that are told.
+fn with_fault(fault: Value) -> (Cloud, Project, Run, Vec<String>) {
+    let (cloud, project) = (Cloud::start(), three());
+    cloud.faults(&json!([fault]));
+    let run = cloud.run(&project, &DEPLOY);
+    let failures = run.json()["failures"].as_array().expect("a list").clone();
+    let errors = failures.iter().map(|failed| failed["error"].as_str().unwrap().to_owned()).collect();
+    (cloud, project, run, errors)
+}
+
+fn fault(times: u64, effect: Value) -> Value {
+    json!({"match": {"path": "scripts/t-b"}, "times": times, "do": effect})
+}
+
+/// After a fault that doesn't end, the others are deployed, and without it the next deploy does just what is left.
+#[track_caller]
+fn others_went_on(cloud: &Cloud, project: &Project, run: Run) {
+    let report = run.exits(4).json();
+    assert_eq!((&report["applied"], &report["failed"]), (&json!(2), &json!(1)), "{report}");
+    assert_eq!(report["failures"][0]["worker"], "t-b");
+    cloud.clear_faults();
+    cloud.take();
+    cloud.deploy(project, &[]);
+    assert_eq!(cloud.sent(), ["PUT scripts/t-b"]);
+    cloud.deploy(project, &[]);
+    assert!(cloud.sent().is_empty());
+}
+
+#[test]
+fn what_is_refused_fails_at_once_with_the_reason() {
+    // Side by side, as most of the time is waited.
+    std::thread::scope(|scope| {
+        for (status, code) in [(400, 10021), (403, 10023), (404, 10007), (409, 10040), (422, 1)] {
+            scope.spawn(move || {
+                let error = json!({"error": {"status": status, "code": code, "message": "Not to our liking."}});
+                let (cloud, project, run, errors) = with_fault(fault(0, error));
+                let told = format!("Not to our liking. (HTTP {status}, code {code})");
+                assert!(errors[0].starts_with(&told), "{errors:?}");
+                assert_eq!(cloud.requests().iter().filter(|request| request.what == "PUT scripts/t-b").count(), 1);
+                others_went_on(&cloud, &project, run);
+            });
+        }
+    });
+}
+
+#[test]
+fn what_broke_is_repeated_until_it_succeeds() {
+    std::thread::scope(|scope| {
+        for effect in [
+            json!({"status": 500}),
+            json!({"status": 502, "html": true}),
+            json!({"status": 200, "html": true}),
+            json!({"reset": "before"}),
+            json!({"reset": "after"}),
+            json!({"error": {"status": 409, "code": 10035, "message": "two at once"}}),
+        ] {
+            scope.spawn(move || {
+                let (cloud, project, run, _) = with_fault(fault(2, effect.clone()));
+                let report = run.exits(0).json();
+                assert_eq!((&report["applied"], &report["retries"]), (&json!(3), &json!(2)), "{effect}");
+                let puts = cloud.take().into_iter().filter(|request| request.what == "PUT scripts/t-b").count();
+                assert_eq!(puts, 3, "{effect}");
+                cloud.deploy(&project, &[]);
+                assert!(cloud.sent().is_empty(), "{effect}");
+            });
+        }
+    });
+}
+
+#[test]
+fn what_stays_broken_fails_its_customer_and_no_other() {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for (effect, told) in [
+            (json!({"status": 503}), "(HTTP 503), 5 times in a row"),
+            (json!({"status": 502, "html": true}), "a web page instead of JSON (HTTP 502), 5 times in a row"),
+            (json!({"reset": "before"}), "the connection to Cloudflare broke"),
+        ] {
+            scope.spawn(move || {
+                let (cloud, project, run, errors) = with_fault(fault(0, effect));
+                assert!(errors[0].contains(told), "{errors:?}");
+                others_went_on(&cloud, &project, run);
+            });
+        }
+    });
+    assert!(start.elapsed() >= Duration::from_secs(7), "it waits between attempts");
+}
+
+#[test]
+fn a_web_page_that_refuses_is_told_as_one() {
+    let (cloud, project, run, errors) = with_fault(fault(0, json!({"status": 403, "html": true})));
+    assert!(errors[0].contains("a web page instead of JSON (HTTP 403)") && !errors[0].contains('<'), "{errors:?}");
+    others_went_on(&cloud, &project, run);
+}
+
+#[test]
+fn a_wrong_token_fails_once_and_stops_the_rest() {
+    let cloud = Cloud::start_with(|options| options.tokens = vec!["another".to_owned()]);
+    let project = fleet(&[]);
+    for at in 0..30 {
+        project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n"));
+    }
+    let run = cloud.run(&project, &DEPLOY).exits(4);
+    let report = run.json();
+    assert_eq!((&report["failed"], &report["skipped"]), (&json!(1), &json!(29)));
+    let error = report["failures"][0]["error"].as_str().unwrap();
+    assert!(error.contains(&format!("the token of account {ACCOUNT} is refused")), "{error}");
+    assert!(!format!("{run:?}").contains("test-token"));
+    assert!(cloud.sent().len() <= 8);
+}
+
+#[test]
+fn a_429_is_waited_for_and_counted() {
+    let start = Instant::now();
+    let (_cloud, _project, run, _) = with_fault(fault(2, json!({"status": 429, "retry_after": 2})));
+    let report = run.exits(0).json();
+    let counted = ["applied", "throttled", "retries"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counted, [3, 2, 0]);
+    assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[test]
+fn below_a_limit_no_request_is_ever_rejected_for_quota() {
+    let limit = RateLimit { requests: 20, window: Duration::from_secs(2) };
+    let cloud = Cloud::start_with(|options| options.limit = limit);
+    let project = fleet(&[]);
+    let fleet = project.read("fleet.yaml");
+    let limits = "accounts:\n  default:\n    id: { env: CLOUDFLARE_ACCOUNT_ID }\n    \
+                  token: { secret: CLOUDFLARE_API_TOKEN }\n    apiLimit: { requests: 20, seconds: 2 }\n";
+    project.write("fleet.yaml", format!("{fleet}{limits}"));
+    for at in 0..35 {
+        project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n"));
+    }
+    let start = Instant::now();
+    let report = cloud.deploy(&project, &[]);
+    let took = start.elapsed();
+    let counted = ["applied", "requests", "throttled"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counted, [35, 70, 0]);
+    assert!(cloud.take().iter().all(|request| request.status == 200));
+    // 19 in each window, one being left for people: the fourth window holds the last ones.
+    assert!(took >= Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
+fn a_quota_that_is_smaller_than_expected_is_found_out_and_kept() {
+    let limit = RateLimit { requests: 20, window: Duration::from_secs(2) };
+    let cloud = Cloud::start_with(|options| options.limit = limit);
+    let project = fleet(&[]);
+    for at in 0..30 {
+        project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\nworkersDev: false\n"));
+    }
+    // The fleet believes in 1,200 requests; only the answers tell otherwise.
+    let report = cloud.deploy(&project, &[]);
+    assert_eq!(report["applied"], 30);
+    assert!(report["throttled"].as_u64().unwrap() <= 8, "those in flight: {report}");
+}
+
+#[test]
+fn slow_answers_are_waited_for() {
+    let (_cloud, _project, run, _) = with_fault(fault(1, json!({"delay_ms": 3000})));
+    let report = run.exits(0).json();
+    assert_eq!((&report["applied"], &report["retries"]), (&json!(3), &json!(0)));
+}
+
+/// A server that answers each connection's request as it is told, by how many there were before; then it closes it.
+struct Stub {
+    base: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stub {
+    fn start(answer: impl Fn(usize) -> Vec<u8> + Send + 'static) -> Stub {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base = format!("http://{}/client/v4", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for (nth, stream) in listener.incoming().flatten().enumerate() {
+                log.lock().unwrap().push(read_request(&stream));
+                let _ = (&stream).write_all(&answer(nth));
+            }
+        });
+        Stub { base, seen }
+    }
+
+    fn run(&self, project: &Project, arguments: &[&str]) -> Run {
+        output(
+            project
+                .command(arguments)
+                .env("CLOUDFLARE_API_BASE_URL", &self.base)
+                .env("CLOUDFLARE_API_TOKEN", "test-token")
+                .env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
+                .env("FLOTILLA_CACHE_DIR", cache()),
+        )
+    }
+
+    fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+/// Reads a request to its end; its first line.
+fn read_request(stream: &TcpStream) -> String {
+    let mut reader = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    let _ = reader.read_line(&mut first);
+    loop {
+        let mut line = String::new();
+        match reader.read_line(&mut line) {
+            Ok(0) | Err(_) => break,
+            Ok(_) if line == "\r\n" => break,
+            Ok(_) => {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+            }
+        }
+    }
+    let _ = std::io::copy(&mut reader.take(length), &mut std::io::sink());
+    first.trim().to_owned()
+}
+
+fn http(status: &str, length: usize, body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+const GOOD: &str = r#"{"success":true,"errors":[],"messages":[],"result":{"id":"t-a","etag":"e"}}"#;
+
+#[test]
+fn answers_that_are_cut_off_or_no_envelope_are_unknown_outcomes() {
+    std::thread::scope(|scope| {
+        for broken in [
+            // JSON that ends in the middle, with a length that fits, one that is too long, and one that is too short.
+            http("200 OK", 20, &GOOD[..20]),
+            http("200 OK", GOOD.len(), &GOOD[..20]),
+            http("200 OK", 7, GOOD),
+            http("200 OK", 0, ""),
+            b"HTTP/1.1 200 OK\r\ncontent-le".to_vec(),
+            b"complete nonsense\r\n\r\n".to_vec(),
+            Vec::new(),
+        ] {
+            scope.spawn(move || {
+                let project = fleet(&[("a", "workersDev: false\n")]);
+                let shown = String::from_utf8_lossy(&broken).into_owned();
+                let stub =
+                    Stub::start(move |nth| if nth < 2 { broken.clone() } else { http("200 OK", GOOD.len(), GOOD) });
+                let report = stub.run(&project, &DEPLOY).exits(0).json();
+                let counted = ["applied", "requests", "retries"].map(|name| report[name].as_u64().unwrap());
+                assert_eq!((counted, stub.count()), ([1, 3, 2], 3), "{shown:?}");
+                assert_eq!(stub.run(&project, &DEPLOY).exits(0).json()["applied"], 0);
+            });
+        }
+    });
+}
+
+#[test]
+fn json_of_another_form_is_no_success() {
+    for (answer, told) in [
+        ("{}", "Cloudflare gave no reason (HTTP 200)"),
+        ("[]", "Cloudflare gave no reason (HTTP 200)"),
+        (r#"{"success":"true"}"#, "Cloudflare gave no reason"),
+        (r#"{"success":false,"errors":[{"code":7003,"message":"No route for that URI"}]}"#, "No route for that URI"),
+    ] {
+        let project = fleet(&[("a", "workersDev: false\n")]);
+        let stub = Stub::start(move |_| http("200 OK", answer.len(), answer));
+        let report = stub.run(&project, &DEPLOY).exits(4).json();
+        let error = report["failures"][0]["error"].as_str().unwrap();
+        assert!(error.starts_with(told), "{answer}: {error}");
+    }
+}
+
+#[test]
+fn a_redirect_takes_the_token_nowhere() {
+    let other = Stub::start(|_| http("200 OK", GOOD.len(), GOOD));
+    let location = other.base.clone();
+    let stub = Stub::start(move |_| {
+        format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        .into_bytes()
+    });
+    let project = fleet(&[("a", "workersDev: false\n")]);
+    stub.run(&project, &DEPLOY).exits(4);
+    assert_eq!(other.count(), 0);
+}
+
+#[test]
+fn a_token_is_sent_over_tls_or_stays_on_this_machine() {
+    let project = three();
+    for base in [
+        "http://api.example.com/client/v4",
+        "http://127.0.0.1.example.com/",
+        "http://10.0.0.1/",
+        "ftp://127.0.0.1/",
+        "",
+    ] {
+        let run = output(
+            project
+                .command(&DEPLOY)
+                .env("CLOUDFLARE_API_BASE_URL", base)
+                .env("CLOUDFLARE_API_TOKEN", "test-token")
+                .env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
+                .env("FLOTILLA_CACHE_DIR", cache())
+                // An empty base is the real one: it must not be reached from here.
+                .env("HTTPS_PROXY", "http://127.0.0.1:9"),
+        );
+        if base.is_empty() {
+            assert_eq!(run.json()["applied"], 0, "{run:?}");
+        } else {
+            let run = run.exits(1);
+            assert!(run.stderr.contains("in the clear"), "{base}: {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_anywhere_but_to_the_api() {
+    // Whatever leaves this machine would go through the proxy.
+    let proxy = Stub::start(|_| http("502 Bad Gateway", 0, ""));
+    let address = proxy.base.strip_suffix("/client/v4").unwrap();
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", "domains: [acme.example.com]\n")]));
+    for arguments in
+        [&["check"][..], &["build"], &["plan"], &["deploy", "--yes"], &["deploy", "--yes", "--all"], &["status"]]
+    {
+        let mut command = cloud.command(&project, arguments);
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env(name, address);
+        }
+        output(command.env_remove("NO_PROXY").env_remove("no_proxy")).exits(0);
+    }
+    assert_eq!(*proxy.seen.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(uploads(&cloud.take()).get("t-acme"), Some(&2));
+}

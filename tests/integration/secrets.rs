@@ -1,0 +1,1 @@
+//! Shows that secrets stay secret.
