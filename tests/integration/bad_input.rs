@@ -492,7 +492,7 @@ fn a_state_that_is_not_ours_to_read_is_left_alone() {
     lock.lock().unwrap();
     (&lock).write_all(b"deploy by jane, process 42, since yesterday\n").unwrap();
     let refused = run(&project, &["deploy", "--local", "--format", "json"]).exits(5);
-    says(&refused, &["another deploy is running: deploy by jane, process 42, since yesterday", "wait for it to end"]);
+    says(&refused, &["running", "deploy by jane, process 42, since yesterday", "wait for it to end"]);
     assert!(refused.json()["error"].as_str().unwrap().contains("jane"));
     run(&project, &["plan", "--local"]).exits(0);
 }
