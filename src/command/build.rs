@@ -86,7 +86,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             };
             text += &format!(" · {} in {}", count(workers, "worker"), duration(report.seconds));
             if report.invalid > 0 {
-                text += &format!(" · {} with errors, left as they were", count(report.invalid, "customer"));
+                let were = if report.invalid == 1 { "it was" } else { "they were" };
+                text += &format!(" · {} with errors, left as {were}", count(report.invalid, "customer"));
             }
             report::print(&text);
         }

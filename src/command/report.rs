@@ -138,12 +138,7 @@ fn mask(line: &str) -> String {
         // In this order, so that a line of a megabyte is gone through once.
         let suspect = (key == "value" || secret.iter().any(|word| key.contains(word)))
             && !after.trim_start().starts_with(['{', '#', '*']);
-        let value_end = match after.chars().next() {
-            _ if !suspect => 0,
-            // To the closing quote, or to the end of the line where it isn't closed.
-            Some(quote @ ('"' | '\'')) => after[1..].find(quote).map_or(after.len(), |end| end + 2),
-            _ => after.find([',', '}']).unwrap_or(after.len()),
-        };
+        let value_end = if suspect { end_of_value(after) } else { 0 };
         let value = after[..value_end].trim();
         // `secret: NAME` is a reference.
         let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
@@ -156,6 +151,15 @@ fn mask(line: &str) -> String {
         }
     }
     masked + rest
+}
+
+/// Where a value ends: at its own quote, or where the next key or the end of the map can be.
+fn end_of_value(text: &str) -> usize {
+    let start = text.len() - text.trim_start().len();
+    match text[start..].chars().next() {
+        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |at| start + 1 + at + 1),
+        _ => text.find([',', '}']).unwrap_or(text.len()),
+    }
 }
 
 /// A line with what has the form of a token hidden: long, with letters and digits, in one word.
@@ -228,6 +232,8 @@ mod tests {
         assert_eq!(mask("token: { secret: TURSO_AUTH_TOKEN }"), "token: { secret: TURSO_AUTH_TOKEN }");
         assert_eq!(mask("token: \"a, b\", x: 1"), "token: ******, x: 1");
         assert_eq!(mask("name: Acme"), "name: Acme");
+        assert_eq!(mask("{ token: \"a,b}c\" }"), "{ token: ******* }");
+        assert_eq!(mask("token: \"a,b}c"), "token: ******");
         assert_eq!(cut("  tokn: EAAxxxx, b: c", 7), "  tokn: ********");
         assert_eq!(cut("  - EAAxxxx", 5), "  - ********");
         assert_eq!(cut("{ enbled: true }", 9), "{ enbled: true }");

@@ -478,12 +478,21 @@ fn a_state_that_is_not_ours_to_read_is_left_alone() {
     project.write(state, &good);
     assert_eq!(run(&project, &["plan", "--local", "--format", "json"]).exits(0).json()["unchanged"], 1);
 
+    // Somebody else has the file, and keeps it for longer than one waits.
+    {
+        let other = rusqlite::Connection::open(project.path(state)).unwrap();
+        other.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE other (x); ROLLBACK; BEGIN EXCLUSIVE").unwrap();
+        says(&run(&project, &["plan", "--local"]).exits(5), &["state.db is in use by another process", "wait for it"]);
+    }
+    run(&project, &["plan", "--local"]).exits(0);
+
     // Somebody else deploys.
     let lock = std::fs::File::options().write(true).open(project.path(".flotilla/deploy.lock")).unwrap();
     lock.lock().unwrap();
     (&lock).write_all(b"deploy by jane, process 42, since yesterday\n").unwrap();
     let refused = run(&project, &["deploy", "--local", "--format", "json"]).exits(5);
-    says(&refused, &["another deploy is running: deploy by jane, process 42, since yesterday", "wait for it to end"]);
+    says(&refused, &["running", "deploy by jane, process 42, since yesterday", "wait for it to end"]);
     assert!(refused.json()["error"].as_str().unwrap().contains("jane"));
     run(&project, &["plan", "--local"]).exits(0);
 }
