@@ -135,6 +135,9 @@ impl Cloudflare {
                 .request(home, Method::PUT, &format!("{account}/workers/domains"))
                 .json(&json!({"hostname": domain, "service": worker})),
             Call::DetachDomain { id } => self.request(home, Method::DELETE, &format!("{account}/workers/domains/{id}")),
+            Call::FindDomain { domain, .. } => {
+                self.request(home, Method::GET, &format!("{account}/workers/domains?hostname={domain}"))
+            }
             Call::FindZone { name } => {
                 self.request(home, Method::GET, &format!("/zones?name={name}&account.id={}", home.account_id))
             }
@@ -313,6 +316,12 @@ fn reply(call: &Call, result: &Value) -> Reply {
     match call {
         Call::Upload { .. } => Reply::Id(result["etag"].as_str().unwrap_or_default().to_owned()),
         Call::AttachDomain { .. } | Call::AddRoute { .. } => id(&result["id"]),
+        Call::FindDomain { worker, domain } => result
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|found| found["hostname"] == *domain && found["service"] == *worker)
+            .map_or(Reply::Nothing, |found| id(&found["id"])),
         Call::FindZone { name } => result
             .as_array()
             .into_iter()

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::pace::Lane;
 use crate::plan::{Change, Plan, Step};
 use crate::platform::{Call, CallError, Module, Platform, Reply};
-use crate::state::{Deployed, Found, Live, State, WorkerId};
+use crate::state::{Begun, Deployed, Doubt, Found, Live, State, WorkerId};
 
 /// Changes in flight at once, over all lanes. An upload takes the platform about a second, and the limit is four
 /// requests a second: eight keep a lane full.
@@ -105,12 +105,17 @@ enum Stopped {
 struct Run {
     tools: Tools,
     live: Mutex<BTreeMap<WorkerId, Deployed>>,
+    /// The changes that an earlier deploy began and didn't end.
+    begun: BTreeMap<WorkerId, Begun>,
     /// The domains and patterns that changes of this plan take.
     taken: HashSet<String>,
     /// The workers whose change ended while it gave.
     over: Mutex<HashSet<WorkerId>>,
+    /// The workers of which a call's outcome is unknown.
+    unsure: Mutex<HashSet<WorkerId>>,
     dead: Mutex<HashSet<String>>,
     outcome: Mutex<Outcome>,
+    ended: AtomicU64,
     requests: AtomicU64,
     retries: AtomicU64,
     throttled: AtomicU64,
@@ -125,31 +130,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// where the state can't be written.
 pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
     let start = tools.clock.now();
-    let live = lock(&tools.state).deployed()?;
+    let (live, begun) = {
+        let state = lock(&tools.state);
+        (state.deployed()?, state.begun()?)
+    };
     let run = Arc::new(Run {
         tools,
         live: Mutex::new(live),
+        begun,
         taken: taken(&plan.changes),
         over: Mutex::default(),
+        unsure: Mutex::default(),
         dead: Mutex::default(),
         outcome: Mutex::default(),
+        ended: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         retries: AtomicU64::new(0),
         throttled: AtomicU64::new(0),
         broken: Mutex::new(None),
     });
     let pool = Builder::new().num_threads(IN_FLIGHT).queue_len(IN_FLIGHT).thread_name("deploy".to_owned()).build();
+    let mut begun_changes = 0;
     for part in [Part::Giving, Part::Rest] {
         let gives = |change: &&Change| change.steps.iter().any(|step| run.gives(step));
         for change in plan.changes.iter().filter(|change| part == Part::Rest || gives(change)) {
             let (run, change) = (Arc::clone(&run), change.clone());
             // Blocks while the queue is full, so that a plan of any length takes no more memory than this.
-            pool.execute(move || run.change(&change, part));
+            begun_changes += 1;
+            pool.execute(move || {
+                run.change(&change, part);
+                run.ended.fetch_add(1, Ordering::Relaxed);
+            });
         }
         pool.join();
     }
-    let panicked = pool.panic_count();
     drop(pool);
+    // The pool's own count of panics can lag behind its join.
+    let panicked = begun_changes - run.ended.load(Ordering::Relaxed);
     assert!(panicked == 0, "BUG: {panicked} changes panicked");
     if let Some(failure) = lock(&run.broken).take() {
         return Err(failure);
@@ -191,8 +208,8 @@ impl Run {
     /// Whether a step gives up what another change takes.
     fn gives(&self, step: &Step) -> bool {
         match step {
-            Step::DetachDomain { domain, .. } => self.taken.contains(domain),
-            Step::RemoveRoute { pattern, .. } => self.taken.contains(pattern),
+            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => self.taken.contains(domain),
+            Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => self.taken.contains(pattern),
             _ => false,
         }
     }
@@ -229,9 +246,43 @@ impl Run {
         if lock(&self.dead).contains(&change.home.account_id) {
             return Err(Stopped::Skipped);
         }
+        let (giving, rest): (Vec<&Step>, Vec<&Step>) = change.steps.iter().partition(|step| self.gives(step));
+        // What is sent may be done, whatever becomes of this program: it is noted before.
+        let mut left: Vec<Doubt> = giving.iter().chain(&rest).map(|step| doubt(step)).collect();
+        let steps = match part {
+            Part::Giving => giving,
+            Part::Rest => {
+                left.drain(..giving.len());
+                rest
+            }
+        };
+        if part == Part::Giving || left.len() == change.steps.len() {
+            let begun = Begun {
+                account: change.account.clone(),
+                customer: change.customer.clone(),
+                environment: change.environment,
+                digest: change.digest,
+                doubts: left.clone(),
+            };
+            let noted = lock(&self.tools.state).begin(id, &begun);
+            self.written(noted)?;
+        }
+        let mut earlier: Vec<Doubt> = self.begun.get(id).map(|begun| begun.doubts.clone()).unwrap_or_default();
         let mut live = lock(&self.live).remove(id);
-        for step in change.steps.iter().filter(|step| self.gives(step) == (part == Part::Giving)) {
-            self.step(change, step, id, &mut live)?;
+        for step in steps {
+            let this = left.remove(0);
+            let result = self.step(change, step, id, &mut live, &left);
+            let unsure = lock(&self.unsure).remove(id);
+            if result.is_ok() || unsure {
+                earlier.retain(|other| !same_thing(other, &this));
+            }
+            if let Err(stopped) = result {
+                // Nothing of what follows was sent; but what was in doubt before still is.
+                earlier.extend(unsure.then_some(this));
+                let settled = lock(&self.tools.state).settle(id, &earlier);
+                self.written(settled)?;
+                return Err(stopped);
+            }
         }
         if let (Part::Giving, Some(live)) = (part, live) {
             lock(&self.live).insert(id.clone(), live);
@@ -240,7 +291,14 @@ impl Run {
     }
 
     /// One step: the request, and the record of what was acknowledged.
-    fn step(&self, change: &Change, step: &Step, id: &WorkerId, live: &mut Option<Deployed>) -> Result<(), Stopped> {
+    fn step(
+        &self,
+        change: &Change,
+        step: &Step,
+        id: &WorkerId,
+        live: &mut Option<Deployed>,
+        left: &[Doubt],
+    ) -> Result<(), Stopped> {
         let worker = change.worker.clone();
         if let Step::Upload = step {
             let Upload { metadata, modules, live: mut new } = (self.tools.upload)(change).map_err(Stopped::Failed)?;
@@ -262,18 +320,35 @@ impl Run {
                 deployed_at: self.tools.clock.unix(),
                 live: new,
             });
-            return self.record(id, live.as_ref(), change.action.as_str());
+            return self.record(id, live.as_ref(), change.action.as_str(), left);
+        }
+        if let Step::Delete = step {
+            self.call(change, &Call::Delete { worker })?;
+            let at = self.tools.clock.unix();
+            let forgotten = lock(&self.tools.state).forget(id, &change.digest, at);
+            return self.written(forgotten);
+        }
+        match step {
+            Step::DropDomain { domain } => self.drop_domain(change, domain)?,
+            Step::DropRoute { pattern, zone } => self.drop_route(change, pattern, zone)?,
+            _ => {}
+        }
+        if live.is_none() && matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. }) {
+            let settled = lock(&self.tools.state).settle(id, left);
+            return self.written(settled);
         }
         let Some(deployed) = live.as_mut() else {
             return Err(Stopped::Failed("the plan is stale: the state no longer has this worker".to_owned()));
         };
         let done = match step {
-            Step::Upload => unreachable!("BUG: uploads are above"),
-            Step::Delete => {
-                self.call(change, &Call::Delete { worker })?;
-                let at = self.tools.clock.unix();
-                let forgotten = lock(&self.tools.state).forget(id, &deployed.digest, at);
-                return self.written(forgotten);
+            Step::Upload | Step::Delete => unreachable!("BUG: they are above"),
+            Step::DropDomain { domain } => {
+                deployed.live.domains.remove(domain);
+                "detach domain"
+            }
+            Step::DropRoute { pattern, .. } => {
+                deployed.live.routes.remove(pattern);
+                "remove route"
             }
             Step::DetachDomain { domain, id } => {
                 self.call(change, &Call::DetachDomain { id: id.clone() })?;
@@ -307,13 +382,13 @@ impl Run {
                 "set crons"
             }
         };
-        self.record(id, live.as_ref(), done)
+        self.record(id, live.as_ref(), done, left)
     }
 
-    fn record(&self, id: &WorkerId, live: Option<&Deployed>, what: &str) -> Result<(), Stopped> {
+    fn record(&self, id: &WorkerId, live: Option<&Deployed>, what: &str, left: &[Doubt]) -> Result<(), Stopped> {
         let deployed = live.expect("BUG: something was acknowledged");
         let at = self.tools.clock.unix();
-        let written = lock(&self.tools.state).record(id, deployed, what, at);
+        let written = lock(&self.tools.state).record(id, deployed, what, at, left);
         self.written(written)
     }
 
@@ -359,12 +434,40 @@ impl Run {
         }
     }
 
+    /// Detaches a domain if the worker has it.
+    fn drop_domain(&self, change: &Change, domain: &str) -> Result<(), Stopped> {
+        let find = Call::FindDomain { worker: change.worker.clone(), domain: domain.to_owned() };
+        if let Reply::Id(id) = self.call(change, &find)? {
+            self.call(change, &Call::DetachDomain { id })?;
+        }
+        Ok(())
+    }
+
+    /// Removes a route if it leads to the worker.
+    fn drop_route(&self, change: &Change, pattern: &str, zone: &str) -> Result<(), Stopped> {
+        let zone_id = self.zone(change, zone)?;
+        let (worker, pattern) = (change.worker.clone(), pattern.to_owned());
+        if let Reply::Id(id) = self.call(change, &Call::FindRoute { worker, zone_id: zone_id.clone(), pattern })? {
+            self.call(change, &Call::RemoveRoute { zone_id, id })?;
+        }
+        Ok(())
+    }
+
     fn call(&self, change: &Change, call: &Call) -> Result<Reply, Stopped> {
         self.try_call(change, call)?.map_err(|error| Stopped::Failed(explained(call, &error)))
     }
 
     /// Makes a call: when the lane allows it, and again where the outcome is unknown.
     fn try_call(&self, change: &Change, call: &Call) -> Result<Result<Reply, CallError>, Stopped> {
+        let mut lost = false;
+        let result = self.attempts(change, call, &mut lost);
+        if lost && !matches!(result, Ok(Ok(_))) {
+            lock(&self.unsure).insert((change.home.clone(), change.worker.clone()));
+        }
+        result
+    }
+
+    fn attempts(&self, change: &Change, call: &Call, lost: &mut bool) -> Result<Result<Reply, CallError>, Stopped> {
         let account = &change.home.account_id;
         let lane = &self.tools.lanes[account];
         let clock = self.tools.clock.as_ref();
@@ -394,6 +497,7 @@ impl Run {
                     return if first { Ok(Err(CallError::Unauthorized(message))) } else { Err(Stopped::Skipped) };
                 }
                 Err(CallError::Unavailable(message)) => {
+                    *lost = true;
                     attempts += 1;
                     if attempts >= ATTEMPTS {
                         return Ok(Err(CallError::Unavailable(format!("{message}, {ATTEMPTS} times in a row"))));
@@ -415,6 +519,31 @@ impl Run {
         let spread =
             change.worker.bytes().fold(attempt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 50;
         self.tools.clock.sleep(BACKOFF * 2u32.pow(attempt - 1) * (100 + spread) / 100);
+    }
+}
+
+/// What isn't known while a step is on its way.
+fn doubt(step: &Step) -> Doubt {
+    let route =
+        |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
+    match step {
+        Step::Upload => Doubt::Upload,
+        Step::Delete => Doubt::Delete,
+        Step::SetWorkersDev { .. } => Doubt::WorkersDev,
+        Step::SetCrons { .. } => Doubt::Crons,
+        Step::AttachDomain { domain } | Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => {
+            Doubt::Domain(domain.clone())
+        }
+        Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
+        Step::RemoveRoute { pattern, .. } => route(pattern, None),
+    }
+}
+
+/// Whether two doubts are about the same thing.
+fn same_thing(a: &Doubt, b: &Doubt) -> bool {
+    match (a, b) {
+        (Doubt::Route { pattern, .. }, Doubt::Route { pattern: other, .. }) => pattern == other,
+        _ => a == b,
     }
 }
 

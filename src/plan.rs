@@ -10,7 +10,10 @@ use crate::customer::Worker;
 use crate::digest::{Digest, Framed};
 use crate::platform::Home;
 use crate::spec::{Delivery, Environment};
-use crate::state::{Deployed, WorkerId};
+use crate::state::{Begun, Deployed, Doubt, Live, WorkerId};
+
+/// Why a worker is uploaded that may be as it should be.
+const INTERRUPTED: &str = "an earlier upload was interrupted";
 
 /// A worker as it should be.
 pub struct Desired<'a> {
@@ -51,12 +54,37 @@ impl Action {
 #[allow(missing_docs)]
 pub enum Step {
     Upload,
-    DetachDomain { domain: String, id: String },
-    RemoveRoute { pattern: String, zone_id: String, id: String },
-    SetWorkersDev { on: bool },
-    AttachDomain { domain: String },
-    AddRoute { pattern: String, zone: String },
-    SetCrons { crons: BTreeSet<String> },
+    DetachDomain {
+        domain: String,
+        id: String,
+    },
+    /// Detaches a domain that the worker may have: an earlier change was interrupted.
+    DropDomain {
+        domain: String,
+    },
+    RemoveRoute {
+        pattern: String,
+        zone_id: String,
+        id: String,
+    },
+    /// Removes a route that the worker may have.
+    DropRoute {
+        pattern: String,
+        zone: String,
+    },
+    SetWorkersDev {
+        on: bool,
+    },
+    AttachDomain {
+        domain: String,
+    },
+    AddRoute {
+        pattern: String,
+        zone: String,
+    },
+    SetCrons {
+        crons: BTreeSet<String>,
+    },
     Delete,
 }
 
@@ -136,6 +164,8 @@ pub struct Options<'a> {
     pub whole: bool,
     /// The customers whose specs have errors: their workers are held.
     pub invalid: BTreeSet<String>,
+    /// The changes that were begun and not ended.
+    pub begun: BTreeMap<WorkerId, Begun>,
 }
 
 /// Plans. `homes` are the homes whose workers the fleet may own.
@@ -161,6 +191,7 @@ pub fn plan(
         let worker = wanted.worker;
         let id = (wanted.home.clone(), worker.name.clone());
         let live = deployed.get(&id);
+        let doubts = options.begun.get(&id).map(|begun| &begun.doubts[..]).unwrap_or_default();
         owned.insert(id);
         let not_ours = match worker.delivery {
             _ if options.any_delivery => None,
@@ -175,24 +206,31 @@ pub fn plan(
             held.push(Held { customer, environment, reason: reason.to_owned() });
             continue;
         }
-        match change(wanted, live, options.force) {
+        match change(wanted, live, doubts, options.force) {
             Some(change) => changes.push(change),
             None => unchanged += 1,
         }
     }
     let mut orphans = Vec::new();
     if options.whole {
-        let gone = deployed.iter().filter(|(id, live)| {
-            homes.contains(&id.0) && !owned.contains(*id) && !options.invalid.contains(&live.customer)
-        });
-        for ((home, worker), live) in gone {
+        let gone = |id: &WorkerId, customer: &str| {
+            homes.contains(&id.0) && !owned.contains(id) && !options.invalid.contains(customer)
+        };
+        // A worker whose first upload was interrupted may be there, as well.
+        let whole = deployed.iter().map(|(id, live)| (id, Gone::of(live, options.begun.get(id))));
+        let begun = options.begun.iter().filter(|(id, _)| !deployed.contains_key(*id));
+        for (id, one) in whole.chain(begun.map(|(id, begun)| (id, Gone::begun(begun)))) {
+            if !gone(id, one.customer) {
+                continue;
+            }
             if options.prune {
-                changes.push(deletion(home, worker, live));
+                changes.push(one.deletion(id));
             } else {
-                let (customer, environment) = (live.customer.clone(), live.environment);
-                orphans.push(Orphan { worker: worker.clone(), customer, environment });
+                let (customer, environment) = (one.customer.to_owned(), one.environment);
+                orphans.push(Orphan { worker: id.1.clone(), customer, environment });
             }
         }
+        orphans.sort();
     }
     changes.sort_by(|a, b| {
         (a.environment, &a.customer, &a.account, &a.worker).cmp(&(b.environment, &b.customer, &b.account, &b.worker))
@@ -202,8 +240,9 @@ pub fn plan(
     Plan { changes, unchanged, held, orphans, digest }
 }
 
-fn change(wanted: &Desired<'_>, live: Option<&Deployed>, force: Option<&str>) -> Option<Change> {
+fn change(wanted: &Desired<'_>, live: Option<&Deployed>, doubts: &[Doubt], force: Option<&str>) -> Option<Change> {
     let worker = wanted.worker;
+    let doubtful = |doubt: Doubt| doubts.contains(&doubt) || doubts.contains(&Doubt::Delete);
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
@@ -211,45 +250,61 @@ fn change(wanted: &Desired<'_>, live: Option<&Deployed>, force: Option<&str>) ->
         None => reasons.push("it is new".to_owned()),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed)),
     }
+    if reasons.is_empty() && doubtful(Doubt::Upload) {
+        reasons.push(INTERRUPTED.to_owned());
+    }
     if reasons.is_empty() {
         reasons.extend(force.map(|reason| format!("forced: {reason}")));
     }
     if !reasons.is_empty() {
         steps.push(Step::Upload);
     }
+    let (domains, routes) = in_doubt(doubts);
     for (domain, id) in before.iter().flat_map(|live| &live.domains) {
-        if !worker.domains.contains(domain) {
+        if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
             reasons.push(format!("domain {domain} removed"));
             steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
         }
     }
+    for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
+        reasons.push(format!("domain {domain} removed"));
+        steps.push(Step::DropDomain { domain: (*domain).to_owned() });
+    }
     let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
+    let added = |pattern: &str| routes.get(pattern).cloned().flatten();
     for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
-        if !patterns.contains(pattern.as_str()) {
+        if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
             reasons.push(format!("route {pattern} removed"));
             steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
         }
     }
+    for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
+        if let Some(zone) = zone {
+            reasons.push(format!("route {pattern} removed"));
+            steps.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
+        }
+    }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on {
+    if worker.workers_dev != on || doubtful(Doubt::WorkersDev) {
         reasons.push(format!("workers.dev {}", if worker.workers_dev { "on" } else { "off" }));
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
     for domain in &worker.domains {
-        if !before.is_some_and(|live| live.domains.contains_key(domain)) {
+        if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
             reasons.push(format!("domain {domain} added"));
             steps.push(Step::AttachDomain { domain: domain.clone() });
         }
     }
     for route in &worker.routes {
-        if !before.is_some_and(|live| live.routes.contains_key(&route.pattern)) {
-            reasons.push(format!("route {} added", route.pattern));
-            steps.push(Step::AddRoute { pattern: route.pattern.clone(), zone: route.zone.clone() });
+        let pattern = &route.pattern;
+        if routes.contains_key(pattern.as_str()) || !before.is_some_and(|live| live.routes.contains_key(pattern)) {
+            reasons.push(format!("route {pattern} added"));
+            steps.push(Step::AddRoute { pattern: pattern.clone(), zone: route.zone.clone() });
         }
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
-    if &worker.crons != crons {
+    if &worker.crons != crons || doubtful(Doubt::Crons) {
         reasons.push(match worker.crons.len() {
             0 => "crons removed".to_owned(),
             _ => format!("crons {}", worker.crons.iter().cloned().collect::<Vec<_>>().join(", ")),
@@ -293,26 +348,82 @@ fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed) -> Vec<String> {
     reasons
 }
 
-fn deletion(home: &Home, worker: &str, live: &Deployed) -> Change {
-    let mut steps = Vec::new();
-    // First what leads to it, so that no host name points at nothing.
-    for (domain, id) in &live.live.domains {
-        steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+/// The domains of which it is unknown whether the worker has them, and the routes, with their zones where they were
+/// being added.
+fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+    let mut domains = BTreeSet::new();
+    let mut routes = BTreeMap::new();
+    for doubt in doubts {
+        match doubt {
+            Doubt::Domain(domain) => {
+                domains.insert(domain.as_str());
+            }
+            Doubt::Route { pattern, zone } => {
+                routes.insert(pattern.as_str(), zone.as_deref());
+            }
+            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons => {}
+        }
     }
-    for (pattern, (zone_id, id)) in &live.live.routes {
-        steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+    (domains, routes)
+}
+
+/// A worker that no spec owns, as far as it is known.
+struct Gone<'a> {
+    account: &'a str,
+    customer: &'a str,
+    environment: Environment,
+    digest: Digest,
+    live: Option<&'a Live>,
+    doubts: &'a [Doubt],
+}
+
+impl<'a> Gone<'a> {
+    fn of(deployed: &'a Deployed, begun: Option<&'a Begun>) -> Gone<'a> {
+        Gone {
+            account: &deployed.account,
+            customer: &deployed.customer,
+            environment: deployed.environment,
+            digest: deployed.digest,
+            live: Some(&deployed.live),
+            doubts: begun.map(|begun| &begun.doubts[..]).unwrap_or_default(),
+        }
     }
-    steps.push(Step::Delete);
-    Change {
-        customer: live.customer.clone(),
-        environment: live.environment,
-        worker: worker.to_owned(),
-        account: live.account.clone(),
-        action: Action::Delete,
-        reasons: vec!["no spec owns it any more".to_owned()],
-        steps,
-        digest: live.digest,
-        home: home.clone(),
+
+    fn begun(begun: &'a Begun) -> Gone<'a> {
+        let Begun { account, customer, environment, digest, doubts } = begun;
+        Gone { account, customer, environment: *environment, digest: *digest, live: None, doubts }
+    }
+
+    fn deletion(&self, (home, worker): &WorkerId) -> Change {
+        let mut steps = Vec::new();
+        let (domains, routes) = in_doubt(self.doubts);
+        // First what leads to it, so that no host name points at nothing.
+        for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
+            if !domains.contains(domain.as_str()) {
+                steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+            }
+        }
+        steps.extend(domains.iter().map(|domain| Step::DropDomain { domain: (*domain).to_owned() }));
+        for (pattern, (zone_id, id)) in self.live.iter().flat_map(|live| &live.routes) {
+            if routes.get(pattern.as_str()).is_none_or(Option::is_none) {
+                steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+            }
+        }
+        steps.extend(routes.iter().filter_map(|(pattern, zone)| {
+            Some(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone)?.to_owned() })
+        }));
+        steps.push(Step::Delete);
+        Change {
+            customer: self.customer.to_owned(),
+            environment: self.environment,
+            worker: worker.clone(),
+            account: self.account.to_owned(),
+            action: Action::Delete,
+            reasons: vec!["no spec owns it any more".to_owned()],
+            steps,
+            digest: self.digest,
+            home: home.clone(),
+        }
     }
 }
 
@@ -337,7 +448,6 @@ mod tests {
     use super::*;
     use crate::customer::Database;
     use crate::spec::{LogLevel, Observability, Route};
-    use crate::state::Live;
     use serde_json::json;
 
     fn home() -> Home {

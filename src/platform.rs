@@ -66,6 +66,13 @@ pub enum Call {
         /// The domain's id.
         id: String,
     },
+    /// Asks for the id of a domain that a worker has.
+    FindDomain {
+        /// The worker's name.
+        worker: String,
+        /// The host name.
+        domain: String,
+    },
     /// Asks for the id of a zone.
     FindZone {
         /// The zone's name.

@@ -34,6 +34,11 @@ CREATE TABLE records (
     id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
     action TEXT NOT NULL, digest TEXT NOT NULL
 );
+CREATE TABLE begun (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
 CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
     PRIMARY KEY (account_id, kind, name));
 CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -81,6 +86,45 @@ pub struct Live {
     pub crons: BTreeSet<String>,
     /// The keyed fingerprint of each secret.
     pub secrets: BTreeMap<String, String>,
+}
+
+/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker
+/// whose upload was interrupted would count as what it was before, and taking the change back would do nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Begun {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The digest that the change leads to.
+    pub digest: Digest,
+    /// What may be done or not.
+    pub doubts: Vec<Doubt>,
+}
+
+/// Something whose outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// Which bundle is live.
+    Upload,
+    /// Whether the worker is there.
+    Delete,
+    /// Whether it answers on workers.dev.
+    WorkersDev,
+    /// Which crons it has.
+    Crons,
+    /// Whether it has a domain.
+    Domain(String),
+    /// Whether it has a route.
+    Route {
+        /// The pattern.
+        pattern: String,
+        /// The zone's name, where the route was being added.
+        zone: Option<String>,
+    },
 }
 
 /// The state.
@@ -213,8 +257,68 @@ impl State {
         read().map(|rows| rows.into_iter().collect()).map_err(|error| told(self.path().as_ref(), error))
     }
 
-    /// Records what the platform acknowledged, in one small write.
-    pub fn record(&mut self, id: &WorkerId, deployed: &Deployed, action: &str, at: i64) -> Result<(), Failure> {
+    /// The changes that were begun and not ended.
+    pub fn begun(&self) -> Result<BTreeMap<WorkerId, Begun>, Failure> {
+        let read = || -> rusqlite::Result<BTreeMap<WorkerId, Begun>> {
+            let mut statement = self.db.prepare_cached(
+                "SELECT account_id, namespace, worker, account, customer, environment, digest, doubts FROM begun",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let home = Home {
+                    account_id: row.get(0)?,
+                    namespace: Some(row.get(1)?).filter(|name: &String| !name.is_empty()),
+                };
+                let text = |at: usize| row.get::<_, String>(at);
+                let odd = |at: usize, what: &str| {
+                    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
+                };
+                let begun = Begun {
+                    account: text(3)?,
+                    customer: text(4)?,
+                    environment: serde_json::from_value(Value::String(text(5)?))
+                        .map_err(|_| odd(5, "no environment"))?,
+                    digest: Digest::parse(&text(6)?).ok_or_else(|| odd(6, "no digest"))?,
+                    doubts: serde_json::from_str(&text(7)?).map_err(|error| odd(7, &error.to_string()))?,
+                };
+                Ok(((home, text(2)?), begun))
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// Notes that a change begins, before its first request is sent.
+    pub fn begin(&mut self, id: &WorkerId, begun: &Begun) -> Result<(), Failure> {
+        let (home, worker) = id;
+        let write = || -> rusqlite::Result<usize> {
+            self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+                home.account_id,
+                home.namespace.as_deref().unwrap_or_default(),
+                worker,
+                begun.account,
+                begun.customer,
+                begun.environment.as_str(),
+                begun.digest.to_string(),
+                serde_json::to_string(&begun.doubts).expect("BUG: doubts are JSON")
+            ])
+        };
+        write().map(|_| ()).map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
+    pub fn settle(&mut self, id: &WorkerId, left: &[Doubt]) -> Result<(), Failure> {
+        settle(&self.db, id, left).map_err(|error| told(self.path().as_ref(), error))
+    }
+
+    /// Records what the platform acknowledged, and what is still to come of the same change, in one small write.
+    pub fn record(
+        &mut self,
+        id: &WorkerId,
+        deployed: &Deployed,
+        action: &str,
+        at: i64,
+        left: &[Doubt],
+    ) -> Result<(), Failure> {
         let (home, worker) = id;
         let namespace = home.namespace.as_deref().unwrap_or_default();
         let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
@@ -239,6 +343,7 @@ impl State {
                     "INSERT INTO records (at, account_id, namespace, worker, action, digest) VALUES (?, ?, ?, ?, ?, ?)",
                 )?
                 .execute(params![at, home.account_id, namespace, worker, action, digest])?;
+            settle(&transaction, id, left)?;
             transaction.commit()
         };
         write(&mut self.db).map_err(|error| told(self.path().as_ref(), error))
@@ -258,6 +363,7 @@ impl State {
                 "INSERT INTO records (at, account_id, namespace, worker, action, digest) VALUES (?, ?, ?, ?, 'delete', ?)",
                 params![at, home.account_id, namespace, worker, digest.to_string()],
             )?;
+            settle(&transaction, id, &[])?;
             transaction.commit()
         };
         write(&mut self.db).map_err(|error| told(self.path().as_ref(), error))
@@ -291,6 +397,19 @@ impl State {
     fn path(&self) -> String {
         self.db.path().filter(|path| !path.is_empty()).unwrap_or("the state").to_owned()
     }
+}
+
+fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Doubt]) -> rusqlite::Result<()> {
+    let namespace = home.namespace.as_deref().unwrap_or_default();
+    if left.is_empty() {
+        db.prepare_cached("DELETE FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?")?
+            .execute(params![home.account_id, namespace, worker])?;
+    } else {
+        let doubts = serde_json::to_string(left).expect("BUG: doubts are JSON");
+        db.prepare_cached("UPDATE begun SET doubts = ? WHERE account_id = ? AND namespace = ? AND worker = ?")?
+            .execute(params![doubts, home.account_id, namespace, worker])?;
+    }
+    Ok(())
 }
 
 /// What SQLite says, and what to do about it.
@@ -355,7 +474,7 @@ mod tests {
         let (id, deployed) = sample();
         let fingerprint = {
             let mut state = State::open(&path).unwrap();
-            state.record(&id, &deployed, "create", 7).unwrap();
+            state.record(&id, &deployed, "create", 7, &[]).unwrap();
             state.keep("a", Found::Zone, "example.com", "z").unwrap();
             state.fingerprints().of("s3cret")
         };
@@ -401,7 +520,7 @@ mod tests {
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN EXCLUSIVE").unwrap();
         let (id, deployed) = sample();
-        let failure = state.record(&id, &deployed, "create", 7).unwrap_err();
+        let failure = state.record(&id, &deployed, "create", 7, &[]).unwrap_err();
         assert_eq!(failure.exit, crate::failure::Exit::Refused);
         assert!(failure.to_string().contains("in use"));
     }

@@ -135,6 +135,12 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
             live.account.clone_from(name);
         }
     }
+    let mut begun = state.begun()?;
+    for ((home, _), begun) in &mut begun {
+        if let Some(name) = homes.get(home) {
+            begun.account.clone_from(name);
+        }
+    }
     let homes = homes.into_keys().collect();
     let mut invalid: BTreeSet<String> = loaded.held.clone();
     if !built.diagnostics.is_empty() {
@@ -159,6 +165,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
+        begun,
     };
     let plan = plan::plan(&desired, &deployed, &homes, &options);
     drop(desired);

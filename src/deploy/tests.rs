@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -169,6 +171,7 @@ fn words(call: &Call, world: &World) -> String {
         Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
         Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
         Call::DetachDomain { id } => format!("detach {}", name_of(&world.domains, id)),
+        Call::FindDomain { domain, .. } => format!("find {domain}"),
         Call::FindZone { name } => format!("zone {name}"),
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
         Call::FindRoute { pattern, .. } => format!("find {pattern}"),
@@ -236,6 +239,10 @@ impl World {
                 self.domains.retain(|_, (other, _)| other != id);
                 Ok(Reply::Done)
             }
+            Call::FindDomain { worker, domain } => Ok(match self.domains.get(domain) {
+                Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
+                _ => Reply::Nothing,
+            }),
             Call::FindZone { name } => {
                 Ok(if name == "example.org" { Reply::Id("zone".to_owned()) } else { Reply::Nothing })
             }
@@ -346,7 +353,8 @@ impl Bench {
             .iter()
             .map(|(worker, bundle)| Desired { home: home(&worker.account), worker, bundle, secrets: BTreeMap::new() })
             .collect();
-        let options = Options { whole: true, prune: true, ..Options::default() };
+        let begun = self.state().begun().expect("the state is read");
+        let options = Options { whole: true, prune: true, begun, ..Options::default() };
         let deployed = self.state().deployed().expect("the state is read");
         plan::plan(&desired, &deployed, &BTreeSet::from([home("one"), home("two")]), &options)
     }
@@ -484,6 +492,49 @@ fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
         bench.deploy(&fleet);
         assert_eq!(bench.called(), ["upload w-a"]);
         bench.converged(&fleet);
+    }
+}
+
+#[test]
+fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
+    // Of each kind of step: its answer is lost, then the wish is taken back.
+    let all: [(&'static str, fn(&mut Wish)); 8] = [
+        ("upload w-a", |wish| wish.version = 2),
+        ("workers.dev w-a false", |wish| wish.workers_dev = false),
+        ("crons w-a [\"1 * * * *\"]", |wish| wish.crons = BTreeSet::from(["1 * * * *".to_owned()])),
+        ("attach new.example.com w-a", |wish| {
+            wish.domains.insert("new.example.com".to_owned());
+        }),
+        ("detach a.example.com", |wish| wish.domains.clear()),
+        ("route new.example.org/* w-a", |wish| {
+            wish.routes.insert("new.example.org/*".to_owned());
+        }),
+        ("unroute a.example.org/*", |wish| wish.routes.clear()),
+        ("delete w-a", |wish| wish.account = "nowhere".to_owned()),
+    ];
+    for (what, change) in all {
+        for fault in [
+            Fault::Lost { applied: true },
+            Fault::Lost { applied: false },
+            Fault::Crash { applied: true },
+            Fault::Crash { applied: false },
+        ] {
+            let bench = Bench::new();
+            let before = fleet([full("a")]);
+            bench.deploy(&before);
+            let mut after = before.clone();
+            change(after.get_mut("a").unwrap());
+            after.retain(|_, wish| wish.account != "nowhere");
+            bench.faults(&[(what, 0, fault.clone())]);
+            bench.calls();
+            bench.try_deploy(&after);
+            assert!(bench.called().iter().any(|words| words == what), "{what} is asked for");
+            bench.faults(&[]);
+            let outcome = bench.deploy(&before);
+            assert_eq!(outcome.failed, 0, "{what}, {fault:?}: {outcome:?}");
+            let result = catch_unwind(AssertUnwindSafe(|| bench.converged(&before)));
+            assert!(result.is_ok(), "{what}, {fault:?}");
+        }
     }
 }
 
@@ -750,4 +801,76 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
     let failure = deploy(&plan, tools).expect_err("it can't be recorded");
     assert!(failure.to_string().contains("writ"), "{failure}");
     assert!(bench.calls().len() <= IN_FLIGHT);
+}
+
+/// Faults by chance, the same for the same seed whatever the threads do.
+fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
+    Box::new(move |words, nth| {
+        let digest = Digest::of(format!("{seed} {words} {nth}").as_bytes()).to_string();
+        let roll = u64::from_str_radix(&digest[..8], 16).expect("hexadecimal digits");
+        if roll % 1000 >= of_thousand {
+            return None;
+        }
+        let applied = roll / 1000 % 2 == 0;
+        Some(match roll / 2000 % 12 {
+            0 | 1 => Fault::Throttled(Some(2)),
+            2 => Fault::Throttled(None),
+            3..=7 => Fault::Lost { applied },
+            8 => Fault::Rejected,
+            9 => Fault::Concurrent,
+            10 => Fault::Unauthorized,
+            _ if crash => Fault::Crash { applied },
+            _ => Fault::Lost { applied },
+        })
+    })
+}
+
+/// A fleet of up to five customers over a few hosts, each held by one at most.
+fn wishes() -> impl Strategy<Value = Fleet> {
+    let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3);
+    let holders = prop::collection::vec(0usize..8, 6);
+    (prop::collection::vec(customer, 5), holders).prop_map(|(customers, holders)| {
+        let names = ["a", "b", "c", "d", "e"];
+        let mut fleet = Fleet::new();
+        for (at, (there, version, workers_dev, crons)) in customers.into_iter().enumerate() {
+            if there {
+                let (customer, wish) = bare(names[at]);
+                let crons = (0..crons).map(|minute| format!("{minute} * * * *")).collect();
+                fleet.insert(customer, Wish { version, workers_dev, crons, ..wish });
+            }
+        }
+        for (host, holder) in holders.into_iter().enumerate() {
+            if let Some(wish) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
+                if host < 3 {
+                    wish.domains.insert(format!("h{host}.example.com"));
+                } else {
+                    wish.routes.insert(format!("h{host}.example.org/*"));
+                }
+            }
+        }
+        fleet
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_it_converges(
+        rounds in prop::collection::vec((wishes(), any::<u64>(), 0u64..600), 1..5),
+        crash in any::<bool>(),
+    ) {
+        let bench = Bench::new();
+        let mut last = Fleet::new();
+        for (wish, seed, of_thousand) in rounds {
+            *lock(&bench.fake.faults) = chaos(seed, of_thousand, crash);
+            lock(&bench.fake.log).asked.clear();
+            bench.try_deploy(&wish);
+            last = wish;
+        }
+        bench.faults(&[]);
+        let outcome = bench.deploy(&last);
+        prop_assert_eq!(outcome.failed, 0, "{:?}", outcome.failures);
+        bench.converged(&last);
+    }
 }
