@@ -39,11 +39,6 @@ const MAX_MESSAGE: usize = 500;
 /// Source: Cloudflare docs and the error codes that its clients handle: 10000 authentication error, 9109 invalid
 /// access token, 6003 and 6111 malformed header.
 const UNAUTHORIZED: [u64; 4] = [10000, 9109, 6003, 6111];
-/// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
-pub const ROUTE_EXISTS: u64 = 10020;
-/// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
-pub const CONCURRENT_CHANGE: u64 = 10035;
-
 /// Cloudflare.
 pub struct Cloudflare {
     http: Client,

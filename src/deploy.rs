@@ -11,11 +11,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::cloudflare::{CONCURRENT_CHANGE, ROUTE_EXISTS};
 use crate::failure::Failure;
 use crate::pace::Lane;
 use crate::plan::{Change, Plan, Step};
-use crate::platform::{Call, CallError, Module, Platform, Reply};
+use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Module, Platform, ROUTE_EXISTS, Reply};
 use crate::state::{Begun, Deployed, Doubt, Found, Live, State, WorkerId};
 
 /// Changes in flight at once, over all lanes. An upload takes the platform about a second, and the limit is four

@@ -498,7 +498,8 @@ fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
 #[test]
 fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
     // Of each kind of step: its answer is lost, then the wish is taken back.
-    let all: [(&'static str, fn(&mut Wish)); 8] = [
+    type Edit = (&'static str, fn(&mut Wish));
+    let all: [Edit; 8] = [
         ("upload w-a", |wish| wish.version = 2),
         ("workers.dev w-a false", |wish| wish.workers_dev = false),
         ("crons w-a [\"1 * * * *\"]", |wish| wish.crons = BTreeSet::from(["1 * * * *".to_owned()])),
@@ -811,7 +812,7 @@ fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
         if roll % 1000 >= of_thousand {
             return None;
         }
-        let applied = roll / 1000 % 2 == 0;
+        let applied = (roll / 1000).is_multiple_of(2);
         Some(match roll / 2000 % 12 {
             0 | 1 => Fault::Throttled(Some(2)),
             2 => Fault::Throttled(None),
