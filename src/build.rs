@@ -19,6 +19,7 @@ use crate::render::Templates;
 use crate::resolve::{Claim, resolve};
 use crate::runtime;
 use crate::schema::Checker;
+use crate::yaml::Kind;
 
 /// The fleet, resolved and checked.
 pub struct Loaded {
@@ -32,8 +33,13 @@ pub struct Loaded {
     pub customers: usize,
     /// The workers of all valid customers, sorted by environment and customer.
     pub workers: Vec<Worker>,
-    /// The ids of customers with errors: their workers are held as they are.
+    /// The ids of customers with errors: their workers are held as they are. Among them the ids that stand in files of
+    /// other names, as these may be customers of old.
     pub held: BTreeSet<String>,
+    /// Whether a file could not be read at all. Whose it is isn't known then, and so no customer counts as gone.
+    pub unread: bool,
+    /// How many customers have errors.
+    pub invalid: usize,
     /// The author's mistakes, sorted.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -41,10 +47,21 @@ pub struct Loaded {
 /// Reads, resolves and checks a project. An error of fleet.yaml or a pack ends it; a customer's error holds that
 /// customer.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
+    let checker = Checker::customer();
     let (fleet, files) = match (project::read_fleet(root), project::spec_files(root)) {
         (Ok(fleet), Ok(files)) => (fleet, files),
         (fleet, files) => {
-            return Err(sorted([fleet.err(), files.err()].into_iter().flatten().flatten().collect()));
+            let mut diagnostics: Vec<Diagnostic> = Vec::new();
+            diagnostics.extend(fleet.err().into_iter().flatten());
+            match files {
+                // What is wrong with the fleet hides nothing of what a spec shows by itself.
+                Ok(files) => {
+                    let read = |file: &String| project::read_spec(root, file, &checker).1;
+                    diagnostics.par_extend(files.par_iter().flat_map_iter(read));
+                }
+                Err(missing) => diagnostics.extend(missing),
+            }
+            return Err(sorted(diagnostics));
         }
     };
     let mut templates = BTreeMap::new();
@@ -57,7 +74,6 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
             Err(found) => broken.extend(found),
         }
     }
-    let checker = Checker::customer();
     progress.begin("reading customers", Some(files.len() as u64));
     let mut read: Vec<One> = files
         .par_iter()
@@ -82,21 +98,25 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         diagnostics.append(&mut one.diagnostics);
         claims.append(&mut one.claims);
     }
+    let unread = read.iter().any(|one| one.unread);
+    let renamed: Vec<String> = read.iter_mut().filter_map(|one| one.written.take()).collect();
     drop(read);
-    for pair in files.windows(2).filter(|pair| project::id_of(&pair[0]) == project::id_of(&pair[1])) {
-        held.insert(project::id_of(&pair[0]).to_owned());
-        let message = format!("{} has the same id", pair[0]);
-        diagnostics.push(Diagnostic::error(
-            Code::DuplicateId,
-            Place::file(&pair[1]),
-            message,
-            "keep one of the two files",
-        ));
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    for file in &files {
+        let id = project::id_of(file);
+        if let Some(other) = first.insert(id, file) {
+            held.insert(id.to_owned());
+            let message = format!("{other} has the same id");
+            let help = "keep one of the two files";
+            diagnostics.push(Diagnostic::error(Code::DuplicateId, Place::file(file), message, help));
+        }
     }
     let contested = check::claims(&mut claims);
     let places: HashSet<&Place> = contested.iter().map(|diagnostic| &diagnostic.place).collect();
     held.extend(claims.iter().filter(|claim| places.contains(&claim.place)).map(|claim| claim.by.0.clone()));
     diagnostics.extend(contested);
+    let invalid = held.len();
+    held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
     workers.retain(|worker| !held.contains(&worker.customer));
     workers.sort_by(|a, b| (a.environment, &a.customer).cmp(&(b.environment, &b.customer)));
     let full = check::accounts(&fleet, &workers);
@@ -111,12 +131,19 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         customers: files.len(),
         workers,
         held,
+        unread,
+        invalid,
         diagnostics: sorted(diagnostics),
     })
 }
 
 struct One {
+    /// The id that the file's name gives.
     id: String,
+    /// The id that stands in the file, if it is another: perhaps the file alone was renamed, and this is its customer.
+    written: Option<String>,
+    /// Whether nothing of the file could be read.
+    unread: bool,
     workers: Vec<Worker>,
     claims: Vec<Claim>,
     diagnostics: Vec<Diagnostic>,
@@ -124,13 +151,19 @@ struct One {
 
 fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
     let id = project::id_of(file).to_owned();
-    match project::read_spec(root, file, checker) {
-        Ok(spec) => {
-            let resolved = resolve(fleet, &spec);
-            One { id, workers: resolved.workers, claims: resolved.claims, diagnostics: resolved.diagnostics }
-        }
-        Err(diagnostics) => One { id, workers: Vec::new(), claims: Vec::new(), diagnostics },
-    }
+    let (spec, mut diagnostics) = project::read_spec(root, file, checker);
+    let Some(spec) = spec else {
+        return One { id, written: None, unread: true, workers: Vec::new(), claims: Vec::new(), diagnostics };
+    };
+    let written = match spec.document.root.get("id").map(|node| &node.kind) {
+        Some(Kind::Text(written)) if *written != id => Some(written.clone()),
+        _ => None,
+    };
+    let mut resolved = resolve(fleet, &spec);
+    // Of one place, the first thing that is wrong is enough.
+    resolved.diagnostics.retain(|found| diagnostics.iter().all(|told| told.place != found.place));
+    diagnostics.append(&mut resolved.diagnostics);
+    One { id, written, unread: false, workers: resolved.workers, claims: resolved.claims, diagnostics }
 }
 
 /// The runtimes by pack.
@@ -219,7 +252,7 @@ pub fn build(
             Err(Broken::Failure(failure)) => return Err(failure),
         }
     }
-    if scope.whole {
+    if scope.whole && !loaded.unread {
         prune(loaded, runtimes, &out, &mut built)?;
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));

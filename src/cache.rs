@@ -67,6 +67,15 @@ pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> 
     })
 }
 
+/// workerd, which runs workers on this machine: an npm package, pinned by a lock file of flotilla's own.
+pub fn workerd(progress: &dyn Progress) -> Result<PathBuf, Failure> {
+    let (package, lock) = (include_bytes!("local/npm/package.json"), include_bytes!("local/npm/package-lock.json"));
+    let folder = npm("workerd", package, lock, progress)?;
+    let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+    let processor = if cfg!(target_arch = "aarch64") { "arm64" } else { "64" };
+    Ok(folder.join(format!("node_modules/@cloudflare/workerd-{system}-{processor}/bin/workerd")))
+}
+
 fn npm_ci(what: &str, folder: &Path) -> Result<(), Failure> {
     let output = Command::new("npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"])

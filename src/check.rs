@@ -4,22 +4,38 @@
 use std::collections::BTreeMap;
 
 use crate::customer::Worker;
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::limits;
 use crate::project::Fleet;
 use crate::resolve::{Claim, Thing};
 
-/// Two claims of one thing: a diagnostic at each of them. Sorts the claims.
+/// Two claims of one thing: a diagnostic at each place where it is claimed. Sorts the claims.
 pub fn claims(claims: &mut [Claim]) -> Vec<Diagnostic> {
     claims.sort_unstable();
     claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1).flat_map(contested).collect()
 }
 
 fn contested(group: &[Claim]) -> impl Iterator<Item = Diagnostic> {
-    group.iter().enumerate().map(|(at, claim)| {
-        let other = &group[usize::from(at == 0)];
-        let whose = if other.by.0 == claim.by.0 {
-            format!("by its own {} worker", other.by.1)
+    group.iter().enumerate().filter_map(|(at, claim)| {
+        // The one that is at another place, if there is one: that is where people have to look.
+        let elsewhere = group.iter().find(|other| other.place != claim.place);
+        let other = elsewhere.unwrap_or(&group[usize::from(at == 0)]);
+        let own = other.by.0 == claim.by.0;
+        if own && !matches!(claim.thing, Thing::Route(_)) && other.by.1 == claim.by.1 {
+            // Two files of one id, or one entry twice: told of the files, and by the schema.
+            return None;
+        }
+        if elsewhere.is_none() && at > 0 {
+            // Told once, at the one place.
+            return None;
+        }
+        let whose = if own && other.by.1 == claim.by.1 {
+            "twice by this worker".to_owned()
+        } else if elsewhere.is_none() {
+            let environments: Vec<String> = group.iter().map(|claim| claim.by.1.to_string()).collect();
+            format!("by each environment: {}", environments.join(", "))
+        } else if own {
+            format!("by the {} worker", other.by.1)
         } else {
             format!("by {} ({})", other.by.0, other.by.1)
         };
@@ -28,17 +44,20 @@ fn contested(group: &[Claim]) -> impl Iterator<Item = Diagnostic> {
             Thing::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
             Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
         };
-        let help = if other.by.0 == claim.by.0 && code != Code::DuplicateWorkerName {
-            format!("give each environment its own, under `environments`; the other claim is at {}", other.place)
+        let also = if elsewhere.is_some() { format!("; the other claim is at {}", other.place) } else { String::new() };
+        let help = if own && other.by.1 == claim.by.1 {
+            format!("keep one of the two{also}")
+        } else if own && code != Code::DuplicateWorkerName {
+            let key = if code == Code::DuplicateDomain { "domains" } else { "routes" };
+            format!("give each its own: `environments: {{ {}: {{ {key}: […] }} }}`{also}", group[0].by.1)
         } else if code == Code::DuplicateWorkerName {
-            format!(
-                "rename one of the customers, or change `workerName` in fleet.yaml; the other claim is at {}",
-                other.place
-            )
+            format!("rename one of the customers, or change `workerName` in fleet.yaml{also}")
         } else {
-            format!("only one worker can have it; the other claim is at {}", other.place)
+            format!("only one worker can have it{also}")
         };
-        Diagnostic::error(code, claim.place.clone(), format!("{what} is also claimed {whose}"), help)
+        let is =
+            if elsewhere.is_none() || (own && other.by.1 == claim.by.1) { "is claimed" } else { "is also claimed" };
+        Some(Diagnostic::error(code, claim.place.clone(), format!("{what} {is} {whose}"), help))
     })
 }
 
@@ -54,9 +73,15 @@ pub fn accounts(fleet: &Fleet, workers: &[Worker]) -> Vec<Diagnostic> {
             let limit = fleet.accounts.get(account).and_then(|account| account.worker_limit);
             let limit = limit.map_or(limits::WORKERS_PER_ACCOUNT, |limit| limit as usize);
             (count > limit).then(|| {
+                // The key of the account, if it is written out.
+                let (accounts, written) = fleet.document.root.along(["accounts"]);
+                let place = match accounts.key_span(account).filter(|_| written) {
+                    Some(span) => fleet.document.place(span),
+                    None => Place::file(&fleet.document.file),
+                };
                 Diagnostic::error(
                     Code::TooManyWorkers,
-                    fleet.document.place_of(["accounts", account]),
+                    place,
                     format!("{count} workers in the account `{account}`, which holds {limit}"),
                     "set `dispatchNamespace` (Workers for Platforms, no limit), spread the customers over accounts, or set \
                      `workerLimit` if Cloudflare raised yours",

@@ -28,6 +28,8 @@ const MODULE_TYPE: &str = "application/javascript+module";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take, upload included.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a worker may take to say how it is: the pack's own checks give up after two seconds.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
 /// The longest message of an error that is shown, in characters.
@@ -37,11 +39,6 @@ const MAX_MESSAGE: usize = 500;
 /// Source: Cloudflare docs and the error codes that its clients handle: 10000 authentication error, 9109 invalid
 /// access token, 6003 and 6111 malformed header.
 const UNAUTHORIZED: [u64; 4] = [10000, 9109, 6003, 6111];
-/// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
-pub const ROUTE_EXISTS: u64 = 10020;
-/// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
-pub const CONCURRENT_CHANGE: u64 = 10035;
-
 /// Cloudflare.
 pub struct Cloudflare {
     http: Client,
@@ -156,6 +153,41 @@ impl Cloudflare {
     }
 }
 
+/// How a worker says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is well, and runs this digest.
+    Healthy(String),
+    /// It answers that something is wrong.
+    Degraded(String),
+    /// It does not answer.
+    Unreachable(String),
+}
+
+/// Asks a worker's `/health`. Sends no credentials.
+pub fn health(address: &str) -> Health {
+    let ask = || -> Result<(u16, Value), reqwest::Error> {
+        let mut http = Client::builder().timeout(HEALTH_TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        if address.starts_with("http://127.0.0.1:") {
+            http = http.no_proxy();
+        }
+        let response = http.build()?.get(format!("{}/health", address.trim_end_matches('/'))).send()?;
+        let status = response.status().as_u16();
+        Ok((status, response.json().unwrap_or_default()))
+    };
+    match ask() {
+        Err(error) if error.is_timeout() => Health::Unreachable("no answer in time".to_owned()),
+        Err(_) => Health::Unreachable("no connection".to_owned()),
+        Ok((200, body)) if body["status"] == "healthy" => {
+            Health::Healthy(body["digest"].as_str().unwrap_or_default().to_owned())
+        }
+        Ok((status, body)) => match body["status"].as_str() {
+            Some(word) => Health::Degraded(word.to_owned()),
+            None => Health::Unreachable(format!("HTTP {status}")),
+        },
+    }
+}
+
 /// A message without secrets, as they are and as JSON writes them, and no longer than people read.
 fn redact(message: &str, secrets: &mut [&str]) -> String {
     // The longest first: one can be a part of another.
@@ -267,7 +299,7 @@ fn no_json(status: u16, headers: &HeaderMap, body: &[u8]) -> CallError {
     } else {
         "Cloudflare answered with something that is no JSON".to_owned()
     };
-    if status >= 500 || status < 400 {
+    if !(400..500).contains(&status) {
         CallError::Unavailable(format!("{message} (HTTP {status})"))
     } else {
         CallError::Rejected { status, code: 0, message }

@@ -11,11 +11,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::cloudflare::{CONCURRENT_CHANGE, ROUTE_EXISTS};
 use crate::failure::Failure;
 use crate::pace::Lane;
 use crate::plan::{Change, Plan, Step};
-use crate::platform::{Call, CallError, Module, Platform, Reply};
+use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Module, Platform, ROUTE_EXISTS, Reply};
 use crate::state::{Begun, Deployed, Doubt, Found, Live, State, WorkerId};
 
 /// Changes in flight at once, over all lanes. An upload takes the platform about a second, and the limit is four
@@ -41,6 +40,9 @@ pub struct Upload {
 /// Makes the upload of a change; only when it is its turn, so that no more than a few are in memory.
 pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
 
+/// Hears of each change that ended, and why it failed.
+pub type Done = dyn Fn(&Change, Result<(), &str>) + Send + Sync;
+
 /// What a deploy works with.
 pub struct Tools {
     /// The platform.
@@ -56,7 +58,7 @@ pub struct Tools {
     /// Set from outside to stop after what is in flight.
     pub stop: Arc<AtomicBool>,
     /// Called after each change.
-    pub done: Box<dyn Fn(&Change, Result<(), &str>) + Send + Sync>,
+    pub done: Box<Done>,
 }
 
 /// What a deploy did.

@@ -220,6 +220,13 @@ pub fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
 /// The candidate that was probably meant, as `did you mean …?`, if one is near enough.
 pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = written.to_lowercase().replace(['_', '-'], "");
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    // The beginning of one of them alone: `prod`.
+    let mut begun =
+        candidates.iter().filter(|candidate| folded.len() > 2 && candidate.to_lowercase().starts_with(&folded));
+    if let (Some(only), None) = (begun.next(), begun.next()) {
+        return Some(only);
+    }
     candidates
         .into_iter()
         .map(|candidate| {
@@ -247,6 +254,7 @@ mod tests {
     fn near_names_are_found_and_far_ones_are_not() {
         assert_eq!(did_you_mean("pixlId", ["pixelId", "accessToken"]), Some("pixelId"));
         assert_eq!(did_you_mean("trusted_origins", ["trustedOrigins"]), Some("trustedOrigins"));
+        assert_eq!(did_you_mean("prod", ["development", "production"]), Some("production"));
         assert_eq!(did_you_mean("colour", ["pixelId", "accessToken"]), None);
     }
 }

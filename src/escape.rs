@@ -16,7 +16,7 @@ const WIDTH: usize = 90;
 /// Whether a character stands in the output as it is.
 fn plain(c: char) -> bool {
     match c {
-        '"' | '\\' | '\'' | '`' | '$' | '<' | '>' | '&' | '*' => false,
+        '"' | '\\' | '\'' | '`' | '$' | '<' | '>' | '&' => false,
         ' '..='~' => true,
         // C1 controls, and DEL before them.
         '\u{7f}'..='\u{9f}' => false,
@@ -56,11 +56,12 @@ pub fn text(out: &mut String, text: &str) {
     }
 }
 
-/// Tera's escape function: what a template prints with `{{ … }}`.
+/// Tera's escape function: what a template prints with `{{ … }}`, between quotes or in a comment. The end of a comment
+/// of several lines is none, either.
 pub fn tera(value: &str, out: &mut dyn io::Write) -> io::Result<()> {
     let mut escaped = String::with_capacity(value.len() + 8);
     text(&mut escaped, value);
-    out.write_all(escaped.as_bytes())
+    out.write_all(escaped.replace("*/", "*\\u002f").as_bytes())
 }
 
 /// A language in which a value is written.
@@ -185,7 +186,14 @@ mod tests {
     fn hostile_text_stays_text() {
         let mut out = String::new();
         text(&mut out, "\"'`${x}</script>*/\u{2028}\n\r\0\u{202e}\\ é😀");
-        assert_eq!(out, "\\\"\\u0027\\u0060\\u0024{x}\\u003c/script\\u003e\\u002a/\\u2028\\n\\r\\u0000\\u202e\\\\ é😀");
+        assert_eq!(out, "\\\"\\u0027\\u0060\\u0024{x}\\u003c/script\\u003e*/\\u2028\\n\\r\\u0000\\u202e\\\\ é😀");
+    }
+
+    #[test]
+    fn a_printed_value_ends_no_comment() {
+        let mut out = Vec::new();
+        tera("*/ alert()", &mut out).unwrap();
+        assert_eq!(out, b"*\\u002f alert()");
     }
 
     #[test]

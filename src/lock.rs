@@ -1,4 +1,5 @@
-//! One deploy of a state at a time. The lock is the operating system's, so that a killed process holds none.
+//! One process at a time for what only one may do: a deploy, the Cloudflare on this machine. The lock is the operating
+//! system's, so that a killed process holds none.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,7 +16,12 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, or says who has it and since when.
+    /// Whether somebody holds the lock.
+    pub fn is_held(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Takes the lock for `what`, or says who has it and since when.
     pub fn take(path: &Path, what: &str) -> Result<Lock, Failure> {
         let cannot = || format!("the lock {} can't be opened", path.display());
         if let Some(folder) = path.parent() {
@@ -29,7 +35,7 @@ impl Lock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = holder.lines().next().filter(|line| !line.is_empty()).unwrap_or("another process");
-                return Err(Failure::refused(format!("another deploy is running: {holder}"))
+                return Err(Failure::refused(format!("another {what} is running: {holder}"))
                     .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"));
             }
             Err(TryLockError::Error(error)) => return Err(anyhow::Error::from(error).context(cannot()).into()),

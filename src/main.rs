@@ -1,7 +1,11 @@
-//! The binary: runs the command line and exits with its code.
+//! The binary: runs the command line and exits with its code. A panic is a bug, and says so.
 
 use std::process::ExitCode;
 
+use flotilla::failure::Exit;
+
 fn main() -> ExitCode {
-    ExitCode::from(flotilla::command::run(std::env::args_os()) as u8)
+    // A panic of any thread that matters arrives here; its message and place were printed when it happened.
+    let exit = std::panic::catch_unwind(|| flotilla::command::run(std::env::args_os())).unwrap_or(Exit::Bug);
+    ExitCode::from(exit as u8)
 }

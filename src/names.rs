@@ -23,12 +23,16 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
     })
 }
 
-fn label(label: &str) -> Result<(), String> {
+/// One part of a host name.
+pub fn label(label: &str) -> Result<(), String> {
     if label.is_empty() {
         return Err("has an empty part".to_owned());
     }
     if label.len() > limits::LABEL_LENGTH {
         return Err(format!("has a part of more than {} characters", limits::LABEL_LENGTH));
+    }
+    if label.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("has upper-case letters in it".to_owned());
     }
     if let Some(c) = label.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
         return Err(format!("has {c:?} in it"));
@@ -96,14 +100,17 @@ fn zone_of(host: &str) -> String {
     dots.next().map_or(host, |at| &host[at + 1..]).to_owned()
 }
 
-/// A route pattern and its zone.
+/// A zone's name.
+pub fn zone(zone: &str) -> Result<(), Wrong> {
+    host(zone)
+        .map_err(|wrong| (format!("the zone `{zone}` {wrong}"), "a zone is a domain such as example.com".to_owned()))
+}
+
+/// A route pattern in a zone.
 /// Source: Cloudflare docs, Workers › Configuration › Routes › Matching behaviour.
 pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     let help = "a pattern is a host and a path, with `*` only at their beginning and end: shop.example.com/consent/*";
     let wrong = |what: String| Err((what, help.to_owned()));
-    if let Err(wrong) = host(zone) {
-        return Err((format!("the zone `{zone}` {wrong}"), "a zone is a domain such as example.com".to_owned()));
-    }
     if pattern.contains("://") {
         return wrong(format!("the route `{pattern}` has a scheme"));
     }
@@ -131,7 +138,15 @@ pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
 pub fn origin(origin: &str) -> Result<(), Wrong> {
     let help = "an origin is a scheme and a host, as browsers send it: https://shop.example.com".to_owned();
     let Some((scheme, rest)) = origin.split_once("://") else {
-        return Err((format!("the origin `{origin}` has no scheme"), format!("write https://{origin}")));
+        if origin.contains('*') {
+            return Err((
+                format!("the origin `{origin}` has a wildcard"),
+                "list each origin that may call the worker: wildcards are not taken".to_owned(),
+            ));
+        }
+        let with = format!("https://{origin}");
+        let help = if self::origin(&with).is_ok() { format!("write {with}") } else { help };
+        return Err((format!("the origin `{origin}` has no scheme"), help));
     };
     if scheme != "https" && scheme != "http" {
         return Err((format!("the origin `{origin}` is neither http nor https"), help));
@@ -164,7 +179,8 @@ pub fn cron(cron: &str) -> Result<(), Wrong> {
     let help = "five fields in UTC: minute, hour, day of the month, month, day of the week (1 to 7, Sunday first): `*/15 * * * *`";
     let fields: Vec<&str> = cron.split(' ').collect();
     if fields.len() != 5 {
-        return Err((format!("the cron {cron:?} has {} fields instead of five", fields.len()), help.to_owned()));
+        let number = if fields.len() == 1 { "1 field".to_owned() } else { format!("{} fields", fields.len()) };
+        return Err((format!("the cron {cron:?} has {number} instead of five"), help.to_owned()));
     }
     for (field, (name, min, max, words)) in fields.iter().zip(FIELDS) {
         let valid = |part: &str| {

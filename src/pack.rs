@@ -100,8 +100,14 @@ pub fn read(root: &Path, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     if let Some(name) = &manifest.catalogue {
         let place = Place::file(&format!("{path}/{name}"));
         let read = std::fs::read_to_string(folder.join(name))
-            .map_err(|error| error.to_string())
-            .and_then(|text| serde_json::from_str::<CatalogueFile>(&text).map_err(|error| error.to_string()));
+            .map_err(|error| (place.clone(), error.to_string()))
+            .and_then(|text| {
+                serde_json::from_str::<CatalogueFile>(&text).map_err(|error| {
+                    let message = error.to_string();
+                    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+                    (Place { line: error.line(), column: error.column().max(1), ..place.clone() }, message)
+                })
+            });
         match read {
             Ok(read) => {
                 for (kind, entry) in read.destinations {
@@ -119,7 +125,7 @@ pub fn read(root: &Path, path: &str) -> Result<Pack, Vec<Diagnostic>> {
                     }
                 }
             }
-            Err(error) => diagnostics.push(Diagnostic::error(
+            Err((place, error)) => diagnostics.push(Diagnostic::error(
                 Code::BadPack,
                 place,
                 format!("the catalogue can't be read: {error}"),

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+/// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
+pub const ROUTE_EXISTS: u64 = 10020;
+/// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
+pub const CONCURRENT_CHANGE: u64 = 10035;
+
 /// Where a worker lives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Home {

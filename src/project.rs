@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use crate::failure::Failure;
+use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
 use crate::spec::{Account, AccountId, Assignment, FleetFile, Identity, SecretReference, Settings};
@@ -50,12 +51,15 @@ pub struct Spec {
     pub settings: Settings,
 }
 
-/// Finds the project: the nearest folder upwards from `from` with a fleet.yaml.
+/// Finds the project: the nearest folder upwards from `from` with a fleet.yaml. A folder with customers and without
+/// one is a project, too, whose mistake is told as such.
 pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     let from = from
         .canonicalize()
         .map_err(|error| Failure::new(format!("the folder {} can't be opened: {error}", from.display())))?;
-    from.ancestors().find(|folder| folder.join(FLEET_FILE).is_file()).map(Path::to_owned).ok_or_else(|| {
+    let found = from.ancestors().find(|folder| folder.join(FLEET_FILE).is_file());
+    let customers = || Some(from.as_path()).filter(|folder| folder.join(CUSTOMERS).is_dir());
+    found.or_else(customers).map(Path::to_owned).ok_or_else(|| {
         Failure::new(format!("there is no {FLEET_FILE} in {} or above it", from.display()))
             .hint("go to a project's folder, or name one with --project DIR")
     })
@@ -63,14 +67,15 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
 
 /// Reads fleet.yaml and its packs.
 pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
-    let bytes = std::fs::read(root.join(FLEET_FILE)).map_err(|error| {
-        vec![Diagnostic::error(
+    if std::fs::symlink_metadata(root.join(FLEET_FILE)).is_err() {
+        return Err(vec![Diagnostic::error(
             Code::NoFleetFile,
             Place::file(FLEET_FILE),
-            format!("it can't be read: {error}"),
-            "a project has a fleet.yaml at its root",
-        )]
-    })?;
+            "the project has no fleet.yaml",
+            "write one at its root, with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
+        )]);
+    }
+    let bytes = read_plain(root, FLEET_FILE).map_err(|diagnostic| vec![diagnostic])?;
     let (document, mut diagnostics) = yaml::parse(FLEET_FILE, &bytes);
     let Some(document) = document else {
         if diagnostics.is_empty() {
@@ -175,8 +180,12 @@ pub fn spec_files(root: &Path) -> Result<Vec<String>, Vec<Diagnostic>> {
         Err(error) => return Err(missing(format!("the folder of customers can't be read: {error}"))),
     };
     let mut files: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| (name.ends_with(".yaml") || name.ends_with(".yml")) && !name.starts_with('.'))
+        // A name that is no text is kept as well: a customer left out in silence would count as removed.
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| {
+            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
+            ["yaml", "yml"].contains(&extension.as_str()) && !name.starts_with('.')
+        })
         .map(|name| format!("{CUSTOMERS}/{name}"))
         .collect();
     if files.is_empty() {
@@ -192,46 +201,70 @@ pub fn id_of(file: &str) -> &str {
     name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name)
 }
 
-/// Reads one customer's file.
-pub fn read_spec(root: &Path, file: &str, checker: &Checker) -> Result<Spec, Vec<Diagnostic>> {
-    let bytes = read_plain(root, file).map_err(|diagnostic| vec![diagnostic])?;
+/// Reads one customer's file. Beside mistakes there can be a spec without the parts that are beyond reading: what else
+/// is wrong in it is found in the same run.
+pub fn read_spec(root: &Path, file: &str, checker: &Checker) -> (Option<Spec>, Vec<Diagnostic>) {
+    let bytes = match read_plain(root, file) {
+        Ok(bytes) => bytes,
+        Err(diagnostic) => return (None, vec![diagnostic]),
+    };
     let (document, mut diagnostics) = yaml::parse(file, &bytes);
     let Some(document) = document else {
         if diagnostics.is_empty() {
             diagnostics.push(empty(file));
         }
-        return Err(diagnostics);
+        return (None, diagnostics);
     };
-    let value = document.root.to_value();
+    let mut value = document.root.to_value();
     diagnostics.extend(checker.check(&document, &[], &value, "a customer"));
     let expected = id_of(file);
     if let Some(id) = value["id"].as_str()
         && id != expected
     {
-        diagnostics.push(Diagnostic::error(
-            Code::IdNotFileName,
-            document.place_of(["id"]),
-            format!("the id {id:?} is not the file's name, {expected:?}"),
-            format!("write `id: {expected}`, or rename the file"),
-        ));
+        let place = document.place_of(["id"]);
+        let form = "an id is lower-case letters, digits and hyphens, and the file is called after it";
+        let help = if is_id(expected) {
+            // The form of what is to be replaced anyhow is nothing to dwell on.
+            diagnostics.retain(|diagnostic| diagnostic.place != place);
+            format!("write `id: {expected}`, or rename the file")
+        } else if is_id(id) {
+            format!("rename the file to {id}.yaml: {form}")
+        } else {
+            form.to_owned()
+        };
+        let message = format!("the id {id:?} is not the file's name, {expected:?}");
+        diagnostics.push(Diagnostic::error(Code::IdNotFileName, place, message, help));
     }
-    if !diagnostics.is_empty() {
-        return Err(diagnostics);
+    if !diagnostics.is_empty()
+        && let Some(object) = value.as_object_mut()
+    {
+        // The file's name is what its folder in out/ is called after.
+        object.insert("id".to_owned(), expected.into());
+        object.retain(|key, value| {
+            let alone =
+                Value::Object([("id".to_owned(), expected.into()), (key.clone(), value.clone())].into_iter().collect());
+            typed(&alone).is_ok()
+        });
     }
-    let typed = |error: serde_json::Error| {
-        vec![Diagnostic::error(
-            Code::WrongForm,
-            Place::file(file),
-            error.to_string(),
-            "see schema/customer.schema.json",
-        )]
-    };
-    Ok(Spec {
-        identity: Identity::deserialize(&value).map_err(typed)?,
-        assignment: Assignment::deserialize(&value).map_err(typed)?,
-        settings: Settings::deserialize(&value).map_err(typed)?,
-        document,
-    })
+    match typed(&value) {
+        Ok((identity, assignment, settings)) => (Some(Spec { identity, assignment, settings, document }), diagnostics),
+        Err(error) => {
+            if diagnostics.is_empty() {
+                let help = "see schema/customer.schema.json";
+                diagnostics.push(Diagnostic::error(Code::WrongForm, Place::file(file), error.to_string(), help));
+            }
+            (None, diagnostics)
+        }
+    }
+}
+
+fn typed(value: &Value) -> serde_json::Result<(Identity, Assignment, Settings)> {
+    Ok((Identity::deserialize(value)?, Assignment::deserialize(value)?, Settings::deserialize(value)?))
+}
+
+/// Whether a text has the form of an id; its length is the schema's business.
+fn is_id(text: &str) -> bool {
+    names::label(text).is_ok()
 }
 
 fn read_plain(root: &Path, file: &str) -> Result<Vec<u8>, Diagnostic> {
@@ -244,7 +277,14 @@ fn read_plain(root: &Path, file: &str) -> Result<Vec<u8>, Diagnostic> {
             "check its permissions",
         )
     };
-    let metadata = std::fs::symlink_metadata(&path).map_err(unreadable)?;
+    let metadata = std::fs::symlink_metadata(&path).map_err(|error| {
+        let lost = file.contains(char::REPLACEMENT_CHARACTER) && error.kind() == std::io::ErrorKind::NotFound;
+        if !lost {
+            return unreadable(error);
+        }
+        let help = "rename it: the name is the customer's id and `.yaml`";
+        Diagnostic::error(Code::Unreadable, Place::file(file), "its name is not UTF-8", help)
+    })?;
     if !metadata.is_file() {
         return Err(Diagnostic::error(
             Code::NotAFile,

@@ -134,5 +134,8 @@ fn told(code: Code, path: &str, name: &str, error: &tera::Error, help: &str) -> 
         }
         other => other.to_string(),
     };
+    // As all messages are: no capital, no full stop.
+    let mut letters = message.trim_end_matches('.').chars();
+    let message: String = letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect();
     Diagnostic::error(code, place, message, help)
 }

@@ -71,6 +71,12 @@ impl<'a> Layer<'a> {
         self.document.place_of(self.path.iter().flatten().copied().chain(steps.iter().copied()))
     }
 
+    /// Where a key of the layer itself stands.
+    fn key_of(&self, key: &str) -> Place {
+        let node = self.document.root.along(self.path.iter().flatten().copied()).0;
+        self.document.place(node.key_span(key).unwrap_or(node.span))
+    }
+
     fn key_place(&self, map: &str, key: &str) -> Place {
         let steps = self.path.iter().flatten().copied().chain([map]);
         let node = self.document.root.along(steps).0;
@@ -180,7 +186,10 @@ impl<'a> One<'a, '_> {
         }
         let workers_dev = namespace.is_none() && workers_dev.is_none_or(|(on, _)| *on);
         if !workers_dev && domains.is_empty() && routes.is_empty() && namespace.is_none() {
-            let place = self.spec.document.place_of(["id"]);
+            let place = match pick(self.layers, |s| s.workers_dev.as_ref()) {
+                Some((_, layer)) if layer.document.file == self.spec.document.file => layer.place(&["workersDev"]),
+                _ => self.spec.document.place_of(["id"]),
+            };
             let message = format!("nothing reaches `{name}`: no domain, no route, and workers.dev is off");
             let help = "add `domains: [shop.example.com]`, or `workersDev: true`";
             self.push(Diagnostic::warning(Code::Unreachable, place, message, help));
@@ -337,7 +346,9 @@ impl<'a> One<'a, '_> {
         };
         for (at, route) in routes.iter().enumerate() {
             let place = layer.place(&["routes", &at.to_string(), "pattern"]);
-            if let Err(wrong) = names::route(&route.pattern, &route.zone) {
+            if let Err(wrong) = names::zone(&route.zone) {
+                self.error(Code::BadRoute, layer.place(&["routes", &at.to_string(), "zone"]), wrong);
+            } else if let Err(wrong) = names::route(&route.pattern, &route.zone) {
                 self.error(Code::BadRoute, place.clone(), wrong);
             }
             if let Some(namespace) = namespace {
@@ -411,9 +422,17 @@ impl<'a> One<'a, '_> {
         // FLOTILLA_DIGEST is one of them.
         let count = vars.len() + secrets + 1;
         if count > limits::VARIABLES_PER_WORKER {
-            let message = format!("{count} variables and secrets; a worker can have {}", limits::VARIABLES_PER_WORKER);
+            let message = format!(
+                "{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {}",
+                limits::VARIABLES_PER_WORKER
+            );
             let help = "put several values into one variable: a variable can be a map";
-            self.push(Diagnostic::error(Code::TooManyVariables, self.spec.document.place_of(["vars"]), message, help));
+            let whole = Layer { document: &self.spec.document, path: [None; 3], settings: &self.spec.settings };
+            let place = ["vars", "secrets", "id"]
+                .into_iter()
+                .find(|key| self.spec.document.root.get(key).is_some())
+                .map_or_else(|| self.spec.document.place_of([]), |key| whole.key_of(key));
+            self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
         for (name, (value, layer)) in vars {
             let size = match value {

@@ -62,6 +62,9 @@ impl Checker {
         let at = || document.place(node.span);
         let what = describe(&steps, subject);
         let one = |code, message: String, help: String| vec![Diagnostic::error(code, at(), message, help)];
+        if self.is_secret(error) {
+            return vec![literal_secret(document, base, error, steps, subject)];
+        }
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected }
             | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
@@ -89,26 +92,23 @@ impl Checker {
                 let whom = if steps.is_empty() { subject.to_owned() } else { what };
                 one(Code::MissingKey, format!("{whom} has no `{key}`"), help)
             }
-            ValidationErrorKind::Type { kind } if self.is_secret(error) => {
-                let _ = kind;
-                let name = match steps.first().map(String::as_str) {
-                    Some("database") => TURSO_TOKEN.to_owned(),
-                    _ => secret_name(steps.last().map_or("", String::as_str), subject),
+            ValidationErrorKind::Type { .. } if steps.last().is_some_and(|step| step == "secrets") => one(
+                Code::LiteralSecret,
+                format!("{what} must be a map of references to secrets"),
+                format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}"),
+            ),
+            ValidationErrorKind::Type { kind } => {
+                // Text where a map belongs may be a whole database with its token.
+                let found = match &node.kind {
+                    Kind::Text(_) if expected(kind) == "a map" => "text".to_owned(),
+                    _ => found(node),
                 };
                 one(
-                    Code::LiteralSecret,
-                    format!("{what} must be a reference to a secret, not the secret itself"),
-                    format!(
-                        "write `{{ secret: {name} }}`, put the value into the environment or a dotenv file outside of \
-                         git, and replace the secret if it was ever committed"
-                    ),
+                    Code::WrongType,
+                    format!("{what} must be {}, but is {found}", expected(kind)),
+                    quoting_help(kind, node),
                 )
             }
-            ValidationErrorKind::Type { kind } => one(
-                Code::WrongType,
-                format!("{what} must be {}, but is {}", expected(kind), found(node)),
-                quoting_help(kind, node),
-            ),
             ValidationErrorKind::Enum { options } => {
                 let written = error.instance().as_str().unwrap_or_default();
                 one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, options))
@@ -146,6 +146,12 @@ impl Checker {
                 self.example(error)
                     .map_or_else(|| format!("write a valid {format}"), |example| format!("write it like {example}")),
             ),
+            ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. }
+                if let Some(options) = self.constants(error) =>
+            {
+                let written = error.instance().as_str().unwrap_or_default();
+                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, &options))
+            }
             ValidationErrorKind::AnyOf { .. }
             | ValidationErrorKind::OneOfNotValid { .. }
             | ValidationErrorKind::OneOfMultipleValid { .. } => {
@@ -160,6 +166,9 @@ impl Checker {
                     help,
                 )
             }
+            ValidationErrorKind::MinLength { limit: 1 } => {
+                one(Code::WrongForm, format!("{what} is empty"), "write something between the quotes".to_owned())
+            }
             ValidationErrorKind::MinLength { limit } => {
                 one(Code::WrongForm, format!("{what} is too short"), format!("it needs at least {limit} characters"))
             }
@@ -169,17 +178,35 @@ impl Checker {
             ValidationErrorKind::Minimum { limit } => one(
                 Code::WrongForm,
                 format!("{what} is too small: {}", found(node)),
-                format!("it must be at least {limit}"),
+                format!("it must be at least {}", plain(limit)),
             ),
             ValidationErrorKind::Maximum { limit } => one(
                 Code::WrongForm,
                 format!("{what} is too large: {}", found(node)),
-                format!("it must be at most {limit}"),
+                format!("it must be at most {}", plain(limit)),
+            ),
+            ValidationErrorKind::MaxProperties { .. } => one(
+                Code::Conflict,
+                format!("{what} has keys that don't belong to its type"),
+                "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing".to_owned(),
             ),
             ValidationErrorKind::UniqueItems => {
-                one(Code::WrongForm, format!("{what} has an entry twice"), "keep one of them".to_owned())
+                let again = match &node.kind {
+                    Kind::List(items) => {
+                        let values: Vec<Value> = items.iter().map(Node::to_value).collect();
+                        (1..items.len()).find(|at| values[..*at].contains(&values[*at])).map(|at| items[at].span)
+                    }
+                    _ => None,
+                };
+                let place = document.place(again.unwrap_or(node.span));
+                vec![Diagnostic::error(
+                    Code::WrongForm,
+                    place,
+                    format!("{what} has an entry twice"),
+                    "keep one of them",
+                )]
             }
-            _ => one(Code::WrongForm, format!("{what}: {error}"), "see the schema".to_owned()),
+            _ => one(Code::WrongForm, format!("{what}: {}", error.masked()), "see the schema".to_owned()),
         }
     }
 
@@ -207,6 +234,12 @@ impl Checker {
         Some(self.around(error)?.get("examples")?.get(0)?.to_string())
     }
 
+    /// What is allowed, where the branches of a choice are nothing but constants.
+    fn constants(&self, error: &ValidationError<'_>) -> Option<Value> {
+        let branches = self.schema.pointer(error.schema_path().as_str())?.as_array()?;
+        branches.iter().map(|branch| branch.get("const").cloned()).collect::<Option<Vec<_>>>().map(Value::from)
+    }
+
     fn alternatives(&self, error: &ValidationError<'_>) -> Vec<String> {
         self.schema
             .pointer(error.schema_path().as_str())
@@ -225,6 +258,40 @@ impl Checker {
         let path = error.schema_path().as_str();
         path.starts_with(&format!("/$defs/{SECRET}/")) || path.starts_with("/$defs/secret/")
     }
+}
+
+/// Where the values of secrets belong.
+const NEVER_HERE: &str = "the value belongs into the environment or a dotenv file outside of git; if it was ever \
+                          committed, replace it";
+
+/// Whatever is wrong with a reference to a secret: nothing of what stands there is repeated.
+fn literal_secret(
+    document: &Document,
+    base: &Node,
+    error: &ValidationError<'_>,
+    mut steps: Vec<String>,
+    subject: &str,
+) -> Diagnostic {
+    let place = document.place(base.along(steps.iter().map(String::as_str)).0.span);
+    // Within the reference: the name in it.
+    let inner = steps.last().is_some_and(|step| step == "secret") && error.schema_path().as_str().contains("/secret/");
+    if inner {
+        steps.pop();
+    }
+    let last = steps.last().map_or("", String::as_str);
+    let name = match steps.first().map(String::as_str) {
+        Some("database") => TURSO_TOKEN.to_owned(),
+        Some("accounts") => "CLOUDFLARE_API_TOKEN".to_owned(),
+        _ => secret_name(last, subject),
+    };
+    let what = describe(&steps, subject);
+    let message = if inner {
+        format!("{what} has something else than the name of a secret")
+    } else {
+        format!("{what} must be a reference to a secret, and nothing else")
+    };
+    let help = format!("write `{{ secret: {name} }}`, with a name in upper case; {NEVER_HERE}");
+    Diagnostic::error(Code::LiteralSecret, place, message, help)
 }
 
 /// A path in the author's notation: `destinations[0].settings.pixelId`.
@@ -278,11 +345,21 @@ fn found(node: &Node) -> String {
         Kind::Null => "empty".to_owned(),
         Kind::Bool(bool) => format!("{bool}"),
         Kind::Number(_, raw) => format!("the number {raw}"),
+        // An address can carry credentials.
+        Kind::Text(text) if text.contains("://") && text.contains(['@', '?']) => {
+            "an address with credentials or a query".to_owned()
+        }
         Kind::Text(text) if text.chars().count() <= 60 => format!("{text:?}"),
         Kind::Text(text) => format!("a text of {} characters", text.chars().count()),
         Kind::List(_) => "a list".to_owned(),
         Kind::Map(_) => "a map".to_owned(),
     }
+}
+
+/// A limit as people write it: 1 rather than 1.0.
+fn plain(limit: &Value) -> String {
+    let text = limit.to_string();
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }
 
 fn quoting_help(kind: &TypeKind, node: &Node) -> String {
@@ -291,7 +368,8 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
         Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
         Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
         Kind::Null => "give it a value, or leave the key out".to_owned(),
-        Kind::Text(_) if wanted == "a list" => "put it into a list: `- …`".to_owned(),
+        Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
+        _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
         Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
             "yes" | "on" | "y" => "write `true`: in YAML 1.2, on and yes are text".to_owned(),
             "no" | "off" | "n" => "write `false`: in YAML 1.2, off and no are text".to_owned(),
@@ -324,6 +402,9 @@ fn explain_pattern(pattern: &str) -> String {
 
 /// A name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
 fn secret_name(setting: &str, subject: &str) -> String {
+    if !setting.is_empty() && setting.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
+        return setting.to_owned();
+    }
     let kind = subject.rsplit_once(" type ").map_or("", |(_, kind)| kind);
     let mut name = String::new();
     for part in [kind, setting] {
@@ -458,7 +539,7 @@ fn complete(schema: &mut Value, catalogue: Option<&Map<String, Value>>) {
         .iter()
         .map(|(name, settings)| {
             let mut then = json!({"properties": {"settings": settings}});
-            if settings.get("required").is_some() {
+            if settings["required"].as_array().is_some_and(|required| !required.is_empty()) {
                 then["required"] = json!(["settings"]);
             }
             json!({"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then})
@@ -500,12 +581,17 @@ mod tests {
                 "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
                 "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
                 "S0204 t.yaml:4:11 `logLevel` can't be \"verbos\"; allowed: debug, info, warn, error",
-                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `- …`",
+                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
             ]
         );
         let found = check(&checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("S0206 t.yaml:2:58 `database.token` must be a reference"), "{found:?}");
+        for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
+            let found =
+                check(&checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
+            assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
+        }
         let found = check(&checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
         assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
         let found = check(&checker, "name: 12\nenvironments: {stagin: {}}\n");
@@ -517,5 +603,6 @@ mod tests {
     fn a_name_for_a_secret() {
         assert_eq!(secret_name("accessToken", "a destination of type meta-pixel"), "META_PIXEL_ACCESS_TOKEN");
         assert_eq!(secret_name("token", "a customer"), "TOKEN");
+        assert_eq!(secret_name("WEBHOOK_KEY", "a customer"), "WEBHOOK_KEY");
     }
 }

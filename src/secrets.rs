@@ -12,10 +12,13 @@ use crate::failure::Failure;
 /// The dotenv file that is read if it is there.
 pub const DOTENV: &str = ".env";
 
+/// Looks a name up in the environment.
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// The sources of secrets.
 pub struct Secrets {
     file: HashMap<String, SecretString>,
-    environment: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    environment: Box<Lookup>,
     made_up: bool,
 }
 

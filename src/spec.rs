@@ -144,7 +144,8 @@ pub enum LogLevel {
     deny_unknown_fields,
     extend("allOf" = [
         {"if": {"properties": {"type": {"const": "turso"}}, "required": ["type"]}, "then": {"required": ["url", "token"]}},
-        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"required": ["name", "id"]}}
+        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"required": ["name", "id"]}},
+        {"if": {"properties": {"type": {"const": "none"}}}, "then": {"maxProperties": 1}, "else": {"maxProperties": 3}}
     ])
 )]
 pub struct Database {

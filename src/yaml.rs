@@ -189,7 +189,7 @@ impl Builder<'_> {
         while let Some(event) = parser.next_event() {
             let (event, at) = match event {
                 Ok(event) => event,
-                Err(error) => return Err(self.syntax(&error)),
+                Err(error) => return Err(self.syntax(&error, stack.last())),
             };
             let span = span(&at);
             let finished = match event {
@@ -229,10 +229,14 @@ impl Builder<'_> {
                     return Err(self.tag(span));
                 }
                 Event::SequenceStart(anchor, _) => {
+                    self.nodes += 1;
+                    self.limit(span)?;
                     stack.push(Open { span, anchor, children: Children::List(Vec::new()) });
                     None
                 }
                 Event::MappingStart(anchor, _) => {
+                    self.nodes += 1;
+                    self.limit(span)?;
                     stack.push(Open {
                         span,
                         anchor,
@@ -381,20 +385,60 @@ impl Builder<'_> {
         Box::new(Diagnostic::error(code, place(self.file, span), message, help))
     }
 
-    fn syntax(&self, error: &saphyr_parser::ScanError) -> Stop {
+    /// What the parser says, in the author's words: what it says in its own is about how it works.
+    fn syntax(&self, error: &saphyr_parser::ScanError, open: Option<&Open>) -> Stop {
         let marker = error.marker();
-        let line = self.text.lines().nth(marker.line().saturating_sub(1)).unwrap_or("");
+        let line = |number: usize| self.text.lines().nth(number.wrapping_sub(1)).unwrap_or("");
+        let (here, before) = (line(marker.line()), line(marker.line().saturating_sub(1)));
         let span = Span { line: marker.line().max(1), column: marker.col() + 1, width: 1 };
-        if error.info().contains("recursion limit") {
+        let info = error.info();
+        if info.contains("recursion limit") {
             return self.too_deep(span);
         }
-        let indent = &line[..line.len() - line.trim_start().len()];
-        let help = if indent.contains('\t') {
-            "indent with spaces: YAML takes no tabs there"
+        let bracket = open.map(|open| (open, line(open.span.line).chars().nth(open.span.column - 1)));
+        if let Some((open, Some(bracket @ ('[' | '{')))) = bracket
+            && open.span.line < marker.line()
+        {
+            let message = format!("the `{bracket}` that begins here isn't closed");
+            let help = format!("reading stopped on line {}: close the bracket before", marker.line());
+            return self.stop(Code::Syntax, open.span, message, help);
+        }
+        let indent = &here[..here.len() - here.trim_start().len()];
+        let (message, help) = if indent.contains('\t') {
+            ("a tab in the indentation", "indent with spaces: YAML takes no tabs there")
+        } else if info.contains("unknown escape") {
+            ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text into single quotes")
+        } else if info.contains("quoted scalar") && here.chars().nth(marker.col()).is_some_and(|c| "'\"".contains(c)) {
+            ("the quoted text that begins here isn't closed", "close the quote on the same line")
+        } else if info.contains("quoted scalar") {
+            (
+                "the quoted text ends before this",
+                "write '' for a quote in single quotes, or put the text into double quotes",
+            )
+        } else if info.contains("unknown anchor") {
+            ("an alias of an anchor that isn't there", "put text that begins with `*` into quotes")
+        } else if info.contains("unexpected character")
+            || info.contains("anchor or alias")
+            || here.chars().nth(marker.col()) == Some('%')
+        {
+            ("text can't begin with this character", "put the text into quotes")
+        } else if info.contains("mapping values are not allowed") && here.matches(": ").count() > 1 {
+            ("a second `: ` in one line", "put text that has a colon into quotes")
+        } else if info.contains("mapping values are not allowed") && !before.contains(": ") && before.contains(':') {
+            ("a key where none can stand", "is a space missing after the colon of the line before?")
+        } else if info.contains("mapping values are not allowed") || info.contains("did not find expected key") {
+            (
+                "this doesn't belong to the map before it",
+                "check the indentation: the keys of a map begin at the same column",
+            )
+        } else if info.contains("misplaced bracket") {
+            ("a bracket is closed that wasn't opened", "take it out, or put the text into quotes")
+        } else if here.contains('\t') {
+            (info, "use spaces instead of the tab")
         } else {
-            "look for a missing quote, bracket or colon on this line or the one before"
+            (info, "look for a missing quote, bracket or colon on this line or the one before")
         };
-        self.stop(Code::Syntax, span, error.info().to_owned(), help)
+        self.stop(Code::Syntax, span, message, help)
     }
 }
 

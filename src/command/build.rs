@@ -1,5 +1,7 @@
 //! `flotilla build`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::build::{self, Built, Loaded, Runtimes, Scope};
@@ -43,10 +45,18 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             .build_global()
             .map_err(anyhow::Error::from)?;
     }
-    let Some((loaded, _, built, diagnostics)) = line(session, &arguments.selection, arguments.check)? else {
+    let Some(Line { loaded, built, diagnostics, .. }) = line(session, &arguments.selection, arguments.check)? else {
         return Ok(Exit::Diagnostics);
     };
     let workers = built.bundles.iter().flatten().count();
+    // With `built.diagnostics` printed and gone, a selected worker without a bundle is one that failed.
+    let failed: BTreeSet<&str> = loaded
+        .workers
+        .iter()
+        .zip(&built.bundles)
+        .filter(|(worker, bundle)| bundle.is_none() && arguments.selection.includes(worker))
+        .map(|(worker, _)| worker.customer.as_str())
+        .collect();
     let report = Report {
         customers: loaded.customers,
         workers,
@@ -54,7 +64,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         unchanged: built.unchanged,
         written: built.written,
         removed: built.removed,
-        invalid: loaded.held.len(),
+        invalid: loaded.invalid + failed.len(),
         seconds: built.seconds,
     };
     let stale = built.written + built.removed > 0;
@@ -76,7 +86,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             };
             text += &format!(" · {} in {}", count(workers, "worker"), duration(report.seconds));
             if report.invalid > 0 {
-                text += &format!(" · {} with errors, left as they were", count(report.invalid, "customer"));
+                let were = if report.invalid == 1 { "it was" } else { "they were" };
+                text += &format!(" · {} with errors, left as {were}", count(report.invalid, "customer"));
             }
             report::print(&text);
         }
@@ -88,20 +99,21 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     })
 }
 
+/// The line up to bundles.
+pub(super) struct Line {
+    pub loaded: Loaded,
+    pub runtimes: Runtimes,
+    pub built: Built,
+    /// Those of the selection, printed already.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
 /// The line up to bundles on disk, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
-pub(super) fn line(
-    session: &Session,
-    selection: &Selection,
-    dry: bool,
-) -> Result<Option<(Loaded, Runtimes, Built, Vec<Diagnostic>)>, Failure> {
-    let stopped = |diagnostics: &[Diagnostic]| {
-        report::diagnostics(&session.root, &session.ui, diagnostics);
-        session.ui.line(&format!("{}; nothing was changed", count(report::counts(diagnostics).0, "error")));
-    };
+pub(super) fn line(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Line>, Failure> {
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            stopped(&diagnostics);
+            report::stopped(session, &diagnostics)?;
             return Ok(None);
         }
     };
@@ -111,7 +123,7 @@ pub(super) fn line(
         Err(runtime::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = loaded.diagnostics;
             diagnostics.push(*diagnostic);
-            stopped(&sorted(diagnostics));
+            report::stopped(session, &sorted(diagnostics))?;
             return Ok(None);
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),
@@ -123,5 +135,5 @@ pub(super) fn line(
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    Ok(Some((loaded, runtimes, built, diagnostics)))
+    Ok(Some(Line { loaded, runtimes, built, diagnostics }))
 }

@@ -12,6 +12,7 @@ use crate::cloudflare::{BASE, BASE_VARIABLE};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::local;
+use crate::lock::Lock;
 use crate::platform::Home;
 use crate::project::Fleet;
 use crate::secrets::Secrets;
@@ -30,8 +31,8 @@ const LOCAL_TOKEN: &str = "local";
 pub struct Cloud {
     /// The API's address.
     pub base: String,
-    /// Whether it is on this machine.
-    pub local: bool,
+    /// Where it serves the workers, if it is on this machine.
+    pub local: Option<u16>,
     /// The file of its state.
     pub state: PathBuf,
     /// The accounts' ids by name, as far as they are known here.
@@ -61,14 +62,16 @@ impl Cloud {
     ) -> Result<Cloud, Failure> {
         if arguments.local {
             // Each account of the fleet is one of its own, named after itself.
+            let folder = local_folder(&session.root);
+            let running = running(&folder);
             let ids = fleet
                 .accounts
                 .keys()
                 .map(|name| (name.clone(), Some(Digest::of(name.as_bytes()).to_string()[..32].to_owned())));
             return Ok(Cloud {
-                base: format!("http://127.0.0.1:{PORT}/client/v4"),
-                local: true,
-                state: local_folder(&session.root).join("state.db"),
+                base: running.map_or_else(String::new, api),
+                local: Some(running.map_or(PORT, |address| address.port())),
+                state: folder.join("state.db"),
                 ids: ids.collect(),
                 running: None,
             });
@@ -88,14 +91,12 @@ impl Cloud {
         } else {
             session.root.join(FOLDER).join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
-        Ok(Cloud { base, local: false, state, ids, running: None })
+        Ok(Cloud { base, local: None, state, ids, running: None })
     }
 
     /// Starts the Cloudflare on this machine, unless one is running for this project already.
     pub fn start(&mut self, session: &Session) -> Result<(), Failure> {
-        let folder = local_folder(&session.root);
-        if let Some(base) = running(&folder) {
-            self.base = base;
+        if !self.base.is_empty() {
             return Ok(());
         }
         let options = local_options(session, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -130,8 +131,11 @@ impl Cloud {
             if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
                 missing.push(format!("{env} (the id of the account `{name}`)"));
             }
-            let token =
-                if self.local { Some(SecretString::from(LOCAL_TOKEN)) } else { secrets.named(&account.token.secret) };
+            let token = if self.local.is_some() {
+                Some(SecretString::from(LOCAL_TOKEN))
+            } else {
+                secrets.named(&account.token.secret)
+            };
             match token {
                 Some(token) => {
                     tokens.insert(self.home(name, None).account_id, token);
@@ -164,12 +168,21 @@ pub fn address_file(folder: &Path) -> PathBuf {
     folder.join("address")
 }
 
-/// The API's address of a Cloudflare that runs for this project, if one does.
-fn running(folder: &Path) -> Option<String> {
-    let address = std::fs::read_to_string(address_file(folder)).ok()?;
-    let address: SocketAddr = address.trim().parse().ok()?;
-    std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(300)).ok()?;
-    Some(format!("http://{address}/client/v4"))
+/// The lock that a running one holds. Without it, the address is an old one, and something else may be there now.
+pub fn lock_file(folder: &Path) -> PathBuf {
+    folder.join("local.lock")
+}
+
+/// The address of a Cloudflare that runs for this project, if one does.
+fn running(folder: &Path) -> Option<SocketAddr> {
+    if !Lock::is_held(&lock_file(folder)) {
+        return None;
+    }
+    std::fs::read_to_string(address_file(folder)).ok()?.trim().parse().ok()
+}
+
+fn api(address: SocketAddr) -> String {
+    format!("http://{address}/client/v4")
 }
 
 /// How the Cloudflare on this machine is started.
@@ -177,19 +190,9 @@ pub fn local_options(session: &Session, address: SocketAddr) -> local::Options {
     let ui = session.ui.clone();
     let mut options = local::Options::new(local_folder(&session.root));
     options.address = address;
-    options.workerd = local::Workerd::Lazy(Arc::new(move || workerd(&ui)));
+    options.make_databases = true;
+    options.workerd = local::Workerd::Lazy(Arc::new(move || {
+        cache::workerd(&ui).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
+    }));
     options
-}
-
-/// workerd, which runs the workers: an npm package, pinned by a lock file of flotilla's own.
-fn workerd(ui: &super::ui::Ui) -> anyhow::Result<PathBuf> {
-    let package = include_bytes!("../local/npm/package.json");
-    let lock = include_bytes!("../local/npm/package-lock.json");
-    let folder = cache::npm("workerd", package, lock, ui).map_err(|failure| {
-        let hints = failure.hints.join("; ");
-        anyhow::anyhow!("{failure}; {hints}")
-    })?;
-    let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
-    let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "64" };
-    Ok(folder.join(format!("node_modules/@cloudflare/workerd-{os}-{cpu}/bin/workerd")))
 }

@@ -24,9 +24,10 @@ use crate::secrets::own_name;
 use crate::spec::Environment;
 use crate::state::{Fingerprints, Found, Live, State};
 
-use super::cloud::{FOLDER, PORT};
+use super::cloud::FOLDER;
 use super::plan::{LineArguments, Planned, line};
 use super::report::{self, count};
+use super::status::url;
 use super::ui::{Style, clean, duration};
 use super::{Format, Session};
 
@@ -63,16 +64,18 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
     let tokens = planned.cloud.tokens(&planned.loaded.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
-    session.ui.line(&planned.text(&session.ui, false));
-    if !arguments.yes && !planned.cloud.local {
+    if arguments.yes || planned.cloud.local.is_some() {
+        session.ui.note(&planned.text(&session.ui, false));
+    } else {
+        session.ui.line(&planned.text(&session.ui, false));
         confirm(&planned)?;
     }
     let state = State::open(&planned.cloud.state)?;
-    if planned.cloud.local {
+    if planned.cloud.local.is_some() {
         planned.cloud.start(session)?;
     }
     let platform = Arc::new(Cloudflare::new(&planned.cloud.base, tokens)?);
-    if planned.cloud.local {
+    if planned.cloud.local.is_some() {
         for home in planned
             .plan
             .changes
@@ -284,15 +287,9 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
     for worker in &planned.loaded.workers {
         let home = planned.cloud.home(&worker.account, worker.namespace.as_deref());
         let Some(live) = deployed.get(&(home.clone(), worker.name.clone())) else { continue };
-        let own = live.live.domains.keys().next().map(|domain| format!("https://{domain}/"));
-        let address = if planned.cloud.local {
-            Some(format!("http://{}.localhost:{PORT}/", worker.name))
-        } else if own.is_some() || !live.live.workers_dev {
-            own
-        } else {
-            let subdomain = subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, &home, platform));
-            subdomain.as_ref().map(|subdomain| format!("https://{}.{subdomain}.workers.dev/", worker.name))
-        };
+        let subdomain =
+            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, &home, platform)).clone();
+        let address = url(&planned.cloud, &worker.name, live, subdomain);
         lines.extend(address.map(|address| format!("  {:<32} {address}", worker.name)));
     }
     let more = lines.len().saturating_sub(ADDRESSES);
@@ -303,8 +300,12 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
     if !lines.is_empty() {
         report::print(&lines.join("\n"));
     }
-    if planned.cloud.local {
-        session.ui.note("`flotilla local` serves them");
+    if planned.cloud.local.is_some() {
+        session.ui.note(if planned.cloud.base.is_empty() || planned.cloud.running.is_some() {
+            "`flotilla local` serves them"
+        } else {
+            "`flotilla local` is serving them"
+        });
     }
 }
 

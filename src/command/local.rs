@@ -8,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
 use crate::local;
+use crate::lock::Lock;
 
-use super::cloud::{FOLDER, PORT, address_file, local_folder, local_options};
+use super::cloud::{FOLDER, PORT, address_file, local_folder, local_options, lock_file};
 use super::{Session, report};
 
 #[derive(clap::Args)]
@@ -45,8 +46,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if let Some(limit) = arguments.limit {
         options.limit = limit;
     }
+    let folder = local_folder(&session.root);
+    let _lock = Lock::take(&lock_file(&folder), "local")?;
     let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 takes a free port"))?;
-    let file = address_file(&local_folder(&session.root));
+    let file = address_file(&folder);
     std::fs::write(&file, running.address().to_string())
         .with_context(|| format!("{} can't be written", file.display()))?;
     let address = running.address();

@@ -10,6 +10,7 @@ mod plan;
 mod report;
 mod schema;
 mod selection;
+mod show;
 mod status;
 mod ui;
 
@@ -38,6 +39,35 @@ Every command is a prefix of one line: check → build → plan → deploy. A dr
   flotilla deploy --yes          to the real one: CLOUDFLARE_API_TOKEN, CLOUDFLARE_ACCOUNT_ID
 
 Exit codes: 0 done · 1 diagnostics or failure · 2 usage · 3 changes pending · 4 some changes failed · 5 refused · 70 a bug";
+
+const PLAN: &str = "Examples:
+  flotilla plan                     the whole fleet
+  flotilla plan acme bluebird       two customers
+  flotilla plan -l tier=gold        all with a label
+  flotilla plan --exit-code         for CI: 3 if there are changes
+  flotilla plan --format json       one object, its digest included
+
+It sends nothing and needs no token. With CLOUDFLARE_ACCOUNT_ID it compares with what was deployed to that account.";
+
+const DEPLOY: &str = "Examples:
+  flotilla deploy --local                            to a Cloudflare on this machine
+  flotilla deploy --yes                              to the real one
+  flotilla deploy --yes --env staging                one environment
+  flotilla deploy --yes acme                         one customer
+  flotilla deploy --yes --all --reason CVE-2026-1    every worker, changed or not
+
+The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
+file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
+
+const LOCAL: &str = "Examples:
+  flotilla local                                     on port 8787
+  curl http://c15t-acme.localhost:8787/health        a deployed worker, by its name
+  curl http://127.0.0.1:8787/workers/c15t-acme/health    the same by path
+  flotilla local --limit 20/10                       a limit that is soon reached
+
+Faults on request: POST a list to /__local/faults, such as
+  [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
+GET /__local/requests lists the API's requests.";
 
 #[derive(Parser)]
 #[command(name = "flotilla", version, about = ABOUT, after_help = AFTER, disable_help_subcommand = true)]
@@ -77,12 +107,20 @@ enum Command {
     /// Render out/, only where bytes differ
     Build(build::Arguments),
     /// Show what a deploy would do, and what it costs; sends nothing
+    #[command(after_help = PLAN)]
     Plan(plan::Arguments),
     /// Build, plan, and apply only the changes
+    #[command(after_help = DEPLOY)]
     Deploy(deploy::Arguments),
+    /// Print customers with every default applied and every name derived
+    Show {
+        #[command(flatten)]
+        selection: Selection,
+    },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
+    #[command(after_help = LOCAL)]
     Local(local::Arguments),
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
@@ -110,10 +148,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let ui = Ui::new(arguments.global.quiet);
+    let format = arguments.global.format;
     match dispatch(arguments, &ui) {
         Ok(exit) => exit,
         Err(failure) => {
             ui.failure(&failure);
+            if format == Format::Json {
+                // Who reads JSON gets an object in any case.
+                let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
+                let _ = report::json(&object);
+            }
             failure.exit
         }
     }
@@ -132,6 +176,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Plan(arguments) => plan::run(&session, &arguments),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
+        Command::Show { selection } => show::run(&session, &selection),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Completions { .. } => unreachable!("BUG: completions need no project"),

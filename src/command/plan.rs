@@ -46,7 +46,7 @@ pub(super) struct LineArguments {
     #[arg(long)]
     pub all: bool,
     /// Why every worker is uploaded; kept in the plan
-    #[arg(long, value_name = "TEXT", requires = "all", default_value = "--all")]
+    #[arg(long, value_name = "TEXT", requires = "all", default_value = "a bulk redeploy")]
     pub reason: String,
     /// Delete deployed workers that no spec owns any more
     #[arg(long)]
@@ -113,7 +113,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
     let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
-    let Some((loaded, runtimes, built, diagnostics)) = build::line(session, selection, false)? else {
+    let Some(build::Line { loaded, runtimes, built, diagnostics }) = build::line(session, selection, false)? else {
         return Ok(None);
     };
     let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;
@@ -152,14 +152,17 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
             .filter(|(worker, bundle)| bundle.is_none() && selection.includes(worker));
         invalid.extend(failed.map(|(worker, _)| worker.customer.clone()));
     }
+    if arguments.prune && loaded.unread {
+        session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
+    }
     if !selection.customers.is_empty() {
         invalid.retain(|customer| selection.customers.contains(customer));
     }
     let options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
-        prune: arguments.prune,
+        prune: arguments.prune && !loaded.unread,
         named: &selection.customers,
-        any_delivery: cloud.local,
+        any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
         begun,
@@ -277,7 +280,7 @@ impl Planned {
                 duration(self.eta())
             ));
             if hints {
-                let local = if self.cloud.local { "--local" } else { "--yes" };
+                let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
                 lines.push(format!("`flotilla deploy {local}` applies it"));
             }
         }

@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Severity};
 use crate::failure::Failure;
 
 use super::ui::{Style, Ui, clean, clean_lines};
+use super::{Format, Session};
 
 /// So many are shown whole; of the others only the number.
 const SHOWN: usize = 100;
@@ -17,6 +18,7 @@ const SHOWN: usize = 100;
 /// Prints diagnostics to stderr.
 pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
     let mut files: HashMap<&str, Vec<String>> = HashMap::new();
+    let hidden = hidden(diagnostics);
     for diagnostic in diagnostics.iter().take(SHOWN) {
         let file = &diagnostic.place.file;
         let lines = files.entry(file).or_insert_with(|| lines_of(&root.join(file)));
@@ -25,10 +27,14 @@ pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
             Severity::Warning => (Style::Warning, "warning"),
         };
         let head = ui.paint(style, &format!("{word}[{}]", diagnostic.code));
-        let mut text =
-            format!("{head}: {}\n  {} {}", clean(&diagnostic.message), ui.paint(Style::Help, "-->"), diagnostic.place);
+        let mut text = format!(
+            "{head}: {}\n  {} {}",
+            clean(&diagnostic.message),
+            ui.paint(Style::Help, "-->"),
+            clean(&diagnostic.place.to_string())
+        );
         if let Some(line) = diagnostic.place.line.checked_sub(1).and_then(|at| lines.get(at)) {
-            text += &excerpt(ui, style, diagnostic, line);
+            text += &excerpt(ui, style, diagnostic, line, hidden.get(&(file.as_str(), diagnostic.place.line)).copied());
         }
         text += &format!(
             "\n  {} {}",
@@ -53,17 +59,42 @@ fn lines_of(path: &Path) -> Vec<String> {
     }
 }
 
-fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str) -> String {
+/// From which column on a line is not shown, by file and line: a secret stands there, or may stand there because its
+/// key is misspelt.
+fn hidden(diagnostics: &[Diagnostic]) -> HashMap<(&str, usize), usize> {
+    let mut hidden = HashMap::new();
+    for Diagnostic { code, place, .. } in diagnostics {
+        let from = match code {
+            Code::LiteralSecret => place.column,
+            Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
+            _ => continue,
+        };
+        let column = hidden.entry((place.file.as_str(), place.line)).or_insert(from);
+        *column = from.min(*column);
+    }
+    hidden
+}
+
+fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str, hidden: Option<usize>) -> String {
     let place = &diagnostic.place;
-    let masked = if diagnostic.code == Code::LiteralSecret {
-        // All that follows: where a value ends depends on quotes and brackets.
-        line.chars().take(place.column - 1).chain("********".chars()).collect()
-    } else {
-        mask(line)
+    // What stands far to the right is neither shown nor needed.
+    let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
+    let masked = match hidden {
+        Some(column) => mask(&cut(line, column)),
+        None => mask(line),
     };
+    // Where nobody knows what the file means, or a whole value is out of place, secrets have no keys to be known by.
+    let unclear = diagnostic.code < Code::UnknownKey || matches!(diagnostic.code, Code::WrongType | Code::WrongForm);
+    let masked = if unclear { without_tokens(&masked) } else { masked };
     // A window around the place, so that a line of a megabyte does not flood the screen.
     let from = (place.column - 1).saturating_sub(60);
-    let window: String = masked.chars().skip(from).take(140).map(|c| if c == '\t' { ' ' } else { c }).collect();
+    let mut window: String = masked.chars().skip(from).take(140).map(|c| if c == '\t' { ' ' } else { c }).collect();
+    if from > 0 && !window.is_empty() {
+        window = format!("…{}", window.chars().skip(1).collect::<String>());
+    }
+    if masked.chars().nth(from + 140).is_some() {
+        window.push('…');
+    }
     let number = place.line.to_string();
     let pad = " ".repeat(number.len());
     let width = place.width.min(window.chars().count().saturating_sub(place.column - 1 - from)).max(1);
@@ -77,7 +108,20 @@ fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str) -> String
     )
 }
 
-/// A line with the values hidden that look like secrets: those of keys that are named like one.
+/// A line without what stands from a column on. What says nothing stays: brackets, `true`, `false`.
+fn cut(line: &str, column: usize) -> String {
+    let at = line.char_indices().nth(column - 1).map_or(line.len(), |(at, _)| at);
+    let (shown, rest) = line.split_at(at);
+    let value = rest.trim_start_matches(['"', '\'', ':', ' ']);
+    if ["", "true", "false"].contains(&value.trim_end_matches(['}', ']', ' '])) {
+        return line.to_owned();
+    }
+    format!("{shown}{}{STARS}", &rest[..rest.len() - value.len()])
+}
+
+const STARS: &str = "********";
+
+/// A line with the values hidden whose keys are named like secrets.
 fn mask(line: &str) -> String {
     let mut masked = String::with_capacity(line.len());
     let mut rest = line;
@@ -90,25 +134,64 @@ fn mask(line: &str) -> String {
             .unwrap_or_default()
             .to_lowercase();
         let secret = ["token", "secret", "password", "passwd", "credential", "apikey", "api_key", "private"];
-        let value_end = match after.chars().next() {
-            // To the closing quote, or to the end of the line where it isn't closed.
-            Some(quote @ ('"' | '\'')) => after[1..].find(quote).map_or(after.len(), |end| end + 2),
-            _ => after.find([',', '}']).unwrap_or(after.len()),
-        };
+        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        // In this order, so that a line of a megabyte is gone through once.
+        let suspect = (key == "value" || secret.iter().any(|word| key.contains(word)))
+            && !after.trim_start().starts_with(['{', '#', '*']);
+        let value_end = if suspect { end_of_value(after) } else { 0 };
         let value = after[..value_end].trim();
-        let hide = (key == "value" || secret.iter().any(|word| key.contains(word)))
-            && !value.is_empty()
-            && !value.starts_with(['{', '[', '#'])
-            // `secret: NAME` is a reference.
-            && !(key == "secret" && value.trim_matches(['"', '\'']).chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+        // `secret: NAME` is a reference.
+        let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
+        let hide = suspect && !value.is_empty() && !reference;
         if hide {
-            masked += &"*".repeat(after[..value_end].trim_end().chars().count().min(8));
+            masked += &"*".repeat(after[..value_end].trim_end().chars().count().min(STARS.len()));
             rest = &after[after[..value_end].trim_end().len()..];
         } else {
             rest = after;
         }
     }
     masked + rest
+}
+
+/// Where a value ends: at its own quote, or where the next key or the end of the map can be.
+fn end_of_value(text: &str) -> usize {
+    let start = text.len() - text.trim_start().len();
+    match text[start..].chars().next() {
+        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |at| start + 1 + at + 1),
+        _ => text.find([',', '}']).unwrap_or(text.len()),
+    }
+}
+
+/// A line with what has the form of a token hidden: long, with letters and digits, in one word.
+fn without_tokens(line: &str) -> String {
+    let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+' | '/' | '=');
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(start) = rest.find(part_of_token) {
+        let end = rest[start..].find(|c| !part_of_token(c)).map_or(rest.len(), |length| start + length);
+        let word = &rest[start..end];
+        let token = word.len() >= 20
+            && word.contains(|c: char| c.is_ascii_digit())
+            && word.contains(|c: char| c.is_ascii_alphabetic());
+        shown += &rest[..start];
+        shown += &if token { "*".repeat(word.len()) } else { word.to_owned() };
+        rest = &rest[end..];
+    }
+    shown + rest
+}
+
+/// Prints what keeps a fleet as a whole from being built; with JSON, as that to stdout, too.
+pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
+    diagnostics(&session.root, &session.ui, found);
+    let (errors, warnings) = counts(found);
+    let told = format!("{}; nothing was changed", count(errors, "error"));
+    session.ui.line(&told);
+    match session.format {
+        Format::Json => json(&serde_json::json!({
+            "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
+        })),
+        Format::Text => Ok(()),
+    }
 }
 
 /// `3 errors and 1 warning`.
@@ -149,5 +232,14 @@ mod tests {
         assert_eq!(mask("token: { secret: TURSO_AUTH_TOKEN }"), "token: { secret: TURSO_AUTH_TOKEN }");
         assert_eq!(mask("token: \"a, b\", x: 1"), "token: ******, x: 1");
         assert_eq!(mask("name: Acme"), "name: Acme");
+        assert_eq!(mask("{ token: \"a,b}c\" }"), "{ token: ******* }");
+        assert_eq!(mask("token: \"a,b}c"), "token: ******");
+        assert_eq!(cut("  tokn: EAAxxxx, b: c", 7), "  tokn: ********");
+        assert_eq!(cut("  - EAAxxxx", 5), "  - ********");
+        assert_eq!(cut("{ enbled: true }", 9), "{ enbled: true }");
+        assert_eq!(
+            without_tokens("a: eyJhbGciOiJFZERTQSJ9, b: one-two-three-four-five"),
+            "a: ********************, b: one-two-three-four-five"
+        );
     }
 }

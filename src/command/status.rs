@@ -5,16 +5,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::build;
+use crate::cloudflare::{self, Health};
 use crate::failure::{Exit, Failure};
+use crate::progress::Progress as _;
 use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{Deployed, Found, State};
 
-use super::cloud::{Cloud, CloudArguments, PORT};
+use super::cloud::{Cloud, CloudArguments};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::Style;
 use super::{Format, Session};
+
+/// So many workers are asked at once.
+const ASKED_AT_ONCE: usize = 16;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -22,6 +27,9 @@ pub(super) struct Arguments {
     selection: Selection,
     #[command(flatten)]
     cloud: CloudArguments,
+    /// Ask each worker's /health; exit with 4 if one is not well or runs something else
+    #[arg(long)]
+    health: bool,
 }
 
 #[derive(Serialize)]
@@ -35,6 +43,11 @@ struct Row {
     digest: Option<String>,
     deployed_at: Option<String>,
     url: Option<String>,
+    /// What its /health says, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<String>,
+    #[serde(skip)]
+    live: Option<String>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -42,7 +55,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            report::diagnostics(&session.root, &session.ui, &diagnostics);
+            report::stopped(session, &diagnostics)?;
             return Ok(Exit::Diagnostics);
         }
     };
@@ -50,7 +63,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let deployed = state.deployed()?;
-    let rows: Vec<Row> = loaded
+    let mut rows: Vec<Row> = loaded
         .workers
         .iter()
         .filter(|worker| arguments.selection.includes(worker))
@@ -66,19 +79,24 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 digest: live.map(|live| live.digest.short()),
                 deployed_at: live.map(|live| time(live).to_string()),
                 url: live.and_then(|live| url(&cloud, &worker.name, live, subdomain)),
+                health: None,
+                live: live.map(|live| live.digest.to_string()),
             }
         })
         .collect();
+    let well = !arguments.health || ask(session, &cloud, &mut rows);
+    let exit = if well { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         report::json(&serde_json::json!({ "workers": rows }))?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
     let (customer, worker) = (width(|row| &row.customer), width(|row| &row.worker));
     for row in &rows {
         let live = match (&row.digest, &row.deployed_at) {
             (Some(digest), Some(at)) => {
-                format!("{digest}  {at}  {}", row.url.as_deref().unwrap_or("no address of its own"))
+                let health = row.health.as_deref().map(|health| format!("  {health}")).unwrap_or_default();
+                format!("{digest}  {at}  {}{health}", row.url.as_deref().unwrap_or("no address of its own"))
             }
             _ => session.ui.paint(Style::Dim, "not deployed"),
         };
@@ -91,7 +109,41 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     let live = rows.iter().filter(|row| row.digest.is_some()).count();
     report::print(&format!("{}, {live} deployed", count(rows.len(), "worker")));
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+/// Asks the deployed workers how they are, a few at a time; says whether all are well and run what was deployed.
+fn ask(session: &Session, cloud: &Cloud, rows: &mut [Row]) -> bool {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let pool = blocking_threadpool::ThreadPool::new(ASKED_AT_ONCE);
+    session.ui.begin("asking workers", Some(rows.len() as u64));
+    for (at, row) in rows.iter().enumerate() {
+        let (Some(url), Some(digest)) = (&row.url, &row.live) else { continue };
+        // The names under localhost are not known to every system's resolver.
+        let address = match cloud.local {
+            Some(port) => format!("http://127.0.0.1:{port}/workers/{}", row.worker),
+            None => url.clone(),
+        };
+        let (sender, digest, ui) = (sender.clone(), digest.clone(), session.ui.clone());
+        pool.execute(move || {
+            let said = match cloudflare::health(&address) {
+                Health::Healthy(runs) if runs == digest => (true, "healthy".to_owned()),
+                Health::Healthy(_) => (false, "healthy, but runs something else than was deployed".to_owned()),
+                Health::Degraded(word) => (false, word),
+                Health::Unreachable(why) => (false, format!("unreachable: {why}")),
+            };
+            ui.step(1);
+            let _ = sender.send((at, said));
+        });
+    }
+    drop(sender);
+    let mut all_well = true;
+    for (at, (well, said)) in receiver {
+        all_well &= well;
+        rows[at].health = Some(said);
+    }
+    session.ui.end();
+    all_well
 }
 
 /// The first eight characters of an id: enough to tell ids apart, not enough to use one.
@@ -111,8 +163,8 @@ pub(super) fn url(
     live: &Deployed,
     subdomain: impl FnOnce() -> Option<String>,
 ) -> Option<String> {
-    if cloud.local {
-        return Some(format!("http://{worker}.localhost:{PORT}/"));
+    if let Some(port) = cloud.local {
+        return Some(format!("http://{worker}.localhost:{port}/"));
     }
     match live.live.domains.keys().next() {
         Some(domain) => Some(format!("https://{domain}/")),

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -116,14 +116,20 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// How a bar looks.
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{msg} {bar:30} {human_pos}/{human_len} · {rate} · {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        })
+}
+
 impl Progress for Ui {
     fn begin(&self, phase: &str, steps: Option<u64>) {
         let bar = self.0.bars.then(|| {
             let bar = match steps {
-                Some(steps) => ProgressBar::new(steps).with_style(
-                    ProgressStyle::with_template("{msg} {bar:30} {human_pos}/{human_len} · {per_sec} · {eta} left")
-                        .unwrap_or_else(|_| ProgressStyle::default_bar()),
-                ),
+                Some(steps) => ProgressBar::new(steps).with_style(style()),
                 None => ProgressBar::new_spinner(),
             };
             bar.set_message(phase.to_owned());

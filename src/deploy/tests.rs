@@ -498,8 +498,8 @@ fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
 #[test]
 fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
     // Of each kind of step: its answer is lost, then the wish is taken back.
-    type Change = fn(&mut Wish);
-    let all: [(&'static str, Change); 8] = [
+    type Edit = (&'static str, fn(&mut Wish));
+    let all: [Edit; 8] = [
         ("upload w-a", |wish| wish.version = 2),
         ("workers.dev w-a false", |wish| wish.workers_dev = false),
         ("crons w-a [\"1 * * * *\"]", |wish| wish.crons = BTreeSet::from(["1 * * * *".to_owned()])),

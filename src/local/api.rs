@@ -104,7 +104,7 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
         method: method.to_owned(),
         path: below.split('/').map(|segment| decode(segment, false)).collect(),
         query: pairs(query),
-        body: Body::parse(content_type.as_deref(), body).await,
+        body: Body::parse(content_type.as_deref(), body),
         headers,
     };
     let token = token(&call);
@@ -219,12 +219,13 @@ async fn worker(cloud: &Cloud, call: &Call, key: &Key, rest: &[&str]) -> Outcome
     namespaces::check(cloud, key)?;
     let method = call.method.as_str();
     if let ("PUT", []) | ("POST", ["versions"]) = (method, rest) {
-        let upload = read_upload(cloud, call)?;
+        // Not blocking: an upload takes less time than to hand the thread's other work to another thread.
+        let upload = Upload::read(call.form()?, &cloud.store, &cloud.limits, &cloud.now()[..10])?;
         let loaded = check(cloud, &upload).await?;
-        return tokio::task::block_in_place(|| match method {
+        return match method {
             "PUT" => scripts::put(cloud, key, call, &upload, loaded.as_ref()),
             _ => versions::create(cloud, key, call, &upload, loaded.as_ref()),
-        });
+        };
     }
     tokio::task::block_in_place(|| match (method, rest) {
         ("GET", []) if !key.namespace.is_empty() => namespaces::read_script(cloud, key),
@@ -256,10 +257,6 @@ async fn worker(cloud: &Cloud, call: &Call, key: &Key, rest: &[&str]) -> Outcome
         (_, ["domains", "records"]) => domains::replace(cloud, key, call),
         _ => Err(Refusal::no_route(&rest.join("/"))),
     })
-}
-
-fn read_upload(cloud: &Cloud, call: &Call) -> Result<Upload, Refusal> {
-    tokio::task::block_in_place(|| Upload::read(call.form()?, &cloud.store, &cloud.limits, &cloud.now()[..10]))
 }
 
 /// Lets workerd load the upload, where that is asked for: the only honest way to find errors of syntax and of imports.

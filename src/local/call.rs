@@ -1,11 +1,11 @@
 //! One request to the API as the operations see it: method, path, query, body. Knows HTTP's forms; not what they mean.
 
-use http_body_util::{BodyDataStream, Full};
 use hyper::HeaderMap;
 use hyper::body::Bytes;
 use serde_json::Value;
 
 use super::envelope::Refusal;
+use super::form;
 
 /// One request.
 #[derive(Debug)]
@@ -129,15 +129,13 @@ impl Call {
 
 impl Body {
     /// Parses a body by its content type.
-    pub async fn parse(content_type: Option<&str>, bytes: Bytes) -> Self {
+    #[must_use]
+    pub fn parse(content_type: Option<&str>, bytes: Bytes) -> Self {
         let kind = content_type.unwrap_or_default().to_ascii_lowercase();
         if bytes.is_empty() {
             Self::Empty
         } else if kind.starts_with("multipart/form-data") {
-            match form(content_type.unwrap_or_default(), bytes).await {
-                Ok(parts) => Self::Form(parts),
-                Err(error) => Self::Broken(error.to_string()),
-            }
+            form::parts(content_type.unwrap_or_default(), &bytes).map_or_else(Self::Broken, Self::Form)
         } else if kind.starts_with("application/json") || kind.starts_with("application/merge-patch+json") {
             serde_json::from_slice(&bytes).map_or_else(|error| Self::Broken(error.to_string()), Self::Json)
         } else if kind.is_empty() || kind.starts_with("text/plain") {
@@ -147,19 +145,6 @@ impl Body {
             Self::Raw(bytes)
         }
     }
-}
-
-async fn form(content_type: &str, bytes: Bytes) -> Result<Vec<Part>, multer::Error> {
-    let boundary = multer::parse_boundary(content_type)?;
-    let stream = BodyDataStream::new(Full::<Bytes>::new(bytes));
-    let mut form = multer::Multipart::new(stream, boundary);
-    let mut parts = Vec::new();
-    while let Some(field) = form.next_field().await? {
-        let name = field.name().unwrap_or_default().to_owned();
-        let content_type = field.content_type().map(|kind| kind.to_string());
-        parts.push(Part { name, content_type, body: field.bytes().await? });
-    }
-    Ok(parts)
 }
 
 /// Decodes `%41` and, where `plus` is set, `+` as a space. Invalid escapes stay as they are.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Options;
 use super::clock::{Clock, stamp};
+use super::databases;
 use super::envelope::Refusal;
 use super::faults::Faults;
 use super::guests::Guests;
@@ -37,6 +38,7 @@ pub struct Cloud {
     /// Hosts with DNS records that Workers doesn't manage.
     pub dns: Vec<String>,
     /// Secrets stay although an upload neither names nor keeps them.
+    pub make_databases: bool,
     pub keep_secrets: bool,
     /// Every upload is loaded by workerd before it is accepted.
     pub validate: bool,
@@ -66,6 +68,7 @@ impl Cloud {
             tokens: options.tokens,
             zones: options.zones.iter().map(|zone| zone.to_ascii_lowercase()).collect(),
             dns: options.dns_records.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            make_databases: options.make_databases,
             keep_secrets: options.keep_secrets,
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
@@ -93,6 +96,9 @@ impl Cloud {
             let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
                 "d1" => {
                     let id = database_id(binding);
+                    if self.make_databases {
+                        databases::make(db, account, id, &self.now())?;
+                    }
                     (exists("SELECT 1 FROM d1 WHERE account = ?1 AND id = ?2", id)?, 10181, format!("database {id:?}"))
                 }
                 "kv_namespace" => {

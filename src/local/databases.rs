@@ -41,6 +41,22 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     Ok(Answer::page(&shown, call.number("page", 1)?, call.number("per_page", 1000)?.min(10_000)))
 }
 
+/// Makes a database with an id that somebody else gave, named after it, unless it is there.
+///
+/// # Errors
+/// When the store can't be written.
+pub fn make(db: &Connection, account: &str, id: &str, now: &str) -> Result<(), Refusal> {
+    // It becomes a file's name.
+    if id.len() != 36 || !id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+        return Ok(());
+    }
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO d1 (id, account, name, created, replication) VALUES (?1, ?2, ?1, ?3, 'disabled')",
+    )?
+    .execute(params![id, account, now])?;
+    Ok(())
+}
+
 /// `POST …/d1/database`.
 pub fn create(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     let name = call.text("name")?;

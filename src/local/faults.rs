@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::envelope::{Answer, Refusal};
 
-/// One rule. The first rule, in order of arrival, that matches a request and isn't used up hits it.
+/// One rule. Each rule counts every request that it matches; the first one, in order of arrival, whose turn it is hits.
 ///
 /// As JSON: `{"match": {"method": "PUT", "path": "scripts/c15t-acme"}, "skip": 1, "times": 2, "do": {"status": 503}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,6 +147,7 @@ impl Faults {
 
     /// What hits a request.
     pub fn hit(&mut self, method: &str, path: &str) -> Option<Effect> {
+        let mut hit = None;
         for (rule, met) in &mut self.rules {
             let method_fits = rule.matches.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method));
             let path_fits = rule.matches.path.as_deref().is_none_or(|wanted| path.contains(wanted));
@@ -154,11 +155,11 @@ impl Faults {
                 continue;
             }
             *met += 1;
-            if *met > rule.skip && (rule.times == 0 || *met <= rule.skip + rule.times) {
-                return Some(rule.effect.clone());
+            if hit.is_none() && *met > rule.skip && (rule.times == 0 || *met <= rule.skip + rule.times) {
+                hit = Some(rule.effect.clone());
             }
         }
-        None
+        hit
     }
 }
 

@@ -5,7 +5,7 @@
 //! databases) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
 //! whoever can read the folder can open them, so use made-up credentials.
 //!
-//! Outside of workerd's `fetch()`, nothing is sent anywhere; and what workers fetch never leaves the machine.
+//! It sends nothing anywhere, and what workers fetch never leaves the machine.
 
 mod accounts;
 mod api;
@@ -19,6 +19,7 @@ mod domains;
 mod egress;
 mod envelope;
 mod faults;
+mod form;
 mod guests;
 mod hrana;
 mod index;
@@ -72,10 +73,13 @@ pub struct Options {
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,
+    /// Make a D1 database when an upload first binds its id. Off: an id that isn't there is refused (10181), as at
+    /// Cloudflare. On: specs that name databases of the real Cloudflare can be tried out.
+    pub make_databases: bool,
     /// Where workerd is.
     pub workerd: Workerd,
     /// Secrets that an upload neither sends nor keeps by `keep_bindings` stay. Cloudflare's docs say that a script's
-    /// upload replaces all bindings, and wrangler (4.85; workers-sdk pull request 5296) relies on secrets that stay: a
+    /// upload replaces all bindings, and wrangler 4.85 relies on secrets that stay: a
     /// client should do the right thing with either. Off: what isn't sent or kept is gone.
     pub keep_secrets: bool,
     /// Let workerd load every upload before it is accepted, so that errors of syntax and imports are refused (10021) as
@@ -99,6 +103,7 @@ impl Options {
             tokens: Vec::new(),
             zones: Vec::new(),
             dns_records: Vec::new(),
+            make_databases: false,
             workerd: Workerd::Missing("no workerd was given".to_owned()),
             keep_secrets: false,
             validate: false,

@@ -124,7 +124,7 @@ pub fn put(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Optio
 
 fn create(cloud: &Cloud, db: &rusqlite::Connection, key: &Key, source: &str, now: &str) -> Result<Worker, Refusal> {
     if key.namespace.is_empty() {
-        accounts::subdomain(cloud, db, &key.account)?;
+        accounts::subdomain(db, &key.account)?;
         let workers = store::count(db, "SELECT workers FROM account WHERE id = ?1", &[&key.account])?;
         if workers >= cloud.limits.workers {
             return Err(Refusal::new(

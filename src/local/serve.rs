@@ -53,7 +53,7 @@ where
         let _ = stream.set_nodelay(true);
         let answer = answer.clone();
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(request));
+            let service = hyper::service::service_fn(answer);
             // Errors are the client's: it went away, or was dropped on request.
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -200,7 +200,7 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
     let lock = || cloud.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let faults = || cloud.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let shown = match (method.as_str(), path) {
-        ("GET", "requests") => lock().shown(),
+        ("GET", "requests") => return respond(Answer::bytes(200, "application/json", lock().shown().into_bytes())),
         ("DELETE", "requests") => {
             lock().clear();
             json!({})

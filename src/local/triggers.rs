@@ -270,7 +270,7 @@ pub fn subdomain(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
                     body["enabled"].as_bool().ok_or_else(|| Refusal::unparseable("enabled must be true or false"))?;
                 worker.enabled = enabled;
                 worker.previews = body["previews_enabled"].as_bool().unwrap_or(enabled);
-                accounts::subdomain(cloud, db, &key.account)?;
+                accounts::subdomain(db, &key.account)?;
                 store::save(db, &worker, &cloud.now())?;
             }
             "DELETE" => {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -36,7 +36,7 @@ pub enum Workerd {
     Missing(String),
     /// There.
     Path(PathBuf),
-    /// Where this says, asked at most once and not before the first worker runs.
+    /// Where this says. Asked when the first worker runs, and again only after a failure.
     Lazy(Arc<dyn Fn() -> anyhow::Result<PathBuf> + Send + Sync>),
 }
 
@@ -62,14 +62,15 @@ pub struct Binary {
 #[derive(Debug)]
 pub struct Finder {
     workerd: Workerd,
-    found: OnceLock<Binary>,
+    // Held while the binary is looked for, so that two requests don't fetch it twice.
+    found: Mutex<Option<Binary>>,
 }
 
 impl Finder {
     /// Nothing is looked for yet.
     #[must_use]
     pub fn new(workerd: Workerd) -> Self {
-        Self { workerd, found: OnceLock::new() }
+        Self { workerd, found: Mutex::new(None) }
     }
 
     /// The binary. A failure isn't remembered: it may be there the next time. Blocks.
@@ -77,7 +78,8 @@ impl Finder {
     /// # Errors
     /// A sentence on why workers can't run.
     pub fn find(&self) -> Result<Binary, String> {
-        if let Some(found) = self.found.get() {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = found.as_ref() {
             return Ok(found.clone());
         }
         let path = match &self.workerd {
@@ -90,7 +92,7 @@ impl Finder {
         let version = String::from_utf8_lossy(&output.stdout).into_owned();
         let date = version.split_whitespace().find(|word| word.len() == 10 && word.as_bytes()[4] == b'-');
         let date = date.ok_or_else(|| format!("{} --version says {version:?}: is it workerd?", path.display()))?;
-        Ok(self.found.get_or_init(|| Binary { path, date: date.to_owned() }).clone())
+        Ok(found.insert(Binary { path, date: date.to_owned() }).clone())
     }
 }
 

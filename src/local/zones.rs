@@ -146,7 +146,7 @@ fn show(zone: &Zone) -> Value {
         "created_on": zone.created, "modified_on": zone.created, "activated_on": zone.created,
         "name_servers": ["a.ns.example.com", "b.ns.example.com"], "original_name_servers": null,
         "original_dnshost": null, "original_registrar": null,
-        "owner": {"id": null, "name": null, "type": "user"},
+        "owner": {"id": "local", "name": "Local", "type": "user"},
         "plan": {"id": "local", "name": "Local", "legacy_id": "local"},
         "meta": {"phishing_detected": false, "step": 2}, "permissions": ["#worker:read", "#worker:edit", "#zone:read"],
     })

@@ -250,8 +250,9 @@ impl Bench {
     /// The worker of a spec's text.
     fn worker(&self, yaml: &str) -> Worker {
         self.project.write("customers/acme.yaml", yaml);
-        let spec = project::read_spec(self.project.root(), "customers/acme.yaml", &self.checker)
-            .unwrap_or_else(|found| panic!("{found:?} in {yaml:?}"));
+        let (spec, found) = project::read_spec(self.project.root(), "customers/acme.yaml", &self.checker);
+        assert_eq!(found, vec![], "{yaml:?}");
+        let spec = spec.expect("a spec");
         let mut resolved = resolve(&self.fleet, &spec);
         assert!(resolved.diagnostics.is_empty(), "{:?}", resolved.diagnostics);
         resolved.workers.remove(0)
@@ -557,7 +558,8 @@ fn checked_values_are_refused_or_come_through() {
         {
             let text = json!({"id": "acme", "trustedOrigins": [origin]}).to_string();
             bench.project.write("customers/acme.yaml", &text);
-            let Ok(spec) = project::read_spec(bench.project.root(), "customers/acme.yaml", &bench.checker) else {
+            let (Some(spec), _) = project::read_spec(bench.project.root(), "customers/acme.yaml", &bench.checker)
+            else {
                 continue;
             };
             let mut resolved = resolve(&bench.fleet, &spec);
@@ -575,7 +577,7 @@ fn varied() -> Project {
     let project = fleet(&[]);
     for (at, piece) in PIECES.iter().enumerate().take(40) {
         let spec = json!({
-            "id": format!("c{at:02}"), "name": format!("Ünïcode {at} {}", piece),
+            "id": format!("c{at:02}"), "name": format!("Ünïcode {at} {piece}"),
             "labels": {"z": "1", "a": "2", "m": piece},
             "vars": {"Z": {"b": 1, "a": [at, 1.5, null]}, "A": piece},
             "crons": ["5 * * * *", "1 * * * *"], "compatibilityFlags": ["nodejs_compat", "a_flag"],
@@ -636,5 +638,5 @@ fn the_bytes_of_the_output_are_what_they_were() {
         bench.render("index.ts", &worker),
         bundle.metadata
     );
-    assert_eq!(Digest::of(bench.render("wrangler.jsonc", &worker).as_bytes()).short(), "ca298b21f7d5ae8d");
+    assert_eq!(Digest::of(bench.render("wrangler.jsonc", &worker).as_bytes()).short(), "fb378b4534b5539c");
 }

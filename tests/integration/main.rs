@@ -1,15 +1,18 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
 mod architecture;
+mod bad_input;
 mod cases;
 mod faults;
 mod fleet;
 mod hostile;
 mod line;
 mod local;
+mod openapi;
 mod sample;
 mod schema;
 mod secrets;
 mod support;
 mod tools;
+mod typescript;
 mod wrangler;

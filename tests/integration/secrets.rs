@@ -252,7 +252,7 @@ fn a_secret_in_the_wrong_place_is_told_of_without_its_value() {
         (format!("secrets: {{ KEY: {{ secret: {DOTENV} }} }}\n"), "secret"),
         (format!("secrets:\n  KEY:\n    secret: {DOTENV}\n"), "secret"),
         (in_settings(&format!("apiSecret: {{ secret: \"{DOTENV}, x\" }}")), "secret"),
-        (in_settings(&format!("apiSecret: {{ secret: A, value: {DOTENV} }}")), "unknown key `value`"),
+        (in_settings(&format!("apiSecret: {{ secret: A, value: {DOTENV} }}")), "must be a reference to a secret"),
         // Beside another mistake.
         (format!("API_TOKEN: {DOTENV}\n"), "unknown key"),
         (format!("token: \"{DOTENV}\n"), "acme.yaml"),

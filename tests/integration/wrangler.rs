@@ -1,1 +1,230 @@
-//! Shows: real wrangler against what we generate and against the local Cloudflare.
+//! Shows: real wrangler takes what we generate: every folder bundles, every configuration fits wrangler's own schema, and
+//! what wrangler deploys from a folder to the local Cloudflare is what flotilla deploys.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Project, Run, output};
+use crate::tools::{Local, json, packages, sent_elsewhere, wrangler};
+
+/// The account of both deploys.
+const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+
+/// Secrets and their values, by the names that the specs give them.
+const SECRETS: &str = "FJORD_DATABASE_TOKEN=token-of-fjord\nWEBHOOK_SIGNING_KEY=\"key # of fjord\"\n";
+
+/// Does the work for each item, two at a time: wrangler is slow to start.
+fn two_at_a_time<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
+    let items = Mutex::new(items.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    // Taken in a statement of its own, so that the lock is not held while the work is done.
+                    let item = items.lock().unwrap().next();
+                    match item {
+                        Some(item) => work(item),
+                        None => break,
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Runs wrangler, which must succeed; where it doesn't, what it logged says more than what it printed.
+#[track_caller]
+fn run(command: &mut Command, home: &Path) -> Run {
+    let run = output(command);
+    if run.code != 0 {
+        for log in std::fs::read_dir(home.join("logs")).into_iter().flatten().flatten() {
+            eprintln!("{}:\n{}", log.path().display(), std::fs::read_to_string(log.path()).unwrap_or_default());
+        }
+    }
+    run.exits(0)
+}
+
+/// The folders of out/ that have a wrangler file.
+fn folders(project: &Project) -> Vec<String> {
+    let files = project.files("out").into_keys();
+    files.filter_map(|name| Some(name.strip_suffix("/wrangler.jsonc")?.to_owned())).collect()
+}
+
+/// A wrangler file without its comments, which stand on lines of their own.
+fn config(project: &Project, folder: &str) -> Value {
+    let text = project.read(&format!("out/{folder}/wrangler.jsonc"));
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    serde_json::from_str(&lines.join("\n")).unwrap_or_else(|error| panic!("{folder}: {error}\n{text}"))
+}
+
+#[test]
+fn every_folder_bundles() {
+    let project = Project::sample();
+    let built = project.run(&["build", "--format", "json"]).exits(0).json();
+    let all = folders(&project);
+    assert_eq!(built["workers"], all.len());
+    let home = tempfile::tempdir().unwrap();
+    two_at_a_time(all, |folder| {
+        let mut command = wrangler(&project.path(&format!("out/{folder}")), home.path());
+        let run = run(command.args(["deploy", "--dry-run"]), home.path());
+        let digest = config(&project, &folder)["vars"]["FLOTILLA_DIGEST"].as_str().unwrap()[..16].to_owned();
+        assert!(run.stdout.contains(&digest), "{folder}: {run:#?}");
+        // Unknown keys of a configuration are only warned of. One warning is ours: that there is a proxy.
+        let warnings = run.stderr.matches("WARNING").count() + run.stdout.matches("WARNING").count();
+        assert_eq!(warnings, run.stderr.matches("Proxy environment variables").count(), "{folder}: {run:#?}");
+    });
+    // What wrangler leaves behind in the folders is not taken for ours, nor for a reason to build.
+    assert!(project.path("out/production/acme/.wrangler").exists());
+    project.run(&["build", "--check"]).exits(0);
+    assert!(!sent_elsewhere());
+}
+
+#[test]
+fn a_folder_with_a_mistake_does_not_bundle() {
+    let project = Project::sample();
+    project.run(&["build", "juniper"]).exits(0);
+    project.edit("out/production/juniper/index.ts", "../../runtime/", "../runtime/");
+    let home = tempfile::tempdir().unwrap();
+    let run = output(wrangler(&project.path("out/production/juniper"), home.path()).args(["deploy", "--dry-run"]));
+    assert_ne!(run.code, 0);
+    assert!(run.stderr.contains("Could not resolve"), "{run:#?}");
+}
+
+#[test]
+fn every_configuration_fits_wranglers_schema() {
+    let text = std::fs::read_to_string(packages().join("node_modules/wrangler/config-schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let project = Project::sample();
+    project.run(&["build"]).exits(0);
+    let all = folders(&project);
+    assert!(!all.is_empty());
+    for folder in all {
+        let mut config = config(&project, &folder);
+        let errors: Vec<String> =
+            validator.iter_errors(&config).map(|error| format!("{} {error}", error.instance_path())).collect();
+        assert_eq!(errors, [""; 0], "{folder}");
+        config["compatibility_dat"] = json!("2026-06-01");
+        assert!(!validator.is_valid(&config), "the schema takes anything");
+    }
+}
+
+/// A worker as its account has it, apart from who uploaded it when.
+fn state(local: &Local, worker: &str, zone: &str) -> Value {
+    let script = format!("/accounts/{ACCOUNT}/workers/scripts/{worker}");
+    let settings = local.api(&format!("{script}/settings"));
+    let bindings: BTreeMap<String, Value> = settings["bindings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|binding| (binding["name"].as_str().unwrap().to_owned(), binding.clone()))
+        .collect();
+    let list = |rows: Value, name: &str| -> Vec<Value> {
+        let mut values: Vec<Value> = rows.as_array().unwrap().iter().map(|row| row[name].clone()).collect();
+        values.sort_by_key(Value::to_string);
+        values
+    };
+    let zone = local.api(&format!("/zones?name={zone}"))[0]["id"].as_str().unwrap().to_owned();
+    let routes = local.api(&format!("/zones/{zone}/workers/routes"));
+    let routes = routes.as_array().unwrap().iter().filter(|route| route["script"] == worker).cloned().collect();
+    json!({
+        "bindings": bindings,
+        "compatibility_date": settings["compatibility_date"],
+        "compatibility_flags": settings["compatibility_flags"],
+        "observability": settings["observability"],
+        "workers_dev": local.api(&format!("{script}/subdomain")),
+        "crons": list(local.api(&format!("{script}/schedules"))["schedules"].clone(), "cron"),
+        "domains": list(local.api(&format!("/accounts/{ACCOUNT}/workers/domains?service={worker}")), "hostname"),
+        "routes": list(routes, "pattern"),
+    })
+}
+
+/// What a worker answers, without the times.
+fn answers(local: &Local, worker: &str) -> [Value; 2] {
+    let mut health = json(local.get(worker, "/health"));
+    health["timestamp"].take();
+    let consent = "consent=%7B%22necessary%22:true,%22measurement%22:true,%22marketing%22:true%7D";
+    let mut scripts = json(local.get(worker, &format!("/analytics/scripts?{consent}")));
+    scripts["metadata"]["generatedAt"].take();
+    [health, scripts]
+}
+
+/// The values of all bindings, those of the secrets too: told by other code that is put into the worker's place.
+fn values(local: &Local, worker: &str) -> Value {
+    let metadata = json!({
+        "main_module": "tell.js", "compatibility_date": "2026-06-01", "keep_bindings": ["plain_text", "json", "secret_text"],
+    });
+    let code = "export default { fetch: (request, env) => Response.json(env) };";
+    local.upload(&format!("/accounts/{ACCOUNT}/workers/scripts/{worker}"), &metadata, "tell.js", code);
+    json(local.get(worker, "/"))
+}
+
+#[test]
+fn wrangler_and_flotilla_deploy_the_same() {
+    // Secrets and a database, variables of both kinds, a cron, a domain, a route.
+    let customers = ["fjord", "evergreen", "iris-optics", "goldfinch", "driftwood"];
+    // A zone belongs to one account and a host to one worker, so each has a Cloudflare of its own.
+    let (theirs, ours) = (Project::sample(), Project::sample());
+    let (at_theirs, at_ours) = (Local::start(&theirs, None), Local::start(&ours, None));
+    let variables = |local: &Local| {
+        [
+            ("CLOUDFLARE_API_BASE_URL", format!("{}/client/v4", local.origin)),
+            ("CLOUDFLARE_API_TOKEN", "a-token".to_owned()),
+            ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT.to_owned()),
+        ]
+    };
+
+    theirs.run(&["build"]).exits(0);
+    let home = tempfile::tempdir().unwrap();
+    let secrets = json!({"TURSO_AUTH_TOKEN": "token-of-fjord", "WEBHOOK_SIGNING_KEY": "key # of fjord"});
+    theirs.write("secrets.json", secrets.to_string());
+    two_at_a_time(customers.to_vec(), |customer| {
+        let mut command = wrangler(&theirs.path(&format!("out/production/{customer}")), home.path());
+        command.arg("deploy").env("WRANGLER_LOG", "debug").envs(variables(&at_theirs));
+        eprintln!("{:?}", at_theirs.journal());
+        if customer == "fjord" {
+            command.arg("--secrets-file").arg(theirs.path("secrets.json"));
+        }
+        run(&mut command, home.path());
+    });
+    assert!(!sent_elsewhere(), "wrangler asked for another host");
+
+    ours.write(".env", SECRETS);
+    let command = [&["deploy", "--yes", "--format", "json"][..], &customers].concat();
+    let variables = variables(&at_ours);
+    let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let outcome = ours.run_with(&command, &environment).exits(0).json();
+    assert_eq!(outcome["applied"], customers.len(), "{outcome}");
+
+    let mut found = Vec::new();
+    for customer in customers {
+        let (worker, zone) = (format!("c15t-{customer}"), format!("{customer}.example"));
+        let state = |local| state(local, &worker, &zone);
+        let (wrangler, flotilla) = (state(&at_theirs), state(&at_ours));
+        assert_eq!(wrangler, flotilla, "{customer}");
+        assert_eq!(answers(&at_theirs, &worker), answers(&at_ours, &worker), "{customer}");
+        let values = [values(&at_theirs, &worker), values(&at_ours, &worker)];
+        assert_eq!(values[0], values[1], "{customer}");
+        if customer == "fjord" {
+            assert_eq!(values[0]["WEBHOOK_SIGNING_KEY"], "key # of fjord");
+            assert_eq!(values[0]["TURSO_AUTH_TOKEN"], "token-of-fjord");
+        }
+        if customer == "evergreen" {
+            assert_eq!(values[0]["FEATURES"], json!({"newsletter": "on", "wishlist": "off"}));
+        }
+        found.push(flotilla);
+    }
+    // That two empty things are equal would say little.
+    assert_eq!(found[2]["crons"], json!(["*/30 * * * *"]));
+    assert_eq!(found[2]["observability"], json!({"enabled": true, "head_sampling_rate": 0.25}));
+    assert_eq!(found[3]["domains"], json!(["consent.goldfinch.example"]));
+    assert_eq!(found[4]["routes"], json!(["consent.driftwood.example/*"]));
+    assert_eq!(found[4]["workers_dev"], json!({"enabled": false, "previews_enabled": false}));
+    let asked = |local: &Local| local.request(Method::GET, "consent.goldfinch.example", "/health").send().unwrap();
+    assert_eq!(asked(&at_theirs).status(), asked(&at_ours).status());
+}

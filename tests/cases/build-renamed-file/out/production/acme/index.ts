@@ -1,0 +1,4 @@
+// customers/acme.yaml · production
+import { answer } from "../../runtime/tiny-[DIGEST].js";
+
+export default answer("tiny-acme", []);
