@@ -112,6 +112,8 @@ struct Run {
     over: Mutex<HashSet<WorkerId>>,
     /// The workers of which a call's outcome is unknown.
     unsure: Mutex<HashSet<WorkerId>>,
+    /// Held by whoever asks for a zone.
+    asking: Mutex<()>,
     dead: Mutex<HashSet<String>>,
     outcome: Mutex<Outcome>,
     ended: AtomicU64,
@@ -140,6 +142,7 @@ pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
         taken: taken(&plan.changes),
         over: Mutex::default(),
         unsure: Mutex::default(),
+        asking: Mutex::default(),
         dead: Mutex::default(),
         outcome: Mutex::default(),
         ended: AtomicU64::new(0),
@@ -403,8 +406,13 @@ impl Run {
     /// A zone's id: found out once, then kept.
     fn zone(&self, change: &Change, name: &str) -> Result<String, Stopped> {
         let account_id = &change.home.account_id;
-        let known = lock(&self.tools.state).found(account_id, Found::Zone, name);
-        if let Ok(Some(id)) = known {
+        let known = || lock(&self.tools.state).found(account_id, Found::Zone, name).ok().flatten();
+        if let Some(id) = known() {
+            return Ok(id);
+        }
+        // One asks, the others wait for its answer: a fleet with one zone would ask for it eight times at once.
+        let _asking = lock(&self.asking);
+        if let Some(id) = known() {
             return Ok(id);
         }
         match self.call(change, &Call::FindZone { name: name.to_owned() })? {
