@@ -86,6 +86,12 @@ pub fn wrangler(folder: &Path, home: &Path) -> Command {
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.envs([("WRANGLER_SEND_METRICS", "false"), ("CI", "1"), ("NO_COLOR", "1")]);
     command.env("WRANGLER_LOG_PATH", home.join("logs"));
+    // It asks for its newest version once an hour, and retries for ever where nobody answers: here, it has just asked.
+    let asked = home.join("update-check");
+    std::fs::create_dir_all(&asked).expect("a folder");
+    let never_again = r#"{"latest":"4.164.0","lastUpdate":9007199254740991}"#;
+    std::fs::write(asked.join("wrangler-latest.json"), never_again).expect("a file");
+    command.env("TMPDIR", home);
     let proxy = format!("http://{}", ELSEWHERE.local_addr().expect("an address"));
     command.env("HTTP_PROXY", &proxy).env("HTTPS_PROXY", proxy).env("NO_PROXY", "127.0.0.1,localhost");
     command
