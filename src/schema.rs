@@ -1,6 +1,8 @@
 //! JSON Schemas: generated from the types of `spec`, and what a validator finds, told in the author's terms.
 //! Doesn't know where documents come from.
 
+use std::collections::HashSet;
+
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
 use schemars::generate::SchemaSettings;
@@ -51,7 +53,31 @@ impl Checker {
             return Vec::new();
         }
         let base = document.root.along(path.iter().copied()).0;
-        self.validator.iter_errors(value).flat_map(|error| self.tell(document, base, &error, subject)).collect()
+        let errors: Vec<ValidationError<'_>> = self.validator.iter_errors(value).collect();
+        let misspelt: HashSet<(&str, &str)> = errors.iter().flat_map(|error| self.misspelt(error)).collect();
+        errors
+            .iter()
+            // A key that is there, but misspelt, is not missing as well.
+            .filter(|error| match error.kind() {
+                ValidationErrorKind::Required { property } => {
+                    !misspelt.contains(&(error.instance_path().as_str(), property.as_str().unwrap_or_default()))
+                }
+                _ => true,
+            })
+            .flat_map(|error| self.tell(document, base, error, subject))
+            .collect()
+    }
+
+    /// The keys that an error's unknown keys were probably meant to be, with the place of their object.
+    fn misspelt<'a>(&'a self, error: &'a ValidationError<'_>) -> Vec<(&'a str, &'a str)> {
+        let (ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected }) = error.kind()
+        else {
+            return Vec::new();
+        };
+        let known = self.siblings(error);
+        let near = unexpected.iter().filter_map(|key| did_you_mean(key, known.iter().copied()));
+        near.map(|near| (error.instance_path().as_str(), near)).collect()
     }
 
     fn tell(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
