@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -190,8 +189,6 @@ pub struct Built {
     pub removed: usize,
     /// What the templates' author did wrong.
     pub diagnostics: Vec<Diagnostic>,
-    /// How long it took, in seconds.
-    pub seconds: f64,
 }
 
 /// Which part of the fleet a build is for.
@@ -211,7 +208,6 @@ pub fn build(
     scope: &Scope<'_>,
     progress: &dyn Progress,
 ) -> Result<Built, Failure> {
-    let start = Instant::now();
     let out = Out::new(&loaded.root, scope.dry);
     let mut built = Built::default();
     for runtime in runtimes.values() {
@@ -256,7 +252,6 @@ pub fn build(
         prune(loaded, runtimes, &out, &mut built)?;
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));
-    built.seconds = start.elapsed().as_secs_f64();
     Ok(built)
 }
 

@@ -1,6 +1,7 @@
 //! `flotilla build`.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -45,7 +46,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             .build_global()
             .map_err(anyhow::Error::from)?;
     }
-    let Some(Line { loaded, built, diagnostics, .. }) = line(session, &arguments.selection, arguments.check)? else {
+    let Some(Line { loaded, built, diagnostics, seconds, .. }) = line(session, &arguments.selection, arguments.check)?
+    else {
         return Ok(Exit::Diagnostics);
     };
     let workers = built.bundles.iter().flatten().count();
@@ -65,7 +67,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         written: built.written,
         removed: built.removed,
         invalid: loaded.invalid + failed.len(),
-        seconds: built.seconds,
+        seconds,
     };
     let stale = built.written + built.removed > 0;
     match session.format {
@@ -106,10 +108,13 @@ pub(super) struct Line {
     pub built: Built,
     /// Those of the selection, printed already.
     pub diagnostics: Vec<Diagnostic>,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 /// The line up to bundles on disk, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
 pub(super) fn line(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Line>, Failure> {
+    let start = Instant::now();
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
@@ -130,10 +135,11 @@ pub(super) fn line(session: &Session, selection: &Selection, dry: bool) -> Resul
     };
     let scope = Scope { includes: &|worker| selection.includes(worker), whole: selection.is_all(), dry };
     let mut built = build::build(&loaded, &runtimes, &scope, &session.ui)?;
+    let seconds = start.elapsed().as_secs_f64();
     let mut diagnostics: Vec<Diagnostic> =
         loaded.diagnostics.iter().filter(|d| selection.concerns(d)).cloned().collect();
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    Ok(Some(Line { loaded, runtimes, built, diagnostics }))
+    Ok(Some(Line { loaded, runtimes, built, diagnostics, seconds }))
 }

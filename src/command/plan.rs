@@ -113,7 +113,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
     let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
-    let Some(build::Line { loaded, runtimes, built, diagnostics }) = build::line(session, selection, false)? else {
+    let Some(build::Line { loaded, runtimes, built, diagnostics, .. }) = build::line(session, selection, false)? else {
         return Ok(None);
     };
     let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;

@@ -9,6 +9,7 @@ mod hostile;
 mod line;
 mod local;
 mod openapi;
+mod pack;
 mod sample;
 mod schema;
 mod secrets;

@@ -1,0 +1,40 @@
+//! Shows: the consent pack's own tests pass, and its sources hold to its types.
+
+use std::process::Command;
+
+use flotilla::cache;
+use flotilla::progress::Silent;
+
+use crate::support::{copy, output, repository};
+use crate::tools;
+
+/// The pack in a folder of its own, with its npm packages.
+fn pack() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pack = repository().join("templates/consent");
+    copy(&pack, folder.path());
+    let read = |name: &str| std::fs::read(pack.join(name)).expect("a file of the pack");
+    let packages = cache::npm("the consent pack", &read("package.json"), &read("package-lock.json"), &Silent)
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    std::os::unix::fs::symlink(packages.join("node_modules"), folder.path().join("node_modules")).expect("a link");
+    folder
+}
+
+#[test]
+fn its_own_tests_pass() {
+    let pack = pack();
+    let tests = std::fs::read_dir(pack.path().join("test")).expect("its tests");
+    let names = tests.flatten().map(|entry| entry.path());
+    let mut command = Command::new("node");
+    command.arg("--test").args(names.filter(|path| path.to_string_lossy().contains(".test."))).current_dir(pack.path());
+    let run = output(&mut command).exits(0);
+    let passed = run.stdout.lines().find_map(|line| line.trim_start_matches(['#', 'ℹ', ' ']).strip_prefix("pass "));
+    assert!(passed.is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count >= 10)), "{run:?}");
+}
+
+#[test]
+fn its_sources_hold_to_their_types() {
+    let pack = pack();
+    let run = output(tools::tsc().args(["-p", "."]).current_dir(pack.path()));
+    assert_eq!(run.code, 0, "{run:?}");
+}
