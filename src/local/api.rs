@@ -78,7 +78,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("POST", "accounts/*/storage/kv/namespaces/*/bulk/delete"),
 ];
 
-/// Every operation: its methods and its path below [`BASE`], with `*` for a name or id.
+/// Every operation: its methods and its path below `/client/v4`, with `*` for a name or id.
 pub fn operations() -> impl Iterator<Item = (&'static str, String)> {
     let others = OTHERS.iter().map(|(methods, path)| (*methods, (*path).to_owned()));
     others.chain(WORKER.iter().flat_map(|(methods, path, account, namespace)| {
