@@ -1,0 +1,85 @@
+//! Shows: the commands that only print: show, completions, help; and that the README speaks of commands and options that exist.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use flotilla::yaml;
+use serde_json::json;
+
+use crate::support::{Project, repository};
+
+#[test]
+fn show_prints_what_holds_in_an_environment() {
+    let project = Project::sample();
+    let shown = project.run(&["show", "acme", "--env", "staging"]).exits(0).stdout;
+    let (document, mistakes) = yaml::parse("shown", shown.as_bytes());
+    assert_eq!(mistakes, vec![]);
+    let worker = document.expect("a document").root.to_value();
+    // Of the environment, of the spec, of the defaults, and derived.
+    assert_eq!(worker["logLevel"], "debug");
+    assert_eq!(worker["vars"], json!({"TURSO_DATABASE_URL": "libsql://acme-staging.turso.io"}));
+    assert_eq!(worker["labels"], json!({"tier": "gold", "region": "eu"}));
+    assert_eq!(worker["compatibilityDate"], "2026-06-01");
+    assert_eq!(worker["name"], "c15t-acme-staging");
+    // The pixel exists in production alone.
+    let names: Vec<_> = worker["destinations"].as_array().expect("a list").iter().map(|d| &d["name"]).collect();
+    assert_eq!(names, ["Web analytics", "Product analytics"]);
+    let all = project.run(&["show", "acme", "--format", "json"]).exits(0).json();
+    assert_eq!(all["workers"].as_array().map(Vec::len), Some(2));
+    assert!(all["workers"].as_array().expect("a list").contains(&worker));
+}
+
+#[test]
+fn completions_are_scripts_of_their_shells() {
+    let project = Project::empty();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = project.run(&["completions", shell]).exits(0).stdout;
+        for word in ["deploy", "exit-code"] {
+            assert!(script.contains(word), "{shell} knows no {word}");
+        }
+        if shell == "bash" {
+            let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash");
+            bash.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("bash reads");
+            assert!(bash.wait().expect("bash ends").success());
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_commands_and_options_that_exist() {
+    let project = Project::empty();
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("README.md");
+    let mut seen = 0;
+    for code in readme.split('`').skip(1).step_by(2).chain(readme.lines().filter_map(|line| line.strip_prefix("    ")))
+    {
+        let Some(words) = code.strip_prefix("flotilla ").or_else(|| code.strip_prefix("cargo run --release -- "))
+        else {
+            continue;
+        };
+        let mut words = words.split_whitespace();
+        let command = words.next().expect("a command");
+        let help = project.run(&[command, "--help"]).exits(0).stdout;
+        for option in words.filter(|word| word.starts_with("--")) {
+            assert!(help.contains(option), "`{code}`: {command} has no {option}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 10, "only {seen} commands found");
+    let table = readme.split("## Commands").nth(1).expect("a table").split("\n\nAll but").next().expect("its end");
+    let commands: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let help = project.run(&["--help"]).exits(0).stdout;
+    let list = help.split("Commands:").nth(1).expect("commands").split("Options:").next().expect("their end");
+    let known: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
+    let sorted = |mut names: Vec<&str>| {
+        names.sort_unstable();
+        names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(commands.clone()), sorted(known));
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        let command = line.trim_start_matches("| `").split('`').next().expect("a command");
+        let help = project.run(&[command, "--help"]).exits(0).stdout;
+        for option in line.split(['`', ' ', ',', ';']).filter(|word| word.starts_with("--")) {
+            assert!(help.contains(option), "{command} has no {option}");
+        }
+    }
+}
