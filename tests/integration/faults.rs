@@ -338,6 +338,33 @@ fn a_token_is_sent_over_tls_or_stays_on_this_machine() {
 }
 
 #[test]
+fn an_https_address_is_spoken_to_in_tls_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let base = format!("https://{}/client/v4", listener.local_addr().expect("an address"));
+    let first = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = [0; 3];
+        stream.read_exact(&mut head).expect("the first bytes");
+        // No TLS at all; and then nobody.
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        head
+    });
+    let project = fleet(&[("a", "workersDev: false\n")]);
+    let run = output(
+        project
+            .command(&DEPLOY)
+            .env("CLOUDFLARE_API_BASE_URL", base)
+            .env("CLOUDFLARE_API_TOKEN", "test-token")
+            .env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
+            .env("FLOTILLA_CACHE_DIR", cache()),
+    );
+    // A handshake record of TLS: type 22, version 3.x.
+    assert_eq!(first.join().expect("a client came")[..2], [22, 3]);
+    let error = run.exits(4).json()["failures"][0]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("can't be reached"), "{error}");
+}
+
+#[test]
 fn nothing_is_sent_anywhere_but_to_the_api() {
     // Whatever leaves this machine would go through the proxy.
     let proxy = Stub::start(|_| http("502 Bad Gateway", 0, ""));
