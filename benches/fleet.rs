@@ -158,7 +158,9 @@ fn deploys(folder: &Path) {
         ("META_PIXEL_ACCESS_TOKEN", "bench"),
         ("GOOGLE_ANALYTICS_API_SECRET", "bench"),
     ];
-    let namespace = reqwest::blocking::Client::new()
+    let namespace = flotilla::cloudflare::client()
+        .build()
+        .expect("an HTTP client")
         .post(format!("{base}/accounts/bench/workers/dispatch/namespaces"))
         .bearer_auth("bench")
         .json(&serde_json::json!({"name": "generated"}))

@@ -153,7 +153,7 @@ impl Cloudflare {
 
 /// A client that follows no redirect: it would carry the token elsewhere, and the API has none. TLS is rustls on ring,
 /// which compiles in a fifth of the time that reqwest's default takes.
-fn client() -> ClientBuilder {
+pub fn client() -> ClientBuilder {
     // It is there already if another client was made before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().redirect(reqwest::redirect::Policy::none())
