@@ -337,6 +337,17 @@ fn a_domain_reaches_its_worker() {
 }
 
 #[test]
+fn status_asks_each_worker_how_it_is() {
+    let Fleet { project, .. } = fleet();
+    let status = project.run(&["status", "--local", "--health", "--format", "json"]).exits(0).json();
+    let workers = status["workers"].as_array().expect("workers");
+    assert_eq!(workers.len(), WORKERS.len());
+    for worker in workers {
+        assert_eq!(worker["health"], "healthy", "{worker}");
+    }
+}
+
+#[test]
 fn only_what_changed_is_deployed() {
     let Fleet { project, local } = serve(false);
     let deploy = || project.run(&["deploy", "--local", "--format", "json"]).exits(0).json();
@@ -359,4 +370,12 @@ fn only_what_changed_is_deployed() {
     assert_eq!((&third["applied"], &third["requests"]), (&json!(1), &json!(1)), "{third}");
     let upload = format!("PUT /client/v4/accounts/{}/workers/scripts/c15t-cafe-central", local_account());
     assert_eq!(local.journal()[before.len()..], [upload]);
+}
+
+#[test]
+fn status_says_which_worker_does_not_answer() {
+    let project = Project::sample();
+    project.run(&["deploy", "--local", "juniper"]).exits(0);
+    let run = project.run(&["status", "--local", "--health", "juniper"]).exits(4);
+    assert!(run.stdout.contains("unreachable"), "{run:?}");
 }
