@@ -115,6 +115,7 @@ fn missing_secrets(planned: &Planned) -> Result<(), Failure> {
             );
         }
     }
+    missing.sort();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());

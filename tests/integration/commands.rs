@@ -11,20 +11,20 @@ use crate::support::{Project, repository};
 #[test]
 fn show_prints_what_holds_in_an_environment() {
     let project = Project::sample();
-    let shown = project.run(&["show", "acme", "--env", "staging"]).exits(0).stdout;
+    let shown = project.run(&["show", "kestrel", "--env", "staging"]).exits(0).stdout;
     let (document, mistakes) = yaml::parse("shown", shown.as_bytes());
     assert_eq!(mistakes, vec![]);
     let worker = document.expect("a document").root.to_value();
     // Of the environment, of the spec, of the defaults, and derived.
     assert_eq!(worker["logLevel"], "debug");
-    assert_eq!(worker["vars"], json!({"TURSO_DATABASE_URL": "libsql://acme-staging.turso.io"}));
+    assert_eq!(worker["vars"], json!({"TURSO_DATABASE_URL": "libsql://kestrel-staging.turso.io"}));
     assert_eq!(worker["labels"], json!({"tier": "gold", "region": "eu"}));
     assert_eq!(worker["compatibilityDate"], "2026-06-01");
-    assert_eq!(worker["name"], "c15t-acme-staging");
+    assert_eq!(worker["name"], "c15t-kestrel-staging");
     // The pixel exists in production alone.
     let names: Vec<_> = worker["destinations"].as_array().expect("a list").iter().map(|d| &d["name"]).collect();
     assert_eq!(names, ["Web analytics", "Product analytics"]);
-    let all = project.run(&["show", "acme", "--format", "json"]).exits(0).json();
+    let all = project.run(&["show", "kestrel", "--format", "json"]).exits(0).json();
     assert_eq!(all["workers"].as_array().map(Vec::len), Some(2));
     assert!(all["workers"].as_array().expect("a list").contains(&worker));
 }

@@ -335,7 +335,7 @@ const SCHEDULES: &str = "PUT /accounts/{account_id}/workers/scripts/{script_name
 fn what_flotilla_sends_and_gets_is_as_documented() {
     let (account, platform) = ("0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
     let project = Project::sample();
-    for customer in ["acme", "bluebird", "cafe-central", "evergreen", "harbour"] {
+    for customer in ["acme", "bluebird", "cafe-central", "evergreen", "harbour", "kestrel"] {
         std::fs::remove_file(project.path(&format!("customers/{customer}.yaml"))).unwrap();
     }
     let second = format!(

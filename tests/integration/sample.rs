@@ -26,13 +26,6 @@ const WORKERS: &[(&str, &[Destination])] = &[
             ("posthog", "measurement", "phc_acme0000000000000000000000000000"),
         ],
     ),
-    (
-        "c15t-acme-staging",
-        &[
-            ("google-analytics", "measurement", "G-ABC123DEF4"),
-            ("posthog", "measurement", "phc_acme0000000000000000000000000000"),
-        ],
-    ),
     ("c15t-bluebird", &[("google-tag-manager", "necessary", "GTM-BLUE123"), ("hotjar", "measurement", "3456789")]),
     ("c15t-cafe-central", &[("matomo-analytics", "measurement", "https://matomo.cafe-central.example/")]),
     ("c15t-driftwood", &[("tiktok-pixel", "marketing", "C4A1B2C3D4E5F6G7H8I9")]),
@@ -51,6 +44,21 @@ const WORKERS: &[(&str, &[Destination])] = &[
         &[("microsoft-clarity", "measurement", "irisclarity"), ("microsoft-uet", "marketing", "97001234")],
     ),
     ("c15t-juniper", &[("console", "necessary", "console")]),
+    (
+        "c15t-kestrel",
+        &[
+            ("meta-pixel", "marketing", "234567890123456"),
+            ("google-analytics", "measurement", "G-KES123TREL"),
+            ("posthog", "measurement", "phc_kestrel0000000000000000000000000"),
+        ],
+    ),
+    (
+        "c15t-kestrel-staging",
+        &[
+            ("google-analytics", "measurement", "G-KES123TREL"),
+            ("posthog", "measurement", "phc_kestrel0000000000000000000000000"),
+        ],
+    ),
 ];
 
 /// Five consents: the purposes that each grants.
@@ -312,11 +320,11 @@ fn a_consent_is_kept_in_turso_and_in_d1() {
 #[test]
 fn an_error_of_the_database_is_not_told() {
     // A worker whose database no other test uses.
-    let (worker, local) = ("c15t-acme-staging", &fleet().local);
+    let (worker, local) = ("c15t-kestrel-staging", &fleet().local);
     assert_eq!(local.get(worker, "/status").status(), 200, "which makes the schema");
     let drop = json!({"baton": null, "requests": [{"type": "execute", "stmt": {"sql": "DROP TABLE subject"}}, {"type": "close"}]});
-    let path = "/__local/libsql/acme-staging.turso.io/v2/pipeline";
-    let dropped = local.request(Method::POST, "127.0.0.1", path).bearer_auth("made-up-for-acme-TURSO_AUTH_TOKEN");
+    let path = "/__local/libsql/kestrel-staging.turso.io/v2/pipeline";
+    let dropped = local.request(Method::POST, "127.0.0.1", path).bearer_auth("made-up-for-kestrel-TURSO_AUTH_TOKEN");
     let dropped = json(dropped.json(&drop).send().unwrap());
     assert_eq!(dropped["results"][0]["type"], "ok", "{dropped}");
     let response = local.get(worker, "/subjects/sub_2jv6z8n4q9");
@@ -360,7 +368,7 @@ fn only_what_changed_is_deployed() {
     let second = deploy();
     assert_eq!((&second["applied"], &second["requests"]), (&json!(0), &json!(0)), "{second}");
     let text = project.run(&["deploy", "--local"]).exits(0).stdout;
-    assert!(text.contains("nothing to deploy: 11 workers"), "{text}");
+    assert!(text.contains("nothing to deploy: 12 workers"), "{text}");
     project.edit("customers/cafe-central.yaml", "logLevel: warn", "logLevel: warn # until the summer");
     assert_eq!(deploy()["requests"], 0, "a comment deploys nothing");
     assert_eq!(local.journal(), before);
