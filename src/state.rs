@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Sha256;
@@ -233,24 +234,15 @@ impl State {
                 "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed",
             )?;
             let rows = statement.query_map([], |row| {
-                let home = Home {
-                    account_id: row.get(0)?,
-                    namespace: Some(row.get(1)?).filter(|name: &String| !name.is_empty()),
-                };
-                let text = |at: usize| row.get::<_, String>(at);
-                let odd = |at: usize, what: &str| {
-                    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
-                };
                 let deployed = Deployed {
-                    account: text(3)?,
-                    customer: text(4)?,
-                    environment: serde_json::from_value(Value::String(text(5)?))
-                        .map_err(|_| odd(5, "no environment"))?,
-                    digest: Digest::parse(&text(6)?).ok_or_else(|| odd(6, "no digest"))?,
+                    account: row.get(3)?,
+                    customer: row.get(4)?,
+                    environment: environment_of(row, 5)?,
+                    digest: digest_of(row, 6)?,
                     deployed_at: row.get(7)?,
-                    live: serde_json::from_str(&text(8)?).map_err(|error| odd(8, &error.to_string()))?,
+                    live: json_of(row, 8)?,
                 };
-                Ok(((home, text(2)?), deployed))
+                Ok((worker_id(row)?, deployed))
             })?;
             rows.collect()
         };
@@ -264,23 +256,14 @@ impl State {
                 "SELECT account_id, namespace, worker, account, customer, environment, digest, doubts FROM begun",
             )?;
             let rows = statement.query_map([], |row| {
-                let home = Home {
-                    account_id: row.get(0)?,
-                    namespace: Some(row.get(1)?).filter(|name: &String| !name.is_empty()),
-                };
-                let text = |at: usize| row.get::<_, String>(at);
-                let odd = |at: usize, what: &str| {
-                    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
-                };
                 let begun = Begun {
-                    account: text(3)?,
-                    customer: text(4)?,
-                    environment: serde_json::from_value(Value::String(text(5)?))
-                        .map_err(|_| odd(5, "no environment"))?,
-                    digest: Digest::parse(&text(6)?).ok_or_else(|| odd(6, "no digest"))?,
-                    doubts: serde_json::from_str(&text(7)?).map_err(|error| odd(7, &error.to_string()))?,
+                    account: row.get(3)?,
+                    customer: row.get(4)?,
+                    environment: environment_of(row, 5)?,
+                    digest: digest_of(row, 6)?,
+                    doubts: json_of(row, 7)?,
                 };
-                Ok(((home, text(2)?), begun))
+                Ok((worker_id(row)?, begun))
             })?;
             rows.collect()
         };
@@ -410,6 +393,29 @@ fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Doubt]) -> rusqlit
             .execute(params![doubts, home.account_id, namespace, worker])?;
     }
     Ok(())
+}
+
+/// The worker that a row is about: its first three columns.
+fn worker_id(row: &Row<'_>) -> rusqlite::Result<WorkerId> {
+    let namespace = Some(row.get(1)?).filter(|name: &String| !name.is_empty());
+    Ok((Home { account_id: row.get(0)?, namespace }, row.get(2)?))
+}
+
+fn environment_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Environment> {
+    serde_json::from_value(Value::String(row.get(at)?)).map_err(|_| odd(at, "no environment"))
+}
+
+fn digest_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+    Digest::parse(&row.get::<_, String>(at)?).ok_or_else(|| odd(at, "no digest"))
+}
+
+fn json_of<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(&row.get::<_, String>(at)?).map_err(|error| odd(at, &error.to_string()))
+}
+
+/// A column that holds something else than we wrote.
+fn odd(at: usize, what: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
 }
 
 /// What SQLite says, and what to do about it.

@@ -326,7 +326,9 @@ fn a_token_is_sent_over_tls_or_stays_on_this_machine() {
                 .env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
                 .env("FLOTILLA_CACHE_DIR", cache())
                 // An empty base is the real one: it must not be reached from here.
-                .env("HTTPS_PROXY", "http://127.0.0.1:9"),
+                .env("HTTPS_PROXY", "http://127.0.0.1:9")
+                .env_remove("NO_PROXY")
+                .env_remove("no_proxy"),
         );
         if base.is_empty() {
             assert_eq!(run.json()["applied"], 0, "{run:?}");
