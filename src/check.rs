@@ -20,8 +20,8 @@ fn contested(group: &[Claim]) -> impl Iterator<Item = Diagnostic> {
         // The one that is at another place, if there is one: that is where people have to look.
         let elsewhere = group.iter().find(|other| other.place != claim.place);
         let other = elsewhere.unwrap_or(&group[usize::from(at == 0)]);
-        let own = other.by.0 == claim.by.0;
-        if own && !matches!(claim.thing, Thing::Route(_)) && other.by.1 == claim.by.1 {
+        let own = other.by.customer == claim.by.customer;
+        if own && !matches!(claim.thing, Thing::Route(_)) && other.by.environment == claim.by.environment {
             // Two files of one id, or one entry twice: told of the files, and by the schema.
             return None;
         }
@@ -29,15 +29,15 @@ fn contested(group: &[Claim]) -> impl Iterator<Item = Diagnostic> {
             // Told once, at the one place.
             return None;
         }
-        let whose = if own && other.by.1 == claim.by.1 {
+        let whose = if own && other.by.environment == claim.by.environment {
             "twice by this worker".to_owned()
         } else if elsewhere.is_none() {
-            let environments: Vec<String> = group.iter().map(|claim| claim.by.1.to_string()).collect();
+            let environments: Vec<String> = group.iter().map(|claim| claim.by.environment.to_string()).collect();
             format!("by each environment: {}", environments.join(", "))
         } else if own {
-            format!("by the {} worker", other.by.1)
+            format!("by the {} worker", other.by.environment)
         } else {
-            format!("by {} ({})", other.by.0, other.by.1)
+            format!("by {} ({})", other.by.customer, other.by.environment)
         };
         let (code, what) = match &claim.thing {
             Thing::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
@@ -45,18 +45,18 @@ fn contested(group: &[Claim]) -> impl Iterator<Item = Diagnostic> {
             Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
         };
         let also = if elsewhere.is_some() { format!("; the other claim is at {}", other.place) } else { String::new() };
-        let help = if own && other.by.1 == claim.by.1 {
+        let help = if own && other.by.environment == claim.by.environment {
             format!("keep one of the two{also}")
         } else if own && code != Code::DuplicateWorkerName {
             let key = if code == Code::DuplicateDomain { "domains" } else { "routes" };
-            format!("give each its own: `environments: {{ {}: {{ {key}: […] }} }}`{also}", group[0].by.1)
+            format!("give each its own: `environments: {{ {}: {{ {key}: […] }} }}`{also}", group[0].by.environment)
         } else if code == Code::DuplicateWorkerName {
             format!("rename one of the customers, or change `workerName` in fleet.yaml{also}")
         } else {
             format!("only one worker can have it{also}")
         };
         let is =
-            if elsewhere.is_none() || (own && other.by.1 == claim.by.1) { "is claimed" } else { "is also claimed" };
+            if elsewhere.is_none() || (own && other.by.environment == claim.by.environment) { "is claimed" } else { "is also claimed" };
         Some(Diagnostic::error(code, claim.place.clone(), format!("{what} {is} {whose}"), help))
     })
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::spec::{Delivery, Environment, LogLevel, Observability, Purpose, Route};
@@ -16,9 +16,11 @@ pub const TURSO_URL: &str = "TURSO_DATABASE_URL";
 pub const TURSO_TOKEN: &str = "TURSO_AUTH_TOKEN";
 /// The binding of a D1 database.
 pub const D1_BINDING: &str = "DB";
+/// What stands for the customer where a worker is shared by all; no customer can be called so.
+pub const SHARED: &str = "_shared";
 
-/// One deployable unit: a customer in an environment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One deployable unit: a customer in an environment, and in a role where it has several workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Worker {
     /// The customer's id.
@@ -31,6 +33,8 @@ pub struct Worker {
     pub file: String,
     /// Where it runs.
     pub environment: Environment,
+    /// Which of the customer's workers it is, if there are several.
+    pub role: Option<String>,
     /// The worker's name at Cloudflare.
     pub name: String,
     /// The pack's name in fleet.yaml.
@@ -57,6 +61,8 @@ pub struct Worker {
     pub vars: BTreeMap<String, Value>,
     /// Its secrets: the binding's name → the name under which the value is looked up.
     pub secrets: BTreeMap<String, String>,
+    /// Its service bindings: the binding's name → the name of the worker that it calls.
+    pub services: BTreeMap<String, String>,
     /// When the clock starts it, sorted.
     pub crons: BTreeSet<String>,
     /// The day whose runtime behaviour it gets.
@@ -70,14 +76,22 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The folder under out/ with its files: `production/acme`.
+    /// The folder under out/ with its files: `production/acme`, or `production/acme/web`.
     pub fn folder(&self) -> String {
-        format!("{}/{}", self.environment, self.customer)
+        folder(self.environment, &self.customer, self.role.as_deref())
+    }
+}
+
+/// The folder under out/ of a customer's worker.
+pub fn folder(environment: Environment, customer: &str, role: Option<&str>) -> String {
+    match role {
+        None => format!("{environment}/{customer}"),
+        Some(role) => format!("{environment}/{customer}/{role}"),
     }
 }
 
 /// A worker's database.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Database {
     /// libSQL at Turso; its address and token are in the variables and secrets.
@@ -96,7 +110,7 @@ pub enum Database {
 }
 
 /// A destination that is in use.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
     /// An id within the worker: its type, numbered from the second one on.

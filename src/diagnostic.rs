@@ -82,6 +82,10 @@ codes! {
     Conflict = "S0210",
     /// A name that flotilla or the platform uses itself.
     ReservedName = "S0211",
+    /// A worker that another one refers to has no address in that environment.
+    NoAddress = "S0212",
+    /// Service bindings that lead back to where they began: none of the workers could be uploaded first.
+    Cycle = "S0213",
     /// Not a host name that can be a custom domain.
     BadDomain = "N0301",
     /// One host name, claimed by two workers.
@@ -102,6 +106,10 @@ codes! {
     Unreachable = "N0309",
     /// Something that a worker in a dispatch namespace can't have.
     NotInNamespace = "N0310",
+    /// One database, used by two customers.
+    SharedDatabase = "N0311",
+    /// A secret of another customer.
+    ForeignSecret = "N0312",
     /// More workers in one account than it can hold without a dispatch namespace.
     TooManyWorkers = "L0401",
     /// More variables and secrets than one worker can have.
@@ -112,6 +120,8 @@ codes! {
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
     NoFleetFile = "F0502",
+    /// A layer that can't be used: its file or folder isn't there.
+    BadLayer = "F0504",
     /// A pattern for worker names that can't name every worker apart.
     BadNamePattern = "F0503",
     /// A pack that can't be read.

@@ -15,8 +15,11 @@ pub mod customer;
 pub mod limits;
 pub mod names;
 
+pub mod envfile;
+pub mod layer;
 pub mod pack;
 pub mod project;
+pub mod tree;
 
 pub mod resolve;
 

@@ -1,5 +1,6 @@
 //! The rules for names that the platform gives: workers, host names, routes, origins, crons. Pure text.
 
+use crate::diagnostic::did_you_mean;
 use crate::limits;
 
 /// What is wrong with a name, and what to write instead.
@@ -21,6 +22,36 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
             "names are lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned(),
         )
     })
+}
+
+/// A pattern for workers' names.
+pub fn pattern(pattern: &str, of_customers: bool) -> Result<(), Wrong> {
+    const KNOWN: [&str; 5] = ["customer", "role", "pack-prefix", "fleet", "environment"];
+    let mut rest = pattern;
+    while let Some(at) = rest.find('{') {
+        let Some(end) = rest[at..].find('}') else {
+            return Err((format!("`{pattern}` has a `{{` that isn't closed"), "write {customer}".to_owned()));
+        };
+        let name = &rest[at + 1..at + end];
+        if !KNOWN.contains(&name) {
+            let help = match did_you_mean(name, KNOWN) {
+                Some(near) => format!("did you mean {{{near}}}?"),
+                None => "known: {customer}, {role}, {pack-prefix}, {fleet}, {environment}".to_owned(),
+            };
+            return Err((format!("`{pattern}` has an unknown part {{{name}}}"), help));
+        }
+        rest = &rest[at + end + 1..];
+    }
+    if of_customers && !pattern.contains("{customer}") {
+        let message = format!("`{pattern}` gives all customers the same worker");
+        return Err((message, "put {customer} into it".to_owned()));
+    }
+    Ok(())
+}
+
+/// The name of a secret that one customer alone has: `CAFE_CENTRAL__TURSO_AUTH_TOKEN`.
+pub fn own_secret(customer: &str, name: &str) -> String {
+    format!("{}__{name}", customer.trim_start_matches('_').to_uppercase().replace('-', "_"))
 }
 
 /// One part of a host name.

@@ -2,7 +2,7 @@
 //! and doesn't bundle.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::schema::{self, Checker};
 use crate::spec::{CatalogueFile, PackFile, Purpose};
-use crate::yaml::{self, Document};
+use crate::tree::Tree;
+use crate::yaml::{self, Document, Node};
 
 /// A pack.
 pub struct Pack {
@@ -38,9 +39,9 @@ pub struct Type {
 }
 
 impl Type {
-    /// Checks the settings at `path` of a document.
-    pub fn check(&self, document: &Document, path: &[&str], settings: &Value, kind: &str) -> Vec<Diagnostic> {
-        self.checker.check(document, path, settings, &format!("a destination of type {kind}"))
+    /// Checks the settings that stand at a node of a document.
+    pub fn check(&self, document: &Document, node: &Node, settings: &Value, kind: &str) -> Vec<Diagnostic> {
+        self.checker.check_node(document, node, settings, &format!("a destination of type {kind}"))
     }
 }
 
@@ -57,11 +58,11 @@ impl Pack {
 }
 
 /// Reads a pack. `path` is its folder from the project's root.
-pub fn read(root: &Path, path: &str) -> Result<Pack, Vec<Diagnostic>> {
-    let folder = root.join(path);
+pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
+    let folder = tree.root.join(path);
     let file = format!("{path}/pack.yaml");
     let bad = |place: Place, message: String, help: &str| vec![Diagnostic::error(Code::BadPack, place, message, help)];
-    let bytes = std::fs::read(folder.join("pack.yaml")).map_err(|error| {
+    let bytes = tree.bytes(&file).map_err(|error| {
         bad(
             Place::file(&file),
             format!("the pack's manifest can't be read: {error}"),
@@ -85,7 +86,7 @@ pub fn read(root: &Path, path: &str) -> Result<Pack, Vec<Diagnostic>> {
 
     let mut templates = Vec::new();
     for name in std::iter::once(&manifest.module).chain(&manifest.files) {
-        match std::fs::read_to_string(folder.join(name)) {
+        match tree.text(&format!("{path}/{name}")) {
             Ok(text) => templates.push((name.trim_end_matches(".tera").to_owned(), text)),
             Err(error) => diagnostics.push(Diagnostic::error(
                 Code::BadPack,
@@ -99,7 +100,7 @@ pub fn read(root: &Path, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     let mut catalogue = Map::new();
     if let Some(name) = &manifest.catalogue {
         let place = Place::file(&format!("{path}/{name}"));
-        let read = std::fs::read_to_string(folder.join(name))
+        let read = tree.text(&format!("{path}/{name}"))
             .map_err(|error| (place.clone(), error.to_string()))
             .and_then(|text| {
                 serde_json::from_str::<CatalogueFile>(&text).map_err(|error| {

@@ -4,51 +4,90 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
+use crate::digest::{Digest, Framed};
+use crate::envfile;
 use crate::failure::Failure;
 use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
-use crate::spec::{Account, AccountId, Assignment, FleetFile, Identity, SecretReference, Settings};
-use crate::yaml::{self, Document};
+use crate::spec::{
+    Account, AccountId, Assignment, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference, Settings,
+};
+use crate::tree::Tree;
+use crate::yaml::{self, Document, Kind};
 
 /// The file that makes a folder a project.
 pub const FLEET_FILE: &str = "fleet.yaml";
 /// The folder of the customers' files.
 pub const CUSTOMERS: &str = "customers";
+/// The folder of the layers' files.
+pub const LAYERS: &str = "layers";
 /// The environment variable with the id of the default account; wrangler's own.
 pub const ACCOUNT_ID_VARIABLE: &str = "CLOUDFLARE_ACCOUNT_ID";
 /// The environment variable with the API token; wrangler's own.
 pub const TOKEN_VARIABLE: &str = "CLOUDFLARE_API_TOKEN";
 
-/// fleet.yaml, read, with the packs that it names.
+/// fleet.yaml, read, with the layers and packs that it names.
 pub struct Fleet {
     /// The tree of the file, for places.
     pub document: Document,
     /// The file.
     pub file: FleetFile,
-    /// What `defaults` assigns.
-    pub assignment: Assignment,
-    /// What `defaults` sets.
-    pub settings: Settings,
     /// The accounts by name.
     pub accounts: BTreeMap<String, Account>,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
+    /// The layers, weakest first.
+    pub layers: Vec<Layer>,
+    /// The labels that all customers have unless they say otherwise.
+    pub labels: BTreeMap<String, String>,
+    /// The digest of what of fleet.yaml and the packs decides how customers are resolved.
+    pub decides: Digest,
+    /// The digest of the file's bytes.
+    pub raw: Digest,
+}
+
+/// Settings that several customers share.
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// When it is used.
+    pub rule: LayerRule,
+    /// What it sets; of a folder of env files, those that are for all customers.
+    pub documents: Vec<Document>,
+    /// The digest of what it sets.
+    pub digest: Digest,
 }
 
 /// A customer's file, read.
 pub struct Spec {
-    /// The tree of the file, for places.
+    /// The tree of the file.
     pub document: Document,
     /// Who it is.
     pub identity: Identity,
-    /// What it is made of.
-    pub assignment: Assignment,
-    /// How it is set.
-    pub settings: Settings,
+    /// The id that stands in the file, if it is another than its name's: perhaps the file alone was renamed.
+    pub written: Option<String>,
+    /// The layers that it uses, by their place in [`Fleet::layers`], weakest first.
+    pub layers: Vec<usize>,
+    /// The env files that are looked for, for this customer.
+    pub env_files: Vec<EnvFile>,
+}
+
+/// A customer's own env file, or its absence.
+pub struct EnvFile {
+    /// The layer that it belongs to.
+    pub layer: usize,
+    /// The environment that it is for.
+    pub environment: Environment,
+    /// Its path from the project's root.
+    pub file: String,
+    /// Its bytes, if it is there.
+    pub bytes: Option<Vec<u8>>,
+    /// What it sets.
+    pub document: Option<Document>,
 }
 
 /// Finds the project: the nearest folder upwards from `from` with a fleet.yaml. A folder with customers and without
@@ -65,9 +104,9 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Reads fleet.yaml and its packs.
-pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
-    if std::fs::symlink_metadata(root.join(FLEET_FILE)).is_err() {
+/// Reads fleet.yaml, its layers and its packs.
+pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
+    if !tree.has(FLEET_FILE) {
         return Err(vec![Diagnostic::error(
             Code::NoFleetFile,
             Place::file(FLEET_FILE),
@@ -75,7 +114,7 @@ pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
             "write one at its root, with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
         )]);
     }
-    let bytes = read_plain(root, FLEET_FILE).map_err(|diagnostic| vec![diagnostic])?;
+    let bytes = tree.plain(FLEET_FILE).map_err(|diagnostic| vec![*diagnostic])?;
     let (document, mut diagnostics) = yaml::parse(FLEET_FILE, &bytes);
     let Some(document) = document else {
         if diagnostics.is_empty() {
@@ -88,27 +127,21 @@ pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    let typed = |error: serde_json::Error| {
-        vec![Diagnostic::error(
-            Code::WrongForm,
-            Place::file(FLEET_FILE),
-            error.to_string(),
-            "see schema/fleet.schema.json",
-        )]
-    };
-    let file = FleetFile::deserialize(&value).map_err(typed)?;
-    let defaults = Value::Object(file.defaults.clone().unwrap_or_default());
-    let assignment = Assignment::deserialize(&defaults).map_err(typed)?;
-    let settings = Settings::deserialize(&defaults).map_err(typed)?;
-
-    if let Some(pattern) = &file.worker_name {
-        diagnostics.extend(name_pattern(&document, pattern));
+    let file = FleetFile::deserialize(&value).map_err(|error| {
+        let place = Place::file(FLEET_FILE);
+        vec![Diagnostic::error(Code::WrongForm, place, error.to_string(), "see schema/fleet.schema.json")]
+    })?;
+    if let Some(pattern) = &file.worker_name
+        && let Err((message, help)) = names::pattern(pattern, true)
+    {
+        diagnostics.push(Diagnostic::error(Code::BadNamePattern, document.place_of(["workerName"]), message, help));
     }
     let accounts = file.accounts.clone().unwrap_or_else(|| {
         let account = Account {
             id: AccountId::Variable { env: ACCOUNT_ID_VARIABLE.to_owned() },
             token: SecretReference { secret: TOKEN_VARIABLE.to_owned() },
             dispatch_namespace: None,
+            subdomain: None,
             worker_limit: None,
             api_limit: None,
         };
@@ -117,7 +150,7 @@ pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
     let mut packs = BTreeMap::new();
     for (name, reference) in &file.packs {
         let outside = reference.path.split('/').any(|step| step == "..");
-        if outside || !root.join(&reference.path).is_dir() {
+        if outside || !tree.root.join(&reference.path).is_dir() {
             diagnostics.push(Diagnostic::error(
                 Code::BadPack,
                 document.place_of(["packs", name, "path"]),
@@ -126,47 +159,101 @@ pub fn read_fleet(root: &Path) -> Result<Fleet, Vec<Diagnostic>> {
             ));
             continue;
         }
-        match pack::read(root, reference.path.trim_end_matches('/')) {
+        match pack::read(tree, reference.path.trim_end_matches('/')) {
             Ok(pack) => {
                 packs.insert(name.clone(), pack);
             }
             Err(found) => diagnostics.extend(found),
         }
     }
+    let layers = read_layers(tree, &document, &mut diagnostics);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    Ok(Fleet { document, file, assignment, settings, accounts, packs })
+    let decides = fleet_digest(&value, &packs);
+    let raw = Framed::new("fleet.yaml").field(&bytes).finish();
+    let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
+    Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw })
 }
 
-fn name_pattern(document: &Document, pattern: &str) -> Option<Diagnostic> {
-    const KNOWN: [&str; 3] = ["customer", "pack-prefix", "environment"];
-    let place = document.place_of(["workerName"]);
-    let bad =
-        |message: String, help: String| Some(Diagnostic::error(Code::BadNamePattern, place.clone(), message, help));
-    let mut rest = pattern;
-    while let Some(at) = rest.find('{') {
-        let Some(end) = rest[at..].find('}') else {
-            return bad(format!("`{pattern}` has a `{{` that isn't closed"), "write {customer}".to_owned());
-        };
-        let name = &rest[at + 1..at + end];
-        if !KNOWN.contains(&name) {
-            let help = match did_you_mean(name, KNOWN) {
-                Some(near) => format!("did you mean {{{near}}}?"),
-                None => "known: {customer}, {pack-prefix}, {environment}".to_owned(),
-            };
-            return bad(format!("`{pattern}` has an unknown part {{{name}}}"), help);
+/// What of fleet.yaml and the packs decides how customers are resolved: neither comments, nor what is for deploys alone.
+fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
+    let mut value = value.clone();
+    for account in value["accounts"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(account) = account.as_object_mut() {
+            account.retain(|key, _| ["dispatchNamespace", "subdomain"].contains(&key.as_str()));
         }
-        rest = &rest[at + end + 1..];
     }
-    if !pattern.contains("{customer}") {
-        return bad(format!("`{pattern}` gives all customers the same worker"), "put {customer} into it".to_owned());
+    let mut digest = Framed::new("fleet").field(value.to_string().as_bytes());
+    for (name, pack) in packs {
+        digest = digest.field(name.as_bytes()).field(pack.manifest.prefix.as_bytes());
+        digest = digest.field(&serde_json::to_vec(&pack.catalogue).expect("BUG: a catalogue is JSON"));
+        for kind in pack.types.values() {
+            digest = digest.field(&serde_json::to_vec(&kind.required_consent).expect("BUG: consents are JSON"));
+        }
     }
-    None
+    digest.finish()
+}
+
+fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>) -> Vec<Layer> {
+    let Some(Kind::Map(entries)) = fleet.root.get("layers").map(|node| &node.kind) else { return Vec::new() };
+    let checker = Checker::layer();
+    let mut layers = Vec::new();
+    for (name, span, node) in entries {
+        let value = node.to_value();
+        let rule = if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
+        let mut documents = Vec::new();
+        let mut digest = Framed::new("layer").field(name.as_bytes());
+        if let Some(folder) = &rule.env_files {
+            let base = format!("{folder}/base");
+            let names = tree.names(&base).unwrap_or_default();
+            for name in names.iter().filter(|name| name.ends_with(".env")) {
+                match tree.plain(&format!("{base}/{name}")) {
+                    Ok(bytes) => {
+                        let (document, found) = envfile::parse(&format!("{base}/{name}"), &bytes);
+                        diagnostics.extend(found);
+                        digest = digest.field(&bytes);
+                        documents.push(document);
+                    }
+                    Err(diagnostic) => diagnostics.push(*diagnostic),
+                }
+            }
+            if !tree.root.join(folder).is_dir() {
+                let place = fleet.place_of(["layers", name, "envFiles"]);
+                let help = "name a folder with base/ and customers/ in it";
+                diagnostics.push(Diagnostic::error(Code::BadLayer, place, format!("there is no folder `{folder}`"), help));
+            }
+        } else {
+            let file = format!("{LAYERS}/{name}.yaml");
+            if !tree.has(&file) {
+                let place = fleet.place(*span);
+                let help = format!("write {file}, with what its customers share, or take the layer out here");
+                diagnostics.push(Diagnostic::error(Code::BadLayer, place, format!("there is no {file}"), help));
+                continue;
+            }
+            let bytes = match tree.plain(&file) {
+                Ok(bytes) => bytes,
+                Err(diagnostic) => {
+                    diagnostics.push(*diagnostic);
+                    continue;
+                }
+            };
+            let (document, found) = yaml::parse(&file, &bytes);
+            diagnostics.extend(found);
+            if let Some(document) = document {
+                let value = document.root.to_value();
+                diagnostics.extend(checker.check(&document, &[], &value, "a layer"));
+                digest = digest.field(value.to_string().as_bytes());
+                documents.push(document);
+            }
+        }
+        layers.push(Layer { name: name.clone(), rule, documents, digest: digest.finish() });
+    }
+    layers
 }
 
 /// The customers' files, sorted by name. Other files of the folder are left alone.
-pub fn spec_files(root: &Path) -> Result<Vec<String>, Vec<Diagnostic>> {
+pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
     let missing = |message: String| {
         vec![Diagnostic::error(
             Code::NoCustomers,
@@ -175,13 +262,9 @@ pub fn spec_files(root: &Path) -> Result<Vec<String>, Vec<Diagnostic>> {
             "write customers/acme.yaml with the line `id: acme` to begin",
         )]
     };
-    let entries = match std::fs::read_dir(root.join(CUSTOMERS)) {
-        Ok(entries) => entries,
-        Err(error) => return Err(missing(format!("the folder of customers can't be read: {error}"))),
-    };
-    let mut files: Vec<String> = entries
-        // A name that is no text is kept as well: a customer left out in silence would count as removed.
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+    let names = tree.names(CUSTOMERS).map_err(|error| missing(format!("the folder of customers can't be read: {error}")))?;
+    let files: Vec<String> = names
+        .into_iter()
         .filter(|name| {
             let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
             ["yaml", "yml"].contains(&extension.as_str()) && !name.starts_with('.')
@@ -191,7 +274,6 @@ pub fn spec_files(root: &Path) -> Result<Vec<String>, Vec<Diagnostic>> {
     if files.is_empty() {
         return Err(missing("there are no customers".to_owned()));
     }
-    files.sort_unstable();
     Ok(files)
 }
 
@@ -203,24 +285,22 @@ pub fn id_of(file: &str) -> &str {
 
 /// Reads one customer's file. Beside mistakes there can be a spec without the parts that are beyond reading: what else
 /// is wrong in it is found in the same run.
-pub fn read_spec(root: &Path, file: &str, checker: &Checker) -> (Option<Spec>, Vec<Diagnostic>) {
-    let bytes = match read_plain(root, file) {
-        Ok(bytes) => bytes,
-        Err(diagnostic) => return (None, vec![diagnostic]),
-    };
-    let (document, mut diagnostics) = yaml::parse(file, &bytes);
-    let Some(document) = document else {
+pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], checker: &Checker) -> Reading {
+    let (document, mut diagnostics) = yaml::parse(file, bytes);
+    let Some(mut document) = document else {
         if diagnostics.is_empty() {
             diagnostics.push(empty(file));
         }
-        return (None, diagnostics);
+        return Reading { spec: None, diagnostics };
     };
-    let mut value = document.root.to_value();
+    let value = document.root.to_value();
     diagnostics.extend(checker.check(&document, &[], &value, "a customer"));
     let expected = id_of(file);
+    let mut written = None;
     if let Some(id) = value["id"].as_str()
         && id != expected
     {
+        written = Some(id.to_owned());
         let place = document.place_of(["id"]);
         let form = "an id is lower-case letters, digits and hyphens, and the file is called after it";
         let help = if is_id(expected) {
@@ -236,72 +316,115 @@ pub fn read_spec(root: &Path, file: &str, checker: &Checker) -> (Option<Spec>, V
         diagnostics.push(Diagnostic::error(Code::IdNotFileName, place, message, help));
     }
     if !diagnostics.is_empty()
-        && let Some(object) = value.as_object_mut()
+        && let Kind::Map(entries) = &mut document.root.kind
     {
-        // The file's name is what its folder in out/ is called after.
-        object.insert("id".to_owned(), expected.into());
-        object.retain(|key, value| {
-            let alone =
-                Value::Object([("id".to_owned(), expected.into()), (key.clone(), value.clone())].into_iter().collect());
-            typed(&alone).is_ok()
+        entries.retain(|(key, _, node)| {
+            let alone = Value::Object([("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect());
+            key == "id" || typed(&alone)
         });
     }
-    match typed(&value) {
-        Ok((identity, assignment, settings)) => (Some(Spec { identity, assignment, settings, document }), diagnostics),
-        Err(error) => {
-            if diagnostics.is_empty() {
-                let help = "see schema/customer.schema.json";
-                diagnostics.push(Diagnostic::error(Code::WrongForm, Place::file(file), error.to_string(), help));
+    let identity = match Identity::deserialize(&document.root.to_value()) {
+        // The file's name is what its folder in out/ is called after.
+        Ok(identity) => Identity { id: expected.to_owned(), ..identity },
+        Err(_) => Identity { id: expected.to_owned(), ..Identity::default() },
+    };
+    let mut spec = Spec { identity, document, written, layers: Vec::new(), env_files: Vec::new() };
+    if let Some(fleet) = fleet {
+        layers_of(fleet, &mut spec, &mut diagnostics);
+        env_files_of(tree, fleet, &mut spec, &mut diagnostics);
+    }
+    Reading { spec: Some(spec), diagnostics }
+}
+
+/// What reading a customer's file gave.
+pub struct Reading {
+    /// The spec, as far as it could be read.
+    pub spec: Option<Spec>,
+    /// What is wrong in it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+fn typed(value: &Value) -> bool {
+    Identity::deserialize(value).is_ok()
+        && Assignment::deserialize(value).is_ok()
+        && Roles::deserialize(value).is_ok()
+        && Settings::deserialize(value).is_ok()
+}
+
+/// The layers of a customer: those that its labels choose, in the order of fleet.yaml, then those that it lists.
+fn layers_of(fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) {
+    if fleet.layers.is_empty() && spec.identity.layers.is_none() {
+        return;
+    }
+    let labels = labels(fleet, &spec.identity);
+    let listed = spec.identity.layers.clone().unwrap_or_default();
+    let chosen = |layer: &Layer| {
+        let when = layer.rule.when.as_ref();
+        when.is_some_and(|when| when.iter().all(|(key, wanted)| labels.get(key).is_some_and(|value| wanted.has(value))))
+    };
+    spec.layers = (0..fleet.layers.len())
+        .filter(|at| chosen(&fleet.layers[*at]) && !listed.contains(&fleet.layers[*at].name))
+        .collect();
+    for (at, name) in listed.iter().enumerate() {
+        match fleet.layers.iter().position(|layer| layer.name == *name) {
+            Some(layer) => spec.layers.push(layer),
+            None => {
+                let place = spec.document.place_of(["layers", &at.to_string()]);
+                let known = fleet.layers.iter().map(|layer| layer.name.as_str());
+                diagnostics.push(unknown("layer", name, place, known));
             }
-            (None, diagnostics)
         }
     }
 }
 
-fn typed(value: &Value) -> serde_json::Result<(Identity, Assignment, Settings)> {
-    Ok((Identity::deserialize(value)?, Assignment::deserialize(value)?, Settings::deserialize(value)?))
+fn env_files_of(tree: &Tree, fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) {
+    for layer in spec.layers.clone() {
+        let Some(folder) = &fleet.layers[layer].rule.env_files else { continue };
+        for environment in Environment::ALL {
+            let file = format!("{folder}/customers/{}/{environment}.env", spec.identity.id);
+            let document = if tree.has(&file) {
+                match tree.plain(&file) {
+                    Ok(bytes) => {
+                        let (document, found) = envfile::parse(&file, &bytes);
+                        diagnostics.extend(found);
+                        Some((document, bytes))
+                    }
+                    Err(diagnostic) => {
+                        diagnostics.push(*diagnostic);
+                        None
+                    }
+                }
+            } else {
+                None
+            };
+            let (document, bytes) = document.unzip();
+            spec.env_files.push(EnvFile { layer, environment, file, bytes, document });
+        }
+    }
+}
+
+/// The labels of a customer: the fleet's defaults, and its own over them.
+pub fn labels(fleet: &Fleet, identity: &Identity) -> BTreeMap<String, String> {
+    let mut labels = fleet.labels.clone();
+    labels.extend(identity.labels.clone().unwrap_or_default());
+    labels
+}
+
+/// A name that nothing has, with what was probably meant.
+pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
+    let help = match did_you_mean(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => match known.collect::<Vec<_>>() {
+            known if known.is_empty() => format!("there is no {what} at all"),
+            known => format!("known: {}", known.join(", ")),
+        },
+    };
+    Diagnostic::error(Code::UnknownName, place, format!("there is no {what} `{name}`"), help)
 }
 
 /// Whether a text has the form of an id; its length is the schema's business.
 fn is_id(text: &str) -> bool {
     names::label(text).is_ok()
-}
-
-fn read_plain(root: &Path, file: &str) -> Result<Vec<u8>, Diagnostic> {
-    let path = root.join(file);
-    let unreadable = |error: std::io::Error| {
-        Diagnostic::error(
-            Code::Unreadable,
-            Place::file(file),
-            format!("it can't be read: {error}"),
-            "check its permissions",
-        )
-    };
-    let metadata = std::fs::symlink_metadata(&path).map_err(|error| {
-        let lost = file.contains(char::REPLACEMENT_CHARACTER) && error.kind() == std::io::ErrorKind::NotFound;
-        if !lost {
-            return unreadable(error);
-        }
-        let help = "rename it: the name is the customer's id and `.yaml`";
-        Diagnostic::error(Code::Unreadable, Place::file(file), "its name is not UTF-8", help)
-    })?;
-    if !metadata.is_file() {
-        return Err(Diagnostic::error(
-            Code::NotAFile,
-            Place::file(file),
-            if metadata.is_symlink() { "it is a symbolic link" } else { "it is not a plain file" },
-            "specs are read from the project itself: put a copy here",
-        ));
-    }
-    if metadata.len() > yaml::MAX_BYTES {
-        return Err(Diagnostic::error(
-            Code::TooLarge,
-            Place::file(file),
-            format!("it has {} bytes; up to {} are read", metadata.len(), yaml::MAX_BYTES),
-            "no spec is that large: is it the right file?",
-        ));
-    }
-    std::fs::read(&path).map_err(unreadable)
 }
 
 fn empty(file: &str) -> Diagnostic {

@@ -1,38 +1,60 @@
-//! From a spec to workers: defaults applied, names derived, each value checked that can be checked within one
-//! customer. Pure; doesn't know the other customers.
+//! From a spec to workers: layers merged, names derived, each value checked that can be checked within one customer. Pure;
+//! doesn't know the other customers.
 //!
-//! Layers, the strongest first: the spec's environment, the spec, the defaults' environment, the defaults. `vars`,
-//! `secrets` and `labels` are merged by key; everything else is taken whole from the strongest layer that has it.
+//! Layers, the weakest first: the defaults of fleet.yaml, the named layers, the spec. Each of them has, again the weakest
+//! first: what holds always, what holds in the environment, what holds for the worker's role, and for that role in that
+//! environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::customer::{D1_BINDING, DIGEST_VARIABLE, Database, Destination, TURSO_TOKEN, TURSO_URL, Worker};
-use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
+use crate::customer::{D1_BINDING, DIGEST_VARIABLE, Database, Destination, SHARED, TURSO_TOKEN, TURSO_URL, Worker};
+use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::layer::{self, Merged};
 use crate::limits;
 use crate::names;
 use crate::pack::Pack;
-use crate::project::{Fleet, Spec};
+use crate::project::{Fleet, Spec, labels, unknown};
 use crate::spec::{self, DatabaseKind, Delivery, Environment, LogLevel, Observability, Settings};
-use crate::yaml::Document;
+use crate::yaml::{Document, Kind, Node};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
 const DEFAULT_COMPATIBILITY_DATE: &str = "2026-06-01";
+/// How workers are named unless fleet.yaml says otherwise.
+const DEFAULT_NAME: &str = "{pack-prefix}-{customer}";
+/// How shared workers are named unless they say otherwise.
+const DEFAULT_SHARED_NAME: &str = "{fleet}-{role}";
+/// The key that makes a variable the address of another worker.
+const WORKER_URL: &str = "workerUrl";
+/// The keys of a layer that aren't settings of a worker.
+const STRUCTURE: [&str; 6] = ["id", "name", "labels", "layers", "environments", "workers"];
 
-/// Something that only one worker of the fleet can have.
+/// Something that only one worker of the fleet, or only one customer, can have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
     /// What.
     pub thing: Thing,
     /// Where it is claimed.
     pub place: Place,
-    /// The claiming customer and environment.
-    pub by: (String, Environment),
+    /// Who claims it.
+    pub by: By,
+}
+
+/// A worker that claims something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct By {
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The role.
+    pub role: Option<String>,
 }
 
 /// What can be claimed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Thing {
     /// A custom domain.
     Domain(String),
@@ -45,12 +67,16 @@ pub enum Thing {
         /// The worker's name.
         name: String,
     },
+    /// A database; a customer's workers may share one.
+    Database(String),
+    /// The secrets that are a customer's own: each customer has those of its id.
+    Secrets(String),
 }
 
 /// What became of a spec.
 #[derive(Default)]
 pub struct Resolved {
-    /// Its workers, one for each environment.
+    /// Its workers, by environment and role.
     pub workers: Vec<Worker>,
     /// What they claim.
     pub claims: Vec<Claim>,
@@ -58,210 +84,412 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// One layer of settings and where it stands.
-#[derive(Clone, Copy)]
-struct Layer<'a> {
-    document: &'a Document,
-    path: [Option<&'a str>; 3],
-    settings: &'a Settings,
+/// The workers that all customers share.
+#[derive(Default)]
+pub struct Shared {
+    /// What became of them.
+    pub resolved: Resolved,
+    /// Whom others can refer to.
+    peers: Peers,
 }
 
-impl<'a> Layer<'a> {
-    fn place(&self, steps: &[&str]) -> Place {
-        self.document.place_of(self.path.iter().flatten().copied().chain(steps.iter().copied()))
+/// Workers that others refer to, by name and environment.
+#[derive(Default)]
+struct Peers(BTreeMap<(String, Environment), Peer>);
+
+struct Peer {
+    worker: String,
+    account: String,
+    namespace: Option<String>,
+    address: Option<String>,
+}
+
+/// A variable or service binding that refers to another worker.
+struct Reference {
+    /// Of which of the resolved workers.
+    from: usize,
+    key: String,
+    /// The role, or the shared worker's name.
+    to: String,
+    is_service: bool,
+    place: Place,
+}
+
+/// One customer's sources of settings, the weakest first: their documents, and where in them.
+struct Sources<'a> {
+    roots: Vec<(&'a Document, &'a Node)>,
+    /// Env files, which hold in one environment; after how many of the roots they come.
+    only: Vec<(usize, Environment, &'a Document)>,
+}
+
+impl<'a> Sources<'a> {
+    fn of(fleet: &'a Fleet, spec: &'a Spec) -> Sources<'a> {
+        let mut sources = Sources { roots: Vec::new(), only: Vec::new() };
+        sources.roots.extend(fleet.document.root.get("defaults").map(|node| (&fleet.document, node)));
+        for at in &spec.layers {
+            sources.roots.extend(fleet.layers[*at].documents.iter().map(|document| (document, &document.root)));
+            let own = spec.env_files.iter().filter(|file| file.layer == *at);
+            let after = sources.roots.len();
+            sources.only.extend(own.filter_map(|file| Some((after, file.environment, file.document.as_ref()?))));
+        }
+        sources.roots.push((&spec.document, &spec.document.root));
+        sources
     }
 
-    /// Where a key of the layer itself stands.
-    fn key_of(&self, key: &str) -> Place {
-        let node = self.document.root.along(self.path.iter().flatten().copied()).0;
-        self.document.place(node.key_span(key).unwrap_or(node.span))
+    /// Everything that holds for a worker, the weakest first.
+    fn chain(&self, environment: Environment, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
+        let mut chain = Vec::with_capacity(2 * self.roots.len() + 2);
+        for (at, (document, root)) in self.roots.iter().enumerate() {
+            let only = self.only.iter().filter(|(after, of, _)| *after == at && *of == environment);
+            chain.extend(only.map(|(_, _, document)| (*document, &document.root)));
+            let mut parts = vec![Some(*root)];
+            parts.push(below(root, "environments", environment.as_str()));
+            if let Some(own) = role.and_then(|role| below(root, "workers", role)) {
+                parts.push(Some(own));
+                parts.push(below(own, "environments", environment.as_str()));
+            }
+            chain.extend(parts.into_iter().flatten().map(|node| (*document, node)));
+        }
+        chain
     }
 
-    fn key_place(&self, map: &str, key: &str) -> Place {
-        let steps = self.path.iter().flatten().copied().chain([map]);
-        let node = self.document.root.along(steps).0;
-        self.document.place(node.key_span(key).unwrap_or(node.span))
+    /// The roles: `None` alone where there is one worker.
+    fn roles(&self) -> Vec<Option<&'a str>> {
+        let mut roles: Vec<Option<&'a str>> = Vec::new();
+        for (_, root) in &self.roots {
+            let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
+            for (role, _, node) in entries {
+                roles.retain(|other| *other != Some(role));
+                if !matches!(node.kind, Kind::Null) {
+                    roles.push(Some(role));
+                }
+            }
+        }
+        if roles.is_empty() {
+            return vec![None];
+        }
+        roles.sort_unstable();
+        roles
+    }
+
+    /// The environments in which a worker exists: what the strongest source says, of the role before all.
+    fn environments(&self, role: Option<&str>) -> Vec<Environment> {
+        let own = role.into_iter().flat_map(|role| {
+            self.roots.iter().rev().filter_map(move |(_, root)| below(root, "workers", role)?.get("environments"))
+        });
+        let all = self.roots.iter().rev().filter_map(|(_, root)| root.get("environments"));
+        for node in own.chain(all) {
+            if let Kind::Map(entries) = &node.kind
+                && !entries.is_empty()
+            {
+                let named = |environment: &Environment| entries.iter().any(|(key, _, _)| key == environment.as_str());
+                return Environment::ALL.into_iter().filter(named).collect();
+            }
+        }
+        vec![Environment::Production]
     }
 }
 
-/// The strongest layer that has a value.
-fn pick<'a, T>(layers: &[Layer<'a>], get: impl Fn(&'a Settings) -> Option<&'a T>) -> Option<(&'a T, Layer<'a>)> {
-    layers.iter().find_map(|layer| Some((get(layer.settings)?, *layer)))
+fn below<'a>(root: &'a Node, map: &str, key: &str) -> Option<&'a Node> {
+    root.get(map)?.get(key)
+}
+
+fn settings_only(key: &str) -> bool {
+    !STRUCTURE.contains(&key)
+}
+
+/// What holds for one worker of a customer, each value with its place.
+pub fn merged<'a>(fleet: &'a Fleet, spec: &'a Spec, environment: Environment, role: Option<&str>) -> Merged<'a> {
+    layer::merge(&Sources::of(fleet, spec).chain(environment, role), settings_only)
 }
 
 /// Resolves one customer.
-pub fn resolve(fleet: &Fleet, spec: &Spec) -> Resolved {
+pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     let mut resolved = Resolved::default();
-    let Some((pack_name, pack)) = pack_of(fleet, spec, &mut resolved.diagnostics) else {
-        return resolved;
+    let mut references = Vec::new();
+    let mut peers = Peers::default();
+    let sources = Sources::of(fleet, spec);
+    let labels = labels(fleet, &spec.identity);
+    let who = Who {
+        id: &spec.identity.id,
+        name: spec.identity.name.as_deref().unwrap_or(&spec.identity.id),
+        labels: &labels,
+        document: &spec.document,
+        place: spec.document.place_of(["id"]),
     };
-    let environments: Vec<Environment> = match (&spec.assignment.environments, &fleet.assignment.environments) {
-        (Some(own), _) if !own.is_empty() => own.keys().copied().collect(),
-        (None, Some(defaults)) if !defaults.is_empty() => defaults.keys().copied().collect(),
-        _ => vec![Environment::Production],
-    };
-    let none = Settings::default();
-    for environment in environments {
-        let of = |assignment: &'_ spec::Assignment| -> Option<Settings> {
-            assignment.environments.as_ref()?.get(&environment)?.clone()
-        };
-        let (own, default) = (of(&spec.assignment), of(&fleet.assignment));
-        let layers = [
-            Layer {
-                document: &spec.document,
-                path: [Some("environments"), Some(environment.as_str()), None],
-                settings: own.as_ref().unwrap_or(&none),
-            },
-            Layer { document: &spec.document, path: [None; 3], settings: &spec.settings },
-            Layer {
-                document: &fleet.document,
-                path: [Some("defaults"), Some("environments"), Some(environment.as_str())],
-                settings: default.as_ref().unwrap_or(&none),
-            },
-            Layer { document: &fleet.document, path: [Some("defaults"), None, None], settings: &fleet.settings },
-        ];
-        let one = One { fleet, spec, pack_name, pack, environment, layers: &layers, resolved: &mut resolved };
-        one.worker();
+    for role in sources.roles() {
+        for environment in sources.environments(role) {
+            let merged = layer::merge(&sources.chain(environment, role), settings_only);
+            let named = role.is_some_and(|role| {
+                sources.roots.iter().any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
+            });
+            One::resolve(fleet, &who, environment, role, &merged, named, &mut resolved, &mut references, &mut peers);
+        }
     }
+    refer(fleet, &peers, Some(&shared.peers), &references, &mut resolved);
+    resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
     resolved
 }
 
-fn pack_of<'a>(fleet: &'a Fleet, spec: &'a Spec, diagnostics: &mut Vec<Diagnostic>) -> Option<(&'a str, &'a Pack)> {
-    let (name, place) = match (&spec.assignment.pack, &fleet.assignment.pack) {
-        (Some(name), _) => (name, spec.document.place_of(["pack"])),
-        (None, Some(name)) => (name, fleet.document.place_of(["defaults", "pack"])),
-        (None, None) if fleet.packs.len() == 1 => {
-            return fleet.packs.iter().next().map(|(name, pack)| (name.as_str(), pack));
+/// Resolves the workers that all customers share.
+pub fn shared(fleet: &Fleet) -> Shared {
+    let mut resolved = Resolved::default();
+    let mut references = Vec::new();
+    let mut peers = Peers::default();
+    let (document, labels) = (&fleet.document, BTreeMap::new());
+    if let Some(Kind::Map(entries)) = document.root.get("sharedWorkers").map(|node| &node.kind) {
+        for (role, span, node) in entries {
+            let who = Who { id: SHARED, name: role, labels: &labels, document, place: document.place(*span) };
+            let mut sources = Sources { roots: Vec::new(), only: Vec::new() };
+            sources.roots.extend(document.root.get("defaults").map(|node| (document, node)));
+            sources.roots.push((document, node));
+            for environment in sources.environments(None) {
+                let merged = layer::merge(&sources.chain(environment, None), settings_only);
+                let (role, named) = (Some(role.as_str()), node.get("workerName").is_some());
+                One::resolve(fleet, &who, environment, role, &merged, named, &mut resolved, &mut references, &mut peers);
+            }
         }
-        (None, None) => {
-            diagnostics.push(Diagnostic::error(
-                Code::MissingKey,
-                spec.document.place_of([]),
-                "it is open which pack the customer uses",
-                format!("add `pack: {}`, here or to `defaults` of fleet.yaml", fleet.packs.keys().next()?),
-            ));
-            return None;
-        }
-    };
-    let pack = fleet.packs.get(name);
-    if pack.is_none() {
-        diagnostics.push(unknown("pack", name, place, fleet.packs.keys().map(String::as_str)));
     }
-    pack.map(|pack| (name.as_str(), pack))
+    refer(fleet, &peers, None, &references, &mut resolved);
+    resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
+    Shared { resolved, peers }
 }
 
-fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
-    let help = match did_you_mean(name, known.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("known: {}", known.collect::<Vec<_>>().join(", ")),
-    };
-    Diagnostic::error(Code::UnknownName, place, format!("there is no {what} `{name}`"), help)
+/// Puts addresses and names where workers refer to each other.
+fn refer(fleet: &Fleet, own: &Peers, shared: Option<&Peers>, references: &[Reference], resolved: &mut Resolved) {
+    for reference in references {
+        let from = &resolved.workers[reference.from];
+        let (environment, to) = (from.environment, &reference.to);
+        let key = (to.clone(), environment);
+        let place = reference.place.clone();
+        let Some(peer) = own.0.get(&key).or_else(|| shared?.0.get(&key)) else {
+            let all = || own.0.keys().chain(shared.into_iter().flat_map(|shared| shared.0.keys()));
+            let elsewhere: Vec<&str> = all().filter(|(name, _)| name == to).map(|(_, other)| other.as_str()).collect();
+            resolved.diagnostics.push(if elsewhere.is_empty() {
+                let known: BTreeSet<&str> = all().map(|(name, _)| name.as_str()).collect();
+                unknown("worker", to, place, known.into_iter())
+            } else {
+                let message = format!("the worker `{to}` doesn't exist in {environment}, only in {}", elsewhere.join(", "));
+                let help = format!("add `{environment}` to its `environments`, or set `{}` for each environment", reference.key);
+                Diagnostic::error(Code::NoAddress, place, message, help)
+            });
+            continue;
+        };
+        if reference.is_service {
+            if peer.account != from.account || peer.namespace.is_some() {
+                let message = match &peer.namespace {
+                    Some(namespace) => format!("`{to}` is in the dispatch namespace `{namespace}`, where no service binding reaches it"),
+                    None => format!("`{to}` is in the account `{}`; service bindings stay within an account", peer.account),
+                };
+                let help = format!("call it by its address: `vars: {{ {}_URL: {{ {WORKER_URL}: {to} }} }}`", reference.key);
+                resolved.diagnostics.push(Diagnostic::error(Code::NoAddress, place, message, help));
+                continue;
+            }
+            let name = peer.worker.clone();
+            resolved.workers[reference.from].services.insert(reference.key.clone(), name);
+            continue;
+        }
+        match &peer.address {
+            Some(address) => {
+                let value = Value::String(address.clone());
+                resolved.workers[reference.from].vars.insert(reference.key.clone(), value);
+            }
+            None => {
+                let message = format!("the worker `{to}` has no address in {environment}: no domain, no route, and no known workers.dev address");
+                let help = if fleet.accounts.get(&peer.account).is_some_and(|account| account.subdomain.is_none()) {
+                    format!("give it a domain, or set `subdomain` of the account `{}` in fleet.yaml", peer.account)
+                } else {
+                    "give it a domain".to_owned()
+                };
+                resolved.diagnostics.push(Diagnostic::error(Code::NoAddress, place, message, help));
+            }
+        }
+    }
+    let mut calls: BTreeMap<(Environment, &str), Vec<(&str, &Place)>> = BTreeMap::new();
+    for reference in references.iter().filter(|reference| reference.is_service) {
+        let from = &resolved.workers[reference.from];
+        if own.0.contains_key(&(reference.to.clone(), from.environment)) {
+            calls.entry((from.environment, from.role.as_deref().unwrap_or_default())).or_default().push((&reference.to, &reference.place));
+        }
+    }
+    resolved.diagnostics.extend(cycles(&calls));
 }
 
-/// One customer in one environment, on its way to a worker.
+/// Each circle of service bindings once, told where it closes.
+fn cycles(calls: &BTreeMap<(Environment, &str), Vec<(&str, &Place)>>) -> Vec<Diagnostic> {
+    fn walk<'a>(
+        calls: &BTreeMap<(Environment, &'a str), Vec<(&'a str, &Place)>>,
+        at: (Environment, &'a str),
+        path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<(Environment, &'a str)>,
+        found: &mut Vec<Diagnostic>,
+    ) {
+        if done.contains(&at) {
+            return;
+        }
+        path.push(at.1);
+        for (to, place) in calls.get(&at).into_iter().flatten() {
+            if let Some(start) = path.iter().position(|role| role == to) {
+                let circle = path[start..].iter().chain([to]).copied().collect::<Vec<_>>().join(" → ");
+                let message = format!("service bindings go round in a circle in {}: {circle}", at.0);
+                let help = "neither could be uploaded before the other: let one of them call by address, `{ workerUrl: … }` under `vars`";
+                found.push(Diagnostic::error(Code::Cycle, (*place).clone(), message, help));
+            } else {
+                walk(calls, (at.0, to), path, done, found);
+            }
+        }
+        path.pop();
+        done.insert(at);
+    }
+    let (mut done, mut found) = (BTreeSet::new(), Vec::new());
+    for at in calls.keys() {
+        walk(calls, *at, &mut Vec::new(), &mut done, &mut found);
+    }
+    found
+}
+
+/// Whose workers are resolved.
+struct Who<'a> {
+    id: &'a str,
+    name: &'a str,
+    labels: &'a BTreeMap<String, String>,
+    document: &'a Document,
+    /// Where it is named: for what stands nowhere.
+    place: Place,
+}
+
+/// One worker on its way.
 struct One<'a, 'r> {
     fleet: &'a Fleet,
-    spec: &'a Spec,
-    pack_name: &'a str,
-    pack: &'a Pack,
+    who: &'a Who<'a>,
     environment: Environment,
-    layers: &'a [Layer<'a>],
+    role: Option<&'a str>,
+    merged: &'a Merged<'a>,
+    settings: &'a Settings,
     resolved: &'r mut Resolved,
 }
 
 impl<'a> One<'a, '_> {
-    fn worker(mut self) {
-        let id = &self.spec.identity.id;
-        let name = self.name();
+    #[expect(clippy::too_many_arguments, reason = "two callers, just above")]
+    fn resolve(
+        fleet: &Fleet,
+        who: &Who<'_>,
+        environment: Environment,
+        role: Option<&str>,
+        merged: &Merged<'_>,
+        named: bool,
+        resolved: &mut Resolved,
+        references: &mut Vec<Reference>,
+        peers: &mut Peers,
+    ) {
+        let value = merged.to_value();
+        let settings = match Settings::deserialize(&value) {
+            Ok(settings) => settings,
+            Err(error) => {
+                // Each layer is valid by itself; what is left is a map over something else.
+                let message = format!("its layers don't fit together: {error}");
+                let help = "see where each value comes from with `flotilla show`";
+                resolved.diagnostics.push(Diagnostic::error(Code::Conflict, who.place.clone(), message, help));
+                return;
+            }
+        };
+        let pack = value["pack"].as_str();
+        let pattern = value["workerName"].as_str();
+        let one = One { fleet, who, environment, role, merged, settings: &settings, resolved };
+        one.worker(pack, pattern, named, references, peers);
+    }
+
+    fn worker(
+        mut self,
+        pack: Option<&str>,
+        pattern: Option<&str>,
+        named: bool,
+        references: &mut Vec<Reference>,
+        peers: &mut Peers,
+    ) {
+        let settings = self.settings;
+        let Some((pack_name, pack)) = self.pack(pack) else { return };
+        let name = self.name(pack, pattern, named);
         let (account, namespace) = self.account();
-        let workers_dev = pick(self.layers, |s| s.workers_dev.as_ref());
-        let domains = self.domains(namespace.as_deref());
-        let routes = self.routes(namespace.as_deref());
-        if let (Some((true, layer)), Some(namespace)) = (workers_dev, &namespace) {
-            let place = layer.place(&["workersDev"]);
+        self.hosts(namespace.as_deref());
+        if let (Some(true), Some(namespace)) = (settings.workers_dev, &namespace) {
             let message = format!(
                 "workersDev has no effect: workers of the dispatch namespace `{namespace}` have no workers.dev address"
             );
+            let place = self.place(&["workersDev"]);
             self.push(Diagnostic::warning(Code::NotInNamespace, place, message, "leave it out"));
         }
-        let workers_dev = namespace.is_none() && workers_dev.is_none_or(|(on, _)| *on);
+        let domains = settings.domains.clone().unwrap_or_default();
+        let routes = settings.routes.clone().unwrap_or_default();
+        let workers_dev = namespace.is_none() && settings.workers_dev.unwrap_or(true);
         if !workers_dev && domains.is_empty() && routes.is_empty() && namespace.is_none() {
-            let place = match pick(self.layers, |s| s.workers_dev.as_ref()) {
-                Some((_, layer)) if layer.document.file == self.spec.document.file => layer.place(&["workersDev"]),
-                _ => self.spec.document.place_of(["id"]),
+            let place = match self.merged.place(&["workersDev"]) {
+                Some(place) if place.file == self.who.document.file => place,
+                _ => self.who.place.clone(),
             };
             let message = format!("nothing reaches `{name}`: no domain, no route, and workers.dev is off");
             let help = "add `domains: [shop.example.com]`, or `workersDev: true`";
             self.push(Diagnostic::warning(Code::Unreachable, place, message, help));
         }
-        let mut vars = self.merged(|s| s.vars.as_ref());
-        let mut secrets: BTreeMap<&'a str, (String, Place)> = self
-            .merged(|s| s.secrets.as_ref())
-            .into_iter()
-            .map(|(key, (value, layer))| (key, (value.secret.clone(), layer.key_place("secrets", key))))
-            .collect();
-        self.reserved(&vars, &secrets);
-        let turso_url;
-        let database = match pick(self.layers, |s| s.database.as_ref()) {
-            None => Database::None,
-            Some((database, layer)) => match database.kind {
-                DatabaseKind::None => Database::None,
-                DatabaseKind::Turso => {
-                    turso_url = Value::String(database.url.clone().unwrap_or_default());
-                    vars.insert(TURSO_URL, (&turso_url, layer));
-                    let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
-                    secrets.insert(TURSO_TOKEN, (token, layer.place(&["database", "token"])));
-                    Database::Turso
-                }
-                DatabaseKind::D1 => Database::D1 {
-                    binding: D1_BINDING.to_owned(),
-                    name: database.name.clone().unwrap_or_default(),
-                    id: database.id.clone().unwrap_or_default(),
-                },
-            },
-        };
-        let destinations = self.destinations(&mut secrets);
+        let mut secrets: BTreeMap<String, (String, Place)> = BTreeMap::new();
+        for (key, value) in settings.secrets.iter().flatten() {
+            secrets.insert(key.clone(), (value.secret.clone(), self.key_place(&["secrets", key])));
+        }
+        let mut vars = self.vars(&secrets, references);
+        self.reserved(&secrets);
+        let database = self.database(&mut vars, &mut secrets);
+        let destinations = self.destinations(pack, &mut secrets);
         self.sizes(&vars, secrets.len());
-        let trusted_origins =
-            self.each(|s| s.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
-        let crons = self.each(|s| s.crons.as_ref(), "crons", Code::BadCron, names::cron);
-        let by = (id.clone(), self.environment);
-        self.resolved.claims.push(Claim {
-            thing: Thing::WorkerName { account: account.clone(), name: name.clone() },
-            place: self.spec.document.place_of(["id"]),
-            by,
-        });
-        let mut labels = self.fleet.assignment.labels.clone().unwrap_or_default();
-        labels.extend(self.spec.assignment.labels.clone().unwrap_or_default());
-        let own = |value: Option<&String>| value.cloned();
+        self.foreign(&secrets);
+        for (key, to) in settings.services.iter().flatten() {
+            let place = self.place(&["services", key]);
+            let taken = vars.contains_key(key) || secrets.contains_key(key) || reserved(key).is_some();
+            if taken {
+                let message = format!("`{key}` is a service binding, and something else as well");
+                self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
+            }
+            references.push(Reference { key: key.clone(), to: to.clone(), is_service: true, place, from: self.resolved.workers.len() });
+        }
+        let trusted_origins = self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
+        let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
+        self.claim(Thing::WorkerName { account: account.clone(), name: name.clone() }, self.who.place.clone());
+        if let Some(role) = self.role {
+            let address = self.address(&name, &account, workers_dev);
+            let peer = Peer { worker: name.clone(), account: account.clone(), namespace: namespace.clone(), address };
+            peers.0.insert((role.to_owned(), self.environment), peer);
+        }
         let worker = Worker {
-            customer: id.clone(),
-            customer_name: own(self.spec.identity.name.as_ref()).unwrap_or_else(|| id.clone()),
-            labels,
-            file: self.spec.document.file.clone(),
+            customer: self.who.id.to_owned(),
+            customer_name: self.who.name.to_owned(),
+            labels: self.who.labels.clone(),
+            file: self.who.document.file.clone(),
             environment: self.environment,
+            role: self.role.map(str::to_owned),
             name,
-            pack: self.pack_name.to_owned(),
+            pack: pack_name.to_owned(),
             account,
             namespace,
             workers_dev,
-            domains,
-            routes,
+            domains: domains.into_iter().collect(),
+            routes: routes.into_iter().collect(),
             trusted_origins,
-            log_level: pick(self.layers, |s| s.log_level.as_ref()).map_or(LogLevel::Info, |(level, _)| *level),
+            log_level: settings.log_level.unwrap_or(LogLevel::Info),
             database,
             destinations,
-            vars: vars.into_iter().map(|(key, (value, _))| (key.to_owned(), value.clone())).collect(),
-            secrets: secrets.into_iter().map(|(key, (name, _))| (key.to_owned(), name)).collect(),
+            vars,
+            secrets: secrets.into_iter().map(|(key, (name, _))| (key, name)).collect(),
+            services: BTreeMap::new(),
             crons: crons.into_iter().collect(),
-            compatibility_date: own(pick(self.layers, |s| s.compatibility_date.as_ref()).map(|(date, _)| date))
+            compatibility_date: settings
+                .compatibility_date
+                .clone()
                 .unwrap_or_else(|| DEFAULT_COMPATIBILITY_DATE.to_owned()),
-            compatibility_flags: pick(self.layers, |s| s.compatibility_flags.as_ref())
-                .map(|(flags, _)| flags.iter().cloned().collect())
-                .unwrap_or_default(),
-            observability: pick(self.layers, |s| s.observability.as_ref())
-                .map_or(Observability { enabled: true, sampling: None }, |(observability, _)| observability.clone()),
-            delivery: pick(self.layers, |s| s.delivery.as_ref()).map_or(Delivery::Automatic, |(delivery, _)| *delivery),
+            compatibility_flags: settings.compatibility_flags.iter().flatten().cloned().collect(),
+            observability: match &settings.observability {
+                None => Observability { enabled: Some(true), sampling: None },
+                Some(written) => Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written.clone() },
+            },
+            delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
         self.resolved.workers.push(worker);
     }
@@ -274,25 +502,77 @@ impl<'a> One<'a, '_> {
         self.push(Diagnostic::error(code, place, message, help));
     }
 
-    fn name(&mut self) -> String {
-        let pattern = self.fleet.file.worker_name.as_deref().unwrap_or("{pack-prefix}-{customer}");
+    /// Where a value stands; where the customer is named, if it stands nowhere.
+    fn place(&self, path: &[&str]) -> Place {
+        self.merged.place(path).unwrap_or_else(|| self.who.place.clone())
+    }
+
+    fn key_place(&self, path: &[&str]) -> Place {
+        self.merged.key_place(path).unwrap_or_else(|| self.who.place.clone())
+    }
+
+    fn claim(&mut self, thing: Thing, place: Place) {
+        let (customer, role) = (self.who.id.to_owned(), self.role.map(str::to_owned));
+        let by = By { customer, environment: self.environment, role };
+        self.resolved.claims.push(Claim { thing, place, by });
+    }
+
+    fn pack(&mut self, written: Option<&str>) -> Option<(&'a str, &'a Pack)> {
+        let packs = &self.fleet.packs;
+        match written {
+            None if packs.len() == 1 => packs.iter().next().map(|(name, pack)| (name.as_str(), pack)),
+            None => {
+                let place = self.who.document.place_of([]);
+                let known = packs.keys().next()?;
+                let help = format!("add `pack: {known}`, here or to `defaults` of fleet.yaml");
+                let message = "it is open which pack the customer uses";
+                self.push(Diagnostic::error(Code::MissingKey, place, message, help));
+                None
+            }
+            Some(name) => {
+                let found = packs.get_key_value(name).map(|(name, pack)| (name.as_str(), pack));
+                if found.is_none() {
+                    let place = self.place(&["pack"]);
+                    self.push(unknown("pack", name, place, packs.keys().map(String::as_str)));
+                }
+                found
+            }
+        }
+    }
+
+    fn name(&mut self, pack: &Pack, pattern: Option<&str>, named: bool) -> String {
+        let shared = self.who.id == SHARED;
+        if let Some(pattern) = pattern
+            && let Err(wrong) = names::pattern(pattern, !shared && self.role.is_none())
+        {
+            self.error(Code::BadNamePattern, self.place(&["workerName"]), wrong);
+        }
+        let default = if shared { DEFAULT_SHARED_NAME } else { DEFAULT_NAME };
+        let of_fleet = self.fleet.file.worker_name.as_deref().filter(|_| !shared);
+        let pattern = pattern.filter(|_| !shared || named).or(of_fleet).unwrap_or(default);
+        let role = self.role.unwrap_or_default();
         let mut name = pattern
-            .replace("{customer}", &self.spec.identity.id)
-            .replace("{pack-prefix}", &self.pack.manifest.prefix)
+            .replace("{customer}", self.who.id.trim_start_matches('_'))
+            .replace("{role}", role)
+            .replace("{pack-prefix}", &pack.manifest.prefix)
+            .replace("{fleet}", &self.fleet.file.name)
             .replace("{environment}", self.environment.as_str());
+        if self.role.is_some() && !named && !pattern.contains("{role}") {
+            name = format!("{name}-{role}");
+        }
         if self.environment != Environment::Production && !pattern.contains("{environment}") {
             name = format!("{name}-{}", self.environment);
         }
         if let Err(wrong) = names::worker(&name) {
-            self.error(Code::BadWorkerName, self.spec.document.place_of(["id"]), wrong);
+            self.error(Code::BadWorkerName, self.who.place.clone(), wrong);
         }
         name
     }
 
     fn account(&mut self) -> (String, Option<String>) {
         let accounts = &self.fleet.accounts;
-        let (name, place) = match pick(self.layers, |s| s.account.as_ref()) {
-            Some((name, layer)) => (name.clone(), layer.place(&["account"])),
+        let (name, place) = match &self.settings.account {
+            Some(name) => (name.clone(), self.place(&["account"])),
             None if accounts.len() == 1 || accounts.contains_key("default") => {
                 let name = if accounts.contains_key("default") {
                     "default"
@@ -303,13 +583,9 @@ impl<'a> One<'a, '_> {
             }
             None => {
                 let help = "add `account:`, here or to `defaults` of fleet.yaml";
-                let place = self.spec.document.place_of([]);
-                self.push(Diagnostic::error(
-                    Code::MissingKey,
-                    place,
-                    "it is open which account the customer uses",
-                    help,
-                ));
+                let place = self.who.document.place_of([]);
+                let message = "it is open which account the customer uses";
+                self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 return (String::new(), None);
             }
         };
@@ -322,103 +598,169 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    fn domains(&mut self, namespace: Option<&str>) -> BTreeSet<String> {
-        let Some((domains, layer)) = pick(self.layers, |s| s.domains.as_ref()) else {
-            return BTreeSet::new();
-        };
-        for (at, domain) in domains.iter().enumerate() {
-            let place = layer.place(&["domains", &at.to_string()]);
+    /// Checks and claims domains and routes.
+    fn hosts(&mut self, namespace: Option<&str>) {
+        let settings = self.settings;
+        for (at, domain) in settings.domains.iter().flatten().enumerate() {
+            let place = self.place(&["domains", &at.to_string()]);
             if let Err(wrong) = names::domain(domain) {
                 self.error(Code::BadDomain, place.clone(), wrong);
             }
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", namespace));
             }
-            let by = (self.spec.identity.id.clone(), self.environment);
-            self.resolved.claims.push(Claim { thing: Thing::Domain(domain.clone()), place, by });
+            self.claim(Thing::Domain(domain.clone()), place);
         }
-        domains.iter().cloned().collect()
-    }
-
-    fn routes(&mut self, namespace: Option<&str>) -> BTreeSet<spec::Route> {
-        let Some((routes, layer)) = pick(self.layers, |s| s.routes.as_ref()) else {
-            return BTreeSet::new();
-        };
-        for (at, route) in routes.iter().enumerate() {
-            let place = layer.place(&["routes", &at.to_string(), "pattern"]);
+        for (at, route) in settings.routes.iter().flatten().enumerate() {
+            let at = at.to_string();
+            let place = self.place(&["routes", &at, "pattern"]);
             if let Err(wrong) = names::zone(&route.zone) {
-                self.error(Code::BadRoute, layer.place(&["routes", &at.to_string(), "zone"]), wrong);
+                self.error(Code::BadRoute, self.place(&["routes", &at, "zone"]), wrong);
             } else if let Err(wrong) = names::route(&route.pattern, &route.zone) {
                 self.error(Code::BadRoute, place.clone(), wrong);
             }
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", namespace));
             }
-            let by = (self.spec.identity.id.clone(), self.environment);
-            self.resolved.claims.push(Claim { thing: Thing::Route(route.pattern.clone()), place, by });
+            self.claim(Thing::Route(route.pattern.clone()), place);
         }
-        routes.iter().cloned().collect()
+    }
+
+    /// Where a worker is reached from outside, as far as files tell.
+    fn address(&self, name: &str, account: &str, workers_dev: bool) -> Option<String> {
+        let domain = self.settings.domains.iter().flatten().next().cloned();
+        let route = self.settings.routes.iter().flatten().find_map(|route| {
+            let host = route.pattern.split('/').next()?;
+            (!host.contains('*')).then(|| host.to_owned())
+        });
+        let subdomain = self.fleet.accounts.get(account).and_then(|account| account.subdomain.as_ref());
+        let dev = subdomain.filter(|_| workers_dev).map(|subdomain| format!("{name}.{subdomain}.workers.dev"));
+        domain.or(route).or(dev).map(|host| format!("https://{host}"))
     }
 
     /// A list of texts that are checked one by one.
     fn each(
         &mut self,
-        get: impl Fn(&'a Settings) -> Option<&'a Vec<String>>,
+        items: Option<&Vec<String>>,
         key: &str,
         code: Code,
         check: fn(&str) -> Result<(), names::Wrong>,
     ) -> Vec<String> {
-        let Some((items, layer)) = pick(self.layers, get) else {
-            return Vec::new();
-        };
-        for (at, item) in items.iter().enumerate() {
+        for (at, item) in items.into_iter().flatten().enumerate() {
             if let Err(wrong) = check(item) {
-                self.error(code, layer.place(&[key, &at.to_string()]), wrong);
+                self.error(code, self.place(&[key, &at.to_string()]), wrong);
             }
         }
-        items.clone()
+        items.cloned().unwrap_or_default()
     }
 
-    /// A map whose keys come from all layers; the strongest layer wins for each key.
-    fn merged<T>(
-        &self,
-        get: impl Fn(&'a Settings) -> Option<&'a BTreeMap<String, T>>,
-    ) -> BTreeMap<&'a str, (&'a T, Layer<'a>)> {
-        let mut merged = BTreeMap::new();
-        for layer in self.layers.iter().rev() {
-            for (key, value) in get(layer.settings).into_iter().flatten() {
-                merged.insert(key.as_str(), (value, *layer));
-            }
-        }
-        merged
-    }
-
-    fn reserved(&mut self, vars: &BTreeMap<&str, (&Value, Layer<'_>)>, secrets: &BTreeMap<&str, (String, Place)>) {
-        let taken = |name: &str| match name {
-            DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),
-            TURSO_URL | TURSO_TOKEN | D1_BINDING => Some("it belongs to the database: see `database`"),
-            _ => None,
-        };
-        let mut found = Vec::new();
-        for (name, (_, layer)) in vars {
-            let place = layer.key_place("vars", name);
-            if let Some(why) = taken(name) {
-                found.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), why));
-            } else if secrets.contains_key(name) {
+    /// The variables that stand in the layers; those that refer to other workers are noted, and filled in later.
+    fn vars(
+        &mut self,
+        secrets: &BTreeMap<String, (String, Place)>,
+        references: &mut Vec<Reference>,
+    ) -> BTreeMap<String, Value> {
+        let mut vars = BTreeMap::new();
+        for (name, value) in self.settings.vars.iter().flatten() {
+            if let Some(why) = reserved(name) {
+                let place = self.key_place(&["vars", name]);
+                self.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), why));
+            } else if let Some((_, secret)) = secrets.get(name) {
+                let place = self.key_place(&["vars", name]);
                 let message = format!("`{name}` is a variable and a secret");
-                found.push(Diagnostic::error(Code::Conflict, place, message, "keep one of the two"));
+                let help = format!("keep one of the two; the secret is at {secret}");
+                self.push(Diagnostic::error(Code::Conflict, place, message, help));
             }
-        }
-        for (name, (_, place)) in secrets {
-            if let Some(why) = taken(name) {
-                let message = format!("`{name}` can't be set here");
-                found.push(Diagnostic::error(Code::ReservedName, place.clone(), message, why));
+            if let Some(to) = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(WORKER_URL)) {
+                let place = self.place(&["vars", name, WORKER_URL]);
+                match to.as_str() {
+                    Some(to) => references.push(Reference {
+                        from: self.resolved.workers.len(),
+                        key: name.clone(),
+                        to: to.to_owned(),
+                        is_service: false,
+                        place,
+                    }),
+                    None => {
+                        let message = format!("`{WORKER_URL}` of `{name}` must be the name of a worker");
+                        self.push(Diagnostic::error(Code::WrongType, place, message, "write `{ workerUrl: auth }`"));
+                    }
+                }
             }
+            vars.insert(name.clone(), value.clone());
         }
-        self.resolved.diagnostics.extend(found);
+        vars
     }
 
-    fn sizes(&mut self, vars: &BTreeMap<&str, (&Value, Layer<'_>)>, secrets: usize) {
+    fn reserved(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
+        for (name, (_, place)) in secrets {
+            if let Some(why) = reserved(name) {
+                let message = format!("`{name}` can't be set here");
+                self.push(Diagnostic::error(Code::ReservedName, place.clone(), message, why));
+            }
+        }
+    }
+
+    fn database(
+        &mut self,
+        vars: &mut BTreeMap<String, Value>,
+        secrets: &mut BTreeMap<String, (String, Place)>,
+    ) -> Database {
+        let Some(database) = &self.settings.database else { return Database::None };
+        let written = self.merged.get("database");
+        let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
+        let Some(kind) = database.kind else {
+            if !keys.is_empty() {
+                let place = self.key_place(&["database"]);
+                let help = "add `type: turso`, `type: d1` or `type: none`";
+                self.push(Diagnostic::error(Code::MissingKey, place, "`database` has no `type`", help));
+            }
+            return Database::None;
+        };
+        let (word, wanted): (_, &[&str]) = match kind {
+            DatabaseKind::Turso => ("turso", &["url", "token"]),
+            DatabaseKind::D1 => ("d1", &["name", "id"]),
+            DatabaseKind::None => ("none", &[]),
+        };
+        for key in keys.iter().filter(|key| **key != "type" && !wanted.contains(key)) {
+            let place = self.key_place(&["database", key]);
+            let kind = self.place(&["database", "type"]);
+            let message = format!("`database.{key}` doesn't belong to the type {word}, which stands at {kind}");
+            let help = "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing; `key: null` removes what a weaker layer sets";
+            self.push(Diagnostic::error(Code::Conflict, place, message, help));
+        }
+        for key in wanted.iter().filter(|key| !keys.contains(key)) {
+            let place = self.key_place(&["database"]);
+            let about = match *key {
+                "url" => "the database's address, `libsql://…`",
+                "token" => "the reference to its token, `{ secret: TURSO_AUTH_TOKEN }`",
+                "name" => "the database's name",
+                _ => "the database's id",
+            };
+            let message = format!("`database` of the type {word} has no `{key}`");
+            self.push(Diagnostic::error(Code::MissingKey, place, message, format!("add `{key}`: {about}")));
+        }
+        match kind {
+            DatabaseKind::None => Database::None,
+            DatabaseKind::Turso => {
+                let url = database.url.clone().unwrap_or_default();
+                let place = self.place(&["database", "url"]);
+                self.claim(Thing::Database(url.trim_end_matches('/').to_owned()), place);
+                vars.insert(TURSO_URL.to_owned(), Value::String(url));
+                let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
+                secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));
+                Database::Turso
+            }
+            DatabaseKind::D1 => {
+                let id = database.id.clone().unwrap_or_default();
+                let place = self.place(&["database", "id"]);
+                self.claim(Thing::Database(id.clone()), place);
+                Database::D1 { binding: D1_BINDING.to_owned(), name: database.name.clone().unwrap_or_default(), id }
+            }
+        }
+    }
+
+    fn sizes(&mut self, vars: &BTreeMap<String, Value>, secrets: usize) {
         // FLOTILLA_DIGEST is one of them.
         let count = vars.len() + secrets + 1;
         if count > limits::VARIABLES_PER_WORKER {
@@ -427,55 +769,64 @@ impl<'a> One<'a, '_> {
                 limits::VARIABLES_PER_WORKER
             );
             let help = "put several values into one variable: a variable can be a map";
-            let whole = Layer { document: &self.spec.document, path: [None; 3], settings: &self.spec.settings };
-            let place = ["vars", "secrets", "id"]
-                .into_iter()
-                .find(|key| self.spec.document.root.get(key).is_some())
-                .map_or_else(|| self.spec.document.place_of([]), |key| whole.key_of(key));
+            let place = [["vars"], ["secrets"]]
+                .iter()
+                .find_map(|path| self.merged.key_place(path))
+                .unwrap_or_else(|| self.who.place.clone());
             self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
-        for (name, (value, layer)) in vars {
+        for (name, value) in vars {
             let size = match value {
                 Value::String(text) => text.len(),
                 other => other.to_string().len(),
             };
             if size > limits::VARIABLE_BYTES {
                 let message = format!("the variable `{name}` has {size} bytes; {} fit", limits::VARIABLE_BYTES);
-                let place = layer.place(&["vars", name]);
-                self.push(Diagnostic::error(
-                    Code::VariableTooLarge,
-                    place,
-                    message,
-                    "keep large values in KV or in the database",
-                ));
+                let place = self.place(&["vars", name]);
+                let help = "keep large values in KV or in the database";
+                self.push(Diagnostic::error(Code::VariableTooLarge, place, message, help));
             }
         }
     }
 
-    fn destinations(&mut self, secrets: &mut BTreeMap<&'a str, (String, Place)>) -> Vec<Destination> {
-        let Some((destinations, layer)) = pick(self.layers, |s| s.destinations.as_ref()) else {
-            return Vec::new();
-        };
+    /// Claims the secrets of whom a secret's name names: `ACME__TOKEN` is acme's.
+    fn foreign(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
+        if self.who.id != SHARED {
+            self.claim(Thing::Secrets(names::own_secret(self.who.id, "")), self.who.place.clone());
+        }
+        for (name, place) in secrets.values() {
+            for (at, _) in name.match_indices("__") {
+                let owner = &name[..at + 2];
+                if owner != names::own_secret(self.who.id, "") {
+                    self.claim(Thing::Secrets(owner.to_owned()), place.clone());
+                }
+            }
+        }
+    }
+
+    fn destinations(&mut self, pack: &Pack, secrets: &mut BTreeMap<String, (String, Place)>) -> Vec<Destination> {
         let mut used: BTreeMap<&str, usize> = BTreeMap::new();
         let mut resolved = Vec::new();
-        for (at, destination) in destinations.iter().enumerate() {
+        for (at, destination) in self.settings.destinations.iter().flatten().enumerate() {
             let at = at.to_string();
             if destination.environment.is_some() && destination.environments.is_some() {
-                let place = layer.place(&["destinations", &at, "environment"]);
+                let place = self.place(&["destinations", &at, "environment"]);
                 let message = "`environment` and `environments` both say where the destination exists";
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
             }
-            let Some(kind) = self.pack.types.get(&destination.kind) else {
-                let place = layer.place(&["destinations", &at, "type"]);
-                let known = self.pack.types.keys().map(String::as_str);
-                let diagnostic = unknown("destination type", &destination.kind, place, known);
-                self.push(diagnostic);
+            let Some(kind) = pack.types.get(&destination.kind) else {
+                let place = self.place(&["destinations", &at, "type"]);
+                let known = pack.types.keys().map(String::as_str);
+                self.push(unknown("destination type", &destination.kind, place, known));
                 continue;
             };
-            let path: Vec<&str> =
-                layer.path.iter().flatten().copied().chain(["destinations", &at, "settings"]).collect();
-            let value = Value::Object(destination.settings.clone());
-            let found = kind.check(layer.document, &path, &value, &destination.kind);
+            let settings = Value::Object(destination.settings.clone());
+            let found = match self.merged.node(&["destinations", &at]) {
+                Some((document, node)) => {
+                    kind.check(document, node.get("settings").unwrap_or(node), &settings, &destination.kind)
+                }
+                None => Vec::new(),
+            };
             let valid = found.is_empty();
             self.resolved.diagnostics.extend(found);
             let here = destination.environment.is_none_or(|environment| environment == self.environment)
@@ -487,7 +838,7 @@ impl<'a> One<'a, '_> {
                 let Some(name) = destination.settings.get(setting).and_then(|value| value["secret"].as_str()) else {
                     continue;
                 };
-                let place = layer.place(&["destinations", &at, "settings", setting]);
+                let place = self.place(&["destinations", &at, "settings", setting]);
                 match secrets.get(name) {
                     Some((other, _)) if other != name => {
                         let message = format!("`{name}` is looked up here as itself, but under `secrets` as `{other}`");
@@ -495,7 +846,7 @@ impl<'a> One<'a, '_> {
                     }
                     Some(_) => {}
                     None => {
-                        secrets.insert(name, (name.to_owned(), place));
+                        secrets.insert(name.to_owned(), (name.to_owned(), place));
                     }
                 }
             }
@@ -513,6 +864,15 @@ impl<'a> One<'a, '_> {
             });
         }
         resolved
+    }
+}
+
+/// Why a name can't be given to a variable or a secret.
+fn reserved(name: &str) -> Option<&'static str> {
+    match name {
+        DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),
+        TURSO_URL | TURSO_TOKEN | D1_BINDING => Some("it belongs to the database: see `database`"),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::customer::TURSO_TOKEN;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::spec::{Assignment, FleetFile, Identity, PackFile, SecretReference, Settings};
+use crate::spec::{Assignment, FleetFile, Identity, LayerRule, PackFile, Role, Roles, SecretReference, Settings};
 use crate::yaml::{Document, Kind, Node};
 
 /// The name of the definition for references to secrets, in catalogues as well.
@@ -36,6 +36,11 @@ impl Checker {
         Checker::new(customer(None)).expect("BUG: the schema of customers compiles")
     }
 
+    /// The schema of a layer.
+    pub fn layer() -> Checker {
+        Checker::new(layer(None)).expect("BUG: the schema of layers compiles")
+    }
+
     /// The schema of fleet.yaml.
     pub fn fleet() -> Checker {
         Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles")
@@ -49,10 +54,14 @@ impl Checker {
     /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` says what it is, as in
     /// `a destination of type meta-pixel`.
     pub fn check(&self, document: &Document, path: &[&str], value: &Value, subject: &str) -> Vec<Diagnostic> {
+        self.check_node(document, document.root.along(path.iter().copied()).0, value, subject)
+    }
+
+    /// Checks a node of a document, whose JSON form is `value`.
+    pub fn check_node(&self, document: &Document, base: &Node, value: &Value, subject: &str) -> Vec<Diagnostic> {
         if self.validator.is_valid(value) {
             return Vec::new();
         }
-        let base = document.root.along(path.iter().copied()).0;
         let errors: Vec<ValidationError<'_>> = self.validator.iter_errors(value).collect();
         let misspelt: HashSet<(&str, &str)> = errors.iter().flat_map(|error| self.misspelt(error)).collect();
         errors
@@ -362,7 +371,14 @@ fn expected(kind: &TypeKind) -> String {
     };
     match kind {
         TypeKind::Single(kind) => name(kind.to_string()).to_owned(),
-        TypeKind::Multiple(kinds) => kinds.iter().map(|kind| name(kind.to_string())).collect::<Vec<_>>().join(" or "),
+        // That null removes what a weaker layer has is no form for what is meant.
+        TypeKind::Multiple(kinds) => kinds
+            .iter()
+            .map(|kind| kind.to_string())
+            .filter(|kind| kind != "null")
+            .map(|kind| name(kind).to_owned())
+            .collect::<Vec<_>>()
+            .join(" or "),
     }
 }
 
@@ -451,8 +467,16 @@ fn secret_name(setting: &str, subject: &str) -> String {
 
 /// The JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
 pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
-    let mut schema = layered(&[of::<Identity>(), of::<Assignment>(), of::<Settings>()], "flotilla customer");
+    let mut schema = layered(&[of::<Identity>(), settable()], "flotilla customer");
     schema["required"] = json!(["id"]);
+    complete(&mut schema, catalogue);
+    schema
+}
+
+/// The JSON Schema of layers/*.yaml.
+pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
+    let mut schema = layered(&[settable()], "flotilla layer");
+    schema["description"] = "What several customers share.".into();
     complete(&mut schema, catalogue);
     schema
 }
@@ -460,7 +484,9 @@ pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
 /// The JSON Schema of fleet.yaml.
 pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = of::<FleetFile>();
-    let mut defaults = layered(&[of::<Assignment>(), of::<Settings>()], "defaults");
+    let mut labels = of::<Identity>();
+    labels["properties"].as_object_mut().expect("BUG: an object").retain(|key, _| key == "labels");
+    let mut defaults = layered(&[settable(), labels], "defaults");
     let definitions = defaults["$defs"].take();
     merge(&mut schema["$defs"], definitions);
     let object = defaults.as_object_mut().expect("BUG: a schema is an object");
@@ -469,8 +495,79 @@ pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
     }
     defaults["description"] = schema["properties"]["defaults"]["description"].take();
     schema["properties"]["defaults"] = defaults;
+    let mut rule = of::<LayerRule>();
+    merge(&mut schema["$defs"], rule["$defs"].take());
+    for key in ["$defs", "$schema", "title"] {
+        rule.as_object_mut().expect("BUG: a schema is an object").remove(key);
+    }
+    rule["type"] = json!(["object", "null"]);
+    schema["properties"]["layers"]["additionalProperties"] = rule;
     complete(&mut schema, catalogue);
     schema
+}
+
+/// What can be set at every level: in the defaults, in a layer, in a spec.
+fn settable() -> Value {
+    let mut schema = of::<Settings>();
+    for part in [of::<Assignment>(), of::<Roles>()] {
+        merge(&mut schema["properties"], part["properties"].clone());
+        merge(&mut schema["$defs"], part["$defs"].clone());
+    }
+    // An environment is what `Settings` is, and a role what `Role` is; both may be empty: `production:`.
+    let own = of::<Settings>();
+    let role = of::<Role>();
+    for (name, from) in [("Settings", own), ("Role", role)] {
+        schema["$defs"][name] = json!({
+            "description": schema["$defs"][name]["description"],
+            "type": ["object", "null"],
+            "properties": from["properties"],
+            "additionalProperties": false,
+        });
+        merge_into_layers(&mut schema["$defs"][name]["properties"]);
+    }
+    for name in ["Database", "Observability"] {
+        merge_into_layers(&mut schema["$defs"][name]["properties"]);
+    }
+    merge_into_layers(&mut schema["properties"]);
+    schema
+}
+
+/// What layers can do with properties: remove one by `null`, append to a list by `key+`.
+fn merge_into_layers(properties: &mut Value) {
+    let Some(properties) = properties.as_object_mut() else { return };
+    let mut appended = Map::new();
+    for (key, property) in properties.iter_mut() {
+        if property["type"] == "array" {
+            let mut append = property.clone();
+            append["description"] = format!("Appended to the `{key}` of the weaker layers.").into();
+            appended.insert(format!("{key}+"), append);
+        }
+        if let Some(entries) = property.get_mut("additionalProperties")
+            && key != "environments"
+            && key != "workers"
+        {
+            nullable(entries);
+        }
+        nullable(property);
+    }
+    properties.extend(appended);
+}
+
+fn nullable(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some(reference) = object.remove("$ref") {
+        // Not a choice of two: what is wrong with the one that is meant would be lost.
+        object.insert("if".to_owned(), json!({"type": "null"}));
+        object.insert("else".to_owned(), json!({"$ref": reference}));
+    }
+    match object.get_mut("type") {
+        Some(Value::Array(types)) if !types.contains(&"null".into()) => types.push("null".into()),
+        Some(kind @ Value::String(_)) => *kind = json!([kind, "null"]),
+        _ => {}
+    }
+    if let Some(Value::Array(options)) = object.get_mut("enum") {
+        options.push(Value::Null);
+    }
 }
 
 /// The JSON Schema of pack.yaml.
@@ -540,11 +637,6 @@ fn layered(parts: &[Value], title: &str) -> Value {
     for part in parts {
         merge(&mut schema["properties"], part["properties"].clone());
         merge(&mut schema["$defs"], part["$defs"].clone());
-    }
-    // An environment is what `Settings` is, and may be empty: `production:`.
-    if let Some(settings) = schema["$defs"].get_mut("Settings") {
-        settings["additionalProperties"] = json!(false);
-        settings["type"] = json!(["object", "null"]);
     }
     schema
 }

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use crate::customer::Worker;
 use crate::failure::Failure;
+use crate::names::own_secret;
 
 /// The dotenv file that is read if it is there.
 pub const DOTENV: &str = ".env";
@@ -52,7 +53,7 @@ impl Secrets {
 
     /// A customer's secret: `CUSTOMER__NAME`, and then `NAME`.
     pub fn of(&self, customer: &str, name: &str) -> Option<SecretString> {
-        self.named(&own_name(customer, name))
+        self.named(&own_secret(customer, name))
             .or_else(|| self.named(name))
             .or_else(|| self.made_up.then(|| SecretString::from(format!("made-up-for-{customer}-{name}"))))
     }
@@ -71,11 +72,6 @@ impl Secrets {
         }
         if missing.is_empty() { Ok(found) } else { Err(missing) }
     }
-}
-
-/// The name of a secret that one customer alone has: `CAFE_CENTRAL__TURSO_AUTH_TOKEN`.
-pub fn own_name(customer: &str, name: &str) -> String {
-    format!("{}__{name}", customer.to_uppercase().replace('-', "_"))
 }
 
 #[cfg(test)]

@@ -17,19 +17,47 @@ pub struct Identity {
     /// The customer's name, for people. Default: the id.
     #[schemars(length(min = 1))]
     pub name: Option<String>,
+    /// The layers that it uses, weakest first; names under `layers` in fleet.yaml. Those that fleet.yaml chooses by label
+    /// come before them.
+    #[schemars(extend("uniqueItems" = true))]
+    pub layers: Option<Vec<String>>,
+    /// Labels to select customers by, and by which fleet.yaml chooses layers: `flotilla deploy -l tier=gold`.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// What names the parts of a fleet that a customer uses.
+/// What a worker is made from, and where it exists.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// Labels to select customers by: `flotilla deploy -l tier=gold`.
-    pub labels: Option<BTreeMap<String, String>>,
     /// The pack that the worker is made from; a name under `packs` in fleet.yaml.
     pub pack: Option<String>,
+    /// How the worker is named, if otherwise than `workerName` of fleet.yaml says: `{customer}`, `{role}`, `{pack-prefix}`,
+    /// `{fleet}` and `{environment}` are replaced.
+    pub worker_name: Option<String>,
     /// The environments that exist, each with what differs there. Without it: production alone.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production"]}))]
     pub environments: Option<BTreeMap<Environment, Option<Settings>>>,
+}
+
+/// Several workers of one customer.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Roles {
+    /// The customer's workers by role, such as web, api and auth, each with what differs for it. Without it: one worker.
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
+    pub workers: Option<BTreeMap<String, Option<Role>>>,
+}
+
+/// One worker of several.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Role {
+    /// What it is made from.
+    #[serde(flatten)]
+    pub assignment: Assignment,
+    /// How it is set.
+    #[serde(flatten)]
+    pub settings: Settings,
 }
 
 /// What a customer, the fleet's defaults and an environment can set.
@@ -53,12 +81,17 @@ pub struct Settings {
     pub database: Option<Database>,
     /// Where consented events and scripts go.
     pub destinations: Option<Vec<Destination>>,
-    /// Variables of the worker: text, or any JSON value.
+    /// Variables of the worker: text, or any JSON value. `{ workerUrl: auth }` is the address of the customer's worker of
+    /// that role, or of the shared worker of that name, in the same environment.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
     /// Secrets of the worker, each a reference to where its value comes from; values never stand in a file.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Z][A-Z0-9_]*$"}))]
     pub secrets: Option<BTreeMap<String, SecretReference>>,
+    /// Service bindings: the binding's name, and the role of the customer's worker, or the name of the shared worker, that it
+    /// calls.
+    #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
+    pub services: Option<BTreeMap<String, String>>,
     /// When the worker is started by the clock, in UTC: five fields, as in `*/15 * * * *`.
     pub crons: Option<Vec<String>>,
     /// The day whose runtime behaviour the worker gets.
@@ -140,18 +173,11 @@ pub enum LogLevel {
 
 /// A database of its own for each customer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(
-    deny_unknown_fields,
-    extend("allOf" = [
-        {"if": {"properties": {"type": {"const": "turso"}}, "required": ["type"]}, "then": {"required": ["url", "token"]}},
-        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"required": ["name", "id"]}},
-        {"if": {"properties": {"type": {"const": "none"}}}, "then": {"maxProperties": 1}, "else": {"maxProperties": 3}}
-    ])
-)]
+#[schemars(deny_unknown_fields)]
 pub struct Database {
     /// `turso`, `d1` or `none`.
     #[serde(rename = "type")]
-    pub kind: DatabaseKind,
+    pub kind: Option<DatabaseKind>,
     /// turso: the database's address, `libsql://…`.
     #[schemars(regex(pattern = "^(libsql|https)://[^\\s/?#@]+/?$"))]
     pub url: Option<String>,
@@ -224,8 +250,8 @@ pub enum Purpose {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Observability {
-    /// Whether it does.
-    pub enabled: bool,
+    /// Whether it does. Default: true.
+    pub enabled: Option<bool>,
     /// Which share of requests, from 0 to 1. Default: all.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling: Option<f64>,
@@ -254,8 +280,9 @@ pub struct FleetFile {
     /// The fleet's name: it tags each worker as owned by this fleet.
     #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
-    /// How workers are named. `{customer}`, `{pack-prefix}` and `{environment}` are replaced; outside of production
-    /// `-{environment}` follows if the pattern doesn't have it. Default: `{pack-prefix}-{customer}`.
+    /// How workers are named. `{customer}`, `{role}`, `{pack-prefix}`, `{fleet}` and `{environment}` are replaced. `-{role}`
+    /// follows if there are several workers and the pattern doesn't have it, and so does `-{environment}` outside of production.
+    /// Default: `{pack-prefix}-{customer}`.
     pub worker_name: Option<String>,
     /// The Cloudflare accounts by name. Default: one named `default`, taken from CLOUDFLARE_ACCOUNT_ID and
     /// CLOUDFLARE_API_TOKEN.
@@ -265,6 +292,57 @@ pub struct FleetFile {
     pub packs: BTreeMap<String, PackReference>,
     /// What holds for each customer whose spec doesn't say otherwise.
     pub defaults: Option<Map<String, Value>>,
+    /// The layers between the defaults and the specs, weakest first: the name of each is that of its file,
+    /// `layers/<name>.yaml`.
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}))]
+    pub layers: Option<Map<String, Value>>,
+    /// Workers that all customers share, by name. Each exists once per environment.
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
+    pub shared_workers: Option<BTreeMap<String, Option<Role>>>,
+}
+
+/// When a layer is used, and where it is.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct LayerRule {
+    /// The labels that a customer must have for it: a value, or a list of values of which one has to hold. Without it, the
+    /// layer is used by the customers that list it.
+    pub when: Option<BTreeMap<String, OneOrMore>>,
+    /// Instead of a file in layers/, a folder of env files: `base/*.env`, and `customers/<customer>/<environment>.env`.
+    #[schemars(regex(pattern = "^[^/\\\\.][^\\\\]*$"))]
+    pub env_files: Option<String>,
+}
+
+/// A text, or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Several.
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    /// Whether a text is among them.
+    pub fn has(&self, text: &str) -> bool {
+        match self {
+            OneOrMore::One(one) => one == text,
+            OneOrMore::More(more) => more.iter().any(|one| one == text),
+        }
+    }
+}
+
+impl JsonSchema for OneOrMore {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OneOrMore".into()
+    }
+
+    // Flat, so that a mistake is told as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": ["string", "array"], "items": {"type": "string"}})
+    }
 }
 
 /// Where a pack is.
@@ -288,6 +366,10 @@ pub struct Account {
     /// The dispatch namespace that the workers go into (Workers for Platforms). Without it, at most 500 fit.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
     pub dispatch_namespace: Option<String>,
+    /// The account's part of its workers.dev addresses, `<worker>.<subdomain>.workers.dev`: for workers that have to know each
+    /// other's address.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub subdomain: Option<String>,
     /// How many workers the account holds outside of a namespace. Default: 500, the paid plan's limit.
     #[schemars(range(min = 1))]
     pub worker_limit: Option<u32>,

@@ -20,7 +20,7 @@ use crate::pace::{Lane, Rate};
 use crate::plan::{Action, Change};
 use crate::platform::{Call, Home, Module, Platform as _, Reply};
 use crate::progress::Progress as _;
-use crate::secrets::own_name;
+use crate::names::own_secret;
 use crate::spec::Environment;
 use crate::state::{Fingerprints, Found, Live, State};
 
@@ -111,7 +111,7 @@ fn missing_secrets(planned: &Planned) -> Result<(), Failure> {
             missing.extend(
                 names
                     .into_iter()
-                    .map(|name| format!("{name} or {} for {}", own_name(&worker.customer, &name), worker.customer)),
+                    .map(|name| format!("{name} or {} for {}", own_secret(&worker.customer, &name), worker.customer)),
             );
         }
     }

@@ -1,0 +1,291 @@
+//! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't know
+//! what their keys mean.
+//!
+//! Maps are merged key by key, at every depth. A map that says another `type` replaces the weaker one whole: what belongs
+//! to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
+//! to the weaker one's `key`. `null` removes.
+
+use serde_json::{Map, Value};
+
+use crate::diagnostic::Place;
+use crate::yaml::{Document, Kind, Node, Span};
+
+/// Keys that say what a map is rather than what is in it.
+const TYPE: &str = "type";
+
+/// A value out of one or several layers.
+#[derive(Clone, Debug)]
+pub enum Merged<'a> {
+    /// As it stands in one layer.
+    Whole(&'a Document, &'a Node),
+    /// A map that several layers have a part in; in the order in which keys came up.
+    Map(Vec<Entry<'a>>),
+    /// A list that layers appended to.
+    List(Vec<Merged<'a>>),
+}
+
+/// A key of a merged map.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    key: &'a str,
+    at: (&'a Document, Span),
+    value: Merged<'a>,
+}
+
+/// The name of a key without the mark for appending, and whether it has the mark.
+pub fn key_of(written: &str) -> (&str, bool) {
+    match written.strip_suffix('+') {
+        Some(key) => (key, true),
+        None => (written, false),
+    }
+}
+
+/// Lays maps over each other, the weakest first. Keys that `keep` refuses are left out, at the top only.
+pub fn merge<'a>(layers: &[(&'a Document, &'a Node)], keep: impl Fn(&str) -> bool) -> Merged<'a> {
+    let mut merged = Vec::new();
+    for (document, node) in layers {
+        if let Kind::Map(entries) = &node.kind {
+            lay(&mut merged, document, entries, &keep);
+        }
+    }
+    Merged::Map(merged)
+}
+
+fn lay<'a>(
+    merged: &mut Vec<Entry<'a>>,
+    document: &'a Document,
+    entries: &'a [(String, Span, Node)],
+    keep: &impl Fn(&str) -> bool,
+) {
+    for (written, span, node) in entries {
+        let (key, append) = match &node.kind {
+            Kind::List(_) => key_of(written),
+            _ => (written.as_str(), false),
+        };
+        if !keep(key) {
+            continue;
+        }
+        let at = (document, *span);
+        let below = merged.iter().position(|entry| entry.key == key);
+        match (&node.kind, below) {
+            (Kind::Null, Some(below)) => {
+                merged.remove(below);
+            }
+            (Kind::Null, None) => {}
+            (Kind::Map(over), Some(below)) if merged[below].value.takes(node) => {
+                let entry = &mut merged[below];
+                let mut parts = std::mem::replace(&mut entry.value, Merged::List(Vec::new())).into_entries();
+                lay(&mut parts, document, over, &|_| true);
+                entry.value = Merged::Map(parts);
+                entry.at = at;
+            }
+            (Kind::List(_), Some(below)) if append => {
+                let entry = &mut merged[below];
+                let mut items = std::mem::replace(&mut entry.value, Merged::List(Vec::new())).into_items();
+                items.extend(Merged::Whole(document, node).into_items());
+                entry.value = Merged::List(items);
+                entry.at = at;
+            }
+            (_, Some(below)) => merged[below] = Entry { key, at, value: Merged::Whole(document, node) },
+            (_, None) => merged.push(Entry { key, at, value: Merged::Whole(document, node) }),
+        }
+    }
+}
+
+impl<'a> Merged<'a> {
+    /// Whether a stronger map is merged into this one, rather than taking its place.
+    fn takes(&self, over: &Node) -> bool {
+        let is_map = match self {
+            Merged::Whole(_, node) => matches!(node.kind, Kind::Map(_)),
+            Merged::Map(_) => true,
+            Merged::List(_) => false,
+        };
+        let other = match over.get(TYPE).map(|node| &node.kind) {
+            Some(Kind::Text(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        is_map && (other.is_none() || self.get(TYPE).is_none_or(|own| own.text() == other))
+    }
+
+    fn into_entries(self) -> Vec<Entry<'a>> {
+        match self {
+            Merged::Map(entries) => entries,
+            Merged::Whole(document, Node { kind: Kind::Map(entries), .. }) => entries
+                .iter()
+                .filter(|(_, _, node)| !matches!(node.kind, Kind::Null))
+                .map(|(key, span, node)| Entry { key, at: (document, *span), value: Merged::Whole(document, node) })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn into_items(self) -> Vec<Merged<'a>> {
+        match self {
+            Merged::List(items) => items,
+            Merged::Whole(document, Node { kind: Kind::List(items), .. }) => {
+                items.iter().map(|node| Merged::Whole(document, node)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The value as JSON. What is `null` within a map isn't there.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Merged::Whole(_, node) => plain(node),
+            Merged::Map(entries) => Value::Object(
+                entries.iter().map(|entry| (entry.key.to_owned(), entry.value.to_value())).collect::<Map<_, _>>(),
+            ),
+            Merged::List(items) => Value::Array(items.iter().map(Merged::to_value).collect()),
+        }
+    }
+
+    /// The value under a key, or at an index.
+    pub fn get(&self, step: &str) -> Option<Merged<'a>> {
+        match self {
+            Merged::Whole(document, node) => node.get(step).map(|node| Merged::Whole(document, node)),
+            Merged::Map(entries) => entries.iter().find(|entry| entry.key == step).map(|entry| entry.value.clone()),
+            Merged::List(items) => items.get(step.parse::<usize>().ok()?).cloned(),
+        }
+    }
+
+    /// Text, if it is text.
+    pub fn text(&self) -> Option<&'a str> {
+        match self {
+            Merged::Whole(_, Node { kind: Kind::Text(text), .. }) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The keys of a map.
+    pub fn keys(&self) -> Vec<&'a str> {
+        match self {
+            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => {
+                entries.iter().filter(|entry| !matches!(entry.2.kind, Kind::Null)).map(|entry| entry.0.as_str()).collect()
+            }
+            Merged::Map(entries) => entries.iter().map(|entry| entry.key).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The document and node of the value at a path, where one layer alone has it.
+    pub fn node(&self, path: &[&str]) -> Option<(&'a Document, &'a Node)> {
+        let mut at = self.clone();
+        for step in path {
+            at = at.get(step)?;
+        }
+        match at {
+            Merged::Whole(document, node) => Some((document, node)),
+            _ => None,
+        }
+    }
+
+    /// Where the value at a path stands, or what is nearest to it above.
+    pub fn place(&self, path: &[&str]) -> Option<Place> {
+        self.find(path, false)
+    }
+
+    /// Where the last key of a path stands.
+    pub fn key_place(&self, path: &[&str]) -> Option<Place> {
+        self.find(path, true)
+    }
+
+    fn find(&self, path: &[&str], key: bool) -> Option<Place> {
+        match self {
+            Merged::Whole(document, node) => {
+                let (last, above) = path.split_last().map_or((None, path), |(last, above)| (Some(*last), above));
+                let above = node.along(above.iter().copied()).0;
+                let span = last.filter(|_| key).and_then(|last| above.key_span(last));
+                Some(document.place(span.unwrap_or_else(|| node.along(path.iter().copied()).0.span)))
+            }
+            Merged::Map(entries) => {
+                let (first, rest) = path.split_first()?;
+                let entry = entries.iter().find(|entry| entry.key == *first)?;
+                if rest.is_empty() && key {
+                    return Some(entry.at.0.place(entry.at.1));
+                }
+                entry.value.find(rest, key).or_else(|| Some(entry.at.0.place(entry.at.1)))
+            }
+            Merged::List(items) => {
+                let (first, rest) = path.split_first()?;
+                items.get(first.parse::<usize>().ok()?)?.find(rest, key)
+            }
+        }
+    }
+}
+
+/// JSON of a node, without what is `null` within maps.
+fn plain(node: &Node) -> Value {
+    match &node.kind {
+        Kind::Map(entries) => Value::Object(
+            entries
+                .iter()
+                .filter(|(_, _, node)| !matches!(node.kind, Kind::Null))
+                .map(|(key, _, node)| (key.clone(), plain(node)))
+                .collect::<Map<_, _>>(),
+        ),
+        // Within a list nothing is merged, and so nothing is removed.
+        _ => node.to_value(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+    use serde_json::json;
+
+    fn documents(texts: &[&str]) -> Vec<Document> {
+        let parse = |(at, text): (usize, &&str)| yaml::parse(&format!("{at}.yaml"), text.as_bytes()).0.unwrap();
+        texts.iter().enumerate().map(parse).collect()
+    }
+
+    fn merged(documents: &[Document]) -> Merged<'_> {
+        let layers: Vec<_> = documents.iter().map(|document| (document, &document.root)).collect();
+        merge(&layers, |_| true)
+    }
+
+    fn value(texts: &[&str]) -> Value {
+        merged(&documents(texts)).to_value()
+    }
+
+    #[test]
+    fn maps_merge_lists_replace_and_null_removes() {
+        assert_eq!(value(&["a: {b: 1, c: {d: 1}}", "a: {c: {e: 2}}"]), json!({"a": {"b": 1, "c": {"d": 1, "e": 2}}}));
+        assert_eq!(value(&["a: [1, 2]", "a: [3]"]), json!({"a": [3]}));
+        assert_eq!(value(&["a: [1]\nb: 1", "a: null\nb: ~", "c: 1"]), json!({"c": 1}));
+        assert_eq!(value(&["a: {b: 1, c: 2}", "a: {b: null}"]), json!({"a": {"c": 2}}));
+        assert_eq!(value(&["a: {b: {c: null}, d: [null]}"]), json!({"a": {"b": {}, "d": [null]}}));
+        assert_eq!(value(&["a: 1", "a: {b: 1}", "a: [1]"]), json!({"a": [1]}));
+    }
+
+    #[test]
+    fn lists_are_appended_to_where_they_are_marked() {
+        assert_eq!(value(&["a: [1]", "a+: [2]", "a+: [3]"]), json!({"a": [1, 2, 3]}));
+        assert_eq!(value(&["a+: [2]"]), json!({"a": [2]}));
+        assert_eq!(value(&["a: [1]", "a+: [2]", "a: [3]"]), json!({"a": [3]}));
+        assert_eq!(value(&["a: [1]", "a: null", "a+: [2]"]), json!({"a": [2]}));
+    }
+
+    #[test]
+    fn another_type_replaces_a_map_whole() {
+        assert_eq!(value(&["a: {type: x, b: 1}", "a: {type: y, c: 1}"]), json!({"a": {"type": "y", "c": 1}}));
+        assert_eq!(value(&["a: {type: x, b: 1}", "a: {type: x, c: 1}"]), json!({"a": {"type": "x", "b": 1, "c": 1}}));
+        assert_eq!(value(&["a: {type: x, b: 1}", "a: {b: 2}"]), json!({"a": {"type": "x", "b": 2}}));
+        assert_eq!(value(&["a: {b: 1}", "a: {type: x}"]), json!({"a": {"b": 1, "type": "x"}}));
+    }
+
+    #[test]
+    fn each_value_knows_where_it_came_from() {
+        let documents = documents(&["a: {b: 1,\n c: 2}\nl: [1]", "a:\n  c: 3\nl+: [2, 3]"]);
+        let merged = merged(&documents);
+        let place = |path: &[&str]| merged.place(path).unwrap().to_string();
+        assert_eq!(place(&["a", "b"]), "0.yaml:1:8");
+        assert_eq!(place(&["a", "c"]), "1.yaml:2:6");
+        assert_eq!(place(&["l", "0"]), "0.yaml:3:5");
+        assert_eq!(place(&["l", "2"]), "1.yaml:3:9");
+        assert_eq!(merged.key_place(&["a", "c"]).unwrap().to_string(), "1.yaml:2:3");
+        assert_eq!(place(&["a", "x"]), "1.yaml:1:1");
+        assert!(merged.place(&["x"]).is_none());
+    }
+}
