@@ -15,50 +15,90 @@ pub fn claims(claims: &mut [Claim]) -> Vec<Diagnostic> {
     claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1).flat_map(contested).collect()
 }
 
-fn contested(group: &[Claim]) -> impl Iterator<Item = Diagnostic> {
-    group.iter().enumerate().filter_map(|(at, claim)| {
-        // The one that is at another place, if there is one: that is where people have to look.
-        let elsewhere = group.iter().find(|other| other.place != claim.place);
-        let other = elsewhere.unwrap_or(&group[usize::from(at == 0)]);
-        let own = other.by.0 == claim.by.0;
-        if own && !matches!(claim.thing, Thing::Route(_)) && other.by.1 == claim.by.1 {
-            // Two files of one id, or one entry twice: told of the files, and by the schema.
-            return None;
-        }
-        if elsewhere.is_none() && at > 0 {
-            // Told once, at the one place.
-            return None;
-        }
-        let whose = if own && other.by.1 == claim.by.1 {
-            "twice by this worker".to_owned()
-        } else if elsewhere.is_none() {
-            let environments: Vec<String> = group.iter().map(|claim| claim.by.1.to_string()).collect();
-            format!("by each environment: {}", environments.join(", "))
-        } else if own {
-            format!("by the {} worker", other.by.1)
-        } else {
-            format!("by {} ({})", other.by.0, other.by.1)
+/// So many other claims are shown with each; more would bury the one that is meant.
+const OTHERS: usize = 3;
+
+fn contested(group: &[Claim]) -> Vec<Diagnostic> {
+    let places: Vec<&[Claim]> = group.chunk_by(|a, b| a.place == b.place).collect();
+    match places.as_slice() {
+        // Told once, at the one place.
+        [_] => shared(group).into_iter().collect(),
+        places => group.iter().filter_map(|claim| rival(claim, places)).collect(),
+    }
+}
+
+/// One place that claims a thing for several workers: a customer's environments, or all customers by a default.
+fn shared(group: &[Claim]) -> Option<Diagnostic> {
+    let (first, last) = (group.first()?, group.last()?);
+    let (code, what) = named(&first.thing);
+    let (whose, help) = if first.by == last.by {
+        // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
+        matches!(first.thing, Thing::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
+    } else if first.by.0 == last.by.0 {
+        let environments: Vec<String> = group.iter().map(|claim| claim.by.1.to_string()).collect();
+        (format!("by each environment: {}", environments.join(", ")), own_each(code, first))
+    } else {
+        let by = |claim: &Claim| format!("{} ({})", claim.by.0, claim.by.1);
+        let some: Vec<String> = group.iter().take(OTHERS).map(by).collect();
+        let more = if group.len() > OTHERS { ", …" } else { "" };
+        (format!("by {} workers: {}{more}", group.len(), some.join(", ")), "give each customer its own".to_owned())
+    };
+    Some(Diagnostic::error(code, first.place.clone(), format!("{what} is claimed {whose}"), help))
+}
+
+/// One claim of a thing that is claimed at other places, too.
+fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
+    let elsewhere = || places.iter().map(|here| &here[0]).filter(|other| other.place != claim.place);
+    let other = elsewhere().next()?;
+    let own = other.by.0 == claim.by.0;
+    let twice = other.by == claim.by;
+    if twice && !matches!(claim.thing, Thing::Route(_)) {
+        // Two files of one id, or one entry twice: told of the files, and by the schema.
+        return None;
+    }
+    let (code, what) = named(&claim.thing);
+    let message = if twice {
+        format!("{what} is claimed twice by this worker")
+    } else if own {
+        format!("{what} is also claimed by the {} worker", other.by.1)
+    } else {
+        format!("{what} is also claimed by {} ({})", other.by.0, other.by.1)
+    };
+    let help = if twice {
+        keep_one()
+    } else if code == Code::DuplicateWorkerName {
+        "rename one of the customers, or change `workerName` in fleet.yaml".to_owned()
+    } else if own {
+        own_each(code, places[0].first()?)
+    } else {
+        "only one worker can have it".to_owned()
+    };
+    let diagnostic = Diagnostic::error(code, claim.place.clone(), message, help);
+    Some(elsewhere().take(OTHERS).fold(diagnostic, |diagnostic, other| {
+        let label = match (other.by == claim.by, other.by.0 == claim.by.0) {
+            (true, _) => "claimed here, too".to_owned(),
+            (_, true) => format!("claimed here by the {} worker", other.by.1),
+            _ => format!("claimed here by {} ({})", other.by.0, other.by.1),
         };
-        let (code, what) = match &claim.thing {
-            Thing::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
-            Thing::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
-            Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
-        };
-        let also = if elsewhere.is_some() { format!("; the other claim is at {}", other.place) } else { String::new() };
-        let help = if own && other.by.1 == claim.by.1 {
-            format!("keep one of the two{also}")
-        } else if own && code != Code::DuplicateWorkerName {
-            let key = if code == Code::DuplicateDomain { "domains" } else { "routes" };
-            format!("give each its own: `environments: {{ {}: {{ {key}: […] }} }}`{also}", group[0].by.1)
-        } else if code == Code::DuplicateWorkerName {
-            format!("rename one of the customers, or change `workerName` in fleet.yaml{also}")
-        } else {
-            format!("only one worker can have it{also}")
-        };
-        let is =
-            if elsewhere.is_none() || (own && other.by.1 == claim.by.1) { "is claimed" } else { "is also claimed" };
-        Some(Diagnostic::error(code, claim.place.clone(), format!("{what} {is} {whose}"), help))
-    })
+        diagnostic.also(other.place.clone(), label)
+    }))
+}
+
+fn named(thing: &Thing) -> (Code, String) {
+    match thing {
+        Thing::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
+        Thing::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
+        Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
+    }
+}
+
+fn keep_one() -> String {
+    "keep one of the two".to_owned()
+}
+
+fn own_each(code: Code, first: &Claim) -> String {
+    let key = if code == Code::DuplicateDomain { "domains" } else { "routes" };
+    format!("give each its own: `environments: {{ {}: {{ {key}: […] }} }}`", first.by.1)
 }
 
 /// Accounts with more workers than they hold.
