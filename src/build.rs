@@ -105,9 +105,9 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         let id = project::id_of(file);
         if let Some(other) = first.insert(id, file) {
             held.insert(id.to_owned());
-            let message = format!("{other} has the same id");
-            let help = "keep one of the two files";
-            diagnostics.push(Diagnostic::error(Code::DuplicateId, Place::file(file), message, help));
+            let message = format!("two files have the id `{id}`");
+            let twice = Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
+            diagnostics.push(twice.also(Place::file(other), "the other one"));
         }
     }
     let contested = check::claims(&mut claims);

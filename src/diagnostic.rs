@@ -190,24 +190,52 @@ pub struct Diagnostic {
     pub place: Place,
     /// What to do about it.
     pub help: String,
+    /// Other places that belong to it, each with what stands there: the first of two equal keys, the other claim.
+    pub related: Box<[(Place, String)]>,
 }
 
 impl Diagnostic {
     /// An error.
     pub fn error(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
-        Diagnostic { code, severity: Severity::Error, message: message.into(), place, help: help.into() }
+        let (message, help) = (message.into(), help.into());
+        Diagnostic { code, severity: Severity::Error, message, place, help, related: Box::default() }
     }
 
     /// A warning.
     pub fn warning(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, place, message, help) }
     }
+
+    /// Adds another place that belongs to it, with what stands there.
+    #[must_use]
+    pub fn also(mut self, place: Place, label: impl Into<String>) -> Diagnostic {
+        let mut related = std::mem::take(&mut self.related).into_vec();
+        related.push((place, label.into()));
+        Diagnostic { related: related.into_boxed_slice(), ..self }
+    }
 }
 
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let mut object = serializer.serialize_struct("Diagnostic", 7)?;
+        #[derive(Serialize)]
+        struct Related<'a> {
+            file: &'a str,
+            line: usize,
+            column: usize,
+            message: &'a str,
+        }
+        let related: Vec<Related<'_>> = self
+            .related
+            .iter()
+            .map(|(Place { file, line, column, .. }, label)| Related {
+                file,
+                line: *line,
+                column: *column,
+                message: label,
+            })
+            .collect();
+        let mut object = serializer.serialize_struct("Diagnostic", 8)?;
         object.serialize_field("code", &self.code)?;
         object.serialize_field("severity", &self.severity)?;
         object.serialize_field("message", &self.message)?;
@@ -215,6 +243,7 @@ impl Serialize for Diagnostic {
         object.serialize_field("line", &self.place.line)?;
         object.serialize_field("column", &self.place.column)?;
         object.serialize_field("help", &self.help)?;
+        object.serialize_field("related", &related)?;
         object.end()
     }
 }

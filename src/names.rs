@@ -54,6 +54,12 @@ pub fn own_secret(customer: &str, name: &str) -> String {
     format!("{}__{name}", customer.trim_start_matches('_').to_uppercase().replace('-', "_"))
 }
 
+/// The zone that a host name belongs to, as far as its name tells: the part that can be registered.
+/// Source: the Public Suffix List; a zone further down, as enterprise customers can have, isn't known from here.
+pub fn zone_of(host: &str) -> &str {
+    psl::domain_str(host).unwrap_or(host)
+}
+
 /// One part of a host name.
 pub fn label(label: &str) -> Result<(), String> {
     if label.is_empty() {

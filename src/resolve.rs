@@ -53,6 +53,28 @@ pub struct By {
     pub role: Option<String>,
 }
 
+impl By {
+    /// Which of its customer's workers: `staging`, or `web`, or `web (staging)`.
+    pub fn own(&self) -> String {
+        match (&self.role, self.environment) {
+            (None, environment) => environment.to_string(),
+            (Some(role), Environment::Production) => role.clone(),
+            (Some(role), environment) => format!("{role} ({environment})"),
+        }
+    }
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let By { customer, environment, role } = self;
+        match role {
+            Some(role) if customer == SHARED => write!(f, "the shared worker {role} ({environment})"),
+            Some(role) => write!(f, "{customer} ({role}, {environment})"),
+            None => write!(f, "{customer} ({environment})"),
+        }
+    }
+}
+
 /// What can be claimed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Thing {

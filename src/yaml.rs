@@ -274,13 +274,10 @@ impl Builder<'_> {
                     Some((name, at)) => match seen.get(&name) {
                         Some(first) => {
                             let first = entries[*first].1;
-                            let place = place(self.file, at);
-                            self.diagnostics.push(Diagnostic::error(
-                                Code::DuplicateKey,
-                                place,
-                                format!("`{name}` stands twice in this map"),
-                                format!("it is already on line {}: keep one of the two", first.line),
-                            ));
+                            let message = format!("`{name}` stands twice in this map");
+                            let help = "keep one of the two";
+                            let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, help);
+                            self.diagnostics.push(twice.also(place(self.file, first), "it stands here first"));
                         }
                         None => {
                             seen.insert(name.clone(), entries.len());

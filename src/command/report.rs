@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::failure::Failure;
 
 use super::ui::{Style, Ui, clean, clean_lines};
@@ -16,12 +16,15 @@ use super::{Format, Session};
 const SHOWN: usize = 100;
 
 /// Prints diagnostics to stderr.
-pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
+pub fn diagnostics<'a>(root: &Path, ui: &Ui, diagnostics: &'a [Diagnostic]) {
     let mut files: HashMap<&str, Vec<String>> = HashMap::new();
     let hidden = hidden(diagnostics);
+    let hidden = |place: &Place| hidden.get(&(place.file.as_str(), place.line)).copied();
     for diagnostic in diagnostics.iter().take(SHOWN) {
-        let file = &diagnostic.place.file;
-        let lines = files.entry(file).or_insert_with(|| lines_of(&root.join(file)));
+        let mut line_at = |place: &'a Place| {
+            let lines = files.entry(&place.file).or_insert_with(|| lines_of(&root.join(&place.file)));
+            place.line.checked_sub(1).and_then(|at| lines.get(at)).cloned()
+        };
         let (style, word) = match diagnostic.severity {
             Severity::Error => (Style::Error, "error"),
             Severity::Warning => (Style::Warning, "warning"),
@@ -33,8 +36,15 @@ pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
             ui.paint(Style::Help, "-->"),
             clean(&diagnostic.place.to_string())
         );
-        if let Some(line) = diagnostic.place.line.checked_sub(1).and_then(|at| lines.get(at)) {
-            text += &excerpt(ui, style, diagnostic, line, hidden.get(&(file.as_str(), diagnostic.place.line)).copied());
+        if let Some(line) = line_at(&diagnostic.place) {
+            text += &excerpt(ui, (style, "^"), diagnostic.code, &diagnostic.place, &line, hidden(&diagnostic.place));
+        }
+        for (place, label) in &diagnostic.related {
+            let arrow = ui.paint(Style::Help, ":::");
+            text += &format!("\n  {arrow} {}: {}", clean(&place.to_string()), clean(label));
+            if let Some(line) = line_at(place) {
+                text += &excerpt(ui, (Style::Help, "-"), diagnostic.code, place, &only(&line, place), hidden(place));
+            }
         }
         text += &format!(
             "\n  {} {}",
@@ -75,8 +85,25 @@ fn hidden(diagnostics: &[Diagnostic]) -> HashMap<(&str, usize), usize> {
     hidden
 }
 
-fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str, hidden: Option<usize>) -> String {
-    let place = &diagnostic.place;
+/// A related line as far as it is meant: around it there can be secrets whose diagnostics are not among these.
+fn only(line: &str, place: &Place) -> String {
+    let before: String = line.chars().take(place.column - 1).collect();
+    let meant = line.chars().skip(place.column - 1).take(place.width);
+    let is_key = |word: &str| word.strip_suffix(':').is_some_and(|key| key.chars().all(|c| c.is_ascii_alphanumeric()));
+    let plain = before.split([' ', '-', '{', '[', '"', '\'']).all(|word| word.is_empty() || is_key(word));
+    let before = if plain { before } else { " ".repeat(before.chars().count()) };
+    before.chars().chain(meant).collect()
+}
+
+/// A line, and a mark below what is meant of it.
+fn excerpt(
+    ui: &Ui,
+    (style, mark): (Style, &str),
+    code: Code,
+    place: &Place,
+    line: &str,
+    hidden: Option<usize>,
+) -> String {
     // What stands far to the right is neither shown nor needed.
     let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
     let masked = match hidden {
@@ -84,7 +111,7 @@ fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str, hidden: O
         None => mask(line),
     };
     // Where nobody knows what the file means, or a whole value is out of place, secrets have no keys to be known by.
-    let unclear = diagnostic.code < Code::UnknownKey || matches!(diagnostic.code, Code::WrongType | Code::WrongForm);
+    let unclear = code < Code::UnknownKey || matches!(code, Code::WrongType | Code::WrongForm);
     let masked = if unclear { without_tokens(&masked) } else { masked };
     // A window around the place, so that a line of a megabyte does not flood the screen.
     let from = (place.column - 1).saturating_sub(60);
@@ -98,13 +125,13 @@ fn excerpt(ui: &Ui, style: Style, diagnostic: &Diagnostic, line: &str, hidden: O
     let number = place.line.to_string();
     let pad = " ".repeat(number.len());
     let width = place.width.min(window.chars().count().saturating_sub(place.column - 1 - from)).max(1);
-    let caret = format!("{}{}", " ".repeat(place.column - 1 - from), "^".repeat(width));
+    let marks = ui.paint(style, &mark.repeat(width));
+    let indent = " ".repeat(place.column - 1 - from);
     let bar = ui.paint(Style::Help, "|");
     format!(
-        "\n {pad} {bar}\n {} {bar} {}\n {pad} {bar} {}",
+        "\n {pad} {bar}\n {} {bar} {}\n {pad} {bar} {indent}{marks}",
         ui.paint(Style::Help, &number),
         clean(&window),
-        ui.paint(style, &caret)
     )
 }
 
@@ -221,6 +248,19 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_related_line_only_what_is_meant_is_shown() {
+        let at = |line: &str, meant: &str| {
+            let column = line.find(meant).expect("it stands there") + 1;
+            only(line, &Place { file: "a.yaml".to_owned(), line: 1, column, width: meant.len() })
+        };
+        assert_eq!(at("  - { pattern: \"a/*\", tokn: EAAB }", "\"a/*\""), "  - { pattern: \"a/*\"");
+        assert_eq!(at("{ tokn: EAAB, id: acme }", "acme"), "                  acme");
+        assert_eq!(at("id: acme # EAAB", "acme"), "id: acme");
+        assert_eq!(at("  - a.example", "a.example"), "  - a.example");
+        assert_eq!(at("routes: [{ pattern: a/*, zone: a }]", "a/*"), "routes: [{ pattern: a/*");
+    }
 
     #[test]
     fn what_might_be_a_secret_is_masked() {
