@@ -1,37 +1,129 @@
-//! The left half of the line: from files to bundles. Reads the project, resolves, checks, renders and writes out/, in
-//! parallel over customers. Knows no platform, no state and no secrets.
+//! The left half of the line: from files to bundles, make-style. Surveys all customers, decides what is out of date, renders
+//! that and writes out/, in parallel over customers; what earlier builds remember says what need not be looked at. Knows no
+//! platform, no state and no secrets.
+//!
+//! Three passes over the fleet, none of which keeps more of a customer than its record:
+//!
+//! 1. *Survey.* A customer's files are read if their stamps moved, and resolved if their bytes or the fleet's did. The
+//!    resolved workers go to the file of values.
+//! 2. *Checks across the fleet*, on what each customer claims and counts.
+//! 3. *Build.* A worker is rendered if what it is rendered from, or by, isn't what its files were made of, or if its files
+//!    aren't what was written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 
 use crate::bundle::{self, Bundle, Runtime};
-use crate::check;
-use crate::customer::Worker;
+use crate::check::{self, Counted, Tally};
+use crate::customer::{self, SHARED, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
+use crate::digest::{Digest, Framed, Mark};
 use crate::failure::Failure;
+use crate::manifest::{Input, Made, Manifest, Output, Record, Stamp, Unit, Why, Writer};
 use crate::out::Out;
 use crate::progress::Progress;
-use crate::project::{self, Fleet};
-use crate::render::Templates;
-use crate::resolve::{Claim, resolve};
+use crate::project::{self, FLEET_FILE, Fleet, Reading};
+use crate::render::{self, TOOL, Templates};
+use crate::resolve::{self, Claim, Resolved, Shared, Thing};
 use crate::runtime;
 use crate::schema::Checker;
-use crate::yaml::Kind;
+use crate::spec::Environment;
+use crate::tree::Tree;
 
-/// The fleet, resolved and checked.
-pub struct Loaded {
-    /// The project's folder.
-    pub root: PathBuf,
-    /// fleet.yaml and its packs.
+/// A project, open: what holds for all of its customers.
+pub struct Project {
+    /// Its files.
+    pub tree: Tree,
+    /// fleet.yaml, its layers and packs.
     pub fleet: Fleet,
-    /// Each pack's templates.
-    templates: BTreeMap<String, Templates>,
+    /// The customers' files, sorted by name.
+    pub files: Vec<String>,
+    /// The workers that all customers share.
+    pub shared: Shared,
+    /// Each pack's templates; parsed when the first worker needs them.
+    templates: BTreeMap<String, OnceLock<Result<Templates, Vec<Diagnostic>>>>,
+    /// The schema of customers' files; compiled when the first one is read.
+    checker: OnceLock<Checker>,
+}
+
+/// Opens a project. A mistake in fleet.yaml, a layer or a pack ends it: with all other mistakes that can be found.
+pub fn open(tree: Tree) -> Result<Project, Vec<Diagnostic>> {
+    let checker = OnceLock::new();
+    let (fleet, files) = match (project::read_fleet(&tree), project::spec_files(&tree)) {
+        (Ok(fleet), Ok(files)) => (fleet, files),
+        (fleet, files) => {
+            let mut diagnostics: Vec<Diagnostic> = Vec::new();
+            diagnostics.extend(fleet.err().into_iter().flatten());
+            match files {
+                // What is wrong with the fleet hides nothing of what a spec shows by itself.
+                Ok(files) => {
+                    let checker = checker.get_or_init(Checker::customer);
+                    let read = |file: &String| match tree.plain(file) {
+                        Ok(bytes) => project::read_spec(&tree, None, file, &bytes, checker).diagnostics,
+                        Err(diagnostic) => vec![*diagnostic],
+                    };
+                    diagnostics.par_extend(files.par_iter().flat_map_iter(read));
+                }
+                Err(missing) => diagnostics.extend(missing),
+            }
+            return Err(sorted(diagnostics));
+        }
+    };
+    let shared = resolve::shared(&fleet);
+    let templates = fleet.packs.keys().map(|name| (name.clone(), OnceLock::new())).collect();
+    Ok(Project { tree, fleet, files, shared, templates, checker })
+}
+
+impl Project {
+    /// The project's folder.
+    pub fn root(&self) -> &Path {
+        &self.tree.root
+    }
+
+    fn templates(&self, pack: &str) -> Result<&Templates, &[Diagnostic]> {
+        self.templates[pack].get_or_init(|| Templates::new(&self.fleet.packs[pack])).as_ref().map_err(Vec::as_slice)
+    }
+
+    /// Reads and resolves a customer.
+    pub fn resolve(&self, file: &str, bytes: &[u8]) -> (Reading, Resolved) {
+        let checker = self.checker.get_or_init(Checker::customer);
+        let mut reading = project::read_spec(&self.tree, Some(&self.fleet), file, bytes, checker);
+        let mut resolved = match &reading.spec {
+            Some(spec) => resolve::resolve(&self.fleet, &self.shared, spec),
+            None => Resolved::default(),
+        };
+        // Of one place, the first thing that is wrong is enough.
+        resolved.diagnostics.retain(|found| reading.diagnostics.iter().all(|told| told.place != found.place));
+        reading.diagnostics.append(&mut resolved.diagnostics);
+        (reading, resolved)
+    }
+
+    /// The digest of everything beside a customer's own files that decides how it is resolved.
+    fn context(&self, layers: &[String]) -> Option<Mark> {
+        let start = Framed::new("context").field(TOOL.as_bytes()).field(&self.fleet.decides.to_bytes());
+        let all = layers.iter().try_fold(start, |framed, name| {
+            let layer = self.fleet.layers.iter().find(|layer| layer.name == *name)?;
+            Some(framed.field(&layer.digest.to_bytes()))
+        });
+        all.map(|framed| framed.finish().mark())
+    }
+}
+
+/// The customers of a project, as they are now: what is remembered of them, brought up to date.
+pub struct Survey {
     /// How many customers' files there are.
     pub customers: usize,
-    /// The workers of all valid customers, sorted by environment and customer.
-    pub workers: Vec<Worker>,
+    /// Each customer, in the order of the project's files; the shared workers are the last.
+    pub records: Vec<Record>,
+    /// Which of them are not as they are remembered.
+    fresh: Vec<bool>,
+    /// Whether any is, or was taken away.
+    changed: bool,
     /// The ids of customers with errors: their workers are held as they are. Among them the ids that stand in files of
     /// other names, as these may be customers of old.
     pub held: BTreeSet<String>,
@@ -41,263 +133,712 @@ pub struct Loaded {
     pub invalid: usize,
     /// The author's mistakes, sorted.
     pub diagnostics: Vec<Diagnostic>,
+    /// What was remembered before.
+    manifest: Manifest,
+    /// Where it is kept.
+    writer: Writer,
+    /// Whether anything may be written.
+    keeps: bool,
 }
 
-/// Reads, resolves and checks a project. An error of fleet.yaml or a pack ends it; a customer's error holds that
-/// customer.
-pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
-    let checker = Checker::customer();
-    let (fleet, files) = match (project::read_fleet(root), project::spec_files(root)) {
-        (Ok(fleet), Ok(files)) => (fleet, files),
-        (fleet, files) => {
-            let mut diagnostics: Vec<Diagnostic> = Vec::new();
-            diagnostics.extend(fleet.err().into_iter().flatten());
-            match files {
-                // What is wrong with the fleet hides nothing of what a spec shows by itself.
-                Ok(files) => {
-                    let read = |file: &String| project::read_spec(root, file, &checker).1;
-                    diagnostics.par_extend(files.par_iter().flat_map_iter(read));
-                }
-                Err(missing) => diagnostics.extend(missing),
-            }
-            return Err(sorted(diagnostics));
-        }
-    };
-    let mut templates = BTreeMap::new();
-    let mut broken = Vec::new();
-    for (name, pack) in &fleet.packs {
-        match Templates::new(pack) {
-            Ok(parsed) => {
-                templates.insert(name.clone(), parsed);
-            }
-            Err(found) => broken.extend(found),
-        }
+/// The id of the customer whose record it is.
+pub fn id(record: &Record) -> &str {
+    match record.file() {
+        FLEET_FILE => SHARED,
+        file => project::id_of(file),
     }
-    progress.begin("reading customers", Some(files.len() as u64));
-    let mut read: Vec<One> = files
-        .par_iter()
-        .map(|file| {
-            let one = one(root, file, &fleet, &checker);
-            progress.step(1);
-            one
-        })
-        .collect();
-    progress.end();
-
-    let mut diagnostics = broken.clone();
-    let mut held = BTreeSet::new();
-    let mut claims = Vec::new();
-    let mut workers = Vec::new();
-    for one in &mut read {
-        if one.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-            held.insert(one.id.clone());
-        } else {
-            workers.append(&mut one.workers);
-        }
-        diagnostics.append(&mut one.diagnostics);
-        claims.append(&mut one.claims);
-    }
-    let unread = read.iter().any(|one| one.unread);
-    let renamed: Vec<String> = read.iter_mut().filter_map(|one| one.written.take()).collect();
-    drop(read);
-    let mut first: HashMap<&str, &str> = HashMap::new();
-    for file in &files {
-        let id = project::id_of(file);
-        if let Some(other) = first.insert(id, file) {
-            held.insert(id.to_owned());
-            let message = format!("two files have the id `{id}`");
-            let twice = Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
-            diagnostics.push(twice.also(Place::file(other), "the other one"));
-        }
-    }
-    let contested = check::claims(&mut claims);
-    let places: HashSet<&Place> = contested.iter().map(|diagnostic| &diagnostic.place).collect();
-    held.extend(claims.iter().filter(|claim| places.contains(&claim.place)).map(|claim| claim.by.0.clone()));
-    diagnostics.extend(contested);
-    let invalid = held.len();
-    held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
-    workers.retain(|worker| !held.contains(&worker.customer));
-    workers.sort_by(|a, b| (a.environment, &a.customer).cmp(&(b.environment, &b.customer)));
-    let full = check::accounts(&fleet, &workers);
-    if !broken.is_empty() || !full.is_empty() {
-        diagnostics.extend(full);
-        return Err(sorted(diagnostics));
-    }
-    Ok(Loaded {
-        root: root.to_owned(),
-        fleet,
-        templates,
-        customers: files.len(),
-        workers,
-        held,
-        unread,
-        invalid,
-        diagnostics: sorted(diagnostics),
-    })
 }
 
-struct One {
-    /// The id that the file's name gives.
-    id: String,
-    /// The id that stands in the file, if it is another: perhaps the file alone was renamed, and this is its customer.
+/// One customer, looked at.
+struct Seen {
+    record: Record,
+    fresh: bool,
+    /// The other id that stands in the file.
     written: Option<String>,
-    /// Whether nothing of the file could be read.
     unread: bool,
-    workers: Vec<Worker>,
-    claims: Vec<Claim>,
     diagnostics: Vec<Diagnostic>,
 }
 
-fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
-    let id = project::id_of(file).to_owned();
-    let (spec, mut diagnostics) = project::read_spec(root, file, checker);
-    let Some(spec) = spec else {
-        return One { id, written: None, unread: true, workers: Vec::new(), claims: Vec::new(), diagnostics };
+/// Surveys all customers. `keep`: what is found may be remembered on disk.
+pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<Survey, Vec<Diagnostic>> {
+    let mut manifest = Manifest::read(project.root());
+    let writer = Writer::new(project.root(), &mut manifest, keep);
+    let contexts = Contexts::default();
+    let mut remembered = std::mem::take(&mut manifest.records);
+    let known: Vec<Option<Record>> = project.files.iter().map(|file| remembered.remove(file)).collect();
+    progress.begin("reading customers", Some(project.files.len() as u64));
+    let mut seen: Vec<Seen> = project
+        .files
+        .par_iter()
+        .zip(known)
+        .map(|(file, known)| {
+            let seen = see(project, file, known, &writer, &contexts);
+            progress.step(1);
+            seen
+        })
+        .collect();
+    progress.end();
+    if !project.shared.resolved.workers.is_empty() || !project.shared.resolved.diagnostics.is_empty() {
+        seen.push(see_shared(project, remembered.remove(FLEET_FILE), &writer));
+    }
+    writer.flush();
+
+    let mut diagnostics = Vec::new();
+    let mut held = BTreeSet::new();
+    for one in &mut seen {
+        if one.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            held.insert(id(&one.record).to_owned());
+        }
+        diagnostics.append(&mut one.diagnostics);
+    }
+    if held.contains(SHARED) {
+        // What all customers share can't be held for one.
+        return Err(sorted(diagnostics));
+    }
+    let unread = seen.iter().any(|one| one.unread);
+    let renamed: Vec<String> = seen.iter_mut().filter_map(|one| one.written.take()).collect();
+    let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
+    for file in &project.files {
+        let id = project::id_of(file);
+        if let Some(other) = first.insert(id, file) {
+            held.insert(id.to_owned());
+            let message = format!("the id `{id}` has two files");
+            let help = "keep one of the two files";
+            let diagnostic = Diagnostic::error(Code::DuplicateId, Place::file(file), message, help);
+            diagnostics.push(diagnostic.also(Place::file(other), "has the same id"));
+        }
+    }
+    let (fresh, records): (Vec<bool>, Vec<Record>) = seen.into_iter().map(|one| (one.fresh, one.record)).unzip();
+    for contest in contested(project, &records) {
+        held.insert(contest.customer);
+        diagnostics.extend(contest.diagnostic);
+    }
+    let invalid = held.len();
+    held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
+    let tally = records
+        .par_iter()
+        .filter(|record| held.is_empty() || !held.contains(id(record)))
+        .fold(Tally::default, |mut tally, record| {
+            record.units.iter().for_each(|unit| tally.add(&unit.counted));
+            tally
+        })
+        .reduce(Tally::default, Tally::and);
+    let full = tally.passed(&project.fleet);
+    if !full.is_empty() {
+        diagnostics.extend(full);
+        return Err(sorted(diagnostics));
+    }
+    for file in remembered.keys() {
+        writer.forget(file);
+    }
+    let changed = !remembered.is_empty() || fresh.iter().any(|fresh| *fresh);
+    let diagnostics = sorted(diagnostics);
+    Ok(Survey { customers: project.files.len(), records, fresh, changed, held, unread, invalid, diagnostics, manifest, writer, keeps: keep })
+}
+
+/// Contexts by the layers that they are made of: most customers use one of few sets.
+#[derive(Default)]
+struct Contexts(Mutex<HashMap<Vec<String>, Option<Mark>>>);
+
+impl Contexts {
+    fn of(&self, project: &Project, layers: &[String]) -> Option<Mark> {
+        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match known.get(layers) {
+            Some(mark) => *mark,
+            None => *known.entry(layers.to_vec()).or_insert(project.context(layers)),
+        }
+    }
+}
+
+/// Looks at one customer: its files if their stamps moved, itself if anything that decides it did.
+fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, contexts: &Contexts) -> Seen {
+    let (touched, stamps) = match &known {
+        Some(record) if !record.loud => {
+            let stamps: Vec<Stamp> = record.inputs.iter().map(|input| stamp(&project.tree, &input.file)).collect();
+            let same = record.inputs.iter().zip(&stamps).all(|(input, now)| match input.content {
+                Some(_) => input.stamp.same(*now),
+                None => *now == Stamp::NONE && !project.tree.has(&input.file),
+            });
+            (!same, stamps)
+        }
+        _ => (true, Vec::new()),
     };
-    let written = match spec.document.root.get("id").map(|node| &node.kind) {
-        Some(Kind::Text(written)) if *written != id => Some(written.clone()),
-        _ => None,
+    let in_context = |record: &Record| contexts.of(project, &record.layers) == Some(record.context);
+    let known = match known {
+        Some(record) if !touched && in_context(&record) => {
+            return Seen { record, fresh: false, written: None, unread: false, diagnostics: Vec::new() };
+        }
+        other => other,
     };
-    let mut resolved = resolve(fleet, &spec);
-    // Of one place, the first thing that is wrong is enough.
-    resolved.diagnostics.retain(|found| diagnostics.iter().all(|told| told.place != found.place));
-    diagnostics.append(&mut resolved.diagnostics);
-    One { id, written, unread: false, workers: resolved.workers, claims: resolved.claims, diagnostics }
+    // The stamp is that of before the file was read: what changes meanwhile is seen next time.
+    let before = stamp(&project.tree, file);
+    let bytes = match project.tree.plain(file) {
+        Ok(bytes) => bytes,
+        Err(diagnostic) => {
+            let record = Record {
+                inputs: vec![Input { file: file.to_owned(), stamp: Stamp::NONE, content: None }],
+                loud: true,
+                context: Mark::default(),
+                layers: Vec::new(),
+                labels: Vec::new(),
+                claims: Vec::new(),
+                units: known.map(|record| record.units).unwrap_or_default(),
+            };
+            return Seen { record, fresh: true, written: None, unread: true, diagnostics: vec![*diagnostic] };
+        }
+    };
+    let content = Digest::of(&bytes).mark();
+    if let Some(mut record) = known.as_ref().filter(|record| !record.loud && in_context(record)).cloned() {
+        // Only touched, perhaps: the same bytes under another stamp.
+        let mut same = record.inputs.first().is_some_and(|input| input.content == Some(content));
+        for (input, now) in record.inputs.iter_mut().zip(&stamps).skip(1) {
+            let found = project.tree.bytes(&input.file).ok().map(|bytes| Digest::of(&bytes).mark());
+            same &= found == input.content;
+            input.stamp = *now;
+        }
+        if same {
+            record.inputs[0].stamp = before;
+            return Seen { record, fresh: true, written: None, unread: false, diagnostics: Vec::new() };
+        }
+    }
+    let (reading, resolved) = project.resolve(file, &bytes);
+    let mut inputs = vec![Input { file: file.to_owned(), stamp: before, content: Some(content) }];
+    let (mut layers, mut labels, mut written) = (Vec::new(), Vec::new(), None);
+    if let Some(spec) = &reading.spec {
+        labels = project::labels(&project.fleet, &spec.identity).into_iter().collect();
+        layers = spec.layers.iter().map(|at| project.fleet.layers[*at].name.clone()).collect();
+        written = spec.written.clone();
+        inputs.extend(spec.env_files.iter().map(|file| Input {
+            file: file.file.clone(),
+            stamp: stamp(&project.tree, &file.file),
+            content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).mark()),
+        }));
+    }
+    let loud = !reading.diagnostics.is_empty();
+    let failed = reading.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let context = contexts.of(project, &layers).unwrap_or_default();
+    let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
+    let claims = claims(&resolved.claims);
+    let units = if failed { old } else { units(&resolved.workers, old, writer) };
+    let record = Record { inputs, context, layers, labels, loud, claims, units };
+    Seen {
+        // Who has something to tell is read each time, mostly without news.
+        fresh: known.as_ref() != Some(&record),
+        record,
+        written,
+        unread: reading.spec.is_none(),
+        diagnostics: reading.diagnostics,
+    }
+}
+
+/// The workers that all customers share: resolved each time, as there are few.
+fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen {
+    let resolved = &project.shared.resolved;
+    let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
+    let record = Record {
+        inputs: vec![Input { file: FLEET_FILE.to_owned(), stamp: Stamp::NONE, content: None }],
+        context: Mark::default(),
+        layers: Vec::new(),
+        labels: Vec::new(),
+        loud: true,
+        claims: claims(&resolved.claims),
+        units: units(&resolved.workers, old, writer),
+    };
+    let fresh = known.as_ref() != Some(&record);
+    Seen { record, fresh, written: None, unread: false, diagnostics: resolved.diagnostics.clone() }
+}
+
+fn stamp(tree: &Tree, file: &str) -> Stamp {
+    if tree.past.contains_key(file) {
+        return Stamp::NONE;
+    }
+    // The clock first: what changes between the two is younger than the clock says.
+    let now = SystemTime::now();
+    std::fs::symlink_metadata(tree.root.join(file)).map_or(Stamp::NONE, |metadata| Stamp::settled(&metadata, now))
+}
+
+/// The digests of what a customer claims. What its workers may share is there once.
+fn claims(claims: &[Claim]) -> Vec<u64> {
+    let mut shared = BTreeSet::new();
+    let digest = |thing: &Thing| {
+        let mut hasher = DefaultHasher::new();
+        thing.hash(&mut hasher);
+        hasher.finish()
+    };
+    claims
+        .iter()
+        .filter(|claim| !matches!(claim.thing, Thing::Database(_) | Thing::Secrets(_)) || shared.insert(&claim.thing))
+        .map(|claim| digest(&claim.thing))
+        .collect()
+}
+
+/// Resolved workers as they are remembered, each with what was written of it.
+fn units(workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
+    workers
+        .iter()
+        .map(|worker| {
+            let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
+            let resolved = Digest::of(&json).mark();
+            let same = |unit: &Unit| unit.environment == worker.environment && unit.role == worker.role;
+            let before = old.iter().position(same).map(|at| old.swap_remove(at));
+            let value = match &before {
+                Some(before) if before.resolved == resolved => before.value,
+                _ => writer.value(&json),
+            };
+            Unit {
+                environment: worker.environment,
+                role: worker.role.clone(),
+                pack: worker.pack.clone(),
+                resolved,
+                value,
+                counted: Counted::of(worker),
+                made: before.and_then(|before| before.made),
+            }
+        })
+        .collect()
+}
+
+/// What is claimed twice. Digests find the few customers that are looked at again for it.
+fn contested(project: &Project, records: &[Record]) -> Vec<check::Contest> {
+    let mut claims: Vec<(u64, u32)> = records
+        .iter()
+        .enumerate()
+        .flat_map(|(at, record)| record.claims.iter().map(move |claim| (*claim, at as u32)))
+        .collect();
+    claims.par_sort_unstable();
+    let suspects: BTreeSet<u32> = claims
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|group| group.len() > 1)
+        .flat_map(|group| group.iter().map(|(_, at)| *at))
+        .collect();
+    let suspects: Vec<u32> = suspects.into_iter().collect();
+    let mut full: Vec<Claim> = suspects
+        .par_iter()
+        .flat_map_iter(|at| match records[*at as usize].file() {
+            FLEET_FILE => project.shared.resolved.claims.clone(),
+            file => match project.tree.plain(file) {
+                Ok(bytes) => project.resolve(file, &bytes).1.claims,
+                Err(_) => Vec::new(),
+            },
+        })
+        .collect();
+    check::claims(&mut full)
+}
+
+impl Survey {
+    /// Which customers' workers are to be built: those without errors.
+    fn is_held(&self, record: &Record) -> bool {
+        !self.held.is_empty() && self.held.contains(id(record))
+    }
+
+    /// The resolved worker that a unit stands for.
+    pub fn worker(&self, project: &Project, record: &Record, unit: &Unit) -> Option<Worker> {
+        let read = self.writer.read(&self.manifest, unit.value, unit.resolved);
+        if let Some(worker) = read.and_then(|json| serde_json::from_slice(&json).ok()) {
+            return Some(worker);
+        }
+        // What is kept is damaged: resolved anew.
+        let workers = match record.file() {
+            FLEET_FILE => project.shared.resolved.workers.clone(),
+            file => project.resolve(file, &project.tree.plain(file).ok()?).1.workers,
+        };
+        workers.into_iter().find(|worker| worker.environment == unit.environment && worker.role == unit.role)
+    }
+
+    /// The workers of all customers without errors, sorted by environment, customer and role.
+    pub fn workers(&self, project: &Project) -> Vec<Worker> {
+        let mut workers: Vec<Worker> = self
+            .records
+            .par_iter()
+            .filter(|record| !self.is_held(record))
+            .flat_map_iter(|record| record.units.iter().filter_map(|unit| self.worker(project, record, unit)))
+            .collect();
+        workers.par_sort_by(|a, b| (a.environment, &a.customer, &a.role).cmp(&(b.environment, &b.customer, &b.role)));
+        workers
+    }
+
+    /// What was written of each worker, by its folder; with the digest of the worker as it is now.
+    pub fn made(&self) -> HashMap<String, (&Made, &Mark)> {
+        let valid = self.records.iter().filter(|record| !self.is_held(record));
+        let units = valid.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
+        units
+            .filter_map(|(record, unit)| {
+                let folder = customer::folder(unit.environment, id(record), unit.role.as_deref());
+                Some((folder, (unit.made.as_ref()?, &unit.resolved)))
+            })
+            .collect()
+    }
+
+    /// What is known of an earlier state of a worker.
+    pub fn earlier(&self, made: &Made) -> Option<serde_json::Value> {
+        let json = self.writer.read(&self.manifest, made.value, made.from)?;
+        serde_json::from_slice(&json).ok()
+    }
 }
 
 /// The runtimes by pack.
 pub type Runtimes = HashMap<String, Runtime>;
 
 /// The runtimes of the packs that workers use: from the cache, or bundled now.
-pub fn runtimes(loaded: &Loaded, progress: &dyn Progress) -> Result<Runtimes, runtime::Error> {
-    let used: BTreeSet<&str> = loaded.workers.iter().map(|worker| worker.pack.as_str()).collect();
+pub fn runtimes(project: &Project, survey: &Survey, progress: &dyn Progress) -> Result<Runtimes, runtime::Error> {
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for unit in survey.records.iter().filter(|record| !survey.is_held(record)).flat_map(|record| &record.units) {
+        if !used.contains(unit.pack.as_str()) {
+            used.insert(&unit.pack);
+        }
+    }
     used.into_iter()
-        .map(|name| Ok((name.to_owned(), runtime::runtime(name, &loaded.fleet.packs[name], progress)?)))
+        .map(|name| Ok((name.to_owned(), runtime::runtime(name, &project.fleet.packs[name], progress)?)))
         .collect()
-}
-
-/// What a build did.
-#[derive(Default)]
-pub struct Built {
-    /// The bundles of the loaded workers, in their order; none where rendering failed.
-    pub bundles: Vec<Option<Bundle>>,
-    /// Files that were written, or would be.
-    pub written: usize,
-    /// Workers none of whose files differed.
-    pub unchanged: usize,
-    /// Folders and runtimes that were removed, or would be.
-    pub removed: usize,
-    /// What the templates' author did wrong.
-    pub diagnostics: Vec<Diagnostic>,
 }
 
 /// Which part of the fleet a build is for.
 pub struct Scope<'a> {
-    /// Whether a worker belongs to it.
-    pub includes: &'a (dyn Fn(&Worker) -> bool + Sync),
+    /// Whether a worker belongs to it: by its customer's record, and by itself.
+    pub includes: &'a (dyn Fn(&Record, &Unit) -> bool + Sync),
     /// Whether it is the whole fleet, so that what no worker owns can go.
     pub whole: bool,
     /// Count what differs, and write nothing.
     pub dry: bool,
 }
 
-/// Renders the workers and writes out/.
+/// What a build did.
+#[derive(Default)]
+pub struct Built {
+    /// Workers that belong to it.
+    pub workers: usize,
+    /// Workers that were rendered.
+    pub rendered: usize,
+    /// Workers none of whose files differed.
+    pub unchanged: usize,
+    /// Files that were written, or would be.
+    pub written: usize,
+    /// Folders and runtimes that were removed, or would be.
+    pub removed: usize,
+    /// The ids of customers with a worker that could not be rendered.
+    pub failed: BTreeSet<String>,
+    /// Why each worker was rendered: customer, folder, reasons.
+    pub why: Vec<(String, String, Vec<Why>)>,
+    /// What the templates' author did wrong.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What could not be remembered.
+    pub forgotten: Option<std::io::Error>,
+}
+
+/// The recipes by pack and partials; put together once each.
+struct Recipes<'a> {
+    project: &'a Project,
+    runtimes: &'a Runtimes,
+    known: Mutex<HashMap<(String, u64), Mark>>,
+    writer: &'a Writer,
+    kept: &'a HashMap<Mark, render::Recipe>,
+}
+
+impl Recipes<'_> {
+    fn of(&self, pack: &str, partials: u64) -> Mark {
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(mark) = known.get(&(pack.to_owned(), partials)) {
+            return *mark;
+        }
+        let recipe = render::recipe(&self.project.fleet.packs[pack], &self.runtimes[pack].file, partials);
+        let mark = recipe.mark();
+        known.insert((pack.to_owned(), partials), mark);
+        if !self.kept.contains_key(&mark) {
+            self.writer.recipe(recipe);
+        }
+        mark
+    }
+}
+
+/// Builds what is out of date.
 pub fn build(
-    loaded: &Loaded,
+    project: &Project,
+    survey: &mut Survey,
     runtimes: &Runtimes,
     scope: &Scope<'_>,
     progress: &dyn Progress,
 ) -> Result<Built, Failure> {
-    let out = Out::new(&loaded.root, scope.dry);
+    let out = Out::new(project.root(), scope.dry);
     let mut built = Built::default();
     for runtime in runtimes.values() {
         let (folder, file) = runtime.file.split_once('/').expect("BUG: a runtime has a folder");
         let types = file.replace(".js", ".d.ts");
-        built.written += out.write_folder(folder, &[(file, &runtime.script), (&types, &runtime.types)])?;
+        let written = out.write_folder(folder, &[(file, &runtime.script), (&types, &runtime.types)])?;
+        built.written += written.iter().filter(|written| written.differed).count();
     }
-    progress.begin("building", Some(loaded.workers.len() as u64));
-    let results: Vec<Result<Option<(Bundle, usize)>, Broken>> = loaded
-        .workers
-        .par_iter()
-        .map(|worker| {
-            let result = if (scope.includes)(worker) {
-                render(loaded, runtimes, worker, Some(&out)).map(Some)
-            } else {
-                Ok(None)
-            };
-            progress.step(1);
-            result
-        })
+    let mut records = std::mem::take(&mut survey.records);
+    let recipes = Recipes {
+        project,
+        runtimes,
+        known: Mutex::default(),
+        writer: &survey.writer,
+        kept: &survey.manifest.recipes,
+    };
+    progress.begin("building", Some(records.len() as u64));
+    let results: Vec<Result<Built, Failure>> = records
+        .par_iter_mut()
+        .zip(&survey.fresh)
+        .fold(
+            || Ok(Built::default()),
+            |built: Result<Built, Failure>, (record, fresh)| {
+                let mut built = built?;
+                let result = customer(project, survey, &recipes, record, *fresh, &out, scope, &mut built);
+                progress.step(1);
+                result.map(|()| built)
+            },
+        )
         .collect();
     progress.end();
+    drop(recipes);
+    survey.records = records;
+    let mut failure = None;
     for result in results {
         match result {
-            Ok(Some((bundle, 0))) => {
-                built.unchanged += 1;
-                built.bundles.push(Some(bundle));
-            }
-            Ok(Some((bundle, written))) => {
-                built.written += written;
-                built.bundles.push(Some(bundle));
-            }
-            Ok(None) => built.bundles.push(None),
-            Err(Broken::Diagnostic(diagnostic)) => {
-                built.diagnostics.push(*diagnostic);
-                built.bundles.push(None);
-            }
-            Err(Broken::Failure(failure)) => return Err(failure),
+            Ok(part) => built.add(part),
+            Err(error) => failure = Some(error),
         }
     }
-    if scope.whole && !loaded.unread {
-        prune(loaded, runtimes, &out, &mut built)?;
+    if let Some(failure) = failure {
+        // What was done is remembered, all the same.
+        survey.writer.settle();
+        return Err(failure);
+    }
+    if scope.whole && !survey.unread {
+        prune(project, survey, runtimes, &out, scope, &mut built)?;
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));
+    built.forgotten = survey.writer.settle();
+    built.why.sort();
     Ok(built)
 }
 
+impl Built {
+    fn add(&mut self, mut other: Built) {
+        self.workers += other.workers;
+        self.rendered += other.rendered;
+        self.unchanged += other.unchanged;
+        self.written += other.written;
+        self.removed += other.removed;
+        self.failed.append(&mut other.failed);
+        self.why.append(&mut other.why);
+        self.diagnostics.append(&mut other.diagnostics);
+    }
+}
+
+/// Builds one customer's workers, and remembers what came of it.
+#[expect(clippy::too_many_arguments, reason = "one caller, just above")]
+fn customer(
+    project: &Project,
+    survey: &Survey,
+    recipes: &Recipes<'_>,
+    record: &mut Record,
+    fresh: bool,
+    out: &Out,
+    scope: &Scope<'_>,
+    built: &mut Built,
+) -> Result<(), Failure> {
+    let mut news = fresh;
+    if !survey.is_held(record) {
+        for at in 0..record.units.len() {
+            if !(scope.includes)(record, &record.units[at]) {
+                continue;
+            }
+            built.workers += 1;
+            let folder = customer::folder(record.units[at].environment, id(record), record.units[at].role.as_deref());
+            let (why, stamped) = reasons(&mut record.units[at], &folder, recipes, out);
+            news |= stamped;
+            if why.is_empty() {
+                built.unchanged += 1;
+                continue;
+            }
+            built.rendered += 1;
+            let Some(worker) = survey.worker(project, record, &record.units[at]) else {
+                // The spec changed under our hands; the next build sees it.
+                continue;
+            };
+            match render(project, recipes, &worker, out) {
+                Ok(done) => {
+                    let written = done.written.iter().filter(|written| written.differed).count();
+                    built.written += written;
+                    built.unchanged += usize::from(written == 0);
+                    if written > 0 && !scope.dry {
+                        survey.writer.wrote();
+                    }
+                    let unit = &mut record.units[at];
+                    let before = unit.made.take();
+                    built.why.push((id(record).to_owned(), folder, why.clone()));
+                    let unit = &mut record.units[at];
+                    unit.made = Some(made(unit, before, done, why));
+                    news = true;
+                }
+                Err(Broken::Diagnostics(diagnostics)) => {
+                    built.diagnostics.extend(diagnostics);
+                    built.failed.insert(id(record).to_owned());
+                    news = true;
+                }
+                Err(Broken::Failure(failure)) => return Err(failure),
+            }
+        }
+    }
+    if news && survey.keeps && !scope.dry {
+        survey.writer.record(record.clone());
+    }
+    Ok(())
+}
+
+/// Why a worker is out of date; nothing, if it isn't. Files that were touched only get their new stamps: the second value
+/// says whether there were any. This is the one place where it is decided, for `build` as well as for `explain`.
+fn reasons(unit: &mut Unit, folder: &str, recipes: &Recipes<'_>, out: &Out) -> (Vec<Why>, bool) {
+    let resolved = unit.resolved;
+    let Some(made) = &mut unit.made else { return (vec![Why::New], false) };
+    let mut why = Vec::new();
+    if made.from != resolved {
+        why.push(Why::Values);
+    }
+    if made.recipe != recipes.of(&unit.pack, made.partials) {
+        why.push(Why::Recipe);
+    }
+    let mut stamped = false;
+    for output in &mut made.outputs {
+        let now = SystemTime::now();
+        let Some(metadata) = out.metadata(folder, &output.name) else {
+            why.push(Why::Missing(output.name.clone()));
+            continue;
+        };
+        if output.stamp.same(Stamp::of(&metadata)) {
+            continue;
+        }
+        match out.bytes(folder, &output.name) {
+            Ok(bytes) if Digest::of(&bytes).mark() == output.content => {
+                output.stamp = Stamp::settled(&metadata, now);
+                stamped |= output.stamp != Stamp::NONE;
+            }
+            _ => why.push(Why::Edited(output.name.clone())),
+        }
+    }
+    (why, stamped)
+}
+
+/// What rendering a worker gave.
+struct Done {
+    bundle: Bundle,
+    recipe: Mark,
+    partials: u64,
+    /// The names and digests of the files.
+    files: Vec<(String, Mark)>,
+    written: Vec<crate::out::Written>,
+}
+
+fn made(unit: &Unit, before: Option<Made>, done: Done, why: Vec<Why>) -> Made {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let outputs = done.files.into_iter().zip(&done.written).map(|((name, content), written)| Output {
+        name,
+        content,
+        stamp: written.metadata.as_ref().map_or(Stamp::NONE, Stamp::of),
+    });
+    Made {
+        from: unit.resolved,
+        value: unit.value,
+        recipe: done.recipe,
+        partials: done.partials,
+        outputs: outputs.collect(),
+        bundle: done.bundle.digest.to_bytes(),
+        module: done.bundle.module.to_bytes(),
+        at: i64::try_from(since.as_secs()).unwrap_or_default(),
+        why,
+        before: before.map(|before| (before.from, before.value, before.recipe)),
+    }
+}
+
 enum Broken {
-    Diagnostic(Box<Diagnostic>),
+    Diagnostics(Vec<Diagnostic>),
     Failure(Failure),
 }
 
-/// Renders one worker; with `out`, writes its folder and says how many files differed.
-fn render(loaded: &Loaded, runtimes: &Runtimes, worker: &Worker, out: Option<&Out>) -> Result<(Bundle, usize), Broken> {
-    let (module, bundle) = module(loaded, runtimes, worker).map_err(Broken::Diagnostic)?;
-    let Some(out) = out else { return Ok((bundle, 0)) };
-    let pack = &loaded.fleet.packs[&worker.pack];
-    let specifier = runtimes[&worker.pack].specifier();
+/// Renders one worker and writes its folder.
+fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
+    render::partials_read();
+    let one = |diagnostic: Box<Diagnostic>| Broken::Diagnostics(vec![*diagnostic]);
+    let templates = project.templates(&worker.pack).map_err(|found| Broken::Diagnostics(found.to_vec()))?;
+    let (module, bundle) = module(project, recipes.runtimes, worker).map_err(one)?;
+    let pack = &project.fleet.packs[&worker.pack];
+    let specifier = recipes.runtimes[&worker.pack].specifier(worker);
     let mut files = vec![(pack.module(), module)];
     for name in pack.file_names().filter(|name| *name != pack.module()) {
-        let text = loaded.templates[&worker.pack]
-            .render(name, worker, &specifier, Some(&bundle.digest))
-            .map_err(Broken::Diagnostic)?;
+        let text = templates.render(name, worker, &specifier, Some(&bundle.digest)).map_err(one)?;
         files.push((name, text));
     }
-    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
-    let written = out.write_folder(&worker.folder(), &files).map_err(Broken::Failure)?;
-    Ok((bundle, written))
+    let partials = render::partials_read();
+    let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    let written = out.write_folder(&worker.folder(), &bytes).map_err(Broken::Failure)?;
+    let module_mark = bundle.module.mark();
+    let mark = |name: &str, text: &str| if name == pack.module() { module_mark } else { Digest::of(text.as_bytes()).mark() };
+    Ok(Done {
+        recipe: recipes.of(&worker.pack, partials),
+        partials,
+        files: files.iter().map(|(name, text)| ((*name).to_owned(), mark(name, text))).collect(),
+        written,
+        bundle,
+    })
 }
 
 /// Renders a worker's module and makes its bundle.
-pub fn module(loaded: &Loaded, runtimes: &Runtimes, worker: &Worker) -> Result<(String, Bundle), Box<Diagnostic>> {
+pub fn module(
+    project: &Project,
+    runtimes: &Runtimes,
+    worker: &Worker,
+) -> Result<(String, Bundle), Box<Diagnostic>> {
     let runtime = &runtimes[&worker.pack];
-    let name = loaded.fleet.packs[&worker.pack].module();
-    let module = loaded.templates[&worker.pack].render(name, worker, &runtime.specifier(), None)?;
+    let name = project.fleet.packs[&worker.pack].module();
+    let templates = project.templates(&worker.pack).map_err(|found| Box::new(found[0].clone()))?;
+    let module = templates.render(name, worker, &runtime.specifier(worker), None)?;
     let bundle = bundle::bundle(worker, &module, runtime);
     Ok((module, bundle))
 }
 
 /// Removes what no worker owns. A customer with errors keeps its folders, and so do all runtimes as long as one
 /// might import them.
-fn prune(loaded: &Loaded, runtimes: &Runtimes, out: &Out, built: &mut Built) -> Result<(), Failure> {
-    let mut owned: HashSet<String> = loaded.workers.iter().map(Worker::folder).collect();
-    for customer in &loaded.held {
-        owned.extend(crate::spec::Environment::ALL.iter().map(|environment| format!("{environment}/{customer}")));
+fn prune(
+    project: &Project,
+    survey: &Survey,
+    runtimes: &Runtimes,
+    out: &Out,
+    scope: &Scope<'_>,
+    built: &mut Built,
+) -> Result<(), Failure> {
+    let settled = |folder: &str| {
+        let now = SystemTime::now();
+        out.folder(folder).map(|metadata| Stamp::settled(&metadata, now))
+    };
+    // Names come and go in a folder with its stamp; what lies deeper is pruned when a customer changed.
+    let quiet = |folder: &str| match settled(folder) {
+        Some(now) => survey.manifest.folders.get(folder).is_some_and(|stamp| stamp.same(now)),
+        None => true,
+    };
+    let open: Vec<Environment> =
+        Environment::ALL.into_iter().filter(|environment| survey.changed || !quiet(environment.as_str())).collect();
+    let mut owned: HashSet<String> = HashSet::new();
+    let mut names: HashSet<String> = HashSet::new();
+    if !open.is_empty() {
+        for record in &survey.records {
+            for unit in &record.units {
+                owned.insert(customer::folder(unit.environment, id(record), unit.role.as_deref()));
+            }
+        }
+        for customer in &survey.held {
+            owned.extend(Environment::ALL.iter().map(|environment| format!("{environment}/{customer}/")));
+        }
+        names = project.fleet.packs.values().flat_map(|pack| pack.file_names().map(str::to_owned)).collect();
     }
-    let names: HashSet<String> =
-        loaded.fleet.packs.values().flat_map(|pack| pack.file_names().map(str::to_owned).collect::<Vec<_>>()).collect();
-    built.removed += out.prune(&owned, &names)?;
-    if loaded.held.is_empty() && built.diagnostics.is_empty() {
+    for environment in open {
+        built.removed += out.prune(environment, &owned, &names)?;
+        if let Some(stamp) = settled(environment.as_str())
+            && !scope.dry
+        {
+            survey.writer.folder(environment.as_str(), stamp);
+        }
+    }
+    if survey.held.is_empty() && built.diagnostics.is_empty() {
         let keep = runtimes
             .values()
             .map(|runtime| runtime.file.trim_start_matches("runtime/").trim_end_matches(".js").to_owned())
@@ -305,4 +846,22 @@ fn prune(loaded: &Loaded, runtimes: &Runtimes, out: &Out, built: &mut Built) -> 
         built.removed += out.prune_runtimes(&keep)?;
     }
     Ok(())
+}
+
+/// The fleet with all of its workers in memory: for what looks at each of them.
+pub struct Loaded {
+    /// The project.
+    pub project: Project,
+    /// Its customers.
+    pub survey: Survey,
+    /// The workers of all valid customers, sorted by environment and customer.
+    pub workers: Vec<Worker>,
+}
+
+/// Opens and surveys a project, and reads all workers; writes nothing.
+pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
+    let project = open(Tree::new(root))?;
+    let survey = survey(&project, false, progress)?;
+    let workers = survey.workers(&project);
+    Ok(Loaded { project, survey, workers })
 }

@@ -32,9 +32,10 @@ impl Runtime {
         }
     }
 
-    /// The module specifier by which a worker's module imports it; two folders up is out/.
-    pub fn specifier(&self) -> String {
-        format!("../../{}", self.file)
+    /// The module specifier by which a worker's module imports it, from its folder up to out/.
+    pub fn specifier(&self, worker: &Worker) -> String {
+        let up = if worker.role.is_some() { "../../.." } else { "../.." };
+        format!("{up}/{}", self.file)
     }
 }
 
@@ -66,6 +67,11 @@ pub fn bundle(worker: &Worker, module: &str, runtime: &Runtime) -> Bundle {
     Bundle { digest, module, runtime: runtime.digest, metadata }
 }
 
+/// A worker's bundle as an earlier build made it: of its module, the digest is enough.
+pub fn remembered(worker: &Worker, digest: Digest, module: Digest, runtime: &Runtime) -> Bundle {
+    Bundle { digest, module, runtime: runtime.digest, metadata: metadata(worker) }
+}
+
 /// The name of a worker's module within the upload. Modules resolve each other's names like files, so that with
 /// this name the rendered import of the runtime holds as it stands.
 pub fn module_name(worker: &Worker) -> String {
@@ -86,6 +92,8 @@ fn metadata(worker: &Worker) -> Value {
     if let Database::D1 { binding, id, .. } = &worker.database {
         bindings.push(json!({"type": "d1", "name": binding, "database_id": id}));
     }
+    let services = worker.services.iter();
+    bindings.extend(services.map(|(name, service)| json!({"type": "service", "name": name, "service": service})));
     bindings.extend(worker.secrets.keys().map(|name| json!({"type": "secret_text", "name": name})));
     json!({
         "main_module": module_name(worker),
@@ -98,7 +106,7 @@ fn metadata(worker: &Worker) -> Value {
 
 /// A worker's observability, as the API and wrangler write it.
 pub fn observability(worker: &Worker) -> Value {
-    let mut observability = json!({"enabled": worker.observability.enabled});
+    let mut observability = json!({"enabled": worker.observability.enabled.unwrap_or(true)});
     if let Some(sampling) = worker.observability.sampling {
         observability["head_sampling_rate"] = json!(sampling);
     }

@@ -39,6 +39,23 @@ impl Digest {
         self.to_string()[..16].to_owned()
     }
 
+    /// The first half: enough to tell values apart that nobody makes alike on purpose.
+    pub fn mark(&self) -> Mark {
+        let mut half = [0; 16];
+        half.copy_from_slice(&self.0[..16]);
+        Mark(half)
+    }
+
+    /// The bytes.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
+    /// A digest from its bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
     /// Reads 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Digest> {
         if text.len() != 64 || !text.is_ascii() {
@@ -82,6 +99,10 @@ impl<'de> Deserialize<'de> for Digest {
         Digest::parse(&text).ok_or_else(|| serde::de::Error::custom("not a sha256 in hexadecimal"))
     }
 }
+
+/// Half a sha256, for what is compared with itself on one machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Mark(pub [u8; 16]);
 
 /// A digest over a sequence of fields. Each field is framed by its length, so that no two different
 /// sequences feed the same bytes to the hash.

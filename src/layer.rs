@@ -55,7 +55,7 @@ fn lay<'a>(
     merged: &mut Vec<Entry<'a>>,
     document: &'a Document,
     entries: &'a [(String, Span, Node)],
-    keep: &impl Fn(&str) -> bool,
+    keep: &dyn Fn(&str) -> bool,
 ) {
     for (written, span, node) in entries {
         let (key, append) = match &node.kind {

@@ -34,6 +34,7 @@ pub mod progress;
 pub mod runtime;
 
 pub mod build;
+pub mod manifest;
 pub mod check;
 
 pub mod command;

@@ -4,11 +4,12 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::progress::Progress;
 
 /// A lock that is held as long as this value lives.
 pub struct Lock {
@@ -19,6 +20,28 @@ impl Lock {
     /// Whether somebody holds the lock.
     pub fn is_held(path: &Path) -> bool {
         File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Takes the lock for `what`; while somebody else has it, waits, and says so. Where it can't be made, as on a disk that
+    /// is only read, there is nothing to guard.
+    pub fn wait(path: &Path, what: &str, progress: &dyn Progress) -> Result<Option<Lock>, Failure> {
+        if !Lock::is_held(path) && path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_err()) {
+            return Ok(None);
+        }
+        for attempt in 0_u32.. {
+            match Lock::take(path, what) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(failure) if failure.exit == Exit::Refused => {
+                    if attempt == 0 {
+                        progress.note(&format!("waiting: {failure}"));
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(_) if File::options().write(true).open(path).is_err() => return Ok(None),
+                Err(failure) => return Err(failure),
+            }
+        }
+        unreachable!("BUG: it waits for ever")
     }
 
     /// Takes the lock for `what`, or says who has it and since when.

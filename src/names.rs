@@ -57,6 +57,7 @@ pub fn own_secret(customer: &str, name: &str) -> String {
 /// The zone that a host name belongs to, as far as its name tells: the part that can be registered.
 /// Source: the Public Suffix List; a zone further down, as enterprise customers can have, isn't known from here.
 pub fn zone_of(host: &str) -> &str {
+    let host = host.trim_start_matches("*.");
     psl::domain_str(host).unwrap_or(host)
 }
 
@@ -127,14 +128,6 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
         };
         (format!("`{domain}` {wrong}"), help)
     })
-}
-
-/// A guess at the zone of a host: its last two labels.
-fn zone_of(host: &str) -> String {
-    let host = host.trim_start_matches("*.");
-    let mut dots = host.rmatch_indices('.').map(|(at, _)| at);
-    dots.next();
-    dots.next().map_or(host, |at| &host[at + 1..]).to_owned()
 }
 
 /// A zone's name.

@@ -34,54 +34,99 @@ impl Out {
         Out { root: project.join(OUT), dry }
     }
 
-    /// Writes the files of one folder; says how many of them differed.
-    pub fn write_folder(&self, folder: &str, files: &[(&str, &[u8])]) -> Result<usize, Failure> {
+    /// Writes the files of one folder, those that differ; says of each whether it did, and what the file system says of it.
+    pub fn write_folder(&self, folder: &str, files: &[(&str, &[u8])]) -> Result<Vec<Written>, Failure> {
         let path = self.root.join(folder);
-        // The folder and the one above it: out/ itself may be a link to another disk, by its owner's choice.
-        for folder in [path.parent().unwrap_or(&path), &path] {
+        // The folders below out/: that may be a link to another disk itself, by its owner's choice.
+        let mut there = true;
+        for folder in path.ancestors().take_while(|folder| *folder != self.root) {
             match fs::symlink_metadata(folder) {
                 Ok(metadata) if metadata.is_dir() => {}
-                Ok(_) if folder != self.root => return Err(anyhow::Error::from(leads_out(folder)).into()),
-                _ => {}
+                Ok(_) => return Err(anyhow::Error::from(leads_out(folder)).into()),
+                Err(_) => there &= folder != path,
             }
         }
-        let mut written = 0;
+        let refused = |error: io::Error, file: &Path| {
+            let error = anyhow::Error::from(error).context(format!("{} can't be written", file.display()));
+            Failure::from(error).hint(
+                "out/ has to be writable; what was written so far is complete, and the next build goes on from there",
+            )
+        };
+        if !there && !self.dry {
+            return new_folder(&path, files).map_err(|error| refused(error, &path));
+        }
+        let mut all = Vec::with_capacity(files.len());
         for (name, bytes) in files {
             let file = path.join(name);
-            if same(&file, bytes).with_context(|| format!("{} can't be read", file.display()))? {
-                continue;
-            }
-            written += 1;
-            if !self.dry {
-                replace(&path, name, bytes).with_context(|| format!("{} can't be written", file.display())).map_err(|error| {
-                    Failure::from(error).hint("out/ has to be writable; what was written so far is complete, and the next build goes on from there")
-                })?;
-            }
+            let found = same(&file, bytes).with_context(|| format!("{} can't be read", file.display()))?;
+            all.push(match found {
+                Some(metadata) => Written { differed: false, metadata: Some(metadata) },
+                None if self.dry => Written { differed: true, metadata: None },
+                None => {
+                    replace(&path, name, bytes).map_err(|error| refused(error, &file))?;
+                    Written { differed: true, metadata: fs::symlink_metadata(&file).ok() }
+                }
+            });
         }
-        Ok(written)
+        Ok(all)
     }
 
-    /// Removes the files of folders that no worker owns, by the names that packs give their files; says how many
-    /// folders there were. What people put there stays.
-    pub fn prune(&self, owned: &HashSet<String>, names: &HashSet<String>) -> Result<usize, Failure> {
+    /// What the file system says of a file; nothing, if there is no plain file.
+    pub fn metadata(&self, folder: &str, name: &str) -> Option<fs::Metadata> {
+        // Put together by hand: this is what a build without changes does for each file.
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + name.len() + 2);
+        path.push(&self.root);
+        path.push(folder);
+        path.push(name);
+        fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)
+    }
+
+    /// The bytes of a file.
+    pub fn bytes(&self, folder: &str, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.root.join(folder).join(name))
+    }
+
+    /// What the file system says of a folder.
+    pub fn folder(&self, folder: &str) -> Option<fs::Metadata> {
+        fs::symlink_metadata(self.root.join(folder)).ok()
+    }
+
+    /// Removes the files of folders that no worker owns in one environment, by the names that packs give their files; says
+    /// how many folders there were. What people put there stays. With a `/` at
+    /// its end, an owned folder is left alone with everything below it.
+    pub fn prune(
+        &self,
+        environment: Environment,
+        owned: &HashSet<String>,
+        names: &HashSet<String>,
+    ) -> Result<usize, Failure> {
         let mut removed = 0;
-        for environment in Environment::ALL {
-            let parent = self.root.join(environment.as_str());
-            if fs::symlink_metadata(&parent).map_or(true, |metadata| !metadata.is_dir()) {
+        let parent = self.root.join(environment.as_str());
+        if fs::symlink_metadata(&parent).map_or(true, |metadata| !metadata.is_dir()) {
+            return Ok(0);
+        }
+        for (folder, path) in folders(&parent)? {
+            let customer = format!("{environment}/{folder}");
+            if owned.contains(&format!("{customer}/")) {
                 continue;
             }
-            for (folder, path) in entries(&parent)? {
-                if owned.contains(&format!("{environment}/{folder}")) {
-                    continue;
-                }
-                if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-                    continue;
-                }
+            let whole = owned.contains(&customer);
+            if !whole {
                 removed += usize::from(self.remove_files(&path, names)?);
             }
-            if !self.dry {
-                let _ = fs::remove_dir(&parent);
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                for (role, path) in folders(&path)? {
+                    if !owned.contains(&format!("{customer}/{role}")) {
+                        removed += usize::from(self.remove_files(&path, names)?);
+                    }
+                }
+                if !self.dry && !whole {
+                    let _ = fs::remove_dir(&path);
+                }
             }
+        }
+        if !self.dry {
+            let _ = fs::remove_dir(&parent);
         }
         Ok(removed)
     }
@@ -140,19 +185,68 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
     Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
 }
 
-/// Whether a plain file holds just these bytes.
-fn same(file: &Path, bytes: &[u8]) -> io::Result<bool> {
+/// The folders in a folder. Not those that links lead to.
+fn folders(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let read = || -> io::Result<BTreeMap<String, PathBuf>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+            }
+        }
+        Ok(found)
+    };
+    Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
+}
+
+/// A file of a folder that was written.
+pub struct Written {
+    /// Whether its bytes were others, or it wasn't there.
+    pub differed: bool,
+    /// What the file system says of it now; nothing, if nothing was written.
+    pub metadata: Option<fs::Metadata>,
+}
+
+/// What the file system says of a plain file that holds just these bytes.
+fn same(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     if !metadata.is_file() || metadata.len() != bytes.len() as u64 {
-        return Ok(false);
+        return Ok(None);
     }
     let mut found = Vec::with_capacity(bytes.len() + 1);
     fs::File::open(file)?.read_to_end(&mut found)?;
-    Ok(found == bytes)
+    Ok((found == bytes).then_some(metadata))
+}
+
+/// A folder that isn't there yet is made beside its place with all its files, and then takes its name: one step for all.
+fn new_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<Vec<Written>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::NotFound.into()) };
+    let making = temporary(parent, &name.to_string_lossy());
+    match fs::create_dir(&making) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent)?;
+            fs::create_dir(&making)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Left by a build that was killed; never through a link.
+            fs::remove_dir_all(&making).or_else(|_| fs::remove_file(&making))?;
+            fs::create_dir(&making)?;
+        }
+        other => other?,
+    }
+    let mut all = Vec::with_capacity(files.len());
+    for (name, bytes) in files {
+        let mut file = fs::File::options().write(true).create_new(true).open(making.join(name))?;
+        file.write_all(bytes)?;
+        all.push(Written { differed: true, metadata: Some(file.metadata()?) });
+    }
+    fs::rename(&making, path)?;
+    Ok(all)
 }
 
 fn temporary(folder: &Path, name: &str) -> PathBuf {

@@ -21,8 +21,10 @@ pub struct Pack {
     pub path: String,
     /// Its manifest.
     pub manifest: PackFile,
-    /// Its templates: name without `.tera`, and text.
+    /// Its templates: name without `.tera`, and text. The module's is the first.
     pub templates: Vec<(String, String)>,
+    /// The other templates of its folder, which those include: file name and text, sorted.
+    pub partials: Vec<(String, String)>,
     /// Its destination types by name.
     pub types: BTreeMap<String, Type>,
     /// The JSON Schema of each type's settings, for editors.
@@ -96,6 +98,19 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
             )),
         }
     }
+    let named = |file: &String| manifest.module == *file || manifest.files.contains(file);
+    let mut partials = Vec::new();
+    for name in tree.names(path).unwrap_or_default().into_iter().filter(|name| name.ends_with(".tera") && !named(name)) {
+        match tree.text(&format!("{path}/{name}")) {
+            Ok(text) => partials.push((name, text)),
+            Err(error) => diagnostics.push(Diagnostic::error(
+                Code::BadPack,
+                Place::file(&format!("{path}/{name}")),
+                format!("the template can't be read: {error}"),
+                "templates are text in UTF-8",
+            )),
+        }
+    }
     let mut types = BTreeMap::new();
     let mut catalogue = Map::new();
     if let Some(name) = &manifest.catalogue {
@@ -137,7 +152,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    Ok(Pack { folder, path: path.to_owned(), manifest, templates, types, catalogue })
+    Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue })
 }
 
 fn destination_type(settings: &Value, required_consent: Vec<Purpose>) -> Result<Type, String> {

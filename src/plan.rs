@@ -461,6 +461,7 @@ mod tests {
             labels: BTreeMap::new(),
             file: format!("customers/{customer}.yaml"),
             environment: Environment::Production,
+            role: None,
             name: format!("c15t-{customer}"),
             pack: "consent".to_owned(),
             account: "default".to_owned(),
@@ -477,10 +478,11 @@ mod tests {
             destinations: Vec::new(),
             vars: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            services: BTreeMap::new(),
             crons: BTreeSet::from(["* * * * *".to_owned()]),
             compatibility_date: "2026-06-01".to_owned(),
             compatibility_flags: BTreeSet::new(),
-            observability: Observability { enabled: true, sampling: None },
+            observability: Observability { enabled: Some(true), sampling: None },
             delivery: Delivery::Automatic,
         }
     }

@@ -2,16 +2,17 @@
 //! nothing and writes nothing.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tera::{Context, Kwargs, State, Tera};
 
 use crate::bundle;
 use crate::customer::{DIGEST_VARIABLE, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place};
-use crate::digest::Digest;
+use crate::digest::{Digest, Framed, Mark};
 use crate::escape::{self, Language};
 use crate::pack::Pack;
 use crate::syntax;
@@ -32,6 +33,8 @@ struct View<'a> {
     vars: BTreeMap<&'a str, Cow<'a, Value>>,
     /// What wrangler calls `routes`: custom domains and routes.
     routes: Vec<Value>,
+    /// What wrangler calls `services`.
+    services: Vec<Value>,
     /// What wrangler calls `observability`.
     observability: Value,
 }
@@ -48,6 +51,7 @@ impl<'a> View<'a> {
             runtime,
             vars,
             routes: domains.chain(routes).collect(),
+            services: worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to})).collect(),
             observability: bundle::observability(worker),
         }
     }
@@ -56,17 +60,25 @@ impl<'a> View<'a> {
 impl Templates {
     /// Parses a pack's templates; all their mistakes at once.
     pub fn new(pack: &Pack) -> Result<Templates, Vec<Diagnostic>> {
-        let mut diagnostics = Vec::new();
+        let help = "see the documentation of tera 2";
+        let all = || pack.templates.iter().map(|(name, text)| (name, Cow::from(text))).chain(partials(pack));
         let mut tera = engine();
-        for (name, text) in &pack.templates {
-            if let Err(error) = tera.add_raw_template(name, text) {
-                diagnostics.push(told(Code::BadTemplate, &pack.path, name, &error, "see the documentation of tera 2"));
+        let Err(error) = tera.add_raw_templates(all()) else {
+            return Ok(Templates { tera, path: pack.path.clone() });
+        };
+        let mut diagnostics = Vec::new();
+        for (name, text) in all() {
+            // That what it includes isn't there is no mistake, here.
+            if let Err(error) = engine().add_raw_template(name, &text)
+                && matches!(error.kind(), tera::ErrorKind::SyntaxError(_))
+            {
+                diagnostics.push(told(Code::BadTemplate, &pack.path, name, &error, help));
             }
         }
-        match diagnostics.as_slice() {
-            [] => Ok(Templates { tera, path: pack.path.clone() }),
-            _ => Err(diagnostics),
+        if diagnostics.is_empty() {
+            diagnostics.push(told(Code::BadTemplate, &pack.path, &pack.templates[0].0, &error, help));
         }
+        Err(diagnostics)
     }
 
     /// Renders one file and parses what came out.
@@ -101,8 +113,91 @@ impl Templates {
     }
 }
 
+thread_local! {
+    /// Which partials the templates have included since it was last emptied, a bit for each.
+    static READ: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The function that each partial calls at its end, to tell that it was read.
+const TELL: &str = "__flotilla_read";
+
+/// The partials, each so that it tells when it is read. What a template extends, and where components are defined, isn't
+/// read line by line, and so is always counted as read: see [`always_read`].
+fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
+    pack.partials.iter().enumerate().map(|(at, (name, text))| {
+        let text = if at < 64 { format!("{text}{{{{ {TELL}(n={at}) }}}}").into() } else { text.into() };
+        (name, text)
+    })
+}
+
+/// The partials that count as read whether or not they tell.
+fn always_read(pack: &Pack) -> u64 {
+    let texts = || pack.templates.iter().chain(&pack.partials).map(|(_, text)| text);
+    let mut bits = 0;
+    for (at, (name, text)) in pack.partials.iter().enumerate().take(64) {
+        let extended = |text: &String| {
+            text.split("{%").any(|tag| tag.trim_start_matches(['-', ' ']).starts_with("extends") && tag.contains(name.as_str()))
+        };
+        if text.contains("component") || text.contains("extends") || texts().any(extended) {
+            bits |= 1 << at;
+        }
+    }
+    bits
+}
+
+/// What was read of a pack's partials by what was rendered in this thread since the last call.
+pub fn partials_read() -> u64 {
+    READ.take()
+}
+
+/// What of a pack decides a worker's files, beside the worker: the templates, and those partials that were read.
+pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
+    let templates = pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).mark()));
+    let read = read | always_read(pack);
+    let partials = pack.partials.iter().enumerate();
+    // A pack with more partials than bits reads them all.
+    let partials = partials.filter(|(at, _)| *at >= 64 || read & (1 << at) != 0);
+    let partials = partials.map(|(_, (name, text))| (name.clone(), Digest::of(text.as_bytes()).mark()));
+    Recipe {
+        tool: TOOL.to_owned(),
+        pack: pack.path.clone(),
+        runtime: runtime.to_owned(),
+        templates: templates.chain(partials).collect(),
+    }
+}
+
+/// This program and what it was built from, as far as that decides bytes.
+pub const TOOL: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("FLOTILLA_SOURCES"));
+
+/// What made a worker's files, beside the worker itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// flotilla's version, and the digest of its sources.
+    pub tool: String,
+    /// The pack's folder.
+    pub pack: String,
+    /// The runtime's file.
+    pub runtime: String,
+    /// The templates that were read, with their digests.
+    pub templates: Vec<(String, Mark)>,
+}
+
+impl Recipe {
+    /// What decides whether two are the same.
+    pub fn mark(&self) -> Mark {
+        let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());
+        let all = self.templates.iter().fold(start, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
+        all.finish().mark()
+    }
+}
+
 fn engine() -> Tera {
     let mut tera = Tera::new();
+    tera.register_function(TELL, |arguments: Kwargs, _: &State| -> tera::TeraResult<tera::Value> {
+        let at: u64 = arguments.must_get("n")?;
+        READ.set(READ.get() | 1 << at);
+        Ok(tera::Value::safe_string(""))
+    });
     tera.autoescape_on([""]);
     tera.set_escape_fn(escape::tera);
     for (name, language) in
@@ -122,7 +217,8 @@ fn engine() -> Tera {
 
 fn told(code: Code, path: &str, name: &str, error: &tera::Error, help: &str) -> Diagnostic {
     use tera::ErrorKind::{RenderingError, SyntaxError};
-    let mut place = Place::file(&format!("{path}/{name}.tera"));
+    let file = |name: &str| format!("{path}/{}.tera", name.trim_end_matches(".tera"));
+    let mut place = Place::file(&file(name));
     let message = match error.kind() {
         SyntaxError(report) | RenderingError(report) => {
             let span = report.span();

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::names;
 use crate::pack::Pack;
 use crate::project::{Fleet, Spec, labels, unknown};
-use crate::spec::{self, DatabaseKind, Delivery, Environment, LogLevel, Observability, Settings};
+use crate::spec::{DatabaseKind, Delivery, Environment, LogLevel, Observability, Settings};
 use crate::yaml::{Document, Kind, Node};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
@@ -289,7 +289,7 @@ fn refer(fleet: &Fleet, own: &Peers, shared: Option<&Peers>, references: &[Refer
             let elsewhere: Vec<&str> = all().filter(|(name, _)| name == to).map(|(_, other)| other.as_str()).collect();
             resolved.diagnostics.push(if elsewhere.is_empty() {
                 let known: BTreeSet<&str> = all().map(|(name, _)| name.as_str()).collect();
-                unknown("worker", to, place, known.into_iter())
+                unknown("worker", to, place, known.iter().copied())
             } else {
                 let message = format!("the worker `{to}` doesn't exist in {environment}, only in {}", elsewhere.join(", "));
                 let help = format!("add `{environment}` to its `environments`, or set `{}` for each environment", reference.key);

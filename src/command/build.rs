@@ -1,14 +1,20 @@
 //! `flotilla build`.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::build::{self, Built, Loaded, Runtimes, Scope};
+use crate::build::{self, Built, Loaded, Project, Runtimes, Scope, Survey};
+use crate::bundle::{self, Bundle};
 use crate::diagnostic::{Diagnostic, sorted};
+use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
+use crate::lock::Lock;
+use crate::progress::Progress as _;
+use crate::manifest::{FOLDER, Record, Unit};
 use crate::runtime;
+use crate::tree::Tree;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -46,28 +52,23 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             .build_global()
             .map_err(anyhow::Error::from)?;
     }
-    let Some(Line { loaded, built, diagnostics, seconds, .. }) = line(session, &arguments.selection, arguments.check)?
-    else {
+    let Some(done) = done(session, &arguments.selection, arguments.check)? else {
         return Ok(Exit::Diagnostics);
     };
-    let workers = built.bundles.iter().flatten().count();
-    // With `built.diagnostics` printed and gone, a selected worker without a bundle is one that failed.
-    let failed: BTreeSet<&str> = loaded
-        .workers
-        .iter()
-        .zip(&built.bundles)
-        .filter(|(worker, bundle)| bundle.is_none() && arguments.selection.includes(worker))
-        .map(|(worker, _)| worker.customer.as_str())
-        .collect();
+    let Done { survey, built, diagnostics, seconds, .. } = &done;
+    if let Some(error) = &built.forgotten {
+        session.ui.note(&format!("what was built can't be remembered, so the next build does it all again: {error}"));
+    }
+    let workers = built.workers;
     let report = Report {
-        customers: loaded.customers,
+        customers: survey.customers,
         workers,
-        rendered: workers,
+        rendered: built.rendered,
         unchanged: built.unchanged,
         written: built.written,
         removed: built.removed,
-        invalid: loaded.invalid + failed.len(),
-        seconds,
+        invalid: survey.invalid + built.failed.len(),
+        seconds: *seconds,
     };
     let stale = built.written + built.removed > 0;
     match session.format {
@@ -94,16 +95,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             report::print(&text);
         }
     }
-    Ok(match (report::counts(&diagnostics).0, arguments.check && stale) {
+    Ok(match (report::counts(diagnostics).0, arguments.check && stale) {
         (1.., _) => Exit::Diagnostics,
         (0, true) => Exit::Pending,
         (0, false) => Exit::Done,
     })
 }
 
-/// The line up to bundles.
-pub(super) struct Line {
-    pub loaded: Loaded,
+/// The line up to out/.
+pub(super) struct Done {
+    pub project: Project,
+    pub survey: Survey,
     pub runtimes: Runtimes,
     pub built: Built,
     /// Those of the selection, printed already.
@@ -112,34 +114,73 @@ pub(super) struct Line {
     pub seconds: f64,
 }
 
-/// The line up to bundles on disk, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
-pub(super) fn line(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Line>, Failure> {
+/// The line up to out/, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
+pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Done>, Failure> {
     let start = Instant::now();
-    let loaded = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => loaded,
+    // One at a time: the second one waits, and then has little to do.
+    let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
+    let opened = build::open(Tree::new(&session.root));
+    let surveyed = opened.and_then(|project| {
+        let survey = build::survey(&project, !dry, &session.ui)?;
+        Ok((project, survey))
+    });
+    let (project, mut survey) = match surveyed {
+        Ok(surveyed) => surveyed,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
             return Ok(None);
         }
     };
-    selection.verify(&loaded)?;
-    let runtimes = match build::runtimes(&loaded, &session.ui) {
+    selection.verify(&survey)?;
+    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = loaded.diagnostics;
+            let mut diagnostics = survey.diagnostics;
             diagnostics.push(*diagnostic);
             report::stopped(session, &sorted(diagnostics))?;
             return Ok(None);
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),
     };
-    let scope = Scope { includes: &|worker| selection.includes(worker), whole: selection.is_all(), dry };
-    let mut built = build::build(&loaded, &runtimes, &scope, &session.ui)?;
+    let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
+    let scope = Scope { includes: &includes, whole: selection.is_all(), dry };
+    let mut built = build::build(&project, &mut survey, &runtimes, &scope, &session.ui)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut diagnostics: Vec<Diagnostic> =
-        loaded.diagnostics.iter().filter(|d| selection.concerns(d)).cloned().collect();
+        survey.diagnostics.iter().filter(|d| selection.concerns(d)).cloned().collect();
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    Ok(Some(Line { loaded, runtimes, built, diagnostics, seconds }))
+    Ok(Some(Done { project, survey, runtimes, built, diagnostics, seconds }))
+}
+
+/// The line up to bundles.
+pub(super) struct Line {
+    pub loaded: Loaded,
+    /// The bundles of the loaded workers, in their order; none where there is none.
+    pub bundles: Vec<Option<Bundle>>,
+    pub runtimes: Runtimes,
+    pub built: Built,
+    /// Those of the selection, printed already.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The line up to out/, with each worker and its bundle.
+pub(super) fn line(session: &Session, selection: &Selection) -> Result<Option<Line>, Failure> {
+    let Some(Done { project, survey, runtimes, built, diagnostics, .. }) = done(session, selection, false)? else {
+        return Ok(None);
+    };
+    let workers = survey.workers(&project);
+    let made = survey.made();
+    let bundles = workers
+        .par_iter()
+        .map(|worker| {
+            let (made, resolved) = made.get(worker.folder().as_str())?;
+            let current = selection.includes(worker) && made.from == **resolved && !built.failed.contains(&worker.customer);
+            let (digest, module) = (made.bundle(), Digest::from_bytes(made.module));
+            current.then(|| bundle::remembered(worker, digest, module, &runtimes[&worker.pack]))
+        })
+        .collect();
+    drop(made);
+    Ok(Some(Line { loaded: Loaded { project, survey, workers }, bundles, runtimes, built, diagnostics }))
 }

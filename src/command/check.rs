@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::build;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
+use crate::tree::Tree;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -21,14 +22,16 @@ struct Report<'a> {
 }
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
-    let (customers, diagnostics) = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => {
-            selection.verify(&loaded)?;
+    let tree = Tree::new(&session.root);
+    let surveyed = build::open(tree.clone()).and_then(|project| build::survey(&project, false, &session.ui));
+    let (customers, diagnostics) = match surveyed {
+        Ok(survey) => {
+            selection.verify(&survey)?;
             let selected: BTreeSet<&str> = selection.customers.iter().map(String::as_str).collect();
-            let customers = if selected.is_empty() { loaded.customers } else { selected.len() };
-            (customers, loaded.diagnostics)
+            let customers = if selected.is_empty() { survey.customers } else { selected.len() };
+            (customers, survey.diagnostics)
         }
-        Err(diagnostics) => (crate::project::spec_files(&session.root).map_or(0, |files| files.len()), diagnostics),
+        Err(diagnostics) => (crate::project::spec_files(&tree).map_or(0, |files| files.len()), diagnostics),
     };
     let diagnostics: Vec<Diagnostic> =
         diagnostics.into_iter().filter(|diagnostic| selection.concerns(diagnostic)).collect();

@@ -62,7 +62,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(end(Exit::Done));
     }
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
-    let tokens = planned.cloud.tokens(&planned.loaded.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
+    let tokens = planned.cloud.tokens(&planned.loaded.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
     if arguments.yes || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
@@ -155,7 +155,7 @@ fn apply(
     state: State,
 ) -> Result<Outcome, Failure> {
     let plan = &planned.plan;
-    let fleet = &planned.loaded.fleet;
+    let fleet = &planned.loaded.project.fleet;
     let lanes = plan
         .changes
         .iter()
@@ -207,7 +207,7 @@ fn apply(
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
 fn upload(planned: &Planned, worker: &Worker, change: &Change, fingerprints: &Fingerprints) -> Result<Upload, String> {
     let (module, bundle) =
-        build::module(&planned.loaded, &planned.runtimes, worker).map_err(|diagnostic| diagnostic.message)?;
+        build::module(&planned.loaded.project, &planned.runtimes, worker).map_err(|diagnostic| diagnostic.message)?;
     if bundle.digest != change.digest {
         return Err("BUG: it renders otherwise than it was planned".to_owned());
     }
@@ -224,7 +224,7 @@ fn upload(planned: &Planned, worker: &Worker, change: &Change, fingerprints: &Fi
         crons: Default::default(),
         secrets: secrets.iter().map(|(name, value)| (name.clone(), fingerprints.of(value.expose_secret()))).collect(),
     };
-    let metadata = bundle::upload_metadata(&bundle, &planned.loaded.fleet.file.name, |name| {
+    let metadata = bundle::upload_metadata(&bundle, &planned.loaded.project.fleet.file.name, |name| {
         secrets.get(name).map(|value| value.expose_secret())
     });
     Ok(Upload {

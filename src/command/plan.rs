@@ -6,7 +6,8 @@ use std::path::Path;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
-use crate::build::{Built, Loaded, Runtimes};
+use crate::build::{Loaded, Runtimes};
+use crate::bundle::Bundle;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
@@ -113,13 +114,14 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
     let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
-    let Some(build::Line { loaded, runtimes, built, diagnostics, .. }) = build::line(session, selection, false)? else {
+    let Some(build::Line { loaded, bundles, runtimes, built, diagnostics, .. }) = build::line(session, selection)? else {
         return Ok(None);
     };
-    let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;
+    let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
-    let desired = desired(&loaded, &built, &cloud, &secrets, &state);
+    let desired = desired(&loaded, &bundles, &cloud, &secrets, &state);
     let homes: BTreeMap<Home, &String> = loaded
+        .project
         .fleet
         .accounts
         .iter()
@@ -142,17 +144,9 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         }
     }
     let homes = homes.into_keys().collect();
-    let mut invalid: BTreeSet<String> = loaded.held.clone();
-    if !built.diagnostics.is_empty() {
-        // What could not be rendered is held, as well.
-        let failed = loaded
-            .workers
-            .iter()
-            .zip(&built.bundles)
-            .filter(|(worker, bundle)| bundle.is_none() && selection.includes(worker));
-        invalid.extend(failed.map(|(worker, _)| worker.customer.clone()));
-    }
-    if arguments.prune && loaded.unread {
+    // What could not be rendered is held, as well.
+    let mut invalid: BTreeSet<String> = loaded.survey.held.union(&built.failed).cloned().collect();
+    if arguments.prune && loaded.survey.unread {
         session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
     }
     if !selection.customers.is_empty() {
@@ -160,7 +154,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
-        prune: arguments.prune && !loaded.unread,
+        prune: arguments.prune && !loaded.survey.unread,
         named: &selection.customers,
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
@@ -174,7 +168,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
 
 fn desired<'a>(
     loaded: &'a Loaded,
-    built: &'a Built,
+    bundles: &'a [Option<Bundle>],
     cloud: &Cloud,
     values: &Secrets,
     state: &State,
@@ -183,7 +177,7 @@ fn desired<'a>(
     loaded
         .workers
         .iter()
-        .zip(&built.bundles)
+        .zip(bundles)
         .filter_map(|(worker, bundle)| {
             let secrets: BTreeMap<String, String> = worker
                 .secrets
@@ -208,7 +202,7 @@ impl Planned {
     /// eight at a time. Lanes run side by side.
     pub(super) fn eta(&self) -> f64 {
         let lanes = self.plan.requests().into_iter().map(|(account, requests)| {
-            let rate = Rate::new(self.loaded.fleet.accounts[account].api_limit);
+            let rate = Rate::new(self.loaded.project.fleet.accounts[account].api_limit);
             rate.wait(requests).as_secs_f64() + requests as f64 * 0.25 / 8.0
         });
         lanes.fold(0.0, f64::max)
@@ -259,7 +253,7 @@ impl Planned {
                 some.join(", ")
             ));
         }
-        let unknown = self.cloud.unknown(self.loaded.fleet.accounts.keys().map(String::as_str));
+        let unknown = self.cloud.unknown(self.loaded.project.fleet.accounts.keys().map(String::as_str));
         if hints && !unknown.is_empty() && !plan.changes.is_empty() {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",

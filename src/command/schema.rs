@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::failure::{Exit, Failure};
 use crate::project;
 use crate::schema;
+use crate::tree::Tree;
 
 use super::Session;
 use super::report::{self, count};
@@ -27,11 +28,12 @@ pub(super) struct Arguments {
 enum Which {
     Customer,
     Fleet,
+    Layer,
     Pack,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let fleet = match project::read_fleet(&session.root) {
+    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
         Err(diagnostics) => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
@@ -42,6 +44,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let schema = |which| match which {
         Which::Customer => schema::customer(Some(&catalogue)),
         Which::Fleet => schema::fleet(Some(&catalogue)),
+        Which::Layer => schema::layer(Some(&catalogue)),
         Which::Pack => schema::pack(),
     };
     let text = |which| format!("{:#}\n", schema(which));
@@ -51,10 +54,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     let folder = session.root.join("schema");
     let mut differ = 0;
-    for which in [Which::Customer, Which::Fleet, Which::Pack] {
+    for which in [Which::Customer, Which::Fleet, Which::Layer, Which::Pack] {
         let name = match which {
             Which::Customer => "customer.schema.json",
             Which::Fleet => "fleet.schema.json",
+            Which::Layer => "layer.schema.json",
             Which::Pack => "pack.schema.json",
         };
         let (path, text) = (folder.join(name), text(which));

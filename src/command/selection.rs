@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::build::Loaded;
+use crate::build::{Survey, id};
+use crate::manifest::{Record, Unit};
 use crate::customer::Worker;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::failure::Failure;
@@ -51,6 +52,14 @@ impl Selection {
             && self.env.is_none_or(|environment| environment == worker.environment)
     }
 
+    /// The same of what is remembered of it.
+    pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
+        let has = |(key, value): &(String, String)| record.labels.iter().any(|label| (&label.0, &label.1) == (key, value));
+        (self.customers.is_empty() || self.customers.iter().any(|customer| customer == id(record)))
+            && self.labels.iter().all(has)
+            && self.env.is_none_or(|environment| environment == unit.environment)
+    }
+
     /// Whether a diagnostic belongs to it: those outside of customers/ concern everybody.
     pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
         let file = &diagnostic.place.file;
@@ -60,13 +69,12 @@ impl Selection {
     }
 
     /// Refuses ids that no customer has.
-    pub fn verify(&self, loaded: &Loaded) -> Result<(), Failure> {
-        let known: BTreeSet<&str> = loaded
-            .workers
-            .iter()
-            .map(|worker| worker.customer.as_str())
-            .chain(loaded.held.iter().map(String::as_str))
-            .collect();
+    pub fn verify(&self, survey: &Survey) -> Result<(), Failure> {
+        if self.customers.is_empty() {
+            return Ok(());
+        }
+        let known: BTreeSet<&str> =
+            survey.records.iter().map(id).chain(survey.held.iter().map(String::as_str)).collect();
         for customer in &self.customers {
             if !known.contains(customer.as_str()) {
                 let failure = Failure::usage(format!("there is no customer `{customer}`"));

@@ -18,9 +18,9 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    selection.verify(&loaded)?;
+    selection.verify(&loaded.survey)?;
     let diagnostics: Vec<_> =
-        loaded.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
+        loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let workers: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
     match session.format {

@@ -59,8 +59,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    arguments.selection.verify(&loaded)?;
-    let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;
+    arguments.selection.verify(&loaded.survey)?;
+    let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let deployed = state.deployed()?;
     let mut rows: Vec<Row> = loaded

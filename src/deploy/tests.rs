@@ -59,6 +59,7 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         labels: BTreeMap::new(),
         file: format!("customers/{customer}.yaml"),
         environment: Environment::Production,
+        role: None,
         name: format!("w-{customer}"),
         pack: "tiny".to_owned(),
         account: wish.account.clone(),
@@ -71,11 +72,12 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         database: Database::None,
         destinations: Vec::new(),
         vars: BTreeMap::new(),
+        services: BTreeMap::new(),
         secrets: BTreeMap::new(),
         crons: wish.crons.clone(),
         compatibility_date: "2026-06-01".to_owned(),
         compatibility_flags: BTreeSet::new(),
-        observability: Observability { enabled: true, sampling: None },
+        observability: Observability { enabled: Some(true), sampling: None },
         delivery: Delivery::Automatic,
     }
 }

@@ -9,10 +9,11 @@ use std::sync::Mutex;
 use flotilla::bundle::{self, Bundle, Runtime};
 use flotilla::customer::Worker;
 use flotilla::digest::{Digest, Framed};
-use flotilla::project::{self, Fleet};
+use flotilla::project::{self, Fleet, Reading};
 use flotilla::render::Templates;
-use flotilla::resolve::resolve;
+use flotilla::resolve::{Shared, resolve};
 use flotilla::schema::Checker;
+use flotilla::tree::Tree;
 use flotilla::yaml;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -232,7 +233,8 @@ impl Bench {
                  template: `{{ worker.customerName }}`,\n  labels: {{ worker.labels | js }},\n  \
                  destinations: {{ worker.destinations | js(indent=4) }},\n};\n",
             );
-        let fleet = project::read_fleet(project.root()).unwrap_or_else(|found| panic!("{found:?}"));
+        let tree = Tree::new(project.root());
+        let fleet = project::read_fleet(&tree).unwrap_or_else(|found| panic!("{found:?}"));
         let templates = Templates::new(&fleet.packs["tiny"]).unwrap_or_else(|found| panic!("{found:?}"));
         let mut child = Command::new("node")
             .args(["--experimental-vm-modules", "--no-warnings"])
@@ -247,13 +249,17 @@ impl Bench {
         Bench { project, fleet, templates, checker: Checker::customer(), node }
     }
 
+    fn read(&self, yaml: &str) -> Reading {
+        let tree = Tree::new(self.project.root());
+        project::read_spec(&tree, Some(&self.fleet), "customers/acme.yaml", yaml.as_bytes(), &self.checker)
+    }
+
     /// The worker of a spec's text.
     fn worker(&self, yaml: &str) -> Worker {
-        self.project.write("customers/acme.yaml", yaml);
-        let (spec, found) = project::read_spec(self.project.root(), "customers/acme.yaml", &self.checker);
-        assert_eq!(found, vec![], "{yaml:?}");
-        let spec = spec.expect("a spec");
-        let mut resolved = resolve(&self.fleet, &spec);
+        let read = self.read(yaml);
+        assert_eq!(read.diagnostics, vec![], "{yaml:?}");
+        let spec = read.spec.expect("a spec");
+        let mut resolved = resolve(&self.fleet, &Shared::default(), &spec);
         assert!(resolved.diagnostics.is_empty(), "{:?}", resolved.diagnostics);
         resolved.workers.remove(0)
     }
@@ -265,7 +271,7 @@ impl Bench {
     }
 
     fn bundle(&self, worker: &Worker) -> Bundle {
-        let module = self.templates.render("index.ts", worker, &runtime().specifier(), None).expect("it renders");
+        let module = self.templates.render("index.ts", worker, &runtime().specifier(worker), None).expect("it renders");
         bundle::bundle(worker, &module, &runtime())
     }
 
@@ -557,12 +563,8 @@ fn checked_values_are_refused_or_come_through() {
             [format!("https://{piece}.example"), format!("https://a.example{piece}"), format!("{piece}://a.example")]
         {
             let text = json!({"id": "acme", "trustedOrigins": [origin]}).to_string();
-            bench.project.write("customers/acme.yaml", &text);
-            let (Some(spec), _) = project::read_spec(bench.project.root(), "customers/acme.yaml", &bench.checker)
-            else {
-                continue;
-            };
-            let mut resolved = resolve(&bench.fleet, &spec);
+            let Some(spec) = bench.read(&text).spec else { continue };
+            let mut resolved = resolve(&bench.fleet, &Shared::default(), &spec);
             if resolved.diagnostics.is_empty() {
                 let module = bench.render("index.ts", &resolved.workers.remove(0));
                 assert_eq!(bench.evaluate("index.ts", &module)["trustedOrigins"], json!([origin]));
