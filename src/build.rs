@@ -45,8 +45,10 @@ pub struct Project {
     pub files: Vec<String>,
     /// The workers that all customers share.
     pub shared: Shared,
-    /// Each pack's templates; parsed when the first worker needs them.
-    templates: BTreeMap<String, OnceLock<Result<Templates, Vec<Diagnostic>>>>,
+    /// Each pack's templates.
+    templates: BTreeMap<String, Templates>,
+    /// What is wrong with templates.
+    broken: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<Checker>,
 }
@@ -75,18 +77,22 @@ pub fn open(tree: Tree) -> Result<Project, Vec<Diagnostic>> {
         }
     };
     let shared = resolve::shared(&fleet);
-    let templates = fleet.packs.keys().map(|name| (name.clone(), OnceLock::new())).collect();
-    Ok(Project { tree, fleet, files, shared, templates, checker })
+    let (mut templates, mut broken) = (BTreeMap::new(), Vec::new());
+    for (name, pack) in &fleet.packs {
+        match Templates::new(pack) {
+            Ok(parsed) => {
+                templates.insert(name.clone(), parsed);
+            }
+            Err(found) => broken.extend(found),
+        }
+    }
+    Ok(Project { tree, fleet, files, shared, templates, broken, checker })
 }
 
 impl Project {
     /// The project's folder.
     pub fn root(&self) -> &Path {
         &self.tree.root
-    }
-
-    fn templates(&self, pack: &str) -> Result<&Templates, &[Diagnostic]> {
-        self.templates[pack].get_or_init(|| Templates::new(&self.fleet.packs[pack])).as_ref().map_err(Vec::as_slice)
     }
 
     /// Reads and resolves a customer.
@@ -202,10 +208,9 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         let id = project::id_of(file);
         if let Some(other) = first.insert(id, file) {
             held.insert(id.to_owned());
-            let message = format!("the id `{id}` has two files");
-            let help = "keep one of the two files";
-            let diagnostic = Diagnostic::error(Code::DuplicateId, Place::file(file), message, help);
-            diagnostics.push(diagnostic.also(Place::file(other), "has the same id"));
+            let message = format!("two files have the id `{id}`");
+            let diagnostic = Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
+            diagnostics.push(diagnostic.also(Place::file(other), "the other one"));
         }
     }
     let (fresh, records): (Vec<bool>, Vec<Record>) = seen.into_iter().map(|one| (one.fresh, one.record)).unzip();
@@ -224,8 +229,9 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         })
         .reduce(Tally::default, Tally::and);
     let full = tally.passed(&project.fleet);
-    if !full.is_empty() {
+    if !full.is_empty() || !project.broken.is_empty() {
         diagnostics.extend(full);
+        diagnostics.extend(project.broken.iter().cloned());
         return Err(sorted(diagnostics));
     }
     for file in remembered.keys() {
@@ -233,7 +239,19 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
     }
     let changed = !remembered.is_empty() || fresh.iter().any(|fresh| *fresh);
     let diagnostics = sorted(diagnostics);
-    Ok(Survey { customers: project.files.len(), records, fresh, changed, held, unread, invalid, diagnostics, manifest, writer, keeps: keep })
+    Ok(Survey {
+        customers: project.files.len(),
+        records,
+        fresh,
+        changed,
+        held,
+        unread,
+        invalid,
+        diagnostics,
+        manifest,
+        writer,
+        keeps: keep,
+    })
 }
 
 /// Contexts by the layers that they are made of: most customers use one of few sets.
@@ -567,13 +585,8 @@ pub fn build(
         built.written += written.iter().filter(|written| written.differed).count();
     }
     let mut records = std::mem::take(&mut survey.records);
-    let recipes = Recipes {
-        project,
-        runtimes,
-        known: Mutex::default(),
-        writer: &survey.writer,
-        kept: &survey.manifest.recipes,
-    };
+    let recipes =
+        Recipes { project, runtimes, known: Mutex::default(), writer: &survey.writer, kept: &survey.manifest.recipes };
     progress.begin("building", Some(records.len() as u64));
     let results: Vec<Result<Built, Failure>> = records
         .par_iter_mut()
@@ -671,8 +684,10 @@ fn customer(
                     unit.made = Some(made(unit, before, done, why));
                     news = true;
                 }
-                Err(Broken::Diagnostics(diagnostics)) => {
-                    built.diagnostics.extend(diagnostics);
+                Err(Broken::Diagnostic(diagnostic)) => {
+                    built.workers -= 1;
+                    built.rendered -= 1;
+                    built.diagnostics.push(*diagnostic);
                     built.failed.insert(id(record).to_owned());
                     news = true;
                 }
@@ -751,28 +766,29 @@ fn made(unit: &Unit, before: Option<Made>, done: Done, why: Vec<Why>) -> Made {
 }
 
 enum Broken {
-    Diagnostics(Vec<Diagnostic>),
+    Diagnostic(Box<Diagnostic>),
     Failure(Failure),
 }
 
 /// Renders one worker and writes its folder.
 fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
     render::partials_read();
-    let one = |diagnostic: Box<Diagnostic>| Broken::Diagnostics(vec![*diagnostic]);
-    let templates = project.templates(&worker.pack).map_err(|found| Broken::Diagnostics(found.to_vec()))?;
-    let (module, bundle) = module(project, recipes.runtimes, worker).map_err(one)?;
+    let (module, bundle) = module(project, recipes.runtimes, worker).map_err(Broken::Diagnostic)?;
     let pack = &project.fleet.packs[&worker.pack];
     let specifier = recipes.runtimes[&worker.pack].specifier(worker);
     let mut files = vec![(pack.module(), module)];
     for name in pack.file_names().filter(|name| *name != pack.module()) {
-        let text = templates.render(name, worker, &specifier, Some(&bundle.digest)).map_err(one)?;
+        let text = project.templates[&worker.pack]
+            .render(name, worker, &specifier, Some(&bundle.digest))
+            .map_err(Broken::Diagnostic)?;
         files.push((name, text));
     }
     let partials = render::partials_read();
     let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
     let written = out.write_folder(&worker.folder(), &bytes).map_err(Broken::Failure)?;
     let module_mark = bundle.module.mark();
-    let mark = |name: &str, text: &str| if name == pack.module() { module_mark } else { Digest::of(text.as_bytes()).mark() };
+    let mark =
+        |name: &str, text: &str| if name == pack.module() { module_mark } else { Digest::of(text.as_bytes()).mark() };
     Ok(Done {
         recipe: recipes.of(&worker.pack, partials),
         partials,
@@ -783,15 +799,10 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
 }
 
 /// Renders a worker's module and makes its bundle.
-pub fn module(
-    project: &Project,
-    runtimes: &Runtimes,
-    worker: &Worker,
-) -> Result<(String, Bundle), Box<Diagnostic>> {
+pub fn module(project: &Project, runtimes: &Runtimes, worker: &Worker) -> Result<(String, Bundle), Box<Diagnostic>> {
     let runtime = &runtimes[&worker.pack];
     let name = project.fleet.packs[&worker.pack].module();
-    let templates = project.templates(&worker.pack).map_err(|found| Box::new(found[0].clone()))?;
-    let module = templates.render(name, worker, &runtime.specifier(worker), None)?;
+    let module = project.templates[&worker.pack].render(name, worker, &runtime.specifier(worker), None)?;
     let bundle = bundle::bundle(worker, &module, runtime);
     Ok((module, bundle))
 }

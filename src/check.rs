@@ -34,7 +34,9 @@ fn contested(group: &[Claim]) -> Vec<Contest> {
     match &group[0].thing {
         Thing::Secrets(owner) => {
             // Whose they are is never at fault.
-            let Some(own) = group.iter().find(|claim| own_secret(&claim.by.customer, "") == *owner) else { return Vec::new() };
+            let Some(own) = group.iter().find(|claim| own_secret(&claim.by.customer, "") == *owner) else {
+                return Vec::new();
+            };
             let others = group.iter().filter(|claim| claim.by.customer != own.by.customer);
             return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
         }
@@ -69,7 +71,11 @@ fn shared(group: &[Claim]) -> Option<Diagnostic> {
         let some: Vec<String> = group.iter().take(OTHERS).map(|claim| claim.by.to_string()).collect();
         let more = if group.len() > OTHERS { ", …" } else { "" };
         let help = if first.by.customer == last.by.customer {
-            format!("give each worker its own: `workers: {{ {}: {{ {}: […] }} }}`", first.by.role.as_deref().unwrap_or("web"), key(code))
+            format!(
+                "give each worker its own: `workers: {{ {}: {{ {}: […] }} }}`",
+                first.by.role.as_deref().unwrap_or("web"),
+                key(code)
+            )
         } else {
             "give each customer its own".to_owned()
         };

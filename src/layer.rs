@@ -3,7 +3,7 @@
 //!
 //! Maps are merged key by key, at every depth. A map that says another `type` replaces the weaker one whole: what belongs
 //! to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
-//! to the weaker one's `key`. `null` removes.
+//! to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value.
 
 use serde_json::{Map, Value};
 
@@ -71,7 +71,6 @@ fn lay<'a>(
             (Kind::Null, Some(below)) => {
                 merged.remove(below);
             }
-            (Kind::Null, None) => {}
             (Kind::Map(over), Some(below)) if merged[below].value.takes(node) => {
                 let entry = &mut merged[below];
                 let mut parts = std::mem::replace(&mut entry.value, Merged::List(Vec::new())).into_entries();
@@ -112,7 +111,6 @@ impl<'a> Merged<'a> {
             Merged::Map(entries) => entries,
             Merged::Whole(document, Node { kind: Kind::Map(entries), .. }) => entries
                 .iter()
-                .filter(|(_, _, node)| !matches!(node.kind, Kind::Null))
                 .map(|(key, span, node)| Entry { key, at: (document, *span), value: Merged::Whole(document, node) })
                 .collect(),
             _ => Vec::new(),
@@ -129,10 +127,10 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The value as JSON. What is `null` within a map isn't there.
+    /// The value as JSON.
     pub fn to_value(&self) -> Value {
         match self {
-            Merged::Whole(_, node) => plain(node),
+            Merged::Whole(_, node) => node.to_value(),
             Merged::Map(entries) => Value::Object(
                 entries.iter().map(|entry| (entry.key.to_owned(), entry.value.to_value())).collect::<Map<_, _>>(),
             ),
@@ -157,13 +155,19 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The keys of a map.
+    /// The keys of a map whose values aren't `null`.
     pub fn keys(&self) -> Vec<&'a str> {
         match self {
-            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => {
-                entries.iter().filter(|entry| !matches!(entry.2.kind, Kind::Null)).map(|entry| entry.0.as_str()).collect()
+            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => entries
+                .iter()
+                .filter(|entry| !matches!(entry.2.kind, Kind::Null))
+                .map(|entry| entry.0.as_str())
+                .collect(),
+            Merged::Map(entries) => {
+                let is_null =
+                    |entry: &&Entry<'_>| !matches!(entry.value, Merged::Whole(_, Node { kind: Kind::Null, .. }));
+                entries.iter().filter(is_null).map(|entry| entry.key).collect()
             }
-            Merged::Map(entries) => entries.iter().map(|entry| entry.key).collect(),
             _ => Vec::new(),
         }
     }
@@ -214,21 +218,6 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// JSON of a node, without what is `null` within maps.
-fn plain(node: &Node) -> Value {
-    match &node.kind {
-        Kind::Map(entries) => Value::Object(
-            entries
-                .iter()
-                .filter(|(_, _, node)| !matches!(node.kind, Kind::Null))
-                .map(|(key, _, node)| (key.clone(), plain(node)))
-                .collect::<Map<_, _>>(),
-        ),
-        // Within a list nothing is merged, and so nothing is removed.
-        _ => node.to_value(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +244,7 @@ mod tests {
         assert_eq!(value(&["a: [1, 2]", "a: [3]"]), json!({"a": [3]}));
         assert_eq!(value(&["a: [1]\nb: 1", "a: null\nb: ~", "c: 1"]), json!({"c": 1}));
         assert_eq!(value(&["a: {b: 1, c: 2}", "a: {b: null}"]), json!({"a": {"c": 2}}));
-        assert_eq!(value(&["a: {b: {c: null}, d: [null]}"]), json!({"a": {"b": {}, "d": [null]}}));
+        assert_eq!(value(&["a: {b: {c: null}, d: [null]}"]), json!({"a": {"b": {"c": null}, "d": [null]}}));
         assert_eq!(value(&["a: 1", "a: {b: 1}", "a: [1]"]), json!({"a": [1]}));
     }
 

@@ -34,8 +34,8 @@ pub mod progress;
 pub mod runtime;
 
 pub mod build;
-pub mod manifest;
 pub mod check;
+pub mod manifest;
 
 pub mod command;
 

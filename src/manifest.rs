@@ -50,7 +50,11 @@ impl Stamp {
         let changed = nanoseconds(metadata.mtime(), metadata.mtime_nsec())
             .max(nanoseconds(metadata.ctime(), metadata.ctime_nsec()));
         let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if since_epoch.as_nanos() as i128 - changed < tick.as_nanos() as i128 { Stamp::NONE } else { Stamp::of(metadata) }
+        if since_epoch.as_nanos() as i128 - changed < tick.as_nanos() as i128 {
+            Stamp::NONE
+        } else {
+            Stamp::of(metadata)
+        }
     }
 
     /// The stamp of a file that this build has just written; see [`Writer::settle`].

@@ -225,7 +225,9 @@ fn same(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
 
 /// A folder that isn't there yet is made beside its place with all its files, and then takes its name: one step for all.
 fn new_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<Vec<Written>> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::NotFound.into()) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
     let making = temporary(parent, &name.to_string_lossy());
     match fs::create_dir(&making) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

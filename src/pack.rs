@@ -100,7 +100,8 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     }
     let named = |file: &String| manifest.module == *file || manifest.files.contains(file);
     let mut partials = Vec::new();
-    for name in tree.names(path).unwrap_or_default().into_iter().filter(|name| name.ends_with(".tera") && !named(name)) {
+    for name in tree.names(path).unwrap_or_default().into_iter().filter(|name| name.ends_with(".tera") && !named(name))
+    {
         match tree.text(&format!("{path}/{name}")) {
             Ok(text) => partials.push((name, text)),
             Err(error) => diagnostics.push(Diagnostic::error(
@@ -115,9 +116,8 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     let mut catalogue = Map::new();
     if let Some(name) = &manifest.catalogue {
         let place = Place::file(&format!("{path}/{name}"));
-        let read = tree.text(&format!("{path}/{name}"))
-            .map_err(|error| (place.clone(), error.to_string()))
-            .and_then(|text| {
+        let read =
+            tree.text(&format!("{path}/{name}")).map_err(|error| (place.clone(), error.to_string())).and_then(|text| {
                 serde_json::from_str::<CatalogueFile>(&text).map_err(|error| {
                     let message = error.to_string();
                     let message = message.split(" at line ").next().unwrap_or_default().to_owned();

@@ -201,7 +201,8 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
     let mut layers = Vec::new();
     for (name, span, node) in entries {
         let value = node.to_value();
-        let rule = if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
+        let rule =
+            if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
         let mut documents = Vec::new();
         let mut digest = Framed::new("layer").field(name.as_bytes());
         if let Some(folder) = &rule.env_files {
@@ -221,7 +222,12 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
             if !tree.root.join(folder).is_dir() {
                 let place = fleet.place_of(["layers", name, "envFiles"]);
                 let help = "name a folder with base/ and customers/ in it";
-                diagnostics.push(Diagnostic::error(Code::BadLayer, place, format!("there is no folder `{folder}`"), help));
+                diagnostics.push(Diagnostic::error(
+                    Code::BadLayer,
+                    place,
+                    format!("there is no folder `{folder}`"),
+                    help,
+                ));
             }
         } else {
             let file = format!("{LAYERS}/{name}.yaml");
@@ -262,7 +268,8 @@ pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
             "write customers/acme.yaml with the line `id: acme` to begin",
         )]
     };
-    let names = tree.names(CUSTOMERS).map_err(|error| missing(format!("the folder of customers can't be read: {error}")))?;
+    let names =
+        tree.names(CUSTOMERS).map_err(|error| missing(format!("the folder of customers can't be read: {error}")))?;
     let files: Vec<String> = names
         .into_iter()
         .filter(|name| {
@@ -319,8 +326,11 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
         && let Kind::Map(entries) = &mut document.root.kind
     {
         entries.retain(|(key, _, node)| {
-            let alone = Value::Object([("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect());
-            key == "id" || typed(&alone)
+            let alone = Value::Object(
+                [("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect(),
+            );
+            // Half a database is none: what is missing in it is told already.
+            key == "id" || (typed(&alone) && (key != "database" || checker.is_valid(&alone)))
         });
     }
     let identity = match Identity::deserialize(&document.root.to_value()) {

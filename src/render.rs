@@ -136,7 +136,8 @@ fn always_read(pack: &Pack) -> u64 {
     let mut bits = 0;
     for (at, (name, text)) in pack.partials.iter().enumerate().take(64) {
         let extended = |text: &String| {
-            text.split("{%").any(|tag| tag.trim_start_matches(['-', ' ']).starts_with("extends") && tag.contains(name.as_str()))
+            text.split("{%")
+                .any(|tag| tag.trim_start_matches(['-', ' ']).starts_with("extends") && tag.contains(name.as_str()))
         };
         if text.contains("component") || text.contains("extends") || texts().any(extended) {
             bits |= 1 << at;
@@ -152,7 +153,8 @@ pub fn partials_read() -> u64 {
 
 /// What of a pack decides a worker's files, beside the worker: the templates, and those partials that were read.
 pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
-    let templates = pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).mark()));
+    let templates =
+        pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).mark()));
     let read = read | always_read(pack);
     let partials = pack.partials.iter().enumerate();
     // A pack with more partials than bits reads them all.
@@ -186,7 +188,8 @@ impl Recipe {
     /// What decides whether two are the same.
     pub fn mark(&self) -> Mark {
         let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());
-        let all = self.templates.iter().fold(start, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
+        let all =
+            self.templates.iter().fold(start, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
         all.finish().mark()
     }
 }

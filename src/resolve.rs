@@ -243,7 +243,10 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
         for environment in sources.environments(role) {
             let merged = layer::merge(&sources.chain(environment, role), settings_only);
             let named = role.is_some_and(|role| {
-                sources.roots.iter().any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
+                sources
+                    .roots
+                    .iter()
+                    .any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
             });
             One::resolve(fleet, &who, environment, role, &merged, named, &mut resolved, &mut references, &mut peers);
         }
@@ -268,7 +271,17 @@ pub fn shared(fleet: &Fleet) -> Shared {
             for environment in sources.environments(None) {
                 let merged = layer::merge(&sources.chain(environment, None), settings_only);
                 let (role, named) = (Some(role.as_str()), node.get("workerName").is_some());
-                One::resolve(fleet, &who, environment, role, &merged, named, &mut resolved, &mut references, &mut peers);
+                One::resolve(
+                    fleet,
+                    &who,
+                    environment,
+                    role,
+                    &merged,
+                    named,
+                    &mut resolved,
+                    &mut references,
+                    &mut peers,
+                );
             }
         }
     }
@@ -291,8 +304,12 @@ fn refer(fleet: &Fleet, own: &Peers, shared: Option<&Peers>, references: &[Refer
                 let known: BTreeSet<&str> = all().map(|(name, _)| name.as_str()).collect();
                 unknown("worker", to, place, known.iter().copied())
             } else {
-                let message = format!("the worker `{to}` doesn't exist in {environment}, only in {}", elsewhere.join(", "));
-                let help = format!("add `{environment}` to its `environments`, or set `{}` for each environment", reference.key);
+                let message =
+                    format!("the worker `{to}` doesn't exist in {environment}, only in {}", elsewhere.join(", "));
+                let help = format!(
+                    "add `{environment}` to its `environments`, or set `{}` for each environment",
+                    reference.key
+                );
                 Diagnostic::error(Code::NoAddress, place, message, help)
             });
             continue;
@@ -300,10 +317,15 @@ fn refer(fleet: &Fleet, own: &Peers, shared: Option<&Peers>, references: &[Refer
         if reference.is_service {
             if peer.account != from.account || peer.namespace.is_some() {
                 let message = match &peer.namespace {
-                    Some(namespace) => format!("`{to}` is in the dispatch namespace `{namespace}`, where no service binding reaches it"),
-                    None => format!("`{to}` is in the account `{}`; service bindings stay within an account", peer.account),
+                    Some(namespace) => format!(
+                        "`{to}` is in the dispatch namespace `{namespace}`, where no service binding reaches it"
+                    ),
+                    None => {
+                        format!("`{to}` is in the account `{}`; service bindings stay within an account", peer.account)
+                    }
                 };
-                let help = format!("call it by its address: `vars: {{ {}_URL: {{ {WORKER_URL}: {to} }} }}`", reference.key);
+                let help =
+                    format!("call it by its address: `vars: {{ {}_URL: {{ {WORKER_URL}: {to} }} }}`", reference.key);
                 resolved.diagnostics.push(Diagnostic::error(Code::NoAddress, place, message, help));
                 continue;
             }
@@ -317,7 +339,9 @@ fn refer(fleet: &Fleet, own: &Peers, shared: Option<&Peers>, references: &[Refer
                 resolved.workers[reference.from].vars.insert(reference.key.clone(), value);
             }
             None => {
-                let message = format!("the worker `{to}` has no address in {environment}: no domain, no route, and no known workers.dev address");
+                let message = format!(
+                    "the worker `{to}` has no address in {environment}: no domain, no route, and no known workers.dev address"
+                );
                 let help = if fleet.accounts.get(&peer.account).is_some_and(|account| account.subdomain.is_none()) {
                     format!("give it a domain, or set `subdomain` of the account `{}` in fleet.yaml", peer.account)
                 } else {
@@ -331,7 +355,10 @@ fn refer(fleet: &Fleet, own: &Peers, shared: Option<&Peers>, references: &[Refer
     for reference in references.iter().filter(|reference| reference.is_service) {
         let from = &resolved.workers[reference.from];
         if own.0.contains_key(&(reference.to.clone(), from.environment)) {
-            calls.entry((from.environment, from.role.as_deref().unwrap_or_default())).or_default().push((&reference.to, &reference.place));
+            calls
+                .entry((from.environment, from.role.as_deref().unwrap_or_default()))
+                .or_default()
+                .push((&reference.to, &reference.place));
         }
     }
     resolved.diagnostics.extend(cycles(&calls));
@@ -404,7 +431,12 @@ impl<'a> One<'a, '_> {
         references: &mut Vec<Reference>,
         peers: &mut Peers,
     ) {
-        let value = merged.to_value();
+        let mut value = merged.to_value();
+        for references in ["secrets", "services"] {
+            if let Some(entries) = value.get_mut(references).and_then(Value::as_object_mut) {
+                entries.retain(|_, entry| !entry.is_null());
+            }
+        }
         let settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
             Err(error) => {
@@ -470,9 +502,16 @@ impl<'a> One<'a, '_> {
                 let message = format!("`{key}` is a service binding, and something else as well");
                 self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
             }
-            references.push(Reference { key: key.clone(), to: to.clone(), is_service: true, place, from: self.resolved.workers.len() });
+            references.push(Reference {
+                key: key.clone(),
+                to: to.clone(),
+                is_service: true,
+                place,
+                from: self.resolved.workers.len(),
+            });
         }
-        let trusted_origins = self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
+        let trusted_origins =
+            self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
         self.claim(Thing::WorkerName { account: account.clone(), name: name.clone() }, self.who.place.clone());
         if let Some(role) = self.role {
@@ -733,7 +772,7 @@ impl<'a> One<'a, '_> {
         let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
         let Some(kind) = database.kind else {
             if !keys.is_empty() {
-                let place = self.key_place(&["database"]);
+                let place = self.place(&["database"]);
                 let help = "add `type: turso`, `type: d1` or `type: none`";
                 self.push(Diagnostic::error(Code::MissingKey, place, "`database` has no `type`", help));
             }
@@ -752,7 +791,7 @@ impl<'a> One<'a, '_> {
             self.push(Diagnostic::error(Code::Conflict, place, message, help));
         }
         for key in wanted.iter().filter(|key| !keys.contains(key)) {
-            let place = self.key_place(&["database"]);
+            let place = self.place(&["database"]);
             let about = match *key {
                 "url" => "the database's address, `libsql://…`",
                 "token" => "the reference to its token, `{ secret: TURSO_AUTH_TOKEN }`",

@@ -57,6 +57,11 @@ impl Checker {
         self.check_node(document, document.root.along(path.iter().copied()).0, value, subject)
     }
 
+    /// Whether a value is right.
+    pub fn is_valid(&self, value: &Value) -> bool {
+        self.validator.is_valid(value)
+    }
+
     /// Checks a node of a document, whose JSON form is `value`.
     pub fn check_node(&self, document: &Document, base: &Node, value: &Value, subject: &str) -> Vec<Diagnostic> {
         if self.validator.is_valid(value) {
@@ -111,7 +116,11 @@ impl Checker {
                         let help = match did_you_mean(key, known.iter().copied()) {
                             Some(near) => format!("did you mean `{near}`?"),
                             None if known.is_empty() => "nothing can be set here".to_owned(),
-                            None => format!("known here: {}", known.join(", ")),
+                            None => {
+                                let plain: Vec<&str> =
+                                    known.iter().copied().filter(|key| !key.ends_with('+')).collect();
+                                format!("known here: {}", plain.join(", "))
+                            }
                         };
                         let whom = if steps.is_empty() { subject.to_owned() } else { what.clone() };
                         Diagnostic::error(Code::UnknownKey, place, format!("unknown key `{key}` in {whom}"), help)
@@ -155,9 +164,21 @@ impl Checker {
             ),
             ValidationErrorKind::PropertyNames { error: inner } => {
                 let key = inner.instance().as_str().unwrap_or_default().to_owned();
+                let of_type = error.schema_path().as_str().contains("/allOf/");
                 let place = document.place(node.key_span(&key).unwrap_or(node.span));
                 let (code, help) = match inner.kind() {
                     ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
+                    // Keys of another type of the same thing.
+                    ValidationErrorKind::Enum { options } if of_type => {
+                        let known = self.schema.pointer("/$defs/Database/properties");
+                        if known.is_some_and(|known| known.get(&key).is_none()) {
+                            // No type has it, which is told already.
+                            return Vec::new();
+                        }
+                        let help = format!("its type takes {}", one_of("", options).trim_start_matches("allowed: "));
+                        let message = format!("`{key}` doesn't belong to the type of {what}");
+                        return vec![Diagnostic::error(Code::Conflict, place, message, help)];
+                    }
                     ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
                     _ => (Code::WrongForm, inner.to_string()),
                 };
@@ -219,11 +240,6 @@ impl Checker {
                 Code::WrongForm,
                 format!("{what} is too large: {}", found(node)),
                 format!("it must be at most {}", plain(limit)),
-            ),
-            ValidationErrorKind::MaxProperties { .. } => one(
-                Code::Conflict,
-                format!("{what} has keys that don't belong to its type"),
-                "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing".to_owned(),
             ),
             ValidationErrorKind::UniqueItems => {
                 let again = match &node.kind {

@@ -173,7 +173,14 @@ pub enum LogLevel {
 
 /// A database of its own for each customer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(
+    deny_unknown_fields,
+    extend("allOf" = [
+        {"if": {"properties": {"type": {"const": "turso"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "url", "token"]}}},
+        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "name", "id"]}}},
+        {"if": {"properties": {"type": {"const": "none"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type"]}}}
+    ])
+)]
 pub struct Database {
     /// `turso`, `d1` or `none`.
     #[serde(rename = "type")]

@@ -11,8 +11,8 @@ use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
-use crate::progress::Progress as _;
 use crate::manifest::{FOLDER, Record, Unit};
+use crate::progress::Progress as _;
 use crate::runtime;
 use crate::tree::Tree;
 
@@ -117,15 +117,17 @@ pub(super) struct Done {
 /// The line up to out/, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
 pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Done>, Failure> {
     let start = Instant::now();
+    let project = match build::open(Tree::new(&session.root)) {
+        Ok(project) => project,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(None);
+        }
+    };
     // One at a time: the second one waits, and then has little to do.
     let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
-    let opened = build::open(Tree::new(&session.root));
-    let surveyed = opened.and_then(|project| {
-        let survey = build::survey(&project, !dry, &session.ui)?;
-        Ok((project, survey))
-    });
-    let (project, mut survey) = match surveyed {
-        Ok(surveyed) => surveyed,
+    let mut survey = match build::survey(&project, !dry, &session.ui) {
+        Ok(survey) => survey,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
             return Ok(None);
@@ -176,7 +178,8 @@ pub(super) fn line(session: &Session, selection: &Selection) -> Result<Option<Li
         .par_iter()
         .map(|worker| {
             let (made, resolved) = made.get(worker.folder().as_str())?;
-            let current = selection.includes(worker) && made.from == **resolved && !built.failed.contains(&worker.customer);
+            let current =
+                selection.includes(worker) && made.from == **resolved && !built.failed.contains(&worker.customer);
             let (digest, module) = (made.bundle(), Digest::from_bytes(made.module));
             current.then(|| bundle::remembered(worker, digest, module, &runtimes[&worker.pack]))
         })

@@ -16,11 +16,11 @@ use crate::customer::Worker;
 use crate::deploy::{self, Outcome, Tools, Upload};
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
+use crate::names::own_secret;
 use crate::pace::{Lane, Rate};
 use crate::plan::{Action, Change};
 use crate::platform::{Call, Home, Module, Platform as _, Reply};
 use crate::progress::Progress as _;
-use crate::names::own_secret;
 use crate::spec::Environment;
 use crate::state::{Fingerprints, Found, Live, State};
 
@@ -62,7 +62,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(end(Exit::Done));
     }
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
-    let tokens = planned.cloud.tokens(&planned.loaded.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
+    let tokens =
+        planned.cloud.tokens(&planned.loaded.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
     if arguments.yes || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));

@@ -114,7 +114,8 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
     let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
-    let Some(build::Line { loaded, bundles, runtimes, built, diagnostics, .. }) = build::line(session, selection)? else {
+    let Some(build::Line { loaded, bundles, runtimes, built, diagnostics, .. }) = build::line(session, selection)?
+    else {
         return Ok(None);
     };
     let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::build::{Survey, id};
-use crate::manifest::{Record, Unit};
 use crate::customer::Worker;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::failure::Failure;
+use crate::manifest::{Record, Unit};
 use crate::project;
 use crate::spec::Environment;
 
@@ -54,7 +54,8 @@ impl Selection {
 
     /// The same of what is remembered of it.
     pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
-        let has = |(key, value): &(String, String)| record.labels.iter().any(|label| (&label.0, &label.1) == (key, value));
+        let has =
+            |(key, value): &(String, String)| record.labels.iter().any(|label| (&label.0, &label.1) == (key, value));
         (self.customers.is_empty() || self.customers.iter().any(|customer| customer == id(record)))
             && self.labels.iter().all(has)
             && self.env.is_none_or(|environment| environment == unit.environment)

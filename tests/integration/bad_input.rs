@@ -54,6 +54,8 @@ fn refused(project: &Project, arguments: &[&str], code: i32) -> Run {
         .filter(|(name, bytes)| after.get(*name) != Some(*bytes))
         .map(|(name, _)| name)
         .chain(after.keys().filter(|name| !before.contains_key(*name)))
+        // What a build remembers of the customers that are right is no change.
+        .filter(|name| !name.contains(".flotilla/build/"))
         .collect();
     assert!(touched.is_empty(), "{arguments:?} touches {touched:?}");
     assert!(!run.stderr.contains("panicked"), "{}", run.stderr);

@@ -119,7 +119,7 @@ fn a_plan_sends_nothing_and_its_exit_code_says_whether_there_are_changes() {
     assert_eq!((&plan["create"], &plan["requests"]), (&json!(3), &json!(8)));
     cloud.run(&project, &["plan"]).exits(0);
     assert!(cloud.sent().is_empty());
-    assert!(!project.path(".flotilla").exists(), "a plan makes no state");
+    assert!(!project.path(".flotilla/state.db").exists(), "a plan makes no state");
     cloud.deploy(&project, &[]);
     cloud.take();
     cloud.run(&project, &["plan", "--exit-code"]).exits(0);

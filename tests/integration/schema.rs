@@ -124,7 +124,6 @@ const SPECS: &[(&str, bool)] = &[
     ("environments: { production: { environments: {} } }\n", false),
     ("environments: { production: { logLevel: loud } }\n", false),
     ("database: { type: turso, url: 'libsql://a.turso.io', token: eyJhbGciOi }\n", false),
-    ("database: { type: turso, url: 'libsql://a.turso.io' }\n", false),
     ("database: { type: oracle }\n", false),
     ("database: { type: none, url: 'libsql://a.turso.io' }\n", false),
     (
