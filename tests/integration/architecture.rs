@@ -39,7 +39,7 @@ const LAYERS: &[Layer] = &[
         and: &[],
     },
     // From files to typed values.
-    Layer { name: "reading", modules: &["pack", "project", "schema", "yaml"], layers: &["words", "reading"], and: &[] },
+    Layer { name: "reading", modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"], layers: &["words", "reading"], and: &[] },
     // From typed values to bundles: pure.
     Layer {
         name: "core",
@@ -57,7 +57,7 @@ const LAYERS: &[Layer] = &[
     // The left half of the line: reading, core and memory in their order.
     Layer {
         name: "line",
-        modules: &["build", "runtime"],
+        modules: &["build", "manifest", "runtime"],
         layers: &["words", "reading", "core", "memory", "line"],
         and: &[],
     },
