@@ -12,6 +12,7 @@ use crate::customer::Worker;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::policy::{self, Judged, Policy, Suppressed};
 use crate::progress::Progress;
 use crate::project::{self, Fleet};
 use crate::render::Templates;
@@ -41,6 +42,8 @@ pub struct Loaded {
     pub invalid: usize,
     /// The author's mistakes, sorted.
     pub diagnostics: Vec<Diagnostic>,
+    /// What fleet.yaml turns off, sorted.
+    pub suppressed: Vec<Suppressed>,
 }
 
 /// Reads, resolves and checks a project. An error of fleet.yaml or a pack ends it; a customer's error holds that
@@ -64,7 +67,7 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         }
     };
     let mut templates = BTreeMap::new();
-    let mut broken = Vec::new();
+    let (policy, mut broken) = Policy::new(&fleet.document, &fleet.file);
     for (name, pack) in &fleet.packs {
         match Templates::new(pack) {
             Ok(parsed) => {
@@ -77,29 +80,30 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
     let mut read: Vec<One> = files
         .par_iter()
         .map(|file| {
-            let one = one(root, file, &fleet, &checker);
+            let one = one(root, file, &fleet, &checker, &policy);
             progress.step(1);
             one
         })
         .collect();
     progress.end();
 
-    let mut diagnostics = broken.clone();
+    let mut judged = Judged { diagnostics: broken.clone(), ..Judged::default() };
     let mut held = BTreeSet::new();
     let mut claims = Vec::new();
     let mut workers = Vec::new();
     for one in &mut read {
-        if one.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        if one.judged.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
             held.insert(one.id.clone());
         } else {
             workers.append(&mut one.workers);
         }
-        diagnostics.append(&mut one.diagnostics);
+        judged.append(&mut one.judged);
         claims.append(&mut one.claims);
     }
     let unread = read.iter().any(|one| one.unread);
     let renamed: Vec<String> = read.iter_mut().filter_map(|one| one.written.take()).collect();
     drop(read);
+    let Judged { mut diagnostics, mut suppressed, matched } = judged;
     let mut first: HashMap<&str, &str> = HashMap::new();
     for file in &files {
         let id = project::id_of(file);
@@ -118,7 +122,14 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
     held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
     workers.retain(|worker| !held.contains(&worker.customer));
     workers.sort_by(|a, b| (a.environment, &a.customer).cmp(&(b.environment, &b.customer)));
-    let full = check::accounts(&fleet, &workers);
+    let mut full = check::accounts(&fleet, &workers);
+    if invalid == 0 {
+        let mut unused = policy.unused(&matched);
+        suppressed.append(&mut unused.suppressed);
+        let (errors, warnings) = unused.diagnostics.into_iter().partition(|told| told.severity == Severity::Error);
+        full.extend::<Vec<_>>(errors);
+        diagnostics.extend::<Vec<_>>(warnings);
+    }
     if !broken.is_empty() || !full.is_empty() {
         diagnostics.extend(full);
         return Err(sorted(diagnostics));
@@ -133,6 +144,7 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
         unread,
         invalid,
         diagnostics: sorted(diagnostics),
+        suppressed: policy::sorted_suppressed(suppressed),
     })
 }
 
@@ -145,14 +157,15 @@ struct One {
     unread: bool,
     workers: Vec<Worker>,
     claims: Vec<Claim>,
-    diagnostics: Vec<Diagnostic>,
+    judged: Judged,
 }
 
-fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
+fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker, policy: &Policy) -> One {
     let id = project::id_of(file).to_owned();
     let (spec, mut diagnostics) = project::read_spec(root, file, checker);
     let Some(spec) = spec else {
-        return One { id, written: None, unread: true, workers: Vec::new(), claims: Vec::new(), diagnostics };
+        let judged = policy.judge(Some(&id), diagnostics);
+        return One { id, written: None, unread: true, workers: Vec::new(), claims: Vec::new(), judged };
     };
     let written = match spec.document.root.get("id").map(|node| &node.kind) {
         Some(Kind::Text(written)) if *written != id => Some(written.clone()),
@@ -162,7 +175,8 @@ fn one(root: &Path, file: &str, fleet: &Fleet, checker: &Checker) -> One {
     // Of one place, the first thing that is wrong is enough.
     resolved.diagnostics.retain(|found| diagnostics.iter().all(|told| told.place != found.place));
     diagnostics.append(&mut resolved.diagnostics);
-    One { id, written, unread: false, workers: resolved.workers, claims: resolved.claims, diagnostics }
+    let judged = policy.judge(Some(&id), diagnostics);
+    One { id, written, unread: false, workers: resolved.workers, claims: resolved.claims, judged }
 }
 
 /// The runtimes by pack.

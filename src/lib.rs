@@ -32,6 +32,7 @@ pub mod runtime;
 
 pub mod build;
 pub mod check;
+pub mod policy;
 
 pub mod command;
 

@@ -182,7 +182,7 @@ impl<'a> One<'a, '_> {
             let message = format!(
                 "workersDev has no effect: workers of the dispatch namespace `{namespace}` have no workers.dev address"
             );
-            self.push(Diagnostic::warning(Code::NotInNamespace, place, message, "leave it out"));
+            self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
         }
         let workers_dev = namespace.is_none() && workers_dev.is_none_or(|(on, _)| *on);
         if !workers_dev && domains.is_empty() && routes.is_empty() && namespace.is_none() {

@@ -345,6 +345,8 @@ fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     match did_you_mean(written, options.iter().copied()) {
+        // A list that is longer than anybody reads helps nobody who is that near.
+        Some(near) if options.len() > 40 => format!("did you mean `{near}`?"),
         Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
         None => format!("allowed: {}", options.join(", ")),
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::build;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
+use crate::policy::Suppressed;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -18,23 +19,35 @@ struct Report<'a> {
     errors: usize,
     warnings: usize,
     diagnostics: &'a [Diagnostic],
+    suppressed: &'a [Suppressed],
 }
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
-    let (customers, diagnostics) = match build::load(&session.root, &session.ui) {
+    let (customers, diagnostics, suppressed) = match build::load(&session.root, &session.ui) {
         Ok(loaded) => {
             selection.verify(&loaded)?;
             let selected: BTreeSet<&str> = selection.customers.iter().map(String::as_str).collect();
             let customers = if selected.is_empty() { loaded.customers } else { selected.len() };
-            (customers, loaded.diagnostics)
+            (customers, loaded.diagnostics, loaded.suppressed)
         }
-        Err(diagnostics) => (crate::project::spec_files(&session.root).map_or(0, |files| files.len()), diagnostics),
+        Err(diagnostics) => {
+            let customers = crate::project::spec_files(&session.root).map_or(0, |files| files.len());
+            (customers, diagnostics, Vec::new())
+        }
     };
     let diagnostics: Vec<Diagnostic> =
         diagnostics.into_iter().filter(|diagnostic| selection.concerns(diagnostic)).collect();
+    let suppressed: Vec<Suppressed> =
+        suppressed.into_iter().filter(|suppressed| selection.concerns(&suppressed.diagnostic)).collect();
     let (errors, warnings) = report::counts(&diagnostics);
     match session.format {
-        Format::Json => report::json(&Report { customers, errors, warnings, diagnostics: &diagnostics })?,
+        Format::Json => report::json(&Report {
+            customers,
+            errors,
+            warnings,
+            diagnostics: &diagnostics,
+            suppressed: &suppressed,
+        })?,
         Format::Text => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
             let found = match (errors, warnings) {
@@ -43,7 +56,11 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                 (0, warnings) => count(warnings, "warning"),
                 (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
             };
-            report::print(&format!("checked {}: {found}", count(customers, "customer")));
+            let off = match suppressed.len() {
+                0 => String::new(),
+                number => format!(", {number} suppressed"),
+            };
+            report::print(&format!("checked {}: {found}{off}", count(customers, "customer")));
         }
     }
     Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })

@@ -43,7 +43,7 @@ const LAYERS: &[Layer] = &[
     // From typed values to bundles: pure.
     Layer {
         name: "core",
-        modules: &["bundle", "check", "escape", "render", "resolve", "syntax"],
+        modules: &["bundle", "check", "escape", "policy", "render", "resolve", "syntax"],
         layers: &["words", "reading", "core"],
         and: &[],
     },
