@@ -5,6 +5,7 @@
 
 pub mod diagnostic;
 pub mod digest;
+pub mod explanation;
 pub mod failure;
 pub mod yaml;
 

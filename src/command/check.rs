@@ -41,13 +41,9 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
         suppressed.into_iter().filter(|suppressed| selection.concerns(&suppressed.diagnostic)).collect();
     let (errors, warnings) = report::counts(&diagnostics);
     match session.format {
-        Format::Json => report::json(&Report {
-            customers,
-            errors,
-            warnings,
-            diagnostics: &diagnostics,
-            suppressed: &suppressed,
-        })?,
+        Format::Json => {
+            report::json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
+        }
         Format::Text => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
             let found = match (errors, warnings) {

@@ -5,6 +5,7 @@ mod check;
 mod cloud;
 mod completions;
 mod deploy;
+mod explain;
 mod local;
 mod plan;
 mod report;
@@ -122,6 +123,11 @@ enum Command {
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
     #[command(after_help = LOCAL)]
     Local(local::Arguments),
+    /// Explain the code of a diagnostic; without one, list them all
+    Explain {
+        /// The code, such as S0201
+        subject: Option<String>,
+    },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
     /// Print the completions of a shell
@@ -168,6 +174,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Completions { shell } = command {
         return completions::run(shell);
     }
+    if let Command::Explain { subject } = &command
+        && let Some(exit) = explain::code(global.format, subject.as_deref())?
+    {
+        return Ok(exit);
+    }
     let from = global.project.unwrap_or_else(|| PathBuf::from("."));
     let session = Session { root: project::find(&from)?, format: global.format, ui: ui.clone() };
     match command {
@@ -178,6 +189,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Local(arguments) => local::run(&session, &arguments),
+        Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Completions { .. } => unreachable!("BUG: completions need no project"),
     }

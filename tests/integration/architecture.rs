@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
             "customer",
             "diagnostic",
             "digest",
+            "explanation",
             "failure",
             "limits",
             "names",

@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod cases;
+mod codes;
 mod commands;
 mod faults;
 mod fleet;
