@@ -6,13 +6,17 @@ mod cloud;
 mod completions;
 mod deploy;
 mod explain;
+mod github;
+mod groups;
 mod local;
 mod plan;
 mod report;
+mod sarif;
 mod schema;
 mod selection;
 mod show;
 mod status;
+mod summary;
 mod ui;
 
 use std::ffi::OsString;
