@@ -1,6 +1,7 @@
 //! `flotilla build`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use crate::runtime;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::duration;
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -25,6 +26,9 @@ pub(super) struct Arguments {
     /// How many threads render [default: one for each core]
     #[arg(short = 'j', long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    #[arg(long, value_name = "FILE")]
+    pub(super) summary: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +74,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         seconds,
     };
     let stale = built.written + built.removed > 0;
+    let figures = summary_figures(&report, arguments.check);
+    summary::append(session.summary.as_deref(), &summary::build(&figures, &diagnostics))?;
     match session.format {
         Format::Json => report::json(&report)?,
         Format::Text => {
@@ -99,6 +105,23 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         (0, true) => Exit::Pending,
         (0, false) => Exit::Done,
     })
+}
+
+/// What a build did, for its summary.
+fn summary_figures(report: &Report, check: bool) -> Vec<String> {
+    let (write, remove) = if check { ("to write", "to remove") } else { ("written", "removed") };
+    let mut told = vec![
+        count(report.customers, "customer"),
+        count(report.workers, "worker"),
+        format!("{} {write}", count(report.written, "file")),
+        format!("{} {remove}", report.removed),
+        format!("{} unchanged", count(report.unchanged, "worker")),
+        duration(report.seconds),
+    ];
+    if report.invalid > 0 {
+        told.push(format!("{} with errors", count(report.invalid, "customer")));
+    }
+    told
 }
 
 /// The line up to bundles.

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 use super::groups::{Group, Tally, groups, number, tallies};
 use super::ui::{Style, Ui, clean, clean_lines};
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 /// Up to so many are all shown whole.
 const ALL: usize = 20;
@@ -267,6 +267,7 @@ pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
     let (errors, warnings) = counts(found);
     let told = format!("{}; nothing was changed", count(errors, "error"));
     session.ui.line(&told);
+    summary::append(session.summary.as_deref(), &summary::build(&["nothing was changed".to_owned()], found))?;
     match session.format {
         Format::Json => json(&serde_json::json!({
             "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
@@ -279,6 +280,16 @@ pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
 pub fn counts(diagnostics: &[Diagnostic]) -> (usize, usize) {
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
     (errors, diagnostics.len() - errors)
+}
+
+/// `no mistakes`, or how many errors and warnings.
+pub fn found(diagnostics: &[Diagnostic]) -> String {
+    match counts(diagnostics) {
+        (0, 0) => "no mistakes".to_owned(),
+        (errors, 0) => count(errors, "error"),
+        (0, warnings) => count(warnings, "warning"),
+        (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
+    }
 }
 
 /// `1 worker`, `2 workers`.

@@ -7,6 +7,7 @@ mod codes;
 mod commands;
 mod faults;
 mod fleet;
+mod formats;
 mod hostile;
 mod line;
 mod local;
