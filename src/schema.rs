@@ -217,20 +217,17 @@ impl Checker {
                 "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing".to_owned(),
             ),
             ValidationErrorKind::UniqueItems => {
-                let again = match &node.kind {
-                    Kind::List(items) => {
-                        let values: Vec<Value> = items.iter().map(Node::to_value).collect();
-                        (1..items.len()).find(|at| values[..*at].contains(&values[*at])).map(|at| items[at].span)
-                    }
-                    _ => None,
-                };
-                let place = document.place(again.unwrap_or(node.span));
-                vec![Diagnostic::error(
-                    Code::WrongForm,
-                    place,
-                    format!("{what} has an entry twice"),
-                    "keep one of them",
-                )]
+                let items: &[Node] = if let Kind::List(items) = &node.kind { items } else { &[] };
+                let values: Vec<Value> = items.iter().map(Node::to_value).collect();
+                let first = |again: usize| values[..again].iter().position(|value| *value == values[again]);
+                let twice = (1..items.len()).find_map(|again| Some((items[first(again)?].span, items[again].span)));
+                let place = document.place(twice.map_or(node.span, |(_, again)| again));
+                let message = format!("{what} has an entry twice");
+                let told = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
+                match twice {
+                    Some((first, _)) => vec![told.also(document.place(first), "it stands here first")],
+                    None => vec![told],
+                }
             }
             _ => one(Code::WrongForm, format!("{what}: {}", error.masked()), "see the schema".to_owned()),
         }

@@ -40,6 +40,7 @@ struct Report {
     written: usize,
     removed: usize,
     invalid: usize,
+    suppressed: usize,
     seconds: f64,
 }
 
@@ -71,6 +72,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         written: built.written,
         removed: built.removed,
         invalid: loaded.invalid + failed.len(),
+        suppressed: loaded.suppressed.iter().filter(|off| arguments.selection.concerns(&off.diagnostic)).count(),
         seconds,
     };
     let stale = built.written + built.removed > 0;
@@ -97,6 +99,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 let were = if report.invalid == 1 { "it was" } else { "they were" };
                 text += &format!(" · {} with errors, left as {were}", count(report.invalid, "customer"));
             }
+            if report.suppressed > 0 {
+                text += &format!(" · {} suppressed", count(report.suppressed, "warning"));
+            }
             report::print(&text);
         }
     }
@@ -120,6 +125,9 @@ fn summary_figures(report: &Report, check: bool) -> Vec<String> {
     ];
     if report.invalid > 0 {
         told.push(format!("{} with errors", count(report.invalid, "customer")));
+    }
+    if report.suppressed > 0 {
+        told.push(format!("{} suppressed", count(report.suppressed, "warning")));
     }
     told
 }

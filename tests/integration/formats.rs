@@ -12,7 +12,7 @@ use jsonschema::{Draft, Validator};
 use serde_json::{Value, json};
 
 use crate::cases::{cache, tiny};
-use crate::support::{Project, Run};
+use crate::support::{Project, Run, copy, repository};
 
 /// A name that would be something else in each of the forms.
 const HOSTILE: &str = "a\n::error::x%0A,b|`c`<img src=x>\x1b[31m\u{202e}.yaml";
@@ -258,4 +258,23 @@ fn a_summary_is_appended() {
     // And one that can't be written is told.
     let run = project.run(&["check", "--summary", "missing/summary.md"]).exits(1);
     assert!(run.stderr.contains("the summary can't be written to missing/summary.md"), "{}", run.stderr);
+}
+
+#[test]
+fn no_form_tells_a_secret() {
+    let project = tiny();
+    copy(&repository().join("tests/cases/s0206-everywhere/customers"), &project.path("customers"));
+    // On the line of a claim that another customer's diagnostic shows, before and after it.
+    let one_line = "{ id: bluebird, tokn: hunter2canary, domains: [shop.example.com], tken: hunter2canary }\n";
+    project.write("customers/bluebird.yaml", one_line);
+    project.write("customers/cafe.yaml", "id: cafe\ndomains: [shop.example.com]\n");
+    for format in ["text", "json", "github", "sarif"] {
+        for customers in [&[][..], &["cafe"], &["acme"], &["bluebird"]] {
+            let run = project.run(&[&["check", "--summary", "summary.md", "--format", format], customers].concat());
+            assert!(!format!("{run:?}").contains("hunter2canary"), "{format} {customers:?}: {}", run.stderr);
+        }
+    }
+    let shown = project.run(&["check", "cafe"]).exits(1).stderr;
+    assert!(shown.contains("::: customers/bluebird.yaml:1:48: claimed here by bluebird (production)"), "{shown}");
+    assert!(!project.read("summary.md").contains("hunter2canary"));
 }
