@@ -101,9 +101,9 @@ struct Global {
 enum Output {
     Text,
     Json,
-    /// Workflow commands of GitHub Actions, which become annotations
+    // Workflow commands of GitHub Actions, which become annotations.
     Github,
-    /// SARIF 2.1.0, for code scanning
+    // SARIF 2.1.0, for code scanning. Not doc comments: they would make each command's help longer.
     Sarif,
 }
 

@@ -35,23 +35,27 @@ pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
         return;
     }
     let groups = groups(diagnostics);
-    let shown = |group: &Group<'_>, examples| if group.members.len() <= SMALL { group.members.len() } else { examples };
-    let fit = groups.iter().map(|group| shown(group, EXAMPLES)).sum::<usize>() <= SHOWN;
-    let mut left = SHOWN;
-    for group in &groups {
-        let shown = if fit { shown(group, EXAMPLES) } else { 1 };
-        if left < shown {
-            break;
-        }
-        left -= shown;
+    for (group, shown) in groups.iter().zip(shares(&groups)) {
         for diagnostic in &group.members[..shown] {
             ui.line(&blocks.block(diagnostic));
         }
-        if group.members.len() > shown {
+        if (1..group.members.len()).contains(&shown) {
             ui.line(&format!("… and {}\n", group.more(shown)));
         }
     }
     ui.line(&table(diagnostics));
+}
+
+/// How many of each group are shown whole: fewer where there are many groups, and none of those that are too many.
+fn shares(groups: &[Group<'_>]) -> Vec<usize> {
+    let share = |group: &Group<'_>| match group.members.len() {
+        members @ ..=SMALL => members,
+        _ => EXAMPLES,
+    };
+    if groups.iter().map(share).sum::<usize>() <= SHOWN {
+        return groups.iter().map(share).collect();
+    }
+    (0..groups.len()).map(|at| usize::from(at < SHOWN)).collect()
 }
 
 /// How often each code is told, and how to see the rest.
@@ -313,6 +317,17 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_than_a_hundred_are_shown_whole() {
+        let told = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
+        let group = |members: usize| Group { members: vec![&told; members], alike: true };
+        let shown = |sizes: &[usize]| shares(&sizes.iter().map(|size| group(*size)).collect::<Vec<_>>());
+        assert_eq!(shown(&[1, 3, 4, 9000]), [1, 3, 2, 2]);
+        assert_eq!(shown(&[3; 40]), [1; 40]);
+        let many = shown(&[500; 300]);
+        assert_eq!((many[..100].to_vec(), many[100..].to_vec()), (vec![1; 100], vec![0; 200]));
+    }
 
     #[test]
     fn of_a_related_line_only_what_is_meant_is_shown() {

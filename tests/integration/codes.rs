@@ -105,7 +105,8 @@ fn each_code_is_told_as_bad_as_it_is_by_itself() {
     let mut seen = 0;
     for entry in std::fs::read_dir(repository().join("tests/cases")).unwrap() {
         let folder = entry.unwrap().path();
-        if folder.file_name().unwrap().to_string_lossy().starts_with("policy") {
+        // Where fleet.yaml makes warnings errors.
+        if folder.file_name().unwrap().to_string_lossy().contains("policy") {
             continue;
         }
         for line in std::fs::read_to_string(folder.join("stderr")).unwrap_or_default().lines() {
