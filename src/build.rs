@@ -26,6 +26,7 @@ use crate::digest::{Digest, Framed, Mark};
 use crate::failure::Failure;
 use crate::manifest::{Input, Made, Manifest, Output, Record, Stamp, Unit, Why, Writer};
 use crate::out::Out;
+use crate::policy::{self, Judged, Policy, Suppressed};
 use crate::progress::Progress;
 use crate::project::{self, FLEET_FILE, Fleet, Reading};
 use crate::render::{self, TOOL, Templates};
@@ -47,7 +48,9 @@ pub struct Project {
     pub shared: Shared,
     /// Each pack's templates.
     templates: BTreeMap<String, Templates>,
-    /// What is wrong with templates.
+    /// Which warnings count, and how much.
+    policy: Policy,
+    /// What is wrong with templates and with the policy.
     broken: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<Checker>,
@@ -77,7 +80,8 @@ pub fn open(tree: Tree) -> Result<Project, Vec<Diagnostic>> {
         }
     };
     let shared = resolve::shared(&fleet);
-    let (mut templates, mut broken) = (BTreeMap::new(), Vec::new());
+    let mut templates = BTreeMap::new();
+    let (policy, mut broken) = Policy::new(&fleet.document, &fleet.file);
     for (name, pack) in &fleet.packs {
         match Templates::new(pack) {
             Ok(parsed) => {
@@ -86,7 +90,7 @@ pub fn open(tree: Tree) -> Result<Project, Vec<Diagnostic>> {
             Err(found) => broken.extend(found),
         }
     }
-    Ok(Project { tree, fleet, files, shared, templates, broken, checker })
+    Ok(Project { tree, fleet, files, shared, templates, policy, broken, checker })
 }
 
 impl Project {
@@ -139,6 +143,8 @@ pub struct Survey {
     pub invalid: usize,
     /// The author's mistakes, sorted.
     pub diagnostics: Vec<Diagnostic>,
+    /// What fleet.yaml turns off, sorted.
+    pub suppressed: Vec<Suppressed>,
     /// What was remembered before.
     manifest: Manifest,
     /// Where it is kept.
@@ -162,7 +168,7 @@ struct Seen {
     /// The other id that stands in the file.
     written: Option<String>,
     unread: bool,
-    diagnostics: Vec<Diagnostic>,
+    judged: Judged,
 }
 
 /// Surveys all customers. `keep`: what is found may be remembered on disk.
@@ -189,14 +195,15 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
     }
     writer.flush();
 
-    let mut diagnostics = Vec::new();
+    let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
     let mut held = BTreeSet::new();
     for one in &mut seen {
-        if one.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        if is_wrong(&one.judged) {
             held.insert(id(&one.record).to_owned());
         }
-        diagnostics.append(&mut one.diagnostics);
+        judged.append(&mut one.judged);
     }
+    let Judged { mut diagnostics, mut suppressed, matched } = judged;
     if held.contains(SHARED) {
         // What all customers share can't be held for one.
         return Err(sorted(diagnostics));
@@ -228,10 +235,16 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
             tally
         })
         .reduce(Tally::default, Tally::and);
-    let full = tally.passed(&project.fleet);
+    let mut full = tally.passed(&project.fleet);
+    if invalid == 0 {
+        let mut unused = project.policy.unused(&matched);
+        suppressed.append(&mut unused.suppressed);
+        let (errors, warnings) = unused.diagnostics.into_iter().partition(|told| told.severity == Severity::Error);
+        full.extend::<Vec<_>>(errors);
+        diagnostics.extend::<Vec<_>>(warnings);
+    }
     if !full.is_empty() || !project.broken.is_empty() {
         diagnostics.extend(full);
-        diagnostics.extend(project.broken.iter().cloned());
         return Err(sorted(diagnostics));
     }
     for file in remembered.keys() {
@@ -239,6 +252,7 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
     }
     let changed = !remembered.is_empty() || fresh.iter().any(|fresh| *fresh);
     let diagnostics = sorted(diagnostics);
+    let suppressed = policy::sorted_suppressed(suppressed);
     Ok(Survey {
         customers: project.files.len(),
         records,
@@ -248,6 +262,7 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         unread,
         invalid,
         diagnostics,
+        suppressed,
         manifest,
         writer,
         keeps: keep,
@@ -284,7 +299,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
     let in_context = |record: &Record| contexts.of(project, &record.layers) == Some(record.context);
     let known = match known {
         Some(record) if !touched && in_context(&record) => {
-            return Seen { record, fresh: false, written: None, unread: false, diagnostics: Vec::new() };
+            return Seen { record, fresh: false, written: None, unread: false, judged: Judged::default() };
         }
         other => other,
     };
@@ -302,7 +317,8 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
                 claims: Vec::new(),
                 units: known.map(|record| record.units).unwrap_or_default(),
             };
-            return Seen { record, fresh: true, written: None, unread: true, diagnostics: vec![*diagnostic] };
+            let judged = project.policy.judge(Some(project::id_of(file)), vec![*diagnostic]);
+            return Seen { record, fresh: true, written: None, unread: true, judged };
         }
     };
     let content = Digest::of(&bytes).mark();
@@ -316,7 +332,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         }
         if same {
             record.inputs[0].stamp = before;
-            return Seen { record, fresh: true, written: None, unread: false, diagnostics: Vec::new() };
+            return Seen { record, fresh: true, written: None, unread: false, judged: Judged::default() };
         }
     }
     let (reading, resolved) = project.resolve(file, &bytes);
@@ -333,7 +349,8 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         }));
     }
     let loud = !reading.diagnostics.is_empty();
-    let failed = reading.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let judged = project.policy.judge(Some(project::id_of(file)), reading.diagnostics);
+    let failed = is_wrong(&judged);
     let context = contexts.of(project, &layers).unwrap_or_default();
     let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
     let claims = claims(&resolved.claims);
@@ -345,8 +362,12 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         record,
         written,
         unread: reading.spec.is_none(),
-        diagnostics: reading.diagnostics,
+        judged,
     }
+}
+
+fn is_wrong(judged: &Judged) -> bool {
+    judged.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
 }
 
 /// The workers that all customers share: resolved each time, as there are few.
@@ -363,7 +384,8 @@ fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen
         units: units(&resolved.workers, old, writer),
     };
     let fresh = known.as_ref() != Some(&record);
-    Seen { record, fresh, written: None, unread: false, diagnostics: resolved.diagnostics.clone() }
+    let judged = project.policy.judge(None, resolved.diagnostics.clone());
+    Seen { record, fresh, written: None, unread: false, judged }
 }
 
 fn stamp(tree: &Tree, file: &str) -> Stamp {

@@ -1,11 +1,14 @@
 //! The author's mistakes as values: code, place, message, help. Doesn't know who finds or prints them.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How bad it is. An error holds its worker back; a warning doesn't.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The worker can't be built.
@@ -106,10 +109,12 @@ codes! {
     Unreachable = "N0309",
     /// Something that a worker in a dispatch namespace can't have.
     NotInNamespace = "N0310",
+    /// A setting that has no effect.
+    NoEffect = "N0311",
     /// One database, used by two customers.
-    SharedDatabase = "N0311",
+    SharedDatabase = "N0312",
     /// A secret of another customer.
-    ForeignSecret = "N0312",
+    ForeignSecret = "N0313",
     /// More workers in one account than it can hold without a dispatch namespace.
     TooManyWorkers = "L0401",
     /// More variables and secrets than one worker can have.
@@ -120,10 +125,14 @@ codes! {
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
     NoFleetFile = "F0502",
-    /// A layer that can't be used: its file or folder isn't there.
-    BadLayer = "F0504",
     /// A pattern for worker names that can't name every worker apart.
     BadNamePattern = "F0503",
+    /// An entry of `diagnostics` in fleet.yaml for an error: errors can't be lowered, and needn't be raised.
+    LoweredError = "F0504",
+    /// An entry of `diagnostics` in fleet.yaml that there is nothing for.
+    UnusedRule = "F0505",
+    /// A layer that can't be used: its file or folder isn't there.
+    BadLayer = "F0506",
     /// A pack that can't be read.
     BadPack = "P0601",
     /// A template that tera can't parse.
@@ -136,9 +145,45 @@ codes! {
     RuntimeFailed = "P0605",
 }
 
+impl Code {
+    /// How bad it is, unless fleet.yaml makes a warning an error.
+    pub fn severity(self) -> Severity {
+        match self {
+            Code::Unreachable | Code::NoEffect | Code::UnusedRule => Severity::Warning,
+            _ => Severity::Error,
+        }
+    }
+
+    /// The code with this text.
+    pub fn parse(text: &str) -> Option<Code> {
+        Code::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Code::parse(&text).ok_or_else(|| D::Error::custom(format!("there is no code {text}")))
+    }
+}
+
+impl JsonSchema for Code {
+    fn schema_name() -> Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({"type": "string", "enum": Code::ALL})
     }
 }
 
@@ -196,14 +241,19 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error.
+    #[track_caller]
     pub fn error(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
+        debug_assert_eq!(code.severity(), Severity::Error, "BUG: {code} is a warning");
         let (message, help) = (message.into(), help.into());
         Diagnostic { code, severity: Severity::Error, message, place, help, related: Box::default() }
     }
 
     /// A warning.
+    #[track_caller]
     pub fn warning(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
-        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, place, message, help) }
+        debug_assert_eq!(code.severity(), Severity::Warning, "BUG: {code} is an error");
+        let (message, help) = (message.into(), help.into());
+        Diagnostic { code, severity: Severity::Warning, message, place, help, related: Box::default() }
     }
 
     /// Adds another place that belongs to it, with what stands there.

@@ -5,6 +5,7 @@
 
 pub mod diagnostic;
 pub mod digest;
+pub mod explanation;
 pub mod failure;
 pub mod yaml;
 
@@ -36,6 +37,7 @@ pub mod runtime;
 pub mod build;
 pub mod check;
 pub mod manifest;
+pub mod policy;
 
 pub mod command;
 

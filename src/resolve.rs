@@ -471,7 +471,7 @@ impl<'a> One<'a, '_> {
                 "workersDev has no effect: workers of the dispatch namespace `{namespace}` have no workers.dev address"
             );
             let place = self.place(&["workersDev"]);
-            self.push(Diagnostic::warning(Code::NotInNamespace, place, message, "leave it out"));
+            self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
         }
         let domains = settings.domains.clone().unwrap_or_default();
         let routes = settings.routes.clone().unwrap_or_default();

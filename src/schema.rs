@@ -242,20 +242,17 @@ impl Checker {
                 format!("it must be at most {}", plain(limit)),
             ),
             ValidationErrorKind::UniqueItems => {
-                let again = match &node.kind {
-                    Kind::List(items) => {
-                        let values: Vec<Value> = items.iter().map(Node::to_value).collect();
-                        (1..items.len()).find(|at| values[..*at].contains(&values[*at])).map(|at| items[at].span)
-                    }
-                    _ => None,
-                };
-                let place = document.place(again.unwrap_or(node.span));
-                vec![Diagnostic::error(
-                    Code::WrongForm,
-                    place,
-                    format!("{what} has an entry twice"),
-                    "keep one of them",
-                )]
+                let items: &[Node] = if let Kind::List(items) = &node.kind { items } else { &[] };
+                let values: Vec<Value> = items.iter().map(Node::to_value).collect();
+                let first = |again: usize| values[..again].iter().position(|value| *value == values[again]);
+                let twice = (1..items.len()).find_map(|again| Some((items[first(again)?].span, items[again].span)));
+                let place = document.place(twice.map_or(node.span, |(_, again)| again));
+                let message = format!("{what} has an entry twice");
+                let told = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
+                match twice {
+                    Some((first, _)) => vec![told.also(document.place(first), "it stands here first")],
+                    None => vec![told],
+                }
             }
             _ => one(Code::WrongForm, format!("{what}: {}", error.masked()), "see the schema".to_owned()),
         }
@@ -370,6 +367,8 @@ fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
     match did_you_mean(written, options.iter().copied()) {
+        // A list that is longer than anybody reads helps nobody who is that near.
+        Some(near) if options.len() > 40 => format!("did you mean `{near}`?"),
         Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
         None => format!("allowed: {}", options.join(", ")),
     }

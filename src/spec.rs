@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::diagnostic::Code;
+
 /// A customer of the fleet: one file, `customers/<id>.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -299,6 +301,8 @@ pub struct FleetFile {
     pub packs: BTreeMap<String, PackReference>,
     /// What holds for each customer whose spec doesn't say otherwise.
     pub defaults: Option<Map<String, Value>>,
+    /// Warnings that are turned off, or that are errors in this fleet. Of several entries for one warning the last counts.
+    pub diagnostics: Option<Vec<DiagnosticRule>>,
     /// The layers between the defaults and the specs, weakest first: the name of each is that of its file,
     /// `layers/<name>.yaml`.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}))]
@@ -350,6 +354,35 @@ impl JsonSchema for OneOrMore {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({"type": ["string", "array"], "items": {"type": "string"}})
     }
+}
+
+/// How bad a warning is in this fleet.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct DiagnosticRule {
+    /// The warning's code, as it is printed: `N0309`.
+    pub code: Code,
+    /// The customers for whom this holds, by id; `*` stands for any characters, `?` for one. Default: all.
+    #[schemars(extend("minItems" = 1))]
+    pub customers: Option<Vec<String>>,
+    /// `off`, `warning` or `error`.
+    pub severity: Level,
+    /// Why, for those who read the report.
+    #[schemars(length(min = 1))]
+    pub reason: String,
+}
+
+/// What a warning can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Level {
+    /// Not told, only counted.
+    Off,
+    /// A warning.
+    Warning,
+    /// An error, which holds the customer.
+    Error,
 }
 
 /// Where a pack is.

@@ -1,5 +1,6 @@
 //! `flotilla build`.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -19,7 +20,7 @@ use crate::tree::Tree;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::duration;
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// How many threads render [default: one for each core]
     #[arg(short = 'j', long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    #[arg(long, value_name = "FILE")]
+    pub(super) summary: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +46,7 @@ struct Report {
     written: usize,
     removed: usize,
     invalid: usize,
+    suppressed: usize,
     seconds: f64,
 }
 
@@ -68,9 +73,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         written: built.written,
         removed: built.removed,
         invalid: survey.invalid + built.failed.len(),
+        suppressed: survey.suppressed.iter().filter(|off| arguments.selection.concerns(&off.diagnostic)).count(),
         seconds: *seconds,
     };
     let stale = built.written + built.removed > 0;
+    let figures = summary_figures(&report, arguments.check);
+    summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics))?;
     match session.format {
         Format::Json => report::json(&report)?,
         Format::Text => {
@@ -92,6 +100,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 let were = if report.invalid == 1 { "it was" } else { "they were" };
                 text += &format!(" · {} with errors, left as {were}", count(report.invalid, "customer"));
             }
+            if report.suppressed > 0 {
+                text += &format!(" · {} suppressed", count(report.suppressed, "warning"));
+            }
             report::print(&text);
         }
     }
@@ -100,6 +111,26 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         (0, true) => Exit::Pending,
         (0, false) => Exit::Done,
     })
+}
+
+/// What a build did, for its summary.
+fn summary_figures(report: &Report, check: bool) -> Vec<String> {
+    let (write, remove) = if check { ("to write", "to remove") } else { ("written", "removed") };
+    let mut told = vec![
+        count(report.customers, "customer"),
+        count(report.workers, "worker"),
+        format!("{} {write}", count(report.written, "file")),
+        format!("{} {remove}", report.removed),
+        format!("{} unchanged", count(report.unchanged, "worker")),
+        duration(report.seconds),
+    ];
+    if report.invalid > 0 {
+        told.push(format!("{} with errors", count(report.invalid, "customer")));
+    }
+    if report.suppressed > 0 {
+        told.push(format!("{} suppressed", count(report.suppressed, "warning")));
+    }
+    told
 }
 
 /// The line up to out/.

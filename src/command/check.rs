@@ -1,17 +1,28 @@
 //! `flotilla check`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::build;
 use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
+use crate::policy::Suppressed;
 use crate::tree::Tree;
 
-use super::report::{self, count};
+use super::report::{self, count, found};
 use super::selection::Selection;
-use super::{Format, Session};
+use super::{Output, Session, github, sarif, summary};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    #[arg(long, value_name = "FILE")]
+    pub(super) summary: Option<PathBuf>,
+}
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -19,35 +30,53 @@ struct Report<'a> {
     errors: usize,
     warnings: usize,
     diagnostics: &'a [Diagnostic],
+    suppressed: &'a [Suppressed],
 }
 
-pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
+    let selection = &arguments.selection;
     let tree = Tree::new(&session.root);
     let surveyed = build::open(tree.clone()).and_then(|project| build::survey(&project, false, &session.ui));
-    let (customers, diagnostics) = match surveyed {
+    let (customers, mut diagnostics, mut suppressed) = match surveyed {
         Ok(survey) => {
             selection.verify(&survey)?;
             let selected: BTreeSet<&str> = selection.customers.iter().map(String::as_str).collect();
             let customers = if selected.is_empty() { survey.customers } else { selected.len() };
-            (customers, survey.diagnostics)
+            (customers, survey.diagnostics, survey.suppressed)
         }
-        Err(diagnostics) => (crate::project::spec_files(&tree).map_or(0, |files| files.len()), diagnostics),
+        Err(diagnostics) => {
+            let customers = crate::project::spec_files(&tree).map_or(0, |files| files.len());
+            (customers, diagnostics, Vec::new())
+        }
     };
-    let diagnostics: Vec<Diagnostic> =
-        diagnostics.into_iter().filter(|diagnostic| selection.concerns(diagnostic)).collect();
+    diagnostics.retain(|diagnostic| selection.concerns(diagnostic));
+    suppressed.retain(|suppressed| selection.concerns(&suppressed.diagnostic));
     let (errors, warnings) = report::counts(&diagnostics);
-    match session.format {
-        Format::Json => report::json(&Report { customers, errors, warnings, diagnostics: &diagnostics })?,
-        Format::Text => {
+    let off = match suppressed.len() {
+        0 => String::new(),
+        number => format!(", {number} suppressed"),
+    };
+    let checked = format!("checked {}: {}{off}", count(customers, "customer"), found(&diagnostics));
+    match output {
+        Output::Json => {
+            report::json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
+        }
+        Output::Text => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
-            let found = match (errors, warnings) {
-                (0, 0) => "no mistakes".to_owned(),
-                (errors, 0) => count(errors, "error"),
-                (0, warnings) => count(warnings, "warning"),
-                (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
-            };
-            report::print(&format!("checked {}: {found}", count(customers, "customer")));
+            report::print(&checked);
+        }
+        Output::Github => {
+            let commands = github::commands(&github::prefix(&session.root), &diagnostics);
+            if !commands.is_empty() {
+                report::print(&commands.join("\n"));
+            }
+            session.ui.line(&checked);
+        }
+        Output::Sarif => {
+            report::json(&sarif::log(&github::prefix(&session.root), &diagnostics, &suppressed))?;
+            session.ui.line(&checked);
         }
     }
+    summary::append(session.summary.as_deref(), &summary::check(customers, &diagnostics, suppressed.len()))?;
     Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })
 }

@@ -5,13 +5,18 @@ mod check;
 mod cloud;
 mod completions;
 mod deploy;
+mod explain;
+mod github;
+mod groups;
 mod local;
 mod plan;
 mod report;
+mod sarif;
 mod schema;
 mod selection;
 mod show;
 mod status;
+mod summary;
 mod ui;
 
 use std::ffi::OsString;
@@ -83,15 +88,27 @@ struct Global {
     /// The project's folder, or one below it [default: this folder]
     #[arg(long, global = true, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// How results are written to stdout; json is one object, on the last line
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    /// How results are written to stdout; json is one object, on the last line; only check writes github and sarif
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    format: Output,
     /// Only results and errors: no progress
     #[arg(long, short, global = true)]
     quiet: bool,
 }
 
+/// What `--format` can be.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+    // Workflow commands of GitHub Actions, which become annotations.
+    Github,
+    // SARIF 2.1.0, for code scanning. Not doc comments: they would make each command's help longer.
+    Sarif,
+}
+
+/// The forms of results that all commands have.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Text,
     Json,
@@ -100,10 +117,7 @@ enum Format {
 #[derive(Subcommand)]
 enum Command {
     /// Check all specs, fleet.yaml and the packs; every mistake at once
-    Check {
-        #[command(flatten)]
-        selection: Selection,
-    },
+    Check(check::Arguments),
     /// Render out/, only where bytes differ
     Build(build::Arguments),
     /// Show what a deploy would do, and what it costs; sends nothing
@@ -122,6 +136,11 @@ enum Command {
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
     #[command(after_help = LOCAL)]
     Local(local::Arguments),
+    /// Explain the code of a diagnostic; without one, list them all
+    Explain {
+        /// The code, such as S0201
+        subject: Option<String>,
+    },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
     /// Print the completions of a shell
@@ -136,6 +155,8 @@ struct Session {
     root: PathBuf,
     format: Format,
     ui: Ui,
+    /// The file that a summary is appended to.
+    summary: Option<PathBuf>,
 }
 
 /// Runs the program; the exit code comes back.
@@ -153,7 +174,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(exit) => exit,
         Err(failure) => {
             ui.failure(&failure);
-            if format == Format::Json {
+            if format == Output::Json {
                 // Who reads JSON gets an object in any case.
                 let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
                 let _ = report::json(&object);
@@ -165,19 +186,38 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     let Arguments { global, command } = arguments;
+    let format = match (global.format, &command) {
+        (Output::Json, _) => Format::Json,
+        (Output::Text, _) | (_, Command::Check(_)) => Format::Text,
+        (Output::Github | Output::Sarif, _) => {
+            let failure = Failure::usage("only `flotilla check` writes github and sarif");
+            return Err(failure.hint("every command writes text and json"));
+        }
+    };
     if let Command::Completions { shell } = command {
         return completions::run(shell);
     }
+    if let Command::Explain { subject } = &command
+        && let Some(exit) = explain::code(format, subject.as_deref())?
+    {
+        return Ok(exit);
+    }
     let from = global.project.unwrap_or_else(|| PathBuf::from("."));
-    let session = Session { root: project::find(&from)?, format: global.format, ui: ui.clone() };
+    let summary = match &command {
+        Command::Check(arguments) => arguments.summary.clone(),
+        Command::Build(arguments) => arguments.summary.clone(),
+        _ => None,
+    };
+    let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
     match command {
-        Command::Check { selection } => check::run(&session, &selection),
+        Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Local(arguments) => local::run(&session, &arguments),
+        Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Completions { .. } => unreachable!("BUG: completions need no project"),
     }

@@ -9,53 +9,148 @@ use serde::Serialize;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::failure::Failure;
 
+use super::groups::{Group, Tally, groups, number, tallies};
 use super::ui::{Style, Ui, clean, clean_lines};
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
-/// So many are shown whole; of the others only the number.
+/// Up to so many are all shown whole.
+const ALL: usize = 20;
+
+/// Of more, no more than so many are.
 const SHOWN: usize = 100;
 
-/// Prints diagnostics to stderr.
-pub fn diagnostics<'a>(root: &Path, ui: &Ui, diagnostics: &'a [Diagnostic]) {
-    let mut files: HashMap<&str, Vec<String>> = HashMap::new();
-    let hidden = hidden(diagnostics);
-    let hidden = |place: &Place| hidden.get(&(place.file.as_str(), place.line)).copied();
-    for diagnostic in diagnostics.iter().take(SHOWN) {
-        let mut line_at = |place: &'a Place| {
-            let lines = files.entry(&place.file).or_insert_with(|| lines_of(&root.join(&place.file)));
-            place.line.checked_sub(1).and_then(|at| lines.get(at)).cloned()
-        };
+/// A group that is not larger than this is shown whole.
+const SMALL: usize = 3;
+
+/// Of a larger one, so many are.
+const EXAMPLES: usize = 2;
+
+/// Prints diagnostics to stderr. Of many, what is alike is told by its first ones and their number.
+pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
+    let mut blocks = Blocks { root, ui, files: HashMap::new(), hidden: hidden(diagnostics) };
+    if diagnostics.len() <= ALL {
+        for diagnostic in diagnostics {
+            ui.line(&blocks.block(diagnostic));
+        }
+        return;
+    }
+    let groups = groups(diagnostics);
+    for (group, shown) in groups.iter().zip(shares(&groups)) {
+        for diagnostic in &group.members[..shown] {
+            ui.line(&blocks.block(diagnostic));
+        }
+        if (1..group.members.len()).contains(&shown) {
+            ui.line(&format!("… and {}\n", group.more(shown)));
+        }
+    }
+    ui.line(&table(diagnostics));
+}
+
+/// How many of each group are shown whole: fewer where there are many groups, and none of those that are too many.
+fn shares(groups: &[Group<'_>]) -> Vec<usize> {
+    let share = |group: &Group<'_>| match group.members.len() {
+        members @ ..=SMALL => members,
+        _ => EXAMPLES,
+    };
+    if groups.iter().map(share).sum::<usize>() <= SHOWN {
+        return groups.iter().map(share).collect();
+    }
+    (0..groups.len()).map(|at| usize::from(at < SHOWN)).collect()
+}
+
+/// How often each code is told, and how to see the rest.
+fn table(diagnostics: &[Diagnostic]) -> String {
+    let rows: Vec<[String; 4]> = tallies(diagnostics)
+        .into_iter()
+        .map(|Tally { code, number: often, files, .. }| {
+            [code.to_string(), number(often), number(files), code.meaning().to_owned()]
+        })
+        .collect();
+    let width = |at: usize, head: &str| rows.iter().map(|row| row[at].len()).max().unwrap_or(0).max(head.len());
+    let (often, files) = (width(1, "number"), width(2, "files"));
+    let mut text = format!("code   {:>often$}  {:>files$}  meaning\n", "number", "files");
+    for [code, one, two, meaning] in &rows {
+        text += &format!("{code}  {one:>often$}  {two:>files$}  {meaning}\n");
+    }
+    text + "`flotilla check CUSTOMER` shows a customer's, `flotilla check --format json` all of them, `flotilla explain CODE` \
+            what a code means\n"
+}
+
+/// What is needed to show diagnostics one after the other.
+struct Blocks<'a> {
+    root: &'a Path,
+    ui: &'a Ui,
+    /// The lines of the files that were read.
+    files: HashMap<String, Vec<String>>,
+    hidden: Hidden<'a>,
+}
+
+impl Blocks<'_> {
+    /// A diagnostic with its lines, its help, and an empty line at the end.
+    fn block(&mut self, diagnostic: &Diagnostic) -> String {
         let (style, word) = match diagnostic.severity {
             Severity::Error => (Style::Error, "error"),
             Severity::Warning => (Style::Warning, "warning"),
         };
-        let head = ui.paint(style, &format!("{word}[{}]", diagnostic.code));
-        let mut text = format!(
-            "{head}: {}\n  {} {}",
-            clean(&diagnostic.message),
-            ui.paint(Style::Help, "-->"),
-            clean(&diagnostic.place.to_string())
-        );
-        if let Some(line) = line_at(&diagnostic.place) {
-            text += &excerpt(ui, (style, "^"), diagnostic.code, &diagnostic.place, &line, hidden(&diagnostic.place));
+        let head = self.ui.paint(style, &format!("{word}[{}]", diagnostic.code));
+        let arrow = self.ui.paint(Style::Help, "-->");
+        let place = clean(&diagnostic.place.to_string());
+        let mut text = format!("{head}: {}\n  {arrow} {place}", clean(&diagnostic.message));
+        if let Some(line) = self.line(&diagnostic.place) {
+            text += &self.excerpt((style, "^"), diagnostic.code, &diagnostic.place, &line);
         }
         for (place, label) in &diagnostic.related {
-            let arrow = ui.paint(Style::Help, ":::");
+            let arrow = self.ui.paint(Style::Help, ":::");
             text += &format!("\n  {arrow} {}: {}", clean(&place.to_string()), clean(label));
-            if let Some(line) = line_at(place) {
-                text += &excerpt(ui, (Style::Help, "-"), diagnostic.code, place, &only(&line, place), hidden(place));
+            if let Some(line) = self.line(place) {
+                text += &self.excerpt((Style::Help, "-"), diagnostic.code, place, &only(&line, place));
             }
         }
-        text += &format!(
-            "\n  {} {}",
-            ui.paint(Style::Help, "= help:"),
-            clean_lines(&diagnostic.help).replace('\n', "\n    ")
-        );
-        ui.line(&text);
-        ui.line("");
+        let help = clean_lines(&diagnostic.help).replace('\n', "\n    ");
+        text += &format!("\n  {} {help}\n", self.ui.paint(Style::Help, "= help:"));
+        text
     }
-    if diagnostics.len() > SHOWN {
-        ui.line(&format!("… and {} more; `--format json` has them all", diagnostics.len() - SHOWN));
+
+    fn line(&mut self, place: &Place) -> Option<String> {
+        let file = &place.file;
+        if !self.files.contains_key(file) {
+            self.files.insert(file.clone(), lines_of(&self.root.join(file)));
+        }
+        self.files[file].get(place.line.checked_sub(1)?).cloned()
+    }
+
+    /// A line, and a mark below what is meant of it.
+    fn excerpt(&self, (style, mark): (Style, &str), code: Code, place: &Place, line: &str) -> String {
+        let (ui, hidden) = (self.ui, self.hidden.get(&(place.file.as_str(), place.line)).copied());
+        // What stands far to the right is neither shown nor needed.
+        let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
+        let masked = match hidden {
+            Some(column) => mask(&cut(line, column)),
+            None => mask(line),
+        };
+        // Where nobody knows what the file means, or a whole value is out of place, secrets have no keys to be known by.
+        let unclear = code < Code::UnknownKey || matches!(code, Code::WrongType | Code::WrongForm);
+        let masked = if unclear { without_tokens(&masked) } else { masked };
+        // A window around the place, so that a line of a megabyte does not flood the screen.
+        let from = (place.column - 1).saturating_sub(60);
+        let mut window: String = masked.chars().skip(from).take(140).map(|c| if c == '\t' { ' ' } else { c }).collect();
+        if from > 0 && !window.is_empty() {
+            window = format!("…{}", window.chars().skip(1).collect::<String>());
+        }
+        if masked.chars().nth(from + 140).is_some() {
+            window.push('…');
+        }
+        let number = place.line.to_string();
+        let pad = " ".repeat(number.len());
+        let width = place.width.min(window.chars().count().saturating_sub(place.column - 1 - from)).max(1);
+        let marks = ui.paint(style, &mark.repeat(width));
+        let indent = " ".repeat(place.column - 1 - from);
+        let bar = ui.paint(Style::Help, "|");
+        format!(
+            "\n {pad} {bar}\n {} {bar} {}\n {pad} {bar} {indent}{marks}",
+            ui.paint(Style::Help, &number),
+            clean(&window),
+        )
     }
 }
 
@@ -69,9 +164,12 @@ fn lines_of(path: &Path) -> Vec<String> {
     }
 }
 
-/// From which column on a line is not shown, by file and line: a secret stands there, or may stand there because its
+/// From which column on a line is not shown, by file and line.
+type Hidden<'a> = HashMap<(&'a str, usize), usize>;
+
+/// What is not shown: a secret stands there, or may stand there because its
 /// key is misspelt.
-fn hidden(diagnostics: &[Diagnostic]) -> HashMap<(&str, usize), usize> {
+fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     let mut hidden = HashMap::new();
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
@@ -93,46 +191,6 @@ fn only(line: &str, place: &Place) -> String {
     let plain = before.split([' ', '-', '{', '[', '"', '\'']).all(|word| word.is_empty() || is_key(word));
     let before = if plain { before } else { " ".repeat(before.chars().count()) };
     before.chars().chain(meant).collect()
-}
-
-/// A line, and a mark below what is meant of it.
-fn excerpt(
-    ui: &Ui,
-    (style, mark): (Style, &str),
-    code: Code,
-    place: &Place,
-    line: &str,
-    hidden: Option<usize>,
-) -> String {
-    // What stands far to the right is neither shown nor needed.
-    let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
-    let masked = match hidden {
-        Some(column) => mask(&cut(line, column)),
-        None => mask(line),
-    };
-    // Where nobody knows what the file means, or a whole value is out of place, secrets have no keys to be known by.
-    let unclear = code < Code::UnknownKey || matches!(code, Code::WrongType | Code::WrongForm);
-    let masked = if unclear { without_tokens(&masked) } else { masked };
-    // A window around the place, so that a line of a megabyte does not flood the screen.
-    let from = (place.column - 1).saturating_sub(60);
-    let mut window: String = masked.chars().skip(from).take(140).map(|c| if c == '\t' { ' ' } else { c }).collect();
-    if from > 0 && !window.is_empty() {
-        window = format!("…{}", window.chars().skip(1).collect::<String>());
-    }
-    if masked.chars().nth(from + 140).is_some() {
-        window.push('…');
-    }
-    let number = place.line.to_string();
-    let pad = " ".repeat(number.len());
-    let width = place.width.min(window.chars().count().saturating_sub(place.column - 1 - from)).max(1);
-    let marks = ui.paint(style, &mark.repeat(width));
-    let indent = " ".repeat(place.column - 1 - from);
-    let bar = ui.paint(Style::Help, "|");
-    format!(
-        "\n {pad} {bar}\n {} {bar} {}\n {pad} {bar} {indent}{marks}",
-        ui.paint(Style::Help, &number),
-        clean(&window),
-    )
 }
 
 /// A line without what stands from a column on. What says nothing stays: brackets, `true`, `false`.
@@ -213,6 +271,7 @@ pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
     let (errors, warnings) = counts(found);
     let told = format!("{}; nothing was changed", count(errors, "error"));
     session.ui.line(&told);
+    summary::append(session.summary.as_deref(), &summary::build(&["nothing was changed".to_owned()], found))?;
     match session.format {
         Format::Json => json(&serde_json::json!({
             "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
@@ -225,6 +284,16 @@ pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
 pub fn counts(diagnostics: &[Diagnostic]) -> (usize, usize) {
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
     (errors, diagnostics.len() - errors)
+}
+
+/// `no mistakes`, or how many errors and warnings.
+pub fn found(diagnostics: &[Diagnostic]) -> String {
+    match counts(diagnostics) {
+        (0, 0) => "no mistakes".to_owned(),
+        (errors, 0) => count(errors, "error"),
+        (0, warnings) => count(warnings, "warning"),
+        (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
+    }
 }
 
 /// `1 worker`, `2 workers`.
@@ -248,6 +317,17 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_than_a_hundred_are_shown_whole() {
+        let told = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
+        let group = |members: usize| Group { members: vec![&told; members], alike: true };
+        let shown = |sizes: &[usize]| shares(&sizes.iter().map(|size| group(*size)).collect::<Vec<_>>());
+        assert_eq!(shown(&[1, 3, 4, 9000]), [1, 3, 2, 2]);
+        assert_eq!(shown(&[3; 40]), [1; 40]);
+        let many = shown(&[500; 300]);
+        assert_eq!((many[..100].to_vec(), many[100..].to_vec()), (vec![1; 100], vec![0; 200]));
+    }
 
     #[test]
     fn of_a_related_line_only_what_is_meant_is_shown() {

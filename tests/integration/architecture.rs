@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
             "customer",
             "diagnostic",
             "digest",
+            "explanation",
             "failure",
             "limits",
             "names",
@@ -39,11 +40,16 @@ const LAYERS: &[Layer] = &[
         and: &[],
     },
     // From files to typed values.
-    Layer { name: "reading", modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"], layers: &["words", "reading"], and: &[] },
+    Layer {
+        name: "reading",
+        modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
+        layers: &["words", "reading"],
+        and: &[],
+    },
     // From typed values to bundles: pure.
     Layer {
         name: "core",
-        modules: &["bundle", "check", "escape", "render", "resolve", "syntax"],
+        modules: &["bundle", "check", "escape", "policy", "render", "resolve", "syntax"],
         layers: &["words", "reading", "core"],
         and: &[],
     },

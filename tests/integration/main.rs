@@ -3,9 +3,11 @@
 mod architecture;
 mod bad_input;
 mod cases;
+mod codes;
 mod commands;
 mod faults;
 mod fleet;
+mod formats;
 mod hostile;
 mod line;
 mod local;

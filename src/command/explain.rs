@@ -1,0 +1,116 @@
+//! `flotilla explain`: what a code means, or the list of codes.
+
+use serde::Serialize;
+
+use crate::diagnostic::{Code, Severity, did_you_mean};
+use crate::explanation::explanation;
+use crate::failure::{Exit, Failure};
+
+use super::{Format, Session, report};
+
+const CODES: &str = "codes look like S0201; `flotilla explain` lists them";
+
+/// Explains what needs no project: a code, or without an argument the list of them. Nothing, if the argument hasn't the
+/// form of a code: then it is a customer.
+pub(super) fn code(format: Format, subject: Option<&str>) -> Result<Option<Exit>, Failure> {
+    let Some(subject) = subject else { return list(format).map(Some) };
+    if !has_form_of_code(subject) {
+        return Ok(None);
+    }
+    let written = subject.to_ascii_uppercase();
+    let Some(code) = Code::parse(&written) else {
+        let failure = Failure::usage(format!("there is no code `{subject}`"));
+        return Err(match did_you_mean(&written, Code::ALL.iter().map(|code| code.as_str())) {
+            Some(near) => failure.hint(format!("did you mean `{near}`? {}", CODES)),
+            None => failure.hint(CODES),
+        });
+    };
+    let explanation = explanation(code);
+    match format {
+        Format::Json => report::json(&explanation)?,
+        Format::Text => {
+            let severity = word(explanation.severity);
+            report::print(&format!("{code} ({severity})\n\n{}", plain(explanation.markdown)));
+        }
+    }
+    Ok(Some(Exit::Done))
+}
+
+/// Explains a customer.
+pub(super) fn customer(_session: &Session, subject: &str) -> Result<Exit, Failure> {
+    Err(Failure::usage(format!("there is no code `{subject}`")).hint(CODES))
+}
+
+fn list(format: Format) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Line {
+        code: Code,
+        severity: Severity,
+        meaning: &'static str,
+    }
+    let line = |code: &Code| Line { code: *code, severity: code.severity(), meaning: code.meaning() };
+    let lines: Vec<Line> = Code::ALL.iter().map(line).collect();
+    match format {
+        Format::Json => report::json(&serde_json::json!({ "codes": lines }))?,
+        Format::Text => {
+            let line = |line: &Line| format!("{}  {:7}  {}", line.code, word(line.severity), line.meaning);
+            report::print(&lines.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// One of the letters that codes begin with, and some digits. A customer's id can have that form as well; the code is
+/// meant then.
+fn has_form_of_code(subject: &str) -> bool {
+    let Some(letter) = subject.chars().next().filter(char::is_ascii_alphabetic) else { return false };
+    let digits = &subject[1..];
+    (3..=5).contains(&digits.len())
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && Code::ALL.iter().any(|code| code.as_str().starts_with(letter.to_ascii_uppercase()))
+}
+
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}
+
+/// Markdown as people read it in a terminal: examples indented, no marks of emphasis.
+fn plain(markdown: &str) -> String {
+    let (mut plain, mut fenced) = (String::new(), false);
+    for line in markdown.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+            plain += &format!("    {line}\n");
+        } else {
+            plain += &format!("{}\n", line.replace("**", ""));
+        }
+    }
+    plain.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_from_customers() {
+        for code in ["S0201", "s0201", "Y01", "n309", "p06055"] {
+            assert_eq!(has_form_of_code(code), code != "Y01", "{code}");
+        }
+        for customer in ["acme", "acme-2", "x0201", "s-0201", "4711", "é0201", "", "shop0201"] {
+            assert!(!has_form_of_code(customer), "{customer}");
+        }
+    }
+
+    #[test]
+    fn markdown_becomes_text() {
+        assert_eq!(
+            plain("A `b`.\n\n**Why:** c\n\n```yaml\n# f\nid: **\n```\n"),
+            "A `b`.\n\nWhy: c\n\n    # f\n    id: **"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! What a command found and did, in Markdown: for the summary of a CI job, which it is appended to. The only place that
+//! writes Markdown about a run; nothing that a file holds can mark it up.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::failure::Failure;
+
+use super::groups::{groups, number};
+use super::report::{count, found};
+use super::ui::clean;
+
+/// So many rows of diagnostics at most.
+const ROWS: usize = 50;
+
+/// So many characters of a message.
+const LONGEST: usize = 300;
+
+/// What `check` found.
+pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) -> String {
+    let mut told = vec![count(customers, "customer")];
+    if suppressed > 0 {
+        told.push(format!("{} suppressed", number(suppressed)));
+    }
+    page("flotilla check", &found(diagnostics), &told, diagnostics)
+}
+
+/// What `build` did; `told` are its figures, such as `12 files written`.
+pub fn build(told: &[String], diagnostics: &[Diagnostic]) -> String {
+    page("flotilla build", &found(diagnostics), told, diagnostics)
+}
+
+/// Appends a page to a file. Nothing to do without a file.
+pub fn append(file: Option<&Path>, page: &str) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let written = OpenOptions::new().create(true).append(true).open(file).and_then(|mut file| {
+        // Whatever stands before it ends with an empty line, or would take the heading in.
+        file.write_all(format!("\n{page}\n").as_bytes())
+    });
+    Ok(written.with_context(|| format!("the summary can't be written to {}", file.display()))?)
+}
+
+fn page(command: &str, found: &str, told: &[String], diagnostics: &[Diagnostic]) -> String {
+    let mut page = format!("### {command}: {found}\n\n{}\n", told.join(" · "));
+    if diagnostics.is_empty() {
+        return page;
+    }
+    page += "\n| | code | number | first at | message |\n|---|---|---:|---|---|\n";
+    let groups = groups(diagnostics);
+    for group in groups.iter().take(ROWS) {
+        let Diagnostic { code, severity, message, place, help, .. } = group.first();
+        let word = match severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let (often, place) = (number(group.members.len()), text(&place.to_string()));
+        page += &format!("| {word} | {code} | {often} | {place} | {}<br>{} |\n", text(message), text(help));
+    }
+    if groups.len() > ROWS {
+        page += &format!("\n… and {} kinds more\n", number(groups.len() - ROWS));
+    }
+    page + "\n`flotilla explain CODE` says what a code means and how to mend it.\n"
+}
+
+/// Text of a file as text: no character of it is Markdown, HTML, a mention or the beginning of an address.
+fn text(text: &str) -> String {
+    let short: String = text.chars().take(LONGEST).collect();
+    let mut safe = String::from("<code>");
+    for c in clean(&short).chars() {
+        let plain = !c.is_ascii() || c.is_ascii_alphanumeric() || " ,-/(){}='\"%+?;^".contains(c);
+        if plain || (c == '.' && !safe.get(safe.len() - 3..).is_some_and(|before| before.eq_ignore_ascii_case("www"))) {
+            safe.push(c);
+        } else {
+            safe += &format!("&#{};", u32::from(c));
+        }
+    }
+    if text.chars().nth(LONGEST).is_some() {
+        safe.push('…');
+    }
+    safe + "</code>"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::{Code, Place};
+
+    #[test]
+    fn hostile_text_marks_nothing_up() {
+        let hostile = "a|b `c` </code><img src=x onerror=alert(1)> [d](https://e) **f** WWW.g.h @g #1 :h: \\ & &lt; $i$ _j_ ~k~\n\r\x1b[31m";
+        let told =
+            Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/{hostile}.yaml")), hostile, hostile);
+        let page = check(1, &[told], 2);
+        let row = page.lines().find(|line| line.starts_with("| error")).expect("a row");
+        assert_eq!(row.matches('|').count(), 6, "{row}");
+        assert_eq!((row.matches("<code>").count(), row.matches("</code>").count()), (3, 3), "{row}");
+        let inner = row.replace("<code>", "").replace("</code>", "").replace("<br>", "");
+        let inner = inner.trim_start_matches("| error | S0201 | 1 | ");
+        for c in "`<>[]*@:\\$_~!\u{1b}".chars() {
+            assert!(!inner.contains(c), "{c} in {row}");
+        }
+        assert!(!inner.contains("WWW."), "{row}");
+        assert!(page.starts_with("### flotilla check: 1 error\n\n1 customer · 2 suppressed\n"), "{page}");
+    }
+
+    #[test]
+    fn a_page_is_bounded() {
+        let message = "x".repeat(10_000);
+        let told = |at: usize| {
+            let code = Code::ALL[at % Code::ALL.len()];
+            let place = Place::file(&format!("customers/c{at}.yaml"));
+            let message = format!("{message}{}", "y".repeat(at / Code::ALL.len()));
+            Diagnostic { code, ..Diagnostic::error(Code::UnknownKey, place, message, "mend it") }
+        };
+        let page = check(1000, &(0..1000).map(told).collect::<Vec<_>>(), 0);
+        assert!(page.len() < 64 << 10, "{}", page.len());
+        assert!(page.contains("kinds more"), "{page}");
+    }
+}

@@ -1,0 +1,4 @@
+// customers/bluebird.yaml · production
+import { answer } from "../../runtime/tiny-[DIGEST].js";
+
+export default answer("tiny-bluebird", []);
