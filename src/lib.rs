@@ -14,6 +14,7 @@ pub mod spec;
 pub mod customer;
 pub mod limits;
 pub mod names;
+pub mod selection;
 
 pub mod pack;
 pub mod project;

@@ -1,7 +1,5 @@
 //! `flotilla check`.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use crate::build;
@@ -24,9 +22,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
     let (customers, diagnostics) = match build::load(&session.root, &session.ui) {
         Ok(loaded) => {
             selection.verify(&loaded)?;
-            let selected: BTreeSet<&str> = selection.customers.iter().map(String::as_str).collect();
-            let customers = if selected.is_empty() { loaded.customers } else { selected.len() };
-            (customers, loaded.diagnostics)
+            (selection.count(&loaded), loaded.diagnostics)
         }
         Err(diagnostics) => (crate::project::spec_files(&session.root).map_or(0, |files| files.len()), diagnostics),
     };

@@ -155,13 +155,11 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     if arguments.prune && loaded.unread {
         session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
     }
-    if !selection.customers.is_empty() {
-        invalid.retain(|customer| selection.customers.contains(customer));
-    }
+    invalid.retain(|customer| selection.includes_id(customer));
     let options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
         prune: arguments.prune && !loaded.unread,
-        named: &selection.customers,
+        named: selection.named(),
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,

@@ -1,31 +1,31 @@
-//! Which customers a command is for.
+//! The options by which a command is told its customers.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use crate::build::Loaded;
 use crate::customer::Worker;
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::failure::Failure;
 use crate::project;
+use crate::selection::{self, Selector, What};
 use crate::spec::Environment;
 
 /// Customers by id, label and environment; without any of them, the whole fleet.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Selection {
-    /// Customers by id [default: all]
+    /// Customers by id, or by glob as in 'shop-*' [default: all]
     #[arg(value_name = "CUSTOMER")]
-    pub customers: Vec<String>,
-    /// Only customers with this label; several must all hold
-    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// Only this environment
-    #[arg(long, value_name = "NAME", value_parser = environment)]
-    env: Option<Environment>,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in tier=gold")?;
-    Ok((key.to_owned(), value.to_owned()))
+    customers: Vec<String>,
+    /// Only customers with these labels: tier=gold,region!=eu · key · !key · 'key in (a,b)' · 'key notin (a,b)'
+    #[arg(long = "label", short = 'l', value_name = "SELECTOR")]
+    labels: Vec<Selector>,
+    /// Only these environments; may be given several times or with commas
+    #[arg(long, value_name = "NAME", value_parser = environment, value_delimiter = ',')]
+    env: Vec<Environment>,
+    /// The same, made ready to match by the first question.
+    #[arg(skip)]
+    compiled: OnceLock<selection::Selection>,
 }
 
 fn environment(text: &str) -> Result<Environment, String> {
@@ -39,43 +39,72 @@ fn environment(text: &str) -> Result<Environment, String> {
 }
 
 impl Selection {
+    fn compiled(&self) -> &selection::Selection {
+        self.compiled.get_or_init(|| {
+            selection::Selection::new(&self.customers, self.labels.iter().cloned(), self.env.iter().copied())
+        })
+    }
+
     /// Whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
-        self.customers.is_empty() && self.labels.is_empty() && self.env.is_none()
+        self.compiled().is_all()
     }
 
     /// Whether a worker belongs to it.
     pub fn includes(&self, worker: &Worker) -> bool {
-        (self.customers.is_empty() || self.customers.contains(&worker.customer))
-            && self.labels.iter().all(|(key, value)| worker.labels.get(key) == Some(value))
-            && self.env.is_none_or(|environment| environment == worker.environment)
+        self.compiled().matches(&worker.customer, &worker.labels, worker.environment)
+    }
+
+    /// Whether a customer may belong to it, as far as its id tells.
+    pub fn includes_id(&self, customer: &str) -> bool {
+        self.compiled().matches_id(customer)
+    }
+
+    /// The customers that are named by their ids.
+    pub fn named(&self) -> &[String] {
+        // Globs are among them, and are nobody's id.
+        &self.customers
     }
 
     /// Whether a diagnostic belongs to it: those outside of customers/ concern everybody.
     pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
         let file = &diagnostic.place.file;
-        self.customers.is_empty()
-            || !file.starts_with(project::CUSTOMERS)
-            || self.customers.iter().any(|customer| customer == project::id_of(file))
+        !file.starts_with(project::CUSTOMERS) || self.includes_id(project::id_of(file))
     }
 
-    /// Refuses ids that no customer has.
-    pub fn verify(&self, loaded: &Loaded) -> Result<(), Failure> {
-        let known: BTreeSet<&str> = loaded
-            .workers
-            .iter()
-            .map(|worker| worker.customer.as_str())
-            .chain(loaded.held.iter().map(String::as_str))
-            .collect();
-        for customer in &self.customers {
-            if !known.contains(customer.as_str()) {
-                let failure = Failure::usage(format!("there is no customer `{customer}`"));
-                return Err(match did_you_mean(customer, known.iter().copied()) {
-                    Some(near) => failure.hint(format!("did you mean `{near}`?")),
-                    None => failure.hint("customers are the files of customers/, without `.yaml`"),
-                });
-            }
+    /// How many of the fleet's customers have an id that belongs to it.
+    pub fn count(&self, loaded: &Loaded) -> usize {
+        if self.compiled().is_every_customer() {
+            return loaded.customers;
         }
-        Ok(())
+        ids(loaded).into_iter().filter(|id| self.includes_id(id)).count()
     }
+
+    /// Refuses what no customer has: ids, globs that match nothing, keys of labels.
+    pub fn verify(&self, loaded: &Loaded) -> Result<(), Failure> {
+        if self.is_all() {
+            return Ok(());
+        }
+        let ids = ids(loaded);
+        let keys: BTreeSet<&str> =
+            loaded.workers.iter().flat_map(|worker| worker.labels.keys()).map(String::as_str).collect();
+        // The labels of customers with errors are not known.
+        let keys = loaded.held.is_empty().then_some(&keys);
+        let Some(unknown) = self.compiled().unknown(&ids, keys) else { return Ok(()) };
+        let written = &unknown.written;
+        let (message, help) = match unknown.what {
+            What::Id => {
+                (format!("there is no customer `{written}`"), "customers are the files of customers/, without `.yaml`")
+            }
+            What::Glob => (format!("no customer's id matches `{written}`"), "`*` stands for any letters, `?` for one"),
+            What::Key => (format!("no customer has a label `{written}`"), "`labels` in a customer's file gives it some"),
+        };
+        let near = unknown.near.map(|near| format!("did you mean `{near}`?"));
+        Err(Failure::usage(message).hint(near.unwrap_or_else(|| help.to_owned())))
+    }
+}
+
+fn ids(loaded: &Loaded) -> BTreeSet<&str> {
+    let valid = loaded.workers.iter().map(|worker| worker.customer.as_str());
+    valid.chain(loaded.held.iter().map(String::as_str)).collect()
 }

@@ -33,6 +33,7 @@ const LAYERS: &[Layer] = &[
             "names",
             "platform",
             "progress",
+            "selection",
             "spec",
         ],
         layers: &["words"],

@@ -14,6 +14,7 @@ mod pack;
 mod sample;
 mod schema;
 mod secrets;
+mod selecting;
 mod support;
 mod tools;
 mod typescript;
