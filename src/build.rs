@@ -18,6 +18,7 @@ use crate::render::Templates;
 use crate::resolve::{Claim, resolve};
 use crate::runtime;
 use crate::schema::Checker;
+use crate::trace;
 use crate::yaml::Kind;
 
 /// The fleet, resolved and checked.
@@ -46,6 +47,7 @@ pub struct Loaded {
 /// Reads, resolves and checks a project. An error of fleet.yaml or a pack ends it; a customer's error holds that
 /// customer.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
+    progress.begin("reading the fleet", None);
     let checker = Checker::customer();
     let (fleet, files) = match (project::read_fleet(root), project::spec_files(root)) {
         (Ok(fleet), Ok(files)) => (fleet, files),
@@ -77,6 +79,7 @@ pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnost
     let mut read: Vec<One> = files
         .par_iter()
         .map(|file| {
+            let _span = trace::span("read and resolve", file);
             let one = one(root, file, &fleet, &checker);
             progress.step(1);
             one
@@ -220,6 +223,7 @@ pub fn build(
         .workers
         .par_iter()
         .map(|worker| {
+            let _span = trace::span("render and write", &worker.name);
             let result = if (scope.includes)(worker) {
                 render(loaded, runtimes, worker, Some(&out)).map(Some)
             } else {

@@ -15,6 +15,7 @@ pub mod customer;
 pub mod limits;
 pub mod names;
 pub mod selection;
+pub mod trace;
 
 pub mod pack;
 pub mod project;

@@ -22,9 +22,6 @@ pub(super) struct Arguments {
     /// Write nothing; exit with 3 if out/ is not current
     #[arg(long)]
     check: bool,
-    /// How many threads render [default: one for each core]
-    #[arg(short = 'j', long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -40,12 +37,6 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(usize::from(threads))
-            .build_global()
-            .map_err(anyhow::Error::from)?;
-    }
     let Some(Line { loaded, built, diagnostics, seconds, .. }) = line(session, &arguments.selection, arguments.check)?
     else {
         return Ok(Exit::Diagnostics);
@@ -71,7 +62,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     let stale = built.written + built.removed > 0;
     match session.format {
-        Format::Json => report::json(&report)?,
+        Format::Json => session.json(&report)?,
         Format::Text => {
             let mut text = if arguments.check {
                 match stale {

@@ -30,7 +30,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
         diagnostics.into_iter().filter(|diagnostic| selection.concerns(diagnostic)).collect();
     let (errors, warnings) = report::counts(&diagnostics);
     match session.format {
-        Format::Json => report::json(&Report { customers, errors, warnings, diagnostics: &diagnostics })?,
+        Format::Json => session.json(&Report { customers, errors, warnings, diagnostics: &diagnostics })?,
         Format::Text => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
             let found = match (errors, warnings) {

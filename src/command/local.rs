@@ -63,6 +63,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         running.api_base(),
         running.api_base()
     ));
+    session.ui.0.signals.take();
     wait()?;
     let _ = std::fs::remove_file(file);
     running.stop();

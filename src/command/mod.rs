@@ -6,21 +6,28 @@ mod cloud;
 mod completions;
 mod deploy;
 mod local;
+mod phase;
 mod plan;
 mod report;
 mod schema;
 mod selection;
 mod show;
 mod status;
+mod timings;
 mod ui;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
+use crate::progress::Progress as _;
 use crate::project;
+use crate::trace;
 use selection::Selection;
 use ui::Ui;
 
@@ -89,6 +96,15 @@ struct Global {
     /// Only results and errors: no progress
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// How many threads read, render and write [default: one for each core that this process may use]
+    #[arg(short = 'j', long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// At the end, a table of where the time went, to stderr; with --format json, in the object, too
+    #[arg(long, global = true)]
+    timings: bool,
+    /// Write what each thread does when, for Perfetto or chrome://tracing
+    #[arg(long, global = true, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -138,6 +154,13 @@ struct Session {
     ui: Ui,
 }
 
+impl Session {
+    /// Writes a result as one JSON object, on one line.
+    fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        report::json(&self.ui, value)
+    }
+}
+
 /// Runs the program; the exit code comes back.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -147,20 +170,45 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    let ui = Ui::new(arguments.global.quiet);
+    let ui = Ui::new(arguments.global.quiet, arguments.global.timings);
     let format = arguments.global.format;
-    match dispatch(arguments, &ui) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            ui.failure(&failure);
-            if format == Format::Json {
-                // Who reads JSON gets an object in any case.
-                let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
-                let _ = report::json(&object);
-            }
-            failure.exit
+    let trace = arguments.global.trace.clone();
+    let result = started(&arguments.global).and_then(|()| dispatch(arguments, &ui));
+    // A failure may have come in the middle of a phase.
+    ui.end();
+    let mut exit = result.unwrap_or_else(|failure| {
+        ui.failure(&failure);
+        if format == Format::Json {
+            // Who reads JSON gets an object in any case.
+            let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
+            let _ = report::json(&ui, &object);
+        }
+        failure.exit
+    });
+    if let Some(timings) = ui.timings() {
+        ui.line(&timings::table(&timings));
+    }
+    if let (Some(path), Err(error)) = (trace, trace::finish()) {
+        ui.failure(&Failure::new(format!("the trace {} can't be written: {error}", path.display())));
+        if exit == Exit::Done {
+            exit = Exit::Diagnostics;
         }
     }
+    exit
+}
+
+/// What holds for all of the program: its threads, its trace.
+fn started(global: &Global) -> Result<(), Failure> {
+    if let Some(threads) = global.threads {
+        // Otherwise the cores are counted that the affinity and the control group of the process leave to it.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
+        pool.build_global().map_err(anyhow::Error::from)?;
+    }
+    if let Some(path) = &global.trace {
+        let file = File::create(path).with_context(|| format!("the trace {} can't be written", path.display()))?;
+        trace::start(Box::new(file));
+    }
+    Ok(())
 }
 
 fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {

@@ -13,6 +13,7 @@ use crate::failure::{Exit, Failure};
 use crate::pace::Rate;
 use crate::plan::{self, Action, Change, Desired, Held, Options, Orphan, Plan};
 use crate::platform::Home;
+use crate::progress::Progress as _;
 use crate::secrets::Secrets;
 use crate::state::State;
 
@@ -83,7 +84,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     if session.format == Format::Json {
         let Planned { plan, .. } = &planned;
-        report::json(&Report {
+        session.json(&Report {
             create: plan.count(Action::Create),
             update: plan.count(Action::Update),
             delete: plan.count(Action::Delete),
@@ -116,6 +117,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let Some(build::Line { loaded, runtimes, built, diagnostics, .. }) = build::line(session, selection, false)? else {
         return Ok(None);
     };
+    session.ui.begin("planning", None);
     let cloud = Cloud::new(session, &loaded.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let desired = desired(&loaded, &built, &cloud, &secrets, &state);
@@ -167,6 +169,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     };
     let plan = plan::plan(&desired, &deployed, &homes, &options);
     drop(desired);
+    session.ui.end();
     Ok(Some(Planned { loaded, runtimes, diagnostics, secrets, cloud, plan }))
 }
 

@@ -97,7 +97,9 @@ impl Selection {
                 (format!("there is no customer `{written}`"), "customers are the files of customers/, without `.yaml`")
             }
             What::Glob => (format!("no customer's id matches `{written}`"), "`*` stands for any letters, `?` for one"),
-            What::Key => (format!("no customer has a label `{written}`"), "`labels` in a customer's file gives it some"),
+            What::Key => {
+                (format!("no customer has a label `{written}`"), "`labels` in a customer's file gives it some")
+            }
         };
         let near = unknown.near.map(|near| format!("did you mean `{near}`?"));
         Err(Failure::usage(message).hint(near.unwrap_or_else(|| help.to_owned())))

@@ -35,6 +35,7 @@ const LAYERS: &[Layer] = &[
             "progress",
             "selection",
             "spec",
+            "trace",
         ],
         layers: &["words"],
         and: &[],

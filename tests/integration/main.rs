@@ -11,6 +11,7 @@ mod line;
 mod local;
 mod openapi;
 mod pack;
+mod progress;
 mod sample;
 mod schema;
 mod secrets;
