@@ -5,6 +5,7 @@ mod check;
 mod cloud;
 mod completions;
 mod deploy;
+mod init;
 mod local;
 mod phase;
 mod plan;
@@ -15,6 +16,7 @@ mod show;
 mod status;
 mod timings;
 mod ui;
+mod workflow;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -39,6 +41,7 @@ and only what changed is deployed, paced below Cloudflare's API limit.";
 const AFTER: &str = "\
 Every command is a prefix of one line: check → build → plan → deploy. A dry run is the same code, stopped early.
 
+  flotilla init my-fleet         a new project
   flotilla check                 every mistake in every spec, at once
   flotilla build                 write out/, only where bytes differ
   flotilla plan                  what a deploy would do, and what it costs
@@ -46,6 +49,12 @@ Every command is a prefix of one line: check → build → plan → deploy. A dr
   flotilla deploy --yes          to the real one: CLOUDFLARE_API_TOKEN, CLOUDFLARE_ACCOUNT_ID
 
 Exit codes: 0 done · 1 diagnostics or failure · 2 usage · 3 changes pending · 4 some changes failed · 5 refused · 70 a bug";
+
+const INIT: &str = "Examples:
+  flotilla init my-fleet                         a new project, with a customer and the pack `consent`
+  flotilla init --ci github                      .github/workflows/flotilla.yml for this project
+  flotilla init --ci github --print              the same to stdout
+  flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -115,6 +124,9 @@ enum Format {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Begin a project, or write a workflow that checks, plans and deploys one
+    #[command(after_help = INIT)]
+    Init(init::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check {
         #[command(flatten)]
@@ -217,6 +229,9 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         return completions::run(shell);
     }
     let from = global.project.unwrap_or_else(|| PathBuf::from("."));
+    if let Command::Init(arguments) = command {
+        return init::run(&from, global.format, ui, &arguments);
+    }
     let session = Session { root: project::find(&from)?, format: global.format, ui: ui.clone() };
     match command {
         Command::Check { selection } => check::run(&session, &selection),
@@ -227,6 +242,6 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Show { selection } => show::run(&session, &selection),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Completions { .. } => unreachable!("BUG: completions need no project"),
+        Command::Init(_) | Command::Completions { .. } => unreachable!("BUG: they need no project"),
     }
 }
