@@ -113,7 +113,7 @@ pub(super) fn line(session: &Session, selection: &Selection, dry: bool) -> Resul
             return Ok(None);
         }
     };
-    selection.verify(&loaded)?;
+    selection.verify(&session.ui, &loaded)?;
     let runtimes = match build::runtimes(&loaded, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {

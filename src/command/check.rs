@@ -21,7 +21,7 @@ struct Report<'a> {
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
     let (customers, diagnostics) = match build::load(&session.root, &session.ui) {
         Ok(loaded) => {
-            selection.verify(&loaded)?;
+            selection.verify(&session.ui, &loaded)?;
             (selection.count(&loaded), loaded.diagnostics)
         }
         Err(diagnostics) => (crate::project::spec_files(&session.root).map_or(0, |files| files.len()), diagnostics),

@@ -51,7 +51,7 @@ Every command is a prefix of one line: check → build → plan → deploy. A dr
 Exit codes: 0 done · 1 diagnostics or failure · 2 usage · 3 changes pending · 4 some changes failed · 5 refused · 70 a bug";
 
 const INIT: &str = "Examples:
-  flotilla init my-fleet                         a new project, with a customer and the pack `consent`
+  flotilla init my-fleet                         a new project: a customer, the pack consent
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
@@ -95,6 +95,7 @@ struct Arguments {
 }
 
 #[derive(clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
     /// The project's folder, or one below it [default: this folder]
     #[arg(long, global = true, value_name = "DIR")]

@@ -11,6 +11,8 @@ use crate::project;
 use crate::selection::{self, Selector, What};
 use crate::spec::Environment;
 
+use super::ui::{Style, Ui};
+
 /// Customers by id, label and environment; without any of them, the whole fleet.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Selection {
@@ -80,8 +82,9 @@ impl Selection {
         ids(loaded).into_iter().filter(|id| self.includes_id(id)).count()
     }
 
-    /// Refuses what no customer has: ids, globs that match nothing, keys of labels.
-    pub fn verify(&self, loaded: &Loaded) -> Result<(), Failure> {
+    /// Refuses what no customer has: ids, globs that match nothing, keys of labels. Says so where nothing is left that
+    /// has all of it: that can be meant, or a slip.
+    pub fn verify(&self, ui: &Ui, loaded: &Loaded) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
         }
@@ -90,7 +93,14 @@ impl Selection {
             loaded.workers.iter().flat_map(|worker| worker.labels.keys()).map(String::as_str).collect();
         // The labels of customers with errors are not known.
         let keys = loaded.held.is_empty().then_some(&keys);
-        let Some(unknown) = self.compiled().unknown(&ids, keys) else { return Ok(()) };
+        let Some(unknown) = self.compiled().unknown(&ids, keys) else {
+            let any = loaded.workers.iter().any(|worker| self.includes(worker))
+                || loaded.held.iter().any(|id| self.includes_id(id));
+            if !any {
+                ui.line(&format!("{} no worker is selected", ui.paint(Style::Warning, "warning:")));
+            }
+            return Ok(());
+        };
         let written = &unknown.written;
         let (message, help) = match unknown.what {
             What::Id => {

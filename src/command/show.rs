@@ -18,7 +18,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    selection.verify(&loaded)?;
+    selection.verify(&session.ui, &loaded)?;
     let diagnostics: Vec<_> =
         loaded.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);

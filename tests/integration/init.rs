@@ -107,6 +107,9 @@ fn a_workflow_is_written_where_github_looks_and_replaced_only_by_force() {
     let text = project.read(path);
     assert!(text.contains("working-directory: \"my fleet\"\n") && text.contains("path: \"my fleet/.flotilla\"\n"));
     assert!(!project.path("my fleet/.github").exists());
+    project.write("customers/bad.yaml", "id: bad\nnam: x\n");
+    let told = init(&["--print"]).exits(0).stderr;
+    assert!(told.contains("the secrets of 1 customer with mistakes are left out"), "{told}");
     for wrong in ["", " ", " x", "a\u{1b}b", "a\tb"] {
         init(&["--print", "--install", wrong]).exits(2);
     }

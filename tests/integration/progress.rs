@@ -17,7 +17,7 @@ use vt100::Parser;
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
 use crate::support::{Project, Run, output};
 
-/// A terminal of 80 columns in which a command runs, and all that could be seen on it.
+/// A terminal in which a command runs, and all that could be seen on it.
 struct Terminal {
     child: Child,
     seen: Arc<Mutex<Vec<String>>>,
@@ -25,8 +25,8 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn run(mut command: Command) -> Terminal {
-        let size = Winsize { ws_row: 30, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    fn run(columns: u16, mut command: Command) -> Terminal {
+        let size = Winsize { ws_row: 30, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(None, Some(&size)).expect("a pseudo-terminal");
         let stdout = pair.user.try_clone().expect("a second descriptor");
         command.stdout(Stdio::from(stdout)).stderr(Stdio::from(pair.user));
@@ -38,7 +38,7 @@ impl Terminal {
         let (mut controller, screens) = (File::from(pair.controller), Arc::clone(&seen));
         let reader = std::thread::spawn(move || {
             let lines = |number| NonZero::new(number).expect("more than none");
-            let mut terminal = Parser::new(lines(30), lines(80), 0);
+            let mut terminal = Parser::new(lines(30), lines(columns), 0);
             let mut bytes = [0; 4096];
             // When nobody has the terminal any more, reading fails.
             while let Ok(number @ 1..) = controller.read(&mut bytes) {
@@ -112,7 +112,7 @@ const BAR: [char; 2] = ['█', '░'];
 fn a_terminal_shows_a_bar_for_long_work_and_nothing_for_short() {
     let (cloud, project) = slow_deploy();
     run(&project, &["build"]).exits(0);
-    let (code, seen, last) = Terminal::run(command(&project, Some(&cloud), &["deploy", "--yes"])).end();
+    let (code, seen, last) = Terminal::run(80, command(&project, Some(&cloud), &["deploy", "--yes"])).end();
     assert_eq!(code, 0, "{last}");
     let bars: Vec<&str> = seen
         .iter()
@@ -122,6 +122,9 @@ fn a_terminal_shows_a_bar_for_long_work_and_nothing_for_short() {
         .collect();
     let full = |line: &&&str| line.contains(BAR) && line.contains("/8 · ") && line.contains("/s · ");
     assert!(bars.iter().filter(full).filter(|line| line.ends_with(" s left")).count() > 10, "{bars:#?}");
+    // What the limit makes it wait is known from the start: seven seconds, not what the first gust lets one hope.
+    let first = bars.iter().find_map(|line| line.strip_suffix(" s left")?.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(first.is_some_and(|left| left > 4.0), "{bars:#?}");
     let counts: Vec<u64> =
         bars.iter().filter_map(|line| line.split_once("/8")?.0.rsplit(' ').next()?.parse().ok()).collect();
     assert!(counts.is_sorted() && counts.last() > counts.first(), "{counts:?}");
@@ -133,10 +136,10 @@ fn a_terminal_shows_a_bar_for_long_work_and_nothing_for_short() {
 
 #[test]
 fn ctrl_c_leaves_a_clean_terminal() {
-    // What a command ends by itself.
+    // What a command ends by itself; here, where a bar is longer than a line.
     let (cloud, project) = slow_deploy();
     run(&project, &["build"]).exits(0);
-    let terminal = Terminal::run(command(&project, Some(&cloud), &["deploy", "--yes"]));
+    let terminal = Terminal::run(40, command(&project, Some(&cloud), &["deploy", "--yes"]));
     terminal.wait_for("deploying");
     terminal.interrupt();
     terminal.wait_for("stopping after what is in flight");
@@ -144,7 +147,7 @@ fn ctrl_c_leaves_a_clean_terminal() {
     assert_eq!(code, 4, "{last}");
     assert!(!last.contains(BAR) && last.contains("skipped"), "{last}");
     // Twice: at once.
-    let terminal = Terminal::run(command(&project, Some(&cloud), &["deploy", "--yes", "--all"]));
+    let terminal = Terminal::run(80, command(&project, Some(&cloud), &["deploy", "--yes", "--all"]));
     terminal.wait_for("deploying");
     terminal.interrupt();
     terminal.wait_for("stopping after what is in flight");
@@ -155,7 +158,7 @@ fn ctrl_c_leaves_a_clean_terminal() {
     let project = fleet(&[("acme", "")]);
     let wait = format!("await new Promise((end) => setTimeout(end, 5000)); // {}\n", std::process::id());
     project.edit("packs/tiny/build.mjs", "const out", &format!("{wait}const out"));
-    let terminal = Terminal::run(command(&project, None, &["build"]));
+    let terminal = Terminal::run(80, command(&project, None, &["build"]));
     terminal.wait_for("bundling the runtime of packs/tiny");
     terminal.interrupt();
     let (code, _, last) = terminal.end();

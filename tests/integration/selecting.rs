@@ -42,7 +42,9 @@ fn each_way_of_selecting_gives_its_workers() {
         (&["--env", "staging", "--env", "production", "*o*", "-l", "!tier"], "zoo zoo:staging"),
         (&["shop-*", "-l", "region=us", "--env", "staging"], ""),
     ] {
-        let shown = run(&project, &[&["show", "--format", "json"], arguments].concat()).exits(0).json();
+        let run = run(&project, &[&["show", "--format", "json"], arguments].concat()).exits(0);
+        assert_eq!(run.stderr.contains("warning: no worker is selected"), expected.is_empty(), "{arguments:?}");
+        let shown = run.json();
         let mut found: Vec<String> = shown["workers"]
             .as_array()
             .expect("workers")
