@@ -243,7 +243,7 @@ fn upload(planned: &Planned, worker: &Worker, change: &Change, fingerprints: &Fi
 fn stop_on_ctrl_c(session: &Session) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let (ui, set) = (session.ui.clone(), Arc::clone(&stop));
-    ui.0.signals.take();
+    ui.take_signals();
     let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
@@ -254,7 +254,7 @@ fn stop_on_ctrl_c(session: &Session) -> Arc<AtomicBool> {
                     _ = terminate.recv() => {}
                 }
                 if !first {
-                    ui.0.leave(130);
+                    ui.leave(130);
                 }
                 set.store(true, Ordering::Relaxed);
                 ui.line("stopping after what is in flight; Ctrl-C again stops at once");

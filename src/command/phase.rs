@@ -18,8 +18,8 @@ use super::ui::{Inner, Ui, clean, duration, stderr};
 
 /// How often the watcher of a phase looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A bar is shown after so long, and only for work that will take as long again: what flickers by tells nobody
-/// anything.
+/// A bar is shown after so long, and only for work that will take as long again, or of which nobody knows how long it
+/// takes and that took twice as long: what flickers by tells nobody anything.
 const BAR_AFTER: Duration = Duration::from_millis(500);
 /// Where there is no terminal, the first line comes after so long.
 const LINE_AFTER: Duration = Duration::from_secs(3);
@@ -114,8 +114,9 @@ impl Watched {
             if self.inner.bars {
                 self.bar.set_position(done);
                 self.bar.set_prefix(pace(rate.per_second, left));
-                let long = left.is_none_or(|left| left >= BAR_AFTER);
-                if self.bar.is_hidden() && passed >= BAR_AFTER && long {
+                let rest =
+                    left.unwrap_or(if self.steps.is_some() { BAR_AFTER } else { passed - passed.min(BAR_AFTER) });
+                if self.bar.is_hidden() && passed >= BAR_AFTER && rest >= BAR_AFTER {
                     self.inner.signals.listen(&self.inner);
                     self.bar.set_draw_target(ProgressDrawTarget::stderr());
                 }
@@ -174,8 +175,12 @@ fn line(name: &str, done: u64, steps: Option<u64>, rate: f64, left: Option<Durat
 
 /// The rate, and how long the rest will take.
 fn pace(rate: f64, left: Option<Duration>) -> String {
-    let left = left.map(|left| format!(" · {} left", duration(left.as_secs_f64()))).unwrap_or_default();
-    per_second(rate) + &left
+    // In whole seconds: nobody reads tenths that change ten times a second.
+    let left = left.map(|left| match left.as_secs_f64().ceil() {
+        seconds @ ..60.0 => format!(" · {seconds:.0} s left"),
+        seconds => format!(" · {} left", duration(seconds)),
+    });
+    per_second(rate) + &left.unwrap_or_default()
 }
 
 fn per_second(rate: f64) -> String {
@@ -195,12 +200,19 @@ pub struct Signals {
     taken: AtomicBool,
 }
 
-impl Signals {
-    /// A command deals with signals itself from now on.
-    pub fn take(&self) {
-        self.taken.store(true, Ordering::Relaxed);
+impl Ui {
+    /// The command deals with signals itself from now on.
+    pub fn take_signals(&self) {
+        self.0.signals.taken.store(true, Ordering::Relaxed);
     }
 
+    /// Ends the program at once, the terminal as it was.
+    pub fn leave(&self, code: i32) -> ! {
+        self.0.leave(code)
+    }
+}
+
+impl Signals {
     /// Called when a bar is first shown: until then there is nothing to be taken away.
     fn listen(&self, inner: &Arc<Inner>) {
         self.listening.get_or_init(|| {
@@ -233,8 +245,7 @@ impl Signals {
 }
 
 impl Inner {
-    /// Ends the program at once, the terminal as it was.
-    pub fn leave(&self, code: i32) -> ! {
+    fn leave(&self, code: i32) -> ! {
         // The lock is kept: whoever wants to draw after this waits for the end.
         let phase = lock(&self.phase);
         if let Some(phase) = &*phase {
@@ -261,6 +272,7 @@ mod tests {
         };
         assert_eq!(line(500, Some(1000), 160.4, Some(200)), "building 500/1000 · 160/s · 3 min 20 s left");
         assert_eq!(line(3, Some(1000), 4.0, Some(60)), "building 3/1000 · 4.0/s · 1 min 0 s left");
+        assert_eq!(line(9, Some(20), 4.0, Some(3)), "building 9/20 · 4.0/s · 3 s left");
         assert_eq!(line(0, Some(1000), 0.0, None), "building 0/1000 · 0.0/s");
         assert_eq!(line(7, None, 2.5, None), "building 7 · 2.5/s");
         assert_eq!(line(0, None, 0.0, None), "building · 3.0 s");
