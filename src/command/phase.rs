@@ -114,9 +114,13 @@ impl Watched {
             if self.inner.bars {
                 self.bar.set_position(done);
                 self.bar.set_prefix(pace(rate.per_second, left));
-                let rest =
-                    left.unwrap_or(if self.steps.is_some() { BAR_AFTER } else { passed - passed.min(BAR_AFTER) });
-                if self.bar.is_hidden() && passed >= BAR_AFTER && rest >= BAR_AFTER {
+                let long = match (left, self.steps) {
+                    (Some(left), _) => left >= BAR_AFTER,
+                    // Nothing is done yet.
+                    (None, Some(_)) => true,
+                    (None, None) => passed >= 2 * BAR_AFTER,
+                };
+                if self.bar.is_hidden() && passed >= BAR_AFTER && long {
                     self.inner.signals.listen(&self.inner);
                     self.bar.set_draw_target(ProgressDrawTarget::stderr());
                 }
