@@ -34,6 +34,7 @@ use crate::resolve::{self, Claim, Resolved, Shared, Thing};
 use crate::runtime;
 use crate::schema::Checker;
 use crate::spec::Environment;
+use crate::trace;
 use crate::tree::Tree;
 
 /// A project, open: what holds for all of its customers.
@@ -57,7 +58,8 @@ pub struct Project {
 }
 
 /// Opens a project. A mistake in fleet.yaml, a layer or a pack ends it: with all other mistakes that can be found.
-pub fn open(tree: Tree) -> Result<Project, Vec<Diagnostic>> {
+pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
+    progress.begin("reading the fleet", None);
     let checker = OnceLock::new();
     let (fleet, files) = match (project::read_fleet(&tree), project::spec_files(&tree)) {
         (Ok(fleet), Ok(files)) => (fleet, files),
@@ -335,6 +337,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
             return Seen { record, fresh: true, written: None, unread: false, judged: Judged::default() };
         }
     }
+    let _span = trace::span("read and resolve", file);
     let (reading, resolved) = project.resolve(file, &bytes);
     let mut inputs = vec![Input { file: file.to_owned(), stamp: before, content: Some(content) }];
     let (mut layers, mut labels, mut written) = (Vec::new(), Vec::new(), None);
@@ -794,6 +797,7 @@ enum Broken {
 
 /// Renders one worker and writes its folder.
 fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
+    let span = trace::span("render", &worker.name);
     render::partials_read();
     let (module, bundle) = module(project, recipes.runtimes, worker).map_err(Broken::Diagnostic)?;
     let pack = &project.fleet.packs[&worker.pack];
@@ -807,6 +811,8 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     }
     let partials = render::partials_read();
     let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    drop(span);
+    let _span = trace::span("write", &worker.name);
     let written = out.write_folder(&worker.folder(), &bytes).map_err(Broken::Failure)?;
     let module_mark = bundle.module.mark();
     let mark =
@@ -893,7 +899,7 @@ pub struct Loaded {
 
 /// Opens and surveys a project, and reads all workers; writes nothing.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
-    let project = open(Tree::new(root))?;
+    let project = open(Tree::new(root), progress)?;
     let survey = survey(&project, false, progress)?;
     let workers = survey.workers(&project);
     Ok(Loaded { project, survey, workers })

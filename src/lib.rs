@@ -15,6 +15,8 @@ pub mod spec;
 pub mod customer;
 pub mod limits;
 pub mod names;
+pub mod selection;
+pub mod trace;
 
 pub mod envfile;
 pub mod layer;

@@ -1,11 +1,15 @@
 //! What long work tells while it runs. The edge decides how it looks; nothing here prints.
 
+use std::time::Duration;
+
 /// A listener to long work. Called from many threads.
 pub trait Progress: Sync {
     /// A phase begins, with so many steps if that is known.
     fn begin(&self, phase: &str, steps: Option<u64>);
-    /// So many steps are done since the last call.
+    /// So many steps are done since the last call. Costs next to nothing: it may be called for each customer.
     fn step(&self, steps: u64);
+    /// It is known that the phase takes so long from here on, at the least: a limit makes it wait.
+    fn expect(&self, _: Duration) {}
     /// Something worth a line of its own.
     fn note(&self, text: &str);
     /// The phase ends.

@@ -29,9 +29,6 @@ pub(super) struct Arguments {
     /// Write nothing; exit with 3 if out/ is not current
     #[arg(long)]
     check: bool,
-    /// How many threads render [default: one for each core]
-    #[arg(short = 'j', long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
     /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
@@ -51,12 +48,6 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(usize::from(threads))
-            .build_global()
-            .map_err(anyhow::Error::from)?;
-    }
     let Some(done) = done(session, &arguments.selection, arguments.check)? else {
         return Ok(Exit::Diagnostics);
     };
@@ -80,7 +71,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let figures = summary_figures(&report, arguments.check);
     summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics))?;
     match session.format {
-        Format::Json => report::json(&report)?,
+        Format::Json => session.json(&report)?,
         Format::Text => {
             let mut text = if arguments.check {
                 match stale {
@@ -148,7 +139,7 @@ pub(super) struct Done {
 /// The line up to out/, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
 pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Done>, Failure> {
     let start = Instant::now();
-    let project = match build::open(Tree::new(&session.root)) {
+    let project = match build::open(Tree::new(&session.root), &session.ui) {
         Ok(project) => project,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
@@ -164,7 +155,7 @@ pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Resul
             return Ok(None);
         }
     };
-    selection.verify(&survey)?;
+    selection.verify(&session.ui, &survey)?;
     let runtimes = match build::runtimes(&project, &survey, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {

@@ -1,6 +1,5 @@
 //! `flotilla check`.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -36,13 +35,12 @@ struct Report<'a> {
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let selection = &arguments.selection;
     let tree = Tree::new(&session.root);
-    let surveyed = build::open(tree.clone()).and_then(|project| build::survey(&project, false, &session.ui));
+    let surveyed =
+        build::open(tree.clone(), &session.ui).and_then(|project| build::survey(&project, false, &session.ui));
     let (customers, mut diagnostics, mut suppressed) = match surveyed {
         Ok(survey) => {
-            selection.verify(&survey)?;
-            let selected: BTreeSet<&str> = selection.customers.iter().map(String::as_str).collect();
-            let customers = if selected.is_empty() { survey.customers } else { selected.len() };
-            (customers, survey.diagnostics, survey.suppressed)
+            selection.verify(&session.ui, &survey)?;
+            (selection.count(&survey), survey.diagnostics, survey.suppressed)
         }
         Err(diagnostics) => {
             let customers = crate::project::spec_files(&tree).map_or(0, |files| files.len());
@@ -59,7 +57,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     let checked = format!("checked {}: {}{off}", count(customers, "customer"), found(&diagnostics));
     match output {
         Output::Json => {
-            report::json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
+            session.json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
         }
         Output::Text => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
@@ -73,7 +71,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             session.ui.line(&checked);
         }
         Output::Sarif => {
-            report::json(&sarif::log(&github::prefix(&session.root), &diagnostics, &suppressed))?;
+            report::json(&session.ui, &sarif::log(&github::prefix(&session.root), &diagnostics, &suppressed))?;
             session.ui.line(&checked);
         }
     }

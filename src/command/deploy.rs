@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +54,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
     if planned.plan.changes.is_empty() {
         match session.format {
-            Format::Json => report::json(&Outcome::default())?,
+            Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
                 report::print(&planned.text(&session.ui, false));
                 addresses(session, &planned, None);
@@ -93,7 +94,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let outcome = apply(session, &planned, Arc::clone(&platform) as Arc<_>, state)?;
     let exit = if outcome.failed + outcome.skipped > 0 { Exit::SomeFailed } else { end(Exit::Done) };
     match session.format {
-        Format::Json => report::json(&outcome)?,
+        Format::Json => session.json(&outcome)?,
         Format::Text => {
             report::print(&summary(&outcome));
             addresses(session, &planned, Some(&platform));
@@ -200,6 +201,7 @@ fn apply(
         }),
     };
     session.ui.begin("deploying", Some(plan.changes.len() as u64));
+    session.ui.expect(Duration::from_secs_f64(planned.eta()));
     let outcome = deploy::deploy(plan, tools);
     session.ui.end();
     outcome
@@ -242,6 +244,7 @@ fn upload(planned: &Planned, worker: &Worker, change: &Change, fingerprints: &Fi
 fn stop_on_ctrl_c(session: &Session) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let (ui, set) = (session.ui.clone(), Arc::clone(&stop));
+    ui.take_signals();
     let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
@@ -252,7 +255,7 @@ fn stop_on_ctrl_c(session: &Session) -> Arc<AtomicBool> {
                     _ = terminate.recv() => {}
                 }
                 if !first {
-                    std::process::exit(130);
+                    ui.leave(130);
                 }
                 set.store(true, Ordering::Relaxed);
                 ui.line("stopping after what is in flight; Ctrl-C again stops at once");

@@ -6,14 +6,15 @@ use crate::diagnostic::{Code, Severity, did_you_mean};
 use crate::explanation::explanation;
 use crate::failure::{Exit, Failure};
 
+use super::ui::Ui;
 use super::{Format, Session, report};
 
 const CODES: &str = "codes look like S0201; `flotilla explain` lists them";
 
 /// Explains what needs no project: a code, or without an argument the list of them. Nothing, if the argument hasn't the
 /// form of a code: then it is a customer.
-pub(super) fn code(format: Format, subject: Option<&str>) -> Result<Option<Exit>, Failure> {
-    let Some(subject) = subject else { return list(format).map(Some) };
+pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Option<Exit>, Failure> {
+    let Some(subject) = subject else { return list(ui, format).map(Some) };
     if !has_form_of_code(subject) {
         return Ok(None);
     }
@@ -27,7 +28,7 @@ pub(super) fn code(format: Format, subject: Option<&str>) -> Result<Option<Exit>
     };
     let explanation = explanation(code);
     match format {
-        Format::Json => report::json(&explanation)?,
+        Format::Json => report::json(ui, &explanation)?,
         Format::Text => {
             let severity = word(explanation.severity);
             report::print(&format!("{code} ({severity})\n\n{}", plain(explanation.markdown)));
@@ -41,7 +42,7 @@ pub(super) fn customer(_session: &Session, subject: &str) -> Result<Exit, Failur
     Err(Failure::usage(format!("there is no code `{subject}`")).hint(CODES))
 }
 
-fn list(format: Format) -> Result<Exit, Failure> {
+fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     #[derive(Serialize)]
     struct Line {
         code: Code,
@@ -51,7 +52,7 @@ fn list(format: Format) -> Result<Exit, Failure> {
     let line = |code: &Code| Line { code: *code, severity: code.severity(), meaning: code.meaning() };
     let lines: Vec<Line> = Code::ALL.iter().map(line).collect();
     match format {
-        Format::Json => report::json(&serde_json::json!({ "codes": lines }))?,
+        Format::Json => report::json(ui, &serde_json::json!({ "codes": lines }))?,
         Format::Text => {
             let line = |line: &Line| format!("{}  {:7}  {}", line.code, word(line.severity), line.meaning);
             report::print(&lines.iter().map(line).collect::<Vec<_>>().join("\n"));

@@ -63,6 +63,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         running.api_base(),
         running.api_base()
     ));
+    session.ui.take_signals();
     wait()?;
     let _ = std::fs::remove_file(file);
     running.stop();

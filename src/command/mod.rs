@@ -8,7 +8,9 @@ mod deploy;
 mod explain;
 mod github;
 mod groups;
+mod init;
 mod local;
+mod phase;
 mod plan;
 mod report;
 mod sarif;
@@ -17,15 +19,22 @@ mod selection;
 mod show;
 mod status;
 mod summary;
+mod timings;
 mod ui;
+mod workflow;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
+use crate::progress::Progress as _;
 use crate::project;
+use crate::trace;
 use selection::Selection;
 use ui::Ui;
 
@@ -37,6 +46,7 @@ and only what changed is deployed, paced below Cloudflare's API limit.";
 const AFTER: &str = "\
 Every command is a prefix of one line: check → build → plan → deploy. A dry run is the same code, stopped early.
 
+  flotilla init my-fleet         a new project
   flotilla check                 every mistake in every spec, at once
   flotilla build                 write out/, only where bytes differ
   flotilla plan                  what a deploy would do, and what it costs
@@ -44,6 +54,12 @@ Every command is a prefix of one line: check → build → plan → deploy. A dr
   flotilla deploy --yes          to the real one: CLOUDFLARE_API_TOKEN, CLOUDFLARE_ACCOUNT_ID
 
 Exit codes: 0 done · 1 diagnostics or failure · 2 usage · 3 changes pending · 4 some changes failed · 5 refused · 70 a bug";
+
+const INIT: &str = "Examples:
+  flotilla init my-fleet                         a new project: a customer, the pack consent
+  flotilla init --ci github                      .github/workflows/flotilla.yml for this project
+  flotilla init --ci github --print              the same to stdout
+  flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -84,6 +100,7 @@ struct Arguments {
 }
 
 #[derive(clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
     /// The project's folder, or one below it [default: this folder]
     #[arg(long, global = true, value_name = "DIR")]
@@ -94,6 +111,15 @@ struct Global {
     /// Only results and errors: no progress
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// How many threads read, render and write [default: one for each core that this process may use]
+    #[arg(short = 'j', long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// At the end, a table of where the time went, to stderr; with --format json, in the object, too
+    #[arg(long, global = true)]
+    timings: bool,
+    /// Write what each thread does when, for Perfetto or chrome://tracing
+    #[arg(long, global = true, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// What `--format` can be.
@@ -116,6 +142,9 @@ enum Format {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Begin a project, or write a workflow that checks, plans and deploys one
+    #[command(after_help = INIT)]
+    Init(init::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -159,6 +188,13 @@ struct Session {
     summary: Option<PathBuf>,
 }
 
+impl Session {
+    /// Writes a result as one JSON object, on one line.
+    fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        report::json(&self.ui, value)
+    }
+}
+
 /// Runs the program; the exit code comes back.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -168,20 +204,45 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    let ui = Ui::new(arguments.global.quiet);
+    let ui = Ui::new(arguments.global.quiet, arguments.global.timings);
     let format = arguments.global.format;
-    match dispatch(arguments, &ui) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            ui.failure(&failure);
-            if format == Output::Json {
-                // Who reads JSON gets an object in any case.
-                let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
-                let _ = report::json(&object);
-            }
-            failure.exit
+    let trace = arguments.global.trace.clone();
+    let result = started(&arguments.global).and_then(|()| dispatch(arguments, &ui));
+    // A failure may have come in the middle of a phase.
+    ui.end();
+    let mut exit = result.unwrap_or_else(|failure| {
+        ui.failure(&failure);
+        if format == Output::Json {
+            // Who reads JSON gets an object in any case.
+            let object = serde_json::json!({"error": failure.to_string(), "hints": failure.hints});
+            let _ = report::json(&ui, &object);
+        }
+        failure.exit
+    });
+    if let Some(timings) = ui.timings() {
+        ui.line(&timings::table(&timings));
+    }
+    if let (Some(path), Err(error)) = (trace, trace::finish()) {
+        ui.failure(&Failure::new(format!("the trace {} can't be written: {error}", path.display())));
+        if exit == Exit::Done {
+            exit = Exit::Diagnostics;
         }
     }
+    exit
+}
+
+/// What holds for all of the program: its threads, its trace.
+fn started(global: &Global) -> Result<(), Failure> {
+    if let Some(threads) = global.threads {
+        // Otherwise the cores are counted that the affinity and the control group of the process leave to it.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
+        pool.build_global().map_err(anyhow::Error::from)?;
+    }
+    if let Some(path) = &global.trace {
+        let file = File::create(path).with_context(|| format!("the trace {} can't be written", path.display()))?;
+        trace::start(Box::new(file));
+    }
+    Ok(())
 }
 
 fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
@@ -198,11 +259,14 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         return completions::run(shell);
     }
     if let Command::Explain { subject } = &command
-        && let Some(exit) = explain::code(format, subject.as_deref())?
+        && let Some(exit) = explain::code(ui, format, subject.as_deref())?
     {
         return Ok(exit);
     }
     let from = global.project.unwrap_or_else(|| PathBuf::from("."));
+    if let Command::Init(arguments) = command {
+        return init::run(&from, format, ui, &arguments);
+    }
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
@@ -219,6 +283,6 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Completions { .. } => unreachable!("BUG: completions need no project"),
+        Command::Init(_) | Command::Completions { .. } => unreachable!("BUG: they need no project"),
     }
 }

@@ -14,6 +14,7 @@ use crate::failure::{Exit, Failure};
 use crate::pace::Rate;
 use crate::plan::{self, Action, Change, Desired, Held, Options, Orphan, Plan};
 use crate::platform::Home;
+use crate::progress::Progress as _;
 use crate::secrets::Secrets;
 use crate::state::State;
 
@@ -84,7 +85,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     if session.format == Format::Json {
         let Planned { plan, .. } = &planned;
-        report::json(&Report {
+        session.json(&Report {
             create: plan.count(Action::Create),
             update: plan.count(Action::Update),
             delete: plan.count(Action::Delete),
@@ -118,6 +119,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     else {
         return Ok(None);
     };
+    session.ui.begin("planning", None);
     let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let desired = desired(&loaded, &bundles, &cloud, &secrets, &state);
@@ -150,13 +152,11 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     if arguments.prune && loaded.survey.unread {
         session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
     }
-    if !selection.customers.is_empty() {
-        invalid.retain(|customer| selection.customers.contains(customer));
-    }
+    invalid.retain(|customer| selection.includes_id(customer));
     let options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
         prune: arguments.prune && !loaded.survey.unread,
-        named: &selection.customers,
+        named: selection.named(),
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
@@ -164,6 +164,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     };
     let plan = plan::plan(&desired, &deployed, &homes, &options);
     drop(desired);
+    session.ui.end();
     Ok(Some(Planned { loaded, runtimes, diagnostics, secrets, cloud, plan }))
 }
 

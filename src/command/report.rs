@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::failure::Failure;
 
 use super::groups::{Group, Tally, groups, number, tallies};
+use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, summary};
 
@@ -273,7 +274,7 @@ pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
     session.ui.line(&told);
     summary::append(session.summary.as_deref(), &summary::build(&["nothing was changed".to_owned()], found))?;
     match session.format {
-        Format::Json => json(&serde_json::json!({
+        Format::Json => session.json(&serde_json::json!({
             "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
         })),
         Format::Text => Ok(()),
@@ -307,9 +308,16 @@ pub fn print(text: &str) {
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
-/// Writes a result as one JSON object, on one line.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value).map_err(anyhow::Error::from)?;
+/// Writes a result as one JSON object, on one line; with `--timings`, they are in it.
+pub fn json(ui: &Ui, value: &impl Serialize) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Timed<'a, T> {
+        #[serde(flatten)]
+        value: &'a T,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timings: Option<Vec<Timing>>,
+    }
+    let text = serde_json::to_string(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?;
     print(&text);
     Ok(())
 }

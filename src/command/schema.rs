@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 
 use crate::failure::{Exit, Failure};
-use crate::project;
+use crate::project::{self, Fleet};
 use crate::schema;
 use crate::tree::Tree;
 
@@ -40,18 +40,28 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    let catalogue: Map<String, Value> = fleet.packs.values().flat_map(|pack| pack.catalogue.clone()).collect();
-    let schema = |which| match which {
-        Which::Customer => schema::customer(Some(&catalogue)),
-        Which::Fleet => schema::fleet(Some(&catalogue)),
-        Which::Layer => schema::layer(Some(&catalogue)),
-        Which::Pack => schema::pack(),
-    };
-    let text = |which| format!("{:#}\n", schema(which));
     if let Some(which) = arguments.print {
-        report::print(text(which).trim_end());
+        report::print(text(&fleet, which).trim_end());
         return Ok(Exit::Done);
     }
+    let differ = update(session, &fleet, arguments.check)?;
+    report::print(&match (differ, arguments.check) {
+        (0, _) => "schema/ is current".to_owned(),
+        (n, true) => format!("schema/ is not current: {} differ; run `flotilla schema`", count(n, "file")),
+        (n, false) => format!("{} written to schema/", count(n, "file")),
+    });
+    Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })
+}
+
+/// Writes the schemas of a project that has just been begun; how many.
+pub(super) fn write(session: &Session) -> Result<usize, Failure> {
+    let fleet = project::read_fleet(&Tree::new(&session.root))
+        .unwrap_or_else(|found| panic!("BUG: a new project has {found:?}"));
+    update(session, &fleet, false)
+}
+
+/// Writes the schemas that differ, or only counts them.
+fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure> {
     let folder = session.root.join("schema");
     let mut differ = 0;
     for which in [Which::Customer, Which::Fleet, Which::Layer, Which::Pack] {
@@ -61,21 +71,27 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             Which::Layer => "layer.schema.json",
             Which::Pack => "pack.schema.json",
         };
-        let (path, text) = (folder.join(name), text(which));
+        let (path, text) = (folder.join(name), text(fleet, which));
         if fs::read_to_string(&path).is_ok_and(|found| found == text) {
             continue;
         }
         differ += 1;
-        if !arguments.check {
+        if !dry {
             fs::create_dir_all(&folder)
                 .and_then(|()| fs::write(&path, text))
                 .with_context(|| format!("{} can't be written", path.display()))?;
         }
     }
-    report::print(&match (differ, arguments.check) {
-        (0, _) => "schema/ is current".to_owned(),
-        (n, true) => format!("schema/ is not current: {} differ; run `flotilla schema`", count(n, "file")),
-        (n, false) => format!("{} written to schema/", count(n, "file")),
-    });
-    Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })
+    Ok(differ)
+}
+
+fn text(fleet: &Fleet, which: Which) -> String {
+    let catalogue: Map<String, Value> = fleet.packs.values().flat_map(|pack| pack.catalogue.clone()).collect();
+    let schema = match which {
+        Which::Customer => schema::customer(Some(&catalogue)),
+        Which::Fleet => schema::fleet(Some(&catalogue)),
+        Which::Layer => schema::layer(Some(&catalogue)),
+        Which::Pack => schema::pack(),
+    };
+    format!("{schema:#}\n")
 }

@@ -1,6 +1,7 @@
-//! Which customers a command is for.
+//! The options by which a command is told its customers.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use crate::build::{Survey, id};
 use crate::customer::Worker;
@@ -8,25 +9,26 @@ use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::failure::Failure;
 use crate::manifest::{Record, Unit};
 use crate::project;
+use crate::selection::{self, Selector, What};
 use crate::spec::Environment;
+
+use super::ui::{Style, Ui};
 
 /// Customers by id, label and environment; without any of them, the whole fleet.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Selection {
-    /// Customers by id [default: all]
+    /// Customers by id, or by glob as in 'shop-*' [default: all]
     #[arg(value_name = "CUSTOMER")]
-    pub customers: Vec<String>,
-    /// Only customers with this label; several must all hold
-    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// Only this environment
-    #[arg(long, value_name = "NAME", value_parser = environment)]
-    env: Option<Environment>,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in tier=gold")?;
-    Ok((key.to_owned(), value.to_owned()))
+    customers: Vec<String>,
+    /// Only customers with these labels: tier=gold,region!=eu · key · !key · 'key in (a,b)' · 'key notin (a,b)'
+    #[arg(long = "label", short = 'l', value_name = "SELECTOR")]
+    labels: Vec<Selector>,
+    /// Only these environments; may be given several times or with commas
+    #[arg(long, value_name = "NAME", value_parser = environment, value_delimiter = ',')]
+    env: Vec<Environment>,
+    /// The same, made ready to match by the first question.
+    #[arg(skip)]
+    compiled: OnceLock<selection::Selection>,
 }
 
 fn environment(text: &str) -> Result<Environment, String> {
@@ -40,51 +42,88 @@ fn environment(text: &str) -> Result<Environment, String> {
 }
 
 impl Selection {
+    fn compiled(&self) -> &selection::Selection {
+        self.compiled.get_or_init(|| {
+            selection::Selection::new(&self.customers, self.labels.iter().cloned(), self.env.iter().copied())
+        })
+    }
+
     /// Whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
-        self.customers.is_empty() && self.labels.is_empty() && self.env.is_none()
+        self.compiled().is_all()
     }
 
     /// Whether a worker belongs to it.
     pub fn includes(&self, worker: &Worker) -> bool {
-        (self.customers.is_empty() || self.customers.contains(&worker.customer))
-            && self.labels.iter().all(|(key, value)| worker.labels.get(key) == Some(value))
-            && self.env.is_none_or(|environment| environment == worker.environment)
+        let label = |key: &str| worker.labels.get(key).map(String::as_str);
+        self.compiled().matches(&worker.customer, label, worker.environment)
+    }
+
+    /// Whether a customer may belong to it, as far as its id tells.
+    pub fn includes_id(&self, customer: &str) -> bool {
+        self.compiled().matches_id(customer)
+    }
+
+    /// The customers that are named by their ids.
+    pub fn named(&self) -> &[String] {
+        // Globs are among them, and are nobody's id.
+        &self.customers
     }
 
     /// The same of what is remembered of it.
     pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
-        let has =
-            |(key, value): &(String, String)| record.labels.iter().any(|label| (&label.0, &label.1) == (key, value));
-        (self.customers.is_empty() || self.customers.iter().any(|customer| customer == id(record)))
-            && self.labels.iter().all(has)
-            && self.env.is_none_or(|environment| environment == unit.environment)
+        let label = |key: &str| record.labels.iter().find(|label| label.0 == key).map(|label| label.1.as_str());
+        self.compiled().matches(id(record), label, unit.environment)
     }
 
     /// Whether a diagnostic belongs to it: those outside of customers/ concern everybody.
     pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
         let file = &diagnostic.place.file;
-        self.customers.is_empty()
-            || !file.starts_with(project::CUSTOMERS)
-            || self.customers.iter().any(|customer| customer == project::id_of(file))
+        !file.starts_with(project::CUSTOMERS) || self.includes_id(project::id_of(file))
     }
 
-    /// Refuses ids that no customer has.
-    pub fn verify(&self, survey: &Survey) -> Result<(), Failure> {
-        if self.customers.is_empty() {
+    /// How many of the fleet's customers have an id that belongs to it.
+    pub fn count(&self, survey: &Survey) -> usize {
+        if self.compiled().is_every_customer() {
+            return survey.customers;
+        }
+        ids(survey).into_iter().filter(|id| self.includes_id(id)).count()
+    }
+
+    /// Refuses what no customer has: ids, globs that match nothing, keys of labels. Says so where nothing is left that
+    /// has all of it: that can be meant, or a slip.
+    pub fn verify(&self, ui: &Ui, survey: &Survey) -> Result<(), Failure> {
+        if self.is_all() {
             return Ok(());
         }
-        let known: BTreeSet<&str> =
-            survey.records.iter().map(id).chain(survey.held.iter().map(String::as_str)).collect();
-        for customer in &self.customers {
-            if !known.contains(customer.as_str()) {
-                let failure = Failure::usage(format!("there is no customer `{customer}`"));
-                return Err(match did_you_mean(customer, known.iter().copied()) {
-                    Some(near) => failure.hint(format!("did you mean `{near}`?")),
-                    None => failure.hint("customers are the files of customers/, without `.yaml`"),
-                });
+        let ids = ids(survey);
+        let labels = survey.records.iter().flat_map(|record| &record.labels);
+        let keys: BTreeSet<&str> = labels.map(|(key, _)| key.as_str()).collect();
+        // The labels of customers with errors may not be known.
+        let keys = survey.held.is_empty().then_some(&keys);
+        let Some(unknown) = self.compiled().unknown(&ids, keys) else {
+            let units = |record: &Record| record.units.iter().any(|unit| self.includes_unit(record, unit));
+            let any = survey.records.iter().any(units) || survey.held.iter().any(|id| self.includes_id(id));
+            if !any {
+                ui.line(&format!("{} no worker is selected", ui.paint(Style::Warning, "warning:")));
             }
-        }
-        Ok(())
+            return Ok(());
+        };
+        let written = &unknown.written;
+        let (message, help) = match unknown.what {
+            What::Id => {
+                (format!("there is no customer `{written}`"), "customers are the files of customers/, without `.yaml`")
+            }
+            What::Glob => (format!("no customer's id matches `{written}`"), "`*` stands for any letters, `?` for one"),
+            What::Key => {
+                (format!("no customer has a label `{written}`"), "`labels` in a customer's file gives it some")
+            }
+        };
+        let near = unknown.near.map(|near| format!("did you mean `{near}`?"));
+        Err(Failure::usage(message).hint(near.unwrap_or_else(|| help.to_owned())))
     }
+}
+
+fn ids(survey: &Survey) -> BTreeSet<&str> {
+    survey.records.iter().map(id).chain(survey.held.iter().map(String::as_str)).collect()
 }

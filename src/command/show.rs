@@ -18,13 +18,13 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    selection.verify(&loaded.survey)?;
+    selection.verify(&session.ui, &loaded.survey)?;
     let diagnostics: Vec<_> =
         loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let workers: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
     match session.format {
-        Format::Json => report::json(&serde_json::json!({ "workers": workers }))?,
+        Format::Json => session.json(&serde_json::json!({ "workers": workers }))?,
         Format::Text => {
             // One YAML document for each worker.
             for worker in workers {

@@ -59,7 +59,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    arguments.selection.verify(&loaded.survey)?;
+    arguments.selection.verify(&session.ui, &loaded.survey)?;
     let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let deployed = state.deployed()?;
@@ -87,7 +87,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let well = !arguments.health || ask(session, &cloud, &mut rows);
     let exit = if well { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
-        report::json(&serde_json::json!({ "workers": rows }))?;
+        session.json(&serde_json::json!({ "workers": rows }))?;
         return Ok(exit);
     }
     let width = |column: fn(&Row) -> &str| rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);

@@ -1,47 +1,47 @@
-//! What people see: colours and bars on a terminal, lines elsewhere. Everything here goes to stderr.
+//! How flotilla speaks to people: lines in colours, bars where a terminal is. Everything here goes to stderr.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::time::Instant;
 
 use crate::failure::Failure;
-use crate::progress::Progress;
 
-/// Where nobody watches, a line every so often.
-const LINE_EVERY: Duration = Duration::from_secs(3);
+use super::phase::{Phase, Signals, lock};
+use super::timings::{self, Measured, Timing};
 
 /// How to speak to people.
 #[derive(Clone)]
-pub struct Ui(Arc<Inner>);
+pub struct Ui(pub(super) Arc<Inner>);
 
-struct Inner {
-    quiet: bool,
-    bars: bool,
+pub(super) struct Inner {
+    pub quiet: bool,
+    pub bars: bool,
     colours: bool,
-    phase: Mutex<Option<Phase>>,
-}
-
-struct Phase {
-    name: String,
-    steps: Option<u64>,
-    done: u64,
+    timings: bool,
     start: Instant,
-    told: Instant,
-    bar: Option<ProgressBar>,
+    /// How many steps of the phase are done. Beside the phase, so that a step waits for nobody.
+    pub done: AtomicU64,
+    pub phase: Mutex<Option<Phase>>,
+    pub measured: Mutex<Vec<Measured>>,
+    pub signals: Signals,
 }
 
 impl Ui {
     /// Looks at the terminal and at `NO_COLOR`, `CI` and `TERM`.
-    pub fn new(quiet: bool) -> Ui {
+    pub fn new(quiet: bool, timings: bool) -> Ui {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let terminal = std::io::stderr().is_terminal() && std::env::var("TERM").map_or(true, |term| term != "dumb");
         Ui(Arc::new(Inner {
             quiet,
             bars: terminal && !set("CI") && !quiet,
             colours: terminal && !set("NO_COLOR") && !set("CI"),
+            timings,
+            start: Instant::now(),
+            done: AtomicU64::new(0),
             phase: Mutex::new(None),
+            measured: Mutex::default(),
+            signals: Signals::default(),
         }))
     }
 
@@ -52,9 +52,8 @@ impl Ui {
 
     /// A line to stderr, above a bar.
     pub fn line(&self, text: &str) {
-        let phase = self.lock();
-        match phase.as_ref().and_then(|phase| phase.bar.as_ref()) {
-            Some(bar) => bar.suspend(|| stderr(text)),
+        match &*lock(&self.0.phase) {
+            Some(phase) => phase.bar.suspend(|| stderr(text)),
             None => stderr(text),
         }
     }
@@ -68,8 +67,9 @@ impl Ui {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Phase>> {
-        self.0.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Where the time went until now, if that is asked for.
+    pub fn timings(&self) -> Option<Vec<Timing>> {
+        self.0.timings.then(|| timings::timings(&lock(&self.0.measured), self.0.start.elapsed(), timings::cpu()))
     }
 }
 
@@ -85,7 +85,7 @@ pub enum Style {
 }
 
 /// A broken pipe is no error.
-fn stderr(text: &str) {
+pub(super) fn stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -113,65 +113,6 @@ pub fn duration(seconds: f64) -> String {
         10..60 => format!("{whole} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
         _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
-/// How a bar looks.
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{msg} {bar:30} {human_pos}/{human_len} · {rate} · {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{:.0}/s", state.per_sec());
-        })
-}
-
-impl Progress for Ui {
-    fn begin(&self, phase: &str, steps: Option<u64>) {
-        let bar = self.0.bars.then(|| {
-            let bar = match steps {
-                Some(steps) => ProgressBar::new(steps).with_style(style()),
-                None => ProgressBar::new_spinner(),
-            };
-            bar.set_message(phase.to_owned());
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
-        });
-        if bar.is_none() && steps.is_none() && !self.0.quiet {
-            stderr(phase);
-        }
-        let now = Instant::now();
-        *self.lock() = Some(Phase { name: phase.to_owned(), steps, done: 0, start: now, told: now, bar });
-    }
-
-    fn step(&self, steps: u64) {
-        let mut phase = self.lock();
-        let Some(phase) = phase.as_mut() else { return };
-        phase.done += steps;
-        if let Some(bar) = &phase.bar {
-            bar.inc(steps);
-        } else if !self.0.quiet && phase.told.elapsed() >= LINE_EVERY {
-            phase.told = Instant::now();
-            let rate = phase.done as f64 / phase.start.elapsed().as_secs_f64();
-            let left = phase.steps.map(|all| duration(all.saturating_sub(phase.done) as f64 / rate));
-            match (phase.steps, left) {
-                (Some(all), Some(left)) => {
-                    stderr(&format!("{} {}/{all} · {rate:.0}/s · {left} left", phase.name, phase.done))
-                }
-                _ => stderr(&format!("{} {} · {rate:.0}/s", phase.name, phase.done)),
-            }
-        }
-    }
-
-    fn note(&self, text: &str) {
-        if !self.0.quiet {
-            self.line(text);
-        }
-    }
-
-    fn end(&self) {
-        if let Some(Phase { bar: Some(bar), .. }) = self.lock().take() {
-            bar.finish_and_clear();
-        }
     }
 }
 

@@ -34,7 +34,9 @@ const LAYERS: &[Layer] = &[
             "names",
             "platform",
             "progress",
+            "selection",
             "spec",
+            "trace",
         ],
         layers: &["words"],
         and: &[],
@@ -97,6 +99,8 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["saphyr_parser::"], &["src/yaml.rs"]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
     (&["jsonschema::"], &["src/schema.rs"]),
+    (&["rustix::"], &["src/command/timings.rs"]),
+    (&["include_dir::"], &["src/command/init.rs"]),
 ];
 
 /// The sources by path, without their tests and comments.

@@ -1,0 +1,227 @@
+//! `flotilla init`: a new project, or a workflow for one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use include_dir::{Dir, include_dir};
+
+use crate::build;
+use crate::failure::{Exit, Failure};
+use crate::names;
+use crate::project;
+use crate::spec::AccountId;
+
+use super::report::{self, count};
+use super::ui::{Ui, clean};
+use super::workflow::{Workflow, github};
+use super::{Format, Session, schema};
+
+/// Where GitHub looks for workflows, from the repository's root.
+const WORKFLOW: &str = ".github/workflows/flotilla.yml";
+
+/// The pack `consent`, as it is in this version of flotilla: folders whole, and the files beside them.
+static FOLDERS: [(&str, Dir<'_>); 2] = [
+    ("src", include_dir!("$CARGO_MANIFEST_DIR/templates/consent/src")),
+    ("test", include_dir!("$CARGO_MANIFEST_DIR/templates/consent/test")),
+];
+
+macro_rules! files {
+    ($($name:literal)+) => {
+        &[$(($name, include_bytes!(concat!("../../templates/consent/", $name)))),+]
+    };
+}
+
+const FILES: &[(&str, &[u8])] = files![
+    "README.md" "build.mjs" "catalogue.json" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json"
+    "schema-types.mjs" "tsconfig.json" "wrangler.jsonc.tera"
+];
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The new project's folder [default: this folder]
+    #[arg(value_name = "DIR", conflicts_with = "ci")]
+    folder: Option<PathBuf>,
+    /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
+    #[arg(long, value_enum, value_name = "WHERE")]
+    ci: Option<Ci>,
+    /// The shell command by which the workflow installs flotilla [default: it is on the runner's PATH]
+    #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
+    install: Option<String>,
+    /// Print the workflow to stdout; write nothing
+    #[arg(long, requires = "ci")]
+    print: bool,
+    /// Replace a workflow that differs
+    #[arg(long, requires = "ci", conflicts_with = "print")]
+    force: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Ci {
+    Github,
+}
+
+fn command(text: &str) -> Result<String, String> {
+    match text {
+        _ if text.trim().is_empty() => Err("it is empty".to_owned()),
+        _ if text.starts_with(' ') => Err("it begins with a space".to_owned()),
+        _ if text.contains(|c: char| c.is_control() && c != '\n') => {
+            Err("it has control characters other than line ends".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
+    match arguments.ci {
+        None => new(&arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder)), format, ui),
+        Some(Ci::Github) => {
+            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None };
+            ci(&session, arguments)
+        }
+    }
+}
+
+/// Writes a new project into a folder, which may hold other things.
+fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
+    let cannot = |path: &Path| format!("{} can't be written", path.display());
+    fs::create_dir_all(folder).with_context(|| cannot(folder))?;
+    let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let mut files: Vec<(String, Vec<u8>)> = vec![
+        (project::FLEET_FILE.to_owned(), include_str!("init/fleet.yaml").replace("NAME", &name(&root)).into()),
+        (format!("{}/acme.yaml", project::CUSTOMERS), include_bytes!("init/customer.yaml").to_vec()),
+    ];
+    files.extend(pack().into_iter().map(|(path, bytes)| (format!("templates/consent/{path}"), bytes)));
+    let taken: Vec<&str> =
+        files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
+    if let Some(first) = taken.first() {
+        let what =
+            if *first == project::FLEET_FILE { "is a project already" } else { "has files of a project already" };
+        let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
+        return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
+            .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
+    }
+    let ignore = root.join(".gitignore");
+    let ignored = fs::read_to_string(&ignore).unwrap_or_default();
+    let rules = include_str!("init/gitignore");
+    if !ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+        let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
+        files.push((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()));
+    }
+    for (path, bytes) in &files {
+        let path = root.join(path);
+        let parent = path.parent().expect("BUG: a file has a folder");
+        fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
+    }
+    let session = Session { root, format, ui: ui.clone(), summary: None };
+    let number = files.len() + schema::write(&session)?;
+    match format {
+        Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
+        Format::Text => report::print(&format!(
+            "a new project in {}: {}\n\
+             customers/acme.yaml is a customer; edit it, or write another. Then, there:\n\
+             \x20 flotilla check             every mistake, at once\n\
+             \x20 flotilla build             writes out/\n\
+             \x20 flotilla deploy --local    to a Cloudflare on this machine\n\
+             \x20 flotilla init --ci github  a workflow that checks, plans and deploys",
+            clean(&session.root.display().to_string()),
+            count(number, "file")
+        )),
+    }
+    Ok(Exit::Done)
+}
+
+/// A fleet's name from its folder's.
+fn name(root: &Path) -> String {
+    let folder = root.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    let name = name.trim_matches('-');
+    if names::label(name).is_ok() { name.to_owned() } else { "my-fleet".to_owned() }
+}
+
+/// The files of the pack, by path.
+fn pack() -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> =
+        FILES.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+    for (name, folder) in &FOLDERS {
+        let mut open = vec![folder];
+        while let Some(folder) = open.pop() {
+            open.extend(folder.dirs());
+            let below = folder.files();
+            files.extend(below.map(|file| (format!("{name}/{}", file.path().display()), file.contents().to_vec())));
+        }
+    }
+    files
+}
+
+/// Writes or prints the workflow of a project.
+fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let loaded = match build::load(&session.root, &session.ui) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    if loaded.survey.invalid > 0 {
+        let were = count(loaded.survey.invalid, "customer");
+        session.ui.line(&format!("the secrets of {were} with mistakes are left out; `flotilla check` tells them"));
+    }
+    let repository = session.root.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&session.root);
+    let folder = session.root.strip_prefix(repository).unwrap_or(Path::new("")).to_string_lossy().replace('\\', "/");
+    let accounts = loaded.project.fleet.accounts.values();
+    let ids: BTreeSet<&str> = accounts
+        .clone()
+        .filter_map(|account| match &account.id {
+            AccountId::Variable { env } => Some(env.as_str()),
+            AccountId::Literal(_) => None,
+        })
+        .collect();
+    let text = github(&Workflow {
+        folder: &folder,
+        install: arguments.install.as_deref(),
+        ids,
+        tokens: accounts.map(|account| account.token.secret.as_str()).collect(),
+        secrets: loaded.workers.iter().flat_map(|worker| worker.secrets.values()).map(String::as_str).collect(),
+    });
+    if arguments.print {
+        report::print(text.trim_end());
+        return Ok(Exit::Done);
+    }
+    let path = repository.join(WORKFLOW);
+    let before = fs::read(&path).ok();
+    let current = before.as_deref() == Some(text.as_bytes());
+    if before.is_some() && !current && !arguments.force {
+        return Err(Failure::refused(format!("{} differs from what would be written", path.display()))
+            .hint("`--print` shows that; `--force` replaces what is there"));
+    }
+    if !current {
+        fs::create_dir_all(path.parent().expect("BUG: a file has a folder"))
+            .and_then(|()| fs::write(&path, &text))
+            .with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    let shown = clean(&path.display().to_string());
+    match session.format {
+        Format::Json => session.json(&serde_json::json!({ "path": path, "written": !current }))?,
+        Format::Text if current => report::print(&format!("{shown} is current")),
+        Format::Text => report::print(&format!("{shown} is written; its first lines say what to set at GitHub")),
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_is_called_after_its_folder() {
+        let named = |folder: &str| name(Path::new(folder));
+        assert_eq!(named("/a/Acme Consent"), "acme-consent");
+        assert_eq!(named("/a/-x.y-"), "x-y");
+        assert_eq!(named("/a/ü"), "my-fleet");
+        assert_eq!(named("/"), "my-fleet");
+        assert_eq!(named(&format!("/{}-b", "a".repeat(39))), "a".repeat(39));
+    }
+}

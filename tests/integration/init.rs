@@ -1,0 +1,346 @@
+//! Shows: what `init` writes works: a new project is checked and built; the workflow is one to GitHub's own parser, and
+//! its steps do in a shell here what they say.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use flotilla::progress::Silent;
+use flotilla::yaml;
+use serde_json::Value;
+
+use crate::fleet::{ACCOUNT, Cloud, fleet};
+use crate::support::{Project, Run, copy, output, repository};
+use crate::{cases, fleet as small};
+
+#[test]
+fn a_new_project_is_checked_and_built() {
+    let project = cases::tiny();
+    let told = project.run(&["init", "Acme Consent"]).exits(0).stdout;
+    assert!(told.contains("41 files") && told.contains("flotilla deploy --local"), "{told}");
+    let at = |arguments: &[&str]| project.run(&[&["--project", "Acme Consent"], arguments].concat());
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
+    at(&["build"]).exits(0);
+    at(&["build", "--check"]).exits(0);
+    at(&["schema", "--check"]).exits(0);
+    let worker = at(&["show", "--format", "json"]).exits(0).json();
+    assert_eq!(
+        (&worker["workers"][0]["name"], worker["workers"][0]["secrets"].to_string().as_str()),
+        (&"c15t-acme".into(), "{}")
+    );
+    assert!(project.read("Acme Consent/fleet.yaml").contains("\nname: acme-consent\n"));
+    // As a new repository sees it: neither the state nor secrets are added; what is generated is.
+    let git = |arguments: &[&str]| {
+        output(Command::new("git").args(arguments).current_dir(project.path("Acme Consent"))).exits(0).stdout
+    };
+    project.write("Acme Consent/.flotilla/state.db", "").write("Acme Consent/.env", "A=1");
+    git(&["init", "--quiet"]);
+    let seen = git(&["ls-files", "--others", "--exclude-standard"]);
+    assert!(!seen.contains(".flotilla") && !seen.contains(".env") && seen.contains("out/production/acme/index.ts"));
+}
+
+#[test]
+fn the_pack_in_the_program_is_the_one_in_the_repository() {
+    let project = cases::tiny();
+    project.run(&["init", "new"]).exits(0);
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "templates/consent"]);
+    let listed = output(git.current_dir(repository())).exits(0).stdout;
+    let expected: BTreeSet<&str> = listed.split_terminator('\0').collect();
+    let files = project.files("new");
+    let found: BTreeSet<&str> =
+        files.keys().map(String::as_str).filter(|path| path.starts_with("templates/")).collect();
+    assert_eq!(found, expected);
+    for path in expected {
+        assert!(files[path] == std::fs::read(repository().join(path)).expect("a file"), "{path} differs");
+    }
+}
+
+#[test]
+fn what_is_there_is_never_overwritten() {
+    let project = cases::tiny();
+    // A folder that is in use, but no project: what is ignored is added to.
+    project.write("used/.gitignore", "target/").write("used/README.md", "mine");
+    project.run(&["init", "used"]).exits(0);
+    assert_eq!(project.read("used/README.md"), "mine");
+    let ignored = project.read("used/.gitignore");
+    assert!(ignored.starts_with("target/\n# What is deployed") && ignored.contains("\n/.flotilla/\n"), "{ignored}");
+    let before = project.files("used");
+    let told = project.run(&["init", "used"]).exits(5).stderr;
+    assert!(told.contains("is a project already") && told.contains("found fleet.yaml and "), "{told}");
+    assert!(project.files("used") == before);
+    // Parts of one.
+    project.write("part/templates/consent/pack.yaml", "mine");
+    let told = project.run(&["init", "part", "--format", "json"]).exits(5).json();
+    assert!(told["error"].as_str().is_some_and(|error| error.contains("has files of a project already")), "{told}");
+    assert_eq!(project.files("part").len(), 1);
+    for wrong in
+        [&["init", "x", "--ci", "github"][..], &["init", "--print"], &["init", "--force"], &["init", "--ci", "gitlab"]]
+    {
+        project.run(wrong).exits(2);
+    }
+}
+
+#[test]
+fn a_workflow_is_written_where_github_looks_and_replaced_only_by_force() {
+    let project = cases::tiny();
+    project.write(".git/HEAD", "").write("customers/acme.yaml", "id: acme\n");
+    let path = ".github/workflows/flotilla.yml";
+    let init = |more: &[&str]| project.run(&[&["init", "--ci", "github"], more].concat());
+    let printed = init(&["--print"]).exits(0).stdout;
+    assert!(!project.path(path).exists());
+    assert!(init(&[]).exits(0).stdout.contains("is written"));
+    assert_eq!(project.read(path), printed);
+    assert!(init(&[]).exits(0).stdout.contains("is current"));
+    project.write(path, "mine\n");
+    let told = init(&[]).exits(5).stderr;
+    assert!(told.contains("differs from what would be written") && told.contains("--force"), "{told}");
+    assert_eq!(project.read(path), "mine\n");
+    assert_eq!(init(&["--force", "--format", "json"]).exits(0).json()["written"], true);
+    assert_eq!(project.read(path), printed);
+    // A project below the repository's root: the file belongs to the root, and speaks of the folder.
+    copy(&project.path("templates"), &project.path("my fleet/templates"));
+    copy(&project.path("fleet.yaml"), &project.path("my fleet/fleet.yaml"));
+    project.write("my fleet/customers/acme.yaml", "id: acme\n");
+    project.run(&["--project", "my fleet", "init", "--ci", "github", "--force"]).exits(0);
+    let text = project.read(path);
+    assert!(text.contains("working-directory: \"my fleet\"\n") && text.contains("path: \"my fleet/.flotilla\"\n"));
+    assert!(!project.path("my fleet/.github").exists());
+    project.write("customers/bad.yaml", "id: bad\nnam: x\n");
+    let told = init(&["--print"]).exits(0).stderr;
+    assert!(told.contains("the secrets of 1 customer with mistakes are left out"), "{told}");
+    for wrong in ["", " ", " x", "a\u{1b}b", "a\tb"] {
+        init(&["--print", "--install", wrong]).exits(2);
+    }
+}
+
+/// The workflow of this repository, for its sample fleet.
+fn own() -> String {
+    let install = "cargo install --locked --path .";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
+    command.args(["init", "--ci", "github", "--print", "--install", install]).current_dir(repository());
+    output(&mut command).exits(0).stdout
+}
+
+#[test]
+fn the_workflow_of_this_repository_is_current() {
+    let path = repository().join(".github/workflows/flotilla.yml");
+    let committed = std::fs::read_to_string(path).expect("the workflow of this repository");
+    assert!(committed == own(), "run `flotilla init --ci github --force --install 'cargo install --locked --path .'`");
+}
+
+/// What GitHub's own parser has against a workflow.
+fn mistakes(text: &str) -> Vec<String> {
+    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
+    let packages = PACKAGES.get_or_init(|| {
+        let (package, lock) =
+            (include_bytes!("../workflow/package.json"), include_bytes!("../workflow/package-lock.json"));
+        flotilla::cache::npm("the tests", package, lock, &Silent).unwrap_or_else(|failure| panic!("{failure}"))
+    });
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("workflow.yml");
+    std::fs::write(&file, text).expect("a file");
+    let mut node = Command::new("node");
+    let run = output(node.arg(repository().join("tests/workflow/parse.mjs")).arg(packages).arg(file)).exits(0);
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+#[test]
+fn it_is_a_workflow_to_githubs_own_parser() {
+    let own = own();
+    assert_eq!(mistakes(&own), [""; 0]);
+    assert_eq!(mistakes(&Project::sample().run(&["init", "--ci", "github", "--print"]).exits(0).stdout), [""; 0]);
+    // A folder and a command that are hard to write in YAML.
+    let project = cases::tiny();
+    let folder = "it's: a #fleet \"x\"";
+    copy(&project.path("templates"), &project.path(folder).join("templates"));
+    copy(&project.path("fleet.yaml"), &project.path(folder).join("fleet.yaml"));
+    project.write(".git/HEAD", "").write(&format!("{folder}/customers/acme.yaml"), "id: acme\n");
+    let install = "echo 'a: b' # \"c\"\n- {x}\n%y";
+    let text = project.run(&["--project", folder, "init", "--ci", "github", "--print", "--install", install]).exits(0);
+    assert_eq!(mistakes(&text.stdout), [""; 0]);
+    assert_eq!(workflow(&text.stdout)["defaults"]["run"]["working-directory"], folder);
+    // And the parser does find mistakes.
+    for (right, wrong) in [
+        ("contents: read", "contnts: read"),
+        ("secrets.CLOUDFLARE_API_TOKEN", "secretz.CLOUDFLARE_API_TOKEN"),
+        ("runs-on: ubuntu-latest", "run-on: ubuntu-latest"),
+        ("!cancelled()", "!canceled()"),
+    ] {
+        assert!(own.contains(right));
+        assert_ne!(mistakes(&own.replace(right, wrong)), [""; 0], "{wrong}");
+    }
+}
+
+fn workflow(text: &str) -> Value {
+    let (document, mistakes) = yaml::parse("workflow", text.as_bytes());
+    assert_eq!(mistakes, vec![]);
+    document.expect("a document").root.to_value()
+}
+
+#[test]
+fn it_may_do_little_and_its_actions_are_pinned() {
+    let workflow = workflow(&own());
+    assert_eq!(workflow["permissions"], serde_json::json!({"contents": "read"}));
+    let jobs = workflow["jobs"].as_object().expect("jobs");
+    assert_eq!(jobs.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&"check".to_owned(), &"deploy".to_owned()]));
+    let mut actions = 0;
+    for (name, job) in jobs {
+        for step in job["steps"].as_array().expect("steps") {
+            if let Some(action) = step["uses"].as_str() {
+                let (_, commit) = action.split_once('@').expect("a pinned action");
+                assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{action}");
+                actions += 1;
+            }
+            let env = step["env"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+            for variable in env.filter(|variable| *variable != "CLOUDFLARE_ACCOUNT_ID") {
+                assert_eq!((name.as_str(), step["name"].as_str()), ("deploy", Some("Deploy")), "{variable}");
+            }
+        }
+    }
+    assert_eq!(actions, 10);
+    // Each secret of the sample fleet is named.
+    let shown = Project::sample().run(&["show", "--format", "json"]).exits(0).json();
+    let deploy = jobs["deploy"]["steps"].as_array().expect("steps");
+    let env = &deploy.iter().find(|step| step["name"] == "Deploy").expect("the step that deploys")["env"];
+    let names: BTreeSet<&str> = shown["workers"]
+        .as_array()
+        .expect("workers")
+        .iter()
+        .flat_map(|worker| worker["secrets"].as_object().expect("secrets").values().filter_map(Value::as_str))
+        .collect();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in names {
+        assert_eq!(env[name], format!("${{{{ secrets.{name} }}}}"));
+    }
+}
+
+/// A runner of GitHub, as far as shell steps need one.
+struct Runner<'a> {
+    project: &'a Project,
+    jobs: Value,
+    /// Where it keeps files; outside of the project.
+    temp: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+    secrets: Vec<(&'static str, &'static str)>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(project: &'a Project) -> Runner<'a> {
+        let text = project.run(&["init", "--ci", "github", "--print"]).exits(0).stdout;
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        Runner { project, jobs: workflow(&text)["jobs"].take(), temp, environment: Vec::new(), secrets: Vec::new() }
+    }
+
+    /// Runs a step as GitHub runs `shell: bash`.
+    fn step(&self, job: &str, name: &str) -> Run {
+        let steps = self.jobs[job]["steps"].as_array().expect("steps");
+        let mut found = steps.iter().filter(|step| step["name"] == name);
+        let step = found.next().unwrap_or_else(|| panic!("no step {name}"));
+        let mut command = Command::new("bash");
+        command.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", &script(step)]);
+        command.current_dir(self.project.root());
+        // As the project's own commands, without the caller's variables.
+        for (name, value) in self.project.command(&[]).get_envs() {
+            assert!(value.is_none());
+            command.env_remove(name);
+        }
+        let bin = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder");
+        let path = std::env::join_paths(
+            [bin.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+        );
+        command.env("PATH", path.expect("a path")).env("RUNNER_TEMP", self.temp.path());
+        command.env("GITHUB_STEP_SUMMARY", self.temp.path().join("summary.md"));
+        command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
+        for (name, value) in step["env"].as_object().into_iter().flatten() {
+            let secret = value.as_str().and_then(|value| value.strip_prefix("${{ secrets.")?.strip_suffix(" }}"));
+            let secret = secret.expect("a secret");
+            // One that isn't set is empty.
+            command.env(name, self.secrets.iter().find(|(name, _)| *name == secret).map_or("", |(_, value)| value));
+        }
+        output(&mut command)
+    }
+}
+
+/// A step's script, with formats that this version of flotilla has.
+fn script(step: &Value) -> String {
+    let mut script = step["run"].as_str().expect("a script").to_owned();
+    for format in ["github", "sarif"] {
+        let there = cases::tiny().write("customers/acme.yaml", "id: acme\n").run(&["check", "--format", format]).code;
+        if there == 2 {
+            script = script.replace(&format!("--format {format}"), "--format json");
+        }
+    }
+    script
+}
+
+#[test]
+fn the_steps_of_the_check_do_what_they_say() {
+    let project = Project::sample();
+    let git = |arguments: &[&str]| output(Command::new("git").args(arguments).current_dir(project.root())).exits(0);
+    git(&["init", "--quiet"]);
+    let runner = Runner::new(&project);
+    let step = |name: &str| runner.step("check", name);
+    assert!(step("flotilla").exits(0).stdout.starts_with("flotilla "));
+    step("Check").exits(0);
+    step("The same for code scanning").exits(0);
+    let found = std::fs::read_to_string(runner.temp.path().join("flotilla.sarif")).expect("a file for code scanning");
+    assert!(serde_json::from_str::<Value>(&found).is_ok_and(|value| value.is_object()), "{found}");
+    // Where out/ is in git, it has to be current.
+    step("Build").exits(3);
+    project.run(&["build"]).exits(0);
+    step("Build").exits(0);
+    // Where it isn't, it is built.
+    project.write(".gitignore", "/out/\n");
+    std::fs::remove_dir_all(project.path("out")).expect("out/ goes");
+    step("Build").exits(0);
+    assert!(project.path("out/production/acme/index.ts").exists());
+    step("Plan").exits(0);
+    let summary = std::fs::read_to_string(runner.temp.path().join("summary.md")).expect("a summary");
+    assert!(summary.starts_with("### What a deploy would do\n```text\n") && summary.ends_with("\n```\n"), "{summary}");
+    assert!(summary.contains("plan: 8 to create"), "{summary}");
+    // A mistake fails the check, and is a finding.
+    project.edit("customers/acme.yaml", "name: Acme", "nam: Acme");
+    step("Check").exits(1);
+    step("The same for code scanning").exits(0);
+    step("Plan").exits(1);
+}
+
+#[test]
+fn the_steps_of_the_deploy_do_what_they_say() {
+    let cloud = Cloud::start();
+    let project = fleet(&[
+        ("acme", "secrets: { KEY: { secret: API_KEY }, OTHER: { secret: OTHER_KEY } }\n"),
+        ("bluebird", "secrets: { KEY: { secret: API_KEY } }\n"),
+    ]);
+    let mut runner = Runner::new(&project);
+    runner.environment = vec![
+        ("CLOUDFLARE_API_BASE_URL", cloud.base()),
+        ("FLOTILLA_CACHE_DIR", small::cache().to_string_lossy().into_owned()),
+    ];
+    runner.step("deploy", "Build").exits(0);
+    // Nothing is set: it says what, and sends nothing.
+    let told = runner.step("deploy", "Deploy").exits(1).stderr;
+    assert!(told.contains("CLOUDFLARE_API_TOKEN") && told.contains("CLOUDFLARE_ACCOUNT_ID"), "{told}");
+    runner.secrets = vec![
+        ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT),
+        ("CLOUDFLARE_API_TOKEN", "test"),
+        ("API_KEY", "canary-1"),
+        ("FLOTILLA_SECRETS", "ACME__API_KEY=canary-2\nOTHER_KEY='canary 3'"),
+    ];
+    assert!(cloud.take().is_empty());
+    let run = runner.step("deploy", "Deploy").exits(0);
+    assert!(run.stdout.contains("2 applied, 0 failed"), "{run:?}");
+    assert!(!format!("{run:?}").contains("canary"));
+    assert_eq!(cloud.take().iter().filter(|request| request.what.starts_with("PUT scripts/t-")).count(), 2);
+    assert!(!runner.temp.path().join("flotilla.env").exists(), "the file with secrets stays");
+    let again = runner.step("deploy", "Deploy").exits(0);
+    assert!(again.stdout.contains("nothing to deploy") && cloud.take().is_empty(), "{again:?}");
+    // A customer with mistakes holds up no other.
+    project.edit("customers/acme.yaml", "id: acme", "id: acme\nnam: x");
+    project.edit("customers/bluebird.yaml", "id: bluebird", "id: bluebird\nlogLevel: debug");
+    runner.step("deploy", "Build").exits(0);
+    runner.step("deploy", "Deploy").exits(1);
+    assert_eq!(cloud.take().iter().filter(|request| request.what == "PUT scripts/t-bluebird").count(), 1);
+}
