@@ -240,8 +240,9 @@ fn a_trace_has_phases_and_within_them_each_customers_stages() {
         assert!(from >= 0.0 && length >= 0.0);
         (from, from + length)
     };
-    for (name, phase, number) in [("read and resolve", "reading customers", 201), ("render and write", "building", 200)]
-    {
+    let each =
+        [("read and resolve", "reading customers", 201), ("render", "building", 200), ("write", "building", 200)];
+    for (name, phase, number) in each {
         let of: Vec<&Value> = stages.iter().filter(|stage| stage["name"] == name).collect();
         assert_eq!(of.len(), number, "{name}");
         let (begin, end) = times(named(phase));
@@ -274,8 +275,12 @@ fn threads_are_as_many_as_asked_for() {
     let customers: Vec<(&str, &str)> = ids.iter().map(|id| (id.as_str(), "")).collect();
     let project = fleet(&customers);
     assert_eq!(threads(&trace(&project, &["build", "-j", "1"]).1), 1);
+    // What is up to date isn't worked on.
+    assert_eq!(threads(&trace(&project, &["build"]).1), 0);
+    std::fs::remove_dir_all(project.path(".flotilla/build")).expect("a folder");
     assert!((2..=3).contains(&threads(&trace(&project, &["plan", "--threads", "3"]).1)));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::fs::remove_dir_all(project.path(".flotilla/build")).expect("a folder");
     assert!((1..=cores).contains(&threads(&trace(&project, &["check"]).1)));
     for wrong in ["0", "1025", "x"] {
         run(&project, &["build", "-j", wrong]).exits(2);
