@@ -17,6 +17,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
 use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::bundle::{self, Bundle, Runtime};
 use crate::check::{self, Counted, Tally};
@@ -25,6 +27,7 @@ use crate::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use crate::digest::{Digest, Framed, Mark};
 use crate::failure::Failure;
 use crate::manifest::{Input, Made, Manifest, Output, Record, Stamp, Unit, Why, Writer};
+use crate::origin::{self, Origin, Origins};
 use crate::out::Out;
 use crate::policy::{self, Judged, Policy, Suppressed};
 use crate::progress::Progress;
@@ -113,6 +116,51 @@ impl Project {
         resolved.diagnostics.retain(|found| reading.diagnostics.iter().all(|told| told.place != found.place));
         reading.diagnostics.append(&mut resolved.diagnostics);
         (reading, resolved)
+    }
+
+    /// Looks up where a worker's values come from.
+    pub fn origins<T>(&self, worker: &Worker, look: impl FnOnce(&Origins<'_>) -> T) -> T {
+        let fleet = &self.fleet;
+        let role = worker.role.as_deref();
+        let spec = if worker.customer == SHARED {
+            None
+        } else {
+            let checker = self.checker.get_or_init(Checker::customer);
+            let bytes = self.tree.bytes(&worker.file).unwrap_or_default();
+            project::read_spec(&self.tree, Some(fleet), &worker.file, &bytes, checker).spec
+        };
+        let merged = match &spec {
+            Some(spec) => resolve::merged(fleet, spec, worker.environment, role),
+            None => resolve::merged_shared(fleet, worker.environment, role.unwrap_or_default()),
+        };
+        look(&Origins { fleet, spec: spec.as_ref(), merged, worker })
+    }
+
+    /// What differs between two resolved workers, with the places where what is now stands.
+    fn differences(&self, worker: &Worker, before: &Value, after: &Value) -> Vec<String> {
+        let written = |value: Option<&Value>| match value {
+            None => "nothing".to_owned(),
+            Some(value) => {
+                let text = value.to_string();
+                if text.chars().count() > 80 {
+                    format!("{}…", text.chars().take(80).collect::<String>())
+                } else {
+                    text
+                }
+            }
+        };
+        self.origins(worker, |origins| {
+            let line = |(path, before, after): (Vec<String>, Option<Value>, Option<Value>)| {
+                let steps: Vec<&str> = path.iter().map(String::as_str).collect();
+                let place = match origins.of(&steps) {
+                    Origin::At(place) if after.is_some() => format!("{place} "),
+                    _ => String::new(),
+                };
+                let change = format!("{} → {}", written(before.as_ref()), written(after.as_ref()));
+                format!("{place}{} {change}", origin::notation(&path))
+            };
+            origin::differences(before, after).into_iter().map(line).collect()
+        })
     }
 
     /// The digest of everything beside a customer's own files that decides how it is resolved.
@@ -543,6 +591,8 @@ pub struct Scope<'a> {
     pub whole: bool,
     /// Count what differs, and write nothing.
     pub dry: bool,
+    /// Say why each worker is rendered.
+    pub explain: bool,
 }
 
 /// What a build did.
@@ -560,8 +610,8 @@ pub struct Built {
     pub removed: usize,
     /// The ids of customers with a worker that could not be rendered.
     pub failed: BTreeSet<String>,
-    /// Why each worker was rendered: customer, folder, reasons.
-    pub why: Vec<(String, String, Vec<Why>)>,
+    /// Why each worker was rendered, where that was asked for: its folder, and the reasons in the author's terms.
+    pub why: Vec<(String, Vec<String>)>,
     /// What the templates' author did wrong.
     pub diagnostics: Vec<Diagnostic>,
     /// What could not be remembered.
@@ -577,7 +627,22 @@ struct Recipes<'a> {
     kept: &'a HashMap<Mark, render::Recipe>,
 }
 
-impl Recipes<'_> {
+impl<'a> Recipes<'a> {
+    fn new(project: &'a Project, survey: &'a Survey, runtimes: &'a Runtimes) -> Recipes<'a> {
+        let (writer, kept) = (&survey.writer, &survey.manifest.recipes);
+        Recipes { project, runtimes, known: Mutex::default(), writer, kept }
+    }
+
+    /// A recipe by its digest, of this run or an earlier one.
+    fn recipe(&self, mark: Mark) -> Option<render::Recipe> {
+        if let Some(recipe) = self.kept.get(&mark) {
+            return Some(recipe.clone());
+        }
+        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ((pack, partials), _) = known.iter().find(|(_, known)| **known == mark)?;
+        Some(render::recipe(&self.project.fleet.packs[pack], &self.runtimes[pack].file, *partials))
+    }
+
     fn of(&self, pack: &str, partials: u64) -> Mark {
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(mark) = known.get(&(pack.to_owned(), partials)) {
@@ -610,8 +675,7 @@ pub fn build(
         built.written += written.iter().filter(|written| written.differed).count();
     }
     let mut records = std::mem::take(&mut survey.records);
-    let recipes =
-        Recipes { project, runtimes, known: Mutex::default(), writer: &survey.writer, kept: &survey.manifest.recipes };
+    let recipes = Recipes::new(project, survey, runtimes);
     progress.begin("building", Some(records.len() as u64));
     let results: Vec<Result<Built, Failure>> = records
         .par_iter_mut()
@@ -704,9 +768,10 @@ fn customer(
                     }
                     let unit = &mut record.units[at];
                     let before = unit.made.take();
-                    built.why.push((id(record).to_owned(), folder, why.clone()));
-                    let unit = &mut record.units[at];
                     unit.made = Some(made(unit, before, done, why));
+                    if scope.explain {
+                        built.why.push((folder, last(project, survey, recipes, &record.units[at], &worker)));
+                    }
                     news = true;
                 }
                 Err(Broken::Diagnostic(diagnostic)) => {
@@ -757,6 +822,93 @@ fn reasons(unit: &mut Unit, folder: &str, recipes: &Recipes<'_>, out: &Out) -> (
         }
     }
     (why, stamped)
+}
+
+/// Why a worker was rendered the last time, in the author's terms.
+fn last(project: &Project, survey: &Survey, recipes: &Recipes<'_>, unit: &Unit, worker: &Worker) -> Vec<String> {
+    let Some(made) = &unit.made else { return Vec::new() };
+    let read = |mark, chunk| serde_json::from_slice::<Value>(&survey.writer.read(&survey.manifest, chunk, mark)?).ok();
+    let before = made.before.and_then(|(mark, chunk, _)| read(mark, chunk));
+    let after = read(made.from, made.value).or_else(|| serde_json::to_value(worker).ok());
+    let recipe_before = made.before.and_then(|(_, _, recipe)| recipes.recipe(recipe));
+    let recipe = recipes.recipe(made.recipe);
+    told(project, worker, &made.why, (before, after), (recipe_before, recipe))
+}
+
+/// Reasons, in the author's terms: which value of which file, which template.
+fn told(
+    project: &Project,
+    worker: &Worker,
+    why: &[Why],
+    (before, after): (Option<Value>, Option<Value>),
+    (recipe_before, recipe): (Option<render::Recipe>, Option<render::Recipe>),
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for why in why {
+        match why {
+            Why::New => lines.push("it is new, or nothing is remembered of it".to_owned()),
+            Why::Missing(name) => lines.push(format!("out/{}/{name} is gone", worker.folder())),
+            Why::Edited(name) => lines.push(format!("out/{}/{name} isn't what was written", worker.folder())),
+            Why::Values => match (&before, &after) {
+                (Some(before), Some(after)) => lines.extend(project.differences(worker, before, after)),
+                _ => lines.push("what its files say of it changed".to_owned()),
+            },
+            Why::Recipe => match (&recipe_before, &recipe) {
+                (Some(before), Some(after)) => lines.extend(after.differences(before)),
+                _ => lines.push("its templates, its runtime or flotilla itself changed".to_owned()),
+            },
+        }
+    }
+    lines
+}
+
+/// Why a worker was rendered the last time, and what would have it rendered now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// Its folder under out/.
+    pub folder: String,
+    /// Its name.
+    pub worker: String,
+    /// The digest of its bundle, if it was built.
+    pub digest: Option<Digest>,
+    /// When it was rendered last, in seconds since 1970.
+    pub rendered_at: Option<i64>,
+    /// Why.
+    pub last: Vec<String>,
+    /// Why it would be rendered now; nothing, if it is up to date.
+    pub now: Vec<String>,
+    /// The files that decide it.
+    pub files: Vec<String>,
+}
+
+/// Explains the workers of one customer, by the code that builds them.
+pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: &Record) -> Vec<Explained> {
+    let out = Out::new(project.root(), true);
+    let recipes = Recipes::new(project, survey, runtimes);
+    let units = record.units.iter().filter_map(|unit| {
+        let worker = survey.worker(project, record, unit)?;
+        let folder = worker.folder();
+        let (why, _) = reasons(&mut unit.clone(), &folder, &recipes, &out);
+        let made = unit.made.as_ref();
+        let before = made.and_then(|made| survey.earlier(made));
+        let after = serde_json::to_value(&worker).ok();
+        let partials = made.map_or(0, |made| made.partials);
+        let recipe = render::recipe(&project.fleet.packs[&unit.pack], &runtimes[&unit.pack].file, partials);
+        let mut files = project.origins(&worker, |origins| origins.files());
+        files.extend(recipe.templates.iter().map(|(name, _)| format!("{}/{name}", recipe.pack)));
+        files.push(format!("out/{}", recipe.runtime));
+        let recipe_before = made.and_then(|made| recipes.recipe(made.recipe));
+        Some(Explained {
+            worker: worker.name.clone(),
+            digest: made.map(Made::bundle),
+            rendered_at: made.map(|made| made.at),
+            last: last(project, survey, &recipes, unit, &worker),
+            now: told(project, &worker, &why, (before, after), (recipe_before, Some(recipe))),
+            folder,
+            files,
+        })
+    });
+    units.collect()
 }
 
 /// What rendering a worker gave.

@@ -24,6 +24,7 @@ pub mod pack;
 pub mod project;
 pub mod tree;
 
+pub mod origin;
 pub mod resolve;
 
 pub mod escape;

@@ -185,6 +185,28 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// What differs from an earlier one, in the author's terms.
+    pub fn differences(&self, before: &Recipe) -> Vec<String> {
+        let mut lines = Vec::new();
+        if before.tool != self.tool {
+            lines.push(format!("flotilla itself changed: {} → {}", before.tool, self.tool));
+        }
+        let file = |name: &str| format!("{}/{name}", self.pack);
+        for (name, mark) in &self.templates {
+            match before.templates.iter().find(|(other, _)| other == name) {
+                Some((_, other)) if other != mark => lines.push(format!("{} changed", file(name))),
+                Some(_) => {}
+                None => lines.push(format!("{} is read now", file(name))),
+            }
+        }
+        let gone = before.templates.iter().filter(|(name, _)| self.templates.iter().all(|(other, _)| other != name));
+        lines.extend(gone.map(|(name, _)| format!("{} is no longer read", file(name))));
+        if before.runtime != self.runtime {
+            lines.push(format!("the runtime changed: {} → {}", before.runtime, self.runtime));
+        }
+        lines
+    }
+
     /// What decides whether two are the same.
     pub fn mark(&self) -> Mark {
         let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());

@@ -225,6 +225,15 @@ pub fn merged<'a>(fleet: &'a Fleet, spec: &'a Spec, environment: Environment, ro
     layer::merge(&Sources::of(fleet, spec).chain(environment, role), settings_only)
 }
 
+/// The same for a worker that all customers share.
+pub fn merged_shared<'a>(fleet: &'a Fleet, environment: Environment, role: &str) -> Merged<'a> {
+    let mut sources = Sources { roots: Vec::new(), only: Vec::new() };
+    let root = &fleet.document.root;
+    sources.roots.extend(root.get("defaults").map(|node| (&fleet.document, node)));
+    sources.roots.extend(below(root, "sharedWorkers", role).map(|node| (&fleet.document, node)));
+    layer::merge(&sources.chain(environment, None), settings_only)
+}
+
 /// Resolves one customer.
 pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     let mut resolved = Resolved::default();

@@ -1,5 +1,6 @@
 //! `flotilla build`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use crate::tree::Tree;
 
 use super::report::{self, count};
 use super::selection::Selection;
-use super::ui::duration;
+use super::ui::{clean, duration};
 use super::{Format, Session, summary};
 
 #[derive(clap::Args)]
@@ -29,6 +30,9 @@ pub(super) struct Arguments {
     /// Write nothing; exit with 3 if out/ is not current
     #[arg(long)]
     check: bool,
+    /// Say why each worker is rendered
+    #[arg(long)]
+    explain: bool,
     /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
@@ -48,7 +52,7 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let Some(done) = done(session, &arguments.selection, arguments.check)? else {
+    let Some(done) = done(session, &arguments.selection, arguments.check, arguments.explain)? else {
         return Ok(Exit::Diagnostics);
     };
     let Done { survey, built, diagnostics, seconds, .. } = &done;
@@ -68,6 +72,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         seconds: *seconds,
     };
     let stale = built.written + built.removed > 0;
+    if arguments.explain && session.format == Format::Text {
+        reasons(&built.why);
+    }
     let figures = summary_figures(&report, arguments.check);
     summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics))?;
     match session.format {
@@ -104,6 +111,37 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     })
 }
 
+/// A group that is not larger than this is shown one by one.
+const SMALL: usize = 12;
+
+/// So many groups of reasons are shown.
+const SHOWN: usize = 100;
+
+/// Why each worker was rendered; what is the same for many is told once.
+fn reasons(why: &[(String, Vec<String>)]) {
+    let mut groups: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
+    for (folder, lines) in why {
+        groups.entry(lines).or_default().push(folder);
+    }
+    let mut shown: Vec<(&[String], Vec<&str>)> = groups.into_iter().collect();
+    shown.sort_by(|a, b| (b.1.len(), a.1[0]).cmp(&(a.1.len(), b.1[0])));
+    let rest = shown.split_off(shown.len().min(SHOWN));
+    for (lines, folders) in shown {
+        let some = folders.iter().take(SMALL).copied().collect::<Vec<_>>().join(", ");
+        let more = if folders.len() > SMALL { format!(" and {} more", folders.len() - SMALL) } else { String::new() };
+        report::print(&format!("{}: {some}{more}", count(folders.len(), "worker")));
+        for line in lines {
+            report::print(&format!("  {}", clean(line)));
+        }
+    }
+    if !rest.is_empty() {
+        let workers: usize = rest.iter().map(|(_, folders)| folders.len()).sum();
+        let told =
+            format!("… and {} for other reasons; `flotilla explain CUSTOMER` tells them", count(workers, "worker"));
+        report::print(&told);
+    }
+}
+
 /// What a build did, for its summary.
 fn summary_figures(report: &Report, check: bool) -> Vec<String> {
     let (write, remove) = if check { ("to write", "to remove") } else { ("written", "removed") };
@@ -137,7 +175,12 @@ pub(super) struct Done {
 }
 
 /// The line up to out/, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
-pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Done>, Failure> {
+pub(super) fn done(
+    session: &Session,
+    selection: &Selection,
+    dry: bool,
+    explain: bool,
+) -> Result<Option<Done>, Failure> {
     let start = Instant::now();
     let project = match build::open(Tree::new(&session.root), &session.ui) {
         Ok(project) => project,
@@ -167,7 +210,7 @@ pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Resul
         Err(runtime::Error::Failure(failure)) => return Err(failure),
     };
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
-    let scope = Scope { includes: &includes, whole: selection.is_all(), dry };
+    let scope = Scope { includes: &includes, whole: selection.is_all(), dry, explain };
     let mut built = build::build(&project, &mut survey, &runtimes, &scope, &session.ui)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut diagnostics: Vec<Diagnostic> =
@@ -191,7 +234,8 @@ pub(super) struct Line {
 
 /// The line up to out/, with each worker and its bundle.
 pub(super) fn line(session: &Session, selection: &Selection) -> Result<Option<Line>, Failure> {
-    let Some(Done { project, survey, runtimes, built, diagnostics, .. }) = done(session, selection, false)? else {
+    let Some(Done { project, survey, runtimes, built, diagnostics, .. }) = done(session, selection, false, false)?
+    else {
         return Ok(None);
     };
     let workers = survey.workers(&project);

@@ -1,12 +1,18 @@
-//! `flotilla explain`: what a code means, or the list of codes.
+//! `flotilla explain`: why a customer's workers are built, or what a code means, or the list of codes.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::diagnostic::{Code, Severity, did_you_mean};
+use crate::build::{self, Explained};
+use crate::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use crate::explanation::explanation;
 use crate::failure::{Exit, Failure};
+use crate::progress::Progress as _;
+use crate::runtime;
+use crate::tree::Tree;
 
-use super::ui::Ui;
+use super::ui::{Ui, clean};
 use super::{Format, Session, report};
 
 const CODES: &str = "codes look like S0201; `flotilla explain` lists them";
@@ -37,9 +43,72 @@ pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Opt
     Ok(Some(Exit::Done))
 }
 
-/// Explains a customer.
-pub(super) fn customer(_session: &Session, subject: &str) -> Result<Exit, Failure> {
-    Err(Failure::usage(format!("there is no code `{subject}`")).hint(CODES))
+/// Explains a customer: why each of its workers was rendered the last time, and what would have it rendered now.
+pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure> {
+    let surveyed = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
+        let survey = build::survey(&project, false, &session.ui)?;
+        Ok((project, survey))
+    });
+    let (project, survey) = match surveyed {
+        Ok(surveyed) => surveyed,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    let Some(record) = survey.records.iter().find(|record| build::id(record) == subject) else {
+        let failure = Failure::usage(format!("there is no customer and no code `{subject}`"));
+        let ids = survey.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
+        return Err(match did_you_mean(subject, ids) {
+            Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None => failure.hint(format!("customers are the files of customers/, without `.yaml`; {CODES}")),
+        });
+    };
+    let of_it = |diagnostic: &&Diagnostic| diagnostic.place.file == record.file();
+    let diagnostics: Vec<Diagnostic> = survey.diagnostics.iter().filter(of_it).cloned().collect();
+    report::diagnostics(&session.root, &session.ui, &diagnostics);
+    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
+        Ok(runtimes) => runtimes,
+        Err(runtime::Error::Diagnostic(diagnostic)) => {
+            report::stopped(session, &[*diagnostic])?;
+            return Ok(Exit::Diagnostics);
+        }
+        Err(runtime::Error::Failure(failure)) => return Err(failure),
+    };
+    let held = survey.held.contains(subject);
+    let workers = if held { Vec::new() } else { build::explain(&project, &survey, &runtimes, record) };
+    session.ui.end();
+    match session.format {
+        Format::Json => session.json(&serde_json::json!({ "customer": subject, "held": held, "workers": workers }))?,
+        Format::Text if held => {
+            report::print(&format!("{subject} has errors: its workers are left as they are, on disk and in the cloud"));
+        }
+        Format::Text => report::print(&workers.iter().map(told).collect::<Vec<_>>().join("\n\n")),
+    }
+    Ok(if report::counts(&diagnostics).0 > 0 { Exit::Diagnostics } else { Exit::Done })
+}
+
+fn told(worker: &Explained) -> String {
+    let mut lines = vec![format!("{}  ({})", worker.folder, worker.worker)];
+    let mut part = |head: String, reasons: &[String]| {
+        lines.push(format!("  {head}"));
+        lines.extend(reasons.iter().map(|reason| format!("    {}", clean(reason))));
+    };
+    match worker.rendered_at {
+        None => part("never rendered, as far as is remembered".to_owned(), &[]),
+        Some(at) => {
+            let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or(0));
+            part(format!("rendered last at {}, because", humantime::format_rfc3339_seconds(at)), &worker.last);
+        }
+    }
+    if worker.now.is_empty() {
+        part("up to date: a build would do nothing".to_owned(), &[]);
+    } else {
+        part("a build would render it, because".to_owned(), &worker.now);
+    }
+    part("made from".to_owned(), &worker.files);
+    lines.extend(worker.digest.map(|digest| format!("  bundle {digest}")));
+    lines.join("\n")
 }
 
 fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
