@@ -118,6 +118,20 @@ impl Project {
         (reading, resolved)
     }
 
+    /// Which partials a worker's templates include: found by rendering it.
+    pub fn partials(&self, worker: &Worker) -> u64 {
+        let (templates, pack) = (&self.templates[&worker.pack], &self.fleet.packs[&worker.pack]);
+        if pack.partials.is_empty() {
+            return 0;
+        }
+        render::partials_read();
+        for name in pack.file_names() {
+            // What goes wrong is the build's to tell.
+            let _ = templates.render(name, worker, "./runtime.js", None);
+        }
+        render::partials_read()
+    }
+
     /// Looks up where a worker's values come from.
     pub fn origins<T>(&self, worker: &Worker, look: impl FnOnce(&Origins<'_>) -> T) -> T {
         let fleet = &self.fleet;

@@ -41,6 +41,7 @@ pub mod build;
 pub mod check;
 pub mod manifest;
 pub mod policy;
+pub mod since;
 
 pub mod command;
 

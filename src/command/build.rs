@@ -198,7 +198,7 @@ pub(super) fn done(
             return Ok(None);
         }
     };
-    selection.verify(&session.ui, &survey)?;
+    selection.verify(&session.ui, &project, &survey)?;
     let runtimes = match build::runtimes(&project, &survey, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {

@@ -35,11 +35,13 @@ struct Report<'a> {
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let selection = &arguments.selection;
     let tree = Tree::new(&session.root);
-    let surveyed =
-        build::open(tree.clone(), &session.ui).and_then(|project| build::survey(&project, false, &session.ui));
+    let surveyed = build::open(tree.clone(), &session.ui).and_then(|project| {
+        let survey = build::survey(&project, false, &session.ui)?;
+        Ok((project, survey))
+    });
     let (customers, mut diagnostics, mut suppressed) = match surveyed {
-        Ok(survey) => {
-            selection.verify(&session.ui, &survey)?;
+        Ok((project, survey)) => {
+            selection.verify(&session.ui, &project, &survey)?;
             (selection.count(&survey), survey.diagnostics, survey.suppressed)
         }
         Err(diagnostics) => {

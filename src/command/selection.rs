@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use crate::build::{Survey, id};
-use crate::customer::Worker;
+use crate::build::{Project, Survey, id};
+use crate::customer::{self, Worker};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::failure::Failure;
 use crate::manifest::{Record, Unit};
 use crate::project;
 use crate::selection::{self, Selector, What};
+use crate::since::{Since, since};
 use crate::spec::Environment;
 
 use super::ui::{Style, Ui};
@@ -26,6 +27,12 @@ pub struct Selection {
     /// Only these environments; may be given several times or with commas
     #[arg(long, value_name = "NAME", value_parser = environment, value_delimiter = ',')]
     env: Vec<Environment>,
+    /// Only what is made otherwise than at this commit, branch or tag: by its files, its layers or its templates
+    #[arg(long, value_name = "REF")]
+    since: Option<String>,
+    /// What that is; found once the fleet is surveyed.
+    #[arg(skip)]
+    differing: OnceLock<Since>,
     /// The same, made ready to match by the first question.
     #[arg(skip)]
     compiled: OnceLock<selection::Selection>,
@@ -50,18 +57,24 @@ impl Selection {
 
     /// Whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
-        self.compiled().is_all()
+        self.compiled().is_all() && self.since.is_none()
     }
 
     /// Whether a worker belongs to it.
     pub fn includes(&self, worker: &Worker) -> bool {
         let label = |key: &str| worker.labels.get(key).map(String::as_str);
-        self.compiled().matches(&worker.customer, label, worker.environment)
+        self.differs(|since| since.folders.contains(&worker.folder()))
+            && self.compiled().matches(&worker.customer, label, worker.environment)
     }
 
     /// Whether a customer may belong to it, as far as its id tells.
     pub fn includes_id(&self, customer: &str) -> bool {
-        self.compiled().matches_id(customer)
+        self.compiled().matches_id(customer) && self.differs(|since| since.customers.contains(customer))
+    }
+
+    /// Whether something differs from the state of `--since`; without it, everything counts.
+    fn differs(&self, of: impl FnOnce(&Since) -> bool) -> bool {
+        self.since.is_none() || self.differing.get().is_some_and(of)
     }
 
     /// The customers that are named by their ids.
@@ -72,8 +85,10 @@ impl Selection {
 
     /// The same of what is remembered of it.
     pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
+        let folder = || customer::folder(unit.environment, id(record), unit.role.as_deref());
         let label = |key: &str| record.labels.iter().find(|label| label.0 == key).map(|label| label.1.as_str());
-        self.compiled().matches(id(record), label, unit.environment)
+        self.differs(|since| since.folders.contains(&folder()))
+            && self.compiled().matches(id(record), label, unit.environment)
     }
 
     /// Whether a diagnostic belongs to it: those outside of customers/ concern everybody.
@@ -84,7 +99,7 @@ impl Selection {
 
     /// How many of the fleet's customers have an id that belongs to it.
     pub fn count(&self, survey: &Survey) -> usize {
-        if self.compiled().is_every_customer() {
+        if self.compiled().is_every_customer() && self.since.is_none() {
             return survey.customers;
         }
         ids(survey).into_iter().filter(|id| self.includes_id(id)).count()
@@ -92,9 +107,12 @@ impl Selection {
 
     /// Refuses what no customer has: ids, globs that match nothing, keys of labels. Says so where nothing is left that
     /// has all of it: that can be meant, or a slip.
-    pub fn verify(&self, ui: &Ui, survey: &Survey) -> Result<(), Failure> {
+    pub fn verify(&self, ui: &Ui, project: &Project, survey: &Survey) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
+        }
+        if let Some(reference) = &self.since {
+            let _ = self.differing.set(since(project, survey, reference)?);
         }
         let ids = ids(survey);
         let labels = survey.records.iter().flat_map(|record| &record.labels);

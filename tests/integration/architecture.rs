@@ -51,7 +51,7 @@ const LAYERS: &[Layer] = &[
     // From typed values to bundles: pure.
     Layer {
         name: "core",
-        modules: &["bundle", "check", "escape", "policy", "render", "resolve", "syntax"],
+        modules: &["bundle", "check", "escape", "origin", "policy", "render", "resolve", "syntax"],
         layers: &["words", "reading", "core"],
         and: &[],
     },
@@ -65,7 +65,7 @@ const LAYERS: &[Layer] = &[
     // The left half of the line: reading, core and memory in their order.
     Layer {
         name: "line",
-        modules: &["build", "manifest", "runtime"],
+        modules: &["build", "manifest", "runtime", "since"],
         layers: &["words", "reading", "core", "memory", "line"],
         and: &[],
     },

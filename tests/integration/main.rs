@@ -19,6 +19,7 @@ mod sample;
 mod schema;
 mod secrets;
 mod selecting;
+mod since;
 mod support;
 mod tools;
 mod typescript;
