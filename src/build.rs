@@ -196,7 +196,9 @@ pub struct Survey {
     pub records: Vec<Record>,
     /// Which of them are not as they are remembered.
     fresh: Vec<bool>,
-    /// Whether any is, or was taken away.
+    /// What there is to tell of them.
+    told: Vec<Option<Box<Told>>>,
+    /// Whether any is not as it is remembered, or was taken away.
     changed: bool,
     /// The ids of customers with errors: their workers are held as they are. Among them the ids that stand in files of
     /// other names, as these may be customers of old.
@@ -229,8 +231,16 @@ pub fn id(record: &Record) -> &str {
 struct Seen {
     record: Record,
     fresh: bool,
+    /// Nothing, of most.
+    told: Option<Box<Told>>,
+}
+
+/// What there is to tell of a customer.
+#[derive(Default)]
+struct Told {
     /// The other id that stands in the file.
     written: Option<String>,
+    /// Whether the file can't be read at all.
     unread: bool,
     judged: Judged,
 }
@@ -258,79 +268,138 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         seen.push(see_shared(project, remembered.remove(FLEET_FILE), &writer));
     }
     writer.flush();
-
-    let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
-    let mut held = BTreeSet::new();
-    for one in &mut seen {
-        if is_wrong(&one.judged) {
-            held.insert(id(&one.record).to_owned());
-        }
-        judged.append(&mut one.judged);
-    }
-    let Judged { mut diagnostics, mut suppressed, matched } = judged;
-    if held.contains(SHARED) {
-        // What all customers share can't be held for one.
-        return Err(sorted(diagnostics));
-    }
-    let unread = seen.iter().any(|one| one.unread);
-    let renamed: Vec<String> = seen.iter_mut().filter_map(|one| one.written.take()).collect();
-    let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
-    for file in &project.files {
-        let id = project::id_of(file);
-        if let Some(other) = first.insert(id, file) {
-            held.insert(id.to_owned());
-            let message = format!("two files have the id `{id}`");
-            let diagnostic = Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
-            diagnostics.push(diagnostic.also(Place::file(other), "the other one"));
-        }
-    }
-    let (fresh, records): (Vec<bool>, Vec<Record>) = seen.into_iter().map(|one| (one.fresh, one.record)).unzip();
-    for contest in contested(project, &records) {
-        held.insert(contest.customer);
-        diagnostics.extend(contest.diagnostic);
-    }
-    let invalid = held.len();
-    held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
-    let tally = records
-        .par_iter()
-        .filter(|record| held.is_empty() || !held.contains(id(record)))
-        .fold(Tally::default, |mut tally, record| {
-            record.units.iter().for_each(|unit| tally.add(&unit.counted));
-            tally
-        })
-        .reduce(Tally::default, Tally::and);
-    let mut full = tally.passed(&project.fleet);
-    if invalid == 0 {
-        let mut unused = project.policy.unused(&matched);
-        suppressed.append(&mut unused.suppressed);
-        let (errors, warnings) = unused.diagnostics.into_iter().partition(|told| told.severity == Severity::Error);
-        full.extend::<Vec<_>>(errors);
-        diagnostics.extend::<Vec<_>>(warnings);
-    }
-    if !full.is_empty() || !project.broken.is_empty() {
-        diagnostics.extend(full);
-        return Err(sorted(diagnostics));
-    }
     for file in remembered.keys() {
         writer.forget(file);
     }
-    let changed = !remembered.is_empty() || fresh.iter().any(|fresh| *fresh);
-    let diagnostics = sorted(diagnostics);
-    let suppressed = policy::sorted_suppressed(suppressed);
-    Ok(Survey {
+    let mut survey = Survey {
         customers: project.files.len(),
-        records,
-        fresh,
-        changed,
-        held,
-        unread,
-        invalid,
-        diagnostics,
-        suppressed,
+        records: Vec::with_capacity(seen.len()),
+        fresh: Vec::with_capacity(seen.len()),
+        told: Vec::with_capacity(seen.len()),
+        changed: !remembered.is_empty(),
+        held: BTreeSet::new(),
+        unread: false,
+        invalid: 0,
+        diagnostics: Vec::new(),
+        suppressed: Vec::new(),
         manifest,
         writer,
         keeps: keep,
-    })
+    };
+    for one in seen {
+        survey.changed |= one.fresh;
+        survey.records.push(one.record);
+        survey.fresh.push(one.fresh);
+        survey.told.push(one.told);
+    }
+    survey.conclude(project)?;
+    Ok(survey)
+}
+
+impl Survey {
+    /// Looks again at some files of customers, and at which there are: for who watches them.
+    pub fn look_again(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
+        let files = project::spec_files(&project.tree)?;
+        let mut known: HashMap<String, (Record, bool, Option<Box<Told>>)> = HashMap::new();
+        let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.fresh));
+        for ((record, fresh), told) in all.zip(std::mem::take(&mut self.told)) {
+            known.insert(record.file().to_owned(), (record, fresh, told));
+        }
+        let known: Vec<_> = files.iter().map(|file| (file, known.remove(file))).collect::<Vec<_>>();
+        project.files.clone_from(&files);
+        let project: &Project = project;
+        let contexts = Contexts::default();
+        let seen: Vec<Seen> = known
+            .into_par_iter()
+            .map(|(file, known)| match known {
+                Some((record, fresh, told)) if !touched.contains(file) => Seen { record, fresh, told },
+                known => see(project, file, known.map(|known| known.0), &self.writer, &contexts),
+            })
+            .collect();
+        self.writer.flush();
+        self.customers = files.len();
+        let mut shared = None;
+        if !project.shared.resolved.workers.is_empty() {
+            shared = Some(see_shared(project, None, &self.writer));
+        }
+        for one in seen.into_iter().chain(shared) {
+            self.changed |= one.fresh;
+            self.records.push(one.record);
+            self.fresh.push(one.fresh);
+            self.told.push(one.told);
+        }
+        self.changed = true;
+        self.conclude(project)
+    }
+
+    /// What only the whole fleet shows. An error of the fleet as a whole comes back with all the others.
+    fn conclude(&mut self, project: &Project) -> Result<(), Vec<Diagnostic>> {
+        let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
+        let mut held = BTreeSet::new();
+        let mut renamed = Vec::new();
+        self.unread = false;
+        for (record, told) in self.records.iter().zip(&self.told) {
+            let Some(told) = told else { continue };
+            if is_wrong(&told.judged) {
+                held.insert(id(record).to_owned());
+            }
+            judged.append(&mut told.judged.clone());
+            self.unread |= told.unread;
+            renamed.extend(told.written.clone());
+        }
+        let Judged { mut diagnostics, mut suppressed, matched } = judged;
+        if held.contains(SHARED) {
+            // What all customers share can't be held for one.
+            return Err(sorted(diagnostics));
+        }
+        let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
+        for file in &project.files {
+            let id = project::id_of(file);
+            if let Some(other) = first.insert(id, file) {
+                held.insert(id.to_owned());
+                let message = format!("two files have the id `{id}`");
+                let diagnostic =
+                    Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
+                diagnostics.push(diagnostic.also(Place::file(other), "the other one"));
+            }
+        }
+        for contest in contested(project, &self.records) {
+            held.insert(contest.customer);
+            diagnostics.extend(contest.diagnostic);
+        }
+        self.invalid = held.len();
+        held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
+        let tally = self
+            .records
+            .par_iter()
+            .filter(|record| held.is_empty() || !held.contains(id(record)))
+            .fold(Tally::default, |mut tally, record| {
+                record.units.iter().for_each(|unit| tally.add(&unit.counted));
+                tally
+            })
+            .reduce(Tally::default, Tally::and);
+        let mut full = tally.passed(&project.fleet);
+        if self.invalid == 0 {
+            let mut unused = project.policy.unused(&matched);
+            suppressed.append(&mut unused.suppressed);
+            let (errors, warnings) = unused.diagnostics.into_iter().partition(|told| told.severity == Severity::Error);
+            full.extend::<Vec<_>>(errors);
+            diagnostics.extend::<Vec<_>>(warnings);
+        }
+        if !full.is_empty() || !project.broken.is_empty() {
+            diagnostics.extend(full);
+            return Err(sorted(diagnostics));
+        }
+        self.held = held;
+        self.diagnostics = sorted(diagnostics);
+        self.suppressed = policy::sorted_suppressed(suppressed);
+        Ok(())
+    }
+
+    /// Whether what is remembered is still what this process remembers: another one may have built meanwhile.
+    pub fn is_current(&self) -> bool {
+        self.writer.is_current()
+    }
 }
 
 /// Contexts by the layers that they are made of: most customers use one of few sets.
@@ -363,7 +432,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
     let in_context = |record: &Record| contexts.of(project, &record.layers) == Some(record.context);
     let known = match known {
         Some(record) if !touched && in_context(&record) => {
-            return Seen { record, fresh: false, written: None, unread: false, judged: Judged::default() };
+            return Seen { record, fresh: false, told: None };
         }
         other => other,
     };
@@ -382,7 +451,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
                 units: known.map(|record| record.units).unwrap_or_default(),
             };
             let judged = project.policy.judge(Some(project::id_of(file)), vec![*diagnostic]);
-            return Seen { record, fresh: true, written: None, unread: true, judged };
+            return Seen { record, fresh: true, told: Some(Box::new(Told { written: None, unread: true, judged })) };
         }
     };
     let content = Digest::of(&bytes).mark();
@@ -396,7 +465,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         }
         if same {
             record.inputs[0].stamp = before;
-            return Seen { record, fresh: true, written: None, unread: false, judged: Judged::default() };
+            return Seen { record, fresh: true, told: None };
         }
     }
     let _span = trace::span("read and resolve", file);
@@ -425,9 +494,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         // Who has something to tell is read each time, mostly without news.
         fresh: known.as_ref() != Some(&record),
         record,
-        written,
-        unread: reading.spec.is_none(),
-        judged,
+        told: (loud || written.is_some()).then(|| Box::new(Told { written, unread: reading.spec.is_none(), judged })),
     }
 }
 
@@ -450,7 +517,7 @@ fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen
     };
     let fresh = known.as_ref() != Some(&record);
     let judged = project.policy.judge(None, resolved.diagnostics.clone());
-    Seen { record, fresh, written: None, unread: false, judged }
+    Seen { record, fresh, told: Some(Box::new(Told { written: None, unread: false, judged })) }
 }
 
 fn stamp(tree: &Tree, file: &str) -> Stamp {
@@ -724,6 +791,10 @@ pub fn build(
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));
     built.forgotten = survey.writer.settle();
+    if !scope.dry {
+        survey.fresh.fill(false);
+        survey.changed = false;
+    }
     built.why.sort();
     Ok(built)
 }

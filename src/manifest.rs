@@ -304,6 +304,9 @@ pub struct Writer {
 struct Inner {
     /// None where nothing is to be kept.
     log: Option<File>,
+    /// Its path, and how long it is.
+    path: PathBuf,
+    length: u64,
     open: Vec<Entry>,
     values: Store,
     /// When a file under out/ was last written.
@@ -323,6 +326,8 @@ impl Writer {
         let inner = if keep { Inner::open(&root.join(FOLDER), manifest) } else { Err(None) };
         let inner = inner.unwrap_or_else(|failed| Inner {
             log: None,
+            path: PathBuf::new(),
+            length: 0,
             open: Vec::new(),
             values: Store::Memory(Vec::new()),
             written: None,
@@ -392,6 +397,19 @@ impl Writer {
         self.entry(Entry::Folder(folder.to_owned(), stamp));
     }
 
+    /// Whether the log is as long as this process left it: nobody else has written on.
+    pub fn is_current(&self) -> bool {
+        let inner = self.lock();
+        let length = |file: &File| file.metadata().map(|metadata| metadata.len()).ok();
+        match &inner.log {
+            Some(log) => {
+                length(log) == Some(inner.length)
+                    && inner.path.metadata().is_ok_and(|now| log.metadata().is_ok_and(|own| own.ino() == now.ino()))
+            }
+            None => true,
+        }
+    }
+
     /// A file under out/ was written just now.
     pub fn wrote(&self) {
         self.lock().written = Some(SystemTime::now());
@@ -438,7 +456,15 @@ impl Inner {
             let file = File::options().read(true).write(true).open(path)?;
             let end = file.metadata()?.len();
             let values = Store::File { file, end, pending: Vec::new() };
-            Ok(Inner { log: Some(log), open: Vec::new(), values, written: None, failed: None })
+            Ok(Inner {
+                log: Some(log),
+                path: folder.join("log"),
+                length: manifest.whole,
+                open: Vec::new(),
+                values,
+                written: None,
+                failed: None,
+            })
         };
         open(manifest).map_err(Some)
     }
@@ -460,10 +486,15 @@ impl Inner {
         let open = std::mem::take(&mut self.open);
         if let Some(log) = &mut self.log
             && !open.is_empty()
-            && let Err(error) = log.write_all(&frame(&open))
         {
-            self.failed.get_or_insert(error);
-            self.log = None;
+            let frame = frame(&open);
+            match log.write_all(&frame) {
+                Ok(()) => self.length += frame.len() as u64,
+                Err(error) => {
+                    self.failed.get_or_insert(error);
+                    self.log = None;
+                }
+            }
         }
     }
 }

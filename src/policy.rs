@@ -36,7 +36,7 @@ pub struct Suppressed {
 }
 
 /// What becomes of diagnostics under a policy.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Judged {
     /// Those that stay, as bad as the policy has them.
     pub diagnostics: Vec<Diagnostic>,

@@ -21,7 +21,7 @@ use crate::tree::Tree;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{clean, duration};
-use super::{Format, Session, summary};
+use super::{Format, Session, summary, watch};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// Say why each worker is rendered
     #[arg(long)]
     explain: bool,
+    /// Go on: build whatever is edited, as soon as it is on disk
+    #[arg(long, short, conflicts_with = "check")]
+    watch: bool,
     /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
@@ -52,6 +55,9 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    if arguments.watch {
+        return watch::run(session, &arguments.selection);
+    }
     let Some(done) = done(session, &arguments.selection, arguments.check, arguments.explain)? else {
         return Ok(Exit::Diagnostics);
     };
@@ -168,7 +174,7 @@ pub(super) struct Done {
     pub survey: Survey,
     pub runtimes: Runtimes,
     pub built: Built,
-    /// Those of the selection, printed already.
+    /// Those of the selection.
     pub diagnostics: Vec<Diagnostic>,
     /// How long it took.
     pub seconds: f64,
@@ -181,22 +187,35 @@ pub(super) fn done(
     dry: bool,
     explain: bool,
 ) -> Result<Option<Done>, Failure> {
+    Ok(match attempt(session, selection, dry, explain)? {
+        Ok(done) => {
+            report::diagnostics(&session.root, &session.ui, &done.diagnostics);
+            Some(done)
+        }
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            None
+        }
+    })
+}
+
+/// The same, with nothing printed: what keeps the fleet as a whole from being built comes back.
+pub(super) fn attempt(
+    session: &Session,
+    selection: &Selection,
+    dry: bool,
+    explain: bool,
+) -> Result<Result<Done, Vec<Diagnostic>>, Failure> {
     let start = Instant::now();
     let project = match build::open(Tree::new(&session.root), &session.ui) {
         Ok(project) => project,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(None);
-        }
+        Err(diagnostics) => return Ok(Err(diagnostics)),
     };
     // One at a time: the second one waits, and then has little to do.
     let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
     let mut survey = match build::survey(&project, !dry, &session.ui) {
         Ok(survey) => survey,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(None);
-        }
+        Err(diagnostics) => return Ok(Err(diagnostics)),
     };
     selection.verify(&session.ui, &project, &survey)?;
     let runtimes = match build::runtimes(&project, &survey, &session.ui) {
@@ -204,8 +223,7 @@ pub(super) fn done(
         Err(runtime::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = survey.diagnostics;
             diagnostics.push(*diagnostic);
-            report::stopped(session, &sorted(diagnostics))?;
-            return Ok(None);
+            return Ok(Err(sorted(diagnostics)));
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),
     };
@@ -214,11 +232,10 @@ pub(super) fn done(
     let mut built = build::build(&project, &mut survey, &runtimes, &scope, &session.ui)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut diagnostics: Vec<Diagnostic> =
-        survey.diagnostics.iter().filter(|d| selection.concerns(d)).cloned().collect();
+        survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
-    report::diagnostics(&session.root, &session.ui, &diagnostics);
-    Ok(Some(Done { project, survey, runtimes, built, diagnostics, seconds }))
+    Ok(Ok(Done { project, survey, runtimes, built, diagnostics, seconds }))
 }
 
 /// The line up to bundles.

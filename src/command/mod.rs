@@ -21,6 +21,7 @@ mod status;
 mod summary;
 mod timings;
 mod ui;
+mod watch;
 mod workflow;
 
 use std::ffi::OsString;

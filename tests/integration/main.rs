@@ -23,4 +23,5 @@ mod since;
 mod support;
 mod tools;
 mod typescript;
+mod watch;
 mod wrangler;

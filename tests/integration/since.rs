@@ -112,9 +112,13 @@ fn a_shallow_clone_is_enough_and_what_is_not_there_is_told() {
     let parent = clone.root().parent().expect("a folder");
     let into = clone.root().to_str().expect("a path");
     let mut command = Command::new("git");
-    output(command.args(["clone", "--quiet", "--depth=1", "--branch", "change", &url, into]).current_dir(parent)).exits(0);
+    output(command.args(["clone", "--quiet", "--depth=1", "--branch", "change", &url, into]).current_dir(parent))
+        .exits(0);
     let missing = run(&clone, &["build", "--since", "main"]).exits(2).stderr;
-    assert!(missing.contains("git knows no `main` here") && missing.contains("git fetch --depth=1 origin main:main"), "{missing}");
+    assert!(
+        missing.contains("git knows no `main` here") && missing.contains("git fetch --depth=1 origin main:main"),
+        "{missing}"
+    );
     git(&clone, &["fetch", "--quiet", "--depth=1", "origin", "main:main"]);
     assert_eq!(since(&clone, "main"), ["tiny-d"]);
     let built = run(&clone, &["build", "--since", "main", "--format", "json"]).exits(0).json();
