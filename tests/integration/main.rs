@@ -6,6 +6,7 @@ mod cases;
 mod commands;
 mod faults;
 mod fleet;
+mod generated;
 mod hostile;
 mod line;
 mod local;
