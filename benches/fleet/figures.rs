@@ -159,7 +159,7 @@ impl Report {
                 what.clone(),
                 times(median),
                 format!("{} – {}", times(lowest), times(highest)),
-                told(*aim, median),
+                told(*aim, customers, median),
             ]);
             self.line(json!({
                 "scenario": scenario, "ratio": what, "customers": customers,
@@ -180,15 +180,21 @@ impl Report {
     }
 }
 
-/// What is aimed at, and whether it was met.
-pub fn told(aim: Option<Aim>, value: f64) -> String {
+/// What is aimed at, and whether it was missed.
+pub fn told(aim: Option<Aim>, customers: usize, value: f64) -> String {
     match aim {
         None => "–".to_owned(),
-        Some(Aim::AtMost(most)) if value <= most => format!("≤ {}", times(most)),
-        Some(Aim::AtMost(most)) => format!("≤ {}, **missed**", times(most)),
-        Some(Aim::AtLeast(least)) if value >= least => format!("≥ {}", times(least)),
-        Some(Aim::AtLeast(least)) => format!("≥ {}, **missed**", times(least)),
+        Some(Aim::AtMost(most)) => format!("≤ {}{}", times(most), verdict(customers, value <= most)),
+        Some(Aim::AtLeast(least)) => format!("≥ {}{}", times(least), verdict(customers, value >= least)),
     }
+}
+
+/// How many customers the aims are for: in a smaller fleet, what every run costs counts for more.
+pub const AIMED: usize = 100_000;
+
+/// What is said of an aim that was missed.
+pub fn verdict(customers: usize, met: bool) -> &'static str {
+    if met || customers < AIMED { "" } else { ", **missed**" }
 }
 
 fn aim_value(aim: Option<Aim>) -> Value {
@@ -215,7 +221,12 @@ pub fn seconds(seconds: f64) -> String {
 /// An amount of memory or disk.
 pub fn megabytes(bytes: u64) -> String {
     let megabytes = bytes as f64 / 1e6;
-    if megabytes < 10.0 { format!("{megabytes:.1} MB") } else { format!("{} MB", thousands(megabytes.round() as u64)) }
+    match bytes {
+        0 => "0".to_owned(),
+        ..1_000_000 => format!("{:.0} kB", megabytes * 1e3),
+        ..10_000_000 => format!("{megabytes:.1} MB"),
+        _ => format!("{} MB", thousands(megabytes.round() as u64)),
+    }
 }
 
 /// A ratio.

@@ -160,15 +160,27 @@ fn destinations(number: usize) -> Value {
     let n = number;
     // One after the other in a circle, from where the customer's draw falls.
     let all: [(&str, &str, Value); 12] = [
-        ("Web analytics", "google-analytics", json!({"measurementId": format!("G-{n:08}A"), "apiSecret": {"secret": "GOOGLE_ANALYTICS_API_SECRET"}})),
-        ("Meta Pixel of the shop", "meta-pixel", json!({"pixelId": format!("{:015}", 100_000 + n), "accessToken": {"secret": "META_PIXEL_ACCESS_TOKEN"}})),
+        (
+            "Web analytics",
+            "google-analytics",
+            json!({"measurementId": format!("G-{n:08}A"), "apiSecret": {"secret": "GOOGLE_ANALYTICS_API_SECRET"}}),
+        ),
+        (
+            "Meta Pixel of the shop",
+            "meta-pixel",
+            json!({"pixelId": format!("{:015}", 100_000 + n), "accessToken": {"secret": "META_PIXEL_ACCESS_TOKEN"}}),
+        ),
         ("Product analytics", "posthog", json!({"apiKey": format!("phc_{n:030}"), "region": "eu"})),
         ("Heatmaps", "hotjar", json!({"siteId": (1_000_000 + n).to_string()})),
         ("Tag manager", "google-tag-manager", json!({"id": format!("GTM-{n:07}")})),
         ("TikTok", "tiktok-pixel", json!({"pixelId": format!("C{n:019}")})),
         ("Plausible", "plausible-analytics", json!({"domain": format!("{}.example", id(n))})),
         ("LinkedIn", "linkedin-insights", json!({"id": (1_000_000 + n).to_string()})),
-        ("Matomo", "matomo-analytics", json!({"siteId": (1 + n).to_string(), "matomoUrl": format!("https://matomo.{}.example/", id(n)), "disableCookies": true})),
+        (
+            "Matomo",
+            "matomo-analytics",
+            json!({"siteId": (1 + n).to_string(), "matomoUrl": format!("https://matomo.{}.example/", id(n)), "disableCookies": true}),
+        ),
         ("Clarity", "microsoft-clarity", json!({"id": format!("clarity{n}")})),
         ("Support chat", "crisp", json!({"websiteId": format!("00000000-0000-4000-8000-{n:012x}"), "locale": "en"})),
         ("Pinned to the console", "console", json!({"logLevel": "warn"})),
