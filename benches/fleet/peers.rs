@@ -29,7 +29,9 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
     let tools = Tools::install();
     let scenario = "peers";
     let project = Project::new(scenario, customers);
-    project.flotilla(&["schema"], &[]);
+    let mut schema = process::program(env!("CARGO_BIN_EXE_flotilla"));
+    schema.arg("schema");
+    project.measure(schema);
     project.bring_up_to_date();
     report.text(&format!("### Peers, {} customers", thousands(customers as u64)));
     report.text(&tools.versions());
