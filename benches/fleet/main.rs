@@ -82,7 +82,8 @@ fn main() -> ExitCode {
     let mut report = figures::Report::default();
     let machine = machine();
     report.text(&format!(
-        "flotilla {} on {machine}. Each figure is the median of so many runs, which take turns; the page cache is warm. \
+        "flotilla {} on {machine}. Each figure is the median of so many runs, which take turns; a ratio is the median of \
+         those of the runs that followed each other. The page cache is warm. \
          Memory is the peak of a process. Aims are for {} customers.",
         env!("CARGO_PKG_VERSION"),
         figures::thousands(figures::AIMED as u64),
@@ -129,6 +130,9 @@ fn machine() -> String {
     let release = read("/proc/sys/kernel/osrelease");
     let release = release.split('-').next().unwrap_or_default().trim();
     let system = if cfg!(target_os = "linux") { "Linux" } else { std::env::consts::OS };
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().filter(|load| !load.is_empty());
+    let load = load.map_or_else(String::new, |load| format!(", load {load} at the beginning"));
     let day = humantime::format_rfc3339(SystemTime::now()).to_string();
-    format!("{cores} cores ({processor}{memory}), {system} {release}, {}", &day[..10])
+    format!("{cores} cores ({processor}{memory}), {system} {release}{load}, {}", &day[..10])
 }
