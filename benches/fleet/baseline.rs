@@ -32,7 +32,29 @@ fn run(project: &Project, what: &str, arguments: &[OsString]) -> Sample {
     let mut command = Command::new(env::current_exe().expect("the stand's own path"));
     let output = command.arg(what).args(arguments).current_dir(project.path("")).output().expect("a baseline starts");
     assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
-    Sample::timed(String::from_utf8_lossy(&output.stdout).trim().parse().expect("seconds"))
+    serde_json::from_slice(&output.stdout).expect("a sample")
+}
+
+/// Does something, in this process, and prints what it used.
+fn timed(work: impl FnOnce()) {
+    let (start, before) = (Instant::now(), processor());
+    work();
+    let seconds = start.elapsed().as_secs_f64();
+    let processor = processor().zip(before).map(|(after, before)| after - before);
+    let sample = Sample { processor, ..Sample::timed(seconds) };
+    println!("{}", serde_json::to_string(&sample).expect("a sample is JSON"));
+}
+
+/// The processor time of this process's threads so far, where Linux tells it.
+fn processor() -> Option<f64> {
+    // Rayon's threads begin with the first work that there is for them, and stay.
+    rayon::broadcast(|_| ());
+    let threads = fs::read_dir("/proc/self/task").ok()?;
+    let nanoseconds = threads.map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    Some(nanoseconds.sum::<Option<f64>>()? / 1e9)
 }
 
 /// The process of [`only_write`]: in the project's folder, told where to write to.
@@ -55,17 +77,17 @@ pub fn write(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         open.extend(nested);
     }
     folders.sort_unstable();
-    let start = Instant::now();
-    for folder in &above {
-        fs::create_dir_all(folder).expect("a folder");
-    }
-    folders.par_iter().for_each(|(folder, files)| {
-        fs::create_dir(folder).expect("a folder");
-        for (file, bytes) in files {
-            fs::write(file, bytes).expect("a file");
+    timed(|| {
+        for folder in &above {
+            fs::create_dir_all(folder).expect("a folder");
         }
+        folders.par_iter().for_each(|(folder, files)| {
+            fs::create_dir(folder).expect("a folder");
+            for (file, bytes) in files {
+                fs::write(file, bytes).expect("a file");
+            }
+        });
     });
-    println!("{}", start.elapsed().as_secs_f64());
     ExitCode::SUCCESS
 }
 
@@ -79,10 +101,9 @@ pub fn stat() -> ExitCode {
         files.extend(plain);
         open.extend(nested);
     }
-    let start = Instant::now();
-    let bytes: u64 = files.par_iter().map(|file| fs::symlink_metadata(file).expect("a file").len()).sum();
-    let took = start.elapsed();
-    assert!(bytes > 0, "empty files");
-    println!("{}", took.as_secs_f64());
+    timed(|| {
+        let bytes: u64 = files.par_iter().map(|file| fs::symlink_metadata(file).expect("a file").len()).sum();
+        assert!(bytes > 0, "empty files");
+    });
     ExitCode::SUCCESS
 }

@@ -55,8 +55,11 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
         customers,
         &[(first, written, Some(Aim::AtMost(1.5))), (nothing, asked, Some(Aim::AtMost(1.3)))],
     );
-    let more = one.median() - nothing.median();
-    let mut text = format!("One changed spec costs {} more than none", seconds(more.max(0.0)));
+    let more = one.more_than(nothing);
+    let mut text = match more {
+        0.0.. => format!("One changed spec costs {} more than none", seconds(more)),
+        _ => "One changed spec costs no more than none".to_owned(),
+    };
     text += &format!(" (aim: 20 ms{}).", verdict(customers, more <= 0.02));
     let memory = figures.iter().filter_map(|figure| figure.memory()).max().expect("a build's memory");
     text += &format!(" The most memory of a build: {} (aim: {}", megabytes(memory), megabytes(MEMORY));

@@ -1,6 +1,6 @@
 //! Growth: ten times the customers, from 1,000 on; what each step costs beyond ten times as much.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::figures::{Aim, Contender, Figure, Report, in_turns, megabytes, seconds, thousands, told};
 use crate::project::{Project, Size};
@@ -9,6 +9,9 @@ use crate::project::{Project, Size};
 const FIRST: usize = 1_000;
 /// From here on, a cold build is measured once: it takes minutes, and gigabytes of disk.
 const ONCE: usize = 1_000_000;
+
+/// What ten times the customers may cost: ten times as much, and 15 % for the machine.
+const LINEAR: f64 = 11.5;
 
 /// What one size of the fleet costs.
 struct Stage {
@@ -45,6 +48,9 @@ pub fn run(report: &mut Report, most: usize, rounds: usize) {
         report.line(json!({
             "scenario": scenario, "customers": stage.customers, "memory_bytes": memory,
             "seconds": {"cold": stage.cold.median(), "nothing": stage.nothing.median(), "one": stage.one.median()},
+            "processor_seconds": {
+                "cold": stage.cold.processor(), "nothing": stage.nothing.processor(), "one": stage.one.processor(),
+            },
             "kept_bytes": stage.kept.bytes, "out_disk_bytes": stage.out.disk, "out_files": stage.out.files,
         }));
     }
@@ -53,24 +59,41 @@ pub fn run(report: &mut Report, most: usize, rounds: usize) {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for pair in stages.windows(2) {
         let [before, after] = pair else { unreachable!("pairs") };
-        let steps = [
-            after.cold.median() / before.cold.median(),
-            after.nothing.median() / before.nothing.median(),
-            after.one.median() / before.one.median(),
-        ];
-        let step = |times: f64| {
-            let exponent = times.log10();
-            format!("× {times:.1}, exponent {exponent:.2} ({})", told(Some(Aim::AtMost(11.5)), after.customers, times))
-        };
+        let figures = [(&before.cold, &after.cold), (&before.nothing, &after.nothing), (&before.one, &after.one)];
+        let steps = figures.map(|(before, after)| Step {
+            times: after.median() / before.median(),
+            processor: after.processor().zip(before.processor()).map(|(after, before)| after / before),
+        });
         let what = format!("{} → {}", thousands(before.customers as u64), thousands(after.customers as u64));
+        let [cold, nothing, one] = steps.map(Step::json);
         report.line(json!({
             "scenario": scenario, "from": before.customers, "to": after.customers,
-            "times": {"cold": steps[0], "nothing": steps[1], "one": steps[2]},
+            "cold": cold, "nothing": nothing, "one": one,
         }));
-        rows.push(std::iter::once(what).chain(steps.map(step)).collect());
+        rows.push(std::iter::once(what).chain(steps.map(|step| step.told(after.customers))).collect());
     }
     if rows.len() > 1 {
         report.table(&rows);
+    }
+}
+
+/// How many times as much ten times the customers cost.
+#[derive(Clone, Copy)]
+struct Step {
+    times: f64,
+    /// The same of the processor times.
+    processor: Option<f64>,
+}
+
+impl Step {
+    fn told(self, customers: usize) -> String {
+        let aim = told(Some(Aim::AtMost(LINEAR)), customers, self.times);
+        let processor = self.processor.map_or_else(String::new, |times| format!("; processor time × {times:.1}"));
+        format!("× {:.1}, exponent {:.2} ({aim}){processor}", self.times, self.times.log10())
+    }
+
+    fn json(self) -> Value {
+        json!({"times": self.times, "exponent": self.times.log10(), "processor_times": self.processor})
     }
 }
 

@@ -223,20 +223,20 @@ fn size(path: &Path) -> Size {
     entries(path).iter().map(|entry| size(entry)).fold(Size { files: 0, bytes: 0, disk }, add)
 }
 
-/// Removes a folder, by all cores at once.
+/// Removes a folder, if it is there, by all cores at once.
 fn remove(folder: &Path) {
-    let nested = |folder: &Path| match fs::read_dir(folder) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect(),
-        Err(_) => Vec::<PathBuf>::new(),
-    };
-    nested(folder).par_iter().flat_map_iter(|folder| nested(folder)).for_each(|folder| {
-        nested(&folder).par_iter().for_each(|folder| {
-            let _ = fs::remove_dir_all(folder);
+    fn within(folder: &Path) {
+        entries(folder).par_iter().for_each(|path| {
+            if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+                within(path);
+            } else {
+                fs::remove_file(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
         });
-    });
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", folder.display()),
-        _ => {}
+        fs::remove_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    }
+    if folder.is_dir() {
+        within(folder);
     }
 }
 
