@@ -11,7 +11,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::process::Sample;
-use crate::project::{Project, entries};
+use crate::project::{Project, entries, files};
 
 /// The words by which the binary knows that it is to be a baseline.
 pub const WRITE: &str = "only-write";
@@ -93,16 +93,10 @@ pub fn write(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The process of [`only_stat`]: in the project's folder.
 pub fn stat() -> ExitCode {
-    let mut files = entries(Path::new("customers"));
-    let mut open = vec![PathBuf::from("out")];
-    while let Some(folder) = open.pop() {
-        let (nested, plain): (Vec<PathBuf>, Vec<PathBuf>) =
-            entries(&folder).into_iter().partition(|path| path.is_dir());
-        files.extend(plain);
-        open.extend(nested);
-    }
+    let mut asked = files(Path::new("customers"));
+    asked.extend(files(Path::new("out")));
     timed(|| {
-        let bytes: u64 = files.par_iter().map(|file| fs::symlink_metadata(file).expect("a file").len()).sum();
+        let bytes: u64 = asked.par_iter().map(|file| fs::symlink_metadata(file).expect("a file").len()).sum();
         assert!(bytes > 0, "empty files");
     });
     ExitCode::SUCCESS

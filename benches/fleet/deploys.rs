@@ -40,21 +40,21 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
     let mut environment = vec![("CLOUDFLARE_API_BASE_URL", base.as_str()), ("CLOUDFLARE_API_TOKEN", "bench")];
     environment.extend(ACCOUNTS);
     environment.extend(fleet::SECRETS.map(|name| (name, "bench")));
-    // The requests of the last deploy.
+    // What it used, its requests and the workers that it changed.
     let deploy = |applied: std::ops::RangeInclusive<u64>| {
         let (sample, outcome) = project.flotilla(&["deploy", "--yes"], &environment);
         let count = |what: &str| outcome[what].as_u64().unwrap_or_else(|| panic!("no number of {what}: {outcome}"));
         assert!(applied.contains(&count("applied")) && count("failed") == 0, "another deploy: {outcome}");
-        (sample, count("requests"))
+        (sample, count("requests"), count("applied"))
     };
     project.bring_up_to_date();
     settle();
-    let (mut first, mut nothing, mut one) = (0, 0, 0);
+    let (mut first, mut nothing, mut one, mut workers) = (0, 0, 0, 0);
     let mut figures = in_turns(
         1,
         vec![Contender::new("first deploy", |_| {
-            let (sample, requests) = deploy(customers as u64..=u64::MAX);
-            first = requests;
+            let sample;
+            (sample, first, workers) = deploy(customers as u64..=u64::MAX);
             sample
         })],
     );
@@ -62,20 +62,19 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
         rounds,
         vec![
             Contender::new("deploy, nothing changed", |_| {
-                let (sample, requests) = deploy(0..=0);
-                nothing = requests;
+                let sample;
+                (sample, nothing, _) = deploy(0..=0);
                 sample
             }),
             Contender::new("deploy, one spec changed", |_| {
-                let (sample, requests) = deploy(1..=2);
-                one = requests;
+                let sample;
+                (sample, one, _) = deploy(1..=2);
                 sample
             })
             .after(|round| project.change_spec(customers / 3, round)),
         ],
     ));
     report.figures(scenario, customers, &figures.iter().collect::<Vec<_>>());
-    let workers = project.workers().len() as u64;
     report.text(&format!(
         "Requests: {} for the first deploy of {} workers, {nothing} when nothing changed, {one} for the changed spec.",
         thousands(first),

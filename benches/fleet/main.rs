@@ -27,7 +27,7 @@ use serde_json::json;
 
 /// Measures flotilla on generated fleets, side by side with what else could do the work
 #[derive(Parser)]
-#[command(name = "cargo bench --bench fleet --")]
+#[command(bin_name = "cargo bench --bench fleet --")]
 struct Arguments {
     /// How many customers the fleet of builds, peers and deploys has
     #[arg(default_value = "10000", value_parser = clap::value_parser!(u32).range(10..))]
@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "SCENARIO")]
     only: Vec<Scenario>,
     /// How many runs make a figure; an odd number. Of what takes long, at most three
-    #[arg(long, default_value = "5", value_parser = odd)]
+    #[arg(long, default_value = "5", value_name = "RUNS", value_parser = odd)]
     rounds: usize,
     /// Up to how many customers the growth is measured, from 1,000 on in steps of ten times as many
     #[arg(long, default_value = "100000", value_name = "CUSTOMERS", value_parser = clap::value_parser!(u32).range(1000..))]

@@ -17,7 +17,7 @@ use crate::baseline;
 use crate::figures::{Aim, Contender, Report, in_turns, thousands};
 use crate::fleet;
 use crate::process::{self, Sample};
-use crate::project::{Project, entries, settle};
+use crate::project::{Project, entries, files, settle};
 
 /// How many customers the slower peers are measured on.
 const PYTHON: usize = 5_000;
@@ -112,12 +112,14 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
 /// rule does no more than to renew them. That templates and fleet.yaml decide the files as well is left out.
 fn write_ninja(project: &Project) {
     let mut outputs = vec![String::new(); project.customers];
-    for worker in project.workers() {
-        let id = worker.file_name().and_then(|name| name.to_str()).expect("an id");
-        let number: usize = id.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).expect("a number");
-        for file in entries(&project.path(worker.to_str().expect("a path in ASCII"))) {
-            let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
-            let _ = write!(outputs[number], " {}/{name}", worker.display());
+    let root = project.path("");
+    for file in files(&project.path("out")) {
+        let file = file.strip_prefix(&root).expect("a file of the project");
+        let mut steps = file.iter().skip(1).map(|step| step.to_str().expect("ASCII"));
+        // The customer's id; the shared runtime has none.
+        if let (Some("production" | "staging"), Some(id)) = (steps.next(), steps.next()) {
+            let number: usize = id.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).expect("a number");
+            let _ = write!(outputs[number], " {}", file.display());
         }
     }
     let mut text = "rule touch\n  command = touch $out\n".to_owned();
@@ -253,24 +255,16 @@ fn output(command: &mut Command) -> String {
 
 /// Holds what a peer wrote of the first customers against what flotilla wrote, but for digests.
 fn compare(project: &Project, peer: &Path, customers: usize) {
-    let mut compared = 0;
-    for environment in entries(peer) {
-        for worker in entries(&environment) {
-            for file in entries(&worker) {
-                let relative = file.strip_prefix(peer).expect("a file of the peer");
-                let read = |path: &Path| fs::read_to_string(path).map(|text| without_digests(&text));
-                let own = read(&project.path("out").join(relative)).unwrap_or_default();
-                let other = read(&file).expect("a file of the peer");
-                assert!(
-                    own == other,
-                    "{} is not what flotilla writes.\nThe peer:\n{other}\nflotilla:\n{own}",
-                    relative.display()
-                );
-                compared += 1;
-            }
-        }
+    let theirs = files(peer);
+    for file in &theirs {
+        let relative = file.strip_prefix(peer).expect("a file of the peer");
+        let read = |path: &Path| fs::read_to_string(path).map(|text| without_digests(&text));
+        let own = read(&project.path("out").join(relative)).unwrap_or_default();
+        let other = read(file).expect("a file of the peer");
+        let name = relative.display();
+        assert!(own == other, "{name} is not what flotilla writes.\nThe peer:\n{other}\nflotilla:\n{own}");
     }
-    assert!(compared >= 2 * customers, "the peer wrote {compared} files only");
+    assert!(theirs.len() >= 2 * customers, "the peer wrote {} files only", theirs.len());
 }
 
 /// A text in which each sha256 is the same.

@@ -169,21 +169,6 @@ impl Project {
         settle();
     }
 
-    /// The folders of all workers, from the project's root.
-    pub fn workers(&self) -> Vec<PathBuf> {
-        let mut workers = Vec::new();
-        for environment in entries(&self.path("out")) {
-            if environment.is_dir() && environment.file_name().is_some_and(|name| name != "runtime") {
-                workers.extend(
-                    entries(&environment)
-                        .into_iter()
-                        .map(|worker| worker.strip_prefix(&self.folder).expect("within the project").to_owned()),
-                );
-            }
-        }
-        workers
-    }
-
     /// What a folder of the project holds; nothing, if it isn't there.
     pub fn size(&self, path: &str) -> Size {
         size(&self.path(path))
@@ -209,6 +194,17 @@ pub fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = read.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort_unstable();
     paths
+}
+
+/// The paths of all files below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        let (nested, plain): (Vec<_>, Vec<_>) = entries(&folder).into_iter().partition(|path| path.is_dir());
+        files.extend(plain);
+        open.extend(nested);
+    }
+    files
 }
 
 fn size(path: &Path) -> Size {
