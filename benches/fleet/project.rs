@@ -1,12 +1,15 @@
 //! A generated project on disk: made, edited the way people edit, built by flotilla, and measured in files. Doesn't know
 //! what it is compared with.
+//!
+//! Nothing is removed before the end of the stand. For minutes after a file's removal ext4 leaves its inode alone, and
+//! looks at each such inode again for every file that it makes: making files then takes several times as long.
 
 use std::fs;
 use std::ops::RangeBounds;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 use serde_json::Value;
@@ -14,7 +17,7 @@ use serde_json::Value;
 use crate::fleet;
 use crate::process::{self, Sample};
 
-/// A generated project; its folder goes with it.
+/// A generated project.
 pub struct Project {
     folder: PathBuf,
     /// How many customers it has.
@@ -32,10 +35,9 @@ pub struct Size {
 }
 
 impl Project {
-    /// Makes a project below the stand's folder; what an interrupted run left there goes first.
+    /// Makes a project below the stand's folder.
     pub fn new(name: &str, customers: usize) -> Project {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fleet-{name}"));
-        remove(&folder);
+        let folder = stand().join(std::process::id().to_string()).join(name);
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("templates"), &folder.join("templates"));
         let mut project = Project { folder, customers: 0 };
         project.grow(customers);
@@ -148,8 +150,7 @@ impl Project {
         fs::write(self.path("templates/consent").join(name), format!("{text}// Round {round}\n")).expect("a template");
     }
 
-    /// A folder for what is out of the way, or for what a peer writes; it isn't there yet. Removing such a folder takes
-    /// longer than any build, and is left for the end.
+    /// A folder for what is out of the way, or for what a peer writes; it isn't there yet.
     pub fn aside(&self) -> PathBuf {
         let aside = self.path("aside");
         fs::create_dir_all(&aside).expect("a folder");
@@ -175,11 +176,29 @@ impl Project {
     }
 }
 
-impl Drop for Project {
-    fn drop(&mut self) {
-        eprintln!("removing {}", self.folder.display());
-        remove(&self.folder);
-    }
+/// The folder of all runs of the stand: there is more than one only if a run was interrupted.
+fn stand() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fleet")
+}
+
+/// A file that tells by its time when the stand removed its projects.
+fn removed() -> PathBuf {
+    stand().with_extension("removed")
+}
+
+/// Removes all projects, also those of runs that were interrupted.
+pub fn clean() {
+    eprintln!("removing {}", stand().display());
+    remove(&stand());
+    fs::write(removed(), "").expect("a file");
+}
+
+/// Whether another run removed its files so lately that making files is slow because of it.
+pub fn removed_lately() -> bool {
+    // ext4: five minutes for an inode whose removal may not be on the disk yet, and one more.
+    const RECENTLY: Duration = Duration::from_secs(360);
+    let time = fs::metadata(removed()).and_then(|metadata| metadata.modified());
+    time.is_ok_and(|time| time.elapsed().is_ok_and(|ago| ago < RECENTLY))
 }
 
 /// Waits until what was written is on the disk, so that no measurement pays for what came before it.
