@@ -1,4 +1,5 @@
-//! Writes a fleet of any size: `cargo run --release --example generate-fleet -- FOLDER CUSTOMERS`.
+//! Writes a fleet of any size: `cargo run --release --example generate-fleet -- FOLDER CUSTOMERS [--bad PERCENT]`. With
+//! `--bad`, so many specs of a hundred get a mistake, each one of those that people make.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,19 +8,23 @@ mod fleet;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, customers] = arguments.as_slice() else {
-        eprintln!("usage: generate-fleet FOLDER CUSTOMERS");
-        return ExitCode::from(2);
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (folder, customers, percent) = match words.as_slice() {
+        [folder, customers] => (Path::new(folder), customers, "0"),
+        [folder, customers, "--bad", percent] => (Path::new(folder), customers, *percent),
+        _ => return usage("usage: generate-fleet FOLDER CUSTOMERS [--bad PERCENT]"),
     };
-    let Ok(customers) = customers.parse() else {
-        eprintln!("{customers:?} is not a number of customers");
-        return ExitCode::from(2);
+    let Ok(customers) = customers.parse::<usize>() else {
+        return usage(&format!("{customers:?} is not a number of customers"));
     };
-    let folder = Path::new(folder);
+    let Some(percent) = percent.parse().ok().filter(|percent| (0.0..=100.0).contains(percent)) else {
+        return usage(&format!("{percent:?} is not a number from 0 to 100"));
+    };
     let pack = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
-    match copy(&pack, &folder.join("templates")).and_then(|()| fleet::write(folder, customers)) {
+    match copy(&pack, &folder.join("templates")).and_then(|()| fleet::write(folder, customers, percent)) {
         Ok(()) => {
-            println!("{customers} customers in {}", folder.display());
+            let bad = (0..customers).filter(|number| fleet::is_bad(*number, percent)).count();
+            println!("{customers} customers in {}, {bad} of them with a mistake", folder.display());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -27,6 +32,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage(text: &str) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::from(2)
 }
 
 /// Copies a folder, without node_modules.

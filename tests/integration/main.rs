@@ -8,6 +8,7 @@ mod commands;
 mod faults;
 mod fleet;
 mod formats;
+mod generated;
 mod hostile;
 mod init;
 mod line;
