@@ -153,9 +153,15 @@ pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
     });
     let pool = Builder::new().num_threads(IN_FLIGHT).queue_len(IN_FLIGHT).thread_name("deploy".to_owned()).build();
     let mut begun_changes = 0;
-    for part in [Part::Giving, Part::Rest] {
-        let gives = |change: &&Change| change.steps.iter().any(|step| run.gives(step));
-        for change in plan.changes.iter().filter(|change| part == Part::Rest || gives(change)) {
+    let last = plan.changes.iter().map(|change| change.rank).max().unwrap_or(0);
+    let rounds = std::iter::once((Part::Giving, 0)).chain((0..=last).map(|rank| (Part::Rest, rank)));
+    for (part, rank) in rounds {
+        let gives = |change: &Change| change.steps.iter().any(|step| run.gives(step));
+        let now = |change: &&Change| match part {
+            Part::Giving => gives(change),
+            Part::Rest => change.rank == rank,
+        };
+        for change in plan.changes.iter().filter(now) {
             let (run, change) = (Arc::clone(&run), change.clone());
             // Blocks while the queue is full, so that a plan of any length takes no more memory than this.
             begun_changes += 1;

@@ -110,6 +110,9 @@ pub struct Change {
     /// Where it belongs.
     #[serde(skip)]
     pub home: Home,
+    /// How many changes come before it, one after the other: a service binding wants the worker that it calls.
+    #[serde(skip)]
+    pub rank: usize,
 }
 
 /// A worker that is left as it is, and why.
@@ -236,8 +239,42 @@ pub fn plan(
         (a.environment, &a.customer, &a.account, &a.worker).cmp(&(b.environment, &b.customer, &b.account, &b.worker))
     });
     held.sort();
+    rank(desired, &mut changes);
     let digest = Framed::new("plan").field(&serde_json::to_vec(&changes).expect("BUG: a plan is JSON")).finish();
     Plan { changes, unchanged, held, orphans, digest }
+}
+
+/// Ranks the changes: after those of the workers that they call.
+fn rank(desired: &[Desired<'_>], changes: &mut [Change]) {
+    let calls = desired.iter().filter(|wanted| !wanted.worker.services.is_empty());
+    let calls: BTreeMap<(&Home, &str), Vec<&str>> = calls
+        .map(|wanted| {
+            let services = wanted.worker.services.values().map(String::as_str).collect();
+            ((&wanted.home, wanted.worker.name.as_str()), services)
+        })
+        .collect();
+    if calls.is_empty() {
+        return;
+    }
+    let at: BTreeMap<WorkerId, usize> =
+        changes.iter().enumerate().map(|(at, change)| ((change.home.clone(), change.worker.clone()), at)).collect();
+    // Circles were told where they stand; a bound keeps one that came through from turning for ever.
+    for _ in 0..changes.len() {
+        let mut moved = false;
+        for index in 0..changes.len() {
+            let home = changes[index].home.clone();
+            let called = calls.get(&(&home, changes[index].worker.as_str())).into_iter().flatten();
+            let before = called.filter_map(|name| at.get(&(home.clone(), (*name).to_owned())));
+            let least = before.map(|before| changes[*before].rank + 1).max().unwrap_or(0);
+            if changes[index].action != Action::Delete && changes[index].rank < least && least <= changes.len() {
+                changes[index].rank = least;
+                moved = true;
+            }
+        }
+        if !moved {
+            return;
+        }
+    }
 }
 
 fn change(wanted: &Desired<'_>, live: Option<&Deployed>, doubts: &[Doubt], force: Option<&str>) -> Option<Change> {
@@ -321,6 +358,7 @@ fn change(wanted: &Desired<'_>, live: Option<&Deployed>, doubts: &[Doubt], force
         steps,
         digest: wanted.bundle.digest,
         home: wanted.home.clone(),
+        rank: 0,
     })
 }
 
@@ -423,6 +461,7 @@ impl<'a> Gone<'a> {
             steps,
             digest: self.digest,
             home: home.clone(),
+            rank: 0,
         }
     }
 }

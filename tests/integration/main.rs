@@ -11,6 +11,7 @@ mod formats;
 mod generated;
 mod hostile;
 mod init;
+mod layers;
 mod line;
 mod local;
 mod openapi;
