@@ -32,7 +32,7 @@ use crate::out::Out;
 use crate::policy::{self, Judged, Policy, Suppressed};
 use crate::progress::Progress;
 use crate::project::{self, FLEET_FILE, Fleet, Reading};
-use crate::render::{self, TOOL, Templates};
+use crate::render::{self, Scene, TOOL, Templates};
 use crate::resolve::{self, Claim, Resolved, Shared, Thing};
 use crate::runtime;
 use crate::schema::Checker;
@@ -1036,14 +1036,13 @@ enum Broken {
 fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
     let span = trace::span("render", &worker.name);
     render::partials_read();
-    let (module, bundle) = module(project, recipes.runtimes, worker).map_err(Broken::Diagnostic)?;
+    let templates = &project.templates[&worker.pack];
+    let mut scene = Scene::new(worker, &recipes.runtimes[&worker.pack].specifier(worker));
+    let (module, bundle) = made_module(project, recipes.runtimes, &mut scene, worker).map_err(Broken::Diagnostic)?;
     let pack = &project.fleet.packs[&worker.pack];
-    let specifier = recipes.runtimes[&worker.pack].specifier(worker);
     let mut files = vec![(pack.module(), module)];
     for name in pack.file_names().filter(|name| *name != pack.module()) {
-        let text = project.templates[&worker.pack]
-            .render(name, worker, &specifier, Some(&bundle.digest))
-            .map_err(Broken::Diagnostic)?;
+        let text = templates.render_scene(name, &mut scene, Some(&bundle.digest)).map_err(Broken::Diagnostic)?;
         files.push((name, text));
     }
     let partials = render::partials_read();
@@ -1065,9 +1064,19 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
 
 /// Renders a worker's module and makes its bundle.
 pub fn module(project: &Project, runtimes: &Runtimes, worker: &Worker) -> Result<(String, Bundle), Box<Diagnostic>> {
+    let mut scene = Scene::new(worker, &runtimes[&worker.pack].specifier(worker));
+    made_module(project, runtimes, &mut scene, worker)
+}
+
+fn made_module(
+    project: &Project,
+    runtimes: &Runtimes,
+    scene: &mut Scene<'_>,
+    worker: &Worker,
+) -> Result<(String, Bundle), Box<Diagnostic>> {
     let runtime = &runtimes[&worker.pack];
     let name = project.fleet.packs[&worker.pack].module();
-    let module = project.templates[&worker.pack].render(name, worker, &runtime.specifier(worker), None)?;
+    let module = project.templates[&worker.pack].render_scene(name, scene, None)?;
     let bundle = bundle::bundle(worker, &module, runtime);
     Ok((module, bundle))
 }

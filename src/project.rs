@@ -333,7 +333,8 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
             key == "id" || (typed(&alone) && (key != "database" || checker.is_valid(&alone)))
         });
     }
-    let identity = match Identity::deserialize(&document.root.to_value()) {
+    let value = if diagnostics.is_empty() { value } else { document.root.to_value() };
+    let identity = match Identity::deserialize(&value) {
         // The file's name is what its folder in out/ is called after.
         Ok(identity) => Identity { id: expected.to_owned(), ..identity },
         Err(_) => Identity { id: expected.to_owned(), ..Identity::default() },

@@ -23,37 +23,38 @@ pub struct Templates {
     path: String,
 }
 
-/// What a template can name.
-#[derive(Serialize)]
-struct View<'a> {
+/// What templates can name, of one worker: `worker`, `runtime` (the module specifier of the runtime), and `vars`, `routes`,
+/// `services` and `observability` as wrangler calls them. Made once for all files of a worker.
+pub struct Scene<'a> {
     worker: &'a Worker,
-    /// The module specifier of the runtime, relative to the worker's folder.
-    runtime: &'a str,
-    /// What wrangler calls `vars`; the digest is among them once it is known.
-    vars: BTreeMap<&'a str, Cow<'a, Value>>,
-    /// What wrangler calls `routes`: custom domains and routes.
-    routes: Vec<Value>,
-    /// What wrangler calls `services`.
-    services: Vec<Value>,
-    /// What wrangler calls `observability`.
-    observability: Value,
+    context: Context,
+    /// Whether the digest is among the variables.
+    digest: Option<Digest>,
 }
 
-impl<'a> View<'a> {
-    fn new(worker: &'a Worker, runtime: &'a str, digest: Option<&Digest>) -> View<'a> {
-        let mut vars: BTreeMap<&str, Cow<'_, Value>> =
-            worker.vars.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value))).collect();
-        vars.extend(digest.map(|digest| (DIGEST_VARIABLE, Cow::Owned(json!(digest)))));
+impl<'a> Scene<'a> {
+    /// What templates can name of a worker.
+    pub fn new(worker: &'a Worker, runtime: &str) -> Scene<'a> {
         let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
-        View {
-            worker,
-            runtime,
-            vars,
-            routes: domains.chain(routes).collect(),
-            services: worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to})).collect(),
-            observability: bundle::observability(worker),
-        }
+        let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
+        let mut context = Context::new();
+        context.insert("worker", worker);
+        context.insert("runtime", runtime);
+        context.insert("routes", &domains.chain(routes).collect::<Vec<Value>>());
+        context.insert("services", &services.collect::<Vec<Value>>());
+        context.insert("observability", &bundle::observability(worker));
+        let mut scene = Scene { worker, context, digest: None };
+        scene.vars(None);
+        scene
+    }
+
+    /// The digest is a variable as well, once it is known.
+    fn vars(&mut self, digest: Option<&Digest>) {
+        let own = self.worker.vars.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value)));
+        let digest_entry = digest.map(|digest| (DIGEST_VARIABLE, Cow::Owned(json!(digest))));
+        self.context.insert("vars", &own.chain(digest_entry).collect::<BTreeMap<&str, Cow<'_, Value>>>());
+        self.digest = digest.copied();
     }
 }
 
@@ -89,13 +90,25 @@ impl Templates {
         runtime: &str,
         digest: Option<&Digest>,
     ) -> Result<String, Box<Diagnostic>> {
-        let view = View::new(worker, runtime, digest);
+        self.render_scene(name, &mut Scene::new(worker, runtime), digest)
+    }
+
+    /// The same, of what was made for several files.
+    pub fn render_scene(
+        &self,
+        name: &str,
+        scene: &mut Scene<'_>,
+        digest: Option<&Digest>,
+    ) -> Result<String, Box<Diagnostic>> {
+        let worker = scene.worker;
+        if scene.digest.as_ref() != digest {
+            scene.vars(digest);
+        }
         let failed = |error: &tera::Error| {
             let help = format!("it failed for {}, in {}", worker.file, worker.environment);
             Box::new(told(Code::RenderFailed, &self.path, name, error, &help))
         };
-        let context = Context::from_serialize(&view).map_err(|error| failed(&error))?;
-        let text = self.tera.render(name, &context).map_err(|error| failed(&error))?;
+        let text = self.tera.render(name, &scene.context).map_err(|error| failed(&error))?;
         syntax::check(name, &text).map_err(|(message, at)| {
             let line = at.and_then(|(line, _)| text.lines().nth(line - 1)).unwrap_or_default();
             let shown: String = line.trim().chars().take(80).collect();
