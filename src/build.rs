@@ -11,7 +11,6 @@
 //!    aren't what was written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
@@ -19,7 +18,7 @@ use std::time::SystemTime;
 use rayon::prelude::*;
 
 use crate::bundle::{self, Bundle, Runtime};
-use crate::check::{self, Counted, Tally};
+use crate::check;
 use crate::customer::{self, SHARED, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use crate::digest::{Digest, Framed, Mark};
@@ -29,10 +28,11 @@ use crate::out::Out;
 use crate::progress::Progress;
 use crate::project::{self, FLEET_FILE, Fleet, Reading};
 use crate::render::{self, TOOL, Templates};
-use crate::resolve::{self, Claim, Resolved, Shared, Thing};
+use crate::resolve::{self, Claim, Resolved, Shared};
 use crate::runtime;
 use crate::schema::Checker;
 use crate::spec::Environment;
+use crate::tally::{Counted, Full, Room, Tally};
 use crate::tree::Tree;
 
 /// A project, open: what holds for all of its customers.
@@ -215,7 +215,7 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
     }
     let (fresh, records): (Vec<bool>, Vec<Record>) = seen.into_iter().map(|one| (one.fresh, one.record)).unzip();
     for contest in contested(project, &records) {
-        held.insert(contest.customer);
+        held.extend(contest.holds);
         diagnostics.extend(contest.diagnostic);
     }
     let invalid = held.len();
@@ -228,9 +228,10 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
             tally
         })
         .reduce(Tally::default, Tally::and);
-    let full = tally.passed(&project.fleet);
-    if !full.is_empty() || !project.broken.is_empty() {
-        diagnostics.extend(full);
+    let full = tally.full(&project.fleet);
+    diagnostics
+        .extend(full.iter().map(|full| full.diagnostic(&project.fleet, greatest(project, &records, &held, full))));
+    if full.iter().any(Full::is_passed) || !project.broken.is_empty() {
         diagnostics.extend(project.broken.iter().cloned());
         return Err(sorted(diagnostics));
     }
@@ -337,7 +338,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
     let context = contexts.of(project, &layers).unwrap_or_default();
     let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
     let claims = claims(&resolved.claims);
-    let units = if failed { old } else { units(&resolved.workers, old, writer) };
+    let units = if failed { old } else { units(&project.fleet, &resolved.workers, old, writer) };
     let record = Record { inputs, context, layers, labels, loud, claims, units };
     Seen {
         // Who has something to tell is read each time, mostly without news.
@@ -360,7 +361,7 @@ fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen
         labels: Vec::new(),
         loud: true,
         claims: claims(&resolved.claims),
-        units: units(&resolved.workers, old, writer),
+        units: units(&project.fleet, &resolved.workers, old, writer),
     };
     let fresh = known.as_ref() != Some(&record);
     Seen { record, fresh, written: None, unread: false, diagnostics: resolved.diagnostics.clone() }
@@ -377,24 +378,21 @@ fn stamp(tree: &Tree, file: &str) -> Stamp {
 
 /// The digests of what a customer claims. What its workers may share is there once.
 fn claims(claims: &[Claim]) -> Vec<u64> {
-    let mut shared = BTreeSet::new();
-    let digest = |thing: &Thing| {
-        let mut hasher = DefaultHasher::new();
-        thing.hash(&mut hasher);
-        hasher.finish()
+    let digests = |shared: bool| {
+        claims.iter().filter(move |claim| claim.thing.is_customers() == shared).map(|claim| claim.thing.digest())
     };
-    claims
-        .iter()
-        .filter(|claim| !matches!(claim.thing, Thing::Database(_) | Thing::Secrets(_)) || shared.insert(&claim.thing))
-        .map(|claim| digest(&claim.thing))
-        .collect()
+    let mut all: Vec<u64> = digests(false).collect();
+    let (own, shared): (BTreeSet<u64>, BTreeSet<u64>) = (all.iter().copied().collect(), digests(true).collect());
+    all.extend(shared.difference(&own));
+    all
 }
 
 /// Resolved workers as they are remembered, each with what was written of it.
-fn units(workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
+fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
     workers
         .iter()
-        .map(|worker| {
+        .zip(Counted::all(fleet, workers))
+        .map(|(worker, counted)| {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
             let resolved = Digest::of(&json).mark();
             let same = |unit: &Unit| unit.environment == worker.environment && unit.role == worker.role;
@@ -409,7 +407,7 @@ fn units(workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
                 pack: worker.pack.clone(),
                 resolved,
                 value,
-                counted: Counted::of(worker),
+                counted,
                 made: before.and_then(|before| before.made),
             }
         })
@@ -441,6 +439,30 @@ fn contested(project: &Project, records: &[Record]) -> Vec<check::Contest> {
         })
         .collect();
     check::claims(&mut full)
+}
+
+/// Where those are who have the most of what is too much.
+fn greatest(project: &Project, records: &[Record], held: &BTreeSet<String>, full: &Full) -> Vec<(Place, String, u64)> {
+    if !full.is_passed() {
+        return Vec::new();
+    }
+    let share = |record: &Record| match held.contains(id(record)) {
+        true => 0,
+        false => record.units.iter().map(|unit| full.share(&unit.counted)).sum(),
+    };
+    let found = full.greatest(records.iter().map(share));
+    let place = |record: &Record| {
+        let claims = match record.file() {
+            FLEET_FILE => project.shared.resolved.claims.clone(),
+            file => project.resolve(file, &project.tree.plain(file).ok()?).1.claims,
+        };
+        claims.into_iter().find(|claim| full.is_of(&project.fleet, &claim.thing)).map(|claim| claim.place)
+    };
+    let name = |record: &Record| if id(record) == SHARED { "what all share".to_owned() } else { id(record).to_owned() };
+    let records = found.into_iter().map(|(at, share)| (&records[at], share));
+    records
+        .map(|(record, share)| (place(record).unwrap_or_else(|| Place::file(record.file())), name(record), share))
+        .collect()
 }
 
 impl Survey {
@@ -547,6 +569,7 @@ pub struct Built {
 struct Recipes<'a> {
     project: &'a Project,
     runtimes: &'a Runtimes,
+    room: Room<'a>,
     known: Mutex<HashMap<(String, u64), Mark>>,
     writer: &'a Writer,
     kept: &'a HashMap<Mark, render::Recipe>,
@@ -585,8 +608,16 @@ pub fn build(
         built.written += written.iter().filter(|written| written.differed).count();
     }
     let mut records = std::mem::take(&mut survey.records);
-    let recipes =
-        Recipes { project, runtimes, known: Mutex::default(), writer: &survey.writer, kept: &survey.manifest.recipes };
+    let room =
+        Room::new(&project.fleet, runtimes.iter().map(|(name, runtime)| (name.as_str(), runtime.script.len() as u64)));
+    let recipes = Recipes {
+        project,
+        runtimes,
+        room,
+        known: Mutex::default(),
+        writer: &survey.writer,
+        kept: &survey.manifest.recipes,
+    };
     progress.begin("building", Some(records.len() as u64));
     let results: Vec<Result<Built, Failure>> = records
         .par_iter_mut()
@@ -661,7 +692,16 @@ fn customer(
             let (why, stamped) = reasons(&mut record.units[at], &folder, recipes, out);
             news |= stamped;
             if why.is_empty() {
-                built.unchanged += 1;
+                let unit = &record.units[at];
+                let size = unit.made.as_ref().map_or(0, |made| made.size);
+                match recipes.room.check(record.file(), &unit.pack, unit.counted.account(), size) {
+                    None => built.unchanged += 1,
+                    Some(diagnostic) => {
+                        built.workers -= 1;
+                        built.diagnostics.push(*diagnostic);
+                        built.failed.insert(id(record).to_owned());
+                    }
+                }
                 continue;
             }
             built.rendered += 1;
@@ -739,6 +779,8 @@ struct Done {
     bundle: Bundle,
     recipe: Mark,
     partials: u64,
+    /// The bytes of the module.
+    size: u64,
     /// The names and digests of the files.
     files: Vec<(String, Mark)>,
     written: Vec<crate::out::Written>,
@@ -756,6 +798,7 @@ fn made(unit: &Unit, before: Option<Made>, done: Done, why: Vec<Why>) -> Made {
         value: unit.value,
         recipe: done.recipe,
         partials: done.partials,
+        size: done.size,
         outputs: outputs.collect(),
         bundle: done.bundle.digest.to_bytes(),
         module: done.bundle.module.to_bytes(),
@@ -774,6 +817,10 @@ enum Broken {
 fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
     render::partials_read();
     let (module, bundle) = module(project, recipes.runtimes, worker).map_err(Broken::Diagnostic)?;
+    let size = module.len() as u64;
+    if let Some(diagnostic) = recipes.room.check(&worker.file, &worker.pack, &worker.account, size) {
+        return Err(Broken::Diagnostic(diagnostic));
+    }
     let pack = &project.fleet.packs[&worker.pack];
     let specifier = recipes.runtimes[&worker.pack].specifier(worker);
     let mut files = vec![(pack.module(), module)];
@@ -792,6 +839,7 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     Ok(Done {
         recipe: recipes.of(&worker.pack, partials),
         partials,
+        size,
         files: files.iter().map(|(name, text)| ((*name).to_owned(), mark(name, text))).collect(),
         written,
         bundle,

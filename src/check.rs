@@ -1,27 +1,28 @@
-//! What only the whole fleet shows: one thing claimed by two workers, an account that is too full. Pure; checks push
+//! What only all customers together show: one thing claimed by two workers or by two customers. Pure; checks push
 //! diagnostics and never stop early.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
-use crate::customer::Worker;
 use crate::diagnostic::{Code, Diagnostic, Place};
-use crate::limits;
-use crate::names::{self, own_secret};
-use crate::project::Fleet;
+use crate::names::own_secret;
 use crate::resolve::{Claim, Thing};
 
 /// Two claims of one thing: a diagnostic at each place where it is claimed, and who is held for it. Sorts the claims.
 pub fn claims(claims: &mut [Claim]) -> Vec<Contest> {
     claims.sort_unstable();
-    claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1).flat_map(contested).collect()
+    let groups = claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1);
+    let mut contests: Vec<Contest> = groups.flat_map(contested).collect();
+    let told: BTreeSet<Place> =
+        contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect();
+    contests.extend(hosts(claims, &told));
+    contests
 }
 
-/// A claim that can't be granted.
+/// A claim that can't be granted, or only with a warning.
+#[derive(Debug)]
 pub struct Contest {
-    /// The customer whose claim it is.
-    pub customer: String,
+    /// The customer that is held for it.
+    pub holds: Option<String>,
     /// What is wrong; none where it is told at another claim of the same place.
     pub diagnostic: Option<Diagnostic>,
 }
@@ -30,7 +31,7 @@ pub struct Contest {
 const OTHERS: usize = 3;
 
 fn contested(group: &[Claim]) -> Vec<Contest> {
-    let told = |claim: &Claim, diagnostic| Contest { customer: claim.by.customer.clone(), diagnostic };
+    let told = |claim: &Claim, diagnostic| Contest { holds: Some(claim.by.customer.clone()), diagnostic };
     match &group[0].thing {
         Thing::Secrets(owner) => {
             // Whose they are is never at fault.
@@ -41,6 +42,8 @@ fn contested(group: &[Claim]) -> Vec<Contest> {
             return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
         }
         Thing::Database(_) if group.iter().all(|claim| claim.by.customer == group[0].by.customer) => return Vec::new(),
+        // See `hosts`.
+        Thing::Host(_) => return Vec::new(),
         _ => {}
     }
     let places: Vec<&[Claim]> = group.chunk_by(|a, b| a.place == b.place).collect();
@@ -128,6 +131,62 @@ fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
     }))
 }
 
+/// Hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. What is told of
+/// a place already, isn't told of its host once more.
+fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
+    let mut claims: Vec<(&str, &Claim)> = claims
+        .iter()
+        .filter_map(|claim| match &claim.thing {
+            Thing::Domain(host) | Thing::Host(host) if !told.contains(&claim.place) => Some((host.as_str(), claim)),
+            _ => None,
+        })
+        .collect();
+    // Domains before routes, and so on in the order of claims.
+    claims.sort_unstable();
+    let groups = claims.chunk_by(|a, b| a.0 == b.0);
+    groups
+        .filter(|group| group.iter().any(|(_, claim)| claim.by.customer != group[0].1.by.customer))
+        .flat_map(shared_host)
+        .collect()
+}
+
+fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
+    let (host, first) = group[0];
+    let others: Vec<&Claim> =
+        group.iter().map(|(_, claim)| *claim).filter(|claim| claim.by.customer != first.by.customer).collect();
+    let also = |diagnostic: Diagnostic, what: &str| {
+        let shown = others.chunk_by(|a, b| a.by.customer == b.by.customer).map(|own| own[0]).take(OTHERS);
+        shown.fold(diagnostic, |diagnostic, other| {
+            diagnostic.also(other.place.clone(), format!("{what} of {}", other.by))
+        })
+    };
+    if !matches!(first.thing, Thing::Domain(_)) {
+        let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.by.customer.as_str()).collect();
+        let message = format!("routes of {} customers share the host `{host}`", customers.len());
+        let help = format!(
+            "a route of one can take requests that are meant for another: give each a host of its own, or, if it is meant, \
+             name it in fleet.yaml: `sharedHosts: [{host}]`"
+        );
+        let diagnostic = Diagnostic::warning(Code::SharedHost, first.place.clone(), message, help);
+        return vec![Contest { holds: None, diagnostic: Some(also(diagnostic, "a route")) }];
+    }
+    let help = format!(
+        "routes come before custom domains, so that one would answer for the other: give each a host of its own, or, if it is \
+         meant, name it in fleet.yaml: `sharedHosts: [{host}]`"
+    );
+    let error =
+        |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
+    let own = error(first, format!("a route of {} has the host of the custom domain `{host}`", others[0].by));
+    let mut contests =
+        vec![Contest { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, "the route")) }];
+    contests.extend(others.iter().map(|claim| {
+        let message = format!("the route's host `{host}` is a custom domain of {}", first.by);
+        let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.by));
+        Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
+    }));
+    contests
+}
+
 /// A reference to a secret that is another customer's.
 fn foreign(claim: &Claim, own: &Claim) -> Diagnostic {
     let Thing::Secrets(owner) = &claim.thing else { unreachable!("BUG: only secrets are foreign") };
@@ -143,6 +202,7 @@ fn named(thing: &Thing) -> (Code, String) {
         Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
         Thing::Database(database) => (Code::SharedDatabase, format!("the database `{database}`")),
         Thing::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
+        Thing::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
     }
 }
 
@@ -160,109 +220,4 @@ fn keep_one() -> String {
 
 fn own_each(code: Code, first: &Claim) -> String {
     format!("give each its own: `environments: {{ {}: {{ {}: […] }} }}`", first.by.environment, key(code))
-}
-
-/// What of a worker counts against the limits of its account and its zones.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Counted {
-    /// The account's name.
-    account: String,
-    /// Whether it is in a dispatch namespace, where the number of workers has no limit.
-    namespaced: bool,
-    /// Its crons.
-    crons: u32,
-    /// Its custom domains and routes, by zone.
-    zones: Vec<(String, u32, u32)>,
-}
-
-impl Counted {
-    /// Counts a worker.
-    pub fn of(worker: &Worker) -> Counted {
-        let mut zones: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-        for domain in &worker.domains {
-            zones.entry(names::zone_of(domain).to_owned()).or_default().0 += 1;
-        }
-        for route in &worker.routes {
-            zones.entry(route.zone.clone()).or_default().1 += 1;
-        }
-        Counted {
-            account: worker.account.clone(),
-            namespaced: worker.namespace.is_some(),
-            crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
-            zones: zones.into_iter().map(|(zone, (domains, routes))| (zone, domains, routes)).collect(),
-        }
-    }
-}
-
-/// What counts against the limits of accounts and zones, of many workers.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Workers outside of namespaces, and crons, by account.
-    accounts: BTreeMap<String, (u32, u32)>,
-    /// Custom domains and routes, by zone.
-    zones: BTreeMap<String, (u32, u32)>,
-}
-
-impl Tally {
-    /// Adds a worker.
-    pub fn add(&mut self, one: &Counted) {
-        let entry = match self.accounts.get_mut(&one.account) {
-            Some(entry) => entry,
-            None => self.accounts.entry(one.account.clone()).or_default(),
-        };
-        entry.0 += u32::from(!one.namespaced);
-        entry.1 += one.crons;
-        for (zone, domains, routes) in &one.zones {
-            let entry = match self.zones.get_mut(zone) {
-                Some(entry) => entry,
-                None => self.zones.entry(zone.clone()).or_default(),
-            };
-            entry.0 += domains;
-            entry.1 += routes;
-        }
-    }
-
-    /// Adds another tally.
-    #[must_use]
-    pub fn and(mut self, other: Tally) -> Tally {
-        for (account, (workers, crons)) in other.accounts {
-            let entry = self.accounts.entry(account).or_default();
-            entry.0 += workers;
-            entry.1 += crons;
-        }
-        for (zone, (domains, routes)) in other.zones {
-            let entry = self.zones.entry(zone).or_default();
-            entry.0 += domains;
-            entry.1 += routes;
-        }
-        self
-    }
-
-    /// The limits that are passed.
-    pub fn passed(&self, fleet: &Fleet) -> Vec<Diagnostic> {
-        let mut found = Vec::new();
-        for (account, (workers, _)) in &self.accounts {
-            let limit = fleet.accounts.get(account).and_then(|account| account.worker_limit);
-            let limit = limit.map_or(limits::WORKERS_PER_ACCOUNT, |limit| limit as usize);
-            if *workers as usize > limit {
-                found.push(Diagnostic::error(
-                    Code::TooManyWorkers,
-                    account_place(fleet, account),
-                    format!("{workers} workers in the account `{account}`, which holds {limit}"),
-                    "set `dispatchNamespace` (Workers for Platforms, no limit), spread the customers over accounts, or set \
-                     `workerLimit` if Cloudflare raised yours",
-                ));
-            }
-        }
-        found
-    }
-}
-
-/// The key of an account, if it is written out.
-fn account_place(fleet: &Fleet, account: &str) -> Place {
-    let (accounts, written) = fleet.document.root.along(["accounts"]);
-    match accounts.key_span(account).filter(|_| written) {
-        Some(span) => fleet.document.place(span),
-        None => Place::file(&fleet.document.file),
-    }
 }

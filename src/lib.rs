@@ -36,6 +36,7 @@ pub mod runtime;
 pub mod build;
 pub mod check;
 pub mod manifest;
+pub mod tally;
 
 pub mod command;
 

@@ -242,7 +242,7 @@ impl JsonSchema for Limits {
                 true => grouped(row.paid),
                 false => format!("{}; {} on the free plan", grouped(row.paid), grouped(row.free)),
             };
-            let description = format!("How much fits {whose}: {}. Default: {default}.", row.what);
+            let description = format!("The most {whose}: {}. Default: {default}.", row.what);
             (row.key.to_owned(), json!({"type": "integer", "minimum": 1, "description": description}))
         };
         let properties: Map<String, Value> = TABLE.iter().map(property).collect();

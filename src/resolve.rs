@@ -6,6 +6,7 @@
 //! environment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::customer::{D1_BINDING, DIGEST_VARIABLE, Database, Destination, SHARED, TURSO_TOKEN, TURSO_URL, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::layer::{self, Merged};
-use crate::limits;
+use crate::limits::{Limit, grouped};
 use crate::names;
 use crate::pack::Pack;
 use crate::project::{Fleet, Spec, labels, unknown};
@@ -78,7 +79,7 @@ impl std::fmt::Display for By {
 /// What can be claimed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Thing {
-    /// A custom domain.
+    /// A custom domain, and with it its host.
     Domain(String),
     /// A route pattern.
     Route(String),
@@ -93,6 +94,25 @@ pub enum Thing {
     Database(String),
     /// The secrets that are a customer's own: each customer has those of its id.
     Secrets(String),
+    /// The host of a route; a customer's workers may share one.
+    Host(String),
+}
+
+impl Thing {
+    /// Whether a customer's workers may share it.
+    pub fn is_customers(&self) -> bool {
+        matches!(self, Thing::Database(_) | Thing::Secrets(_) | Thing::Host(_))
+    }
+
+    /// A digest of it: the same for things that exclude each other, as a custom domain and its host do.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Thing::Domain(host) | Thing::Host(host) => ("host", host).hash(&mut hasher),
+            other => other.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
 }
 
 /// What became of a spec.
@@ -493,7 +513,7 @@ impl<'a> One<'a, '_> {
         self.reserved(&secrets);
         let database = self.database(&mut vars, &mut secrets);
         let destinations = self.destinations(pack, &mut secrets);
-        self.sizes(&vars, secrets.len());
+        self.sizes(&account, &vars, secrets.len());
         self.foreign(&secrets);
         for (key, to) in settings.services.iter().flatten() {
             let place = self.place(&["services", key]);
@@ -670,7 +690,7 @@ impl<'a> One<'a, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", namespace));
             }
-            self.claim(Thing::Domain(domain.clone()), place);
+            self.claim(Thing::Domain(names::same_host(domain).into_owned()), place);
         }
         for (at, route) in settings.routes.iter().flatten().enumerate() {
             let at = at.to_string();
@@ -683,7 +703,12 @@ impl<'a> One<'a, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", namespace));
             }
-            self.claim(Thing::Route(route.pattern.clone()), place);
+            let (host, path) = route.pattern.split_once('/').unwrap_or((&route.pattern, ""));
+            let host = names::same_host(host);
+            self.claim(Thing::Route(format!("{host}/{path}")), place.clone());
+            if !self.fleet.file.shared_hosts.iter().any(|shared| *shared == host) {
+                self.claim(Thing::Host(host.into_owned()), place);
+            }
         }
     }
 
@@ -821,32 +846,46 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    fn sizes(&mut self, vars: &BTreeMap<String, Value>, secrets: usize) {
+    /// What a worker can't have too much of.
+    fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
+        let raise = |limit: Limit| {
+            format!("if Cloudflare raised it, set `limits: {{ {}: … }}` of the account `{account}`", limit.row().key)
+        };
         // FLOTILLA_DIGEST is one of them.
-        let count = vars.len() + secrets + 1;
-        if count > limits::VARIABLES_PER_WORKER {
-            let message = format!(
-                "{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {}",
-                limits::VARIABLES_PER_WORKER
-            );
-            let help = "put several values into one variable: a variable can be a map";
+        let count = (vars.len() + secrets + 1) as u64;
+        let most = self.fleet.limit(account, Limit::Variables);
+        if count > most {
+            let message =
+                format!("{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {most}");
+            let help =
+                format!("put several values into one variable: a variable can be a map; {}", raise(Limit::Variables));
             let place = [["vars"], ["secrets"]]
                 .iter()
                 .find_map(|path| self.merged.key_place(path))
                 .unwrap_or_else(|| self.who.place.clone());
             self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
+        let most = self.fleet.limit(account, Limit::VariableBytes);
         for (name, value) in vars {
             let size = match value {
                 Value::String(text) => text.len(),
                 other => other.to_string().len(),
-            };
-            if size > limits::VARIABLE_BYTES {
-                let message = format!("the variable `{name}` has {size} bytes; {} fit", limits::VARIABLE_BYTES);
+            } as u64;
+            if size > most {
+                let message = format!("the variable `{name}` has {} bytes; {} fit", grouped(size), grouped(most));
                 let place = self.place(&["vars", name]);
-                let help = "keep large values in KV or in the database";
+                let help = format!("keep large values in KV or in the database; {}", raise(Limit::VariableBytes));
                 self.push(Diagnostic::error(Code::VariableTooLarge, place, message, help));
             }
+        }
+        let zones: BTreeSet<&str> = self.settings.routes.iter().flatten().map(|route| route.zone.as_str()).collect();
+        let most = self.fleet.limit(account, Limit::ZonesPerWorker);
+        if zones.len() as u64 > most {
+            let message =
+                format!("routes in {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
+            let help = format!("spread them over several workers; {}", raise(Limit::ZonesPerWorker));
+            let place = self.merged.key_place(&["routes"]).unwrap_or_else(|| self.who.place.clone());
+            self.push(Diagnostic::error(Code::TooManyZones, place, message, help));
         }
     }
 
@@ -854,6 +893,14 @@ impl<'a> One<'a, '_> {
     fn foreign(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
         if self.who.id != SHARED {
             self.claim(Thing::Secrets(names::own_secret(self.who.id, "")), self.who.place.clone());
+            for (name, place) in secrets.values() {
+                let tokens = self.fleet.accounts.iter().find(|(_, account)| account.token.secret == *name);
+                let Some((account, _)) = tokens else { continue };
+                let message =
+                    format!("`{name}` is the API token of the account `{account}`: a customer's worker would have it");
+                let help = "give the customer a token of its own, under another name";
+                self.push(Diagnostic::error(Code::ForeignSecret, place.clone(), message, help));
+            }
         }
         for (name, place) in secrets.values() {
             for (at, _) in name.match_indices("__") {

@@ -39,11 +39,16 @@ const LAYERS: &[Layer] = &[
         and: &[],
     },
     // From files to typed values.
-    Layer { name: "reading", modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"], layers: &["words", "reading"], and: &[] },
+    Layer {
+        name: "reading",
+        modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
+        layers: &["words", "reading"],
+        and: &[],
+    },
     // From typed values to bundles: pure.
     Layer {
         name: "core",
-        modules: &["bundle", "check", "escape", "render", "resolve", "syntax"],
+        modules: &["bundle", "check", "escape", "render", "resolve", "syntax", "tally"],
         layers: &["words", "reading", "core"],
         and: &[],
     },
