@@ -10,7 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use crate::digest::{Digest, Framed};
 use crate::envfile;
 use crate::failure::Failure;
-use crate::limits::{Limit, Limits, Plan};
+use crate::limits::{Limit, Limits, Plan, grouped};
 use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
@@ -55,6 +55,15 @@ impl Fleet {
     /// A limit of an account; that of the paid plan for one that isn't known.
     pub fn limit(&self, account: &str, limit: Limit) -> u64 {
         self.accounts.get(account).map_or_else(|| Plan::default().limit(limit), |account| account.limit(limit))
+    }
+
+    /// How an account gets more of something.
+    pub fn raise(&self, account: &str, limit: Limit) -> String {
+        let plan = self.accounts.get(account).map_or(Plan::default(), |account| account.plan);
+        let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
+        let upgrade = if own < paid { format!("`plan: paid` has {}; ", grouped(paid)) } else { String::new() };
+        let key = limit.row().key;
+        format!("{upgrade}if Cloudflare raised it, set `limits: {{ {key}: … }}` of the account `{account}`")
     }
 
     /// The zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.

@@ -201,8 +201,10 @@ impl<'a> Sources<'a> {
         for (_, root) in &self.roots {
             let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
             for (role, _, node) in entries {
+                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes.
+                let known = roles.contains(&Some(role));
                 roles.retain(|other| *other != Some(role));
-                if !matches!(node.kind, Kind::Null) {
+                if !known || !matches!(node.kind, Kind::Null) {
                     roles.push(Some(role));
                 }
             }
@@ -848,9 +850,7 @@ impl<'a> One<'a, '_> {
 
     /// What a worker can't have too much of.
     fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
-        let raise = |limit: Limit| {
-            format!("if Cloudflare raised it, set `limits: {{ {}: … }}` of the account `{account}`", limit.row().key)
-        };
+        let raise = |limit: Limit| self.fleet.raise(account, limit);
         // FLOTILLA_DIGEST is one of them.
         let count = (vars.len() + secrets + 1) as u64;
         let most = self.fleet.limit(account, Limit::Variables);
@@ -882,7 +882,7 @@ impl<'a> One<'a, '_> {
         let most = self.fleet.limit(account, Limit::ZonesPerWorker);
         if zones.len() as u64 > most {
             let message =
-                format!("routes in {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
+                format!("routes of {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
             let help = format!("spread them over several workers; {}", raise(Limit::ZonesPerWorker));
             let place = self.merged.key_place(&["routes"]).unwrap_or_else(|| self.who.place.clone());
             self.push(Diagnostic::error(Code::TooManyZones, place, message, help));

@@ -244,14 +244,7 @@ impl Full {
             }
             _ => "let a route with a wildcard take the place of several, or use more zones",
         };
-        let plan = fleet.accounts.get(&self.account).map(|account| account.plan).unwrap_or_default();
-        let paid = crate::limits::Plan::Paid.limit(self.limit);
-        let upgrade = match plan.limit(self.limit) < paid {
-            true => format!("; `plan: paid` has {}", grouped(paid)),
-            false => String::new(),
-        };
-        let key = self.limit.row().key;
-        format!("{remedy}{upgrade}; if Cloudflare raised the account's limit, set `limits: {{ {key}: … }}` of it")
+        format!("{remedy}; {}", fleet.raise(&self.account, self.limit))
     }
 }
 
@@ -293,7 +286,7 @@ impl<'a> Room<'a> {
         if runtime + module <= most {
             return None;
         }
-        let raise = "if Cloudflare raised the account's limit, set `limits: { scriptBytes: … }` of it";
+        let raise = self.fleet.raise(account, Limit::ScriptBytes);
         let (most, size) = (grouped(most), grouped(runtime));
         let diagnostic = if runtime > self.fleet.limit(account, Limit::ScriptBytes) {
             Diagnostic::error(
