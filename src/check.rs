@@ -67,18 +67,15 @@ fn shared(group: &[Claim]) -> Option<Diagnostic> {
     let (whose, help) = if first.by == last.by {
         // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
         matches!(first.thing, Thing::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
-    } else if first.by.customer == last.by.customer && first.by.role == last.by.role {
+    } else if group.iter().all(|claim| (&claim.by.customer, &claim.by.role) == (&first.by.customer, &first.by.role)) {
         let environments: Vec<String> = group.iter().map(|claim| claim.by.environment.to_string()).collect();
         (format!("by each environment: {}", environments.join(", ")), own_each(code, first))
     } else {
         let some: Vec<String> = group.iter().take(OTHERS).map(|claim| claim.by.to_string()).collect();
         let more = if group.len() > OTHERS { ", …" } else { "" };
         let help = if first.by.customer == last.by.customer {
-            format!(
-                "give each worker its own: `workers: {{ {}: {{ {}: […] }} }}`",
-                first.by.role.as_deref().unwrap_or("web"),
-                key(code)
-            )
+            let role = first.by.role.as_deref().unwrap_or("web");
+            format!("give each worker its own: `workers: {{ {role}: {{ {} }} }}`", key(code))
         } else {
             "give each customer its own".to_owned()
         };
@@ -206,11 +203,13 @@ fn named(thing: &Thing) -> (Code, String) {
     }
 }
 
+/// How the key is written under which the thing stands.
 fn key(code: Code) -> &'static str {
     match code {
-        Code::DuplicateDomain => "domains",
-        Code::SharedDatabase => "database",
-        _ => "routes",
+        Code::DuplicateDomain => "domains: […]",
+        Code::DuplicateWorkerName => "workerName: …",
+        Code::SharedDatabase => "database: { … }",
+        _ => "routes: […]",
     }
 }
 
@@ -219,5 +218,163 @@ fn keep_one() -> String {
 }
 
 fn own_each(code: Code, first: &Claim) -> String {
-    format!("give each its own: `environments: {{ {}: {{ {}: […] }} }}`", first.by.environment, key(code))
+    format!("give each its own: `environments: {{ {}: {{ {} }} }}`", first.by.environment, key(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::By;
+    use crate::spec::Environment::{Production, Staging};
+
+    /// `acme`, or `acme/web`, or `acme@staging`: who claims something, each at a place of its own.
+    fn claim(thing: Thing, who: &str, line: usize) -> Claim {
+        let (who, environment) = who.split_once('@').map_or((who, Production), |(who, _)| (who, Staging));
+        let (customer, role) = who.split_once('/').map_or((who, None), |(who, role)| (who, Some(role.to_owned())));
+        let place = Place { line, column: 1, ..Place::file(&format!("customers/{customer}.yaml")) };
+        Claim { thing, place, by: By { customer: customer.to_owned(), environment, role } }
+    }
+
+    fn domain(host: &str) -> Thing {
+        Thing::Domain(host.to_owned())
+    }
+
+    fn host(host: &str) -> Thing {
+        Thing::Host(host.to_owned())
+    }
+
+    /// What is told, in short; and who is held.
+    fn told(mut all: Vec<Claim>) -> (Vec<String>, Vec<String>) {
+        let contests = claims(&mut all);
+        let short = |found: &Diagnostic| {
+            let related: Vec<String> = found.related.iter().map(|(place, _)| format!(" + {place}")).collect();
+            format!("{} {} {}{}", found.code, found.place, found.message, related.concat())
+        };
+        let mut held: Vec<String> = contests.iter().filter_map(|contest| contest.holds.clone()).collect();
+        held.dedup();
+        (contests.iter().filter_map(|contest| contest.diagnostic.as_ref()).map(short).collect(), held)
+    }
+
+    #[test]
+    fn one_host_belongs_to_one_customer() {
+        let (found, held) =
+            told(vec![claim(host("a.example"), "acme/web", 1), claim(host("a.example"), "acme/api", 2)]);
+        assert!(found.is_empty() && held.is_empty(), "a customer's own workers may share one: {found:?}");
+        let (found, held) =
+            told(vec![claim(domain("a.example"), "acme/web", 1), claim(host("a.example"), "acme/api", 2)]);
+        assert!(found.is_empty() && held.is_empty(), "{found:?}");
+        let (found, held) = told(vec![
+            claim(domain("a.example"), "acme", 1),
+            claim(host("a.example"), "cafe", 3),
+            claim(host("a.example"), "bluebird", 2),
+            claim(host("a.example"), "acme@staging", 4),
+        ]);
+        assert_eq!(held, ["acme", "bluebird", "cafe"]);
+        assert_eq!(
+            found,
+            [
+                "N0313 customers/acme.yaml:1:1 a route of bluebird (production) has the host of the custom domain \
+                 `a.example` + customers/bluebird.yaml:2:1 + customers/cafe.yaml:3:1",
+                "N0313 customers/bluebird.yaml:2:1 the route's host `a.example` is a custom domain of acme (production) \
+                 + customers/acme.yaml:1:1",
+                "N0313 customers/cafe.yaml:3:1 the route's host `a.example` is a custom domain of acme (production) \
+                 + customers/acme.yaml:1:1",
+            ]
+        );
+    }
+
+    #[test]
+    fn routes_on_one_host_are_a_warning_told_once() {
+        let all: Vec<Claim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
+        let mut sorted = all.clone();
+        assert!(
+            claims(&mut sorted)
+                .iter()
+                .all(|contest| contest.diagnostic.as_ref().unwrap().severity == crate::diagnostic::Severity::Warning)
+        );
+        let (found, held) = told(all);
+        assert!(held.is_empty());
+        assert_eq!(
+            found,
+            ["N0313 customers/c0.yaml:1:1 routes of 9 customers share the host `a.example` \
+              + customers/c1.yaml:2:1 + customers/c2.yaml:3:1 + customers/c3.yaml:4:1"]
+        );
+    }
+
+    #[test]
+    fn what_is_told_of_a_route_is_not_told_of_its_host_again() {
+        let route = |who, line| {
+            [Thing::Route("a.example/*".to_owned()), host("a.example")].map(|thing| claim(thing, who, line))
+        };
+        let (found, held) = told([route("acme", 1), route("bluebird", 2)].concat());
+        assert_eq!(held, ["acme", "bluebird"]);
+        assert!(found.len() == 2 && found.iter().all(|line| line.starts_with("N0306")), "{found:?}");
+    }
+
+    #[test]
+    fn a_database_is_one_customers_and_all_of_its_workers() {
+        let database = || Thing::Database("db.example".to_owned());
+        let (found, _) = told(vec![claim(database(), "acme/web", 1), claim(database(), "acme/web@staging", 1)]);
+        assert_eq!(found, [""; 0]);
+        let (found, held) = told(vec![
+            claim(database(), "acme/web", 1),
+            claim(database(), "acme/web@staging", 1),
+            claim(database(), "bluebird", 2),
+        ]);
+        assert_eq!(held, ["acme", "bluebird"]);
+        assert_eq!(
+            found,
+            [
+                "N0311 customers/acme.yaml:1:1 the database `db.example` is also claimed by bluebird (production) + customers/bluebird.yaml:2:1",
+                "N0311 customers/acme.yaml:1:1 the database `db.example` is also claimed by bluebird (production) + customers/bluebird.yaml:2:1",
+                "N0311 customers/bluebird.yaml:2:1 the database `db.example` is also claimed by acme (web, staging) + customers/acme.yaml:1:1",
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_belong_to_whom_they_are_named_after() {
+        let secrets = |owner: &str| Thing::Secrets(owner.to_owned());
+        let (found, held) = told(vec![
+            claim(secrets("ACME__"), "acme", 1),
+            claim(secrets("ACME__"), "bluebird", 2),
+            claim(secrets("NOBODY__"), "bluebird", 3),
+            claim(secrets("NOBODY__"), "cafe", 3),
+        ]);
+        assert_eq!(held, ["bluebird"], "whose they are, is not at fault");
+        assert_eq!(
+            found,
+            [
+                "N0312 customers/bluebird.yaml:2:1 secrets whose names begin with `ACME__` are those of acme + customers/acme.yaml:1:1"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_place_for_several_workers_is_told_once() {
+        let at = |who: &str| claim(domain("a.example"), who, 1);
+        let help = |all: Vec<Claim>| {
+            let mut all = all;
+            let mut contests = claims(&mut all).into_iter().filter_map(|contest| contest.diagnostic);
+            let found = contests.next().unwrap();
+            assert!(contests.next().is_none());
+            format!("{}; {}", found.message, found.help)
+        };
+        assert_eq!(
+            help(vec![at("acme"), at("acme@staging")]),
+            "the domain `a.example` is claimed by each environment: staging, production; \
+             give each its own: `environments: { staging: { domains: […] } }`"
+        );
+        // The first and the last of them have one role; the one between has not.
+        assert_eq!(
+            help(vec![at("acme/api"), at("acme/api@staging"), at("acme/web@staging")]),
+            "the domain `a.example` is claimed by 3 workers: acme (api, staging), acme (web, staging), acme (api, production); \
+             give each worker its own: `workers: { api: { domains: […] } }`"
+        );
+        let name = |role: &str| {
+            let thing = Thing::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
+            claim(thing, &format!("acme/{role}"), 1)
+        };
+        assert!(help(vec![name("api"), name("web")]).ends_with("`workers: { api: { workerName: … } }`"));
+    }
 }

@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn domains() {
-        for good in ["shop.example.com", "a.co", "xn--bcher-kva.example"] {
+        for good in ["shop.example.com", "a.co", "xn--bcher-kva.example", "myworkers.dev", "workers.dev.example"] {
             assert_eq!(domain(good), Ok(()), "{good}");
         }
         for (bad, help) in [
@@ -314,6 +314,13 @@ mod tests {
             ("a..example.com", "a bare host name"),
             ("-a.example.com", "a bare host name"),
             ("a b.example.com", "a bare host name"),
+            ("shop.example.com.", "write `shop.example.com`"),
+            ("bücher.example", "write `xn--bcher-kva.example`"),
+            ("BÜCHER.example.", "write `xn--bcher-kva.example`"),
+            ("https://bücher.example/*", "write `xn--bcher-kva.example`: a custom domain is the whole host"),
+            ("xn--a.example", "a bare host name"),
+            ("acme.workers.dev", "unless `workersDev: false`"),
+            ("pages.dev", "of a zone of yours"),
         ] {
             let (message, given) = domain(bad).expect_err(bad);
             assert!(given.contains(help), "{bad}: {message}; {given}");
@@ -323,7 +330,13 @@ mod tests {
     #[test]
     fn routes_origins_and_crons() {
         assert_eq!(route("shop.example.com/consent/*", "example.com"), Ok(()));
-        assert_eq!(route("*.example.com/*", "example.com"), Ok(()));
+        for good in ["*.example.com/*", "*example.com/*", "*/*"] {
+            assert_eq!(route(good, "example.com"), Ok(()), "{good}");
+        }
+        let (_, help) = route("*.Bücher.example/a*", "xn--bcher-kva.example").unwrap_err();
+        assert_eq!(help, "write `*.xn--bcher-kva.example/a*`");
+        assert!(zone("workers.dev").is_err() && zone("acme.pages.dev").is_err());
+        assert_eq!(zone("Shop.example").unwrap_err().1, "write `shop.example`");
         for bad in ["https://example.com/*", "other.org/*", "a.example.com/x*y", "notexample.com/*", "example.com/a?b"]
         {
             assert!(route(bad, "example.com").is_err(), "{bad}");
@@ -339,6 +352,23 @@ mod tests {
         }
         for bad in ["* * * *", "60 * * * *", "* 24 * * *", "*/0 * * * *", "a b c d e", "0 0 * * 8", "* * * * * *"] {
             assert!(cron(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_the_same_and_their_zones() {
+        for (host, same) in [
+            ("a.example", "a.example"),
+            ("A.example.", "a.example"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("*.A.example", "*.a.example"),
+        ] {
+            assert_eq!(same_host(host), same);
+        }
+        for (host, zone) in
+            [("a.b.example", "b.example"), ("a.b.co.uk", "b.co.uk"), ("*.b.example", "b.example"), ("co.uk", "co.uk")]
+        {
+            assert_eq!(zone_of(host), zone);
         }
     }
 

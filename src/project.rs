@@ -54,7 +54,20 @@ pub struct Fleet {
 impl Fleet {
     /// A limit of an account; that of the paid plan for one that isn't known.
     pub fn limit(&self, account: &str, limit: Limit) -> u64 {
-        self.accounts.get(account).map_or_else(|| Plan::default().limit(limit), |account| account.limit(limit))
+        let same = self.alike(account, |one, other| one.id == other.id);
+        same.map(|(_, account)| account.limit(limit)).max().unwrap_or_else(|| Plan::default().limit(limit))
+    }
+
+    /// The first name of an account: one account can have several entries, for a namespace each or a token each. `same`
+    /// says when two entries are one.
+    pub fn first_name<'a>(&'a self, account: &'a str, same: fn(&Account, &Account) -> bool) -> &'a str {
+        self.alike(account, same).next().map_or(account, |(name, _)| name)
+    }
+
+    fn alike(&self, account: &str, same: fn(&Account, &Account) -> bool) -> impl Iterator<Item = (&str, &Account)> {
+        let one = self.accounts.get(account);
+        let like = move |(_, other): &(&String, &Account)| one.is_some_and(|one| same(one, other));
+        self.accounts.iter().filter(like).map(|(name, account)| (name.as_str(), account))
     }
 
     /// How an account gets more of something.
@@ -208,7 +221,7 @@ fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
     let mut value = value.clone();
     for account in value["accounts"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(account) = account.as_object_mut() {
-            let decide = ["dispatchNamespace", "subdomain", "token", "plan", "limits"];
+            let decide = ["id", "token", "dispatchNamespace", "subdomain", "plan", "limits"];
             account.retain(|key, _| decide.contains(&key.as_str()));
         }
     }

@@ -535,7 +535,10 @@ impl<'a> One<'a, '_> {
         let trusted_origins =
             self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
-        self.claim(Thing::WorkerName { account: account.clone(), name: name.clone() }, self.who.place.clone());
+        let home = self.fleet.first_name(&account, |one, other| {
+            (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
+        });
+        self.claim(Thing::WorkerName { account: home.to_owned(), name: name.clone() }, self.who.place.clone());
         if let Some(role) = self.role {
             let address = self.address(&name, &account, workers_dev);
             let peer = Peer { worker: name.clone(), account: account.clone(), namespace: namespace.clone(), address };
@@ -833,7 +836,9 @@ impl<'a> One<'a, '_> {
             DatabaseKind::Turso => {
                 let url = database.url.clone().unwrap_or_default();
                 let place = self.place(&["database", "url"]);
-                self.claim(Thing::Database(url.trim_end_matches('/').to_owned()), place);
+                // Its protocol is no part of a database.
+                let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
+                self.claim(Thing::Database(host.to_lowercase()), place);
                 vars.insert(TURSO_URL.to_owned(), Value::String(url));
                 let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
                 secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));

@@ -19,7 +19,7 @@ const WORTH_A_WARNING: u64 = 10;
 /// What of a worker counts against the limits of its account and its zones. One is remembered for each worker of the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
-    /// The account's name.
+    /// The account, by the first of its names.
     account: String,
     /// Whether it is in a dispatch namespace, where the number of workers has no limit.
     namespaced: bool,
@@ -49,7 +49,7 @@ impl Counted {
                 Database::Turso | Database::None => false,
             };
             all.push(Counted {
-                account: worker.account.clone(),
+                account: fleet.first_name(&worker.account, |one, other| one.id == other.id).to_owned(),
                 namespaced: worker.namespace.is_some(),
                 crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
                 databases: u32::from(is_new),
@@ -66,11 +66,11 @@ impl Counted {
 }
 
 /// What counts against the limits of accounts and zones, of many workers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally(HashMap<String, Sums>);
 
 /// What an account holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Sums {
     workers: u64,
     crons: u64,
@@ -307,5 +307,55 @@ impl<'a> Room<'a> {
             )
         };
         Some(Box::new(diagnostic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> Counted {
+        let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
+        Counted { account: account.to_owned(), namespaced: false, crons, databases: 1, zones }
+    }
+
+    #[test]
+    fn tallies_add_up_in_any_order() {
+        let all: Vec<Counted> = (0..20)
+            .map(|at| {
+                counted(
+                    ["a", "b"][at % 2],
+                    at as u32,
+                    &[("x.example", 1, 2), (["y.example", "z.example"][at / 10], 3, 0)],
+                )
+            })
+            .collect();
+        let tally = |part: &[Counted]| {
+            part.iter().fold(Tally::default(), |mut tally, one| {
+                tally.add(one);
+                tally
+            })
+        };
+        let whole = tally(&all);
+        for cut in [0, 1, 7, 20] {
+            for sum in [tally(&all[..cut]).and(tally(&all[cut..])), tally(&all[cut..]).and(tally(&all[..cut]))] {
+                assert_eq!(sum, whole, "cut at {cut}");
+            }
+        }
+        let a = &whole.0["a"];
+        assert_eq!((a.workers, a.crons, a.databases), (10, 90, 10));
+        assert_eq!(a.zones["x.example"], (10, 20));
+        assert_eq!(a.zones["y.example"], (15, 0));
+    }
+
+    #[test]
+    fn those_with_the_most_come_first_and_those_with_one_not_at_all() {
+        let full = Full { limit: Limit::Crons, account: "a".to_owned(), zone: None, count: 99, most: 9 };
+        let greatest = |shares: &[u64]| full.greatest(shares.iter().copied());
+        assert_eq!(greatest(&[1, 5, 2, 9, 5, 0, 3]), [(3, 9), (1, 5), (4, 5)]);
+        assert_eq!(greatest(&[1, 1, 2]), [(2, 2)]);
+        assert_eq!(greatest(&[1, 1]), []);
+        let other = counted("b", 7, &[]);
+        assert_eq!((full.share(&counted("a", 7, &[])), full.share(&other)), (7, 0));
     }
 }
