@@ -2,7 +2,9 @@
 //! is too much. Pure; doesn't know what customers' files say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use rayon::slice::ParallelSliceMut as _;
 use serde::{Deserialize, Serialize};
 
 use crate::customer::{Database, Worker};
@@ -66,89 +68,104 @@ impl Counted {
 }
 
 /// What counts against the limits of accounts and zones, of many workers.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally(HashMap<String, Sums>);
+///
+/// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here:
+/// what belongs to one zone is brought together by sorting digests, and only where that is much, names are looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Tally<'a> {
+    accounts: BTreeMap<&'a str, Sums>,
+    /// The digest of a zone and its account, a worker's custom domains and routes there, and the worker.
+    zones: Vec<(u64, u32, u32, &'a Counted)>,
+}
 
 /// What an account holds.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sums {
     workers: u64,
     crons: u64,
     databases: u64,
-    /// Custom domains and routes, by zone.
-    zones: HashMap<String, (u64, u64)>,
 }
 
-impl Tally {
+fn digest(account: &str, zone: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (account, zone).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<'a> Tally<'a> {
     /// Adds a worker.
-    pub fn add(&mut self, one: &Counted) {
-        let sums = entry(&mut self.0, &one.account);
+    pub fn add(&mut self, one: &'a Counted) {
+        let sums = self.accounts.entry(&one.account).or_default();
         sums.workers += u64::from(!one.namespaced);
         sums.crons += u64::from(one.crons);
         sums.databases += u64::from(one.databases);
-        for (zone, domains, routes) in &one.zones {
-            let (all_domains, all_routes) = entry(&mut sums.zones, zone);
-            *all_domains += u64::from(*domains);
-            *all_routes += u64::from(*routes);
-        }
+        let zones = one.zones.iter();
+        self.zones.extend(zones.map(|(zone, domains, routes)| (digest(&one.account, zone), *domains, *routes, one)));
     }
 
     /// Adds another tally.
     #[must_use]
-    pub fn and(self, other: Tally) -> Tally {
-        let (mut more, less) = if self.0.len() < other.0.len() { (other, self) } else { (self, other) };
-        for (account, sums) in less.0 {
-            let all = more.0.entry(account).or_default();
+    pub fn and(mut self, mut other: Tally<'a>) -> Tally<'a> {
+        for (account, sums) in other.accounts {
+            let all = self.accounts.entry(account).or_default();
             all.workers += sums.workers;
             all.crons += sums.crons;
             all.databases += sums.databases;
-            for (zone, (domains, routes)) in sums.zones {
-                let entry = all.zones.entry(zone).or_default();
-                entry.0 += domains;
-                entry.1 += routes;
-            }
         }
-        more
+        self.zones.append(&mut other.zones);
+        self
     }
 
     /// What is full, or almost, sorted by account.
-    pub fn full(&self, fleet: &Fleet) -> Vec<Full> {
-        let mut found = Vec::new();
-        for (account, sums) in &self.0 {
-            let mut compare = |limit, zone: Option<&String>, count: u64| {
-                let most = fleet.limit(account, limit);
-                // With a tenth of it left, or less. Counts are small: nothing overflows.
-                if count > most || (most >= WORTH_A_WARNING && 10 * count >= 9 * most) {
-                    found.push(Full { limit, account: account.clone(), zone: zone.cloned(), count, most });
-                }
-            };
-            compare(Limit::Workers, None, sums.workers);
-            compare(Limit::Crons, None, sums.crons);
-            compare(Limit::Databases, None, sums.databases);
-            for (zone, (domains, routes)) in &sums.zones {
-                compare(Limit::CustomDomainsPerZone, Some(zone), *domains);
-                compare(Limit::RoutesPerZone, Some(zone), *routes);
+    pub fn full(mut self, fleet: &Fleet) -> Vec<Full> {
+        let mut found: BTreeSet<Full> = BTreeSet::new();
+        for (account, sums) in &self.accounts {
+            for (limit, count) in
+                [(Limit::Workers, sums.workers), (Limit::Crons, sums.crons), (Limit::Databases, sums.databases)]
+            {
+                found.extend(Full::new(fleet, account, None, limit, count));
             }
         }
-        found.sort_unstable_by(|a, b| (&a.account, a.limit, &a.zone).cmp(&(&b.account, b.limit, &b.zone)));
-        found
+        let of_zones = [Limit::CustomDomainsPerZone, Limit::RoutesPerZone];
+        let least = |limit| fleet.accounts.keys().map(|account| fleet.limit(account, limit)).min().unwrap_or_default();
+        let least = of_zones.map(least);
+        self.zones.par_sort_unstable_by_key(|(digest, ..)| *digest);
+        for group in self.zones.chunk_by(|a, b| a.0 == b.0) {
+            let sum =
+                |count: fn(&(u64, u32, u32, &Counted)) -> u32| group.iter().map(|one| u64::from(count(one))).sum();
+            if !is_near(sum(|one| one.1), least[0]) && !is_near(sum(|one| one.2), least[1]) {
+                continue;
+            }
+            let mut exact: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
+            for (_, _, _, counted) in group {
+                let zones = counted.zones.iter().filter(|(zone, ..)| digest(&counted.account, zone) == group[0].0);
+                for (zone, domains, routes) in zones {
+                    let sums = exact.entry((&counted.account, zone)).or_default();
+                    sums[0] += u64::from(*domains);
+                    sums[1] += u64::from(*routes);
+                }
+            }
+            for ((account, zone), sums) in exact {
+                let limits = of_zones.into_iter().zip(sums);
+                found.extend(limits.filter_map(|(limit, count)| Full::new(fleet, account, Some(zone), limit, count)));
+            }
+        }
+        found.into_iter().collect()
     }
 }
 
-fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut V {
-    if !map.contains_key(key) {
-        map.insert(key.to_owned(), V::default());
-    }
-    map.get_mut(key).expect("BUG: it was just put there")
+/// Whether a tenth of what fits is left, or less. Counts are small: nothing overflows.
+fn is_near(count: u64, most: u64) -> bool {
+    count > most || (most >= WORTH_A_WARNING && 10 * count >= 9 * most)
 }
 
 /// A limit that is passed, or almost reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Full {
-    /// Which limit.
-    pub limit: Limit,
     /// Whose: the account's name.
     pub account: String,
+    /// Which limit.
+    pub limit: Limit,
     /// The zone, if the limit is one of zones.
     pub zone: Option<String>,
     /// How many there are.
@@ -158,6 +175,12 @@ pub struct Full {
 }
 
 impl Full {
+    fn new(fleet: &Fleet, account: &str, zone: Option<&str>, limit: Limit, count: u64) -> Option<Full> {
+        let most = fleet.limit(account, limit);
+        let full = || Full { account: account.to_owned(), limit, zone: zone.map(str::to_owned), count, most };
+        is_near(count, most).then(full)
+    }
+
     /// Whether it is more than fits.
     pub fn is_passed(&self) -> bool {
         self.count > self.most
@@ -319,33 +342,92 @@ mod tests {
         Counted { account: account.to_owned(), namespaced: false, crons, databases: 1, zones }
     }
 
+    fn fleet(text: &str) -> Fleet {
+        let (document, _) = crate::yaml::parse("fleet.yaml", format!("name: test\npacks: {{}}\n{text}").as_bytes());
+        let document = document.unwrap();
+        let file: crate::spec::FleetFile = serde_json::from_value(document.root.to_value()).unwrap();
+        Fleet {
+            accounts: file.accounts.clone().unwrap_or_default(),
+            document,
+            file,
+            packs: BTreeMap::new(),
+            layers: Vec::new(),
+            labels: BTreeMap::new(),
+            decides: crate::digest::Digest::of(b""),
+            raw: crate::digest::Digest::of(b""),
+        }
+    }
+
+    const ACCOUNT: &str = "token: { secret: T }, limits: { customDomainsPerZone: 10, routesPerZone: 20, crons: 20 }";
+
     #[test]
-    fn tallies_add_up_in_any_order() {
-        let all: Vec<Counted> = (0..20)
-            .map(|at| {
-                counted(
-                    ["a", "b"][at % 2],
-                    at as u32,
-                    &[("x.example", 1, 2), (["y.example", "z.example"][at / 10], 3, 0)],
-                )
-            })
-            .collect();
-        let tally = |part: &[Counted]| {
-            part.iter().fold(Tally::default(), |mut tally, one| {
+    fn what_is_full_is_found_in_any_order() {
+        let fleet = fleet(&format!("accounts: {{ a: {{ id: a, {ACCOUNT} }}, b: {{ id: b, {ACCOUNT} }} }}"));
+        // Eleven domains of x.example and 22 routes in account a; nine domains in account b; each has zones of its own.
+        let mut all: Vec<Counted> =
+            (0..11).map(|at| counted("a", 1, &[("x.example", 1, 2), (&format!("c{at}.example"), 3, 3)])).collect();
+        all.extend((0..9).map(|at| counted("b", 2, &[("x.example", 1, 1), (&format!("c{at}.example"), 3, 3)])));
+        let tally = |part: &'static str| {
+            all.iter().filter(|one| part.contains(&one.account)).fold(Tally::default(), |mut tally, one| {
                 tally.add(one);
                 tally
             })
         };
-        let whole = tally(&all);
-        for cut in [0, 1, 7, 20] {
-            for sum in [tally(&all[..cut]).and(tally(&all[cut..])), tally(&all[cut..]).and(tally(&all[..cut]))] {
-                assert_eq!(sum, whole, "cut at {cut}");
-            }
+        let expected = [
+            ("a", Limit::CustomDomainsPerZone, Some("x.example"), 11, 10),
+            ("a", Limit::RoutesPerZone, Some("x.example"), 22, 20),
+            ("b", Limit::Crons, None, 18, 20),
+            ("b", Limit::CustomDomainsPerZone, Some("x.example"), 9, 10),
+        ];
+        for sum in [tally("ab"), tally("a").and(tally("b")), tally("b").and(tally("a"))] {
+            let full = sum.full(&fleet);
+            let found: Vec<_> =
+                full.iter().map(|f| (f.account.as_str(), f.limit, f.zone.as_deref(), f.count, f.most)).collect();
+            assert_eq!(found, expected);
         }
-        let a = &whole.0["a"];
-        assert_eq!((a.workers, a.crons, a.databases), (10, 90, 10));
-        assert_eq!(a.zones["x.example"], (10, 20));
-        assert_eq!(a.zones["y.example"], (15, 0));
+        assert_eq!(tally("").full(&fleet), []);
+    }
+
+    #[test]
+    fn entries_with_one_id_are_one_account() {
+        let fleet = fleet(
+            "accounts:\n  a: { id: one, token: { secret: T } }\n  b: { id: one, token: { secret: U }, limits: { workers: 7 } }\n  c: { id: { env: A }, token: { secret: T }, plan: free }\n",
+        );
+        let first = |name| fleet.first_name(name, |one, other| one.id == other.id);
+        assert_eq!(["a", "b", "c", "d"].map(first), ["a", "a", "c", "d"]);
+        assert_eq!(["a", "b", "c", "d"].map(|name| fleet.limit(name, Limit::Workers)), [500, 500, 100, 500]);
+    }
+
+    #[test]
+    fn the_longest_listed_zone_counts() {
+        let fleet = fleet("zones: [eu.b.example, deep.eu.b.example]\n");
+        for (host, zone) in [
+            ("b.example", "b.example"),
+            ("a.b.example", "b.example"),
+            ("eu.b.example", "eu.b.example"),
+            ("x.eu.b.example", "eu.b.example"),
+            ("neu.b.example", "b.example"),
+            ("x.deep.eu.b.example", "deep.eu.b.example"),
+            ("*.eu.b.example", "eu.b.example"),
+        ] {
+            assert_eq!(fleet.zone_of(host), zone, "{host}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_what_fits_to_the_byte() {
+        let fleet = fleet(
+            "accounts: { a: { id: a, token: { secret: T }, limits: { scriptBytes: 100 } }, b: { id: b, token: { secret: T } } }",
+        );
+        let room = Room::new(&fleet, [("small", 10), ("large", 90)].into_iter());
+        let code = |pack, account, module| {
+            room.check("f.yaml", pack, account, module).map(|told| (told.code, told.place.file))
+        };
+        assert_eq!(code("small", "a", 90), None);
+        assert_eq!(code("large", "a", 10), None);
+        assert_eq!(code("large", "b", 1000), None);
+        assert_eq!(code("small", "a", 91), Some((Code::ScriptTooLarge, "f.yaml".to_owned())));
+        assert_eq!(code("large", "a", 11), Some((Code::ScriptTooLarge, "f.yaml".to_owned())));
     }
 
     #[test]
