@@ -197,10 +197,8 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         }
         diagnostics.append(&mut one.diagnostics);
     }
-    if held.contains(SHARED) {
-        // What all customers share can't be held for one.
-        return Err(sorted(diagnostics));
-    }
+    // What all customers share can't be held for one.
+    let stopped = held.contains(SHARED) || !project.broken.is_empty();
     let unread = seen.iter().any(|one| one.unread);
     let renamed: Vec<String> = seen.iter_mut().filter_map(|one| one.written.take()).collect();
     let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
@@ -231,7 +229,7 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
     let full = tally.full(&project.fleet);
     diagnostics
         .extend(full.iter().map(|full| full.diagnostic(&project.fleet, greatest(project, &records, &held, full))));
-    if full.iter().any(Full::is_passed) || !project.broken.is_empty() {
+    if stopped || full.iter().any(Full::is_passed) {
         diagnostics.extend(project.broken.iter().cloned());
         return Err(sorted(diagnostics));
     }

@@ -21,6 +21,9 @@ pub const LABEL_LENGTH: usize = 63;
 /// The length of a host name, in bytes. Source: RFC 1035.
 pub const HOST_LENGTH: usize = 253;
 
+/// Tags of one worker, of which none has `,` or `&` in it. Source: Cloudflare docs, Workers for Platforms › Limits (2026).
+pub const TAGS: usize = 8;
+
 /// Requests of one token in one window of Cloudflare's API; over it, all calls are blocked for the next five minutes.
 /// Source: Cloudflare docs, API › Reference › Limits (2026): 1,200 requests per five minutes and user.
 pub const API_REQUESTS: u32 = 1200;

@@ -38,10 +38,12 @@ fn the_documents_tables_are_the_codes() {
          | the length of a worker's name | {} |\n\
          | the length of a part of a host name | {} |\n\
          | the length of a host name | {} |\n\
+         | tags of a worker, of which flotilla sets two | {} |\n\
          | requests of one token in {} seconds (`apiLimit` says where it is other) | {} |\n",
         limits::WORKER_NAME_LENGTH,
         limits::LABEL_LENGTH,
         limits::HOST_LENGTH,
+        limits::TAGS,
         limits::API_WINDOW_SECONDS,
         grouped(limits::API_REQUESTS.into()),
     );
@@ -72,11 +74,13 @@ fn the_cloudflare_on_this_machine_has_the_same_limits() {
 }
 
 fn fleet(project: &Project, extra: &str) {
-    let account = "{ id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }";
+    let account = |id: &str| format!("{{ id: {id}, token: {{ secret: CLOUDFLARE_API_TOKEN }}");
     project.write(
         "fleet.yaml",
         format!(
-            "name: test\npacks: {{ tiny: {{ path: templates/tiny }} }}\naccounts:\n  one: {account} }}\n  two: {account}, {extra} }}\n"
+            "name: test\npacks: {{ tiny: {{ path: templates/tiny }} }}\naccounts:\n  one: {} }}\n  two: {}, {extra} }}\n",
+            account("first"),
+            account("second")
         ),
     );
 }
@@ -115,6 +119,11 @@ fn at_the_limit_is_within_it_and_one_more_is_not() {
     let routes: String = (0..1000).map(route).collect();
     project.write("customers/d.yaml", format!("id: d\naccount: two\nroutes:\n{routes}"));
     check(&project).exits(0);
+    // Two entries of one account are counted together.
+    project.edit("fleet.yaml", "id: second", "id: first");
+    let told = check(&project).exits(1).stderr;
+    assert!(told.contains("150 custom domains") && told.contains("c has 50 of them"), "{told}");
+    project.edit("fleet.yaml", "  two: { id: first", "  two: { id: second");
     project.write("customers/d.yaml", format!("id: d\naccount: two\nroutes:\n{routes}{}", route(1000)));
     let told = check(&project).exits(1);
     assert!(
@@ -156,4 +165,42 @@ fn a_full_account_hides_no_mistake_and_raised_limits_hold() {
         "{}",
         told.stdout
     );
+}
+
+#[test]
+fn a_secret_that_no_binding_holds_is_told_before_anything_is_sent() {
+    let project = tiny();
+    project.write("customers/acme.yaml", "id: acme\nsecrets: { KEY: { secret: LONG } }\n");
+    let deploy = |bytes: usize| {
+        project.write(".env", format!("LONG={}\n", "canary".repeat(bytes).split_at(bytes).0));
+        project.run_with(&["deploy", "--local"], &[cache()])
+    };
+    let told = deploy(5121).exits(1);
+    assert!(told.stderr.contains("1 secret is too large; nothing was sent"), "{told:#?}");
+    assert!(
+        told.stderr.contains("LONG for acme has 5,121 bytes, 5,120 fit; if Cloudflare raised it, set"),
+        "{told:#?}"
+    );
+    assert!(!format!("{told:?}").contains("canary"));
+    deploy(5120).exits(0);
+}
+
+#[test]
+fn the_documents_examples_are_taken() {
+    let document = std::fs::read_to_string(repository().join("docs/limits.md")).unwrap();
+    let examples: Vec<&str> =
+        document.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 3);
+    let project = tiny();
+    let fleet = project.read("fleet.yaml");
+    project.write("fleet.yaml", format!("{fleet}{}", examples.concat()));
+    project.write("customers/acme.yaml", "id: acme\n");
+    check(&project).exits(0);
+}
+
+#[test]
+fn flotillas_tags_fit() {
+    let tags = flotilla::bundle::tags(&"x".repeat(40), &flotilla::digest::Digest::of(b""));
+    assert!(tags.len() <= limits::TAGS, "{tags:?}");
+    assert!(tags.iter().all(|tag| !tag.contains([',', '&'])), "{tags:?}");
 }
