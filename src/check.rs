@@ -149,6 +149,8 @@ fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
 
 fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
     let (host, first) = group[0];
+    // An asterisk at the beginning is an alias to YAML.
+    let written = if host.starts_with('*') { format!("\"{host}\"") } else { host.to_owned() };
     let others: Vec<&Claim> =
         group.iter().map(|(_, claim)| *claim).filter(|claim| claim.by.customer != first.by.customer).collect();
     let also = |diagnostic: Diagnostic, what: &str| {
@@ -162,14 +164,14 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
         let message = format!("routes of {} customers share the host `{host}`", customers.len());
         let help = format!(
             "a route of one can take requests that are meant for another: give each a host of its own, or, if it is meant, \
-             name it in fleet.yaml: `sharedHosts: [{host}]`"
+             name it in fleet.yaml: `sharedHosts: [{written}]`"
         );
         let diagnostic = Diagnostic::warning(Code::SharedHost, first.place.clone(), message, help);
         return vec![Contest { holds: None, diagnostic: Some(also(diagnostic, "a route")) }];
     }
     let help = format!(
         "routes come before custom domains, so that one would answer for the other: give each a host of its own, or, if it is \
-         meant, name it in fleet.yaml: `sharedHosts: [{host}]`"
+         meant, name it in fleet.yaml: `sharedHosts: [{written}]`"
     );
     let error =
         |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);

@@ -195,10 +195,11 @@ pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     }
     let (name, path) = pattern.split_once('/').map_or((pattern, ""), |(name, path)| (name, path));
     let bare = name.strip_prefix("*.").or_else(|| name.strip_prefix('*')).unwrap_or(name);
-    // `*/*` is each host that the zone answers for: its own, and those of customers that lead to it.
-    if name != "*"
-        && let Err(what) = host(bare)
-    {
+    if let Err(what) = host(bare) {
+        if name == "*" {
+            let help = format!("write `*{zone}/{path}` for each host of the zone");
+            return Err((format!("the route `{pattern}` names no host"), help));
+        }
         let same = same_host(bare);
         let help = match same != bare && host(&same).is_ok() {
             true => format!("write `{}`", pattern.replacen(bare, &same, 1)),
@@ -209,7 +210,7 @@ pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     if path.strip_suffix('*').unwrap_or(path).contains('*') {
         return wrong(format!("the route `{pattern}` has a wildcard in the middle"));
     }
-    if name != "*" && bare != zone && !bare.ends_with(&format!(".{zone}")) {
+    if bare != zone && !bare.ends_with(&format!(".{zone}")) {
         return Err((
             format!("the route `{pattern}` is not in the zone `{zone}`"),
             format!("is the zone `{}`?", zone_of(bare)),
@@ -330,9 +331,10 @@ mod tests {
     #[test]
     fn routes_origins_and_crons() {
         assert_eq!(route("shop.example.com/consent/*", "example.com"), Ok(()));
-        for good in ["*.example.com/*", "*example.com/*", "*/*"] {
+        for good in ["*.example.com/*", "*example.com/*"] {
             assert_eq!(route(good, "example.com"), Ok(()), "{good}");
         }
+        assert_eq!(route("*/a*", "example.com").unwrap_err().1, "write `*example.com/a*` for each host of the zone");
         let (_, help) = route("*.Bücher.example/a*", "xn--bcher-kva.example").unwrap_err();
         assert_eq!(help, "write `*.xn--bcher-kva.example/a*`");
         assert!(zone("workers.dev").is_err() && zone("acme.pages.dev").is_err());

@@ -708,11 +708,11 @@ impl<'a> One<'a, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", namespace));
             }
-            let (host, path) = route.pattern.split_once('/').unwrap_or((&route.pattern, ""));
-            let host = names::same_host(host);
-            self.claim(Thing::Route(format!("{host}/{path}")), place.clone());
-            if !self.fleet.file.shared_hosts.iter().any(|shared| *shared == host) {
-                self.claim(Thing::Host(host.into_owned()), place);
+            let host = names::same_host(route.pattern.split('/').next().unwrap_or_default()).into_owned();
+            let path = route.pattern.find('/').map_or("", |at| &route.pattern[at..]);
+            self.claim(Thing::Route(format!("{host}{path}")), place.clone());
+            if !self.fleet.file.shared_hosts.contains(&host) {
+                self.claim(Thing::Host(host), place);
             }
         }
     }
