@@ -535,6 +535,13 @@ impl<'a> One<'a, '_> {
         let trusted_origins =
             self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
+        if let Some(namespace) = &namespace {
+            for at in 0..crons.len() {
+                let what = format!("workers of the dispatch namespace `{namespace}` are not started by the clock");
+                let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
+                self.push(Diagnostic::error(Code::NotInNamespace, self.place(&["crons", &at.to_string()]), what, help));
+            }
+        }
         let home = self.fleet.first_name(&account, |one, other| {
             (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
         });

@@ -186,6 +186,43 @@ fn a_secret_that_no_binding_holds_is_told_before_anything_is_sent() {
 }
 
 #[test]
+fn who_takes_anothers_host_is_seen_beside_what_was_built_before() {
+    let project = tiny();
+    let build = || project.run_with(&["build"], &[cache()]);
+    project.write("customers/acme.yaml", "id: acme\ndomains: [shop.example.com]\n");
+    build().exits(0);
+    let route = "routes: [{ pattern: shop.example.com/b/*, zone: example.com }]\n";
+    project.write("customers/bluebird.yaml", format!("id: bluebird\n{route}"));
+    // The first time bluebird is new; the second time both are remembered.
+    for _ in 0..2 {
+        let told = build().exits(1);
+        assert_eq!(told.stderr.matches("error[N0313]").count(), 2, "{}", told.stderr);
+        assert!(
+            told.stdout.contains("0 workers") && told.stdout.contains("2 customers with errors"),
+            "{}",
+            told.stdout
+        );
+    }
+    assert!(project.path("out/production/acme").exists(), "it is left as it was");
+    let fleet = project.read("fleet.yaml");
+    project.write("fleet.yaml", format!("{fleet}sharedHosts: [shop.example.com]\n"));
+    assert_eq!(build().exits(0).stderr, "");
+    // Routes alone: a warning, with which all is built.
+    project.write("fleet.yaml", &fleet);
+    project.write("customers/acme.yaml", format!("id: acme\n{}", route.replace("/b/", "/a/")));
+    for _ in 0..2 {
+        let told = build().exits(0);
+        assert_eq!(told.stderr.matches("warning[N0313]").count(), 1, "{}", told.stderr);
+        assert!(told.stdout.contains("2 workers"), "{}", told.stdout);
+    }
+    // A customer's own workers may share one.
+    std::fs::remove_file(project.path("customers/bluebird.yaml")).unwrap();
+    let roles = format!("workers:\n  api: {{ {} }}\n  web: {{ domains: [shop.example.com] }}\n", route.trim());
+    project.write("customers/acme.yaml", format!("id: acme\n{roles}"));
+    assert_eq!(build().exits(0).stderr, "");
+}
+
+#[test]
 fn the_documents_examples_are_taken() {
     let document = std::fs::read_to_string(repository().join("docs/limits.md")).unwrap();
     let examples: Vec<&str> =
