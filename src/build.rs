@@ -32,7 +32,7 @@ use crate::resolve::{self, Claim, Resolved, Shared};
 use crate::runtime;
 use crate::schema::Checker;
 use crate::spec::Environment;
-use crate::tally::{Counted, Full, Room, Tally};
+use crate::tally::{self, Counted, Full, Room, Tally};
 use crate::tree::Tree;
 
 /// A project, open: what holds for all of its customers.
@@ -420,11 +420,16 @@ fn contested(project: &Project, records: &[Record]) -> Vec<check::Contest> {
         .flat_map(|(at, record)| record.claims.iter().map(move |claim| (*claim, at as u32)))
         .collect();
     claims.par_sort_unstable();
-    let suspects: BTreeSet<u32> = claims
+    let mut suspects: BTreeSet<u32> = claims
         .chunk_by(|a, b| a.0 == b.0)
         .filter(|group| group.len() > 1)
         .flat_map(|group| group.iter().map(|(_, at)| *at))
         .collect();
+    let counted = records.iter().enumerate().flat_map(|(at, record)| {
+        let units = record.units.iter();
+        units.map(move |unit| (at as u32, &unit.counted))
+    });
+    suspects.append(&mut tally::beside_wildcards(counted));
     let suspects: Vec<u32> = suspects.into_iter().collect();
     let mut full: Vec<Claim> = suspects
         .par_iter()

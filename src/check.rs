@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::customer::SHARED;
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::names::own_secret;
 use crate::resolve::{Claim, Thing};
@@ -15,6 +16,7 @@ pub fn claims(claims: &mut [Claim]) -> Vec<Contest> {
     let told: BTreeSet<Place> =
         contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect();
     contests.extend(hosts(claims, &told));
+    contests.extend(wildcards(claims));
     contests
 }
 
@@ -186,6 +188,58 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
     contests
 }
 
+/// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, as
+/// routes come first; of a route there, what it doesn't match itself is taken.
+fn wildcards(claims: &[Claim]) -> Vec<Contest> {
+    let hosts: Vec<(&str, &Claim)> = claims
+        .iter()
+        .filter_map(|claim| match &claim.thing {
+            Thing::Domain(host) | Thing::Host(host) => Some((host.as_str(), claim)),
+            _ => None,
+        })
+        .collect();
+    let wild = hosts.iter().filter_map(|(host, claim)| Some((*host, host.strip_prefix('*')?, *claim)));
+    wild.flat_map(|(host, suffix, claim)| {
+        let taken = |other: &&(&str, &Claim)| {
+            other.1.by.customer != claim.by.customer && other.0 != host && other.0.ends_with(suffix)
+        };
+        wildcard(host, claim, &hosts.iter().filter(taken).copied().collect::<Vec<_>>())
+    })
+    .collect()
+}
+
+fn wildcard(host: &str, claim: &Claim, taken: &[(&str, &Claim)]) -> Vec<Contest> {
+    let domains: Vec<&(&str, &Claim)> =
+        taken.iter().filter(|(_, other)| matches!(other.thing, Thing::Domain(_))).collect();
+    let meant = format!("if it is meant, name it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
+    let Some((domain, first)) = domains.first() else {
+        // That is what a worker for everybody is there for.
+        if taken.is_empty() || claim.by.customer == SHARED {
+            return Vec::new();
+        }
+        let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.by);
+        let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
+        let warning = Diagnostic::warning(Code::SharedHost, claim.place.clone(), message, help);
+        let label = |other: &Claim| format!("a route of {}", other.by);
+        let warning =
+            taken.iter().take(OTHERS).fold(warning, |told, (_, other)| told.also(other.place.clone(), label(other)));
+        return vec![Contest { holds: None, diagnostic: Some(warning) }];
+    };
+    let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
+    let error =
+        |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
+    let own = error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.by));
+    let label = |other: &Claim| format!("the custom domain of {}", other.by);
+    let own = domains.iter().take(OTHERS).fold(own, |told, (_, other)| told.also(other.place.clone(), label(other)));
+    let mut contests = vec![Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(own) }];
+    contests.extend(domains.iter().map(|(domain, other)| {
+        let message = format!("the custom domain `{domain}` is among the hosts `{host}` of a route of {}", claim.by);
+        let diagnostic = error(other, message).also(claim.place.clone(), "the route");
+        Contest { holds: Some(other.by.customer.clone()), diagnostic: Some(diagnostic) }
+    }));
+    contests
+}
+
 /// A reference to a secret that is another customer's.
 fn foreign(claim: &Claim, own: &Claim) -> Diagnostic {
     let Thing::Secrets(owner) = &claim.thing else { unreachable!("BUG: only secrets are foreign") };
@@ -301,6 +355,39 @@ mod tests {
             ["N0313 customers/c0.yaml:1:1 routes of 9 customers share the host `a.example` \
               + customers/c1.yaml:2:1 + customers/c2.yaml:3:1 + customers/c3.yaml:4:1"]
         );
+    }
+
+    #[test]
+    fn a_wildcard_takes_in_no_host_of_another() {
+        let (found, held) = told(vec![
+            claim(host("*.shop.example"), "acme", 1),
+            claim(domain("own.shop.example"), "acme@staging", 2),
+            claim(domain("b.shop.example"), "bluebird", 1),
+            claim(host("c.shop.example"), "cafe", 1),
+            claim(domain("shop.example"), "dove", 1),
+            claim(domain("myshop.example"), "eagle", 1),
+        ]);
+        assert_eq!(held, ["acme", "bluebird"]);
+        assert_eq!(
+            found,
+            [
+                "N0313 customers/acme.yaml:1:1 the route's hosts `*.shop.example` take in the custom domain \
+                 `b.shop.example` of bluebird (production) + customers/bluebird.yaml:1:1",
+                "N0313 customers/bluebird.yaml:1:1 the custom domain `b.shop.example` is among the hosts \
+                 `*.shop.example` of a route of acme (production) + customers/acme.yaml:1:1",
+            ]
+        );
+        let routes = |who| vec![claim(host("*shop.example"), who, 1), claim(host("shop.example"), "cafe", 1)];
+        let (found, held) = told(routes("acme"));
+        assert!(held.is_empty());
+        assert_eq!(
+            found,
+            [
+                "N0313 customers/acme.yaml:1:1 the route's hosts `*shop.example` take in `shop.example` of cafe (production) \
+              + customers/cafe.yaml:1:1"
+            ]
+        );
+        assert!(told(routes("_shared/all")).0.is_empty(), "what all share may be there for the rest");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Counted {
     databases: u32,
     /// Its custom domains and routes, by zone.
     zones: Vec<(String, u32, u32)>,
+    /// Whether a route of it has a wildcard for its host, and not by agreement.
+    wildcard: bool,
 }
 
 impl Counted {
@@ -50,7 +52,12 @@ impl Counted {
                 Database::D1 { id, .. } => databases.insert((&worker.account, id)),
                 Database::Turso | Database::None => false,
             };
+            let hosts = worker.routes.iter().map(|route| route.pattern.split('/').next().unwrap_or_default());
+            let wildcard = hosts
+                .filter(|host| host.starts_with('*'))
+                .any(|host| fleet.file.shared_hosts.iter().all(|shared| shared != host));
             all.push(Counted {
+                wildcard,
                 account: fleet.first_name(&worker.account, |one, other| one.id == other.id).to_owned(),
                 namespaced: worker.namespace.is_some(),
                 crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
@@ -65,6 +72,24 @@ impl Counted {
     pub fn account(&self) -> &str {
         &self.account
     }
+}
+
+/// Who can have hosts that another's wildcard takes in: the customers of each zone that several have a part in, and one of
+/// them a wildcard. Each worker is given with its customer's number.
+pub fn beside_wildcards<'a>(counted: impl Iterator<Item = (u32, &'a Counted)> + Clone) -> BTreeSet<u32> {
+    if !counted.clone().any(|(_, one)| one.wildcard) {
+        return BTreeSet::new();
+    }
+    let mut zones: Vec<(u64, u32, bool)> = Vec::new();
+    for (customer, one) in counted {
+        zones.extend(one.zones.iter().map(|(zone, ..)| (digest("", zone), customer, one.wildcard)));
+    }
+    zones.par_sort_unstable();
+    let shared = |group: &&[(u64, u32, bool)]| {
+        group.iter().any(|(_, _, wildcard)| *wildcard) && group.iter().any(|(_, customer, _)| *customer != group[0].1)
+    };
+    let groups = zones.chunk_by(|a, b| a.0 == b.0).filter(shared);
+    groups.flat_map(|group| group.iter().map(|(_, customer, _)| *customer)).collect()
 }
 
 /// What counts against the limits of accounts and zones, of many workers.
@@ -339,7 +364,7 @@ mod tests {
 
     fn counted(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> Counted {
         let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
-        Counted { account: account.to_owned(), namespaced: false, crons, databases: 1, zones }
+        Counted { account: account.to_owned(), namespaced: false, crons, databases: 1, zones, wildcard: false }
     }
 
     fn fleet(text: &str) -> Fleet {
@@ -428,6 +453,21 @@ mod tests {
         assert_eq!(code("large", "b", 1000), None);
         assert_eq!(code("small", "a", 91), Some((Code::ScriptTooLarge, "f.yaml".to_owned())));
         assert_eq!(code("large", "a", 11), Some((Code::ScriptTooLarge, "f.yaml".to_owned())));
+    }
+
+    #[test]
+    fn wildcards_matter_where_several_have_a_part_in_a_zone() {
+        let all: [(u32, Counted); 6] = [
+            (0, Counted { wildcard: true, ..counted("a", 0, &[("own.example", 0, 1)]) }),
+            (0, counted("a", 0, &[("own.example", 1, 0)])),
+            (1, Counted { wildcard: true, ..counted("a", 0, &[("x.example", 0, 1)]) }),
+            (2, counted("b", 0, &[("x.example", 1, 0), ("y.example", 1, 0)])),
+            (3, counted("a", 0, &[("y.example", 1, 0)])),
+            (4, counted("a", 0, &[])),
+        ];
+        let beside = |all: &[(u32, Counted)]| beside_wildcards(all.iter().map(|(at, one)| (*at, one)));
+        assert_eq!(beside(&all), BTreeSet::from([1, 2]));
+        assert_eq!(beside(&all[3..]), BTreeSet::new());
     }
 
     #[test]

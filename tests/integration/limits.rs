@@ -215,6 +215,18 @@ fn who_takes_anothers_host_is_seen_beside_what_was_built_before() {
         assert_eq!(told.stderr.matches("warning[N0313]").count(), 1, "{}", told.stderr);
         assert!(told.stdout.contains("2 workers"), "{}", told.stdout);
     }
+    // A wildcard for all hosts of the zone, of a customer that was there before.
+    let wildcard = "routes: [{ pattern: \"*.example.com/*\", zone: example.com }]\n";
+    project.write("customers/acme.yaml", format!("id: acme\n{wildcard}"));
+    project.write("customers/bluebird.yaml", "id: bluebird\n");
+    assert_eq!(build().exits(0).stderr, "");
+    project.write("customers/bluebird.yaml", "id: bluebird\ndomains: [b.example.com]\n");
+    for _ in 0..2 {
+        assert_eq!(build().exits(1).stderr.matches("error[N0313]").count(), 2);
+    }
+    project.write("fleet.yaml", format!("{fleet}sharedHosts: [\"*.example.com\"]\n"));
+    assert_eq!(build().exits(0).stderr, "");
+    project.write("fleet.yaml", &fleet);
     // A customer's own workers may share one.
     std::fs::remove_file(project.path("customers/bluebird.yaml")).unwrap();
     let roles = format!("workers:\n  api: {{ {} }}\n  web: {{ domains: [shop.example.com] }}\n", route.trim());
