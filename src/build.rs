@@ -11,7 +11,6 @@
 //!    aren't what was written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
@@ -21,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bundle::{self, Bundle, Runtime};
-use crate::check::{self, Counted, Tally};
+use crate::check;
 use crate::customer::{self, SHARED, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use crate::digest::{Digest, Framed, Mark};
@@ -31,12 +30,13 @@ use crate::origin::{self, Origin, Origins};
 use crate::out::Out;
 use crate::policy::{self, Judged, Policy, Suppressed};
 use crate::progress::Progress;
-use crate::project::{self, FLEET_FILE, Fleet, Reading};
+use crate::project::{self, CUSTOMERS, FLEET_FILE, Fleet, Reading};
 use crate::render::{self, Scene, TOOL, Templates};
-use crate::resolve::{self, Claim, Resolved, Shared, Thing};
+use crate::resolve::{self, Claim, Resolved, Shared};
 use crate::runtime;
 use crate::schema::Checker;
 use crate::spec::Environment;
+use crate::tally::{self, Counted, Full, Room, Tally};
 use crate::trace;
 use crate::tree::Tree;
 
@@ -347,11 +347,8 @@ impl Survey {
             self.unread |= told.unread;
             renamed.extend(told.written.clone());
         }
-        let Judged { mut diagnostics, mut suppressed, matched } = judged;
-        if held.contains(SHARED) {
-            // What all customers share can't be held for one.
-            return Err(sorted(diagnostics));
-        }
+        // What all customers share can't be held for one.
+        let stopped = held.contains(SHARED) || !project.broken.is_empty();
         let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
         for file in &project.files {
             let id = project::id_of(file);
@@ -360,12 +357,19 @@ impl Survey {
                 let message = format!("two files have the id `{id}`");
                 let diagnostic =
                     Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
-                diagnostics.push(diagnostic.also(Place::file(other), "the other one"));
+                judged.diagnostics.push(diagnostic.also(Place::file(other), "the other one"));
             }
         }
         for contest in contested(project, &self.records) {
-            held.insert(contest.customer);
-            diagnostics.extend(contest.diagnostic);
+            held.extend(contest.holds);
+            let Some(diagnostic) = contest.diagnostic else { continue };
+            let file = diagnostic.place.file.clone();
+            let customer = file.starts_with(CUSTOMERS).then(|| project::id_of(&file));
+            let mut found = project.policy.judge(customer, vec![diagnostic]);
+            if is_wrong(&found) {
+                held.extend(customer.map(str::to_owned));
+            }
+            judged.append(&mut found);
         }
         self.invalid = held.len();
         held.extend(renamed.into_iter().filter(|id| !first.contains_key(id.as_str())));
@@ -378,16 +382,17 @@ impl Survey {
                 tally
             })
             .reduce(Tally::default, Tally::and);
-        let mut full = tally.passed(&project.fleet);
+        let told = |full: &Full| full.diagnostic(&project.fleet, greatest(project, &self.records, &held, full));
+        let full = tally.full(&project.fleet).iter().map(told).collect();
+        let mut of_fleet = project.policy.judge(None, full);
+        judged.matched.append(&mut of_fleet.matched.clone());
         if self.invalid == 0 {
-            let mut unused = project.policy.unused(&matched);
-            suppressed.append(&mut unused.suppressed);
-            let (errors, warnings) = unused.diagnostics.into_iter().partition(|told| told.severity == Severity::Error);
-            full.extend::<Vec<_>>(errors);
-            diagnostics.extend::<Vec<_>>(warnings);
+            of_fleet.append(&mut project.policy.unused(&judged.matched));
         }
-        if !full.is_empty() || !project.broken.is_empty() {
-            diagnostics.extend(full);
+        let stopped = stopped || is_wrong(&of_fleet);
+        judged.append(&mut of_fleet);
+        let Judged { diagnostics, suppressed, .. } = judged;
+        if stopped {
             return Err(sorted(diagnostics));
         }
         self.held = held;
@@ -488,7 +493,7 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
     let context = contexts.of(project, &layers).unwrap_or_default();
     let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
     let claims = claims(&resolved.claims);
-    let units = if failed { old } else { units(&resolved.workers, old, writer) };
+    let units = if failed { old } else { units(&project.fleet, &resolved.workers, old, writer) };
     let record = Record { inputs, context, layers, labels, loud, claims, units };
     Seen {
         // Who has something to tell is read each time, mostly without news.
@@ -513,7 +518,7 @@ fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen
         labels: Vec::new(),
         loud: true,
         claims: claims(&resolved.claims),
-        units: units(&resolved.workers, old, writer),
+        units: units(&project.fleet, &resolved.workers, old, writer),
     };
     let fresh = known.as_ref() != Some(&record);
     let judged = project.policy.judge(None, resolved.diagnostics.clone());
@@ -531,24 +536,21 @@ fn stamp(tree: &Tree, file: &str) -> Stamp {
 
 /// The digests of what a customer claims. What its workers may share is there once.
 fn claims(claims: &[Claim]) -> Vec<u64> {
-    let mut shared = BTreeSet::new();
-    let digest = |thing: &Thing| {
-        let mut hasher = DefaultHasher::new();
-        thing.hash(&mut hasher);
-        hasher.finish()
+    let digests = |shared: bool| {
+        claims.iter().filter(move |claim| claim.thing.is_customers() == shared).map(|claim| claim.thing.digest())
     };
-    claims
-        .iter()
-        .filter(|claim| !matches!(claim.thing, Thing::Database(_) | Thing::Secrets(_)) || shared.insert(&claim.thing))
-        .map(|claim| digest(&claim.thing))
-        .collect()
+    let mut all: Vec<u64> = digests(false).collect();
+    let (own, shared): (BTreeSet<u64>, BTreeSet<u64>) = (all.iter().copied().collect(), digests(true).collect());
+    all.extend(shared.difference(&own));
+    all
 }
 
 /// Resolved workers as they are remembered, each with what was written of it.
-fn units(workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
+fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
     workers
         .iter()
-        .map(|worker| {
+        .zip(Counted::all(fleet, workers))
+        .map(|(worker, counted)| {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
             let resolved = Digest::of(&json).mark();
             let same = |unit: &Unit| unit.environment == worker.environment && unit.role == worker.role;
@@ -563,7 +565,7 @@ fn units(workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
                 pack: worker.pack.clone(),
                 resolved,
                 value,
-                counted: Counted::of(worker),
+                counted,
                 made: before.and_then(|before| before.made),
             }
         })
@@ -578,11 +580,16 @@ fn contested(project: &Project, records: &[Record]) -> Vec<check::Contest> {
         .flat_map(|(at, record)| record.claims.iter().map(move |claim| (*claim, at as u32)))
         .collect();
     claims.par_sort_unstable();
-    let suspects: BTreeSet<u32> = claims
+    let mut suspects: BTreeSet<u32> = claims
         .chunk_by(|a, b| a.0 == b.0)
         .filter(|group| group.len() > 1)
         .flat_map(|group| group.iter().map(|(_, at)| *at))
         .collect();
+    let counted = records.iter().enumerate().flat_map(|(at, record)| {
+        let units = record.units.iter();
+        units.map(move |unit| (at as u32, &unit.counted))
+    });
+    suspects.append(&mut tally::beside_wildcards(counted));
     let suspects: Vec<u32> = suspects.into_iter().collect();
     let mut full: Vec<Claim> = suspects
         .par_iter()
@@ -595,6 +602,30 @@ fn contested(project: &Project, records: &[Record]) -> Vec<check::Contest> {
         })
         .collect();
     check::claims(&mut full)
+}
+
+/// Where those are who have the most of what is too much.
+fn greatest(project: &Project, records: &[Record], held: &BTreeSet<String>, full: &Full) -> Vec<(Place, String, u64)> {
+    if !full.is_passed() {
+        return Vec::new();
+    }
+    let share = |record: &Record| match held.contains(id(record)) {
+        true => 0,
+        false => record.units.iter().map(|unit| full.share(&unit.counted)).sum(),
+    };
+    let found = full.greatest(records.iter().map(share));
+    let place = |record: &Record| {
+        let claims = match record.file() {
+            FLEET_FILE => project.shared.resolved.claims.clone(),
+            file => project.resolve(file, &project.tree.plain(file).ok()?).1.claims,
+        };
+        claims.into_iter().find(|claim| full.is_of(&project.fleet, &claim.thing)).map(|claim| claim.place)
+    };
+    let name = |record: &Record| if id(record) == SHARED { "what all share".to_owned() } else { id(record).to_owned() };
+    let records = found.into_iter().map(|(at, share)| (&records[at], share));
+    records
+        .map(|(record, share)| (place(record).unwrap_or_else(|| Place::file(record.file())), name(record), share))
+        .collect()
 }
 
 impl Survey {
@@ -703,6 +734,7 @@ pub struct Built {
 struct Recipes<'a> {
     project: &'a Project,
     runtimes: &'a Runtimes,
+    room: Room<'a>,
     known: Mutex<HashMap<(String, u64), Mark>>,
     writer: &'a Writer,
     kept: &'a HashMap<Mark, render::Recipe>,
@@ -711,7 +743,8 @@ struct Recipes<'a> {
 impl<'a> Recipes<'a> {
     fn new(project: &'a Project, survey: &'a Survey, runtimes: &'a Runtimes) -> Recipes<'a> {
         let (writer, kept) = (&survey.writer, &survey.manifest.recipes);
-        Recipes { project, runtimes, known: Mutex::default(), writer, kept }
+        let sizes = runtimes.iter().map(|(name, runtime)| (name.as_str(), runtime.script.len() as u64));
+        Recipes { project, runtimes, room: Room::new(&project.fleet, sizes), known: Mutex::default(), writer, kept }
     }
 
     /// A recipe by its digest, of this run or an earlier one.
@@ -835,7 +868,16 @@ fn customer(
             let (why, stamped) = reasons(&mut record.units[at], &folder, recipes, out);
             news |= stamped;
             if why.is_empty() {
-                built.unchanged += 1;
+                let unit = &record.units[at];
+                let size = unit.made.as_ref().map_or(0, |made| made.size);
+                match recipes.room.check(record.file(), &unit.pack, unit.counted.account(), size) {
+                    None => built.unchanged += 1,
+                    Some(diagnostic) => {
+                        built.workers -= 1;
+                        built.diagnostics.push(*diagnostic);
+                        built.failed.insert(id(record).to_owned());
+                    }
+                }
                 continue;
             }
             built.rendered += 1;
@@ -1001,6 +1043,8 @@ struct Done {
     bundle: Bundle,
     recipe: Mark,
     partials: u64,
+    /// The bytes of the module.
+    size: u64,
     /// The names and digests of the files.
     files: Vec<(String, Mark)>,
     written: Vec<crate::out::Written>,
@@ -1018,6 +1062,7 @@ fn made(unit: &Unit, before: Option<Made>, done: Done, why: Vec<Why>) -> Made {
         value: unit.value,
         recipe: done.recipe,
         partials: done.partials,
+        size: done.size,
         outputs: outputs.collect(),
         bundle: done.bundle.digest.to_bytes(),
         module: done.bundle.module.to_bytes(),
@@ -1039,6 +1084,10 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     let templates = &project.templates[&worker.pack];
     let mut scene = Scene::new(worker, &recipes.runtimes[&worker.pack].specifier(worker));
     let (module, bundle) = made_module(project, recipes.runtimes, &mut scene, worker).map_err(Broken::Diagnostic)?;
+    let size = module.len() as u64;
+    if let Some(diagnostic) = recipes.room.check(&worker.file, &worker.pack, &worker.account, size) {
+        return Err(Broken::Diagnostic(diagnostic));
+    }
     let pack = &project.fleet.packs[&worker.pack];
     let mut files = vec![(pack.module(), module)];
     for name in pack.file_names().filter(|name| *name != pack.module()) {
@@ -1056,6 +1105,7 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     Ok(Done {
         recipe: recipes.of(&worker.pack, partials),
         partials,
+        size,
         files: files.iter().map(|(name, text)| ((*name).to_owned(), mark(name, text))).collect(),
         written,
         bundle,

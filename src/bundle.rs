@@ -128,8 +128,7 @@ pub fn upload_metadata<'a>(bundle: &Bundle, fleet: &str, value: impl Fn(&str) ->
     metadata
 }
 
-/// The tags that say whose a worker is and what it runs. At most 8 fit, and neither `,` nor `&` may be in one.
-/// Source: Cloudflare docs, Workers for Platforms › Limits.
+/// The tags that say whose a worker is and what it runs; see [`crate::limits::TAGS`] for what they can be.
 pub fn tags(fleet: &str, digest: &Digest) -> [String; 2] {
     [format!("flotilla-{fleet}"), format!("digest-{digest}")]
 }

@@ -113,14 +113,32 @@ codes! {
     NoEffect = "N0311",
     /// One database, used by two customers.
     SharedDatabase = "N0312",
-    /// A secret of another customer.
+    /// A secret of another customer, or the token of an account.
     ForeignSecret = "N0313",
+    /// One host of several customers: a route of one takes requests that are meant for another.
+    SharedHost = "N0314",
+    /// Routes of several customers on one host: allowed, and easily not what was meant.
+    CloseHosts = "N0315",
     /// More workers in one account than it can hold without a dispatch namespace.
     TooManyWorkers = "L0401",
     /// More variables and secrets than one worker can have.
     TooManyVariables = "L0402",
     /// A variable larger than the platform takes.
     VariableTooLarge = "L0403",
+    /// More crons in one account than it can hold.
+    TooManyCrons = "L0404",
+    /// More custom domains in one zone than it can hold.
+    TooManyDomains = "L0405",
+    /// More routes in one zone than it can hold.
+    TooManyRoutes = "L0406",
+    /// Routes of one worker in more zones than it can have.
+    TooManyZones = "L0407",
+    /// More D1 databases in one account than it can hold.
+    TooManyDatabases = "L0408",
+    /// An upload with more bytes than a worker can have.
+    ScriptTooLarge = "L0409",
+    /// An account or a zone that is almost full: at most a tenth of a limit is left.
+    AlmostFull = "L0410",
     /// The project has no customers.
     NoCustomers = "F0501",
     /// The project has no fleet.yaml.
@@ -149,7 +167,9 @@ impl Code {
     /// How bad it is, unless fleet.yaml makes a warning an error.
     pub fn severity(self) -> Severity {
         match self {
-            Code::Unreachable | Code::NoEffect | Code::UnusedRule => Severity::Warning,
+            Code::Unreachable | Code::NoEffect | Code::CloseHosts | Code::AlmostFull | Code::UnusedRule => {
+                Severity::Warning
+            }
             _ => Severity::Error,
         }
     }

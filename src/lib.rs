@@ -42,6 +42,7 @@ pub mod check;
 pub mod manifest;
 pub mod policy;
 pub mod since;
+pub mod tally;
 
 pub mod command;
 

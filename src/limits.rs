@@ -1,18 +1,17 @@
-//! Cloudflare's limits that flotilla counts against, each with its source. Doesn't know who counts.
+//! Cloudflare's limits that flotilla counts against, each with its value on both plans and its source; and what fleet.yaml
+//! says of an account's own. Doesn't know who counts.
 
-/// Workers in one account of a paid plan; a dispatch namespace has no such limit.
-/// Source: Cloudflare docs, Workers › Platform › Limits › Number of Workers (2026).
-pub const WORKERS_PER_ACCOUNT: usize = 500;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// Variables and secrets of one worker, paid plan.
-/// Source: Cloudflare docs, Workers › Platform › Limits › Environment variables (2026).
-pub const VARIABLES_PER_WORKER: usize = 128;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
-/// The size of one variable or secret, in bytes.
-/// Source: Cloudflare docs, Workers › Platform › Limits › Environment variables (2026): 5 KB.
-pub const VARIABLE_BYTES: usize = 5 * 1024;
+use crate::diagnostic::Code;
 
-/// The length of a worker's name: it is a DNS label on workers.dev.
+/// The length of a worker's name: it is a DNS label on workers.dev. The versions of a worker have addresses of their own,
+/// `<8 digits>-<worker>.…`, for which no more than 54 would fit; flotilla has them switched off.
 /// Source: RFC 1035, and wrangler's own check of worker names.
 pub const WORKER_NAME_LENGTH: usize = 63;
 
@@ -22,10 +21,269 @@ pub const LABEL_LENGTH: usize = 63;
 /// The length of a host name, in bytes. Source: RFC 1035.
 pub const HOST_LENGTH: usize = 253;
 
-/// Requests of one token in one window of Cloudflare's API.
-/// Source: Cloudflare docs, API › Reference › Limits (2026): 1,200 requests per five minutes and user; over it,
-/// all calls are blocked for the next five minutes.
+/// Tags of one worker, of which none has `,` or `&` in it. Source: Cloudflare docs, Workers for Platforms › Limits (2026).
+pub const TAGS: usize = 8;
+
+/// Requests of one token in one window of Cloudflare's API; over it, all calls are blocked for the next five minutes.
+/// Source: Cloudflare docs, API › Reference › Limits (2026): 1,200 requests per five minutes and user.
 pub const API_REQUESTS: u32 = 1200;
 
 /// The window of [`API_REQUESTS`], in seconds.
 pub const API_WINDOW_SECONDS: u32 = 300;
+
+/// Who has so much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// An account.
+    Account,
+    /// A zone of an account.
+    Zone,
+    /// One worker.
+    Worker,
+}
+
+/// A limit that fleet.yaml can set for an account; its name there is the variant's in camel case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the table says it")]
+pub enum Limit {
+    Workers,
+    Crons,
+    Databases,
+    CustomDomainsPerZone,
+    RoutesPerZone,
+    ZonesPerWorker,
+    Variables,
+    VariableBytes,
+    ScriptBytes,
+}
+
+/// A line of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// Which limit.
+    pub limit: Limit,
+    /// Its name in fleet.yaml.
+    pub key: &'static str,
+    /// What is counted.
+    pub what: &'static str,
+    /// What it is counted in: the word after the number.
+    pub unit: &'static str,
+    /// For whom it is counted.
+    pub scope: Scope,
+    /// How many fit on the free plan.
+    pub free: u64,
+    /// How many fit on the paid plan.
+    pub paid: u64,
+    /// The code of its diagnostic.
+    pub code: Code,
+    /// Where the numbers are from.
+    pub source: &'static str,
+}
+
+const WORKERS_DOCS: &str = "Cloudflare docs, Workers › Platform › Limits (2026)";
+const D1_DOCS: &str = "Cloudflare docs, D1 › Platform › Limits (2026)";
+
+/// The limits that can be set, in the order of [`Limit`].
+pub const TABLE: [Row; 9] = [
+    Row {
+        limit: Limit::Workers,
+        key: "workers",
+        what: "workers outside of dispatch namespaces",
+        unit: "workers",
+        scope: Scope::Account,
+        free: 100,
+        paid: 500,
+        code: Code::TooManyWorkers,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::Crons,
+        key: "crons",
+        what: "crons of all workers",
+        unit: "crons",
+        scope: Scope::Account,
+        free: 5,
+        paid: 250,
+        code: Code::TooManyCrons,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::Databases,
+        key: "databases",
+        what: "D1 databases that workers name, each once",
+        unit: "D1 databases",
+        scope: Scope::Account,
+        free: 10,
+        paid: 50_000,
+        code: Code::TooManyDatabases,
+        source: D1_DOCS,
+    },
+    Row {
+        limit: Limit::CustomDomainsPerZone,
+        key: "customDomainsPerZone",
+        what: "custom domains",
+        unit: "custom domains",
+        scope: Scope::Zone,
+        free: 100,
+        paid: 100,
+        code: Code::TooManyDomains,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::RoutesPerZone,
+        key: "routesPerZone",
+        what: "routes",
+        unit: "routes",
+        scope: Scope::Zone,
+        free: 1000,
+        paid: 1000,
+        code: Code::TooManyRoutes,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::ZonesPerWorker,
+        key: "zonesPerWorker",
+        what: "zones in which a worker has routes",
+        unit: "zones",
+        scope: Scope::Worker,
+        free: 1000,
+        paid: 1000,
+        code: Code::TooManyZones,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::Variables,
+        key: "variables",
+        what: "variables and secrets, FLOTILLA_DIGEST among them",
+        unit: "variables and secrets",
+        scope: Scope::Worker,
+        free: 64,
+        paid: 128,
+        code: Code::TooManyVariables,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::VariableBytes,
+        key: "variableBytes",
+        what: "the size of a variable",
+        unit: "bytes",
+        scope: Scope::Worker,
+        free: 5 << 10,
+        paid: 5 << 10,
+        code: Code::VariableTooLarge,
+        source: WORKERS_DOCS,
+    },
+    Row {
+        limit: Limit::ScriptBytes,
+        key: "scriptBytes",
+        what: "the size of all modules of an upload, not compressed",
+        unit: "bytes",
+        scope: Scope::Worker,
+        free: 64 << 20,
+        paid: 64 << 20,
+        code: Code::ScriptTooLarge,
+        source: "Cloudflare docs, Workers › Platform › Limits (2026), and wrangler's own check",
+    },
+];
+
+impl Limit {
+    /// Its line of the table.
+    pub fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+}
+
+/// What is paid to Cloudflare for Workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Plan {
+    /// Nothing.
+    Free,
+    /// Workers Paid.
+    #[default]
+    Paid,
+}
+
+impl Plan {
+    /// What a limit is on it.
+    pub fn limit(self, limit: Limit) -> u64 {
+        match self {
+            Plan::Free => limit.row().free,
+            Plan::Paid => limit.row().paid,
+        }
+    }
+}
+
+/// The limits of an account that are other than its plan's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Limits(BTreeMap<Limit, u64>);
+
+impl Limits {
+    /// A limit, if it is another than the plan's.
+    pub fn get(&self, limit: Limit) -> Option<u64> {
+        self.0.get(&limit).copied()
+    }
+}
+
+impl JsonSchema for Limits {
+    fn schema_name() -> Cow<'static, str> {
+        "Limits".into()
+    }
+
+    // From the table, so that each limit stands in one place.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let property = |row: &Row| {
+            let whose = match row.scope {
+                Scope::Account => "in the account",
+                Scope::Zone => "in each zone",
+                Scope::Worker => "of each worker",
+            };
+            let default = match row.free == row.paid {
+                true => grouped(row.paid),
+                false => format!("{}; {} on the free plan", grouped(row.paid), grouped(row.free)),
+            };
+            let description = format!("The most {whose}: {}. Default: {default}.", row.what);
+            (row.key.to_owned(), json!({"type": "integer", "minimum": 1, "description": description}))
+        };
+        let properties: Map<String, Value> = TABLE.iter().map(property).collect();
+        schemars::json_schema!({"type": "object", "properties": properties, "additionalProperties": false})
+    }
+}
+
+/// A number for people: `50,000`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_has_its_line_under_its_name() {
+        for (at, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.limit as usize, at);
+            assert_eq!(serde_json::from_value::<Limit>(json!(row.key)).unwrap(), row.limit);
+            assert!(0 < row.free && row.free <= row.paid, "{}", row.key);
+            assert_eq!(std::ptr::from_ref(row.limit.row()), std::ptr::from_ref(row));
+        }
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (67_108_864, "67,108,864")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

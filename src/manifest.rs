@@ -17,15 +17,15 @@ use std::time::{Duration, SystemTime};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::check::Counted;
 use crate::digest::{Digest, Mark};
 use crate::render::Recipe;
 use crate::spec::Environment;
+use crate::tally::Counted;
 
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, and the file of its values.
-const FORMAT: &str = "flotilla build log 1";
+const FORMAT: &str = "flotilla build log 2";
 /// So many records are written at once.
 const FRAME: usize = 256;
 /// The longest time between two ticks of a file system's clock that has fractions of seconds.
@@ -125,6 +125,8 @@ pub struct Made {
     pub recipe: Mark,
     /// The partial templates that were read, a bit for each.
     pub partials: u64,
+    /// The bytes of the module.
+    pub size: u64,
     /// The files.
     pub outputs: Vec<Output>,
     /// The digest of the bundle.

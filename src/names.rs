@@ -1,7 +1,12 @@
 //! The rules for names that the platform gives: workers, host names, routes, origins, crons. Pure text.
 
+use std::borrow::Cow;
+
 use crate::diagnostic::did_you_mean;
 use crate::limits;
+
+/// Cloudflare's own domains: workers have names there already, and nobody else's zone is one.
+const PLATFORM: [&str; 2] = ["workers.dev", "pages.dev"];
 
 /// What is wrong with a name, and what to write instead.
 pub type Wrong = (String, String);
@@ -61,6 +66,20 @@ pub fn zone_of(host: &str) -> &str {
     psl::domain_str(host).unwrap_or(host)
 }
 
+/// A host name as one writes it who wants to compare it: in lower case and ASCII, without the dot at its end.
+pub fn same_host(host: &str) -> Cow<'_, str> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
+        return Cow::Borrowed(host);
+    }
+    idna::domain_to_ascii(host).map_or_else(|_| Cow::Owned(host.to_lowercase()), Cow::Owned)
+}
+
+/// Cloudflare's own domain that a host is in.
+fn platforms(host: &str) -> Option<&'static str> {
+    PLATFORM.into_iter().find(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
+
 /// One part of a host name.
 pub fn label(label: &str) -> Result<(), String> {
     if label.is_empty() {
@@ -86,10 +105,17 @@ fn host(host: &str) -> Result<(), String> {
     if host.len() > limits::HOST_LENGTH {
         return Err(format!("is longer than {} characters", limits::HOST_LENGTH));
     }
+    if host.ends_with('.') && host.len() > 1 {
+        return Err("has a dot at its end".to_owned());
+    }
     if !host.contains('.') {
         return Err("has no dot".to_owned());
     }
-    host.split('.').try_for_each(label)
+    host.split('.').try_for_each(label)?;
+    if host.contains("xn--") && idna::domain_to_unicode(host).1.is_err() {
+        return Err("has a part that begins with `xn--` and isn't the ASCII form of another".to_owned());
+    }
+    Ok(())
 }
 
 /// A custom domain: a bare host name. Cloudflare takes neither wildcards nor paths there.
@@ -97,7 +123,7 @@ fn host(host: &str) -> Result<(), String> {
 pub fn domain(domain: &str) -> Result<(), Wrong> {
     let bare = domain.strip_prefix("https://").or_else(|| domain.strip_prefix("http://")).unwrap_or(domain);
     let (name, path) = bare.split_once('/').map_or((bare, None), |(name, path)| (name, Some(path)));
-    let lower = name.to_lowercase();
+    let lower = same_host(name);
     let zone = zone_of(&lower);
     if lower.contains('*') {
         return Err((
@@ -127,13 +153,33 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
             "a custom domain is a bare host name: shop.example.com".to_owned()
         };
         (format!("`{domain}` {wrong}"), help)
-    })
+    })?;
+    match platforms(domain) {
+        None => Ok(()),
+        Some(own) => Err((
+            format!("`{domain}` can't be a custom domain: {own} is Cloudflare's own"),
+            match own {
+                "workers.dev" => {
+                    "a worker is at <worker>.<account>.workers.dev anyhow, unless `workersDev: false`".to_owned()
+                }
+                _ => "write a host name of a zone of yours".to_owned(),
+            },
+        )),
+    }
 }
 
 /// A zone's name.
 pub fn zone(zone: &str) -> Result<(), Wrong> {
-    host(zone)
-        .map_err(|wrong| (format!("the zone `{zone}` {wrong}"), "a zone is a domain such as example.com".to_owned()))
+    let help = || "a zone is a domain such as example.com".to_owned();
+    host(zone).map_err(|wrong| {
+        let same = same_host(zone);
+        let help = if same != zone && host(&same).is_ok() { format!("write `{same}`") } else { help() };
+        (format!("the zone `{zone}` {wrong}"), help)
+    })?;
+    match platforms(zone) {
+        None => Ok(()),
+        Some(own) => Err((format!("`{zone}` can't be your zone: {own} is Cloudflare's own"), help())),
+    }
 }
 
 /// A route pattern in a zone.
@@ -150,7 +196,16 @@ pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     let (name, path) = pattern.split_once('/').map_or((pattern, ""), |(name, path)| (name, path));
     let bare = name.strip_prefix("*.").or_else(|| name.strip_prefix('*')).unwrap_or(name);
     if let Err(what) = host(bare) {
-        return wrong(format!("the route `{pattern}` {what}"));
+        if name == "*" {
+            let help = format!("write `*{zone}/{path}` for each host of the zone");
+            return Err((format!("the route `{pattern}` names no host"), help));
+        }
+        let same = same_host(bare);
+        let help = match same != bare && host(&same).is_ok() {
+            true => format!("write `{}`", pattern.replacen(bare, &same, 1)),
+            false => help.to_owned(),
+        };
+        return Err((format!("the route `{pattern}` {what}"), help));
     }
     if path.strip_suffix('*').unwrap_or(path).contains('*') {
         return wrong(format!("the route `{pattern}` has a wildcard in the middle"));
@@ -247,7 +302,7 @@ mod tests {
 
     #[test]
     fn domains() {
-        for good in ["shop.example.com", "a.co", "xn--bcher-kva.example"] {
+        for good in ["shop.example.com", "a.co", "xn--bcher-kva.example", "myworkers.dev", "workers.dev.example"] {
             assert_eq!(domain(good), Ok(()), "{good}");
         }
         for (bad, help) in [
@@ -260,6 +315,13 @@ mod tests {
             ("a..example.com", "a bare host name"),
             ("-a.example.com", "a bare host name"),
             ("a b.example.com", "a bare host name"),
+            ("shop.example.com.", "write `shop.example.com`"),
+            ("bücher.example", "write `xn--bcher-kva.example`"),
+            ("BÜCHER.example.", "write `xn--bcher-kva.example`"),
+            ("https://bücher.example/*", "write `xn--bcher-kva.example`: a custom domain is the whole host"),
+            ("xn--a.example", "a bare host name"),
+            ("acme.workers.dev", "unless `workersDev: false`"),
+            ("pages.dev", "of a zone of yours"),
         ] {
             let (message, given) = domain(bad).expect_err(bad);
             assert!(given.contains(help), "{bad}: {message}; {given}");
@@ -269,7 +331,14 @@ mod tests {
     #[test]
     fn routes_origins_and_crons() {
         assert_eq!(route("shop.example.com/consent/*", "example.com"), Ok(()));
-        assert_eq!(route("*.example.com/*", "example.com"), Ok(()));
+        for good in ["*.example.com/*", "*example.com/*"] {
+            assert_eq!(route(good, "example.com"), Ok(()), "{good}");
+        }
+        assert_eq!(route("*/a*", "example.com").unwrap_err().1, "write `*example.com/a*` for each host of the zone");
+        let (_, help) = route("*.Bücher.example/a*", "xn--bcher-kva.example").unwrap_err();
+        assert_eq!(help, "write `*.xn--bcher-kva.example/a*`");
+        assert!(zone("workers.dev").is_err() && zone("acme.pages.dev").is_err());
+        assert_eq!(zone("Shop.example").unwrap_err().1, "write `shop.example`");
         for bad in ["https://example.com/*", "other.org/*", "a.example.com/x*y", "notexample.com/*", "example.com/a?b"]
         {
             assert!(route(bad, "example.com").is_err(), "{bad}");
@@ -285,6 +354,23 @@ mod tests {
         }
         for bad in ["* * * *", "60 * * * *", "* 24 * * *", "*/0 * * * *", "a b c d e", "0 0 * * 8", "* * * * * *"] {
             assert!(cron(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_the_same_and_their_zones() {
+        for (host, same) in [
+            ("a.example", "a.example"),
+            ("A.example.", "a.example"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("*.A.example", "*.a.example"),
+        ] {
+            assert_eq!(same_host(host), same);
+        }
+        for (host, zone) in
+            [("a.b.example", "b.example"), ("a.b.co.uk", "b.co.uk"), ("*.b.example", "b.example"), ("co.uk", "co.uk")]
+        {
+            assert_eq!(zone_of(host), zone);
         }
     }
 

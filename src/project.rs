@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use crate::digest::{Digest, Framed};
 use crate::envfile;
 use crate::failure::Failure;
+use crate::limits::{Limit, Limits, Plan, grouped};
 use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
@@ -48,6 +49,44 @@ pub struct Fleet {
     pub decides: Digest,
     /// The digest of the file's bytes.
     pub raw: Digest,
+}
+
+impl Fleet {
+    /// A limit of an account; that of the paid plan for one that isn't known.
+    pub fn limit(&self, account: &str, limit: Limit) -> u64 {
+        let same = self.alike(account, |one, other| one.id == other.id);
+        same.map(|(_, account)| account.limit(limit)).max().unwrap_or_else(|| Plan::default().limit(limit))
+    }
+
+    /// The first name of an account: one account can have several entries, for a namespace each or a token each. `same`
+    /// says when two entries are one.
+    pub fn first_name<'a>(&'a self, account: &'a str, same: fn(&Account, &Account) -> bool) -> &'a str {
+        self.alike(account, same).next().map_or(account, |(name, _)| name)
+    }
+
+    fn alike(&self, account: &str, same: fn(&Account, &Account) -> bool) -> impl Iterator<Item = (&str, &Account)> {
+        let one = self.accounts.get(account);
+        let like = move |(_, other): &(&String, &Account)| one.is_some_and(|one| same(one, other));
+        self.accounts.iter().filter(like).map(|(name, account)| (name.as_str(), account))
+    }
+
+    /// How an account gets more of something.
+    pub fn raise(&self, account: &str, limit: Limit) -> String {
+        let plan = self.accounts.get(account).map_or(Plan::default(), |account| account.plan);
+        let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
+        let upgrade = if own < paid { format!("`plan: paid` has {}; ", grouped(paid)) } else { String::new() };
+        let key = limit.row().key;
+        format!("{upgrade}if Cloudflare raised it, set `limits: {{ {key}: … }}` of the account `{account}`")
+    }
+
+    /// The zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
+    pub fn zone_of<'a>(&'a self, host: &'a str) -> &'a str {
+        let below = |zone: &&String| {
+            host.strip_suffix(zone.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        let listed = self.file.zones.iter().filter(below).max_by_key(|zone| zone.len());
+        listed.map_or_else(|| names::zone_of(host), String::as_str)
+    }
 }
 
 /// Settings that several customers share.
@@ -142,7 +181,8 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
             token: SecretReference { secret: TOKEN_VARIABLE.to_owned() },
             dispatch_namespace: None,
             subdomain: None,
-            worker_limit: None,
+            plan: Plan::default(),
+            limits: Limits::default(),
             api_limit: None,
         };
         BTreeMap::from([("default".to_owned(), account)])
@@ -181,7 +221,8 @@ fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
     let mut value = value.clone();
     for account in value["accounts"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(account) = account.as_object_mut() {
-            account.retain(|key, _| ["dispatchNamespace", "subdomain"].contains(&key.as_str()));
+            let decide = ["id", "token", "dispatchNamespace", "subdomain", "plan", "limits"];
+            account.retain(|key, _| decide.contains(&key.as_str()));
         }
     }
     let mut digest = Framed::new("fleet").field(value.to_string().as_bytes());

@@ -6,6 +6,7 @@
 //! environment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::customer::{D1_BINDING, DIGEST_VARIABLE, Database, Destination, SHARED, TURSO_TOKEN, TURSO_URL, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::layer::{self, Merged};
-use crate::limits;
+use crate::limits::{Limit, grouped};
 use crate::names;
 use crate::pack::Pack;
 use crate::project::{Fleet, Spec, labels, unknown};
@@ -78,7 +79,7 @@ impl std::fmt::Display for By {
 /// What can be claimed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Thing {
-    /// A custom domain.
+    /// A custom domain, and with it its host.
     Domain(String),
     /// A route pattern.
     Route(String),
@@ -93,6 +94,25 @@ pub enum Thing {
     Database(String),
     /// The secrets that are a customer's own: each customer has those of its id.
     Secrets(String),
+    /// The host of a route; a customer's workers may share one.
+    Host(String),
+}
+
+impl Thing {
+    /// Whether a customer's workers may share it.
+    pub fn is_customers(&self) -> bool {
+        matches!(self, Thing::Database(_) | Thing::Secrets(_) | Thing::Host(_))
+    }
+
+    /// A digest of it: the same for things that exclude each other, as a custom domain and its host do.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Thing::Domain(host) | Thing::Host(host) => ("host", host).hash(&mut hasher),
+            other => other.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
 }
 
 /// What became of a spec.
@@ -181,8 +201,10 @@ impl<'a> Sources<'a> {
         for (_, root) in &self.roots {
             let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
             for (role, _, node) in entries {
+                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes.
+                let known = roles.contains(&Some(role));
                 roles.retain(|other| *other != Some(role));
-                if !matches!(node.kind, Kind::Null) {
+                if !known || !matches!(node.kind, Kind::Null) {
                     roles.push(Some(role));
                 }
             }
@@ -502,7 +524,7 @@ impl<'a> One<'a, '_> {
         self.reserved(&secrets);
         let database = self.database(&mut vars, &mut secrets);
         let destinations = self.destinations(pack, &mut secrets);
-        self.sizes(&vars, secrets.len());
+        self.sizes(&account, &vars, secrets.len());
         self.foreign(&secrets);
         for (key, to) in settings.services.iter().flatten() {
             let place = self.place(&["services", key]);
@@ -522,7 +544,17 @@ impl<'a> One<'a, '_> {
         let trusted_origins =
             self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
-        self.claim(Thing::WorkerName { account: account.clone(), name: name.clone() }, self.who.place.clone());
+        if let Some(namespace) = &namespace {
+            for at in 0..crons.len() {
+                let what = format!("workers of the dispatch namespace `{namespace}` are not started by the clock");
+                let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
+                self.push(Diagnostic::error(Code::NotInNamespace, self.place(&["crons", &at.to_string()]), what, help));
+            }
+        }
+        let home = self.fleet.first_name(&account, |one, other| {
+            (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
+        });
+        self.claim(Thing::WorkerName { account: home.to_owned(), name: name.clone() }, self.who.place.clone());
         if let Some(role) = self.role {
             let address = self.address(&name, &account, workers_dev);
             let peer = Peer { worker: name.clone(), account: account.clone(), namespace: namespace.clone(), address };
@@ -679,7 +711,7 @@ impl<'a> One<'a, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", namespace));
             }
-            self.claim(Thing::Domain(domain.clone()), place);
+            self.claim(Thing::Domain(names::same_host(domain).into_owned()), place);
         }
         for (at, route) in settings.routes.iter().flatten().enumerate() {
             let at = at.to_string();
@@ -692,7 +724,12 @@ impl<'a> One<'a, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", namespace));
             }
-            self.claim(Thing::Route(route.pattern.clone()), place);
+            let host = names::same_host(route.pattern.split('/').next().unwrap_or_default()).into_owned();
+            let path = route.pattern.find('/').map_or("", |at| &route.pattern[at..]);
+            self.claim(Thing::Route(format!("{host}{path}")), place.clone());
+            if !self.fleet.file.shared_hosts.contains(&host) {
+                self.claim(Thing::Host(host), place);
+            }
         }
     }
 
@@ -815,7 +852,9 @@ impl<'a> One<'a, '_> {
             DatabaseKind::Turso => {
                 let url = database.url.clone().unwrap_or_default();
                 let place = self.place(&["database", "url"]);
-                self.claim(Thing::Database(url.trim_end_matches('/').to_owned()), place);
+                // Its protocol is no part of a database.
+                let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
+                self.claim(Thing::Database(host.to_lowercase()), place);
                 vars.insert(TURSO_URL.to_owned(), Value::String(url));
                 let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
                 secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));
@@ -830,32 +869,44 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    fn sizes(&mut self, vars: &BTreeMap<String, Value>, secrets: usize) {
+    /// What a worker can't have too much of.
+    fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
+        let raise = |limit: Limit| self.fleet.raise(account, limit);
         // FLOTILLA_DIGEST is one of them.
-        let count = vars.len() + secrets + 1;
-        if count > limits::VARIABLES_PER_WORKER {
-            let message = format!(
-                "{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {}",
-                limits::VARIABLES_PER_WORKER
-            );
-            let help = "put several values into one variable: a variable can be a map";
+        let count = (vars.len() + secrets + 1) as u64;
+        let most = self.fleet.limit(account, Limit::Variables);
+        if count > most {
+            let message =
+                format!("{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {most}");
+            let help =
+                format!("put several values into one variable: a variable can be a map; {}", raise(Limit::Variables));
             let place = [["vars"], ["secrets"]]
                 .iter()
                 .find_map(|path| self.merged.key_place(path))
                 .unwrap_or_else(|| self.who.place.clone());
             self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
+        let most = self.fleet.limit(account, Limit::VariableBytes);
         for (name, value) in vars {
             let size = match value {
                 Value::String(text) => text.len(),
                 other => other.to_string().len(),
-            };
-            if size > limits::VARIABLE_BYTES {
-                let message = format!("the variable `{name}` has {size} bytes; {} fit", limits::VARIABLE_BYTES);
+            } as u64;
+            if size > most {
+                let message = format!("the variable `{name}` has {} bytes; {} fit", grouped(size), grouped(most));
                 let place = self.place(&["vars", name]);
-                let help = "keep large values in KV or in the database";
+                let help = format!("keep large values in KV or in the database; {}", raise(Limit::VariableBytes));
                 self.push(Diagnostic::error(Code::VariableTooLarge, place, message, help));
             }
+        }
+        let zones: BTreeSet<&str> = self.settings.routes.iter().flatten().map(|route| route.zone.as_str()).collect();
+        let most = self.fleet.limit(account, Limit::ZonesPerWorker);
+        if zones.len() as u64 > most {
+            let message =
+                format!("routes of {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
+            let help = format!("spread them over several workers; {}", raise(Limit::ZonesPerWorker));
+            let place = self.merged.key_place(&["routes"]).unwrap_or_else(|| self.who.place.clone());
+            self.push(Diagnostic::error(Code::TooManyZones, place, message, help));
         }
     }
 
@@ -863,6 +914,14 @@ impl<'a> One<'a, '_> {
     fn foreign(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
         if self.who.id != SHARED {
             self.claim(Thing::Secrets(names::own_secret(self.who.id, "")), self.who.place.clone());
+            for (name, place) in secrets.values() {
+                let tokens = self.fleet.accounts.iter().find(|(_, account)| account.token.secret == *name);
+                let Some((account, _)) = tokens else { continue };
+                let message =
+                    format!("`{name}` is the API token of the account `{account}`: a customer's worker would have it");
+                let help = "give the customer a token of its own, under another name";
+                self.push(Diagnostic::error(Code::ForeignSecret, place.clone(), message, help));
+            }
         }
         for (name, place) in secrets.values() {
             for (at, _) in name.match_indices("__") {

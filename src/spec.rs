@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Code;
+use crate::limits::{Limit, Limits, Plan};
 
 /// A customer of the fleet: one file, `customers/<id>.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -73,7 +74,8 @@ pub struct Settings {
     pub domains: Option<Vec<String>>,
     /// Routes in zones whose DNS records exist already.
     pub routes: Option<Vec<Route>>,
-    /// Whether the worker answers on `<worker>.<account>.workers.dev`.
+    /// Whether the worker answers on `<worker>.<account>.workers.dev`. Default: true, also beside domains and routes, where
+    /// wrangler's own default would switch it off.
     pub workers_dev: Option<bool>,
     /// The origins that may call the worker from a browser: scheme and host, without a path.
     pub trusted_origins: Option<Vec<String>>,
@@ -310,6 +312,15 @@ pub struct FleetFile {
     /// Workers that all customers share, by name. Each exists once per environment.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
     pub shared_workers: Option<BTreeMap<String, Option<Role>>>,
+    /// Zones that are not the domain which can be registered, but further down: `eu.shop.example`. Custom domains count
+    /// against the limits of the longest one that they end with.
+    #[serde(default)]
+    #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
+    pub zones: Vec<String>,
+    /// Host names that several customers share on purpose, each by routes of its own. Any other host is one customer's.
+    #[serde(default)]
+    #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^(\\*\\.?)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
+    pub shared_hosts: Vec<String>,
 }
 
 /// When a layer is used, and where it is.
@@ -403,18 +414,28 @@ pub struct Account {
     pub id: AccountId,
     /// The reference to its API token.
     pub token: SecretReference,
-    /// The dispatch namespace that the workers go into (Workers for Platforms). Without it, at most 500 fit.
+    /// The dispatch namespace that the workers go into (Workers for Platforms). Without it, an account holds 500.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
     pub dispatch_namespace: Option<String>,
     /// The account's part of its workers.dev addresses, `<worker>.<subdomain>.workers.dev`: for workers that have to know each
     /// other's address.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub subdomain: Option<String>,
-    /// How many workers the account holds outside of a namespace. Default: 500, the paid plan's limit.
-    #[schemars(range(min = 1))]
-    pub worker_limit: Option<u32>,
+    /// What is paid for Workers: `free` or `paid`, from which the account's limits follow. Default: paid.
+    #[serde(default)]
+    pub plan: Plan,
+    /// The limits that are other than the plan's: those that Cloudflare has raised.
+    #[serde(default)]
+    pub limits: Limits,
     /// The API's limit for this token. Default: 1,200 requests in 300 seconds.
     pub api_limit: Option<ApiLimit>,
+}
+
+impl Account {
+    /// One of its limits.
+    pub fn limit(&self, limit: Limit) -> u64 {
+        self.limits.get(limit).unwrap_or_else(|| self.plan.limit(limit))
+    }
 }
 
 /// An account's id, as it is or by reference.

@@ -16,6 +16,7 @@ use crate::cloudflare::Cloudflare;
 use crate::customer::Worker;
 use crate::deploy::{self, Outcome, Tools, Upload};
 use crate::failure::{Exit, Failure};
+use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
 use crate::names::own_secret;
 use crate::pace::{Lane, Rate};
@@ -66,6 +67,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let tokens =
         planned.cloud.tokens(&planned.loaded.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
+    large_secrets(&planned)?;
     if arguments.yes || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
     } else {
@@ -130,6 +132,32 @@ fn missing_secrets(planned: &Planned) -> Result<(), Failure> {
         if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") }
     ))
     .hint(format!("set, in the environment or in a dotenv file outside of git:\n{}{more}", missing.join("\n"))))
+}
+
+/// Names every secret whose value is larger than a binding can be, before the first request.
+fn large_secrets(planned: &Planned) -> Result<(), Failure> {
+    let (workers, fleet) = (workers(planned), &planned.loaded.project.fleet);
+    let mut large: BTreeSet<String> = BTreeSet::new();
+    for change in planned.plan.changes.iter().filter(|change| change.action != Action::Delete) {
+        let worker = workers[&(change.environment, change.worker.as_str())];
+        let most = fleet.limit(&worker.account, Limit::VariableBytes);
+        for (binding, value) in planned.secrets.for_worker(worker).into_iter().flatten() {
+            let size = value.expose_secret().len() as u64;
+            if size > most {
+                let (name, size, most) = (&worker.secrets[&binding], grouped(size), grouped(most));
+                let raise = fleet.raise(&worker.account, Limit::VariableBytes);
+                large.insert(format!("{name} for {} has {size} bytes, {most} fit; {raise}", worker.customer));
+            }
+        }
+    }
+    let number = large.len();
+    if number == 0 {
+        return Ok(());
+    }
+    let shown: Vec<String> = large.into_iter().take(20).collect();
+    let more = if number > shown.len() { format!("\n… and {} more", number - shown.len()) } else { String::new() };
+    let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
+    Err(Failure::new(format!("{what} too large; nothing was sent")).hint(format!("{}{more}", shown.join("\n"))))
 }
 
 fn confirm(planned: &Planned) -> Result<(), Failure> {

@@ -51,7 +51,7 @@ const LAYERS: &[Layer] = &[
     // From typed values to bundles: pure.
     Layer {
         name: "core",
-        modules: &["bundle", "check", "escape", "origin", "policy", "render", "resolve", "syntax"],
+        modules: &["bundle", "check", "escape", "origin", "policy", "render", "resolve", "syntax", "tally"],
         layers: &["words", "reading", "core"],
         and: &[],
     },

@@ -435,7 +435,7 @@ fn more_workers_than_an_account_holds() {
     }
     let account = "id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }";
     let fleet = project.read("fleet.yaml");
-    for extra in ["dispatchNamespace: shops", "workerLimit: 501"] {
+    for extra in ["dispatchNamespace: shops", "limits: { workers: 501 }"] {
         project.write("fleet.yaml", format!("{fleet}accounts: {{ default: {{ {account}, {extra} }} }}\n"));
         run(&project, &["check"]).exits(0);
     }

@@ -11,8 +11,8 @@ use crate::cases::{cache, tiny};
 use crate::support::{Project, repository};
 
 /// The codes that files of these cause, and nothing a few lines of text can show.
-const WITHOUT_EXAMPLE: [&str; 10] =
-    ["Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "L0402", "L0403", "F0501", "F0502"];
+const WITHOUT_EXAMPLE: [&str; 11] =
+    ["Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "L0402", "L0403", "L0409", "F0501", "F0502"];
 
 /// The codes that a project of these files gives.
 fn codes(examples: &[Example]) -> Vec<String> {
@@ -97,7 +97,7 @@ fn explain_prints_a_section_or_the_list() {
     let far = run(&["explain", "s9876", "--format", "json"]).exits(2).json();
     assert_eq!(far["error"], "there is no code `s9876`");
     let customer = project.run(&["explain", "acme"]).exits(2).stderr;
-    assert!(customer.contains("there is no code `acme`"), "{customer}");
+    assert!(customer.contains("there is no customer and no code `acme`"), "{customer}");
 }
 
 #[test]

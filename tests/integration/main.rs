@@ -12,6 +12,7 @@ mod generated;
 mod hostile;
 mod init;
 mod layers;
+mod limits;
 mod line;
 mod local;
 mod openapi;

@@ -113,7 +113,7 @@ const SPECS: &[(&str, bool)] = &[
     ("destinations: [{ name: A, type: posthog, settings: { id: phc_1 }, requiredConsent: [marketing] }]\n", true),
     ("vars: { A: 1, B: { c: [true] } }\nsecrets: { S: { secret: S } }\n", true),
     ("crons: ['*/5 * * * *']\ncompatibilityDate: 2026-06-01\nobservability: { enabled: true, sampling: 0.5 }\n", true),
-    ("routes: [{ pattern: 'a.example/*', zone: a.example }]\ndomains: [b.example]\nworkersDev: false\n", true),
+    ("routes: [{ pattern: 'r.example/*', zone: r.example }]\ndomains: [b.example]\nworkersDev: false\n", true),
     ("delivery: self-hosted\ntrustedOrigins: ['https://a.example', 'http://localhost:3000']\n", true),
     ("nam: Acme\n", false),
     ("name: 12\n", false),
