@@ -414,9 +414,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                "N0311 customers/acme.yaml:1:1 the database `db.example` is also claimed by bluebird (production) + customers/bluebird.yaml:2:1",
-                "N0311 customers/acme.yaml:1:1 the database `db.example` is also claimed by bluebird (production) + customers/bluebird.yaml:2:1",
-                "N0311 customers/bluebird.yaml:2:1 the database `db.example` is also claimed by acme (web, staging) + customers/acme.yaml:1:1",
+                "N0312 customers/acme.yaml:1:1 the database `db.example` is also claimed by bluebird (production) + customers/bluebird.yaml:2:1",
+                "N0312 customers/acme.yaml:1:1 the database `db.example` is also claimed by bluebird (production) + customers/bluebird.yaml:2:1",
+                "N0312 customers/bluebird.yaml:2:1 the database `db.example` is also claimed by acme (web, staging) + customers/acme.yaml:1:1",
             ]
         );
     }

@@ -131,13 +131,13 @@ codes! {
     TooManyDomains = "L0405",
     /// More routes in one zone than it can hold.
     TooManyRoutes = "L0406",
-    /// Routes of one worker in more zones than it can have.
+    /// One worker has routes in more zones than it can have.
     TooManyZones = "L0407",
-    /// More D1 databases in one account than it can hold.
+    /// More D1 databases than an account can hold.
     TooManyDatabases = "L0408",
-    /// An upload with more bytes than a worker can have.
+    /// Module and runtime together are larger than an upload can be.
     ScriptTooLarge = "L0409",
-    /// An account or a zone that is almost full: at most a tenth of a limit is left.
+    /// A tenth of a limit is left, or less.
     AlmostFull = "L0410",
     /// The project has no customers.
     NoCustomers = "F0501",

@@ -96,6 +96,7 @@ fn explain_prints_a_section_or_the_list() {
     assert!(near.contains("there is no code `S021`") && near.contains("did you mean `S0201`?"), "{near}");
     let far = run(&["explain", "s9876", "--format", "json"]).exits(2).json();
     assert_eq!(far["error"], "there is no code `s9876`");
+    project.write("customers/bolt.yaml", "id: bolt\n");
     let customer = project.run(&["explain", "acme"]).exits(2).stderr;
     assert!(customer.contains("there is no customer and no code `acme`"), "{customer}");
 }
