@@ -7,6 +7,7 @@ mod commands;
 mod faults;
 mod fleet;
 mod hostile;
+mod incremental;
 mod line;
 mod local;
 mod openapi;
