@@ -17,7 +17,7 @@ use crate::spec::{
     Account, AccountId, Assignment, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference, Settings,
 };
 use crate::tree::Tree;
-use crate::yaml::{self, Document, Kind};
+use crate::yaml::{self, Document, Kind, Node};
 
 /// The file that makes a folder a project.
 pub const FLEET_FILE: &str = "fleet.yaml";
@@ -170,21 +170,24 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    let decides = fleet_digest(&value, &packs);
+    let decides = fleet_digest(&document.root, &packs);
     let raw = Framed::new("fleet.yaml").field(&bytes).finish();
     let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
     Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw })
 }
 
 /// What of fleet.yaml and the packs decides how customers are resolved: neither comments, nor what is for deploys alone.
-fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
-    let mut value = value.clone();
-    for account in value["accounts"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        if let Some(account) = account.as_object_mut() {
-            account.retain(|key, _| ["dispatchNamespace", "subdomain"].contains(&key.as_str()));
-        }
+fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
+    let mut digest = Framed::new("fleet");
+    let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
+    for (key, _, node) in entries {
+        let value = match key.as_str() {
+            "accounts" => accounts_that_decide(node),
+            // The order of layers decides, and within one that of a list and what is appended to it.
+            _ => node.in_order(),
+        };
+        digest = digest.field(key.as_bytes()).field(value.as_bytes());
     }
-    let mut digest = Framed::new("fleet").field(value.to_string().as_bytes());
     for (name, pack) in packs {
         digest = digest.field(name.as_bytes()).field(pack.manifest.prefix.as_bytes());
         digest = digest.field(&serde_json::to_vec(&pack.catalogue).expect("BUG: a catalogue is JSON"));
@@ -193,6 +196,16 @@ fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
         }
     }
     digest.finish()
+}
+
+fn accounts_that_decide(node: &Node) -> String {
+    let mut accounts = node.to_value();
+    for account in accounts.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(account) = account.as_object_mut() {
+            account.retain(|key, _| ["dispatchNamespace", "subdomain"].contains(&key.as_str()));
+        }
+    }
+    accounts.to_string()
 }
 
 fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>) -> Vec<Layer> {
@@ -249,7 +262,7 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
             if let Some(document) = document {
                 let value = document.root.to_value();
                 diagnostics.extend(checker.check(&document, &[], &value, "a layer"));
-                digest = digest.field(value.to_string().as_bytes());
+                digest = digest.field(document.root.in_order().as_bytes());
                 documents.push(document);
             }
         }
