@@ -117,6 +117,8 @@ pub(super) struct Done {
 /// The line up to out/, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
 pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Result<Option<Done>, Failure> {
     let start = Instant::now();
+    // One at a time: the second one waits, and then has little to do. Nothing is read before, as it might be old by then.
+    let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
     let project = match build::open(Tree::new(&session.root)) {
         Ok(project) => project,
         Err(diagnostics) => {
@@ -124,8 +126,6 @@ pub(super) fn done(session: &Session, selection: &Selection, dry: bool) -> Resul
             return Ok(None);
         }
     };
-    // One at a time: the second one waits, and then has little to do.
-    let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
     let mut survey = match build::survey(&project, !dry, &session.ui) {
         Ok(survey) => survey,
         Err(diagnostics) => {
