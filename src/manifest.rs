@@ -394,7 +394,9 @@ impl Writer {
 
     /// A file under out/ was written just now.
     pub fn wrote(&self) {
-        self.lock().written = Some(SystemTime::now());
+        let mut inner = self.lock();
+        // Where no stamp is kept, none has to settle.
+        inner.written = inner.log.is_some().then(SystemTime::now);
     }
 
     fn entry(&self, entry: Entry) {
