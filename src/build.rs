@@ -234,10 +234,17 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         diagnostics.extend(project.broken.iter().cloned());
         return Err(sorted(diagnostics));
     }
+    let changed = !remembered.is_empty() || fresh.iter().any(|fresh| *fresh);
+    if changed {
+        // Before anything of it is remembered: this build may be for a part of the fleet, or end early, and then another one
+        // has to remove what is left over.
+        for environment in Environment::ALL {
+            writer.folder(environment.as_str(), Stamp::NONE);
+        }
+    }
     for file in remembered.keys() {
         writer.forget(file);
     }
-    let changed = !remembered.is_empty() || fresh.iter().any(|fresh| *fresh);
     let diagnostics = sorted(diagnostics);
     Ok(Survey {
         customers: project.files.len(),
@@ -289,7 +296,8 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         other => other,
     };
     // The stamp is that of before the file was read: what changes meanwhile is seen next time.
-    let before = stamp(&project.tree, file);
+    let start = SystemTime::now();
+    let before = stamp_at(&project.tree, file, start);
     let bytes = match project.tree.plain(file) {
         Ok(bytes) => bytes,
         Err(diagnostic) => {
@@ -310,8 +318,11 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         // Only touched, perhaps: the same bytes under another stamp.
         let mut same = record.inputs.first().is_some_and(|input| input.content == Some(content));
         for (input, now) in record.inputs.iter_mut().zip(&stamps).skip(1) {
-            let found = project.tree.bytes(&input.file).ok().map(|bytes| Digest::of(&bytes).mark());
-            same &= found == input.content;
+            // What is there and can't be read has to be told.
+            same &= match project.tree.has(&input.file) {
+                true => project.tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).mark()) == input.content),
+                false => input.content.is_none(),
+            };
             input.stamp = *now;
         }
         if same {
@@ -328,7 +339,8 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         written = spec.written.clone();
         inputs.extend(spec.env_files.iter().map(|file| Input {
             file: file.file.clone(),
-            stamp: stamp(&project.tree, &file.file),
+            // Which they are is known only when they were read; what changed since the start isn't settled.
+            stamp: stamp_at(&project.tree, &file.file, start),
             content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).mark()),
         }));
     }
@@ -367,11 +379,14 @@ fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen
 }
 
 fn stamp(tree: &Tree, file: &str) -> Stamp {
+    // The clock first: what changes between the two is younger than the clock says.
+    stamp_at(tree, file, SystemTime::now())
+}
+
+fn stamp_at(tree: &Tree, file: &str, now: SystemTime) -> Stamp {
     if tree.past.contains_key(file) {
         return Stamp::NONE;
     }
-    // The clock first: what changes between the two is younger than the clock says.
-    let now = SystemTime::now();
     std::fs::symlink_metadata(tree.root.join(file)).map_or(Stamp::NONE, |metadata| Stamp::settled(&metadata, now))
 }
 
@@ -531,7 +546,7 @@ pub struct Built {
     pub unchanged: usize,
     /// Files that were written, or would be.
     pub written: usize,
-    /// Folders and runtimes that were removed, or would be.
+    /// Folders, runtimes, and files that a pack no longer has, that were removed, or would be.
     pub removed: usize,
     /// The ids of customers with a worker that could not be rendered.
     pub failed: BTreeSet<String>,
@@ -679,6 +694,10 @@ fn customer(
                     }
                     let unit = &mut record.units[at];
                     let before = unit.made.take();
+                    let is_old = |output: &&Output| done.files.iter().all(|(name, _)| *name != output.name);
+                    for output in before.iter().flat_map(|before| &before.outputs).filter(is_old) {
+                        built.removed += usize::from(out.remove_file(&folder, &output.name)?);
+                    }
                     built.why.push((id(record).to_owned(), folder, why.clone()));
                     let unit = &mut record.units[at];
                     unit.made = Some(made(unit, before, done, why));
@@ -840,6 +859,7 @@ fn prune(
             owned.extend(Environment::ALL.iter().map(|environment| format!("{environment}/{customer}/")));
         }
         names = project.fleet.packs.values().flat_map(|pack| pack.file_names().map(str::to_owned)).collect();
+        names.extend(survey.manifest.recipes.values().flat_map(|recipe| recipe.files.iter().cloned()));
     }
     for environment in open {
         built.removed += out.prune(environment, &owned, &names)?;

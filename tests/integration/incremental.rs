@@ -528,7 +528,7 @@ impl Bench {
     }
 
     /// A build of the whole fleet, held against a clean one.
-    fn check(&mut self) -> Result<(), TestCaseError> {
+    fn check(&mut self) -> Result<Vec<Diagnostic>, TestCaseError> {
         let before = files(&self.path("out"));
         let outcome = self.build(self.root(), &Run::Whole, false, true);
         let after = files(&self.path("out"));
@@ -544,7 +544,7 @@ impl Bench {
         prop_assert_eq!(outcome.built.is_some(), clean.built.is_some());
         let Some(built) = outcome.built else {
             prop_assert!(before == after, "a fleet that can't be built is left alone");
-            return Ok(());
+            return Ok(outcome.diagnostics);
         };
         let held = !outcome.left.is_empty();
         let is_left = |name: &str| {
@@ -584,11 +584,12 @@ impl Bench {
             prop_assert_eq!(done, [0, 0, 0], "{}", what);
         }
         prop_assert!(files(&self.path("out")) == after, "a build that has nothing to do writes nothing");
-        Ok(())
+        Ok(outcome.diagnostics)
     }
 }
 
-fn sequence(steps: &[Step]) -> Result<(), TestCaseError> {
+/// What the last build told.
+fn sequence(steps: &[Step]) -> Result<Vec<Diagnostic>, TestCaseError> {
     let mut bench = Bench::new();
     bench.check()?;
     for (edits, run) in steps {
@@ -596,7 +597,9 @@ fn sequence(steps: &[Step]) -> Result<(), TestCaseError> {
             bench.edit(edit);
         }
         match run {
-            Run::Whole => bench.check()?,
+            Run::Whole => {
+                bench.check()?;
+            }
             part => {
                 bench.build(bench.root(), part, false, true);
             }
@@ -611,8 +614,9 @@ fn write_to(file: &str, text: &str) -> Edit {
 
 #[track_caller]
 fn passes(steps: &[Step]) {
-    if let Err(error) = sequence(steps) {
-        panic!("{error}");
+    match sequence(steps) {
+        Ok(diagnostics) => assert_eq!(diagnostics, [], "all is well at the end"),
+        Err(error) => panic!("{error}"),
     }
 }
 
