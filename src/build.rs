@@ -50,7 +50,7 @@ pub struct Project {
     /// What is wrong with templates.
     broken: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
-    checker: OnceLock<Checker>,
+    checker: OnceLock<&'static Checker>,
 }
 
 /// Opens a project. A mistake in fleet.yaml, a layer or a pack ends it: with all other mistakes that can be found.

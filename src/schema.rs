@@ -2,6 +2,7 @@
 //! Doesn't know where documents come from.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
@@ -31,24 +32,32 @@ impl Checker {
         Ok(Checker { schema, validator })
     }
 
-    /// The schema of a customer's spec, without the destination types of any pack.
-    pub fn customer() -> Checker {
-        Checker::new(customer(None)).expect("BUG: the schema of customers compiles")
+    /// Compiled once, as all of these: the schema of a customer's spec, without the destination types of any pack.
+    pub fn customer() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(customer(None)).expect("BUG: the schema of customers compiles"));
+        &ONCE
     }
 
     /// The schema of a layer.
-    pub fn layer() -> Checker {
-        Checker::new(layer(None)).expect("BUG: the schema of layers compiles")
+    pub fn layer() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(layer(None)).expect("BUG: the schema of layers compiles"));
+        &ONCE
     }
 
     /// The schema of fleet.yaml.
-    pub fn fleet() -> Checker {
-        Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles")
+    pub fn fleet() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles"));
+        &ONCE
     }
 
     /// The schema of pack.yaml.
-    pub fn pack() -> Checker {
-        Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles")
+    pub fn pack() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles"));
+        &ONCE
     }
 
     /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` says what it is, as in

@@ -193,7 +193,7 @@ struct Bench {
     project: Project,
     fleet: Fleet,
     templates: Templates,
-    checker: Checker,
+    checker: &'static Checker,
     node: Mutex<Node>,
 }
 
@@ -251,7 +251,7 @@ impl Bench {
 
     fn read(&self, yaml: &str) -> Reading {
         let tree = Tree::new(self.project.root());
-        project::read_spec(&tree, Some(&self.fleet), "customers/acme.yaml", yaml.as_bytes(), &self.checker)
+        project::read_spec(&tree, Some(&self.fleet), "customers/acme.yaml", yaml.as_bytes(), self.checker)
     }
 
     /// The worker of a spec's text.
