@@ -56,7 +56,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(Exit::Diagnostics);
     };
     let Done { survey, built, diagnostics, seconds, .. } = &done;
-    if let Some(error) = &built.forgotten {
+    if let Some(error) = &built.forgotten
+        && built.rendered > 0
+    {
         session.ui.note(&format!("what was built can't be remembered, so the next build does it all again: {error}"));
     }
     let workers = built.workers;

@@ -8,6 +8,7 @@ mod faults;
 mod fleet;
 mod hostile;
 mod incremental;
+mod interrupted;
 mod line;
 mod local;
 mod openapi;
