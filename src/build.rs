@@ -755,6 +755,8 @@ fn reasons(unit: &mut Unit, folder: &str, recipes: &Recipes<'_>, out: &Out) -> (
 
 /// What rendering a worker gave.
 struct Done {
+    /// When it began.
+    start: SystemTime,
     bundle: Bundle,
     recipe: Mark,
     partials: u64,
@@ -768,7 +770,12 @@ fn made(unit: &Unit, before: Option<Made>, done: Done, why: Vec<Why>) -> Made {
     let outputs = done.files.into_iter().zip(&done.written).map(|((name, content), written)| Output {
         name,
         content,
-        stamp: written.metadata.as_ref().map_or(Stamp::NONE, Stamp::of),
+        stamp: match &written.metadata {
+            Some(metadata) if written.differed => Stamp::of(metadata),
+            // Somebody else wrote it, perhaps just now.
+            Some(metadata) => Stamp::settled(metadata, done.start),
+            None => Stamp::NONE,
+        },
     });
     Made {
         from: unit.resolved,
@@ -791,6 +798,7 @@ enum Broken {
 
 /// Renders one worker and writes its folder.
 fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
+    let start = SystemTime::now();
     render::partials_read();
     let (module, bundle) = module(project, recipes.runtimes, worker).map_err(Broken::Diagnostic)?;
     let pack = &project.fleet.packs[&worker.pack];
@@ -809,6 +817,7 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     let mark =
         |name: &str, text: &str| if name == pack.module() { module_mark } else { Digest::of(text.as_bytes()).mark() };
     Ok(Done {
+        start,
         recipe: recipes.of(&worker.pack, partials),
         partials,
         files: files.iter().map(|(name, text)| ((*name).to_owned(), mark(name, text))).collect(),

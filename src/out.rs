@@ -63,8 +63,8 @@ impl Out {
                 Some(metadata) => Written { differed: false, metadata: Some(metadata) },
                 None if self.dry => Written { differed: true, metadata: None },
                 None => {
-                    replace(&path, name, bytes).map_err(|error| refused(error, &file))?;
-                    Written { differed: true, metadata: fs::symlink_metadata(&file).ok() }
+                    let metadata = replace(&path, name, bytes).map_err(|error| refused(error, &file))?;
+                    Written { differed: true, metadata: Some(metadata) }
                 }
             });
         }
@@ -280,8 +280,9 @@ fn temporary(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.new"))
 }
 
-/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name.
-fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name. What the file system says
+/// of it is said of the file that was written here, not of one that somebody put there since.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<fs::Metadata> {
     let neighbour = temporary(folder, name);
     // Never through a link that somebody left there.
     let create = || fs::File::options().write(true).create_new(true).open(&neighbour);
@@ -297,6 +298,6 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         other => other?,
     };
     file.write_all(bytes)?;
-    drop(file);
-    fs::rename(neighbour, folder.join(name))
+    fs::rename(neighbour, folder.join(name))?;
+    file.metadata()
 }

@@ -17,6 +17,7 @@ mod sample;
 mod schema;
 mod secrets;
 mod support;
+mod thousands;
 mod tools;
 mod typescript;
 mod wrangler;
