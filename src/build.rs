@@ -320,7 +320,9 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         for (input, now) in record.inputs.iter_mut().zip(&stamps).skip(1) {
             // What is there and can't be read has to be told.
             same &= match project.tree.has(&input.file) {
-                true => project.tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).mark()) == input.content),
+                true => {
+                    project.tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).mark()) == input.content)
+                }
                 false => input.content.is_none(),
             };
             input.stamp = *now;

@@ -1,4 +1,4 @@
-//! Cloudflare's limits that flotilla counts against, each with its source. Doesn't know who counts.
+//! Limits that flotilla counts against: Cloudflare's, each with its source, and one of its own. Doesn't know who counts.
 
 /// Workers in one account of a paid plan; a dispatch namespace has no such limit.
 /// Source: Cloudflare docs, Workers › Platform › Limits › Number of Workers (2026).
@@ -29,3 +29,7 @@ pub const API_REQUESTS: u32 = 1200;
 
 /// The window of [`API_REQUESTS`], in seconds.
 pub const API_WINDOW_SECONDS: u32 = 300;
+
+/// Workers of one customer, and workers that all customers share. Ours, not Cloudflare's: nobody has so many roles, and what
+/// refers to each other is followed from one to the next.
+pub const WORKERS_PER_CUSTOMER: usize = 100;

@@ -635,7 +635,10 @@ mod tests {
         assert_eq!(manifest.records, HashMap::from([("a.yaml".to_owned(), a.clone()), ("b.yaml".to_owned(), b)]));
         assert_eq!(manifest.recipes, HashMap::from([(recipe("1").mark(), recipe("1"))]));
         assert_eq!(manifest.folders, HashMap::from([("production".to_owned(), Stamp(11))]));
-        assert_eq!([text(&manifest, "a.yaml"), text(&manifest, "b.yaml")], [Some("one".to_owned()), Some("two".to_owned())]);
+        assert_eq!(
+            [text(&manifest, "a.yaml"), text(&manifest, "b.yaml")],
+            [Some("one".to_owned()), Some("two".to_owned())]
+        );
         // A value under another name is none.
         assert_eq!(manifest.value(a.units[0].value, Mark([0; 16])), None);
 

@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use crate::digest::{Digest, Framed};
 use crate::envfile;
 use crate::failure::Failure;
+use crate::limits::WORKERS_PER_CUSTOMER;
 use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
@@ -218,6 +219,17 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
             if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
         let mut documents = Vec::new();
         let mut digest = Framed::new("layer").field(name.as_bytes());
+        if let Some(folder) = rule.env_files.as_ref().filter(|folder| folder.split('/').any(|step| step == "..")) {
+            let place = fleet.place_of(["layers", name, "envFiles"]);
+            let message = format!("`{folder}` is not a folder of this project");
+            diagnostics.push(Diagnostic::error(
+                Code::BadLayer,
+                place,
+                message,
+                "name a folder within it, without `..`",
+            ));
+            continue;
+        }
         if let Some(folder) = &rule.env_files {
             let base = format!("{folder}/base");
             let names = tree.names(&base).unwrap_or_default();
@@ -343,7 +355,8 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
                 [("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect(),
             );
             // Half a database is none: what is missing in it is told already.
-            key == "id" || (typed(&alone) && (key != "database" || checker.is_valid(&alone)))
+            let crowd = key == "workers" && alone[key].as_object().is_some_and(|all| all.len() > WORKERS_PER_CUSTOMER);
+            key == "id" || (typed(&alone) && !crowd && (key != "database" || checker.is_valid(&alone)))
         });
     }
     let identity = match Identity::deserialize(&document.root.to_value()) {

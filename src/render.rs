@@ -126,7 +126,11 @@ const TELL: &str = "__flotilla_read";
 fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
     pack.partials.iter().enumerate().map(|(at, (name, text))| {
         // At the top of one that extends another, nothing may stand but blocks.
-        let text = if at < 64 && !text.contains("extends") { format!("{text}{{{{ {TELL}(n={at}) }}}}").into() } else { text.into() };
+        let text = if at < 64 && !text.contains("extends") {
+            format!("{text}{{{{ {TELL}(n={at}) }}}}").into()
+        } else {
+            text.into()
+        };
         (name, text)
     })
 }

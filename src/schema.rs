@@ -240,6 +240,9 @@ impl Checker {
             ValidationErrorKind::MaxLength { limit } => {
                 one(Code::WrongForm, format!("{what} is too long"), format!("it may have at most {limit} characters"))
             }
+            ValidationErrorKind::MaxProperties { limit } => {
+                one(Code::WrongForm, format!("{what} has too many keys"), format!("it may have at most {limit}"))
+            }
             ValidationErrorKind::Minimum { limit } => one(
                 Code::WrongForm,
                 format!("{what} is too small: {}", found(node)),
@@ -253,8 +256,8 @@ impl Checker {
             ValidationErrorKind::UniqueItems => {
                 let again = match &node.kind {
                     Kind::List(items) => {
-                        let values: Vec<Value> = items.iter().map(Node::to_value).collect();
-                        (1..items.len()).find(|at| values[..*at].contains(&values[*at])).map(|at| items[at].span)
+                        let mut first = HashSet::new();
+                        items.iter().find(|item| !first.insert(item.to_value().to_string())).map(|item| item.span)
                     }
                     _ => None,
                 };

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::limits;
+
 /// A customer of the fleet: one file, `customers/<id>.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -44,7 +46,7 @@ pub struct Assignment {
 #[serde(rename_all = "camelCase")]
 pub struct Roles {
     /// The customer's workers by role, such as web, api and auth, each with what differs for it. Without it: one worker.
-    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
     pub workers: Option<BTreeMap<String, Option<Role>>>,
 }
 
@@ -304,7 +306,7 @@ pub struct FleetFile {
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}))]
     pub layers: Option<Map<String, Value>>,
     /// Workers that all customers share, by name. Each exists once per environment.
-    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
     pub shared_workers: Option<BTreeMap<String, Option<Role>>>,
 }
 

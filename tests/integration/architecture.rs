@@ -39,7 +39,12 @@ const LAYERS: &[Layer] = &[
         and: &[],
     },
     // From files to typed values.
-    Layer { name: "reading", modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"], layers: &["words", "reading"], and: &[] },
+    Layer {
+        name: "reading",
+        modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
+        layers: &["words", "reading"],
+        and: &[],
+    },
     // From typed values to bundles: pure.
     Layer {
         name: "core",

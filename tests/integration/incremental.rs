@@ -136,7 +136,11 @@ const FLEET: &[&[&str]] = &[
     &["", "# a comment\n"],
     &["", "", "workerName: \"{customer}-of-{fleet}\"\n"],
     &["", "accounts: { default: { id: { env: ID }, token: { secret: TOKEN }, subdomain: sub } }\n"],
-    &["", "sharedWorkers: { auth: {} }\n", "sharedWorkers: { auth: { environments: { production: {}, staging: {} } } }\n"],
+    &[
+        "",
+        "sharedWorkers: { auth: {} }\n",
+        "sharedWorkers: { auth: { environments: { production: {}, staging: {} } } }\n",
+    ],
     &["defaults:\n  pack: tiny\n"],
     &["", "  vars: { A: default }\n", "  vars: { PART: two }\n"],
     &["", "", "  labels: { tier: gold }\n"],
@@ -159,15 +163,20 @@ fn fleet() -> impl Strategy<Value = String> {
     })
 }
 
-const MANIFEST: &str = "prefix: t\nmodule: index.ts.tera\nruntime: { build: [\"true\"], sources: [] }\ncatalogue: catalogue.json\n";
+const MANIFEST: &str =
+    "prefix: t\nmodule: index.ts.tera\nruntime: { build: [\"true\"], sources: [] }\ncatalogue: catalogue.json\n";
 const FILES: &[&[&str]] = &[&["files: [wrangler.jsonc.tera]\n", "files: [wrangler.jsonc.tera, extra.json.tera]\n"]];
 const MODULE: &[&[&str]] = &[
     &["// {{ worker.file }}\nimport { defineWorker } from \"{{ runtime }}\";\n"],
     &["", "// another\n"],
-    &["{% if worker.vars.PART is defined %}{% if worker.vars.PART == \"one\" %}{% include \"one.tera\" %}{% else %}{% include \"two.tera\" %}{% endif %}{% endif %}\n"],
+    &[
+        "{% if worker.vars.PART is defined %}{% if worker.vars.PART == \"one\" %}{% include \"one.tera\" %}{% else %}{% include \"two.tera\" %}{% endif %}{% endif %}\n",
+    ],
     // It fails for some.
     &["", "", "", "", "{% if worker.vars.B is defined %}{{ nowhere.at.all }}{% endif %}\n"],
-    &["export default defineWorker({ vars: {{ worker.vars | ts }}, services: {{ worker.services | ts }}, origins: {{ worker.trustedOrigins | ts }} });\n"],
+    &[
+        "export default defineWorker({ vars: {{ worker.vars | ts }}, services: {{ worker.services | ts }}, origins: {{ worker.trustedOrigins | ts }} });\n",
+    ],
 ];
 const PARTIAL: &[&[&str]] = &[&["// a partial\n", "// another one\n", "// {{ worker.name }}\n", "{# nothing #}"]];
 
@@ -328,7 +337,10 @@ impl Bench {
             bench.write(&format!("{pack}/pack.yaml"), &format!("name: pack\n{MANIFEST}{}", first(FILES)));
             bench.write(&format!("{pack}/catalogue.json"), "{\"destinations\": {}}");
             bench.write(&format!("{pack}/index.ts.tera"), &first(MODULE));
-            bench.write(&format!("{pack}/wrangler.jsonc.tera"), "{ \"name\": \"{{ worker.name }}\", \"vars\": {{ vars | json }} }\n");
+            bench.write(
+                &format!("{pack}/wrangler.jsonc.tera"),
+                "{ \"name\": \"{{ worker.name }}\", \"vars\": {{ vars | json }} }\n",
+            );
             bench.write(&format!("{pack}/extra.json.tera"), "{ \"environment\": \"{{ worker.environment }}\" }\n");
             for partial in ["one.tera", "nested.tera", "unused.tera"] {
                 bench.write(&format!("{pack}/{partial}"), &format!("// {partial}\n"));
@@ -340,7 +352,10 @@ impl Bench {
             bench.write(&format!("layers/{layer}.yaml"), "logLevel: info\n");
         }
         bench.write("envs/base/a.env", "C=base\n");
-        bench.write("customers/always.yaml", "id: always\nlabels: { tier: gold }\nenvironments: { production: {}, staging: {} }\n");
+        bench.write(
+            "customers/always.yaml",
+            "id: always\nlabels: { tier: gold }\nenvironments: { production: {}, staging: {} }\n",
+        );
         bench
     }
 
@@ -418,7 +433,12 @@ impl Bench {
                 open.set_modified(modified).unwrap();
             }
             Damage::Touched if regular => {
-                fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+                fs::File::options()
+                    .write(true)
+                    .open(&file)
+                    .unwrap()
+                    .set_modified(std::time::SystemTime::now())
+                    .unwrap();
             }
             Damage::Linked if regular => self.link(&file),
             Damage::ForeignBeside => write_file(&folder.join(FOREIGN), "mine"),
@@ -630,7 +650,10 @@ fn passes(steps: &[Step]) {
 
 #[test]
 fn what_a_part_of_the_fleet_left_over_the_whole_fleet_removes() {
-    let two = write_to("customers/ash.yaml", "id: ash\nenvironments: { production: {}, staging: {} }\nworkers: { web: {}, api: {} }\n");
+    let two = write_to(
+        "customers/ash.yaml",
+        "id: ash\nenvironments: { production: {}, staging: {} }\nworkers: { web: {}, api: {} }\n",
+    );
     let one = write_to("customers/ash.yaml", "id: ash\nworkers: { web: {} }\n");
     for part in [Run::Customer("always"), Run::In(Environment::Production), Run::Surveyed] {
         // A worker less, and then the customer.
@@ -646,7 +669,9 @@ fn what_a_part_of_the_fleet_left_over_the_whole_fleet_removes() {
 
 #[test]
 fn the_order_of_layers_and_of_what_is_appended_counts() {
-    let fleet = |layers: &str| write_to("fleet.yaml", &format!("name: test\npacks: {{ tiny: {{ path: packs/tiny }} }}\nlayers:\n{layers}"));
+    let fleet = |layers: &str| {
+        write_to("fleet.yaml", &format!("name: test\npacks: {{ tiny: {{ path: packs/tiny }} }}\nlayers:\n{layers}"))
+    };
     let rule = "{ when: { tier: gold } }";
     passes(&[
         (
@@ -691,9 +716,15 @@ fn a_file_that_a_pack_no_longer_has_goes() {
         (vec![pack("wrangler.jsonc.tera"), Edit::Remove("customers/birch.yaml".to_owned())], Run::Whole),
     ]);
     passes(&[
-        (vec![pack("wrangler.jsonc.tera, extra.json.tera"), write_to("customers/birch.yaml", "id: birch\n")], Run::Whole),
+        (
+            vec![pack("wrangler.jsonc.tera, extra.json.tera"), write_to("customers/birch.yaml", "id: birch\n")],
+            Run::Whole,
+        ),
         (vec![write_to("customers/birch.yaml", "id: birch\npack: other\n")], Run::Whole),
-        (vec![write_to("customers/birch.yaml", "id: birch\npack: other\nworkers: { web: {} }\n")], Run::Customer("birch")),
+        (
+            vec![write_to("customers/birch.yaml", "id: birch\npack: other\nworkers: { web: {} }\n")],
+            Run::Customer("birch"),
+        ),
         (vec![pack("wrangler.jsonc.tera")], Run::Surveyed),
     ]);
 }
@@ -701,8 +732,18 @@ fn a_file_that_a_pack_no_longer_has_goes() {
 #[test]
 fn partials_can_extend_and_be_extended() {
     let index = |text: &str| write_to("packs/tiny/index.ts.tera", &format!("{text}export default {{}};\n"));
-    let base = |text: &str| write_to("packs/tiny/base.tera", &format!("// {text} {{% block mark %}}{{% endblock %}}\nexport default {{}};\n"));
-    let middle = |text: &str| write_to("packs/tiny/middle.tera", &format!("{{% extends \"base.tera\" %}}{{% block mark %}}{text}{{% endblock %}}"));
+    let base = |text: &str| {
+        write_to(
+            "packs/tiny/base.tera",
+            &format!("// {text} {{% block mark %}}{{% endblock %}}\nexport default {{}};\n"),
+        )
+    };
+    let middle = |text: &str| {
+        write_to(
+            "packs/tiny/middle.tera",
+            &format!("{{% extends \"base.tera\" %}}{{% block mark %}}{text}{{% endblock %}}"),
+        )
+    };
     let extends = |of: &str| write_to("packs/tiny/index.ts.tera", &format!("{{%\n extends \"{of}\" %}}"));
     passes(&[
         (vec![index("")], Run::Whole),

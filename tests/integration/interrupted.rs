@@ -155,7 +155,9 @@ fn builds_at_the_same_time_take_turns() {
         let even = round % 2 == 0;
         version(&project, even, CUSTOMERS);
         let children: Vec<Child> = (0..3)
-            .map(|at| spawn(&project, if at == 2 { &["plan", "--format", "json"] } else { &["build", "--format", "json"] }))
+            .map(|at| {
+                spawn(&project, if at == 2 { &["plan", "--format", "json"] } else { &["build", "--format", "json"] })
+            })
             .collect();
         let runs: Vec<Run> = children.into_iter().map(|child| finish(child).exits(0)).collect();
         equals(&project, &wanted[usize::from(!even)]);
@@ -192,7 +194,10 @@ fn a_build_waits_for_one_that_is_stopped_and_says_whose_it_is() {
         let mut told = [0; 256];
         let length = waiting.stderr.as_mut().expect("a pipe").read(&mut told).expect("it tells");
         let told = String::from_utf8_lossy(&told[..length]).into_owned();
-        assert!(told.contains(&format!("waiting: another build is running: build by somebody, {holder}, since ")), "{told}");
+        assert!(
+            told.contains(&format!("waiting: another build is running: build by somebody, {holder}, since ")),
+            "{told}"
+        );
         assert!(waiting.try_wait().expect("a child").is_none(), "it waits");
         waiting.kill().expect("it is there");
         waiting.wait().expect("a child");
@@ -310,7 +315,10 @@ fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
 fn large(word: &str) -> Project {
     let project = fleet(&[]);
     for at in 0..40 {
-        project.write(&format!("customers/c{at:02}.yaml"), format!("id: c{at:02}\nvars: {{ TEXT: \"{}\" }}\n", word.repeat(1000)));
+        project.write(
+            &format!("customers/c{at:02}.yaml"),
+            format!("id: c{at:02}\nvars: {{ TEXT: \"{}\" }}\n", word.repeat(1000)),
+        );
     }
     project
 }
