@@ -307,7 +307,8 @@ pub struct FleetFile {
     pub layers: Option<Map<String, Value>>,
     /// Workers that all customers share, by name. Each exists once per environment.
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
-    pub shared_workers: Option<BTreeMap<String, Option<Role>>>,
+    #[schemars(with = "Option<BTreeMap<String, Option<Role>>>")]
+    pub shared_workers: Option<Map<String, Value>>,
 }
 
 /// When a layer is used, and where it is.

@@ -9,6 +9,7 @@ mod fleet;
 mod hostile;
 mod incremental;
 mod interrupted;
+mod layers;
 mod line;
 mod local;
 mod openapi;
