@@ -772,7 +772,7 @@ proptest! {
 
 /// More of them, or others: `FLOTILLA_TEST_SEQUENCES=2000 FLOTILLA_TEST_SEED=3`.
 fn cases() -> u32 {
-    number("FLOTILLA_TEST_SEQUENCES").unwrap_or(60) as u32
+    number("FLOTILLA_TEST_SEQUENCES").unwrap_or(40) as u32
 }
 
 fn seed() -> u64 {

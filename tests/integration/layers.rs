@@ -79,7 +79,10 @@ fn stronger_sources_win_in_each_environment_and_role() {
     };
     let indented = |source: &str| rows(source).trim_end().replace('\n', "\n  ");
     let project = one(
-        &format!("layers: {{ gold: {{ when: {{ tier: [gold] }} }}, x: {{}} }}\ndefaults:\n  {}\n", indented("defaults")),
+        &format!(
+            "layers: {{ gold: {{ when: {{ tier: [gold] }} }}, x: {{}} }}\ndefaults:\n  {}\n",
+            indented("defaults")
+        ),
         "",
     );
     let spec = |text: &str| {
@@ -98,7 +101,9 @@ fn stronger_sources_win_in_each_environment_and_role() {
         assert_eq!(found.var("production/acme/web", "ROLE"), wanted);
         assert_eq!(found.var("staging/acme/web", "ROLE"), wanted);
         // Nothing of one place is at another.
-        for (folder, name) in [("production/acme/web", "BOTH"), ("staging/acme/api", "BOTH"), ("production/acme/api", "ROLE")] {
+        for (folder, name) in
+            [("production/acme/web", "BOTH"), ("staging/acme/api", "BOTH"), ("production/acme/api", "ROLE")]
+        {
             assert_eq!(found.var(folder, name), Value::Null, "{folder} {name}");
         }
         assert_eq!(found.var("production/acme/web", "STAGING"), Value::Null);
@@ -122,7 +127,8 @@ fn stronger_sources_win_in_each_environment_and_role() {
 
 #[test]
 fn roles_and_environments_are_those_of_the_strongest_source() {
-    let project = one("defaults: { workers: { web: {}, api: {} }, environments: { production: {}, staging: {} } }\n", "");
+    let project =
+        one("defaults: { workers: { web: {}, api: {} }, environments: { production: {}, staging: {} } }\n", "");
     let folders = |spec: &str| {
         project.write("customers/acme.yaml", format!("id: acme\n{spec}"));
         find(&project).well().workers.into_keys().collect::<Vec<_>>()
@@ -190,7 +196,10 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
     // Folders that are none of the project's.
     let relative = format!("envs/../../{}", secret.path().file_name().unwrap().to_string_lossy());
     for folder in [relative.as_str(), "..", "envs/..", "/etc", "./envs", "envs\\\\base", ""] {
-        project.write("fleet.yaml", format!("{FLEET}layers: {{ env: {{ when: {{ tier: gold }}, envFiles: \"{folder}\" }} }}\n"));
+        project.write(
+            "fleet.yaml",
+            format!("{FLEET}layers: {{ env: {{ when: {{ tier: gold }}, envFiles: \"{folder}\" }} }}\n"),
+        );
         let found = find(&project);
         assert_eq!(found.told.len(), 1, "{folder}: {:?}", found.told);
         assert!(["F0504", "S0205"].contains(&&found.told[0][..5]), "{folder}: {:?}", found.told);
@@ -205,7 +214,11 @@ fn layers_are_files_of_layers_and_nothing_else() {
     for name in ["../customers/acme", "a/b", "..", "", "A", "x.yaml"] {
         let project = one(&format!("layers: {{ \"{name}\": {{}} }}\n"), "");
         let found = find(&project);
-        assert!(found.workers.is_empty() && found.told.iter().any(|told| told.starts_with("S0205 fleet.yaml:3")), "{:?}", found.told);
+        assert!(
+            found.workers.is_empty() && found.told.iter().any(|told| told.starts_with("S0205 fleet.yaml:3")),
+            "{:?}",
+            found.told
+        );
     }
     let project = one("layers: { x: {} }\n", "layers: [\"../../etc/passwd\"]\n");
     find(&project).tells(&["F0504 fleet.yaml:3", "there is no layers/x.yaml"]);
@@ -221,10 +234,17 @@ fn layers_are_files_of_layers_and_nothing_else() {
     find(&project).tells(&["Y0104 layers/x.yaml", "symbolic link"]);
     std::fs::remove_file(&file).unwrap();
     // A layer isn't a customer.
-    for (text, code) in [("id: acme\n", "S0201"), ("layers: [x]\n", "S0201"), ("vars: {\n", "Y0106"), ("- 1\n", "S0202")] {
+    for (text, code) in
+        [("id: acme\n", "S0201"), ("layers: [x]\n", "S0201"), ("vars: {\n", "Y0106"), ("- 1\n", "S0202")]
+    {
         project.write("layers/x.yaml", text);
         let found = find(&project);
-        assert!(found.workers.is_empty() && found.told.iter().any(|told| told.starts_with(&format!("{code} layers/x.yaml:1"))), "{text:?}: {:?}", found.told);
+        assert!(
+            found.workers.is_empty()
+                && found.told.iter().any(|told| told.starts_with(&format!("{code} layers/x.yaml:1"))),
+            "{text:?}: {:?}",
+            found.told
+        );
     }
     // A secret in a layer is none of the output's.
     project.write("layers/x.yaml", "secrets: { KEY: canary-5f0c1 }\n");
@@ -246,14 +266,27 @@ fn bombs_end_in_time_and_hold_their_customer_alone() {
     let bombs = [
         ("aliases", laughs),
         ("variables", format!("vars:\n{}", lines(50_000, &|at| format!("  A{at}: x\n")))),
-        ("roles", format!("workers:\n{}", lines(30_000, &|at| format!("  r{at}: {{ services: {{ N: r{} }} }}\n", at + 1)))),
-        ("roles that miss", format!("workers:\n{}", lines(100, &|at| format!("  r{at}: {{ services: {{ N: none }} }}\n")))),
-        ("one list", format!("domains:\n{}  - a0.example.com\n", lines(50_000, &|at| format!("  - a{at}.example.com\n")))),
+        (
+            "roles",
+            format!("workers:\n{}", lines(30_000, &|at| format!("  r{at}: {{ services: {{ N: r{} }} }}\n", at + 1))),
+        ),
+        (
+            "roles that miss",
+            format!("workers:\n{}", lines(100, &|at| format!("  r{at}: {{ services: {{ N: none }} }}\n"))),
+        ),
+        (
+            "one list",
+            format!("domains:\n{}  - a0.example.com\n", lines(50_000, &|at| format!("  - a{at}.example.com\n"))),
+        ),
         ("depth", format!("vars: {{ A: {}1{} }}\n", "[".repeat(10_000), "]".repeat(10_000))),
     ];
     for (what, spec) in bombs {
         let project = one("layers: { bomb: {} }\n", &format!("layers: [bomb]\n{spec}"));
-        project.write("layers/bomb.yaml", format!("vars:\n{}", lines(30_000, &|at| format!("  A{at}: null\n"))));
+        let layer = match what {
+            "variables" => format!("vars:\n{}", lines(30_000, &|at| format!("  A{at}: null\n"))),
+            _ => "logLevel: info\n".to_owned(),
+        };
+        project.write("layers/bomb.yaml", layer);
         project.write("customers/good.yaml", "id: good\n");
         let start = Instant::now();
         let run = output(project.command(&["build"]).env("FLOTILLA_CACHE_DIR", cache())).exits(1);
@@ -261,7 +294,8 @@ fn bombs_end_in_time_and_hold_their_customer_alone() {
         assert!(took < Duration::from_secs(20), "{what}: {took:?}");
         assert!(run.stderr.len() < 1 << 20, "{what}: {} bytes are told", run.stderr.len());
         assert!(run.stderr.contains("customers/acme.yaml"), "{what}: {}", run.stderr);
-        let files: Vec<String> = project.files("out").into_keys().filter(|name| !name.starts_with("runtime/")).collect();
+        let files: Vec<String> =
+            project.files("out").into_keys().filter(|name| !name.starts_with("runtime/")).collect();
         assert_eq!(files, ["production/good/index.ts", "production/good/wrangler.jsonc"], "{what}");
     }
 }
@@ -288,20 +322,25 @@ fn partials_that_go_round_in_circles_are_told() {
 #[test]
 fn service_bindings_name_workers_and_never_go_round() {
     let spec = |text: &str| find(&one("", &format!("workers:\n{text}")));
-    let found = spec("  web: { services: { API: api, AUTH: auth } }\n  api: { services: { AUTH: auth } }\n  auth: {}\n").well();
+    let found =
+        spec("  web: { services: { API: api, AUTH: auth } }\n  api: { services: { AUTH: auth } }\n  auth: {}\n").well();
     let services = |folder: &str| json!(found.worker(folder).services);
     assert_eq!(services("production/acme/web"), json!({"API": "t-acme-api", "AUTH": "t-acme-auth"}));
     assert_eq!(services("production/acme/api"), json!({"AUTH": "t-acme-auth"}));
 
     spec("  web: { services: { SELF: web } }\n").tells(&["customers/acme.yaml:3", "circle in production: web → web"]);
     spec("  a: { services: { B: b } }\n  b: { services: { A: a } }\n").tells(&["circle", "a → b → a"]);
-    spec("  a: { services: { B: b } }\n  b: { services: { C: c } }\n  c: { services: { A: a } }\n").tells(&["a → b → c → a"]);
+    spec("  a: { services: { B: b } }\n  b: { services: { C: c } }\n  c: { services: { A: a } }\n")
+        .tells(&["a → b → c → a"]);
     // Two circles are told both; what only leads to one isn't part of it.
-    let two = spec("  a: { services: { B: b } }\n  b: { services: { C: c } }\n  c: { services: { B: b } }\n  d: { services: { D: d } }\n");
+    let two = spec(
+        "  a: { services: { B: b } }\n  b: { services: { C: c } }\n  c: { services: { B: b } }\n  d: { services: { D: d } }\n",
+    );
     assert_eq!(two.told.len(), 2, "{:?}", two.told);
     assert!(two.told[0].contains("b → c → b") && two.told[1].contains("d → d"), "{:?}", two.told);
     // A diamond is none.
-    spec("  a: { services: { B: b, C: c } }\n  b: { services: { D: d } }\n  c: { services: { D: d } }\n  d: {}\n").well();
+    spec("  a: { services: { B: b, C: c } }\n  b: { services: { D: d } }\n  c: { services: { D: d } }\n  d: {}\n")
+        .well();
     // In one environment only.
     spec(
         "  a: { environments: { production: {}, staging: { services: { B: b } } } }\n  \
@@ -309,14 +348,18 @@ fn service_bindings_name_workers_and_never_go_round() {
     )
     .tells(&["circle in staging"]);
 
-    spec("  web: { services: { API: apy } }\n  api: {}\n").tells(&["S0209 customers/acme.yaml:3", "there is no worker `apy`"]);
+    spec("  web: { services: { API: apy } }\n  api: {}\n")
+        .tells(&["S0209 customers/acme.yaml:3", "there is no worker `apy`"]);
     spec("  web: { services: { API: api } }\n  api: { environments: { staging: {} } }\n")
         .tells(&["customers/acme.yaml:3", "doesn't exist in production, only in staging"]);
     // A variable of the same name, or a name that is taken.
     let found = spec("  web: { services: { API: api }, vars: { API: x } }\n  api: {}\n");
     found.tells(&["`API` is a service binding, and something else as well"]);
     // `null` takes back what the defaults say.
-    let project = one("defaults: { services: { AUTH: auth } }\nsharedWorkers: { auth: { services: { AUTH: null } } }\n", "services: { AUTH: null }\n");
+    let project = one(
+        "defaults: { services: { AUTH: auth } }\nsharedWorkers: { auth: { services: { AUTH: null } } }\n",
+        "services: { AUTH: null }\n",
+    );
     assert!(find(&project).well().worker("production/acme").services.is_empty());
 }
 
@@ -329,17 +372,23 @@ fn addresses_are_known_or_missed() {
     assert_eq!(address(api(SUBDOMAIN, "{}")), "https://t-acme-api.sub.workers.dev");
     assert_eq!(address(api("", "{ domains: [api.acme.example] }")), "https://api.acme.example");
     assert_eq!(
-        address(api("", "{ routes: [{ pattern: \"*.acme.example/*\", zone: acme.example }, { pattern: shop.acme.example/api/*, zone: acme.example }] }")),
+        address(api(
+            "",
+            "{ routes: [{ pattern: \"*.acme.example/*\", zone: acme.example }, { pattern: shop.acme.example/api/*, zone: acme.example }] }"
+        )),
         "https://shop.acme.example"
     );
     api("", "{}").tells(&["customers/acme.yaml:3", "`api` has no address in production"]);
-    api(SUBDOMAIN, "{ workersDev: false, routes: [{ pattern: \"*.acme.example/*\", zone: acme.example }] }").tells(&["has no address"]);
+    api(SUBDOMAIN, "{ workersDev: false, routes: [{ pattern: \"*.acme.example/*\", zone: acme.example }] }")
+        .tells(&["has no address"]);
     // By address, they may call each other, and themselves.
     let round = spec(SUBDOMAIN, "workers:\n  a: { vars: { B: { workerUrl: b }, A: { workerUrl: a } } }\n  b: { vars: { A: { workerUrl: a } } }\n").well();
     assert_eq!(round.var("production/acme/b", "A"), "https://t-acme-a.sub.workers.dev");
     assert_eq!(round.var("production/acme/a", "A"), "https://t-acme-a.sub.workers.dev");
     // Each environment has its own.
-    let each = spec(SUBDOMAIN, &format!("environments: {{ production: {{}}, staging: {{}} }}\nworkers:\n{url}  api: {{}}\n")).well();
+    let each =
+        spec(SUBDOMAIN, &format!("environments: {{ production: {{}}, staging: {{}} }}\nworkers:\n{url}  api: {{}}\n"))
+            .well();
     assert_eq!(each.var("staging/acme/web", "API"), "https://t-acme-api-staging.sub.workers.dev");
     spec(SUBDOMAIN, "vars: { A: { workerUrl: nobody } }\n").tells(&["S0209", "there is no worker `nobody`"]);
     spec(SUBDOMAIN, "vars: { A: { workerUrl: [a] } }\n").tells(&["`workerUrl` of `A` must be the name of a worker"]);
@@ -352,7 +401,8 @@ fn addresses_are_known_or_missed() {
 fn shared_workers_serve_all_customers_in_their_environments() {
     let shared = "sharedWorkers: { auth: { environments: { production: {}, staging: {} } }, log: {} }\n";
     let project = one(&format!("{SUBDOMAIN}{shared}"), "services: { AUTH: auth }\nvars: { LOG: { workerUrl: log } }\n");
-    project.write("customers/bluebird.yaml", "id: bluebird\nworkers: { auth: {}, web: { services: { AUTH: auth } } }\n");
+    project
+        .write("customers/bluebird.yaml", "id: bluebird\nworkers: { auth: {}, web: { services: { AUTH: auth } } }\n");
     let found = find(&project).well();
     assert_eq!(found.worker("production/acme").services["AUTH"], "test-auth");
     assert_eq!(found.var("production/acme", "LOG"), "https://test-log.sub.workers.dev");
@@ -360,7 +410,8 @@ fn shared_workers_serve_all_customers_in_their_environments() {
     // An own worker of that name is nearer.
     assert_eq!(found.worker("production/bluebird/web").services["AUTH"], "t-bluebird-auth");
 
-    project.write("customers/acme.yaml", "id: acme\nenvironments: { staging: {} }\nservices: { AUTH: auth, LOG: log }\n");
+    project
+        .write("customers/acme.yaml", "id: acme\nenvironments: { staging: {} }\nservices: { AUTH: auth, LOG: log }\n");
     find(&project).tells(&["customers/acme.yaml:3", "`log` doesn't exist in staging, only in production"]);
 
     // Shared workers may refer to each other, not to customers' workers, and not in circles: that stops the fleet.
@@ -371,13 +422,21 @@ fn shared_workers_serve_all_customers_in_their_environments() {
         found
     };
     project.write("customers/acme.yaml", "id: acme\n");
-    assert!(stopped("{ a: { services: { B: b } }, b: { services: { A: a } } }").told.iter().any(|told| told.contains("a → b → a") && told.contains("fleet.yaml:4")));
-    assert!(stopped("{ a: { services: { WEB: web } } }").told.iter().any(|told| told.contains("there is no worker `web`")));
+    assert!(
+        stopped("{ a: { services: { B: b } }, b: { services: { A: a } } }")
+            .told
+            .iter()
+            .any(|told| told.contains("a → b → a") && told.contains("fleet.yaml:4"))
+    );
+    assert!(
+        stopped("{ a: { services: { WEB: web } } }").told.iter().any(|told| told.contains("there is no worker `web`"))
+    );
 
     // Neither over accounts, nor in a namespace.
     let two = "accounts:\n  default: { id: { env: ID }, token: { secret: TOKEN } }\n  other: { id: { env: ID2 }, token: { secret: TOKEN2 } }\n  spaced: { id: { env: ID3 }, token: { secret: TOKEN3 }, dispatchNamespace: space }\n";
     for (account, words) in [("other", "is in the account `other`"), ("spaced", "dispatch namespace `space`")] {
-        let project = one(&format!("{two}sharedWorkers: {{ auth: {{ account: {account} }} }}\n"), "services: { AUTH: auth }\n");
+        let project =
+            one(&format!("{two}sharedWorkers: {{ auth: {{ account: {account} }} }}\n"), "services: { AUTH: auth }\n");
         find(&project).tells(&["customers/acme.yaml:2", words]);
     }
     // No customer can be called as the shared ones are.
