@@ -720,9 +720,9 @@ mod tests {
     #[test]
     fn mistakes_are_told_in_the_authors_terms() {
         let checker = Checker::customer();
-        assert_eq!(check(&checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
+        assert_eq!(check(checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
         assert_eq!(
-            check(&checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
+            check(checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
             [
                 "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
                 "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
@@ -730,17 +730,17 @@ mod tests {
                 "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
             ]
         );
-        let found = check(&checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
+        let found = check(checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("S0206 t.yaml:2:58 `database.token` must be a reference"), "{found:?}");
         for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
             let found =
-                check(&checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
+                check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
             assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
         }
-        let found = check(&checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
+        let found = check(checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
         assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
-        let found = check(&checker, "name: 12\nenvironments: {stagin: {}}\n");
+        let found = check(checker, "name: 12\nenvironments: {stagin: {}}\n");
         assert!(found[1].contains("write it in quotes: \"12\""), "{found:?}");
         assert!(found[2].contains("`stagin`") && found[2].contains("did you mean `staging`?"), "{found:?}");
     }

@@ -256,7 +256,7 @@ fn layers_are_files_of_layers_and_nothing_else() {
 fn bombs_end_in_time_and_hold_their_customer_alone() {
     let lines = |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
     let laughs = {
-        let list = |of: &str| vec![of; 9].join(", ");
+        let list = |of: &str| [of; 9].join(", ");
         let mut text = format!("vars:\n  A0: &a0 [{}]\n", list("lol"));
         for at in 1..10 {
             text += &format!("  A{at}: &a{at} [{}]\n", list(&format!("*a{}", at - 1)));
