@@ -1,5 +1,8 @@
 //! Shows: whatever is edited, damaged or left over, a build gives what a clean build of the same files gives, and a second
 //! one has nothing to do. Random sequences of edits, in this process; the runtime is given, so that no npm is needed.
+//!
+//! It is long because it has a list of everything that can happen to a project: first the edits and what they may write,
+//! then the bench that makes them and compares, then sequences that once went wrong, then the random ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
