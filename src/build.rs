@@ -57,7 +57,7 @@ pub struct Project {
     /// What is wrong with templates and with the policy.
     broken: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
-    checker: OnceLock<Checker>,
+    checker: OnceLock<&'static Checker>,
 }
 
 /// Opens a project. A mistake in fleet.yaml, a layer or a pack ends it: with all other mistakes that can be found.
@@ -268,9 +268,6 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         seen.push(see_shared(project, remembered.remove(FLEET_FILE), &writer));
     }
     writer.flush();
-    for file in remembered.keys() {
-        writer.forget(file);
-    }
     let mut survey = Survey {
         customers: project.files.len(),
         records: Vec::with_capacity(seen.len()),
@@ -291,6 +288,16 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         survey.records.push(one.record);
         survey.fresh.push(one.fresh);
         survey.told.push(one.told);
+    }
+    if survey.changed {
+        // Before anything of it is remembered: this build may be for a part of the fleet, or end early, and then another one
+        // has to remove what is left over.
+        for environment in Environment::ALL {
+            survey.writer.folder(environment.as_str(), Stamp::NONE);
+        }
+    }
+    for file in remembered.keys() {
+        survey.writer.forget(file);
     }
     survey.conclude(project)?;
     Ok(survey)
@@ -442,7 +449,8 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         other => other,
     };
     // The stamp is that of before the file was read: what changes meanwhile is seen next time.
-    let before = stamp(&project.tree, file);
+    let start = SystemTime::now();
+    let before = stamp_at(&project.tree, file, start);
     let bytes = match project.tree.plain(file) {
         Ok(bytes) => bytes,
         Err(diagnostic) => {
@@ -464,8 +472,13 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         // Only touched, perhaps: the same bytes under another stamp.
         let mut same = record.inputs.first().is_some_and(|input| input.content == Some(content));
         for (input, now) in record.inputs.iter_mut().zip(&stamps).skip(1) {
-            let found = project.tree.bytes(&input.file).ok().map(|bytes| Digest::of(&bytes).mark());
-            same &= found == input.content;
+            // What is there and can't be read has to be told.
+            same &= match project.tree.has(&input.file) {
+                true => {
+                    project.tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).mark()) == input.content)
+                }
+                false => input.content.is_none(),
+            };
             input.stamp = *now;
         }
         if same {
@@ -483,7 +496,8 @@ fn see(project: &Project, file: &str, known: Option<Record>, writer: &Writer, co
         written = spec.written.clone();
         inputs.extend(spec.env_files.iter().map(|file| Input {
             file: file.file.clone(),
-            stamp: stamp(&project.tree, &file.file),
+            // Which they are is known only when they were read; what changed since the start isn't settled.
+            stamp: stamp_at(&project.tree, &file.file, start),
             content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).mark()),
         }));
     }
@@ -526,11 +540,14 @@ fn see_shared(project: &Project, known: Option<Record>, writer: &Writer) -> Seen
 }
 
 fn stamp(tree: &Tree, file: &str) -> Stamp {
+    // The clock first: what changes between the two is younger than the clock says.
+    stamp_at(tree, file, SystemTime::now())
+}
+
+fn stamp_at(tree: &Tree, file: &str, now: SystemTime) -> Stamp {
     if tree.past.contains_key(file) {
         return Stamp::NONE;
     }
-    // The clock first: what changes between the two is younger than the clock says.
-    let now = SystemTime::now();
     std::fs::symlink_metadata(tree.root.join(file)).map_or(Stamp::NONE, |metadata| Stamp::settled(&metadata, now))
 }
 
@@ -718,7 +735,7 @@ pub struct Built {
     pub unchanged: usize,
     /// Files that were written, or would be.
     pub written: usize,
-    /// Folders and runtimes that were removed, or would be.
+    /// Folders, runtimes, and files that a pack no longer has, that were removed, or would be.
     pub removed: usize,
     /// The ids of customers with a worker that could not be rendered.
     pub failed: BTreeSet<String>,
@@ -895,6 +912,10 @@ fn customer(
                     }
                     let unit = &mut record.units[at];
                     let before = unit.made.take();
+                    let is_old = |output: &&Output| done.files.iter().all(|(name, _)| *name != output.name);
+                    for output in before.iter().flat_map(|before| &before.outputs).filter(is_old) {
+                        built.removed += usize::from(out.remove_file(&folder, &output.name)?);
+                    }
                     unit.made = Some(made(unit, before, done, why));
                     if scope.explain {
                         built.why.push((folder, last(project, survey, recipes, &record.units[at], &worker)));
@@ -1040,6 +1061,8 @@ pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: 
 
 /// What rendering a worker gave.
 struct Done {
+    /// When it began.
+    start: SystemTime,
     bundle: Bundle,
     recipe: Mark,
     partials: u64,
@@ -1055,7 +1078,12 @@ fn made(unit: &Unit, before: Option<Made>, done: Done, why: Vec<Why>) -> Made {
     let outputs = done.files.into_iter().zip(&done.written).map(|((name, content), written)| Output {
         name,
         content,
-        stamp: written.metadata.as_ref().map_or(Stamp::NONE, Stamp::of),
+        stamp: match &written.metadata {
+            Some(metadata) if written.differed => Stamp::of(metadata),
+            // Somebody else wrote it, perhaps just now.
+            Some(metadata) => Stamp::settled(metadata, done.start),
+            None => Stamp::NONE,
+        },
     });
     Made {
         from: unit.resolved,
@@ -1080,6 +1108,7 @@ enum Broken {
 /// Renders one worker and writes its folder.
 fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
     let span = trace::span("render", &worker.name);
+    let start = SystemTime::now();
     render::partials_read();
     let templates = &project.templates[&worker.pack];
     let mut scene = Scene::new(worker, &recipes.runtimes[&worker.pack].specifier(worker));
@@ -1103,6 +1132,7 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     let mark =
         |name: &str, text: &str| if name == pack.module() { module_mark } else { Digest::of(text.as_bytes()).mark() };
     Ok(Done {
+        start,
         recipe: recipes.of(&worker.pack, partials),
         partials,
         size,
@@ -1164,6 +1194,7 @@ fn prune(
             owned.extend(Environment::ALL.iter().map(|environment| format!("{environment}/{customer}/")));
         }
         names = project.fleet.packs.values().flat_map(|pack| pack.file_names().map(str::to_owned)).collect();
+        names.extend(survey.manifest.recipes.values().flat_map(|recipe| recipe.files.iter().cloned()));
     }
     for environment in open {
         built.removed += out.prune(environment, &owned, &names)?;

@@ -104,7 +104,8 @@ mod tests {
             assert_eq!(wrong.is_empty(), right.is_empty(), "{code}: a wrong example has a right one");
             assert_eq!(markdown.matches("```").count() % 2, 0, "{code}");
             for Example { file, .. } in wrong.iter().chain(&right) {
-                let folder = ["customers/", "templates/", "fleet.yaml"].iter().any(|folder| file.starts_with(folder));
+                let folder =
+                    ["customers/", "layers/", "templates/", "fleet.yaml"].iter().any(|folder| file.starts_with(folder));
                 assert!(folder, "{code}: the first line of an example is its path, not {file:?}");
             }
         }

@@ -5,6 +5,8 @@
 //! to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
 //! to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Place;
@@ -12,6 +14,8 @@ use crate::yaml::{Document, Kind, Node, Span};
 
 /// Keys that say what a map is rather than what is in it.
 const TYPE: &str = "type";
+/// So many keys of a map are found as fast by looking at each.
+const FEW: usize = 32;
 
 /// A value out of one or several layers.
 #[derive(Clone, Debug)]
@@ -57,6 +61,13 @@ fn lay<'a>(
     entries: &'a [(String, Span, Node)],
     keep: &dyn Fn(&str) -> bool,
 ) {
+    // Few keys are compared one by one, many are looked up: a map with as many keys as fit into a file ends nobody's day.
+    let many = merged.len().min(entries.len()) > FEW;
+    let mut places: HashMap<&'a str, usize> = HashMap::new();
+    if many {
+        places.extend(merged.iter().enumerate().map(|(at, entry)| (entry.key, at)));
+    }
+    let mut gone: HashSet<usize> = HashSet::new();
     for (written, span, node) in entries {
         let (key, append) = match &node.kind {
             Kind::List(_) => key_of(written),
@@ -66,8 +77,15 @@ fn lay<'a>(
             continue;
         }
         let at = (document, *span);
-        let below = merged.iter().position(|entry| entry.key == key);
+        let below = match many {
+            true => places.get(key).copied(),
+            false => merged.iter().position(|entry| entry.key == key),
+        };
         match (&node.kind, below) {
+            (Kind::Null, Some(below)) if many => {
+                places.remove(key);
+                gone.insert(below);
+            }
             (Kind::Null, Some(below)) => {
                 merged.remove(below);
             }
@@ -86,8 +104,17 @@ fn lay<'a>(
                 entry.at = at;
             }
             (_, Some(below)) => merged[below] = Entry { key, at, value: Merged::Whole(document, node) },
-            (_, None) => merged.push(Entry { key, at, value: Merged::Whole(document, node) }),
+            (_, None) => {
+                if many {
+                    places.insert(key, merged.len());
+                }
+                merged.push(Entry { key, at, value: Merged::Whole(document, node) });
+            }
         }
+    }
+    if !gone.is_empty() {
+        let mut at = 0..;
+        merged.retain(|_| at.next().is_some_and(|at| !gone.contains(&at)));
     }
 }
 
@@ -246,6 +273,39 @@ mod tests {
         assert_eq!(value(&["a: {b: 1, c: 2}", "a: {b: null}"]), json!({"a": {"c": 2}}));
         assert_eq!(value(&["a: {b: {c: null}, d: [null]}"]), json!({"a": {"b": {"c": null}, "d": [null]}}));
         assert_eq!(value(&["a: 1", "a: {b: 1}", "a: [1]"]), json!({"a": [1]}));
+    }
+
+    #[test]
+    fn many_keys_are_merged_as_few_are_and_in_time() {
+        for count in [FEW, FEW + 1, 50_000] {
+            let map = |value: &dyn Fn(usize) -> String| {
+                let lines = (0..count).map(|at| format!("  k{at}: {}\n", value(at)));
+                format!("a:\n{}", lines.collect::<String>())
+            };
+            let weak = map(&|at| format!("[{at}]"));
+            // Every third one goes, every third one is replaced; the first one goes and comes back.
+            let strong = map(&|at| match at % 3 {
+                0 => "null".to_owned(),
+                1 => "[new]".to_owned(),
+                _ => "{ m: 1 }".to_owned(),
+            });
+            let strong = format!("{strong}  k0+: [again]\n  more: 1\n");
+            let documents = documents(&[&weak, &strong]);
+            let start = std::time::Instant::now();
+            let value = merged(&documents).to_value();
+            assert!(start.elapsed().as_secs() < 10, "{count} keys took {:?}", start.elapsed());
+            let mut expected = Map::new();
+            for at in 0..count {
+                match at % 3 {
+                    0 => None,
+                    1 => expected.insert(format!("k{at}"), json!(["new"])),
+                    _ => expected.insert(format!("k{at}"), json!({"m": 1})),
+                };
+            }
+            expected.insert("k0".to_owned(), json!(["again"]));
+            expected.insert("more".to_owned(), json!(1));
+            assert!(value["a"] == Value::Object(expected), "{count} keys");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Cloudflare's limits that flotilla counts against, each with its value on both plans and its source; and what fleet.yaml
-//! says of an account's own. Doesn't know who counts.
+//! Limits that flotilla counts against: Cloudflare's, each with its value on both plans and its source, and one of its own; and
+//! what fleet.yaml says of an account's own. Doesn't know who counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,6 +30,10 @@ pub const API_REQUESTS: u32 = 1200;
 
 /// The window of [`API_REQUESTS`], in seconds.
 pub const API_WINDOW_SECONDS: u32 = 300;
+
+/// Workers of one customer, and workers that all customers share. Ours, not Cloudflare's: nobody has so many roles, and what
+/// refers to each other is followed from one to the next.
+pub const WORKERS_PER_CUSTOMER: usize = 100;
 
 /// Who has so much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

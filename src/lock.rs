@@ -25,7 +25,7 @@ impl Lock {
     /// Takes the lock for `what`; while somebody else has it, waits, and says so. Where it can't be made, as on a disk that
     /// is only read, there is nothing to guard.
     pub fn wait(path: &Path, what: &str, progress: &dyn Progress) -> Result<Option<Lock>, Failure> {
-        if !Lock::is_held(path) && path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_err()) {
+        if path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_err()) {
             return Ok(None);
         }
         for attempt in 0_u32.. {
@@ -71,7 +71,8 @@ impl Lock {
             file.rewind()?;
             file.write_all(told.as_bytes())
         };
-        write(&mut file).with_context(cannot)?;
+        // The lock holds without the note, as on a disk that is full.
+        let _ = write(&mut file);
         Ok(Lock { file })
     }
 }

@@ -414,7 +414,9 @@ impl Writer {
 
     /// A file under out/ was written just now.
     pub fn wrote(&self) {
-        self.lock().written = Some(SystemTime::now());
+        let mut inner = self.lock();
+        // Where no stamp is kept, none has to settle.
+        inner.written = inner.log.is_some().then(SystemTime::now);
     }
 
     fn entry(&self, entry: Entry) {
@@ -585,4 +587,272 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     manifest.values = Some((path, file));
     manifest.records = records;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of a customer with one worker, of which the text is all that is known.
+    fn record(writer: &Writer, file: &str, text: &str) -> Record {
+        let resolved = Digest::of(text.as_bytes()).mark();
+        let value = writer.value(text.as_bytes());
+        let made = Made {
+            from: resolved,
+            value,
+            recipe: Mark([7; 16]),
+            partials: 5,
+            outputs: vec![Output { name: "index.ts".to_owned(), content: resolved, stamp: Stamp(3) }],
+            bundle: [1; 32],
+            module: [2; 32],
+            size: 9,
+            at: 1_800_000_000,
+            why: vec![Why::New, Why::Missing("index.ts".to_owned())],
+            before: Some((resolved, value, Mark([8; 16]))),
+        };
+        let unit = Unit {
+            environment: Environment::Staging,
+            role: Some("web".to_owned()),
+            pack: "tiny".to_owned(),
+            resolved,
+            value,
+            counted: Counted::default(),
+            made: Some(made),
+        };
+        Record {
+            inputs: vec![Input { file: file.to_owned(), stamp: Stamp(9), content: Some(resolved) }],
+            context: Mark([4; 16]),
+            layers: vec!["gold".to_owned()],
+            loud: false,
+            labels: vec![("tier".to_owned(), "gold".to_owned())],
+            claims: vec![1, u64::MAX],
+            units: vec![unit],
+        }
+    }
+
+    fn recipe(tool: &str) -> Recipe {
+        Recipe {
+            tool: tool.to_owned(),
+            pack: "packs/tiny".to_owned(),
+            runtime: "runtime/tiny-0.js".to_owned(),
+            files: vec!["index.ts".to_owned()],
+            templates: vec![("index.ts.tera".to_owned(), Mark([6; 16]))],
+        }
+    }
+
+    /// What is read of a folder, and who writes on.
+    fn open(root: &Path) -> (Manifest, Writer) {
+        let mut manifest = Manifest::read(root);
+        let writer = Writer::new(root, &mut manifest, true);
+        (manifest, writer)
+    }
+
+    fn text(manifest: &Manifest, file: &str) -> Option<String> {
+        let unit = &manifest.records.get(file)?.units[0];
+        manifest.value(unit.value, unit.resolved).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manifest, writer) = open(folder.path());
+        assert!(manifest.records.is_empty() && manifest.recipes.is_empty() && manifest.folders.is_empty());
+        let (a, b) = (record(&writer, "a.yaml", "one"), record(&writer, "b.yaml", "two"));
+        for record in [&a, &b] {
+            writer.record(record.clone());
+        }
+        writer.recipe(recipe("1"));
+        writer.folder("production", Stamp(11));
+        assert!(writer.settle().is_none());
+
+        let (manifest, writer) = open(folder.path());
+        assert_eq!(manifest.records, HashMap::from([("a.yaml".to_owned(), a.clone()), ("b.yaml".to_owned(), b)]));
+        assert_eq!(manifest.recipes, HashMap::from([(recipe("1").mark(), recipe("1"))]));
+        assert_eq!(manifest.folders, HashMap::from([("production".to_owned(), Stamp(11))]));
+        assert_eq!(
+            [text(&manifest, "a.yaml"), text(&manifest, "b.yaml")],
+            [Some("one".to_owned()), Some("two".to_owned())]
+        );
+        // A value under another name is none.
+        assert_eq!(manifest.value(a.units[0].value, Mark([0; 16])), None);
+
+        // The last one counts, and what is gone is gone.
+        writer.forget("b.yaml");
+        let newer = Record { loud: true, ..a };
+        writer.record(newer.clone());
+        writer.folder("production", Stamp::NONE);
+        assert!(writer.settle().is_none());
+        let manifest = Manifest::read(folder.path());
+        assert_eq!(manifest.records, HashMap::from([("a.yaml".to_owned(), newer)]));
+        assert_eq!(manifest.folders["production"], Stamp::NONE);
+        assert_eq!(manifest.stale, 3);
+    }
+
+    #[test]
+    fn a_log_that_is_cut_or_damaged_anywhere_gives_what_was_written_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join(FOLDER).join("log");
+        // Each in a frame of its own, and how long the log is with it.
+        let mut ends = Vec::new();
+        for at in 0..4 {
+            let (_, writer) = open(folder.path());
+            if at == 0 {
+                ends.push(fs::metadata(&log).unwrap().len());
+            }
+            writer.record(record(&writer, &format!("{at}.yaml"), &format!("text {at}")));
+            assert!(writer.settle().is_none());
+            ends.push(fs::metadata(&log).unwrap().len());
+        }
+        let whole = fs::read(&log).unwrap();
+        let known = |bytes: &[u8]| {
+            fs::write(&log, bytes).unwrap();
+            let manifest = Manifest::read(folder.path());
+            let mut files: Vec<String> = manifest.records.keys().cloned().collect();
+            files.sort();
+            for (at, file) in files.iter().enumerate() {
+                assert_eq!(text(&manifest, file), Some(format!("text {at}")));
+            }
+            files.len()
+        };
+        for cut in 0..whole.len() {
+            // How many frames are whole.
+            let wanted = ends.iter().filter(|end| **end <= cut as u64).count().saturating_sub(1);
+            assert_eq!(known(&whole[..cut]), wanted, "cut at {cut}");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            let wanted = ends.iter().filter(|end| **end <= at as u64).count().saturating_sub(1);
+            assert_eq!(known(&bytes), wanted, "damaged at {at}");
+        }
+        // Who writes on cuts off what is torn.
+        fs::write(&log, &whole[..whole.len() - 1]).unwrap();
+        let (manifest, writer) = open(folder.path());
+        assert_eq!(manifest.records.len(), 3);
+        writer.record(record(&writer, "new.yaml", "new"));
+        assert!(writer.settle().is_none());
+        let manifest = Manifest::read(folder.path());
+        assert_eq!((manifest.records.len(), text(&manifest, "new.yaml")), (4, Some("new".to_owned())));
+    }
+
+    #[test]
+    fn a_log_that_grew_too_long_is_written_anew_with_what_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let build = folder.path().join(FOLDER);
+        let (_, writer) = open(folder.path());
+        for round in 0..600 {
+            for file in ["a.yaml", "b.yaml"] {
+                writer.record(record(&writer, file, &format!("{file} {round}")));
+            }
+        }
+        // One whose value is damaged, one that is gone.
+        writer.record(record(&writer, "lost.yaml", "lost"));
+        writer.record(record(&writer, "gone.yaml", "gone"));
+        writer.forget("gone.yaml");
+        writer.recipe(recipe("1"));
+        writer.folder("production", Stamp(11));
+        assert!(writer.settle().is_none());
+        drop(writer);
+        let mut values = fs::read(build.join("values-1")).unwrap();
+        let lost = values.windows(4).position(|window| window == b"lost").unwrap();
+        values[lost] = b'L';
+        fs::write(build.join("values-1"), values).unwrap();
+        let size = || ["log", "values-2"].map(|name| fs::metadata(build.join(name)).map_or(0, |found| found.len()));
+        let [long, _] = size();
+
+        let before = Manifest::read(folder.path());
+        let (manifest, writer) = open(folder.path());
+        let [log, values] = size();
+        assert!(log < long / 50 && values < 100, "{long} → {log}, {values}");
+        assert!(!build.join("values-1").exists() && !build.join("log.new").exists());
+        let read = Manifest::read(folder.path());
+        for manifest in [&manifest, &read] {
+            assert_eq!(text(manifest, "a.yaml"), Some("a.yaml 599".to_owned()));
+            assert_eq!(text(manifest, "b.yaml"), Some("b.yaml 599".to_owned()));
+            assert_eq!(manifest.records.len(), 3);
+            // What earlier workers were made from is kept as well.
+            let made = manifest.records["a.yaml"].units[0].made.as_ref().unwrap();
+            assert_eq!(manifest.value(made.value, made.from), Some(b"a.yaml 599".to_vec()));
+            let (mark, chunk, recipe) = made.before.unwrap();
+            assert_eq!((manifest.value(chunk, mark), recipe), (Some(b"a.yaml 599".to_vec()), Mark([8; 16])));
+            assert_eq!((manifest.recipes.len(), manifest.folders["production"]), (1, Stamp(11)));
+            // Of whom the value is lost, nothing is taken for known.
+            assert_eq!(text(manifest, "lost.yaml"), None);
+            assert_eq!(manifest.records["lost.yaml"].context, Mark::default());
+        }
+        assert_eq!(before.records["a.yaml"].inputs, read.records["a.yaml"].inputs);
+        // It is written on, where it ends.
+        writer.record(record(&writer, "c.yaml", "c"));
+        assert!(writer.settle().is_none());
+        assert_eq!(text(&Manifest::read(folder.path()), "c.yaml"), Some("c".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_to_be_kept_is_in_memory_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::read(folder.path());
+        let writer = Writer::new(folder.path(), &mut manifest, false);
+        let record = record(&writer, "a.yaml", "one");
+        let unit = &record.units[0];
+        assert_eq!(writer.read(&manifest, unit.value, unit.resolved), Some(b"one".to_vec()));
+        writer.record(record.clone());
+        writer.wrote();
+        let start = std::time::Instant::now();
+        assert!(writer.settle().is_none());
+        assert!(start.elapsed() < TICK, "nothing has to settle");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        // Where the folder can't be made, the same, and it is told.
+        fs::write(folder.path().join(".flotilla"), "a file").unwrap();
+        let writer = Writer::new(folder.path(), &mut manifest, true);
+        let record = self::record(&writer, "a.yaml", "two");
+        let unit = &record.units[0];
+        assert_eq!(writer.read(&manifest, unit.value, unit.resolved), Some(b"two".to_vec()));
+        assert!(writer.settle().is_some());
+    }
+
+    #[test]
+    fn a_stamp_is_known_only_when_its_file_can_not_change_without_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let stat = || fs::metadata(&path).unwrap();
+        fs::write(&path, "one").unwrap();
+        let written = SystemTime::now();
+        assert_eq!(Stamp::settled(&stat(), written), Stamp::NONE);
+        // Neither is the time a guide by which the file is of the future.
+        assert_eq!(Stamp::settled(&stat(), written - Duration::from_secs(60)), Stamp::NONE);
+        let later = written + COARSE_TICK;
+        let settled = Stamp::settled(&stat(), later);
+        assert_eq!(settled, Stamp::of(&stat()));
+        assert!(settled.same(Stamp::of(&stat())));
+        assert!(!Stamp::NONE.same(Stamp::NONE), "nothing is known of two files that aren't settled");
+
+        // Length and time of the last change as they were: the time of the last change of its entry tells.
+        std::thread::sleep(TICK);
+        let open = File::options().write(true).open(&path).unwrap();
+        let modified = stat().modified().unwrap();
+        open.write_all_at(b"two", 0).unwrap();
+        open.set_modified(modified).unwrap();
+        assert_eq!((stat().len(), stat().modified().unwrap()), (3, modified));
+        assert!(!settled.same(Stamp::of(&stat())));
+
+        // Another file in its place, of the same times.
+        let settled = Stamp::of(&stat());
+        let other = folder.path().join("other");
+        fs::copy(&path, &other).unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(!settled.same(Stamp::of(&stat())));
+    }
+
+    #[test]
+    fn a_build_settles_before_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, writer) = open(folder.path());
+        let path = folder.path().join("file");
+        fs::write(&path, "one").unwrap();
+        writer.wrote();
+        assert!(writer.settle().is_none());
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(Stamp::settled(&metadata, SystemTime::now()), Stamp::of(&metadata));
+    }
 }

@@ -63,8 +63,8 @@ impl Out {
                 Some(metadata) => Written { differed: false, metadata: Some(metadata) },
                 None if self.dry => Written { differed: true, metadata: None },
                 None => {
-                    replace(&path, name, bytes).map_err(|error| refused(error, &file))?;
-                    Written { differed: true, metadata: fs::symlink_metadata(&file).ok() }
+                    let metadata = replace(&path, name, bytes).map_err(|error| refused(error, &file))?;
+                    Written { differed: true, metadata: Some(metadata) }
                 }
             });
         }
@@ -105,7 +105,7 @@ impl Out {
         if fs::symlink_metadata(&parent).map_or(true, |metadata| !metadata.is_dir()) {
             return Ok(0);
         }
-        for (folder, path) in folders(&parent)? {
+        for (folder, path) in folders(&parent)?.0 {
             let customer = format!("{environment}/{folder}");
             if owned.contains(&format!("{customer}/")) {
                 continue;
@@ -115,8 +115,12 @@ impl Out {
                 removed += usize::from(self.remove_files(&path, names)?);
             }
             if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-                for (role, path) in folders(&path)? {
-                    if !owned.contains(&format!("{customer}/{role}")) {
+                let (roles, files) = folders(&path)?;
+                self.remove_unfinished(&path, &files, names)?;
+                for (role, path) in roles {
+                    if owned.contains(&format!("{customer}/{role}")) {
+                        self.remove_unfinished(&path, &folders(&path)?.1, names)?;
+                    } else {
                         removed += usize::from(self.remove_files(&path, names)?);
                     }
                 }
@@ -151,6 +155,15 @@ impl Out {
         Ok(removed)
     }
 
+    /// Removes a plain file of a folder, if it is there; says whether it was.
+    pub fn remove_file(&self, folder: &str, name: &str) -> Result<bool, Failure> {
+        let there = self.metadata(folder, name).is_some();
+        if there {
+            self.remove(&self.root.join(folder).join(name))?;
+        }
+        Ok(there)
+    }
+
     fn remove_files(&self, folder: &Path, names: &HashSet<String>) -> Result<bool, Failure> {
         let mut ours = false;
         for name in names {
@@ -166,6 +179,15 @@ impl Out {
             let _ = fs::remove_dir(folder);
         }
         Ok(ours)
+    }
+
+    /// Removes what a killed build left beside the files of a folder. It is nobody's, and so isn't counted.
+    fn remove_unfinished(&self, folder: &Path, files: &[String], names: &HashSet<String>) -> Result<(), Failure> {
+        let unfinished = |file: &&String| {
+            let name = file.strip_prefix('.').and_then(|rest| rest.strip_suffix(".new"));
+            name.is_some_and(|name| names.contains(name))
+        };
+        files.iter().filter(unfinished).try_for_each(|file| self.remove(&folder.join(file)))
     }
 
     fn remove(&self, path: &Path) -> Result<(), Failure> {
@@ -185,17 +207,20 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
     Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
 }
 
-/// The folders in a folder. Not those that links lead to.
-fn folders(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
-    let read = || -> io::Result<BTreeMap<String, PathBuf>> {
-        let mut found = BTreeMap::new();
+/// The folders in a folder, not those that links lead to, and the names of everything else.
+fn folders(folder: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<String>), Failure> {
+    let read = || -> io::Result<(BTreeMap<String, PathBuf>, Vec<String>)> {
+        let (mut found, mut others) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
             if entry.file_type()?.is_dir() {
-                found.insert(entry.file_name().to_string_lossy().into_owned(), entry.path());
+                found.insert(name, entry.path());
+            } else {
+                others.push(name);
             }
         }
-        Ok(found)
+        Ok((found, others))
     };
     Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
 }
@@ -255,8 +280,9 @@ fn temporary(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.new"))
 }
 
-/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name.
-fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name. What the file system says
+/// of it is said of the file that was written here, not of one that somebody put there since.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<fs::Metadata> {
     let neighbour = temporary(folder, name);
     // Never through a link that somebody left there.
     let create = || fs::File::options().write(true).create_new(true).open(&neighbour);
@@ -272,6 +298,6 @@ fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         other => other?,
     };
     file.write_all(bytes)?;
-    drop(file);
-    fs::rename(neighbour, folder.join(name))
+    fs::rename(neighbour, folder.join(name))?;
+    file.metadata()
 }

@@ -10,7 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use crate::digest::{Digest, Framed};
 use crate::envfile;
 use crate::failure::Failure;
-use crate::limits::{Limit, Limits, Plan, grouped};
+use crate::limits::{Limit, Limits, Plan, WORKERS_PER_CUSTOMER, grouped};
 use crate::names;
 use crate::pack::{self, Pack};
 use crate::schema::Checker;
@@ -18,7 +18,7 @@ use crate::spec::{
     Account, AccountId, Assignment, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference, Settings,
 };
 use crate::tree::Tree;
-use crate::yaml::{self, Document, Kind};
+use crate::yaml::{self, Document, Kind, Node};
 
 /// The file that makes a folder a project.
 pub const FLEET_FILE: &str = "fleet.yaml";
@@ -210,22 +210,24 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    let decides = fleet_digest(&value, &packs);
+    let decides = fleet_digest(&document.root, &packs);
     let raw = Framed::new("fleet.yaml").field(&bytes).finish();
     let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
     Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw })
 }
 
 /// What of fleet.yaml and the packs decides how customers are resolved: neither comments, nor what is for deploys alone.
-fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
-    let mut value = value.clone();
-    for account in value["accounts"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        if let Some(account) = account.as_object_mut() {
-            let decide = ["id", "token", "dispatchNamespace", "subdomain", "plan", "limits"];
-            account.retain(|key, _| decide.contains(&key.as_str()));
-        }
+fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
+    let mut digest = Framed::new("fleet");
+    let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
+    for (key, _, node) in entries {
+        let value = match key.as_str() {
+            "accounts" => accounts_that_decide(node),
+            // The order of layers decides, and within one that of a list and what is appended to it.
+            _ => node.in_order(),
+        };
+        digest = digest.field(key.as_bytes()).field(value.as_bytes());
     }
-    let mut digest = Framed::new("fleet").field(value.to_string().as_bytes());
     for (name, pack) in packs {
         digest = digest.field(name.as_bytes()).field(pack.manifest.prefix.as_bytes());
         digest = digest.field(&serde_json::to_vec(&pack.catalogue).expect("BUG: a catalogue is JSON"));
@@ -234,6 +236,17 @@ fn fleet_digest(value: &Value, packs: &BTreeMap<String, Pack>) -> Digest {
         }
     }
     digest.finish()
+}
+
+fn accounts_that_decide(node: &Node) -> String {
+    let mut accounts = node.to_value();
+    for account in accounts.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(account) = account.as_object_mut() {
+            let decide = ["id", "token", "dispatchNamespace", "subdomain", "plan", "limits"];
+            account.retain(|key, _| decide.contains(&key.as_str()));
+        }
+    }
+    accounts.to_string()
 }
 
 fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>) -> Vec<Layer> {
@@ -246,6 +259,17 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
             if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
         let mut documents = Vec::new();
         let mut digest = Framed::new("layer").field(name.as_bytes());
+        if let Some(folder) = rule.env_files.as_ref().filter(|folder| folder.split('/').any(|step| step == "..")) {
+            let place = fleet.place_of(["layers", name, "envFiles"]);
+            let message = format!("`{folder}` is not a folder of this project");
+            diagnostics.push(Diagnostic::error(
+                Code::BadLayer,
+                place,
+                message,
+                "name a folder within it, without `..`",
+            ));
+            continue;
+        }
         if let Some(folder) = &rule.env_files {
             let base = format!("{folder}/base");
             let names = tree.names(&base).unwrap_or_default();
@@ -290,7 +314,7 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
             if let Some(document) = document {
                 let value = document.root.to_value();
                 diagnostics.extend(checker.check(&document, &[], &value, "a layer"));
-                digest = digest.field(value.to_string().as_bytes());
+                digest = digest.field(document.root.in_order().as_bytes());
                 documents.push(document);
             }
         }
@@ -371,7 +395,8 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
                 [("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect(),
             );
             // Half a database is none: what is missing in it is told already.
-            key == "id" || (typed(&alone) && (key != "database" || checker.is_valid(&alone)))
+            let crowd = key == "workers" && alone[key].as_object().is_some_and(|all| all.len() > WORKERS_PER_CUSTOMER);
+            key == "id" || (typed(&alone) && !crowd && (key != "database" || checker.is_valid(&alone)))
         });
     }
     let value = if diagnostics.is_empty() { value } else { document.root.to_value() };

@@ -138,7 +138,12 @@ const TELL: &str = "__flotilla_read";
 /// read line by line, and so is always counted as read: see [`always_read`].
 fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
     pack.partials.iter().enumerate().map(|(at, (name, text))| {
-        let text = if at < 64 { format!("{text}{{{{ {TELL}(n={at}) }}}}").into() } else { text.into() };
+        // At the top of one that extends another, nothing may stand but blocks.
+        let text = if at < 64 && !text.contains("extends") {
+            format!("{text}{{{{ {TELL}(n={at}) }}}}").into()
+        } else {
+            text.into()
+        };
         (name, text)
     })
 }
@@ -177,6 +182,7 @@ pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
         tool: TOOL.to_owned(),
         pack: pack.path.clone(),
         runtime: runtime.to_owned(),
+        files: pack.file_names().map(str::to_owned).collect(),
         templates: templates.chain(partials).collect(),
     }
 }
@@ -193,6 +199,8 @@ pub struct Recipe {
     pub pack: String,
     /// The runtime's file.
     pub runtime: String,
+    /// The names of the files that it makes.
+    pub files: Vec<String>,
     /// The templates that were read, with their digests.
     pub templates: Vec<(String, Mark)>,
 }
@@ -223,8 +231,11 @@ impl Recipe {
     /// What decides whether two are the same.
     pub fn mark(&self) -> Mark {
         let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());
+        // A template can become a file, or no longer be one, without another byte.
+        let start = start.field(&(self.files.len() as u64).to_le_bytes());
+        let files = self.files.iter().fold(start, |framed, name| framed.field(name.as_bytes()));
         let all =
-            self.templates.iter().fold(start, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
+            self.templates.iter().fold(files, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
         all.finish().mark()
     }
 }

@@ -1,7 +1,8 @@
 //! JSON Schemas: generated from the types of `spec`, and what a validator finds, told in the author's terms.
 //! Doesn't know where documents come from.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::customer::TURSO_TOKEN;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
 use crate::spec::{Assignment, FleetFile, Identity, LayerRule, PackFile, Role, Roles, SecretReference, Settings};
-use crate::yaml::{Document, Kind, Node};
+use crate::yaml::{Document, Kind, Node, Span};
 
 /// The name of the definition for references to secrets, in catalogues as well.
 const SECRET: &str = "SecretReference";
@@ -31,24 +32,32 @@ impl Checker {
         Ok(Checker { schema, validator })
     }
 
-    /// The schema of a customer's spec, without the destination types of any pack.
-    pub fn customer() -> Checker {
-        Checker::new(customer(None)).expect("BUG: the schema of customers compiles")
+    /// Compiled once, as all of these: the schema of a customer's spec, without the destination types of any pack.
+    pub fn customer() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(customer(None)).expect("BUG: the schema of customers compiles"));
+        &ONCE
     }
 
     /// The schema of a layer.
-    pub fn layer() -> Checker {
-        Checker::new(layer(None)).expect("BUG: the schema of layers compiles")
+    pub fn layer() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(layer(None)).expect("BUG: the schema of layers compiles"));
+        &ONCE
     }
 
     /// The schema of fleet.yaml.
-    pub fn fleet() -> Checker {
-        Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles")
+    pub fn fleet() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles"));
+        &ONCE
     }
 
     /// The schema of pack.yaml.
-    pub fn pack() -> Checker {
-        Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles")
+    pub fn pack() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles"));
+        &ONCE
     }
 
     /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` says what it is, as in
@@ -231,6 +240,9 @@ impl Checker {
             ValidationErrorKind::MaxLength { limit } => {
                 one(Code::WrongForm, format!("{what} is too long"), format!("it may have at most {limit} characters"))
             }
+            ValidationErrorKind::MaxProperties { limit } => {
+                one(Code::WrongForm, format!("{what} has too many keys"), format!("it may have at most {limit}"))
+            }
             ValidationErrorKind::Minimum { limit } => one(
                 Code::WrongForm,
                 format!("{what} is too small: {}", found(node)),
@@ -243,9 +255,11 @@ impl Checker {
             ),
             ValidationErrorKind::UniqueItems => {
                 let items: &[Node] = if let Kind::List(items) = &node.kind { items } else { &[] };
-                let values: Vec<Value> = items.iter().map(Node::to_value).collect();
-                let first = |again: usize| values[..again].iter().position(|value| *value == values[again]);
-                let twice = (1..items.len()).find_map(|again| Some((items[first(again)?].span, items[again].span)));
+                // By lookup: a list can be long.
+                let mut first: HashMap<String, Span> = HashMap::new();
+                let twice = items.iter().find_map(|item| {
+                    first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span))
+                });
                 let place = document.place(twice.map_or(node.span, |(_, again)| again));
                 let message = format!("{what} has an entry twice");
                 let told = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
@@ -707,9 +721,9 @@ mod tests {
     #[test]
     fn mistakes_are_told_in_the_authors_terms() {
         let checker = Checker::customer();
-        assert_eq!(check(&checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
+        assert_eq!(check(checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
         assert_eq!(
-            check(&checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
+            check(checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
             [
                 "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
                 "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
@@ -717,17 +731,17 @@ mod tests {
                 "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
             ]
         );
-        let found = check(&checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
+        let found = check(checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("S0206 t.yaml:2:58 `database.token` must be a reference"), "{found:?}");
         for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
             let found =
-                check(&checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
+                check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
             assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
         }
-        let found = check(&checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
+        let found = check(checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
         assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
-        let found = check(&checker, "name: 12\nenvironments: {stagin: {}}\n");
+        let found = check(checker, "name: 12\nenvironments: {stagin: {}}\n");
         assert!(found[1].contains("write it in quotes: \"12\""), "{found:?}");
         assert!(found[2].contains("`stagin`") && found[2].contains("did you mean `staging`?"), "{found:?}");
     }

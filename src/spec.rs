@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::diagnostic::Code;
-use crate::limits::{Limit, Limits, Plan};
+use crate::limits::{self, Limit, Limits, Plan};
 
 /// A customer of the fleet: one file, `customers/<id>.yaml`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -47,7 +47,7 @@ pub struct Assignment {
 #[serde(rename_all = "camelCase")]
 pub struct Roles {
     /// The customer's workers by role, such as web, api and auth, each with what differs for it. Without it: one worker.
-    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
     pub workers: Option<BTreeMap<String, Option<Role>>>,
 }
 
@@ -310,8 +310,9 @@ pub struct FleetFile {
     #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"}))]
     pub layers: Option<Map<String, Value>>,
     /// Workers that all customers share, by name. Each exists once per environment.
-    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}))]
-    pub shared_workers: Option<BTreeMap<String, Option<Role>>>,
+    #[schemars(extend("propertyNames" = {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}, "maxProperties" = limits::WORKERS_PER_CUSTOMER))]
+    #[schemars(with = "Option<BTreeMap<String, Option<Role>>>")]
+    pub shared_workers: Option<Map<String, Value>>,
     /// Zones that are not the domain which can be registered, but further down: `eu.shop.example`. Custom domains count
     /// against the limits of the longest one that they end with.
     #[serde(default)]

@@ -74,6 +74,37 @@ impl Node {
         }
     }
 
+    /// The node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.
+    pub fn in_order(&self) -> String {
+        let mut text = String::new();
+        self.write_in_order(&mut text);
+        text
+    }
+
+    fn write_in_order(&self, text: &mut String) {
+        match &self.kind {
+            Kind::List(items) => {
+                text.push('[');
+                for item in items {
+                    item.write_in_order(text);
+                    text.push(',');
+                }
+                text.push(']');
+            }
+            Kind::Map(entries) => {
+                text.push('{');
+                for (key, _, node) in entries {
+                    text.push_str(&Value::from(key.as_str()).to_string());
+                    text.push(':');
+                    node.write_in_order(text);
+                    text.push(',');
+                }
+                text.push('}');
+            }
+            _ => text.push_str(&self.to_value().to_string()),
+        }
+    }
+
     /// The node under a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {

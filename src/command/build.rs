@@ -62,7 +62,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(Exit::Diagnostics);
     };
     let Done { survey, built, diagnostics, seconds, .. } = &done;
-    if let Some(error) = &built.forgotten {
+    if let Some(error) = &built.forgotten
+        && built.rendered > 0
+    {
         session.ui.note(&format!("what was built can't be remembered, so the next build does it all again: {error}"));
     }
     let workers = built.workers;
@@ -207,12 +209,12 @@ pub(super) fn attempt(
     explain: bool,
 ) -> Result<Result<Done, Vec<Diagnostic>>, Failure> {
     let start = Instant::now();
+    // One at a time: the second one waits, and then has little to do. Nothing is read before, as it might be old by then.
+    let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
     let project = match build::open(Tree::new(&session.root), &session.ui) {
         Ok(project) => project,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    // One at a time: the second one waits, and then has little to do.
-    let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
     let mut survey = match build::survey(&project, !dry, &session.ui) {
         Ok(survey) => survey,
         Err(diagnostics) => return Ok(Err(diagnostics)),

@@ -53,6 +53,11 @@ impl Project {
         project
     }
 
+    /// A folder as a project, with nothing in it.
+    pub fn at(folder: TempDir) -> Project {
+        Project { folder }
+    }
+
     /// A copy of the sample fleet.
     pub fn sample() -> Project {
         let project = Project::empty();
