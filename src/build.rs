@@ -312,6 +312,7 @@ impl Survey {
         for ((record, fresh), told) in all.zip(std::mem::take(&mut self.told)) {
             known.insert(record.file().to_owned(), (record, fresh, told));
         }
+        let shared_before = known.remove(FLEET_FILE).map(|known| known.0);
         let known: Vec<_> = files.iter().map(|file| (file, known.remove(file))).collect::<Vec<_>>();
         project.files.clone_from(&files);
         let project: &Project = project;
@@ -327,7 +328,7 @@ impl Survey {
         self.customers = files.len();
         let mut shared = None;
         if !project.shared.resolved.workers.is_empty() {
-            shared = Some(see_shared(project, None, &self.writer));
+            shared = Some(see_shared(project, shared_before, &self.writer));
         }
         for one in seen.into_iter().chain(shared) {
             self.changed |= one.fresh;
@@ -662,17 +663,31 @@ impl Survey {
             FLEET_FILE => project.shared.resolved.workers.clone(),
             file => project.resolve(file, &project.tree.plain(file).ok()?).1.workers,
         };
-        workers.into_iter().find(|worker| worker.environment == unit.environment && worker.role == unit.role)
+        let same =
+            |worker: &Worker| serde_json::to_vec(worker).is_ok_and(|json| Digest::of(&json).mark() == unit.resolved);
+        workers.into_iter().find(same)
     }
 
-    /// The workers of all customers without errors, sorted by environment, customer and role.
-    pub fn workers(&self, project: &Project) -> Vec<Worker> {
-        let mut workers: Vec<Worker> = self
+    /// The workers of all customers without errors, sorted by environment, customer and role. Who can't be read any more,
+    /// because what is kept is damaged and its files have changed in this instant, is held from now on.
+    pub fn workers(&mut self, project: &Project) -> Vec<Worker> {
+        let read: Vec<Result<Worker, String>> = self
             .records
             .par_iter()
             .filter(|record| !self.is_held(record))
-            .flat_map_iter(|record| record.units.iter().filter_map(|unit| self.worker(project, record, unit)))
+            .flat_map_iter(|record| {
+                let worker = |unit| self.worker(project, record, unit).ok_or_else(|| id(record).to_owned());
+                record.units.iter().map(worker)
+            })
             .collect();
+        let mut workers = Vec::with_capacity(read.len());
+        for one in read {
+            match one {
+                Ok(worker) => workers.push(worker),
+                Err(id) => drop(self.held.insert(id)),
+            }
+        }
+        workers.retain(|worker| self.held.is_empty() || !self.held.contains(&worker.customer));
         workers.par_sort_by(|a, b| (a.environment, &a.customer, &a.role).cmp(&(b.environment, &b.customer, &b.role)));
         workers
     }
@@ -1227,7 +1242,7 @@ pub struct Loaded {
 /// Opens and surveys a project, and reads all workers; writes nothing.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
     let project = open(Tree::new(root), progress)?;
-    let survey = survey(&project, false, progress)?;
+    let mut survey = survey(&project, false, progress)?;
     let workers = survey.workers(&project);
     Ok(Loaded { project, survey, workers })
 }

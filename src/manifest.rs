@@ -25,7 +25,7 @@ use crate::tally::Counted;
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, and the file of its values.
-const FORMAT: &str = "flotilla build log 2";
+const FORMAT: &str = "flotilla build log 3";
 /// So many records are written at once.
 const FRAME: usize = 256;
 /// The longest time between two ticks of a file system's clock that has fractions of seconds.

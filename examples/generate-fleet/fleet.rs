@@ -16,11 +16,12 @@ accounts:
     id: { env: CLOUDFLARE_ACCOUNT_ID }
     token: { secret: CLOUDFLARE_API_TOKEN }
     dispatchNamespace: generated
+    limits: { databases: 10000000 }
     apiLimit: { requests: 1000000, seconds: 1, headroom: 0 }
   hosts:
     id: { env: CLOUDFLARE_HOSTS_ACCOUNT_ID }
     token: { secret: CLOUDFLARE_API_TOKEN }
-    workerLimit: 10000000
+    limits: { workers: 10000000, crons: 10000000, databases: 10000000, customDomainsPerZone: 10000000, routesPerZone: 10000000 }
     apiLimit: { requests: 1000000, seconds: 1, headroom: 0 }
 packs:
   consent: { path: templates/consent }

@@ -253,7 +253,7 @@ pub(super) struct Line {
 
 /// The line up to out/, with each worker and its bundle.
 pub(super) fn line(session: &Session, selection: &Selection) -> Result<Option<Line>, Failure> {
-    let Some(Done { project, survey, runtimes, built, diagnostics, .. }) = done(session, selection, false, false)?
+    let Some(Done { project, mut survey, runtimes, built, diagnostics, .. }) = done(session, selection, false, false)?
     else {
         return Ok(None);
     };

@@ -26,7 +26,12 @@ fn show_prints_what_holds_in_an_environment() {
     assert_eq!(names, ["Web analytics", "Product analytics"]);
     let all = project.run(&["show", "kestrel", "--format", "json"]).exits(0).json();
     assert_eq!(all["workers"].as_array().map(Vec::len), Some(2));
-    assert!(all["workers"].as_array().expect("a list").contains(&worker));
+    let mut all = all["workers"].as_array().expect("a list").clone();
+    for shown in &mut all {
+        // Where each value stands is behind it in the text.
+        shown.as_object_mut().expect("an object").remove("origins").expect("places");
+    }
+    assert!(all.contains(&worker));
 }
 
 #[test]

@@ -202,11 +202,11 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
         );
         let found = find(&project);
         assert_eq!(found.told.len(), 1, "{folder}: {:?}", found.told);
-        assert!(["F0504", "S0205"].contains(&&found.told[0][..5]), "{folder}: {:?}", found.told);
+        assert!(["F0506", "S0205"].contains(&&found.told[0][..5]), "{folder}: {:?}", found.told);
         assert!(!format!("{:?}", found.workers).contains("canary"));
     }
     project.write("fleet.yaml", format!("{FLEET}layers: {{ env: {{ when: {{ tier: gold }}, envFiles: nowhere }} }}\n"));
-    find(&project).tells(&["F0504 fleet.yaml:3", "there is no folder `nowhere`"]);
+    find(&project).tells(&["F0506 fleet.yaml:3", "there is no folder `nowhere`"]);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn layers_are_files_of_layers_and_nothing_else() {
         );
     }
     let project = one("layers: { x: {} }\n", "layers: [\"../../etc/passwd\"]\n");
-    find(&project).tells(&["F0504 fleet.yaml:3", "there is no layers/x.yaml"]);
+    find(&project).tells(&["F0506 fleet.yaml:3", "there is no layers/x.yaml"]);
     project.write("layers/x.yaml", "logLevel: info\n");
     find(&project).tells(&["S0209 customers/acme.yaml:2", "there is no layer"]);
     project.write("customers/acme.yaml", "id: acme\nlayers: [x, x]\n");

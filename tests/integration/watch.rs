@@ -132,7 +132,7 @@ fn an_edit_among_ten_thousand_is_soon_on_disk() {
     for at in 0..10_000 {
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n"));
     }
-    project.write("fleet.yaml", "name: test\npacks: { tiny: { path: templates/tiny } }\naccounts: { default: { id: a, token: { secret: T }, workerLimit: 20000 } }\n");
+    project.write("fleet.yaml", "name: test\npacks: { tiny: { path: templates/tiny } }\naccounts: { default: { id: a, token: { secret: T }, limits: { workers: 20000 } } }\n");
     let watch = Watch::start(&project);
     let mut times = Vec::new();
     for at in 0..7 {
