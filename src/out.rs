@@ -135,6 +135,24 @@ impl Out {
         Ok(removed)
     }
 
+    /// Removes the files of one folder that no worker owns any more, and the folder if nothing else is in it; says whether
+    /// there were any.
+    pub fn prune_folder(&self, folder: &str, names: &HashSet<String>) -> Result<bool, Failure> {
+        let path = self.root.join(folder);
+        let plain = path.ancestors().take_while(|folder| *folder != self.root);
+        if !plain.into_iter().all(|folder| fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir())) {
+            return Ok(false);
+        }
+        let removed = self.remove_files(&path, names)?;
+        if !self.dry {
+            // Those above it, as far as nothing else is in them.
+            for parent in path.ancestors().skip(1).take_while(|folder| *folder != self.root) {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+        Ok(removed)
+    }
+
     /// Removes the runtimes that no worker imports; says how many files there were.
     pub fn prune_runtimes(&self, keep: &HashSet<String>) -> Result<usize, Failure> {
         let folder = self.root.join("runtime");

@@ -290,7 +290,10 @@ fn the_steps_of_the_check_do_what_they_say() {
     assert!(project.path("out/production/acme/index.ts").exists());
     step("Plan").exits(0);
     let summary = std::fs::read_to_string(runner.temp.path().join("summary.md")).expect("a summary");
-    assert!(summary.trim_start().starts_with("### flotilla check: no mistakes\n") && summary.ends_with("\n```\n"), "{summary}");
+    assert!(
+        summary.trim_start().starts_with("### flotilla check: no mistakes\n") && summary.ends_with("\n```\n"),
+        "{summary}"
+    );
     assert!(summary.contains("\n### What a deploy would do\n```text\n"), "{summary}");
     assert!(summary.contains("plan: 8 to create"), "{summary}");
     // A mistake fails the check, and is a finding.
