@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -28,6 +28,10 @@ pub const FOLDER: &str = ".flotilla/build";
 const FORMAT: &str = "flotilla build log 3";
 /// So many records are written at once.
 const FRAME: usize = 256;
+/// So many frames are read at once.
+const AT_ONCE: usize = 64;
+/// The longest first line.
+const HEAD: u64 = 256;
 /// The longest time between two ticks of a file system's clock that has fractions of seconds.
 const TICK: Duration = Duration::from_millis(20);
 /// The same for one that has none.
@@ -239,41 +243,59 @@ impl Manifest {
     }
 
     fn try_read(folder: &Path) -> io::Result<Manifest> {
-        let mut bytes = Vec::new();
-        File::open(folder.join("log"))?.read_to_end(&mut bytes)?;
-        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(io::ErrorKind::InvalidData)?;
-        let head = std::str::from_utf8(&bytes[..end]).map_err(io::Error::other)?;
-        let name = head.strip_prefix(FORMAT).map(str::trim).ok_or(io::ErrorKind::InvalidData)?;
+        let file = File::open(folder.join("log"))?;
+        let mut left = file.metadata()?.len();
+        let mut log = BufReader::with_capacity(1 << 20, file);
+        let mut head = Vec::new();
+        (&mut log).take(HEAD).read_until(b'\n', &mut head)?;
+        let name = std::str::from_utf8(&head)
+            .map_err(io::Error::other)?
+            .strip_suffix('\n')
+            .ok_or(io::ErrorKind::InvalidData)?;
+        let name = name.strip_prefix(FORMAT).map(str::trim).ok_or(io::ErrorKind::InvalidData)?;
         if !name.starts_with("values-") || name.contains('/') {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let path = folder.join(name);
         let file = File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path))?;
-        let mut manifest = Manifest { values: Some((path, file)), ..Manifest::default() };
-        let mut frames = Vec::new();
-        let mut at = end + 1;
-        while let Some((head, rest)) = bytes.get(at..).and_then(|rest| rest.split_at_checked(8)) {
-            let number = |part: &[u8]| u32::from_le_bytes(part.try_into().expect("BUG: four bytes"));
-            let Some(frame) = rest.get(..number(&head[..4]) as usize) else { break };
-            frames.push((number(&head[4..]), frame));
-            at += 8 + frame.len();
-        }
-        let read: Vec<Option<Vec<Entry>>> = frames
-            .par_iter()
-            .map(|(checksum, frame)| {
-                (crc32fast::hash(frame) == *checksum).then(|| postcard::from_bytes(frame).ok()).flatten()
-            })
-            .collect();
-        manifest.whole = end as u64 + 1;
-        manifest.records.reserve(read.iter().flatten().map(Vec::len).sum());
-        // What follows a broken frame was written after it, and may rely on it.
-        for (entries, (_, frame)) in read.into_iter().map_while(|entries| entries).zip(&frames) {
-            manifest.whole += 8 + frame.len() as u64;
-            for entry in entries {
-                manifest.add(entry);
+        let mut manifest = Manifest { values: Some((path, file)), whole: head.len() as u64, ..Manifest::default() };
+        left -= manifest.whole;
+        // Some frames at a time: of what was recorded several times, only the last is ever in memory.
+        loop {
+            let mut frames: Vec<(u32, Vec<u8>)> = Vec::with_capacity(AT_ONCE);
+            while frames.len() < AT_ONCE && left >= 8 {
+                let mut head = [0; 8];
+                log.read_exact(&mut head)?;
+                let number = |part: &[u8]| u32::from_le_bytes(part.try_into().expect("BUG: four bytes"));
+                let (length, checksum) = (number(&head[..4]), number(&head[4..]));
+                left -= 8;
+                if u64::from(length) > left {
+                    left = 0;
+                    break;
+                }
+                let mut frame = vec![0; length as usize];
+                log.read_exact(&mut frame)?;
+                left -= u64::from(length);
+                frames.push((checksum, frame));
+            }
+            if frames.is_empty() {
+                return Ok(manifest);
+            }
+            let read: Vec<Option<Vec<Entry>>> = frames
+                .par_iter()
+                .map(|(checksum, frame)| {
+                    (crc32fast::hash(frame) == *checksum).then(|| postcard::from_bytes(frame).ok()).flatten()
+                })
+                .collect();
+            for (entries, (_, frame)) in read.into_iter().zip(&frames) {
+                // What follows a broken frame was written after it, and may rely on it.
+                let Some(entries) = entries else { return Ok(manifest) };
+                manifest.whole += 8 + frame.len() as u64;
+                for entry in entries {
+                    manifest.add(entry);
+                }
             }
         }
-        Ok(manifest)
     }
 
     fn add(&mut self, entry: Entry) {
@@ -287,6 +309,16 @@ impl Manifest {
             Entry::Folder(folder, stamp) => self.folders.insert(folder, stamp).is_some(),
         };
         self.stale += usize::from(replaced);
+    }
+
+    /// Whether most of the values are no longer those of any record.
+    fn wastes_values(&self) -> bool {
+        let of_made =
+            |made: &Made| u64::from(made.value.length) + made.before.map_or(0, |before| u64::from(before.1.length));
+        let units = self.records.values().flat_map(|record| &record.units);
+        let live: u64 = units.map(|unit| u64::from(unit.value.length) + unit.made.as_ref().map_or(0, of_made)).sum();
+        let length = self.values.as_ref().and_then(|(_, file)| file.metadata().ok()).map_or(0, |found| found.len());
+        length > 2 * live + 4096
     }
 
     /// The JSON of a value, if it is what it should be.
@@ -451,8 +483,12 @@ impl Inner {
         let open = |manifest: &mut Manifest| -> io::Result<Inner> {
             fs::create_dir_all(folder)?;
             let live = manifest.records.len() + manifest.recipes.len() + manifest.folders.len();
-            if manifest.values.is_none() || manifest.stale > live + 1000 {
+            if manifest.values.is_none() || manifest.wastes_values() {
                 compact(folder, manifest)?;
+            } else if manifest.stale > live / 4 + 1000 {
+                let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                write_log(folder, manifest, &name)?;
             }
             let log = File::options().append(true).open(folder.join("log"))?;
             log.set_len(manifest.whole)?;
@@ -513,8 +549,7 @@ fn frame(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// Writes log and values anew, with what counts alone. The new log takes the old one's name at the end, so that at any
-/// instant there is one that is whole.
+/// Writes values and log anew, with what counts alone.
 fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     let number = |name: &str| name.strip_prefix("values-")?.parse::<u64>().ok();
     let mut last = 0;
@@ -559,11 +594,27 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     }
     values.flush()?;
     drop(values);
+    manifest.records = records;
+    write_log(folder, manifest, &name)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let other = entry.file_name();
+        if other.to_str().and_then(number).is_some() && other.to_str() != Some(&name) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    manifest.values = Some((path, file));
+    Ok(())
+}
+
+/// Writes the log anew, with what counts alone. The new one takes the old one's name at the end, so that at any instant there
+/// is one that is whole.
+fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<()> {
     let mut log = format!("{FORMAT} {name}\n").into_bytes();
     let recipes = manifest.recipes.values().cloned().map(Entry::Recipe);
     let folders = manifest.folders.iter().map(|(folder, stamp)| Entry::Folder(folder.clone(), *stamp));
     let mut entries: Vec<Entry> = recipes.chain(folders).collect();
-    let mut sorted: Vec<&Record> = records.values().collect();
+    let mut sorted: Vec<&Record> = manifest.records.values().collect();
     sorted.sort_by(|a, b| a.file().cmp(b.file()));
     for chunk in sorted.chunks(FRAME) {
         entries.extend(chunk.iter().map(|record| Entry::Customer((*record).clone())));
@@ -575,17 +626,8 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     let new = folder.join("log.new");
     fs::write(&new, &log)?;
     fs::rename(&new, folder.join("log"))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let other = entry.file_name();
-        if other.to_str().and_then(number).is_some() && other.to_str() != Some(&name) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
     manifest.whole = log.len() as u64;
     manifest.stale = 0;
-    manifest.values = Some((path, file));
-    manifest.records = records;
     Ok(())
 }
 

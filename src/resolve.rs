@@ -775,8 +775,9 @@ impl<'a> One<'a, '_> {
             } else if let Some((_, secret)) = secrets.get(name) {
                 let place = self.key_place(&["vars", name]);
                 let message = format!("`{name}` is a variable and a secret");
-                let help = format!("keep one of the two; the secret is at {secret}");
-                self.push(Diagnostic::error(Code::Conflict, place, message, help));
+                let told = Diagnostic::error(Code::Conflict, place, message, "keep one of the two");
+                let secret = secret.clone();
+                self.push(told.also(secret, "the secret"));
             }
             if let Some(to) = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(WORKER_URL)) {
                 let place = self.place(&["vars", name, WORKER_URL]);
@@ -832,9 +833,9 @@ impl<'a> One<'a, '_> {
         for key in keys.iter().filter(|key| **key != "type" && !wanted.contains(key)) {
             let place = self.key_place(&["database", key]);
             let kind = self.place(&["database", "type"]);
-            let message = format!("`database.{key}` doesn't belong to the type {word}, which stands at {kind}");
+            let message = format!("`database.{key}` doesn't belong to the type {word}");
             let help = "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing; `key: null` removes what a weaker layer sets";
-            self.push(Diagnostic::error(Code::Conflict, place, message, help));
+            self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
         }
         for key in wanted.iter().filter(|key| !keys.contains(key)) {
             let place = self.place(&["database"]);

@@ -3,6 +3,7 @@
 use crate::baseline;
 use crate::figures::{Aim, Contender, Report, in_turns, megabytes, seconds, thousands, verdict};
 use crate::project::{Project, settle};
+use crate::watch;
 
 /// The most that a run may have in memory.
 const MEMORY: u64 = 250_000_000;
@@ -67,6 +68,8 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
     report.text(&text);
 
     project.put_back(gone);
+    project.bring_up_to_date();
+    watch::run(report, project, customers, rounds);
     project.bring_up_to_date();
     let mut rows = vec![["", "files", "bytes", "on the disk"].map(str::to_owned).to_vec()];
     for folder in ["customers", "out", ".flotilla"] {

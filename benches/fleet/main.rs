@@ -20,6 +20,7 @@ mod growth;
 mod peers;
 mod process;
 mod project;
+mod watch;
 
 use std::fs;
 use std::path::PathBuf;

@@ -112,7 +112,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             report::print(&text);
         }
     }
-    Ok(match (report::counts(diagnostics).0, arguments.check && stale) {
+    let errors = report::counts(diagnostics).0;
+    // The process ends here: a hundred thousand records need not be put away one by one.
+    std::mem::forget(done);
+    Ok(match (errors, arguments.check && stale) {
         (1.., _) => Exit::Diagnostics,
         (0, true) => Exit::Pending,
         (0, false) => Exit::Done,
