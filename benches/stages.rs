@@ -133,7 +133,7 @@ fn line() -> Line {
     let tree = Tree::new(Path::new(env!("CARGO_MANIFEST_DIR")));
     let told = |mistakes| -> ! { panic!("{mistakes:?}") };
     let fleet = project::read_fleet(&tree).unwrap_or_else(|mistakes| told(mistakes));
-    let read = project::read_spec(&tree, Some(&fleet), &file, text.as_bytes(), &Checker::customer());
+    let read = project::read_spec(&tree, Some(&fleet), &file, text.as_bytes(), Checker::customer());
     let Some(spec) = read.spec.filter(|_| read.diagnostics.is_empty()) else { told(read.diagnostics) };
     let mut resolved = resolve(&fleet, &Shared::default(), &spec);
     assert!(resolved.diagnostics.is_empty(), "{:?}", resolved.diagnostics);
