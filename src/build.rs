@@ -324,10 +324,11 @@ pub fn build(
     // Of a customer that is held, nobody may know what is under out/: then it has to be looked for again.
     if scope.whole && !survey.unread && !scope.dry && survey.held.is_empty() {
         // Once the clock has moved on: what comes and goes from now on leaves a trace.
+        let written = survey.writer.ended();
         let stamps: Vec<(Environment, Stamp)> = Environment::ALL
             .into_iter()
             .filter_map(|environment| Some((environment, stamp(&environment)?)))
-            .filter(|(environment, now)| recorded(environment) != Some(*now) || !survey.left.is_empty())
+            .filter(|(environment, now)| written || recorded(environment) != Some(*now) || !survey.left.is_empty())
             .collect();
         for (environment, now) in stamps {
             survey.writer.folder(environment.as_str(), now);
@@ -397,6 +398,9 @@ fn customer(
                 // The spec changed under our hands; the next build sees it.
                 continue;
             };
+            if !scope.dry {
+                survey.writer.begin();
+            }
             match render(project, recipes, &worker, out) {
                 Ok(done) => {
                     let written = done.written.iter().filter(|written| written.differed).count();

@@ -343,7 +343,9 @@ struct Inner {
     length: u64,
     open: Vec<Entry>,
     values: Store,
-    /// When a file under out/ was last written.
+    /// Whether files under out/ are being written.
+    began: bool,
+    /// When one was last written.
     written: Option<SystemTime>,
     failed: Option<io::Error>,
 }
@@ -364,6 +366,7 @@ impl Writer {
             length: 0,
             open: Vec::new(),
             values: Store::Memory(Vec::new()),
+            began: false,
             written: None,
             failed,
         });
@@ -444,6 +447,22 @@ impl Writer {
         }
     }
 
+    /// Files under out/ are going to be written: until that has come to its end, nobody knows what is there. Noted once.
+    pub fn begin(&self) {
+        let mut inner = self.lock();
+        if inner.log.is_some() && !inner.began {
+            inner.began = true;
+            let unknown = |environment: Environment| Entry::Folder(environment.to_string(), Stamp::NONE);
+            inner.open.extend(Environment::ALL.map(unknown));
+            inner.flush();
+        }
+    }
+
+    /// Whether files under out/ were written since this was asked the last time.
+    pub fn ended(&self) -> bool {
+        std::mem::take(&mut self.lock().began)
+    }
+
     /// A file under out/ was written just now.
     pub fn wrote(&self) {
         let mut inner = self.lock();
@@ -502,6 +521,7 @@ impl Inner {
                 length: manifest.whole,
                 open: Vec::new(),
                 values,
+                began: false,
                 written: None,
                 failed: None,
             })
