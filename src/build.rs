@@ -321,12 +321,21 @@ pub fn build(
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));
     built.forgotten = survey.writer.settle();
-    // Of a customer that is held, nobody may know what is under out/: then it has to be looked for again.
-    if scope.whole && !survey.unread && !scope.dry && survey.held.is_empty() {
+    if scope.whole && !survey.unread && !scope.dry {
         // Once the clock has moved on: what comes and goes from now on leaves a trace.
         let written = survey.writer.ended();
+        // Of a customer that is held, nobody may know what is under out/: where nothing was known before, it is looked for
+        // again, and so is what it left.
+        let held = |folder: &&String| folder.split('/').nth(1).is_some_and(|id| survey.held.contains(id));
+        let left: Vec<&String> = survey.left.iter().filter(held).collect();
+        let known = |environment: &Environment| {
+            let below = format!("{environment}/");
+            (survey.held.is_empty() || quiet.contains(environment))
+                && !left.iter().any(|folder| folder.starts_with(&below))
+        };
         let stamps: Vec<(Environment, Stamp)> = Environment::ALL
             .into_iter()
+            .filter(known)
             .filter_map(|environment| Some((environment, stamp(&environment)?)))
             .filter(|(environment, now)| written || recorded(environment) != Some(*now) || !survey.left.is_empty())
             .collect();
