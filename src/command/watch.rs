@@ -51,7 +51,8 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
     let mut watched = BTreeSet::new();
     watch(session, &mut watcher, &mut watched, [FLEET_FILE.to_owned()])?;
     let mut current = None;
-    let mut known = Vec::new();
+    // What is wrong, as far as it was told; nothing before the first build.
+    let mut known: Option<Vec<Diagnostic>> = None;
     let mut start = Instant::now();
     let mut next = Some(Edited::Fleet);
     loop {
@@ -59,10 +60,10 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             Some(Edited::Customers(files)) if let Some(done) = &mut current => {
                 match again(session, selection, done, &files)? {
                     Outcome::Built { written, removed, diagnostics } => {
-                        known = tell(session, &known, diagnostics, (written, removed), start)?;
+                        known = Some(tell(session, known.as_deref(), diagnostics, (written, removed), start)?);
                     }
                     Outcome::Stopped(diagnostics) => {
-                        known = tell(session, &known, diagnostics, (0, 0), start)?;
+                        known = Some(tell(session, known.as_deref(), diagnostics, (0, 0), start)?);
                         // From the beginning next time: what is in memory is half of the old and half of the new.
                         current = None;
                     }
@@ -76,11 +77,12 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             Some(_) => match attempt(session, selection, false, false) {
                 Ok(Ok(mut done)) => {
                     let changed = (done.built.written, done.built.removed);
-                    known = tell(session, &known, std::mem::take(&mut done.diagnostics), changed, start)?;
+                    let told = std::mem::take(&mut done.diagnostics);
+                    known = Some(tell(session, known.as_deref(), told, changed, start)?);
                     current = Some(done);
                 }
                 Ok(Err(diagnostics)) => {
-                    known = tell(session, &known, diagnostics, (0, 0), start)?;
+                    known = Some(tell(session, known.as_deref(), diagnostics, (0, 0), start)?);
                     current = None;
                 }
                 // A wrong command line stays wrong; the rest can be mended while we watch.
@@ -210,14 +212,15 @@ fn again(
     Ok(Outcome::Built { written: built.written, removed: built.removed, diagnostics })
 }
 
-/// Tells what is new and what is mended, and what was written.
+/// Tells what is new and what is mended, and what was written; where nothing of it is, nothing. The first time, always.
 fn tell(
     session: &Session,
-    before: &[Diagnostic],
+    before: Option<&[Diagnostic]>,
     now: Vec<Diagnostic>,
     (written, removed): (usize, usize),
     start: Instant,
 ) -> Result<Vec<Diagnostic>, Failure> {
+    let (first, before) = (before.is_none(), before.unwrap_or_default());
     let new: Vec<Diagnostic> = now.iter().filter(|found| !before.contains(found)).cloned().collect();
     let mended: Vec<&Diagnostic> = before.iter().filter(|found| !now.contains(found)).collect();
     report::diagnostics(&session.root, &session.ui, &new);
@@ -226,7 +229,7 @@ fn tell(
         session.ui.line(&format!("{word} [{}] {}: {}", one.code, clean(&one.place.to_string()), clean(&one.message)));
     }
     let milliseconds = start.elapsed().as_millis();
-    if written + removed + new.len() + mended.len() == 0 {
+    if !first && written + removed + new.len() + mended.len() == 0 {
         return Ok(now);
     }
     match session.format {
@@ -236,7 +239,9 @@ fn tell(
         }))?,
         Format::Text => {
             let left = if now.is_empty() { String::new() } else { format!(" · {} left", report::found(&now)) };
-            report::print(&format!("{} written, {removed} removed in {milliseconds} ms{left}", count(written, "file")));
+            let on = if first { "; watching, Ctrl-C ends" } else { "" };
+            let written = count(written, "file");
+            report::print(&format!("{written} written, {removed} removed in {milliseconds} ms{left}{on}"));
         }
     }
     Ok(now)

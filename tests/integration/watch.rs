@@ -124,6 +124,8 @@ fn edits_are_built_as_they_come() {
     drop(watch);
     let check = project.run_with(&["build", "--check", "--format", "json"], &[cache()]).exits(0).json();
     assert_eq!((&check["rendered"], &check["written"]), (&0.into(), &0.into()));
+    // That it watches is told also where nothing is to be done.
+    drop(Watch::start(&project));
 }
 
 #[test]
