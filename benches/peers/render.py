@@ -190,6 +190,8 @@ def workers(fleet, spec, file):
             "vars": dict(sorted(variables.items())),
             "routes": [{"pattern": domain, "custom_domain": True} for domain in sorted(pick("domains", []))]
             + [{"pattern": route["pattern"], "zone_name": route["zone"]} for route in pick("routes", [])],
+            # Generated customers have no service bindings.
+            "services": [],
             "observability": {"enabled": observability["enabled"]}
             | ({"head_sampling_rate": observability["sampling"]} if "sampling" in observability else {}),
         }
