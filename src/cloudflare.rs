@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::blocking::multipart::{Form, Part};
 use reqwest::blocking::{Client, ClientBuilder, RequestBuilder, Response};
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
@@ -114,7 +114,7 @@ impl Cloudflare {
         match call {
             Call::Upload { worker, metadata, modules } => {
                 let path = format!("{}?bindings_inherit=strict", script(worker));
-                self.request(home, Method::PUT, &path).multipart(form(metadata, modules))
+                with_form(self.request(home, Method::PUT, &path), form(metadata, modules))
             }
             Call::Delete { worker } => self.request(home, Method::DELETE, &format!("{}?force=true", script(worker))),
             Call::SetWorkersDev { worker, on } => self
@@ -207,6 +207,15 @@ fn redact(message: &str, secrets: &mut [&str]) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// A form as bytes. Streamed, as reqwest would send it, the body can notice before the connection does that nobody is there,
+/// and then its complaint would be told instead of the reason.
+fn with_form(request: RequestBuilder, form: Form) -> RequestBuilder {
+    let content_type = format!("multipart/form-data; boundary={}", form.boundary());
+    let mut bytes = Vec::new();
+    form.into_reader().read_to_end(&mut bytes).expect("BUG: memory can be read");
+    request.header(CONTENT_TYPE, content_type).body(bytes)
 }
 
 fn form(metadata: &Value, modules: &[Module]) -> Form {

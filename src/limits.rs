@@ -286,8 +286,7 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (67_108_864, "67,108,864")] {
-            assert_eq!(grouped(number), text);
-        }
+        let numbers = [0, 999, 1000, 9998, 1_234_567, 67_108_864];
+        assert_eq!(numbers.map(grouped), ["0", "999", "1,000", "9,998", "1,234,567", "67,108,864"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Figures: runs that take turns, their medians and ratios, and how both are told, as Markdown and as JSON. Doesn't know
 //! what is measured.
 
+pub use flotilla::limits::grouped as thousands;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -249,17 +250,4 @@ pub fn times(times: f64) -> String {
         10.0.. => format!("{times:.1}"),
         _ => format!("{times:.2}"),
     }
-}
-
-/// A number with commas.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

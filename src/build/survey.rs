@@ -122,18 +122,7 @@ pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<
         writer,
         keeps: keep,
     };
-    for one in seen {
-        survey.changed |= one.fresh;
-        survey.records.push(one.record);
-        survey.fresh.push(one.fresh);
-        survey.told.push(one.told);
-        survey.left.extend(one.left);
-    }
-    survey.left.extend(remembered.values().flat_map(|gone| gone.units.iter().map(|unit| folder(gone, unit))));
-    survey.mark_left();
-    for file in remembered.keys() {
-        survey.writer.forget(file);
-    }
+    survey.take_in(seen, remembered.values());
     survey.conclude(project)?;
     Ok(survey)
 }
@@ -169,20 +158,27 @@ impl Survey {
         if !project.shared.resolved.workers.is_empty() {
             shared = Some(see_shared(project, shared_before, &self.writer));
         }
-        for one in seen.into_iter().chain(shared) {
+        self.take_in(seen.into_iter().chain(shared), &gone);
+        self.changed = true;
+        self.conclude(project)
+    }
+
+    /// Takes in what was seen, and forgets who is gone.
+    fn take_in<'g>(&mut self, seen: impl IntoIterator<Item = Seen>, gone: impl IntoIterator<Item = &'g Record>) {
+        for one in seen {
             self.changed |= one.fresh;
             self.records.push(one.record);
             self.fresh.push(one.fresh);
             self.told.push(one.told);
             self.left.extend(one.left);
         }
+        let gone: Vec<&Record> = gone.into_iter().collect();
         self.left.extend(gone.iter().flat_map(|gone| gone.units.iter().map(|unit| folder(gone, unit))));
         self.mark_left();
-        for gone in &gone {
+        for gone in gone {
+            self.changed = true;
             self.writer.forget(gone.file());
         }
-        self.changed = true;
-        self.conclude(project)
     }
 
     /// Notes that something may be left over under out/, before what it was is forgotten: this build may be for a part of the

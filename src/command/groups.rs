@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::limits::grouped;
 
 /// So many groups of one code at most: the largest, and one of all the others.
 const KINDS: usize = 8;
@@ -27,7 +28,12 @@ impl Group<'_> {
         let rest = &self.members[shown..];
         let files = rest.iter().map(|told| &told.place.file).collect::<HashSet<_>>().len();
         let like = if self.alike { "like it".to_owned() } else { format!("of {}", self.first().code) };
-        format!("{} more {like}, in {} file{}", number(rest.len()), number(files), if files == 1 { "" } else { "s" })
+        format!(
+            "{} more {like}, in {} file{}",
+            grouped(rest.len() as u64),
+            grouped(files as u64),
+            if files == 1 { "" } else { "s" }
+        )
     }
 }
 
@@ -111,19 +117,6 @@ pub fn tallies(diagnostics: &[Diagnostic]) -> Vec<Tally> {
     tallies
 }
 
-/// `9,998`.
-pub fn number(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,10 +145,5 @@ mod tests {
         assert_eq!(rest.more(2), "23 more of S0201, in 23 files");
         let tallies = tallies(&all);
         assert_eq!((tallies.len(), tallies[0].number, tallies[0].files), (1, 180, 100));
-    }
-
-    #[test]
-    fn numbers() {
-        assert_eq!([0, 999, 1000, 9998, 1_234_567].map(number), ["0", "999", "1,000", "9,998", "1,234,567"]);
     }
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::failure::Failure;
+use crate::limits::grouped;
 
-use super::groups::{Group, Tally, groups, number, tallies};
+use super::groups::{Group, Tally, groups, tallies};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, summary};
@@ -64,7 +65,7 @@ fn table(diagnostics: &[Diagnostic]) -> String {
     let rows: Vec<[String; 4]> = tallies(diagnostics)
         .into_iter()
         .map(|Tally { code, number: often, files, .. }| {
-            [code.to_string(), number(often), number(files), code.meaning().to_owned()]
+            [code.to_string(), grouped(often as u64), grouped(files as u64), code.meaning().to_owned()]
         })
         .collect();
     let width = |at: usize, head: &str| rows.iter().map(|row| row[at].len()).max().unwrap_or(0).max(head.len());

@@ -9,8 +9,9 @@ use anyhow::Context as _;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::failure::Failure;
+use crate::limits::grouped;
 
-use super::groups::{groups, number};
+use super::groups::groups;
 use super::report::{count, found};
 use super::ui::clean;
 
@@ -24,7 +25,7 @@ const LONGEST: usize = 300;
 pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) -> String {
     let mut told = vec![count(customers, "customer")];
     if suppressed > 0 {
-        told.push(format!("{} suppressed", number(suppressed)));
+        told.push(format!("{} suppressed", grouped(suppressed as u64)));
     }
     page("flotilla check", &found(diagnostics), &told, diagnostics)
 }
@@ -57,11 +58,11 @@ fn page(command: &str, found: &str, told: &[String], diagnostics: &[Diagnostic])
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let (often, place) = (number(group.members.len()), text(&place.to_string()));
+        let (often, place) = (grouped(group.members.len() as u64), text(&place.to_string()));
         page += &format!("| {word} | {code} | {often} | {place} | {}<br>{} |\n", text(message), text(help));
     }
     if groups.len() > ROWS {
-        page += &format!("\n… and {} kinds more\n", number(groups.len() - ROWS));
+        page += &format!("\n… and {} kinds more\n", grouped((groups.len() - ROWS) as u64));
     }
     page + "\n`flotilla explain CODE` says what a code means and how to mend it.\n"
 }
