@@ -1,13 +1,11 @@
-//! Keeps the requests of one token below its limit. Knows time and counts; doesn't know what is requested.
-//!
-//! A log of the last window's requests: at most so many in any window of that length, whatever the platform's own
-//! window begins with. That uses the whole quota, and starts at once when little was sent before.
+//! Keeps the requests of one token below its limits. Knows time and counts; doesn't know what is requested.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::failure::Failure;
 use crate::limits;
 use crate::platform::Quota;
 use crate::spec::ApiLimit;
@@ -16,9 +14,6 @@ use crate::spec::ApiLimit;
 /// count against the same limit.
 const HEADROOM: f64 = 0.05;
 
-/// How long to wait after a 429 that doesn't say.
-const UNTOLD_WAIT: Duration = Duration::from_secs(10);
-
 /// What a lane may send.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
@@ -26,8 +21,10 @@ pub struct Rate {
     pub requests: usize,
     /// … in any window of this length.
     pub window: Duration,
-    /// So many are left to others.
+    /// So many are left to others. The same share is left of each limit that the platform tells.
     pub reserve: u64,
+    /// Nobody said so: where the platform tells its own limits, they count instead.
+    pub assumed: bool,
 }
 
 impl Rate {
@@ -41,7 +38,13 @@ impl Rate {
             requests: (f64::from(requests) - reserve).max(1.0) as usize,
             window: Duration::from_secs(u64::from(seconds)),
             reserve: reserve as u64,
+            assumed: limit.is_none(),
         }
+    }
+
+    /// A rate without headroom.
+    pub fn of(requests: usize, window: Duration) -> Rate {
+        Rate { requests, window, reserve: 0, assumed: false }
     }
 
     /// How long so many requests wait for the limit, if nothing was sent before.
@@ -50,128 +53,83 @@ impl Rate {
     }
 }
 
-/// The queue of one token's requests.
-pub struct Lane {
-    rate: Rate,
-    sent: Mutex<Sent>,
+/// The file in which all processes of this user share the budget of a token. Its name is a digest; the token isn't in it.
+pub fn file(base: &str, token: &str) -> Result<PathBuf, Failure> {
+    todo!()
 }
 
-#[derive(Default)]
-struct Sent {
-    times: VecDeque<Duration>,
-    blocked_until: Duration,
+/// A permit for one request. Give it back with what came: [`Lane::answered`] or [`Lane::throttled`]. One that is dropped counts
+/// until its request can't be on its way any more, and then for a window.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    sent: Duration,
+}
+
+/// How full a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Requests that count in the present window, those on their way included; of the window that is fullest.
+    pub used: u64,
+    /// So many fit into it.
+    pub limit: u64,
+    /// How long the window is.
+    pub window: Duration,
+    /// How long the platform lets nothing pass, after a 429 or because others used what there was; zero if it does.
+    pub blocked: Duration,
+}
+
+/// The budget of one token.
+pub struct Lane {
+    rate: Rate,
+    clock: Arc<dyn Clock>,
 }
 
 impl Lane {
-    /// A lane that has sent nothing yet.
-    pub fn new(rate: Rate) -> Lane {
-        Lane { rate, sent: Mutex::default() }
+    /// A lane that has sent nothing yet, and that no other process knows.
+    pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
+        Lane { rate, clock }
     }
 
-    /// Waits until a request may be sent, and counts it; false if `stop` said so meanwhile.
-    pub fn acquire(&self, clock: &dyn Clock, stop: &dyn Fn() -> bool) -> bool {
-        loop {
-            if stop() {
-                return false;
-            }
-            let Some(wait) = self.reserve(clock.now()) else { return true };
-            // In short naps, so that a stop is heard.
-            clock.sleep(wait.min(Duration::from_millis(200)));
-        }
+    /// A lane whose budget is in a file ([`file`]): shared with other processes and with later runs. Where the file can't be
+    /// kept, as on a disk that is only read, it is in memory alone.
+    pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
+        todo!()
     }
 
-    fn reserve(&self, now: Duration) -> Option<Duration> {
-        let mut sent = self.lock();
-        if now < sent.blocked_until {
-            return Some(sent.blocked_until - now);
-        }
-        while sent.times.front().is_some_and(|time| now.saturating_sub(*time) >= self.rate.window) {
-            sent.times.pop_front();
-        }
-        if sent.times.len() >= self.rate.requests {
-            return Some(sent.times[0] + self.rate.window - now);
-        }
-        sent.times.push_back(now);
-        None
+    /// Its requests go before those of other processes of the same lane.
+    #[must_use]
+    pub fn ahead(self) -> Lane {
+        todo!()
     }
 
-    /// What the platform says is left. Others use the same quota: when only their share is left, the lane waits.
-    pub fn observe(&self, quota: Quota, clock: &dyn Clock) {
-        if quota.remaining <= self.rate.reserve.min(self.rate.requests as u64) {
-            self.block(clock.now() + quota.reset);
-        }
+    /// A permit for one request, or how long to wait before asking again.
+    pub fn try_acquire(&self) -> Result<Ticket, Duration> {
+        todo!()
     }
 
-    /// A 429: nothing goes out before it is over.
-    pub fn throttled(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
-        self.block(clock.now() + retry_after.unwrap_or(UNTOLD_WAIT));
+    /// The request was answered, or failed for good; with what the answer told of the limits.
+    pub fn answered(&self, ticket: Ticket, quota: Option<&Quota>) {
+        todo!()
     }
 
-    fn block(&self, until: Duration) {
-        let mut sent = self.lock();
-        sent.blocked_until = sent.blocked_until.max(until);
+    /// The answer was a 429: nothing is sent before it is over.
+    pub fn throttled(&self, ticket: Ticket, retry_after: Option<Duration>) {
+        todo!()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sent> {
-        self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::FakeClock;
-    use proptest::prelude::*;
-
-    fn lane(requests: usize, seconds: u64) -> Lane {
-        Lane::new(Rate { requests, window: Duration::from_secs(seconds), reserve: 2 })
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        todo!()
     }
 
-    #[test]
-    fn the_default_rate_leaves_room_for_people() {
-        let rate = Rate::new(None);
-        assert_eq!((rate.requests, rate.window.as_secs(), rate.reserve), (1140, 300, 60));
-        assert_eq!(rate.wait(1140).as_secs(), 0);
-        assert_eq!(rate.wait(100_000).as_secs(), 87 * 300);
+    /// How long so many more requests take, if without a limit so many a second could be made. What was sent already counts.
+    pub fn finish(&self, requests: usize, per_second: f64) -> Duration {
+        todo!()
     }
 
-    proptest! {
-        #[test]
-        fn no_window_ever_holds_more_than_the_limit(pauses in proptest::collection::vec(0u64..3000, 1..300)) {
-            let (clock, lane) = (FakeClock::default(), lane(20, 10));
-            let mut times = Vec::new();
-            for pause in pauses {
-                clock.sleep(Duration::from_millis(pause));
-                assert!(lane.acquire(&clock, &|| false));
-                times.push(clock.now());
-            }
-            for window in times.windows(21) {
-                prop_assert!(window[20] - window[0] >= Duration::from_secs(10));
-            }
-        }
-    }
-
-    #[test]
-    fn a_429_stops_the_lane_until_it_is_over() {
-        let (clock, lane) = (FakeClock::default(), lane(20, 10));
-        lane.throttled(Some(Duration::from_secs(7)), &clock);
-        assert!(lane.acquire(&clock, &|| false));
-        assert!(clock.now() >= Duration::from_secs(7));
-    }
-
-    #[test]
-    fn a_quota_that_others_used_up_is_waited_for() {
-        let (clock, lane) = (FakeClock::default(), lane(20, 10));
-        lane.observe(Quota { remaining: 3, reset: Duration::from_secs(5) }, &clock);
-        assert!(lane.acquire(&clock, &|| false) && clock.now() == Duration::ZERO);
-        lane.observe(Quota { remaining: 2, reset: Duration::from_secs(5) }, &clock);
-        assert!(lane.acquire(&clock, &|| false) && clock.now() >= Duration::from_secs(5));
-    }
-
-    #[test]
-    fn a_stop_ends_the_waiting() {
-        let (clock, lane) = (FakeClock::default(), lane(1, 1000));
-        assert!(lane.acquire(&clock, &|| false));
-        assert!(!lane.acquire(&clock, &|| clock.now() > Duration::from_secs(1)));
+    /// How many requests at once keep the lane full: by the rate and the latency that was seen.
+    pub fn in_flight_bound(&self) -> usize {
+        todo!()
     }
 }
