@@ -136,6 +136,9 @@ pub struct Change {
     /// What the state said of the worker when this was planned: if it says something else, somebody was faster.
     #[serde(skip)]
     pub revision: Option<i64>,
+    /// What it takes back, if it goes back to an earlier bundle.
+    #[serde(skip)]
+    pub rejects: Option<Digest>,
     /// The workers that it calls.
     #[serde(skip)]
     calls: Vec<String>,
@@ -452,6 +455,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         home: wanted.home.clone(),
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
+        rejects: None,
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
@@ -568,6 +572,7 @@ impl<'a> Gone<'a> {
             home: home.clone(),
             revision: self.revision,
             calls: Vec::new(),
+            rejects: None,
             picked: None,
             rank: 0,
         }

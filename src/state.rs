@@ -272,22 +272,28 @@ impl State {
 
     /// Several writes as one: all of them or none, and one wait for the disk.
     pub fn all<T>(&mut self, write: impl FnOnce(&mut State) -> Result<T, Failure>) -> Result<T, Failure> {
-        let told = |state: &State, error| told(state.path().as_ref(), error);
-        self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| told(self, error))?;
+        self.open_batch()?;
         match write(self) {
-            Ok(done) => {
-                self.db.execute_batch("COMMIT").map_err(|error| {
-                    let failure = told(self, error);
-                    let _ = self.db.execute_batch("ROLLBACK");
-                    failure
-                })?;
-                Ok(done)
-            }
+            Ok(done) => self.close_batch().map(|()| done),
             Err(failure) => {
                 let _ = self.db.execute_batch("ROLLBACK");
                 Err(failure)
             }
         }
+    }
+
+    /// Begins a batch of writes: on disk as one, when it is closed.
+    pub fn open_batch(&mut self) -> Result<(), Failure> {
+        self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.told(error))
+    }
+
+    /// Ends a batch. What it can't write, it undoes.
+    pub fn close_batch(&mut self) -> Result<(), Failure> {
+        self.db.execute_batch("COMMIT").map_err(|error| {
+            let failure = self.told(error);
+            let _ = self.db.execute_batch("ROLLBACK");
+            failure
+        })
     }
 
     /// All live workers, in memory: for fleets and commands that look at few; see [`State::each`].
