@@ -173,11 +173,21 @@ pub struct Outcome {
     /// Why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// Workers that were put back to what they ran before, because their wave wasn't healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<usize>,
     /// What failed.
     pub failures: Vec<Failed>,
     /// The wave that was not as it should be, by its number from 0.
     #[serde(skip)]
     pub breached: Option<usize>,
+}
+
+impl Outcome {
+    /// Whether everything that was planned is done, and well.
+    pub fn is_complete(&self) -> bool {
+        self.failed + self.skipped + self.unhealthy == 0
+    }
 }
 
 /// A change that failed.
