@@ -235,7 +235,8 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
+        let subdomain =
+            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
@@ -268,4 +269,3 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
         });
     }
 }
-

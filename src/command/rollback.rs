@@ -54,8 +54,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let _lock = Lock::take(&session.root.join(FOLDER).join(LOCK), "rollback")?;
-    let secrets =
-        Arc::new(Secrets::read(&session.root, arguments.cloud.env_file.as_deref(), arguments.cloud.local)?);
+    let secrets = Arc::new(Secrets::read(&session.root, arguments.cloud.env_file.as_deref(), arguments.cloud.local)?);
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
         Err(diagnostics) => {
@@ -115,7 +114,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         Format::Json => session.json(&outcome)?,
         Format::Text => {
             report::print(&summary(&outcome));
-            report::print("the next deploy leaves these as they are until their bundles change, or their customers are named");
+            report::print(
+                "the next deploy leaves these as they are until their bundles change, or their customers are named",
+            );
         }
     }
     Ok(if outcome.is_complete() { Exit::Done } else { Exit::SomeFailed })
@@ -189,7 +190,9 @@ fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Resul
     let (mut back, mut stay) = (Vec::new(), Vec::new());
     let records = state.records_of_run(run)?;
     if records.is_empty() {
-        return Err(Failure::usage(format!("deploy {} recorded nothing", run.0)).hint("`flotilla history` lists deploys"));
+        return Err(
+            Failure::usage(format!("deploy {} recorded nothing", run.0)).hint("`flotilla history` lists deploys")
+        );
     }
     // The last upload of each worker, if there were several.
     let uploads: BTreeMap<&WorkerId, &Record> =
@@ -223,7 +226,9 @@ fn add(
         Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
         Some(to) => match state.is_kept(&to.digest)? {
             true => back.push(plan::back(&id, live, to.digest, reason(to))),
-            false => stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short()))),
+            false => {
+                stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
+            }
         },
     }
     Ok(())

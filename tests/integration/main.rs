@@ -5,6 +5,7 @@ mod bad_input;
 mod cases;
 mod codes;
 mod commands;
+mod endurance;
 mod faults;
 mod fleet;
 mod formats;
