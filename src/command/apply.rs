@@ -28,6 +28,8 @@ use super::orders::Orders;
 use super::report::count;
 use super::ui::{Style, clean, duration};
 
+/// So many lanes are shown beside the progress.
+const MOST_LANES: usize = 4;
 /// Failures after which a deploy halts, unless fleet.yaml says otherwise.
 const MOST_FAILURES: usize = 10;
 /// The share of a fleet, in percent, from which on a plan is confirmed by its digest, unless fleet.yaml says otherwise.
@@ -263,6 +265,23 @@ fn told(session: &Session, event: &Event<'_>) {
         }
         Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
         Event::Paused(false) => ui.line("on it goes"),
+        Event::Progress { left, lanes } => {
+            ui.expect(*left);
+            if lanes.len() > 1 {
+                let each = lanes.iter().map(|lane| {
+                    let all = lane.done + lane.left;
+                    format!(
+                        "{} {} %, {}",
+                        clean(&lane.account),
+                        100 * lane.done / all.max(1),
+                        duration(lane.seconds_left)
+                    )
+                });
+                let most = each.take(MOST_LANES).collect::<Vec<_>>().join(" · ");
+                let more = lanes.len().saturating_sub(MOST_LANES);
+                ui.detail(&if more > 0 { format!("{most} · {more} more") } else { most });
+            }
+        }
         Event::Wave { .. } | Event::Waiting(..) => {}
     }
 }
