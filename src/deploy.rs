@@ -487,18 +487,24 @@ impl Run {
         let (mut attempts, mut throttled) = (0, 0);
         loop {
             let stop = || self.stopped() || lock(&self.dead).contains(account);
-            if !lane.acquire(clock, &stop) {
-                return Err(Stopped::Skipped);
-            }
+            let ticket = loop {
+                if stop() {
+                    return Err(Stopped::Skipped);
+                }
+                match lane.try_acquire() {
+                    Ok(ticket) => break ticket,
+                    Err(wait) => clock.sleep(wait.min(Duration::from_millis(200))),
+                }
+            };
             self.requests.fetch_add(1, Ordering::Relaxed);
             let (result, quota) = self.tools.platform.call(&change.home, call);
-            if let Some(quota) = quota {
-                lane.observe(quota, clock);
+            match &result {
+                Err(CallError::Throttled { retry_after }) => lane.throttled(ticket, *retry_after),
+                _ => lane.answered(ticket, quota.as_ref()),
             }
             match result {
                 Err(CallError::Throttled { retry_after }) => {
                     self.throttled.fetch_add(1, Ordering::Relaxed);
-                    lane.throttled(retry_after, clock);
                     throttled += 1;
                     if throttled >= THROTTLED_ATTEMPTS {
                         return Ok(Err(CallError::Throttled { retry_after }));

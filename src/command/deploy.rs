@@ -192,7 +192,9 @@ fn apply(
         .map(|change| (change.home.account_id.clone(), &change.account))
         .collect::<HashMap<_, _>>()
         .into_iter()
-        .map(|(id, account)| (id, Arc::new(Lane::new(Rate::new(fleet.accounts[account].api_limit)))))
+        .map(|(id, account)| {
+            (id, Arc::new(Lane::new(Rate::new(fleet.accounts[account].api_limit), Arc::new(SystemClock::new()))))
+        })
         .collect();
     let fingerprints = state.fingerprints();
     let index: HashMap<(Environment, String), usize> = planned
