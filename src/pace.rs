@@ -226,7 +226,7 @@ impl Lane {
                 continue;
             }
             let room = self.limits(&ledger).map(|(window, limit)| limit.saturating_sub(ledger.used(window)));
-            let bucket = (cycle / 600) as f64;
+            let bucket = (cycle / ledger::BUCKETS) as f64;
             let at_once = if each > 0.0 { (bucket / each).max(1.0) as u64 } else { u64::MAX };
             let sent = room.min().unwrap_or(0).min(left).min(at_once);
             ledger.sent_at_once(now, sent);
@@ -307,3 +307,6 @@ impl Lane {
         given
     }
 }
+
+#[cfg(test)]
+mod tests;

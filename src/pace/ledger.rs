@@ -9,8 +9,8 @@ use std::time::Duration;
 /// A moment, or a length of time, in nanoseconds.
 pub(super) type Nanos = u64;
 
-/// The buckets of a window. A request counts for up to one of them too long: a six-hundredth of the quota at most.
-const BUCKETS: u64 = 600;
+/// The buckets of a window. A request counts for up to one of them too long: a three-hundredth of the quota at most.
+pub(super) const BUCKETS: u64 = 300;
 /// How many windows are kept: the one of fleet.yaml, and those that the platform tells.
 pub(super) const WINDOWS: usize = 4;
 /// How long a request can be on its way: what sends it gives up before.

@@ -99,7 +99,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["saphyr_parser::"], &["src/yaml.rs"]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
     (&["jsonschema::"], &["src/schema.rs"]),
-    (&["rustix::"], &["src/command/timings.rs"]),
+    (&["rustix::"], &["src/command/timings.rs", "src/clock.rs"]),
     (&["include_dir::"], &["src/command/init.rs"]),
 ];
 

@@ -13,6 +13,7 @@ mod hostile;
 mod incremental;
 mod init;
 mod interrupted;
+mod lanes;
 mod layers;
 mod limits;
 mod line;
