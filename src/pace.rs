@@ -169,6 +169,14 @@ impl Lane {
         known.latency = Some(known.latency.map_or(took, |mean| mean + (took - mean) / 16.0));
     }
 
+    /// The request was not sent after all, and doesn't count.
+    pub fn unused(&self, ticket: Ticket) {
+        self.change(|ledger, _| {
+            ledger.take_back(ticket.sent);
+            ((), true)
+        });
+    }
+
     /// The answer was a 429: nothing is sent before it is over.
     pub fn throttled(&self, ticket: Ticket, retry_after: Option<Duration>) {
         self.change(|ledger, now| {
@@ -243,11 +251,12 @@ impl Lane {
     /// How many requests at once keep the lane full: by its rate and the latency that was seen, and a reserve, so that what was
     /// not used is caught up with. With bounds: the platform takes a crowd of requests amiss, whatever the limit is.
     pub fn in_flight_bound(&self) -> usize {
-        let rate = self.change(|ledger, _| {
-            let rates = self.limits(ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
-            (rates.fold(f64::MAX, f64::min), false)
-        });
-        let latency = self.known.lock().unwrap_or_else(PoisonError::into_inner).latency.unwrap_or(1.0);
+        // By what was seen last: it is asked often, and another process changes little about it.
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let rates = self.limits(&known.ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
+        let own = self.rate.requests as f64 / self.rate.window.as_secs_f64();
+        let rate = rates.reduce(f64::min).unwrap_or(own);
+        let latency = known.latency.unwrap_or(1.0);
         ((rate * latency * 4.0).ceil() as usize).clamp(4, 64)
     }
 

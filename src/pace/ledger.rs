@@ -257,6 +257,12 @@ impl Ledger {
         gone
     }
 
+    /// What was counted at a time was not sent after all.
+    pub(super) fn take_back(&mut self, sent: Nanos) {
+        self.sent = self.sent.saturating_sub(1);
+        self.flight.remove(sent);
+    }
+
     /// Counts the answer to a request that was sent at a time.
     pub(super) fn answer(&mut self, sent: Nanos, now: Nanos) {
         self.flight.remove(sent);

@@ -224,6 +224,16 @@ fn what_others_sent_of_the_same_file_counts_also_after_they_ended() {
 }
 
 #[test]
+fn what_was_not_sent_after_all_does_not_count() {
+    let machine = Machine::new();
+    let lane = machine.lane(rate(2, 60));
+    let (one, two) = (lane.try_acquire().unwrap(), lane.try_acquire().unwrap());
+    lane.unused(one);
+    lane.answered(two, None);
+    assert_eq!(send_all(&machine.lane(rate(2, 60))), 1);
+}
+
+#[test]
 fn what_a_killed_process_sent_counts_until_its_time_is_over() {
     let machine = Machine::new();
     let ticket = machine.lane(rate(1, 60)).try_acquire().unwrap();
