@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::platform::{Call, CallError, Home, Left, Module, Platform, Policy, Quota, Reply};
+use crate::platform::{Call, CallError, Health, Home, Left, Module, Platform, Policy, Quota, Reply};
 
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
@@ -159,17 +159,6 @@ pub fn client() -> ClientBuilder {
     Client::builder().redirect(reqwest::redirect::Policy::none())
 }
 
-/// How a worker says it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It is well, and runs this digest.
-    Healthy(String),
-    /// It answers that something is wrong.
-    Degraded(String),
-    /// It does not answer.
-    Unreachable(String),
-}
-
 /// Asks a worker's `/health`. Sends no credentials.
 pub fn health(address: &str) -> Health {
     let ask = || -> Result<(u16, Value), reqwest::Error> {
@@ -239,6 +228,10 @@ impl Platform for Cloudflare {
                 (answer(home, call, response).map_err(|error| self.redacted(home, call, error)), quota)
             }
         }
+    }
+
+    fn health(&self, address: &str) -> Health {
+        health(address)
     }
 }
 

@@ -195,4 +195,18 @@ pub struct Policy {
 pub trait Platform: Send + Sync {
     /// Makes one request, with the token of its account. Doesn't retry and doesn't wait.
     fn call(&self, home: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>);
+
+    /// Asks the worker at an address how it is. Costs nothing of a token's quota, and sends no credentials.
+    fn health(&self, address: &str) -> Health;
+}
+
+/// How a worker says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is well, and runs this digest.
+    Healthy(String),
+    /// It answers that something is wrong.
+    Degraded(String),
+    /// It does not answer.
+    Unreachable(String),
 }

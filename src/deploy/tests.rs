@@ -328,7 +328,7 @@ impl Bench {
     fn new() -> Bench {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fake = Arc::new(Fake { log: Mutex::default(), faults: Mutex::new(Box::new(|_, _| None)) });
-        let rate = Rate::of(1000, Duration::from_secs(60));
+        let rate = Rate { requests: 1000, window: Duration::from_secs(60), reserve: 0 };
         Bench { folder, fake, clock: Arc::default(), rate, stop_after: usize::MAX }
     }
 
@@ -369,9 +369,7 @@ impl Bench {
         let tools = Tools {
             platform: Arc::clone(&self.fake) as Arc<dyn Platform>,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            lanes: ["one", "two"]
-                .map(|name| (name.to_owned(), Arc::new(Lane::new(self.rate, self.clock.clone()))))
-                .into(),
+            lanes: ["one", "two"].map(|name| (name.to_owned(), Arc::new(Lane::new(self.rate)))).into(),
             state: Mutex::new(self.state()),
             upload: Box::new(move |change| {
                 let bundle = bundle(&change.customer, &source[&change.customer]);
@@ -562,7 +560,7 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
 #[test]
 fn no_window_holds_more_calls_than_the_limit() {
     let mut bench = Bench::new();
-    bench.rate = Rate::of(7, Duration::from_secs(10));
+    bench.rate = Rate { requests: 7, window: Duration::from_secs(10), reserve: 0 };
     let fleet: Fleet = (0..40).map(|at| full(&format!("c{at}"))).collect();
     // Failures count as well as successes.
     *lock(&bench.fake.faults) = Box::new(|words, nth| match (words.len() % 5, nth) {
@@ -755,7 +753,7 @@ fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
 fn a_stop_is_heard_while_a_limit_is_waited_for() {
     let mut bench = Bench::new();
     bench.stop_after = 1;
-    bench.rate = Rate::of(1, Duration::from_secs(1_000_000_000));
+    bench.rate = Rate { requests: 1, window: Duration::from_secs(1_000_000_000), reserve: 0 };
     let outcome = bench.deploy(&(0..30).map(|at| bare(&format!("c{at}"))).collect());
     assert_eq!((outcome.applied, outcome.skipped), (1, 29));
     assert!(bench.clock.now() < Duration::from_secs(1_000_000_000), "it waited for the limit first");
@@ -793,7 +791,7 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
     let tools = Tools {
         platform: Arc::clone(&bench.fake) as Arc<dyn Platform>,
         clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
-        lanes: HashMap::from([("one".to_owned(), Arc::new(Lane::new(bench.rate, bench.clock.clone())))]),
+        lanes: HashMap::from([("one".to_owned(), Arc::new(Lane::new(bench.rate)))]),
         // Opened for reading: each write fails, as on a full disk.
         state: Mutex::new(State::read(&bench.folder.path().join("state.db")).unwrap()),
         upload: Box::new(move |change| {
