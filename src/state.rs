@@ -413,7 +413,8 @@ impl State {
 }
 
 /// The columns of a live worker.
-const DEPLOYED: &str = "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
+const DEPLOYED: &str =
+    "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
 
 fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
     Ok(Deployed {

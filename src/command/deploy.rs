@@ -78,9 +78,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
-        false => Lock::take(&folder.join(LOCK), "deploy").map_err(|failure| {
-            failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")
-        })?,
+        false => Lock::take(&folder.join(LOCK), "deploy")
+            .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER"))?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
     let Some(planned) = line(session, &arguments.line)? else {
@@ -170,11 +169,8 @@ fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), F
     if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
         return Ok(());
     }
-    Err(Failure::refused(format!(
-        "the plan isn't the one that was reviewed: its digest is {}, not {digest}",
-        &is[..16]
-    ))
-    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+    Err(Failure::refused(format!("the plan isn't the one that was reviewed: its digest is {}, not {digest}", &is[..16]))
+        .hint("something changed since: look at it with flotilla plan, and pass its digest"))
 }
 
 /// Names every secret that has no value, before the first request.
@@ -281,8 +277,12 @@ fn lanes(
     clock: &Arc<dyn Clock>,
     ahead: bool,
 ) -> (Vec<Arc<Lane>>, HashMap<String, usize>) {
-    let accounts: BTreeMap<&str, &str> =
-        planned.plan.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())).collect();
+    let accounts: BTreeMap<&str, &str> = planned
+        .plan
+        .changes
+        .iter()
+        .map(|change| (change.home.account_id.as_str(), change.account.as_str()))
+        .collect();
     let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
     for (id, account) in accounts {
         let token = tokens[id].expose_secret();
@@ -490,7 +490,8 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
+        let subdomain =
+            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };

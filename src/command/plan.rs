@@ -161,19 +161,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     session.ui.end();
-    Ok(Some(Planned {
-        project,
-        survey,
-        runtimes,
-        diagnostics,
-        secrets,
-        cloud,
-        plan,
-        workers,
-        places,
-        selection: selection.clone(),
-        deflated: OnceLock::new(),
-    }))
+    Ok(Some(Planned { project, survey, runtimes, diagnostics, secrets, cloud, plan, workers, places, selection: selection.clone(), deflated: OnceLock::new() }))
 }
 
 /// The homes whose workers the fleet may own, with their account's names.
