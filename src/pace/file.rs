@@ -16,7 +16,7 @@ use super::ledger::{Ledger, Nanos, WINDOWS, Window};
 /// What a place begins with: the format and its version.
 const MAGIC: &[u8; 8] = b"flotlan1";
 /// The size of a place: pages, so that writing one never touches the other.
-const PLACE: usize = 8 << 10;
+const PLACE: usize = 12 << 10;
 /// What comes before the ledger: the magic, the checksum of the rest, the number of the change, the time, the epoch.
 const HEAD: usize = 8 + 8 + 8 + 8 + 16;
 /// The size of a ledger.

@@ -331,9 +331,9 @@ fn a_limit_that_is_told_later_knows_what_was_sent_before() {
     }
     let quota = Quota { left: vec![], policies: vec![policy("burst", 10, 5)] };
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
-    // Those of the last five seconds, and the one of the bucket before, which ends in them.
-    assert_eq!(lane.usage().used, 8);
-    assert_eq!(send_all(&lane), 2);
+    // Those of the last five seconds, and the one before, whose bucket ends in them.
+    assert_eq!(lane.usage().used, 7);
+    assert_eq!(send_all(&lane), 3);
 }
 
 #[test]
@@ -419,8 +419,8 @@ fn a_file_that_is_damaged_foreign_or_gone_begins_anew_and_forgets_nothing_that_a
     let no_folder = |path: &Path| fs::remove_dir_all(path.parent().unwrap()).unwrap();
     let version = |path: &Path| {
         let text = fs::read(path).unwrap();
-        let mut text: Vec<u8> = text.chunks(8 << 10).flat_map(|place| [b"flotlan9", &place[8..]].concat()).collect();
-        text.truncate(16 << 10);
+        let mut text: Vec<u8> = text.chunks(12 << 10).flat_map(|place| [b"flotlan9", &place[8..]].concat()).collect();
+        text.truncate(24 << 10);
         fs::write(path, text).unwrap();
     };
     let damages: [&dyn Fn(&Path); 6] = [&garbage, &empty, &short, &gone, &no_folder, &version];
@@ -448,12 +448,12 @@ fn a_change_that_was_not_written_to_its_end_is_none() {
     let _lost = lane.try_acquire().unwrap();
     let after = fs::read(machine.file()).unwrap();
     let changed: BTreeSet<usize> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
-    assert!(changed.iter().all(|at| at / (8 << 10) == changed.first().unwrap() / (8 << 10)), "in one place");
+    assert!(changed.iter().all(|at| at / (12 << 10) == changed.first().unwrap() / (12 << 10)), "in one place");
     // Torn after any page.
-    for page in [512, 1 << 10, 2 << 10, 4 << 10] {
-        let start = changed.first().unwrap() / (8 << 10) * (8 << 10);
+    for page in [512, 1 << 10, 4 << 10, 8 << 10] {
+        let start = changed.first().unwrap() / (12 << 10) * (12 << 10);
         let mut torn = after.clone();
-        torn[start + page..start + (8 << 10)].copy_from_slice(&before[start + page..start + (8 << 10)]);
+        torn[start + page..start + (12 << 10)].copy_from_slice(&before[start + page..start + (12 << 10)]);
         if torn == after {
             continue;
         }
@@ -598,10 +598,36 @@ fn as_many_at_once_as_rate_and_latency_ask_for() {
     assert_eq!(lane.in_flight_bound(), 64, "not more, whatever the limit");
     for _ in 0..200 {
         let ticket = lane.try_acquire().unwrap();
-        clock.sleep(Duration::from_millis(20));
+        clock.sleep(Duration::from_millis(5));
         lane.answered(ticket, None);
     }
     assert_eq!(lane.in_flight_bound(), 32);
-    assert_eq!(Lane::new(rate(1140, 300), clock.clone()).in_flight_bound(), 16);
+    assert_eq!(Lane::new(rate(1200, 300), clock.clone()).in_flight_bound(), 64);
     assert_eq!(Lane::new(rate(10, 300), clock).in_flight_bound(), 4);
+}
+
+#[test]
+fn after_a_429_there_are_fewer_at_once_for_a_while() {
+    let clock = Arc::new(FakeClock::default());
+    let lane = Lane::new(rate(100_000, 10), clock.clone());
+    let tickets: Vec<Ticket> = (0..64).map(|_| lane.try_acquire().unwrap()).collect();
+    clock.sleep(SECOND);
+    for ticket in tickets {
+        lane.throttled(ticket, Some(SECOND));
+    }
+    assert_eq!(lane.in_flight_bound(), 32, "a crowd that is refused is one refusal");
+    for fewer in [16, 8, 4, 2, 1, 1] {
+        clock.sleep(SECOND);
+        lane.throttled(lane.try_acquire().unwrap(), Some(SECOND));
+        assert_eq!(lane.in_flight_bound(), fewer);
+    }
+    clock.sleep(SECOND);
+    let mut answers = 0;
+    while lane.in_flight_bound() < 64 {
+        answers += 1;
+        let ticket = lane.try_acquire().unwrap();
+        clock.sleep(SECOND / 100);
+        lane.answered(ticket, None);
+    }
+    assert!((1500..3000).contains(&answers), "{answers}");
 }

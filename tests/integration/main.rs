@@ -21,6 +21,7 @@ mod local;
 mod openapi;
 mod pack;
 mod progress;
+mod rehearsal;
 mod roles;
 mod sample;
 mod schema;
