@@ -204,5 +204,6 @@ fn a_deploy_ends_when_the_limits_allow_it_and_when_the_plan_says() {
         let folder = tempfile::tempdir().expect("a folder");
         let rehearsed = rehearse(what, folder.path());
         holds(what, &rehearsed);
+        assert!(rehearsed.took.as_secs_f64() < rehearsed.outcome.seconds / 10.0, "{:?}", rehearsed.took);
     }
 }
