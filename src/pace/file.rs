@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::ledger::{Ledger, Nanos, WINDOWS, Window};
 
@@ -22,6 +23,9 @@ const HEAD: usize = 8 + 8 + 8 + 8 + 16;
 /// The size of a ledger.
 const BODY: usize = 8 * 5 + 4 * Ledger::FLIGHTS + WINDOWS * (8 * 5 + 4 * Window::COUNTS);
 const _: () = assert!(HEAD + BODY <= PLACE);
+
+/// After so long without a change a file is removed: longer than any window or block is.
+const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
 /// The file.
 #[derive(Debug)]
@@ -38,6 +42,9 @@ impl Shared {
     pub(super) fn open(path: &Path, epoch: [u8; 16]) -> io::Result<Shared> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
+            if !path.exists() {
+                sweep(folder);
+            }
         }
         Ok(Shared { path: path.to_owned(), file: file(path)?, epoch, last: [0; HEAD] })
     }
@@ -130,6 +137,16 @@ impl Shared {
 
 fn file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Removes the files of tokens that were not used for long: nothing in them counts any more. Who has one open makes it anew.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNUSED);
+        if entry.metadata().and_then(|file| file.modified()).is_ok_and(old) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn checksum(place: &[u8]) -> u64 {

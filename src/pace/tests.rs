@@ -538,6 +538,21 @@ fn where_no_file_can_be_kept_the_budget_is_in_memory() {
 }
 
 #[test]
+fn files_of_tokens_that_nobody_uses_are_removed() {
+    let machine = Machine::new();
+    for (name, days) in [("old", 8), ("used", 6)] {
+        let lane = Lane::shared(rate(10, 60), &machine.folder.path().join("lanes").join(name), machine.clock.clone());
+        send_and_answer(&lane);
+        let file = fs::File::options().write(true).open(machine.folder.path().join("lanes").join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - days * 86_400 * SECOND).unwrap();
+    }
+    let _new = machine.lane(rate(10, 60));
+    let left: BTreeSet<_> =
+        fs::read_dir(machine.folder.path().join("lanes")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, BTreeSet::from(["one".into(), "used".into()]));
+}
+
+#[test]
 fn files_are_by_address_and_token_and_hold_no_token() {
     let (base, token) = ("https://api.example.com/client/v4", "canary-token-1234567890");
     // Without a cache folder there is none; the tests of the program have theirs.
