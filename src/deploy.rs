@@ -542,7 +542,7 @@ impl Run<'_> {
                     }
                 };
                 let Some(at) = at else {
-                    self.queues[lane].lane.answered(ticket, None);
+                    self.queues[lane].lane.unused(ticket);
                     continue;
                 };
                 self.queues[lane].in_flight += 1;
@@ -578,7 +578,7 @@ impl Run<'_> {
                 waiting.push(at);
                 if waiting.len() > 1 {
                     self.queues[lane].in_flight -= 1;
-                    self.queues[lane].lane.answered(ticket, None);
+                    self.queues[lane].lane.unused(ticket);
                     return Ok(());
                 }
                 Job::Call(change.home.clone(), Call::FindZone { name })
@@ -740,7 +740,7 @@ impl Run<'_> {
         let (result, quota, made) = match answer {
             Answer::Called(result, quota, made) => (result, quota, made),
             Answer::NotMade(why) => {
-                lane.answered(ticket, None);
+                lane.unused(ticket);
                 self.abandon(at)?;
                 return Ok(Some(Err(why)));
             }

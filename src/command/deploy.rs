@@ -116,7 +116,7 @@ pub(super) fn apply_plan(
     let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let it = Applying { session, fleet, cloud, platform: &platform, tokens: &tokens, arguments, kind };
-    let (mut outcome, run) = apply(&it, &planned.plan, planned.eta(), make, &mut state)?;
+    let (mut outcome, run) = apply(&it, &planned.plan, make, &mut state)?;
     if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
         let wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
         let ids = wave.map(|change| (change.home.clone(), change.worker.clone())).collect();

@@ -18,6 +18,7 @@ mod local;
 mod orders;
 mod phase;
 mod plan;
+mod prices;
 mod report;
 mod rollback;
 mod sarif;

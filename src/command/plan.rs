@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
+use crate::clock::{Clock, SystemClock};
 use crate::customer::Worker;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
@@ -21,9 +22,9 @@ use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 
-use super::apply::eta;
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
+use super::prices::{self, Lanes, Price, eta};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
@@ -89,6 +90,7 @@ struct Report<'a> {
     unchanged: usize,
     requests: usize,
     eta_seconds: f64,
+    lanes: Vec<Price>,
     digest: Digest,
     changes: &'a [Change],
     held: &'a [Held],
@@ -101,13 +103,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     if session.format == Format::Json {
         let Planned { plan, .. } = &planned;
+        let lanes = planned.prices();
         session.json(&Report {
             create: plan.count(Action::Create),
             update: plan.count(Action::Update),
             delete: plan.count(Action::Delete),
             unchanged: plan.unchanged,
             requests: plan.requests().values().sum(),
-            eta_seconds: planned.eta(),
+            eta_seconds: eta(&lanes),
+            lanes,
             digest: plan.digest,
             changes: &plan.changes,
             held: &plan.held,
@@ -350,9 +354,12 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
-    /// How long the plan takes, in seconds.
-    pub(super) fn eta(&self) -> f64 {
-        eta(&self.plan, &self.project.fleet)
+    /// What the plan costs, lane by lane.
+    pub(super) fn prices(&self) -> Vec<Price> {
+        let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
+        let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).prices(&self.plan)
     }
 
     /// The plan for people. With `hints`: what to run next.
@@ -412,14 +419,16 @@ impl Planned {
         if plan.changes.is_empty() {
             lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
         } else {
+            let prices = self.prices();
             let [create, update, delete] =
                 [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
             lines.push(format!(
                 "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged · {} · about {}",
                 plan.unchanged,
                 count(requests, "request"),
-                duration(self.eta())
+                duration(eta(&prices))
             ));
+            lines.extend(prices::text(&prices));
             if hints {
                 let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
                 lines.push(format!("`flotilla deploy {local}` applies it"));

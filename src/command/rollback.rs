@@ -19,7 +19,7 @@ use crate::spec::Environment;
 use crate::state::{Deployed, Fingerprints, Record, RunId, State, Stored, WorkerId, deflated};
 use crate::tree::Tree;
 
-use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, eta, refuse_another, summary};
+use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, summary};
 use super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::deploy::LOCK;
 use super::history::time;
@@ -108,8 +108,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         arguments: &arguments.apply,
         kind: &kind,
     };
-    let eta = eta(&plan, &fleet);
-    let (outcome, _) = apply(&it, &plan, eta, make, &mut state)?;
+    let (outcome, _) = apply(&it, &plan, make, &mut state)?;
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
@@ -142,7 +141,7 @@ pub(super) fn wave(
     let make = uploads(it.cloud, &it.fleet.file.name, state, secrets)?;
     let kind = Kind { what: "rollback", reason: "its wave was not healthy", ahead: it.kind.ahead };
     let it = Applying { kind: &kind, ..*it };
-    let (outcome, _) = apply(&it, &plan, eta(&plan, it.fleet), make, state)?;
+    let (outcome, _) = apply(&it, &plan, make, state)?;
     Ok(outcome.applied)
 }
 
