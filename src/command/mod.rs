@@ -15,6 +15,7 @@ mod plan;
 mod report;
 mod sarif;
 mod schema;
+mod secrets;
 mod selection;
 mod show;
 mod status;
@@ -80,6 +81,16 @@ const DEPLOY: &str = "Examples:
 
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
+
+const SECRETS: &str = "Examples:
+  flotilla secrets list acme                     what acme needs, and where each value comes from
+  flotilla secrets check                         what is missing, too large or unused; exit code 1
+  flotilla secrets set TURSO_AUTH_TOKEN --customer acme       asks for the value
+  pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme
+  flotilla secrets rotate SESSION_KEY            a new random value
+
+Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
+environment and .env do.";
 
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
@@ -163,6 +174,9 @@ enum Command {
     },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
+    /// What secrets workers need, where their values come from; set and rotate them
+    #[command(subcommand, after_help = SECRETS)]
+    Secrets(secrets::Arguments),
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
     #[command(after_help = LOCAL)]
     Local(local::Arguments),
@@ -281,6 +295,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
+        Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
