@@ -6,6 +6,7 @@
 //! in place of the right one.
 
 mod age;
+mod command;
 mod entries;
 mod program;
 pub mod rotation;
@@ -86,7 +87,7 @@ impl Secrets {
             SecretSource { env: Some(true), ..SecretSource::default() },
             SecretSource { dotenv: Some(DOTENV.to_owned()), ..SecretSource::default() },
         ];
-        let mut named = named.map(|path| Source::named(root, path)).transpose()?;
+        let mut named = named.map(Source::named).transpose()?;
         for listed in listed.unwrap_or(&default) {
             let replaced = listed.dotenv.is_some() && (named.is_some() || secrets.sources.iter().any(Source::is_named));
             if !replaced {
@@ -115,8 +116,8 @@ impl Secrets {
     pub fn token(&self, name: &str) -> Option<SecretString> {
         self.environment.get(name).cloned().or_else(|| {
             for source in self.sources.iter().filter(|source| source.is_for_all()) {
-                match self.ask(source, "", Environment::Production, name, &mut String::new()) {
-                    Answer::Value(value, _) => return Some(value),
+                match self.ask(source, Environment::Production, name, None) {
+                    Answer::Value(value) => return Some(value),
                     Answer::None => {}
                     Answer::Unknown(_) => return None,
                 }
@@ -125,25 +126,27 @@ impl Secrets {
         })
     }
 
-    /// What the sources say of a customer's secret. Each source is asked for `CUSTOMER__NAME`, and then for `NAME`.
+    /// What the sources say of a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, wherever
+    /// they stand: nobody is to get another's value because it is nearer.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
-        let mut own = String::new();
-        for source in &self.sources {
-            match self.ask(source, customer, environment, name, &mut own) {
-                Answer::Value(value, is_own) => {
-                    let name = if is_own { own } else { name.to_owned() };
-                    return Finding::Value(Found { value, source: source.label(environment), name });
+        let own = own_secret(customer, name);
+        for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
+            for source in &self.sources {
+                match self.ask(source, environment, name, whose) {
+                    Answer::Value(value) => {
+                        let (source, name) = (source.label(environment), name.to_owned());
+                        return Finding::Value(Found { value, source, name });
+                    }
+                    Answer::None => {}
+                    Answer::Unknown(_) if self.made_up => return self.make_up(customer, name),
+                    Answer::Unknown(why) => return Finding::Hidden { source: source.label(environment), why },
                 }
-                Answer::None => {}
-                Answer::Unknown(why) if !self.made_up => {
-                    return Finding::Hidden { source: source.label(environment), why };
-                }
-                Answer::Unknown(_) => break,
             }
         }
-        if !self.made_up {
-            return Finding::Nowhere;
-        }
+        if self.made_up { self.make_up(customer, name) } else { Finding::Nowhere }
+    }
+
+    fn make_up(&self, customer: &str, name: &str) -> Finding {
         let value = SecretString::from(format!("made-up-for-{customer}-{name}"));
         Finding::Value(Found { value, source: "made up".to_owned(), name: name.to_owned() })
     }
@@ -211,33 +214,19 @@ impl Secrets {
         self.sources.iter().flat_map(Source::names).collect()
     }
 
-    fn ask(&self, source: &Source, customer: &str, environment: Environment, name: &str, own: &mut String) -> Answer {
+    /// Asks one source: for a name, and if it is one customer's own, for whose, and what it is called for all.
+    fn ask(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+        let lookup =
+            |values: &HashMap<String, SecretString>| values.get(name).cloned().map_or(Answer::None, Answer::Value);
         match &source.kind {
-            Kind::Environment => {
-                if own.is_empty() {
-                    *own = own_secret(customer, name);
-                }
-                lookup(&self.environment, own, name)
-            }
+            Kind::Environment => lookup(&self.environment),
             Kind::File(file) => match file.content(environment, |name| self.named(name)) {
-                Content::Values(values) => {
-                    if own.is_empty() {
-                        *own = own_secret(customer, name);
-                    }
-                    lookup(values, own, name)
-                }
+                Content::Values(values) => lookup(values),
                 Content::Absent => Answer::None,
                 Content::Closed(why) => Answer::Unknown(why.clone()),
             },
-            Kind::Program(program) => program.ask(customer, environment, name),
+            Kind::Program(program) => program.ask(environment, name, whose),
         }
-    }
-}
-
-fn lookup(values: &HashMap<String, SecretString>, own: &str, name: &str) -> Answer {
-    match values.get(own) {
-        Some(value) => Answer::Value(value.clone(), true),
-        None => values.get(name).map_or(Answer::None, |value| Answer::Value(value.clone(), false)),
     }
 }
 
@@ -277,14 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn the_customers_own_value_comes_first_in_each_source() {
+    fn the_customers_own_value_comes_first() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.env"), "CAFE_CENTRAL__T=own\nT=file\nU=file\n").unwrap();
         let mut secrets = open(folder.path(), &[environment(), dotenv("a.env")]);
         secrets.environment = values(&[("T", "env")]);
-        assert_eq!(told(&secrets, "cafe-central", "T"), "T = env from environment", "the first source counts");
-        let secrets = open(folder.path(), &[dotenv("a.env"), environment()]);
         assert_eq!(told(&secrets, "cafe-central", "T"), "CAFE_CENTRAL__T = own from a.env");
+        assert_eq!(
+            told(&secrets, "acme", "T"),
+            "T = env from environment",
+            "of two that are for all, the first counts"
+        );
+        let mut secrets = open(folder.path(), &[dotenv("a.env"), environment()]);
+        secrets.environment = values(&[("T", "env")]);
         assert_eq!(told(&secrets, "acme", "T"), "T = file from a.env");
         assert_eq!(told(&secrets, "acme", "NOT_THERE"), "nowhere");
     }
@@ -332,7 +326,7 @@ mod tests {
             "echo $0 >> asked; case $0 in NONE) ;; BAD) echo no canary-01 >&2; exit 7 ;; *) echo $0-$1-$2 ;; esac";
         let secrets = open(folder.path(), &[command(script), dotenv("a.env")]);
         for _ in 0..3 {
-            assert_eq!(told(&secrets, "acme", "A"), "A = A-acme-production from command sh");
+            assert_eq!(told(&secrets, "acme", "A"), "ACME__A = A-acme-production from command sh");
         }
         assert_eq!(told(&secrets, "acme", "NONE"), "nowhere");
         assert_eq!(told(&secrets, "acme", "BAD"), "hidden by command sh: sh ended with 7: no ***");
@@ -362,7 +356,14 @@ mod tests {
         assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
         // Not behind one that isn't there, nor before it.
         assert_eq!(told(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"), "A = old from a.env");
-        assert_eq!(told(&open(folder.path(), &[dotenv("a.env"), age("s.age")]), "x", "A"), "A = old from a.env");
+        std::fs::write(folder.path().join("a.env"), "A=old\nX__A=own\n").unwrap();
+        let before = open(folder.path(), &[dotenv("a.env"), age("s.age")]);
+        assert_eq!(told(&before, "x", "A"), "X__A = own from a.env");
+        assert_eq!(
+            told(&before, "y", "A"),
+            "hidden by s.age: NO_SUCH_KEY, which opens it, is not set",
+            "it may be its own"
+        );
         let mut secrets = open(folder.path(), &[age("s.age")]);
         secrets.environment = values(&[("NO_SUCH_KEY", "AGE-SECRET-KEY-1CANARY")]);
         assert_eq!(

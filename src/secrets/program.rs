@@ -80,6 +80,12 @@ pub fn run(words: &[String], folder: &Path, limit: Duration) -> Result<Ended, Tr
     Ok(Ended { code, printed, complaint })
 }
 
+/// How a program failed, in words.
+pub fn failed(program: &str, code: Option<i32>, complaint: &str) -> String {
+    let how = code.map_or("was killed".to_owned(), |code| format!("ended with {code}"));
+    if complaint.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {complaint}") }
+}
+
 fn reader(pipe: Option<impl Read + Send + 'static>, most: u64) -> mpsc::Receiver<Zeroizing<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,11 +1,9 @@
-//! One source of secrets: what it is called, and what it says when it is asked. Opens a file, or runs a program, at most once
-//! for what it is asked.
+//! One source of secrets: what it is, what it is called, and what is in its files. Opens each file at most once.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use secrecy::zeroize::Zeroizing;
@@ -15,23 +13,19 @@ use crate::failure::Failure;
 use crate::spec::{Environment, IdentityPlace, SecretSource};
 
 use super::age;
+use super::command::Program;
 use super::entries::{self, Form};
 use super::program::{self, Trouble};
 
 /// How long a program may take, unless fleet.yaml says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How many of one program run at once, unless fleet.yaml says otherwise.
-const AT_ONCE: u8 = 8;
-/// After so many time-outs in a row a program isn't run any more: a vault that is down would take hours to say so for each
-/// secret.
-const TIMED_OUT: usize = 3;
 /// A larger file isn't one of secrets.
 const LARGEST: u64 = 8 << 20;
 
 /// What a source says of a secret.
 pub enum Answer {
-    /// Its value, and whether it is the customer's own.
-    Value(SecretString, bool),
+    /// Its value.
+    Value(SecretString),
     /// It has none.
     None,
     /// It can't say, and why.
@@ -75,29 +69,6 @@ pub enum Content {
     Closed(String),
 }
 
-/// A program that is asked for one value after the other.
-pub struct Program {
-    root: PathBuf,
-    words: Vec<String>,
-    timeout: Duration,
-    at_once: u8,
-    running: Mutex<u8>,
-    ended: Condvar,
-    timed_out: AtomicUsize,
-    said: Mutex<HashMap<Vec<String>, Arc<OnceLock<Said>>>>,
-}
-
-/// What a program said.
-enum Said {
-    Value(SecretString),
-    None,
-    Failed(String),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Source {
     /// A source of fleet.yaml. A dotenv file is read at once: what is wrong with it is told before anything else is done.
     pub fn new(root: &Path, listed: &SecretSource) -> Result<Source, Failure> {
@@ -118,23 +89,16 @@ impl Source {
                 Kind::File(file(path, Cipher::Age { identity: identity.clone(), recipients: recipients.clone() }))
             }
             SecretSource { sops: Some(path), .. } => Kind::File(file(path, Cipher::Sops { timeout })),
-            SecretSource { command: Some(words), .. } => Kind::Program(Program {
-                root: root.to_owned(),
-                words: words.clone(),
-                timeout,
-                at_once: listed.at_once.unwrap_or(AT_ONCE),
-                running: Mutex::new(0),
-                ended: Condvar::new(),
-                timed_out: AtomicUsize::new(0),
-                said: Mutex::default(),
-            }),
+            SecretSource { command: Some(words), at_once, .. } => {
+                Kind::Program(Program::new(root, words, timeout, *at_once))
+            }
             _ => Kind::Environment,
         };
         Ok(Source { kind, named: false })
     }
 
     /// The dotenv file of the command line, which has to be there.
-    pub fn named(root: &Path, path: &Path) -> Result<Source, Failure> {
+    pub fn named(path: &Path) -> Result<Source, Failure> {
         // From where the command is run, not from the project's root.
         let file = File {
             root: PathBuf::new(),
@@ -142,7 +106,6 @@ impl Source {
             cipher: Cipher::Clear,
             content: Default::default(),
         };
-        let _ = root;
         let read = read_clear(path)?.ok_or_else(|| unreadable(path, "it isn't there"))?;
         for content in &file.content {
             let _ = content.set(Content::Values(read.clone()));
@@ -306,7 +269,7 @@ impl File {
             Trouble::TooMuch => "it is too large".to_owned(),
         })?;
         if ended.code != Some(0) {
-            return Err(failed("sops", ended.code, &ended.complaint));
+            return Err(program::failed("sops", ended.code, &ended.complaint));
         }
         // As text and nothing else: of a number, zeros at the beginning would be lost.
         let values: HashMap<String, String> = serde_json::from_slice(&ended.printed).map_err(|_| {
@@ -314,11 +277,6 @@ impl File {
         })?;
         Ok(values.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
     }
-}
-
-fn failed(program: &str, code: Option<i32>, complaint: &str) -> String {
-    let how = code.map_or("was killed".to_owned(), |code| format!("ended with {code}"));
-    if complaint.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {complaint}") }
 }
 
 /// The identities that open a file.
@@ -364,65 +322,4 @@ fn read_clear(path: &Path) -> Result<Option<HashMap<String, SecretString>>, Fail
 /// What can't be read is told without its text.
 fn unreadable(path: &Path, why: &str) -> Failure {
     Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()))
-}
-
-impl Program {
-    /// Asks for a value. With `{customer}` in its words each customer is asked for, and else a value is for all.
-    pub fn ask(&self, customer: &str, environment: Environment, name: &str) -> Answer {
-        let fill = |word: &String| {
-            word.replace("{customer}", customer).replace("{environment}", environment.as_str()).replace("{name}", name)
-        };
-        let words: Vec<String> = self.words.iter().map(fill).collect();
-        let said = Arc::clone(lock(&self.said).entry(words.clone()).or_default());
-        match said.get_or_init(|| self.run(&words)) {
-            Said::Value(value) => Answer::Value(value.clone(), false),
-            Said::None => Answer::None,
-            Said::Failed(why) => Answer::Unknown(why.clone()),
-        }
-    }
-
-    fn run(&self, words: &[String]) -> Said {
-        let mut running = lock(&self.running);
-        while *running >= self.at_once {
-            running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
-        }
-        *running += 1;
-        drop(running);
-        let said = self.run_now(words);
-        *lock(&self.running) -= 1;
-        self.ended.notify_one();
-        said
-    }
-
-    fn run_now(&self, words: &[String]) -> Said {
-        let program = &self.words[0];
-        if self.timed_out.load(Ordering::Relaxed) >= TIMED_OUT {
-            return Said::Failed(format!(
-                "{program} took too long {TIMED_OUT} times in a row, and isn't asked any more"
-            ));
-        }
-        let ended = match program::run(words, &self.root, self.timeout) {
-            Ok(ended) => ended,
-            Err(trouble) => {
-                return Said::Failed(match trouble {
-                    Trouble::NotStarted => format!("{program} can't be started"),
-                    Trouble::TooMuch => format!("{program} prints more than a secret"),
-                    Trouble::TimedOut => {
-                        self.timed_out.fetch_add(1, Ordering::Relaxed);
-                        format!("{program} took more than {} s", self.timeout.as_secs())
-                    }
-                });
-            }
-        };
-        self.timed_out.store(0, Ordering::Relaxed);
-        if ended.code != Some(0) {
-            return Said::Failed(failed(program, ended.code, &ended.complaint));
-        }
-        let Ok(text) = std::str::from_utf8(&ended.printed) else {
-            return Said::Failed(format!("{program} prints something else than text"));
-        };
-        // Programs end their output with a line break that is no part of the value.
-        let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-        if text.is_empty() { Said::None } else { Said::Value(SecretString::from(text)) }
-    }
 }

@@ -164,9 +164,10 @@ fn store<'a, 'b>(
     let closed = chosen.iter().find_map(|store| Some(format!("{}: {}", store.path(), store.has(entry).err()?)));
     if rotate {
         let failure = Failure::new(format!("{entry} stands in none of {}", known()));
-        return Err(
-            failure.hint(closed.unwrap_or_else(|| format!("set it first: flotilla secrets set {}", which.name)))
-        );
+        return Err(failure.hint(closed.unwrap_or_else(|| {
+            let customer = which.customer.as_ref().map(|id| format!(" --customer {id}")).unwrap_or_default();
+            format!("set it first: flotilla secrets set {}{customer}", which.name)
+        })));
     }
     // Several files of one source: it has to be said which one is meant.
     if let (Some(first), None, None) = (chosen[0].environment(), which.env, &which.source) {
