@@ -227,6 +227,7 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
     let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
     for (key, _, node) in entries {
         let value = match key.as_str() {
+            "deploy" => continue,
             "accounts" => accounts_that_decide(node),
             // Values are no part of what is resolved, wherever they come from.
             "secrets" => continue,

@@ -17,12 +17,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::customer::Worker;
 use crate::failure::Failure;
 use crate::names::own_secret;
 use crate::spec::{DOTENV, Environment, SecretSource};
+use crate::state::Fingerprints;
 
 use source::{Answer, Content, Kind, Source};
 pub use store::Store;
@@ -62,14 +63,9 @@ pub enum Finding {
 }
 
 impl Secrets {
-    /// The environment and a dotenv file; `named` files have to be there. Made up: a secret that is nowhere gets a value that
-    /// is good for the local Cloudflare alone.
-    pub fn read(root: &Path, named: Option<&Path>, made_up: bool) -> Result<Secrets, Failure> {
-        Secrets::open(root, None, named, made_up)
-    }
-
     /// The sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the
-    /// place of the listed ones. Dotenv files are read here; what is encrypted is opened, and programs are run, when they are
+    /// place of the listed ones. Made up: a secret that is nowhere gets a value that is good for the local Cloudflare alone.
+    /// Dotenv files are read here; what is encrypted is opened, and programs are run, when they are
     /// first asked.
     pub fn open(
         root: &Path,
@@ -159,24 +155,13 @@ impl Secrets {
         }
     }
 
-    /// The value of a customer's secret in production.
-    pub fn of(&self, customer: &str, name: &str) -> Option<SecretString> {
-        self.value(customer, Environment::Production, name)
-    }
-
-    /// The values of all secrets of a worker, by binding; or the names of those that are missing.
-    pub fn for_worker(&self, worker: &Worker) -> Result<HashMap<String, SecretString>, Vec<String>> {
-        let mut found = HashMap::new();
-        let mut missing = Vec::new();
-        for (binding, name) in &worker.secrets {
-            match self.value(&worker.customer, worker.environment, name) {
-                Some(value) => {
-                    found.insert(binding.clone(), value);
-                }
-                None => missing.push(name.clone()),
-            }
-        }
-        if missing.is_empty() { Ok(found) } else { Err(missing) }
+    /// The fingerprints of a worker's secrets, by binding, as far as their values are known here.
+    pub fn fingerprints(&self, worker: &Worker, fingerprints: &Fingerprints) -> BTreeMap<String, String> {
+        let known = worker.secrets.iter().filter_map(|(binding, name)| {
+            let value = self.value(&worker.customer, worker.environment, name)?;
+            Some((binding.clone(), fingerprints.of(value.expose_secret())))
+        });
+        known.collect()
     }
 
     /// Asks for what these workers need where that takes time: programs are run side by side, and what they say is kept. Without
@@ -233,7 +218,6 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret as _;
 
     fn values(pairs: &[(&str, &str)]) -> HashMap<String, SecretString> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
@@ -288,16 +272,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(".env"), "A=default\nB=default\n").unwrap();
         std::fs::write(folder.path().join("named"), "A=named\n").unwrap();
-        let mut secrets = Secrets::read(folder.path(), None, false).unwrap();
+        let mut secrets = Secrets::open(folder.path(), None, None, false).unwrap();
         secrets.environment = values(&[("B", "environment")]);
         assert_eq!(told(&secrets, "x", "A"), "A = default from .env");
         assert_eq!(told(&secrets, "x", "B"), "B = environment from environment");
         let named = folder.path().join("named");
-        let mut secrets = Secrets::read(folder.path(), Some(&named), true).unwrap();
+        let mut secrets = Secrets::open(folder.path(), None, Some(&named), true).unwrap();
         secrets.environment.clear();
         assert_eq!(secrets.value("x", Environment::Staging, "A").unwrap().expose_secret(), "named");
         assert_eq!(told(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
-        let missing = Secrets::read(folder.path(), Some(&folder.path().join("missing")), false).err().unwrap();
+        let missing = Secrets::open(folder.path(), None, Some(&folder.path().join("missing")), false).err().unwrap();
         assert!(missing.to_string().contains("can't be read: it isn't there"), "{missing}");
         // It takes the place of the listed ones; where none is listed, it comes first.
         let listed = [dotenv(".env"), environment(), dotenv("other.env")];
@@ -315,7 +299,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("e");
         std::fs::write(&path, "A=1\nB='canary-value\n").unwrap();
-        let failure = Secrets::read(folder.path(), Some(&path), false).err().unwrap();
+        let failure = Secrets::open(folder.path(), None, Some(&path), false).err().unwrap();
         assert!(!format!("{failure} {:?}", failure.hints).contains("canary"));
     }
 
@@ -388,7 +372,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lines: String = (0..1000).map(|at| format!("C{at}__TOKEN=value-{at}\n")).collect();
         std::fs::write(folder.path().join(".env"), lines + "TOKEN=all\nKEY=all\n").unwrap();
-        let secrets = Secrets::read(folder.path(), None, false).unwrap();
+        let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
         let start = std::time::Instant::now();
         let mut found = 0;
         for at in 0..100_000 {

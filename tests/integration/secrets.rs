@@ -7,6 +7,7 @@ use std::path::Path;
 
 use flotilla::cloudflare::Cloudflare;
 use flotilla::secrets::Secrets;
+use flotilla::spec::Environment;
 use flotilla::state::State;
 use secrecy::SecretString;
 use serde_json::json;
@@ -316,10 +317,10 @@ fn rotated_secrets_leave_no_trace_of_the_old_or_the_new_value() {
 fn the_types_that_hold_secrets_print_none() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(".env"), format!("KEY={DOTENV}\n")).unwrap();
-    let secrets = Secrets::read(folder.path(), None, false).unwrap();
+    let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
     let value = secrets.named("KEY").expect("it is there");
     clean("a value", format!("{value:?}").as_bytes());
-    clean("an option", format!("{:?}", secrets.of("acme", "KEY")).as_bytes());
+    clean("an option", format!("{:?}", secrets.find("acme", Environment::Production, "KEY")).as_bytes());
     let tokens = HashMap::from([("a".to_owned(), SecretString::from(TOKEN))]);
     clean("tokens", format!("{tokens:?}").as_bytes());
     let failure = Cloudflare::new("http://api.example.com", tokens).err().expect("it is refused");
