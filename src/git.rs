@@ -27,7 +27,7 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
 
 /// Whether git tracks a file. Without a repository, or without git, nothing is tracked.
 pub fn is_tracked(file: &Path) -> bool {
-    asked(file, &["ls-files", "--error-unmatch"])
+    asked(file, &["--literal-pathspecs", "ls-files", "--error-unmatch"])
 }
 
 /// Whether a file lies in a repository that would take it in with the next `git add`.
@@ -39,7 +39,7 @@ pub fn is_exposed(file: &Path) -> bool {
 
 fn asked(file: &Path, question: &[&str]) -> bool {
     let (Some(folder), Some(name)) = (in_folder(file), file.file_name()) else { return false };
-    output(git(folder).arg("--literal-pathspecs").args(question).arg("--").arg(name)).is_ok()
+    output(git(folder).args(question).arg("--").arg(name)).is_ok()
 }
 
 /// The folder of a file, if it is there.

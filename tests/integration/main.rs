@@ -23,6 +23,7 @@ mod progress;
 mod roles;
 mod sample;
 mod schema;
+mod secret_sources;
 mod secrets;
 mod selecting;
 mod since;

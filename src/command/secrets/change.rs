@@ -158,23 +158,22 @@ fn store<'a, 'b>(
         let where_from = if listed { "fleet.yaml" } else { "flotilla, as fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));
     }
-    if let Some(has) = chosen.iter().find(|store| store.has(entry) == Ok(true)) {
-        return Ok(has);
-    }
-    let closed = chosen.iter().find_map(|store| Some(format!("{}: {}", store.path(), store.has(entry).err()?)));
-    if rotate {
+    let has = chosen.iter().find(|store| store.has(entry) == Ok(true));
+    if rotate && has.is_none() {
+        let closed = chosen.iter().find_map(|store| Some(format!("{}: {}", store.path(), store.has(entry).err()?)));
         let failure = Failure::new(format!("{entry} stands in none of {}", known()));
         return Err(failure.hint(closed.unwrap_or_else(|| {
             let customer = which.customer.as_ref().map(|id| format!(" --customer {id}")).unwrap_or_default();
             format!("set it first: flotilla secrets set {}{customer}", which.name)
         })));
     }
-    // Several files of one source: it has to be said which one is meant.
-    if let (Some(first), None, None) = (chosen[0].environment(), which.env, &which.source) {
-        return Err(Failure::usage(format!("{} is for {first} alone", chosen[0].path()))
+    let store = has.unwrap_or(&chosen[0]);
+    // One of several files of the same source: it has to be said which one is meant.
+    if let (Some(of), None, None) = (store.environment(), which.env, &which.source) {
+        return Err(Failure::usage(format!("{} is for {of} alone", store.path()))
             .hint("say which environment is meant: --env staging"));
     }
-    Ok(chosen[0])
+    Ok(store)
 }
 
 /// Refuses what is larger than a binding can be, before it is written.
