@@ -523,6 +523,19 @@ impl Typed {
 }
 
 #[test]
+fn a_workflow_is_given_the_keys_that_open_files_and_what_comes_from_the_environment() {
+    let age = "  - { age: fleet.age, identity: { env: FLEET_KEY } }\n";
+    let project = project(age);
+    let of = |name: &str| format!("{name}: ${{{{ secrets.{name} }}}}");
+    let workflow = || project.run(&["init", "--ci", "github", "--print"]).exits(0).stdout;
+    let text = workflow();
+    assert!(text.contains(&of("FLEET_KEY")) && !text.contains(&of("TOKEN")), "{text}");
+    project.write("fleet.yaml", format!("{HEAD}secrets:\n  - {{ env: true }}\n{age}"));
+    let text = workflow();
+    assert!(text.contains(&of("FLEET_KEY")) && text.contains(&of("TOKEN")), "{text}");
+}
+
+#[test]
 fn on_a_terminal_a_value_is_typed_and_not_shown() {
     let project = project("  - { dotenv: .env }\n");
     let mut typed = Typed::run(project.command(&["secrets", "set", "TOKEN", "--customer", "acme"]));
