@@ -1,7 +1,6 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -133,13 +132,12 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     if arguments.prune && !selection.is_all() {
         return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
     }
-    let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
-    let secrets = Arc::new(Secrets::read(&session.root, env_file, arguments.cloud.local)?);
     let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
         build::done(session, selection, false, false)?
     else {
         return Ok(None);
     };
+    let secrets = arguments.cloud.secrets(session, &project.fleet)?;
     session.ui.begin("planning", None);
     let cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
@@ -165,12 +163,16 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     session.ui.end();
+    for (source, why) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
+        let told = format!("{source} can't be asked ({why}): secrets that are deployed stay as they are");
+        session.ui.line(&format!("{} {}", session.ui.paint(Style::Warning, "!"), clean(&told)));
+    }
     Ok(Some(Planned {
         project,
         survey,
         runtimes,
         diagnostics,
-        secrets,
+        secrets: Arc::new(secrets),
         cloud,
         plan,
         workers,
@@ -250,6 +252,7 @@ impl Fleet<'_> {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
             }
+            secrets.prepare(wanted.iter().map(|one| &one.worker));
             let decided: Vec<(WorkerId, (usize, usize), Decision)> = wanted
                 .into_par_iter()
                 .map(|one| {

@@ -27,6 +27,7 @@ mod rehearsal;
 mod roles;
 mod sample;
 mod schema;
+mod secret_sources;
 mod secrets;
 mod selecting;
 mod since;
