@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::platform::{Call, CallError, Home, Module, Platform, Quota, Reply};
 
+mod listing;
+
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
 /// The API's address, unless [`BASE_VARIABLE`] says otherwise.
@@ -147,6 +149,13 @@ impl Cloudflare {
             Call::CreateNamespace => self
                 .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
                 .json(&json!({"name": home.namespace})),
+            Call::ListWorkers => self.request(home, Method::GET, script("").trim_end_matches('/')),
+            Call::ListDomains => self.request(home, Method::GET, &format!("{account}/workers/domains")),
+            Call::ListRoutes { zone_id } => self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes")),
+            Call::ReadWorkersDev { worker } => {
+                self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
+            }
+            Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
         }
     }
 }
@@ -264,6 +273,9 @@ fn unreachable(error: &reqwest::Error) -> String {
 
 fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallError> {
     let status = response.status().as_u16();
+    if status < 400 && listing::is_listing(call) {
+        return listing::read(home, call, response);
+    }
     let headers = response.headers().clone();
     let mut body = Vec::new();
     if let Err(error) = response.take(MAX_ANSWER).read_to_end(&mut body) {
@@ -288,7 +300,11 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
     // A zone that the token can't reach says nothing about the account.
     let of_zone = matches!(
         call,
-        Call::FindZone { .. } | Call::AddRoute { .. } | Call::FindRoute { .. } | Call::RemoveRoute { .. }
+        Call::FindZone { .. }
+            | Call::AddRoute { .. }
+            | Call::FindRoute { .. }
+            | Call::RemoveRoute { .. }
+            | Call::ListRoutes { .. }
     );
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !of_zone {
         return Err(CallError::Unauthorized(format!(
@@ -345,6 +361,11 @@ fn reply(call: &Call, result: &Value) -> Reply {
             .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
             .map_or(Reply::Nothing, |route| id(&route["id"])),
         Call::FindSubdomain => id(&result["subdomain"]),
+        Call::ReadWorkersDev { .. } => Reply::On(result["enabled"] == true),
+        Call::ReadCrons { .. } => {
+            let crons = result["schedules"].as_array().into_iter().flatten();
+            Reply::Crons(crons.filter_map(|schedule| schedule["cron"].as_str().map(str::to_owned)).collect())
+        }
         _ => Reply::Done,
     }
 }

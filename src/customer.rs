@@ -125,3 +125,18 @@ pub struct Destination {
     /// Its settings; secrets are references.
     pub settings: Map<String, Value>,
 }
+
+/// A worker for tests, with a domain, a route and a cron.
+#[cfg(test)]
+pub fn sample(customer: &str) -> Worker {
+    let worker = serde_json::json!({
+        "customer": customer, "customerName": customer, "labels": {}, "file": format!("customers/{customer}.yaml"),
+        "environment": "production", "role": null, "name": format!("c15t-{customer}"), "pack": "consent",
+        "account": "default", "namespace": null, "workersDev": true, "domains": [format!("{customer}.example.com")],
+        "routes": [{"pattern": format!("{customer}.example.org/*"), "zone": "example.org"}], "trustedOrigins": [],
+        "logLevel": "info", "database": {"type": "none"}, "destinations": [], "vars": {}, "secrets": {}, "services": {},
+        "crons": ["* * * * *"], "compatibilityDate": "2026-06-01", "compatibilityFlags": [], "observability": {},
+        "delivery": "automatic",
+    });
+    serde_json::from_value(worker).expect("BUG: a worker")
+}

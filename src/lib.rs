@@ -16,6 +16,7 @@ pub mod customer;
 pub mod limits;
 pub mod names;
 pub mod selection;
+pub mod tags;
 pub mod trace;
 
 pub mod envfile;
