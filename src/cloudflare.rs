@@ -316,6 +316,9 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         // Gone already is gone.
         Call::Delete { .. } | Call::DetachDomain { .. } | Call::RemoveRoute { .. } if status == 404 => Ok(Reply::Done),
         Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
+        // A namespace that nobody has made yet; a worker that somebody deleted meanwhile.
+        Call::ListWorkers if status == 404 && home.namespace.is_some() => Ok(Reply::Nothing),
+        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } if status == 404 => Ok(Reply::Nothing),
         _ => Err(CallError::Rejected { status, code, message }),
     }
 }

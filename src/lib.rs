@@ -53,6 +53,8 @@ pub mod platform;
 pub mod state;
 
 pub mod plan;
+pub mod refresh;
+pub mod safety;
 pub mod secrets;
 
 pub mod cloudflare;
