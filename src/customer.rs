@@ -47,6 +47,9 @@ pub struct Worker {
     pub workers_dev: bool,
     /// Its custom domains, sorted.
     pub domains: BTreeSet<String>,
+    /// Those of them that may be taken from workers that aren't the fleet's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub take_over: BTreeSet<String>,
     /// Its routes, sorted.
     pub routes: BTreeSet<Route>,
     /// Who may call it from a browser, in the order of the spec.
