@@ -460,17 +460,23 @@ impl Run<'_> {
             self.tools.state.close_batch()?;
         }
         for (at, lane, ticket) in jobs {
-            self.send(at, lane, ticket);
+            self.send(at, lane, ticket)?;
         }
         Ok(())
     }
 
     /// Hands a task's next request to the pool. One that waits for a zone's id gives its permit back.
-    fn send(&mut self, at: usize, lane: usize, ticket: Ticket) {
+    fn send(&mut self, at: usize, lane: usize, ticket: Ticket) -> Result<(), Failure> {
         let change = &self.plan.changes[at];
         let account = change.home.account_id.clone();
-        let (zones, tasks) = (&self.zones, &self.tasks);
-        let next = tasks[&at].next(change, |name| zones.get(&(account.clone(), name.to_owned())).cloned());
+        let mut next = self.next(at);
+        if let Next::Zone(name) = &next {
+            // An earlier deploy can have found it out.
+            if let Some(id) = self.tools.state.found(&account, Found::Zone, name)? {
+                self.zones.insert((account.clone(), name.clone()), id);
+                next = self.next(at);
+            }
+        }
         let job = match next {
             Next::Upload => Job::Upload(Box::new(change.clone())),
             Next::Call(call) => Job::Call(change.home.clone(), call),
@@ -480,7 +486,7 @@ impl Run<'_> {
                 if waiting.len() > 1 {
                     self.queues[lane].in_flight -= 1;
                     self.queues[lane].lane.answered(ticket, None);
-                    return;
+                    return Ok(());
                 }
                 Job::Call(change.home.clone(), Call::FindZone { name })
             }
@@ -489,6 +495,14 @@ impl Run<'_> {
         self.outcome.requests += 1;
         self.tickets.insert(at, (lane, ticket));
         self.tools.pool.submit(at, job);
+        Ok(())
+    }
+
+    /// What comes next in a task.
+    fn next(&self, at: usize) -> Next {
+        let change = &self.plan.changes[at];
+        let account = &change.home.account_id;
+        self.tasks[&at].next(change, |name| self.zones.get(&(account.clone(), name.to_owned())).cloned())
     }
 
     /// Takes the next change that is to be begun, and notes that it begins: what is sent may be done, whatever becomes of
@@ -626,6 +640,15 @@ impl Run<'_> {
             Answer::Health(_) => unreachable!("BUG: health is asked between waves"),
         };
         self.answer_lane(&lane, ticket, &result, quota.as_ref());
+        if let Err(CallError::Unauthorized(_)) = result {
+            // One failure tells it; the account's other changes would fail alike.
+            if !self.dead.insert(account.clone()) {
+                self.abandon(at)?;
+                self.over.insert(at);
+                self.outcome.skipped += 1;
+                return Ok(None);
+            }
+        }
         let asked: Option<String> = self
             .asking
             .iter()
