@@ -113,8 +113,9 @@ pub fn observability(worker: &Worker) -> Value {
     observability
 }
 
-/// The metadata as it is uploaded: with the digest, the tags, and the values of the secrets that `value` gives.
-pub fn upload_metadata<'a>(bundle: &Bundle, fleet: &str, value: impl Fn(&str) -> Option<&'a str>) -> Value {
+/// The metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and the values of the secrets that
+/// `value` gives.
+pub fn upload_metadata<'a>(bundle: &Bundle, tags: &[String], value: impl Fn(&str) -> Option<&'a str>) -> Value {
     let mut metadata = bundle.metadata.clone();
     let bindings = metadata["bindings"].as_array_mut().expect("BUG: bindings are a list");
     for binding in bindings.iter_mut() {
@@ -124,13 +125,8 @@ pub fn upload_metadata<'a>(bundle: &Bundle, fleet: &str, value: impl Fn(&str) ->
         }
     }
     bindings.push(json!({"type": "plain_text", "name": DIGEST_VARIABLE, "text": bundle.digest}));
-    metadata["tags"] = json!(tags(fleet, &bundle.digest));
+    metadata["tags"] = json!(tags);
     metadata
-}
-
-/// The tags that say whose a worker is and what it runs; see [`crate::limits::TAGS`] for what they can be.
-pub fn tags(fleet: &str, digest: &Digest) -> [String; 2] {
-    [format!("flotilla-{fleet}"), format!("digest-{digest}")]
 }
 
 /// What differs between the metadata of two bundles, in the author's terms.

@@ -2,6 +2,7 @@
 //! database. Doesn't know the platform; never holds a secret.
 
 mod history;
+mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

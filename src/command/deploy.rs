@@ -19,16 +19,20 @@ use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
 use crate::names::own_secret;
 use crate::pace::{self, Lane, Rate};
-use crate::plan::{Action, Change};
+use crate::plan::{Action, Change, Step};
 use crate::platform::{Call, Home, Module, Platform, Reply};
 use crate::progress::Progress as _;
-use crate::spec::DeployRule;
-use crate::state::{Deployed, Fingerprints, Found, Run, State, Stored, deflated};
+use crate::refresh::take;
+use crate::spec::{DeployRule, Share};
+use crate::safety::{self, Attach, Intent};
+use crate::state::{Deployed, Fingerprints, Found, Run, State, Stored, WorkerId, deflated};
+use crate::tags;
 
 use super::cloud::FOLDER;
 use super::events::Events;
 use super::orders::Orders;
 use super::plan::{LineArguments, Planned, line};
+use super::refresh::Asking;
 use super::report::{self, count};
 use super::status::url;
 use super::ui::{Style, clean, duration};
@@ -39,7 +43,7 @@ const ADDRESSES: usize = 50;
 /// The lock of a deploy.
 pub(super) const LOCK: &str = "deploy.lock";
 /// The lock of a deploy that goes ahead of another one.
-const AHEAD_LOCK: &str = "ahead.lock";
+pub(super) const AHEAD_LOCK: &str = "ahead.lock";
 /// Failures after which a deploy halts, unless fleet.yaml says otherwise.
 const MOST_FAILURES: usize = 10;
 /// The share of a fleet, in percent, from which on a plan is confirmed by its digest, unless fleet.yaml says otherwise.
@@ -69,6 +73,9 @@ pub(super) struct ApplyArguments {
     /// Apply the plan if it has this digest, without asking; eight characters are enough
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
+    /// How many workers may be deleted, instead of what fleet.yaml says
+    #[arg(long, value_name = "N")]
+    pub max_deletions: Option<usize>,
     /// Append what happens, line by line as JSON; - is stdout
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -78,11 +85,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
-        false => Lock::take(&folder.join(LOCK), "deploy")
+        false => Lock::take_from_all(&folder.join(LOCK), "deploy")
             .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER"))?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
-    let Some(planned) = line(session, &arguments.line)? else {
+    let line_arguments = LineArguments { applies: true, ..arguments.line.clone() };
+    let Some(planned) = line(session, &line_arguments)? else {
         return Ok(Exit::Diagnostics);
     };
     let what = if arguments.line.all { "redeploy" } else { "deploy" };
@@ -124,6 +132,8 @@ pub(super) fn apply_plan(
     let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
     large_secrets(&planned)?;
+    deletions(&planned, arguments)?;
+    preflight(session, &mut planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
     } else {
@@ -171,6 +181,101 @@ fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), F
     }
     Err(Failure::refused(format!("the plan isn't the one that was reviewed: its digest is {}, not {digest}", &is[..16]))
         .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+}
+
+/// Refuses to delete more than is allowed at once.
+fn deletions(planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
+    let number = planned.plan.count(Action::Delete);
+    if number == 0 {
+        return Ok(());
+    }
+    let rule = planned.project.fleet.file.deploy.max_deletions.unwrap_or_default();
+    let (count_of_all, percent) = match rule {
+        // Who says one of the two, means that one.
+        Share { count: Some(count), percent: None } => (count, 100.0),
+        Share { count: None, percent: Some(percent) } => (usize::MAX, percent),
+        Share { count, percent } => {
+            (count.unwrap_or(safety::MAX_DELETIONS), percent.unwrap_or(safety::MAX_DELETIONS_PERCENT))
+        }
+    };
+    let live = planned.live;
+    let allowed = arguments.max_deletions.unwrap_or_else(|| safety::deletions(count_of_all, percent, live));
+    if number <= allowed {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "the plan deletes {} of {live}, and {allowed} may be deleted at once; nothing was sent",
+        count(number, "worker")
+    ))
+    .hint(format!("if that is meant: --max-deletions {number}"))
+    .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
+}
+
+/// Looks, before anything is changed, whether a worker that is to be created or a domain that is to be attached is
+/// somebody else's. One list for each home, and one for the domains of each account.
+fn preflight(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
+    let mut intent = Intent::default();
+    for change in &planned.plan.changes {
+        if change.action == Action::Create {
+            intent.creates.insert((change.home.clone(), change.worker.clone()));
+        }
+        let mut attached = change.steps.iter().filter_map(|step| match step {
+            Step::AttachDomain { domain } => Some(domain),
+            _ => None,
+        });
+        if let Some(first) = attached.next() {
+            let take_over = planned.worker(change).map(|(worker, _)| worker.take_over).unwrap_or_default();
+            for domain in std::iter::once(first).chain(attached) {
+                let attach = Attach { worker: change.worker.clone(), take_over: take_over.contains(domain) };
+                intent.attaches.insert((change.home.account_id.clone(), domain.clone()), attach);
+            }
+        }
+    }
+    let scope = intent.scope();
+    if scope.requests() == 0 {
+        return Ok(());
+    }
+    let asked;
+    let inventory = match &planned.inventory {
+        // It was all looked at just now.
+        Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
+        _ => {
+            let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
+            let fleet = &planned.project.fleet;
+            let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+            asked = take(&scope, &mut |home, call| asking.ask(home, call))?;
+            &asked
+        }
+    };
+    let state = State::read(&planned.cloud.state)?;
+    let recorded = |id: &WorkerId| Some(state.one(id).ok()??.live.domains.into_keys().collect());
+    let fleet = &planned.project.fleet.file.name;
+    let preflight = safety::preflight(&intent, inventory, fleet, &planned.adopt, recorded);
+    if !preflight.refusals.is_empty() {
+        let number = preflight.refusals.len();
+        let what = count(number, if number == 1 { "thing is" } else { "thing" });
+        let are = if number == 1 { "" } else { " are" };
+        let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
+        let shown = preflight.refusals.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let more = if number > 20 { format!("\n… and {} more", number - 20) } else { String::new() };
+        return Err(failure.hint(format!("{shown}{more}")));
+    }
+    for change in &mut planned.plan.changes {
+        let account_id = &change.home.account_id;
+        let mut at = 0;
+        while at < change.steps.len() {
+            if let Step::AttachDomain { domain } = &change.steps[at]
+                && let Some(taken) = preflight.taken.get(&(account_id.clone(), domain.clone()))
+            {
+                let (domain, id, from) = (domain.clone(), taken.id.clone(), taken.holder.clone());
+                change.reasons.push(format!("domain {domain} is taken from {from}"));
+                change.steps.insert(at, Step::TakeDomain { domain, id, from });
+                at += 1;
+            }
+            at += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Names every secret that has no value, before the first request.
@@ -255,6 +360,21 @@ fn confirm(planned: &Planned) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::refused("not confirmed; nothing was sent"))
+}
+
+/// Asks a question that is answered by yes or no.
+pub(super) fn ask(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::refused(format!("nobody is there to answer: {question} Nothing was changed"))
+            .hint("pass --yes"));
+    }
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::refused("not confirmed; nothing was changed"))
 }
 
 /// When a deploy stops by itself.
@@ -425,7 +545,9 @@ fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Re
     }
     let secrets = planned.secrets.for_worker(&worker).map_err(|names| format!("no value for {}", names.join(", ")))?;
     let runtime = &planned.runtimes[&worker.pack];
-    let metadata = bundle::upload_metadata(&bundle, &planned.project.fleet.file.name, |name| {
+    let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
+    let tags = tags::of(&planned.project.fleet.file.name, &worker, &bundle.digest, pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, |name| {
         secrets.get(name).map(|value| value.expose_secret())
     });
     let made = Made {

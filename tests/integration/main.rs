@@ -20,6 +20,7 @@ mod local;
 mod openapi;
 mod pack;
 mod progress;
+mod refresh;
 mod roles;
 mod sample;
 mod schema;
