@@ -151,10 +151,15 @@ impl Cloudflare {
                 .json(&json!({"name": home.namespace})),
             Call::ListWorkers => self.request(home, Method::GET, script("").trim_end_matches('/')),
             Call::ListDomains => self.request(home, Method::GET, &format!("{account}/workers/domains")),
-            Call::ListRoutes { zone_id } => self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes")),
+            Call::ListRoutes { zone_id } => {
+                self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes"))
+            }
             Call::ReadWorkersDev { worker } => {
                 self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
             }
+            Call::SetTags { worker, tags } => self
+                .request(home, Method::PATCH, &format!("{}/script-settings", script(worker)))
+                .json(&json!({ "tags": tags })),
             Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
         }
     }

@@ -251,7 +251,8 @@ mod tests {
         let path = folder.path().join("state.lock");
         assert_eq!(Lock::holder(&path), Holder::Nobody);
         let first = Lock::take_from_all(&path, "deploy").unwrap();
-        for failure in [Lock::take(&path, "deploy").err().unwrap(), Lock::take_from_all(&path, "deploy").err().unwrap()] {
+        for failure in [Lock::take(&path, "deploy").err().unwrap(), Lock::take_from_all(&path, "deploy").err().unwrap()]
+        {
             let text = failure.to_string();
             assert!(text.contains(&format!("on {}, process {}, since 2", host(), std::process::id())), "{text}");
             assert_eq!(failure.exit, crate::failure::Exit::Refused);

@@ -132,6 +132,13 @@ pub enum Call {
         /// The worker's name.
         worker: String,
     },
+    /// Replaces a worker's tags, and nothing else of it.
+    SetTags {
+        /// The worker's name.
+        worker: String,
+        /// The tags.
+        tags: Vec<String>,
+    },
 }
 
 /// What a call gave.

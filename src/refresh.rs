@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::limits;
 use crate::platform::{Home, ListedDomain, ListedWorker};
 use crate::spec::Environment;
 use crate::state::WorkerId;
@@ -83,6 +84,8 @@ pub struct Known<'a> {
     pub adopt: &'a BTreeSet<String>,
     /// Workers of which a change was begun and not ended: their triggers are asked for.
     pub doubtful: &'a BTreeSet<WorkerId>,
+    /// Don't believe the rows' triggers, only tags and answers.
+    pub anew: bool,
 }
 
 /// Something that is otherwise than on record, or than it should be.
@@ -249,7 +252,9 @@ impl Finding {
             What::RouteMoved { pattern, holder: Some(holder) } => {
                 format!("the route {pattern} of {worker} leads to {holder} now")
             }
-            What::RouteMoved { pattern, holder: None } => format!("the route {pattern} of {worker} leads to no worker now"),
+            What::RouteMoved { pattern, holder: None } => {
+                format!("the route {pattern} of {worker} leads to no worker now")
+            }
             What::RouteGone { pattern } => format!("the route {pattern} of {worker} is not there any more"),
             What::RouteAdded { pattern } => format!("the route {pattern} was led to {worker} by others"),
             What::OrphanedRoute { pattern, exists, .. } => format!(
@@ -318,7 +323,11 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
         Some(_) if !by_api => Standing::Changed,
         // Uploaded anew with what it had, or changed by others who use the API as we do: the content tells.
         Some(row) if row.digest == Some(digest) => {
-            if row.etag.is_empty() { Standing::Same(digest) } else { Standing::Changed }
+            if row.etag.is_empty() {
+                Standing::Same(digest)
+            } else {
+                Standing::Changed
+            }
         }
         Some(_) => Standing::Elsewhere(digest),
     }
@@ -340,8 +349,8 @@ pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
             }
             let ask = match standing(listed, known.rows.get(&id), known.fleet) {
                 Standing::Same(_) | Standing::Elsewhere(_) if known.doubtful.contains(&id) => true,
-                Standing::Same(_) => false,
-                Standing::Elsewhere(_) => !settled(listed, wanted),
+                Standing::Same(_) if !known.anew => false,
+                Standing::Same(_) | Standing::Elsewhere(_) => !settled(listed, wanted),
                 Standing::Changed | Standing::Untagged => true,
                 Standing::Unowned(_) => known.adopt.contains(&listed.name),
             };
@@ -368,6 +377,26 @@ pub fn refresh(inventory: &Inventory, known: &Known<'_>) -> Refreshed {
     routes(inventory, known, &mut refreshed);
     refreshed.findings.sort();
     refreshed
+}
+
+/// The workers whose triggers were asked for and are as desired, with the tags that say so: once they have them, nobody has
+/// to ask again.
+pub fn tagged(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed) -> Vec<(WorkerId, Vec<String>)> {
+    let asked = inventory.triggers.keys().filter_map(|id| {
+        let (row, wanted) = (refreshed.rows.get(id)?, known.wanted.get(id)?);
+        let listed = inventory.workers.get(&id.0)?.get(&id.1)?;
+        let triggers = Triggers {
+            workers_dev: row.workers_dev,
+            domains: row.domains.keys().cloned().collect(),
+            patterns: row.routes.keys().cloned().collect(),
+            crons: row.crons.clone(),
+        };
+        // What is uploaded again gets its tags then.
+        let settled = row.digest == Some(wanted.digest) && triggers == wanted.triggers;
+        let tags = tags::settled(&listed.tags, &triggers);
+        (settled && tags != listed.tags && tags.len() <= limits::TAGS).then(|| (id.clone(), tags))
+    });
+    asked.collect()
 }
 
 /// An account's workers outside of namespaces: those that domains and routes lead to.
@@ -443,7 +472,8 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     continue;
                 }
             };
-            let new = corrected(inventory, &id, listed, &standing, digest, row, wanted, &account);
+            let believed = matches!(standing, Standing::Same(_)) && !known.anew;
+            let new = corrected(inventory, &id, listed, believed, digest, row, wanted, &account);
             if wanted.is_some() {
                 refreshed.rows.insert(id, new);
             } else if known.is_orphan(&id, &new.customer) {
@@ -469,7 +499,7 @@ fn corrected(
     inventory: &Inventory,
     id: &WorkerId,
     listed: &ListedWorker,
-    standing: &Standing,
+    believed: bool,
     digest: Option<Digest>,
     row: Option<&Row>,
     wanted: Option<&Wanted>,
@@ -484,7 +514,7 @@ fn corrected(
     let environment = environment.or(marks.environment).unwrap_or(Environment::Production);
     let (workers_dev, crons) = match (inventory.triggers.get(id), row, wanted) {
         (Some((workers_dev, crons)), ..) => (*workers_dev, crons.clone()),
-        (None, Some(row), _) if matches!(standing, Standing::Same(_)) => (row.workers_dev, row.crons.clone()),
+        (None, Some(row), _) if believed => (row.workers_dev, row.crons.clone()),
         (None, _, Some(wanted)) if settled(listed, Some(wanted)) => {
             (wanted.triggers.workers_dev, wanted.triggers.crons.clone())
         }
@@ -549,7 +579,9 @@ fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
             .wanted
             .iter()
             .filter(|((at, _), wanted)| *at == home && wanted.ours)
-            .flat_map(|((_, name), one)| one.triggers.domains.iter().map(move |domain| (domain.as_str(), name.as_str())))
+            .flat_map(|((_, name), one)| {
+                one.triggers.domains.iter().map(move |domain| (domain.as_str(), name.as_str()))
+            })
             .collect();
         let mut found = Vec::new();
         for ListedDomain { id, hostname, worker } in listed {

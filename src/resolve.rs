@@ -572,7 +572,11 @@ impl<'a> One<'a, '_> {
             account,
             namespace,
             workers_dev,
-            take_over: domains.iter().filter(|domain| domain.take_over()).map(|domain| domain.name().to_owned()).collect(),
+            take_over: domains
+                .iter()
+                .filter(|domain| domain.take_over())
+                .map(|domain| domain.name().to_owned())
+                .collect(),
             domains: domains.iter().map(|domain| domain.name().to_owned()).collect(),
             routes: routes.into_iter().collect(),
             trusted_origins,

@@ -73,7 +73,10 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Refusal::Unowned { worker, fleet: None } => {
-                write!(f, "{worker} exists and is not this fleet's; `--adopt {worker}` overwrites it and makes it this fleet's")
+                write!(
+                    f,
+                    "{worker} exists and is not this fleet's; `--adopt {worker}` overwrites it and makes it this fleet's"
+                )
             }
             Refusal::Unowned { worker, fleet: Some(fleet) } => write!(
                 f,
@@ -184,11 +187,7 @@ mod tests {
     }
 
     fn inventory() -> Inventory {
-        let workers = [
-            worker("ours", Some("shop")),
-            worker("theirs", Some("else")),
-            worker("dashboard", None),
-        ];
+        let workers = [worker("ours", Some("shop")), worker("theirs", Some("else")), worker("dashboard", None)];
         let domains = [("one.example", "ours"), ("two.example", "dashboard"), ("three.example", "nobody")];
         let domains = domains.map(|(hostname, worker)| ListedDomain {
             id: format!("id of {hostname}"),

@@ -414,8 +414,7 @@ impl State {
 }
 
 /// The columns of a live worker.
-const DEPLOYED: &str =
-    "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
+const DEPLOYED: &str = "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
 
 fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
     Ok(Deployed {
@@ -508,7 +507,7 @@ fn told(path: &Path, error: rusqlite::Error) -> Failure {
 fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
     let name = path.display();
     Failure::new(format!("{name} is damaged: {error}")).hint(format!(
-        "move it away (`mv {name} {name}.damaged`) and deploy again: every worker is uploaded once more, by name, which is safe"
+        "move it away (`mv {name} {name}.damaged`) and run `flotilla state rebuild`, or deploy again: both ask the cloud what is there"
     ))
 }
 

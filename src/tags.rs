@@ -11,7 +11,8 @@
 //! | `environment-<name>`    | where it runs                                                            |
 //!
 //! Either `triggers-` or `pending-`: five tags, of [`crate::limits::TAGS`]. Triggers that change later without an upload
-//! leave the tag as it is: it then tells of triggers that nobody wants, and they are asked for.
+//! leave the tag as it is: it then tells of triggers that nobody wants, and they are asked for. Who had to ask and found
+//! them as they should be says so in the tag, so that nobody has to ask again.
 
 use std::collections::BTreeSet;
 
@@ -65,6 +66,12 @@ pub fn of(fleet: &str, worker: &Worker, digest: &Digest, pending: bool) -> Vec<S
         format!("customer-{}", worker.customer),
         format!("environment-{}", worker.environment),
     ]
+}
+
+/// The tags of a worker whose triggers were found to be these, and all set.
+pub fn settled(tags: &[String], triggers: &Triggers) -> Vec<String> {
+    let others = tags.iter().filter(|tag| !tag.starts_with("pending-") && !tag.starts_with("triggers-"));
+    others.cloned().chain([format!("triggers-{}", triggers.digest().short())]).collect()
 }
 
 /// What a worker's tags say. Others' tags say nothing.
@@ -125,6 +132,9 @@ mod tests {
             assert!(tags.len() <= limits::TAGS);
             assert!(tags.iter().all(|tag| !tag.contains([',', '&', ':'])));
         }
+        let pending = of("shop", &worker, &digest, true);
+        let after = settled(&pending, &Triggers::of(&worker));
+        assert_eq!(read(&after), read(&of("shop", &worker, &digest, false)));
         assert_eq!(read(&["team-shop".to_owned(), "flotilla".to_owned(), "digest-1".to_owned()]), Marks::default());
     }
 

@@ -90,9 +90,8 @@ pub fn is_listing(call: &Call) -> bool {
 /// Reads the list that answers a call.
 pub fn read(home: &Home, call: &Call, body: impl Read) -> Result<Reply, CallError> {
     match call {
-        Call::ListWorkers if home.namespace.is_some() => {
-            rows(body).map(|rows: Vec<InNamespace>| Reply::Workers(rows.into_iter().map(|row| row.script.into()).collect()))
-        }
+        Call::ListWorkers if home.namespace.is_some() => rows(body)
+            .map(|rows: Vec<InNamespace>| Reply::Workers(rows.into_iter().map(|row| row.script.into()).collect())),
         Call::ListWorkers => {
             rows(body).map(|rows: Vec<Script>| Reply::Workers(rows.into_iter().map(ListedWorker::from).collect()))
         }
@@ -109,7 +108,8 @@ pub fn read(home: &Home, call: &Call, body: impl Read) -> Result<Reply, CallErro
 
 fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallError> {
     let mut body = Counted { body: body.take(MAX_LIST), broken: None };
-    let read: Result<Envelope<T>, serde_json::Error> = serde_json::from_reader(BufReader::with_capacity(64 << 10, &mut body));
+    let read: Result<Envelope<T>, serde_json::Error> =
+        serde_json::from_reader(BufReader::with_capacity(64 << 10, &mut body));
     let envelope = match read {
         Ok(envelope) => envelope,
         Err(_) if body.body.limit() == 0 => return Err(refused(0, "the list is longer than flotilla reads")),
@@ -124,13 +124,15 @@ fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallErr
     };
     if !envelope.success {
         let error = envelope.errors.into_iter().next();
-        return Err(error.map_or_else(|| refused(0, "Cloudflare gave no reason"), |error| refused(error.code, &error.message)));
+        return Err(
+            error.map_or_else(|| refused(0, "Cloudflare gave no reason"), |error| refused(error.code, &error.message))
+        );
     }
     let rows = envelope.result.unwrap_or_default();
     // What isn't in the list counts as gone. So a part of it is worse than none.
-    let (total, more) = envelope.result_info.map_or((None, false), |info| {
-        (info.total_count, info.cursor.is_some_and(|cursor| !cursor.is_empty()))
-    });
+    let (total, more) = envelope
+        .result_info
+        .map_or((None, false), |info| (info.total_count, info.cursor.is_some_and(|cursor| !cursor.is_empty())));
     if more || total.is_some_and(|total| total > rows.len() as u64) {
         let total = total.map_or_else(String::new, |total| format!(" of {total}"));
         return Err(refused(0, &format!("Cloudflare's list is not whole: {}{total} entries", rows.len())));
@@ -193,19 +195,25 @@ mod tests {
                 tags: vec![],
             },
         ]);
-        let list = |rows: &str| format!(r#"{{"success": true, "errors": [], "messages": [{{"x": 1}}], "result": [{rows}]}}"#);
+        let list =
+            |rows: &str| format!(r#"{{"success": true, "errors": [], "messages": [{{"x": 1}}], "result": [{rows}]}}"#);
         assert_eq!(check(&Call::ListWorkers, None, &list(&format!("{script}, {bare}"))), Ok(expected.clone()));
         let wrapped = format!(r#"{{"script": {script}, "dispatch_namespace": "n"}}, {{"script": {bare}}}"#);
         assert_eq!(check(&Call::ListWorkers, Some("n"), &list(&wrapped)), Ok(expected));
         assert_eq!(
-            check(&Call::ListDomains, None, &list(r#"{"id": "d", "hostname": "a.example", "service": "w", "zone_id": "z"}"#)),
+            check(
+                &Call::ListDomains,
+                None,
+                &list(r#"{"id": "d", "hostname": "a.example", "service": "w", "zone_id": "z"}"#)
+            ),
             Ok(Reply::Domains(vec![ListedDomain {
                 id: "d".to_owned(),
                 hostname: "a.example".to_owned(),
                 worker: "w".to_owned()
             }]))
         );
-        let routes = list(r#"{"id": "r", "pattern": "a.example/*", "script": "w"}, {"id": "s", "pattern": "b.example/*"}"#);
+        let routes =
+            list(r#"{"id": "r", "pattern": "a.example/*", "script": "w"}, {"id": "s", "pattern": "b.example/*"}"#);
         let Ok(Reply::Routes(routes)) = check(&Call::ListRoutes { zone_id: "z".to_owned() }, None, &routes) else {
             panic!("routes")
         };

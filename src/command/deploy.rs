@@ -23,8 +23,8 @@ use crate::plan::{Action, Change, Step};
 use crate::platform::{Call, Home, Module, Platform, Reply};
 use crate::progress::Progress as _;
 use crate::refresh::take;
-use crate::spec::{DeployRule, Share};
 use crate::safety::{self, Attach, Intent};
+use crate::spec::{DeployRule, Share};
 use crate::state::{Deployed, Fingerprints, Found, Run, State, Stored, WorkerId, deflated};
 use crate::tags;
 
@@ -85,8 +85,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
-        false => Lock::take_from_all(&folder.join(LOCK), "deploy")
-            .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER"))?,
+        false => Lock::take_from_all(&folder.join(LOCK), "deploy").map_err(|failure| {
+            failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")
+        })?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
     let line_arguments = LineArguments { applies: true, ..arguments.line.clone() };
@@ -179,8 +180,11 @@ fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), F
     if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
         return Ok(());
     }
-    Err(Failure::refused(format!("the plan isn't the one that was reviewed: its digest is {}, not {digest}", &is[..16]))
-        .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+    Err(Failure::refused(format!(
+        "the plan isn't the one that was reviewed: its digest is {}, not {digest}",
+        &is[..16]
+    ))
+    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
 }
 
 /// Refuses to delete more than is allowed at once.
@@ -365,8 +369,9 @@ fn confirm(planned: &Planned) -> Result<(), Failure> {
 /// Asks a question that is answered by yes or no.
 pub(super) fn ask(question: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::refused(format!("nobody is there to answer: {question} Nothing was changed"))
-            .hint("pass --yes"));
+        return Err(
+            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
+        );
     }
     let _ = write!(std::io::stderr(), "{question} [y/N] ");
     let mut answer = String::new();
@@ -397,12 +402,8 @@ fn lanes(
     clock: &Arc<dyn Clock>,
     ahead: bool,
 ) -> (Vec<Arc<Lane>>, HashMap<String, usize>) {
-    let accounts: BTreeMap<&str, &str> = planned
-        .plan
-        .changes
-        .iter()
-        .map(|change| (change.home.account_id.as_str(), change.account.as_str()))
-        .collect();
+    let accounts: BTreeMap<&str, &str> =
+        planned.plan.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())).collect();
     let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
     for (id, account) in accounts {
         let token = tokens[id].expose_secret();
@@ -547,9 +548,7 @@ fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Re
     let runtime = &planned.runtimes[&worker.pack];
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
     let tags = tags::of(&planned.project.fleet.file.name, &worker, &bundle.digest, pending);
-    let metadata = bundle::upload_metadata(&bundle, &tags, |name| {
-        secrets.get(name).map(|value| value.expose_secret())
-    });
+    let metadata = bundle::upload_metadata(&bundle, &tags, |name| secrets.get(name).map(|value| value.expose_secret()));
     let made = Made {
         secrets: secrets.iter().map(|(name, value)| (name.clone(), fingerprints.of(value.expose_secret()))).collect(),
         objects: vec![
@@ -612,8 +611,7 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain =
-            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
+        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };

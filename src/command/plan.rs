@@ -198,8 +198,16 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
         let whole = options.whole && !survey.unread;
-        let how =
-            How { wanted, held: &options.invalid, whole, adopt: adopt.clone(), homes: &homes, anew: false };
+        let how = How {
+            wanted,
+            held: &options.invalid,
+            whole,
+            adopt: adopt.clone(),
+            homes: &homes,
+            anew: false,
+            all_domains: arguments.only_prune,
+            tag: arguments.applies,
+        };
         let truth = refresh::refresh(session, &project.fleet, &mut cloud, &secrets, &mut state, how)?;
         options.unowned = truth.refreshed.unowned;
         options.missing = truth.missing;

@@ -57,7 +57,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         .filter_map(|finding| removal(finding).map(|(name, call)| (finding.clone(), name, call)))
         .collect();
     if arguments.domains && !nowhere.is_empty() {
-        for line in refresh::text(&session.ui, &nowhere.iter().map(|(finding, ..)| finding.clone()).collect::<Vec<_>>()) {
+        for line in refresh::text(&session.ui, &nowhere.iter().map(|(finding, ..)| finding.clone()).collect::<Vec<_>>())
+        {
             session.ui.line(&line);
         }
         let what = if nowhere.len() == 1 { "it".to_owned() } else { format!("these {}", nowhere.len()) };

@@ -17,8 +17,8 @@ use crate::progress::Progress as _;
 use crate::project::Fleet;
 use crate::refresh::{self, Finding, Inventory, Known, Refreshed, Row, Scope, Wanted};
 use crate::secrets::Secrets;
-use crate::tags;
 use crate::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, WorkerId};
+use crate::tags;
 
 use super::Session;
 use super::cloud::Cloud;
@@ -124,8 +124,12 @@ pub(super) struct How<'a> {
     pub adopt: BTreeSet<String>,
     /// The homes whose workers the fleet may own, with their accounts' names.
     pub homes: &'a BTreeMap<Home, String>,
-    /// Don't believe the rows, only what is there.
+    /// Don't believe the rows' triggers, only what is there.
     pub anew: bool,
+    /// Whether the domains of all accounts are looked at, also where none is in use.
+    pub all_domains: bool,
+    /// Whether tags may be set that save questions.
+    pub tag: bool,
 }
 
 /// What came of it.
@@ -155,19 +159,13 @@ pub(super) fn refresh(
     before.retain(|(home, _), _| concerns(home));
     let mut begun = state.begun()?;
     begun.retain(|(home, _), _| concerns(home));
-    let rows: BTreeMap<WorkerId, Row> = match how.anew {
-        true => BTreeMap::new(),
-        false => before.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect(),
-    };
+    let rows: BTreeMap<WorkerId, Row> = before.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
     let zone_id = |account_id: &str, name: &str| state.found(account_id, Found::Zone, name).ok().flatten();
     let mut scope = Scope::of(&rows, &how.wanted, zone_id);
-    if how.anew {
-        // Not believed, but they tell where to look.
-        let old = before.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
-        let old = Scope::of(&old, &BTreeMap::new(), zone_id);
-        scope.homes.extend(old.homes);
-        scope.domains.extend(old.domains);
-        scope.zones.extend(old.zones);
+    if how.all_domains {
+        let outside = how.homes.keys().filter(|home| home.namespace.is_none());
+        scope.domains.extend(outside.map(|home| home.account_id.clone()));
+        scope.homes.extend(how.homes.keys().cloned());
     }
     in_doubt(&mut scope, &begun, zone_id);
     if scope.homes.iter().any(|home| home.account_id.is_empty()) {
@@ -191,6 +189,7 @@ pub(super) fn refresh(
         whole: how.whole,
         adopt: &how.adopt,
         doubtful: &doubtful,
+        anew: how.anew,
     };
     let unclear = refresh::unclear(&inventory, &known);
     inventory.ask_triggers(&unclear, &mut |home, call| asking.ask(home, call))?;
@@ -205,18 +204,26 @@ pub(super) fn refresh(
         .cloned()
         .collect();
     let corrected = correct(state, &fleet.file.name, &before, &begun, &inventory, &refreshed, &how, at)?;
+    if how.tag {
+        for ((home, worker), tags) in refresh::tagged(&inventory, &known, &refreshed) {
+            // Without it, the next one who doesn't know asks again.
+            if asking.ask(&home, Call::SetTags { worker, tags }).is_err() {
+                break;
+            }
+        }
+    }
     session.ui.end();
     let there: usize = inventory.workers.values().map(BTreeMap::len).sum();
-    session.ui.note(&format!("asked the cloud: {}, {} there", count(asking.requests, "request"), count(there, "worker")));
+    session.ui.note(&format!(
+        "asked the cloud: {}, {} there",
+        count(asking.requests, "request"),
+        count(there, "worker")
+    ));
     Ok(Truth { inventory, refreshed, missing, corrected })
 }
 
 /// What an interrupted deploy left in doubt is looked at, too.
-fn in_doubt(
-    scope: &mut Scope,
-    begun: &BTreeMap<WorkerId, Begun>,
-    zone_id: impl Fn(&str, &str) -> Option<String>,
-) {
+fn in_doubt(scope: &mut Scope, begun: &BTreeMap<WorkerId, Begun>, zone_id: impl Fn(&str, &str) -> Option<String>) {
     for ((home, _), begun) in begun {
         scope.homes.insert(home.clone());
         let account_id = home.account_id.clone();
@@ -273,7 +280,8 @@ fn correct(
             }
             let mut deployed = deployed(row, before.get(id), inventory, id, refreshed.reasons.get(id), at);
             if before.get(id) != Some(&deployed) {
-                let reasons: Vec<String> = Some(&deployed.drift).filter(|drift| !drift.is_empty()).cloned().into_iter().collect();
+                let reasons: Vec<String> =
+                    Some(&deployed.drift).filter(|drift| !drift.is_empty()).cloned().into_iter().collect();
                 state.record(id, &mut deployed, &entry(at, &reasons))?;
                 corrected += 1;
             } else if begun.contains_key(id) && how.wanted.contains_key(id) {

@@ -137,8 +137,12 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     for row in &rows {
-        let place = row.namespace.as_ref().map_or_else(|| row.account.clone(), |name| format!("{}/{name}", row.account));
-        let head = format!("{}  {}  {}  {place}  {}  {}", row.customer, row.environment, row.worker, row.digest, row.deployed_at);
+        let place =
+            row.namespace.as_ref().map_or_else(|| row.account.clone(), |name| format!("{}/{name}", row.account));
+        let head = format!(
+            "{}  {}  {}  {place}  {}  {}",
+            row.customer, row.environment, row.worker, row.digest, row.deployed_at
+        );
         report::print(&clean(&head));
         let line = |what: &str, items: &BTreeSet<String>| {
             if !items.is_empty() {
@@ -175,7 +179,16 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
         ask(&format!("replace the record of {before} by what is in the cloud?"))?;
     }
     let mut state = State::open(&cloud.state)?;
-    let how = How { wanted, held: &held, whole, adopt: BTreeSet::new(), homes: &homes, anew: true };
+    let how = How {
+        wanted,
+        held: &held,
+        whole,
+        adopt: BTreeSet::new(),
+        homes: &homes,
+        anew: true,
+        all_domains: true,
+        tag: true,
+    };
     let truth = refresh::refresh(session, &project.fleet, &mut cloud, &secrets, &mut state, how)?;
     let findings = &truth.refreshed.findings;
     let number = |is: fn(&What) -> bool| findings.iter().filter(|finding| is(&finding.what)).count();
@@ -191,8 +204,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     // That they were deployed by some machine is what all of them have in common.
-    let told: Vec<_> =
-        findings.iter().filter(|finding| finding.what != What::DeployedElsewhere).cloned().collect();
+    let told: Vec<_> = findings.iter().filter(|finding| finding.what != What::DeployedElsewhere).cloned().collect();
     refresh::print(&session.ui, &told);
     report::print(&format!(
         "{} on record now, {} corrected, {} not there any more",

@@ -66,7 +66,9 @@ impl Task {
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
-            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } => Next::Call(Call::DetachDomain { id: id.clone() }),
+            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } => {
+                Next::Call(Call::DetachDomain { id: id.clone() })
+            }
             Step::RemoveRoute { zone_id, id, .. } => {
                 Next::Call(Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() })
             }

@@ -29,6 +29,7 @@ struct World {
     adopt: BTreeSet<String>,
     doubtful: BTreeSet<WorkerId>,
     whole: bool,
+    anew: bool,
     inventory: Inventory,
 }
 
@@ -99,6 +100,7 @@ impl World {
             adopt: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             whole: true,
+            anew: false,
             inventory,
         }
     }
@@ -113,8 +115,15 @@ impl World {
 
     /// What is found, and who has to be asked.
     fn refresh(&self) -> (Refreshed, Vec<String>) {
+        self.with(|known| {
+            let asked = unclear(&self.inventory, known).into_iter().map(|(_, name)| name).collect();
+            (refresh(&self.inventory, known), asked)
+        })
+    }
+
+    fn with<T>(&self, run: impl FnOnce(&Known<'_>) -> T) -> T {
         let accounts = BTreeMap::from([("a".to_owned(), "default".to_owned())]);
-        let known = Known {
+        run(&Known {
             fleet: FLEET,
             accounts: &accounts,
             rows: &self.rows,
@@ -123,9 +132,8 @@ impl World {
             whole: self.whole,
             adopt: &self.adopt,
             doubtful: &self.doubtful,
-        };
-        let asked = unclear(&self.inventory, &known).into_iter().map(|(_, name)| name).collect();
-        (refresh(&self.inventory, &known), asked)
+            anew: self.anew,
+        })
     }
 
     #[track_caller]
@@ -188,6 +196,29 @@ fn triggers_are_asked_for_where_the_tags_do_not_settle_them() {
     let row = &refreshed.rows[&id("w-acme")];
     assert_eq!((row.workers_dev, &row.crons), (false, &names(&["5 5 * * *"])));
     assert_eq!(row.domains, rows[&id("w-acme")].domains);
+    // They aren't as desired, and so no tag says that they are.
+    let tagged = |world: &World| world.with(|known| tagged(&world.inventory, known, &refresh(&world.inventory, known)));
+    assert_eq!(tagged(&world), []);
+    world.inventory.triggers.insert(id("w-acme"), (true, names(&["* * * * *"])));
+    let tags = &tagged(&world)[0].1;
+    world.worker("w-acme").tags.clone_from(tags);
+    assert_eq!(world.refresh().1, [""; 0], "so nobody has to be asked again");
+    assert_eq!(tagged(&world), []);
+}
+
+#[test]
+fn a_record_that_is_made_anew_takes_no_rows_word_for_triggers() {
+    let mut world = World::new();
+    world.rows.get_mut(&id("w-acme")).unwrap().crons = names(&["1 1 * * *"]);
+    assert_eq!(world.finds(&[]).rows, world.rows);
+    world.anew = true;
+    assert_eq!(world.refresh().1, [""; 0]);
+    assert_eq!(world.finds(&[]).rows[&id("w-acme")].crons, names(&["* * * * *"]), "the tag's word");
+    world.worker("w-acme").tags.remove(2);
+    assert_eq!(world.refresh().1, ["w-acme"]);
+    // But that others changed it, the row tells.
+    world.worker("w-acme").etag = "another".to_owned();
+    world.finds(&["changed by others"]);
 }
 
 #[test]
@@ -320,7 +351,8 @@ fn a_worker_on_record_that_somebody_else_took_is_not_deleted() {
 
 #[test]
 fn domains_that_lead_elsewhere() {
-    let hold = |world: &mut World, worker: &str| world.inventory.domains.get_mut("a").unwrap()[0].worker = worker.to_owned();
+    let hold =
+        |world: &mut World, worker: &str| world.inventory.domains.get_mut("a").unwrap()[0].worker = worker.to_owned();
     let mut world = World::new();
     world.list(listed("dashboard", &[]));
     hold(&mut world, "dashboard");
@@ -341,7 +373,8 @@ fn domains_that_lead_elsewhere() {
     // Another worker of ours has it: it moves from row to row.
     let mut moved = World::new();
     moved.list(listed("w-bee", &tagged(FLEET, digest("1"), &Triggers::default(), "bee")));
-    let bee = Wanted { customer: "bee".to_owned(), triggers: Triggers::default(), ..moved.wanted[&id("w-acme")].clone() };
+    let bee =
+        Wanted { customer: "bee".to_owned(), triggers: Triggers::default(), ..moved.wanted[&id("w-acme")].clone() };
     moved.wanted.insert(id("w-bee"), bee);
     hold(&mut moved, "w-bee");
     let refreshed = moved.finds(&["domain moved", "deployed elsewhere"]);
@@ -433,7 +466,8 @@ fn the_scope_is_one_list_for_each_thing_in_use() {
     assert_eq!(by_name.named_zones, BTreeSet::from([("a".to_owned(), "acme.test".to_owned())]));
     // In a namespace there are no triggers, so that one list is all.
     let inside = Home { namespace: Some("n".to_owned()), ..home() };
-    let wanted = Wanted { triggers: Triggers::default(), zones: BTreeSet::new(), ..world.wanted[&id("w-acme")].clone() };
+    let wanted =
+        Wanted { triggers: Triggers::default(), zones: BTreeSet::new(), ..world.wanted[&id("w-acme")].clone() };
     let scope = Scope::of(&BTreeMap::new(), &BTreeMap::from([((inside, "w".to_owned()), wanted)]), |_, _| None);
     assert_eq!(scope.requests(), 1);
 

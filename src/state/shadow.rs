@@ -48,8 +48,10 @@ impl State {
 
     /// How many workers are live.
     pub fn live(&self) -> Result<usize, Failure> {
-        let rows: i64 =
-            self.db.query_row("SELECT count(*) FROM deployed", [], |row| row.get(0)).map_err(|error| self.told(error))?;
+        let rows: i64 = self
+            .db
+            .query_row("SELECT count(*) FROM deployed", [], |row| row.get(0))
+            .map_err(|error| self.told(error))?;
         Ok(usize::try_from(rows).unwrap_or_default())
     }
 }
@@ -100,7 +102,8 @@ mod tests {
         assert_eq!(shadow.found("a", Found::Zone, "example.com").unwrap().as_deref(), Some("z"));
         drop(shadow);
         assert_eq!(std::fs::read(&path).unwrap(), before);
-        let names: Vec<String> = State::read(&path).unwrap().deployed().unwrap().into_keys().map(|(_, name)| name).collect();
+        let names: Vec<String> =
+            State::read(&path).unwrap().deployed().unwrap().into_keys().map(|(_, name)| name).collect();
         assert_eq!(names, ["one"]);
     }
 }

@@ -71,7 +71,12 @@ const LAYERS: &[Layer] = &[
         and: &[],
     },
     // What is to be done: pure.
-    Layer { name: "decision", modules: &["plan", "refresh", "safety"], layers: &["words", "decision"], and: &["bundle", "state"] },
+    Layer {
+        name: "decision",
+        modules: &["plan", "refresh", "safety"],
+        layers: &["words", "decision"],
+        and: &["bundle", "state"],
+    },
     // The right half of the line. It sees no spec and renders nothing: what it does was decided before.
     Layer {
         name: "world",

@@ -18,7 +18,7 @@ const ZONE: &str = "acme.test";
 struct World {
     fleet: Project,
     cloud: Local,
-    _elsewhere: Project,
+    elsewhere: Project,
 }
 
 impl World {
@@ -30,7 +30,7 @@ impl World {
         }
         let elsewhere = Project::empty();
         let cloud = Local::start(&elsewhere, None);
-        World { fleet, cloud, _elsewhere: elsewhere }
+        World { fleet, cloud, elsewhere }
     }
 
     /// `acme` with all kinds of triggers, and two customers without any.
@@ -48,8 +48,11 @@ impl World {
 
     fn run(&self, arguments: &[&str]) -> Run {
         let base = format!("{}/client/v4", self.cloud.origin);
-        let variables =
-            [("CLOUDFLARE_API_BASE_URL", base.as_str()), ("CLOUDFLARE_API_TOKEN", "t"), ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)];
+        let variables = [
+            ("CLOUDFLARE_API_BASE_URL", base.as_str()),
+            ("CLOUDFLARE_API_TOKEN", "t"),
+            ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT),
+        ];
         self.fleet.run_with(arguments, &variables)
     }
 
@@ -70,10 +73,7 @@ impl World {
     fn state(&self) -> PathBuf {
         let folder = self.fleet.path(".flotilla");
         let files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path());
-        files
-            .into_iter()
-            .find(|path| path.extension().is_some_and(|extension| extension == "db"))
-            .expect("a state")
+        files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "db")).expect("a state")
     }
 
     /// Another machine: the same files, and nothing on record.
@@ -140,13 +140,18 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     let asked = |name: &str| requests.iter().filter(|request| request.contains(name)).count();
     assert_eq!(asked("PUT") + asked("POST") + asked("DELETE"), 0, "{requests:#?}");
     assert_eq!(asked("scripts/c15t-acme"), 0, "its tag says it all: {requests:#?}");
-    assert_eq!(asked("scripts/c15t-bee") + asked("scripts/c15t-cat"), 4, "{requests:#?}");
-    assert_eq!(requests.len(), 8, "workers, domains, the zone and its routes: {requests:#?}");
+    for worker in ["c15t-bee", "c15t-cat"] {
+        assert_eq!(asked(&format!("GET /workers/scripts/{worker}")), 2, "{requests:#?}");
+        assert_eq!(asked(&format!("PATCH /workers/scripts/{worker}/script-settings")), 1, "{requests:#?}");
+    }
+    assert_eq!(requests.len(), 10, "workers, domains, the zone and its routes; and two tags: {requests:#?}");
+    // Who asked has told what the answer was: the next machine doesn't ask again.
+    world.forget();
+    let (run, requests) = world.requests(&["deploy", "--yes", "--format", "json"]);
+    assert_eq!(run.exits(0).json()["requests"], 0);
+    assert_eq!(requests.len(), 4, "{requests:#?}");
 
-    // All are settled now. Another machine again, and one change.
-    world.fleet.write("customers/bee.yaml", "id: bee\nvars: { A: one }\n");
-    world.fleet.write("customers/cat.yaml", "id: cat\nvars: { A: one }\n");
-    world.deploy();
+    // Another machine again, and one change.
     world.forget();
     world.fleet.write("customers/bee.yaml", "id: bee\nvars: { A: two }\n");
     let (run, requests) = world.requests(&["deploy", "--yes", "--format", "json"]);
@@ -220,11 +225,7 @@ fn a_state_from_last_week_is_brought_up_to_date() {
         let _ = std::fs::remove_file(file);
     }
     std::fs::write(&state, &last_week).unwrap();
-    let expected = pairs(&[
-        ("missing", "c15t-cat"),
-        ("domain_gone", "c15t-acme"),
-        ("deployed_elsewhere", "c15t-bee"),
-    ]);
+    let expected = pairs(&[("missing", "c15t-cat"), ("domain_gone", "c15t-acme"), ("deployed_elsewhere", "c15t-bee")]);
     assert_eq!(world.findings(), expected);
     // It all is as it should be, and so nothing is sent; the record is right again.
     let outcome = world.run(&["deploy", "--refresh", "--yes", "--format", "json"]).exits(0).json();
@@ -259,10 +260,15 @@ fn what_others_changed_is_put_right() {
 
     // Found by one run and put right by a later one, which doesn't ask.
     world.overwrite("c15t-bee", None);
-    world.run(&["state", "rebuild", "--yes"]).exits(0);
-    world.overwrite("c15t-bee", None);
-    world.run(&["deploy", "--refresh", "--yes", "acme"]).exits(0);
-    world.run(&["plan", "--refresh"]).exits(0);
+    let rebuilt = world.run(&["state", "rebuild", "--yes", "--format", "json"]).exits(0).json();
+    assert_eq!(rebuilt["changed"], 1, "{rebuilt}");
+    let plan = world.run(&["plan", "--format", "json"]).exits(0).json();
+    let reason = plan["changes"][0]["reasons"][0].as_str().unwrap();
+    assert!(reason.starts_with("it was changed outside of flotilla at 2"), "{plan}");
+    let shown = world.run(&["state", "show", "bee"]).exits(0).stdout;
+    assert!(shown.contains("changed outside of flotilla"), "{shown}");
+    world.deploy();
+    assert_eq!(world.findings(), pairs(&[]));
 }
 
 #[test]
@@ -283,7 +289,8 @@ fn a_worker_of_others_is_not_overwritten_unless_it_is_adopted() {
     assert_eq!(tags("c15t-bee"), json!([]));
     world.run(&["deploy", "--yes", "--adopt", "c15t-bee", "bee"]).exits(0);
     assert_eq!(tags("c15t-bee")[0], "flotilla-test");
-    let outcome = world.run(&["deploy", "--yes", "--refresh", "--adopt", "c15t-cat", "--format", "json"]).exits(0).json();
+    let outcome =
+        world.run(&["deploy", "--yes", "--refresh", "--adopt", "c15t-cat", "--format", "json"]).exits(0).json();
     assert_eq!(outcome["applied"], 1, "{outcome}");
     assert_eq!(tags("c15t-cat")[0], "flotilla-test");
     assert_eq!(world.findings(), pairs(&[]));
@@ -306,7 +313,8 @@ fn a_domain_of_others_is_not_taken_unless_the_spec_says_so() {
     assert_eq!(world.holder("consent.acme.example").as_deref(), Some("c15t-acme"));
     world.run(&["plan", "--exit-code"]).exits(0);
     // Somebody takes it back. Without asking nobody knows; asked, it is told and taken again.
-    let id = world.cloud.api(&format!("/accounts/{ACCOUNT}/workers/domains?hostname=consent.acme.example"))[0]["id"].clone();
+    let id =
+        world.cloud.api(&format!("/accounts/{ACCOUNT}/workers/domains?hostname=consent.acme.example"))[0]["id"].clone();
     let path = format!("/accounts/{ACCOUNT}/workers/domains/{}", id.as_str().unwrap());
     let _ = world.cloud.request(Method::DELETE, "127.0.0.1", &format!("/client/v4{path}")).bearer_auth("t").send();
     world.attach("consent.acme.example", "dashboard");
@@ -336,10 +344,12 @@ fn orphans_are_found_and_pruned_within_limits() {
     // Gone as a whole, its domain and route are orphans as well: whoever takes the worker's name has them.
     std::fs::remove_file(world.fleet.path("customers/acme.yaml")).unwrap();
     let expected = pairs(&[("orphan", "c15t-acme")]);
-    assert_eq!(kinds(), expected, "with an empty scope of domains nobody looks for them");
-    world.fleet.write("customers/bee.yaml", format!("id: bee\ndomains: [bee.example]\nroutes: [{{ pattern: bee.{ZONE}/*, zone: {ZONE} }}]\n"));
-    let expected =
-        pairs(&[("orphan", "c15t-acme"), ("orphaned_domain", "c15t-acme"), ("orphaned_route", "c15t-acme")]);
+    assert_eq!(kinds(), expected, "no spec has a domain, and so a plan doesn't look for any");
+    world.fleet.write(
+        "customers/bee.yaml",
+        format!("id: bee\ndomains: [bee.example]\nroutes: [{{ pattern: bee.{ZONE}/*, zone: {ZONE} }}]\n"),
+    );
+    let expected = pairs(&[("orphan", "c15t-acme"), ("orphaned_domain", "c15t-acme"), ("orphaned_route", "c15t-acme")]);
     assert_eq!(kinds(), expected);
     // Deleted under its own hands by somebody, and its domain forgotten.
     world.attach("lost.acme.example", "c15t-acme");
@@ -359,7 +369,10 @@ fn no_more_is_deleted_at_once_than_is_allowed() {
     }
     for command in [&["prune", "--yes"][..], &["deploy", "--prune", "--yes"]] {
         let refused = world.run(command).exits(5);
-        assert!(refused.stderr.contains("the plan deletes 2 workers of 3, and 1 may be deleted at once"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("the plan deletes 2 workers of 3, and 1 may be deleted at once"),
+            "{refused:?}"
+        );
         assert!(refused.stderr.contains("--max-deletions 2"), "{refused:?}");
     }
     assert!(world.listed("c15t-bee").is_some());
@@ -383,10 +396,22 @@ fn domains_and_routes_that_lead_nowhere_are_removed_on_request() {
     world.cloud.call(Method::POST, &format!("/zones/{zone}/workers/routes"), Some(body));
     // Of a worker that exists it is none of ours.
     assert_eq!(world.findings(), pairs(&[]));
-    // The local Cloudflare takes them with the worker; the real one leaves them where a worker goes without them.
-    world.cloud.call(Method::DELETE, &World::script("dashboard"), None);
+    // The local Cloudflare takes them with the worker. So it gets two whose worker went without them.
+    let file = world.elsewhere.path(".flotilla/local/cloudflare.db");
+    let db = rusqlite::Connection::open(file).expect("what the local Cloudflare has");
+    db.execute("UPDATE domain SET service = 'nobody' WHERE hostname = 'old.acme.example'", []).expect("a domain");
+    db.execute("UPDATE route SET script = 'nobody' WHERE pattern LIKE 'old.%'", []).expect("a route");
+    let expected = pairs(&[("orphaned_domain", "nobody"), ("orphaned_route", "nobody")]);
+    assert_eq!(world.findings(), expected);
+    let told = world.run(&["prune", "--yes"]).exits(0);
+    assert!(told.stdout.contains("old.acme.example leads to nobody, which does not exist"), "{told:?}");
+    assert_eq!(world.holder("old.acme.example").as_deref(), Some("nobody"), "told, and left as it is");
+    let run = world.run(&["prune", "--domains"]).exits(5);
+    assert!(run.stderr.contains("remove these 2?"), "{run:?}");
+    let run = world.run(&["prune", "--domains", "--yes"]).exits(0);
+    assert!(run.stdout.contains("removed old.acme.example"), "{run:?}");
     assert_eq!(world.findings(), pairs(&[]));
-    world.run(&["prune", "--domains", "--yes"]).exits(0);
+    assert_eq!(world.holder("consent.acme.example").as_deref(), Some("c15t-acme"));
 }
 
 #[test]
@@ -407,8 +432,9 @@ fn a_state_is_made_anew() {
     assert_eq!(after["workers"][0], before["workers"][0]);
     let plan = world.run(&["plan", "--format", "json"]).exits(0).json();
     assert_eq!(plan["changes"][0]["reasons"], json!(["workers.dev on"]), "{plan}");
-    // A damaged one is put away first.
-    std::fs::write(world.state(), "no database, but long enough for a header, or so one would think".repeat(9)).unwrap();
+    // A damaged one is moved away first.
+    std::fs::write(world.state(), "no database, but long enough for a header, or so one would think".repeat(9))
+        .unwrap();
     let run = world.run(&["state", "rebuild", "--yes"]).exits(1);
     assert!(run.stderr.contains("is damaged") && run.stderr.contains("state rebuild"), "{run:?}");
 }
@@ -431,7 +457,12 @@ fn unlock_tells_who_holds_the_lock_and_removes_only_what_is_stale() {
     let refused = project.run(&["deploy", "--yes"]).exits(5);
     assert!(refused.stderr.contains("on far-away"), "{refused:?}");
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(300);
-    std::fs::File::options().write(true).open(project.path(".flotilla/deploy.lock")).unwrap().set_modified(old).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(project.path(".flotilla/deploy.lock"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
     let cleared = unlock().exits(0);
     assert!(cleared.stdout.contains("a note that was left is removed: deploy by ada on far-away"), "{cleared:?}");
     assert_eq!(project.read(".flotilla/deploy.lock"), "");
