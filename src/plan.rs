@@ -641,6 +641,7 @@ mod tests {
                 pattern: format!("{customer}.example.org/*"),
                 zone: "example.org".to_owned(),
             }]),
+            take_over: BTreeSet::new(),
             trusted_origins: Vec::new(),
             log_level: LogLevel::Info,
             database: Database::None,

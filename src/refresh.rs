@@ -415,7 +415,7 @@ impl Known<'_> {
         self.whole
             && !self.wanted.contains_key(id)
             && !self.held.contains(customer)
-            && !(customer.is_empty() && !self.held.is_empty())
+            && (!customer.is_empty() || self.held.is_empty())
     }
 }
 

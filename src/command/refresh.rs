@@ -155,11 +155,10 @@ pub(super) fn refresh(
 ) -> Result<Truth, Failure> {
     let looked_at: BTreeSet<Home> = how.wanted.keys().map(|(home, _)| home.clone()).collect();
     let concerns = |home: &Home| if how.whole { how.homes.contains_key(home) } else { looked_at.contains(home) };
-    let mut before: BTreeMap<WorkerId, Deployed> = state.deployed()?;
-    before.retain(|(home, _), _| concerns(home));
-    let mut begun = state.begun()?;
-    begun.retain(|(home, _), _| concerns(home));
-    let rows: BTreeMap<WorkerId, Row> = before.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
+    let mut record = OnRecord { live: state.deployed()?, begun: state.begun()? };
+    record.live.retain(|(home, _), _| concerns(home));
+    record.begun.retain(|(home, _), _| concerns(home));
+    let rows: BTreeMap<WorkerId, Row> = record.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
     let zone_id = |account_id: &str, name: &str| state.found(account_id, Found::Zone, name).ok().flatten();
     let mut scope = Scope::of(&rows, &how.wanted, zone_id);
     if how.all_domains {
@@ -167,7 +166,7 @@ pub(super) fn refresh(
         scope.domains.extend(outside.map(|home| home.account_id.clone()));
         scope.homes.extend(how.homes.keys().cloned());
     }
-    in_doubt(&mut scope, &begun, zone_id);
+    in_doubt(&mut scope, &record.begun, zone_id);
     if scope.homes.iter().any(|home| home.account_id.is_empty()) {
         let unknown = cloud.unknown(fleet.accounts.keys().map(String::as_str)).join(", ");
         return Err(Failure::new(format!("the id of {unknown} is not set here, so that nobody can be asked"))
@@ -179,7 +178,7 @@ pub(super) fn refresh(
     let mut inventory = refresh::take(&scope, &mut |home, call| asking.ask(home, call))?;
     let accounts: BTreeMap<String, String> =
         how.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
-    let doubtful = begun.keys().cloned().collect();
+    let doubtful = record.begun.keys().cloned().collect();
     let known = Known {
         fleet: &fleet.file.name,
         accounts: &accounts,
@@ -198,12 +197,13 @@ pub(super) fn refresh(
         state.keep(account_id, Found::Zone, name, id)?;
     }
     let at = asking.clock.unix();
-    let missing: BTreeSet<WorkerId> = before
+    let missing: BTreeSet<WorkerId> = record
+        .live
         .keys()
         .filter(|(home, name)| inventory.workers.get(home).is_some_and(|there| !there.contains_key(name)))
         .cloned()
         .collect();
-    let corrected = correct(state, &fleet.file.name, &before, &begun, &inventory, &refreshed, &how, at)?;
+    let corrected = correct(state, &fleet.file.name, &record, &inventory, &refreshed, &how, at)?;
     if how.tag {
         for ((home, worker), tags) in refresh::tagged(&inventory, &known, &refreshed) {
             // Without it, the next one who doesn't know asks again.
@@ -255,12 +255,17 @@ fn row(deployed: &Deployed) -> Row {
     }
 }
 
+/// What the state says before it is put right.
+struct OnRecord {
+    live: BTreeMap<WorkerId, Deployed>,
+    begun: BTreeMap<WorkerId, Begun>,
+}
+
 /// Writes what differs, all of it or nothing.
 fn correct(
     state: &mut State,
     fleet: &str,
-    before: &BTreeMap<WorkerId, Deployed>,
-    begun: &BTreeMap<WorkerId, Begun>,
+    record: &OnRecord,
     inventory: &Inventory,
     refreshed: &Refreshed,
     how: &How<'_>,
@@ -270,6 +275,7 @@ fn correct(
     fn entry(at: i64, reasons: &[String]) -> Entry<'_> {
         Entry { run: RunId(0), at, action: "refresh", reasons, left: &[] }
     }
+    let OnRecord { live: before, begun } = record;
     let listed = |(home, _): &WorkerId| inventory.workers.contains_key(home);
     state.all(|state| {
         let mut corrected = 0;

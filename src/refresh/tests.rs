@@ -44,7 +44,7 @@ fn listed(name: &str, tags: &[String]) -> ListedWorker {
     }
 }
 
-fn tagged(fleet: &str, digest: Digest, triggers: &Triggers, customer: &str) -> Vec<String> {
+fn tags_of(fleet: &str, digest: Digest, triggers: &Triggers, customer: &str) -> Vec<String> {
     let triggers = triggers.digest().short();
     vec![
         format!("flotilla-{fleet}"),
@@ -85,7 +85,7 @@ impl World {
             crons: triggers.crons.clone(),
         };
         let mut inventory = Inventory::default();
-        let worker = listed("w-acme", &tagged(FLEET, digest("1"), &triggers, "acme"));
+        let worker = listed("w-acme", &tags_of(FLEET, digest("1"), &triggers, "acme"));
         inventory.workers.insert(home(), BTreeMap::from([("w-acme".to_owned(), worker)]));
         let domain =
             ListedDomain { id: "d".to_owned(), hostname: "acme.example".to_owned(), worker: "w-acme".to_owned() };
@@ -306,14 +306,14 @@ fn a_worker_of_others_is_left_alone_unless_it_is_adopted() {
 fn a_worker_of_others_that_nobody_wants_is_not_mentioned() {
     let mut world = World::new();
     world.list(listed("dashboard", &[]));
-    world.list(listed("w-else", &tagged("else", digest("1"), &Triggers::default(), "acme")));
+    world.list(listed("w-else", &tags_of("else", digest("1"), &Triggers::default(), "acme")));
     assert_eq!(world.finds(&[]).rows, world.rows);
 }
 
 #[test]
 fn an_orphan_is_found_with_and_without_a_row() {
     let mut world = World::new();
-    world.list(listed("w-gone", &tagged(FLEET, digest("1"), &Triggers::default(), "gone")));
+    world.list(listed("w-gone", &tags_of(FLEET, digest("1"), &Triggers::default(), "gone")));
     let refreshed = world.finds(&["orphan", "deployed elsewhere"]);
     assert_eq!(refreshed.rows[&id("w-gone")].customer, "gone");
     world.rows = refreshed.rows;
@@ -331,7 +331,7 @@ fn an_orphan_is_found_with_and_without_a_row() {
 #[test]
 fn an_orphan_of_nobody_waits_until_all_specs_are_right() {
     let mut world = World::new();
-    let mut tags = tagged(FLEET, digest("1"), &Triggers::default(), "gone");
+    let mut tags = tags_of(FLEET, digest("1"), &Triggers::default(), "gone");
     tags.truncate(2);
     world.list(listed("w-gone", &tags));
     world.finds(&["orphan", "deployed elsewhere"]);
@@ -372,7 +372,7 @@ fn domains_that_lead_elsewhere() {
 
     // Another worker of ours has it: it moves from row to row.
     let mut moved = World::new();
-    moved.list(listed("w-bee", &tagged(FLEET, digest("1"), &Triggers::default(), "bee")));
+    moved.list(listed("w-bee", &tags_of(FLEET, digest("1"), &Triggers::default(), "bee")));
     let bee =
         Wanted { customer: "bee".to_owned(), triggers: Triggers::default(), ..moved.wanted[&id("w-acme")].clone() };
     moved.wanted.insert(id("w-bee"), bee);
@@ -395,7 +395,7 @@ fn domains_and_routes_that_wait_for_whoever_takes_the_name() {
         pattern: format!("{worker}.test/*"),
         worker: Some(worker.to_owned()),
     };
-    world.list(listed("w-gone", &tagged(FLEET, digest("1"), &Triggers::default(), "gone")));
+    world.list(listed("w-gone", &tags_of(FLEET, digest("1"), &Triggers::default(), "gone")));
     world.list(listed("dashboard", &[]));
     for worker in ["nobody", "w-gone", "dashboard"] {
         world.inventory.domains.get_mut("a").unwrap().push(domain(worker));
