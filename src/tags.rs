@@ -57,14 +57,21 @@ impl Triggers {
 }
 
 /// The tags of an upload. With `pending`, the change that uploads still has triggers to set.
-pub fn of(fleet: &str, worker: &Worker, digest: &Digest, pending: bool) -> Vec<String> {
+pub fn of(
+    fleet: &str,
+    customer: &str,
+    environment: Environment,
+    digest: &Digest,
+    triggers: &Triggers,
+    pending: bool,
+) -> Vec<String> {
     let settled = if pending { "pending" } else { "triggers" };
     vec![
         format!("flotilla-{fleet}"),
         format!("digest-{digest}"),
-        format!("{settled}-{}", Triggers::of(worker).digest().short()),
-        format!("customer-{}", worker.customer),
-        format!("environment-{}", worker.environment),
+        format!("{settled}-{}", triggers.digest().short()),
+        format!("customer-{customer}"),
+        format!("environment-{environment}"),
     ]
 }
 
@@ -118,6 +125,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let (worker, digest) = (sample("acme"), Digest::of(b"bundle"));
+        let of = |fleet, worker: &Worker, digest, pending| {
+            of(fleet, &worker.customer, worker.environment, digest, &Triggers::of(worker), pending)
+        };
         for pending in [false, true] {
             let tags = of("shop", &worker, &digest, pending);
             let triggers = Triggers::of(&worker).digest().short();

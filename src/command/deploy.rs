@@ -1,41 +1,33 @@
 //! `flotilla deploy`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rayon::prelude::*;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use crate::build;
 use crate::bundle;
-use crate::clock::{Clock, SystemClock};
 use crate::cloudflare::Cloudflare;
-use crate::deploy::{self, Budget, Event, MOST_IN_FLIGHT, Made, MakeUpload, Outcome, Threads, Tools, Upload};
+use crate::deploy::{Made, MakeUpload, Outcome, Upload};
 use crate::failure::{Exit, Failure};
 use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
 use crate::names::own_secret;
-use crate::pace::{self, Lane, Rate};
 use crate::plan::{Action, Change, Step};
-use crate::platform::{Call, Home, Module, Platform, Reply};
+use crate::platform::{Call, Home, Module, Platform as _};
 use crate::progress::Progress as _;
-use crate::refresh::take;
-use crate::safety::{self, Attach, Intent};
-use crate::spec::{DeployRule, Share};
-use crate::state::{Deployed, Fingerprints, Found, Run, State, Stored, WorkerId, deflated};
-use crate::tags;
+use crate::spec::OnBreach;
+use crate::state::{Deployed, Fingerprints, State, Stored, deflated};
+use crate::tags::{self, Triggers};
 
+use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, subdomain, summary};
 use super::cloud::FOLDER;
-use super::events::Events;
-use super::orders::Orders;
 use super::plan::{LineArguments, Planned, line};
-use super::refresh::Asking;
-use super::report::{self, count};
+use super::preflight::{deletions, preflight};
+use super::report;
+use super::rollback;
 use super::status::url;
-use super::ui::{Style, clean, duration};
 use super::{Format, Session};
 
 /// So many workers' addresses are printed.
@@ -44,14 +36,6 @@ const ADDRESSES: usize = 50;
 pub(super) const LOCK: &str = "deploy.lock";
 /// The lock of a deploy that goes ahead of another one.
 pub(super) const AHEAD_LOCK: &str = "ahead.lock";
-/// Failures after which a deploy halts, unless fleet.yaml says otherwise.
-const MOST_FAILURES: usize = 10;
-/// The share of a fleet, in percent, from which on a plan is confirmed by its digest, unless fleet.yaml says otherwise.
-const CONFIRM_ABOVE: f64 = 20.0;
-/// From so many changes on, that is.
-const CONFIRM_FROM: usize = 10;
-/// Bundles that are kept of each worker, unless fleet.yaml says otherwise.
-const KEEP: usize = 5;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -62,23 +46,6 @@ pub(super) struct Arguments {
     /// Pass a deploy that is running: only with customers named; its requests go first
     #[arg(long, requires = "customers")]
     ahead: bool,
-}
-
-/// The options of commands that apply a plan.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct ApplyArguments {
-    /// Apply the plan without asking
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Apply the plan if it has this digest, without asking; eight characters are enough
-    #[arg(long, value_name = "DIGEST")]
-    pub digest: Option<String>,
-    /// How many workers may be deleted, instead of what fleet.yaml says
-    #[arg(long, value_name = "N")]
-    pub max_deletions: Option<usize>,
-    /// Append what happens, line by line as JSON; - is stdout
-    #[arg(long, value_name = "FILE")]
-    pub events: Option<PathBuf>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -99,16 +66,6 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     apply_plan(session, planned, &arguments.apply, &Kind { what, reason, ahead: arguments.ahead })
 }
 
-/// What kind of a deploy it is.
-pub(super) struct Kind<'a> {
-    /// The word in the records.
-    pub what: &'a str,
-    /// Why, if that was said.
-    pub reason: &'a str,
-    /// Whether it goes ahead of another one.
-    pub ahead: bool,
-}
-
 /// Applies a plan: asks, sends, records, and tells.
 pub(super) fn apply_plan(
     session: &Session,
@@ -118,7 +75,7 @@ pub(super) fn apply_plan(
 ) -> Result<Exit, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
-    refuse_another(&planned, arguments)?;
+    refuse_another(&planned.plan, arguments)?;
     if planned.plan.changes.is_empty() {
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
@@ -139,7 +96,7 @@ pub(super) fn apply_plan(
         session.ui.note(&planned.text(&session.ui, false));
     } else {
         session.ui.line(&planned.text(&session.ui, false));
-        confirm(&planned)?;
+        confirm(&planned.plan, &planned.project.fleet, planned.workers)?;
     }
     let mut state = State::open(&planned.cloud.state)?;
     if planned.cloud.local.is_some() {
@@ -160,9 +117,17 @@ pub(super) fn apply_plan(
         }
     }
     let planned = Arc::new(planned);
-    let outcome = apply(session, &planned, &platform, &tokens, &mut state, arguments, kind)?;
-    let complete = outcome.failed + outcome.skipped + outcome.unhealthy == 0;
-    let exit = if complete { end(Exit::Done) } else { Exit::SomeFailed };
+    let (fingerprints, source) = (state.fingerprints(), Arc::clone(&planned));
+    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
+    let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
+    let it = Applying { session, fleet, cloud, platform: &platform, tokens: &tokens, arguments, kind };
+    let (mut outcome, run) = apply(&it, &planned.plan, planned.eta(), make, &mut state)?;
+    if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
+        let wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
+        let ids = wave.map(|change| (change.home.clone(), change.worker.clone())).collect();
+        outcome.rolled_back = Some(rollback::wave(&it, &mut state, run, &ids, &planned.secrets)?);
+    }
+    let exit = if outcome.is_complete() { end(Exit::Done) } else { Exit::SomeFailed };
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
@@ -171,115 +136,6 @@ pub(super) fn apply_plan(
         }
     }
     Ok(exit)
-}
-
-/// Refuses a plan that isn't the one that was reviewed.
-fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
-    let Some(digest) = &arguments.digest else { return Ok(()) };
-    let is = planned.plan.digest.to_string();
-    if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
-        return Ok(());
-    }
-    Err(Failure::refused(format!(
-        "the plan isn't the one that was reviewed: its digest is {}, not {digest}",
-        &is[..16]
-    ))
-    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
-}
-
-/// Refuses to delete more than is allowed at once.
-fn deletions(planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
-    let number = planned.plan.count(Action::Delete);
-    if number == 0 {
-        return Ok(());
-    }
-    let rule = planned.project.fleet.file.deploy.max_deletions.unwrap_or_default();
-    let (count_of_all, percent) = match rule {
-        // Who says one of the two, means that one.
-        Share { count: Some(count), percent: None } => (count, 100.0),
-        Share { count: None, percent: Some(percent) } => (usize::MAX, percent),
-        Share { count, percent } => {
-            (count.unwrap_or(safety::MAX_DELETIONS), percent.unwrap_or(safety::MAX_DELETIONS_PERCENT))
-        }
-    };
-    let live = planned.live;
-    let allowed = arguments.max_deletions.unwrap_or_else(|| safety::deletions(count_of_all, percent, live));
-    if number <= allowed {
-        return Ok(());
-    }
-    Err(Failure::refused(format!(
-        "the plan deletes {} of {live}, and {allowed} may be deleted at once; nothing was sent",
-        count(number, "worker")
-    ))
-    .hint(format!("if that is meant: --max-deletions {number}"))
-    .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
-}
-
-/// Looks, before anything is changed, whether a worker that is to be created or a domain that is to be attached is
-/// somebody else's. One list for each home, and one for the domains of each account.
-fn preflight(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
-    let mut intent = Intent::default();
-    for change in &planned.plan.changes {
-        if change.action == Action::Create {
-            intent.creates.insert((change.home.clone(), change.worker.clone()));
-        }
-        let mut attached = change.steps.iter().filter_map(|step| match step {
-            Step::AttachDomain { domain } => Some(domain),
-            _ => None,
-        });
-        if let Some(first) = attached.next() {
-            let take_over = planned.worker(change).map(|(worker, _)| worker.take_over).unwrap_or_default();
-            for domain in std::iter::once(first).chain(attached) {
-                let attach = Attach { worker: change.worker.clone(), take_over: take_over.contains(domain) };
-                intent.attaches.insert((change.home.account_id.clone(), domain.clone()), attach);
-            }
-        }
-    }
-    let scope = intent.scope();
-    if scope.requests() == 0 {
-        return Ok(());
-    }
-    let asked;
-    let inventory = match &planned.inventory {
-        // It was all looked at just now.
-        Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
-        _ => {
-            let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
-            let fleet = &planned.project.fleet;
-            let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-            asked = take(&scope, &mut |home, call| asking.ask(home, call))?;
-            &asked
-        }
-    };
-    let state = State::read(&planned.cloud.state)?;
-    let recorded = |id: &WorkerId| Some(state.one(id).ok()??.live.domains.into_keys().collect());
-    let fleet = &planned.project.fleet.file.name;
-    let preflight = safety::preflight(&intent, inventory, fleet, &planned.adopt, recorded);
-    if !preflight.refusals.is_empty() {
-        let number = preflight.refusals.len();
-        let what = count(number, if number == 1 { "thing is" } else { "thing" });
-        let are = if number == 1 { "" } else { " are" };
-        let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
-        let shown = preflight.refusals.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let more = if number > 20 { format!("\n… and {} more", number - 20) } else { String::new() };
-        return Err(failure.hint(format!("{shown}{more}")));
-    }
-    for change in &mut planned.plan.changes {
-        let account_id = &change.home.account_id;
-        let mut at = 0;
-        while at < change.steps.len() {
-            if let Step::AttachDomain { domain } = &change.steps[at]
-                && let Some(taken) = preflight.taken.get(&(account_id.clone(), domain.clone()))
-            {
-                let (domain, id, from) = (domain.clone(), taken.id.clone(), taken.holder.clone());
-                change.reasons.push(format!("domain {domain} is taken from {from}"));
-                change.steps.insert(at, Step::TakeDomain { domain, id, from });
-                at += 1;
-            }
-            at += 1;
-        }
-    }
-    Ok(())
 }
 
 /// Names every secret that has no value, before the first request.
@@ -336,206 +192,6 @@ fn large_secrets(planned: &Planned) -> Result<(), Failure> {
     Err(Failure::new(format!("{what} too large; nothing was sent")).hint(format!("{}{more}", shown.join("\n"))))
 }
 
-/// Asks whether the plan is to be applied: for a large one, by its digest.
-fn confirm(planned: &Planned) -> Result<(), Failure> {
-    let digest = planned.plan.digest.to_string();
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
-            .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
-    }
-    let changes = planned.plan.changes.len();
-    let most = planned.project.fleet.file.deploy.confirm_above.unwrap_or(CONFIRM_ABOVE);
-    let large = changes >= CONFIRM_FROM && changes as f64 > planned.workers as f64 * most / 100.0;
-    let question = if large {
-        let share = (changes as f64 * 100.0 / planned.workers.max(1) as f64).round();
-        format!(
-            "deploy {}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
-            count(changes, "change"),
-            &digest[..8]
-        )
-    } else {
-        format!("deploy {}? [y/N] ", count(changes, "change"))
-    };
-    let _ = write!(std::io::stderr(), "{question}");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    let answer = answer.trim();
-    if if large { answer == &digest[..8] } else { matches!(answer, "y" | "Y" | "yes") } {
-        return Ok(());
-    }
-    Err(Failure::refused("not confirmed; nothing was sent"))
-}
-
-/// Asks a question that is answered by yes or no.
-pub(super) fn ask(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(
-            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
-        );
-    }
-    let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::refused("not confirmed; nothing was changed"))
-}
-
-/// When a deploy stops by itself.
-fn budget(rule: &DeployRule) -> Budget {
-    Budget {
-        count: rule.failures.and_then(|share| share.count).unwrap_or(MOST_FAILURES),
-        percent: rule.failures.and_then(|share| share.percent).unwrap_or(0.0),
-        health: rule
-            .health
-            .enabled
-            .unwrap_or(true)
-            .then(|| Duration::from_secs(rule.health.deadline_seconds.unwrap_or(60))),
-    }
-}
-
-/// The lanes of a plan: one for each token.
-fn lanes(
-    planned: &Planned,
-    tokens: &HashMap<String, SecretString>,
-    clock: &Arc<dyn Clock>,
-    ahead: bool,
-) -> (Vec<Arc<Lane>>, HashMap<String, usize>) {
-    let accounts: BTreeMap<&str, &str> =
-        planned.plan.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())).collect();
-    let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
-    for (id, account) in accounts {
-        let token = tokens[id].expose_secret();
-        let at = *of_token.entry(token).or_insert_with(|| {
-            let rate = Rate::new(planned.project.fleet.accounts[account].api_limit);
-            let lane = match pace::file(&planned.cloud.base, token) {
-                Ok(file) => Lane::shared(rate, &file, Arc::clone(clock)),
-                Err(_) => Lane::new(rate, Arc::clone(clock)),
-            };
-            lanes.push(Arc::new(if ahead { lane.ahead() } else { lane }));
-            lanes.len() - 1
-        });
-        lane_of.insert(id.to_owned(), at);
-    }
-    (lanes, lane_of)
-}
-
-fn apply(
-    session: &Session,
-    planned: &Arc<Planned>,
-    platform: &Arc<Cloudflare>,
-    tokens: &HashMap<String, SecretString>,
-    state: &mut State,
-    arguments: &ApplyArguments,
-    kind: &Kind<'_>,
-) -> Result<Outcome, Failure> {
-    let plan = &planned.plan;
-    let rule = &planned.project.fleet.file.deploy;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (lanes, lane_of) = lanes(planned, tokens, &clock, kind.ahead);
-    let (fingerprints, source) = (state.fingerprints(), Arc::clone(planned));
-    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
-    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64));
-    let platform_seam = Arc::clone(platform) as Arc<dyn Platform>;
-    let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
-    let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
-    if plan.waves.len() > 1 {
-        for change in &plan.changes {
-            subdomains
-                .entry(change.home.account_id.clone())
-                .or_insert_with(|| subdomain(planned, &change.home, Some(platform)));
-        }
-    }
-    let beside = match kind.ahead {
-        true => state.runs(1)?.first().filter(|(_, run)| run.ended == 0).map(|(id, _)| *id),
-        false => None,
-    };
-    let run = state.begin_run(&Run {
-        began: clock.unix(),
-        ended: 0,
-        who: std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        what: kind.what.to_owned(),
-        reason: kind.reason.to_owned(),
-        plan: plan.digest.to_string(),
-        outcome: serde_json::Value::Null,
-    })?;
-    let mut orders = Orders::listen(session, &session.root.join(FOLDER), !kind.ahead);
-    let mut events = Events::open(arguments.events.as_deref())?;
-    events.begun(run, kind.what, plan, planned.eta());
-    session.ui.begin("deploying", Some(plan.changes.len() as u64));
-    session.ui.expect(Duration::from_secs_f64(planned.eta()));
-    let tools = Tools {
-        pool,
-        clock: Arc::clone(&clock),
-        lanes,
-        lane_of,
-        state,
-        run,
-        beside,
-        budget: budget(rule),
-        address: Box::new(|change, live| {
-            planned.cloud.address(&change.worker, live, subdomains.get(&change.home.account_id).cloned().flatten())
-        }),
-        orders: Box::new(|| orders.now()),
-        hear: Box::new(|event| {
-            events.happened(event);
-            told(session, event);
-        }),
-    };
-    let outcome = deploy::deploy(plan, tools);
-    session.ui.end();
-    drop(orders);
-    let outcome = outcome?;
-    events.ended(&outcome);
-    state.end_run(run, clock.unix(), &serde_json::to_value(&outcome).expect("BUG: an outcome is JSON"))?;
-    let touched: Vec<_> = plan
-        .changes
-        .iter()
-        .map(|change| ((change.home.clone(), change.worker.clone()), change.customer.clone()))
-        .collect();
-    state.retire(&touched, rule.keep.unwrap_or(KEEP))?;
-    Ok(outcome)
-}
-
-/// Tells people what happens.
-fn told(session: &Session, event: &Event<'_>) {
-    let ui = &session.ui;
-    match event {
-        Event::Applied(_) | Event::Overtaken(_) => ui.step(1),
-        Event::Failed(change, error) => {
-            ui.step(1);
-            ui.line(&format!(
-                "{} {} ({}): {}",
-                ui.paint(Style::Error, "failed"),
-                change.worker,
-                change.customer,
-                clean(error)
-            ));
-        }
-        Event::Unhealthy(change, why) => ui.line(&format!(
-            "{} {} ({}): {}",
-            ui.paint(Style::Error, "not well"),
-            change.worker,
-            change.customer,
-            clean(why)
-        )),
-        Event::Wave { name, of: (at, of), changes } if *of > 1 => {
-            ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
-        }
-        Event::Asking(0) => ui.note("no worker of this wave has an address to be asked at"),
-        Event::Asking(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
-        Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
-        Event::Waiting(account, wait) if wait.as_secs() >= 5 => {
-            ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));
-        }
-        Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
-        Event::Paused(false) => ui.line("on it goes"),
-        Event::Wave { .. } | Event::Waiting(..) => {}
-    }
-}
-
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
 fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Result<Upload, String> {
     let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
@@ -547,8 +203,12 @@ fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Re
     let secrets = planned.secrets.for_worker(&worker).map_err(|names| format!("no value for {}", names.join(", ")))?;
     let runtime = &planned.runtimes[&worker.pack];
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
-    let tags = tags::of(&planned.project.fleet.file.name, &worker, &bundle.digest, pending);
-    let metadata = bundle::upload_metadata(&bundle, &tags, |name| secrets.get(name).map(|value| value.expose_secret()));
+    let fleet = &planned.project.fleet.file.name;
+    let (customer, environment) = (&worker.customer, worker.environment);
+    let tags = tags::of(fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, |name| {
+        secrets.get(name).map(|value| value.expose_secret())
+    });
     let made = Made {
         secrets: secrets.iter().map(|(name, value)| (name.clone(), fingerprints.of(value.expose_secret()))).collect(),
         objects: vec![
@@ -573,33 +233,6 @@ fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Re
     })
 }
 
-fn summary(outcome: &Outcome) -> String {
-    let mut text = format!(
-        "{} applied, {} failed, {} skipped · {} in {}",
-        outcome.applied,
-        outcome.failed,
-        outcome.skipped,
-        count(outcome.requests as usize, "request"),
-        duration(outcome.seconds)
-    );
-    if outcome.retries + outcome.throttled > 0 {
-        text += &format!(" · {} repeated, {} throttled", outcome.retries, outcome.throttled);
-    }
-    if outcome.overtaken > 0 {
-        text += &format!(" · {} overtaken by another deploy", outcome.overtaken);
-    }
-    if outcome.unhealthy > 0 {
-        text += &format!(" · {} not well", outcome.unhealthy);
-    }
-    if let Some(why) = &outcome.halted {
-        text += &format!("\nhalted: {}", clean(why));
-    }
-    if outcome.failed + outcome.skipped > 0 {
-        text += "\nrun the same command again: what was acknowledged is not repeated";
-    }
-    text
-}
-
 /// Where each worker answers: of those that changed, or of all where nothing did.
 fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>) {
     let Ok(state) = State::read(&planned.cloud.state) else { return };
@@ -611,7 +244,7 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
+        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
@@ -645,13 +278,3 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
     }
 }
 
-/// The account's part of its workers.dev addresses: asked for once, with a deploy, then kept.
-fn subdomain(planned: &Planned, home: &Home, platform: Option<&Cloudflare>) -> Option<String> {
-    let known = State::read(&planned.cloud.state).ok()?.found(&home.account_id, Found::Subdomain, "").ok()?;
-    known.or_else(|| {
-        let (Ok(Reply::Id(subdomain)), _) = platform?.call(home, &Call::FindSubdomain) else { return None };
-        let mut state = State::open(&planned.cloud.state).ok()?;
-        state.keep(&home.account_id, Found::Subdomain, "", &subdomain).ok()?;
-        Some(subdomain)
-    })
-}

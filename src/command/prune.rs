@@ -5,9 +5,11 @@ use crate::lock::Lock;
 use crate::platform::{Call, Home};
 use crate::refresh::{Finding, What};
 
+use super::apply::{ApplyArguments, Kind};
 use super::cloud::{CloudArguments, FOLDER};
-use super::deploy::{ApplyArguments, Kind, LOCK, apply_plan, ask};
+use super::deploy::{LOCK, apply_plan};
 use super::plan::{LineArguments, line};
+use super::preflight::ask;
 use super::refresh::{self, Asking};
 use super::report;
 use super::{Format, Session};

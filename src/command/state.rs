@@ -15,8 +15,9 @@ use crate::state::State;
 use crate::tree::Tree;
 
 use super::cloud::{Cloud, CloudArguments, FOLDER};
-use super::deploy::{AHEAD_LOCK, LOCK, ask};
+use super::deploy::{AHEAD_LOCK, LOCK};
 use super::plan::{Wish, wish};
+use super::preflight::ask;
 use super::refresh::{self, How};
 use super::report::{self, count};
 use super::status::mask;
