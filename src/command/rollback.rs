@@ -18,6 +18,7 @@ use crate::secrets::rotation::sending;
 use crate::secrets::{Finding, Secrets};
 use crate::spec::Environment;
 use crate::state::{Deployed, Fingerprints, Record, RunId, State, Stored, WorkerId, deflated};
+use crate::tags::{self, Triggers};
 use crate::tree::Tree;
 
 use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, summary};
@@ -256,7 +257,7 @@ fn uploads(cloud: &Cloud, fleet: &str, state: &State, secrets: &Arc<Secrets>) ->
 fn upload(
     change: &Change,
     stored: Stored,
-    live: Option<&Deployed>,
+    there: Option<&Deployed>,
     (module, runtime): (Vec<u8>, Vec<u8>),
     fleet: &str,
     secrets: &Secrets,
@@ -279,7 +280,7 @@ fn upload(
         })
         .collect();
     // What is bound stays bound, with the value that it has: only what isn't there is sent.
-    let live = live.map(|live| &live.live.secrets);
+    let live = there.map(|there| &there.live.secrets);
     let mut values: BTreeMap<&str, SecretString> = BTreeMap::new();
     let same = live.filter(|live| live.keys().eq(names.keys()));
     let mut known: BTreeMap<String, String> = same.cloned().unwrap_or_default();
@@ -292,7 +293,17 @@ fn upload(
         }
     }
     let sending = sending(&names, live, &known).map_err(|missing| missing.to_string())?;
-    let metadata = bundle::upload_metadata(&bundle, fleet, sending.keep, |binding| {
+    // What leads to it stays as it is.
+    let triggers = there.map(|there| Triggers {
+        workers_dev: there.live.workers_dev,
+        domains: there.live.domains.keys().cloned().collect(),
+        patterns: there.live.routes.keys().cloned().collect(),
+        crons: there.live.crons.clone(),
+    });
+    let pending = triggers.is_none();
+    let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
+    let tags = tags::of(fleet, &change.customer, change.environment, digest, &triggers, pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, sending.keep, |binding| {
         values.get(binding).filter(|_| sending.send.contains(binding)).map(|value| value.expose_secret())
     });
     let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();

@@ -23,6 +23,7 @@ mod local;
 mod openapi;
 mod pack;
 mod progress;
+mod refresh;
 mod rehearsal;
 mod roles;
 mod sample;
