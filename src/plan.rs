@@ -511,6 +511,8 @@ mod tests {
                 pattern: format!("{customer}.example.org/*"),
                 zone: "example.org".to_owned(),
             }]),
+            hosts: None,
+            dispatch: None,
             trusted_origins: Vec::new(),
             log_level: LogLevel::Info,
             database: Database::None,

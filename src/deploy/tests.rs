@@ -67,6 +67,8 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         workers_dev: wish.workers_dev,
         domains: wish.domains.clone(),
         routes: wish.routes.iter().map(route).collect(),
+        hosts: None,
+        dispatch: None,
         trusted_origins: Vec::new(),
         log_level: LogLevel::Info,
         database: Database::None,
