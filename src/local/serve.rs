@@ -228,6 +228,27 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
     respond(Answer::json(200, &shown))
 }
 
+/// Passes a request to a worker of a dispatch namespace.
+///
+/// # Errors
+/// Why it gives no answer: it doesn't start, or what it threw.
+pub async fn forward_or_throw(
+    cloud: &Cloud,
+    worker: &Worker,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, String> {
+    let response = forward(cloud, worker, request, None).await;
+    let ours = matches!(response.body(), Either::Left(_));
+    // What workerd answers in the place of a worker that threw has no type and ends the connection, which no worker can do.
+    let closes = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+    let threw = response.status() == 500 && closes && response.headers().get(header::CONTENT_TYPE).is_none();
+    if !ours && !threw {
+        return Ok(response);
+    }
+    let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Err(String::from_utf8_lossy(&body).into_owned())
+}
+
 /// Passes a request to a worker, with another path where one is given.
 pub async fn forward(
     cloud: &Cloud,
