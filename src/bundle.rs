@@ -209,3 +209,29 @@ pub fn differences(old: &Value, new: &Value) -> Vec<String> {
     reasons.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("{name} removed")));
     reasons
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_ids_and_what_has_none_is_named() {
+        let metadata = json!({"bindings": [
+            {"type": "plain_text", "name": "database_name", "text": "x"},
+            {"type": "d1", "name": "DB", "database_name": "acme"},
+            {"type": "d1", "name": "OTHER", "database_id": "id"},
+            {"type": "kv_namespace", "name": "HOSTS", "namespace_title": "hosts"},
+        ]});
+        assert_eq!(by_name(&metadata).collect::<Vec<_>>(), [(Resource::Database, "acme"), (Resource::Kv, "hosts")]);
+        let id = |resource, name: &str| Some(format!("{resource:?}-{name}"));
+        let mut with = metadata.clone();
+        assert_eq!(with_ids(&mut with, id), Ok(()));
+        assert_eq!(with["bindings"][0], metadata["bindings"][0]);
+        assert_eq!(with["bindings"][1], json!({"type": "d1", "name": "DB", "database_id": "Database-acme"}));
+        assert_eq!(with["bindings"][2], metadata["bindings"][2]);
+        assert_eq!(with["bindings"][3], json!({"type": "kv_namespace", "name": "HOSTS", "namespace_id": "Kv-hosts"}));
+        assert_eq!(by_name(&with).count(), 0);
+        let known = |resource, name: &str| id(resource, name).filter(|_| resource == Resource::Database);
+        assert_eq!(with_ids(&mut metadata.clone(), known), Err("hosts".to_owned()));
+    }
+}

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::platform::{Call, CallError, Home, Module, Platform, Quota, Reply};
+use crate::platform::{Call, CallError, DATABASES_PER_PAGE, Home, KV_PER_PAGE, Module, Platform, Quota, Reply};
 
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
@@ -147,6 +147,36 @@ impl Cloudflare {
             Call::CreateNamespace => self
                 .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
                 .json(&json!({"name": home.namespace})),
+            Call::ListDatabases { name, page } => {
+                let path = format!("{account}/d1/database?per_page={DATABASES_PER_PAGE}&page={page}");
+                let name = name.as_ref().map(|name| format!("&name={name}")).unwrap_or_default();
+                self.request(home, Method::GET, &format!("{path}{name}"))
+            }
+            Call::CreateDatabase { name, jurisdiction, location_hint } => {
+                let mut body = json!({"name": name});
+                if let Some(jurisdiction) = jurisdiction {
+                    body["jurisdiction"] = json!(jurisdiction);
+                }
+                if let Some(location_hint) = location_hint {
+                    body["primary_location_hint"] = json!(location_hint);
+                }
+                self.request(home, Method::POST, &format!("{account}/d1/database")).json(&body)
+            }
+            Call::ListKv { page } => {
+                let path = format!("{account}/storage/kv/namespaces?per_page={KV_PER_PAGE}&page={page}");
+                self.request(home, Method::GET, &path)
+            }
+            Call::CreateKv { title } => self
+                .request(home, Method::POST, &format!("{account}/storage/kv/namespaces"))
+                .json(&json!({"title": title})),
+            Call::PutKeys { namespace_id, pairs } => {
+                let body: Vec<Value> = pairs.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+                self.request(home, Method::PUT, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk"))
+                    .json(&body)
+            }
+            Call::DeleteKeys { namespace_id, keys } => self
+                .request(home, Method::POST, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk/delete"))
+                .json(&keys[..]),
         }
     }
 }
@@ -277,6 +307,11 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         return Err(no_json(status, &headers, &body));
     };
     if status < 400 && envelope["success"] == true {
+        let unwritten = envelope["result"]["unsuccessful_keys"].as_array().map_or(0, Vec::len);
+        if unwritten > 0 {
+            // Which is no failure of the call, to KV: it is to be repeated.
+            return Err(CallError::Unavailable(format!("KV didn't take {unwritten} keys")));
+        }
         return Ok(reply(call, &envelope["result"]));
     }
     let error = &envelope["errors"][0];
@@ -345,7 +380,21 @@ fn reply(call: &Call, result: &Value) -> Reply {
             .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
             .map_or(Reply::Nothing, |route| id(&route["id"])),
         Call::FindSubdomain => id(&result["subdomain"]),
+        Call::CreateDatabase { .. } => id(&result["uuid"]),
+        Call::CreateKv { .. } => id(&result["id"]),
+        Call::ListDatabases { .. } => page(result, "name", "uuid", DATABASES_PER_PAGE),
+        Call::ListKv { .. } => page(result, "title", "id", KV_PER_PAGE),
         _ => Reply::Done,
+    }
+}
+
+/// A page of a list. That it is full says that there is another: not every list tells how many pages it has.
+fn page(result: &Value, name: &str, id: &str, full: usize) -> Reply {
+    let rows = result.as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Reply::Page {
+        names: rows.iter().filter_map(|row| Some((text(&row[name])?, text(&row[id])?))).collect(),
+        more: rows.len() >= full,
     }
 }
 
