@@ -40,7 +40,7 @@ use crate::tally::Room;
 use crate::trace;
 use crate::tree::Tree;
 
-pub use explain::{Explained, explain};
+pub use explain::{Explained, explain, recipe, since, source};
 pub use survey::{Survey, id, survey};
 
 /// A project, open: what holds for all of its customers.

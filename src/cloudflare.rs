@@ -15,7 +15,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::platform::{Call, CallError, DATABASES_PER_PAGE, Home, KV_PER_PAGE, Module, Platform, Quota, Reply};
+use crate::platform::{
+    Call, CallError, DATABASES_PER_PAGE, Health, Home, KV_PER_PAGE, Left, Module, Platform, Policy, Quota, Reply,
+};
 
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
@@ -189,17 +191,6 @@ pub fn client() -> ClientBuilder {
     Client::builder().redirect(reqwest::redirect::Policy::none())
 }
 
-/// How a worker says it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It is well, and runs this digest.
-    Healthy(String),
-    /// It answers that something is wrong.
-    Degraded(String),
-    /// It does not answer.
-    Unreachable(String),
-}
-
 /// Asks a worker's `/health`. Sends no credentials.
 pub fn health(address: &str) -> Health {
     let ask = || -> Result<(u16, Value), reqwest::Error> {
@@ -269,6 +260,10 @@ impl Platform for Cloudflare {
                 (answer(home, call, response).map_err(|error| self.redacted(home, call, error)), quota)
             }
         }
+    }
+
+    fn health(&self, address: &str) -> Health {
+        health(address)
     }
 }
 
@@ -398,34 +393,102 @@ fn page(result: &Value, name: &str, id: &str, full: usize) -> Reply {
     }
 }
 
-/// `Ratelimit: "default";r=50;t=30`, a list of structured fields; the least that is left counts.
+/// What the headers say of the token's limits: `Ratelimit: "default";r=50;t=30` and
+/// `Ratelimit-Policy: "burst";q=100;w=60, "default";q=1200;w=300`, lists of structured fields. What is no such thing is passed over.
 /// Source: Cloudflare changelog, 2025-09-03, Rate limiting improvement.
 fn quota(headers: &HeaderMap) -> Option<Quota> {
-    let text = headers.get("ratelimit")?.to_str().ok()?;
-    text.split(',')
+    let left = items(headers, "ratelimit", "r", "t");
+    let policies = items(headers, "ratelimit-policy", "q", "w");
+    if left.is_empty() && policies.is_empty() {
+        return None;
+    }
+    let left = left.into_iter().map(|(name, requests, reset)| Left { name, requests, reset });
+    let policies = policies.into_iter().map(|(name, requests, window)| Policy { name, requests, window });
+    Some(Quota { left: left.collect(), policies: policies.collect() })
+}
+
+/// The items of a list that have a name, a count and a number of seconds.
+fn items(headers: &HeaderMap, header: &str, count: &str, seconds: &str) -> Vec<(String, u64, Duration)> {
+    let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
+    let items = values.flat_map(|value| outside_quotes(value, ','));
+    items
         .filter_map(|item| {
-            let parameter = |name: &str| {
-                item.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+            let mut parts = outside_quotes(item, ';').into_iter();
+            let name = parts.next()?.trim_matches('"').to_owned();
+            let parameters: Vec<_> = parts.filter_map(|part| part.split_once('=')).collect();
+            let number = |wanted: &str| {
+                let (_, value) = parameters.iter().find(|(name, _)| *name == wanted)?;
+                value.parse::<u64>().ok()
             };
-            Some(Quota { remaining: parameter("r")?, reset: Duration::from_secs(parameter("t")?) })
+            Some((name, number(count)?, Duration::from_secs(number(seconds)?)))
         })
-        .min_by_key(|quota| quota.remaining)
+        .collect()
+}
+
+/// The parts between separators that are in no string.
+fn outside_quotes(text: &str, separator: char) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(|character| {
+        let splits = character == separator && !quoted;
+        quoted ^= character == '"' && !escaped;
+        escaped = character == '\\' && quoted && !escaped;
+        splits
+    })
+    .map(str::trim)
+    .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(ratelimit: Option<&'static str>, policy: Option<&'static str>) -> Option<Quota> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("ratelimit", ratelimit), ("ratelimit-policy", policy)] {
+            if let Some(value) = value {
+                headers.append(name, value.parse().unwrap());
+            }
+        }
+        quota(&headers)
+    }
+
+    fn left(name: &str, requests: u64, reset: u64) -> Left {
+        Left { name: name.to_owned(), requests, reset: Duration::from_secs(reset) }
+    }
+
+    fn policy(name: &str, requests: u64, window: u64) -> Policy {
+        Policy { name: name.to_owned(), requests, window: Duration::from_secs(window) }
+    }
+
     #[test]
-    fn quotas() {
-        let parse = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("ratelimit", text.parse().unwrap());
-            quota(&headers).map(|quota| (quota.remaining, quota.reset.as_secs()))
-        };
-        assert_eq!(parse("\"default\";r=50;t=30"), Some((50, 30)));
-        assert_eq!(parse("\"burst\";r=7;t=3, \"default\";r=1100;t=200"), Some((7, 3)));
-        assert_eq!(parse("nonsense"), None);
+    fn quotas_are_read_from_both_headers() {
+        assert_eq!(
+            parse(
+                Some("\"burst\";r=7;t=3, \"default\";r=1100;t=200"),
+                Some("\"burst\";q=100;w=60 , \"default\"; q=1200; w=300; pk=:abc=:")
+            ),
+            Some(Quota {
+                left: vec![left("burst", 7, 3), left("default", 1100, 200)],
+                policies: vec![policy("burst", 100, 60), policy("default", 1200, 300)],
+            })
+        );
+        assert_eq!(parse(None, None), None);
+        let only = parse(Some("\"default\";r=50;t=30"), None).unwrap();
+        assert_eq!((only.left, only.policies), (vec![left("default", 50, 30)], vec![]));
+        let only = parse(None, Some("default;w=300;q=1200")).unwrap();
+        assert_eq!((only.left, only.policies), (vec![], vec![policy("default", 1200, 300)]));
+    }
+
+    #[test]
+    fn names_of_quotas_can_hold_separators_and_nonsense_is_passed_over() {
+        let quota =
+            parse(Some(r#""a,b;r=9\"c";r=1;t=2, , "no numbers", "x";r=-1;t=3, "y";r=1, "z";r=5;t=6"#), None).unwrap();
+        assert_eq!(quota.left, [left(r#"a,b;r=9\"c"#, 1, 2), left("z", 5, 6)]);
+        for nonsense in
+            ["nonsense", "", ",,;;==", "\"never ended;r=1;t=2", "r=1;t=2;\\", "\"a\";r=99999999999999999999;t=1"]
+        {
+            assert_eq!(parse(Some(nonsense), Some(nonsense)), None, "{nonsense}");
+        }
     }
 
     #[test]

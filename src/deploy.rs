@@ -1,31 +1,44 @@
 //! Applies a plan: orders, paces, retries and records. Makes no choice that the plan left open; knows the platform and
 //! time only through their seams.
+//!
+//! One loop on one thread. It asks a lane for a permit before it hands a request to the pool, so that no thread waits for a
+//! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
+//! lane may send again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod pool;
+mod task;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use blocking_threadpool::Builder;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::Clock;
+use crate::digest::Digest;
 use crate::failure::Failure;
-use crate::pace::Lane;
+use crate::pace::{Lane, Ticket};
 use crate::plan::{Change, Plan, Step};
-use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Module, Platform, ROUTE_EXISTS, Reply};
-use crate::state::{Begun, Deployed, Doubt, Found, Live, State, WorkerId};
+use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
+use crate::state::{Begun, Deployed, Doubt, Entry, Found, RunId, State, Stored};
 
-/// Changes in flight at once, over all lanes. An upload takes the platform about a second, and the limit is four
-/// requests a second: eight keep a lane full.
-const IN_FLIGHT: usize = 8;
+pub use pool::{Answer, Job, Pool, Rehearsal, Threads};
+use task::{Next, Task, doubt, same_thing, word};
+
+/// Requests in flight at once, over all lanes, at the most.
+pub const MOST_IN_FLIGHT: usize = 256;
 /// How often a call is tried whose outcome is unknown.
 const ATTEMPTS: u32 = 5;
 /// How often a call may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
 const THROTTLED_ATTEMPTS: u32 = 20;
 /// The first wait between two attempts; it doubles each time.
 const BACKOFF: Duration = Duration::from_millis(500);
+/// How often a worker is asked whether it is well, until it is.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often orders are looked for.
+const LISTEN: Duration = Duration::from_millis(200);
 
 /// What an upload consists of.
 pub struct Upload {
@@ -33,32 +46,105 @@ pub struct Upload {
     pub metadata: Value,
     /// The modules.
     pub modules: Vec<Module>,
-    /// What is live afterwards; domains, routes and the like are as they were before.
-    pub live: Live,
+    /// What is known once it was acknowledged.
+    pub made: Made,
+}
+
+/// What is known of an upload once it was acknowledged.
+pub struct Made {
+    /// The keyed fingerprint of each secret.
+    pub secrets: std::collections::BTreeMap<String, String>,
+    /// The bundle, to go back to.
+    pub stored: Stored,
+    /// Its modules, deflated, by their digests.
+    pub objects: Vec<(Digest, Vec<u8>)>,
 }
 
 /// Makes the upload of a change; only when it is its turn, so that no more than a few are in memory.
 pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
 
-/// Hears of each change that ended, and why it failed.
-pub type Done = dyn Fn(&Change, Result<(), &str>) + Send + Sync;
+/// What is wished of a deploy while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    #[default]
+    Go,
+    /// Begin nothing more, for now.
+    Pause,
+    /// Begin nothing more, and end after what is in flight.
+    Stop,
+}
+
+/// What happens in a deploy, as it happens.
+pub enum Event<'a> {
+    /// A wave begins.
+    Wave {
+        /// Its name.
+        name: &'a str,
+        /// Which one it is, from 1, and of how many.
+        of: (usize, usize),
+        /// How many changes it has.
+        changes: usize,
+    },
+    /// A change is complete.
+    Applied(&'a Change),
+    /// A change failed.
+    Failed(&'a Change, &'a str),
+    /// A change that is left to another deploy, which was faster.
+    Overtaken(&'a Change),
+    /// The workers of a wave are asked whether they are well; so many have an address.
+    Asking(usize),
+    /// A worker isn't well.
+    Unhealthy(&'a Change, &'a str),
+    /// Nothing more is begun, because of this.
+    Halted(&'a str),
+    /// A lane waits for the limit, for so long.
+    Waiting(&'a str, Duration),
+    /// It pauses, or goes on.
+    Paused(bool),
+}
+
+/// When a deploy stops by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// So many failures, workers that aren't well included, and nothing more is begun.
+    pub count: usize,
+    /// So much of a wave, in percent, may fail for the next one to begin.
+    pub percent: f64,
+    /// How long a worker may take to say that it runs the new bundle; none, if they aren't asked.
+    pub health: Option<Duration>,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { count: 10, percent: 0.0, health: Some(Duration::from_secs(60)) }
+    }
+}
 
 /// What a deploy works with.
-pub struct Tools {
-    /// The platform.
-    pub platform: Arc<dyn Platform>,
+pub struct Tools<'a> {
+    /// Where requests are made.
+    pub pool: Box<dyn Pool + 'a>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Each account's lane, by the account's id.
-    pub lanes: HashMap<String, Arc<Lane>>,
+    /// The lanes.
+    pub lanes: Vec<Arc<Lane>>,
+    /// Which lane an account's requests go through, by the account's id: one token is one lane.
+    pub lane_of: HashMap<String, usize>,
     /// The state.
-    pub state: Mutex<State>,
-    /// Makes uploads.
-    pub upload: Box<MakeUpload>,
-    /// Set from outside to stop after what is in flight.
-    pub stop: Arc<AtomicBool>,
-    /// Called after each change.
-    pub done: Box<Done>,
+    pub state: &'a mut State,
+    /// Under which number it is recorded.
+    pub run: RunId,
+    /// A deploy beside which this one runs: what that one has in flight is waited for.
+    pub beside: Option<RunId>,
+    /// When it stops by itself.
+    pub budget: Budget,
+    /// Where a worker answers, if it has an address.
+    pub address: Box<dyn Fn(&Change, &Deployed) -> Option<String> + 'a>,
+    /// What is wished now; asked a few times a second.
+    pub orders: Box<dyn FnMut() -> Order + 'a>,
+    /// Hears what happens.
+    pub hear: Box<dyn FnMut(&Event<'_>) + 'a>,
 }
 
 /// What a deploy did.
@@ -70,6 +156,10 @@ pub struct Outcome {
     pub failed: usize,
     /// Changes that were not begun, or not finished, because the deploy was stopped.
     pub skipped: usize,
+    /// Changes that another deploy made meanwhile, or that it made needless.
+    pub overtaken: usize,
+    /// Workers that were asked and aren't well.
+    pub unhealthy: usize,
     /// Requests that were sent.
     pub requests: u64,
     /// Requests that were repeated after a failure.
@@ -78,8 +168,14 @@ pub struct Outcome {
     pub throttled: u64,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// Why it stopped by itself, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
     /// What failed.
     pub failures: Vec<Failed>,
+    /// The wave that was not as it should be, by its number from 0.
+    #[serde(skip)]
+    pub breached: Option<usize>,
 }
 
 /// A change that failed.
@@ -93,499 +189,798 @@ pub struct Failed {
     pub error: String,
 }
 
-/// Why a change did not come to its end.
-enum Stopped {
-    /// It failed; the others go on.
-    Failed(String),
-    /// It was stopped with the deploy.
-    Skipped,
+/// The queue of a lane.
+struct Queue {
+    lane: Arc<Lane>,
+    /// Changes that are to be begun, by their place in the plan.
+    fresh: VecDeque<usize>,
+    /// Changes that were begun and have a request to make.
+    ready: VecDeque<usize>,
+    in_flight: usize,
+    /// Not before this time.
+    wake: Duration,
 }
 
-struct Run {
-    tools: Tools,
-    live: Mutex<BTreeMap<WorkerId, Deployed>>,
-    /// The changes that an earlier deploy began and didn't end.
-    begun: BTreeMap<WorkerId, Begun>,
-    /// The domains and patterns that changes of this plan take.
-    taken: HashSet<String>,
-    /// The workers whose change ended while it gave.
-    over: Mutex<HashSet<WorkerId>>,
-    /// The workers of which a call's outcome is unknown.
-    unsure: Mutex<HashSet<WorkerId>>,
-    /// Held by whoever asks for a zone.
-    asking: Mutex<()>,
-    dead: Mutex<HashSet<String>>,
-    outcome: Mutex<Outcome>,
-    ended: AtomicU64,
-    requests: AtomicU64,
-    retries: AtomicU64,
-    throttled: AtomicU64,
-    broken: Mutex<Option<Failure>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Applies a plan once. Safe to call again: what was acknowledged is recorded and not repeated. Fails as a whole only
-/// where the state can't be written.
-pub fn deploy(plan: &Plan, tools: Tools) -> Result<Outcome, Failure> {
-    let start = tools.clock.now();
-    let (live, begun) = {
-        let state = lock(&tools.state);
-        (state.deployed()?, state.begun()?)
-    };
-    let run = Arc::new(Run {
-        tools,
-        live: Mutex::new(live),
-        begun,
-        taken: taken(&plan.changes),
-        over: Mutex::default(),
-        unsure: Mutex::default(),
-        asking: Mutex::default(),
-        dead: Mutex::default(),
-        outcome: Mutex::default(),
-        ended: AtomicU64::new(0),
-        requests: AtomicU64::new(0),
-        retries: AtomicU64::new(0),
-        throttled: AtomicU64::new(0),
-        broken: Mutex::new(None),
-    });
-    let pool = Builder::new().num_threads(IN_FLIGHT).queue_len(IN_FLIGHT).thread_name("deploy".to_owned()).build();
-    let mut begun_changes = 0;
-    let last = plan.changes.iter().map(|change| change.rank).max().unwrap_or(0);
-    let rounds = std::iter::once((Part::Giving, 0)).chain((0..=last).map(|rank| (Part::Rest, rank)));
-    for (part, rank) in rounds {
-        let gives = |change: &Change| change.steps.iter().any(|step| run.gives(step));
-        let now = |change: &&Change| match part {
-            Part::Giving => gives(change),
-            Part::Rest => change.rank == rank,
-        };
-        for change in plan.changes.iter().filter(now) {
-            let (run, change) = (Arc::clone(&run), change.clone());
-            // Blocks while the queue is full, so that a plan of any length takes no more memory than this.
-            begun_changes += 1;
-            pool.execute(move || {
-                run.change(&change, part);
-                run.ended.fetch_add(1, Ordering::Relaxed);
-            });
-        }
-        pool.join();
-    }
-    drop(pool);
-    // The pool's own count of panics can lag behind its join.
-    let panicked = begun_changes - run.ended.load(Ordering::Relaxed);
-    assert!(panicked == 0, "BUG: {panicked} changes panicked");
-    if let Some(failure) = lock(&run.broken).take() {
-        return Err(failure);
-    }
-    let mut outcome = std::mem::take(&mut *lock(&run.outcome));
-    outcome.failures.sort_by(|a, b| a.worker.cmp(&b.worker));
-    outcome.requests = run.requests.load(Ordering::Relaxed);
-    outcome.retries = run.retries.load(Ordering::Relaxed);
-    outcome.throttled = run.throttled.load(Ordering::Relaxed);
-    outcome.seconds = run.tools.clock.now().saturating_sub(start).as_secs_f64();
-    Ok(outcome)
-}
-
-/// The parts of a deploy, one after the other. Whatever moves between workers is given up by all of them before any
-/// takes it: so that swaps and chains of moves come out right.
+/// The parts of a wave, one after the other. Whatever moves between workers is given up by all of them before any takes it:
+/// so that swaps and chains of moves come out right.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// The steps that give up a domain or a route that another change takes.
-    Giving,
+    /// The steps that give up a domain or a route that a change of this wave takes.
+    Giving(usize),
     /// All other steps.
     Rest,
 }
 
-fn taken(changes: &[Change]) -> HashSet<String> {
-    let steps = changes.iter().flat_map(|change| &change.steps);
-    let taken = steps.filter_map(|step| match step {
-        Step::AttachDomain { domain } => Some(domain.clone()),
-        Step::AddRoute { pattern, .. } => Some(pattern.clone()),
+struct Run<'a> {
+    plan: &'a Plan,
+    tools: Tools<'a>,
+    queues: Vec<Queue>,
+    tasks: HashMap<usize, Task>,
+    /// The permits of the requests that are in flight.
+    tickets: HashMap<usize, (usize, Ticket)>,
+    /// Requests that are repeated, and when.
+    again: BinaryHeap<Reverse<(Duration, usize)>>,
+    /// The ids of zones, by account and name.
+    zones: HashMap<(String, String), String>,
+    /// Who waits for the id of a zone; the first one asks.
+    asking: HashMap<(String, String), Vec<usize>>,
+    /// The domains and patterns that changes of this plan take, and in which wave.
+    taken: HashMap<String, usize>,
+    /// Steps that were done before their change's turn, and the revision since.
+    given: HashMap<usize, (Vec<usize>, Option<i64>)>,
+    /// Changes that are over.
+    over: HashSet<usize>,
+    /// Accounts whose token is refused.
+    dead: HashSet<String>,
+    /// What was uploaded in this wave.
+    uploaded: Vec<(usize, String)>,
+    order: Order,
+    listened: Option<Duration>,
+    outcome: Outcome,
+}
+
+/// Applies a plan once. Safe to call again: what was acknowledged is recorded and not repeated. Fails as a whole only
+/// where the state can't be written.
+pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
+    let start = tools.clock.now();
+    let queue = |lane: &Arc<Lane>| Queue {
+        lane: Arc::clone(lane),
+        fresh: VecDeque::new(),
+        ready: VecDeque::new(),
+        in_flight: 0,
+        wake: Duration::ZERO,
+    };
+    let mut run = Run {
+        plan,
+        queues: tools.lanes.iter().map(queue).collect(),
+        tools,
+        tasks: HashMap::new(),
+        tickets: HashMap::new(),
+        again: BinaryHeap::new(),
+        zones: HashMap::new(),
+        asking: HashMap::new(),
+        taken: taken(&plan.changes),
+        given: HashMap::new(),
+        over: HashSet::new(),
+        dead: HashSet::new(),
+        uploaded: Vec::new(),
+        order: Order::Go,
+        listened: None,
+        outcome: Outcome::default(),
+    };
+    run.waves()?;
+    let Run { mut outcome, tools, .. } = run;
+    outcome.failures.sort_by(|a, b| a.worker.cmp(&b.worker));
+    outcome.seconds = tools.clock.now().saturating_sub(start).as_secs_f64();
+    Ok(outcome)
+}
+
+/// The domains and patterns that changes take, and in which wave.
+fn taken(changes: &[Change]) -> HashMap<String, usize> {
+    let steps = changes.iter().flat_map(|change| change.steps.iter().map(move |step| (step, change.wave)));
+    let taken = steps.filter_map(|(step, wave)| match step {
+        Step::AttachDomain { domain } => Some((domain.clone(), wave)),
+        Step::AddRoute { pattern, .. } => Some((pattern.clone(), wave)),
         _ => None,
     });
     taken.collect()
 }
 
-impl Run {
-    fn stopped(&self) -> bool {
-        self.tools.stop.load(Ordering::Relaxed)
+impl Run<'_> {
+    fn waves(&mut self) -> Result<(), Failure> {
+        let waves = self.plan.waves.len();
+        let mut places: Vec<Vec<usize>> = vec![Vec::new(); waves];
+        for (at, change) in self.plan.changes.iter().enumerate() {
+            places[change.wave].push(at);
+        }
+        for (wave, places) in places.iter().enumerate() {
+            let name = &self.plan.waves[wave];
+            (self.tools.hear)(&Event::Wave { name, of: (wave + 1, waves), changes: places.len() });
+            let before = self.outcome.failed;
+            self.uploaded.clear();
+            if !self.taken.is_empty() {
+                let gives = |at: &usize| self.plan.changes[*at].steps.iter().any(|step| self.gives(step, wave));
+                let giving: Vec<usize> = (0..self.plan.changes.len()).filter(gives).collect();
+                self.stage(giving, Part::Giving(wave))?;
+            }
+            let last = places.iter().map(|at| self.plan.changes[*at].rank).max().unwrap_or(0);
+            for rank in 0..=last {
+                let now = places.iter().copied().filter(|at| self.plan.changes[*at].rank == rank).collect();
+                self.stage(now, Part::Rest)?;
+            }
+            if wave + 1 == waves || self.outcome.halted.is_some() || self.order == Order::Stop {
+                continue;
+            }
+            if let Some(deadline) = self.tools.budget.health {
+                self.health(deadline)?;
+            }
+            let failed = self.outcome.failed - before + self.outcome.unhealthy;
+            let allowed = (places.len() as f64 * self.tools.budget.percent / 100.0).floor() as usize;
+            if failed > allowed && self.outcome.halted.is_none() {
+                self.outcome.breached = Some(wave);
+                self.halt(format!("{failed} of the {} changes of the wave `{name}` failed or aren't well", places.len()));
+            }
+        }
+        Ok(())
     }
 
-    /// Whether a step gives up what another change takes.
-    fn gives(&self, step: &Step) -> bool {
-        match step {
-            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => self.taken.contains(domain),
-            Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => self.taken.contains(pattern),
-            _ => false,
+    /// Nothing more is begun.
+    fn halt(&mut self, why: String) {
+        (self.tools.hear)(&Event::Halted(&why));
+        self.outcome.halted = Some(why);
+    }
+
+    /// Whether a step gives up what a change of this wave takes.
+    fn gives(&self, step: &Step, wave: usize) -> bool {
+        let thing = match step {
+            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => domain,
+            Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => pattern,
+            _ => return false,
+        };
+        self.taken.get(thing) == Some(&wave)
+    }
+
+    /// The steps of a change that are to be done in a part.
+    fn steps(&self, at: usize, part: Part) -> Vec<usize> {
+        let done = self.given.get(&at).map(|(done, _)| done);
+        let open = |step: &usize| done.is_none_or(|done| !done.contains(step));
+        let steps = &self.plan.changes[at].steps;
+        match part {
+            Part::Giving(wave) => (0..steps.len()).filter(|step| self.gives(&steps[*step], wave) && open(step)).collect(),
+            Part::Rest => (0..steps.len()).filter(open).collect(),
         }
     }
 
-    fn change(&self, change: &Change, part: Part) {
-        let id = (change.home.clone(), change.worker.clone());
-        if part == Part::Rest && lock(&self.over).contains(&id) {
+    /// Makes changes until none of these is left.
+    fn stage(&mut self, places: Vec<usize>, part: Part) -> Result<(), Failure> {
+        for at in places {
+            if !self.over.contains(&at) {
+                let lane = self.lane(at);
+                self.queues[lane].fresh.push_back(at);
+            }
+        }
+        loop {
+            self.listen();
+            let now = self.tools.clock.now();
+            while self.again.peek().is_some_and(|Reverse((when, _))| *when <= now) {
+                let Some(Reverse((_, at))) = self.again.pop() else { break };
+                let lane = self.lane(at);
+                self.queues[lane].ready.push_back(at);
+            }
+            self.begin(part)?;
+            let idle = self.queues.iter().all(|queue| queue.fresh.is_empty() && queue.ready.is_empty());
+            if idle && self.tickets.is_empty() && self.again.is_empty() {
+                return Ok(());
+            }
+            let until = self.until();
+            let answers = self.tools.pool.wait(until);
+            if !answers.is_empty() {
+                self.take(answers, part)?;
+            }
+        }
+    }
+
+    /// Asks for orders, now and then.
+    fn listen(&mut self) {
+        let now = self.tools.clock.now();
+        if self.order == Order::Stop || self.listened.is_some_and(|at| now < at + LISTEN) {
             return;
         }
-        let result = if self.stopped() { Err(Stopped::Skipped) } else { self.steps(change, &id, part) };
-        if part == Part::Giving {
-            if result.is_ok() {
-                return;
-            }
-            lock(&self.over).insert(id);
+        self.listened = Some(now);
+        let order = (self.tools.orders)();
+        if (order == Order::Pause) != (self.order == Order::Pause) && order != Order::Stop {
+            (self.tools.hear)(&Event::Paused(order == Order::Pause));
         }
-        let mut outcome = lock(&self.outcome);
-        match result {
-            Ok(()) => {
-                outcome.applied += 1;
-                (self.tools.done)(change, Ok(()));
-            }
-            Err(Stopped::Skipped) => outcome.skipped += 1,
-            Err(Stopped::Failed(error)) => {
-                (self.tools.done)(change, Err(&error));
-                outcome.failed += 1;
-                let (worker, customer) = (change.worker.clone(), change.customer.clone());
-                outcome.failures.push(Failed { worker, customer, error });
-            }
-        }
+        self.order = order;
     }
 
-    fn steps(&self, change: &Change, id: &WorkerId, part: Part) -> Result<(), Stopped> {
-        if lock(&self.dead).contains(&change.home.account_id) {
-            return Err(Stopped::Skipped);
-        }
-        let (giving, rest): (Vec<&Step>, Vec<&Step>) = change.steps.iter().partition(|step| self.gives(step));
-        // What is sent may be done, whatever becomes of this program: it is noted before.
-        let mut left: Vec<Doubt> = giving.iter().chain(&rest).map(|step| doubt(step)).collect();
-        let steps = match part {
-            Part::Giving => giving,
-            Part::Rest => {
-                left.drain(..giving.len());
-                rest
+    fn lane(&self, at: usize) -> usize {
+        self.tools.lane_of[&self.plan.changes[at].home.account_id]
+    }
+
+    /// When the loop has something to do again, if nothing is answered before.
+    fn until(&self) -> Duration {
+        let now = self.tools.clock.now();
+        let full = self.tickets.len() >= self.tools.pool.size();
+        let wakes = self.queues.iter().filter(|queue| {
+            !full && queue.wake > now && (!queue.ready.is_empty() || !queue.fresh.is_empty() && self.order == Order::Go)
+        });
+        let again = self.again.peek().map(|Reverse((when, _))| *when);
+        wakes.map(|queue| queue.wake).chain(again).fold(now + LISTEN, Duration::min)
+    }
+
+    /// Begins as many requests as there are permits for. What is noted before they are sent is written as one.
+    fn begin(&mut self, part: Part) -> Result<(), Failure> {
+        let mut jobs: Vec<(usize, usize, Ticket)> = Vec::new();
+        let now = self.tools.clock.now();
+        let mut begun = false;
+        for lane in 0..self.queues.len() {
+            loop {
+                self.drop_what_is_over(lane)?;
+                let queue = &self.queues[lane];
+                let waits = queue.ready.is_empty() && (queue.fresh.is_empty() || self.order == Order::Pause);
+                if waits
+                    || now < queue.wake
+                    || queue.in_flight >= queue.lane.in_flight_bound()
+                    || self.tickets.len() + jobs.len() >= self.tools.pool.size()
+                {
+                    break;
+                }
+                let ticket = match queue.lane.try_acquire() {
+                    Ok(ticket) => ticket,
+                    Err(wait) => {
+                        self.queues[lane].wake = now + wait;
+                        if wait >= Duration::from_secs(1) {
+                            let account = self.queues[lane].ready.front().or(self.queues[lane].fresh.front());
+                            let account = account.map_or("", |at| &self.plan.changes[*at].account);
+                            (self.tools.hear)(&Event::Waiting(account, wait));
+                        }
+                        break;
+                    }
+                };
+                let at = match self.queues[lane].ready.pop_front() {
+                    Some(at) => Some(at),
+                    None => {
+                        if !begun {
+                            begun = true;
+                            self.tools.state.open_batch()?;
+                        }
+                        self.prepare(lane, part)?
+                    }
+                };
+                let Some(at) = at else {
+                    self.queues[lane].lane.answered(ticket, None);
+                    continue;
+                };
+                self.queues[lane].in_flight += 1;
+                jobs.push((at, lane, ticket));
             }
+        }
+        if begun {
+            self.tools.state.close_batch()?;
+        }
+        for (at, lane, ticket) in jobs {
+            self.send(at, lane, ticket)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a task's next request to the pool. One that waits for a zone's id gives its permit back.
+    fn send(&mut self, at: usize, lane: usize, ticket: Ticket) -> Result<(), Failure> {
+        let change = &self.plan.changes[at];
+        let account = change.home.account_id.clone();
+        let mut next = self.next(at);
+        if let Next::Zone(name) = &next {
+            // An earlier deploy can have found it out.
+            if let Some(id) = self.tools.state.found(&account, Found::Zone, name)? {
+                self.zones.insert((account.clone(), name.clone()), id);
+                next = self.next(at);
+            }
+        }
+        let job = match next {
+            Next::Upload => Job::Upload(Box::new(change.clone())),
+            Next::Call(call) => Job::Call(change.home.clone(), call),
+            Next::Zone(name) => {
+                let waiting = self.asking.entry((account, name.clone())).or_default();
+                waiting.push(at);
+                if waiting.len() > 1 {
+                    self.queues[lane].in_flight -= 1;
+                    self.queues[lane].lane.answered(ticket, None);
+                    return Ok(());
+                }
+                Job::Call(change.home.clone(), Call::FindZone { name })
+            }
+            Next::Done => unreachable!("BUG: a step that is done isn't sent"),
         };
-        if part == Part::Giving || left.len() == change.steps.len() {
+        self.outcome.requests += 1;
+        self.tickets.insert(at, (lane, ticket));
+        self.tools.pool.submit(at, job);
+        Ok(())
+    }
+
+    /// What comes next in a task.
+    fn next(&self, at: usize) -> Next {
+        let change = &self.plan.changes[at];
+        let account = &change.home.account_id;
+        self.tasks[&at].next(change, |name| self.zones.get(&(account.clone(), name.to_owned())).cloned())
+    }
+
+    /// Takes the next change that is to be begun, and notes that it begins: what is sent may be done, whatever becomes of
+    /// this program. Nothing, if none is left.
+    fn prepare(&mut self, lane: usize, part: Part) -> Result<Option<usize>, Failure> {
+        while let Some(at) = self.queues[lane].fresh.pop_front() {
+            let change = &self.plan.changes[at];
+            let steps = self.steps(at, part);
+            if steps.is_empty() {
+                self.end(at, part, Ok(()));
+                continue;
+            }
+            let id = (change.home.clone(), change.worker.clone());
+            let earlier = self.tools.state.begun_one(&id)?;
+            if earlier.as_ref().is_some_and(|earlier| Some(earlier.run) == self.tools.beside) {
+                // The other deploy has it in flight.
+                self.again_fresh(at);
+                continue;
+            }
+            let live = self.tools.state.one(&id)?;
+            let expected = self.given.get(&at).map_or(change.revision, |(_, revision)| *revision);
+            let faster = earlier.as_ref().is_some_and(|earlier| earlier.run > self.tools.run);
+            if faster || live.as_ref().map(|live| live.revision) != expected {
+                self.over.insert(at);
+                self.outcome.overtaken += 1;
+                (self.tools.hear)(&Event::Overtaken(change));
+                continue;
+            }
+            let left: Vec<Doubt> = steps.iter().map(|step| doubt(&change.steps[*step])).collect();
+            let earlier = earlier.map(|earlier| earlier.doubts).unwrap_or_default();
             let begun = Begun {
                 account: change.account.clone(),
                 customer: change.customer.clone(),
                 environment: change.environment,
                 digest: change.digest,
-                doubts: left.clone(),
+                doubts: union(&left, &earlier),
+                run: self.tools.run,
             };
-            let noted = lock(&self.tools.state).begin(id, &begun);
-            self.written(noted)?;
+            self.tools.state.begin(&id, &begun)?;
+            let task = Task {
+                id,
+                steps,
+                at: 0,
+                live,
+                earlier,
+                left,
+                attempts: 0,
+                throttled: 0,
+                lost: false,
+                found: Default::default(),
+            };
+            self.tasks.insert(at, task);
+            return Ok(Some(at));
         }
-        let mut earlier: Vec<Doubt> = self.begun.get(id).map(|begun| begun.doubts.clone()).unwrap_or_default();
-        let mut live = lock(&self.live).remove(id);
-        for step in steps {
-            let this = left.remove(0);
-            let result = self.step(change, step, id, &mut live, &left);
-            let unsure = lock(&self.unsure).remove(id);
-            if result.is_ok() || unsure {
-                earlier.retain(|other| !same_thing(other, &this));
-            }
-            if let Err(stopped) = result {
-                // Nothing of what follows was sent; but what was in doubt before still is.
-                earlier.extend(unsure.then_some(this));
-                let settled = lock(&self.tools.state).settle(id, &earlier);
-                self.written(settled)?;
-                return Err(stopped);
-            }
+        Ok(None)
+    }
+
+    /// A change that is to be begun, but not yet.
+    fn again_fresh(&mut self, at: usize) {
+        let lane = self.lane(at);
+        self.queues[lane].fresh.push_back(at);
+        self.queues[lane].wake = self.tools.clock.now() + LISTEN;
+    }
+
+    /// Ends what isn't to go on: all of it after a stop, what wasn't begun after a halt, and what belongs to a refused token.
+    fn drop_what_is_over(&mut self, lane: usize) -> Result<(), Failure> {
+        let stopping = self.order == Order::Stop;
+        let queue = &self.queues[lane];
+        if !stopping && self.outcome.halted.is_none() && self.dead.is_empty() {
+            return Ok(());
         }
-        if let (Part::Giving, Some(live)) = (part, live) {
-            lock(&self.live).insert(id.clone(), live);
+        if queue.fresh.is_empty() && queue.ready.is_empty() {
+            return Ok(());
+        }
+        let dead = |at: &usize| self.dead.contains(&self.plan.changes[*at].home.account_id);
+        let halted = stopping || self.outcome.halted.is_some();
+        let (gone, fresh): (Vec<usize>, Vec<usize>) = queue.fresh.iter().partition(|at| halted || dead(at));
+        let (ended, ready): (Vec<usize>, Vec<usize>) = queue.ready.iter().partition(|at| stopping || dead(at));
+        self.queues[lane].fresh = fresh.into();
+        self.queues[lane].ready = ready.into();
+        for at in gone {
+            self.over.insert(at);
+            self.outcome.skipped += 1;
+        }
+        for at in ended {
+            self.abandon(at)?;
+            self.over.insert(at);
+            self.outcome.skipped += 1;
         }
         Ok(())
     }
 
-    /// One step: the request, and the record of what was acknowledged.
-    fn step(
-        &self,
-        change: &Change,
-        step: &Step,
-        id: &WorkerId,
-        live: &mut Option<Deployed>,
-        left: &[Doubt],
-    ) -> Result<(), Stopped> {
-        let worker = change.worker.clone();
-        if let Step::Upload = step {
-            let Upload { metadata, modules, live: mut new } = (self.tools.upload)(change).map_err(Stopped::Failed)?;
-            let etag = self.call(change, &Call::Upload { worker, metadata, modules })?;
-            if let Some(before) = live.take() {
-                new.workers_dev = before.live.workers_dev;
-                new.domains = before.live.domains;
-                new.routes = before.live.routes;
-                new.crons = before.live.crons;
+    /// Forgets a task: nothing of what follows was sent, but what was in doubt before still is.
+    fn abandon(&mut self, at: usize) -> Result<(), Failure> {
+        let Some(mut task) = self.tasks.remove(&at) else { return Ok(()) };
+        if task.lost {
+            let this = task.left.remove(0);
+            task.earlier.retain(|other| !same_thing(other, &this));
+            task.earlier.push(this);
+        }
+        self.tools.state.settle(&task.id, &task.earlier)
+    }
+
+    /// Takes in what was answered, and writes it to the state as one.
+    fn take(&mut self, answers: Vec<(usize, Answer)>, part: Part) -> Result<(), Failure> {
+        self.tools.state.open_batch()?;
+        // What is told of is told once it was written.
+        let mut ended = Vec::new();
+        for (at, answer) in answers {
+            if let Some(result) = self.answered(at, answer, part)? {
+                ended.push((at, result));
             }
-            if let Reply::Id(etag) = etag {
-                new.etag = etag;
+        }
+        self.tools.state.close_batch()?;
+        for (at, result) in ended {
+            self.end(at, part, result);
+        }
+        Ok(())
+    }
+
+    /// Takes in one answer. Something, if its change came to an end with it.
+    fn answered(&mut self, at: usize, answer: Answer, part: Part) -> Result<Option<Result<(), String>>, Failure> {
+        let change = &self.plan.changes[at];
+        let account = change.home.account_id.clone();
+        let (lane, ticket) = self.tickets.remove(&at).expect("BUG: an answer has a permit");
+        self.queues[lane].in_flight -= 1;
+        let lane = Arc::clone(&self.queues[lane].lane);
+        let (result, quota, made) = match answer {
+            Answer::Called(result, quota, made) => (result, quota, made),
+            Answer::NotMade(why) => {
+                lane.answered(ticket, None);
+                self.abandon(at)?;
+                return Ok(Some(Err(why)));
             }
-            *live = Some(Deployed {
+            Answer::Health(_) => unreachable!("BUG: health is asked between waves"),
+        };
+        self.answer_lane(&lane, ticket, &result, quota.as_ref());
+        if let Err(CallError::Unauthorized(_)) = result {
+            // One failure tells it; the account's other changes would fail alike.
+            if !self.dead.insert(account.clone()) {
+                self.abandon(at)?;
+                self.over.insert(at);
+                self.outcome.skipped += 1;
+                return Ok(None);
+            }
+        }
+        let asked: Option<String> = self
+            .asking
+            .iter()
+            .find(|((of, _), waiting)| *of == account && waiting.first() == Some(&at))
+            .map(|((_, name), _)| name.clone());
+        let result = match self.outlast(at, result) {
+            Some(result) => result,
+            None => {
+                if let Some(name) = asked {
+                    // It asks again; the others wait on.
+                    self.asking.entry((account, name)).or_default().retain(|other| *other != at);
+                    self.wake_who_asked(&change.home.account_id.clone());
+                }
+                return Ok(None);
+            }
+        };
+        if let Some(name) = asked {
+            return self.zone(at, account, name, result);
+        }
+        let zones = &self.zones;
+        let zone = |name: &str| zones.get(&(account.clone(), name.to_owned())).cloned();
+        let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
+        let lost = task.lost;
+        let made = made.filter(|_| result.is_ok());
+        if let (Some(made), Some(_)) = (&made, task.step(change)) {
+            let before = task.live.take();
+            let mut live = before.map(|before| before.live).unwrap_or_default();
+            live.secrets.clone_from(&made.secrets);
+            task.live = Some(Deployed {
                 account: change.account.clone(),
                 customer: change.customer.clone(),
                 environment: change.environment,
                 digest: change.digest,
+                revision: 0,
                 deployed_at: self.tools.clock.unix(),
-                live: new,
+                rejected: change.rejects,
+                drift: String::new(),
+                live,
             });
-            return self.record(id, live.as_ref(), change.action.as_str(), left);
         }
-        if let Step::Delete = step {
-            self.call(change, &Call::Delete { worker })?;
-            let at = self.tools.clock.unix();
-            let forgotten = lock(&self.tools.state).forget(id, &change.digest, at);
-            return self.written(forgotten);
-        }
-        match step {
-            Step::DropDomain { domain } => self.drop_domain(change, domain)?,
-            Step::DropRoute { pattern, zone } => self.drop_route(change, pattern, zone)?,
-            _ => {}
-        }
-        if live.is_none() && matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. }) {
-            let settled = lock(&self.tools.state).settle(id, left);
-            return self.written(settled);
-        }
-        let Some(deployed) = live.as_mut() else {
-            return Err(Stopped::Failed("the plan is stale: the state no longer has this worker".to_owned()));
-        };
-        let done = match step {
-            Step::Upload | Step::Delete => unreachable!("BUG: they are above"),
-            Step::DropDomain { domain } => {
-                deployed.live.domains.remove(domain);
-                "detach domain"
+        let stale = task.live.is_none()
+            && !matches!(
+                task.step(change),
+                Some(Step::Delete | Step::DropDomain { .. } | Step::DropRoute { .. } | Step::Upload)
+            );
+        let done = match task.answered(change, result, zone) {
+            Ok(done) if !stale => done,
+            Ok(_) => {
+                self.abandon(at)?;
+                return Ok(Some(Err("the plan is stale: the state no longer has this worker".to_owned())));
             }
-            Step::DropRoute { pattern, .. } => {
-                deployed.live.routes.remove(pattern);
-                "remove route"
-            }
-            Step::DetachDomain { domain, id } => {
-                self.call(change, &Call::DetachDomain { id: id.clone() })?;
-                deployed.live.domains.remove(domain);
-                "detach domain"
-            }
-            Step::RemoveRoute { pattern, zone_id, id } => {
-                self.call(change, &Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() })?;
-                deployed.live.routes.remove(pattern);
-                "remove route"
-            }
-            Step::SetWorkersDev { on } => {
-                self.call(change, &Call::SetWorkersDev { worker, on: *on })?;
-                deployed.live.workers_dev = *on;
-                "set workers.dev"
-            }
-            Step::AttachDomain { domain } => {
-                let reply = self.call(change, &Call::AttachDomain { worker, domain: domain.clone() })?;
-                deployed.live.domains.insert(domain.clone(), id_of(reply));
-                "attach domain"
-            }
-            Step::AddRoute { pattern, zone } => {
-                let zone_id = self.zone(change, zone)?;
-                let id = self.add_route(change, &zone_id, pattern)?;
-                deployed.live.routes.insert(pattern.clone(), (zone_id, id));
-                "add route"
-            }
-            Step::SetCrons { crons } => {
-                self.call(change, &Call::SetCrons { worker, crons: crons.iter().cloned().collect() })?;
-                deployed.live.crons = crons.clone();
-                "set crons"
+            Err(why) => {
+                task.lost = lost;
+                self.abandon(at)?;
+                return Ok(Some(Err(why)));
             }
         };
-        self.record(id, live.as_ref(), done, left)
+        if !done {
+            let lane = self.lane(at);
+            self.queues[lane].ready.push_back(at);
+            return Ok(None);
+        }
+        self.acknowledged(at, made, part)
     }
 
-    fn record(&self, id: &WorkerId, live: Option<&Deployed>, what: &str, left: &[Doubt]) -> Result<(), Stopped> {
-        let deployed = live.expect("BUG: something was acknowledged");
-        let at = self.tools.clock.unix();
-        let written = lock(&self.tools.state).record(id, deployed, what, at, left);
-        self.written(written)
+    /// Tells the lane what came of its request.
+    fn answer_lane(
+        &mut self,
+        lane: &Lane,
+        ticket: Ticket,
+        result: &Result<Reply, CallError>,
+        quota: Option<&Quota>,
+    ) {
+        if let Err(CallError::Throttled { retry_after }) = result {
+            self.outcome.throttled += 1;
+            lane.throttled(ticket, *retry_after);
+        } else {
+            lane.answered(ticket, quota);
+        }
     }
 
-    /// Where the state can't be written, nothing more may be done: it could not be recorded.
-    fn written(&self, result: Result<(), Failure>) -> Result<(), Stopped> {
-        result.map_err(|failure| {
-            self.tools.stop.store(true, Ordering::Relaxed);
-            lock(&self.broken).get_or_insert(failure);
-            Stopped::Skipped
-        })
+    /// Repeats what can be repeated; gives what can't.
+    fn outlast(&mut self, at: usize, result: Result<Reply, CallError>) -> Option<Result<Reply, CallError>> {
+        let change = &self.plan.changes[at];
+        let lane = self.tools.lane_of[&change.home.account_id];
+        let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
+        match result {
+            Err(CallError::Throttled { retry_after }) => {
+                task.throttled += 1;
+                if task.throttled >= THROTTLED_ATTEMPTS {
+                    return Some(Err(CallError::Throttled { retry_after }));
+                }
+                self.queues[lane].ready.push_front(at);
+                None
+            }
+            Err(CallError::Unavailable(message)) => {
+                task.lost = true;
+                task.attempts += 1;
+                if task.attempts >= ATTEMPTS {
+                    let told = format!("{message}, {ATTEMPTS} times in a row");
+                    return Some(Err(CallError::Unavailable(told)));
+                }
+                let wait = backoff(change, task.attempts);
+                self.outcome.retries += 1;
+                self.again.push(Reverse((self.tools.clock.now() + wait, at)));
+                None
+            }
+            Err(CallError::Rejected { code: CONCURRENT_CHANGE, .. }) if task.attempts + 1 < ATTEMPTS => {
+                task.attempts += 1;
+                let wait = backoff(change, task.attempts);
+                self.outcome.retries += 1;
+                self.again.push(Reverse((self.tools.clock.now() + wait, at)));
+                None
+            }
+            other => Some(other),
+        }
     }
 
     /// A zone's id: found out once, then kept.
-    fn zone(&self, change: &Change, name: &str) -> Result<String, Stopped> {
-        let account_id = &change.home.account_id;
-        let known = || lock(&self.tools.state).found(account_id, Found::Zone, name).ok().flatten();
-        if let Some(id) = known() {
-            return Ok(id);
-        }
-        // One asks, the others wait for its answer: a fleet with one zone would ask for it eight times at once.
-        let _asking = lock(&self.asking);
-        if let Some(id) = known() {
-            return Ok(id);
-        }
-        match self.call(change, &Call::FindZone { name: name.to_owned() })? {
-            Reply::Id(id) => {
-                let kept = lock(&self.tools.state).keep(account_id, Found::Zone, name, &id);
-                self.written(kept)?;
-                Ok(id)
+    fn zone(
+        &mut self,
+        at: usize,
+        account: String,
+        name: String,
+        result: Result<Reply, CallError>,
+    ) -> Result<Option<Result<(), String>>, Failure> {
+        let waiting = self.asking.remove(&(account.clone(), name.clone())).unwrap_or_default();
+        let failed = match result {
+            Ok(Reply::Id(id)) => {
+                self.tools.state.keep(&account, Found::Zone, &name, &id)?;
+                self.zones.insert((account, name), id);
+                None
             }
-            _ => Err(Stopped::Failed(format!("the account has no zone `{name}`, or the token can't see it"))),
+            Ok(_) => Some(format!("the account has no zone `{name}`, or the token can't see it")),
+            Err(error) => Some(error.to_string()),
+        };
+        for other in waiting {
+            if failed.is_none() || other != at {
+                // Who waited asks for itself, if it has to.
+                let lane = self.lane(other);
+                self.queues[lane].ready.push_back(other);
+            }
+        }
+        match failed {
+            None => Ok(None),
+            Some(why) => {
+                self.abandon(at)?;
+                Ok(Some(Err(why)))
+            }
         }
     }
 
-    /// Adds a route. That it exists already can be our own doing, by an attempt whose answer was lost.
-    fn add_route(&self, change: &Change, zone_id: &str, pattern: &str) -> Result<String, Stopped> {
-        let (worker, zone_id, pattern) = (change.worker.clone(), zone_id.to_owned(), pattern.to_owned());
-        let add = Call::AddRoute { worker: worker.clone(), zone_id: zone_id.clone(), pattern: pattern.clone() };
-        match self.try_call(change, &add)? {
-            Ok(reply) => Ok(id_of(reply)),
-            Err(error @ CallError::Rejected { code: ROUTE_EXISTS, .. }) => {
-                match self.call(change, &Call::FindRoute { worker, zone_id, pattern: pattern.clone() })? {
-                    Reply::Id(id) => Ok(id),
-                    _ => Err(Stopped::Failed(format!("the route {pattern} leads to another worker: {error}"))),
+    /// Those who wait for a zone that nobody asks for any more ask for themselves.
+    fn wake_who_asked(&mut self, account: &str) {
+        let names: Vec<(String, String)> = self.asking.keys().filter(|(of, _)| of == account).cloned().collect();
+        for key in names {
+            for at in self.asking.remove(&key).unwrap_or_default() {
+                let lane = self.lane(at);
+                self.queues[lane].ready.push_back(at);
+            }
+        }
+    }
+
+    /// Records a step that was acknowledged, and goes on to the next one.
+    fn acknowledged(
+        &mut self,
+        at: usize,
+        made: Option<Box<Made>>,
+        part: Part,
+    ) -> Result<Option<Result<(), String>>, Failure> {
+        let change = &self.plan.changes[at];
+        let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
+        let step = task.step(change).expect("BUG: something was acknowledged");
+        let this = doubt(step);
+        task.earlier.retain(|other| !same_thing(other, &this));
+        let is_last = task.at + 1 == task.steps.len();
+        let left = match is_last && part == Part::Rest {
+            true => Vec::new(),
+            false => union(&task.left[1..], &task.earlier),
+        };
+        let action = match step {
+            Step::Upload if change.rejects.is_some() => "rollback",
+            Step::Upload => change.action.as_str(),
+            step => word(step),
+        };
+        let entry = Entry {
+            run: self.tools.run,
+            at: self.tools.clock.unix(),
+            action,
+            reasons: if made.is_some() || *step == Step::Delete { &change.reasons } else { &[] },
+            left: &left,
+        };
+        let state = &mut *self.tools.state;
+        if let Some(made) = &made {
+            state.store(&change.digest, &made.stored, &made.objects)?;
+        }
+        match (&mut task.live, step) {
+            (live, Step::Delete) => {
+                let gone = live.take().unwrap_or_else(|| nothing_of(change));
+                state.forget(&task.id, &gone, &entry)?;
+            }
+            (Some(live), _) => state.record(&task.id, live, &entry)?,
+            (None, _) => state.settle(&task.id, &left)?,
+        }
+        if made.is_some() {
+            if let Some(address) = task.live.as_ref().and_then(|live| (self.tools.address)(change, live)) {
+                self.uploaded.push((at, address));
+            }
+        }
+        task.proceed();
+        if !is_last {
+            let lane = self.lane(at);
+            self.queues[lane].ready.push_back(at);
+            return Ok(None);
+        }
+        let task = self.tasks.remove(&at).expect("BUG: it was there");
+        if let Part::Giving(_) = part {
+            let (done, revision) = self.given.entry(at).or_default();
+            done.extend(task.steps);
+            *revision = task.live.map(|live| live.revision);
+        }
+        Ok(Some(Ok(())))
+    }
+
+    /// A change came to the end of a part.
+    fn end(&mut self, at: usize, part: Part, result: Result<(), String>) {
+        let change = &self.plan.changes[at];
+        match result {
+            Ok(()) if part != Part::Rest => {}
+            Ok(()) => {
+                self.outcome.applied += 1;
+                (self.tools.hear)(&Event::Applied(change));
+            }
+            Err(error) => {
+                self.over.insert(at);
+                self.failed(at, error);
+            }
+        }
+    }
+
+    fn failed(&mut self, at: usize, error: String) {
+        let change = &self.plan.changes[at];
+        (self.tools.hear)(&Event::Failed(change, &error));
+        self.outcome.failed += 1;
+        let (worker, customer) = (change.worker.clone(), change.customer.clone());
+        self.outcome.failures.push(Failed { worker, customer, error });
+        self.spend();
+    }
+
+    /// Halts when too much has failed.
+    fn spend(&mut self) {
+        let failed = self.outcome.failed + self.outcome.unhealthy;
+        if failed >= self.tools.budget.count && self.outcome.halted.is_none() {
+            self.halt(format!("{failed} changes failed, as many as may"));
+        }
+    }
+
+    /// Asks the workers of a wave whether they are well and run what was uploaded, until they are or it takes too long.
+    fn health(&mut self, deadline: Duration) -> Result<(), Failure> {
+        let uploaded = std::mem::take(&mut self.uploaded);
+        (self.tools.hear)(&Event::Asking(uploaded.len()));
+        let addresses: HashMap<usize, String> = uploaded.into_iter().collect();
+        let end = self.tools.clock.now() + deadline;
+        let mut open: BTreeSet<(Duration, usize)> = addresses.keys().map(|at| (Duration::ZERO, *at)).collect();
+        let mut asked = 0;
+        while !open.is_empty() || asked > 0 {
+            self.listen();
+            let now = self.tools.clock.now();
+            while let Some((when, at)) = open.first().copied() {
+                if when > now || asked >= self.tools.pool.size() {
+                    break;
                 }
+                open.remove(&(when, at));
+                if self.order == Order::Stop {
+                    continue;
+                }
+                asked += 1;
+                self.tools.pool.submit(at, Job::Health(addresses[&at].clone()));
             }
-            Err(error) => Err(Stopped::Failed(error.to_string())),
-        }
-    }
-
-    /// Detaches a domain if the worker has it.
-    fn drop_domain(&self, change: &Change, domain: &str) -> Result<(), Stopped> {
-        let find = Call::FindDomain { worker: change.worker.clone(), domain: domain.to_owned() };
-        if let Reply::Id(id) = self.call(change, &find)? {
-            self.call(change, &Call::DetachDomain { id })?;
+            let until = open.first().map_or(now + LISTEN, |(when, _)| (*when).clamp(now, now + LISTEN));
+            for (at, answer) in self.tools.pool.wait(until) {
+                asked -= 1;
+                let Answer::Health(health) = answer else { unreachable!("BUG: only health was asked") };
+                let change = &self.plan.changes[at];
+                let why = match health {
+                    Health::Healthy(runs) if runs == change.digest.to_string() => continue,
+                    Health::Healthy(_) => "it runs something else than was uploaded".to_owned(),
+                    Health::Degraded(word) => format!("it says that it is {word}"),
+                    Health::Unreachable(why) => format!("it can't be reached: {why}"),
+                };
+                let now = self.tools.clock.now();
+                if now < end {
+                    open.insert((now + ASK_AGAIN, at));
+                    continue;
+                }
+                (self.tools.hear)(&Event::Unhealthy(change, &why));
+                self.outcome.unhealthy += 1;
+                let (worker, customer) = (change.worker.clone(), change.customer.clone());
+                self.outcome.failures.push(Failed { worker, customer, error: format!("uploaded, but not well: {why}") });
+                self.spend();
+            }
         }
         Ok(())
     }
+}
 
-    /// Removes a route if it leads to the worker.
-    fn drop_route(&self, change: &Change, pattern: &str, zone: &str) -> Result<(), Stopped> {
-        let zone_id = self.zone(change, zone)?;
-        let (worker, pattern) = (change.worker.clone(), pattern.to_owned());
-        if let Reply::Id(id) = self.call(change, &Call::FindRoute { worker, zone_id: zone_id.clone(), pattern })? {
-            self.call(change, &Call::RemoveRoute { zone_id, id })?;
-        }
-        Ok(())
-    }
+/// Doubts, and those of another list that are about something else.
+fn union(doubts: &[Doubt], more: &[Doubt]) -> Vec<Doubt> {
+    let others = more.iter().filter(|other| !doubts.iter().any(|doubt| same_thing(doubt, other)));
+    doubts.iter().chain(others).cloned().collect()
+}
 
-    fn call(&self, change: &Change, call: &Call) -> Result<Reply, Stopped> {
-        self.try_call(change, call)?.map_err(|error| Stopped::Failed(explained(call, &error)))
-    }
-
-    /// Makes a call: when the lane allows it, and again where the outcome is unknown.
-    fn try_call(&self, change: &Change, call: &Call) -> Result<Result<Reply, CallError>, Stopped> {
-        let mut lost = false;
-        let result = self.attempts(change, call, &mut lost);
-        if lost && !matches!(result, Ok(Ok(_))) {
-            lock(&self.unsure).insert((change.home.clone(), change.worker.clone()));
-        }
-        result
-    }
-
-    fn attempts(&self, change: &Change, call: &Call, lost: &mut bool) -> Result<Result<Reply, CallError>, Stopped> {
-        let account = &change.home.account_id;
-        let lane = &self.tools.lanes[account];
-        let clock = self.tools.clock.as_ref();
-        let (mut attempts, mut throttled) = (0, 0);
-        loop {
-            let stop = || self.stopped() || lock(&self.dead).contains(account);
-            if !lane.acquire(clock, &stop) {
-                return Err(Stopped::Skipped);
-            }
-            self.requests.fetch_add(1, Ordering::Relaxed);
-            let (result, quota) = self.tools.platform.call(&change.home, call);
-            if let Some(quota) = quota {
-                lane.observe(quota, clock);
-            }
-            match result {
-                Err(CallError::Throttled { retry_after }) => {
-                    self.throttled.fetch_add(1, Ordering::Relaxed);
-                    lane.throttled(retry_after, clock);
-                    throttled += 1;
-                    if throttled >= THROTTLED_ATTEMPTS {
-                        return Ok(Err(CallError::Throttled { retry_after }));
-                    }
-                }
-                Err(CallError::Unauthorized(message)) => {
-                    // One failure tells it; the account's other changes would fail alike.
-                    let first = lock(&self.dead).insert(account.clone());
-                    return if first { Ok(Err(CallError::Unauthorized(message))) } else { Err(Stopped::Skipped) };
-                }
-                Err(CallError::Unavailable(message)) => {
-                    *lost = true;
-                    attempts += 1;
-                    if attempts >= ATTEMPTS {
-                        return Ok(Err(CallError::Unavailable(format!("{message}, {ATTEMPTS} times in a row"))));
-                    }
-                    self.wait(change, attempts);
-                }
-                Err(CallError::Rejected { code: CONCURRENT_CHANGE, .. }) if attempts + 1 < ATTEMPTS => {
-                    attempts += 1;
-                    self.wait(change, attempts);
-                }
-                other => return Ok(other),
-            }
-        }
-    }
-
-    /// Waits before the next attempt: twice as long each time, and not the same for all workers.
-    fn wait(&self, change: &Change, attempt: u32) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
-        let spread =
-            change.worker.bytes().fold(attempt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 50;
-        self.tools.clock.sleep(BACKOFF * 2u32.pow(attempt - 1) * (100 + spread) / 100);
+/// A worker of which nothing is known but that it is to go.
+fn nothing_of(change: &Change) -> Deployed {
+    Deployed {
+        account: change.account.clone(),
+        customer: change.customer.clone(),
+        environment: change.environment,
+        digest: change.digest,
+        revision: 0,
+        deployed_at: 0,
+        rejected: None,
+        drift: String::new(),
+        live: Default::default(),
     }
 }
 
-/// What isn't known while a step is on its way.
-fn doubt(step: &Step) -> Doubt {
-    let route =
-        |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
-    match step {
-        Step::Upload => Doubt::Upload,
-        Step::Delete => Doubt::Delete,
-        Step::SetWorkersDev { .. } => Doubt::WorkersDev,
-        Step::SetCrons { .. } => Doubt::Crons,
-        Step::AttachDomain { domain } | Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => {
-            Doubt::Domain(domain.clone())
-        }
-        Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
-        Step::RemoveRoute { pattern, .. } => route(pattern, None),
-    }
-}
-
-/// Whether two doubts are about the same thing.
-fn same_thing(a: &Doubt, b: &Doubt) -> bool {
-    match (a, b) {
-        (Doubt::Route { pattern, .. }, Doubt::Route { pattern: other, .. }) => pattern == other,
-        _ => a == b,
-    }
-}
-
-fn id_of(reply: Reply) -> String {
-    match reply {
-        Reply::Id(id) => id,
-        _ => String::new(),
-    }
-}
-
-/// What the platform said, and what to do where that is known.
-fn explained(call: &Call, error: &CallError) -> String {
-    let advice = match (call, error) {
-        (Call::AttachDomain { domain, .. }, CallError::Rejected { code: 100_117, .. }) => {
-            format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
-        }
-        (Call::Upload { .. }, CallError::Rejected { code: 10037, .. }) => {
-            "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml".to_owned()
-        }
-        (Call::Upload { .. }, CallError::Rejected { status: 404, .. }) => {
-            "; is the account's id right, and does the dispatch namespace exist?".to_owned()
-        }
-        (Call::SetWorkersDev { .. }, CallError::Rejected { code: 10007 | 10063, .. }) => {
-            "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`"
-                .to_owned()
-        }
-        _ => String::new(),
-    };
-    format!("{error}{advice}")
+/// How long to wait before the next attempt: twice as long each time, and not the same for all workers.
+fn backoff(change: &Change, attempt: u32) -> Duration {
+    let spread =
+        change.worker.bytes().fold(attempt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 50;
+    BACKOFF * 2u32.pow(attempt - 1) * (100 + spread) / 100
 }
 
 #[cfg(test)]

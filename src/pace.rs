@@ -1,23 +1,28 @@
-//! Keeps the requests of one token below its limit. Knows time and counts; doesn't know what is requested.
-//!
-//! A log of the last window's requests: at most so many in any window of that length, whatever the platform's own
-//! window begins with. That uses the whole quota, and starts at once when little was sent before.
+//! Keeps the requests of one token below its limits. Knows time and counts; doesn't know what is requested.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use self::file::Shared;
+use self::ledger::{Gone, Ledger, Nanos, Window, nanos};
+use crate::cache;
 use crate::clock::Clock;
+use crate::digest::Framed;
+use crate::failure::Failure;
 use crate::limits;
 use crate::platform::Quota;
 use crate::spec::ApiLimit;
+
+mod file;
+mod ledger;
 
 /// The share of a limit that is left for people, if fleet.yaml doesn't say: dashboards and scripts of the same user
 /// count against the same limit.
 const HEADROOM: f64 = 0.05;
 
-/// How long to wait after a 429 that doesn't say.
-const UNTOLD_WAIT: Duration = Duration::from_secs(10);
+/// The most steps of a rehearsal: a fleet's rest is counted by the rate.
+const REHEARSED: usize = 20_000;
 
 /// What a lane may send.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,8 +31,10 @@ pub struct Rate {
     pub requests: usize,
     /// … in any window of this length.
     pub window: Duration,
-    /// So many are left to others.
+    /// So many are left to others. The same share is left of each limit that the platform tells.
     pub reserve: u64,
+    /// Nobody said so: where the platform tells its own limits, they count instead.
+    pub assumed: bool,
 }
 
 impl Rate {
@@ -41,7 +48,20 @@ impl Rate {
             requests: (f64::from(requests) - reserve).max(1.0) as usize,
             window: Duration::from_secs(u64::from(seconds)),
             reserve: reserve as u64,
+            assumed: limit.is_none(),
         }
+    }
+
+    /// A rate without headroom.
+    pub fn of(requests: usize, window: Duration) -> Rate {
+        Rate { requests, window, reserve: 0, assumed: false }
+    }
+
+    /// What is left of a quota without the share of others.
+    fn without_reserve(&self, quota: u64) -> u64 {
+        let all = u128::from(self.reserve) + self.requests as u128;
+        let reserve = u128::from(quota) * u128::from(self.reserve) / all.max(1);
+        (quota - reserve as u64).max(1)
     }
 
     /// How long so many requests wait for the limit, if nothing was sent before.
@@ -50,128 +70,240 @@ impl Rate {
     }
 }
 
-/// The queue of one token's requests.
-pub struct Lane {
-    rate: Rate,
-    sent: Mutex<Sent>,
+/// The file in which all processes of this user share the budget of a token. Its name is a digest; the token isn't in it.
+pub fn file(base: &str, token: &str) -> Result<PathBuf, Failure> {
+    let name =
+        Framed::new("lane").field(base.trim_end_matches('/').as_bytes()).field(token.as_bytes()).finish().short();
+    Ok(cache::folder()?.join("lanes").join(name))
 }
 
-#[derive(Default)]
-struct Sent {
-    times: VecDeque<Duration>,
-    blocked_until: Duration,
+/// A permit for one request. Give it back with what came: [`Lane::answered`] or [`Lane::throttled`]. One that is dropped counts
+/// until its request can't be on its way any more, and then for a window.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    sent: Nanos,
+    gone: Gone,
+}
+
+/// How full a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Requests that count in the present window, those on their way included; of the window that is fullest.
+    pub used: u64,
+    /// So many fit into it.
+    pub limit: u64,
+    /// How long the window is.
+    pub window: Duration,
+    /// How long the platform lets nothing pass, after a 429 or because others used what there was; zero if it does.
+    pub blocked: Duration,
+}
+
+/// The budget of one token.
+pub struct Lane {
+    rate: Rate,
+    clock: Arc<dyn Clock>,
+    ahead: bool,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    ledger: Ledger,
+    file: Option<Shared>,
+    /// How long an answer takes, in seconds: a moving mean.
+    latency: Option<f64>,
 }
 
 impl Lane {
-    /// A lane that has sent nothing yet.
-    pub fn new(rate: Rate) -> Lane {
-        Lane { rate, sent: Mutex::default() }
+    /// A lane that has sent nothing yet, and that no other process knows.
+    pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
+        let known = Known { ledger: Ledger::new(), file: None, latency: None };
+        Lane { rate, clock, ahead: false, known: Mutex::new(known) }
     }
 
-    /// Waits until a request may be sent, and counts it; false if `stop` said so meanwhile.
-    pub fn acquire(&self, clock: &dyn Clock, stop: &dyn Fn() -> bool) -> bool {
-        loop {
-            if stop() {
-                return false;
+    /// A lane whose budget is in a file ([`file`]): shared with other processes and with later runs. Where the file can't be
+    /// kept, as on a disk that is only read, it is in memory alone.
+    pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
+        let file = Shared::open(file, clock.epoch()).ok();
+        let known = Known { ledger: Ledger::new(), file, latency: None };
+        Lane { rate, clock, ahead: false, known: Mutex::new(known) }
+    }
+
+    /// Its requests go before those of other processes of the same lane.
+    #[must_use]
+    pub fn ahead(self) -> Lane {
+        Lane { ahead: true, ..self }
+    }
+
+    /// A permit for one request, or how long to wait before asking again.
+    pub fn try_acquire(&self) -> Result<Ticket, Duration> {
+        self.change(|ledger, now| {
+            if self.ahead {
+                ledger.ahead_until = now + nanos(ledger::AHEAD);
+            } else if now < ledger.ahead_until {
+                return (Err(Duration::from_nanos(ledger.ahead_until - now)), false);
             }
-            let Some(wait) = self.reserve(clock.now()) else { return true };
-            // In short naps, so that a stop is heard.
-            clock.sleep(wait.min(Duration::from_millis(200)));
-        }
-    }
-
-    fn reserve(&self, now: Duration) -> Option<Duration> {
-        let mut sent = self.lock();
-        if now < sent.blocked_until {
-            return Some(sent.blocked_until - now);
-        }
-        while sent.times.front().is_some_and(|time| now.saturating_sub(*time) >= self.rate.window) {
-            sent.times.pop_front();
-        }
-        if sent.times.len() >= self.rate.requests {
-            return Some(sent.times[0] + self.rate.window - now);
-        }
-        sent.times.push_back(now);
-        None
-    }
-
-    /// What the platform says is left. Others use the same quota: when only their share is left, the lane waits.
-    pub fn observe(&self, quota: Quota, clock: &dyn Clock) {
-        if quota.remaining <= self.rate.reserve.min(self.rate.requests as u64) {
-            self.block(clock.now() + quota.reset);
-        }
-    }
-
-    /// A 429: nothing goes out before it is over.
-    pub fn throttled(&self, retry_after: Option<Duration>, clock: &dyn Clock) {
-        self.block(clock.now() + retry_after.unwrap_or(UNTOLD_WAIT));
-    }
-
-    fn block(&self, until: Duration) {
-        let mut sent = self.lock();
-        sent.blocked_until = sent.blocked_until.max(until);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sent> {
-        self.sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::FakeClock;
-    use proptest::prelude::*;
-
-    fn lane(requests: usize, seconds: u64) -> Lane {
-        Lane::new(Rate { requests, window: Duration::from_secs(seconds), reserve: 2 })
-    }
-
-    #[test]
-    fn the_default_rate_leaves_room_for_people() {
-        let rate = Rate::new(None);
-        assert_eq!((rate.requests, rate.window.as_secs(), rate.reserve), (1140, 300, 60));
-        assert_eq!(rate.wait(1140).as_secs(), 0);
-        assert_eq!(rate.wait(100_000).as_secs(), 87 * 300);
-    }
-
-    proptest! {
-        #[test]
-        fn no_window_ever_holds_more_than_the_limit(pauses in proptest::collection::vec(0u64..3000, 1..300)) {
-            let (clock, lane) = (FakeClock::default(), lane(20, 10));
-            let mut times = Vec::new();
-            for pause in pauses {
-                clock.sleep(Duration::from_millis(pause));
-                assert!(lane.acquire(&clock, &|| false));
-                times.push(clock.now());
+            let free = self.free_at(ledger);
+            if free > now {
+                // Who goes ahead says again in time that it still wants to.
+                let longest = if self.ahead { ledger::AHEAD / 2 } else { Duration::MAX };
+                return (Err(Duration::from_nanos(free - now).min(longest)), self.ahead);
             }
-            for window in times.windows(21) {
-                prop_assert!(window[20] - window[0] >= Duration::from_secs(10));
+            let gone = ledger.send(now);
+            (Ok(Ticket { sent: now, gone }), true)
+        })
+    }
+
+    /// The request was answered, or failed for good; with what the answer told of the limits.
+    pub fn answered(&self, ticket: Ticket, quota: Option<&Quota>) {
+        let now = self.change(|ledger, now| {
+            ledger.answer(ticket.sent, now);
+            ledger.passed(ticket.sent);
+            if let Some(quota) = quota {
+                self.told(ledger, quota, &ticket.gone, now);
+            }
+            (now, true)
+        });
+        let took = Duration::from_nanos(now.saturating_sub(ticket.sent)).as_secs_f64();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.latency = Some(known.latency.map_or(took, |mean| mean + (took - mean) / 16.0));
+    }
+
+    /// The answer was a 429: nothing is sent before it is over.
+    pub fn throttled(&self, ticket: Ticket, retry_after: Option<Duration>) {
+        self.change(|ledger, now| {
+            ledger.answer(ticket.sent, now);
+            ledger.throttle(ticket.sent, retry_after.map(nanos), now);
+            ((), true)
+        });
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        self.change(|ledger, now| {
+            let fullest = self
+                .limits(ledger)
+                .map(|(window, limit)| (ledger.used(window), limit, window.length))
+                .max_by(|(used, limit, _), (other, others, _)| (used * others).cmp(&(other * limit)));
+            let (used, limit, length) = fullest.expect("BUG: a lane has a window");
+            let blocked = Duration::from_nanos(ledger.blocked_until.saturating_sub(now));
+            (Usage { used, limit, window: Duration::from_nanos(length), blocked }, false)
+        })
+    }
+
+    /// How long so many more requests take, if without a limit so many a second could be made. What was sent already counts.
+    pub fn finish(&self, requests: usize, per_second: f64) -> Duration {
+        let (ledger, start) = self.change(|ledger, now| ((ledger.clone(), now), false));
+        let each = if per_second > 0.0 { (1e9 / per_second).min(1e18) } else { 0.0 };
+        self.rehearse(ledger, start, requests as u64, each)
+    }
+
+    /// Sends so many requests, each of which takes so many nanoseconds, in thought.
+    fn rehearse(&self, mut ledger: Ledger, start: Nanos, requests: u64, each: f64) -> Duration {
+        let (mut now, mut left) = (start, requests);
+        ledger.land(now);
+        let slowest = self.limits(&ledger).map(|(window, limit)| (window.counts_for(), limit));
+        let slowest = slowest.max_by(|(length, limit), (other, others)| {
+            (*length as f64 * *others as f64).total_cmp(&(*other as f64 * *limit as f64))
+        });
+        let (cycle, quota) = slowest.expect("BUG: a lane has a window");
+        let cycle = (cycle as f64).max(quota as f64 * each) as Nanos;
+        let longest = ledger.windows.iter().map(|window| window.length).max().unwrap_or(0);
+        let mut skipped = false;
+        for _ in 0..REHEARSED {
+            ledger.advance(now);
+            let free = self.free_at(&ledger);
+            if free > now {
+                now = free;
+                continue;
+            }
+            if !skipped && now - start > longest {
+                // From here on it repeats itself.
+                skipped = true;
+                let cycles = (left / quota).saturating_sub(1);
+                (now, left) = (now.saturating_add(cycle.saturating_mul(cycles)), left - cycles * quota);
+                ledger.shift(cycle.saturating_mul(cycles));
+                continue;
+            }
+            let room = self.limits(&ledger).map(|(window, limit)| limit.saturating_sub(ledger.used(window)));
+            let bucket = (cycle / 600) as f64;
+            let at_once = if each > 0.0 { (bucket / each).max(1.0) as u64 } else { u64::MAX };
+            let sent = room.min().unwrap_or(0).min(left).min(at_once);
+            ledger.sent_at_once(now, sent);
+            left -= sent;
+            now += (sent as f64 * each) as Nanos;
+            if left == 0 {
+                break;
+            }
+        }
+        now += (left as f64 * (cycle as f64 / quota as f64)) as Nanos;
+        Duration::from_nanos(now - start)
+    }
+
+    /// How many requests at once keep the lane full: by its rate and the latency that was seen, and a reserve, so that what was
+    /// not used is caught up with. With bounds: the platform takes a crowd of requests amiss, whatever the limit is.
+    pub fn in_flight_bound(&self) -> usize {
+        let rate = self.change(|ledger, _| {
+            let rates = self.limits(ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
+            (rates.fold(f64::MAX, f64::min), false)
+        });
+        let latency = self.known.lock().unwrap_or_else(PoisonError::into_inner).latency.unwrap_or(1.0);
+        ((rate * latency * 4.0).ceil() as usize).clamp(4, 64)
+    }
+
+    /// The limits that count for this lane, each with its window.
+    fn limits<'a>(&self, ledger: &'a Ledger) -> impl Iterator<Item = (&'a Window, u64)> {
+        let rate = self.rate;
+        let own = nanos(rate.window);
+        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.told > 0 && window.length >= own);
+        ledger.windows.iter().filter_map(move |window| {
+            let told = (window.told > 0).then(|| rate.without_reserve(window.told));
+            let own = (window.length == own && !replaced).then_some(rate.requests as u64);
+            Some((window, told.into_iter().chain(own).min()?))
+        })
+    }
+
+    /// When the next request may be sent.
+    fn free_at(&self, ledger: &Ledger) -> Nanos {
+        let windows = self.limits(ledger).map(|(window, limit)| ledger.free_at(window, limit));
+        windows.max().unwrap_or(0).max(ledger.blocked_until)
+    }
+
+    /// Takes in what an answer told.
+    fn told(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
+        let policies: Vec<_> =
+            quota.policies.iter().filter(|policy| policy.requests > 0 && !policy.window.is_zero()).collect();
+        if !policies.is_empty() {
+            let limits: Vec<_> = policies.iter().map(|policy| (nanos(policy.window), policy.requests)).collect();
+            ledger.told(&limits, now);
+        }
+        for left in &quota.left {
+            let reset = nanos(left.reset);
+            match policies.iter().find(|policy| policy.name == left.name) {
+                Some(policy) => ledger.left(nanos(policy.window), left.requests, reset, gone, now),
+                // Of a limit that isn't known, only the others' share is left: nobody here can tell whose the rest was.
+                None if left.requests <= self.rate.reserve => ledger.block(reset, now),
+                None => {}
             }
         }
     }
 
-    #[test]
-    fn a_429_stops_the_lane_until_it_is_over() {
-        let (clock, lane) = (FakeClock::default(), lane(20, 10));
-        lane.throttled(Some(Duration::from_secs(7)), &clock);
-        assert!(lane.acquire(&clock, &|| false));
-        assert!(clock.now() >= Duration::from_secs(7));
-    }
-
-    #[test]
-    fn a_quota_that_others_used_up_is_waited_for() {
-        let (clock, lane) = (FakeClock::default(), lane(20, 10));
-        lane.observe(Quota { remaining: 3, reset: Duration::from_secs(5) }, &clock);
-        assert!(lane.acquire(&clock, &|| false) && clock.now() == Duration::ZERO);
-        lane.observe(Quota { remaining: 2, reset: Duration::from_secs(5) }, &clock);
-        assert!(lane.acquire(&clock, &|| false) && clock.now() >= Duration::from_secs(5));
-    }
-
-    #[test]
-    fn a_stop_ends_the_waiting() {
-        let (clock, lane) = (FakeClock::default(), lane(1, 1000));
-        assert!(lane.acquire(&clock, &|| false));
-        assert!(!lane.acquire(&clock, &|| clock.now() > Duration::from_secs(1)));
+    /// Reads the ledger, lets it be changed, and writes it if that is asked for.
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger, Nanos) -> (T, bool)) -> T {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { ledger, file, .. } = &mut *known;
+        let now = || nanos(self.clock.now());
+        let change = |ledger: &mut Ledger, now| {
+            ledger.advance(now);
+            ledger.watch(nanos(self.rate.window), now);
+            change(ledger, now)
+        };
+        let Some(shared) = file else { return change(ledger, now()).0 };
+        let (given, written) = shared.change(ledger, now, change);
+        if written.is_err() {
+            // The disk is full, or only read: from here on in memory.
+            *file = None;
+        }
+        given
     }
 }

@@ -1,7 +1,11 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod waves;
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
 
 use serde::Serialize;
 
@@ -10,7 +14,9 @@ use crate::customer::Worker;
 use crate::digest::{Digest, Framed};
 use crate::platform::Home;
 use crate::spec::{Delivery, Environment};
-use crate::state::{Begun, Deployed, Doubt, Live, WorkerId};
+use crate::state::{Begun, Deployed, Doubt, Live, Stored, WorkerId};
+
+pub use waves::Wave;
 
 /// Why a worker is uploaded that may be as it should be.
 const INTERRUPTED: &str = "an earlier upload was interrupted";
@@ -25,6 +31,19 @@ pub struct Desired<'a> {
     pub bundle: &'a Bundle,
     /// The fingerprints of its secrets, as far as their values are known here.
     pub secrets: BTreeMap<String, String>,
+}
+
+/// A worker as it is, as far as the state knows.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// What is live.
+    pub live: Option<&'a Deployed>,
+    /// What of an earlier change may be done or not.
+    pub begun: Option<&'a Begun>,
+    /// The bundle that is live, if it is kept.
+    pub bundle: Option<&'a Stored>,
+    /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
+    pub differences: &'a [String],
 }
 
 /// What is done to a worker.
@@ -107,9 +126,25 @@ pub struct Change {
     pub steps: Vec<Step>,
     /// The digest that is live afterwards, or was before a deletion.
     pub digest: Digest,
+    /// The digest that was live before, if there was one.
+    pub was: Option<Digest>,
+    /// Which wave it belongs to, from 0.
+    pub wave: usize,
     /// Where it belongs.
     #[serde(skip)]
     pub home: Home,
+    /// What the state said of the worker when this was planned: if it says something else, somebody was faster.
+    #[serde(skip)]
+    pub revision: Option<i64>,
+    /// What it takes back, if it goes back to an earlier bundle.
+    #[serde(skip)]
+    pub rejects: Option<Digest>,
+    /// The workers that it calls.
+    #[serde(skip)]
+    calls: Vec<String>,
+    /// The wave that its labels pick.
+    #[serde(skip)]
+    picked: Option<usize>,
     /// How many changes come before it, one after the other: a service binding wants the worker that it calls.
     #[serde(skip)]
     pub rank: usize,
@@ -148,6 +183,8 @@ pub struct Plan {
     pub held: Vec<Held>,
     /// What nobody owns any more.
     pub orphans: Vec<Orphan>,
+    /// The names of the waves, in their order; at least one.
+    pub waves: Vec<String>,
     /// The digest of the changes: what was reviewed is what is applied.
     pub digest: Digest,
 }
@@ -159,6 +196,8 @@ pub struct Options<'a> {
     pub force: Option<&'a str>,
     /// Delete what no spec owns. Only a plan of the whole fleet can.
     pub prune: bool,
+    /// Delete, and nothing else.
+    pub only_prune: bool,
     /// The customers that were named: a manual delivery wants that.
     pub named: &'a [String],
     /// Deploy whatever its delivery: where it is only tried out, on this machine.
@@ -167,106 +206,159 @@ pub struct Options<'a> {
     pub whole: bool,
     /// The customers whose specs have errors: their workers are held.
     pub invalid: BTreeSet<String>,
-    /// The changes that were begun and not ended.
-    pub begun: BTreeMap<WorkerId, Begun>,
+    /// The homes whose workers the fleet may own.
+    pub homes: BTreeSet<Home>,
+    /// The waves.
+    pub waves: &'a [Wave],
 }
 
-/// Plans. `homes` are the homes whose workers the fleet may own.
-pub fn plan(
-    desired: &[Desired<'_>],
-    deployed: &BTreeMap<WorkerId, Deployed>,
-    homes: &BTreeSet<Home>,
-    options: &Options<'_>,
-) -> Plan {
-    let mut changes = Vec::new();
-    let mut unchanged = 0;
-    let mut held: Vec<Held> = options
-        .invalid
-        .iter()
-        .map(|customer| Held {
+/// What becomes of one worker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It changes.
+    Change(Box<Change>),
+    /// It is as it should be.
+    Unchanged,
+    /// It is left alone.
+    Held(Held),
+}
+
+/// Decides what becomes of a worker that is desired. Pure, and each worker by itself: many can be decided at once.
+pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Decision {
+    let worker = wanted.worker;
+    let named = options.named.contains(&worker.customer);
+    let not_ours = match worker.delivery {
+        _ if options.any_delivery => None,
+        Delivery::Automatic => None,
+        Delivery::Manual if named => None,
+        Delivery::Manual => Some("its delivery is manual: name it to deploy it"),
+        Delivery::Gitops => Some("its delivery is gitops: its own pipeline deploys it"),
+        Delivery::SelfHosted => Some("its delivery is self-hosted"),
+    };
+    let rejected = known.live.is_some_and(|live| live.rejected == Some(wanted.bundle.digest));
+    let not_again = (rejected && !named && options.force.is_none())
+        .then_some("it was rolled back, and its spec is as it was: change it, or name the customer to deploy it again");
+    if let Some(reason) = not_ours.or(not_again) {
+        let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
+        return Decision::Held(Held { customer, environment, reason: reason.to_owned() });
+    }
+    match change(wanted, known, options) {
+        Some(change) => Decision::Change(Box::new(change)),
+        None => Decision::Unchanged,
+    }
+}
+
+/// Makes a plan, worker by worker: of those that are as they should be, nothing stays in memory but a number.
+pub struct Planner<'a> {
+    options: &'a Options<'a>,
+    changes: Vec<Change>,
+    unchanged: usize,
+    held: Vec<Held>,
+    orphans: Vec<Orphan>,
+    owned: HashSet<u64>,
+}
+
+/// A short name of a worker's id. Two that share one would both count as owned: that deletes nothing.
+fn short(id: &WorkerId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<'a> Planner<'a> {
+    /// A plan without workers.
+    pub fn new(options: &'a Options<'a>) -> Planner<'a> {
+        let held = options.invalid.iter().map(|customer| Held {
             customer: customer.clone(),
             environment: None,
             reason: "its spec has errors".to_owned(),
-        })
-        .collect();
-    let mut owned = BTreeSet::new();
-    for wanted in desired {
-        let worker = wanted.worker;
-        let id = (wanted.home.clone(), worker.name.clone());
-        let live = deployed.get(&id);
-        let doubts = options.begun.get(&id).map(|begun| &begun.doubts[..]).unwrap_or_default();
-        owned.insert(id);
-        let not_ours = match worker.delivery {
-            _ if options.any_delivery => None,
-            Delivery::Automatic => None,
-            Delivery::Manual if options.named.contains(&worker.customer) => None,
-            Delivery::Manual => Some("its delivery is manual: name it to deploy it"),
-            Delivery::Gitops => Some("its delivery is gitops: its own pipeline deploys it"),
-            Delivery::SelfHosted => Some("its delivery is self-hosted"),
-        };
-        if let Some(reason) = not_ours {
-            let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
-            held.push(Held { customer, environment, reason: reason.to_owned() });
-            continue;
-        }
-        match change(wanted, live, doubts, options.force) {
-            Some(change) => changes.push(change),
-            None => unchanged += 1,
+        });
+        Planner {
+            options,
+            changes: Vec::new(),
+            unchanged: 0,
+            held: held.collect(),
+            orphans: Vec::new(),
+            owned: HashSet::new(),
         }
     }
-    let mut orphans = Vec::new();
-    if options.whole {
-        let gone = |id: &WorkerId, customer: &str| {
-            homes.contains(&id.0) && !owned.contains(id) && !options.invalid.contains(customer)
-        };
-        // A worker whose first upload was interrupted may be there, as well.
-        let whole = deployed.iter().map(|(id, live)| (id, Gone::of(live, options.begun.get(id))));
-        let begun = options.begun.iter().filter(|(id, _)| !deployed.contains_key(*id));
-        for (id, one) in whole.chain(begun.map(|(id, begun)| (id, Gone::begun(begun)))) {
-            if !gone(id, one.customer) {
-                continue;
-            }
-            if options.prune {
-                changes.push(one.deletion(id));
-            } else {
-                let (customer, environment) = (one.customer.to_owned(), one.environment);
-                orphans.push(Orphan { worker: id.1.clone(), customer, environment });
-            }
+
+    /// Adds a worker that a spec owns, and what becomes of it.
+    pub fn add(&mut self, id: &WorkerId, decision: Decision) {
+        self.owned.insert(short(id));
+        match decision {
+            _ if self.options.only_prune => self.unchanged += 1,
+            Decision::Change(change) => self.changes.push(*change),
+            Decision::Unchanged => self.unchanged += 1,
+            Decision::Held(held) => self.held.push(held),
         }
+    }
+
+    /// Whether a worker that the state knows is one that no spec owns. Asked when all were added that a spec owns.
+    pub fn is_gone(&self, id: &WorkerId, customer: &str) -> bool {
+        self.options.whole
+            && self.options.homes.contains(&id.0)
+            && !self.owned.contains(&short(id))
+            && !self.options.invalid.contains(customer)
+    }
+
+    /// Adds a worker of the state, live or begun, if no spec owns it.
+    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&Begun>) {
+        let one = match (live, begun) {
+            (Some(live), begun) => Gone::of(live, begun),
+            // A worker whose first upload was interrupted may be there, as well.
+            (None, Some(begun)) => Gone::begun(begun),
+            (None, None) => return,
+        };
+        if !self.is_gone(id, one.customer) {
+            return;
+        }
+        if self.options.prune {
+            self.changes.push(one.deletion(id));
+        } else {
+            let (customer, environment) = (one.customer.to_owned(), one.environment);
+            self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });
+        }
+    }
+
+    /// The plan.
+    pub fn finish(self) -> Plan {
+        let Planner { options, mut changes, unchanged, mut held, mut orphans, .. } = self;
+        changes.sort_by(|a, b| {
+            (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
+                b.environment,
+                &b.customer,
+                &b.account,
+                &b.worker,
+            ))
+        });
+        held.sort();
         orphans.sort();
+        rank(&mut changes);
+        let waves = waves::assign(options.waves, &mut changes);
+        let framed = changes.iter().fold(Framed::new("plan"), |framed, change| {
+            framed.field(&serde_json::to_vec(change).expect("BUG: a change is JSON"))
+        });
+        Plan { changes, unchanged, held, orphans, waves, digest: framed.finish() }
     }
-    changes.sort_by(|a, b| {
-        (a.environment, &a.customer, &a.account, &a.worker).cmp(&(b.environment, &b.customer, &b.account, &b.worker))
-    });
-    held.sort();
-    rank(desired, &mut changes);
-    let digest = Framed::new("plan").field(&serde_json::to_vec(&changes).expect("BUG: a plan is JSON")).finish();
-    Plan { changes, unchanged, held, orphans, digest }
 }
 
 /// Ranks the changes: after those of the workers that they call.
-fn rank(desired: &[Desired<'_>], changes: &mut [Change]) {
-    let calls = desired.iter().filter(|wanted| !wanted.worker.services.is_empty());
-    let calls: BTreeMap<(&Home, &str), Vec<&str>> = calls
-        .map(|wanted| {
-            let services = wanted.worker.services.values().map(String::as_str).collect();
-            ((&wanted.home, wanted.worker.name.as_str()), services)
-        })
-        .collect();
-    if calls.is_empty() {
+fn rank(changes: &mut [Change]) {
+    let callers: Vec<usize> = (0..changes.len()).filter(|at| !changes[*at].calls.is_empty()).collect();
+    if callers.is_empty() {
         return;
     }
-    let at: BTreeMap<WorkerId, usize> =
+    let at: HashMap<(Home, String), usize> =
         changes.iter().enumerate().map(|(at, change)| ((change.home.clone(), change.worker.clone()), at)).collect();
     // Circles were told where they stand; a bound keeps one that came through from turning for ever.
-    for _ in 0..changes.len() {
+    for _ in 0..callers.len() {
         let mut moved = false;
-        for index in 0..changes.len() {
-            let home = changes[index].home.clone();
-            let called = calls.get(&(&home, changes[index].worker.as_str())).into_iter().flatten();
-            let before = called.filter_map(|name| at.get(&(home.clone(), (*name).to_owned())));
+        for &index in &callers {
+            let Change { home, calls, .. } = &changes[index];
+            let before = calls.iter().filter_map(|name| at.get(&(home.clone(), name.clone())));
             let least = before.map(|before| changes[*before].rank + 1).max().unwrap_or(0);
-            if changes[index].action != Action::Delete && changes[index].rank < least && least <= changes.len() {
+            if changes[index].rank < least && least <= callers.len() {
                 changes[index].rank = least;
                 moved = true;
             }
@@ -277,21 +369,22 @@ fn rank(desired: &[Desired<'_>], changes: &mut [Change]) {
     }
 }
 
-fn change(wanted: &Desired<'_>, live: Option<&Deployed>, doubts: &[Doubt], force: Option<&str>) -> Option<Change> {
-    let worker = wanted.worker;
+fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Option<Change> {
+    let (worker, live) = (wanted.worker, known.live);
+    let doubts = known.begun.map(|begun| &begun.doubts[..]).unwrap_or_default();
     let doubtful = |doubt: Doubt| doubts.contains(&doubt) || doubts.contains(&Doubt::Delete);
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
     match live {
         None => reasons.push("it is new".to_owned()),
-        Some(deployed) => reasons.extend(upload_reasons(wanted, deployed)),
+        Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
     if reasons.is_empty() && doubtful(Doubt::Upload) {
         reasons.push(INTERRUPTED.to_owned());
     }
     if reasons.is_empty() {
-        reasons.extend(force.map(|reason| format!("forced: {reason}")));
+        reasons.extend(options.force.map(|reason| format!("forced: {reason}")));
     }
     if !reasons.is_empty() {
         steps.push(Step::Upload);
@@ -357,23 +450,35 @@ fn change(wanted: &Desired<'_>, live: Option<&Deployed>, doubts: &[Doubt], force
         reasons,
         steps,
         digest: wanted.bundle.digest,
+        was: live.map(|live| live.digest),
+        wave: 0,
         home: wanted.home.clone(),
+        revision: live.map(|live| live.revision),
+        calls: worker.services.values().cloned().collect(),
+        rejects: None,
+        picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
 }
 
 /// Why a live worker has to be uploaded again.
-fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed) -> Vec<String> {
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<String> {
     let (bundle, live) = (wanted.bundle, &deployed.live);
     let mut reasons = Vec::new();
+    if !deployed.drift.is_empty() {
+        reasons.push(deployed.drift.clone());
+    }
     if bundle.digest != deployed.digest {
-        if bundle.runtime != live.runtime {
-            reasons.push("the runtime changed".to_owned());
-        } else if bundle.module != live.module {
-            // The module names the runtime, so that it differs with it.
-            reasons.push("the module changed".to_owned());
+        reasons.extend(known.differences.iter().cloned());
+        if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
+            if bundle.runtime != before.runtime {
+                reasons.push("the runtime changed".to_owned());
+            } else if bundle.module != before.module {
+                // The module names the runtime, so that it differs with it.
+                reasons.push("the module changed".to_owned());
+            }
+            reasons.extend(differences(&before.metadata, &bundle.metadata));
         }
-        reasons.extend(differences(&live.metadata, &bundle.metadata));
         if reasons.is_empty() {
             reasons.push("the bundle changed".to_owned());
         }
@@ -412,6 +517,7 @@ struct Gone<'a> {
     environment: Environment,
     digest: Digest,
     live: Option<&'a Live>,
+    revision: Option<i64>,
     doubts: &'a [Doubt],
 }
 
@@ -423,13 +529,14 @@ impl<'a> Gone<'a> {
             environment: deployed.environment,
             digest: deployed.digest,
             live: Some(&deployed.live),
+            revision: Some(deployed.revision),
             doubts: begun.map(|begun| &begun.doubts[..]).unwrap_or_default(),
         }
     }
 
     fn begun(begun: &'a Begun) -> Gone<'a> {
-        let Begun { account, customer, environment, digest, doubts } = begun;
-        Gone { account, customer, environment: *environment, digest: *digest, live: None, doubts }
+        let Begun { account, customer, environment, digest, doubts, .. } = begun;
+        Gone { account, customer, environment: *environment, digest: *digest, live: None, revision: None, doubts }
     }
 
     fn deletion(&self, (home, worker): &WorkerId) -> Change {
@@ -460,7 +567,13 @@ impl<'a> Gone<'a> {
             reasons: vec!["no spec owns it any more".to_owned()],
             steps,
             digest: self.digest,
+            was: self.live.map(|_| self.digest),
+            wave: 0,
             home: home.clone(),
+            revision: self.revision,
+            calls: Vec::new(),
+            rejects: None,
+            picked: None,
             rank: 0,
         }
     }
@@ -535,9 +648,6 @@ mod tests {
 
     fn live(worker: &Worker, bundle: &Bundle) -> (WorkerId, Deployed) {
         let live = Live {
-            module: bundle.module,
-            runtime: bundle.runtime,
-            metadata: bundle.metadata.clone(),
             etag: String::new(),
             workers_dev: worker.workers_dev,
             domains: worker.domains.iter().map(|domain| (domain.clone(), "d".to_owned())).collect(),
@@ -554,7 +664,10 @@ mod tests {
             customer: worker.customer.clone(),
             environment: worker.environment,
             digest: bundle.digest,
+            revision: 1,
             deployed_at: 1,
+            rejected: None,
+            drift: String::new(),
             live,
         };
         ((home(), worker.name.clone()), deployed)
@@ -568,11 +681,25 @@ mod tests {
         options: &Options<'_>,
     ) -> Plan {
         let secrets = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
-        plan(&[Desired { home: home(), worker, bundle, secrets }], deployed, &BTreeSet::from([home()]), options)
+        let id = (home(), worker.name.clone());
+        let same = Stored {
+            module: Digest::of(b"1"),
+            runtime: Digest::of(b"1"),
+            runtime_file: String::new(),
+            metadata: json!({"bindings": []}),
+            source: json!(null),
+        };
+        let known = Known { live: deployed.get(&id), bundle: Some(&same), ..Known::default() };
+        let mut planner = Planner::new(options);
+        planner.add(&id, decide(&Desired { home: home(), worker, bundle, secrets }, &known, options));
+        for (id, live) in deployed {
+            planner.gone(id, Some(live), None);
+        }
+        planner.finish()
     }
 
     fn whole() -> Options<'static> {
-        Options { whole: true, ..Options::default() }
+        Options { whole: true, homes: BTreeSet::from([home()]), ..Options::default() }
     }
 
     #[test]

@@ -220,17 +220,54 @@ impl std::fmt::Display for CallError {
     }
 }
 
-/// What is left of a token's quota, as the platform tells it with each answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an answer told of its token's limits: what is left, and which limits there are. Cloudflare tells both with each
+/// answer, and several of each; a limit and what is left of it have the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
+    /// What is left (`Ratelimit`).
+    pub left: Vec<Left>,
+    /// The limits (`Ratelimit-Policy`).
+    pub policies: Vec<Policy>,
+}
+
+/// What is left of a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The limit's name.
+    pub name: String,
     /// Requests that are left.
-    pub remaining: u64,
-    /// Until the quota is whole again.
+    pub requests: u64,
+    /// Until it is whole again.
     pub reset: Duration,
+}
+
+/// A limit of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// So many requests…
+    pub requests: u64,
+    /// … in a window of this length.
+    pub window: Duration,
 }
 
 /// A platform that workers are deployed to.
 pub trait Platform: Send + Sync {
     /// Makes one request, with the token of its account. Doesn't retry and doesn't wait.
     fn call(&self, home: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>);
+
+    /// Asks the worker at an address how it is. Costs nothing of a token's quota, and sends no credentials.
+    fn health(&self, address: &str) -> Health;
+}
+
+/// How a worker says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It is well, and runs this digest.
+    Healthy(String),
+    /// It answers that something is wrong.
+    Degraded(String),
+    /// It does not answer.
+    Unreachable(String),
 }

@@ -223,6 +223,7 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
     let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
     for (key, _, node) in entries {
         let value = match key.as_str() {
+            "deploy" => continue,
             "accounts" => accounts_that_decide(node),
             // The order of layers decides, and within one that of a list and what is appended to it.
             _ => node.in_order(),

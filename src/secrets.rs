@@ -1,14 +1,15 @@
 //! Where the values of secrets come from: the environment, and a dotenv file outside of git. Values leave this module
 //! only as `SecretString`, which prints as nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::customer::Worker;
 use crate::failure::Failure;
 use crate::names::own_secret;
+use crate::state::Fingerprints;
 
 /// The dotenv file that is read if it is there.
 pub const DOTENV: &str = ".env";
@@ -58,6 +59,15 @@ impl Secrets {
             .or_else(|| self.made_up.then(|| SecretString::from(format!("made-up-for-{customer}-{name}"))))
     }
 
+    /// The fingerprints of a worker's secrets, by binding, as far as their values are known here.
+    pub fn fingerprints(&self, worker: &Worker, fingerprints: &Fingerprints) -> BTreeMap<String, String> {
+        let known = worker.secrets.iter().filter_map(|(binding, name)| {
+            let value = self.of(&worker.customer, name)?;
+            Some((binding.clone(), fingerprints.of(value.expose_secret())))
+        });
+        known.collect()
+    }
+
     /// The values of all secrets of a worker, by binding; or the names of those that are missing.
     pub fn for_worker(&self, worker: &Worker) -> Result<HashMap<String, SecretString>, Vec<String>> {
         let mut found = HashMap::new();
@@ -77,7 +87,6 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secrecy::ExposeSecret as _;
 
     fn secrets(environment: &'static [(&str, &str)], file: &[(&str, &str)]) -> Secrets {
         Secrets {

@@ -378,6 +378,91 @@ pub struct FleetFile {
     #[serde(default)]
     #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^(\\*\\.?)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
     pub shared_hosts: Vec<String>,
+    /// How changes are deployed: in which waves, and when it stops.
+    #[serde(default)]
+    pub deploy: DeployRule,
+}
+
+/// How changes are deployed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct DeployRule {
+    /// The waves, one after the other: each has to be healthy before the next one begins. What no wave takes is the last
+    /// one. Default: one wave with everything.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    pub waves: Vec<WaveRule>,
+    /// How much may fail before nothing more is begun. Default: 10 changes, or 5 % of them, whichever is more.
+    pub failures: Option<Share>,
+    /// How workers are asked between waves whether they are well.
+    #[serde(default)]
+    pub health: HealthRule,
+    /// What happens to a wave that isn't healthy: `halt` leaves it as it is, `rollback` puts back what ran before. Default:
+    /// halt.
+    pub on_breach: Option<OnBreach>,
+    /// How many workers one deploy may delete. Default: 10, or 10 % of all, whichever is less; one is always allowed.
+    pub max_deletions: Option<Share>,
+    /// The share of the fleet, in percent, from which on a deploy wants the plan's digest or `--yes`, also at a terminal.
+    /// Default: 20.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub confirm_above: Option<f64>,
+    /// How many bundles of each worker are kept to go back to. Default: 5.
+    #[schemars(range(min = 1, max = 100))]
+    pub keep: Option<usize>,
+}
+
+/// One wave: whoever has its labels, or so many customers, or so much of all that change.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct WaveRule {
+    /// Its name, for people. Default: its number.
+    pub name: Option<String>,
+    /// The labels that its customers have, as in a layer's `when`.
+    #[schemars(extend("minProperties" = 1))]
+    pub labels: Option<BTreeMap<String, OneOrMore>>,
+    /// So many customers.
+    #[schemars(range(min = 1))]
+    pub count: Option<usize>,
+    /// So much of all customers that change, in percent, those of the waves before included.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub percent: Option<f64>,
+}
+
+/// A number and a share; where both are there, the text beside says which one holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Share {
+    /// So many.
+    pub count: Option<usize>,
+    /// So much of all, in percent.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub percent: Option<f64>,
+}
+
+/// How workers are asked whether they are well.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct HealthRule {
+    /// Whether they are asked at all. Default: true.
+    pub enabled: Option<bool>,
+    /// How long a worker may take to say that it runs the new bundle, in seconds: a new address needs a while until it is
+    /// known everywhere. Default: 60.
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_seconds: Option<u64>,
+}
+
+/// What happens to a wave that isn't healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum OnBreach {
+    #[default]
+    Halt,
+    Rollback,
 }
 
 /// When a layer is used, and where it is.

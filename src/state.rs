@@ -1,5 +1,7 @@
-//! The state: what is deployed and what happened, in SQLite. All SQL is here, plain enough for another database.
-//! Doesn't know the platform; never holds a secret.
+//! The state: what is deployed and what happened, in SQLite. All SQL is here and in `state/`, plain enough for another
+//! database. Doesn't know the platform; never holds a secret.
+
+mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,33 +19,57 @@ use crate::failure::Failure;
 use crate::platform::Home;
 use crate::spec::Environment;
 
-/// The version of the tables. A file of a newer one is refused.
-const VERSION: i64 = 1;
+pub use history::{Entry, Record, Run, RunId, Stored, deflated};
+
+/// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
+const VERSION: i64 = 2;
 /// Marks the file as ours: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
 /// How long another process may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// What version 1 had already; `run` came with version 2.
 const TABLES: &str = "
-CREATE TABLE deployed (
-    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
-    digest TEXT NOT NULL, deployed_at INTEGER NOT NULL, live TEXT NOT NULL,
-    PRIMARY KEY (account_id, namespace, worker)
-);
-CREATE TABLE records (
-    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    action TEXT NOT NULL, digest TEXT NOT NULL
-);
 CREATE TABLE begun (
     account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
     account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
+    run INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (account_id, namespace, worker)
 );
 CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
     PRIMARY KEY (account_id, kind, name));
 CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO keys VALUES ('fingerprint', randomblob(32));
+";
+
+/// Version 2: what runs is apart from where it runs, once for each content, so that it can be gone back to.
+const TABLES_2: &str = "
+CREATE TABLE deployed (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    digest TEXT NOT NULL, revision INTEGER NOT NULL, deployed_at INTEGER NOT NULL, rejected TEXT NOT NULL,
+    drift TEXT NOT NULL, live TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, at INTEGER NOT NULL,
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    action TEXT NOT NULL, digest TEXT NOT NULL, reasons TEXT NOT NULL
+);
+CREATE INDEX records_of_customers ON records (customer, id);
+CREATE INDEX records_of_runs ON records (run, id);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, began INTEGER NOT NULL, ended INTEGER NOT NULL, who TEXT NOT NULL, host TEXT NOT NULL,
+    what TEXT NOT NULL, reason TEXT NOT NULL, plan TEXT NOT NULL, outcome TEXT NOT NULL
+);
+CREATE TABLE bundles (
+    digest TEXT PRIMARY KEY, module TEXT NOT NULL, runtime TEXT NOT NULL, runtime_file TEXT NOT NULL, metadata TEXT NOT NULL,
+    source BLOB NOT NULL
+);
+CREATE TABLE objects (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE INDEX deployed_by_digest ON deployed (digest);
+CREATE INDEX bundles_by_module ON bundles (module);
+CREATE INDEX bundles_by_runtime ON bundles (runtime);
 ";
 
 /// Which worker: its home and its name.
@@ -60,21 +86,21 @@ pub struct Deployed {
     pub environment: Environment,
     /// The digest of its bundle.
     pub digest: Digest,
+    /// The record that wrote this: tells whether somebody else changed it since it was read.
+    pub revision: i64,
     /// When it was uploaded, in seconds since 1970.
     pub deployed_at: i64,
+    /// The digest that was rolled back: it is not deployed again unless its customer is named.
+    pub rejected: Option<Digest>,
+    /// What was found to be otherwise in the cloud: a reason to upload it again. Empty, as a rule.
+    pub drift: String,
     /// The rest.
     pub live: Live,
 }
 
-/// What is known of a live worker beside its digest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is known of a live worker beside its bundle.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Live {
-    /// The digest of its own module.
-    pub module: Digest,
-    /// The digest of the runtime.
-    pub runtime: Digest,
-    /// The metadata without secrets.
-    pub metadata: Value,
     /// The platform's ETag.
     pub etag: String,
     /// Whether it answers on workers.dev.
@@ -103,6 +129,8 @@ pub struct Begun {
     pub digest: Digest,
     /// What may be done or not.
     pub doubts: Vec<Doubt>,
+    /// The deploy that began it.
+    pub run: RunId,
 }
 
 /// Something whose outcome is unknown.
@@ -155,6 +183,10 @@ pub enum Found {
     Zone,
     /// The account's part of its workers.dev addresses.
     Subdomain,
+    /// A D1 database's id.
+    Database,
+    /// A KV namespace's id.
+    KeyValue,
 }
 
 impl Found {
@@ -162,6 +194,8 @@ impl Found {
         match self {
             Found::Zone => "zone",
             Found::Subdomain => "subdomain",
+            Found::Database => "database",
+            Found::KeyValue => "kv",
         }
     }
 }
@@ -198,13 +232,15 @@ impl State {
         let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-        if tables == 0 && version == 0 && flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        let writable = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if tables == 0 && version == 0 && writable {
             // One transaction: a process that is killed here leaves an empty file, and two that begin at once
             // make one set of tables.
             db.execute_batch("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE")?;
             let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
             if tables == 0 {
                 db.execute_batch(TABLES)?;
+                db.execute_batch(TABLES_2)?;
                 db.pragma_update(None, "application_id", APPLICATION)?;
                 db.pragma_update(None, "user_version", VERSION)?;
             }
@@ -220,136 +256,126 @@ impl State {
                 path.display()
             ))
             .hint("update flotilla on this machine: an older one could lose what the newer one recorded")));
+        } else if version < VERSION {
+            if !writable {
+                drop(db);
+                return State::open_with(path, OpenFlags::default());
+            }
+            history::upgrade(&db)?;
         }
         // A record must survive a power failure: it says what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
+        db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
         Ok(Ok(State { db, key }))
     }
 
-    /// All live workers.
+    /// Several writes as one: all of them or none, and one wait for the disk.
+    pub fn all<T>(&mut self, write: impl FnOnce(&mut State) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.open_batch()?;
+        match write(self) {
+            Ok(done) => self.close_batch().map(|()| done),
+            Err(failure) => {
+                let _ = self.db.execute_batch("ROLLBACK");
+                Err(failure)
+            }
+        }
+    }
+
+    /// Begins a batch of writes: on disk as one, when it is closed.
+    pub fn open_batch(&mut self) -> Result<(), Failure> {
+        self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.told(error))
+    }
+
+    /// Ends a batch. What it can't write, it undoes.
+    pub fn close_batch(&mut self) -> Result<(), Failure> {
+        self.db.execute_batch("COMMIT").map_err(|error| {
+            let failure = self.told(error);
+            let _ = self.db.execute_batch("ROLLBACK");
+            failure
+        })
+    }
+
+    /// All live workers, in memory: for fleets and commands that look at few; see [`State::each`].
     pub fn deployed(&self) -> Result<BTreeMap<WorkerId, Deployed>, Failure> {
-        let read = || -> rusqlite::Result<Vec<(WorkerId, Deployed)>> {
-            let mut statement = self.db.prepare_cached(
-                "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed",
-            )?;
-            let rows = statement.query_map([], |row| {
-                let deployed = Deployed {
-                    account: row.get(3)?,
-                    customer: row.get(4)?,
-                    environment: environment_of(row, 5)?,
-                    digest: digest_of(row, 6)?,
-                    deployed_at: row.get(7)?,
-                    live: json_of(row, 8)?,
-                };
-                Ok((worker_id(row)?, deployed))
-            })?;
-            rows.collect()
+        let mut all = BTreeMap::new();
+        self.each(|id, deployed| {
+            all.insert(id, deployed);
+        })?;
+        Ok(all)
+    }
+
+    /// Hears of each live worker, one after the other.
+    pub fn each(&self, mut hear: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = self.db.prepare_cached(&format!("SELECT {DEPLOYED} FROM deployed"))?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                hear(worker_id(row)?, deployed_of(row)?);
+            }
+            Ok(())
         };
-        read().map(|rows| rows.into_iter().collect()).map_err(|error| told(self.path().as_ref(), error))
+        read().map_err(|error| self.told(error))
+    }
+
+    /// A live worker.
+    pub fn one(&self, (home, worker): &WorkerId) -> Result<Option<Deployed>, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(&format!(
+                    "SELECT {DEPLOYED} FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?"
+                ))?
+                .query_row(params![home.account_id, namespace(home), worker], deployed_of)
+                .optional()
+        };
+        read().map_err(|error| self.told(error))
     }
 
     /// The changes that were begun and not ended.
     pub fn begun(&self) -> Result<BTreeMap<WorkerId, Begun>, Failure> {
         let read = || -> rusqlite::Result<BTreeMap<WorkerId, Begun>> {
-            let mut statement = self.db.prepare_cached(
-                "SELECT account_id, namespace, worker, account, customer, environment, digest, doubts FROM begun",
-            )?;
-            let rows = statement.query_map([], |row| {
-                let begun = Begun {
-                    account: row.get(3)?,
-                    customer: row.get(4)?,
-                    environment: environment_of(row, 5)?,
-                    digest: digest_of(row, 6)?,
-                    doubts: json_of(row, 7)?,
-                };
-                Ok((worker_id(row)?, begun))
-            })?;
+            let mut statement = self.db.prepare_cached(&format!("SELECT {BEGUN} FROM begun"))?;
+            let rows = statement.query_map([], |row| Ok((worker_id(row)?, begun_of(row)?)))?;
             rows.collect()
         };
-        read().map_err(|error| told(self.path().as_ref(), error))
+        read().map_err(|error| self.told(error))
+    }
+
+    /// What was begun and not ended of a worker.
+    pub fn begun_one(&self, (home, worker): &WorkerId) -> Result<Option<Begun>, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(&format!(
+                    "SELECT {BEGUN} FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?"
+                ))?
+                .query_row(params![home.account_id, namespace(home), worker], begun_of)
+                .optional()
+        };
+        read().map_err(|error| self.told(error))
     }
 
     /// Notes that a change begins, before its first request is sent.
     pub fn begin(&mut self, id: &WorkerId, begun: &Begun) -> Result<(), Failure> {
         let (home, worker) = id;
         let write = || -> rusqlite::Result<usize> {
-            self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+            self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
                 home.account_id,
-                home.namespace.as_deref().unwrap_or_default(),
+                namespace(home),
                 worker,
                 begun.account,
                 begun.customer,
                 begun.environment.as_str(),
                 begun.digest.to_string(),
-                serde_json::to_string(&begun.doubts).expect("BUG: doubts are JSON")
+                serde_json::to_string(&begun.doubts).expect("BUG: doubts are JSON"),
+                begun.run.0
             ])
         };
-        write().map(|_| ()).map_err(|error| told(self.path().as_ref(), error))
+        write().map(|_| ()).map_err(|error| self.told(error))
     }
 
     /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
     pub fn settle(&mut self, id: &WorkerId, left: &[Doubt]) -> Result<(), Failure> {
-        settle(&self.db, id, left).map_err(|error| told(self.path().as_ref(), error))
-    }
-
-    /// Records what the platform acknowledged, and what is still to come of the same change, in one small write.
-    pub fn record(
-        &mut self,
-        id: &WorkerId,
-        deployed: &Deployed,
-        action: &str,
-        at: i64,
-        left: &[Doubt],
-    ) -> Result<(), Failure> {
-        let (home, worker) = id;
-        let namespace = home.namespace.as_deref().unwrap_or_default();
-        let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
-        let digest = deployed.digest.to_string();
-        let write = |db: &mut Connection| -> rusqlite::Result<()> {
-            let transaction = db.transaction()?;
-            transaction.prepare_cached("INSERT OR REPLACE INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
-                params![
-                    home.account_id,
-                    namespace,
-                    worker,
-                    deployed.account,
-                    deployed.customer,
-                    deployed.environment.as_str(),
-                    digest,
-                    deployed.deployed_at,
-                    live
-                ],
-            )?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO records (at, account_id, namespace, worker, action, digest) VALUES (?, ?, ?, ?, ?, ?)",
-                )?
-                .execute(params![at, home.account_id, namespace, worker, action, digest])?;
-            settle(&transaction, id, left)?;
-            transaction.commit()
-        };
-        write(&mut self.db).map_err(|error| told(self.path().as_ref(), error))
-    }
-
-    /// Records that a worker is gone.
-    pub fn forget(&mut self, id: &WorkerId, digest: &Digest, at: i64) -> Result<(), Failure> {
-        let (home, worker) = id;
-        let namespace = home.namespace.as_deref().unwrap_or_default();
-        let write = |db: &mut Connection| -> rusqlite::Result<()> {
-            let transaction = db.transaction()?;
-            transaction.execute(
-                "DELETE FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?",
-                params![home.account_id, namespace, worker],
-            )?;
-            transaction.execute(
-                "INSERT INTO records (at, account_id, namespace, worker, action, digest) VALUES (?, ?, ?, ?, 'delete', ?)",
-                params![at, home.account_id, namespace, worker, digest.to_string()],
-            )?;
-            settle(&transaction, id, &[])?;
-            transaction.commit()
-        };
-        write(&mut self.db).map_err(|error| told(self.path().as_ref(), error))
+        settle(&self.db, id, left).map_err(|error| self.told(error))
     }
 
     /// What was found out earlier.
@@ -361,7 +387,7 @@ impl State {
                 |row| row.get(0),
             )
             .optional()
-            .map_err(|error| told(self.path().as_ref(), error))
+            .map_err(|error| self.told(error))
     }
 
     /// Keeps what was found out.
@@ -369,7 +395,7 @@ impl State {
         self.db
             .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
             .map(|_| ())
-            .map_err(|error| told(self.path().as_ref(), error))
+            .map_err(|error| self.told(error))
     }
 
     /// What makes fingerprints of secrets.
@@ -377,13 +403,53 @@ impl State {
         Fingerprints(self.key.clone())
     }
 
+    fn told(&self, error: rusqlite::Error) -> Failure {
+        told(self.path().as_ref(), error)
+    }
+
     fn path(&self) -> String {
         self.db.path().filter(|path| !path.is_empty()).unwrap_or("the state").to_owned()
     }
 }
 
+/// The columns of a live worker.
+const DEPLOYED: &str =
+    "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
+
+fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
+    Ok(Deployed {
+        account: row.get(3)?,
+        customer: row.get(4)?,
+        environment: environment_of(row, 5)?,
+        digest: digest_of(row, 6)?,
+        revision: row.get(7)?,
+        deployed_at: row.get(8)?,
+        rejected: Digest::parse(&row.get::<_, String>(9)?),
+        drift: row.get(10)?,
+        live: json_of(row, 11)?,
+    })
+}
+
+/// The columns of what was begun.
+const BEGUN: &str = "account_id, namespace, worker, account, customer, environment, digest, doubts, run";
+
+fn begun_of(row: &Row<'_>) -> rusqlite::Result<Begun> {
+    Ok(Begun {
+        account: row.get(3)?,
+        customer: row.get(4)?,
+        environment: environment_of(row, 5)?,
+        digest: digest_of(row, 6)?,
+        doubts: json_of(row, 7)?,
+        run: RunId(row.get(8)?),
+    })
+}
+
+fn namespace(home: &Home) -> &str {
+    home.namespace.as_deref().unwrap_or_default()
+}
+
 fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Doubt]) -> rusqlite::Result<()> {
-    let namespace = home.namespace.as_deref().unwrap_or_default();
+    let namespace = namespace(home);
     if left.is_empty() {
         db.prepare_cached("DELETE FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?")?
             .execute(params![home.account_id, namespace, worker])?;
@@ -448,13 +514,9 @@ fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn sample() -> (WorkerId, Deployed) {
         let live = Live {
-            module: Digest::of(b"m"),
-            runtime: Digest::of(b"r"),
-            metadata: json!({"bindings": []}),
             etag: "e".to_owned(),
             workers_dev: true,
             domains: BTreeMap::from([("a.example.com".to_owned(), "d1".to_owned())]),
@@ -467,20 +529,27 @@ mod tests {
             customer: "acme".to_owned(),
             environment: Environment::Production,
             digest: Digest::of(b"b"),
+            revision: 0,
             deployed_at: 7,
+            rejected: None,
+            drift: String::new(),
             live,
         };
         ((Home { account_id: "a".to_owned(), namespace: None }, "c15t-acme".to_owned()), deployed)
+    }
+
+    fn entry(action: &str) -> Entry<'_> {
+        Entry { run: RunId(1), at: 7, action, reasons: &[], left: &[] }
     }
 
     #[test]
     fn what_is_recorded_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        let (id, deployed) = sample();
+        let (id, mut deployed) = sample();
         let fingerprint = {
             let mut state = State::open(&path).unwrap();
-            state.record(&id, &deployed, "create", 7, &[]).unwrap();
+            state.record(&id, &mut deployed, &entry("create")).unwrap();
             state.keep("a", Found::Zone, "example.com", "z").unwrap();
             state.fingerprints().of("s3cret")
         };
@@ -489,7 +558,7 @@ mod tests {
         assert_eq!(state.found("a", Found::Zone, "example.com").unwrap(), Some("z".to_owned()));
         assert_eq!(state.fingerprints().of("s3cret"), fingerprint);
         assert_ne!(State::in_memory().fingerprints().of("s3cret"), fingerprint, "each state has a key of its own");
-        state.forget(&id, &deployed.digest, 8).unwrap();
+        state.forget(&id, &deployed, &entry("delete")).unwrap();
         assert!(State::read(&path).unwrap().deployed().unwrap().is_empty());
     }
 
@@ -525,8 +594,8 @@ mod tests {
         state.db.busy_timeout(Duration::from_millis(50)).unwrap();
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let (id, deployed) = sample();
-        let failure = state.record(&id, &deployed, "create", 7, &[]).unwrap_err();
+        let (id, mut deployed) = sample();
+        let failure = state.record(&id, &mut deployed, &entry("create")).unwrap_err();
         assert_eq!(failure.exit, crate::failure::Exit::Refused);
         assert!(failure.to_string().contains("in use"));
     }

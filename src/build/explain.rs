@@ -104,6 +104,29 @@ pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: 
     units.collect()
 }
 
+/// What a unit's files are made by.
+pub fn recipe(project: &Project, runtimes: &Runtimes, unit: &Unit) -> render::Recipe {
+    let partials = unit.made.as_ref().map_or(0, |made| made.partials);
+    render::recipe(&project.fleet.packs[&unit.pack], &runtimes[&unit.pack].file, partials)
+}
+
+/// What a worker and its recipe are, as one value: kept beside what is deployed, to tell later what differs.
+pub fn source(worker: &Worker, recipe: &render::Recipe) -> Value {
+    serde_json::json!({ "worker": worker, "recipe": recipe })
+}
+
+/// What differs from an earlier [`source`], in the author's terms. Nothing, if that isn't known.
+pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (before @ Value::Object(_), Ok(after)) = (&before["worker"], serde_json::to_value(worker)) {
+        lines.extend(project.differences(worker, before, &after));
+    }
+    if let Ok(before) = serde_json::from_value::<render::Recipe>(before["recipe"].clone()) {
+        lines.extend(recipe.differences(&before));
+    }
+    lines
+}
+
 impl Project {
     /// What differs between two resolved workers, with the places where what is now stands.
     fn differences(&self, worker: &Worker, before: &Value, after: &Value) -> Vec<String> {

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::build::{self, Built, Loaded, Project, Runtimes, Scope, Survey};
-use crate::bundle::{self, Bundle};
+use crate::build::{self, Built, Project, Runtimes, Scope, Survey};
 use crate::diagnostic::{Diagnostic, sorted};
-use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
 use crate::manifest::{FOLDER, Record, Unit};
@@ -241,37 +238,4 @@ pub(super) fn attempt(
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
     Ok(Ok(Done { project, survey, runtimes, built, diagnostics, seconds }))
-}
-
-/// The line up to bundles.
-pub(super) struct Line {
-    pub loaded: Loaded,
-    /// The bundles of the loaded workers, in their order; none where there is none.
-    pub bundles: Vec<Option<Bundle>>,
-    pub runtimes: Runtimes,
-    pub built: Built,
-    /// Those of the selection, printed already.
-    pub diagnostics: Vec<Diagnostic>,
-}
-
-/// The line up to out/, with each worker and its bundle.
-pub(super) fn line(session: &Session, selection: &Selection) -> Result<Option<Line>, Failure> {
-    let Some(Done { project, mut survey, runtimes, built, diagnostics, .. }) = done(session, selection, false, false)?
-    else {
-        return Ok(None);
-    };
-    let workers = survey.workers(&project);
-    let made = survey.made();
-    let bundles = workers
-        .par_iter()
-        .map(|worker| {
-            let (made, resolved) = made.get(worker.folder().as_str())?;
-            let current =
-                selection.includes(worker) && made.from == **resolved && !built.failed.contains(&worker.customer);
-            let (digest, module) = (made.bundle(), Digest::from_bytes(made.module));
-            current.then(|| bundle::remembered(worker, digest, module, &runtimes[&worker.pack]))
-        })
-        .collect();
-    drop(made);
-    Ok(Some(Line { loaded: Loaded { project, survey, workers }, bundles, runtimes, built, diagnostics }))
 }

@@ -17,6 +17,7 @@ use crate::platform::Home;
 use crate::project::Fleet;
 use crate::secrets::Secrets;
 use crate::spec::AccountId;
+use crate::state::Deployed;
 
 use super::Session;
 
@@ -110,6 +111,16 @@ impl Cloud {
     pub fn home(&self, account: &str, namespace: Option<&str>) -> Home {
         let id = self.ids.get(account).cloned().flatten().unwrap_or_default();
         Home { account_id: id, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// Where a worker is asked whether it is well. Behind another address than Cloudflare's own, its workers' public names mean
+    /// nothing: there they are asked by their path, as the Cloudflare on this machine serves them.
+    pub fn address(&self, worker: &str, live: &Deployed, subdomain: Option<String>) -> Option<String> {
+        if self.base.trim_end_matches('/') != BASE {
+            let origin = self.base.trim_end_matches('/').trim_end_matches("/client/v4");
+            return Some(format!("{origin}/workers/{worker}"));
+        }
+        super::status::url(self, worker, live, || subdomain)
     }
 
     /// The accounts whose ids aren't known here.

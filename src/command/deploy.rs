@@ -1,32 +1,33 @@
 //! `flotilla deploy`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
-use tokio::signal::unix::{SignalKind, signal};
+use rayon::prelude::*;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::build;
 use crate::bundle;
 use crate::clock::{Clock, SystemClock};
 use crate::cloudflare::Cloudflare;
-use crate::customer::Worker;
-use crate::deploy::{self, Outcome, Tools, Upload};
+use crate::deploy::{self, Budget, Event, MOST_IN_FLIGHT, Made, MakeUpload, Outcome, Threads, Tools, Upload};
 use crate::failure::{Exit, Failure};
 use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
 use crate::names::own_secret;
-use crate::pace::{Lane, Rate};
+use crate::pace::{self, Lane, Rate};
 use crate::plan::{Action, Change};
-use crate::platform::{Call, Home, Module, Platform as _, Reply};
+use crate::platform::{Call, Home, Module, Platform, Reply};
 use crate::progress::Progress as _;
-use crate::spec::Environment;
-use crate::state::{Fingerprints, Found, Live, State};
+use crate::spec::DeployRule;
+use crate::state::{Deployed, Fingerprints, Found, Run, State, Stored, deflated};
 
 use super::cloud::FOLDER;
+use super::events::Events;
+use super::orders::Orders;
 use super::plan::{LineArguments, Planned, line};
 use super::report::{self, count};
 use super::status::url;
@@ -35,24 +36,80 @@ use super::{Format, Session};
 
 /// So many workers' addresses are printed.
 const ADDRESSES: usize = 50;
+/// The lock of a deploy.
+pub(super) const LOCK: &str = "deploy.lock";
+/// The lock of a deploy that goes ahead of another one.
+const AHEAD_LOCK: &str = "ahead.lock";
+/// Failures after which a deploy halts, unless fleet.yaml says otherwise.
+const MOST_FAILURES: usize = 10;
+/// The share of a fleet, in percent, from which on a plan is confirmed by its digest, unless fleet.yaml says otherwise.
+const CONFIRM_ABOVE: f64 = 20.0;
+/// From so many changes on, that is.
+const CONFIRM_FROM: usize = 10;
+/// Bundles that are kept of each worker, unless fleet.yaml says otherwise.
+const KEEP: usize = 5;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     line: LineArguments,
+    #[command(flatten)]
+    apply: ApplyArguments,
+    /// Pass a deploy that is running: only with customers named; its requests go first
+    #[arg(long, requires = "customers")]
+    ahead: bool,
+}
+
+/// The options of commands that apply a plan.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct ApplyArguments {
     /// Apply the plan without asking
     #[arg(long, short)]
-    yes: bool,
+    pub yes: bool,
+    /// Apply the plan if it has this digest, without asking; eight characters are enough
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<String>,
+    /// Append what happens, line by line as JSON; - is stdout
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     // Before the plan is made: what it is made from can't move until it is applied.
-    let _lock = Lock::take(&session.root.join(FOLDER).join("deploy.lock"), "deploy")?;
-    let Some(mut planned) = line(session, &arguments.line)? else {
+    let folder = session.root.join(FOLDER);
+    let _lock = match arguments.ahead {
+        false => Lock::take(&folder.join(LOCK), "deploy")
+            .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER"))?,
+        true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
+    };
+    let Some(planned) = line(session, &arguments.line)? else {
         return Ok(Exit::Diagnostics);
     };
+    let what = if arguments.line.all { "redeploy" } else { "deploy" };
+    let reason = if arguments.line.all { arguments.line.reason.as_str() } else { "" };
+    apply_plan(session, planned, &arguments.apply, &Kind { what, reason, ahead: arguments.ahead })
+}
+
+/// What kind of a deploy it is.
+pub(super) struct Kind<'a> {
+    /// The word in the records.
+    pub what: &'a str,
+    /// Why, if that was said.
+    pub reason: &'a str,
+    /// Whether it goes ahead of another one.
+    pub ahead: bool,
+}
+
+/// Applies a plan: asks, sends, records, and tells.
+pub(super) fn apply_plan(
+    session: &Session,
+    mut planned: Planned,
+    arguments: &ApplyArguments,
+    kind: &Kind<'_>,
+) -> Result<Exit, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
+    refuse_another(&planned, arguments)?;
     if planned.plan.changes.is_empty() {
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
@@ -64,21 +121,20 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Ok(end(Exit::Done));
     }
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
-    let tokens =
-        planned.cloud.tokens(&planned.loaded.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
+    let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
     large_secrets(&planned)?;
-    if arguments.yes || planned.cloud.local.is_some() {
+    if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
     } else {
         session.ui.line(&planned.text(&session.ui, false));
         confirm(&planned)?;
     }
-    let state = State::open(&planned.cloud.state)?;
+    let mut state = State::open(&planned.cloud.state)?;
     if planned.cloud.local.is_some() {
         planned.cloud.start(session)?;
     }
-    let platform = Arc::new(Cloudflare::new(&planned.cloud.base, tokens)?);
+    let platform = Arc::new(Cloudflare::new(&planned.cloud.base, tokens.clone())?);
     if planned.cloud.local.is_some() {
         for home in planned
             .plan
@@ -93,8 +149,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         }
     }
     let planned = Arc::new(planned);
-    let outcome = apply(session, &planned, Arc::clone(&platform) as Arc<_>, state)?;
-    let exit = if outcome.failed + outcome.skipped > 0 { Exit::SomeFailed } else { end(Exit::Done) };
+    let outcome = apply(session, &planned, &platform, &tokens, &mut state, arguments, kind)?;
+    let complete = outcome.failed + outcome.skipped + outcome.unhealthy == 0;
+    let exit = if complete { end(Exit::Done) } else { Exit::SomeFailed };
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
@@ -105,20 +162,30 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(exit)
 }
 
+/// Refuses a plan that isn't the one that was reviewed.
+fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
+    let Some(digest) = &arguments.digest else { return Ok(()) };
+    let is = planned.plan.digest.to_string();
+    if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!("the plan isn't the one that was reviewed: its digest is {}, not {digest}", &is[..16]))
+        .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+}
+
 /// Names every secret that has no value, before the first request.
 fn missing_secrets(planned: &Planned) -> Result<(), Failure> {
-    let workers = workers(planned);
-    let mut missing: Vec<String> = Vec::new();
-    for change in planned.plan.changes.iter().filter(|change| change.action != Action::Delete) {
-        let worker = workers[&(change.environment, change.worker.as_str())];
-        if let Err(names) = planned.secrets.for_worker(worker) {
-            missing.extend(
-                names
-                    .into_iter()
-                    .map(|name| format!("{name} or {} for {}", own_secret(&worker.customer, &name), worker.customer)),
-            );
-        }
-    }
+    let changes = planned.plan.changes.par_iter().filter(|change| change.action != Action::Delete);
+    let mut missing: Vec<String> = changes
+        .filter_map(|change| planned.worker(change))
+        .flat_map_iter(|(worker, _)| {
+            let names = planned.secrets.for_worker(&worker).err().unwrap_or_default();
+            let told = move |name: String| {
+                format!("{name} or {} for {}", own_secret(&worker.customer, &name), worker.customer)
+            };
+            names.into_iter().map(told).collect::<Vec<_>>()
+        })
+        .collect();
     missing.sort();
     missing.dedup();
     if missing.is_empty() {
@@ -136,12 +203,12 @@ fn missing_secrets(planned: &Planned) -> Result<(), Failure> {
 
 /// Names every secret whose value is larger than a binding can be, before the first request.
 fn large_secrets(planned: &Planned) -> Result<(), Failure> {
-    let (workers, fleet) = (workers(planned), &planned.loaded.project.fleet);
+    let fleet = &planned.project.fleet;
     let mut large: BTreeSet<String> = BTreeSet::new();
     for change in planned.plan.changes.iter().filter(|change| change.action != Action::Delete) {
-        let worker = workers[&(change.environment, change.worker.as_str())];
+        let Some((worker, _)) = planned.worker(change) else { continue };
         let most = fleet.limit(&worker.account, Limit::VariableBytes);
-        for (binding, value) in planned.secrets.for_worker(worker).into_iter().flatten() {
+        for (binding, value) in planned.secrets.for_worker(&worker).into_iter().flatten() {
             let size = value.expose_secret().len() as u64;
             if size > most {
                 let (name, size, most) = (&worker.secrets[&binding], grouped(size), grouped(most));
@@ -160,137 +227,229 @@ fn large_secrets(planned: &Planned) -> Result<(), Failure> {
     Err(Failure::new(format!("{what} too large; nothing was sent")).hint(format!("{}{more}", shown.join("\n"))))
 }
 
+/// Asks whether the plan is to be applied: for a large one, by its digest.
 fn confirm(planned: &Planned) -> Result<(), Failure> {
+    let digest = planned.plan.digest.to_string();
     if !std::io::stdin().is_terminal() {
         return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
-            .hint("pass --yes to apply it"));
+            .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
     }
-    let _ = write!(std::io::stderr(), "deploy {}? [y/N] ", count(planned.plan.changes.len(), "change"));
+    let changes = planned.plan.changes.len();
+    let most = planned.project.fleet.file.deploy.confirm_above.unwrap_or(CONFIRM_ABOVE);
+    let large = changes >= CONFIRM_FROM && changes as f64 > planned.workers as f64 * most / 100.0;
+    let question = if large {
+        let share = (changes as f64 * 100.0 / planned.workers.max(1) as f64).round();
+        format!(
+            "deploy {}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
+            count(changes, "change"),
+            &digest[..8]
+        )
+    } else {
+        format!("deploy {}? [y/N] ", count(changes, "change"))
+    };
+    let _ = write!(std::io::stderr(), "{question}");
     let mut answer = String::new();
     let _ = std::io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    let answer = answer.trim();
+    if if large { answer == &digest[..8] } else { matches!(answer, "y" | "Y" | "yes") } {
         return Ok(());
     }
     Err(Failure::refused("not confirmed; nothing was sent"))
 }
 
-fn workers(planned: &Planned) -> HashMap<(Environment, &str), &Worker> {
-    planned.loaded.workers.iter().map(|worker| ((worker.environment, worker.name.as_str()), worker)).collect()
+/// When a deploy stops by itself.
+fn budget(rule: &DeployRule) -> Budget {
+    Budget {
+        count: rule.failures.and_then(|share| share.count).unwrap_or(MOST_FAILURES),
+        percent: rule.failures.and_then(|share| share.percent).unwrap_or(0.0),
+        health: rule
+            .health
+            .enabled
+            .unwrap_or(true)
+            .then(|| Duration::from_secs(rule.health.deadline_seconds.unwrap_or(60))),
+    }
+}
+
+/// The lanes of a plan: one for each token.
+fn lanes(
+    planned: &Planned,
+    tokens: &HashMap<String, SecretString>,
+    clock: &Arc<dyn Clock>,
+    ahead: bool,
+) -> (Vec<Arc<Lane>>, HashMap<String, usize>) {
+    let accounts: BTreeMap<&str, &str> = planned
+        .plan
+        .changes
+        .iter()
+        .map(|change| (change.home.account_id.as_str(), change.account.as_str()))
+        .collect();
+    let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
+    for (id, account) in accounts {
+        let token = tokens[id].expose_secret();
+        let at = *of_token.entry(token).or_insert_with(|| {
+            let rate = Rate::new(planned.project.fleet.accounts[account].api_limit);
+            let lane = match pace::file(&planned.cloud.base, token) {
+                Ok(file) => Lane::shared(rate, &file, Arc::clone(clock)),
+                Err(_) => Lane::new(rate, Arc::clone(clock)),
+            };
+            lanes.push(Arc::new(if ahead { lane.ahead() } else { lane }));
+            lanes.len() - 1
+        });
+        lane_of.insert(id.to_owned(), at);
+    }
+    (lanes, lane_of)
 }
 
 fn apply(
     session: &Session,
     planned: &Arc<Planned>,
-    platform: Arc<Cloudflare>,
-    state: State,
+    platform: &Arc<Cloudflare>,
+    tokens: &HashMap<String, SecretString>,
+    state: &mut State,
+    arguments: &ApplyArguments,
+    kind: &Kind<'_>,
 ) -> Result<Outcome, Failure> {
     let plan = &planned.plan;
-    let fleet = &planned.loaded.project.fleet;
-    let lanes = plan
-        .changes
-        .iter()
-        .map(|change| (change.home.account_id.clone(), &change.account))
-        .collect::<HashMap<_, _>>()
-        .into_iter()
-        .map(|(id, account)| (id, Arc::new(Lane::new(Rate::new(fleet.accounts[account].api_limit)))))
-        .collect();
-    let fingerprints = state.fingerprints();
-    let index: HashMap<(Environment, String), usize> = planned
-        .loaded
-        .workers
-        .iter()
-        .enumerate()
-        .map(|(at, worker)| ((worker.environment, worker.name.clone()), at))
-        .collect();
-    let stop = stop_on_ctrl_c(session);
-    let ui = session.ui.clone();
-    let source = Arc::clone(planned);
-    let tools = Tools {
-        platform,
-        clock: Arc::new(SystemClock::new()) as Arc<dyn Clock>,
-        lanes,
-        state: Mutex::new(state),
-        upload: Box::new(move |change| {
-            let at = index[&(change.environment, change.worker.clone())];
-            upload(&source, &source.loaded.workers[at], change, &fingerprints)
-        }),
-        stop,
-        done: Box::new(move |change, result| {
-            ui.step(1);
-            if let Err(error) = result {
-                ui.line(&format!(
-                    "{} {} ({}): {}",
-                    ui.paint(Style::Error, "failed"),
-                    change.worker,
-                    change.customer,
-                    clean(error)
-                ));
-            }
-        }),
+    let rule = &planned.project.fleet.file.deploy;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (lanes, lane_of) = lanes(planned, tokens, &clock, kind.ahead);
+    let (fingerprints, source) = (state.fingerprints(), Arc::clone(planned));
+    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
+    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64));
+    let platform_seam = Arc::clone(platform) as Arc<dyn Platform>;
+    let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
+    let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
+    if plan.waves.len() > 1 {
+        for change in &plan.changes {
+            subdomains
+                .entry(change.home.account_id.clone())
+                .or_insert_with(|| subdomain(planned, &change.home, Some(platform)));
+        }
+    }
+    let beside = match kind.ahead {
+        true => state.runs(1)?.first().filter(|(_, run)| run.ended == 0).map(|(id, _)| *id),
+        false => None,
     };
+    let run = state.begin_run(&Run {
+        began: clock.unix(),
+        ended: 0,
+        who: std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        what: kind.what.to_owned(),
+        reason: kind.reason.to_owned(),
+        plan: plan.digest.to_string(),
+        outcome: serde_json::Value::Null,
+    })?;
+    let mut orders = Orders::listen(session, &session.root.join(FOLDER), !kind.ahead);
+    let mut events = Events::open(arguments.events.as_deref())?;
+    events.begun(run, kind.what, plan, planned.eta());
     session.ui.begin("deploying", Some(plan.changes.len() as u64));
     session.ui.expect(Duration::from_secs_f64(planned.eta()));
+    let tools = Tools {
+        pool,
+        clock: Arc::clone(&clock),
+        lanes,
+        lane_of,
+        state,
+        run,
+        beside,
+        budget: budget(rule),
+        address: Box::new(|change, live| {
+            planned.cloud.address(&change.worker, live, subdomains.get(&change.home.account_id).cloned().flatten())
+        }),
+        orders: Box::new(|| orders.now()),
+        hear: Box::new(|event| {
+            events.happened(event);
+            told(session, event);
+        }),
+    };
     let outcome = deploy::deploy(plan, tools);
     session.ui.end();
-    outcome
+    drop(orders);
+    let outcome = outcome?;
+    events.ended(&outcome);
+    state.end_run(run, clock.unix(), &serde_json::to_value(&outcome).expect("BUG: an outcome is JSON"))?;
+    let touched: Vec<_> = plan
+        .changes
+        .iter()
+        .map(|change| ((change.home.clone(), change.worker.clone()), change.customer.clone()))
+        .collect();
+    state.retire(&touched, rule.keep.unwrap_or(KEEP))?;
+    Ok(outcome)
+}
+
+/// Tells people what happens.
+fn told(session: &Session, event: &Event<'_>) {
+    let ui = &session.ui;
+    match event {
+        Event::Applied(_) | Event::Overtaken(_) => ui.step(1),
+        Event::Failed(change, error) => {
+            ui.step(1);
+            ui.line(&format!(
+                "{} {} ({}): {}",
+                ui.paint(Style::Error, "failed"),
+                change.worker,
+                change.customer,
+                clean(error)
+            ));
+        }
+        Event::Unhealthy(change, why) => ui.line(&format!(
+            "{} {} ({}): {}",
+            ui.paint(Style::Error, "not well"),
+            change.worker,
+            change.customer,
+            clean(why)
+        )),
+        Event::Wave { name, of: (at, of), changes } if *of > 1 => {
+            ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
+        }
+        Event::Asking(0) => ui.note("no worker of this wave has an address to be asked at"),
+        Event::Asking(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
+        Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
+        Event::Waiting(account, wait) if wait.as_secs() >= 5 => {
+            ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));
+        }
+        Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
+        Event::Paused(false) => ui.line("on it goes"),
+        Event::Wave { .. } | Event::Waiting(..) => {}
+    }
 }
 
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
-fn upload(planned: &Planned, worker: &Worker, change: &Change, fingerprints: &Fingerprints) -> Result<Upload, String> {
+fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Result<Upload, String> {
+    let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
     let (module, bundle) =
-        build::module(&planned.loaded.project, &planned.runtimes, worker).map_err(|diagnostic| diagnostic.message)?;
+        build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
     if bundle.digest != change.digest {
         return Err("BUG: it renders otherwise than it was planned".to_owned());
     }
-    let secrets = planned.secrets.for_worker(worker).map_err(|names| format!("no value for {}", names.join(", ")))?;
+    let secrets = planned.secrets.for_worker(&worker).map_err(|names| format!("no value for {}", names.join(", ")))?;
     let runtime = &planned.runtimes[&worker.pack];
-    let live = Live {
-        module: bundle.module,
-        runtime: bundle.runtime,
-        metadata: bundle.metadata.clone(),
-        etag: String::new(),
-        workers_dev: false,
-        domains: Default::default(),
-        routes: Default::default(),
-        crons: Default::default(),
-        secrets: secrets.iter().map(|(name, value)| (name.clone(), fingerprints.of(value.expose_secret()))).collect(),
-    };
-    let metadata = bundle::upload_metadata(&bundle, &planned.loaded.project.fleet.file.name, |name| {
+    let metadata = bundle::upload_metadata(&bundle, &planned.project.fleet.file.name, |name| {
         secrets.get(name).map(|value| value.expose_secret())
     });
+    let made = Made {
+        secrets: secrets.iter().map(|(name, value)| (name.clone(), fingerprints.of(value.expose_secret()))).collect(),
+        objects: vec![
+            (bundle.module, deflated(module.as_bytes())),
+            (bundle.runtime, planned.deflated_runtime(&worker.pack)),
+        ],
+        stored: Stored {
+            module: bundle.module,
+            runtime: bundle.runtime,
+            runtime_file: runtime.file.clone(),
+            metadata: bundle.metadata,
+            source: build::source(&worker, &recipe),
+        },
+    };
     Ok(Upload {
         metadata,
         modules: vec![
-            Module { name: bundle::module_name(worker), bytes: module.into_bytes().into() },
+            Module { name: bundle::module_name(&worker), bytes: module.into_bytes().into() },
             Module { name: runtime.file.clone(), bytes: Arc::clone(&runtime.script) },
         ],
-        live,
+        made,
     })
-}
-
-/// The first Ctrl-C stops after what is in flight; the second one stops at once.
-fn stop_on_ctrl_c(session: &Session) -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (ui, set) = (session.ui.clone(), Arc::clone(&stop));
-    ui.take_signals();
-    let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-            for first in [true, false] {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
-                if !first {
-                    ui.leave(130);
-                }
-                set.store(true, Ordering::Relaxed);
-                ui.line("stopping after what is in flight; Ctrl-C again stops at once");
-            }
-        });
-    });
-    stop
 }
 
 fn summary(outcome: &Outcome) -> String {
@@ -305,28 +464,52 @@ fn summary(outcome: &Outcome) -> String {
     if outcome.retries + outcome.throttled > 0 {
         text += &format!(" · {} repeated, {} throttled", outcome.retries, outcome.throttled);
     }
+    if outcome.overtaken > 0 {
+        text += &format!(" · {} overtaken by another deploy", outcome.overtaken);
+    }
+    if outcome.unhealthy > 0 {
+        text += &format!(" · {} not well", outcome.unhealthy);
+    }
+    if let Some(why) = &outcome.halted {
+        text += &format!("\nhalted: {}", clean(why));
+    }
     if outcome.failed + outcome.skipped > 0 {
         text += "\nrun the same command again: what was acknowledged is not repeated";
     }
     text
 }
 
-/// Where each worker answers.
+/// Where each worker answers: of those that changed, or of all where nothing did.
 fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>) {
     let Ok(state) = State::read(&planned.cloud.state) else { return };
-    let Ok(deployed) = state.deployed() else { return };
     let mut subdomains: HashMap<Home, Option<String>> = HashMap::new();
     let mut lines = Vec::new();
-    for worker in &planned.loaded.workers {
-        let home = planned.cloud.home(&worker.account, worker.namespace.as_deref());
-        let Some(live) = deployed.get(&(home.clone(), worker.name.clone())) else { continue };
+    let mut more = 0;
+    let mut add = |home: &Home, worker: &str, live: &Deployed| {
+        if lines.len() == ADDRESSES {
+            more += 1;
+            return;
+        }
         let subdomain =
-            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, &home, platform)).clone();
-        let address = url(&planned.cloud, &worker.name, live, subdomain);
-        lines.extend(address.map(|address| format!("  {:<32} {address}", worker.name)));
+            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
+        let address = url(&planned.cloud, worker, live, subdomain);
+        lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
+    };
+    if planned.plan.changes.is_empty() {
+        let selected = |live: &Deployed| planned.selects(&live.customer, live.environment);
+        let _ = state.each(|(home, worker), live| {
+            if selected(&live) {
+                add(&home, &worker, &live);
+            }
+        });
+    } else {
+        for change in &planned.plan.changes {
+            let id = (change.home.clone(), change.worker.clone());
+            if let Ok(Some(live)) = state.one(&id) {
+                add(&change.home, &change.worker, &live);
+            }
+        }
     }
-    let more = lines.len().saturating_sub(ADDRESSES);
-    lines.truncate(ADDRESSES);
     if more > 0 {
         lines.push(format!("  … and {more} more: flotilla status"));
     }

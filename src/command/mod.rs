@@ -4,12 +4,15 @@ mod build;
 mod check;
 mod cloud;
 mod completions;
+mod control;
 mod deploy;
+mod events;
 mod explain;
 mod github;
 mod groups;
 mod init;
 mod local;
+mod orders;
 mod phase;
 mod plan;
 mod report;
@@ -156,6 +159,8 @@ enum Command {
     /// Build, plan, and apply only the changes
     #[command(after_help = DEPLOY)]
     Deploy(deploy::Arguments),
+    /// Tell a deploy that is running to pause, to go on, or to end
+    Control(control::Arguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]
@@ -279,6 +284,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
+        Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Local(arguments) => local::run(&session, &arguments),

@@ -1,22 +1,26 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::OnceLock;
 
-use secrecy::ExposeSecret as _;
+use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::build::{Loaded, Runtimes};
-use crate::bundle::Bundle;
+use crate::build::{Built, Project, Runtimes, Survey};
+use crate::bundle::{self, Bundle};
+use crate::customer::Worker;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
 use crate::pace::Rate;
-use crate::plan::{self, Action, Change, Desired, Held, Options, Orphan, Plan};
+use crate::plan::{self, Action, Change, Decision, Desired, Held, Known, Options, Orphan, Plan, Planner, Wave};
 use crate::platform::Home;
 use crate::progress::Progress as _;
+use crate::render::Recipe;
 use crate::secrets::Secrets;
-use crate::state::State;
+use crate::spec::Environment;
+use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
@@ -24,6 +28,9 @@ use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session};
+
+/// So many customers are planned at a time.
+const CHUNK: usize = 4096;
 
 /// Changes with the same reasons are shown one by one up to this number, then as a group.
 const SHOWN: usize = 12;
@@ -57,12 +64,21 @@ pub(super) struct LineArguments {
 
 /// The line up to the plan.
 pub(super) struct Planned {
-    pub loaded: Loaded,
+    pub project: Project,
+    pub survey: Survey,
     pub runtimes: Runtimes,
     pub diagnostics: Vec<Diagnostic>,
     pub secrets: Secrets,
     pub cloud: Cloud,
     pub plan: Plan,
+    /// How many workers it is about.
+    pub workers: usize,
+    /// Whom it is about.
+    selection: Selection,
+    /// The runtimes, deflated once.
+    deflated: OnceLock<HashMap<String, Vec<u8>>>,
+    /// Where the workers of changes are in the survey: by home and name, the record and the unit.
+    places: HashMap<WorkerId, (usize, usize)>,
 }
 
 #[derive(Serialize)]
@@ -115,96 +131,218 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
     let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
-    let Some(build::Line { loaded, bundles, runtimes, built, diagnostics, .. }) = build::line(session, selection)?
+    let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
+        build::done(session, selection, false, false)?
     else {
         return Ok(None);
     };
     session.ui.begin("planning", None);
-    let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
+    let cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
-    let desired = desired(&loaded, &bundles, &cloud, &secrets, &state);
-    let homes: BTreeMap<Home, &String> = loaded
-        .project
-        .fleet
-        .accounts
-        .iter()
-        .flat_map(|(name, account)| {
-            [cloud.home(name, account.dispatch_namespace.as_deref()), cloud.home(name, None)].map(|home| (home, name))
-        })
-        .filter(|(home, _)| !home.account_id.is_empty())
-        .collect();
-    let mut deployed = state.deployed()?;
-    for ((home, _), live) in &mut deployed {
-        // An account can have got another name in fleet.yaml since.
-        if let Some(name) = homes.get(home) {
-            live.account.clone_from(name);
-        }
-    }
-    let mut begun = state.begun()?;
-    for ((home, _), begun) in &mut begun {
-        if let Some(name) = homes.get(home) {
-            begun.account.clone_from(name);
-        }
-    }
-    let homes = homes.into_keys().collect();
     // What could not be rendered is held, as well.
-    let mut invalid: BTreeSet<String> = loaded.survey.held.union(&built.failed).cloned().collect();
-    if arguments.prune && loaded.survey.unread {
+    let mut invalid: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    if arguments.prune && survey.unread {
         session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
     }
     invalid.retain(|customer| selection.includes_id(customer));
+    let homes = homes(&project, &cloud);
+    let waves = Wave::of(&project.fleet.file.deploy.waves);
     let options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
-        prune: arguments.prune && !loaded.survey.unread,
+        prune: arguments.prune && !survey.unread,
+        only_prune: false,
         named: selection.named(),
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
-        begun,
+        homes: homes.keys().cloned().collect(),
+        waves: &waves,
     };
-    let plan = plan::plan(&desired, &deployed, &homes, &options);
-    drop(desired);
+    let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
+    let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     session.ui.end();
-    Ok(Some(Planned { loaded, runtimes, diagnostics, secrets, cloud, plan }))
+    Ok(Some(Planned { project, survey, runtimes, diagnostics, secrets, cloud, plan, workers, places, selection: selection.clone(), deflated: OnceLock::new() }))
 }
 
-fn desired<'a>(
-    loaded: &'a Loaded,
-    bundles: &'a [Option<Bundle>],
-    cloud: &Cloud,
-    values: &Secrets,
-    state: &State,
-) -> Vec<Desired<'a>> {
-    let fingerprints = state.fingerprints();
-    loaded
-        .workers
-        .iter()
-        .zip(bundles)
-        .filter_map(|(worker, bundle)| {
-            let secrets: BTreeMap<String, String> = worker
-                .secrets
-                .iter()
-                .filter_map(|(binding, name)| {
-                    let value = values.of(&worker.customer, name)?;
-                    Some((binding.clone(), fingerprints.of(value.expose_secret())))
+/// The homes whose workers the fleet may own, with their account's names.
+fn homes(project: &Project, cloud: &Cloud) -> BTreeMap<Home, String> {
+    let accounts = project.fleet.accounts.iter();
+    let homes = accounts.flat_map(|(name, account)| {
+        [cloud.home(name, account.dispatch_namespace.as_deref()), cloud.home(name, None)]
+            .map(|home| (home, name.clone()))
+    });
+    homes.filter(|(home, _)| !home.account_id.is_empty()).collect()
+}
+
+/// What is planned from.
+struct Fleet<'a> {
+    project: &'a Project,
+    survey: &'a Survey,
+    runtimes: &'a Runtimes,
+    built: &'a Built,
+    cloud: &'a Cloud,
+}
+
+/// A worker on its way into a plan.
+struct Wanted {
+    place: (usize, usize),
+    worker: Worker,
+    bundle: Bundle,
+    home: Home,
+    live: Option<Deployed>,
+    begun: Option<Begun>,
+    bundle_before: Option<Stored>,
+}
+
+impl Wanted {
+    fn id(&self) -> WorkerId {
+        (self.home.clone(), self.worker.name.clone())
+    }
+}
+
+/// A plan, the number of workers that it is about, and where those of its changes are.
+type Found = (Plan, usize, HashMap<WorkerId, (usize, usize)>);
+
+impl Fleet<'_> {
+    /// Plans, some workers at a time: what doesn't change isn't kept.
+    fn plan(
+        &self,
+        selection: &Selection,
+        secrets: &Secrets,
+        state: &State,
+        options: &Options<'_>,
+        homes: &BTreeMap<Home, String>,
+    ) -> Result<Found, Failure> {
+        let fingerprints = state.fingerprints();
+        let mut begun = state.begun()?;
+        for ((home, _), begun) in &mut begun {
+            // An account can have got another name in fleet.yaml since.
+            if let Some(name) = homes.get(home) {
+                begun.account.clone_from(name);
+            }
+        }
+        let mut planner = Planner::new(options);
+        let (mut workers, mut places) = (0, HashMap::new());
+        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        for records in all.chunks(CHUNK) {
+            let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
+            for one in &mut wanted {
+                let id = one.id();
+                one.live = state.one(&id)?;
+                one.begun = begun.get(&id).cloned();
+                if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
+                    one.bundle_before = state.stored(&live.digest)?;
+                }
+            }
+            let decided: Vec<(WorkerId, (usize, usize), Decision)> = wanted
+                .into_par_iter()
+                .map(|one| {
+                    let differences = self.differences(&one);
+                    let known = Known {
+                        live: one.live.as_ref(),
+                        begun: one.begun.as_ref(),
+                        bundle: one.bundle_before.as_ref(),
+                        differences: &differences,
+                    };
+                    let desired = Desired {
+                        home: one.home.clone(),
+                        worker: &one.worker,
+                        bundle: &one.bundle,
+                        secrets: secrets.fingerprints(&one.worker, &fingerprints),
+                    };
+                    (one.id(), one.place, plan::decide(&desired, &known, options))
                 })
                 .collect();
-            Some(Desired {
-                home: cloud.home(&worker.account, worker.namespace.as_deref()),
-                worker,
-                bundle: bundle.as_ref()?,
-                secrets,
-            })
-        })
-        .collect()
+            workers += decided.len();
+            for (id, place, decision) in decided {
+                if let Decision::Change(_) = decision {
+                    places.insert(id.clone(), place);
+                }
+                planner.add(&id, decision);
+            }
+        }
+        if options.whole {
+            let mut gone = Vec::new();
+            state.each(|id, live| {
+                if planner.is_gone(&id, &live.customer) {
+                    gone.push((id, live));
+                }
+            })?;
+            for (id, live) in &mut gone {
+                if let Some(name) = homes.get(&id.0) {
+                    live.account.clone_from(name);
+                }
+                planner.gone(id, Some(live), begun.get(id));
+                begun.remove(id);
+            }
+            for (id, begun) in &begun {
+                if planner.is_gone(id, &begun.customer) {
+                    planner.gone(id, None, Some(begun));
+                }
+            }
+        }
+        Ok((planner.finish(), workers, places))
+    }
+
+    /// The workers of a customer that are to be deployed as they were built.
+    fn wanted(&self, at: usize, selection: &Selection) -> Vec<Wanted> {
+        let record = &self.survey.records[at];
+        let customer = crate::build::id(record);
+        if self.survey.held.contains(customer) || self.built.failed.contains(customer) {
+            return Vec::new();
+        }
+        let units = record.units.iter().enumerate().filter(|(_, unit)| selection.includes_unit(record, unit));
+        let wanted = units.filter_map(|(place, unit)| {
+            let made = unit.made.as_ref().filter(|made| made.from == unit.resolved)?;
+            let worker = self.survey.worker(self.project, record, unit)?;
+            let bundle = bundle::remembered(
+                &worker,
+                made.bundle(),
+                Digest::from_bytes(made.module),
+                &self.runtimes[&worker.pack],
+            );
+            let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
+            let place = (at, place);
+            Some(Wanted { place, worker, bundle, home, live: None, begun: None, bundle_before: None })
+        });
+        wanted.collect()
+    }
+
+    /// What differs between what is live and what is desired, in the author's terms.
+    fn differences(&self, one: &Wanted) -> Vec<String> {
+        let Some(before) = &one.bundle_before else { return Vec::new() };
+        let (record, unit) = one.place;
+        let recipe = crate::build::recipe(self.project, self.runtimes, &self.survey.records[record].units[unit]);
+        crate::build::since(self.project, &one.worker, &recipe, &before.source)
+    }
 }
 
 impl Planned {
+    /// The worker that a change is about, and its recipe.
+    pub(super) fn worker(&self, change: &Change) -> Option<(Worker, Recipe)> {
+        let (record, unit) = *self.places.get(&(change.home.clone(), change.worker.clone()))?;
+        let record = &self.survey.records[record];
+        let unit = &record.units[unit];
+        let worker = self.survey.worker(&self.project, record, unit)?;
+        Some((worker, crate::build::recipe(&self.project, &self.runtimes, unit)))
+    }
+
+    /// The script of a pack's runtime, deflated.
+    pub(super) fn deflated_runtime(&self, pack: &str) -> Vec<u8> {
+        let all = || self.runtimes.iter().map(|(name, runtime)| (name.clone(), deflated(&runtime.script))).collect();
+        self.deflated.get_or_init(all)[pack].clone()
+    }
+
+    /// Whether a worker that is deployed belongs to it, as far as its customer and environment tell.
+    pub(super) fn selects(&self, customer: &str, environment: Environment) -> bool {
+        self.selection.includes_id(customer) && self.selection.includes_environment(environment)
+    }
+
     /// How long the plan takes, in seconds: what the limit makes it wait, and a quarter of a second for each request,
     /// eight at a time. Lanes run side by side.
     pub(super) fn eta(&self) -> f64 {
         let lanes = self.plan.requests().into_iter().map(|(account, requests)| {
-            let rate = Rate::new(self.loaded.project.fleet.accounts[account].api_limit);
+            let rate = Rate::new(self.project.fleet.accounts[account].api_limit);
             rate.wait(requests).as_secs_f64() + requests as f64 * 0.25 / 8.0
         });
         lanes.fold(0.0, f64::max)
@@ -255,7 +393,7 @@ impl Planned {
                 some.join(", ")
             ));
         }
-        let unknown = self.cloud.unknown(self.loaded.project.fleet.accounts.keys().map(String::as_str));
+        let unknown = self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str));
         if hints && !unknown.is_empty() && !plan.changes.is_empty() {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",

@@ -77,6 +77,11 @@ impl Selection {
         self.since.is_none() || self.differing.get().is_some_and(of)
     }
 
+    /// Whether an environment belongs to it.
+    pub fn includes_environment(&self, environment: Environment) -> bool {
+        self.env.is_empty() || self.env.contains(&environment)
+    }
+
     /// The customers that are named by their ids.
     pub fn named(&self) -> &[String] {
         // Globs are among them, and are nobody's id.

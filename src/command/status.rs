@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::build;
-use crate::cloudflare::{self, Health};
+use crate::cloudflare;
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress as _;
 use crate::secrets::Secrets;
 use crate::spec::Environment;
+use crate::platform::Health;
 use crate::state::{Deployed, Found, State};
 
 use super::cloud::{Cloud, CloudArguments};

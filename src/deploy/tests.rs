@@ -1,9 +1,11 @@
 //! Shows what a deploy promises, against a platform in memory that fails as it is told and a clock that waiting moves:
 //! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -16,8 +18,8 @@ use crate::clock::FakeClock;
 use crate::customer::{Database, Worker};
 use crate::digest::Digest;
 use crate::pace::Rate;
-use crate::plan::{self, Desired, Options};
-use crate::platform::{Home, Quota};
+use crate::plan::{self, Desired, Known, Options, Planner, Wave};
+use crate::platform::{Home, Platform, ROUTE_EXISTS};
 use crate::spec::{Delivery, Environment, LogLevel, Observability, Route};
 
 /// What is wished for a customer.
@@ -120,30 +122,11 @@ enum Fault {
     },
 }
 
-thread_local! {
-    /// The time that this thread was told last: when its lane let it go.
-    static TOLD: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
+/// How long the platform takes to answer.
+const LATENCY: Duration = Duration::from_millis(100);
 
-/// A clock that remembers what it told whom. The other threads move the clock meanwhile, so that the time at which a
-/// call reaches the platform isn't the one at which its lane let it go.
-#[derive(Default)]
-struct Told(FakeClock);
-
-impl Clock for Told {
-    fn now(&self) -> Duration {
-        let now = self.0.now();
-        TOLD.set(now);
-        now
-    }
-
-    fn sleep(&self, duration: Duration) {
-        self.0.sleep(duration);
-    }
-
-    fn unix(&self) -> i64 {
-        self.0.unix()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Which fault a call meets: by what it does, and how often that was asked before.
@@ -161,6 +144,9 @@ struct Log {
 struct Fake {
     log: Mutex<Log>,
     faults: Mutex<Faults>,
+    clock: Arc<FakeClock>,
+    /// Who says that it isn't well.
+    sick: Mutex<BTreeSet<String>>,
 }
 
 /// What a call does, in words: `upload w-a`. The same call again has the same words.
@@ -301,13 +287,22 @@ impl Platform for Fake {
                     let _ = log.world.apply(call);
                 }
                 log.crashed = true;
-                log.calls.push((TOLD.get(), words, false));
+                log.calls.push((self.clock.now(), words, false));
                 drop(log);
                 die();
             }
         };
-        log.calls.push((TOLD.get(), words, result.is_ok()));
+        log.calls.push((self.clock.now(), words, result.is_ok()));
         (result, None)
+    }
+
+    fn health(&self, address: &str) -> Health {
+        lock(&self.log).calls.push((self.clock.now(), format!("health {address}"), true));
+        match lock(&self.log).world.scripts.get(address) {
+            _ if lock(&self.sick).contains(address) => Health::Degraded("degraded".to_owned()),
+            Some(digest) => Health::Healthy(digest.clone()),
+            None => Health::Unreachable("no connection".to_owned()),
+        }
     }
 }
 
@@ -320,18 +315,27 @@ fn die() -> ! {
 struct Bench {
     folder: TempDir,
     fake: Arc<Fake>,
-    clock: Arc<Told>,
+    clock: Arc<FakeClock>,
     rate: Rate,
     /// Stops the deploy when so many changes are done.
     stop_after: usize,
+    waves: Vec<Wave>,
+    budget: Budget,
 }
 
 impl Bench {
     fn new() -> Bench {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let fake = Arc::new(Fake { log: Mutex::default(), faults: Mutex::new(Box::new(|_, _| None)) });
-        let rate = Rate { requests: 1000, window: Duration::from_secs(60), reserve: 0 };
-        Bench { folder, fake, clock: Arc::default(), rate, stop_after: usize::MAX }
+        let clock: Arc<FakeClock> = Arc::default();
+        let fake = Arc::new(Fake {
+            log: Mutex::default(),
+            faults: Mutex::new(Box::new(|_, _| None)),
+            clock: Arc::clone(&clock),
+            sick: Mutex::default(),
+        });
+        let rate = Rate::of(1000, Duration::from_secs(60));
+        let budget = Budget { count: usize::MAX, ..Budget::default() };
+        Bench { folder, fake, clock, rate, stop_after: usize::MAX, waves: Vec::new(), budget }
     }
 
     /// These calls go wrong: what they do, which time (0: each time), and how.
@@ -350,57 +354,90 @@ impl Bench {
 
     /// The plan of a whole fleet, orphans deleted.
     fn plan(&self, fleet: &Fleet) -> Plan {
-        let made: Vec<(Worker, Bundle)> =
-            fleet.iter().map(|(customer, wish)| (worker(customer, wish), bundle(customer, wish))).collect();
         let home = |account: &str| Home { account_id: account.to_owned(), namespace: None };
-        let desired: Vec<Desired<'_>> = made
-            .iter()
-            .map(|(worker, bundle)| Desired { home: home(&worker.account), worker, bundle, secrets: BTreeMap::new() })
-            .collect();
-        let begun = self.state().begun().expect("the state is read");
-        let options = Options { whole: true, prune: true, begun, ..Options::default() };
-        let deployed = self.state().deployed().expect("the state is read");
-        plan::plan(&desired, &deployed, &BTreeSet::from([home("one"), home("two")]), &options)
+        let (mut begun, deployed) = (self.state().begun().unwrap(), self.state().deployed().unwrap());
+        let options = Options {
+            whole: true,
+            prune: true,
+            homes: BTreeSet::from([home("one"), home("two")]),
+            waves: &self.waves,
+            ..Options::default()
+        };
+        let mut planner = Planner::new(&options);
+        for (customer, wish) in fleet {
+            let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
+            let id = (home(&worker.account), worker.name.clone());
+            let known = Known { live: deployed.get(&id), begun: begun.get(&id), ..Known::default() };
+            let desired =
+                Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
+            planner.add(&id, plan::decide(&desired, &known, &options));
+        }
+        for (id, live) in &deployed {
+            planner.gone(id, Some(live), begun.remove(id).as_ref());
+        }
+        for (id, begun) in &begun {
+            planner.gone(id, None, Some(begun));
+        }
+        planner.finish()
     }
 
     /// Deploys once; none if the program was killed.
     fn try_deploy(&self, fleet: &Fleet) -> Option<Outcome> {
         let plan = self.plan(fleet);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (source, halt, left) = (fleet.clone(), Arc::clone(&stop), Mutex::new(self.stop_after));
-        let tools = Tools {
-            platform: Arc::clone(&self.fake) as Arc<dyn Platform>,
-            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            lanes: ["one", "two"].map(|name| (name.to_owned(), Arc::new(Lane::new(self.rate)))).into(),
-            state: Mutex::new(self.state()),
-            upload: Box::new(move |change| {
-                let bundle = bundle(&change.customer, &source[&change.customer]);
-                let live = Live {
-                    module: bundle.module,
-                    runtime: bundle.runtime,
-                    metadata: bundle.metadata.clone(),
-                    etag: String::new(),
-                    workers_dev: false,
-                    domains: BTreeMap::new(),
-                    routes: BTreeMap::new(),
-                    crons: BTreeSet::new(),
-                    secrets: BTreeMap::new(),
-                };
-                Ok(Upload { metadata: json!({"digest": bundle.digest}), modules: Vec::new(), live })
-            }),
-            stop,
-            done: Box::new(move |_, _| {
-                let mut left = lock(&left);
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    halt.store(true, Ordering::Relaxed);
-                }
-            }),
-        };
+        let mut state = self.state();
         lock(&self.fake.log).crashed = false;
-        let result = catch_unwind(AssertUnwindSafe(|| deploy(&plan, tools)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.apply(&plan, fleet, &mut state)));
         assert_eq!(result.is_err(), lock(&self.fake.log).crashed, "it ends early only when it is killed");
         result.ok().map(|outcome| outcome.expect("the state can be written"))
+    }
+
+    fn apply(&self, plan: &Plan, fleet: &Fleet, state: &mut State) -> Result<Outcome, Failure> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let source = fleet.clone();
+        let make = move |change: &Change| {
+            let bundle = bundle(&change.customer, &source[&change.customer]);
+            let stored = Stored {
+                module: bundle.module,
+                runtime: bundle.runtime,
+                runtime_file: String::new(),
+                metadata: bundle.metadata,
+                source: json!(null),
+            };
+            let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
+            Ok(Upload { metadata: json!({"digest": bundle.digest}), modules: Vec::new(), made })
+        };
+        let lane = |_| Arc::new(Lane::new(self.rate, Arc::clone(&clock)));
+        let left = Cell::new(self.stop_after);
+        let told = RefCell::new(Vec::new());
+        let outcome = deploy(
+            plan,
+            Tools {
+                pool: Box::new(Rehearsal::new(
+                    self.fake.as_ref(),
+                    &make,
+                    Arc::clone(&clock),
+                    LATENCY,
+                    64,
+                )),
+                clock: Arc::clone(&clock),
+                lanes: (0..2).map(lane).collect(),
+                lane_of: HashMap::from([("one".to_owned(), 0), ("two".to_owned(), 1)]),
+                state,
+                run: RunId(1),
+                beside: None,
+                budget: self.budget,
+                address: Box::new(|change, _| Some(change.worker.clone())),
+                orders: Box::new(|| if left.get() == 0 { Order::Stop } else { Order::Go }),
+                hear: Box::new(|event| {
+                    if let Event::Applied(change) = event {
+                        left.set(left.get().saturating_sub(1));
+                        told.borrow_mut().push(change.worker.clone());
+                    }
+                }),
+            },
+        )?;
+        assert_eq!(told.borrow().len(), outcome.applied, "who hears of it hears of each");
+        Ok(outcome)
     }
 
     fn deploy(&self, fleet: &Fleet) -> Outcome {
@@ -546,23 +583,23 @@ fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
 #[test]
 fn a_refused_token_fails_once_and_stops_its_account_alone() {
     let bench = Bench::new();
-    let mut fleet: Fleet = (0..20).map(|at| bare(&format!("a{at}"))).collect();
+    let mut fleet: Fleet = (0..200).map(|at| bare(&format!("a{at}"))).collect();
     fleet.extend((0..5).map(|at| {
         let (customer, wish) = bare(&format!("b{at}"));
         (customer, Wish { account: "two".to_owned(), ..wish })
     }));
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload w-a").then_some(Fault::Unauthorized));
     let outcome = bench.deploy(&fleet);
-    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 19));
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 199));
     assert_eq!(outcome.failures[0].error, "the token is refused");
     let sent = bench.called().iter().filter(|words| words.starts_with("upload w-a")).count();
-    assert!(sent <= IN_FLIGHT, "{sent} were in flight when it was known");
+    assert!(sent <= 64, "{sent} were in flight when it was known");
 }
 
 #[test]
 fn no_window_holds_more_calls_than_the_limit() {
     let mut bench = Bench::new();
-    bench.rate = Rate { requests: 7, window: Duration::from_secs(10), reserve: 0 };
+    bench.rate = Rate::of(7, Duration::from_secs(10));
     let fleet: Fleet = (0..40).map(|at| full(&format!("c{at}"))).collect();
     // Failures count as well as successes.
     *lock(&bench.fake.faults) = Box::new(|words, nth| match (words.len() % 5, nth) {
@@ -597,26 +634,15 @@ fn a_429_is_waited_for_as_long_as_it_says() {
 #[test]
 fn a_429_stops_all_workers_of_its_account() {
     let bench = Bench::new();
-    let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
-    let since = AtomicU64::new(0);
-    *lock(&bench.fake.faults) = Box::new(move |words, nth| {
-        if (words, nth) == ("upload w-c0", 1) {
-            since.store(1, Ordering::Relaxed);
-            return Some(Fault::Throttled(Some(300)));
-        }
-        if (1..20).contains(&since.load(Ordering::Relaxed)) {
-            // The answer has time to come back to the lane.
-            since.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        None
-    });
-    assert_eq!(bench.deploy(&fleet).applied, 60);
+    let fleet: Fleet = (0..300).map(|at| bare(&format!("c{at}"))).collect();
+    bench.faults(&[("upload w-c0", 1, Fault::Throttled(Some(300)))]);
+    assert_eq!(bench.deploy(&fleet).applied, 300);
     let calls = std::mem::take(&mut lock(&bench.fake.log).calls);
     let at = calls.iter().position(|(_, _, done)| !done).expect("it is throttled");
-    let until = calls[at].0 + Duration::from_secs(300);
-    let between = calls[at + 1..].iter().filter(|(time, _, _)| *time < until).count();
-    assert!(between < 20, "{between} were sent");
+    let (told, until) = (calls[at].0 + LATENCY, calls[at].0 + Duration::from_secs(300));
+    let between = calls.iter().filter(|(time, _, _)| *time > told && *time < until).count();
+    assert_eq!(between, 0, "nothing is sent once it is known");
+    assert!(calls.iter().any(|(time, _, _)| *time >= until));
 }
 
 #[test]
@@ -736,6 +762,84 @@ fn domains_and_routes_move_between_customers_in_one_plan() {
     }
 }
 
+fn waves(counts: &[usize]) -> Vec<Wave> {
+    counts.iter().map(|count| Wave { count: Some(*count), name: format!("{count}"), ..Wave::default() }).collect()
+}
+
+#[test]
+fn a_wave_that_is_not_well_is_the_last_one() {
+    let mut bench = Bench::new();
+    bench.waves = waves(&[3, 10]);
+    let mut fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.halted.is_some()), (40, 0, false));
+    let health = bench.called().into_iter().filter(|words| words.starts_with("health")).count();
+    assert_eq!(health, 13, "the last wave isn't asked: nothing comes after it");
+    // A new version that makes one canary sick.
+    for wish in fleet.values_mut() {
+        wish.version = 2;
+    }
+    let canary = bench.plan(&fleet).changes.iter().find(|change| change.wave == 0).unwrap().worker.clone();
+    lock(&bench.fake.sick).insert(canary.clone());
+    let before = bench.clock.now();
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.unhealthy, outcome.skipped), (3, 1, 37));
+    assert_eq!(outcome.breached, Some(0));
+    assert!(outcome.failures[0].error.contains("degraded") && outcome.failures[0].worker == canary);
+    assert!(bench.clock.now() - before >= Duration::from_secs(60), "it had its time to become well");
+    lock(&bench.fake.sick).clear();
+    assert_eq!(bench.deploy(&fleet).applied, 37);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_failure_in_a_wave_stops_before_the_next_and_a_share_of_failures_may_be_allowed() {
+    let fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    for (percent, applied, skipped) in [(0.0, 9, 30), (10.0, 39, 0)] {
+        let mut bench = Bench::new();
+        bench.waves = waves(&[10]);
+        bench.budget.percent = percent;
+        let canary = bench.plan(&fleet).changes.iter().find(|change| change.wave == 0).unwrap().worker.clone();
+        let call = format!("upload {canary}");
+        *lock(&bench.fake.faults) = Box::new(move |words, _| (words == call).then_some(Fault::Rejected));
+        let outcome = bench.deploy(&fleet);
+        assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (applied, 1, skipped));
+    }
+}
+
+#[test]
+fn a_mistake_stops_after_ten_workers() {
+    let mut bench = Bench::new();
+    bench.budget = Budget::default();
+    let fleet: Fleet = (0..500).map(|at| bare(&format!("c{at}"))).collect();
+    *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
+    let outcome = bench.deploy(&fleet);
+    // Those that were in flight when the tenth failed end, too.
+    assert!(outcome.failed >= 10 && outcome.failed <= 10 + 64, "{} failed", outcome.failed);
+    assert_eq!(outcome.skipped, 500 - outcome.failed);
+    assert!(outcome.halted.is_some());
+}
+
+#[test]
+fn what_another_deploy_changed_meanwhile_is_left_to_it() {
+    let bench = Bench::new();
+    let mut fleet = fleet([bare("a"), bare("b")]);
+    bench.deploy(&fleet);
+    fleet.values_mut().for_each(|wish| wish.version = 2);
+    let plan = bench.plan(&fleet);
+    // Another deploy is faster with one of them.
+    let mut newer = fleet.clone();
+    newer.get_mut("a").unwrap().version = 3;
+    newer.remove("b");
+    let mut others = bench.plan(&newer);
+    others.changes.retain(|change| change.customer == "a");
+    bench.apply(&others, &newer, &mut bench.state()).unwrap();
+    let outcome = bench.apply(&plan, &fleet, &mut bench.state()).unwrap();
+    assert_eq!((outcome.applied, outcome.overtaken), (1, 1));
+    fleet.get_mut("a").unwrap().version = 3;
+    bench.converged(&fleet);
+}
+
 #[test]
 fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
     let mut bench = Bench::new();
@@ -755,7 +859,7 @@ fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
 fn a_stop_is_heard_while_a_limit_is_waited_for() {
     let mut bench = Bench::new();
     bench.stop_after = 1;
-    bench.rate = Rate { requests: 1, window: Duration::from_secs(1_000_000_000), reserve: 0 };
+    bench.rate = Rate::of(1, Duration::from_secs(1_000_000_000));
     let outcome = bench.deploy(&(0..30).map(|at| bare(&format!("c{at}"))).collect());
     assert_eq!((outcome.applied, outcome.skipped), (1, 29));
     assert!(bench.clock.now() < Duration::from_secs(1_000_000_000), "it waited for the limit first");
@@ -771,12 +875,15 @@ fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
             *lock(&bench.fake.faults) =
                 Box::new(move |_, _| (count.fetch_add(1, Ordering::Relaxed) == at).then_some(Fault::Crash { applied }));
             assert!(bench.try_deploy(&fleet).is_none());
-            let first = bench.calls();
+            let killed = bench.clock.now();
+            let first = std::mem::take(&mut lock(&bench.fake.log).calls);
             bench.faults(&[]);
             bench.deploy(&fleet);
-            let second = bench.calls();
-            for (words, _) in &second {
-                assert!(!first.contains(&(words.clone(), true)), "{words} was acknowledged before the crash at {at}");
+            for (words, _) in bench.calls() {
+                let known = |(when, other, done): &(Duration, String, bool)| {
+                    *other == words && *done && *when + LATENCY <= killed
+                };
+                assert!(!first.iter().any(known), "{words} was acknowledged before the crash at {at}");
             }
             bench.converged(&fleet);
         }
@@ -789,34 +896,11 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
     let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
     drop(bench.state());
     let plan = bench.plan(&fleet);
-    let source = fleet.clone();
-    let tools = Tools {
-        platform: Arc::clone(&bench.fake) as Arc<dyn Platform>,
-        clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
-        lanes: HashMap::from([("one".to_owned(), Arc::new(Lane::new(bench.rate)))]),
-        // Opened for reading: each write fails, as on a full disk.
-        state: Mutex::new(State::read(&bench.folder.path().join("state.db")).unwrap()),
-        upload: Box::new(move |change| {
-            let bundle = bundle(&change.customer, &source[&change.customer]);
-            let live = Live {
-                module: bundle.module,
-                runtime: bundle.runtime,
-                metadata: bundle.metadata.clone(),
-                etag: String::new(),
-                workers_dev: false,
-                domains: BTreeMap::new(),
-                routes: BTreeMap::new(),
-                crons: BTreeSet::new(),
-                secrets: BTreeMap::new(),
-            };
-            Ok(Upload { metadata: json!({"digest": bundle.digest}), modules: Vec::new(), live })
-        }),
-        stop: Arc::default(),
-        done: Box::new(|_, _| {}),
-    };
-    let failure = deploy(&plan, tools).expect_err("it can't be recorded");
+    // Opened for reading: each write fails, as on a full disk.
+    let mut state = State::read(&bench.folder.path().join("state.db")).unwrap();
+    let failure = bench.apply(&plan, &fleet, &mut state).expect_err("it can't be recorded");
     assert!(failure.to_string().contains("writ"), "{failure}");
-    assert!(bench.calls().len() <= IN_FLIGHT);
+    assert!(bench.calls().is_empty(), "what can't be noted isn't begun");
 }
 
 /// Faults by chance, the same for the same seed whatever the threads do.

@@ -1,0 +1,197 @@
+//! A ledger in a file: what all processes of a user know of a token's requests. Knows bytes and locks; not what the counts
+//! are for.
+//!
+//! The file has two places, and each change is written to the older one, with a checksum: of a process that is killed while
+//! it writes, at most the change that it was about to make is lost, and the permit with it. Reading, changing and writing
+//! happen under the operating system's lock, which a killed process holds no more. Nothing is flushed to the disk: after
+//! the machine lost its power its clock is another, and the file begins anew.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::ledger::{Ledger, Nanos, WINDOWS, Window};
+
+/// What a place begins with: the format and its version.
+const MAGIC: &[u8; 8] = b"flotlan1";
+/// The size of a place: pages, so that writing one never touches the other.
+const PLACE: usize = 12 << 10;
+/// What comes before the ledger: the magic, the checksum of the rest, the number of the change, the time, the epoch.
+const HEAD: usize = 8 + 8 + 8 + 8 + 16;
+/// The size of a ledger.
+const BODY: usize = 8 * 5 + 4 * Ledger::FLIGHTS + WINDOWS * (8 * 5 + 4 * Window::COUNTS);
+const _: () = assert!(HEAD + BODY <= PLACE);
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Shared {
+    path: PathBuf,
+    file: File,
+    epoch: [u8; 16],
+}
+
+impl Shared {
+    /// Opens the file, or makes it.
+    pub(super) fn open(path: &Path, epoch: [u8; 16]) -> io::Result<Shared> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        Ok(Shared { path: path.to_owned(), file: file(path)?, epoch })
+    }
+
+    /// Changes the ledger, and nobody else does meanwhile. `now` is asked once nobody else can; what `change` gives comes with whether the ledger is to be
+    /// written. `ledger` is what this process saw last: what counts where the file is damaged, foreign or gone.
+    pub(super) fn change<T>(
+        &mut self,
+        ledger: &mut Ledger,
+        now: impl FnOnce() -> Nanos,
+        change: impl FnOnce(&mut Ledger, Nanos) -> (T, bool),
+    ) -> (T, io::Result<()>) {
+        if let Err(error) = self.lock() {
+            return (change(ledger, now()).0, Err(error));
+        }
+        let now = now();
+        let read = self.read(now);
+        let number = read.as_ref().map_or(0, |(number, _)| *number);
+        if let Some((_, read)) = read {
+            *ledger = read;
+        }
+        let (given, write) = change(ledger, now);
+        let written = if write { self.write(ledger, number + 1, now) } else { Ok(()) };
+        let _ = self.file.unlock();
+        (given, written)
+    }
+
+    /// Takes the lock; of the file that has the name now, as somebody may have emptied the cache.
+    fn lock(&mut self) -> io::Result<()> {
+        for _ in 0..3 {
+            while let Err(error) = self.file.lock() {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            if self.file.metadata()?.nlink() > 0 {
+                return Ok(());
+            }
+            if let Some(folder) = self.path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            self.file = file(&self.path)?;
+        }
+        Err(io::Error::other("the file is removed again and again"))
+    }
+
+    /// The newest whole ledger of this epoch, and the number of its change.
+    fn read(&self, now: Nanos) -> Option<(u64, Ledger)> {
+        let mut bytes = vec![0; 2 * PLACE];
+        let mut length = 0;
+        while length < bytes.len() {
+            match self.file.read_at(&mut bytes[length..], length as u64) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        let mut places: Vec<(u64, &[u8])> =
+            bytes[..length].chunks_exact(PLACE).filter_map(|place| Some((self.number(place, now)?, place))).collect();
+        places.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        places.into_iter().find_map(|(number, place)| whole(place).then(|| (number, decoded(&place[HEAD..]))))
+    }
+
+    /// The number of a place's change, if it can be one of this epoch.
+    fn number(&self, place: &[u8], now: Nanos) -> Option<u64> {
+        let mut reader = Reader(place);
+        let magic = reader.take(8) == MAGIC;
+        let (_, number, written) = (reader.u64(), reader.u64(), reader.u64());
+        // A time that is yet to come: the clock is another.
+        (magic && reader.take(16) == self.epoch && written <= now).then_some(number)
+    }
+
+    fn write(&self, ledger: &Ledger, number: u64, now: Nanos) -> io::Result<()> {
+        let mut place = Vec::with_capacity(PLACE);
+        place.extend_from_slice(MAGIC);
+        place.extend_from_slice(&[0; 8]);
+        place.extend_from_slice(&number.to_le_bytes());
+        place.extend_from_slice(&now.to_le_bytes());
+        place.extend_from_slice(&self.epoch);
+        encode(ledger, &mut place);
+        place.resize(PLACE, 0);
+        let sum = checksum(&place);
+        place[8..16].copy_from_slice(&sum.to_le_bytes());
+        self.file.write_all_at(&place, (number % 2) * PLACE as u64)
+    }
+}
+
+fn file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn checksum(place: &[u8]) -> u64 {
+    u64::from(crc32fast::hash(&place[16..]))
+}
+
+fn whole(place: &[u8]) -> bool {
+    place[8..16] == checksum(place).to_le_bytes()
+}
+
+fn encode(ledger: &Ledger, bytes: &mut Vec<u8>) {
+    let mut number = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
+    number(ledger.sent);
+    number(ledger.blocked_until);
+    number(u64::from(ledger.strikes));
+    number(ledger.ahead_until);
+    number(ledger.flight.newest);
+    for count in &ledger.flight.counts {
+        bytes.extend_from_slice(&count.to_le_bytes());
+    }
+    for window in &ledger.windows {
+        let newest = window.answered.newest;
+        for number in [window.length, window.told, window.foreign, window.foreign_until, newest] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        for count in &window.answered.counts {
+            bytes.extend_from_slice(&count.to_le_bytes());
+        }
+    }
+}
+
+fn decoded(bytes: &[u8]) -> Ledger {
+    let mut reader = Reader(bytes);
+    let (sent, blocked_until, strikes, ahead_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
+    let newest = reader.u64();
+    let mut ledger = Ledger::of(newest, reader.counts(Ledger::FLIGHTS));
+    (ledger.sent, ledger.blocked_until, ledger.ahead_until) = (sent, blocked_until, ahead_until);
+    ledger.strikes = u32::try_from(strikes).unwrap_or(u32::MAX);
+    for _ in 0..WINDOWS {
+        let (length, told, foreign, foreign_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
+        let newest = reader.u64();
+        let window = Window::of(length, newest, reader.counts(Window::COUNTS));
+        // The rest of the place is empty.
+        if length > 0 {
+            ledger.windows.push(Window { told, foreign, foreign_until, ..window });
+        }
+    }
+    ledger
+}
+
+/// The bytes that are yet to be read; the size is known, so that they never run out.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length);
+        self.0 = rest;
+        taken
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take(8).try_into().expect("BUG: eight bytes"))
+    }
+
+    fn counts(&mut self, number: usize) -> Vec<u32> {
+        let bytes = self.take(4 * number);
+        bytes.chunks_exact(4).map(|count| u32::from_le_bytes(count.try_into().expect("BUG: four bytes"))).collect()
+    }
+}

@@ -1,0 +1,348 @@
+//! The counts of a token's requests: those on their way, and those that were answered, in each window that matters. Knows
+//! neither clocks nor files.
+//!
+//! The platform counts a request some time between its sending and its answer; nobody tells when. So it counts here from its
+//! sending until a window after its answer: then, in whatever window the platform counts, there are never more than here.
+
+use std::time::Duration;
+
+/// A moment, or a length of time, in nanoseconds.
+pub(super) type Nanos = u64;
+
+/// The buckets of a window. A request counts for up to one of them too long: a six-hundredth of the quota at most.
+const BUCKETS: u64 = 600;
+/// How many windows are kept: the one of fleet.yaml, and those that the platform tells.
+pub(super) const WINDOWS: usize = 4;
+/// How long a request can be on its way: what sends it gives up before.
+pub(super) const FLIGHT: Duration = Duration::from_secs(150);
+/// The buckets of the requests on their way.
+const FLIGHT_BUCKETS: u64 = 50;
+/// How long those who go ahead are waited for after they last asked.
+pub(super) const AHEAD: Duration = Duration::from_secs(2);
+/// The longest time that an answer can stop the lane for: a day.
+const LONGEST: Nanos = 86_400 * 1_000_000_000;
+/// The first wait after a 429 that doesn't say how long, and the longest one. It doubles each time.
+const UNTOLD: (Nanos, Nanos) = (10 * 1_000_000_000, 300 * 1_000_000_000);
+
+/// Nanoseconds; five centuries are as good as ever.
+pub(super) fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+/// Counts of the last so many buckets of time. What fell out of it is forgotten.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ring {
+    /// The length of a bucket.
+    bucket: Nanos,
+    /// The number of the newest bucket, from the clock's beginning.
+    pub(super) newest: u64,
+    pub(super) counts: Vec<u32>,
+    sum: u64,
+}
+
+impl Ring {
+    /// A ring that keeps what happened for at least this time, and for at most one bucket more.
+    fn new(length: Nanos, buckets: u64) -> Ring {
+        Ring { bucket: length.div_ceil(buckets).max(1), newest: 0, counts: vec![0; buckets as usize + 1], sum: 0 }
+    }
+
+    /// A ring with these counts.
+    fn of(length: Nanos, buckets: u64, newest: u64, counts: Vec<u32>) -> Ring {
+        let sum = counts.iter().map(|count| u64::from(*count)).sum();
+        Ring { newest, counts, sum, ..Ring::new(length, buckets) }
+    }
+
+    fn slots(&self) -> u64 {
+        self.counts.len() as u64
+    }
+
+    /// Forgets what is too old; `gone` hears of it, with the time at which it was too old.
+    fn advance(&mut self, now: Nanos, mut gone: impl FnMut(Nanos, u32)) {
+        let (tick, slots) = (now / self.bucket, self.slots());
+        if tick <= self.newest {
+            return;
+        }
+        for newer in tick.saturating_sub(slots - 1).max(self.newest + 1)..=tick {
+            let slot = (newer % slots) as usize;
+            let count = std::mem::take(&mut self.counts[slot]);
+            if count > 0 {
+                let older = newer - (newer - self.newest).div_ceil(slots) * slots;
+                self.sum -= u64::from(count);
+                gone(self.leaves(older), count);
+            }
+        }
+        self.newest = tick;
+    }
+
+    /// When a bucket is too old.
+    fn leaves(&self, tick: u64) -> Nanos {
+        (tick + self.slots()).saturating_mul(self.bucket)
+    }
+
+    /// Counts what happened at a time, if that isn't too old.
+    fn add(&mut self, at: Nanos, count: u32) {
+        let tick = (at / self.bucket).min(self.newest);
+        if self.newest - tick < self.slots() {
+            let slot = (tick % self.slots()) as usize;
+            self.counts[slot] += count;
+            self.sum += u64::from(count);
+        }
+    }
+
+    /// Takes one back that was counted at a time, if it is still counted.
+    fn remove(&mut self, at: Nanos) {
+        let tick = (at / self.bucket).min(self.newest);
+        let slot = (tick % self.slots()) as usize;
+        if self.newest - tick < self.slots() && self.counts[slot] > 0 {
+            self.counts[slot] -= 1;
+            self.sum -= 1;
+        }
+    }
+
+    /// The buckets that aren't empty, the oldest first.
+    fn buckets(&self) -> impl Iterator<Item = (u64, u32)> {
+        let slots = self.slots();
+        (self.newest.saturating_sub(slots - 1)..=self.newest)
+            .map(move |tick| (tick, self.counts[(tick % slots) as usize]))
+            .filter(|(_, count)| *count > 0)
+    }
+
+    /// When so many will have left. Those that aren't there yet can't leave before something that happens now does.
+    fn when_gone(&self, number: u64) -> Nanos {
+        let mut left = 0;
+        for (tick, count) in self.buckets() {
+            left += u64::from(count);
+            if left >= number {
+                return self.leaves(tick);
+            }
+        }
+        self.leaves(self.newest)
+    }
+}
+
+/// A window, and what was answered in it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Window {
+    /// Its length.
+    pub(super) length: Nanos,
+    /// The quota that the platform tells for windows of this length; 0 if it tells none.
+    pub(super) told: u64,
+    /// So many requests were counted by the platform that nobody here sent…
+    pub(super) foreign: u64,
+    /// … in a window that is over then.
+    pub(super) foreign_until: Nanos,
+    pub(super) answered: Ring,
+}
+
+impl Window {
+    /// A window in which nothing was sent.
+    pub(super) fn new(length: Nanos) -> Window {
+        Window { length, told: 0, foreign: 0, foreign_until: 0, answered: Ring::new(length, BUCKETS) }
+    }
+
+    /// A window with these counts.
+    pub(super) fn of(length: Nanos, newest: u64, counts: Vec<u32>) -> Window {
+        Window { answered: Ring::of(length, BUCKETS, newest, counts), ..Window::new(length) }
+    }
+
+    /// How long a request counts in it, at most.
+    pub(super) fn counts_for(&self) -> Nanos {
+        self.length.saturating_add(self.answered.bucket)
+    }
+
+    /// The number of counts of each window.
+    pub(super) const COUNTS: usize = BUCKETS as usize + 1;
+}
+
+/// What is known of one window when a request is sent.
+pub(super) type Gone = [(Nanos, u64); WINDOWS];
+
+/// The counts of a token.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ledger {
+    /// Requests that were ever sent.
+    pub(super) sent: u64,
+    /// Nothing is sent before.
+    pub(super) blocked_until: Nanos,
+    /// How many 429s followed one another, each after the wait that the one before asked for.
+    pub(super) strikes: u32,
+    /// Those who go ahead are waited for until then.
+    pub(super) ahead_until: Nanos,
+    /// Requests on their way, by the time of their sending.
+    pub(super) flight: Ring,
+    pub(super) windows: Vec<Window>,
+}
+
+impl Ledger {
+    /// The number of counts of requests on their way.
+    pub(super) const FLIGHTS: usize = FLIGHT_BUCKETS as usize + 1;
+
+    /// Nothing was sent yet.
+    pub(super) fn new() -> Ledger {
+        Ledger::of(0, vec![0; Ledger::FLIGHTS])
+    }
+
+    /// With these requests on their way.
+    pub(super) fn of(newest: u64, counts: Vec<u32>) -> Ledger {
+        let flight = Ring::of(nanos(FLIGHT), FLIGHT_BUCKETS, newest, counts);
+        Ledger { sent: 0, blocked_until: 0, strikes: 0, ahead_until: 0, flight, windows: Vec::new() }
+    }
+
+    /// Forgets what is over. What is on its way for so long that nobody waits for it any more was answered at the latest now.
+    pub(super) fn advance(&mut self, now: Nanos) {
+        let mut lost = Vec::new();
+        self.flight.advance(now, |at, count| lost.push((at, count)));
+        for window in &mut self.windows {
+            window.answered.advance(now, |_, _| {});
+            for (at, count) in &lost {
+                window.answered.add(*at, *count);
+            }
+            if now >= window.foreign_until {
+                window.foreign = 0;
+            }
+        }
+    }
+
+    /// Begins to count in windows of this length, too. What was sent before is taken from the window that knows most of it.
+    pub(super) fn watch(&mut self, length: Nanos, now: Nanos) {
+        if self.windows.iter().any(|window| window.length == length) {
+            return;
+        }
+        let mut window = Window::new(length);
+        window.answered.advance(now, |_, _| {});
+        let longer = self.windows.iter().filter(|other| other.length >= length).min_by_key(|other| other.length);
+        if let Some(other) = longer.or_else(|| self.windows.iter().max_by_key(|other| other.length)) {
+            for (tick, count) in other.answered.buckets() {
+                // At the end of the bucket at the latest.
+                window.answered.add(((tick + 1) * other.answered.bucket - 1).min(now), count);
+            }
+        }
+        if self.windows.len() == WINDOWS {
+            // One that nobody tells any more; the lanes that watch it will watch it again.
+            let oldest = self.windows.iter().position(|window| window.told == 0).unwrap_or(0);
+            self.windows.remove(oldest);
+        }
+        self.windows.push(window);
+    }
+
+    /// So many requests count in a window: those that were answered, those on their way, those of others.
+    pub(super) fn used(&self, window: &Window) -> u64 {
+        window.answered.sum + self.flight.sum + window.foreign
+    }
+
+    /// When there is room for one more in a window with this limit; zero if there is.
+    pub(super) fn free_at(&self, window: &Window, limit: u64) -> Nanos {
+        let (used, limit) = (self.used(window), limit.max(1));
+        let too_many = |used: u64| (used + 1).saturating_sub(limit);
+        if too_many(used) == 0 {
+            return 0;
+        }
+        let ours = window.answered.when_gone(too_many(used));
+        if window.foreign == 0 {
+            return ours;
+        }
+        // When the others' are over, fewer of ours have to go.
+        let then = too_many(used - window.foreign);
+        ours.min(window.foreign_until.max(if then == 0 { 0 } else { window.answered.when_gone(then) }))
+    }
+
+    /// Counts a request that is sent now. Gives, for each window, how many of all requests no longer count in it.
+    pub(super) fn send(&mut self, now: Nanos) -> Gone {
+        self.sent += 1;
+        self.flight.add(now, 1);
+        let mut gone = Gone::default();
+        for (slot, window) in gone.iter_mut().zip(&self.windows) {
+            *slot = (window.length, self.sent.saturating_sub(window.answered.sum + self.flight.sum));
+        }
+        gone
+    }
+
+    /// Counts the answer to a request that was sent at a time.
+    pub(super) fn answer(&mut self, sent: Nanos, now: Nanos) {
+        self.flight.remove(sent);
+        for window in &mut self.windows {
+            window.answered.add(now, 1);
+        }
+    }
+
+    /// In thought: what is on its way is answered now.
+    pub(super) fn land(&mut self, now: Nanos) {
+        let count = std::mem::replace(&mut self.flight, Ledger::new().flight).sum;
+        self.sent_at_once(now, count);
+    }
+
+    /// In thought: so many are sent and answered now.
+    pub(super) fn sent_at_once(&mut self, now: Nanos, count: u64) {
+        for window in &mut self.windows {
+            window.answered.advance(now, |_, _| {});
+            window.answered.add(now, u32::try_from(count).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// In thought: all that was answered was answered so much later.
+    pub(super) fn shift(&mut self, by: Nanos) {
+        for window in &mut self.windows {
+            let ring = &window.answered;
+            let (ticks, mut counts) = (by / ring.bucket, vec![0; ring.counts.len()]);
+            for (tick, count) in ring.buckets() {
+                counts[((tick + ticks) % ring.slots()) as usize] = count;
+            }
+            window.answered = Ring::of(window.length, BUCKETS, ring.newest + ticks, counts);
+        }
+    }
+
+    /// A request came through: the platform blocks no more.
+    pub(super) fn passed(&mut self, sent: Nanos) {
+        if sent >= self.blocked_until {
+            self.strikes = 0;
+        }
+    }
+
+    /// The limits that the platform tells; those that it told before and no longer tells are none.
+    pub(super) fn told(&mut self, limits: &[(Nanos, u64)], now: Nanos) {
+        for window in &mut self.windows {
+            let quotas = limits.iter().filter(|(length, _)| *length == window.length).map(|(_, quota)| *quota);
+            window.told = quotas.min().unwrap_or(0);
+        }
+        for (length, quota) in limits.iter().take(WINDOWS - 1) {
+            self.watch(*length, now);
+            let window = self.windows.iter_mut().find(|window| window.length == *length);
+            let window = window.expect("BUG: it is watched");
+            window.told = if window.told == 0 { *quota } else { window.told.min(*quota) };
+        }
+    }
+
+    /// The platform told what is left in a window, in the answer to a request that was sent when `gone` no longer counted.
+    ///
+    /// What it counted of ours either counted here when that request was sent, or was sent since. The rest is others'.
+    pub(super) fn left(&mut self, length: Nanos, left: u64, reset: Nanos, gone: &Gone, now: Nanos) {
+        let Some((_, gone)) = gone.iter().find(|(other, _)| *other == length) else { return };
+        let ours = self.sent.saturating_sub(*gone);
+        let Some(window) = self.windows.iter_mut().find(|window| window.length == length && window.told > 0) else {
+            return;
+        };
+        let foreign = window.told.saturating_sub(left).saturating_sub(ours);
+        if foreign > 0 && foreign >= window.foreign {
+            (window.foreign, window.foreign_until) = (foreign, now + reset.min(LONGEST));
+        }
+    }
+
+    /// Nothing is sent for a time.
+    pub(super) fn block(&mut self, wait: Nanos, now: Nanos) {
+        self.blocked_until = self.blocked_until.max(now + wait.min(LONGEST));
+    }
+
+    /// A 429 came for a request that was sent at a time.
+    pub(super) fn throttle(&mut self, sent: Nanos, retry_after: Option<Nanos>, now: Nanos) {
+        // What was sent before the block that there is only tells of it once more.
+        let again = sent < self.blocked_until;
+        if !again {
+            self.strikes = self.strikes.saturating_add(1);
+        }
+        match retry_after.filter(|wait| *wait > 0) {
+            Some(wait) => self.block(wait, now),
+            None if again => {}
+            None => self.block((UNTOLD.0 << (self.strikes - 1).min(8)).min(UNTOLD.1), now),
+        }
+    }
+}
