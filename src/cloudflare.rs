@@ -315,12 +315,21 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
     if status >= 500 {
         return Err(CallError::Unavailable(format!("Cloudflare failed: {message} (HTTP {status})")));
     }
-    // A zone that the token can't reach says nothing about the account.
-    let of_zone = matches!(
+    // That the token may not do this to a zone, to databases or to KV says nothing about the account's workers.
+    let apart = matches!(
         call,
-        Call::FindZone { .. } | Call::AddRoute { .. } | Call::FindRoute { .. } | Call::RemoveRoute { .. }
+        Call::FindZone { .. }
+            | Call::AddRoute { .. }
+            | Call::FindRoute { .. }
+            | Call::RemoveRoute { .. }
+            | Call::ListDatabases { .. }
+            | Call::CreateDatabase { .. }
+            | Call::ListKv { .. }
+            | Call::CreateKv { .. }
+            | Call::PutKeys { .. }
+            | Call::DeleteKeys { .. }
     );
-    if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !of_zone {
+    if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
         return Err(CallError::Unauthorized(format!(
             "the token of account {} is refused: {message} (HTTP {status}, code {code})",
             home.account_id

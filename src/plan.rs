@@ -1,6 +1,7 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
+mod hosts;
 mod waves;
 
 use std::collections::hash_map::DefaultHasher;
@@ -9,13 +10,14 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::Serialize;
 
-use crate::bundle::{Bundle, differences};
-use crate::customer::Worker;
+use crate::bundle::{Bundle, Resource, by_name, differences};
+use crate::customer::{Database, Worker};
 use crate::digest::{Digest, Framed};
 use crate::platform::Home;
-use crate::spec::{Delivery, Environment};
-use crate::state::{Begun, Deployed, Doubt, Live, Stored, WorkerId};
+use crate::spec::{Delivery, Environment, Jurisdiction, LocationHint};
+use crate::state::{Begun, Deployed, Doubt, Lead, Live, Stored, Table, WorkerId};
 
+pub use hosts::HostChange;
 pub use waves::Wave;
 
 /// Why a worker is uploaded that may be as it should be.
@@ -44,6 +46,8 @@ pub struct Known<'a> {
     pub bundle: Option<&'a Stored>,
     /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
     pub differences: &'a [String],
+    /// Whether the id of its database is known, if its spec gives the name alone.
+    pub has_database: bool,
 }
 
 /// What is done to a worker.
@@ -72,6 +76,14 @@ impl Action {
 #[serde(tag = "do", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Step {
+    /// Finds the database of this name, or makes it.
+    CreateDatabase {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jurisdiction: Option<Jurisdiction>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        location_hint: Option<LocationHint>,
+    },
     Upload,
     DetachDomain {
         domain: String,
@@ -139,6 +151,9 @@ pub struct Change {
     /// What it takes back, if it goes back to an earlier bundle.
     #[serde(skip)]
     pub rejects: Option<Digest>,
+    /// What its bundle gives by name: the upload needs the ids.
+    #[serde(skip)]
+    pub needs: Vec<(Resource, String)>,
     /// The workers that it calls.
     #[serde(skip)]
     calls: Vec<String>,
@@ -177,6 +192,8 @@ pub struct Orphan {
 pub struct Plan {
     /// The changes, sorted by environment and customer.
     pub changes: Vec<Change>,
+    /// The hosts of dispatch namespaces that are to lead elsewhere, sorted.
+    pub hosts: Vec<HostChange>,
     /// How many workers are as they should be.
     pub unchanged: usize,
     /// What is left alone.
@@ -256,6 +273,7 @@ pub struct Planner<'a> {
     held: Vec<Held>,
     orphans: Vec<Orphan>,
     owned: HashSet<u64>,
+    hosts: hosts::Hosts,
 }
 
 /// A short name of a worker's id. Two that share one would both count as owned: that deletes nothing.
@@ -280,7 +298,13 @@ impl<'a> Planner<'a> {
             held: held.collect(),
             orphans: Vec::new(),
             owned: HashSet::new(),
+            hosts: hosts::Hosts::default(),
         }
+    }
+
+    /// Adds the hosts of a worker that a spec owns; `held`: it is left alone, and so are they.
+    pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&crate::customer::Hosts>, held: bool) {
+        self.hosts.add(&id.0, &id.1, account, hosts, held);
     }
 
     /// Adds a worker that a spec owns, and what becomes of it.
@@ -321,9 +345,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The plan.
+    /// The plan, of a fleet without hosts.
     pub fn finish(self) -> Plan {
-        let Planner { options, mut changes, unchanged, mut held, mut orphans, .. } = self;
+        self.finish_with(&BTreeMap::new(), &|_| false)
+    }
+
+    /// The plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this plan
+    /// isn't about.
+    pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
+        let Planner { options, mut changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         changes.sort_by(|a, b| {
             (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
                 b.environment,
@@ -336,10 +366,15 @@ impl<'a> Planner<'a> {
         orphans.sort();
         rank(&mut changes);
         let waves = waves::assign(options.waves, &mut changes);
+        let mut hosts = hosts.changes(recorded, &changes, is_claimed);
+        hosts.retain(|change| !options.only_prune || change.to.is_none());
         let framed = changes.iter().fold(Framed::new("plan"), |framed, change| {
             framed.field(&serde_json::to_vec(change).expect("BUG: a change is JSON"))
         });
-        Plan { changes, unchanged, held, orphans, waves, digest: framed.finish() }
+        let framed = hosts.iter().fold(framed, |framed, change| {
+            framed.field(&serde_json::to_vec(change).expect("BUG: a change of a host is JSON"))
+        });
+        Plan { changes, hosts, unchanged, held, orphans, waves, digest: framed.finish() }
     }
 }
 
@@ -387,6 +422,12 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         reasons.extend(options.force.map(|reason| format!("forced: {reason}")));
     }
     if !reasons.is_empty() {
+        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
+            (&worker.database, known.has_database)
+        {
+            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+            steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
+        }
         steps.push(Step::Upload);
     }
     let (domains, routes) = in_doubt(doubts);
@@ -456,6 +497,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
         rejects: None,
+        needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
@@ -504,7 +546,7 @@ fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) 
             Doubt::Route { pattern, zone } => {
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
-            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons => {}
+            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons | Doubt::Database => {}
         }
     }
     (domains, routes)
@@ -573,6 +615,7 @@ impl<'a> Gone<'a> {
             revision: self.revision,
             calls: Vec::new(),
             rejects: None,
+            needs: Vec::new(),
             picked: None,
             rank: 0,
         }
@@ -580,6 +623,11 @@ impl<'a> Gone<'a> {
 }
 
 impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.hosts.is_empty()
+    }
+
     /// How many changes there are of a kind.
     pub fn count(&self, action: Action) -> usize {
         self.changes.iter().filter(|change| change.action == action).count()
@@ -590,6 +638,9 @@ impl Plan {
         let mut requests = BTreeMap::new();
         for change in &self.changes {
             *requests.entry(change.account.as_str()).or_default() += change.steps.len();
+        }
+        for (account, count) in hosts::requests(&self.hosts) {
+            *requests.entry(account).or_default() += count;
         }
         requests
     }

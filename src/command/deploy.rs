@@ -110,7 +110,7 @@ pub(super) fn apply_plan(
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
     refuse_another(&planned, arguments)?;
-    if planned.plan.changes.is_empty() {
+    if planned.plan.is_empty() {
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
@@ -120,7 +120,9 @@ pub(super) fn apply_plan(
         }
         return Ok(end(Exit::Done));
     }
-    let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
+    let hosts = planned.plan.hosts.iter().map(|change| change.account.clone());
+    let accounts: BTreeSet<String> =
+        planned.plan.changes.iter().map(|change| change.account.clone()).chain(hosts).collect();
     let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     missing_secrets(&planned)?;
     large_secrets(&planned)?;
@@ -150,7 +152,7 @@ pub(super) fn apply_plan(
     }
     let planned = Arc::new(planned);
     let outcome = apply(session, &planned, &platform, &tokens, &mut state, arguments, kind)?;
-    let complete = outcome.failed + outcome.skipped + outcome.unhealthy == 0;
+    let complete = outcome.failed + outcome.skipped + outcome.unhealthy + outcome.hosts_skipped == 0;
     let exit = if complete { end(Exit::Done) } else { Exit::SomeFailed };
     match session.format {
         Format::Json => session.json(&outcome)?,
@@ -282,6 +284,7 @@ fn lanes(
         .changes
         .iter()
         .map(|change| (change.home.account_id.as_str(), change.account.as_str()))
+        .chain(planned.plan.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
         .collect();
     let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
     for (id, account) in accounts {
@@ -473,7 +476,13 @@ fn summary(outcome: &Outcome) -> String {
     if let Some(why) = &outcome.halted {
         text += &format!("\nhalted: {}", clean(why));
     }
-    if outcome.failed + outcome.skipped > 0 {
+    if outcome.hosts + outcome.hosts_skipped > 0 {
+        text += &format!(" · {} written", count(outcome.hosts, "host"));
+        if outcome.hosts_skipped > 0 {
+            text += &format!(", {} not", outcome.hosts_skipped);
+        }
+    }
+    if outcome.failed + outcome.skipped + outcome.hosts_skipped > 0 {
         text += "\nrun the same command again: what was acknowledged is not repeated";
     }
     text
@@ -495,7 +504,7 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
-    if planned.plan.changes.is_empty() {
+    if planned.plan.is_empty() {
         let selected = |live: &Deployed| planned.selects(&live.customer, live.environment);
         let _ = state.each(|(home, worker), live| {
             if selected(&live) {

@@ -166,6 +166,12 @@ fn words(call: &Call, world: &World) -> String {
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
         Call::FindRoute { pattern, .. } => format!("find {pattern}"),
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
+        Call::ListDatabases { name, page } => format!("databases {name:?} {page}"),
+        Call::CreateDatabase { name, .. } => format!("create database {name}"),
+        Call::ListKv { page } => format!("tables {page}"),
+        Call::CreateKv { title } => format!("create table {title}"),
+        Call::PutKeys { pairs, .. } => format!("put {} {}", pairs.len(), pairs[0].0),
+        Call::DeleteKeys { keys, .. } => format!("drop {} {}", keys.len(), keys[0]),
         Call::FindSubdomain | Call::CreateNamespace => unreachable!("a deploy makes no such call"),
     }
 }
