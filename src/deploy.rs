@@ -336,7 +336,10 @@ impl Run<'_> {
             let allowed = (places.len() as f64 * self.tools.budget.percent / 100.0).floor() as usize;
             if failed > allowed && self.outcome.halted.is_none() {
                 self.outcome.breached = Some(wave);
-                self.halt(format!("{failed} of the {} changes of the wave `{name}` failed or aren't well", places.len()));
+                self.halt(format!(
+                    "{failed} of the {} changes of the wave `{name}` failed or aren't well",
+                    places.len()
+                ));
             }
         }
         Ok(())
@@ -364,7 +367,9 @@ impl Run<'_> {
         let open = |step: &usize| done.is_none_or(|done| !done.contains(step));
         let steps = &self.plan.changes[at].steps;
         match part {
-            Part::Giving(wave) => (0..steps.len()).filter(|step| self.gives(&steps[*step], wave) && open(step)).collect(),
+            Part::Giving(wave) => {
+                (0..steps.len()).filter(|step| self.gives(&steps[*step], wave) && open(step)).collect()
+            }
             Part::Rest => (0..steps.len()).filter(open).collect(),
         }
     }
@@ -760,13 +765,7 @@ impl Run<'_> {
     }
 
     /// Tells the lane what came of its request.
-    fn answer_lane(
-        &mut self,
-        lane: &Lane,
-        ticket: Ticket,
-        result: &Result<Reply, CallError>,
-        quota: Option<&Quota>,
-    ) {
+    fn answer_lane(&mut self, lane: &Lane, ticket: Ticket, result: &Result<Reply, CallError>, quota: Option<&Quota>) {
         if let Err(CallError::Throttled { retry_after }) = result {
             self.outcome.throttled += 1;
             lane.throttled(ticket, *retry_after);
@@ -997,7 +996,11 @@ impl Run<'_> {
                 (self.tools.hear)(&Event::Unhealthy(change, &why));
                 self.outcome.unhealthy += 1;
                 let (worker, customer) = (change.worker.clone(), change.customer.clone());
-                self.outcome.failures.push(Failed { worker, customer, error: format!("uploaded, but not well: {why}") });
+                self.outcome.failures.push(Failed {
+                    worker,
+                    customer,
+                    error: format!("uploaded, but not well: {why}"),
+                });
                 self.spend();
             }
         }

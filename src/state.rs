@@ -20,8 +20,8 @@ use crate::failure::Failure;
 use crate::platform::Home;
 use crate::spec::Environment;
 
-pub use hosts::{Lead, Table};
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
+pub use hosts::{Lead, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
 const VERSION: i64 = 2;
@@ -429,8 +429,7 @@ impl State {
 }
 
 /// The columns of a live worker.
-const DEPLOYED: &str =
-    "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
+const DEPLOYED: &str = "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
 
 fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
     Ok(Deployed {

@@ -78,8 +78,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
-        false => Lock::take(&folder.join(LOCK), "deploy")
-            .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER"))?,
+        false => Lock::take(&folder.join(LOCK), "deploy").map_err(|failure| {
+            failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")
+        })?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
     let Some(planned) = line(session, &arguments.line)? else {
@@ -138,16 +139,12 @@ pub(super) fn apply_plan(
     }
     let platform = Arc::new(Cloudflare::new(&planned.cloud.base, tokens.clone())?);
     if planned.cloud.local.is_some() {
-        for home in planned
-            .plan
-            .changes
-            .iter()
-            .map(|change| &change.home)
-            .filter(|home| home.namespace.is_some())
-            .collect::<BTreeSet<_>>()
-        {
-            // That it exists already is fine.
-            let _ = platform.call(home, &Call::CreateNamespace);
+        for account in &accounts {
+            let namespace = planned.project.fleet.accounts[account].dispatch_namespace.as_deref();
+            if namespace.is_some() {
+                // That it exists already is fine.
+                let _ = platform.call(&planned.cloud.home(account, namespace), &Call::CreateNamespace);
+            }
         }
     }
     let planned = Arc::new(planned);
@@ -171,8 +168,11 @@ fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), F
     if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
         return Ok(());
     }
-    Err(Failure::refused(format!("the plan isn't the one that was reviewed: its digest is {}, not {digest}", &is[..16]))
-        .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+    Err(Failure::refused(format!(
+        "the plan isn't the one that was reviewed: its digest is {}, not {digest}",
+        &is[..16]
+    ))
+    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
 }
 
 /// Names every secret that has no value, before the first request.
@@ -499,8 +499,7 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain =
-            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
+        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };

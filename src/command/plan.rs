@@ -166,7 +166,19 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     session.ui.end();
-    Ok(Some(Planned { project, survey, runtimes, diagnostics, secrets, cloud, plan, workers, places, selection: selection.clone(), deflated: OnceLock::new() }))
+    Ok(Some(Planned {
+        project,
+        survey,
+        runtimes,
+        diagnostics,
+        secrets,
+        cloud,
+        plan,
+        workers,
+        places,
+        selection: selection.clone(),
+        deflated: OnceLock::new(),
+    }))
 }
 
 /// The homes whose workers the fleet may own, with their account's names.
@@ -494,7 +506,11 @@ fn hosts(ui: &Ui, changes: &[HostChange]) -> Vec<String> {
                 Action::Update => "lead to other workers",
                 Action::Delete => "lead nowhere any more",
             };
-            lines.push(format!("{sign} host   {} ({}, …) {what}  ({table})", count(changes.len(), "host"), some.join(", ")));
+            lines.push(format!(
+                "{sign} host   {} ({}, …) {what}  ({table})",
+                count(changes.len(), "host"),
+                some.join(", ")
+            ));
             continue;
         }
         for change in changes {

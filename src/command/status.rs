@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::build;
 use crate::cloudflare;
 use crate::failure::{Exit, Failure};
+use crate::platform::Health;
 use crate::progress::Progress as _;
 use crate::secrets::Secrets;
 use crate::spec::Environment;
-use crate::platform::Health;
 use crate::state::{Deployed, Found, State};
 
 use super::cloud::{Cloud, CloudArguments};

@@ -51,7 +51,14 @@ pub(super) struct Hosts {
 
 impl Hosts {
     /// A worker, with its hosts if it has any; `held`: it is left alone, and so are they.
-    pub fn add(&mut self, home: &Home, worker: &str, account: &str, hosts: Option<&crate::customer::Hosts>, held: bool) {
+    pub fn add(
+        &mut self,
+        home: &Home,
+        worker: &str,
+        account: &str,
+        hosts: Option<&crate::customer::Hosts>,
+        held: bool,
+    ) {
         let Some(hosts) = hosts else { return };
         let table = Table { account_id: home.account_id.clone(), title: hosts.table.clone() };
         self.accounts.entry(home.account_id.clone()).or_insert_with(|| account.to_owned());

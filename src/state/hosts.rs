@@ -45,14 +45,16 @@ impl State {
     /// All hosts that were written, or may have been.
     pub fn hosts(&self) -> Result<BTreeMap<(Table, String), Lead>, Failure> {
         let read = || -> rusqlite::Result<_> {
-            let mut statement =
-                self.db.prepare_cached("SELECT account_id, title, host, account, namespace, worker, sure FROM hosts")?;
+            let mut statement = self
+                .db
+                .prepare_cached("SELECT account_id, title, host, account, namespace, worker, sure FROM hosts")?;
             let rows = statement.query_map([], |row| {
                 let account_id: String = row.get(0)?;
                 let table = Table { account_id: account_id.clone(), title: row.get(1)? };
                 let namespace = Some(row.get(4)?).filter(|name: &String| !name.is_empty());
                 let worker = Some(row.get(5)?).filter(|name: &String| !name.is_empty());
-                let lead = Lead { account: row.get(3)?, home: Home { account_id, namespace }, worker, sure: row.get(6)? };
+                let lead =
+                    Lead { account: row.get(3)?, home: Home { account_id, namespace }, worker, sure: row.get(6)? };
                 Ok(((table, row.get(2)?), lead))
             })?;
             rows.collect()
@@ -97,9 +99,14 @@ impl State {
     ) -> Result<(), Failure> {
         let namespace = home.namespace.as_deref().unwrap_or_default();
         let write = || {
-            self.db
-                .prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1)")?
-                .execute(params![table.account_id, table.title, host, account, namespace, worker])
+            self.db.prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1)")?.execute(params![
+                table.account_id,
+                table.title,
+                host,
+                account,
+                namespace,
+                worker
+            ])
         };
         write().map(|_| ()).map_err(|error| self.told(error))
     }
@@ -124,8 +131,7 @@ mod tests {
         let mut state = State::in_memory();
         let table = Table { account_id: "a".to_owned(), title: "hosts".to_owned() };
         let home = Home { account_id: "a".to_owned(), namespace: Some("shops".to_owned()) };
-        let mut lead =
-            |state: &mut State, host, worker| state.lead(&table, host, "default", (&home, worker)).unwrap();
+        let lead = |state: &mut State, host, worker| state.lead(&table, host, "default", (&home, worker)).unwrap();
         lead(&mut state, "a.example", "one");
         lead(&mut state, "b.example", "one");
         lead(&mut state, "a.example", "two");
