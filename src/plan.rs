@@ -353,7 +353,52 @@ impl<'a> Planner<'a> {
     /// The plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this plan
     /// isn't about.
     pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
-        let Planner { options, mut changes, unchanged, mut held, mut orphans, hosts, .. } = self;
+        let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
+        held.sort();
+        orphans.sort();
+        let plan = Plan::of(changes, options.waves);
+        let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
+        hosts.retain(|change| !options.only_prune || change.to.is_none());
+        let digest = digest(&plan.changes, &hosts);
+        Plan { hosts, unchanged, held, orphans, digest, ..plan }
+    }
+}
+
+/// The digest of what a plan does.
+fn digest(changes: &[Change], hosts: &[HostChange]) -> Digest {
+    let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a plan is JSON");
+    let framed = changes
+        .iter()
+        .fold(Framed::new("plan"), |framed, change| framed.field(&json(serde_json::to_vec(change))));
+    hosts.iter().fold(framed, |framed, change| framed.field(&json(serde_json::to_vec(change)))).finish()
+}
+
+/// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: String) -> Change {
+    Change {
+        customer: live.customer.clone(),
+        environment: live.environment,
+        worker: id.1.clone(),
+        account: live.account.clone(),
+        action: Action::Update,
+        reasons: vec![reason],
+        steps: vec![Step::Upload],
+        digest: to,
+        was: Some(live.digest),
+        wave: 0,
+        home: id.0.clone(),
+        revision: Some(live.revision),
+        rejects: Some(live.digest),
+        needs: by_name(&bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
+        calls: Vec::new(),
+        picked: None,
+        rank: 0,
+    }
+}
+
+impl Plan {
+    /// A plan of these changes and nothing else.
+    pub fn of(mut changes: Vec<Change>, waves: &[Wave]) -> Plan {
         changes.sort_by(|a, b| {
             (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
                 b.environment,
@@ -362,19 +407,11 @@ impl<'a> Planner<'a> {
                 &b.worker,
             ))
         });
-        held.sort();
-        orphans.sort();
         rank(&mut changes);
-        let waves = waves::assign(options.waves, &mut changes);
-        let mut hosts = hosts.changes(recorded, &changes, is_claimed);
-        hosts.retain(|change| !options.only_prune || change.to.is_none());
-        let framed = changes.iter().fold(Framed::new("plan"), |framed, change| {
-            framed.field(&serde_json::to_vec(change).expect("BUG: a change is JSON"))
-        });
-        let framed = hosts.iter().fold(framed, |framed, change| {
-            framed.field(&serde_json::to_vec(change).expect("BUG: a change of a host is JSON"))
-        });
-        Plan { changes, hosts, unchanged, held, orphans, waves, digest: framed.finish() }
+        let waves = waves::assign(waves, &mut changes);
+        let digest = digest(&changes, &[]);
+        let (held, orphans) = (Vec::new(), Vec::new());
+        Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
 }
 
@@ -626,6 +663,12 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.hosts.is_empty()
+    }
+
+    /// The accounts that it is about: their ids, and their names in fleet.yaml.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
+        changes.chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
     }
 
     /// How many changes there are of a kind.

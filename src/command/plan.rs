@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -13,7 +13,6 @@ use crate::customer::{Database, Hosts, Worker};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
-use crate::pace::Rate;
 use crate::plan::{
     self, Action, Change, Decision, Desired, Held, HostChange, Known, Options, Orphan, Plan, Planner, Wave,
 };
@@ -25,6 +24,7 @@ use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{self, Begun, Deployed, State, Stored, WorkerId, deflated};
 
+use super::apply::eta;
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
 use super::report::{self, count};
@@ -71,7 +71,7 @@ pub(super) struct Planned {
     pub survey: Survey,
     pub runtimes: Runtimes,
     pub diagnostics: Vec<Diagnostic>,
-    pub secrets: Secrets,
+    pub secrets: Arc<Secrets>,
     pub cloud: Cloud,
     pub plan: Plan,
     /// How many workers it is about.
@@ -135,7 +135,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
-    let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
+    let secrets = Arc::new(Secrets::read(&session.root, env_file, arguments.cloud.local)?);
     let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
         build::done(session, selection, false, false)?
     else {
@@ -396,14 +396,9 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
-    /// How long the plan takes, in seconds: what the limit makes it wait, and a quarter of a second for each request,
-    /// eight at a time. Lanes run side by side.
+    /// How long the plan takes, in seconds.
     pub(super) fn eta(&self) -> f64 {
-        let lanes = self.plan.requests().into_iter().map(|(account, requests)| {
-            let rate = Rate::new(self.project.fleet.accounts[account].api_limit);
-            rate.wait(requests).as_secs_f64() + requests as f64 * 0.25 / 8.0
-        });
-        lanes.fold(0.0, f64::max)
+        eta(&self.plan, &self.project.fleet)
     }
 
     /// The plan for people. With `hints`: what to run next.

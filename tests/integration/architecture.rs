@@ -95,11 +95,11 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["tera::"], &["src/render.rs", "src/escape.rs"]),
     (&["clap::", "clap_complete::", "indicatif::"], &["src/command/", "src/main.rs"]),
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/command/", "src/main.rs"]),
-    (&["rusqlite::"], &["src/state.rs", "src/local/"]),
+    (&["rusqlite::"], &["src/state.rs", "src/state/", "src/local/"]),
     (&["saphyr_parser::"], &["src/yaml.rs"]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
     (&["jsonschema::"], &["src/schema.rs"]),
-    (&["rustix::"], &["src/command/timings.rs"]),
+    (&["rustix::"], &["src/clock.rs", "src/command/"]),
     (&["include_dir::"], &["src/command/init.rs"]),
 ];
 
