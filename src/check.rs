@@ -392,8 +392,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "N0302 customers/acme.yaml:2:1 the host `a.example` is also claimed by the web worker + customers/acme.yaml:1:1",
                 "N0302 customers/acme.yaml:1:1 the host `a.example` is also claimed by the api worker + customers/acme.yaml:2:1",
+                "N0302 customers/acme.yaml:2:1 the host `a.example` is also claimed by the web worker + customers/acme.yaml:1:1",
                 "N0314 customers/bluebird.yaml:1:1 a route of cafe (production) has the host of the dispatched host `b.example` \
                  + customers/cafe.yaml:1:1",
                 "N0314 customers/cafe.yaml:1:1 the route's host `b.example` is a dispatched host of bluebird (production) \

@@ -23,7 +23,7 @@ use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::pace::{Lane, Ticket};
 use crate::plan::{Action, Change, Plan, Step};
-use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
+use crate::platform::{BINDING_MISSING, CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
 use crate::state::{Begun, Deployed, Doubt, Entry, Found, RunId, State, Stored};
 
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
@@ -733,6 +733,12 @@ impl Run<'_> {
         };
         if let Some(name) = asked {
             return self.zone(at, account, name, result);
+        }
+        if let Err(CallError::Rejected { code, .. }) = &result
+            && BINDING_MISSING.contains(code)
+            && self.tasks[&at].step(change) == Some(&Step::Upload)
+        {
+            self.lose(change)?;
         }
         let zones = &self.zones;
         let zone = |name: &str| zones.get(&(account.clone(), name.to_owned())).cloned();

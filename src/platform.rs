@@ -14,6 +14,8 @@ pub const CONCURRENT_CHANGE: u64 = 10035;
 
 /// A D1 database that exists already. Source: Cloudflare's API, error 7502 of D1.
 pub const DATABASE_EXISTS: u64 = 7502;
+/// A binding to a D1 database, or to a KV namespace, that isn't there. Source: the codes that wrangler's users report.
+pub const BINDING_MISSING: [u64; 2] = [10181, 10041];
 /// A KV namespace whose title is taken. Source: Cloudflare's API, error 10014 of KV.
 pub const KV_EXISTS: u64 = 10014;
 

@@ -25,7 +25,7 @@ use super::cloud::FOLDER;
 use super::plan::{LineArguments, Planned, line};
 use super::report;
 use super::rollback;
-use super::status::url;
+use super::status::{dispatched, url};
 use super::{Format, Session};
 
 /// So many workers' addresses are printed.
@@ -232,7 +232,8 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             return;
         }
         let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
-        let address = url(&planned.cloud, worker, live, subdomain);
+        let address =
+            url(&planned.cloud, worker, live, subdomain).or_else(|| dispatched(&state, home, worker));
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
     if planned.plan.is_empty() {

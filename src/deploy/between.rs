@@ -136,6 +136,15 @@ impl Run<'_> {
         Ok(change.needs.iter().find_map(lacking))
     }
 
+    /// Forgets what a change's names stand for: it isn't there any more. The next deploy looks for it anew.
+    pub(super) fn lose(&mut self, change: &Change) -> Result<(), Failure> {
+        for (resource, name) in &change.needs {
+            self.tools.state.lose(&change.home.account_id, found(*resource), name)?;
+            self.ids.remove(&(change.home.account_id.clone(), *resource, name.clone()));
+        }
+        Ok(())
+    }
+
     /// Keeps an id.
     fn know(&mut self, account: &str, resource: Resource, name: String, id: String) -> Result<(), Failure> {
         self.tools.state.keep(account, found(resource), &name, &id)?;

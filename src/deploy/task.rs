@@ -2,7 +2,7 @@
 //! state.
 
 use crate::plan::{Change, Step};
-use crate::platform::{Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
+use crate::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 use crate::state::{Deployed, Doubt, WorkerId};
 
 /// A change that was begun.
@@ -119,7 +119,7 @@ impl Task {
                 self.found.exists = true;
                 return Ok(false);
             }
-            (_, Err(error)) => return Err(explained(step, &error)),
+            (_, Err(error)) => return Err(explained(change, step, &error)),
             (_, Ok(reply)) => reply,
         };
         match step {
@@ -221,13 +221,16 @@ pub(super) fn same_thing(a: &Doubt, b: &Doubt) -> bool {
 }
 
 /// What the platform said, and what to do where that is known.
-fn explained(step: &Step, error: &CallError) -> String {
+fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
         (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {
             format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
         }
         (Step::CreateDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
             "; does the token have the permission `D1: Edit`?".to_owned()
+        }
+        (Step::Upload, CallError::Rejected { code, .. }) if BINDING_MISSING.contains(code) && !change.needs.is_empty() => {
+            "; what was known by name is gone: the next deploy looks for it anew".to_owned()
         }
         (Step::Upload, CallError::Rejected { code: 10037, .. }) => {
             "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml".to_owned()

@@ -1142,6 +1142,19 @@ fn a_database_whose_answer_was_lost_is_found_and_not_made_twice() {
 }
 
 #[test]
+fn a_database_that_somebody_deleted_is_made_anew_by_the_next_deploy() {
+    let bench = Bench::new();
+    let mut fleet = fleet([with_database("a")]);
+    bench.deploy(&fleet);
+    lock(&bench.fake.log).world.databases.clear();
+    fleet.get_mut("a").unwrap().version = 2;
+    let outcome = bench.deploy(&fleet);
+    assert!(outcome.failures[0].error.contains("looks for it anew"), "{outcome:?}");
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    bench.converged(&fleet);
+}
+
+#[test]
 fn what_can_not_be_looked_up_fails_those_who_need_it() {
     let bench = Bench::new();
     let fleet = fleet([with_database("a"), hosted("b", &["x.example.net"]), bare("c")]);

@@ -13,7 +13,7 @@ use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, Found, blocking, forward, forward_or_throw, host, of_host, respond, text};
+use super::serve::{Body, Dropped, Found, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
 use super::store::{self, Key};
 use super::{databases, hrana, kv};
 
@@ -88,7 +88,7 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
         return blocking(|| libsql(cloud, &method, &host, path.trim_start_matches('/'), token.as_ref(), &body));
     }
     let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-    match blocking(|| of_host(cloud, https, &host, &path)) {
+    match blocking(|| of_host(cloud, From::Worker, https, &host, &path)) {
         Ok(Some(Found::Worker(worker))) => return forward(cloud, &worker, request, None).await,
         Ok(Some(Found::Nobody(_)) | None) => {}
         Err(refusal) => return text(500, &refusal.message),

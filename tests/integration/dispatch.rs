@@ -151,6 +151,31 @@ fn requests_reach_the_worker_of_their_host() {
 }
 
 #[test]
+fn an_account_moves_to_a_namespace() {
+    let project = fleet(&[("acme", "acme.example.com"), ("bluebird", "bluebird.example.com")]);
+    let (accounts, _) = FLEET.split_once("    dispatchNamespace").unwrap();
+    project.write("fleet.yaml", format!("{accounts}defaults: {{ pack: tiny }}\n"));
+    let local = Local::start(&project, None);
+    let script = |path: &str| format!("/accounts/{}/workers/{path}", local_account());
+    assert_eq!(deploy(&project, &[])["applied"], 2);
+    assert_eq!(who(&local, "acme.example.com"), "tiny-acme");
+    assert_eq!(local.api(&script("domains")).as_array().unwrap().len(), 2);
+    // The same customers, behind a dispatch worker: its route comes before the domains.
+    project.write("fleet.yaml", FLEET);
+    let moved = deploy(&project, &[]);
+    assert_eq!((&moved["applied"], &moved["hosts"]), (&json!(3), &json!(2)), "{moved}");
+    assert_eq!(who(&local, "acme.example.com"), "tiny-acme");
+    assert_eq!(who(&local, "nobody.example.com"), "404 unknown_host");
+    assert_eq!(local.api(&script("scripts")).as_array().unwrap().len(), 3);
+    let pruned = deploy(&project, &["--prune"]);
+    assert_eq!((&pruned["applied"], &pruned["failed"]), (&json!(2), &json!(0)), "{pruned}");
+    assert_eq!(local.api(&script("domains")), json!([]));
+    let left = local.api(&script("scripts"));
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["id"]), (1, &json!("test-front")));
+    assert_eq!(who(&local, "bluebird.example.com"), "tiny-bluebird");
+}
+
+#[test]
 fn hosts_whose_outcome_is_unknown_are_written_again() {
     let project = fleet(&[("acme", "acme.example.com"), ("bluebird", "bluebird.example.com")]);
     let local = Local::start(&project, None);

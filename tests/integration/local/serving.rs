@@ -53,6 +53,12 @@ fn a_worker_answers_on_all_its_hosts() {
     let (status, text) = local.get("www.example.com", "/other");
     assert!(status == 404 && text.contains("no worker is deployed for www.example.com/other"), "{text}");
     assert!(local.get("127.0.0.1", "/").1.contains("http://acme.localhost"));
+    // A route comes before the custom domain of its host, whose worker is the origin to the route's.
+    let front = "export default { fetch: async (request) => new Response('front of ' + (await (await fetch(request)).json()).text) };";
+    local.put("front", json!([]), &[("index.js", front)]);
+    local.ok("PUT", "@/workers/scripts/front/routes", Some(json!(["consent.acme.com/front/*"])));
+    assert_eq!(local.get("consent.acme.com", "/front/x").1, "front of from the runtime");
+    json_of(local.get("consent.acme.com", "/else"));
 
     let answer = local.send("POST", "/workers/acme/", &[("host", "127.0.0.1")], b"body".to_vec()).unwrap();
     assert_eq!(answer.status(), 200);
