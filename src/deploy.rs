@@ -29,6 +29,8 @@ use task::{Next, Task, doubt, same_thing, word};
 
 /// Requests in flight at once, over all lanes, at the most.
 pub const MOST_IN_FLIGHT: usize = 256;
+/// Requests in flight at once in a lane that hasn't answered yet.
+const FIRST_IN_FLIGHT: usize = 8;
 /// How often a call is tried whose outcome is unknown.
 const ATTEMPTS: u32 = 5;
 /// How often a call may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
@@ -171,11 +173,21 @@ pub struct Outcome {
     /// Why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// Workers that were put back to what they ran before, because their wave wasn't healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<usize>,
     /// What failed.
     pub failures: Vec<Failed>,
     /// The wave that was not as it should be, by its number from 0.
     #[serde(skip)]
     pub breached: Option<usize>,
+}
+
+impl Outcome {
+    /// Whether everything that was planned is done, and well.
+    pub fn is_complete(&self) -> bool {
+        self.failed + self.skipped + self.unhealthy == 0
+    }
 }
 
 /// A change that failed.
@@ -197,6 +209,9 @@ struct Queue {
     /// Changes that were begun and have a request to make.
     ready: VecDeque<usize>,
     in_flight: usize,
+    /// At most so many at once: few at first, one more with each that succeeds, few again when one doesn't. So a mistake is
+    /// known before it is everywhere.
+    trust: usize,
     /// Not before this time.
     wake: Duration,
 }
@@ -248,6 +263,7 @@ pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
         fresh: VecDeque::new(),
         ready: VecDeque::new(),
         in_flight: 0,
+        trust: FIRST_IN_FLIGHT,
         wake: Duration::ZERO,
     };
     let mut run = Run {
@@ -318,7 +334,10 @@ impl Run<'_> {
             let allowed = (places.len() as f64 * self.tools.budget.percent / 100.0).floor() as usize;
             if failed > allowed && self.outcome.halted.is_none() {
                 self.outcome.breached = Some(wave);
-                self.halt(format!("{failed} of the {} changes of the wave `{name}` failed or aren't well", places.len()));
+                self.halt(format!(
+                    "{failed} of the {} changes of the wave `{name}` failed or aren't well",
+                    places.len()
+                ));
             }
         }
         Ok(())
@@ -346,7 +365,9 @@ impl Run<'_> {
         let open = |step: &usize| done.is_none_or(|done| !done.contains(step));
         let steps = &self.plan.changes[at].steps;
         match part {
-            Part::Giving(wave) => (0..steps.len()).filter(|step| self.gives(&steps[*step], wave) && open(step)).collect(),
+            Part::Giving(wave) => {
+                (0..steps.len()).filter(|step| self.gives(&steps[*step], wave) && open(step)).collect()
+            }
             Part::Rest => (0..steps.len()).filter(open).collect(),
         }
     }
@@ -421,7 +442,7 @@ impl Run<'_> {
                 let waits = queue.ready.is_empty() && (queue.fresh.is_empty() || self.order == Order::Pause);
                 if waits
                     || now < queue.wake
-                    || queue.in_flight >= queue.lane.in_flight_bound()
+                    || queue.in_flight >= queue.lane.in_flight_bound().min(queue.trust)
                     || self.tickets.len() + jobs.len() >= self.tools.pool.size()
                 {
                     break;
@@ -628,8 +649,14 @@ impl Run<'_> {
         let change = &self.plan.changes[at];
         let account = change.home.account_id.clone();
         let (lane, ticket) = self.tickets.remove(&at).expect("BUG: an answer has a permit");
-        self.queues[lane].in_flight -= 1;
-        let lane = Arc::clone(&self.queues[lane].lane);
+        let queue = &mut self.queues[lane];
+        queue.in_flight -= 1;
+        queue.trust = match &answer {
+            Answer::Called(Ok(_), ..) => queue.trust + 1,
+            Answer::Called(Err(CallError::Throttled { .. }), ..) => queue.trust,
+            _ => FIRST_IN_FLIGHT,
+        };
+        let lane = Arc::clone(&queue.lane);
         let (result, quota, made) = match answer {
             Answer::Called(result, quota, made) => (result, quota, made),
             Answer::NotMade(why) => {
@@ -715,13 +742,7 @@ impl Run<'_> {
     }
 
     /// Tells the lane what came of its request.
-    fn answer_lane(
-        &mut self,
-        lane: &Lane,
-        ticket: Ticket,
-        result: &Result<Reply, CallError>,
-        quota: Option<&Quota>,
-    ) {
+    fn answer_lane(&mut self, lane: &Lane, ticket: Ticket, result: &Result<Reply, CallError>, quota: Option<&Quota>) {
         if let Err(CallError::Throttled { retry_after }) = result {
             self.outcome.throttled += 1;
             lane.throttled(ticket, *retry_after);
@@ -947,7 +968,11 @@ impl Run<'_> {
                 (self.tools.hear)(&Event::Unhealthy(change, &why));
                 self.outcome.unhealthy += 1;
                 let (worker, customer) = (change.worker.clone(), change.customer.clone());
-                self.outcome.failures.push(Failed { worker, customer, error: format!("uploaded, but not well: {why}") });
+                self.outcome.failures.push(Failed {
+                    worker,
+                    customer,
+                    error: format!("uploaded, but not well: {why}"),
+                });
                 self.spend();
             }
         }

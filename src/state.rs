@@ -68,6 +68,7 @@ CREATE TABLE bundles (
 );
 CREATE TABLE objects (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE INDEX deployed_by_digest ON deployed (digest);
+CREATE INDEX deployed_by_customer ON deployed (customer);
 CREATE INDEX bundles_by_module ON bundles (module);
 CREATE INDEX bundles_by_runtime ON bundles (runtime);
 ";
@@ -318,6 +319,16 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
+    /// The live workers of a customer.
+    pub fn of_customer(&self, customer: &str) -> Result<Vec<(WorkerId, Deployed)>, Failure> {
+        let read = || -> rusqlite::Result<Vec<(WorkerId, Deployed)>> {
+            let sql = format!("SELECT {DEPLOYED} FROM deployed WHERE customer = ? ORDER BY environment, worker");
+            let mut statement = self.db.prepare_cached(&sql)?;
+            statement.query_map([customer], |row| Ok((worker_id(row)?, deployed_of(row)?)))?.collect()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
     /// A live worker.
     pub fn one(&self, (home, worker): &WorkerId) -> Result<Option<Deployed>, Failure> {
         let read = || {
@@ -413,8 +424,7 @@ impl State {
 }
 
 /// The columns of a live worker.
-const DEPLOYED: &str =
-    "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
+const DEPLOYED: &str = "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
 
 fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
     Ok(Deployed {

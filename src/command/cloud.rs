@@ -123,6 +123,9 @@ impl Cloud {
     /// Where a worker is asked whether it is well. Behind another address than Cloudflare's own, its workers' public names mean
     /// nothing: there they are asked by their path, as the Cloudflare on this machine serves them.
     pub fn address(&self, worker: &str, live: &Deployed, subdomain: Option<String>) -> Option<String> {
+        if let (Some(port), true) = (self.local, self.base.is_empty()) {
+            return Some(format!("http://127.0.0.1:{port}/workers/{worker}"));
+        }
         if self.base.trim_end_matches('/') != BASE {
             let origin = self.base.trim_end_matches('/').trim_end_matches("/client/v4");
             return Some(format!("{origin}/workers/{worker}"));

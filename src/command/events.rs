@@ -29,7 +29,8 @@ impl Events {
 
     /// A deploy begins.
     pub(super) fn begun(&mut self, run: RunId, what: &str, plan: &Plan, eta: f64) {
-        let [create, update, delete] = [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
+        let [create, update, delete] =
+            [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
         self.line(json!({
             "event": "begun", "run": run, "what": what, "plan": plan.digest, "create": create, "update": update,
             "delete": delete, "waves": plan.waves, "eta_seconds": eta,

@@ -1,7 +1,7 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -12,7 +12,6 @@ use crate::customer::Worker;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
-use crate::pace::Rate;
 use crate::plan::{self, Action, Change, Decision, Desired, Held, Known, Options, Orphan, Plan, Planner, Wave};
 use crate::platform::Home;
 use crate::progress::Progress as _;
@@ -21,6 +20,7 @@ use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 
+use super::apply::eta;
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
 use super::report::{self, count};
@@ -67,7 +67,7 @@ pub(super) struct Planned {
     pub survey: Survey,
     pub runtimes: Runtimes,
     pub diagnostics: Vec<Diagnostic>,
-    pub secrets: Secrets,
+    pub secrets: Arc<Secrets>,
     pub cloud: Cloud,
     pub plan: Plan,
     /// How many workers it is about.
@@ -133,7 +133,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     else {
         return Ok(None);
     };
-    let secrets = arguments.cloud.secrets(session, &project.fleet)?;
+    let secrets = Arc::new(arguments.cloud.secrets(session, &project.fleet)?);
     session.ui.begin("planning", None);
     let cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
@@ -163,7 +163,19 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         let told = format!("{source} can't be asked ({why}): secrets that are deployed stay as they are");
         session.ui.line(&format!("{} {}", session.ui.paint(Style::Warning, "!"), clean(&told)));
     }
-    Ok(Some(Planned { project, survey, runtimes, diagnostics, secrets, cloud, plan, workers, places, selection: selection.clone(), deflated: OnceLock::new() }))
+    Ok(Some(Planned {
+        project,
+        survey,
+        runtimes,
+        diagnostics,
+        secrets,
+        cloud,
+        plan,
+        workers,
+        places,
+        selection: selection.clone(),
+        deflated: OnceLock::new(),
+    }))
 }
 
 /// The homes whose workers the fleet may own, with their account's names.
@@ -341,14 +353,9 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
-    /// How long the plan takes, in seconds: what the limit makes it wait, and a quarter of a second for each request,
-    /// eight at a time. Lanes run side by side.
+    /// How long the plan takes, in seconds.
     pub(super) fn eta(&self) -> f64 {
-        let lanes = self.plan.requests().into_iter().map(|(account, requests)| {
-            let rate = Rate::new(self.project.fleet.accounts[account].api_limit);
-            rate.wait(requests).as_secs_f64() + requests as f64 * 0.25 / 8.0
-        });
-        lanes.fold(0.0, f64::max)
+        eta(&self.plan, &self.project.fleet)
     }
 
     /// The plan for people. With `hints`: what to run next.

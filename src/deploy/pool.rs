@@ -1,7 +1,7 @@
 //! Where a deploy's requests are made: by threads, or in a rehearsal. Knows how to make them, not when or why.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use blocking_threadpool::{Builder, ThreadPool};
 
-use super::{MakeUpload, Made};
+use super::{Made, MakeUpload};
 use crate::clock::Clock;
 use crate::plan::Change;
 use crate::platform::{Call, CallError, Health, Home, Platform, Quota, Reply};

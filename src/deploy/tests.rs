@@ -366,8 +366,7 @@ impl Bench {
             let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
             let id = (home(&worker.account), worker.name.clone());
             let known = Known { live: deployed.get(&id), begun: begun.get(&id), ..Known::default() };
-            let desired =
-                Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
+            let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
             planner.add(&id, plan::decide(&desired, &known, &options));
         }
         for (id, live) in &deployed {
@@ -410,13 +409,7 @@ impl Bench {
         let outcome = deploy(
             plan,
             Tools {
-                pool: Box::new(Rehearsal::new(
-                    self.fake.as_ref(),
-                    &make,
-                    Arc::clone(&clock),
-                    LATENCY,
-                    64,
-                )),
+                pool: Box::new(Rehearsal::new(self.fake.as_ref(), &make, Arc::clone(&clock), LATENCY, 64)),
                 clock: Arc::clone(&clock),
                 lanes: (0..2).map(lane).collect(),
                 lane_of: HashMap::from([("one".to_owned(), 0), ("two".to_owned(), 1)]),
@@ -591,7 +584,7 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
     assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 199));
     assert_eq!(outcome.failures[0].error, "the token is refused");
     let sent = bench.called().iter().filter(|words| words.starts_with("upload w-a")).count();
-    assert!(sent <= 64, "{sent} were in flight when it was known");
+    assert!(sent <= FIRST_IN_FLIGHT, "{sent} were in flight when it was known");
 }
 
 #[test]
@@ -813,7 +806,7 @@ fn a_mistake_stops_after_ten_workers() {
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
     let outcome = bench.deploy(&fleet);
     // Those that were in flight when the tenth failed end, too.
-    assert!(outcome.failed >= 10 && outcome.failed <= 10 + 64, "{} failed", outcome.failed);
+    assert!(outcome.failed >= 10 && outcome.failed < 10 + FIRST_IN_FLIGHT, "{} failed", outcome.failed);
     assert_eq!(outcome.skipped, 500 - outcome.failed);
     assert!(outcome.halted.is_some());
 }

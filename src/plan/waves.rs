@@ -23,13 +23,11 @@ pub struct Wave {
 impl Wave {
     /// The waves of fleet.yaml.
     pub fn of(rules: &[WaveRule]) -> Vec<Wave> {
-        let wave = |(at, rule): (usize, &WaveRule)| {
-            Wave {
-                name: rule.name.clone().unwrap_or_else(|| format!("wave {}", at + 1)),
-                labels: rule.labels.clone().unwrap_or_default(),
-                count: rule.count,
-                percent: rule.percent,
-            }
+        let wave = |(at, rule): (usize, &WaveRule)| Wave {
+            name: rule.name.clone().unwrap_or_else(|| format!("wave {}", at + 1)),
+            labels: rule.labels.clone().unwrap_or_default(),
+            count: rule.count,
+            percent: rule.percent,
         };
         rules.iter().enumerate().map(wave).collect()
     }

@@ -9,7 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Deployed, Doubt, State, TABLES_2, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle};
+use super::{
+    Deployed, Doubt, State, TABLES_2, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle,
+};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::platform::Home;
@@ -174,9 +176,11 @@ impl State {
     /// Notes that a deploy ended.
     pub fn end_run(&mut self, run: RunId, at: i64, outcome: &Value) -> Result<(), Failure> {
         let write = || {
-            self.db
-                .prepare_cached("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?")?
-                .execute(params![at, outcome.to_string(), run.0])
+            self.db.prepare_cached("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?")?.execute(params![
+                at,
+                outcome.to_string(),
+                run.0
+            ])
         };
         write().map(|_| ()).map_err(|error| self.told(error))
     }
@@ -278,6 +282,19 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
+    /// Whether a bundle can be gone back to.
+    pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(
+                    "SELECT 1 FROM bundles b JOIN objects m ON m.digest = b.module JOIN objects r ON r.digest = b.runtime
+                     WHERE b.digest = ?",
+                )?
+                .exists([digest.to_string()])
+        };
+        read().map_err(|error| self.told(error))
+    }
+
     /// The bytes of an object, if it is still kept and whole.
     pub fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
         let read = || {
@@ -314,8 +331,7 @@ impl State {
     /// Lets go of a bundle, and of its module; a runtime goes with the last bundle that has it.
     fn drop_bundle(&self, digest: &Digest) -> rusqlite::Result<()> {
         let digest = digest.to_string();
-        let live =
-            self.db.prepare_cached("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1")?.exists([&digest])?;
+        let live = self.db.prepare_cached("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1")?.exists([&digest])?;
         let found: Option<(String, String)> = self
             .db
             .prepare_cached("SELECT module, runtime FROM bundles WHERE digest = ?")?
@@ -397,8 +413,7 @@ pub(super) fn upgrade(db: &Connection) -> rusqlite::Result<()> {
             "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed_1",
         )?;
         let mut rows = rows.query([])?;
-        let mut deployed =
-            transaction.prepare("INSERT INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', '', ?)")?;
+        let mut deployed = transaction.prepare("INSERT INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', '', ?)")?;
         let mut bundles = transaction.prepare("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, '', ?, ?)")?;
         while let Some(row) = rows.next()? {
             let text = |at: usize| row.get::<_, String>(at);

@@ -107,7 +107,10 @@ fn the_same_plan_tells_why() {
         plan["changes"].as_array().unwrap().iter().map(|change| (&change["worker"], &change["reasons"])).collect();
     assert_eq!(
         reasons,
-        [(&json!("t-acme"), &json!(["GREETING changed"])), (&json!("t-bolt"), &json!(["crons */6 * * * *"])),]
+        [
+            (&json!("t-acme"), &json!(["customers/acme.yaml:3:19 vars.GREETING \"hello\" → \"goodbye\""])),
+            (&json!("t-bolt"), &json!(["crons */6 * * * *"])),
+        ]
     );
     assert_eq!((&plan["create"], &plan["update"], &plan["unchanged"]), (&json!(0), &json!(2), &json!(1)));
 }
