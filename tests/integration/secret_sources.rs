@@ -375,6 +375,27 @@ fn an_upload_sends_what_differs_and_keeps_the_rest() {
 }
 
 #[test]
+fn a_rollback_leaves_secrets_as_they_are_where_it_can() {
+    let yes = Yes::start();
+    let project = project("  - { dotenv: .env }\n");
+    project.write(".env", "TOKEN=one\nKEY=two\n");
+    yes.deploy(&project).exits(0);
+    project.write("customers/acme.yaml", format!("id: acme\n{SPEC}vars: {{ A: b }}\n"));
+    let more = SPEC.replace("secrets:\n", "secrets:\n  MORE: { secret: TOKEN }\n");
+    project.write("customers/bolt.yaml", format!("id: bolt\n{more}"));
+    yes.deploy(&project).exits(0);
+    yes.uploads();
+    // Rotated here, and not deployed: going back is no rotation.
+    project.write(".env", "TOKEN=new\nKEY=two\n");
+    let back = |customer: &str| output(&mut yes.command(&project, &["rollback", customer, "--yes"]));
+    back("acme").exits(0);
+    assert_eq!(yes.uploads(), ["t-acme +"]);
+    // What was added since has to go, so that all are sent.
+    back("bolt").exits(0);
+    assert_eq!(yes.uploads(), ["t-bolt KEY=two TOKEN=new"]);
+}
+
+#[test]
 fn after_an_interrupted_upload_all_secrets_are_sent() {
     let (cloud, project) = (Cloud::start(), project("  - { dotenv: .env }\n"));
     project.write(".env", "TOKEN=one\nKEY=two\n");
