@@ -16,6 +16,7 @@ pub mod customer;
 pub mod limits;
 pub mod names;
 pub mod selection;
+pub mod tags;
 pub mod trace;
 
 pub mod envfile;
@@ -53,6 +54,8 @@ pub mod platform;
 pub mod state;
 
 pub mod plan;
+pub mod refresh;
+pub mod safety;
 pub mod secrets;
 
 pub mod cloudflare;

@@ -71,7 +71,7 @@ pub struct Settings {
     pub account: Option<String>,
     /// Host names that reach the worker as custom domains: Cloudflare makes the DNS record and the certificate.
     #[schemars(extend("uniqueItems" = true))]
-    pub domains: Option<Vec<String>>,
+    pub domains: Option<Vec<Domain>>,
     /// Routes in zones whose DNS records exist already.
     pub routes: Option<Vec<Route>>,
     /// Whether the worker answers on `<worker>.<account>.workers.dev`. Default: true, also beside domains and routes, where
@@ -151,6 +151,60 @@ pub struct SecretReference {
     /// The secret's name in the sources of secrets: the environment and `.env`, unless fleet.yaml lists others.
     #[schemars(regex(pattern = "^[A-Z][A-Z0-9_]*$"))]
     pub secret: String,
+}
+
+/// A custom domain: its name, or with it that it may be taken from another worker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Domain {
+    /// The host name.
+    Name(String),
+    /// The host name, and what may be done to get it.
+    Entry {
+        /// The host name.
+        name: String,
+        /// Whether it may be taken from a worker that isn't the fleet's.
+        #[serde(default, rename = "takeOver")]
+        take_over: bool,
+    },
+}
+
+impl Domain {
+    /// The host name.
+    pub fn name(&self) -> &str {
+        match self {
+            Domain::Name(name) | Domain::Entry { name, .. } => name,
+        }
+    }
+
+    /// Whether it may be taken from a worker that isn't the fleet's.
+    pub fn take_over(&self) -> bool {
+        matches!(self, Domain::Entry { take_over: true, .. })
+    }
+}
+
+impl JsonSchema for Domain {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Domain".into()
+    }
+
+    // Flat, so that a mistake is told as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A host name; or `{ name: shop.example.com, takeOver: true }`, which takes it from a worker that isn't \
+                            this fleet's.",
+            "type": ["string", "object"],
+            "properties": {
+                "name": {"type": "string", "description": "The host name."},
+                "takeOver": {
+                    "type": "boolean",
+                    "description": "Whether the host is taken from a worker that isn't this fleet's. Default: false, which refuses it."
+                }
+            },
+            "required": ["name"],
+            "additionalProperties": false
+        })
+    }
 }
 
 /// A route: requests of a zone that match the pattern reach the worker.

@@ -3,22 +3,23 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-
 use crate::build;
 use crate::bundle;
 use crate::cloudflare::Cloudflare;
 use crate::deploy::{Made, MakeUpload, Outcome, Upload};
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
-use crate::plan::Change;
+use crate::plan::{Change, Step};
 use crate::platform::{Call, Home, Module, Platform as _};
 use crate::progress::Progress as _;
 use crate::spec::OnBreach;
 use crate::state::{Deployed, State, Stored, deflated};
+use crate::tags::{self, Triggers};
 
 use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, subdomain, summary};
 use super::cloud::FOLDER;
 use super::plan::{LineArguments, Planned, line};
+use super::preflight::{deletions, preflight};
 use super::report;
 use super::rollback;
 use super::sending::{self, Needs};
@@ -30,7 +31,7 @@ const ADDRESSES: usize = 50;
 /// The lock of a deploy.
 pub(super) const LOCK: &str = "deploy.lock";
 /// The lock of a deploy that goes ahead of another one.
-const AHEAD_LOCK: &str = "ahead.lock";
+pub(super) const AHEAD_LOCK: &str = "ahead.lock";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -47,12 +48,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
-        false => Lock::take(&folder.join(LOCK), "deploy").map_err(|failure| {
+        false => Lock::take_from_all(&folder.join(LOCK), "deploy").map_err(|failure| {
             failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")
         })?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
-    let Some(planned) = line(session, &arguments.line)? else {
+    let line_arguments = LineArguments { applies: true, ..arguments.line.clone() };
+    let Some(planned) = line(session, &line_arguments)? else {
         return Ok(Exit::Diagnostics);
     };
     let what = if arguments.line.all { "redeploy" } else { "deploy" };
@@ -83,6 +85,8 @@ pub(super) fn apply_plan(
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
     let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     sending::check(&planned)?;
+    deletions(&planned, arguments)?;
+    preflight(session, &mut planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
     } else {
@@ -112,7 +116,7 @@ pub(super) fn apply_plan(
     let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &live));
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let it = Applying { session, fleet, cloud, platform: &platform, tokens: &tokens, arguments, kind };
-    let (mut outcome, run) = apply(&it, &planned.plan, planned.eta(), make, &mut state)?;
+    let (mut outcome, run) = apply(&it, &planned.plan, make, &mut state)?;
     if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
         let wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
         let ids = wave.map(|change| (change.home.clone(), change.worker.clone())).collect();
@@ -139,8 +143,11 @@ fn upload(planned: &Planned, change: &Change, live: &sending::Live) -> Result<Up
     }
     let sent = live.sending(&planned.secrets, &Needs::of(&worker), change)?;
     let runtime = &planned.runtimes[&worker.pack];
+    let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
     let (fleet, keep) = (&planned.project.fleet.file.name, sent.sending.keep);
-    let metadata = bundle::upload_metadata(&bundle, fleet, keep, |binding| sent.value(binding));
+    let (customer, environment) = (&worker.customer, worker.environment);
+    let tags = tags::of(fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| sent.value(binding));
     let made = Made {
         secrets: sent.sending.live,
         objects: vec![
@@ -176,7 +183,8 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
+        let subdomain =
+            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
@@ -209,4 +217,3 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
         });
     }
 }
-

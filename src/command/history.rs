@@ -70,7 +70,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if records.is_empty() {
         let of = arguments.customer.as_ref().map_or_else(|| "this deploy".to_owned(), |name| format!("`{name}`"));
         let failure = Failure::new(format!("nothing is recorded of {}", clean(&of)));
-        return Err(failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed"));
+        return Err(
+            failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed")
+        );
     }
     let lines = records.into_iter().map(|record| line(&state, record)).collect::<Result<Vec<_>, _>>()?;
     match session.format {
@@ -84,7 +86,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 };
                 report::print(&format!(
                     "{:>6}  {}  {:<16} {}  {} in {}{marks}",
-                    line.record, line.at, line.action, &line.digest[..16], line.worker, line.environment
+                    line.record,
+                    line.at,
+                    line.action,
+                    &line.digest[..16],
+                    line.worker,
+                    line.environment
                 ));
                 for reason in &line.reasons {
                     report::print(&session.ui.paint(Style::Dim, &format!("        {}", clean(reason))));

@@ -15,9 +15,10 @@ use crate::project;
 use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{Deployed, Record, RunId, State, Stored, WorkerId, deflated};
+use crate::tags::{self, Triggers};
 use crate::tree::Tree;
 
-use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, eta, refuse_another, summary};
+use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, summary};
 use super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::deploy::LOCK;
 use super::history::time;
@@ -107,13 +108,14 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         arguments: &arguments.apply,
         kind: &kind,
     };
-    let eta = eta(&plan, &fleet);
-    let (outcome, _) = apply(&it, &plan, eta, make, &mut state)?;
+    let (outcome, _) = apply(&it, &plan, make, &mut state)?;
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
             report::print(&summary(&outcome));
-            report::print("the next deploy leaves these as they are until their bundles change, or their customers are named");
+            report::print(
+                "the next deploy leaves these as they are until their bundles change, or their customers are named",
+            );
         }
     }
     Ok(if outcome.is_complete() { Exit::Done } else { Exit::SomeFailed })
@@ -139,7 +141,7 @@ pub(super) fn wave(
     let make = uploads(it.cloud, &it.fleet.file.name, secrets)?;
     let kind = Kind { what: "rollback", reason: "its wave was not healthy", ahead: it.kind.ahead };
     let it = Applying { kind: &kind, ..*it };
-    let (outcome, _) = apply(&it, &plan, eta(&plan, it.fleet), make, state)?;
+    let (outcome, _) = apply(&it, &plan, make, state)?;
     Ok(outcome.applied)
 }
 
@@ -187,7 +189,9 @@ fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Resul
     let (mut back, mut stay) = (Vec::new(), Vec::new());
     let records = state.records_of_run(run)?;
     if records.is_empty() {
-        return Err(Failure::usage(format!("deploy {} recorded nothing", run.0)).hint("`flotilla history` lists deploys"));
+        return Err(
+            Failure::usage(format!("deploy {} recorded nothing", run.0)).hint("`flotilla history` lists deploys")
+        );
     }
     // The last upload of each worker, if there were several.
     let uploads: BTreeMap<&WorkerId, &Record> =
@@ -221,7 +225,9 @@ fn add(
         Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
         Some(to) => match state.is_kept(&to.digest)? {
             true => back.push(plan::back(&id, live, to.digest, reason(to))),
-            false => stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short()))),
+            false => {
+                stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
+            }
         },
     }
     Ok(())
@@ -234,20 +240,22 @@ fn uploads(cloud: &Cloud, fleet: &str, secrets: &Arc<Secrets>) -> Result<Arc<Mak
     Ok(Arc::new(move |change: &Change| {
         let told = |failure: Failure| failure.to_string();
         let gone = || "its bundle is no longer kept".to_owned();
-        let (stored, module, runtime) = {
+        let id = (change.home.clone(), change.worker.clone());
+        let (stored, there, module, runtime) = {
             let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             let stored = kept.stored(&change.digest).map_err(told)?.ok_or_else(gone)?;
             let module = kept.object(&stored.module).map_err(told)?.ok_or_else(gone)?;
             let runtime = kept.object(&stored.runtime).map_err(told)?.ok_or_else(gone)?;
-            (stored, module, runtime)
+            (stored, kept.one(&id).map_err(told)?, module, runtime)
         };
-        upload(change, stored, (module, runtime), &fleet, &secrets, &live)
+        upload(change, stored, there.as_ref(), (module, runtime), &fleet, &secrets, &live)
     }))
 }
 
 fn upload(
     change: &Change,
     stored: Stored,
+    there: Option<&Deployed>,
     (module, runtime): (Vec<u8>, Vec<u8>),
     fleet: &str,
     secrets: &Secrets,
@@ -271,7 +279,17 @@ fn upload(
         .collect();
     let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
     let sent = live.keeping(secrets, &needs, change)?;
-    let metadata = bundle::upload_metadata(&bundle, fleet, sent.sending.keep, |binding| sent.value(binding));
+    // What leads to it stays as it is.
+    let triggers = there.map(|there| Triggers {
+        workers_dev: there.live.workers_dev,
+        domains: there.live.domains.keys().cloned().collect(),
+        patterns: there.live.routes.keys().cloned().collect(),
+        crons: there.live.crons.clone(),
+    });
+    let pending = triggers.is_none();
+    let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
+    let tags = tags::of(fleet, &change.customer, change.environment, digest, &triggers, pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, sent.sending.keep, |binding| sent.value(binding));
     let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
     let made = Made {
         secrets: sent.sending.live,

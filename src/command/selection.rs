@@ -39,7 +39,7 @@ pub struct Selection {
 }
 
 /// An environment by its name.
-pub(super) fn environment(text: &str) -> Result<Environment, String> {
+pub fn environment(text: &str) -> Result<Environment, String> {
     let names = Environment::ALL.map(Environment::as_str);
     Environment::ALL.into_iter().find(|environment| environment.as_str() == text).ok_or_else(|| {
         match did_you_mean(text, names) {

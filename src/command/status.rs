@@ -146,7 +146,7 @@ fn ask(session: &Session, rows: &mut [Row]) -> bool {
 }
 
 /// The first eight characters of an id: enough to tell ids apart, not enough to use one.
-fn mask(id: &str) -> String {
+pub(super) fn mask(id: &str) -> String {
     if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
 }
 
