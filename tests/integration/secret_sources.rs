@@ -75,8 +75,11 @@ impl Yes {
                         break Some(text);
                     }
                 };
+                let list = text.as_ref().is_some_and(|text| text.starts_with("GET "));
                 keep.lock().unwrap().extend(text);
-                let answer = json!({"success": true, "errors": [], "messages": [], "result": {"id": "e", "etag": "e"}});
+                // Whoever asks what there is learns that there is nothing.
+                let result = if list { json!([]) } else { json!({"id": "e", "etag": "e"}) };
+                let answer = json!({"success": true, "errors": [], "messages": [], "result": result});
                 let answer = answer.to_string();
                 let _ = write!(
                     stream,
