@@ -69,8 +69,12 @@ impl Live {
     pub fn keeping(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
         let live = self.of(&id(change)).map_err(|failure| failure.to_string())?.unwrap_or_default();
         let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
-        let left: BTreeMap<String, String> =
-            needs.names.iter().filter(|(binding, _)| !live.contains_key(*binding)).map(|(b, n)| (b.clone(), n.clone())).collect();
+        let left: BTreeMap<String, String> = needs
+            .names
+            .iter()
+            .filter(|(binding, _)| !live.contains_key(*binding))
+            .map(|(b, n)| (b.clone(), n.clone()))
+            .collect();
         if !all_wanted || live.is_empty() {
             return self.sending(secrets, needs, change);
         }
