@@ -22,7 +22,7 @@ use super::plan::{LineArguments, Planned, line};
 use super::preflight::{deletions, preflight};
 use super::report;
 use super::rollback;
-use super::sending;
+use super::sending::{self, Needs};
 use super::status::{dispatched, url};
 use super::{Format, Session};
 
@@ -137,7 +137,7 @@ fn upload(planned: &Planned, change: &Change, live: &sending::Live) -> Result<Up
     if bundle.digest != change.digest {
         return Err("BUG: it renders otherwise than it was planned".to_owned());
     }
-    let sent = live.sending(&planned.secrets, &worker, change)?;
+    let sent = live.sending(&planned.secrets, &Needs::of(&worker), change)?;
     let runtime = &planned.runtimes[&worker.pack];
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
     let (fleet, keep) = (&planned.project.fleet.file.name, sent.sending.keep);

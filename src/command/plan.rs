@@ -168,7 +168,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     else {
         return Ok(None);
     };
-    let secrets = arguments.cloud.secrets(session, &project.fleet)?;
+    let secrets = Arc::new(arguments.cloud.secrets(session, &project.fleet)?);
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     // What could not be rendered is held, as well.
@@ -234,7 +234,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         survey,
         runtimes,
         diagnostics,
-        secrets: Arc::new(secrets),
+        secrets,
         cloud,
         plan,
         workers,
