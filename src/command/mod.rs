@@ -21,11 +21,14 @@ mod plan;
 mod preflight;
 mod prune;
 mod refresh;
+mod prices;
 mod report;
 mod rollback;
 mod sarif;
 mod schema;
+mod secrets;
 mod selection;
+mod sending;
 mod show;
 mod state;
 mod status;
@@ -107,6 +110,15 @@ const ROLLBACK: &str = "Examples:
 
 It uploads bundles that the state keeps, so it works where the specs are what is broken. Domains, routes and crons stay. What was \
 rolled back is not deployed again until its bundle changes, or its customer is named. A git revert and a deploy do the same.";
+const SECRETS: &str = "Examples:
+  flotilla secrets list acme                     what acme needs, and where each value comes from
+  flotilla secrets check                         what is missing, too large or unused; exit code 1
+  flotilla secrets set TURSO_AUTH_TOKEN --customer acme       asks for the value
+  pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme
+  flotilla secrets rotate SESSION_KEY            a new random value
+
+Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
+environment and .env do.";
 
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
@@ -205,6 +217,9 @@ enum Command {
     /// What flotilla has on record: show it, make it anew from the cloud, clear a stale lock
     #[command(subcommand)]
     State(state::Command),
+    /// What secrets workers need, where their values come from; set and rotate them
+    #[command(subcommand, after_help = SECRETS)]
+    Secrets(secrets::Arguments),
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
     #[command(after_help = LOCAL)]
     Local(local::Arguments),
@@ -329,6 +344,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
         Command::Show { selection } => show::run(&session, &selection),
+        Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),

@@ -1,7 +1,6 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
+use crate::clock::{Clock, SystemClock};
 use crate::customer::Worker;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
@@ -23,10 +23,10 @@ use crate::spec::{Delivery, Environment};
 use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 use crate::tags::Triggers;
 
-use super::apply::eta;
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
 use super::refresh::{self, How};
+use super::prices::{self, Lanes, Price, eta};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
@@ -69,7 +69,7 @@ pub(super) struct LineArguments {
     /// Make a worker the fleet's that isn't: it is overwritten. With --refresh, and where it is created
     #[arg(long, value_name = "WORKER", value_delimiter = ',')]
     pub adopt: Vec<String>,
-    /// Whether the plan is applied: then the state is corrected, and a state with nothing in it is refreshed.
+    /// Whether the plan is applied: then the state itself is corrected.
     #[arg(skip)]
     pub applies: bool,
     /// Whether it deletes and does nothing else.
@@ -112,6 +112,7 @@ struct Report<'a> {
     unchanged: usize,
     requests: usize,
     eta_seconds: f64,
+    lanes: Vec<Price>,
     digest: Digest,
     changes: &'a [Change],
     held: &'a [Held],
@@ -126,13 +127,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     if session.format == Format::Json {
         let Planned { plan, .. } = &planned;
+        let lanes = planned.prices();
         session.json(&Report {
             create: plan.count(Action::Create),
             update: plan.count(Action::Update),
             delete: plan.count(Action::Delete),
             unchanged: plan.unchanged,
             requests: plan.requests().values().sum(),
-            eta_seconds: planned.eta(),
+            eta_seconds: eta(&lanes),
+            lanes,
             digest: plan.digest,
             changes: &plan.changes,
             held: &plan.held,
@@ -155,13 +158,12 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     if arguments.prune && !selection.is_all() {
         return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
     }
-    let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
-    let secrets = Arc::new(Secrets::read(&session.root, env_file, arguments.cloud.local)?);
     let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
         build::done(session, selection, false, false)?
     else {
         return Ok(None);
     };
+    let secrets = arguments.cloud.secrets(session, &project.fleet)?;
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     // What could not be rendered is held, as well.
@@ -185,16 +187,14 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
     };
-    // A machine that knows of nothing asks first: what is there as it should be isn't uploaded once more.
-    let refresh = arguments.refresh || arguments.applies && State::read(&cloud.state)?.is_empty()?;
-    let mut state = match (refresh, arguments.applies) {
+    let mut state = match (arguments.refresh, arguments.applies) {
         (false, _) => State::read(&cloud.state)?,
         (true, false) => State::shadow(&cloud.state)?,
         (true, true) => State::open(&cloud.state)?,
     };
     let adopt: BTreeSet<String> = arguments.adopt.iter().cloned().collect();
     let (mut inventory, mut findings) = (None, Vec::new());
-    if refresh {
+    if arguments.refresh {
         let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
         let whole = options.whole && !survey.unread;
@@ -218,12 +218,16 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let live = state.live()?;
     session.ui.end();
+    for (source, why) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
+        let told = format!("{source} can't be asked ({why}): secrets that are deployed stay as they are");
+        session.ui.line(&format!("{} {}", session.ui.paint(Style::Warning, "!"), clean(&told)));
+    }
     Ok(Some(Planned {
         project,
         survey,
         runtimes,
         diagnostics,
-        secrets,
+        secrets: Arc::new(secrets),
         cloud,
         plan,
         workers,
@@ -251,12 +255,12 @@ pub(super) struct Wish {
 
 /// From files to what there should be. Nothing, if the fleet as a whole can't be built.
 pub(super) fn wish(session: &Session, arguments: &CloudArguments) -> Result<Option<Wish>, Failure> {
-    let secrets = Secrets::read(&session.root, arguments.env_file.as_deref(), arguments.local)?;
     let selection = Selection::default();
     let Some(build::Done { project, survey, runtimes, built, .. }) = build::done(session, &selection, false, false)?
     else {
         return Ok(None);
     };
+    let secrets = arguments.secrets(session, &project.fleet)?;
     let cloud = Cloud::new(session, &project.fleet, arguments, &secrets)?;
     let held: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
     let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
@@ -336,6 +340,7 @@ impl Fleet<'_> {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
             }
+            secrets.prepare(wanted.iter().map(|one| &one.worker));
             let decided: Vec<(WorkerId, (usize, usize), Decision)> = wanted
                 .into_par_iter()
                 .map(|one| {
@@ -460,9 +465,12 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
-    /// How long the plan takes, in seconds.
-    pub(super) fn eta(&self) -> f64 {
-        eta(&self.plan, &self.project.fleet)
+    /// What the plan costs, lane by lane.
+    pub(super) fn prices(&self) -> Vec<Price> {
+        let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
+        let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).prices(&self.plan)
     }
 
     /// The plan for people. With `hints`: what to run next.
@@ -522,14 +530,16 @@ impl Planned {
         if plan.changes.is_empty() {
             lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
         } else {
+            let prices = self.prices();
             let [create, update, delete] =
                 [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
             lines.push(format!(
                 "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged · {} · about {}",
                 plan.unchanged,
                 count(requests, "request"),
-                duration(self.eta())
+                duration(eta(&prices))
             ));
+            lines.extend(prices::text(&prices));
             if hints {
                 let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
                 lines.push(format!("`flotilla deploy {local}` applies it"));

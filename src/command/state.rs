@@ -9,7 +9,6 @@ use crate::failure::{Exit, Failure};
 use crate::lock::{Holder, Lock};
 use crate::project;
 use crate::refresh::What;
-use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::State;
 use crate::tree::Tree;
@@ -94,7 +93,6 @@ pub(super) fn run(session: &Session, command: &Command) -> Result<Exit, Failure>
 }
 
 fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
-    let secrets = Secrets::read(&session.root, arguments.cloud.env_file.as_deref(), arguments.cloud.local)?;
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
         Err(diagnostics) => {
@@ -102,6 +100,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             return Ok(Exit::Diagnostics);
         }
     };
+    let secrets = arguments.cloud.secrets(session, &fleet)?;
     let cloud = Cloud::new(session, &fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let begun = state.begun()?;

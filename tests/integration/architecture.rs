@@ -66,7 +66,7 @@ const LAYERS: &[Layer] = &[
     // The left half of the line: reading, core and memory in their order.
     Layer {
         name: "line",
-        modules: &["build", "manifest", "runtime", "since"],
+        modules: &["build", "git", "manifest", "runtime", "since"],
         layers: &["words", "reading", "core", "memory", "line"],
         and: &[],
     },
@@ -106,6 +106,8 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
     (&["jsonschema::"], &["src/schema.rs"]),
     (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),
+    (&["age::", "dotenvy::"], &["src/secrets/"]),
+    (&["rpassword::"], &["src/command/secrets/"]),
     (&["include_dir::"], &["src/command/init.rs"]),
 ];
 

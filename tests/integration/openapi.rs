@@ -375,7 +375,7 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
     deploy(&all);
     // Without its state, flotilla asks what is there, and says in tags what it had to ask.
     std::fs::remove_dir_all(project.path(".flotilla")).unwrap();
-    deploy(&all);
+    deploy(&[&all[..], &["--refresh"]].concat());
     for customer in ["fjord", "juniper"] {
         std::fs::remove_file(project.path(&format!("customers/{customer}.yaml"))).unwrap();
     }
