@@ -118,6 +118,7 @@ struct Report<'a> {
     held: &'a [Held],
     orphans: &'a [Orphan],
     /// With --refresh.
+    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
 }
 

@@ -166,6 +166,7 @@ fn worker() -> Worker {
         workers_dev: false,
         domains: BTreeSet::new(),
         routes: BTreeSet::new(),
+        take_over: BTreeSet::new(),
         trusted_origins: Vec::new(),
         log_level: LogLevel::Info,
         database: Database::None,
