@@ -151,9 +151,7 @@ fn a_customer_who_is_gone_is_reported_and_deleted_only_with_prune() {
     assert!(cloud.sent().iter().all(|what| what == "GET subdomain"), "nothing but the address is asked for");
     cloud.run(&project, &["deploy", "--yes", "--prune", "acme"]).exits(2);
     cloud.run(&project, &["deploy", "--yes", "--prune", "--format", "json"]).exits(0);
-    let sent = cloud.take().into_iter().map(|request| request.what);
-    // It looks first, whose they are.
-    let sent: Vec<String> = sent.filter(|what| !what.starts_with("GET ")).collect();
+    let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
     assert_eq!(sent, ["DELETE domains/*", "DELETE scripts/t-bolt"], "first what leads to it");
     let plan = cloud.run(&project, &["plan", "--exit-code", "--prune", "--format", "json"]).exits(0).json();
     assert_eq!(plan["orphans"], json!([]));
@@ -351,7 +349,9 @@ fn domains_that_swap_their_customers_are_swapped_in_one_deploy() {
     cloud.take();
     project.edit("customers/acme.yaml", "x.example", "y.example").edit("customers/bolt.yaml", "y.example", "x.example");
     cloud.deploy(&project, &[]);
-    let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
+    let sent = cloud.take().into_iter().map(|request| request.what);
+    // It looks first, whose they are.
+    let sent: Vec<String> = sent.filter(|what| !what.starts_with("GET ")).collect();
     assert_eq!(sent, ["DELETE domains/*", "DELETE domains/*", "PUT domains", "PUT domains"]);
     cloud.deploy(&project, &[]);
     assert!(cloud.sent().is_empty());
