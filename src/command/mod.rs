@@ -19,9 +19,9 @@ mod orders;
 mod phase;
 mod plan;
 mod preflight;
+mod prices;
 mod prune;
 mod refresh;
-mod prices;
 mod report;
 mod rollback;
 mod sarif;
@@ -211,15 +211,15 @@ enum Command {
     },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
+    /// What secrets workers need, where their values come from; set and rotate them
+    #[command(subcommand, after_help = SECRETS)]
+    Secrets(secrets::Arguments),
     /// Delete what no spec owns any more; list domains and routes that lead nowhere
     #[command(after_help = PRUNE)]
     Prune(prune::Arguments),
     /// What flotilla has on record: show it, make it anew from the cloud, clear a stale lock
     #[command(subcommand)]
     State(state::Command),
-    /// What secrets workers need, where their values come from; set and rotate them
-    #[command(subcommand, after_help = SECRETS)]
-    Secrets(secrets::Arguments),
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
     #[command(after_help = LOCAL)]
     Local(local::Arguments),

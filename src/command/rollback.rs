@@ -225,9 +225,9 @@ fn add(
     match to {
         None => stay.push((id.1, "nothing ran before".to_owned())),
         Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
-        Some(to) => match state.is_kept(&to.digest)? {
-            true => back.push(plan::back(&id, live, to.digest, reason(to))),
-            false => {
+        Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
+            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(to))),
+            None => {
                 stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
             }
         },
@@ -257,7 +257,7 @@ fn uploads(cloud: &Cloud, fleet: &str, state: &State, secrets: &Arc<Secrets>) ->
 fn upload(
     change: &Change,
     stored: Stored,
-    live: Option<&Deployed>,
+    there: Option<&Deployed>,
     (module, runtime): (Vec<u8>, Vec<u8>),
     fleet: &str,
     secrets: &Secrets,
@@ -280,14 +280,7 @@ fn upload(
         })
         .collect();
     // What is bound stays bound, with the value that it has: only what isn't there is sent.
-    // And what leads to it stays.
-    let triggers = live.map(|live| Triggers {
-        workers_dev: live.live.workers_dev,
-        domains: live.live.domains.keys().cloned().collect(),
-        patterns: live.live.routes.keys().cloned().collect(),
-        crons: live.live.crons.clone(),
-    });
-    let live = live.map(|live| &live.live.secrets);
+    let live = there.map(|there| &there.live.secrets);
     let mut values: BTreeMap<&str, SecretString> = BTreeMap::new();
     let same = live.filter(|live| live.keys().eq(names.keys()));
     let mut known: BTreeMap<String, String> = same.cloned().unwrap_or_default();
@@ -299,10 +292,17 @@ fn upload(
             }
         }
     }
+    let sending = sending(&names, live, &known).map_err(|missing| missing.to_string())?;
+    // What leads to it stays as it is.
+    let triggers = there.map(|there| Triggers {
+        workers_dev: there.live.workers_dev,
+        domains: there.live.domains.keys().cloned().collect(),
+        patterns: there.live.routes.keys().cloned().collect(),
+        crons: there.live.crons.clone(),
+    });
     let pending = triggers.is_none();
     let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
     let tags = tags::of(fleet, &change.customer, change.environment, digest, &triggers, pending);
-    let sending = sending(&names, live, &known).map_err(|missing| missing.to_string())?;
     let metadata = bundle::upload_metadata(&bundle, &tags, sending.keep, |binding| {
         values.get(binding).filter(|_| sending.send.contains(binding)).map(|value| value.expose_secret())
     });

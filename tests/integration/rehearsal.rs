@@ -167,6 +167,8 @@ fn worker() -> Worker {
         domains: BTreeSet::new(),
         routes: BTreeSet::new(),
         take_over: BTreeSet::new(),
+        hosts: None,
+        dispatch: None,
         trusted_origins: Vec::new(),
         log_level: LogLevel::Info,
         database: Database::None,
