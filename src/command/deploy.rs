@@ -86,7 +86,6 @@ pub(super) fn apply_plan(
     let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     sending::check(&planned)?;
     deletions(&planned, arguments)?;
-    preflight(session, &mut planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
     } else {
@@ -107,6 +106,7 @@ pub(super) fn apply_plan(
             }
         }
     }
+    preflight(session, &mut planned)?;
     let planned = Arc::new(planned);
     let (live, source) = (sending::Live::open(&planned.cloud.state)?, Arc::clone(&planned));
     let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &live));

@@ -72,7 +72,7 @@ pub(super) struct LineArguments {
     /// Make a worker the fleet's that isn't: it is overwritten. With --refresh, and where it is created
     #[arg(long, value_name = "WORKER", value_delimiter = ',')]
     pub adopt: Vec<String>,
-    /// Whether the plan is applied: then the state is corrected, and a state with nothing in it is refreshed.
+    /// Whether the plan is applied: then the state itself is corrected.
     #[arg(skip)]
     pub applies: bool,
     /// Whether it deletes and does nothing else.
@@ -122,6 +122,7 @@ struct Report<'a> {
     held: &'a [Held],
     orphans: &'a [Orphan],
     /// With --refresh.
+    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
 }
 
@@ -192,16 +193,14 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
     };
-    // A machine that knows of nothing asks first: what is there as it should be isn't uploaded once more.
-    let refresh = arguments.refresh || arguments.applies && State::read(&cloud.state)?.is_empty()?;
-    let mut state = match (refresh, arguments.applies) {
+    let mut state = match (arguments.refresh, arguments.applies) {
         (false, _) => State::read(&cloud.state)?,
         (true, false) => State::shadow(&cloud.state)?,
         (true, true) => State::open(&cloud.state)?,
     };
     let adopt: BTreeSet<String> = arguments.adopt.iter().cloned().collect();
     let (mut inventory, mut findings) = (None, Vec::new());
-    if refresh {
+    if arguments.refresh {
         let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
         let whole = options.whole && !survey.unread;

@@ -36,8 +36,8 @@ impl Lanes {
         tokens: &HashMap<String, SecretString>,
         clock: &Arc<dyn Clock>,
     ) -> Lanes {
-        let accounts: BTreeMap<&str, &str> =
-            plan.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())).collect();
+        // Those of hosts, too: a plan can have hosts to set, and no worker.
+        let accounts: BTreeMap<&str, &str> = plan.accounts().collect();
         let (mut lanes, mut of_token, mut of) = (Vec::new(), HashMap::new(), HashMap::new());
         for (id, account) in accounts {
             let token = tokens.get(id).map(|token| token.expose_secret());
