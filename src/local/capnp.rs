@@ -89,9 +89,9 @@ pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
     let mut extensions = String::new();
     if config.dispatches {
         let file = config.file(DISPATCH.as_bytes().to_vec());
-        let _ = write!(
+        let _ = writeln!(
             extensions,
-            "extensions = [(modules = [(name = \"{DISPATCH_MODULE}\", internal = true, esModule = embed \"{file}\")])],\n"
+            "extensions = [(modules = [(name = \"{DISPATCH_MODULE}\", internal = true, esModule = embed \"{file}\")])],"
         );
     }
     let whole = format!(
