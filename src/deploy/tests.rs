@@ -1052,12 +1052,26 @@ fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
                 assert_eq!(told, goes, "{fault:?}: {outcome:?}");
             }
             bench.faults(&[]);
+            // Taken back at once, what may have been done is undone.
+            let taken_back = Bench { folder: copy(&bench.folder), ..Bench::new() };
+            lock(&taken_back.fake.log).world = lock(&bench.fake.log).world.clone();
+            assert_eq!(taken_back.deploy(&before).failed, 0);
+            taken_back.converged(&before);
             assert_eq!(bench.deploy(&after).failed, 0);
             bench.converged(&after);
             bench.deploy(&before);
             bench.converged(&before);
         }
     }
+}
+
+/// Another folder with the same state.
+fn copy(folder: &TempDir) -> TempDir {
+    let other = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(folder.path()).expect("a folder").flatten() {
+        std::fs::copy(entry.path(), other.path().join(entry.file_name())).expect("a file");
+    }
+    other
 }
 
 #[test]
