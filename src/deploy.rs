@@ -572,7 +572,7 @@ impl Run<'_> {
                 continue;
             }
             let id = (change.home.clone(), change.worker.clone());
-            if let Some(why) = self.hindrance(change)? {
+            if let Some(why) = self.hindrance(change, part)? {
                 self.end(at, part, Err(why));
                 continue;
             }

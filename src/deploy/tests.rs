@@ -1075,6 +1075,35 @@ fn copy(folder: &TempDir) -> TempDir {
 }
 
 #[test]
+fn no_worker_goes_to_which_a_host_may_lead() {
+    let host = "x.example.net";
+    let bench = Bench::new();
+    // Whether it leads to b isn't known; then b is to go, and its new worker can't be written.
+    bench.faults(&[("put 1 x.example.net", 0, Fault::Lost { applied: true })]);
+    assert_eq!(bench.deploy(&fleet([hosted("b", &[host])])).failed, 1);
+    bench.faults(&[("put 1 x.example.net", 0, Fault::Rejected)]);
+    let after = fleet([hosted("c", &[host])]);
+    let outcome = bench.deploy(&after);
+    assert!(outcome.failures.iter().any(|failed| failed.error.contains("still leads to it")), "{outcome:?}");
+    bench.faults(&[]);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
+}
+
+#[test]
+fn who_goes_gives_up_its_routes_and_hosts_to_who_comes() {
+    let bench = Bench::new();
+    let routed = |customer: &str| {
+        let (customer, wish) = hosted(customer, &["x.example.net"]);
+        (customer, Wish { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..wish })
+    };
+    bench.deploy(&fleet([routed("a")]));
+    let after = fleet([routed("d")]);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
+}
+
+#[test]
 fn a_host_goes_before_its_worker_does() {
     let bench = Bench::new();
     bench.deploy(&fleet([hosted("a", &["x.example.net", "y.example.net"]), bare("b")]));
