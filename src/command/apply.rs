@@ -1,19 +1,19 @@
 //! Applies a plan for a command: asks, opens the lanes, tells what happens, records the deploy. Doesn't know where the plan and
 //! its uploads come from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 use crate::clock::{Clock, SystemClock};
 use crate::cloudflare::Cloudflare;
 use crate::deploy::{self, Budget, Event, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
 use crate::failure::Failure;
-use crate::pace::{self, Lane, Rate};
+use crate::pace::Lane;
 use crate::plan::Plan;
 use crate::platform::{Call, Home, Platform, Reply};
 use crate::progress::Progress as _;
@@ -25,9 +25,12 @@ use super::Session;
 use super::cloud::{Cloud, FOLDER};
 use super::events::Events;
 use super::orders::Orders;
+use super::prices::{Lanes, eta};
 use super::report::count;
 use super::ui::{Style, clean, duration};
 
+/// So many lanes are shown beside the progress.
+const MOST_LANES: usize = 4;
 /// Failures after which a deploy halts, unless fleet.yaml says otherwise.
 const MOST_FAILURES: usize = 10;
 /// The share of a fleet, in percent, from which on a plan is confirmed by its digest, unless fleet.yaml says otherwise.
@@ -46,6 +49,9 @@ pub(super) struct ApplyArguments {
     /// Apply the plan if it has this digest, without asking; eight characters are enough
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
+    /// How many workers may be deleted, instead of what fleet.yaml says
+    #[arg(long, value_name = "N")]
+    pub max_deletions: Option<usize>,
     /// Append what happens, line by line as JSON; - is stdout
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -118,31 +124,6 @@ fn budget(rule: &DeployRule) -> Budget {
     }
 }
 
-/// The lanes of a plan: one for each token.
-fn lanes(
-    it: &Applying<'_>,
-    plan: &Plan,
-    tokens: &HashMap<String, SecretString>,
-    clock: &Arc<dyn Clock>,
-) -> (Vec<Arc<Lane>>, HashMap<String, usize>) {
-    let accounts: BTreeMap<&str, &str> = plan.accounts().collect();
-    let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
-    for (id, account) in accounts {
-        let token = tokens[id].expose_secret();
-        let at = *of_token.entry(token).or_insert_with(|| {
-            let rate = Rate::new(it.fleet.accounts[account].api_limit);
-            let lane = match pace::file(&it.cloud.base, token) {
-                Ok(file) => Lane::shared(rate, &file, Arc::clone(clock)),
-                Err(_) => Lane::new(rate, Arc::clone(clock)),
-            };
-            lanes.push(Arc::new(if it.kind.ahead { lane.ahead() } else { lane }));
-            lanes.len() - 1
-        });
-        lane_of.insert(id.to_owned(), at);
-    }
-    (lanes, lane_of)
-}
-
 /// What a plan is applied with.
 pub(super) struct Applying<'a> {
     pub session: &'a Session,
@@ -158,14 +139,16 @@ pub(super) struct Applying<'a> {
 pub(super) fn apply(
     it: &Applying<'_>,
     plan: &Plan,
-    eta: f64,
     make: Arc<MakeUpload>,
     state: &mut State,
 ) -> Result<(Outcome, RunId), Failure> {
     let Applying { session, fleet, cloud, platform, tokens, arguments, kind } = it;
     let rule = &fleet.file.deploy;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (lanes, lane_of) = lanes(it, plan, tokens, &clock);
+    let lanes = Lanes::open(plan, fleet, cloud, tokens, &clock);
+    let eta = eta(&lanes.prices(plan));
+    let Lanes { lanes, of: lane_of } = if kind.ahead { lanes.ahead() } else { lanes };
+    let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
     let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
     let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
@@ -277,6 +260,23 @@ fn told(session: &Session, event: &Event<'_>) {
         }
         Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
         Event::Paused(false) => ui.line("on it goes"),
+        Event::Progress { left, lanes } => {
+            ui.expect(*left);
+            if lanes.len() > 1 {
+                let each = lanes.iter().map(|lane| {
+                    let all = lane.done + lane.left;
+                    format!(
+                        "{} {} %, {}",
+                        clean(&lane.account),
+                        100 * lane.done / all.max(1),
+                        duration(lane.seconds_left)
+                    )
+                });
+                let most = each.take(MOST_LANES).collect::<Vec<_>>().join(" · ");
+                let more = lanes.len().saturating_sub(MOST_LANES);
+                ui.detail(&if more > 0 { format!("{most} · {more} more") } else { most });
+            }
+        }
         Event::Wave { .. } | Event::Waiting(..) => {}
     }
 }
@@ -323,14 +323,4 @@ pub(super) fn subdomain(cloud: &Cloud, home: &Home, platform: Option<&Cloudflare
         state.keep(&home.account_id, Found::Subdomain, "", &subdomain).ok()?;
         Some(subdomain)
     })
-}
-
-/// How long a plan takes, in seconds: what the limit makes it wait, and a quarter of a second for each request, eight at a
-/// time. Lanes run side by side.
-pub(super) fn eta(plan: &Plan, fleet: &Fleet) -> f64 {
-    let lanes = plan.requests().into_iter().map(|(account, requests)| {
-        let rate = Rate::new(fleet.accounts.get(account).and_then(|account| account.api_limit));
-        rate.wait(requests).as_secs_f64() + requests as f64 * 0.25 / 8.0
-    });
-    lanes.fold(0.0, f64::max)
 }

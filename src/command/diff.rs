@@ -115,7 +115,8 @@ fn differences(old: &Stored, new: &Stored) -> Vec<String> {
     if !before.is_object() || !after.is_object() {
         return Vec::new();
     }
-    let written = |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+    let written =
+        |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
     let line = |(path, before, after): (Vec<String>, _, _)| {
         format!("{} {} → {}", origin::notation(&path), written(before), written(after))
     };

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
 use crate::project;
-use crate::secrets::Secrets;
 use crate::state::{Record, Run, RunId, State};
 use crate::tree::Tree;
 
@@ -49,7 +48,6 @@ struct Line {
 
 /// The state of the cloud that a command is for.
 pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Option<State>, Failure> {
-    let secrets = Secrets::read(&session.root, arguments.env_file.as_deref(), arguments.local)?;
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
         Err(diagnostics) => {
@@ -57,6 +55,7 @@ pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Opt
             return Ok(None);
         }
     };
+    let secrets = arguments.secrets(session, &fleet)?;
     let cloud = Cloud::new(session, &fleet, arguments, &secrets)?;
     State::read(&cloud.state).map(Some)
 }
@@ -71,7 +70,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if records.is_empty() {
         let of = arguments.customer.as_ref().map_or_else(|| "this deploy".to_owned(), |name| format!("`{name}`"));
         let failure = Failure::new(format!("nothing is recorded of {}", clean(&of)));
-        return Err(failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed"));
+        return Err(
+            failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed")
+        );
     }
     let lines = records.into_iter().map(|record| line(&state, record)).collect::<Result<Vec<_>, _>>()?;
     match session.format {
@@ -85,7 +86,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 };
                 report::print(&format!(
                     "{:>6}  {}  {:<16} {}  {} in {}{marks}",
-                    line.record, line.at, line.action, &line.digest[..16], line.worker, line.environment
+                    line.record,
+                    line.at,
+                    line.action,
+                    &line.digest[..16],
+                    line.worker,
+                    line.environment
                 ));
                 for reason in &line.reasons {
                     report::print(&session.ui.paint(Style::Dim, &format!("        {}", clean(reason))));

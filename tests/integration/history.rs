@@ -37,7 +37,10 @@ fn a_rollback_is_one_request_and_holds_until_the_spec_changes() {
     assert_eq!((&report["applied"], &report["requests"]), (&json!(1), &json!(1)));
     assert_eq!(cloud.sent(), ["PUT scripts/t-acme"]);
     let after = records(&cloud, &project);
-    assert_eq!((&after[0]["action"], &after[0]["digest"], &after[0]["live"]), (&json!("rollback"), first, &json!(true)));
+    assert_eq!(
+        (&after[0]["action"], &after[0]["digest"], &after[0]["live"]),
+        (&json!("rollback"), first, &json!(true))
+    );
     // The bundle that it was rolled back from is not deployed again by itself.
     project.write("customers/bolt.yaml", "id: bolt\n");
     let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
@@ -66,7 +69,8 @@ fn a_rollback_uploads_what_ran_and_keeps_the_secrets() {
     assert_eq!(of("KEY").expect("the secret is still bound")["type"], "secret_text");
     // Without its value, too: what is bound stays.
     std::fs::remove_file(project.path(".env")).unwrap();
-    let to = records(&cloud, &project).iter().find(|record| record["action"] == "update").unwrap()["record"].to_string();
+    let to =
+        records(&cloud, &project).iter().find(|record| record["action"] == "update").unwrap()["record"].to_string();
     cloud.run(&project, &["rollback", "acme", "--to", &to, "--yes"]).exits(0);
     let bindings = live(&cloud);
     let of = |name: &str| bindings.as_array().unwrap().iter().find(|binding| binding["name"] == name).cloned();
@@ -107,7 +111,8 @@ fn a_whole_deploy_is_taken_back() {
 fn a_diff_tells_values_and_lines() {
     let (cloud, project) = changed_once();
     let diff = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
-    for part in ["vars.GREETING \"hello\" → \"goodbye\"", "-      \"text\": \"hello\"", "+      \"text\": \"goodbye\""] {
+    for part in ["vars.GREETING \"hello\" → \"goodbye\"", "-      \"text\": \"hello\"", "+      \"text\": \"goodbye\""]
+    {
         assert!(diff.contains(part), "{part} is missing: {diff}");
     }
     let records = records(&cloud, &project);
@@ -135,7 +140,8 @@ fn what_cannot_be_gone_back_to_is_said() {
     }
     let kept = records(&cloud, &project).iter().filter(|record| record["kept"] == true).count();
     assert_eq!(kept, 2);
-    let first = records(&cloud, &project).iter().rfind(|record| record["action"] == "create").unwrap()["record"].to_string();
+    let first =
+        records(&cloud, &project).iter().rfind(|record| record["action"] == "create").unwrap()["record"].to_string();
     let gone = cloud.run(&project, &["rollback", "acme", "--to", &first, "--yes"]).exits(1);
     assert!(gone.stderr.contains("no longer kept"), "{}", gone.stderr);
 }

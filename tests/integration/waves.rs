@@ -58,7 +58,10 @@ fn a_wave_begins_when_the_one_before_is_well_and_goes_back_when_it_is_not() {
     assert_eq!((&lines[0]["event"], &lines[lines.len() - 1]["event"]), (&json!("begun"), &json!("ended")));
     // A default that makes all of them sick: the canary is the only one who notices.
     cloud.take();
-    project.write("fleet.yaml", format!("{fleet_file}defaults: {{ vars: {{ MOOD: degraded }} }}\n{POLICY}  onBreach: rollback\n"));
+    project.write(
+        "fleet.yaml",
+        format!("{fleet_file}defaults: {{ vars: {{ MOOD: degraded }} }}\n{POLICY}  onBreach: rollback\n"),
+    );
     let run = cloud.run(&project, &["deploy", "--yes", "--format", "json"]).exits(4);
     let report = run.json();
     let of = |key: &str| report[key].as_u64().unwrap_or(0);
