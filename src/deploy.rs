@@ -634,6 +634,7 @@ impl Run<'_> {
         while let Some(at) = self.queues[lane].fresh.pop_front() {
             let change = &self.plan.changes[at];
             let mut steps = self.steps(at, part);
+            let planned = steps.len();
             // A list of the account's databases, or another change, can have found it out since the plan.
             steps.retain(|step| match &change.steps[*step] {
                 Step::CreateDatabase { name, .. } => {
@@ -642,12 +643,14 @@ impl Run<'_> {
                 }
                 _ => true,
             });
+            self.queues[lane].left = self.queues[lane].left.saturating_sub(planned - steps.len());
             if steps.is_empty() {
                 self.end(at, part, Ok(()));
                 continue;
             }
             let id = (change.home.clone(), change.worker.clone());
-            if let Some(why) = self.hindrance(change)? {
+            if let Some(why) = self.hindrance(change, part)? {
+                self.queues[lane].left = self.queues[lane].left.saturating_sub(change.steps.len());
                 self.end(at, part, Err(why));
                 continue;
             }
