@@ -5,6 +5,7 @@
 //! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
 //! lane may send again.
 
+mod forecast;
 mod pool;
 mod task;
 
@@ -24,6 +25,7 @@ use crate::plan::{Change, Plan, Step};
 use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
 use crate::state::{Begun, Deployed, Doubt, Entry, Found, RunId, State, Stored};
 
+pub use forecast::{LATENCY, forecast};
 pub use pool::{Answer, Job, Pool, Rehearsal, Threads};
 use task::{Next, Task, doubt, same_thing, word};
 

@@ -198,6 +198,20 @@ impl Lane {
         self.rehearse(ledger, start, requests as u64, each)
     }
 
+    /// The same of a lane that sent nothing for so long that nothing counts any more.
+    pub fn finish_rested(&self, requests: usize, per_second: f64) -> Duration {
+        let (mut ledger, start) = self.change(|ledger, now| ((ledger.clone(), now), false));
+        ledger.rest();
+        let each = if per_second > 0.0 { (1e9 / per_second).min(1e18) } else { 0.0 };
+        self.rehearse(ledger, start, requests as u64, each)
+    }
+
+    /// How many requests a second could be made without a limit, if each is answered after so long.
+    pub fn without_limit(&self, latency: Duration) -> f64 {
+        let latency = latency.as_secs_f64().max(1e-3);
+        self.bound(latency) as f64 / latency
+    }
+
     /// Sends so many requests, each of which takes so many nanoseconds, in thought.
     fn rehearse(&self, mut ledger: Ledger, start: Nanos, requests: u64, each: f64) -> Duration {
         let (mut now, mut left) = (start, requests);
@@ -243,11 +257,16 @@ impl Lane {
     /// How many requests at once keep the lane full: by its rate and the latency that was seen, and a reserve, so that what was
     /// not used is caught up with. With bounds: the platform takes a crowd of requests amiss, whatever the limit is.
     pub fn in_flight_bound(&self) -> usize {
+        let latency = self.known.lock().unwrap_or_else(PoisonError::into_inner).latency.unwrap_or(1.0);
+        self.bound(latency)
+    }
+
+    /// The same for a latency, in seconds.
+    fn bound(&self, latency: f64) -> usize {
         let rate = self.change(|ledger, _| {
             let rates = self.limits(ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
             (rates.fold(f64::MAX, f64::min), false)
         });
-        let latency = self.known.lock().unwrap_or_else(PoisonError::into_inner).latency.unwrap_or(1.0);
         ((rate * latency * 4.0).ceil() as usize).clamp(4, 64)
     }
 

@@ -16,7 +16,7 @@ use crate::lock::Lock;
 use crate::platform::Home;
 use crate::project::Fleet;
 use crate::secrets::Secrets;
-use crate::spec::AccountId;
+use crate::spec::{Account, AccountId};
 use crate::state::Deployed;
 
 use super::Session;
@@ -128,6 +128,14 @@ impl Cloud {
         accounts.into_iter().filter(|account| self.ids.get(*account).cloned().flatten().is_none()).collect()
     }
 
+    /// An account's token, if it is known here.
+    pub fn token(&self, account: &Account, secrets: &Secrets) -> Option<SecretString> {
+        match self.local {
+            Some(_) => Some(SecretString::from(LOCAL_TOKEN)),
+            None => secrets.named(&account.token.secret),
+        }
+    }
+
     /// The tokens of accounts, by account id; what to set where one is missing.
     pub fn tokens<'a>(
         &self,
@@ -142,12 +150,7 @@ impl Cloud {
             if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
                 missing.push(format!("{env} (the id of the account `{name}`)"));
             }
-            let token = if self.local.is_some() {
-                Some(SecretString::from(LOCAL_TOKEN))
-            } else {
-                secrets.named(&account.token.secret)
-            };
-            match token {
+            match self.token(account, secrets) {
                 Some(token) => {
                     tokens.insert(self.home(name, None).account_id, token);
                 }

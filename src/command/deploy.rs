@@ -29,10 +29,11 @@ use super::cloud::FOLDER;
 use super::events::Events;
 use super::orders::Orders;
 use super::plan::{LineArguments, Planned, line};
+use super::planfile::PlanFile;
 use super::report::{self, count};
 use super::status::url;
 use super::ui::{Style, clean, duration};
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 /// So many workers' addresses are printed.
 const ADDRESSES: usize = 50;
@@ -54,11 +55,17 @@ pub(super) struct Arguments {
     #[command(flatten)]
     line: LineArguments,
     #[command(flatten)]
-    apply: ApplyArguments,
+    pub apply: ApplyArguments,
     /// Pass a deploy that is running: only with customers named; its requests go first
     #[arg(long, requires = "customers")]
     ahead: bool,
+    /// Apply what `flotilla plan --out FILE` wrote, without asking; refused if that isn't the plan any more
+    #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
+    plan: Option<PathBuf>,
 }
+
+/// What a plan's file says already.
+const PLANNED: [&str; 8] = ["customers", "labels", "env", "since", "all", "reason", "prune", "digest"];
 
 /// The options of commands that apply a plan.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -69,12 +76,28 @@ pub(super) struct ApplyArguments {
     /// Apply the plan if it has this digest, without asking; eight characters are enough
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
+    /// Append what was done as Markdown, for the summary of a CI job
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
     /// Append what happens, line by line as JSON; - is stdout
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let result = planned_and_applied(session, arguments);
+    if let Err(failure) = &result {
+        summary::append(session.summary.as_deref(), &summary::failure("flotilla deploy", failure))?;
+    }
+    result
+}
+
+fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
+    let asked = match &file {
+        Some(file) => file.asked(&arguments.line)?,
+        None => arguments.line.clone(),
+    };
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
@@ -83,12 +106,16 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         })?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
-    let Some(planned) = line(session, &arguments.line)? else {
+    let Some(planned) = line(session, &asked)? else {
         return Ok(Exit::Diagnostics);
     };
-    let what = if arguments.line.all { "redeploy" } else { "deploy" };
-    let reason = if arguments.line.all { arguments.line.reason.as_str() } else { "" };
-    apply_plan(session, planned, &arguments.apply, &Kind { what, reason, ahead: arguments.ahead })
+    if let Some(file) = &file {
+        file.refuse_other(&planned)?;
+    }
+    let what = if asked.all { "redeploy" } else { "deploy" };
+    let reason = if asked.all { asked.reason.as_str() } else { "" };
+    let apply = ApplyArguments { yes: arguments.apply.yes || file.is_some(), ..arguments.apply.clone() };
+    apply_plan(session, planned, &apply, &Kind { what, reason, ahead: arguments.ahead })
 }
 
 /// What kind of a deploy it is.
@@ -110,12 +137,13 @@ pub(super) fn apply_plan(
 ) -> Result<Exit, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
-    refuse_another(&planned, arguments)?;
+    refuse_another(session, &planned, arguments)?;
     if planned.plan.changes.is_empty() {
+        summary::append(arguments.summary.as_deref(), &planned.form(&planned.cost()).markdown())?;
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
-                report::print(&planned.text(&session.ui, false));
+                report::print(&planned.text(&session.ui));
                 addresses(session, &planned, None);
             }
         }
@@ -126,9 +154,9 @@ pub(super) fn apply_plan(
     missing_secrets(&planned)?;
     large_secrets(&planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
-        session.ui.note(&planned.text(&session.ui, false));
+        session.ui.note(&planned.text(&session.ui));
     } else {
-        session.ui.line(&planned.text(&session.ui, false));
+        session.ui.line(&planned.text(&session.ui));
         confirm(&planned)?;
     }
     let mut state = State::open(&planned.cloud.state)?;
@@ -153,6 +181,7 @@ pub(super) fn apply_plan(
     let outcome = apply(session, &planned, &platform, &tokens, &mut state, arguments, kind)?;
     let complete = outcome.failed + outcome.skipped + outcome.unhealthy == 0;
     let exit = if complete { end(Exit::Done) } else { Exit::SomeFailed };
+    summary::append(arguments.summary.as_deref(), &summary::deploy(&outcome))?;
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
@@ -164,17 +193,19 @@ pub(super) fn apply_plan(
 }
 
 /// Refuses a plan that isn't the one that was reviewed.
-fn refuse_another(planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
+fn refuse_another(session: &Session, planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
     let Some(digest) = &arguments.digest else { return Ok(()) };
     let is = planned.plan.digest.to_string();
     if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
         return Ok(());
     }
+    summary::append(arguments.summary.as_deref(), &planned.form(&planned.cost()).markdown())?;
     Err(Failure::refused(format!(
-        "the plan isn't the one that was reviewed: its digest is {}, not {digest}",
+        "the plan isn't the one that was reviewed: its digest is {}, not {digest}; nothing was sent",
         &is[..16]
     ))
-    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+    .hint(format!("it is stale; what is planned now:\n{}", planned.text(&session.ui)))
+    .hint(format!("if that is meant: --digest {}", &is[..16])))
 }
 
 /// Names every secret that has no value, before the first request.
@@ -342,9 +373,10 @@ fn apply(
     })?;
     let mut orders = Orders::listen(session, &session.root.join(FOLDER), !kind.ahead);
     let mut events = Events::open(arguments.events.as_deref())?;
-    events.begun(run, kind.what, plan, planned.eta());
+    let expected = deploy::forecast(plan, &lanes, |change| lane_of[&change.home.account_id], deploy::LATENCY);
+    events.begun(run, kind.what, plan, expected.as_secs_f64());
     session.ui.begin("deploying", Some(plan.changes.len() as u64));
-    session.ui.expect(Duration::from_secs_f64(planned.eta()));
+    session.ui.expect(expected);
     let tools = Tools {
         pool,
         clock: Arc::clone(&clock),

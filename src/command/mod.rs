@@ -8,6 +8,7 @@ mod control;
 mod deploy;
 mod events;
 mod explain;
+mod forms;
 mod github;
 mod groups;
 mod init;
@@ -15,6 +16,7 @@ mod local;
 mod orders;
 mod phase;
 mod plan;
+mod planfile;
 mod report;
 mod sarif;
 mod schema;
@@ -71,6 +73,8 @@ const PLAN: &str = "Examples:
   flotilla plan -l tier=gold        all with a label
   flotilla plan --exit-code         for CI: 3 if there are changes
   flotilla plan --format json       one object, its digest included
+  flotilla plan --format markdown   for a comment of a pull request
+  flotilla plan --out fleet.plan    for `flotilla deploy --plan fleet.plan`
 
 It sends nothing and needs no token. With CLOUDFLARE_ACCOUNT_ID it compares with what was deployed to that account.";
 
@@ -80,6 +84,7 @@ const DEPLOY: &str = "Examples:
   flotilla deploy --yes --env staging                one environment
   flotilla deploy --yes acme                         one customer
   flotilla deploy --yes --all --reason CVE-2026-1    every worker, changed or not
+  flotilla deploy --plan fleet.plan                  what `flotilla plan --out fleet.plan` wrote, or nothing
 
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
@@ -109,7 +114,7 @@ struct Global {
     /// The project's folder, or one below it [default: this folder]
     #[arg(long, global = true, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// How results are written to stdout; json is one object, on the last line; only check writes github and sarif
+    /// How results are written to stdout; json is one object, on the last line; only check writes github and sarif, only plan markdown
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     format: Output,
     /// Only results and errors: no progress
@@ -135,6 +140,8 @@ enum Output {
     Github,
     // SARIF 2.1.0, for code scanning. Not doc comments: they would make each command's help longer.
     Sarif,
+    // For a comment of a pull request.
+    Markdown,
 }
 
 /// The forms of results that all commands have.
@@ -255,9 +262,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     let Arguments { global, command } = arguments;
     let format = match (global.format, &command) {
         (Output::Json, _) => Format::Json,
-        (Output::Text, _) | (_, Command::Check(_)) => Format::Text,
-        (Output::Github | Output::Sarif, _) => {
-            let failure = Failure::usage("only `flotilla check` writes github and sarif");
+        (Output::Text, _) | (Output::Github | Output::Sarif, Command::Check(_)) => Format::Text,
+        (Output::Markdown, Command::Plan(_)) => Format::Text,
+        (Output::Github | Output::Sarif | Output::Markdown, _) => {
+            let failure =
+                Failure::usage("only `flotilla check` writes github and sarif, only `flotilla plan` markdown");
             return Err(failure.hint("every command writes text and json"));
         }
     };
@@ -276,13 +285,15 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
+        Command::Plan(arguments) => arguments.summary.clone(),
+        Command::Deploy(arguments) => arguments.apply.summary.clone(),
         _ => None,
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
     match command {
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
-        Command::Plan(arguments) => plan::run(&session, &arguments),
+        Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),

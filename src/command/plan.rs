@@ -1,11 +1,10 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
@@ -13,8 +12,7 @@ use crate::customer::Worker;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
-use crate::pace::Rate;
-use crate::plan::{self, Action, Change, Decision, Desired, Held, Known, Options, Orphan, Plan, Planner, Wave};
+use crate::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use crate::platform::Home;
 use crate::progress::Progress as _;
 use crate::render::Recipe;
@@ -24,16 +22,14 @@ use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
-use super::report::{self, count};
+use super::forms::{self, Cost, Form};
+use super::report;
 use super::selection::Selection;
-use super::ui::{Style, Ui, clean, duration};
-use super::{Format, Session};
+use super::ui::Ui;
+use super::{Output, Session, planfile, summary};
 
 /// So many customers are planned at a time.
 const CHUNK: usize = 4096;
-
-/// Changes with the same reasons are shown one by one up to this number, then as a group.
-const SHOWN: usize = 12;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -42,6 +38,15 @@ pub(super) struct Arguments {
     /// Exit with 3 if there are changes
     #[arg(long)]
     exit_code: bool,
+    /// Show each change, however many there are
+    #[arg(long)]
+    full: bool,
+    /// Write the plan to a file, for `flotilla deploy --plan FILE`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Append the plan as Markdown, for the summary of a CI job
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
 }
 
 /// The options that decide a plan.
@@ -60,6 +65,21 @@ pub(super) struct LineArguments {
     /// Delete deployed workers that no spec owns any more
     #[arg(long)]
     pub prune: bool,
+}
+
+impl LineArguments {
+    /// The words of a command line that ask for the same; what they say of the cloud is left out.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.all {
+            words.extend(["--all".to_owned(), format!("--reason={}", self.reason)]);
+        }
+        if self.prune {
+            words.push("--prune".to_owned());
+        }
+        words.extend(self.selection.words());
+        words
+    }
 }
 
 /// The line up to the plan.
@@ -81,40 +101,20 @@ pub(super) struct Planned {
     places: HashMap<WorkerId, (usize, usize)>,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    create: usize,
-    update: usize,
-    delete: usize,
-    unchanged: usize,
-    requests: usize,
-    eta_seconds: f64,
-    digest: Digest,
-    changes: &'a [Change],
-    held: &'a [Held],
-    orphans: &'a [Orphan],
-}
-
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let Some(planned) = line(session, &arguments.line)? else {
         return Ok(Exit::Diagnostics);
     };
-    if session.format == Format::Json {
-        let Planned { plan, .. } = &planned;
-        session.json(&Report {
-            create: plan.count(Action::Create),
-            update: plan.count(Action::Update),
-            delete: plan.count(Action::Delete),
-            unchanged: plan.unchanged,
-            requests: plan.requests().values().sum(),
-            eta_seconds: planned.eta(),
-            digest: plan.digest,
-            changes: &plan.changes,
-            held: &plan.held,
-            orphans: &plan.orphans,
-        })?;
-    } else {
-        report::print(&planned.text(&session.ui, true));
+    if let Some(path) = &arguments.out {
+        planfile::write(path, &planned, &arguments.line)?;
+    }
+    let cost = planned.cost();
+    let form = planned.form(&cost);
+    summary::append(arguments.summary.as_deref(), &form.markdown())?;
+    match output {
+        Output::Json => session.json(&form.report())?,
+        Output::Markdown => report::print(form.markdown().trim_end()),
+        _ => report::print(&form.text(&session.ui, arguments.full, true)),
     }
     Ok(match (report::counts(&planned.diagnostics).0, arguments.exit_code && !planned.plan.changes.is_empty()) {
         (1.., _) => Exit::Diagnostics,
@@ -350,94 +350,19 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
-    /// How long the plan takes, in seconds: what the limit makes it wait, and a quarter of a second for each request,
-    /// eight at a time. Lanes run side by side.
-    pub(super) fn eta(&self) -> f64 {
-        let lanes = self.plan.requests().into_iter().map(|(account, requests)| {
-            let rate = Rate::new(self.project.fleet.accounts[account].api_limit);
-            rate.wait(requests).as_secs_f64() + requests as f64 * 0.25 / 8.0
-        });
-        lanes.fold(0.0, f64::max)
+    /// What the plan costs, as the lanes are now.
+    pub(super) fn cost(&self) -> Cost {
+        forms::cost(&self.plan, &self.project.fleet, &self.cloud, &self.secrets)
     }
 
-    /// The plan for people. With `hints`: what to run next.
-    pub(super) fn text(&self, ui: &Ui, hints: bool) -> String {
-        let plan = &self.plan;
-        let mut lines = Vec::new();
-        let mut groups: BTreeMap<(Action, &[String]), Vec<&Change>> = BTreeMap::new();
-        for change in &plan.changes {
-            groups.entry((change.action, &change.reasons)).or_default().push(change);
-        }
-        // Small groups in the order of the plan, large ones as a line each.
-        for change in &plan.changes {
-            if groups[&(change.action, &change.reasons[..])].len() <= SHOWN {
-                let head = format!("{} {:<7}{}", sign(ui, change.action), change.action.as_str(), change.worker);
-                lines.push(format!(
-                    "{head}  ({} · {})  {}",
-                    change.customer,
-                    change.environment,
-                    clean(&change.reasons.join("; "))
-                ));
-            }
-        }
-        for ((action, reasons), changes) in groups.iter().filter(|(_, changes)| changes.len() > SHOWN) {
-            let some: Vec<&str> = changes.iter().take(3).map(|change| change.worker.as_str()).collect();
-            let head = format!("{} {:<7}{}", sign(ui, *action), action.as_str(), count(changes.len(), "worker"));
-            lines.push(format!("{head} ({}, …)  {}", some.join(", "), clean(&reasons.join("; "))));
-        }
-        let mut held: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for one in &plan.held {
-            held.entry(&one.reason).or_default().push(&one.customer);
-        }
-        for (reason, customers) in held {
-            let some = customers.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-            let more =
-                if customers.len() > SHOWN { format!(" and {} more", customers.len() - SHOWN) } else { String::new() };
-            lines.push(format!("{} held   {some}{more}  ({reason})", ui.paint(Style::Dim, "=")));
-        }
-        if !plan.orphans.is_empty() {
-            let some: Vec<&str> = plan.orphans.iter().take(SHOWN).map(|orphan| orphan.worker.as_str()).collect();
-            let more = if plan.orphans.len() > SHOWN { ", …" } else { "" };
-            lines.push(format!(
-                "{} orphan {} deployed that no spec owns: {}{more}; --prune deletes",
-                ui.paint(Style::Warning, "!"),
-                count(plan.orphans.len(), "worker"),
-                some.join(", ")
-            ));
-        }
+    /// The plan and what is told with it.
+    pub(super) fn form<'a>(&'a self, cost: &'a Cost) -> Form<'a> {
         let unknown = self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str));
-        if hints && !unknown.is_empty() && !plan.changes.is_empty() {
-            lines.push(format!(
-                "{} the id of {} is not set here, so that nothing counts as deployed there",
-                ui.paint(Style::Warning, "!"),
-                unknown.join(", ")
-            ));
-        }
-        let requests: usize = plan.requests().values().sum();
-        if plan.changes.is_empty() {
-            lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
-        } else {
-            let [create, update, delete] =
-                [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
-            lines.push(format!(
-                "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged · {} · about {}",
-                plan.unchanged,
-                count(requests, "request"),
-                duration(self.eta())
-            ));
-            if hints {
-                let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
-                lines.push(format!("`flotilla deploy {local}` applies it"));
-            }
-        }
-        lines.join("\n")
+        Form { plan: &self.plan, cost, unknown, local: self.cloud.local.is_some() }
     }
-}
 
-fn sign(ui: &Ui, action: Action) -> String {
-    match action {
-        Action::Create => ui.paint(Style::Good, "+"),
-        Action::Update => ui.paint(Style::Warning, "~"),
-        Action::Delete => ui.paint(Style::Error, "-"),
+    /// The plan for people, without what to run next.
+    pub(super) fn text(&self, ui: &Ui) -> String {
+        self.form(&self.cost()).text(ui, false, false)
     }
 }

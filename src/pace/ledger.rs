@@ -182,6 +182,14 @@ impl Ledger {
         Ledger::of(0, vec![0; Ledger::FLIGHTS])
     }
 
+    /// Forgets what was sent; what the platform told of its limits stays.
+    pub(super) fn rest(&mut self) {
+        let windows = self.windows.iter().map(|window| Window { told: window.told, ..Window::new(window.length) });
+        let windows = windows.collect();
+        let newest = self.flight.newest;
+        *self = Ledger { windows, ..Ledger::of(newest, vec![0; Ledger::FLIGHTS]) };
+    }
+
     /// With these requests on their way.
     pub(super) fn of(newest: u64, counts: Vec<u32>) -> Ledger {
         let flight = Ring::of(nanos(FLIGHT), FLIGHT_BUCKETS, newest, counts);
