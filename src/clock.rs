@@ -12,7 +12,9 @@ pub trait Clock: Send + Sync {
     /// The time since some fixed moment; never goes back. All processes of a machine see the same.
     fn now(&self) -> Duration;
     /// Tells the fixed moment of [`now`](Clock::now) from others: it is another one after the machine was started again.
-    fn epoch(&self) -> [u8; 16];
+    fn epoch(&self) -> [u8; 16] {
+        [0; 16]
+    }
     /// Waits.
     fn sleep(&self, duration: Duration);
     /// The time of day, in seconds since 1970.
@@ -74,10 +76,6 @@ impl FakeClock {
 impl Clock for FakeClock {
     fn now(&self) -> Duration {
         *self.0.lock().expect("BUG: a clock is never poisoned")
-    }
-
-    fn epoch(&self) -> [u8; 16] {
-        [0; 16]
     }
 
     fn sleep(&self, duration: Duration) {

@@ -5,7 +5,6 @@
 //! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
 //! lane may send again.
 
-mod forecast;
 mod pool;
 mod task;
 
@@ -25,7 +24,6 @@ use crate::plan::{Change, Plan, Step};
 use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
 use crate::state::{Begun, Deployed, Doubt, Entry, Found, RunId, State, Stored};
 
-pub use forecast::{LATENCY, forecast};
 pub use pool::{Answer, Job, Pool, Rehearsal, Threads};
 use task::{Next, Task, doubt, same_thing, word};
 
@@ -33,6 +31,10 @@ use task::{Next, Task, doubt, same_thing, word};
 pub const MOST_IN_FLIGHT: usize = 256;
 /// Requests in flight at once in a lane that hasn't answered yet.
 const FIRST_IN_FLIGHT: usize = 8;
+/// How long a request takes, as long as nothing is known of it.
+pub const USUAL_LATENCY: Duration = Duration::from_millis(500);
+/// How often progress is told.
+const TELL: Duration = Duration::from_secs(1);
 /// How often a call is tried whose outcome is unknown.
 const ATTEMPTS: u32 = 5;
 /// How often a call may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
@@ -106,6 +108,26 @@ pub enum Event<'a> {
     Waiting(&'a str, Duration),
     /// It pauses, or goes on.
     Paused(bool),
+    /// How far it is; about once a second.
+    Progress {
+        /// How long the rest takes.
+        left: Duration,
+        /// Each lane that has something to do.
+        lanes: &'a [LaneProgress],
+    },
+}
+
+/// How far a lane is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LaneProgress {
+    /// The first account whose requests go through it.
+    pub account: String,
+    /// Requests that were acknowledged.
+    pub done: usize,
+    /// Requests that are left, as far as the plan tells.
+    pub left: usize,
+    /// How long these take, in seconds.
+    pub seconds_left: f64,
 }
 
 /// When a deploy stops by itself.
@@ -175,11 +197,21 @@ pub struct Outcome {
     /// Why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// Workers that were put back to what they ran before, because their wave wasn't healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<usize>,
     /// What failed.
     pub failures: Vec<Failed>,
     /// The wave that was not as it should be, by its number from 0.
     #[serde(skip)]
     pub breached: Option<usize>,
+}
+
+impl Outcome {
+    /// Whether everything that was planned is done, and well.
+    pub fn is_complete(&self) -> bool {
+        self.failed + self.skipped + self.unhealthy == 0
+    }
 }
 
 /// A change that failed.
@@ -206,6 +238,20 @@ struct Queue {
     trust: usize,
     /// Not before this time.
     wake: Duration,
+    account: String,
+    done: usize,
+    left: usize,
+    /// How long requests took lately; zero, as long as none was answered.
+    latency: Duration,
+}
+
+impl Queue {
+    /// How long what is left takes, as fast as the lane answers and as its limit allows.
+    fn finish(&self) -> Duration {
+        let at_once = self.lane.in_flight_bound().min(self.trust + self.left / 2).max(1);
+        let latency = if self.latency.is_zero() { USUAL_LATENCY } else { self.latency };
+        self.lane.finish(self.left, at_once as f64 / latency.as_secs_f64())
+    }
 }
 
 /// The parts of a wave, one after the other. Whatever moves between workers is given up by all of them before any takes it:
@@ -224,7 +270,7 @@ struct Run<'a> {
     queues: Vec<Queue>,
     tasks: HashMap<usize, Task>,
     /// The permits of the requests that are in flight.
-    tickets: HashMap<usize, (usize, Ticket)>,
+    tickets: HashMap<usize, (usize, Ticket, Duration)>,
     /// Requests that are repeated, and when.
     again: BinaryHeap<Reverse<(Duration, usize)>>,
     /// The ids of zones, by account and name.
@@ -243,6 +289,7 @@ struct Run<'a> {
     uploaded: Vec<(usize, String)>,
     order: Order,
     listened: Option<Duration>,
+    told: Duration,
     outcome: Outcome,
 }
 
@@ -257,6 +304,10 @@ pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
         in_flight: 0,
         trust: FIRST_IN_FLIGHT,
         wake: Duration::ZERO,
+        account: String::new(),
+        done: 0,
+        left: 0,
+        latency: Duration::ZERO,
     };
     let mut run = Run {
         plan,
@@ -274,8 +325,16 @@ pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
         uploaded: Vec::new(),
         order: Order::Go,
         listened: None,
+        told: start,
         outcome: Outcome::default(),
     };
+    for change in &plan.changes {
+        let queue = &mut run.queues[run.tools.lane_of[&change.home.account_id]];
+        queue.left += change.steps.len();
+        if queue.account.is_empty() {
+            queue.account.clone_from(&change.account);
+        }
+    }
     run.waves()?;
     let Run { mut outcome, tools, .. } = run;
     outcome.failures.sort_by(|a, b| a.worker.cmp(&b.worker));
@@ -400,11 +459,32 @@ impl Run<'_> {
             return;
         }
         self.listened = Some(now);
+        if now >= self.told + TELL {
+            self.told = now;
+            self.tell();
+        }
         let order = (self.tools.orders)();
         if (order == Order::Pause) != (self.order == Order::Pause) && order != Order::Stop {
             (self.tools.hear)(&Event::Paused(order == Order::Pause));
         }
         self.order = order;
+    }
+
+    /// Tells how far it is.
+    fn tell(&mut self) {
+        let lanes: Vec<LaneProgress> = self
+            .queues
+            .iter()
+            .filter(|queue| queue.left > 0)
+            .map(|queue| LaneProgress {
+                account: queue.account.clone(),
+                done: queue.done,
+                left: queue.left,
+                seconds_left: queue.finish().as_secs_f64(),
+            })
+            .collect();
+        let left = lanes.iter().map(|lane| lane.seconds_left).fold(0.0, f64::max);
+        (self.tools.hear)(&Event::Progress { left: Duration::from_secs_f64(left), lanes: &lanes });
     }
 
     fn lane(&self, at: usize) -> usize {
@@ -462,7 +542,7 @@ impl Run<'_> {
                     }
                 };
                 let Some(at) = at else {
-                    self.queues[lane].lane.answered(ticket, None);
+                    self.queues[lane].lane.unused(ticket);
                     continue;
                 };
                 self.queues[lane].in_flight += 1;
@@ -498,7 +578,7 @@ impl Run<'_> {
                 waiting.push(at);
                 if waiting.len() > 1 {
                     self.queues[lane].in_flight -= 1;
-                    self.queues[lane].lane.answered(ticket, None);
+                    self.queues[lane].lane.unused(ticket);
                     return Ok(());
                 }
                 Job::Call(change.home.clone(), Call::FindZone { name })
@@ -506,7 +586,7 @@ impl Run<'_> {
             Next::Done => unreachable!("BUG: a step that is done isn't sent"),
         };
         self.outcome.requests += 1;
-        self.tickets.insert(at, (lane, ticket));
+        self.tickets.insert(at, (lane, ticket, self.tools.clock.now()));
         self.tools.pool.submit(at, job);
         Ok(())
     }
@@ -540,6 +620,8 @@ impl Run<'_> {
             let faster = earlier.as_ref().is_some_and(|earlier| earlier.run > self.tools.run);
             if faster || live.as_ref().map(|live| live.revision) != expected {
                 self.over.insert(at);
+                let steps = change.steps.len();
+                self.queues[lane].left = self.queues[lane].left.saturating_sub(steps);
                 self.outcome.overtaken += 1;
                 (self.tools.hear)(&Event::Overtaken(change));
                 continue;
@@ -597,6 +679,8 @@ impl Run<'_> {
         self.queues[lane].fresh = fresh.into();
         self.queues[lane].ready = ready.into();
         for at in gone {
+            let steps = self.plan.changes[at].steps.len();
+            self.queues[lane].left = self.queues[lane].left.saturating_sub(steps);
             self.over.insert(at);
             self.outcome.skipped += 1;
         }
@@ -611,6 +695,8 @@ impl Run<'_> {
     /// Forgets a task: nothing of what follows was sent, but what was in doubt before still is.
     fn abandon(&mut self, at: usize) -> Result<(), Failure> {
         let Some(mut task) = self.tasks.remove(&at) else { return Ok(()) };
+        let lane = self.lane(at);
+        self.queues[lane].left = self.queues[lane].left.saturating_sub(task.steps.len() - task.at);
         if task.lost {
             let this = task.left.remove(0);
             task.earlier.retain(|other| !same_thing(other, &this));
@@ -640,8 +726,10 @@ impl Run<'_> {
     fn answered(&mut self, at: usize, answer: Answer, part: Part) -> Result<Option<Result<(), String>>, Failure> {
         let change = &self.plan.changes[at];
         let account = change.home.account_id.clone();
-        let (lane, ticket) = self.tickets.remove(&at).expect("BUG: an answer has a permit");
+        let (lane, ticket, sent) = self.tickets.remove(&at).expect("BUG: an answer has a permit");
+        let took = self.tools.clock.now().saturating_sub(sent);
         let queue = &mut self.queues[lane];
+        queue.latency = if queue.latency.is_zero() { took } else { (queue.latency * 15 + took) / 16 };
         queue.in_flight -= 1;
         queue.trust = match &answer {
             Answer::Called(Ok(_), ..) => queue.trust + 1,
@@ -652,7 +740,7 @@ impl Run<'_> {
         let (result, quota, made) = match answer {
             Answer::Called(result, quota, made) => (result, quota, made),
             Answer::NotMade(why) => {
-                lane.answered(ticket, None);
+                lane.unused(ticket);
                 self.abandon(at)?;
                 return Ok(Some(Err(why)));
             }
@@ -872,6 +960,9 @@ impl Run<'_> {
             }
         }
         task.proceed();
+        let lane = self.lane(at);
+        self.queues[lane].done += 1;
+        self.queues[lane].left = self.queues[lane].left.saturating_sub(1);
         if !is_last {
             let lane = self.lane(at);
             self.queues[lane].ready.push_back(at);

@@ -1,7 +1,7 @@
 //! Keeps the requests of one token below its limits. Knows time and counts; doesn't know what is requested.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::file::Shared;
@@ -20,6 +20,15 @@ mod ledger;
 /// The share of a limit that is left for people, if fleet.yaml doesn't say: dashboards and scripts of the same user
 /// count against the same limit.
 const HEADROOM: f64 = 0.05;
+
+/// How long an answer takes, in seconds, as long as none was seen: an upload to Cloudflare.
+const UNSEEN: f64 = 1.0;
+
+/// The most requests of a lane at once, and the least.
+const AT_ONCE: (f64, f64) = (64.0, 4.0);
+/// A lane sends so many times as fast as its limit lets it in the long run, where it may: what a window holds is used early,
+/// and what was missed is caught up with.
+const BURST: f64 = 16.0;
 
 /// The most steps of a rehearsal: a fleet's rest is counted by the rate.
 const REHEARSED: usize = 20_000;
@@ -112,21 +121,27 @@ struct Known {
     file: Option<Shared>,
     /// How long an answer takes, in seconds: a moving mean.
     latency: Option<f64>,
+    /// As many at once as the platform took without a 429.
+    at_once: f64,
+}
+
+impl Known {
+    fn new(file: Option<Shared>) -> Known {
+        Known { ledger: Ledger::new(), file, latency: None, at_once: AT_ONCE.0 }
+    }
 }
 
 impl Lane {
     /// A lane that has sent nothing yet, and that no other process knows.
     pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
-        let known = Known { ledger: Ledger::new(), file: None, latency: None };
-        Lane { rate, clock, ahead: false, known: Mutex::new(known) }
+        Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(None)) }
     }
 
     /// A lane whose budget is in a file ([`file`]): shared with other processes and with later runs. Where the file can't be
     /// kept, as on a disk that is only read, it is in memory alone.
     pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
         let file = Shared::open(file, clock.epoch()).ok();
-        let known = Known { ledger: Ledger::new(), file, latency: None };
-        Lane { rate, clock, ahead: false, known: Mutex::new(known) }
+        Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(file)) }
     }
 
     /// Its requests go before those of other processes of the same lane.
@@ -165,17 +180,30 @@ impl Lane {
             (now, true)
         });
         let took = Duration::from_nanos(now.saturating_sub(ticket.sent)).as_secs_f64();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
+        known.at_once = (known.at_once + 1.0 / known.at_once).min(AT_ONCE.0);
         known.latency = Some(known.latency.map_or(took, |mean| mean + (took - mean) / 16.0));
+    }
+
+    /// The request was not sent after all, and doesn't count.
+    pub fn unused(&self, ticket: Ticket) {
+        self.change(|ledger, _| {
+            ledger.take_back(ticket.sent);
+            ((), true)
+        });
     }
 
     /// The answer was a 429: nothing is sent before it is over.
     pub fn throttled(&self, ticket: Ticket, retry_after: Option<Duration>) {
-        self.change(|ledger, now| {
+        let new = self.change(|ledger, now| {
             ledger.answer(ticket.sent, now);
-            ledger.throttle(ticket.sent, retry_after.map(nanos), now);
-            ((), true)
+            (ledger.throttle(ticket.sent, retry_after.map(nanos), now), true)
         });
+        if new {
+            // Far below the limit it was too many at once.
+            let mut known = self.known();
+            known.at_once = (known.at_once / 2.0).max(1.0);
+        }
     }
 
     /// How full it is.
@@ -196,20 +224,6 @@ impl Lane {
         let (ledger, start) = self.change(|ledger, now| ((ledger.clone(), now), false));
         let each = if per_second > 0.0 { (1e9 / per_second).min(1e18) } else { 0.0 };
         self.rehearse(ledger, start, requests as u64, each)
-    }
-
-    /// The same of a lane that sent nothing for so long that nothing counts any more.
-    pub fn finish_rested(&self, requests: usize, per_second: f64) -> Duration {
-        let (mut ledger, start) = self.change(|ledger, now| ((ledger.clone(), now), false));
-        ledger.rest();
-        let each = if per_second > 0.0 { (1e9 / per_second).min(1e18) } else { 0.0 };
-        self.rehearse(ledger, start, requests as u64, each)
-    }
-
-    /// How many requests a second could be made without a limit, if each is answered after so long.
-    pub fn without_limit(&self, latency: Duration) -> f64 {
-        let latency = latency.as_secs_f64().max(1e-3);
-        self.bound(latency) as f64 / latency
     }
 
     /// Sends so many requests, each of which takes so many nanoseconds, in thought.
@@ -240,7 +254,7 @@ impl Lane {
                 continue;
             }
             let room = self.limits(&ledger).map(|(window, limit)| limit.saturating_sub(ledger.used(window)));
-            let bucket = (cycle / 600) as f64;
+            let bucket = (cycle / ledger::BUCKETS) as f64;
             let at_once = if each > 0.0 { (bucket / each).max(1.0) as u64 } else { u64::MAX };
             let sent = room.min().unwrap_or(0).min(left).min(at_once);
             ledger.sent_at_once(now, sent);
@@ -254,20 +268,21 @@ impl Lane {
         Duration::from_nanos(now - start)
     }
 
-    /// How many requests at once keep the lane full: by its rate and the latency that was seen, and a reserve, so that what was
-    /// not used is caught up with. With bounds: the platform takes a crowd of requests amiss, whatever the limit is.
-    pub fn in_flight_bound(&self) -> usize {
-        let latency = self.known.lock().unwrap_or_else(PoisonError::into_inner).latency.unwrap_or(1.0);
-        self.bound(latency)
+    /// How many requests a second it makes as long as the limit is none.
+    pub fn per_second(&self) -> f64 {
+        self.in_flight_bound() as f64 / self.known().latency.unwrap_or(UNSEEN)
     }
 
-    /// The same for a latency, in seconds.
-    fn bound(&self, latency: f64) -> usize {
-        let rate = self.change(|ledger, _| {
-            let rates = self.limits(ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
-            (rates.fold(f64::MAX, f64::min), false)
-        });
-        ((rate * latency * 4.0).ceil() as usize).clamp(4, 64)
+    /// How many requests at once keep the lane full: by its rate and the latency that was seen. After a 429 fewer, for a while:
+    /// the platform takes a crowd of requests amiss also far below the limit.
+    pub fn in_flight_bound(&self) -> usize {
+        // By what was seen last: it is asked often, and another process changes little about it.
+        let known = self.known();
+        let rates = self.limits(&known.ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
+        let own = self.rate.requests as f64 / self.rate.window.as_secs_f64();
+        let rate = rates.reduce(f64::min).unwrap_or(own);
+        let wanted = rate * known.latency.unwrap_or(UNSEEN) * BURST;
+        wanted.clamp(AT_ONCE.1, AT_ONCE.0).min(known.at_once).ceil() as usize
     }
 
     /// The limits that count for this lane, each with its window.
@@ -307,9 +322,13 @@ impl Lane {
         }
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads the ledger, lets it be changed, and writes it if that is asked for.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, Nanos) -> (T, bool)) -> T {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
         let Known { ledger, file, .. } = &mut *known;
         let now = || nanos(self.clock.now());
         let change = |ledger: &mut Ledger, now| {
@@ -326,3 +345,6 @@ impl Lane {
         given
     }
 }
+
+#[cfg(test)]
+mod tests;

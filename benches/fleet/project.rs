@@ -177,7 +177,7 @@ impl Project {
 }
 
 /// The folder of all runs of the stand: there is more than one only if a run was interrupted.
-fn stand() -> PathBuf {
+pub fn stand() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fleet")
 }
 

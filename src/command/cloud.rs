@@ -16,7 +16,7 @@ use crate::lock::Lock;
 use crate::platform::Home;
 use crate::project::Fleet;
 use crate::secrets::Secrets;
-use crate::spec::{Account, AccountId};
+use crate::spec::AccountId;
 use crate::state::Deployed;
 
 use super::Session;
@@ -116,6 +116,9 @@ impl Cloud {
     /// Where a worker is asked whether it is well. Behind another address than Cloudflare's own, its workers' public names mean
     /// nothing: there they are asked by their path, as the Cloudflare on this machine serves them.
     pub fn address(&self, worker: &str, live: &Deployed, subdomain: Option<String>) -> Option<String> {
+        if let (Some(port), true) = (self.local, self.base.is_empty()) {
+            return Some(format!("http://127.0.0.1:{port}/workers/{worker}"));
+        }
         if self.base.trim_end_matches('/') != BASE {
             let origin = self.base.trim_end_matches('/').trim_end_matches("/client/v4");
             return Some(format!("{origin}/workers/{worker}"));
@@ -126,14 +129,6 @@ impl Cloud {
     /// The accounts whose ids aren't known here.
     pub fn unknown<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
         accounts.into_iter().filter(|account| self.ids.get(*account).cloned().flatten().is_none()).collect()
-    }
-
-    /// An account's token, if it is known here.
-    pub fn token(&self, account: &Account, secrets: &Secrets) -> Option<SecretString> {
-        match self.local {
-            Some(_) => Some(SecretString::from(LOCAL_TOKEN)),
-            None => secrets.named(&account.token.secret),
-        }
     }
 
     /// The tokens of accounts, by account id; what to set where one is missing.
@@ -150,7 +145,12 @@ impl Cloud {
             if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
                 missing.push(format!("{env} (the id of the account `{name}`)"));
             }
-            match self.token(account, secrets) {
+            let token = if self.local.is_some() {
+                Some(SecretString::from(LOCAL_TOKEN))
+            } else {
+                secrets.named(&account.token.secret)
+            };
+            match token {
                 Some(token) => {
                     tokens.insert(self.home(name, None).account_id, token);
                 }

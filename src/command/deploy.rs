@@ -1,38 +1,33 @@
 //! `flotilla deploy`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rayon::prelude::*;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use crate::build;
 use crate::bundle;
-use crate::clock::{Clock, SystemClock};
 use crate::cloudflare::Cloudflare;
-use crate::deploy::{self, Budget, Event, MOST_IN_FLIGHT, Made, MakeUpload, Outcome, Threads, Tools, Upload};
+use crate::deploy::{Made, MakeUpload, Outcome, Upload};
 use crate::failure::{Exit, Failure};
 use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
 use crate::names::own_secret;
-use crate::pace::{self, Lane, Rate};
 use crate::plan::{Action, Change};
-use crate::platform::{Call, Home, Module, Platform, Reply};
+use crate::platform::{Call, Home, Module, Platform as _};
 use crate::progress::Progress as _;
-use crate::spec::DeployRule;
-use crate::state::{Deployed, Fingerprints, Found, Run, State, Stored, deflated};
+use crate::spec::OnBreach;
+use crate::state::{Deployed, Fingerprints, State, Stored, deflated};
 
+use super::apply::{self, ApplyArguments, Applying, Kind, apply, confirm, refuse_another, subdomain};
 use super::cloud::FOLDER;
-use super::events::Events;
-use super::orders::Orders;
 use super::plan::{LineArguments, Planned, line};
 use super::planfile::PlanFile;
-use super::report::{self, count};
+use super::report;
+use super::rollback;
 use super::status::url;
-use super::ui::{Style, clean, duration};
 use super::{Format, Session, summary};
 
 /// So many workers' addresses are printed.
@@ -41,14 +36,6 @@ const ADDRESSES: usize = 50;
 pub(super) const LOCK: &str = "deploy.lock";
 /// The lock of a deploy that goes ahead of another one.
 const AHEAD_LOCK: &str = "ahead.lock";
-/// Failures after which a deploy halts, unless fleet.yaml says otherwise.
-const MOST_FAILURES: usize = 10;
-/// The share of a fleet, in percent, from which on a plan is confirmed by its digest, unless fleet.yaml says otherwise.
-const CONFIRM_ABOVE: f64 = 20.0;
-/// From so many changes on, that is.
-const CONFIRM_FROM: usize = 10;
-/// Bundles that are kept of each worker, unless fleet.yaml says otherwise.
-const KEEP: usize = 5;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -67,29 +54,8 @@ pub(super) struct Arguments {
 /// What a plan's file says already.
 const PLANNED: [&str; 8] = ["customers", "labels", "env", "since", "all", "reason", "prune", "digest"];
 
-/// The options of commands that apply a plan.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct ApplyArguments {
-    /// Apply the plan without asking
-    #[arg(long, short)]
-    pub yes: bool,
-    /// Apply the plan if it has this digest, without asking; eight characters are enough
-    #[arg(long, value_name = "DIGEST")]
-    pub digest: Option<String>,
-    /// Append what was done as Markdown, for the summary of a CI job
-    #[arg(long, value_name = "FILE")]
-    pub summary: Option<PathBuf>,
-    /// Append what happens, line by line as JSON; - is stdout
-    #[arg(long, value_name = "FILE")]
-    pub events: Option<PathBuf>,
-}
-
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let result = planned_and_applied(session, arguments);
-    if let Err(failure) = &result {
-        summary::append(session.summary.as_deref(), &summary::failure("flotilla deploy", failure))?;
-    }
-    result
+    summary::of("flotilla deploy", session, planned_and_applied(session, arguments))
 }
 
 fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -118,16 +84,6 @@ fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit,
     apply_plan(session, planned, &apply, &Kind { what, reason, ahead: arguments.ahead })
 }
 
-/// What kind of a deploy it is.
-pub(super) struct Kind<'a> {
-    /// The word in the records.
-    pub what: &'a str,
-    /// Why, if that was said.
-    pub reason: &'a str,
-    /// Whether it goes ahead of another one.
-    pub ahead: bool,
-}
-
 /// Applies a plan: asks, sends, records, and tells.
 pub(super) fn apply_plan(
     session: &Session,
@@ -137,9 +93,12 @@ pub(super) fn apply_plan(
 ) -> Result<Exit, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
-    refuse_another(session, &planned, arguments)?;
+    if let Err(failure) = refuse_another(&planned.plan, arguments) {
+        summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
+        return Err(failure.hint(format!("what is planned now:\n{}", planned.text(&session.ui))));
+    }
     if planned.plan.changes.is_empty() {
-        summary::append(arguments.summary.as_deref(), &planned.form(&planned.cost()).markdown())?;
+        summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
@@ -157,7 +116,7 @@ pub(super) fn apply_plan(
         session.ui.note(&planned.text(&session.ui));
     } else {
         session.ui.line(&planned.text(&session.ui));
-        confirm(&planned)?;
+        confirm(&planned.plan, &planned.project.fleet, planned.workers)?;
     }
     let mut state = State::open(&planned.cloud.state)?;
     if planned.cloud.local.is_some() {
@@ -178,34 +137,26 @@ pub(super) fn apply_plan(
         }
     }
     let planned = Arc::new(planned);
-    let outcome = apply(session, &planned, &platform, &tokens, &mut state, arguments, kind)?;
-    let complete = outcome.failed + outcome.skipped + outcome.unhealthy == 0;
-    let exit = if complete { end(Exit::Done) } else { Exit::SomeFailed };
-    summary::append(arguments.summary.as_deref(), &summary::deploy(&outcome))?;
+    let (fingerprints, source) = (state.fingerprints(), Arc::clone(&planned));
+    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
+    let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
+    let it = Applying { session, fleet, cloud, platform: &platform, tokens: &tokens, arguments, kind };
+    let (mut outcome, run) = apply(&it, &planned.plan, make, &mut state)?;
+    if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
+        let wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
+        let ids = wave.map(|change| (change.home.clone(), change.worker.clone())).collect();
+        outcome.rolled_back = Some(rollback::wave(&it, &mut state, run, &ids, &planned.secrets)?);
+    }
+    let exit = if outcome.is_complete() { end(Exit::Done) } else { Exit::SomeFailed };
+    summary::append(arguments.summary.as_deref(), &summary::applied("flotilla deploy", &outcome))?;
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
-            report::print(&summary(&outcome));
+            report::print(&apply::summary(&outcome));
             addresses(session, &planned, Some(&platform));
         }
     }
     Ok(exit)
-}
-
-/// Refuses a plan that isn't the one that was reviewed.
-fn refuse_another(session: &Session, planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
-    let Some(digest) = &arguments.digest else { return Ok(()) };
-    let is = planned.plan.digest.to_string();
-    if digest.len() >= 8 && is.starts_with(&digest.to_ascii_lowercase()) {
-        return Ok(());
-    }
-    summary::append(arguments.summary.as_deref(), &planned.form(&planned.cost()).markdown())?;
-    Err(Failure::refused(format!(
-        "the plan isn't the one that was reviewed: its digest is {}, not {digest}; nothing was sent",
-        &is[..16]
-    ))
-    .hint(format!("it is stale; what is planned now:\n{}", planned.text(&session.ui)))
-    .hint(format!("if that is meant: --digest {}", &is[..16])))
 }
 
 /// Names every secret that has no value, before the first request.
@@ -262,191 +213,6 @@ fn large_secrets(planned: &Planned) -> Result<(), Failure> {
     Err(Failure::new(format!("{what} too large; nothing was sent")).hint(format!("{}{more}", shown.join("\n"))))
 }
 
-/// Asks whether the plan is to be applied: for a large one, by its digest.
-fn confirm(planned: &Planned) -> Result<(), Failure> {
-    let digest = planned.plan.digest.to_string();
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
-            .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
-    }
-    let changes = planned.plan.changes.len();
-    let most = planned.project.fleet.file.deploy.confirm_above.unwrap_or(CONFIRM_ABOVE);
-    let large = changes >= CONFIRM_FROM && changes as f64 > planned.workers as f64 * most / 100.0;
-    let question = if large {
-        let share = (changes as f64 * 100.0 / planned.workers.max(1) as f64).round();
-        format!(
-            "deploy {}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
-            count(changes, "change"),
-            &digest[..8]
-        )
-    } else {
-        format!("deploy {}? [y/N] ", count(changes, "change"))
-    };
-    let _ = write!(std::io::stderr(), "{question}");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    let answer = answer.trim();
-    if if large { answer == &digest[..8] } else { matches!(answer, "y" | "Y" | "yes") } {
-        return Ok(());
-    }
-    Err(Failure::refused("not confirmed; nothing was sent"))
-}
-
-/// When a deploy stops by itself.
-fn budget(rule: &DeployRule) -> Budget {
-    Budget {
-        count: rule.failures.and_then(|share| share.count).unwrap_or(MOST_FAILURES),
-        percent: rule.failures.and_then(|share| share.percent).unwrap_or(0.0),
-        health: rule
-            .health
-            .enabled
-            .unwrap_or(true)
-            .then(|| Duration::from_secs(rule.health.deadline_seconds.unwrap_or(60))),
-    }
-}
-
-/// The lanes of a plan: one for each token.
-fn lanes(
-    planned: &Planned,
-    tokens: &HashMap<String, SecretString>,
-    clock: &Arc<dyn Clock>,
-    ahead: bool,
-) -> (Vec<Arc<Lane>>, HashMap<String, usize>) {
-    let accounts: BTreeMap<&str, &str> =
-        planned.plan.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())).collect();
-    let (mut lanes, mut of_token, mut lane_of) = (Vec::new(), HashMap::new(), HashMap::new());
-    for (id, account) in accounts {
-        let token = tokens[id].expose_secret();
-        let at = *of_token.entry(token).or_insert_with(|| {
-            let rate = Rate::new(planned.project.fleet.accounts[account].api_limit);
-            let lane = match pace::file(&planned.cloud.base, token) {
-                Ok(file) => Lane::shared(rate, &file, Arc::clone(clock)),
-                Err(_) => Lane::new(rate, Arc::clone(clock)),
-            };
-            lanes.push(Arc::new(if ahead { lane.ahead() } else { lane }));
-            lanes.len() - 1
-        });
-        lane_of.insert(id.to_owned(), at);
-    }
-    (lanes, lane_of)
-}
-
-fn apply(
-    session: &Session,
-    planned: &Arc<Planned>,
-    platform: &Arc<Cloudflare>,
-    tokens: &HashMap<String, SecretString>,
-    state: &mut State,
-    arguments: &ApplyArguments,
-    kind: &Kind<'_>,
-) -> Result<Outcome, Failure> {
-    let plan = &planned.plan;
-    let rule = &planned.project.fleet.file.deploy;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (lanes, lane_of) = lanes(planned, tokens, &clock, kind.ahead);
-    let (fingerprints, source) = (state.fingerprints(), Arc::clone(planned));
-    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
-    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64));
-    let platform_seam = Arc::clone(platform) as Arc<dyn Platform>;
-    let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
-    let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
-    if plan.waves.len() > 1 {
-        for change in &plan.changes {
-            subdomains
-                .entry(change.home.account_id.clone())
-                .or_insert_with(|| subdomain(planned, &change.home, Some(platform)));
-        }
-    }
-    let beside = match kind.ahead {
-        true => state.runs(1)?.first().filter(|(_, run)| run.ended == 0).map(|(id, _)| *id),
-        false => None,
-    };
-    let run = state.begin_run(&Run {
-        began: clock.unix(),
-        ended: 0,
-        who: std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        what: kind.what.to_owned(),
-        reason: kind.reason.to_owned(),
-        plan: plan.digest.to_string(),
-        outcome: serde_json::Value::Null,
-    })?;
-    let mut orders = Orders::listen(session, &session.root.join(FOLDER), !kind.ahead);
-    let mut events = Events::open(arguments.events.as_deref())?;
-    let expected = deploy::forecast(plan, &lanes, |change| lane_of[&change.home.account_id], deploy::LATENCY);
-    events.begun(run, kind.what, plan, expected.as_secs_f64());
-    session.ui.begin("deploying", Some(plan.changes.len() as u64));
-    session.ui.expect(expected);
-    let tools = Tools {
-        pool,
-        clock: Arc::clone(&clock),
-        lanes,
-        lane_of,
-        state,
-        run,
-        beside,
-        budget: budget(rule),
-        address: Box::new(|change, live| {
-            planned.cloud.address(&change.worker, live, subdomains.get(&change.home.account_id).cloned().flatten())
-        }),
-        orders: Box::new(|| orders.now()),
-        hear: Box::new(|event| {
-            events.happened(event);
-            told(session, event);
-        }),
-    };
-    let outcome = deploy::deploy(plan, tools);
-    session.ui.end();
-    drop(orders);
-    let outcome = outcome?;
-    events.ended(&outcome);
-    state.end_run(run, clock.unix(), &serde_json::to_value(&outcome).expect("BUG: an outcome is JSON"))?;
-    let touched: Vec<_> = plan
-        .changes
-        .iter()
-        .map(|change| ((change.home.clone(), change.worker.clone()), change.customer.clone()))
-        .collect();
-    state.retire(&touched, rule.keep.unwrap_or(KEEP))?;
-    Ok(outcome)
-}
-
-/// Tells people what happens.
-fn told(session: &Session, event: &Event<'_>) {
-    let ui = &session.ui;
-    match event {
-        Event::Applied(_) | Event::Overtaken(_) => ui.step(1),
-        Event::Failed(change, error) => {
-            ui.step(1);
-            ui.line(&format!(
-                "{} {} ({}): {}",
-                ui.paint(Style::Error, "failed"),
-                change.worker,
-                change.customer,
-                clean(error)
-            ));
-        }
-        Event::Unhealthy(change, why) => ui.line(&format!(
-            "{} {} ({}): {}",
-            ui.paint(Style::Error, "not well"),
-            change.worker,
-            change.customer,
-            clean(why)
-        )),
-        Event::Wave { name, of: (at, of), changes } if *of > 1 => {
-            ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
-        }
-        Event::Asking(0) => ui.note("no worker of this wave has an address to be asked at"),
-        Event::Asking(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
-        Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
-        Event::Waiting(account, wait) if wait.as_secs() >= 5 => {
-            ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));
-        }
-        Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
-        Event::Paused(false) => ui.line("on it goes"),
-        Event::Wave { .. } | Event::Waiting(..) => {}
-    }
-}
-
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
 fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Result<Upload, String> {
     let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
@@ -484,33 +250,6 @@ fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Re
     })
 }
 
-fn summary(outcome: &Outcome) -> String {
-    let mut text = format!(
-        "{} applied, {} failed, {} skipped · {} in {}",
-        outcome.applied,
-        outcome.failed,
-        outcome.skipped,
-        count(outcome.requests as usize, "request"),
-        duration(outcome.seconds)
-    );
-    if outcome.retries + outcome.throttled > 0 {
-        text += &format!(" · {} repeated, {} throttled", outcome.retries, outcome.throttled);
-    }
-    if outcome.overtaken > 0 {
-        text += &format!(" · {} overtaken by another deploy", outcome.overtaken);
-    }
-    if outcome.unhealthy > 0 {
-        text += &format!(" · {} not well", outcome.unhealthy);
-    }
-    if let Some(why) = &outcome.halted {
-        text += &format!("\nhalted: {}", clean(why));
-    }
-    if outcome.failed + outcome.skipped > 0 {
-        text += "\nrun the same command again: what was acknowledged is not repeated";
-    }
-    text
-}
-
 /// Where each worker answers: of those that changed, or of all where nothing did.
 fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>) {
     let Ok(state) = State::read(&planned.cloud.state) else { return };
@@ -522,7 +261,8 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             more += 1;
             return;
         }
-        let subdomain = || subdomains.entry(home.clone()).or_insert_with(|| subdomain(planned, home, platform)).clone();
+        let subdomain =
+            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
         let address = url(&planned.cloud, worker, live, subdomain);
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
@@ -554,15 +294,4 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
             "`flotilla local` is serving them"
         });
     }
-}
-
-/// The account's part of its workers.dev addresses: asked for once, with a deploy, then kept.
-fn subdomain(planned: &Planned, home: &Home, platform: Option<&Cloudflare>) -> Option<String> {
-    let known = State::read(&planned.cloud.state).ok()?.found(&home.account_id, Found::Subdomain, "").ok()?;
-    known.or_else(|| {
-        let (Ok(Reply::Id(subdomain)), _) = platform?.call(home, &Call::FindSubdomain) else { return None };
-        let mut state = State::open(&planned.cloud.state).ok()?;
-        state.keep(&home.account_id, Found::Subdomain, "", &subdomain).ok()?;
-        Some(subdomain)
-    })
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -12,19 +12,26 @@ use crate::failure::Failure;
 use crate::plan::{Action, Change, Plan};
 use crate::state::RunId;
 
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_secs(10);
+
 /// Where the lines go, if they were asked for.
-pub(super) struct Events(Option<Box<dyn Write>>);
+pub(super) struct Events {
+    out: Option<Box<dyn Write>>,
+    /// When progress was told last.
+    told: Option<Instant>,
+}
 
 impl Events {
     /// Opens a file to append to; `-` is stdout.
     pub(super) fn open(path: Option<&Path>) -> Result<Events, Failure> {
-        let Some(path) = path else { return Ok(Events(None)) };
+        let Some(path) = path else { return Ok(Events { out: None, told: None }) };
         if path == Path::new("-") {
-            return Ok(Events(Some(Box::new(std::io::stdout()))));
+            return Ok(Events { out: Some(Box::new(std::io::stdout())), told: None });
         }
         let file = File::options().create(true).append(true).open(path);
         let file = file.map_err(|error| Failure::new(format!("{} can't be written: {error}", path.display())))?;
-        Ok(Events(Some(Box::new(file))))
+        Ok(Events { out: Some(Box::new(file)), told: None })
     }
 
     /// A deploy begins.
@@ -39,7 +46,7 @@ impl Events {
 
     /// Something happened.
     pub(super) fn happened(&mut self, event: &Event<'_>) {
-        if self.0.is_none() {
+        if self.out.is_none() {
             return;
         }
         let of = |change: &Change, event: &str| {
@@ -52,7 +59,8 @@ impl Events {
             value[key] = json!(text);
             value
         };
-        self.line(match event {
+        let mut progress_told = false;
+        let value = match event {
             Event::Wave { name, of: (wave, waves), changes } => {
                 json!({"event": "wave", "name": name, "wave": wave, "waves": waves, "changes": changes})
             }
@@ -67,7 +75,18 @@ impl Events {
             }
             Event::Paused(true) => json!({"event": "paused"}),
             Event::Paused(false) => json!({"event": "resumed"}),
-        });
+            Event::Progress { left, lanes } => {
+                if self.told.is_some_and(|told| told.elapsed() < PROGRESS) {
+                    return;
+                }
+                progress_told = true;
+                json!({"event": "progress", "seconds_left": left.as_secs_f64(), "lanes": lanes})
+            }
+        };
+        if progress_told {
+            self.told = Some(Instant::now());
+        }
+        self.line(value);
     }
 
     /// A deploy ended.
@@ -78,7 +97,7 @@ impl Events {
     }
 
     fn line(&mut self, mut value: Value) {
-        let Some(out) = &mut self.0 else { return };
+        let Some(out) = &mut self.out else { return };
         value["at"] = json!(humantime::format_rfc3339_millis(SystemTime::now()).to_string());
         // A log that can't be written is no reason to leave a deploy half done.
         let _ = writeln!(out, "{value}");

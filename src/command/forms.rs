@@ -1,6 +1,5 @@
 //! The forms of a plan: for people, as JSON, and as Markdown for a pull request. Makes no choice about what is done.
 
-mod cost;
 mod hunks;
 mod markdown;
 
@@ -12,10 +11,10 @@ use crate::digest::Digest;
 use crate::limits::grouped;
 use crate::plan::{Action, Change, Held, Orphan, Plan};
 
+use super::prices::{self, Price, eta};
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
 
-pub use cost::{Cost, LaneCost, cost};
 use hunks::{Hunks, hunks};
 
 /// So many changes are told one by one; of more, what they have in common.
@@ -34,7 +33,8 @@ const LONGEST: usize = 300;
 /// A plan and what is told with it.
 pub struct Form<'a> {
     pub plan: &'a Plan,
-    pub cost: &'a Cost,
+    /// What it costs; what takes longest first.
+    pub prices: Vec<Price>,
     /// The accounts whose ids aren't known here.
     pub unknown: Vec<&'a str>,
     /// Whether it is for the Cloudflare on this machine.
@@ -55,7 +55,7 @@ pub struct Report<'a> {
     held: &'a [Held],
     orphans: &'a [Orphan],
     waves: Vec<WaveReport<'a>>,
-    lanes: &'a [LaneCost],
+    lanes: &'a [Price],
     groups: Vec<GroupReport>,
 }
 
@@ -76,9 +76,9 @@ struct GroupReport {
     examples: Vec<String>,
 }
 
-impl<'a> Form<'a> {
+impl Form<'_> {
     /// The plan as JSON.
-    pub fn report(&self) -> Report<'a> {
+    pub fn report(&self) -> Report<'_> {
         let plan = self.plan;
         let [create, update, delete] = self.counts();
         let groups = hunks(&plan.changes).common.into_iter().map(|hunk| GroupReport {
@@ -94,14 +94,14 @@ impl<'a> Form<'a> {
             update,
             delete,
             unchanged: plan.unchanged,
-            requests: self.cost.requests,
-            eta_seconds: self.cost.seconds,
+            requests: self.requests(),
+            eta_seconds: eta(&self.prices),
             digest: plan.digest,
             changes: &plan.changes,
             held: &plan.held,
             orphans: &plan.orphans,
             waves: waves.collect(),
-            lanes: &self.cost.lanes,
+            lanes: &self.prices,
             groups: groups.collect(),
         }
     }
@@ -141,13 +141,13 @@ impl<'a> Form<'a> {
                 waves.map(|(name, changes)| format!("{} {}", clean(name), grouped(changes as u64))).collect();
             lines.push(format!("waves: {}", first(&waves, most(NAMES), " → ")));
         }
-        lines.extend(self.lanes(most(LINES / 2)));
+        lines.extend(prices::text(&self.prices));
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
         lines.push(format!(
             "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged · {} · about {}",
             grouped(plan.unchanged as u64),
-            requests(self.cost.requests),
-            duration(self.cost.seconds)
+            requests(self.requests()),
+            duration(eta(&self.prices))
         ));
         if hints {
             let local = if self.local { "--local" } else { "--yes" };
@@ -161,6 +161,10 @@ impl<'a> Form<'a> {
 
     fn counts(&self) -> [usize; 3] {
         [Action::Create, Action::Update, Action::Delete].map(|action| self.plan.count(action))
+    }
+
+    fn requests(&self) -> usize {
+        self.prices.iter().map(|price| price.requests).sum()
     }
 
     /// Who is left alone, by why.
@@ -178,38 +182,6 @@ impl<'a> Form<'a> {
             lines.push(format!("… and held for {} reasons more", grouped((held.len() - most) as u64)));
         }
         lines
-    }
-
-    /// What each lane has to send, where that isn't said with the plan: there are several, or one isn't free.
-    fn lanes(&self, most: usize) -> Vec<String> {
-        let lanes = &self.cost.lanes;
-        let busy = |lane: &&LaneCost| lane.used.is_some_and(|used| used > 0) || lane.blocked_seconds > 0.0;
-        if lanes.len() == 1 && !lanes.iter().any(|lane| busy(&lane)) {
-            return Vec::new();
-        }
-        let mut slowest: Vec<&LaneCost> = lanes.iter().collect();
-        slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        let mut lines: Vec<String> = slowest.iter().take(most).map(|lane| lane.told()).collect();
-        if lanes.len() > most {
-            lines.push(format!("… and {} lanes more, each of which takes less", grouped((lanes.len() - most) as u64)));
-        }
-        lines
-    }
-}
-
-impl LaneCost {
-    /// The lane for people.
-    fn told(&self) -> String {
-        let accounts = names(self.accounts.iter().map(String::as_str), EXAMPLES);
-        let mut line = format!("lane {accounts}: {}, about {}", requests(self.requests), duration(self.seconds));
-        if let Some(used) = self.used {
-            let (used, limit, window) = (grouped(used), grouped(self.limit), duration(self.window_seconds));
-            line += &format!(" · {used} of {limit} requests of the present {window} are used");
-        }
-        if self.blocked_seconds > 0.0 {
-            line += &format!(" · blocked for {}", duration(self.blocked_seconds));
-        }
-        line
     }
 }
 
@@ -330,23 +302,19 @@ mod tests {
         Plan { changes, unchanged: 3, held: Vec::new(), orphans: Vec::new(), waves, digest }
     }
 
-    pub fn lane(account: &str, requests: usize, used: Option<u64>) -> LaneCost {
+    pub fn price(account: &str, requests: usize, used: u64) -> Price {
         let accounts = vec![account.to_owned()];
         let (limit, window_seconds) = (1140, 300.0);
-        LaneCost { accounts, requests, seconds: requests as f64, used, limit, window_seconds, blocked_seconds: 0.0 }
+        Price { accounts, requests, seconds: requests as f64, used, limit, window_seconds, blocked_seconds: 0.0 }
     }
 
-    pub fn form<'a>(plan: &'a Plan, cost: &'a Cost) -> Form<'a> {
-        Form { plan, cost, unknown: Vec::new(), local: false }
-    }
-
-    pub fn cost_of(plan: &Plan) -> Cost {
-        let requests = plan.requests().values().sum();
-        Cost { requests, seconds: 90.0, lanes: vec![lane("default", requests, None)] }
+    pub fn form(plan: &Plan) -> Form<'_> {
+        let price = Price { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
+        Form { plan, prices: vec![price], unknown: Vec::new(), local: false }
     }
 
     fn text(plan: &Plan, full: bool) -> String {
-        form(plan, &cost_of(plan)).text(&Ui::new(true, false), full, true)
+        form(plan).text(&Ui::new(true, false), full, true)
     }
 
     /// A hundred thousand changes of all kinds, and names that nobody should choose.
@@ -432,30 +400,22 @@ mod tests {
     #[test]
     fn lanes_and_waves_are_told_where_they_say_something() {
         let mut plan = plan((0..3).map(|at| change(at, Action::Update, &["x"])).collect());
-        assert!(!text(&plan, false).contains("lane"));
+        assert!(!text(&plan, false).contains("\n  "));
         plan.waves = vec!["canaries".to_owned(), "the rest".to_owned()];
         plan.changes[1].wave = 1;
         plan.changes[2].wave = 1;
-        let lanes = vec![lane("a", 7, Some(312)), lane("b", 1200, None)];
-        let cost = Cost { requests: 1207, seconds: 90.0, lanes };
-        let form = form(&plan, &cost);
+        let prices = vec![price("b", 1200, 0), price("a", 7, 312)];
+        let form = Form { prices, ..form(&plan) };
         let text = form.text(&Ui::new(true, false), false, true);
-        assert!(
-            text.contains("\nwaves: canaries 1 → the rest 2\nlane b: 1,200 requests, about 20 min 0 s\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains(
-                "\nlane a: 7 requests, about 7.0 s · 312 of 1,140 requests of the present 5 min 0 s are used\n"
-            ),
-            "{text}"
-        );
+        assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
+        assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");
+        assert!(text.contains("· 1,207 requests · about 20 min 0 s\n"), "{text}");
         let report = serde_json::to_value(form.report()).unwrap();
         assert_eq!(
             report["waves"],
             serde_json::json!([{"name": "canaries", "changes": 1}, {"name": "the rest", "changes": 2}])
         );
-        assert_eq!((&report["lanes"][0]["used"], &report["lanes"][1]["used"]), (&312.into(), &serde_json::Value::Null));
+        assert_eq!((&report["lanes"][0]["used"], &report["lanes"][1]["used"]), (&0.into(), &312.into()));
         assert_eq!(report["requests"], 1207);
         assert_eq!(report["groups"], serde_json::json!([]));
     }
@@ -463,7 +423,7 @@ mod tests {
     #[test]
     fn json_has_what_many_changes_have_in_common() {
         let plan = plan((0..5).map(|at| change(at, Action::Create, &["it is new"])).collect());
-        let report = serde_json::to_value(form(&plan, &cost_of(&plan)).report()).unwrap();
+        let report = serde_json::to_value(form(&plan).report()).unwrap();
         let group = serde_json::json!({
             "action": "create", "reason": "it is new", "alike": true, "workers": 5, "examples": ["t-c0", "t-c1", "t-c2"],
         });

@@ -1,23 +1,28 @@
 //! The edge: the command line, one file for each command, exit codes. The only place that prints and that names clap.
 
+mod apply;
 mod build;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
+mod diff;
 mod events;
 mod explain;
 mod forms;
 mod github;
 mod groups;
+mod history;
 mod init;
 mod local;
 mod orders;
 mod phase;
 mod plan;
 mod planfile;
+mod prices;
 mod report;
+mod rollback;
 mod sarif;
 mod schema;
 mod selection;
@@ -88,6 +93,15 @@ const DEPLOY: &str = "Examples:
 
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
+
+const ROLLBACK: &str = "Examples:
+  flotilla rollback acme                 to what ran before
+  flotilla history acme                  what ran, with the numbers of its records
+  flotilla rollback acme --to 1234       to what this record put in place
+  flotilla rollback --run 17             everything that this deploy uploaded
+
+It uploads bundles that the state keeps, so it works where the specs are what is broken. Domains, routes and crons stay. What was \
+rolled back is not deployed again until its bundle changes, or its customer is named. A git revert and a deploy do the same.";
 
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
@@ -166,6 +180,13 @@ enum Command {
     /// Build, plan, and apply only the changes
     #[command(after_help = DEPLOY)]
     Deploy(deploy::Arguments),
+    /// Put workers back to what they ran before
+    #[command(after_help = ROLLBACK)]
+    Rollback(rollback::Arguments),
+    /// List what happened to a customer, or the deploys
+    History(history::Arguments),
+    /// Show what differs between two bundles of a customer
+    Diff(diff::Arguments),
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
     /// Print customers with every default applied and every name derived
@@ -287,6 +308,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Build(arguments) => arguments.summary.clone(),
         Command::Plan(arguments) => arguments.summary.clone(),
         Command::Deploy(arguments) => arguments.apply.summary.clone(),
+        Command::Rollback(arguments) => arguments.apply.summary.clone(),
         _ => None,
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
@@ -295,6 +317,9 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
+        Command::Rollback(arguments) => rollback::run(&session, &arguments),
+        Command::History(arguments) => history::run(&session, &arguments),
+        Command::Diff(arguments) => diff::run(&session, &arguments),
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),

@@ -29,8 +29,10 @@ pub struct Phase {
     name: String,
     start: Instant,
     cpu: Duration,
-    /// How long it takes at the least, as far as that is known.
+    /// How long it takes, if somebody knows better than by the steps so far; zero otherwise.
     expected: Arc<Mutex<Duration>>,
+    /// What is shown beside.
+    detail: Arc<Mutex<String>>,
     /// Hidden until it is worth a look; without a terminal, always.
     pub bar: ProgressBar,
     watcher: Option<(Sender<()>, JoinHandle<()>)>,
@@ -46,17 +48,17 @@ impl Progress for Ui {
         let bar = ProgressBar::with_draw_target(steps, ProgressDrawTarget::hidden());
         bar.set_style(style(steps.is_some()));
         bar.set_message(name.clone());
-        let expected = Arc::default();
+        let (expected, detail): (Arc<Mutex<Duration>>, Arc<Mutex<String>>) = (Arc::default(), Arc::default());
         let watcher = (!inner.quiet).then(|| {
             let (ended, end) = channel();
             let watched = Watched { inner: Arc::clone(inner), name: name.clone(), steps, bar: bar.clone() };
-            let expected = Arc::clone(&expected);
-            let watch = move || watched.watch(&expected, &end);
+            let (expected, detail) = (Arc::clone(&expected), Arc::clone(&detail));
+            let watch = move || watched.watch(&expected, &detail, &end);
             std::thread::Builder::new().name("progress".to_owned()).spawn(watch).ok().map(|thread| (ended, thread))
         });
         let span = trace::phase(&name);
         let (start, cpu) = (Instant::now(), timings::cpu());
-        let phase = Phase { name, start, cpu, expected, bar, watcher: watcher.flatten(), _span: span };
+        let phase = Phase { name, start, cpu, expected, detail, bar, watcher: watcher.flatten(), _span: span };
         *lock(&inner.phase) = Some(phase);
     }
 
@@ -68,6 +70,12 @@ impl Progress for Ui {
     fn expect(&self, time: Duration) {
         if let Some(phase) = &*lock(&self.0.phase) {
             *lock(&phase.expected) = phase.start.elapsed() + time;
+        }
+    }
+
+    fn detail(&self, text: &str) {
+        if let Some(phase) = &*lock(&self.0.phase) {
+            text.clone_into(&mut lock(&phase.detail));
         }
     }
 
@@ -102,7 +110,7 @@ struct Watched {
 
 impl Watched {
     /// Looks at the phase until it ends, and shows it.
-    fn watch(&self, expected: &Mutex<Duration>, end: &Receiver<()>) {
+    fn watch(&self, expected: &Mutex<Duration>, detail: &Mutex<String>, end: &Receiver<()>) {
         let start = Instant::now();
         let mut rate = Rate::default();
         let mut line_at = LINE_AFTER;
@@ -110,10 +118,15 @@ impl Watched {
             let (done, passed) = (self.inner.done.load(Ordering::Relaxed), start.elapsed());
             rate.observe(done, passed);
             let left = self.steps.and_then(|steps| rate.left(steps.saturating_sub(done)));
-            let left = left.map(|left| left.max(lock(expected).saturating_sub(passed)));
+            let expected = *lock(expected);
+            let left = if expected.is_zero() { left } else { Some(expected.saturating_sub(passed)) };
+            let detail = match lock(detail).as_str() {
+                "" => String::new(),
+                detail => format!(" · {detail}"),
+            };
             if self.inner.bars {
                 self.bar.set_position(done);
-                self.bar.set_prefix(pace(rate.per_second, left));
+                self.bar.set_prefix(pace(rate.per_second, left) + &detail);
                 let long = match (left, self.steps) {
                     (Some(left), _) => left >= BAR_AFTER,
                     // Nothing is done yet.
@@ -127,7 +140,7 @@ impl Watched {
                 self.bar.tick();
             } else if passed >= line_at {
                 line_at = passed + pause(passed);
-                stderr(&line(&self.name, done, self.steps, rate.per_second, left, passed));
+                stderr(&(line(&self.name, done, self.steps, rate.per_second, left, passed) + &detail));
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
+use crate::clock::{Clock, SystemClock};
 use crate::customer::Worker;
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
@@ -22,7 +23,8 @@ use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
-use super::forms::{self, Cost, Form};
+use super::forms::Form;
+use super::prices::{Lanes, Price};
 use super::report;
 use super::selection::Selection;
 use super::ui::Ui;
@@ -88,7 +90,7 @@ pub(super) struct Planned {
     pub survey: Survey,
     pub runtimes: Runtimes,
     pub diagnostics: Vec<Diagnostic>,
-    pub secrets: Secrets,
+    pub secrets: Arc<Secrets>,
     pub cloud: Cloud,
     pub plan: Plan,
     /// How many workers it is about.
@@ -108,8 +110,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     if let Some(path) = &arguments.out {
         planfile::write(path, &planned, &arguments.line)?;
     }
-    let cost = planned.cost();
-    let form = planned.form(&cost);
+    let form = planned.form();
     summary::append(arguments.summary.as_deref(), &form.markdown())?;
     match output {
         Output::Json => session.json(&form.report())?,
@@ -130,7 +131,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
     }
     let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
-    let secrets = Secrets::read(&session.root, env_file, arguments.cloud.local)?;
+    let secrets = Arc::new(Secrets::read(&session.root, env_file, arguments.cloud.local)?);
     let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
         build::done(session, selection, false, false)?
     else {
@@ -350,19 +351,22 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
-    /// What the plan costs, as the lanes are now.
-    pub(super) fn cost(&self) -> Cost {
-        forms::cost(&self.plan, &self.project.fleet, &self.cloud, &self.secrets)
+    /// What the plan costs, lane by lane.
+    pub(super) fn prices(&self) -> Vec<Price> {
+        let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
+        let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).prices(&self.plan)
     }
 
     /// The plan and what is told with it.
-    pub(super) fn form<'a>(&'a self, cost: &'a Cost) -> Form<'a> {
+    pub(super) fn form(&self) -> Form<'_> {
         let unknown = self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str));
-        Form { plan: &self.plan, cost, unknown, local: self.cloud.local.is_some() }
+        Form { plan: &self.plan, prices: self.prices(), unknown, local: self.cloud.local.is_some() }
     }
 
     /// The plan for people, without what to run next.
     pub(super) fn text(&self, ui: &Ui) -> String {
-        self.form(&self.cost()).text(ui, false, false)
+        self.form().text(ui, false, false)
     }
 }

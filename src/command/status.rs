@@ -49,6 +49,9 @@ struct Row {
     health: Option<String>,
     #[serde(skip)]
     live: Option<String>,
+    /// Where it is asked.
+    #[serde(skip)]
+    address: Option<String>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -82,10 +85,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 url: live.and_then(|live| url(&cloud, &worker.name, live, subdomain)),
                 health: None,
                 live: live.map(|live| live.digest.to_string()),
+                address: live.and_then(|live| cloud.address(&worker.name, live, subdomain())),
             }
         })
         .collect();
-    let well = !arguments.health || ask(session, &cloud, &mut rows);
+    let well = !arguments.health || ask(session, &mut rows);
     let exit = if well { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
@@ -114,17 +118,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 /// Asks the deployed workers how they are, a few at a time; says whether all are well and run what was deployed.
-fn ask(session: &Session, cloud: &Cloud, rows: &mut [Row]) -> bool {
+fn ask(session: &Session, rows: &mut [Row]) -> bool {
     let (sender, receiver) = std::sync::mpsc::channel();
     let pool = blocking_threadpool::ThreadPool::new(ASKED_AT_ONCE);
     session.ui.begin("asking workers", Some(rows.len() as u64));
     for (at, row) in rows.iter().enumerate() {
-        let (Some(url), Some(digest)) = (&row.url, &row.live) else { continue };
-        // The names under localhost are not known to every system's resolver.
-        let address = match cloud.local {
-            Some(port) => format!("http://127.0.0.1:{port}/workers/{}", row.worker),
-            None => url.clone(),
-        };
+        let (Some(address), Some(digest)) = (row.address.clone(), &row.live) else { continue };
         let (sender, digest, ui) = (sender.clone(), digest.clone(), session.ui.clone());
         pool.execute(move || {
             let said = match cloudflare::health(&address) {

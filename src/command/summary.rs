@@ -9,9 +9,10 @@ use anyhow::Context as _;
 
 use crate::deploy::Outcome;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::limits::grouped;
 
+use super::Session;
 use super::groups::groups;
 use super::report::{count, found};
 use super::ui::{clean, duration};
@@ -36,8 +37,8 @@ pub fn build(told: &[String], diagnostics: &[Diagnostic]) -> String {
     page("flotilla build", &found(diagnostics), told, diagnostics)
 }
 
-/// What a deploy did.
-pub fn deploy(outcome: &Outcome) -> String {
+/// What a command did that applies a plan.
+pub fn applied(command: &str, outcome: &Outcome) -> String {
     let number = |number: usize| grouped(number as u64);
     let (applied, failed, skipped) = (number(outcome.applied), number(outcome.failed), number(outcome.skipped));
     let mut told = vec![format!("{} requests", grouped(outcome.requests)), duration(outcome.seconds)];
@@ -51,7 +52,7 @@ pub fn deploy(outcome: &Outcome) -> String {
         others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
     );
     let mut page =
-        format!("### flotilla deploy: {applied} applied, {failed} failed, {skipped} skipped\n\n{}\n", told.join(" · "));
+        format!("### {command}: {applied} applied, {failed} failed, {skipped} skipped\n\n{}\n", told.join(" · "));
     if let Some(why) = &outcome.halted {
         page += &format!("\nHalted: {}\n", text(why));
     }
@@ -70,8 +71,16 @@ pub fn deploy(outcome: &Outcome) -> String {
     page
 }
 
+/// A command's result; if it is a failure, it is told there, too.
+pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+    if let Err(told) = &result {
+        append(session.summary.as_deref(), &failure(command, told))?;
+    }
+    result
+}
+
 /// Why a command ended.
-pub fn failure(command: &str, failure: &Failure) -> String {
+fn failure(command: &str, failure: &Failure) -> String {
     let mut page = format!("### {command} failed\n\n{}\n", text(&failure.to_string()));
     let lines: Vec<&str> = failure.hints.iter().flat_map(|hint| hint.lines()).collect();
     if !lines.is_empty() {
@@ -175,7 +184,7 @@ mod tests {
         let mut outcome = Outcome { applied: 1200, failed: 99, requests: 1400, retries: 2, ..Outcome::default() };
         outcome.failures = (0..99).map(failed).collect();
         outcome.halted = Some("10 of <them>".to_owned());
-        let page = deploy(&outcome);
+        let page = applied("flotilla deploy", &outcome);
         assert!(page.starts_with(
             "### flotilla deploy: 1,200 applied, 99 failed, 0 skipped\n\n1,400 requests · 0.0 s · 2 repeated\n"
         ));

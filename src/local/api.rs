@@ -108,8 +108,9 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
         headers,
     };
     let token = token(&call);
-    let verdict = lock(&cloud.meter).count(cloud.limit, token.as_deref().unwrap_or(""), (cloud.clock)());
-    let entry = journal::entry(&call, path, token.as_deref().ok());
+    let now = (cloud.clock)();
+    let verdict = lock(&cloud.meter).count(cloud.limit, token.as_deref().unwrap_or(""), now);
+    let entry = journal::entry(&call, path, token.as_deref().ok(), now);
     let reply = if verdict.blocked {
         Reply::Answer(throttled().with("retry-after", verdict.reset.to_string()))
     } else {

@@ -22,6 +22,9 @@ pub struct Fault {
     /// So many are hit then; 0: all, until the faults are cleared.
     #[serde(default = "once")]
     pub times: u64,
+    /// Of those that would be hit, each so-manieth is; 5: a fifth of them.
+    #[serde(default = "once")]
+    pub every: u64,
     /// What happens to them.
     #[serde(rename = "do")]
     pub effect: Effect,
@@ -155,7 +158,8 @@ impl Faults {
                 continue;
             }
             *met += 1;
-            if hit.is_none() && *met > rule.skip && (rule.times == 0 || *met <= rule.skip + rule.times) {
+            let turn = *met > rule.skip && (*met - rule.skip - 1).is_multiple_of(rule.every.max(1));
+            if hit.is_none() && turn && (rule.times == 0 || *met <= rule.skip + rule.times) {
                 hit = Some(rule.effect.clone());
             }
         }
@@ -184,6 +188,14 @@ mod tests {
         assert_eq!(hit("PUT", "/x/scripts/a"), Some((Some(503), None)));
         assert_eq!(hit("put", "/x/scripts/a"), Some((Some(503), None)));
         assert_eq!(hit("PUT", "/x/scripts/a"), None);
+    }
+
+    #[test]
+    fn a_share_of_requests_is_hit() {
+        let rules = serde_json::json!([{"skip": 2, "times": 0, "every": 3, "do": {"status": 503}}]);
+        let mut faults = Faults::new(serde_json::from_value(rules).unwrap());
+        let hits: Vec<bool> = (0..9).map(|_| faults.hit("PUT", "/x").is_some()).collect();
+        assert_eq!(hits, [false, false, true, false, false, true, false, false, true]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! tokens and secrets; not their answers beyond the status.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -46,12 +47,13 @@ impl Journal {
     }
 }
 
-/// What the journal says of a request: method, path, query, a short hash of the token, and the body as far as it is
-/// JSON or a form.
+/// What the journal says of a request: when it came, in milliseconds since 1970, method, path, query, a short hash of the
+/// token, and the body as far as it is JSON or a form.
 #[must_use]
-pub fn entry(call: &Call, path: &str, token: Option<&str>) -> Value {
+pub fn entry(call: &Call, path: &str, token: Option<&str>, now: Duration) -> Value {
     let query: Vec<Value> = call.query.iter().map(|(name, value)| json!([name, value])).collect();
-    let mut entry = json!({"method": call.method, "path": path, "query": query});
+    let at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let mut entry = json!({"at": at, "method": call.method, "path": path, "query": query});
     if let Some(token) = token {
         entry["token"] = super::seal::digest(token.as_bytes())[..8].into();
     }

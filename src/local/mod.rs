@@ -53,7 +53,7 @@ use tokio::sync::oneshot;
 pub use api::operations;
 pub use clock::Clock;
 pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
-pub use limits::{PlatformLimits, RateLimit};
+pub use limits::{Meter, PlatformLimits, RateLimit, Verdict};
 pub use workerd::Workerd;
 
 /// How a local Cloudflare is set up.

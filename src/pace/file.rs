@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::ledger::{Ledger, Nanos, WINDOWS, Window};
 
@@ -23,12 +24,17 @@ const HEAD: usize = 8 + 8 + 8 + 8 + 16;
 const BODY: usize = 8 * 5 + 4 * Ledger::FLIGHTS + WINDOWS * (8 * 5 + 4 * Window::COUNTS);
 const _: () = assert!(HEAD + BODY <= PLACE);
 
+/// After so long without a change a file is removed: longer than any window or block is.
+const UNUSED: Duration = Duration::from_secs(7 * 86_400);
+
 /// The file.
 #[derive(Debug)]
 pub(super) struct Shared {
     path: PathBuf,
     file: File,
     epoch: [u8; 16],
+    /// The head of what this process read or wrote last.
+    last: [u8; HEAD],
 }
 
 impl Shared {
@@ -36,8 +42,11 @@ impl Shared {
     pub(super) fn open(path: &Path, epoch: [u8; 16]) -> io::Result<Shared> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
+            if !path.exists() {
+                sweep(folder);
+            }
         }
-        Ok(Shared { path: path.to_owned(), file: file(path)?, epoch })
+        Ok(Shared { path: path.to_owned(), file: file(path)?, epoch, last: [0; HEAD] })
     }
 
     /// Changes the ledger, and nobody else does meanwhile. `now` is asked once nobody else can; what `change` gives comes with whether the ledger is to be
@@ -52,11 +61,7 @@ impl Shared {
             return (change(ledger, now()).0, Err(error));
         }
         let now = now();
-        let read = self.read(now);
-        let number = read.as_ref().map_or(0, |(number, _)| *number);
-        if let Some((_, read)) = read {
-            *ledger = read;
-        }
+        let number = self.read(ledger, now);
         let (given, write) = change(ledger, now);
         let written = if write { self.write(ledger, number + 1, now) } else { Ok(()) };
         let _ = self.file.unlock();
@@ -82,22 +87,27 @@ impl Shared {
         Err(io::Error::other("the file is removed again and again"))
     }
 
-    /// The newest whole ledger of this epoch, and the number of its change.
-    fn read(&self, now: Nanos) -> Option<(u64, Ledger)> {
-        let mut bytes = vec![0; 2 * PLACE];
-        let mut length = 0;
-        while length < bytes.len() {
-            match self.file.read_at(&mut bytes[length..], length as u64) {
-                Ok(0) => break,
-                Ok(read) => length += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
-            }
+    /// Reads the newest whole ledger of this epoch, if there is one, and if it isn't the one that this process wrote; the
+    /// number of its change.
+    fn read(&mut self, ledger: &mut Ledger, now: Nanos) -> u64 {
+        let heads = [0, 1].map(|at| self.bytes::<HEAD>(at));
+        let newest = heads.iter().flatten().max_by_key(|head| self.number(*head, now));
+        if newest.is_some_and(|head| *head == self.last) {
+            return self.number(&self.last, now).unwrap_or(0);
         }
-        let mut places: Vec<(u64, &[u8])> =
-            bytes[..length].chunks_exact(PLACE).filter_map(|place| Some((self.number(place, now)?, place))).collect();
-        places.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-        places.into_iter().find_map(|(number, place)| whole(place).then(|| (number, decoded(&place[HEAD..]))))
+        let places = [0, 1].map(|at| self.bytes::<PLACE>(at));
+        let whole = places.iter().flatten().filter(|place| whole(*place));
+        let numbered = whole.filter_map(|place| Some((self.number(place, now)?, place)));
+        let Some((number, place)) = numbered.max_by_key(|(number, _)| *number) else { return 0 };
+        *ledger = decoded(&place[HEAD..]);
+        self.last.copy_from_slice(&place[..HEAD]);
+        number
+    }
+
+    /// The first bytes of a place, if it has so many.
+    fn bytes<const N: usize>(&self, place: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.file.read_exact_at(&mut bytes, place * PLACE as u64).ok().map(|()| bytes)
     }
 
     /// The number of a place's change, if it can be one of this epoch.
@@ -109,7 +119,7 @@ impl Shared {
         (magic && reader.take(16) == self.epoch && written <= now).then_some(number)
     }
 
-    fn write(&self, ledger: &Ledger, number: u64, now: Nanos) -> io::Result<()> {
+    fn write(&mut self, ledger: &Ledger, number: u64, now: Nanos) -> io::Result<()> {
         let mut place = Vec::with_capacity(PLACE);
         place.extend_from_slice(MAGIC);
         place.extend_from_slice(&[0; 8]);
@@ -120,12 +130,23 @@ impl Shared {
         place.resize(PLACE, 0);
         let sum = checksum(&place);
         place[8..16].copy_from_slice(&sum.to_le_bytes());
+        self.last.copy_from_slice(&place[..HEAD]);
         self.file.write_all_at(&place, (number % 2) * PLACE as u64)
     }
 }
 
 fn file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Removes the files of tokens that were not used for long: nothing in them counts any more. Who has one open makes it anew.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNUSED);
+        if entry.metadata().and_then(|file| file.modified()).is_ok_and(old) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn checksum(place: &[u8]) -> u64 {

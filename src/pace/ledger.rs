@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) type Nanos = u64;
 
 /// The buckets of a window. A request counts for up to one of them too long: a six-hundredth of the quota at most.
-const BUCKETS: u64 = 600;
+pub(super) const BUCKETS: u64 = 600;
 /// How many windows are kept: the one of fleet.yaml, and those that the platform tells.
 pub(super) const WINDOWS: usize = 4;
 /// How long a request can be on its way: what sends it gives up before.
@@ -182,14 +182,6 @@ impl Ledger {
         Ledger::of(0, vec![0; Ledger::FLIGHTS])
     }
 
-    /// Forgets what was sent; what the platform told of its limits stays.
-    pub(super) fn rest(&mut self) {
-        let windows = self.windows.iter().map(|window| Window { told: window.told, ..Window::new(window.length) });
-        let windows = windows.collect();
-        let newest = self.flight.newest;
-        *self = Ledger { windows, ..Ledger::of(newest, vec![0; Ledger::FLIGHTS]) };
-    }
-
     /// With these requests on their way.
     pub(super) fn of(newest: u64, counts: Vec<u32>) -> Ledger {
         let flight = Ring::of(nanos(FLIGHT), FLIGHT_BUCKETS, newest, counts);
@@ -263,6 +255,12 @@ impl Ledger {
             *slot = (window.length, self.sent.saturating_sub(window.answered.sum + self.flight.sum));
         }
         gone
+    }
+
+    /// What was counted at a time was not sent after all.
+    pub(super) fn take_back(&mut self, sent: Nanos) {
+        self.sent = self.sent.saturating_sub(1);
+        self.flight.remove(sent);
     }
 
     /// Counts the answer to a request that was sent at a time.
@@ -340,8 +338,8 @@ impl Ledger {
         self.blocked_until = self.blocked_until.max(now + wait.min(LONGEST));
     }
 
-    /// A 429 came for a request that was sent at a time.
-    pub(super) fn throttle(&mut self, sent: Nanos, retry_after: Option<Nanos>, now: Nanos) {
+    /// A 429 came for a request that was sent at a time. Whether it tells something new.
+    pub(super) fn throttle(&mut self, sent: Nanos, retry_after: Option<Nanos>, now: Nanos) -> bool {
         // What was sent before the block that there is only tells of it once more.
         let again = sent < self.blocked_until;
         if !again {
@@ -352,5 +350,6 @@ impl Ledger {
             None if again => {}
             None => self.block((UNTOLD.0 << (self.strikes - 1).min(8)).min(UNTOLD.1), now),
         }
+        !again
     }
 }

@@ -282,6 +282,19 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
+    /// Whether a bundle can be gone back to.
+    pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(
+                    "SELECT 1 FROM bundles b JOIN objects m ON m.digest = b.module JOIN objects r ON r.digest = b.runtime
+                     WHERE b.digest = ?",
+                )?
+                .exists([digest.to_string()])
+        };
+        read().map_err(|error| self.told(error))
+    }
+
     /// The bytes of an object, if it is still kept and whole.
     pub fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
         let read = || {

@@ -4,11 +4,12 @@
 use crate::limits::grouped;
 use crate::plan::{Action, Change};
 
+use super::super::prices::{Price, eta};
 use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
 use super::hunks::{Hunk, hunks};
-use super::{FEW, Form, LaneCost, by_reason, reasons, requests};
+use super::{FEW, Form, by_reason, reasons, requests};
 
 /// So many bytes at the most: a comment's characters, and a reserve for what somebody adds.
 const MOST: usize = 60_000;
@@ -37,8 +38,8 @@ impl Form<'_> {
             }
         }
         if !plan.changes.is_empty() {
-            told.push(requests(self.cost.requests));
-            told.push(format!("about {}", duration(self.cost.seconds)));
+            told.push(requests(self.requests()));
+            told.push(format!("about {}", duration(eta(&self.prices))));
         }
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
@@ -113,8 +114,8 @@ impl Form<'_> {
                 page.table("| wave | changes |\n|---|---:|\n", rows);
             });
         }
-        let lanes = &self.cost.lanes;
-        if lanes.len() > 1 || lanes.iter().any(|lane| lane.used.is_some_and(|used| used > 0)) {
+        let lanes = &self.prices;
+        if lanes.len() > 1 || lanes.iter().any(|lane| lane.used > 0) {
             page.fold(&count(lanes.len(), "lane"), |page| {
                 page.table(
                     "| accounts | requests | time | used of the window |\n|---|---:|---:|---|\n",
@@ -136,11 +137,8 @@ fn row(change: &Change, reasons: &[&str]) -> String {
     format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, told.join("<br>"))
 }
 
-fn lane_row(lane: &LaneCost) -> String {
-    let used = lane.used.map_or_else(
-        || "not known here".to_owned(),
-        |used| format!("{} of {} in {}", grouped(used), grouped(lane.limit), duration(lane.window_seconds)),
-    );
+fn lane_row(lane: &Price) -> String {
+    let used = format!("{} of {} in {}", grouped(lane.used), grouped(lane.limit), duration(lane.window_seconds));
     let accounts = some(lane.accounts.iter().map(String::as_str));
     format!("| {accounts} | {} | {} | {used} |\n", grouped(lane.requests as u64), duration(lane.seconds))
 }
@@ -222,14 +220,14 @@ impl Page {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::tests::{change, cost_of, form, hundred_thousand, lane, plan};
-    use super::super::{Cost, Form};
+    use super::super::Form;
+    use super::super::tests::{change, form, hundred_thousand, plan, price};
     use super::*;
 
     #[test]
     fn counts_come_first_and_its_first_line_names_the_plan() {
         let plan = plan(vec![change(1, Action::Create, &["it is new", "domain a.example added"])]);
-        let page = form(&plan, &cost_of(&plan)).markdown();
+        let page = form(&plan).markdown();
         let digest = plan.digest;
         let head = format!(
             "<!-- flotilla plan {digest} -->\n### flotilla plan: 1 to create, 0 to update, 0 to delete\n\n\
@@ -239,7 +237,7 @@ mod tests {
         let end = format!("\nPlan `{0}`. `flotilla deploy --digest {0}` applies it and no other.\n", digest.short());
         assert!(page.ends_with(&end), "{page}");
         let none = super::super::tests::plan(Vec::new());
-        let page = form(&none, &cost_of(&none)).markdown();
+        let page = form(&none).markdown();
         assert!(page.contains("### flotilla plan: nothing to deploy\n\n3 unchanged\n\nPlan `"), "{page}");
     }
 
@@ -249,8 +247,8 @@ mod tests {
             (0..100).map(|at| change(at, Action::Update, &["the runtime changed"])).collect();
         changes[7].reasons.push("secret KEY changed".to_owned());
         let plan = plan(changes);
-        let cost = Cost { lanes: vec![lane("gold", 60, Some(12)), lane("rest", 40, None)], ..cost_of(&plan) };
-        let page = Form { unknown: vec!["rest"], ..form(&plan, &cost) }.markdown();
+        let prices = vec![price("gold", 60, 12), price("rest", 40, 0)];
+        let page = Form { unknown: vec!["rest"], prices, ..form(&plan) }.markdown();
         assert!(page.contains(
             "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
         ));
@@ -258,18 +256,17 @@ mod tests {
         assert!(page.contains("\n<details><summary>1 differs</summary>\n\n| | worker "), "{page}");
         assert!(page.contains("| update | <code>t-c7</code> | <code>c7</code> | production | <code>secret KEY changed</code> |\n\n</details>"));
         assert!(page.contains("| <code>gold</code> | 60 | 1 min 0 s | 12 of 1,140 in 5 min 0 s |\n"), "{page}");
-        assert!(page.contains("| <code>rest</code> | 40 | 40 s | not known here |\n"), "{page}");
+        assert!(page.contains("| <code>rest</code> | 40 | 40 s | 0 of 1,140 in 5 min 0 s |\n"), "{page}");
         assert!(page.contains("\nThe id of <code>rest</code> is not set here"), "{page}");
     }
 
     #[test]
     fn a_hundred_thousand_changes_and_hostile_names_fit_into_a_comment() {
         let plan = hundred_thousand();
-        let lanes = (0..300).map(|at| lane(&plan.waves[at], 1, Some(1))).collect();
-        let cost = Cost { lanes, ..cost_of(&plan) };
+        let prices = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let page = Form { unknown, ..form(&plan, &cost) }.markdown();
+        let page = Form { unknown, prices, ..form(&plan) }.markdown();
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());
@@ -280,7 +277,7 @@ mod tests {
             (0..FEW).map(|at| change(at, Action::Update, &[plan.held[at].reason.repeat(50).as_str(); 30])).collect(),
         );
         each.held = plan.held.clone();
-        let page = form(&each, &cost).markdown();
+        let page = form(&each).markdown();
         assert!(page.len() < 65_536, "{}", page.len());
         check_markup(&page);
     }

@@ -1,0 +1,317 @@
+//! `flotilla rollback`: puts workers back to a bundle that ran before, from what the state keeps. Needs no spec: it works where
+//! the specs are what is broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::bundle::{self, Bundle};
+use crate::cloudflare::Cloudflare;
+use crate::deploy::{Made, MakeUpload, Upload};
+use crate::failure::{Exit, Failure};
+use crate::lock::Lock;
+use crate::plan::{self, Change, Plan, Wave};
+use crate::platform::Module;
+use crate::project;
+use crate::secrets::Secrets;
+use crate::spec::Environment;
+use crate::state::{Deployed, Fingerprints, Record, RunId, State, Stored, WorkerId, deflated};
+use crate::tree::Tree;
+
+use super::apply::{self, ApplyArguments, Applying, Kind, apply, confirm, refuse_another};
+use super::cloud::{Cloud, CloudArguments, FOLDER};
+use super::deploy::LOCK;
+use super::history::time;
+use super::report::{self, count};
+use super::ui::clean;
+use super::{Format, Session, summary};
+
+/// So many earlier uploads of a worker are looked at.
+const UPLOADS: usize = 1000;
+/// So many workers are listed.
+const SHOWN: usize = 50;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The customers whose workers go back
+    #[arg(value_name = "CUSTOMER", required_unless_present = "run", conflicts_with = "run")]
+    customers: Vec<String>,
+    /// To what this record put in place; `flotilla history` lists them [default: what ran before]
+    #[arg(long, value_name = "RECORD", conflicts_with = "run")]
+    to: Option<i64>,
+    /// Every worker that this deploy uploaded, to what it ran before it
+    #[arg(long, value_name = "RUN")]
+    run: Option<i64>,
+    /// Only this environment
+    #[arg(long, value_name = "NAME", value_parser = super::selection::environment)]
+    env: Option<Environment>,
+    #[command(flatten)]
+    cloud: CloudArguments,
+    #[command(flatten)]
+    pub apply: ApplyArguments,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    summary::of("flotilla rollback", session, back(session, arguments))
+}
+
+fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let _lock = Lock::take(&session.root.join(FOLDER).join(LOCK), "rollback")?;
+    let secrets = Arc::new(Secrets::read(&session.root, arguments.cloud.env_file.as_deref(), arguments.cloud.local)?);
+    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
+        Ok(fleet) => fleet,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    let mut cloud = Cloud::new(session, &fleet, &arguments.cloud, &secrets)?;
+    if !cloud.state.exists() {
+        return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
+    }
+    let mut state = State::open(&cloud.state)?;
+    let (back, stay) = match arguments.run {
+        Some(run) => of_run(&state, RunId(run), None)?,
+        None => of_customers(&state, arguments)?,
+    };
+    for (worker, why) in stay.iter().take(SHOWN) {
+        session.ui.line(&format!("{} stays as it is: {why}", clean(worker)));
+    }
+    let plan = Plan::of(back, &Wave::of(&fleet.file.deploy.waves));
+    refuse_another(&plan, &arguments.apply)?;
+    if plan.changes.is_empty() {
+        let failure = Failure::new("there is nothing to go back to");
+        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and what of it is kept"));
+    }
+    let names: BTreeSet<&str> = plan.changes.iter().map(|change| change.account.as_str()).collect();
+    let tokens = cloud.tokens(&fleet, names, &secrets)?;
+    for change in plan.changes.iter().take(SHOWN) {
+        session.ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&change.reasons.join("; "))));
+    }
+    if plan.changes.len() > SHOWN {
+        session.ui.line(&format!("… and {} more", plan.changes.len() - SHOWN));
+    }
+    if !arguments.apply.yes && arguments.apply.digest.is_none() && cloud.local.is_none() {
+        let mut all = 0;
+        state.each(|_, _| all += 1)?;
+        confirm(&plan, &fleet, all)?;
+    }
+    if cloud.local.is_some() {
+        cloud.start(session)?;
+    }
+    let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
+    let make = uploads(&cloud, &fleet.file.name, &state, &secrets)?;
+    let kind = Kind { what: "rollback", reason: "", ahead: false };
+    let it = Applying {
+        session,
+        fleet: &fleet,
+        cloud: &cloud,
+        platform: &platform,
+        tokens: &tokens,
+        arguments: &arguments.apply,
+        kind: &kind,
+    };
+    let (outcome, _) = apply(&it, &plan, make, &mut state)?;
+    summary::append(arguments.apply.summary.as_deref(), &summary::applied("flotilla rollback", &outcome))?;
+    match session.format {
+        Format::Json => session.json(&outcome)?,
+        Format::Text => {
+            report::print(&apply::summary(&outcome));
+            report::print(
+                "the next deploy leaves these as they are until their bundles change, or their customers are named",
+            );
+        }
+    }
+    Ok(if outcome.is_complete() { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Puts back a wave that isn't healthy. Gives how many workers were.
+pub(super) fn wave(
+    it: &Applying<'_>,
+    state: &mut State,
+    run: RunId,
+    ids: &BTreeSet<WorkerId>,
+    secrets: &Arc<Secrets>,
+) -> Result<usize, Failure> {
+    let (back, stay) = of_run(state, run, Some(ids))?;
+    for (worker, why) in &stay {
+        it.session.ui.line(&format!("{} stays as it is: {why}", clean(worker)));
+    }
+    if back.is_empty() {
+        return Ok(0);
+    }
+    it.session.ui.line(&format!("putting back {}", count(back.len(), "worker")));
+    let plan = Plan::of(back, &[]);
+    let make = uploads(it.cloud, &it.fleet.file.name, state, secrets)?;
+    let kind = Kind { what: "rollback", reason: "its wave was not healthy", ahead: it.kind.ahead };
+    let it = Applying { kind: &kind, ..*it };
+    let (outcome, _) = apply(&it, &plan, make, state)?;
+    Ok(outcome.applied)
+}
+
+/// Changes that go back, and workers that stay, with the reason.
+type Back = (Vec<Change>, Vec<(String, String)>);
+
+fn reason(to: &Record) -> String {
+    format!("back to record {}, {} of {}", to.id, to.digest.short(), time(to.at))
+}
+
+fn of_customers(state: &State, arguments: &Arguments) -> Result<Back, Failure> {
+    let (mut back, mut stay) = (Vec::new(), Vec::new());
+    let mut found = false;
+    for customer in &arguments.customers {
+        let workers = state.of_customer(customer)?;
+        if workers.is_empty() {
+            return Err(Failure::usage(format!("nothing of a customer `{customer}` is deployed")));
+        }
+        for (id, live) in workers {
+            if arguments.env.is_some_and(|environment| environment != live.environment) {
+                continue;
+            }
+            let uploads = state.uploads_of(&id, customer, UPLOADS)?;
+            let to = match arguments.to {
+                Some(to) => match uploads.iter().find(|record| record.id == to) {
+                    Some(record) => Some(record),
+                    // It can be one of another worker of the customer.
+                    None => continue,
+                },
+                None => uploads.iter().find(|record| record.digest != live.digest),
+            };
+            found = true;
+            add(state, id, &live, to, &mut back, &mut stay)?;
+        }
+    }
+    if let (Some(to), false) = (arguments.to, found) {
+        let failure = Failure::usage(format!("record {to} is no upload of {}", arguments.customers.join(", ")));
+        return Err(failure.hint("`flotilla history CUSTOMER` lists the records"));
+    }
+    Ok((back, stay))
+}
+
+/// What a deploy uploaded, as far as it is still live; of these workers alone, if they are given.
+fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Result<Back, Failure> {
+    let (mut back, mut stay) = (Vec::new(), Vec::new());
+    let records = state.records_of_run(run)?;
+    if records.is_empty() {
+        return Err(
+            Failure::usage(format!("deploy {} recorded nothing", run.0)).hint("`flotilla history` lists deploys")
+        );
+    }
+    // The last upload of each worker, if there were several.
+    let uploads: BTreeMap<&WorkerId, &Record> =
+        records.iter().filter(|record| record.is_upload()).map(|record| (&record.worker, record)).collect();
+    for (id, record) in uploads {
+        if only.is_some_and(|only| !only.contains(id)) {
+            continue;
+        }
+        match state.one(id)? {
+            Some(live) if live.digest == record.digest => {
+                let uploads = state.uploads_of(id, &record.customer, UPLOADS)?;
+                let to = uploads.iter().find(|other| other.run < run && other.digest != live.digest);
+                add(state, id.clone(), &live, to, &mut back, &mut stay)?;
+            }
+            _ => stay.push((id.1.clone(), "something else was deployed since".to_owned())),
+        }
+    }
+    Ok((back, stay))
+}
+
+fn add(
+    state: &State,
+    id: WorkerId,
+    live: &Deployed,
+    to: Option<&Record>,
+    back: &mut Vec<Change>,
+    stay: &mut Vec<(String, String)>,
+) -> Result<(), Failure> {
+    match to {
+        None => stay.push((id.1, "nothing ran before".to_owned())),
+        Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
+        Some(to) => match state.is_kept(&to.digest)? {
+            true => back.push(plan::back(&id, live, to.digest, reason(to))),
+            false => {
+                stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
+            }
+        },
+    }
+    Ok(())
+}
+
+/// Makes uploads of what the state keeps.
+fn uploads(cloud: &Cloud, fleet: &str, state: &State, secrets: &Arc<Secrets>) -> Result<Arc<MakeUpload>, Failure> {
+    let kept = Mutex::new(State::read(&cloud.state)?);
+    let (fingerprints, fleet, secrets) = (state.fingerprints(), fleet.to_owned(), Arc::clone(secrets));
+    Ok(Arc::new(move |change: &Change| {
+        let told = |failure: Failure| failure.to_string();
+        let gone = || "its bundle is no longer kept".to_owned();
+        let id = (change.home.clone(), change.worker.clone());
+        let (stored, live, module, runtime) = {
+            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let stored = kept.stored(&change.digest).map_err(told)?.ok_or_else(gone)?;
+            let module = kept.object(&stored.module).map_err(told)?.ok_or_else(gone)?;
+            let runtime = kept.object(&stored.runtime).map_err(told)?.ok_or_else(gone)?;
+            (stored, kept.one(&id).map_err(told)?, module, runtime)
+        };
+        upload(change, stored, live.as_ref(), (module, runtime), &fleet, &secrets, &fingerprints)
+    }))
+}
+
+fn upload(
+    change: &Change,
+    stored: Stored,
+    live: Option<&Deployed>,
+    (module, runtime): (Vec<u8>, Vec<u8>),
+    fleet: &str,
+    secrets: &Secrets,
+    fingerprints: &Fingerprints,
+) -> Result<Upload, String> {
+    let bundle = Bundle {
+        digest: change.digest,
+        module: stored.module,
+        runtime: stored.runtime,
+        metadata: stored.metadata.clone(),
+    };
+    let bindings = stored.metadata["bindings"].as_array().into_iter().flatten();
+    let names: BTreeSet<&str> = bindings
+        .filter(|binding| binding["type"] == "secret_text")
+        .filter_map(|binding| binding["name"].as_str())
+        .collect();
+    let there = live.is_some_and(|live| live.live.secrets.keys().map(String::as_str).eq(names.iter().copied()));
+    let mut values: BTreeMap<String, SecretString> = BTreeMap::new();
+    if !there {
+        let lookups = stored.source["worker"]["secrets"].as_object();
+        for name in &names {
+            let lookup = lookups.and_then(|lookups| lookups.get(*name)?.as_str()).unwrap_or(name);
+            let value = secrets.of(&change.customer, lookup).ok_or_else(|| format!("no value for {lookup}"))?;
+            values.insert((*name).to_owned(), value);
+        }
+    }
+    let mut metadata =
+        bundle::upload_metadata(&bundle, fleet, |name| values.get(name).map(|value| value.expose_secret()));
+    let print = |(name, value): (&String, &SecretString)| (name.clone(), fingerprints.of(value.expose_secret()));
+    let mut prints: BTreeMap<String, String> = values.iter().map(print).collect();
+    if there {
+        // The same secrets are bound: they stay as they are.
+        if let Some(bindings) = metadata["bindings"].as_array_mut() {
+            bindings.retain(|binding| binding["type"] != "secret_text");
+        }
+        metadata["keep_bindings"] = serde_json::json!(["secret_text"]);
+        prints = live.map(|live| live.live.secrets.clone()).unwrap_or_default();
+    }
+    let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
+    let made = Made {
+        secrets: prints,
+        objects: vec![(stored.module, deflated(&module)), (stored.runtime, deflated(&runtime))],
+        stored,
+    };
+    let runtime_file = made.stored.runtime_file.clone();
+    Ok(Upload {
+        metadata,
+        modules: vec![
+            Module { name: main, bytes: module.into() },
+            Module { name: runtime_file, bytes: runtime.into() },
+        ],
+        made,
+    })
+}

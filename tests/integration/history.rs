@@ -1,0 +1,147 @@
+//! Shows: what happened is on record, what ran can be compared and gone back to, and what was rolled back isn't deployed again by
+//! itself.
+
+use serde_json::{Value, json};
+
+use crate::fleet::{Cloud, fleet, uploads};
+use crate::support::Project;
+
+const ACME: &str = "vars: { GREETING: hello }\nsecrets: { KEY: { secret: SHARED_KEY } }\n";
+
+/// Two customers; acme's greeting was changed once.
+fn changed_once() -> (Cloud, Project) {
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", ACME), ("bolt", "")]));
+    project.write(".env", "SHARED_KEY=canary-of-the-key\n");
+    cloud.deploy(&project, &[]);
+    project.edit("customers/acme.yaml", "hello", "goodbye");
+    cloud.deploy(&project, &[]);
+    cloud.take();
+    (cloud, project)
+}
+
+fn records(cloud: &Cloud, project: &Project) -> Vec<Value> {
+    let history = cloud.run(project, &["history", "acme", "--format", "json"]).exits(0).json();
+    history["records"].as_array().expect("a list").clone()
+}
+
+#[test]
+fn a_rollback_is_one_request_and_holds_until_the_spec_changes() {
+    let (cloud, project) = changed_once();
+    let before = records(&cloud, &project);
+    let uploaded: Vec<&Value> = before.iter().filter(|record| record["kept"] == true).collect();
+    assert_eq!(uploaded.len(), 2);
+    let (now, first) = (&uploaded[0]["digest"], &uploaded[1]["digest"]);
+    // It works where the specs are what is broken.
+    project.write("customers/bolt.yaml", "id: [\n");
+    let report = cloud.run(&project, &["rollback", "acme", "--yes", "--format", "json"]).exits(0).json();
+    assert_eq!((&report["applied"], &report["requests"]), (&json!(1), &json!(1)));
+    assert_eq!(cloud.sent(), ["PUT scripts/t-acme"]);
+    let after = records(&cloud, &project);
+    assert_eq!(
+        (&after[0]["action"], &after[0]["digest"], &after[0]["live"]),
+        (&json!("rollback"), first, &json!(true))
+    );
+    // The bundle that it was rolled back from is not deployed again by itself.
+    project.write("customers/bolt.yaml", "id: bolt\n");
+    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
+    assert_eq!(plan["changes"], json!([]));
+    assert!(plan["held"][0]["reason"].as_str().unwrap().contains("rolled back"), "{plan}");
+    cloud.deploy(&project, &[]);
+    assert!(cloud.sent().is_empty());
+    // Named, it is; and so is anything else that the spec says.
+    let named = cloud.run(&project, &["plan", "acme", "--format", "json"]).exits(0).json();
+    assert_eq!(&named["changes"][0]["digest"], now);
+    project.edit("customers/acme.yaml", "goodbye", "welcome");
+    assert_eq!(cloud.deploy(&project, &[])["applied"], 1);
+}
+
+#[test]
+fn a_rollback_uploads_what_ran_and_keeps_the_secrets() {
+    let (cloud, project) = changed_once();
+    let live = |cloud: &Cloud| {
+        let path = format!("/client/v4/accounts/{}/workers/scripts/t-acme/settings", crate::fleet::ACCOUNT);
+        cloud.http("GET", &path, &Value::Null)["result"]["bindings"].clone()
+    };
+    cloud.run(&project, &["rollback", "acme", "--yes"]).exits(0);
+    let bindings = live(&cloud);
+    let of = |name: &str| bindings.as_array().unwrap().iter().find(|binding| binding["name"] == name).cloned();
+    assert_eq!(of("GREETING").expect("a variable")["text"], "hello");
+    assert_eq!(of("KEY").expect("the secret is still bound")["type"], "secret_text");
+    // Without its value, too: what is bound stays.
+    std::fs::remove_file(project.path(".env")).unwrap();
+    let to =
+        records(&cloud, &project).iter().find(|record| record["action"] == "update").unwrap()["record"].to_string();
+    cloud.run(&project, &["rollback", "acme", "--to", &to, "--yes"]).exits(0);
+    let bindings = live(&cloud);
+    let of = |name: &str| bindings.as_array().unwrap().iter().find(|binding| binding["name"] == name).cloned();
+    assert_eq!(of("GREETING").expect("a variable")["text"], "goodbye");
+    assert!(of("KEY").is_some());
+    let state = std::fs::read(project.path(&state_file(&project))).unwrap();
+    assert!(!state.windows(16).any(|window| window == b"canary-of-the-ke"), "no secret is kept");
+}
+
+fn state_file(project: &Project) -> String {
+    let names = std::fs::read_dir(project.path(".flotilla")).unwrap().map(|entry| entry.unwrap().file_name());
+    let name = names.map(|name| name.into_string().unwrap()).find(|name| name.ends_with(".db")).expect("a state");
+    format!(".flotilla/{name}")
+}
+
+#[test]
+fn a_whole_deploy_is_taken_back() {
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", ""), ("bolt", ""), ("coral", "")]));
+    cloud.deploy(&project, &[]);
+    project.write("fleet.yaml", project.read("fleet.yaml") + "defaults: { vars: { NEW: \"1\" } }\n");
+    project.write("customers/dune.yaml", "id: dune\n");
+    cloud.deploy(&project, &[]);
+    cloud.take();
+    let runs = cloud.run(&project, &["history", "--format", "json"]).exits(0).json();
+    let run = runs["runs"][0]["run"].to_string();
+    assert_eq!(runs["runs"][0]["deploy"]["outcome"]["applied"], 4);
+    // One of them has moved on since.
+    project.write("customers/coral.yaml", "id: coral\nvars: { MORE: \"1\" }\n");
+    cloud.deploy(&project, &["coral"]);
+    cloud.take();
+    let back = cloud.run(&project, &["rollback", "--run", &run, "--yes"]).exits(0);
+    assert_eq!(uploads(&cloud.take()).into_keys().collect::<Vec<_>>(), ["t-acme", "t-bolt"]);
+    assert!(back.stderr.contains("t-coral stays as it is: something else was deployed since"), "{}", back.stderr);
+    assert!(back.stderr.contains("t-dune stays as it is: nothing ran before"), "{}", back.stderr);
+}
+
+#[test]
+fn a_diff_tells_values_and_lines() {
+    let (cloud, project) = changed_once();
+    let diff = cloud.run(&project, &["diff", "acme"]).exits(0).stdout;
+    for part in ["vars.GREETING \"hello\" → \"goodbye\"", "-      \"text\": \"hello\"", "+      \"text\": \"goodbye\""]
+    {
+        assert!(diff.contains(part), "{part} is missing: {diff}");
+    }
+    let records = records(&cloud, &project);
+    let kept: Vec<String> =
+        records.iter().filter(|record| record["kept"] == true).map(|record| record["record"].to_string()).collect();
+    let back = cloud.run(&project, &["diff", "acme", &kept[0], &kept[1], "--format", "json"]).exits(0).json();
+    assert_eq!(back["diffs"][0]["differences"], json!(["vars.GREETING \"goodbye\" → \"hello\""]));
+}
+
+#[test]
+fn what_cannot_be_gone_back_to_is_said() {
+    let (cloud, project) = changed_once();
+    cloud.run(&project, &["rollback", "nobody", "--yes"]).exits(2);
+    let none = cloud.run(&project, &["rollback", "bolt", "--yes"]).exits(1);
+    assert!(none.stderr.contains("t-bolt stays as it is: nothing ran before"), "{}", none.stderr);
+    cloud.run(&project, &["rollback", "acme", "--to", "999999", "--yes"]).exits(2);
+    let unconfirmed = cloud.run(&project, &["rollback", "acme"]).exits(5);
+    assert!(unconfirmed.stderr.contains("--digest"), "{}", unconfirmed.stderr);
+    assert!(cloud.sent().is_empty());
+    // Only the last ones are kept.
+    project.write("fleet.yaml", project.read("fleet.yaml") + "deploy: { keep: 2 }\n");
+    for greeting in ["one", "two", "three"] {
+        project.write("customers/acme.yaml", format!("id: acme\nvars: {{ GREETING: {greeting} }}\n"));
+        cloud.deploy(&project, &[]);
+    }
+    let kept = records(&cloud, &project).iter().filter(|record| record["kept"] == true).count();
+    assert_eq!(kept, 2);
+    let first =
+        records(&cloud, &project).iter().rfind(|record| record["action"] == "create").unwrap()["record"].to_string();
+    let gone = cloud.run(&project, &["rollback", "acme", "--to", &first, "--yes"]).exits(1);
+    assert!(gone.stderr.contains("no longer kept"), "{}", gone.stderr);
+}

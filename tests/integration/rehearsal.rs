@@ -1,0 +1,209 @@
+//! Rehearses a deploy: the real loop, the real lanes and a real state, under a clock that waiting moves, against a platform that
+//! counts as the local Cloudflare does and does nothing else. Shows that its end is what the limits allow, and what was told
+//! beforehand. The stand (`benches/fleet`) does the same at full size.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use flotilla::bundle::Bundle;
+use flotilla::clock::{Clock, FakeClock};
+use flotilla::customer::{Database, Worker};
+use flotilla::deploy::{Budget, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
+use flotilla::digest::Digest;
+use flotilla::local::{Meter, RateLimit};
+use flotilla::pace::{Lane, Rate};
+use flotilla::plan::{self, Desired, Known, Options, Plan, Planner};
+use flotilla::platform::{Call, CallError, Health, Home, Left, Platform, Policy, Quota, Reply};
+use flotilla::spec::{Delivery, Environment, LogLevel, Observability};
+use flotilla::state::{RunId, State, Stored};
+use serde_json::{Value, json};
+
+/// A platform that counts requests, each account's apart, and does nothing.
+struct Counting {
+    clock: Arc<FakeClock>,
+    limit: RateLimit,
+    meter: Mutex<Meter>,
+}
+
+impl Platform for Counting {
+    fn call(&self, home: &Home, _: &Call) -> (Result<Reply, CallError>, Option<Quota>) {
+        let mut meter = self.meter.lock().expect("nobody panicked");
+        let verdict = meter.count(self.limit, &home.account_id, self.clock.now());
+        let reset = Duration::from_secs(verdict.reset);
+        let name = || "default".to_owned();
+        if verdict.blocked {
+            return (Err(CallError::Throttled { retry_after: Some(reset) }), None);
+        }
+        let quota = Quota {
+            left: vec![Left { name: name(), requests: verdict.remaining, reset }],
+            policies: vec![Policy { name: name(), requests: self.limit.requests, window: self.limit.window }],
+        };
+        (Ok(Reply::Id("etag".to_owned())), Some(quota))
+    }
+
+    fn health(&self, _: &str) -> Health {
+        unreachable!("there is one wave")
+    }
+}
+
+/// What is rehearsed.
+#[derive(Clone, Copy, Debug)]
+pub struct Rehearse {
+    /// Workers, of one request each.
+    pub workers: usize,
+    /// Tokens, one for each account; the workers are spread over them evenly.
+    pub tokens: usize,
+    /// The limit of each.
+    pub limit: RateLimit,
+    /// How long an answer takes.
+    pub latency: Duration,
+}
+
+/// What came of it. Times are the rehearsed ones, but for `took`.
+#[derive(Debug)]
+pub struct Rehearsed {
+    /// What the deploy says of itself.
+    pub outcome: Outcome,
+    /// What was told beforehand, in seconds.
+    pub estimate: f64,
+    /// The earliest end that the limit allows, in seconds.
+    pub allowed: f64,
+    /// How long the rehearsal took.
+    pub took: Duration,
+}
+
+/// Rehearses, with the state in this folder.
+pub fn rehearse(what: Rehearse, folder: &Path) -> Rehearsed {
+    let clock = Arc::new(FakeClock::default());
+    clock.sleep(Duration::from_secs(1000));
+    let shared: Arc<dyn Clock> = clock.clone();
+    let plan = plan(what);
+    let rate = Rate::of(what.limit.requests as usize, what.limit.window);
+    let lanes: Vec<Arc<Lane>> = (0..what.tokens).map(|_| Arc::new(Lane::new(rate, Arc::clone(&shared)))).collect();
+    let each = what.workers.div_ceil(what.tokens);
+    let estimate = lanes[0].finish(each, lanes[0].per_second()).as_secs_f64();
+    let platform = Counting { clock, limit: what.limit, meter: Mutex::default() };
+    let make: &MakeUpload = &|change| {
+        let stored = Stored {
+            module: change.digest,
+            runtime: change.digest,
+            runtime_file: String::new(),
+            metadata: Value::Null,
+            source: Value::Null,
+        };
+        Ok(Upload {
+            metadata: Value::Null,
+            modules: Vec::new(),
+            made: Made { secrets: BTreeMap::new(), stored, objects: Vec::new() },
+        })
+    };
+    let mut state = State::open(&folder.join("state.db")).expect("a state");
+    let at_once = lanes.len() * lanes[0].in_flight_bound();
+    let start = Instant::now();
+    let outcome = deploy(
+        &plan,
+        Tools {
+            pool: Box::new(Rehearsal::new(&platform, make, Arc::clone(&shared), what.latency, at_once)),
+            clock: shared,
+            lane_of: (0..lanes.len()).map(|at| (account(at), at)).collect::<HashMap<_, _>>(),
+            lanes,
+            state: &mut state,
+            run: RunId(1),
+            beside: None,
+            budget: Budget::default(),
+            address: Box::new(|_, _| None),
+            orders: Box::new(|| Order::Go),
+            hear: Box::new(|_| {}),
+        },
+    );
+    let took = start.elapsed();
+    let windows = (each as u64).div_ceil(what.limit.requests) - 1;
+    let allowed = (what.limit.window * windows as u32 + what.latency).as_secs_f64();
+    Rehearsed { outcome: outcome.expect("the state can be written"), estimate, allowed, took }
+}
+
+fn account(at: usize) -> String {
+    format!("account-{at}")
+}
+
+/// The plan of a first deploy.
+fn plan(what: Rehearse) -> Plan {
+    let options = Options {
+        whole: true,
+        homes: (0..what.tokens).map(|at| Home { account_id: account(at), namespace: None }).collect::<BTreeSet<_>>(),
+        ..Options::default()
+    };
+    let mut planner = Planner::new(&options);
+    let mut worker = worker();
+    for at in 0..what.workers {
+        worker.customer = format!("c{at:07}");
+        worker.name = format!("w-{}", worker.customer);
+        worker.account = account(at % what.tokens);
+        let home = Home { account_id: worker.account.clone(), namespace: None };
+        let digest = Digest::of(worker.name.as_bytes());
+        let bundle = Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({}) };
+        let wanted = Desired { home: home.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
+        let decision = plan::decide(&wanted, &Known::default(), &options);
+        planner.add(&(home, worker.name.clone()), decision);
+    }
+    planner.finish()
+}
+
+fn worker() -> Worker {
+    Worker {
+        customer: String::new(),
+        customer_name: String::new(),
+        labels: BTreeMap::new(),
+        file: String::new(),
+        environment: Environment::Production,
+        role: None,
+        name: String::new(),
+        pack: "tiny".to_owned(),
+        account: String::new(),
+        namespace: None,
+        workers_dev: false,
+        domains: BTreeSet::new(),
+        routes: BTreeSet::new(),
+        trusted_origins: Vec::new(),
+        log_level: LogLevel::Info,
+        database: Database::None,
+        destinations: Vec::new(),
+        vars: BTreeMap::new(),
+        services: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        crons: BTreeSet::new(),
+        compatibility_date: "2026-06-01".to_owned(),
+        compatibility_flags: BTreeSet::new(),
+        observability: Observability { enabled: Some(true), sampling: None },
+        delivery: Delivery::Automatic,
+    }
+}
+
+/// Asserts that all is done, nothing was refused, and that the end is what the limit allows, and what was told.
+pub fn holds(what: Rehearse, rehearsed: &Rehearsed) {
+    let Rehearsed { outcome, estimate, allowed, .. } = rehearsed;
+    assert_eq!((outcome.applied, outcome.throttled, outcome.retries), (what.workers, 0, 0), "{outcome:?}");
+    assert_eq!(outcome.requests, what.workers as u64);
+    let seconds = outcome.seconds;
+    assert!(seconds >= *allowed && seconds <= allowed * 1.01, "{seconds} s, and the limit allows {allowed} s");
+    assert!((estimate - seconds).abs() <= seconds * 0.05, "{seconds} s, and {estimate} s were told");
+}
+
+#[test]
+fn a_deploy_ends_when_the_limits_allow_it_and_when_the_plan_says() {
+    for (workers, tokens, latency) in [(4000, 1, 250), (4000, 5, 80)] {
+        let limit = RateLimit { requests: 1200 / tokens, window: Duration::from_secs(300) };
+        let what = Rehearse {
+            workers: workers as usize,
+            tokens: tokens as usize,
+            limit,
+            latency: Duration::from_millis(latency),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let rehearsed = rehearse(what, folder.path());
+        holds(what, &rehearsed);
+        assert!(rehearsed.took.as_secs_f64() < rehearsed.outcome.seconds / 10.0, "{:?}", rehearsed.took);
+    }
+}
