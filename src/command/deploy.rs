@@ -93,7 +93,21 @@ pub(super) fn apply_plan(
 ) -> Result<Exit, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
-    if let Err(failure) = refuse_another(&planned.plan, arguments) {
+    // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
+    let reviewed = planned.cloud.state.with_extension("plan");
+    let refused = refuse_another(&planned.plan, arguments).err();
+    let goes_on = match (&refused, &arguments.digest, PlanFile::read(&reviewed)) {
+        (Some(_), Some(digest), Ok(file)) => digest.len() >= 8 && file.is(digest) && file.goes_on(&planned)?,
+        _ => false,
+    };
+    let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
+    let tokens = || {
+        let accounts = accounts.iter().map(String::as_str);
+        planned.cloud.tokens(&planned.project.fleet, accounts, &planned.secrets)
+    };
+    if let (Some(failure), false) = (refused, goes_on) {
+        // Without the id of an account it is another plan, as well.
+        tokens()?;
         summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
         return Err(failure.hint(format!("what is planned now:\n{}", planned.text(&session.ui))));
     }
@@ -108,8 +122,7 @@ pub(super) fn apply_plan(
         }
         return Ok(end(Exit::Done));
     }
-    let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
-    let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
+    let tokens = tokens()?;
     missing_secrets(&planned)?;
     large_secrets(&planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
@@ -119,6 +132,9 @@ pub(super) fn apply_plan(
         confirm(&planned.plan, &planned.project.fleet, planned.workers)?;
     }
     let mut state = State::open(&planned.cloud.state)?;
+    if arguments.digest.is_some() && !goes_on {
+        PlanFile::new(&planned, Vec::new()).write(&reviewed)?;
+    }
     if planned.cloud.local.is_some() {
         planned.cloud.start(session)?;
     }

@@ -24,11 +24,12 @@ use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
 use super::forms::Form;
+use super::planfile::PlanFile;
 use super::prices::{Lanes, Price};
 use super::report;
 use super::selection::Selection;
 use super::ui::Ui;
-use super::{Output, Session, planfile, summary};
+use super::{Output, Session, summary};
 
 /// So many customers are planned at a time.
 const CHUNK: usize = 4096;
@@ -108,7 +109,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         return Ok(Exit::Diagnostics);
     };
     if let Some(path) = &arguments.out {
-        planfile::write(path, &planned, &arguments.line)?;
+        PlanFile::new(&planned, arguments.line.words()).write(path)?;
     }
     let form = planned.form();
     summary::append(arguments.summary.as_deref(), &form.markdown())?;

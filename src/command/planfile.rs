@@ -13,12 +13,15 @@ use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::limits::grouped;
 use crate::plan::{Action, Change, Deed, Plan, Step};
+use crate::state::State;
 
 use super::plan::{LineArguments, Planned};
 use super::report::count;
 
 /// The version of the file's form. One of a newer one is refused.
 const VERSION: u64 = 1;
+/// So many deploys are looked at for the one that a plan goes on with.
+const RUNS: usize = 100;
 /// So many differences are named.
 const NAMED: usize = 20;
 
@@ -59,27 +62,27 @@ struct Asked {
     line: LineArguments,
 }
 
-/// Writes a plan to a file, whole or not at all.
-pub fn write(path: &Path, planned: &Planned, asked: &LineArguments) -> Result<(), Failure> {
-    let plan = &planned.plan;
-    let entries = plan.changes.iter().map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
-    let file = PlanFile {
-        flotilla_plan: VERSION,
-        fleet: planned.project.fleet.file.name.clone(),
-        digest: plan.digest,
-        asked: asked.words(),
-        changes: entries.collect(),
-    };
-    let mut bytes = serde_json::to_vec(&file).expect("BUG: a plan is JSON");
-    bytes.push(b'\n');
-    let mut neighbour = path.as_os_str().to_owned();
-    neighbour.push(".new");
-    let written = fs::write(&neighbour, &bytes).and_then(|()| fs::rename(&neighbour, path));
-    written.with_context(|| format!("the plan can't be written to {}", path.display()))?;
-    Ok(())
-}
-
 impl PlanFile {
+    /// A plan, and in which words it was asked for.
+    pub fn new(planned: &Planned, asked: Vec<String>) -> PlanFile {
+        let changes = planned.plan.changes.iter();
+        let entries = changes.map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
+        let fleet = planned.project.fleet.file.name.clone();
+        let digest = planned.plan.digest;
+        PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect() }
+    }
+
+    /// Writes it to a file, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), Failure> {
+        let mut bytes = serde_json::to_vec(self).expect("BUG: a plan is JSON");
+        bytes.push(b'\n');
+        let mut neighbour = path.as_os_str().to_owned();
+        neighbour.push(".new");
+        let written = fs::write(&neighbour, &bytes).and_then(|()| fs::rename(&neighbour, path));
+        written.with_context(|| format!("the plan can't be written to {}", path.display()))?;
+        Ok(())
+    }
+
     /// Reads a plan from a file. What isn't one, or isn't whole, is refused.
     pub fn read(path: &Path) -> Result<PlanFile, Failure> {
         let shown = path.display();
@@ -122,7 +125,7 @@ impl PlanFile {
             let theirs = &self.fleet;
             return Err(Failure::refused(format!("the plan is the fleet {theirs}'s, not {fleet}'s; nothing was sent")));
         }
-        if planned.plan.digest == self.digest {
+        if planned.plan.digest == self.digest || self.goes_on(planned)? {
             return Ok(());
         }
         let differences = differences(&self.changes, &planned.plan);
@@ -136,6 +139,44 @@ impl PlanFile {
         Err(Failure::refused(format!("the plan is stale: {differ} from what is planned now; nothing was sent"))
             .hint(named.join("\n"))
             .hint("look at it again: flotilla plan --out FILE"))
+    }
+}
+
+impl PlanFile {
+    /// Whether its digest begins with these characters.
+    pub fn is(&self, digest: &str) -> bool {
+        self.digest.to_string().starts_with(&digest.to_ascii_lowercase())
+    }
+
+    /// Whether a deploy of this plan was begun, and what is planned now is what it left.
+    pub fn goes_on(&self, planned: &Planned) -> Result<bool, Failure> {
+        let digest = self.digest.to_string();
+        let begun = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
+        Ok(begun && self.leaves(&planned.plan))
+    }
+
+    /// Whether a plan has nothing but changes of this one, or what is left of them.
+    fn leaves(&self, rest: &Plan) -> bool {
+        let all: BTreeMap<Key<'_>, &Deed> = self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
+        rest.changes.iter().map(Deed::of).all(|deed| {
+            all.get(&key(&deed)).is_some_and(|whole| {
+                let uploads = deed.steps.contains(&Step::Upload);
+                whole.home == deed.home
+                    && whole.digest == deed.digest
+                    // What was uploaded already isn't uploaded once more.
+                    && (!uploads || whole.was == deed.was)
+                    && deed.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
+            })
+        })
+    }
+}
+
+/// Whether a step does what a planned one was to do, though its outcome may be unknown since.
+fn is_of(step: &Step, planned: &Step) -> bool {
+    match (step, planned) {
+        (Step::DropDomain { domain }, Step::DetachDomain { domain: other, .. }) => domain == other,
+        (Step::DropRoute { pattern, .. }, Step::RemoveRoute { pattern: other, .. }) => pattern == other,
+        _ => step == planned,
     }
 }
 
@@ -269,6 +310,34 @@ mod tests {
         for end in 0..text.len() {
             refused(&text[..end]);
         }
+    }
+
+    #[test]
+    fn what_an_interrupted_deploy_left_is_known_and_nothing_else() {
+        let domain = |domain: &str| Step::AttachDomain { domain: domain.to_owned() };
+        let mut whole = vec![change("a"), change("b")];
+        whole[1].steps =
+            vec![Step::Upload, Step::DetachDomain { domain: "o".to_owned(), id: "1".to_owned() }, domain("b")];
+        let file = file(&plan(whole.clone()));
+        let leaves = |edit: &dyn Fn(&mut Vec<Change>)| {
+            let mut rest = whole.clone();
+            edit(&mut rest);
+            file.leaves(&plan(rest))
+        };
+        assert!(leaves(&|_| {}) && leaves(&|rest| rest.clear()) && leaves(&|rest| rest[1].wave = 3));
+        // One is done, and of the other the upload.
+        assert!(leaves(&|rest| {
+            rest.remove(0);
+            rest[0].was = Some(rest[0].digest);
+            rest[0].steps = vec![Step::DropDomain { domain: "o".to_owned() }, domain("b")];
+        }));
+        assert!(!leaves(&|rest| rest[0].was = Some(rest[0].digest)), "it would be uploaded again");
+        assert!(!leaves(&|rest| rest[0].digest = Digest::of(b"x")));
+        assert!(!leaves(&|rest| rest[0].home.account_id.push('x')));
+        assert!(!leaves(&|rest| rest[0].action = Action::Delete));
+        assert!(!leaves(&|rest| rest[0].steps.push(domain("a"))));
+        assert!(!leaves(&|rest| rest[1].steps.push(Step::DropDomain { domain: "x".to_owned() })));
+        assert!(!leaves(&|rest| rest.push(change("c"))));
     }
 
     #[test]

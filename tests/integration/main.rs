@@ -22,6 +22,7 @@ mod line;
 mod local;
 mod openapi;
 mod pack;
+mod plans;
 mod progress;
 mod rehearsal;
 mod roles;
