@@ -52,6 +52,9 @@ pub(super) struct ApplyArguments {
     /// Append what was done as Markdown, for the summary of a CI job
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// How many workers may be deleted, instead of what fleet.yaml says
+    #[arg(long, value_name = "N")]
+    pub max_deletions: Option<usize>,
     /// Append what happens, line by line as JSON; - is stdout
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -61,6 +64,8 @@ pub(super) struct ApplyArguments {
 pub(super) struct Kind<'a> {
     /// The word in the records.
     pub what: &'a str,
+    /// The command that it is of.
+    pub command: &'a str,
     /// Why, if that was said.
     pub reason: &'a str,
     /// Whether it goes ahead of another one.

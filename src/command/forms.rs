@@ -10,8 +10,10 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::limits::grouped;
 use crate::plan::{Action, Change, Held, Orphan, Plan};
+use crate::refresh::Finding;
 
 use super::prices::{self, Price, eta};
+use super::refresh;
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
 
@@ -35,6 +37,8 @@ pub struct Form<'a> {
     pub plan: &'a Plan,
     /// What it costs; what takes longest first.
     pub prices: Vec<Price>,
+    /// What the cloud has otherwise than the state or the specs, if it was asked.
+    pub findings: &'a [Finding],
     /// The accounts whose ids aren't known here.
     pub unknown: Vec<&'a str>,
     /// Whether it is for the Cloudflare on this machine.
@@ -54,6 +58,8 @@ pub struct Report<'a> {
     changes: &'a [Change],
     held: &'a [Held],
     orphans: &'a [Orphan],
+    /// With --refresh.
+    findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
     lanes: &'a [Price],
     groups: Vec<GroupReport>,
@@ -100,6 +106,7 @@ impl Form<'_> {
             changes: &plan.changes,
             held: &plan.held,
             orphans: &plan.orphans,
+            findings: self.findings,
             waves: waves.collect(),
             lanes: &self.prices,
             groups: groups.collect(),
@@ -109,11 +116,12 @@ impl Form<'_> {
     /// The plan for people: a page, however many changes there are, unless it is to be all of it. With `hints`: what to run next.
     pub fn text(&self, ui: &Ui, full: bool, hints: bool) -> String {
         let plan = self.plan;
-        let mut lines = if full || plan.changes.len() <= FEW {
-            plan.changes.iter().map(|change| one(ui, change, &reasons(change), full)).collect()
+        let mut lines = refresh::text(ui, self.findings);
+        if full || plan.changes.len() <= FEW {
+            lines.extend(plan.changes.iter().map(|change| one(ui, change, &reasons(change), full)));
         } else {
-            together(ui, &hunks(&plan.changes))
-        };
+            lines.extend(together(ui, &hunks(&plan.changes)));
+        }
         let most = |most: usize| if full { usize::MAX } else { most };
         lines.extend(self.held(ui, most(LINES), most(NAMES)));
         if !plan.orphans.is_empty() {
@@ -310,7 +318,7 @@ mod tests {
 
     pub fn form(plan: &Plan) -> Form<'_> {
         let price = Price { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        Form { plan, prices: vec![price], unknown: Vec::new(), local: false }
+        Form { plan, prices: vec![price], findings: &[], unknown: Vec::new(), local: false }
     }
 
     fn text(plan: &Plan, full: bool) -> String {

@@ -123,7 +123,7 @@ mod tests {
         let mut seen = Vec::new();
         for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
             let command = line.trim_start().trim_start_matches("run: ").split(" > ").next().unwrap_or_default();
-            let command = command.split(" || ").next().unwrap_or_default();
+            let command = command.split(" || ").next().unwrap_or_default().trim_end_matches(" \\");
             if !command.starts_with("flotilla ") || command == "flotilla --version" {
                 continue;
             }

@@ -3,6 +3,7 @@
 
 use crate::limits::grouped;
 use crate::plan::{Action, Change};
+use crate::refresh::Finding;
 
 use super::super::prices::{Price, eta};
 use super::super::report::count;
@@ -46,6 +47,12 @@ impl Form<'_> {
         if !self.unknown.is_empty() && !plan.changes.is_empty() {
             let some = some(self.unknown.iter().copied());
             page.add(&format!("\nThe id of {some} is not set here, so that nothing counts as deployed there.\n"));
+        }
+        if !self.findings.is_empty() {
+            page.fold(&format!("{} found in the cloud", grouped(self.findings.len() as u64)), |page| {
+                let row = |finding: &Finding| format!("| {} | {} |\n", finding.what.kind(), text(&finding.text()));
+                page.table("| what | which |\n|---|---|\n", self.findings.iter().map(row));
+            });
         }
         self.changes(&mut page);
         self.beside(&mut page);
