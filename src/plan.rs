@@ -1,6 +1,7 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
+mod hosts;
 mod waves;
 
 use std::collections::hash_map::DefaultHasher;
@@ -9,13 +10,14 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Bundle, differences};
-use crate::customer::Worker;
+use crate::bundle::{Bundle, Resource, by_name, differences};
+use crate::customer::{Database, Worker};
 use crate::digest::{Digest, Framed};
 use crate::platform::Home;
-use crate::spec::{Delivery, Environment};
-use crate::state::{Begun, Deployed, Doubt, Live, Stored, WorkerId};
+use crate::spec::{Delivery, Environment, Jurisdiction, LocationHint};
+use crate::state::{Begun, Deployed, Doubt, Lead, Live, Stored, Table, WorkerId};
 
+pub use hosts::HostChange;
 pub use waves::Wave;
 
 /// Why a worker is uploaded that may be as it should be.
@@ -44,6 +46,8 @@ pub struct Known<'a> {
     pub bundle: Option<&'a Stored>,
     /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
     pub differences: &'a [String],
+    /// Whether the id of its database is known, if its spec gives the name alone.
+    pub has_database: bool,
 }
 
 /// What is done to a worker.
@@ -72,6 +76,14 @@ impl Action {
 #[serde(tag = "do", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Step {
+    /// Finds the database of this name, or makes it.
+    CreateDatabase {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jurisdiction: Option<Jurisdiction>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        location_hint: Option<LocationHint>,
+    },
     Upload,
     DetachDomain {
         domain: String,
@@ -145,6 +157,9 @@ pub struct Change {
     /// What it takes back, if it goes back to an earlier bundle.
     #[serde(skip)]
     pub rejects: Option<Digest>,
+    /// What its bundle gives by name: the upload needs the ids.
+    #[serde(skip)]
+    pub needs: Vec<(Resource, String)>,
     /// The workers that it calls.
     #[serde(skip)]
     calls: Vec<String>,
@@ -186,14 +201,12 @@ pub struct Deed {
 impl Deed {
     /// What a change does.
     pub fn of(change: &Change) -> Deed {
-        let namespace = change.home.namespace.as_deref();
-        let home = Framed::new("home").field(change.home.account_id.as_bytes());
         Deed {
             customer: change.customer.clone(),
             environment: change.environment,
             worker: change.worker.clone(),
             account: change.account.clone(),
-            home: namespace.into_iter().fold(home, |home, name| home.field(name.as_bytes())).finish().short(),
+            home: short_home(&change.home),
             action: change.action,
             steps: change.steps.clone(),
             digest: change.digest,
@@ -203,12 +216,51 @@ impl Deed {
     }
 
     /// The digest of a plan that does this.
-    pub fn digest(deeds: impl IntoIterator<Item = Deed>) -> Digest {
-        let framed = deeds.into_iter().fold(Framed::new("plan"), |framed, deed| {
-            framed.field(&serde_json::to_vec(&deed).expect("BUG: a deed is JSON"))
-        });
-        framed.finish()
+    pub fn digest(deeds: impl IntoIterator<Item = Deed>, hosts: impl IntoIterator<Item = HostDeed>) -> Digest {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a deed is JSON");
+        let framed = Framed::new("plan");
+        let framed = deeds.into_iter().fold(framed, |framed, deed| framed.field(&json(serde_json::to_vec(&deed))));
+        let hosts = hosts.into_iter().map(|host| json(serde_json::to_vec(&host)));
+        hosts.fold(framed, |framed, host| framed.field(&host)).finish()
     }
+}
+
+/// The same of a host. What it led to before isn't part of it: not every machine has that on record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostDeed {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The beginning of a digest of where its worker belongs.
+    pub home: String,
+    /// The KV namespace, by its title.
+    pub table: String,
+    /// The host.
+    pub host: String,
+    /// The worker that it leads to from now on.
+    pub to: Option<String>,
+    /// The wave after whose uploads it is written.
+    pub wave: usize,
+}
+
+impl HostDeed {
+    /// What a change of a host does.
+    pub fn of(change: &HostChange) -> HostDeed {
+        HostDeed {
+            account: change.account.clone(),
+            home: short_home(&change.home),
+            table: change.table.clone(),
+            host: change.host.clone(),
+            to: change.to.clone(),
+            wave: change.wave,
+        }
+    }
+}
+
+/// The beginning of a digest of a home.
+fn short_home(home: &Home) -> String {
+    let framed = Framed::new("home").field(home.account_id.as_bytes());
+    home.namespace.iter().fold(framed, |framed, name| framed.field(name.as_bytes())).finish().short()
 }
 
 /// A worker that is left as it is, and why.
@@ -238,6 +290,8 @@ pub struct Orphan {
 pub struct Plan {
     /// The changes, sorted by environment and customer.
     pub changes: Vec<Change>,
+    /// The hosts of dispatch namespaces that are to lead elsewhere, sorted.
+    pub hosts: Vec<HostChange>,
     /// How many workers are as they should be.
     pub unchanged: usize,
     /// What is left alone.
@@ -325,6 +379,7 @@ pub struct Planner<'a> {
     held: Vec<Held>,
     orphans: Vec<Orphan>,
     owned: HashSet<u64>,
+    hosts: hosts::Hosts,
 }
 
 /// A short name of a worker's id. Two that share one would both count as owned: that deletes nothing.
@@ -349,7 +404,13 @@ impl<'a> Planner<'a> {
             held: held.collect(),
             orphans: Vec::new(),
             owned: HashSet::new(),
+            hosts: hosts::Hosts::default(),
         }
+    }
+
+    /// Adds the hosts of a worker that a spec owns; `held`: it is left alone, and so are they.
+    pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&crate::customer::Hosts>, held: bool) {
+        self.hosts.add(&id.0, &id.1, account, hosts, held);
     }
 
     /// Adds a worker that a spec owns, and what becomes of it.
@@ -390,17 +451,27 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The plan.
+    /// The plan, of a fleet without hosts.
     pub fn finish(self) -> Plan {
-        let Planner { options, changes, unchanged, mut held, mut orphans, .. } = self;
+        self.finish_with(&BTreeMap::new(), &|_| false)
+    }
+
+    /// The plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this plan
+    /// isn't about.
+    pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
+        let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
         orphans.sort();
-        Plan { unchanged, held, orphans, ..Plan::of(changes, options.waves) }
+        let plan = Plan::of(changes, options.waves);
+        let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
+        hosts.retain(|change| !options.only_prune || change.to.is_none());
+        let digest = Deed::digest(plan.changes.iter().map(Deed::of), hosts.iter().map(HostDeed::of));
+        Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
 }
 
 /// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
-pub fn back(id: &WorkerId, live: &Deployed, to: Digest, reason: String) -> Change {
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: String) -> Change {
     Change {
         customer: live.customer.clone(),
         environment: live.environment,
@@ -415,6 +486,7 @@ pub fn back(id: &WorkerId, live: &Deployed, to: Digest, reason: String) -> Chang
         home: id.0.clone(),
         revision: Some(live.revision),
         rejects: Some(live.digest),
+        needs: by_name(&bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         calls: Vec::new(),
         picked: None,
         rank: 0,
@@ -434,8 +506,9 @@ impl Plan {
         });
         rank(&mut changes);
         let waves = waves::assign(waves, &mut changes);
-        let digest = Deed::digest(changes.iter().map(Deed::of));
-        Plan { changes, unchanged: 0, held: Vec::new(), orphans: Vec::new(), waves, digest }
+        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        let (held, orphans) = (Vec::new(), Vec::new());
+        Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
 }
 
@@ -486,6 +559,12 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         reasons.extend(options.force.map(|reason| format!("forced: {reason}")));
     }
     if !reasons.is_empty() {
+        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
+            (&worker.database, known.has_database)
+        {
+            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+            steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
+        }
         steps.push(Step::Upload);
     }
     let (domains, routes) = in_doubt(doubts);
@@ -555,6 +634,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
         rejects: None,
+        needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
@@ -603,7 +683,7 @@ fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) 
             Doubt::Route { pattern, zone } => {
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
-            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons => {}
+            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons | Doubt::Database => {}
         }
     }
     (domains, routes)
@@ -672,6 +752,7 @@ impl<'a> Gone<'a> {
             revision: self.revision,
             calls: Vec::new(),
             rejects: None,
+            needs: Vec::new(),
             picked: None,
             rank: 0,
         }
@@ -679,6 +760,17 @@ impl<'a> Gone<'a> {
 }
 
 impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.hosts.is_empty()
+    }
+
+    /// The accounts that it is about: their ids, and their names in fleet.yaml.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
+        changes.chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
+    }
+
     /// How many changes there are of a kind.
     pub fn count(&self, action: Action) -> usize {
         self.changes.iter().filter(|change| change.action == action).count()
@@ -698,6 +790,9 @@ impl Plan {
         let mut requests = BTreeMap::new();
         for change in &self.changes {
             *requests.entry(change.account.as_str()).or_default() += change.steps.len();
+        }
+        for (account, count) in hosts::requests(&self.hosts) {
+            *requests.entry(account).or_default() += count;
         }
         requests
     }
@@ -722,6 +817,7 @@ impl Change {
             home: Home { account_id: "a".to_owned(), namespace: None },
             revision: None,
             rejects: None,
+            needs: Vec::new(),
             calls: Vec::new(),
             picked: None,
             rank: 0,
@@ -759,6 +855,8 @@ mod tests {
                 zone: "example.org".to_owned(),
             }]),
             take_over: BTreeSet::new(),
+            hosts: None,
+            dispatch: None,
             trusted_origins: Vec::new(),
             log_level: LogLevel::Info,
             database: Database::None,
@@ -886,7 +984,7 @@ mod tests {
         let change = |edit: &dyn Fn(&mut Change)| {
             let mut change = one.changes[0].clone();
             edit(&mut change);
-            Deed::digest([Deed::of(&change)])
+            Deed::digest([Deed::of(&change)], [])
         };
         assert_eq!(change(&|_| {}), one.digest);
         let edits: [&dyn Fn(&mut Change); 8] = [

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::limits::grouped;
-use crate::plan::{Action, Change, Held, Orphan, Plan};
+use crate::plan::{Action, Change, Held, HostChange, Orphan, Plan};
 use crate::refresh::Finding;
 
 use super::prices::{self, Price, eta};
@@ -56,6 +56,7 @@ pub struct Report<'a> {
     eta_seconds: f64,
     digest: Digest,
     changes: &'a [Change],
+    hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
     /// With --refresh.
@@ -104,6 +105,7 @@ impl Form<'_> {
             eta_seconds: eta(&self.prices),
             digest: plan.digest,
             changes: &plan.changes,
+            hosts: &plan.hosts,
             held: &plan.held,
             orphans: &plan.orphans,
             findings: self.findings,
@@ -123,6 +125,7 @@ impl Form<'_> {
             lines.extend(together(ui, &hunks(&plan.changes)));
         }
         let most = |most: usize| if full { usize::MAX } else { most };
+        lines.extend(hosts(ui, &plan.hosts, most(NAMES)));
         lines.extend(self.held(ui, most(LINES), most(NAMES)));
         if !plan.orphans.is_empty() {
             let some = names(plan.orphans.iter().map(|orphan| orphan.worker.as_str()), most(NAMES));
@@ -132,7 +135,7 @@ impl Form<'_> {
                 count(plan.orphans.len(), "worker"),
             ));
         }
-        if plan.changes.is_empty() {
+        if plan.is_empty() {
             lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
             return lines.join("\n");
         }
@@ -151,8 +154,12 @@ impl Form<'_> {
         }
         lines.extend(prices::text(&self.prices));
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
+        let hosts = match plan.hosts.len() {
+            0 => String::new(),
+            number => format!(", {}", count(number, "host")),
+        };
         lines.push(format!(
-            "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged · {} · about {}",
+            "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{hosts} · {} · about {}",
             grouped(plan.unchanged as u64),
             requests(self.requests()),
             duration(eta(&self.prices))
@@ -172,7 +179,7 @@ impl Form<'_> {
     }
 
     fn requests(&self) -> usize {
-        self.prices.iter().map(|price| price.requests).sum()
+        self.plan.requests().values().sum()
     }
 
     /// Who is left alone, by why.
@@ -191,6 +198,46 @@ impl Form<'_> {
         }
         lines
     }
+}
+
+/// The hosts that are to lead elsewhere: a line each, or for many of one kind.
+fn hosts(ui: &Ui, changes: &[HostChange], most: usize) -> Vec<String> {
+    let mut kinds: BTreeMap<(&str, Action), Vec<&HostChange>> = BTreeMap::new();
+    for change in changes {
+        let kind = match (&change.from, &change.to) {
+            (_, None) => Action::Delete,
+            (None, Some(_)) => Action::Create,
+            (Some(_), Some(_)) => Action::Update,
+        };
+        kinds.entry((&change.table, kind)).or_default().push(change);
+    }
+    let mut lines = Vec::new();
+    for ((table, kind), changes) in kinds {
+        let sign = sign(ui, kind);
+        if changes.len() > most {
+            let some: Vec<&str> = changes.iter().take(EXAMPLES).map(|change| change.host.as_str()).collect();
+            let what = match kind {
+                Action::Create => "lead to their workers",
+                Action::Update => "lead to other workers",
+                Action::Delete => "lead nowhere any more",
+            };
+            lines.push(format!(
+                "{sign} host   {} ({}, …) {what}  ({table})",
+                count(changes.len(), "host"),
+                some.join(", ")
+            ));
+            continue;
+        }
+        for change in changes {
+            let way = match (&change.from, &change.to) {
+                (Some(from), Some(to)) if from != to => format!("{from} → {to}"),
+                (_, Some(to)) => format!("→ {to}"),
+                (from, None) => format!("{} →", from.as_deref().unwrap_or_default()),
+            };
+            lines.push(format!("{sign} host   {}  {way}  ({table})", change.host));
+        }
+    }
+    lines
 }
 
 /// Who is held, by why.
@@ -307,7 +354,7 @@ mod tests {
     pub fn plan(changes: Vec<Change>) -> Plan {
         let digest = Digest::of(b"plan");
         let waves = vec!["the rest".to_owned()];
-        Plan { changes, unchanged: 3, held: Vec::new(), orphans: Vec::new(), waves, digest }
+        Plan { changes, hosts: Vec::new(), unchanged: 3, held: Vec::new(), orphans: Vec::new(), waves, digest }
     }
 
     pub fn price(account: &str, requests: usize, used: u64) -> Price {
@@ -417,14 +464,14 @@ mod tests {
         let text = form.text(&Ui::new(true, false), false, true);
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
         assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");
-        assert!(text.contains("· 1,207 requests · about 20 min 0 s\n"), "{text}");
+        assert!(text.contains("· 3 requests · about 20 min 0 s\n"), "{text}");
         let report = serde_json::to_value(form.report()).unwrap();
         assert_eq!(
             report["waves"],
             serde_json::json!([{"name": "canaries", "changes": 1}, {"name": "the rest", "changes": 2}])
         );
         assert_eq!((&report["lanes"][0]["used"], &report["lanes"][1]["used"]), (&0.into(), &312.into()));
-        assert_eq!(report["requests"], 1207);
+        assert_eq!(report["requests"], 3);
         assert_eq!(report["groups"], serde_json::json!([]));
     }
 

@@ -1,6 +1,6 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
 use crate::clock::{Clock, SystemClock};
-use crate::customer::Worker;
+use crate::customer::{Database, Hosts, Worker};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
@@ -18,9 +18,10 @@ use crate::platform::Home;
 use crate::progress::Progress as _;
 use crate::refresh::{self as refreshing, Finding, Inventory};
 use crate::render::Recipe;
+use crate::resolve::Thing;
 use crate::secrets::Secrets;
 use crate::spec::{Delivery, Environment};
-use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
+use crate::state::{self, Begun, Deployed, State, Stored, WorkerId, deflated};
 use crate::tags::Triggers;
 
 use super::build;
@@ -145,7 +146,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         Output::Markdown => report::print(form.markdown().trim_end()),
         _ => report::print(&form.text(&session.ui, arguments.full, true)),
     }
-    Ok(match (report::counts(&planned.diagnostics).0, arguments.exit_code && !planned.plan.changes.is_empty()) {
+    Ok(match (report::counts(&planned.diagnostics).0, arguments.exit_code && !planned.plan.is_empty()) {
         (1.., _) => Exit::Diagnostics,
         (0, true) => Exit::Pending,
         (0, false) => Exit::Done,
@@ -300,6 +301,17 @@ struct Wanted {
     live: Option<Deployed>,
     begun: Option<Begun>,
     bundle_before: Option<Stored>,
+    /// Whether its database's id is known, if it needs one.
+    has_database: bool,
+}
+
+/// What was decided of a worker.
+struct Decided {
+    id: WorkerId,
+    place: (usize, usize),
+    account: String,
+    hosts: Option<Hosts>,
+    decision: Decision,
 }
 
 impl Wanted {
@@ -338,12 +350,15 @@ impl Fleet<'_> {
                 let id = one.id();
                 one.live = state.one(&id)?;
                 one.begun = begun.get(&id).cloned();
+                if let Database::D1 { id: None, name, .. } = &one.worker.database {
+                    one.has_database = state.found(&id.0.account_id, state::Found::Database, name)?.is_some();
+                }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
             }
             secrets.prepare(wanted.iter().map(|one| &one.worker));
-            let decided: Vec<(WorkerId, (usize, usize), Decision)> = wanted
+            let decided: Vec<Decided> = wanted
                 .into_par_iter()
                 .map(|one| {
                     let differences = self.differences(&one);
@@ -352,6 +367,7 @@ impl Fleet<'_> {
                         begun: one.begun.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
+                        has_database: one.has_database,
                     };
                     let desired = Desired {
                         home: one.home.clone(),
@@ -359,14 +375,17 @@ impl Fleet<'_> {
                         bundle: &one.bundle,
                         secrets: secrets.fingerprints(&one.worker, &fingerprints),
                     };
-                    (one.id(), one.place, plan::decide(&desired, &known, options))
+                    let decision = plan::decide(&desired, &known, options);
+                    let (id, hosts) = (one.id(), one.worker.hosts);
+                    Decided { id, place: one.place, account: one.worker.account, hosts, decision }
                 })
                 .collect();
             workers += decided.len();
-            for (id, place, decision) in decided {
+            for Decided { id, place, account, hosts, decision } in decided {
                 if let Decision::Change(_) = decision {
                     places.insert(id.clone(), place);
                 }
+                planner.lead(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
                 planner.add(&id, decision);
             }
         }
@@ -390,7 +409,21 @@ impl Fleet<'_> {
                 }
             }
         }
-        Ok((planner.finish(), workers, places))
+        let mut recorded = state.hosts()?;
+        // What lies in an account that fleet.yaml no longer has can't be reached.
+        recorded.retain(|_, lead| match homes.get(&lead.home) {
+            Some(name) => {
+                lead.account.clone_from(name);
+                true
+            }
+            None => false,
+        });
+        let claims: OnceLock<HashSet<u64>> = OnceLock::new();
+        let is_claimed = |host: &str| {
+            let all = || self.survey.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
+            claims.get_or_init(all).contains(&Thing::Entry(host.to_owned()).digest())
+        };
+        Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
     }
 
     /// What there should be of the selected workers, for what the cloud has to be held against.
@@ -432,7 +465,16 @@ impl Fleet<'_> {
             );
             let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
             let place = (at, place);
-            Some(Wanted { place, worker, bundle, home, live: None, begun: None, bundle_before: None })
+            Some(Wanted {
+                place,
+                worker,
+                bundle,
+                home,
+                live: None,
+                begun: None,
+                bundle_before: None,
+                has_database: false,
+            })
         });
         wanted.collect()
     }

@@ -1,7 +1,7 @@
 //! A plan in a file: written by `plan --out`, applied by `deploy --plan` if it is still the plan, or refused with what differs. It
 //! holds no secret, no time and nothing of the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::limits::grouped;
-use crate::plan::{Action, Change, Deed, Plan, Step};
+use crate::plan::{Action, Change, Deed, HostDeed, Plan, Step};
 use crate::state::State;
 
 use super::plan::{LineArguments, Planned};
@@ -39,6 +39,8 @@ pub struct PlanFile {
     asked: Vec<String>,
     /// What is done, and why.
     changes: Vec<Entry>,
+    /// The hosts that lead elsewhere afterwards.
+    hosts: Vec<HostDeed>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,7 +71,8 @@ impl PlanFile {
         let entries = changes.map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
         let fleet = planned.project.fleet.file.name.clone();
         let digest = planned.plan.digest;
-        PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect() }
+        let hosts = planned.plan.hosts.iter().map(HostDeed::of).collect();
+        PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect(), hosts }
     }
 
     /// Writes it to a file, whole or not at all.
@@ -104,7 +107,8 @@ impl PlanFile {
             ));
         }
         let file: PlanFile = serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {error}"))?;
-        if Deed::digest(file.changes.iter().map(|entry| entry.does.clone())) != file.digest {
+        if Deed::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned()) != file.digest
+        {
             return Err("is damaged: its changes aren't those of its digest".to_owned());
         }
         Ok(file)
@@ -128,7 +132,7 @@ impl PlanFile {
         if planned.plan.digest == self.digest || self.goes_on(planned)? {
             return Ok(());
         }
-        let differences = differences(&self.changes, &planned.plan);
+        let differences = differences(self, &planned.plan);
         let number = differences.len();
         let mut named: Vec<String> = differences.into_iter().take(NAMED).collect();
         if number > NAMED {
@@ -158,16 +162,20 @@ impl PlanFile {
     /// Whether a plan has nothing but changes of this one, or what is left of them.
     fn leaves(&self, rest: &Plan) -> bool {
         let all: BTreeMap<Key<'_>, &Deed> = self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
-        rest.changes.iter().map(Deed::of).all(|deed| {
-            all.get(&key(&deed)).is_some_and(|whole| {
-                let uploads = deed.steps.contains(&Step::Upload);
-                whole.home == deed.home
+        let to = |host: &HostDeed| HostDeed { wave: 0, ..host.clone() };
+        let hosts: BTreeSet<HostDeed> = self.hosts.iter().map(to).collect();
+        let known = rest.hosts.iter().all(|host| hosts.contains(&to(&HostDeed::of(host))));
+        known
+            && rest.changes.iter().map(Deed::of).all(|deed| {
+                all.get(&key(&deed)).is_some_and(|whole| {
+                    let uploads = deed.steps.contains(&Step::Upload);
+                    whole.home == deed.home
                     && whole.digest == deed.digest
                     // What was uploaded already isn't uploaded once more.
                     && (!uploads || whole.was == deed.was)
                     && deed.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
+                })
             })
-        })
     }
 }
 
@@ -188,8 +196,8 @@ fn key(deed: &Deed) -> Key<'_> {
 }
 
 /// What differs between a plan as it was and as it is now, a line each.
-fn differences(was: &[Entry], is: &Plan) -> Vec<String> {
-    let mut old: BTreeMap<Key<'_>, &Entry> = was.iter().map(|entry| (key(&entry.does), entry)).collect();
+fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
+    let mut old: BTreeMap<Key<'_>, &Entry> = was.changes.iter().map(|entry| (key(&entry.does), entry)).collect();
     let deeds: Vec<(&Change, Deed)> = is.changes.iter().map(|change| (change, Deed::of(change))).collect();
     let mut lines = Vec::new();
     for (change, deed) in &deeds {
@@ -206,6 +214,14 @@ fn differences(was: &[Entry], is: &Plan) -> Vec<String> {
         format!("{}: only in the plan, {}: {}", head(does), does.action.as_str(), why(reasons))
     });
     lines.extend(gone);
+    let hosts: Vec<HostDeed> = is.hosts.iter().map(HostDeed::of).collect();
+    for (these, those, what) in [(&hosts, &was.hosts, "not in the plan"), (&was.hosts, &hosts, "only in the plan")] {
+        let there: BTreeSet<&HostDeed> = those.iter().collect();
+        lines.extend(these.iter().filter(|host| !there.contains(host)).map(|host| {
+            let to = host.to.as_deref().unwrap_or("nothing");
+            format!("host {}: {what}, to {to} in wave {}", host.host, host.wave + 1)
+        }));
+    }
     lines
 }
 
@@ -257,7 +273,7 @@ fn step(step: &Step) -> String {
     let value = serde_json::to_value(step).expect("BUG: a step is JSON");
     let text = |key: &str| value[key].as_str().map(|text| text.replace('_', " "));
     let what = text("do").unwrap_or_default();
-    let of = value["domain"].as_str().or(value["pattern"].as_str());
+    let of = ["domain", "pattern", "name"].into_iter().find_map(|key| value[key].as_str());
     of.map_or_else(|| what.clone(), |of| format!("{what} {of}"))
 }
 
@@ -272,15 +288,24 @@ mod tests {
     }
 
     fn plan(changes: Vec<Change>) -> Plan {
-        let digest = Deed::digest(changes.iter().map(Deed::of));
-        Plan { changes, unchanged: 0, held: Vec::new(), orphans: Vec::new(), waves: vec!["all".to_owned()], digest }
+        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        Plan {
+            changes,
+            hosts: Vec::new(),
+            unchanged: 0,
+            held: Vec::new(),
+            orphans: Vec::new(),
+            waves: vec!["all".to_owned()],
+            digest,
+        }
     }
 
     fn file(plan: &Plan) -> PlanFile {
         let entries =
             plan.changes.iter().map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
         let (fleet, changes) = ("test".to_owned(), entries.collect());
-        PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked: vec!["--all".to_owned()], changes }
+        let (hosts, asked) = (plan.hosts.iter().map(HostDeed::of).collect(), vec!["--all".to_owned()]);
+        PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked, changes, hosts }
     }
 
     #[test]
@@ -289,7 +314,7 @@ mod tests {
         let bytes = serde_json::to_vec(&file(&plan)).unwrap();
         let read = PlanFile::parse(&bytes).unwrap();
         assert_eq!(read.digest, plan.digest);
-        assert!(differences(&read.changes, &plan).is_empty());
+        assert!(differences(&read, &plan).is_empty());
         let here = LineArguments::default();
         assert!(read.asked(&here).unwrap().all);
     }
@@ -353,7 +378,7 @@ mod tests {
         now.push(change("e"));
         let (a, x) = (Digest::of(b"a").short(), Digest::of(b"x").short());
         assert_eq!(
-            differences(&file(&was).changes, &plan(now.clone())),
+            differences(&file(&was), &plan(now.clone())),
             [
                 format!("t-a (a · production): its bundle is {x} instead of {a}"),
                 "t-b (b · production): also attach domain b.example; it is in wave 2 instead of 1".to_owned(),
@@ -364,7 +389,7 @@ mod tests {
         // A worker that moves is deleted and created; both are told.
         let mut moved = change("a");
         moved.home.namespace = Some("n".to_owned());
-        let told = differences(&file(&plan(vec![change("a")])).changes, &plan(vec![moved]));
+        let told = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));
         assert_eq!(told, ["t-a (a · production): it is in another account or namespace"]);
     }
 }

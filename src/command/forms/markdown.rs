@@ -2,7 +2,7 @@
 //! file holds, it marks nothing up.
 
 use crate::limits::grouped;
-use crate::plan::{Action, Change};
+use crate::plan::{Action, Change, HostChange};
 use crate::refresh::Finding;
 
 use super::super::prices::{Price, eta};
@@ -28,9 +28,12 @@ impl Form<'_> {
     pub fn markdown(&self) -> String {
         let (plan, digest) = (self.plan, self.plan.digest);
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
-        let title = match plan.changes.len() {
-            0 => "nothing to deploy".to_owned(),
-            _ => format!("{create} to create, {update} to update, {delete} to delete"),
+        let title = match (plan.is_empty(), plan.hosts.len()) {
+            (true, _) => "nothing to deploy".to_owned(),
+            (false, 0) => format!("{create} to create, {update} to update, {delete} to delete"),
+            (false, hosts) => {
+                format!("{create} to create, {update} to update, {delete} to delete, {}", count(hosts, "host"))
+            }
         };
         let mut told = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
         for (number, what) in [(plan.held.len(), "held"), (plan.orphans.len(), "deployed that no spec owns")] {
@@ -38,13 +41,13 @@ impl Form<'_> {
                 told.push(format!("{} {what}", grouped(number as u64)));
             }
         }
-        if !plan.changes.is_empty() {
+        if !plan.is_empty() {
             told.push(requests(self.requests()));
             told.push(format!("about {}", duration(eta(&self.prices))));
         }
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
-        if !self.unknown.is_empty() && !plan.changes.is_empty() {
+        if !self.unknown.is_empty() && !plan.is_empty() {
             let some = some(self.unknown.iter().copied());
             page.add(&format!("\nThe id of {some} is not set here, so that nothing counts as deployed there.\n"));
         }
@@ -58,7 +61,7 @@ impl Form<'_> {
         self.beside(&mut page);
         self.price(&mut page);
         let short = digest.short();
-        match plan.changes.is_empty() {
+        match plan.is_empty() {
             true => page.0 += &format!("\nPlan `{short}`.\n"),
             false => {
                 page.0 += &format!("\nPlan `{short}`. `flotilla deploy --digest {short}` applies it and no other.\n");
@@ -91,8 +94,18 @@ impl Form<'_> {
         }
     }
 
-    /// What is held, and what nobody owns.
+    /// Hosts that lead elsewhere, what is held, and what nobody owns.
     fn beside(&self, page: &mut Page) {
+        if !self.plan.hosts.is_empty() {
+            page.fold(&count(self.plan.hosts.len(), "host"), |page| {
+                let cell = |worker: &Option<String>| worker.as_deref().map(text).unwrap_or_default();
+                let row = |change: &HostChange| {
+                    let (host, table) = (text(&change.host), text(&change.table));
+                    format!("| {host} | {} | {} | {table} |\n", cell(&change.from), cell(&change.to))
+                };
+                page.table("| host | from | to | table |\n|---|---|---|---|\n", self.plan.hosts.iter().map(row));
+            });
+        }
         if !self.plan.held.is_empty() {
             page.fold(&format!("{} held", grouped(self.plan.held.len() as u64)), |page| {
                 let held = by_reason(&self.plan.held);
