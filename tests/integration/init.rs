@@ -408,6 +408,8 @@ fn the_steps_of_the_deploy_do_what_they_say() {
         ("FLOTILLA_CACHE_DIR", small::cache().to_string_lossy().into_owned()),
     ];
     runner.step("deploy", "Build").exits(0);
+    // What was only looked at is left out.
+    let changed = || cloud.sent().into_iter().filter(|what| !what.starts_with("GET ")).collect::<Vec<_>>();
     let plan = |runner: &Runner<'_>| {
         let environment: Vec<(&str, &str)> =
             runner.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -440,7 +442,7 @@ fn the_steps_of_the_deploy_do_what_they_say() {
         ("API_KEY", "canary-1"),
         ("FLOTILLA_SECRETS", "ACME__API_KEY=canary-2\nOTHER_KEY='canary 3'"),
     ];
-    assert!(cloud.take().is_empty());
+    assert!(changed().is_empty());
     let run = runner.step("deploy", "Deploy").exits(0);
     assert!(run.stdout.contains("2 applied, 0 failed"), "{run:?}");
     assert!(!format!("{run:?}").contains("canary"));
@@ -452,7 +454,7 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     let none = plan(&runner);
     reviewed(&mut runner, &none);
     let again = runner.step("deploy", "Deploy").exits(0);
-    assert!(again.stdout.contains("nothing to deploy") && cloud.take().is_empty(), "{again:?}");
+    assert!(again.stdout.contains("nothing to deploy") && changed().is_empty(), "{again:?}");
     runner.known.remove("steps.reviewed.outputs.digest");
     runner.step("deploy", "Deploy").exits(0);
     // Without a reviewed plan nothing is deployed, and it is said how to go on.
@@ -469,7 +471,7 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     assert!(told.stderr.contains("secret KEY changed") && !format!("{told:?}").contains("canary"), "{told:?}");
     let summary = runner.take("summary.md");
     assert!(summary.contains("<code>secret KEY changed</code>") && !summary.contains("canary"), "{summary}");
-    assert!(cloud.take().is_empty());
+    assert!(changed().is_empty());
     // By hand, with the digest that it names.
     let digest = summary.split("flotilla plan ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a digest");
     runner.known.insert("inputs.digest".to_owned(), "$(id)".to_owned());

@@ -20,6 +20,11 @@ fn many(count: usize) -> Project {
     project
 }
 
+/// What was changed since the last time that this was asked: what was only looked at is left out.
+fn changed(cloud: &Cloud) -> Vec<String> {
+    cloud.sent().into_iter().filter(|what| !what.starts_with("GET ")).collect()
+}
+
 fn digest(cloud: &Cloud, project: &Project, more: &[&str]) -> String {
     let plan = cloud.run(project, &[&["plan", "--format", "json"], more].concat()).exits(0).json();
     plan["digest"].as_str().expect("a digest").to_owned()
@@ -127,16 +132,16 @@ fn a_plan_in_a_file_is_applied_exactly_or_refused_with_what_differs() {
     ] {
         assert!(told.contains(part), "{part} in {told}");
     }
-    assert!(cloud.sent().is_empty());
+    assert!(changed(&cloud).is_empty());
     // A part of the fleet: what was asked for is in the file.
     write(&["c01", "--env", "production"]);
     assert!(apply().exits(0).stdout.contains("1 applied, 0 failed"));
-    assert_eq!(cloud.sent(), ["PUT scripts/t-c01"]);
+    assert_eq!(changed(&cloud), ["PUT scripts/t-c01"]);
     // It is done: it isn't what is planned now, and nothing of it is left.
     assert!(apply().exits(0).stdout.contains("nothing to deploy"));
     write(&["-l", "tier in (gold,silver)", "--all", "--reason", "a flaw"]);
     assert!(apply().exits(0).stdout.contains("1 applied"));
-    assert_eq!(cloud.sent(), ["PUT scripts/t-new"]);
+    assert_eq!(changed(&cloud), ["PUT scripts/t-new"]);
     // A file that isn't whole, or isn't a plan, or not this fleet's.
     write(&[]);
     let whole = project.read("fleet.plan");
@@ -170,10 +175,10 @@ fn an_interrupted_plan_is_gone_on_with_and_nothing_else_is() {
         // Something else than what is left isn't what was reviewed.
         project.write("customers/c05.yaml", "id: c05\nvars: { A: other }\n");
         cloud.run(&project, &arguments).exits(5);
-        assert!(cloud.sent().is_empty());
+        assert!(changed(&cloud).is_empty());
         project.write("customers/c05.yaml", "id: c05\n");
         assert!(cloud.run(&project, &arguments).exits(0).stdout.contains("1 applied, 0 failed"));
-        assert_eq!(cloud.sent(), ["PUT scripts/t-c03"]);
+        assert_eq!(changed(&cloud), ["PUT scripts/t-c03"]);
         assert!(cloud.run(&project, &arguments).exits(0).stdout.contains("nothing to deploy"));
     }
 }
