@@ -8,7 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, Resource, by_name, differences};
 use crate::customer::{Database, Worker};
@@ -51,7 +51,7 @@ pub struct Known<'a> {
 }
 
 /// What is done to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Action {
@@ -72,7 +72,7 @@ impl Action {
 }
 
 /// One request of a change.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Step {
@@ -171,6 +171,98 @@ pub struct Change {
     pub rank: usize,
 }
 
+/// What a change does, without why: what a plan's digest is made of. So it is the same wherever the same plan is made,
+/// whatever is on record there of how it came to this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deed {
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The worker's name.
+    pub worker: String,
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The beginning of a digest of where the worker belongs: an account's id isn't told.
+    pub home: String,
+    /// What is done.
+    pub action: Action,
+    /// The requests, in their order.
+    pub steps: Vec<Step>,
+    /// The digest that is live afterwards, or was before a deletion.
+    pub digest: Digest,
+    /// The digest that was live before, if there was one.
+    pub was: Option<Digest>,
+    /// Which wave it belongs to, from 0.
+    pub wave: usize,
+}
+
+impl Deed {
+    /// What a change does.
+    pub fn of(change: &Change) -> Deed {
+        Deed {
+            customer: change.customer.clone(),
+            environment: change.environment,
+            worker: change.worker.clone(),
+            account: change.account.clone(),
+            home: short_home(&change.home),
+            action: change.action,
+            steps: change.steps.clone(),
+            digest: change.digest,
+            was: change.was,
+            wave: change.wave,
+        }
+    }
+
+    /// The digest of a plan that does this.
+    pub fn digest(deeds: impl IntoIterator<Item = Deed>, hosts: impl IntoIterator<Item = HostDeed>) -> Digest {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a deed is JSON");
+        let framed = Framed::new("plan");
+        let framed = deeds.into_iter().fold(framed, |framed, deed| framed.field(&json(serde_json::to_vec(&deed))));
+        let hosts = hosts.into_iter().map(|host| json(serde_json::to_vec(&host)));
+        hosts.fold(framed, |framed, host| framed.field(&host)).finish()
+    }
+}
+
+/// The same of a host. What it led to before isn't part of it: not every machine has that on record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostDeed {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The beginning of a digest of where its worker belongs.
+    pub home: String,
+    /// The KV namespace, by its title.
+    pub table: String,
+    /// The host.
+    pub host: String,
+    /// The worker that it leads to from now on.
+    pub to: Option<String>,
+    /// The wave after whose uploads it is written.
+    pub wave: usize,
+}
+
+impl HostDeed {
+    /// What a change of a host does.
+    pub fn of(change: &HostChange) -> HostDeed {
+        HostDeed {
+            account: change.account.clone(),
+            home: short_home(&change.home),
+            table: change.table.clone(),
+            host: change.host.clone(),
+            to: change.to.clone(),
+            wave: change.wave,
+        }
+    }
+}
+
+/// The beginning of a digest of a home.
+fn short_home(home: &Home) -> String {
+    let framed = Framed::new("home").field(home.account_id.as_bytes());
+    home.namespace.iter().fold(framed, |framed, name| framed.field(name.as_bytes())).finish().short()
+}
+
 /// A worker that is left as it is, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Held {
@@ -208,7 +300,7 @@ pub struct Plan {
     pub orphans: Vec<Orphan>,
     /// The names of the waves, in their order; at least one.
     pub waves: Vec<String>,
-    /// The digest of the changes: what was reviewed is what is applied.
+    /// The digest of what the changes do: what was reviewed is what is applied.
     pub digest: Digest,
 }
 
@@ -373,17 +465,9 @@ impl<'a> Planner<'a> {
         let plan = Plan::of(changes, options.waves);
         let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
         hosts.retain(|change| !options.only_prune || change.to.is_none());
-        let digest = digest(&plan.changes, &hosts);
+        let digest = Deed::digest(plan.changes.iter().map(Deed::of), hosts.iter().map(HostDeed::of));
         Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
-}
-
-/// The digest of what a plan does.
-fn digest(changes: &[Change], hosts: &[HostChange]) -> Digest {
-    let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a plan is JSON");
-    let framed =
-        changes.iter().fold(Framed::new("plan"), |framed, change| framed.field(&json(serde_json::to_vec(change))));
-    hosts.iter().fold(framed, |framed, change| framed.field(&json(serde_json::to_vec(change)))).finish()
 }
 
 /// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
@@ -422,7 +506,7 @@ impl Plan {
         });
         rank(&mut changes);
         let waves = waves::assign(waves, &mut changes);
-        let digest = digest(&changes, &[]);
+        let digest = Deed::digest(changes.iter().map(Deed::of), []);
         let (held, orphans) = (Vec::new(), Vec::new());
         Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
@@ -692,6 +776,15 @@ impl Plan {
         self.changes.iter().filter(|change| change.action == action).count()
     }
 
+    /// How many changes each wave has.
+    pub fn sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.waves.len()];
+        for change in &self.changes {
+            sizes[change.wave] += 1;
+        }
+        sizes
+    }
+
     /// How many requests the changes take, by account; without the few that find out ids for the first time.
     pub fn requests(&self) -> BTreeMap<&str, usize> {
         let mut requests = BTreeMap::new();
@@ -702,6 +795,33 @@ impl Plan {
             *requests.entry(account).or_default() += count;
         }
         requests
+    }
+}
+
+#[cfg(test)]
+impl Change {
+    /// One for tests of other modules.
+    pub(crate) fn made_up(customer: &str, action: Action) -> Change {
+        let digest = Digest::of(customer.as_bytes());
+        Change {
+            customer: customer.to_owned(),
+            environment: Environment::Production,
+            worker: format!("t-{customer}"),
+            account: "default".to_owned(),
+            action,
+            reasons: Vec::new(),
+            steps: vec![Step::Upload],
+            digest,
+            was: None,
+            wave: 0,
+            home: Home { account_id: "a".to_owned(), namespace: None },
+            revision: None,
+            rejects: None,
+            needs: Vec::new(),
+            calls: Vec::new(),
+            picked: None,
+            rank: 0,
+        }
     }
 }
 
@@ -850,6 +970,40 @@ mod tests {
         worker.crons.clear();
         let steps = upload(check(&worker, &bundle, "1", &deployed, &whole())).0;
         assert_eq!(steps, vec![Step::SetCrons { crons: BTreeSet::new() }]);
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_done_and_where_not_of_why() {
+        let (acme, bundle) = (worker("acme"), bundle());
+        let deployed = BTreeMap::from([live(&acme, &bundle)]);
+        let plan = |options: &Options<'_>| check(&acme, &bundle, "1", &deployed, options);
+        let (one, other) = (Options { force: Some("a"), ..whole() }, Options { force: Some("b"), ..whole() });
+        let (one, other) = (plan(&one), plan(&other));
+        assert_ne!(one.changes[0].reasons, other.changes[0].reasons);
+        assert_eq!(one.digest, other.digest);
+        let change = |edit: &dyn Fn(&mut Change)| {
+            let mut change = one.changes[0].clone();
+            edit(&mut change);
+            Deed::digest([Deed::of(&change)], [])
+        };
+        assert_eq!(change(&|_| {}), one.digest);
+        let edits: [&dyn Fn(&mut Change); 8] = [
+            &|change| change.home.account_id = "b".to_owned(),
+            &|change| change.home.namespace = Some(String::new()),
+            &|change| change.worker.push('x'),
+            &|change| change.digest = Digest::of(b"3"),
+            &|change| change.was = None,
+            &|change| change.wave = 1,
+            &|change| change.steps.push(Step::Delete),
+            &|change| change.action = Action::Create,
+        ];
+        let mut seen: BTreeSet<Digest> = edits.iter().map(|edit| change(edit)).collect();
+        seen.insert(one.digest);
+        assert_eq!(seen.len(), 9, "each of them is another plan");
+        let deed = Deed::of(&one.changes[0]);
+        let read: Deed = serde_json::from_slice(&serde_json::to_vec(&deed).unwrap()).unwrap();
+        assert_eq!(read, deed);
+        assert!(!serde_json::to_string(&deed).unwrap().contains("\"a\""), "an account's id is told");
     }
 
     #[test]

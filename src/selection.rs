@@ -2,6 +2,7 @@
 //! worker. Knows neither the command line nor where customers come from.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::str::FromStr;
 
 use wildmatch::WildMatch;
@@ -149,6 +150,23 @@ impl Requirement {
             Wants::OneOf(values) => label.is_some_and(|label| values.iter().any(|value| value == label)),
             Wants::NoneOf(values) => label.is_none_or(|label| !values.iter().any(|value| value == label)),
         }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Requirement { key, wants }) in self.0.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { "," })?;
+            match wants {
+                Wants::Present => write!(f, "{key}"),
+                Wants::Absent => write!(f, "!{key}"),
+                Wants::OneOf(values) if values.len() == 1 => write!(f, "{key}={}", values[0]),
+                Wants::NoneOf(values) if values.len() == 1 => write!(f, "{key}!={}", values[0]),
+                Wants::OneOf(values) => write!(f, "{key} in ({})", values.join(",")),
+                Wants::NoneOf(values) => write!(f, "{key} notin ({})", values.join(",")),
+            }?;
+        }
+        Ok(())
     }
 }
 
@@ -303,6 +321,9 @@ mod tests {
         ] {
             holds(selector, yes, true);
             holds(selector, no, false);
+            // Written again, it is the same.
+            let read: Selector = selector.parse().expect("a selector");
+            assert_eq!(read.to_string().parse(), Ok(read), "{selector}");
         }
     }
 

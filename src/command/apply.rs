@@ -49,6 +49,9 @@ pub(super) struct ApplyArguments {
     /// Apply the plan if it has this digest, without asking; eight characters are enough
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
+    /// Append what was done as Markdown, for the summary of a CI job
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
     /// How many workers may be deleted, instead of what fleet.yaml says
     #[arg(long, value_name = "N")]
     pub max_deletions: Option<usize>,
@@ -61,6 +64,8 @@ pub(super) struct ApplyArguments {
 pub(super) struct Kind<'a> {
     /// The word in the records.
     pub what: &'a str,
+    /// The command that it is of.
+    pub command: &'a str,
     /// Why, if that was said.
     pub reason: &'a str,
     /// Whether it goes ahead of another one.
@@ -75,7 +80,7 @@ pub(super) fn refuse_another(plan: &Plan, arguments: &ApplyArguments) -> Result<
         return Ok(());
     }
     Err(Failure::refused(format!(
-        "the plan isn't the one that was reviewed: its digest is {}, not {digest}",
+        "the plan isn't the one that was reviewed: its digest is {}, not {digest}; nothing was sent",
         &is[..16]
     ))
     .hint("something changed since: look at it with flotilla plan, and pass its digest"))

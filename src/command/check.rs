@@ -61,7 +61,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         Output::Json => {
             session.json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
         }
-        Output::Text => {
+        Output::Text | Output::Markdown => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
             report::print(&checked);
         }

@@ -1,6 +1,7 @@
 //! `flotilla deploy`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::build;
@@ -16,15 +17,16 @@ use crate::spec::OnBreach;
 use crate::state::{Deployed, State, Stored, deflated};
 use crate::tags::{self, Triggers};
 
-use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, subdomain, summary};
+use super::apply::{self, ApplyArguments, Applying, Kind, apply, confirm, refuse_another, subdomain};
 use super::cloud::FOLDER;
 use super::plan::{LineArguments, Planned, line};
+use super::planfile::PlanFile;
 use super::preflight::{deletions, preflight};
 use super::report;
 use super::rollback;
 use super::sending::{self, Needs};
 use super::status::{dispatched, url};
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 /// So many workers' addresses are printed.
 const ADDRESSES: usize = 50;
@@ -38,13 +40,29 @@ pub(super) struct Arguments {
     #[command(flatten)]
     line: LineArguments,
     #[command(flatten)]
-    apply: ApplyArguments,
+    pub apply: ApplyArguments,
     /// Pass a deploy that is running: only with customers named; its requests go first
     #[arg(long, requires = "customers")]
     ahead: bool,
+    /// Apply what `flotilla plan --out FILE` wrote, without asking; refused if that isn't the plan any more
+    #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
+    plan: Option<PathBuf>,
 }
 
+/// What a plan's file says already.
+const PLANNED: [&str; 10] =
+    ["customers", "labels", "env", "since", "all", "reason", "prune", "refresh", "adopt", "digest"];
+
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    summary::of("flotilla deploy", session, planned_and_applied(session, arguments))
+}
+
+fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
+    let asked = match &file {
+        Some(file) => file.asked(&arguments.line)?,
+        None => arguments.line.clone(),
+    };
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
@@ -53,13 +71,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         })?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
-    let line_arguments = LineArguments { applies: true, ..arguments.line.clone() };
-    let Some(planned) = line(session, &line_arguments)? else {
+    let asked = LineArguments { applies: true, ..asked };
+    let Some(planned) = line(session, &asked)? else {
         return Ok(Exit::Diagnostics);
     };
-    let what = if arguments.line.all { "redeploy" } else { "deploy" };
-    let reason = if arguments.line.all { arguments.line.reason.as_str() } else { "" };
-    apply_plan(session, planned, &arguments.apply, &Kind { what, reason, ahead: arguments.ahead })
+    if let Some(file) = &file {
+        file.refuse_other(&planned)?;
+    }
+    let what = if asked.all { "redeploy" } else { "deploy" };
+    let reason = if asked.all { asked.reason.as_str() } else { "" };
+    let apply = ApplyArguments { yes: arguments.apply.yes || file.is_some(), ..arguments.apply.clone() };
+    apply_plan(session, planned, &apply, &Kind { what, command: "flotilla deploy", reason, ahead: arguments.ahead })
 }
 
 /// Applies a plan: asks, sends, records, and tells.
@@ -71,28 +93,52 @@ pub(super) fn apply_plan(
 ) -> Result<Exit, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
-    refuse_another(&planned.plan, arguments)?;
+    // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
+    let reviewed = planned.cloud.state.with_extension("plan");
+    let refused = refuse_another(&planned.plan, arguments).err();
+    let goes_on = match (&refused, &arguments.digest) {
+        (Some(_), Some(digest)) if digest.len() >= 8 => match PlanFile::read(&reviewed) {
+            Ok(file) => file.is(digest) && file.goes_on(&planned)?,
+            Err(_) => false,
+        },
+        _ => false,
+    };
+    let accounts: BTreeSet<String> = planned.plan.accounts().map(|(_, account)| account.to_owned()).collect();
+    let tokens = || {
+        let accounts = accounts.iter().map(String::as_str);
+        planned.cloud.tokens(&planned.project.fleet, accounts, &planned.secrets)
+    };
+    if let (Some(failure), false) = (refused, goes_on) {
+        // Without the id of an account it is another plan, as well.
+        tokens()?;
+        summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
+        return Err(failure.hint(format!("what is planned now:\n{}", planned.text(&session.ui))));
+    }
     if planned.plan.is_empty() {
+        summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
-                report::print(&planned.text(&session.ui, false));
+                report::print(&planned.text(&session.ui));
                 addresses(session, &planned, None);
             }
         }
         return Ok(end(Exit::Done));
     }
-    let accounts: BTreeSet<String> = planned.plan.accounts().map(|(_, account)| account.to_owned()).collect();
-    let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
+    let tokens = tokens()?;
     sending::check(&planned)?;
     deletions(&planned, arguments)?;
+    let now_reviewed = (arguments.digest.is_some() && !goes_on).then(|| PlanFile::new(&planned, Vec::new()));
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
-        session.ui.note(&planned.text(&session.ui, false));
+        session.ui.note(&planned.text(&session.ui));
     } else {
-        session.ui.line(&planned.text(&session.ui, false));
+        session.ui.line(&planned.text(&session.ui));
         confirm(&planned.plan, &planned.project.fleet, planned.workers)?;
     }
     let mut state = State::open(&planned.cloud.state)?;
+    if let Some(file) = now_reviewed {
+        file.write(&reviewed)?;
+    }
     if planned.cloud.local.is_some() {
         planned.cloud.start(session)?;
     }
@@ -119,10 +165,11 @@ pub(super) fn apply_plan(
         outcome.rolled_back = Some(rollback::wave(&it, &mut state, run, &ids, &planned.secrets)?);
     }
     let exit = if outcome.is_complete() { end(Exit::Done) } else { Exit::SomeFailed };
+    summary::append(arguments.summary.as_deref(), &summary::applied(kind.command, &outcome))?;
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
-            report::print(&summary(&outcome));
+            report::print(&apply::summary(&outcome));
             addresses(session, &planned, Some(&platform));
         }
     }

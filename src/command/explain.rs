@@ -81,7 +81,8 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
     };
     let held = survey.held.contains(subject);
     let workers = if held { Vec::new() } else { build::explain(&project, &survey, &runtimes, record) };
-    let deployed = if held { BTreeMap::new() } else { deployments(session, &project, &survey, &runtimes, record, &workers)? };
+    let deployed =
+        if held { BTreeMap::new() } else { deployments(session, &project, &survey, &runtimes, record, &workers)? };
     session.ui.end();
     match session.format {
         Format::Json => {

@@ -10,6 +10,7 @@ mod deploy;
 mod diff;
 mod events;
 mod explain;
+mod forms;
 mod github;
 mod groups;
 mod history;
@@ -18,6 +19,7 @@ mod local;
 mod orders;
 mod phase;
 mod plan;
+mod planfile;
 mod preflight;
 mod prices;
 mod prune;
@@ -82,6 +84,8 @@ const PLAN: &str = "Examples:
   flotilla plan -l tier=gold        all with a label
   flotilla plan --exit-code         for CI: 3 if there are changes
   flotilla plan --format json       one object, its digest included
+  flotilla plan --format markdown   for a comment of a pull request
+  flotilla plan --out fleet.plan    for `flotilla deploy --plan fleet.plan`
 
 It sends nothing and needs no token. With CLOUDFLARE_ACCOUNT_ID it compares with what was deployed to that account.";
 
@@ -91,6 +95,7 @@ const DEPLOY: &str = "Examples:
   flotilla deploy --yes --env staging                one environment
   flotilla deploy --yes acme                         one customer
   flotilla deploy --yes --all --reason CVE-2026-1    every worker, changed or not
+  flotilla deploy --plan fleet.plan                  what `flotilla plan --out fleet.plan` wrote, or nothing
 
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
@@ -145,7 +150,7 @@ struct Global {
     /// The project's folder, or one below it [default: this folder]
     #[arg(long, global = true, value_name = "DIR")]
     project: Option<PathBuf>,
-    /// How results are written to stdout; json is one object, on the last line; only check writes github and sarif
+    /// How results are written to stdout; json is one object, on the last line; only check writes github and sarif, only plan markdown
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     format: Output,
     /// Only results and errors: no progress
@@ -171,6 +176,8 @@ enum Output {
     Github,
     // SARIF 2.1.0, for code scanning. Not doc comments: they would make each command's help longer.
     Sarif,
+    // For a comment of a pull request.
+    Markdown,
 }
 
 /// The forms of results that all commands have.
@@ -307,9 +314,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     let Arguments { global, command } = arguments;
     let format = match (global.format, &command) {
         (Output::Json, _) => Format::Json,
-        (Output::Text, _) | (_, Command::Check(_)) => Format::Text,
-        (Output::Github | Output::Sarif, _) => {
-            let failure = Failure::usage("only `flotilla check` writes github and sarif");
+        (Output::Text, _) | (Output::Github | Output::Sarif, Command::Check(_)) => Format::Text,
+        (Output::Markdown, Command::Plan(_)) => Format::Text,
+        (Output::Github | Output::Sarif | Output::Markdown, _) => {
+            let failure =
+                Failure::usage("only `flotilla check` writes github and sarif, only `flotilla plan` markdown");
             return Err(failure.hint("every command writes text and json"));
         }
     };
@@ -328,13 +337,17 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
+        Command::Plan(arguments) => arguments.summary.clone(),
+        Command::Deploy(arguments) => arguments.apply.summary.clone(),
+        Command::Rollback(arguments) => arguments.apply.summary.clone(),
+        Command::Prune(arguments) => arguments.apply.summary.clone(),
         _ => None,
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
     match command {
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
-        Command::Plan(arguments) => plan::run(&session, &arguments),
+        Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
         Command::Deploy(arguments) => deploy::run(&session, &arguments),
         Command::Rollback(arguments) => rollback::run(&session, &arguments),
         Command::History(arguments) => history::run(&session, &arguments),

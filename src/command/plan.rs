@@ -1,10 +1,10 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
-use serde::Serialize;
 
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
@@ -13,9 +13,7 @@ use crate::customer::{Database, Hosts, Worker};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
-use crate::plan::{
-    self, Action, Change, Decision, Desired, Held, HostChange, Known, Options, Orphan, Plan, Planner, Wave,
-};
+use crate::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use crate::platform::Home;
 use crate::progress::Progress as _;
 use crate::refresh::{self as refreshing, Finding, Inventory};
@@ -28,18 +26,17 @@ use crate::tags::Triggers;
 
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
-use super::prices::{self, Lanes, Price, eta};
+use super::forms::Form;
+use super::planfile::PlanFile;
+use super::prices::{Lanes, Price};
 use super::refresh::{self, How};
-use super::report::{self, count};
+use super::report;
 use super::selection::Selection;
-use super::ui::{Style, Ui, clean, duration};
-use super::{Format, Session};
+use super::ui::{Style, Ui, clean};
+use super::{Output, Session, summary};
 
 /// So many customers are planned at a time.
 const CHUNK: usize = 4096;
-
-/// Changes with the same reasons are shown one by one up to this number, then as a group.
-const SHOWN: usize = 12;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -48,6 +45,15 @@ pub(super) struct Arguments {
     /// Exit with 3 if there are changes
     #[arg(long)]
     exit_code: bool,
+    /// Show each change, however many there are
+    #[arg(long)]
+    full: bool,
+    /// Write the plan to a file, for `flotilla deploy --plan FILE`
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Append the plan as Markdown, for the summary of a CI job
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
 }
 
 /// The options that decide a plan.
@@ -80,6 +86,25 @@ pub(super) struct LineArguments {
     pub only_prune: bool,
 }
 
+impl LineArguments {
+    /// The words of a command line that ask for the same; what they say of the cloud is left out.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.all {
+            words.extend(["--all".to_owned(), format!("--reason={}", self.reason)]);
+        }
+        if self.prune {
+            words.push("--prune".to_owned());
+        }
+        if self.refresh {
+            words.push("--refresh".to_owned());
+        }
+        words.extend(self.adopt.iter().map(|worker| format!("--adopt={worker}")));
+        words.extend(self.selection.words());
+        words
+    }
+}
+
 /// The line up to the plan.
 pub(super) struct Planned {
     pub project: Project,
@@ -107,49 +132,19 @@ pub(super) struct Planned {
     places: HashMap<WorkerId, (usize, usize)>,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    create: usize,
-    update: usize,
-    delete: usize,
-    unchanged: usize,
-    requests: usize,
-    eta_seconds: f64,
-    lanes: Vec<Price>,
-    digest: Digest,
-    changes: &'a [Change],
-    hosts: &'a [HostChange],
-    held: &'a [Held],
-    orphans: &'a [Orphan],
-    /// With --refresh.
-    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
-    findings: &'a [Finding],
-}
-
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let Some(planned) = line(session, &arguments.line)? else {
         return Ok(Exit::Diagnostics);
     };
-    if session.format == Format::Json {
-        let Planned { plan, .. } = &planned;
-        let lanes = planned.prices();
-        session.json(&Report {
-            create: plan.count(Action::Create),
-            update: plan.count(Action::Update),
-            delete: plan.count(Action::Delete),
-            unchanged: plan.unchanged,
-            requests: plan.requests().values().sum(),
-            eta_seconds: eta(&lanes),
-            lanes,
-            digest: plan.digest,
-            changes: &plan.changes,
-            hosts: &plan.hosts,
-            held: &plan.held,
-            orphans: &plan.orphans,
-            findings: &planned.findings,
-        })?;
-    } else {
-        report::print(&planned.text(&session.ui, true));
+    if let Some(path) = &arguments.out {
+        PlanFile::new(&planned, arguments.line.words()).write(path)?;
+    }
+    let form = planned.form();
+    summary::append(arguments.summary.as_deref(), &form.markdown())?;
+    match output {
+        Output::Json => session.json(&form.report())?,
+        Output::Markdown => report::print(form.markdown().trim_end()),
+        _ => report::print(&form.text(&session.ui, arguments.full, true)),
     }
     Ok(match (report::counts(&planned.diagnostics).0, arguments.exit_code && !planned.plan.is_empty()) {
         (1.., _) => Exit::Diagnostics,
@@ -520,131 +515,15 @@ impl Planned {
         Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).prices(&self.plan)
     }
 
-    /// The plan for people. With `hints`: what to run next.
-    pub(super) fn text(&self, ui: &Ui, hints: bool) -> String {
-        let plan = &self.plan;
-        let mut lines = refresh::text(ui, &self.findings);
-        let mut groups: BTreeMap<(Action, &[String]), Vec<&Change>> = BTreeMap::new();
-        for change in &plan.changes {
-            groups.entry((change.action, &change.reasons)).or_default().push(change);
-        }
-        // Small groups in the order of the plan, large ones as a line each.
-        for change in &plan.changes {
-            if groups[&(change.action, &change.reasons[..])].len() <= SHOWN {
-                let head = format!("{} {:<7}{}", sign(ui, change.action), change.action.as_str(), change.worker);
-                lines.push(format!(
-                    "{head}  ({} · {})  {}",
-                    change.customer,
-                    change.environment,
-                    clean(&change.reasons.join("; "))
-                ));
-            }
-        }
-        for ((action, reasons), changes) in groups.iter().filter(|(_, changes)| changes.len() > SHOWN) {
-            let some: Vec<&str> = changes.iter().take(3).map(|change| change.worker.as_str()).collect();
-            let head = format!("{} {:<7}{}", sign(ui, *action), action.as_str(), count(changes.len(), "worker"));
-            lines.push(format!("{head} ({}, …)  {}", some.join(", "), clean(&reasons.join("; "))));
-        }
-        lines.extend(hosts(ui, &plan.hosts));
-        let mut held: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for one in &plan.held {
-            held.entry(&one.reason).or_default().push(&one.customer);
-        }
-        for (reason, customers) in held {
-            let some = customers.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
-            let more =
-                if customers.len() > SHOWN { format!(" and {} more", customers.len() - SHOWN) } else { String::new() };
-            lines.push(format!("{} held   {some}{more}  ({reason})", ui.paint(Style::Dim, "=")));
-        }
-        if !plan.orphans.is_empty() {
-            let some: Vec<&str> = plan.orphans.iter().take(SHOWN).map(|orphan| orphan.worker.as_str()).collect();
-            let more = if plan.orphans.len() > SHOWN { ", …" } else { "" };
-            lines.push(format!(
-                "{} orphan {} deployed that no spec owns: {}{more}; --prune deletes",
-                ui.paint(Style::Warning, "!"),
-                count(plan.orphans.len(), "worker"),
-                some.join(", ")
-            ));
-        }
+    /// The plan and what is told with it.
+    pub(super) fn form(&self) -> Form<'_> {
         let unknown = self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str));
-        if hints && !unknown.is_empty() && !plan.is_empty() {
-            lines.push(format!(
-                "{} the id of {} is not set here, so that nothing counts as deployed there",
-                ui.paint(Style::Warning, "!"),
-                unknown.join(", ")
-            ));
-        }
-        let requests: usize = plan.requests().values().sum();
-        if plan.is_empty() {
-            lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
-        } else {
-            let prices = self.prices();
-            let [create, update, delete] =
-                [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
-            let hosts = match plan.hosts.len() {
-                0 => String::new(),
-                number => format!(", {}", count(number, "host")),
-            };
-            lines.push(format!(
-                "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{hosts} · {} · about {}",
-                plan.unchanged,
-                count(requests, "request"),
-                duration(eta(&prices))
-            ));
-            lines.extend(prices::text(&prices));
-            if hints {
-                let local = if self.cloud.local.is_some() { "--local" } else { "--yes" };
-                lines.push(format!("`flotilla deploy {local}` applies it"));
-            }
-        }
-        lines.join("\n")
+        let (plan, prices, findings) = (&self.plan, self.prices(), &self.findings);
+        Form { plan, prices, findings, unknown, local: self.cloud.local.is_some() }
     }
-}
 
-/// The hosts that are to lead elsewhere: a line each, or for many of one kind.
-fn hosts(ui: &Ui, changes: &[HostChange]) -> Vec<String> {
-    let mut kinds: BTreeMap<(&str, Action), Vec<&HostChange>> = BTreeMap::new();
-    for change in changes {
-        let kind = match (&change.from, &change.to) {
-            (_, None) => Action::Delete,
-            (None, Some(_)) => Action::Create,
-            (Some(_), Some(_)) => Action::Update,
-        };
-        kinds.entry((&change.table, kind)).or_default().push(change);
-    }
-    let mut lines = Vec::new();
-    for ((table, kind), changes) in kinds {
-        let sign = sign(ui, kind);
-        if changes.len() > SHOWN {
-            let some: Vec<&str> = changes.iter().take(3).map(|change| change.host.as_str()).collect();
-            let what = match kind {
-                Action::Create => "lead to their workers",
-                Action::Update => "lead to other workers",
-                Action::Delete => "lead nowhere any more",
-            };
-            lines.push(format!(
-                "{sign} host   {} ({}, …) {what}  ({table})",
-                count(changes.len(), "host"),
-                some.join(", ")
-            ));
-            continue;
-        }
-        for change in changes {
-            let way = match (&change.from, &change.to) {
-                (Some(from), Some(to)) if from != to => format!("{from} → {to}"),
-                (_, Some(to)) => format!("→ {to}"),
-                (from, None) => format!("{} →", from.as_deref().unwrap_or_default()),
-            };
-            lines.push(format!("{sign} host   {}  {way}  ({table})", change.host));
-        }
-    }
-    lines
-}
-
-fn sign(ui: &Ui, action: Action) -> String {
-    match action {
-        Action::Create => ui.paint(Style::Good, "+"),
-        Action::Update => ui.paint(Style::Warning, "~"),
-        Action::Delete => ui.paint(Style::Error, "-"),
+    /// The plan for people, without what to run next.
+    pub(super) fn text(&self, ui: &Ui) -> String {
+        self.form().text(ui, false, false)
     }
 }

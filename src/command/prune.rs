@@ -12,14 +12,14 @@ use super::plan::{LineArguments, line};
 use super::preflight::ask;
 use super::refresh::{self, Asking};
 use super::report;
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     cloud: CloudArguments,
     #[command(flatten)]
-    apply: ApplyArguments,
+    pub apply: ApplyArguments,
     /// Detach domains and remove routes that lead to workers which don't exist
     #[arg(long)]
     domains: bool,
@@ -39,6 +39,10 @@ fn removal(finding: &Finding) -> Option<(String, Call)> {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    summary::of("flotilla prune", session, prune(session, arguments))
+}
+
+fn prune(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let _lock = Lock::take_from_all(&session.root.join(FOLDER).join(LOCK), "deploy")?;
     let line_arguments = LineArguments {
         cloud: arguments.cloud.clone(),
@@ -85,5 +89,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         }
         planned.findings.retain(|finding| removal(finding).is_none());
     }
-    apply_plan(session, planned, &arguments.apply, &Kind { what: "prune", reason: "", ahead: false })
+    apply_plan(
+        session,
+        planned,
+        &arguments.apply,
+        &Kind { what: "prune", command: "flotilla prune", reason: "", ahead: false },
+    )
 }

@@ -168,7 +168,10 @@ pub(super) fn refresh(
     }
     in_doubt(&mut scope, &record.begun, zone_id);
     if scope.homes.iter().any(|home| home.account_id.is_empty()) {
-        let unknown = cloud.unknown(fleet.accounts.keys().map(String::as_str)).join(", ");
+        let unknown = cloud.unknown(fleet.accounts.keys().map(String::as_str));
+        // What else isn't set is told with it.
+        cloud.tokens(fleet, unknown.iter().copied(), secrets)?;
+        let unknown = unknown.join(", ");
         return Err(Failure::new(format!("the id of {unknown} is not set here, so that nobody can be asked"))
             .hint("set it, in the environment or in .env"));
     }

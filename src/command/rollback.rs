@@ -18,14 +18,14 @@ use crate::state::{Deployed, Record, RunId, State, Stored, WorkerId, deflated};
 use crate::tags::{self, Triggers};
 use crate::tree::Tree;
 
-use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, summary};
+use super::apply::{self, ApplyArguments, Applying, Kind, apply, confirm, refuse_another};
 use super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::deploy::LOCK;
 use super::history::time;
 use super::report::{self, count};
 use super::sending::{Live, Needs};
 use super::ui::clean;
-use super::{Format, Session};
+use super::{Format, Session, summary};
 
 /// So many earlier uploads of a worker are looked at.
 const UPLOADS: usize = 1000;
@@ -49,10 +49,14 @@ pub(super) struct Arguments {
     #[command(flatten)]
     cloud: CloudArguments,
     #[command(flatten)]
-    apply: ApplyArguments,
+    pub apply: ApplyArguments,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    summary::of("flotilla rollback", session, back(session, arguments))
+}
+
+fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let _lock = Lock::take(&session.root.join(FOLDER).join(LOCK), "rollback")?;
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
@@ -98,7 +102,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
     let make = uploads(&cloud, &fleet.file.name, &secrets)?;
-    let kind = Kind { what: "rollback", reason: "", ahead: false };
+    let kind = Kind { what: "rollback", command: "flotilla rollback", reason: "", ahead: false };
     let it = Applying {
         session,
         fleet: &fleet,
@@ -109,10 +113,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         kind: &kind,
     };
     let (outcome, _) = apply(&it, &plan, make, &mut state)?;
+    summary::append(arguments.apply.summary.as_deref(), &summary::applied(kind.command, &outcome))?;
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {
-            report::print(&summary(&outcome));
+            report::print(&apply::summary(&outcome));
             report::print(
                 "the next deploy leaves these as they are until their bundles change, or their customers are named",
             );
@@ -139,7 +144,12 @@ pub(super) fn wave(
     it.session.ui.line(&format!("putting back {}", count(back.len(), "worker")));
     let plan = Plan::of(back, &[]);
     let make = uploads(it.cloud, &it.fleet.file.name, secrets)?;
-    let kind = Kind { what: "rollback", reason: "its wave was not healthy", ahead: it.kind.ahead };
+    let kind = Kind {
+        what: "rollback",
+        command: "flotilla rollback",
+        reason: "its wave was not healthy",
+        ahead: it.kind.ahead,
+    };
     let it = Applying { kind: &kind, ..*it };
     let (outcome, _) = apply(&it, &plan, make, state)?;
     Ok(outcome.applied)

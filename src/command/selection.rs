@@ -56,6 +56,22 @@ impl Selection {
         })
     }
 
+    /// The words of a command line that select the same; customers come last.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let labels = self.labels.iter().map(|selector| ("--label", selector.to_string()));
+        let env = self.env.iter().map(|environment| ("--env", environment.to_string()));
+        let since = self.since.iter().map(|reference| ("--since", reference.clone()));
+        for (option, value) in labels.chain(env).chain(since) {
+            words.push(format!("{option}={value}"));
+        }
+        if !self.customers.is_empty() {
+            words.push("--".to_owned());
+            words.extend(self.customers.iter().cloned());
+        }
+        words
+    }
+
     /// Whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
         self.compiled().is_all() && self.since.is_none()

@@ -7,13 +7,15 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::deploy::Outcome;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::limits::grouped;
 
+use super::Session;
 use super::groups::groups;
 use super::report::{count, found};
-use super::ui::clean;
+use super::ui::{clean, duration};
 
 /// So many rows of diagnostics at most.
 const ROWS: usize = 50;
@@ -33,6 +35,64 @@ pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) ->
 /// What `build` did; `told` are its figures, such as `12 files written`.
 pub fn build(told: &[String], diagnostics: &[Diagnostic]) -> String {
     page("flotilla build", &found(diagnostics), told, diagnostics)
+}
+
+/// What a command did that applies a plan.
+pub fn applied(command: &str, outcome: &Outcome) -> String {
+    let number = |number: usize| grouped(number as u64);
+    let (applied, failed, skipped) = (number(outcome.applied), number(outcome.failed), number(outcome.skipped));
+    let mut told = vec![format!("{} requests", grouped(outcome.requests)), duration(outcome.seconds)];
+    let others = [
+        (outcome.retries, "repeated"),
+        (outcome.throttled, "throttled"),
+        (outcome.overtaken as u64, "overtaken by another deploy"),
+        (outcome.unhealthy as u64, "not well"),
+    ];
+    told.extend(
+        others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
+    );
+    let mut page =
+        format!("### {command}: {applied} applied, {failed} failed, {skipped} skipped\n\n{}\n", told.join(" · "));
+    if let Some(why) = &outcome.halted {
+        page += &format!("\nHalted: {}\n", text(why));
+    }
+    if !outcome.failures.is_empty() {
+        page += "\n| worker | customer | why |\n|---|---|---|\n";
+        for failed in outcome.failures.iter().take(ROWS) {
+            page += &format!("| {} | {} | {} |\n", text(&failed.worker), text(&failed.customer), text(&failed.error));
+        }
+        if outcome.failures.len() > ROWS {
+            page += &format!("\n… and {} more\n", number(outcome.failures.len() - ROWS));
+        }
+    }
+    if outcome.failed + outcome.skipped > 0 {
+        page += "\nRun it again: what was acknowledged is not repeated.\n";
+    }
+    page
+}
+
+/// A command's result; if it is a failure, it is told there, too.
+pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+    if let Err(told) = &result {
+        append(session.summary.as_deref(), &failure(command, told))?;
+    }
+    result
+}
+
+/// Why a command ended.
+fn failure(command: &str, failure: &Failure) -> String {
+    let mut page = format!("### {command} failed\n\n{}\n", text(&failure.to_string()));
+    let lines: Vec<&str> = failure.hints.iter().flat_map(|hint| hint.lines()).collect();
+    if !lines.is_empty() {
+        page.push('\n');
+    }
+    for line in lines.iter().take(ROWS) {
+        page += &format!("- {}\n", text(line));
+    }
+    if lines.len() > ROWS {
+        page += &format!("- … and {} more\n", grouped((lines.len() - ROWS) as u64));
+    }
+    page
 }
 
 /// Appends a page to a file. Nothing to do without a file.
@@ -68,8 +128,13 @@ fn page(command: &str, found: &str, told: &[String], diagnostics: &[Diagnostic])
 }
 
 /// Text of a file as text: no character of it is Markdown, HTML, a mention or the beginning of an address.
-fn text(text: &str) -> String {
-    let short: String = text.chars().take(LONGEST).collect();
+pub(super) fn text(text: &str) -> String {
+    boxed(text, LONGEST)
+}
+
+/// The same, of so many characters at the most.
+pub(super) fn boxed(text: &str, longest: usize) -> String {
+    let short: String = text.chars().take(longest).collect();
     let mut safe = String::from("<code>");
     for c in clean(&short).chars() {
         let plain = !c.is_ascii() || c.is_ascii_alphanumeric() || " ,-/(){}='\"%+?;^".contains(c);
@@ -79,7 +144,7 @@ fn text(text: &str) -> String {
             safe += &format!("&#{};", u32::from(c));
         }
     }
-    if text.chars().nth(LONGEST).is_some() {
+    if text.chars().nth(longest).is_some() {
         safe.push('…');
     }
     safe + "</code>"
@@ -88,6 +153,7 @@ fn text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::Failed;
     use crate::diagnostic::{Code, Place};
 
     #[test]
@@ -106,6 +172,31 @@ mod tests {
         }
         assert!(!inner.contains("WWW."), "{row}");
         assert!(page.starts_with("### flotilla check: 1 error\n\n1 customer · 2 suppressed\n"), "{page}");
+    }
+
+    #[test]
+    fn a_deploy_is_told_with_its_failures_and_they_mark_nothing_up() {
+        let failed = |at: usize| Failed {
+            worker: format!("t-{at}"),
+            customer: "a|b".to_owned(),
+            error: "<script>`x`\n# ".repeat(500),
+        };
+        let mut outcome = Outcome { applied: 1200, failed: 99, requests: 1400, retries: 2, ..Outcome::default() };
+        outcome.failures = (0..99).map(failed).collect();
+        outcome.halted = Some("10 of <them>".to_owned());
+        let page = applied("flotilla deploy", &outcome);
+        assert!(page.starts_with(
+            "### flotilla deploy: 1,200 applied, 99 failed, 0 skipped\n\n1,400 requests · 0.0 s · 2 repeated\n"
+        ));
+        assert!(
+            page.contains("\nHalted: <code>10 of &#60;them&#62;</code>\n") && page.contains("… and 49 more"),
+            "{page}"
+        );
+        assert!(page.len() < 128 << 10 && !page.contains("<script"), "{}", page.len());
+        assert_eq!(page.lines().filter(|line| line.starts_with("| <code>")).count(), ROWS);
+        let page = failure("flotilla deploy", &Failure::refused("a <b>").hint("c\n# d".repeat(100)));
+        assert!(page.contains("<code>a &#60;b&#62;</code>") && page.contains("- … and 51 more"), "{page}");
+        assert_eq!(page.lines().filter(|line| line.starts_with('#')).count(), 1);
     }
 
     #[test]

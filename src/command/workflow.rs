@@ -123,7 +123,7 @@ mod tests {
         let mut seen = Vec::new();
         for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
             let command = line.trim_start().trim_start_matches("run: ").split(" > ").next().unwrap_or_default();
-            let command = command.split(" || ").next().unwrap_or_default();
+            let command = command.split(" || ").next().unwrap_or_default().trim_end_matches(" \\");
             if !command.starts_with("flotilla ") || command == "flotilla --version" {
                 continue;
             }
@@ -133,7 +133,7 @@ mod tests {
             }
             seen.push(words[1]);
         }
-        assert_eq!(seen, ["check", "check", "build", "build", "plan", "build", "deploy"]);
+        assert_eq!(seen, ["check", "check", "build", "build", "plan", "build", "deploy", "plan"]);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let names: Vec<String> = (0..100).map(|number| format!("S{number}")).collect();
         let secrets = names.iter().map(String::as_str).collect();
         let text = github(&Workflow { ids: BTreeSet::new(), secrets, ..workflow() });
-        assert!(text.contains("      - name: Plan\n        run: |\n"), "{text}");
+        assert!(text.contains("      - name: Plan\n        id: plan\n        run: |\n"), "{text}");
         assert!(text.contains("The customers refer to 100 secrets") && !text.contains("S1:"), "{text}");
     }
 

@@ -1,7 +1,7 @@
 //! Shows: what `init` writes works: a new project is checked and built; the workflow is one to GitHub's own parser, and
 //! its steps do in a shell here what they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -184,7 +184,22 @@ fn it_may_do_little_and_its_actions_are_pinned() {
     let workflow = workflow(&own());
     assert_eq!(workflow["permissions"], serde_json::json!({"contents": "read"}));
     let jobs = workflow["jobs"].as_object().expect("jobs");
-    assert_eq!(jobs.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&"check".to_owned(), &"deploy".to_owned()]));
+    assert_eq!(
+        jobs.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["check", "comment", "deploy"])
+    );
+    // What may write runs nothing of the repository: it isn't even checked out there.
+    let comment = &jobs["comment"];
+    assert_eq!(comment["permissions"], serde_json::json!({"pull-requests": "write"}));
+    assert!(comment["if"].as_str().is_some_and(|only| only.contains("head.repo.full_name == github.repository")));
+    assert_eq!(comment["steps"].as_array().map(Vec::len), Some(1));
+    assert_eq!(jobs["deploy"]["permissions"], serde_json::json!({"contents": "read", "pull-requests": "read"}));
+    assert_eq!(jobs["deploy"]["concurrency"]["cancel-in-progress"], false);
+    // No text from outside stands in a script: it comes in a variable.
+    for job in jobs.values() {
+        let scripts = job["steps"].as_array().expect("steps").iter().filter_map(|step| step["run"].as_str());
+        assert!(!scripts.into_iter().any(|script| script.contains("${{")));
+    }
     let mut actions = 0;
     for (name, job) in jobs {
         for step in job["steps"].as_array().expect("steps") {
@@ -194,8 +209,14 @@ fn it_may_do_little_and_its_actions_are_pinned() {
                 actions += 1;
             }
             let env = step["env"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-            for variable in env.filter(|variable| *variable != "CLOUDFLARE_ACCOUNT_ID") {
-                assert_eq!((name.as_str(), step["name"].as_str()), ("deploy", Some("Deploy")), "{variable}");
+            let may: &[&str] = match (name.as_str(), step["name"].as_str()) {
+                ("deploy", Some("Deploy")) => continue,
+                ("deploy", Some("The plan that was reviewed")) => &["GH_TOKEN", "DIGEST"],
+                ("comment", Some("Comment")) => &["GH_TOKEN", "NUMBER", "PLAN"],
+                _ => &["CLOUDFLARE_ACCOUNT_ID"],
+            };
+            for variable in env {
+                assert!(may.contains(&variable), "{variable} in {step}");
             }
         }
     }
@@ -224,13 +245,62 @@ struct Runner<'a> {
     temp: tempfile::TempDir,
     environment: Vec<(&'static str, String)>,
     secrets: Vec<(&'static str, &'static str)>,
+    /// What else stands between `${{` and `}}`.
+    known: BTreeMap<String, String>,
 }
+
+/// GitHub's own program, as far as the workflow needs it: answers from files, and keeps what it is given.
+const GH: &str = r#"#!/bin/bash -eu
+test "$GH_TOKEN" = a-token
+echo "$*" >> "$GH_FOLDER/calls"
+case "$*" in
+  *--method*) cp "${@: -1}" "$GH_FOLDER/sent.json"; echo '{"secret": "of nobody"}' ;;
+  "api repos/o/r/commits/c0ffee/pulls") cat "$GH_FOLDER/pulls.json" ;;
+  "api --paginate repos/o/r/issues/7/comments?per_page=100") cat "$GH_FOLDER/comments.json" ;;
+  *) exit 1 ;;
+esac
+"#;
 
 impl<'a> Runner<'a> {
     fn new(project: &'a Project) -> Runner<'a> {
         let text = project.run(&["init", "--ci", "github", "--print"]).exits(0).stdout;
         let temp = tempfile::tempdir().expect("a temporary folder");
-        Runner { project, jobs: workflow(&text)["jobs"].take(), temp, environment: Vec::new(), secrets: Vec::new() }
+        let gh = temp.path().join("bin/gh");
+        std::fs::create_dir(temp.path().join("bin")).and_then(|()| std::fs::write(&gh, GH)).expect("a program");
+        std::fs::set_permissions(&gh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+        let known = BTreeMap::from([("github.token".to_owned(), "a-token".to_owned())]);
+        let jobs = workflow(&text)["jobs"].take();
+        Runner { project, jobs, temp, environment: Vec::new(), secrets: Vec::new(), known }
+    }
+
+    /// Writes a file beside the project.
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.temp.path().join(name), text).expect("a file");
+    }
+
+    /// Reads one, and takes it away.
+    fn take(&self, name: &str) -> String {
+        let path = self.temp.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(path);
+        text
+    }
+
+    /// The outputs of the last step, with what they are known by later.
+    fn outputs(&mut self, prefix: &str) {
+        let text = self.take("output");
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let (name, value) = match (line.split_once("<<"), line.split_once('=')) {
+                (Some((name, end)), _) => {
+                    let value: Vec<&str> = lines.by_ref().take_while(|line| *line != end).collect();
+                    (name, value.join("\n"))
+                }
+                (None, Some((name, value))) => (name, value.to_owned()),
+                (None, None) => panic!("no output: {line}"),
+            };
+            self.known.insert(format!("{prefix}.outputs.{name}"), value);
+        }
     }
 
     /// Runs a step as GitHub runs `shell: bash`.
@@ -248,16 +318,24 @@ impl<'a> Runner<'a> {
         }
         let bin = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder");
         let path = std::env::join_paths(
-            [bin.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+            [self.temp.path().join("bin"), bin.to_owned()]
+                .into_iter()
+                .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
         );
         command.env("PATH", path.expect("a path")).env("RUNNER_TEMP", self.temp.path());
         command.env("GITHUB_STEP_SUMMARY", self.temp.path().join("summary.md"));
+        command.env("GITHUB_OUTPUT", self.temp.path().join("output")).env("GH_FOLDER", self.temp.path());
+        command.env("GITHUB_REPOSITORY", "o/r").env("GITHUB_SHA", "c0ffee");
         command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
         for (name, value) in step["env"].as_object().into_iter().flatten() {
-            let secret = value.as_str().and_then(|value| value.strip_prefix("${{ secrets.")?.strip_suffix(" }}"));
-            let secret = secret.expect("a secret");
+            let inner = value.as_str().and_then(|value| value.strip_prefix("${{ ")?.strip_suffix(" }}"));
+            let inner = inner.expect("an expression");
             // One that isn't set is empty.
-            command.env(name, self.secrets.iter().find(|(name, _)| *name == secret).map_or("", |(_, value)| value));
+            let value = match inner.strip_prefix("secrets.") {
+                Some(secret) => self.secrets.iter().find(|(name, _)| *name == secret).map_or("", |(_, value)| value),
+                None => self.known.get(inner).map_or("", String::as_str),
+            };
+            command.env(name, value);
         }
         output(&mut command)
     }
@@ -272,7 +350,7 @@ fn the_steps_of_the_check_do_what_they_say() {
     let project = Project::sample();
     let git = |arguments: &[&str]| output(Command::new("git").args(arguments).current_dir(project.root())).exits(0);
     git(&["init", "--quiet"]);
-    let runner = Runner::new(&project);
+    let mut runner = Runner::new(&project);
     let step = |name: &str| runner.step("check", name);
     assert!(step("flotilla").exits(0).stdout.starts_with("flotilla "));
     step("Check").exits(0);
@@ -290,12 +368,26 @@ fn the_steps_of_the_check_do_what_they_say() {
     assert!(project.path("out/production/acme/index.ts").exists());
     step("Plan").exits(0);
     let summary = std::fs::read_to_string(runner.temp.path().join("summary.md")).expect("a summary");
-    assert!(
-        summary.trim_start().starts_with("### flotilla check: no mistakes\n") && summary.ends_with("\n```\n"),
-        "{summary}"
-    );
-    assert!(summary.contains("\n### What a deploy would do\n```text\n"), "{summary}");
-    assert!(summary.contains("plan: 8 to create"), "{summary}");
+    assert!(summary.trim_start().starts_with("### flotilla check: no mistakes\n"), "{summary}");
+    assert!(summary.contains("### flotilla plan: 8 to create, 0 to update, 0 to delete\n"), "{summary}");
+    // The plan becomes a comment, whose first line says which plan it is; later plans replace it.
+    runner.outputs("needs.check");
+    let plan = runner.known["needs.check.outputs.plan"].clone();
+    assert!(summary.trim_end().ends_with(&plan) && plan.starts_with("<!-- flotilla plan "), "{plan}");
+    runner.known.insert("github.event.pull_request.number".to_owned(), "7".to_owned());
+    let other = r#"{"id": 1, "user": {"login": "mallory"}, "body": "<!-- flotilla plan 0 -->"}"#;
+    let chat = r#"{"id": 2, "user": {"login": "github-actions[bot]"}, "body": "well done"}"#;
+    runner.write("comments.json", &format!("[{other}]\n[{chat}]"));
+    let told = runner.step("comment", "Comment").exits(0);
+    assert!(told.stdout.is_empty(), "{told:?}");
+    assert!(runner.take("calls").contains("\napi --method POST repos/o/r/issues/7/comments --input "));
+    let sent: Value = serde_json::from_str(&runner.take("sent.json")).expect("a comment");
+    assert_eq!(sent, serde_json::json!({ "body": plan }));
+    let mine = r#"{"id": 3, "user": {"login": "github-actions[bot]"}, "body": "<!-- flotilla plan 0 -->"}"#;
+    runner.write("comments.json", &format!("[{other},{mine}]\n[{chat}]"));
+    runner.step("comment", "Comment").exits(0);
+    assert!(runner.take("calls").contains("\napi --method PATCH repos/o/r/issues/comments/3 --input "));
+    let step = |name: &str| runner.step("check", name);
     // A mistake fails the check, and is a finding.
     project.edit("customers/acme.yaml", "name: Acme", "nam: Acme");
     step("Check").exits(1);
@@ -316,6 +408,31 @@ fn the_steps_of_the_deploy_do_what_they_say() {
         ("FLOTILLA_CACHE_DIR", small::cache().to_string_lossy().into_owned()),
     ];
     runner.step("deploy", "Build").exits(0);
+    // What was only looked at is left out.
+    let changed = || cloud.sent().into_iter().filter(|what| !what.starts_with("GET ")).collect::<Vec<_>>();
+    let plan = |runner: &Runner<'_>| {
+        let environment: Vec<(&str, &str)> =
+            runner.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let environment = [&environment[..], &[("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)]].concat();
+        let plan = project.run_with(&["plan", "--format", "json"], &environment).json();
+        plan["digest"].as_str().expect("a digest").to_owned()
+    };
+    // What a pull request's comments say, once it is merged.
+    let reviewed = |runner: &mut Runner<'_>, digest: &str| {
+        let pulls = r#"[{"number": 6, "merged_at": null, "merge_commit_sha": "c0ffee"},
+            {"number": 5, "merged_at": "2026", "merge_commit_sha": "bad"},
+            {"number": 7, "merged_at": "2026", "merge_commit_sha": "c0ffee"}]"#;
+        let said = |who: &str, digest: &str| serde_json::json!({"id": 1, "user": {"login": who}, "body": format!("<!-- flotilla plan {digest} -->\n")});
+        let comments = serde_json::json!([said("github-actions[bot]", digest), said("mallory", &"f".repeat(64))]);
+        runner.write("pulls.json", pulls);
+        runner.write("comments.json", &comments.to_string());
+        let run = runner.step("deploy", "The plan that was reviewed").exits(0);
+        assert!(run.stdout.is_empty(), "{run:?}");
+        runner.outputs("steps.reviewed");
+    };
+    let digest = plan(&runner);
+    reviewed(&mut runner, &digest);
+    assert_eq!(runner.known["steps.reviewed.outputs.digest"], digest);
     // Nothing is set: it says what, and sends nothing.
     let told = runner.step("deploy", "Deploy").exits(1).stderr;
     assert!(told.contains("CLOUDFLARE_API_TOKEN") && told.contains("CLOUDFLARE_ACCOUNT_ID"), "{told}");
@@ -325,18 +442,50 @@ fn the_steps_of_the_deploy_do_what_they_say() {
         ("API_KEY", "canary-1"),
         ("FLOTILLA_SECRETS", "ACME__API_KEY=canary-2\nOTHER_KEY='canary 3'"),
     ];
-    assert!(cloud.take().is_empty());
+    assert!(changed().is_empty());
     let run = runner.step("deploy", "Deploy").exits(0);
     assert!(run.stdout.contains("2 applied, 0 failed"), "{run:?}");
     assert!(!format!("{run:?}").contains("canary"));
     assert_eq!(cloud.take().iter().filter(|request| request.what.starts_with("PUT scripts/t-")).count(), 2);
     assert!(!runner.temp.path().join("flotilla.env").exists(), "the file with secrets stays");
+    let summary = runner.take("summary.md");
+    assert!(summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 skipped\n") && !summary.contains("canary"));
+    // Nothing is left to do, reviewed or not.
+    let none = plan(&runner);
+    reviewed(&mut runner, &none);
     let again = runner.step("deploy", "Deploy").exits(0);
-    assert!(again.stdout.contains("nothing to deploy") && cloud.take().is_empty(), "{again:?}");
+    assert!(again.stdout.contains("nothing to deploy") && changed().is_empty(), "{again:?}");
+    runner.known.remove("steps.reviewed.outputs.digest");
+    runner.step("deploy", "Deploy").exits(0);
+    // Without a reviewed plan nothing is deployed, and it is said how to go on.
+    project.edit("customers/bluebird.yaml", "id: bluebird", "id: bluebird\nlogLevel: debug");
+    let told = runner.step("deploy", "Deploy").exits(3);
+    assert!(told.stdout.contains("::error::No pull request of this commit has a plan that was reviewed"), "{told:?}");
+    assert!(runner.take("summary.md").contains("### flotilla plan: 0 to create, 1 to update, 0 to delete\n"));
+    // What was reviewed isn't the plan any more: a secret is another one.
+    let digest = plan(&runner);
+    reviewed(&mut runner, &digest);
+    runner.secrets[3].1 = "ACME__API_KEY=canary-4\nOTHER_KEY='canary 3'";
+    let told = runner.step("deploy", "Deploy").exits(5);
+    assert!(told.stdout.contains("::error::What was reviewed was not deployed."), "{told:?}");
+    assert!(told.stderr.contains("secret KEY changed") && !format!("{told:?}").contains("canary"), "{told:?}");
+    let summary = runner.take("summary.md");
+    assert!(summary.contains("<code>secret KEY changed</code>") && !summary.contains("canary"), "{summary}");
+    assert!(changed().is_empty());
+    // By hand, with the digest that it names.
+    let digest = summary.split("flotilla plan ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a digest");
+    runner.known.insert("inputs.digest".to_owned(), "$(id)".to_owned());
+    runner.step("deploy", "The plan that was reviewed").exits(1);
+    runner.known.insert("inputs.digest".to_owned(), digest[..16].to_owned());
+    runner.step("deploy", "The plan that was reviewed").exits(0);
+    runner.outputs("steps.reviewed");
+    assert!(runner.step("deploy", "Deploy").exits(0).stdout.contains("2 applied, 0 failed"));
+    cloud.take();
     // A customer with mistakes holds up no other.
     project.edit("customers/acme.yaml", "id: acme", "id: acme\nnam: x");
-    project.edit("customers/bluebird.yaml", "id: bluebird", "id: bluebird\nlogLevel: debug");
+    project.edit("customers/bluebird.yaml", "logLevel: debug", "logLevel: info");
     runner.step("deploy", "Build").exits(0);
+    runner.known.insert("steps.reviewed.outputs.digest".to_owned(), plan(&runner));
     runner.step("deploy", "Deploy").exits(1);
     assert_eq!(cloud.take().iter().filter(|request| request.what == "PUT scripts/t-bluebird").count(), 1);
 }

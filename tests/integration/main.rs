@@ -23,6 +23,7 @@ mod line;
 mod local;
 mod openapi;
 mod pack;
+mod plans;
 mod progress;
 mod refresh;
 mod rehearsal;
