@@ -22,9 +22,10 @@ use rayon::prelude::*;
 
 use crate::bundle::{self, Bundle, Runtime};
 use crate::customer::{self, SHARED, Worker};
-use crate::diagnostic::{Diagnostic, sorted};
+use crate::diagnostic::{Code, Diagnostic, Place, sorted};
 use crate::digest::{Digest, Framed, Mark};
 use crate::failure::Failure;
+use crate::git;
 use crate::manifest::{Made, Output, Record, Stamp, Unit, Why, Writer};
 use crate::origin::Origins;
 use crate::out::Out;
@@ -35,7 +36,7 @@ use crate::render::{self, Scene, TOOL, Templates};
 use crate::resolve::{self, Resolved, Shared};
 use crate::runtime;
 use crate::schema::Checker;
-use crate::spec::Environment;
+use crate::spec::{DOTENV, Environment, SecretSource};
 use crate::tally::Room;
 use crate::trace;
 use crate::tree::Tree;
@@ -59,6 +60,8 @@ pub struct Project {
     policy: Policy,
     /// What is wrong with templates and with the policy.
     broken: Vec<Diagnostic>,
+    /// Files with secrets in clear that git tracks.
+    exposed: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<&'static Checker>,
 }
@@ -100,7 +103,34 @@ pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnost
             Err(found) => broken.extend(found),
         }
     }
-    Ok(Project { tree, fleet, files, shared, templates, policy, broken, checker })
+    let exposed = exposed(&tree, &fleet);
+    Ok(Project { tree, fleet, files, shared, templates, policy, broken, exposed, checker })
+}
+
+/// The dotenv files of the project that git tracks.
+fn exposed(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
+    let listed = |(at, source): (usize, &SecretSource)| {
+        let place = || fleet.document.place_of(["secrets", at.to_string().as_str(), "dotenv"]);
+        Some((source.dotenv.clone()?, place()))
+    };
+    let files: Vec<(String, Place)> = match &fleet.file.secrets {
+        Some(sources) => sources.iter().enumerate().filter_map(listed).collect(),
+        None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
+    };
+    let each = files.into_iter().flat_map(|(path, place)| {
+        let of = |environment: Environment| path.replace("{environment}", environment.as_str());
+        BTreeSet::from(Environment::ALL.map(of)).into_iter().map(move |path| (path, place.clone()))
+    });
+    let tracked = each.filter(|(path, _)| {
+        let file = tree.root.join(path);
+        file.is_file() && git::is_tracked(&file)
+    });
+    let told = tracked.map(|(path, place)| {
+        let message = format!("git tracks {path}, which has secrets in clear");
+        let help = format!("replace its secrets, add it to .gitignore, and take it out: git rm --cached {path}");
+        Diagnostic::warning(Code::TrackedSecrets, place, message, help)
+    });
+    told.collect()
 }
 
 impl Project {

@@ -113,24 +113,30 @@ pub fn observability(worker: &Worker) -> Value {
     observability
 }
 
-/// The metadata as it is uploaded: with the digest, the tags, and the values of the secrets that `value` gives.
-pub fn upload_metadata<'a>(bundle: &Bundle, fleet: &str, value: impl Fn(&str) -> Option<&'a str>) -> Value {
+/// The metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
+/// Keep: the platform keeps the secrets that aren't sent, all of them.
+pub fn upload_metadata<'a>(
+    bundle: &Bundle,
+    tags: &[String],
+    keep: bool,
+    value: impl Fn(&str) -> Option<&'a str>,
+) -> Value {
     let mut metadata = bundle.metadata.clone();
     let bindings = metadata["bindings"].as_array_mut().expect("BUG: bindings are a list");
-    for binding in bindings.iter_mut() {
-        if binding["type"] == "secret_text" {
-            let text = binding["name"].as_str().and_then(&value);
-            binding["text"] = text.map_or(Value::Null, |text| json!(text));
+    bindings.retain_mut(|binding| {
+        if binding["type"] != "secret_text" {
+            return true;
         }
-    }
+        let text = binding["name"].as_str().and_then(&value);
+        binding["text"] = text.map_or(Value::Null, |text| json!(text));
+        text.is_some()
+    });
     bindings.push(json!({"type": "plain_text", "name": DIGEST_VARIABLE, "text": bundle.digest}));
-    metadata["tags"] = json!(tags(fleet, &bundle.digest));
+    metadata["tags"] = json!(tags);
+    if keep {
+        metadata["keep_bindings"] = json!(["secret_text"]);
+    }
     metadata
-}
-
-/// The tags that say whose a worker is and what it runs; see [`crate::limits::TAGS`] for what they can be.
-pub fn tags(fleet: &str, digest: &Digest) -> [String; 2] {
-    [format!("flotilla-{fleet}"), format!("digest-{digest}")]
 }
 
 /// What differs between the metadata of two bundles, in the author's terms.

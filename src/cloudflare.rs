@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::platform::{Call, CallError, Health, Home, Left, Module, Platform, Policy, Quota, Reply};
 
+mod listing;
+
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
 /// The API's address, unless [`BASE_VARIABLE`] says otherwise.
@@ -147,6 +149,18 @@ impl Cloudflare {
             Call::CreateNamespace => self
                 .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
                 .json(&json!({"name": home.namespace})),
+            Call::ListWorkers => self.request(home, Method::GET, script("").trim_end_matches('/')),
+            Call::ListDomains => self.request(home, Method::GET, &format!("{account}/workers/domains")),
+            Call::ListRoutes { zone_id } => {
+                self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes"))
+            }
+            Call::ReadWorkersDev { worker } => {
+                self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
+            }
+            Call::SetTags { worker, tags } => self
+                .request(home, Method::PATCH, &format!("{}/script-settings", script(worker)))
+                .json(&json!({ "tags": tags })),
+            Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
         }
     }
 }
@@ -257,6 +271,9 @@ fn unreachable(error: &reqwest::Error) -> String {
 
 fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallError> {
     let status = response.status().as_u16();
+    if status < 400 && listing::is_listing(call) {
+        return listing::read(home, call, response);
+    }
     let headers = response.headers().clone();
     let mut body = Vec::new();
     if let Err(error) = response.take(MAX_ANSWER).read_to_end(&mut body) {
@@ -281,7 +298,11 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
     // A zone that the token can't reach says nothing about the account.
     let of_zone = matches!(
         call,
-        Call::FindZone { .. } | Call::AddRoute { .. } | Call::FindRoute { .. } | Call::RemoveRoute { .. }
+        Call::FindZone { .. }
+            | Call::AddRoute { .. }
+            | Call::FindRoute { .. }
+            | Call::RemoveRoute { .. }
+            | Call::ListRoutes { .. }
     );
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !of_zone {
         return Err(CallError::Unauthorized(format!(
@@ -293,6 +314,9 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         // Gone already is gone.
         Call::Delete { .. } | Call::DetachDomain { .. } | Call::RemoveRoute { .. } if status == 404 => Ok(Reply::Done),
         Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
+        // A namespace that nobody has made yet; a worker that somebody deleted meanwhile.
+        Call::ListWorkers if status == 404 && home.namespace.is_some() => Ok(Reply::Nothing),
+        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } if status == 404 => Ok(Reply::Nothing),
         _ => Err(CallError::Rejected { status, code, message }),
     }
 }
@@ -338,6 +362,11 @@ fn reply(call: &Call, result: &Value) -> Reply {
             .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
             .map_or(Reply::Nothing, |route| id(&route["id"])),
         Call::FindSubdomain => id(&result["subdomain"]),
+        Call::ReadWorkersDev { .. } => Reply::On(result["enabled"] == true),
+        Call::ReadCrons { .. } => {
+            let crons = result["schedules"].as_array().into_iter().flatten();
+            Reply::Crons(crons.filter_map(|schedule| schedule["cron"].as_str().map(str::to_owned)).collect())
+        }
         _ => Reply::Done,
     }
 }

@@ -47,6 +47,9 @@ pub struct Worker {
     pub workers_dev: bool,
     /// Its custom domains, sorted.
     pub domains: BTreeSet<String>,
+    /// Those of them that may be taken from workers that aren't the fleet's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub take_over: BTreeSet<String>,
     /// Its routes, sorted.
     pub routes: BTreeSet<Route>,
     /// Who may call it from a browser, in the order of the spec.
@@ -124,4 +127,19 @@ pub struct Destination {
     pub required_consent: Vec<Purpose>,
     /// Its settings; secrets are references.
     pub settings: Map<String, Value>,
+}
+
+/// A worker for tests, with a domain, a route and a cron.
+#[cfg(test)]
+pub fn sample(customer: &str) -> Worker {
+    let worker = serde_json::json!({
+        "customer": customer, "customerName": customer, "labels": {}, "file": format!("customers/{customer}.yaml"),
+        "environment": "production", "role": null, "name": format!("c15t-{customer}"), "pack": "consent",
+        "account": "default", "namespace": null, "workersDev": true, "domains": [format!("{customer}.example.com")],
+        "routes": [{"pattern": format!("{customer}.example.org/*"), "zone": "example.org"}], "trustedOrigins": [],
+        "logLevel": "info", "database": {"type": "none"}, "destinations": [], "vars": {}, "secrets": {}, "services": {},
+        "crons": ["* * * * *"], "compatibilityDate": "2026-06-01", "compatibilityFlags": [], "observability": {},
+        "delivery": "automatic",
+    });
+    serde_json::from_value(worker).expect("BUG: a worker")
 }

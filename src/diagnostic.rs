@@ -151,6 +151,10 @@ codes! {
     UnusedRule = "F0505",
     /// A layer that can't be used: its file or folder isn't there.
     BadLayer = "F0506",
+    /// A source of secrets that can't be used.
+    BadSecretSource = "F0507",
+    /// A file with secrets in clear that git tracks: whoever has the repository has them.
+    TrackedSecrets = "F0508",
     /// A pack that can't be read.
     BadPack = "P0601",
     /// A template that tera can't parse.
@@ -167,9 +171,12 @@ impl Code {
     /// How bad it is, unless fleet.yaml makes a warning an error.
     pub fn severity(self) -> Severity {
         match self {
-            Code::Unreachable | Code::NoEffect | Code::CloseHosts | Code::AlmostFull | Code::UnusedRule => {
-                Severity::Warning
-            }
+            Code::Unreachable
+            | Code::NoEffect
+            | Code::CloseHosts
+            | Code::AlmostFull
+            | Code::UnusedRule
+            | Code::TrackedSecrets => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -16,6 +16,7 @@ pub mod customer;
 pub mod limits;
 pub mod names;
 pub mod selection;
+pub mod tags;
 pub mod trace;
 
 pub mod envfile;
@@ -39,6 +40,7 @@ pub mod runtime;
 
 pub mod build;
 pub mod check;
+pub mod git;
 pub mod manifest;
 pub mod policy;
 pub mod since;
@@ -52,6 +54,8 @@ pub mod platform;
 pub mod state;
 
 pub mod plan;
+pub mod refresh;
+pub mod safety;
 pub mod secrets;
 
 pub mod cloudflare;

@@ -64,6 +64,11 @@ impl Origins<'_> {
             [list @ ("domains" | "routes" | "crons" | "compatibilityFlags"), at, rest @ ..] => {
                 self.sorted(list, at, rest)
             }
+            ["takeOver", at] => {
+                let domain = at.parse().ok().and_then(|at| self.worker.take_over.iter().nth(at));
+                let index = domain.and_then(|domain| self.worker.domains.iter().position(|other| other == domain));
+                index.and_then(|at| self.sorted("domains", &at.to_string(), &["takeOver"]))
+            }
             ["destinations", at, rest @ ..] => self.destination(at, rest),
             ["database", "binding"] => None,
             path => self.there(path),
@@ -101,7 +106,8 @@ impl Origins<'_> {
         let json = serde_json::to_value(self.worker).ok()?;
         let wanted = &json[list][at.parse::<usize>().ok()?];
         let items = self.merged.get(list)?.to_value();
-        let index = items.as_array()?.iter().position(|item| item == wanted)?.to_string();
+        // A domain can be an object with its name.
+        let index = items.as_array()?.iter().position(|item| item == wanted || item["name"] == *wanted)?.to_string();
         self.there(&[&[list, &index], rest].concat())
     }
 

@@ -81,6 +81,12 @@ pub enum Step {
     DropDomain {
         domain: String,
     },
+    /// Detaches a domain from another worker, which the state doesn't have, or not with that domain.
+    TakeDomain {
+        domain: String,
+        id: String,
+        from: String,
+    },
     RemoveRoute {
         pattern: String,
         zone_id: String,
@@ -210,6 +216,10 @@ pub struct Options<'a> {
     pub homes: BTreeSet<Home>,
     /// The waves.
     pub waves: &'a [Wave],
+    /// The workers that are not the fleet's, and why nothing may be done to them.
+    pub unowned: BTreeMap<WorkerId, String>,
+    /// The workers that were deployed and are not there any more.
+    pub missing: BTreeSet<WorkerId>,
 }
 
 /// What becomes of one worker.
@@ -238,7 +248,11 @@ pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) ->
     let rejected = known.live.is_some_and(|live| live.rejected == Some(wanted.bundle.digest));
     let not_again = (rejected && !named && options.force.is_none())
         .then_some("it was rolled back, and its spec is as it was: change it, or name the customer to deploy it again");
-    if let Some(reason) = not_ours.or(not_again) {
+    let unowned = match options.unowned.is_empty() {
+        true => None,
+        false => options.unowned.get(&(wanted.home.clone(), worker.name.clone())).map(String::as_str),
+    };
+    if let Some(reason) = not_ours.or(unowned).or(not_again) {
         let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
         return Decision::Held(Held { customer, environment, reason: reason.to_owned() });
     }
@@ -407,6 +421,9 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
     match live {
+        None if options.missing.contains(&(wanted.home.clone(), worker.name.clone())) => {
+            reasons.push("it is not there any more".to_owned());
+        }
         None => reasons.push("it is new".to_owned()),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
@@ -654,6 +671,7 @@ mod tests {
                 pattern: format!("{customer}.example.org/*"),
                 zone: "example.org".to_owned(),
             }]),
+            take_over: BTreeSet::new(),
             trusted_origins: Vec::new(),
             log_level: LogLevel::Info,
             database: Database::None,

@@ -1,5 +1,6 @@
 //! The seam to the platform: the calls that a deploy makes, and what can come back. Knows no HTTP.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,32 @@ pub enum Call {
     FindSubdomain,
     /// Makes the dispatch namespace.
     CreateNamespace,
+    /// Asks for all workers of the home.
+    ListWorkers,
+    /// Asks for all custom domains of the account.
+    ListDomains,
+    /// Asks for all routes of a zone.
+    ListRoutes {
+        /// The zone's id.
+        zone_id: String,
+    },
+    /// Asks whether a worker answers on workers.dev.
+    ReadWorkersDev {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Asks for a worker's crons.
+    ReadCrons {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Replaces a worker's tags, and nothing else of it.
+    SetTags {
+        /// The worker's name.
+        worker: String,
+        /// The tags.
+        tags: Vec<String>,
+    },
 }
 
 /// What a call gave.
@@ -123,6 +150,55 @@ pub enum Reply {
     Id(String),
     /// There is no such thing.
     Nothing,
+    /// The workers of a home.
+    Workers(Vec<ListedWorker>),
+    /// The custom domains of an account.
+    Domains(Vec<ListedDomain>),
+    /// The routes of a zone.
+    Routes(Vec<ListedRoute>),
+    /// Whether it is on.
+    On(bool),
+    /// The crons of a worker.
+    Crons(BTreeSet<String>),
+}
+
+/// A worker as the list of its home tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedWorker {
+    /// Its name.
+    pub name: String,
+    /// The platform's ETag of its content.
+    pub etag: String,
+    /// When it was made, as the platform writes it.
+    pub created_on: String,
+    /// When it was last changed, as the platform writes it.
+    pub modified_on: String,
+    /// What last uploaded it: `api`, `wrangler`, `dash`; nothing where the platform doesn't say.
+    pub uploaded_by: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+}
+
+/// A custom domain as the list of its account tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedDomain {
+    /// Its id.
+    pub id: String,
+    /// The host name.
+    pub hostname: String,
+    /// The worker that it leads to.
+    pub worker: String,
+}
+
+/// A route as the list of its zone tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedRoute {
+    /// Its id.
+    pub id: String,
+    /// The pattern.
+    pub pattern: String,
+    /// The worker that it leads to; nothing where it keeps requests from all workers.
+    pub worker: Option<String>,
 }
 
 /// Why a call failed.

@@ -162,7 +162,11 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
         return Err(diagnostics);
     };
     let value = document.root.to_value();
-    diagnostics.extend(Checker::fleet().check(&document, &[], &value, "a fleet"));
+    let keys = literal_keys(&document);
+    let found = Checker::fleet().check(&document, &[], &value, "a fleet");
+    // What else is wrong with a key would show it.
+    diagnostics.extend(found.into_iter().filter(|found| keys.iter().all(|key| key.place.line != found.place.line)));
+    diagnostics.extend(keys);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
@@ -207,6 +211,7 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
         }
     }
     let layers = read_layers(tree, &document, &mut diagnostics);
+    check_secret_sources(&document, &file, &mut diagnostics);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
@@ -224,6 +229,8 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
         let value = match key.as_str() {
             "deploy" => continue,
             "accounts" => accounts_that_decide(node),
+            // Values are no part of what is resolved, wherever they come from.
+            "secrets" => continue,
             // The order of layers decides, and within one that of a list and what is appended to it.
             _ => node.in_order(),
         };
@@ -248,6 +255,67 @@ fn accounts_that_decide(node: &Node) -> String {
         }
     }
     accounts.to_string()
+}
+
+/// Keys to encrypted files that stand in fleet.yaml themselves.
+fn literal_keys(document: &Document) -> Vec<Diagnostic> {
+    fn walk(node: &Node, document: &Document, found: &mut Vec<Diagnostic>) {
+        match &node.kind {
+            Kind::Text(text) if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") => {
+                let help = "take it out here, and name the variable or the file that holds it: `identity: { env: FLOTILLA_AGE_KEY }`; \
+                            if it was ever committed, replace it and what it opens";
+                let message = "an age identity stands in the file";
+                found.push(Diagnostic::error(Code::LiteralSecret, document.place(node.span), message, help));
+            }
+            Kind::Map(entries) => entries.iter().for_each(|(_, _, node)| walk(node, document, found)),
+            Kind::List(items) => items.iter().for_each(|node| walk(node, document, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Some(node) = document.root.get("secrets") {
+        walk(node, document, &mut found);
+    }
+    found
+}
+
+/// Checks what the schema doesn't: that the sources of secrets can be used.
+fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut Vec<Diagnostic>) {
+    for (at, source) in file.secrets.iter().flatten().enumerate() {
+        let at = at.to_string();
+        let place = |key| document.place_of(["secrets", at.as_str(), key]);
+        if let Some((key, only)) = source.misplaced() {
+            let message = format!("`{key}` belongs to sources with `{only}` alone");
+            diagnostics.push(Diagnostic::error(Code::Conflict, place(key), message, "take it out"));
+        }
+        let mut wrong = |key, message: String, help: &str| {
+            diagnostics.push(Diagnostic::error(Code::BadSecretSource, place(key), message, help));
+        };
+        if let Some((key, path)) = source.path() {
+            if path.split('/').any(|step| step == "..") {
+                let help = "name a file of the project, or write an absolute path";
+                wrong(key, format!("`{path}` leads out of the project"), help);
+            } else if path.replace("{environment}", "").contains(['{', '}']) {
+                wrong(
+                    key,
+                    format!("`{path}` has another placeholder than `{{environment}}`"),
+                    "only that one is replaced",
+                );
+            }
+        }
+        if source.age.is_some() && source.identity.is_none() {
+            let help = "add the variable or the file with the key that opens it: `identity: { env: FLOTILLA_AGE_KEY }`";
+            wrong("age", "nothing says what opens the file".to_owned(), help);
+        }
+        if let Some(command) = &source.command {
+            if command.first().is_none_or(|program| program.is_empty() || program.contains('{')) {
+                wrong("command", "it begins with no program".to_owned(), "name the program first, then its arguments");
+            } else if !command.iter().any(|argument| argument.contains("{name}")) {
+                let help = "write `{name}` where the secret's name belongs: `[vault, kv, get, \"-field={name}\", secret/fleet]`";
+                wrong("command", "it would print the same value for every secret".to_owned(), help);
+            }
+        }
+    }
 }
 
 fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>) -> Vec<Layer> {

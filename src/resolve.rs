@@ -18,7 +18,7 @@ use crate::limits::{Limit, grouped};
 use crate::names;
 use crate::pack::Pack;
 use crate::project::{Fleet, Spec, labels, unknown};
-use crate::spec::{DatabaseKind, Delivery, Environment, LogLevel, Observability, Settings};
+use crate::spec::{DatabaseKind, Delivery, Domain, Environment, LogLevel, Observability, Settings};
 use crate::yaml::{Document, Kind, Node};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
@@ -572,7 +572,12 @@ impl<'a> One<'a, '_> {
             account,
             namespace,
             workers_dev,
-            domains: domains.into_iter().collect(),
+            take_over: domains
+                .iter()
+                .filter(|domain| domain.take_over())
+                .map(|domain| domain.name().to_owned())
+                .collect(),
+            domains: domains.iter().map(|domain| domain.name().to_owned()).collect(),
             routes: routes.into_iter().collect(),
             trusted_origins,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
@@ -704,7 +709,12 @@ impl<'a> One<'a, '_> {
     fn hosts(&mut self, namespace: Option<&str>) {
         let settings = self.settings;
         for (at, domain) in settings.domains.iter().flatten().enumerate() {
-            let place = self.place(&["domains", &at.to_string()]);
+            let at = at.to_string();
+            let place = match domain {
+                Domain::Name(_) => self.place(&["domains", &at]),
+                Domain::Entry { .. } => self.place(&["domains", &at, "name"]),
+            };
+            let domain = domain.name();
             if let Err(wrong) = names::domain(domain) {
                 self.error(Code::BadDomain, place.clone(), wrong);
             }
@@ -735,7 +745,7 @@ impl<'a> One<'a, '_> {
 
     /// Where a worker is reached from outside, as far as files tell.
     fn address(&self, name: &str, account: &str, workers_dev: bool) -> Option<String> {
-        let domain = self.settings.domains.iter().flatten().next().cloned();
+        let domain = self.settings.domains.iter().flatten().next().map(|domain| domain.name().to_owned());
         let route = self.settings.routes.iter().flatten().find_map(|route| {
             let host = route.pattern.split('/').next()?;
             (!host.contains('*')).then(|| host.to_owned())

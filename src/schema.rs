@@ -145,11 +145,15 @@ impl Checker {
                 let whom = if steps.is_empty() { subject.to_owned() } else { what };
                 one(Code::MissingKey, format!("{whom} has no `{key}`"), help)
             }
-            ValidationErrorKind::Type { .. } if steps.last().is_some_and(|step| step == "secrets") => one(
-                Code::LiteralSecret,
-                format!("{what} must be a map of references to secrets"),
-                format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}"),
-            ),
+            ValidationErrorKind::Type { kind }
+                if expected(kind) == "a map" && steps.last().is_some_and(|step| step == "secrets") =>
+            {
+                one(
+                    Code::LiteralSecret,
+                    format!("{what} must be a map of references to secrets"),
+                    format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}"),
+                )
+            }
             ValidationErrorKind::Type { kind } => {
                 // Text where a map belongs may be a whole database with its token.
                 let found = match &node.kind {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use rayon::prelude::*;
@@ -14,6 +14,7 @@ use crate::build::{self, Project, Survey};
 use crate::customer;
 use crate::digest::{Digest, Mark};
 use crate::failure::Failure;
+use crate::git::{git, output};
 use crate::progress::Silent;
 use crate::project::{self, FLEET_FILE};
 use crate::render;
@@ -135,24 +136,6 @@ fn is_runtime_changed(pack: &crate::pack::Pack, changed: &BTreeSet<String>) -> b
         let below = format!("{source}/");
         changed.iter().any(|file| *file == source || file.starts_with(&below))
     })
-}
-
-fn git(root: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(root).stdin(Stdio::null());
-    command
-}
-
-fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
-    let output = command.output().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::new("git is not installed; --since needs it"),
-        _ => Failure::new(format!("git can't be started: {error}")),
-    })?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!("git: {}", said.lines().next().unwrap_or("it failed"))))
 }
 
 /// The files below the project that aren't as they are in a tree: changed, added, removed, or new to git.

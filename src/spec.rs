@@ -71,7 +71,7 @@ pub struct Settings {
     pub account: Option<String>,
     /// Host names that reach the worker as custom domains: Cloudflare makes the DNS record and the certificate.
     #[schemars(extend("uniqueItems" = true))]
-    pub domains: Option<Vec<String>>,
+    pub domains: Option<Vec<Domain>>,
     /// Routes in zones whose DNS records exist already.
     pub routes: Option<Vec<Route>>,
     /// Whether the worker answers on `<worker>.<account>.workers.dev`. Default: true, also beside domains and routes, where
@@ -151,6 +151,60 @@ pub struct SecretReference {
     /// The secret's name in the environment or the dotenv file.
     #[schemars(regex(pattern = "^[A-Z][A-Z0-9_]*$"))]
     pub secret: String,
+}
+
+/// A custom domain: its name, or with it that it may be taken from another worker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Domain {
+    /// The host name.
+    Name(String),
+    /// The host name, and what may be done to get it.
+    Entry {
+        /// The host name.
+        name: String,
+        /// Whether it may be taken from a worker that isn't the fleet's.
+        #[serde(default, rename = "takeOver")]
+        take_over: bool,
+    },
+}
+
+impl Domain {
+    /// The host name.
+    pub fn name(&self) -> &str {
+        match self {
+            Domain::Name(name) | Domain::Entry { name, .. } => name,
+        }
+    }
+
+    /// Whether it may be taken from a worker that isn't the fleet's.
+    pub fn take_over(&self) -> bool {
+        matches!(self, Domain::Entry { take_over: true, .. })
+    }
+}
+
+impl JsonSchema for Domain {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Domain".into()
+    }
+
+    // Flat, so that a mistake is told as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A host name; or `{ name: shop.example.com, takeOver: true }`, which takes it from a worker that isn't \
+                            this fleet's.",
+            "type": ["string", "object"],
+            "properties": {
+                "name": {"type": "string", "description": "The host name."},
+                "takeOver": {
+                    "type": "boolean",
+                    "description": "Whether the host is taken from a worker that isn't this fleet's. Default: false, which refuses it."
+                }
+            },
+            "required": ["name"],
+            "additionalProperties": false
+        })
+    }
 }
 
 /// A route: requests of a zone that match the pattern reach the worker.
@@ -322,9 +376,86 @@ pub struct FleetFile {
     #[serde(default)]
     #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^(\\*\\.?)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$")))]
     pub shared_hosts: Vec<String>,
+    /// Where the values of secrets come from, in this order: the first source that has a value counts. Default: the
+    /// environment, then the dotenv file `.env`.
+    #[schemars(extend("minItems" = 1))]
+    pub secrets: Option<Vec<SecretSource>>,
     /// How changes are deployed: in which waves, and when it stops.
     #[serde(default)]
     pub deploy: DeployRule,
+}
+
+/// The dotenv file that is read, unless fleet.yaml lists other sources of secrets.
+pub const DOTENV: &str = ".env";
+
+/// A source of secrets' values: one of `env`, `dotenv`, `age`, `sops` and `command`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields, extend("oneOf" = [
+    {"required": ["env"]}, {"required": ["dotenv"]}, {"required": ["age"]}, {"required": ["sops"]}, {"required": ["command"]}
+]))]
+pub struct SecretSource {
+    /// The environment of the process: `true`.
+    #[schemars(extend("const" = true))]
+    pub env: Option<bool>,
+    /// A dotenv file outside of git, from the project's root or with an absolute path. `{environment}` is replaced.
+    #[schemars(regex(pattern = "^[^\\\\]+$"))]
+    pub dotenv: Option<String>,
+    /// A file that is encrypted with age and can be committed: dotenv lines, or a YAML map of names to texts if it is named
+    /// `….yaml.age`. `{environment}` is replaced.
+    #[schemars(regex(pattern = "^[^\\\\]+$"))]
+    pub age: Option<String>,
+    /// age: where the identity is that opens the file.
+    pub identity: Option<IdentityPlace>,
+    /// age: for whom the file is encrypted when flotilla writes it. Default: for the identity.
+    #[schemars(extend("minItems" = 1, "uniqueItems" = true), inner(regex(pattern = "^age1[02-9ac-hj-np-z]{58}$")))]
+    pub recipients: Option<Vec<String>>,
+    /// A file that is encrypted with SOPS; the program `sops` opens it. `{environment}` is replaced.
+    #[schemars(regex(pattern = "^[^\\\\]+$"))]
+    pub sops: Option<String>,
+    /// A program and its arguments, which prints one value; it is run without a shell. `{name}`, `{customer}` and
+    /// `{environment}` are replaced.
+    #[schemars(extend("minItems" = 1))]
+    pub command: Option<Vec<String>>,
+    /// command, sops: how many seconds it may take. Default: 30.
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout: Option<u64>,
+    /// command: how many run at once. Default: 8.
+    #[schemars(range(min = 1, max = 64))]
+    pub at_once: Option<u8>,
+}
+
+impl SecretSource {
+    /// The keys that only some sources have, each with those sources.
+    pub fn misplaced(&self) -> Option<(&'static str, &'static str)> {
+        let only_age = self.age.is_none();
+        let runs = self.command.is_some() || self.sops.is_some();
+        match self {
+            SecretSource { identity: Some(_), .. } if only_age => Some(("identity", "age")),
+            SecretSource { recipients: Some(_), .. } if only_age => Some(("recipients", "age")),
+            SecretSource { timeout: Some(_), .. } if !runs => Some(("timeout", "command` and `sops")),
+            SecretSource { at_once: Some(_), .. } if self.command.is_none() => Some(("atOnce", "command")),
+            _ => None,
+        }
+    }
+
+    /// The key and the path of its file, if it is one.
+    pub fn path(&self) -> Option<(&'static str, &str)> {
+        let paths = [("dotenv", &self.dotenv), ("age", &self.age), ("sops", &self.sops)];
+        paths.into_iter().find_map(|(key, path)| Some((key, path.as_deref()?)))
+    }
+}
+
+/// Where an age identity is: `{ env: NAME }` or `{ file: PATH }`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["env"]}, {"required": ["file"]}]))]
+pub struct IdentityPlace {
+    /// The environment variable that holds it: `AGE-SECRET-KEY-…`.
+    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub env: Option<String>,
+    /// The file that holds it, as age-keygen writes it; `~/` is the home directory. It doesn't belong into git.
+    #[schemars(length(min = 1))]
+    pub file: Option<String>,
 }
 
 /// How changes are deployed.

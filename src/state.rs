@@ -2,6 +2,7 @@
 //! database. Doesn't know the platform; never holds a secret.
 
 mod history;
+mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -517,7 +518,7 @@ fn told(path: &Path, error: rusqlite::Error) -> Failure {
 fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
     let name = path.display();
     Failure::new(format!("{name} is damaged: {error}")).hint(format!(
-        "move it away (`mv {name} {name}.damaged`) and deploy again: every worker is uploaded once more, by name, which is safe"
+        "move it away (`mv {name} {name}.damaged`) and run `flotilla state rebuild`, or deploy again: both ask the cloud what is there"
     ))
 }
 

@@ -243,7 +243,8 @@ impl Survey {
             })
             .reduce(Tally::default, Tally::and);
         let told = |full: &Full| full.diagnostic(&project.fleet, greatest(project, &self.records, &held, full));
-        let full = tally.full(&project.fleet).iter().map(told).collect();
+        let mut full: Vec<Diagnostic> = tally.full(&project.fleet).iter().map(told).collect();
+        full.extend(project.exposed.iter().cloned());
         let mut of_fleet = project.policy.judge(None, full);
         judged.matched.append(&mut of_fleet.matched.clone());
         if self.invalid == 0 {

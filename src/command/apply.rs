@@ -49,6 +49,9 @@ pub(super) struct ApplyArguments {
     /// Apply the plan if it has this digest, without asking; eight characters are enough
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<String>,
+    /// How many workers may be deleted, instead of what fleet.yaml says
+    #[arg(long, value_name = "N")]
+    pub max_deletions: Option<usize>,
     /// Append what happens, line by line as JSON; - is stdout
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,

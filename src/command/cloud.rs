@@ -48,9 +48,16 @@ pub struct CloudArguments {
     /// A Cloudflare on this machine instead of the real one
     #[arg(long)]
     pub local: bool,
-    /// The dotenv file with secrets [default: .env, if it is there]
+    /// The dotenv file with secrets, in place of those of fleet.yaml [default: .env, if it is there]
     #[arg(long, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
+}
+
+impl CloudArguments {
+    /// The sources of a fleet's secrets, with these options.
+    pub fn secrets(&self, session: &Session, fleet: &Fleet) -> Result<Secrets, Failure> {
+        Secrets::open(&session.root, fleet.file.secrets.as_deref(), self.env_file.as_deref(), self.local)
+    }
 }
 
 impl Cloud {
@@ -148,7 +155,7 @@ impl Cloud {
             let token = if self.local.is_some() {
                 Some(SecretString::from(LOCAL_TOKEN))
             } else {
-                secrets.named(&account.token.secret)
+                secrets.token(&account.token.secret)
             };
             match token {
                 Some(token) => {

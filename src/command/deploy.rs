@@ -3,28 +3,26 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-use secrecy::ExposeSecret as _;
-
 use crate::build;
 use crate::bundle;
 use crate::cloudflare::Cloudflare;
 use crate::deploy::{Made, MakeUpload, Outcome, Upload};
 use crate::failure::{Exit, Failure};
-use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
-use crate::names::own_secret;
-use crate::plan::{Action, Change};
+use crate::plan::{Change, Step};
 use crate::platform::{Call, Home, Module, Platform as _};
 use crate::progress::Progress as _;
 use crate::spec::OnBreach;
-use crate::state::{Deployed, Fingerprints, State, Stored, deflated};
+use crate::state::{Deployed, State, Stored, deflated};
+use crate::tags::{self, Triggers};
 
 use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, subdomain, summary};
 use super::cloud::FOLDER;
 use super::plan::{LineArguments, Planned, line};
+use super::preflight::{deletions, preflight};
 use super::report;
 use super::rollback;
+use super::sending;
 use super::status::url;
 use super::{Format, Session};
 
@@ -33,7 +31,7 @@ const ADDRESSES: usize = 50;
 /// The lock of a deploy.
 pub(super) const LOCK: &str = "deploy.lock";
 /// The lock of a deploy that goes ahead of another one.
-const AHEAD_LOCK: &str = "ahead.lock";
+pub(super) const AHEAD_LOCK: &str = "ahead.lock";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -50,12 +48,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before the plan is made: what it is made from can't move until it is applied.
     let folder = session.root.join(FOLDER);
     let _lock = match arguments.ahead {
-        false => Lock::take(&folder.join(LOCK), "deploy").map_err(|failure| {
+        false => Lock::take_from_all(&folder.join(LOCK), "deploy").map_err(|failure| {
             failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")
         })?,
         true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another")?,
     };
-    let Some(planned) = line(session, &arguments.line)? else {
+    let line_arguments = LineArguments { applies: true, ..arguments.line.clone() };
+    let Some(planned) = line(session, &line_arguments)? else {
         return Ok(Exit::Diagnostics);
     };
     let what = if arguments.line.all { "redeploy" } else { "deploy" };
@@ -85,8 +84,9 @@ pub(super) fn apply_plan(
     }
     let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
     let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
-    missing_secrets(&planned)?;
-    large_secrets(&planned)?;
+    sending::check(&planned)?;
+    deletions(&planned, arguments)?;
+    preflight(session, &mut planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui, false));
     } else {
@@ -112,8 +112,8 @@ pub(super) fn apply_plan(
         }
     }
     let planned = Arc::new(planned);
-    let (fingerprints, source) = (state.fingerprints(), Arc::clone(&planned));
-    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &fingerprints));
+    let (live, source) = (sending::Live::open(&planned.cloud.state)?, Arc::clone(&planned));
+    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &live));
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let it = Applying { session, fleet, cloud, platform: &platform, tokens: &tokens, arguments, kind };
     let (mut outcome, run) = apply(&it, &planned.plan, make, &mut state)?;
@@ -133,75 +133,23 @@ pub(super) fn apply_plan(
     Ok(exit)
 }
 
-/// Names every secret that has no value, before the first request.
-fn missing_secrets(planned: &Planned) -> Result<(), Failure> {
-    let changes = planned.plan.changes.par_iter().filter(|change| change.action != Action::Delete);
-    let mut missing: Vec<String> = changes
-        .filter_map(|change| planned.worker(change))
-        .flat_map_iter(|(worker, _)| {
-            let names = planned.secrets.for_worker(&worker).err().unwrap_or_default();
-            let told = move |name: String| {
-                format!("{name} or {} for {}", own_secret(&worker.customer, &name), worker.customer)
-            };
-            names.into_iter().map(told).collect::<Vec<_>>()
-        })
-        .collect();
-    missing.sort();
-    missing.dedup();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let number = missing.len();
-    let more = if number > 20 { format!("\n… and {} more", number - 20) } else { String::new() };
-    missing.truncate(20);
-    Err(Failure::new(format!(
-        "{} no value; nothing was sent",
-        if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") }
-    ))
-    .hint(format!("set, in the environment or in a dotenv file outside of git:\n{}{more}", missing.join("\n"))))
-}
-
-/// Names every secret whose value is larger than a binding can be, before the first request.
-fn large_secrets(planned: &Planned) -> Result<(), Failure> {
-    let fleet = &planned.project.fleet;
-    let mut large: BTreeSet<String> = BTreeSet::new();
-    for change in planned.plan.changes.iter().filter(|change| change.action != Action::Delete) {
-        let Some((worker, _)) = planned.worker(change) else { continue };
-        let most = fleet.limit(&worker.account, Limit::VariableBytes);
-        for (binding, value) in planned.secrets.for_worker(&worker).into_iter().flatten() {
-            let size = value.expose_secret().len() as u64;
-            if size > most {
-                let (name, size, most) = (&worker.secrets[&binding], grouped(size), grouped(most));
-                let raise = fleet.raise(&worker.account, Limit::VariableBytes);
-                large.insert(format!("{name} for {} has {size} bytes, {most} fit; {raise}", worker.customer));
-            }
-        }
-    }
-    let number = large.len();
-    if number == 0 {
-        return Ok(());
-    }
-    let shown: Vec<String> = large.into_iter().take(20).collect();
-    let more = if number > shown.len() { format!("\n… and {} more", number - shown.len()) } else { String::new() };
-    let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
-    Err(Failure::new(format!("{what} too large; nothing was sent")).hint(format!("{}{more}", shown.join("\n"))))
-}
-
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
-fn upload(planned: &Planned, change: &Change, fingerprints: &Fingerprints) -> Result<Upload, String> {
+fn upload(planned: &Planned, change: &Change, live: &sending::Live) -> Result<Upload, String> {
     let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
     let (module, bundle) =
         build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
     if bundle.digest != change.digest {
         return Err("BUG: it renders otherwise than it was planned".to_owned());
     }
-    let secrets = planned.secrets.for_worker(&worker).map_err(|names| format!("no value for {}", names.join(", ")))?;
+    let sent = live.sending(&planned.secrets, &worker, change)?;
     let runtime = &planned.runtimes[&worker.pack];
-    let metadata = bundle::upload_metadata(&bundle, &planned.project.fleet.file.name, |name| {
-        secrets.get(name).map(|value| value.expose_secret())
-    });
+    let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
+    let (fleet, keep) = (&planned.project.fleet.file.name, sent.sending.keep);
+    let (customer, environment) = (&worker.customer, worker.environment);
+    let tags = tags::of(fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| sent.value(binding));
     let made = Made {
-        secrets: secrets.iter().map(|(name, value)| (name.clone(), fingerprints.of(value.expose_secret()))).collect(),
+        secrets: sent.sending.live,
         objects: vec![
             (bundle.module, deflated(module.as_bytes())),
             (bundle.runtime, planned.deflated_runtime(&worker.pack)),

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
 use crate::project;
-use crate::secrets::Secrets;
 use crate::state::{Record, Run, RunId, State};
 use crate::tree::Tree;
 
@@ -49,7 +48,6 @@ struct Line {
 
 /// The state of the cloud that a command is for.
 pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Option<State>, Failure> {
-    let secrets = Secrets::read(&session.root, arguments.env_file.as_deref(), arguments.local)?;
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
         Err(diagnostics) => {
@@ -57,6 +55,7 @@ pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Opt
             return Ok(None);
         }
     };
+    let secrets = arguments.secrets(session, &fleet)?;
     let cloud = Cloud::new(session, &fleet, arguments, &secrets)?;
     State::read(&cloud.state).map(Some)
 }

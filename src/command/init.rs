@@ -179,12 +179,18 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             AccountId::Literal(_) => None,
         })
         .collect();
+    let sources = loaded.project.fleet.file.secrets.as_deref().unwrap_or_default();
+    // Where fleet.yaml lists sources, those of customers are in the environment only if it is one of them.
+    let from_environment = sources.is_empty() || sources.iter().any(|source| source.env.is_some());
+    let of_workers = loaded.workers.iter().filter(|_| from_environment).flat_map(|worker| worker.secrets.values());
+    let keys = sources.iter().filter_map(|source| source.identity.as_ref()?.env.as_ref());
+    let wanted = of_workers.chain(keys).map(String::as_str);
     let text = github(&Workflow {
         folder: &folder,
         install: arguments.install.as_deref(),
         ids,
         tokens: accounts.map(|account| account.token.secret.as_str()).collect(),
-        secrets: loaded.workers.iter().flat_map(|worker| worker.secrets.values()).map(String::as_str).collect(),
+        secrets: wanted.collect(),
     });
     if arguments.print {
         report::print(text.trim_end());

@@ -18,13 +18,19 @@ mod local;
 mod orders;
 mod phase;
 mod plan;
+mod preflight;
 mod prices;
+mod prune;
+mod refresh;
 mod report;
 mod rollback;
 mod sarif;
 mod schema;
+mod secrets;
 mod selection;
+mod sending;
 mod show;
+mod state;
 mod status;
 mod summary;
 mod timings;
@@ -89,6 +95,13 @@ const DEPLOY: &str = "Examples:
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
 
+const PRUNE: &str = "Examples:
+  flotilla prune                     what would go, and asks
+  flotilla prune --yes               deletes workers that no spec owns, 10 or 10 % at the most
+  flotilla prune --domains           with them the domains and routes that lead to workers which don't exist
+
+It asks the cloud first. As long as a spec has errors, its workers stay; as long as one can't be read, all do.";
+
 const ROLLBACK: &str = "Examples:
   flotilla rollback acme                 to what ran before
   flotilla history acme                  what ran, with the numbers of its records
@@ -97,6 +110,15 @@ const ROLLBACK: &str = "Examples:
 
 It uploads bundles that the state keeps, so it works where the specs are what is broken. Domains, routes and crons stay. What was \
 rolled back is not deployed again until its bundle changes, or its customer is named. A git revert and a deploy do the same.";
+const SECRETS: &str = "Examples:
+  flotilla secrets list acme                     what acme needs, and where each value comes from
+  flotilla secrets check                         what is missing, too large or unused; exit code 1
+  flotilla secrets set TURSO_AUTH_TOKEN --customer acme       asks for the value
+  pass show acme | flotilla secrets set TURSO_AUTH_TOKEN --customer acme
+  flotilla secrets rotate SESSION_KEY            a new random value
+
+Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
+environment and .env do.";
 
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
@@ -189,6 +211,15 @@ enum Command {
     },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
+    /// What secrets workers need, where their values come from; set and rotate them
+    #[command(subcommand, after_help = SECRETS)]
+    Secrets(secrets::Arguments),
+    /// Delete what no spec owns any more; list domains and routes that lead nowhere
+    #[command(after_help = PRUNE)]
+    Prune(prune::Arguments),
+    /// What flotilla has on record: show it, make it anew from the cloud, clear a stale lock
+    #[command(subcommand)]
+    State(state::Command),
     /// A Cloudflare on this machine: the API, and the deployed workers in workerd
     #[command(after_help = LOCAL)]
     Local(local::Arguments),
@@ -310,7 +341,10 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Diff(arguments) => diff::run(&session, &arguments),
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
+        Command::Prune(arguments) => prune::run(&session, &arguments),
+        Command::State(command) => state::run(&session, &command),
         Command::Show { selection } => show::run(&session, &selection),
+        Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),

@@ -1,7 +1,6 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -17,14 +16,17 @@ use crate::failure::{Exit, Failure};
 use crate::plan::{self, Action, Change, Decision, Desired, Held, Known, Options, Orphan, Plan, Planner, Wave};
 use crate::platform::Home;
 use crate::progress::Progress as _;
+use crate::refresh::{self as refreshing, Finding, Inventory};
 use crate::render::Recipe;
 use crate::secrets::Secrets;
-use crate::spec::Environment;
+use crate::spec::{Delivery, Environment};
 use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
+use crate::tags::Triggers;
 
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
 use super::prices::{self, Lanes, Price, eta};
+use super::refresh::{self, How};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
@@ -61,6 +63,18 @@ pub(super) struct LineArguments {
     /// Delete deployed workers that no spec owns any more
     #[arg(long)]
     pub prune: bool,
+    /// Ask the cloud what is there: one list of each account or namespace, one of domains, one of each zone's routes
+    #[arg(long)]
+    pub refresh: bool,
+    /// Make a worker the fleet's that isn't: it is overwritten. With --refresh, and where it is created
+    #[arg(long, value_name = "WORKER", value_delimiter = ',')]
+    pub adopt: Vec<String>,
+    /// Whether the plan is applied: then the state is corrected, and a state with nothing in it is refreshed.
+    #[arg(skip)]
+    pub applies: bool,
+    /// Whether it deletes and does nothing else.
+    #[arg(skip)]
+    pub only_prune: bool,
 }
 
 /// The line up to the plan.
@@ -74,6 +88,14 @@ pub(super) struct Planned {
     pub plan: Plan,
     /// How many workers it is about.
     pub workers: usize,
+    /// How many workers are live, as far as the state knows.
+    pub live: usize,
+    /// What the cloud has, if it was asked.
+    pub inventory: Option<Inventory>,
+    /// What the cloud has otherwise than the state or the specs, if it was asked.
+    pub findings: Vec<Finding>,
+    /// The workers that are to become the fleet's.
+    pub adopt: BTreeSet<String>,
     /// Whom it is about.
     selection: Selection,
     /// The runtimes, deflated once.
@@ -95,6 +117,8 @@ struct Report<'a> {
     changes: &'a [Change],
     held: &'a [Held],
     orphans: &'a [Orphan],
+    /// With --refresh.
+    findings: &'a [Finding],
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -116,6 +140,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             changes: &plan.changes,
             held: &plan.held,
             orphans: &plan.orphans,
+            findings: &planned.findings,
         })?;
     } else {
         report::print(&planned.text(&session.ui, true));
@@ -133,16 +158,14 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     if arguments.prune && !selection.is_all() {
         return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
     }
-    let env_file: Option<&Path> = arguments.cloud.env_file.as_deref();
-    let secrets = Arc::new(Secrets::read(&session.root, env_file, arguments.cloud.local)?);
     let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
         build::done(session, selection, false, false)?
     else {
         return Ok(None);
     };
+    let secrets = arguments.cloud.secrets(session, &project.fleet)?;
     session.ui.begin("planning", None);
-    let cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
-    let state = State::read(&cloud.state)?;
+    let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     // What could not be rendered is held, as well.
     let mut invalid: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
     if arguments.prune && survey.unread {
@@ -151,33 +174,102 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     invalid.retain(|customer| selection.includes_id(customer));
     let homes = homes(&project, &cloud);
     let waves = Wave::of(&project.fleet.file.deploy.waves);
-    let options = Options {
+    let mut options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
         prune: arguments.prune && !survey.unread,
-        only_prune: false,
+        only_prune: arguments.only_prune,
         named: selection.named(),
         any_delivery: cloud.local.is_some(),
         whole: selection.is_all(),
         invalid,
         homes: homes.keys().cloned().collect(),
         waves: &waves,
+        unowned: BTreeMap::new(),
+        missing: BTreeSet::new(),
     };
+    // A machine that knows of nothing asks first: what is there as it should be isn't uploaded once more.
+    let refresh = arguments.refresh || arguments.applies && State::read(&cloud.state)?.is_empty()?;
+    let mut state = match (refresh, arguments.applies) {
+        (false, _) => State::read(&cloud.state)?,
+        (true, false) => State::shadow(&cloud.state)?,
+        (true, true) => State::open(&cloud.state)?,
+    };
+    let adopt: BTreeSet<String> = arguments.adopt.iter().cloned().collect();
+    let (mut inventory, mut findings) = (None, Vec::new());
+    if refresh {
+        let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+            .desired(selection, &options);
+        let whole = options.whole && !survey.unread;
+        let how = How {
+            wanted,
+            held: &options.invalid,
+            whole,
+            adopt: adopt.clone(),
+            homes: &homes,
+            anew: false,
+            all_domains: arguments.only_prune,
+            tag: arguments.applies,
+        };
+        let truth = refresh::refresh(session, &project.fleet, &mut cloud, &secrets, &mut state, how)?;
+        options.unowned = truth.refreshed.unowned;
+        options.missing = truth.missing;
+        inventory = Some(truth.inventory);
+        findings = truth.refreshed.findings;
+    }
     let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
+    let live = state.live()?;
     session.ui.end();
+    for (source, why) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
+        let told = format!("{source} can't be asked ({why}): secrets that are deployed stay as they are");
+        session.ui.line(&format!("{} {}", session.ui.paint(Style::Warning, "!"), clean(&told)));
+    }
     Ok(Some(Planned {
         project,
         survey,
         runtimes,
         diagnostics,
-        secrets,
+        secrets: Arc::new(secrets),
         cloud,
         plan,
         workers,
+        live,
+        inventory,
+        findings,
+        adopt,
         places,
         selection: selection.clone(),
         deflated: OnceLock::new(),
     }))
+}
+
+/// What there should be, and how the state stands to it: for commands that put the state right.
+pub(super) struct Wish {
+    pub project: Project,
+    pub secrets: Secrets,
+    pub cloud: Cloud,
+    pub wanted: BTreeMap<WorkerId, refreshing::Wanted>,
+    pub held: BTreeSet<String>,
+    /// Whether all specs can be read.
+    pub whole: bool,
+    pub homes: BTreeMap<Home, String>,
+}
+
+/// From files to what there should be. Nothing, if the fleet as a whole can't be built.
+pub(super) fn wish(session: &Session, arguments: &CloudArguments) -> Result<Option<Wish>, Failure> {
+    let selection = Selection::default();
+    let Some(build::Done { project, survey, runtimes, built, .. }) = build::done(session, &selection, false, false)?
+    else {
+        return Ok(None);
+    };
+    let secrets = arguments.secrets(session, &project.fleet)?;
+    let cloud = Cloud::new(session, &project.fleet, arguments, &secrets)?;
+    let held: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
+    let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+        .desired(&selection, &options);
+    let (whole, homes) = (!survey.unread, homes(&project, &cloud));
+    Ok(Some(Wish { project, secrets, cloud, wanted, held, whole, homes }))
 }
 
 /// The homes whose workers the fleet may own, with their account's names.
@@ -250,6 +342,7 @@ impl Fleet<'_> {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
             }
+            secrets.prepare(wanted.iter().map(|one| &one.worker));
             let decided: Vec<(WorkerId, (usize, usize), Decision)> = wanted
                 .into_par_iter()
                 .map(|one| {
@@ -298,6 +391,26 @@ impl Fleet<'_> {
             }
         }
         Ok((planner.finish(), workers, places))
+    }
+
+    /// What there should be of the selected workers, for what the cloud has to be held against.
+    fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
+        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
+            let worker = &one.worker;
+            let ours = options.any_delivery || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual);
+            let wanted = refreshing::Wanted {
+                account: worker.account.clone(),
+                customer: worker.customer.clone(),
+                environment: worker.environment,
+                digest: one.bundle.digest,
+                triggers: Triggers::of(worker),
+                zones: worker.routes.iter().map(|route| route.zone.clone()).collect(),
+                ours,
+            };
+            (one.id(), wanted)
+        });
+        wanted.collect()
     }
 
     /// The workers of a customer that are to be deployed as they were built.
@@ -365,7 +478,7 @@ impl Planned {
     /// The plan for people. With `hints`: what to run next.
     pub(super) fn text(&self, ui: &Ui, hints: bool) -> String {
         let plan = &self.plan;
-        let mut lines = Vec::new();
+        let mut lines = refresh::text(ui, &self.findings);
         let mut groups: BTreeMap<(Action, &[String]), Vec<&Change>> = BTreeMap::new();
         for change in &plan.changes {
             groups.entry((change.action, &change.reasons)).or_default().push(change);

@@ -14,9 +14,11 @@ use crate::lock::Lock;
 use crate::plan::{self, Change, Plan, Wave};
 use crate::platform::Module;
 use crate::project;
-use crate::secrets::Secrets;
+use crate::secrets::rotation::sending;
+use crate::secrets::{Finding, Secrets};
 use crate::spec::Environment;
 use crate::state::{Deployed, Fingerprints, Record, RunId, State, Stored, WorkerId, deflated};
+use crate::tags::{self, Triggers};
 use crate::tree::Tree;
 
 use super::apply::{ApplyArguments, Applying, Kind, apply, confirm, refuse_another, summary};
@@ -54,7 +56,6 @@ pub(super) struct Arguments {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let _lock = Lock::take(&session.root.join(FOLDER).join(LOCK), "rollback")?;
-    let secrets = Arc::new(Secrets::read(&session.root, arguments.cloud.env_file.as_deref(), arguments.cloud.local)?);
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
         Ok(fleet) => fleet,
         Err(diagnostics) => {
@@ -62,6 +63,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
+    let secrets = Arc::new(arguments.cloud.secrets(session, &fleet)?);
     let mut cloud = Cloud::new(session, &fleet, &arguments.cloud, &secrets)?;
     if !cloud.state.exists() {
         return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
@@ -255,7 +257,7 @@ fn uploads(cloud: &Cloud, fleet: &str, state: &State, secrets: &Arc<Secrets>) ->
 fn upload(
     change: &Change,
     stored: Stored,
-    live: Option<&Deployed>,
+    there: Option<&Deployed>,
     (module, runtime): (Vec<u8>, Vec<u8>),
     fleet: &str,
     secrets: &Secrets,
@@ -268,35 +270,45 @@ fn upload(
         metadata: stored.metadata.clone(),
     };
     let bindings = stored.metadata["bindings"].as_array().into_iter().flatten();
-    let names: BTreeSet<&str> = bindings
+    let lookups = stored.source["worker"]["secrets"].as_object();
+    let names: BTreeMap<String, String> = bindings
         .filter(|binding| binding["type"] == "secret_text")
         .filter_map(|binding| binding["name"].as_str())
+        .map(|name| {
+            let lookup = lookups.and_then(|lookups| lookups.get(name)?.as_str()).unwrap_or(name);
+            (name.to_owned(), lookup.to_owned())
+        })
         .collect();
-    let there = live.is_some_and(|live| live.live.secrets.keys().map(String::as_str).eq(names.iter().copied()));
-    let mut values: BTreeMap<String, SecretString> = BTreeMap::new();
-    if !there {
-        let lookups = stored.source["worker"]["secrets"].as_object();
-        for name in &names {
-            let lookup = lookups.and_then(|lookups| lookups.get(*name)?.as_str()).unwrap_or(name);
-            let value = secrets.of(&change.customer, lookup).ok_or_else(|| format!("no value for {lookup}"))?;
-            values.insert((*name).to_owned(), value);
+    // What is bound stays bound, with the value that it has: only what isn't there is sent.
+    let live = there.map(|there| &there.live.secrets);
+    let mut values: BTreeMap<&str, SecretString> = BTreeMap::new();
+    let same = live.filter(|live| live.keys().eq(names.keys()));
+    let mut known: BTreeMap<String, String> = same.cloned().unwrap_or_default();
+    if same.is_none() {
+        for (binding, name) in &names {
+            if let Finding::Value(found) = secrets.find(&change.customer, change.environment, name) {
+                known.insert(binding.clone(), fingerprints.of(found.value.expose_secret()));
+                values.insert(binding, found.value);
+            }
         }
     }
-    let mut metadata =
-        bundle::upload_metadata(&bundle, fleet, |name| values.get(name).map(|value| value.expose_secret()));
-    let print = |(name, value): (&String, &SecretString)| (name.clone(), fingerprints.of(value.expose_secret()));
-    let mut prints: BTreeMap<String, String> = values.iter().map(print).collect();
-    if there {
-        // The same secrets are bound: they stay as they are.
-        if let Some(bindings) = metadata["bindings"].as_array_mut() {
-            bindings.retain(|binding| binding["type"] != "secret_text");
-        }
-        metadata["keep_bindings"] = serde_json::json!(["secret_text"]);
-        prints = live.map(|live| live.live.secrets.clone()).unwrap_or_default();
-    }
+    let sending = sending(&names, live, &known).map_err(|missing| missing.to_string())?;
+    // What leads to it stays as it is.
+    let triggers = there.map(|there| Triggers {
+        workers_dev: there.live.workers_dev,
+        domains: there.live.domains.keys().cloned().collect(),
+        patterns: there.live.routes.keys().cloned().collect(),
+        crons: there.live.crons.clone(),
+    });
+    let pending = triggers.is_none();
+    let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
+    let tags = tags::of(fleet, &change.customer, change.environment, digest, &triggers, pending);
+    let metadata = bundle::upload_metadata(&bundle, &tags, sending.keep, |binding| {
+        values.get(binding).filter(|_| sending.send.contains(binding)).map(|value| value.expose_secret())
+    });
     let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
     let made = Made {
-        secrets: prints,
+        secrets: sending.live,
         objects: vec![(stored.module, deflated(&module)), (stored.runtime, deflated(&runtime))],
         stored,
     };

@@ -38,7 +38,8 @@ pub struct Selection {
     compiled: OnceLock<selection::Selection>,
 }
 
-pub(super) fn environment(text: &str) -> Result<Environment, String> {
+/// An environment by its name.
+pub fn environment(text: &str) -> Result<Environment, String> {
     let names = Environment::ALL.map(Environment::as_str);
     Environment::ALL.into_iter().find(|environment| environment.as_str() == text).ok_or_else(|| {
         match did_you_mean(text, names) {

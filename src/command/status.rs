@@ -9,7 +9,6 @@ use crate::cloudflare;
 use crate::failure::{Exit, Failure};
 use crate::platform::Health;
 use crate::progress::Progress as _;
-use crate::secrets::Secrets;
 use crate::spec::Environment;
 use crate::state::{Deployed, Found, State};
 
@@ -55,7 +54,6 @@ struct Row {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let secrets = Secrets::read(&session.root, arguments.cloud.env_file.as_deref(), arguments.cloud.local)?;
     let loaded = match build::load(&session.root, &session.ui) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
@@ -64,6 +62,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         }
     };
     arguments.selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
     let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;
     let deployed = state.deployed()?;
@@ -147,7 +146,7 @@ fn ask(session: &Session, rows: &mut [Row]) -> bool {
 }
 
 /// The first eight characters of an id: enough to tell ids apart, not enough to use one.
-fn mask(id: &str) -> String {
+pub(super) fn mask(id: &str) -> String {
     if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
 }
 

@@ -66,7 +66,9 @@ impl Task {
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
-            Step::DetachDomain { id, .. } => Next::Call(Call::DetachDomain { id: id.clone() }),
+            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } => {
+                Next::Call(Call::DetachDomain { id: id.clone() })
+            }
             Step::RemoveRoute { zone_id, id, .. } => {
                 Next::Call(Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() })
             }
@@ -131,7 +133,7 @@ impl Task {
         match step {
             // What is live after an upload comes with the upload.
             Step::Upload => live.etag = id,
-            Step::Delete => {}
+            Step::Delete | Step::TakeDomain { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
             Step::AttachDomain { domain } => drop(live.domains.insert(domain.clone(), id)),
@@ -161,6 +163,7 @@ pub(super) fn word(step: &Step) -> &'static str {
         Step::SetCrons { .. } => "set crons",
         Step::AttachDomain { .. } => "attach domain",
         Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
+        Step::TakeDomain { .. } => "take domain",
         Step::AddRoute { .. } => "add route",
         Step::RemoveRoute { .. } | Step::DropRoute { .. } => "remove route",
     }
@@ -175,9 +178,10 @@ pub(super) fn doubt(step: &Step) -> Doubt {
         Step::Delete => Doubt::Delete,
         Step::SetWorkersDev { .. } => Doubt::WorkersDev,
         Step::SetCrons { .. } => Doubt::Crons,
-        Step::AttachDomain { domain } | Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => {
-            Doubt::Domain(domain.clone())
-        }
+        Step::AttachDomain { domain }
+        | Step::DetachDomain { domain, .. }
+        | Step::DropDomain { domain }
+        | Step::TakeDomain { domain, .. } => Doubt::Domain(domain.clone()),
         Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
         Step::RemoveRoute { pattern, .. } => route(pattern, None),
     }

@@ -69,6 +69,7 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         workers_dev: wish.workers_dev,
         domains: wish.domains.clone(),
         routes: wish.routes.iter().map(route).collect(),
+        take_over: BTreeSet::new(),
         trusted_origins: Vec::new(),
         log_level: LogLevel::Info,
         database: Database::None,
@@ -164,7 +165,7 @@ fn words(call: &Call, world: &World) -> String {
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
         Call::FindRoute { pattern, .. } => format!("find {pattern}"),
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
-        Call::FindSubdomain | Call::CreateNamespace => unreachable!("a deploy makes no such call"),
+        _ => unreachable!("a deploy makes no such call"),
     }
 }
 
@@ -250,7 +251,7 @@ impl World {
                 self.routes.retain(|_, (other, _)| other != id);
                 Ok(Reply::Done)
             }
-            Call::FindSubdomain | Call::CreateNamespace => unreachable!("a deploy makes no such call"),
+            _ => unreachable!("a deploy makes no such call"),
         }
     }
 }

@@ -36,6 +36,7 @@ const LAYERS: &[Layer] = &[
             "progress",
             "selection",
             "spec",
+            "tags",
             "trace",
         ],
         layers: &["words"],
@@ -65,12 +66,17 @@ const LAYERS: &[Layer] = &[
     // The left half of the line: reading, core and memory in their order.
     Layer {
         name: "line",
-        modules: &["build", "manifest", "runtime", "since"],
+        modules: &["build", "git", "manifest", "runtime", "since"],
         layers: &["words", "reading", "core", "memory", "line"],
         and: &[],
     },
     // What is to be done: pure.
-    Layer { name: "decision", modules: &["plan"], layers: &["words"], and: &["bundle", "state"] },
+    Layer {
+        name: "decision",
+        modules: &["plan", "refresh", "safety"],
+        layers: &["words", "decision"],
+        and: &["bundle", "state"],
+    },
     // The right half of the line. It sees no spec and renders nothing: what it does was decided before.
     Layer {
         name: "world",
@@ -99,7 +105,9 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["saphyr_parser::"], &["src/yaml.rs"]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
     (&["jsonschema::"], &["src/schema.rs"]),
-    (&["rustix::"], &["src/clock.rs", "src/command/"]),
+    (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),
+    (&["age::", "dotenvy::"], &["src/secrets/"]),
+    (&["rpassword::"], &["src/command/secrets/"]),
     (&["include_dir::"], &["src/command/init.rs"]),
 ];
 

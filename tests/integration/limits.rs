@@ -246,10 +246,3 @@ fn the_documents_examples_are_taken() {
     project.write("customers/acme.yaml", "id: acme\n");
     check(&project).exits(0);
 }
-
-#[test]
-fn flotillas_tags_fit() {
-    let tags = flotilla::bundle::tags(&"x".repeat(40), &flotilla::digest::Digest::of(b""));
-    assert!(tags.len() <= limits::TAGS, "{tags:?}");
-    assert!(tags.iter().all(|tag| !tag.contains([',', '&'])), "{tags:?}");
-}

@@ -1,0 +1,183 @@
+//! What a deploy does about secrets: finds what is missing or too large before the first request, and says what each upload
+//! sends and what the platform keeps. Shows names, never values.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::customer::Worker;
+use crate::failure::Failure;
+use crate::limits::{Limit, grouped};
+use crate::names::own_secret;
+use crate::plan::{Change, Step};
+use crate::secrets::rotation::{Missing, Sending, sending};
+use crate::secrets::{Finding, Secrets};
+use crate::state::{Doubt, Fingerprints, State, WorkerId};
+
+use super::plan::Planned;
+
+/// So many changes are looked at at a time.
+const CHUNK: usize = 4096;
+/// So many are told of.
+const TOLD: usize = 20;
+
+/// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
+/// threads than the one that writes.
+pub(super) struct Live {
+    state: Mutex<State>,
+    /// Of these nobody knows: an upload was interrupted.
+    in_doubt: HashSet<WorkerId>,
+}
+
+impl Live {
+    /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
+    pub fn open(path: &Path) -> Result<Live, Failure> {
+        let state = State::read(path)?;
+        let doubtful = |doubt: &Doubt| matches!(doubt, Doubt::Upload | Doubt::Delete);
+        let begun = state.begun()?.into_iter().filter(|(_, begun)| begun.doubts.iter().any(doubtful));
+        let in_doubt = begun.map(|(id, _)| id).collect();
+        Ok(Live { state: Mutex::new(state), in_doubt })
+    }
+
+    /// The fingerprints of a worker's secrets, by binding. Nothing, if it isn't there, or if nobody knows for certain: then all
+    /// are sent.
+    fn of(&self, id: &WorkerId) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        if self.in_doubt.contains(id) {
+            return Ok(None);
+        }
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = state.one(id)?.filter(|deployed| deployed.drift.is_empty());
+        Ok(live.map(|deployed| deployed.live.secrets))
+    }
+
+    fn fingerprints(&self) -> Fingerprints {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).fingerprints()
+    }
+
+    /// What the upload of a change sends.
+    pub fn sending(&self, secrets: &Secrets, worker: &Worker, change: &Change) -> Result<Sent, String> {
+        let live = self.of(&id(change)).map_err(|failure| failure.to_string())?;
+        sent(secrets, worker, live.as_ref(), &self.fingerprints()).map_err(|(missing, _)| missing.to_string())
+    }
+}
+
+/// What is sent of a worker's secrets, with the values.
+pub(super) struct Sent {
+    pub sending: Sending,
+    values: HashMap<String, SecretString>,
+}
+
+impl Sent {
+    /// The value of a binding that is sent.
+    pub fn value(&self, binding: &str) -> Option<&str> {
+        let value = self.values.get(binding).filter(|_| self.sending.send.contains(binding))?;
+        Some(value.expose_secret())
+    }
+}
+
+fn id(change: &Change) -> WorkerId {
+    (change.home.clone(), change.worker.clone())
+}
+
+/// What is sent of a worker's secrets; or what is missing, with why its values can't be known, by name.
+fn sent(
+    secrets: &Secrets,
+    worker: &Worker,
+    live: Option<&BTreeMap<String, String>>,
+    fingerprints: &Fingerprints,
+) -> Result<Sent, (Missing, HashMap<String, String>)> {
+    let (mut values, mut known, mut hidden) = (HashMap::new(), BTreeMap::new(), HashMap::new());
+    for (binding, name) in &worker.secrets {
+        match secrets.find(&worker.customer, worker.environment, name) {
+            Finding::Value(found) => {
+                known.insert(binding.clone(), fingerprints.of(found.value.expose_secret()));
+                values.insert(binding.clone(), found.value);
+            }
+            Finding::Nowhere => {}
+            Finding::Hidden { source, why } => {
+                hidden.insert(name.clone(), format!("{source}: {why}"));
+            }
+        }
+    }
+    match sending(&worker.secrets, live, &known) {
+        Ok(sending) => Ok(Sent { sending, values }),
+        Err(missing) => Err((missing, hidden)),
+    }
+}
+
+/// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
+pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
+    let live = Live::open(&planned.cloud.state)?;
+    let fingerprints = live.fingerprints();
+    let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
+    let uploads: Vec<&Change> =
+        planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)).collect();
+    for changes in uploads.chunks(CHUNK) {
+        let with_live = changes.iter().map(|change| Ok((*change, live.of(&id(change))?)));
+        let with_live: Vec<(&Change, _)> = with_live.collect::<Result<_, Failure>>()?;
+        let told: Vec<(Vec<String>, Vec<String>)> = with_live
+            .par_iter()
+            .filter_map(|(change, live)| {
+                let (worker, _) = planned.worker(change)?;
+                Some(match sent(&planned.secrets, &worker, live.as_ref(), &fingerprints) {
+                    Ok(sent) => (Vec::new(), too_large(planned, &worker, &sent)),
+                    Err((names, hidden)) => (lacks(&worker, &names, &hidden), Vec::new()),
+                })
+            })
+            .collect();
+        for (lacks, too_large) in told {
+            missing.extend(lacks);
+            large.extend(too_large);
+        }
+    }
+    let number = missing.len();
+    if number > 0 {
+        let what = if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") };
+        let to_set = match &planned.project.fleet.file.secrets {
+            None => "set, in the environment or in a dotenv file outside of git:",
+            Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
+        };
+        return Err(Failure::new(format!("{what} no value; nothing was sent")).hint(format!("{to_set}\n{}", some(missing))));
+    }
+    let number = large.len();
+    if number > 0 {
+        let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
+        return Err(Failure::new(format!("{what} too large; nothing was sent")).hint(some(large)));
+    }
+    Ok(())
+}
+
+fn some(lines: BTreeSet<String>) -> String {
+    let number = lines.len();
+    let shown: Vec<String> = lines.into_iter().take(TOLD).collect();
+    let more = if number > shown.len() { format!("\n… and {} more", number - shown.len()) } else { String::new() };
+    format!("{}{more}", shown.join("\n"))
+}
+
+fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, String>) -> Vec<String> {
+    let each = missing.names.iter().map(|name| {
+        let what = format!("{name} or {} for {}", own_secret(&worker.customer, name), worker.customer);
+        let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
+        match hidden.get(name) {
+            Some(why) => format!("{what} ({why})"),
+            None if removed.is_empty() => what,
+            None => format!("{what} ({} is removed, and then all others are sent again)", removed.join(", ")),
+        }
+    });
+    each.collect()
+}
+
+fn too_large(planned: &Planned, worker: &Worker, sent: &Sent) -> Vec<String> {
+    let fleet = &planned.project.fleet;
+    let most = fleet.limit(&worker.account, Limit::VariableBytes);
+    let sizes = sent.sending.send.iter().map(|binding| (binding, sent.value(binding).map_or(0, str::len) as u64));
+    let each = sizes.filter(|(_, size)| *size > most).map(|(binding, size)| {
+        let (name, size, most) = (&worker.secrets[binding], grouped(size), grouped(most));
+        let raise = fleet.raise(&worker.account, Limit::VariableBytes);
+        format!("{name} for {} has {size} bytes, {most} fit; {raise}", worker.customer)
+    });
+    each.collect()
+}

@@ -1,0 +1,159 @@
+//! Runs a program that prints secrets: without a shell, with a time limit, and without showing what it prints. Doesn't know
+//! which programs there are.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use secrecy::zeroize::Zeroizing;
+
+/// More than any file of secrets has.
+const MOST: u64 = 1 << 20;
+/// So much of what it complains of is looked at.
+const COMPLAINT: u64 = 4 << 10;
+
+/// How a program ended.
+pub struct Ended {
+    /// The exit code; none for a signal.
+    pub code: Option<i32>,
+    /// What it wrote to stdout.
+    pub printed: Zeroizing<Vec<u8>>,
+    /// The first line that it wrote to stderr, without what may be a secret.
+    pub complaint: String,
+}
+
+/// Why there is no end to tell of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no such program, or it can't be started.
+    NotStarted,
+    /// It took too long.
+    TimedOut,
+    /// It wrote more than is read.
+    TooMuch,
+}
+
+/// Runs a program in a folder. It gets this process's environment, and nothing to read.
+pub fn run(words: &[String], folder: &Path, limit: Duration) -> Result<Ended, Trouble> {
+    let Some((program, arguments)) = words.split_first() else { return Err(Trouble::NotStarted) };
+    // A path is one from the project's root.
+    let program = if program.contains('/') { folder.join(program) } else { program.into() };
+    let deadline = Instant::now() + limit;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|_| Trouble::NotStarted)?;
+    // Each in a thread that may outlive the program: a child of its own can hold the pipes open.
+    let printed = reader(child.stdout.take(), MOST);
+    let complained = reader(child.stderr.take(), COMPLAINT);
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let ended = printed.recv_timeout(left()).map_err(|_| Trouble::TimedOut).and_then(|printed| {
+        if printed.len() as u64 > MOST {
+            return Err(Trouble::TooMuch);
+        }
+        // It has closed its output: as a rule, it is gone.
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => return Ok((printed, status.code())),
+                Ok(None) if left().is_zero() => return Err(Trouble::TimedOut),
+                Ok(None) => std::thread::sleep(Duration::from_millis(1).min(left())),
+                Err(_) => return Err(Trouble::NotStarted),
+            }
+        }
+    });
+    let (printed, code) = match ended {
+        Ok(ended) => ended,
+        Err(trouble) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(trouble);
+        }
+    };
+    let complained = complained.recv_timeout(left().min(Duration::from_secs(1))).unwrap_or_default();
+    let complaint = redacted(&String::from_utf8_lossy(&complained), &String::from_utf8_lossy(&printed));
+    Ok(Ended { code, printed, complaint })
+}
+
+/// How a program failed, in words.
+pub fn failed(program: &str, code: Option<i32>, complaint: &str) -> String {
+    let how = code.map_or("was killed".to_owned(), |code| format!("ended with {code}"));
+    if complaint.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {complaint}") }
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>, most: u64) -> mpsc::Receiver<Zeroizing<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Zeroizing::new(Vec::new());
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.by_ref().take(most + 1).read_to_end(&mut bytes);
+            let _ = sender.send(bytes);
+            // So that the program doesn't wait for somebody to read the rest.
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        }
+    });
+    receiver
+}
+
+/// The first line of a complaint. A word that has digits, that is long, or that stands in what was printed as well may be a
+/// secret, and isn't shown.
+fn redacted(complaint: &str, printed: &str) -> String {
+    let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let is_shown = |word: &&str| {
+        let short = word.chars().count() <= 3;
+        let plain = word.chars().all(|c| c.is_alphabetic() || "/.,:;'\"()-_".contains(c)) && word.chars().count() < 24;
+        (short && !word.contains(|c: char| c.is_control()))
+            || (plain && !printed.contains(word.trim_matches(['"', '\'', '.', ',', ':'])))
+    };
+    let words: Vec<&str> = line.split_whitespace().map(|word| if is_shown(&word) { word } else { "***" }).collect();
+    words.into_iter().take(30).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, seconds: u64) -> Result<Ended, Trouble> {
+        let words = ["sh", "-c", script].map(str::to_owned);
+        run(&words, Path::new("."), Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn what_it_prints_and_how_it_ends() {
+        let ended = sh("printf value; echo 'no key token-0123 here' >&2; exit 3", 30).ok().unwrap();
+        assert_eq!((ended.code, ended.printed.as_slice()), (Some(3), b"value".as_slice()));
+        assert_eq!(ended.complaint, "no key *** here");
+        assert_eq!(sh("kill -9 $$", 30).ok().unwrap().code, None);
+        let missing = run(&["no-such-program-anywhere".to_owned()], Path::new("."), Duration::from_secs(1));
+        assert_eq!(missing.err(), Some(Trouble::NotStarted));
+    }
+
+    #[test]
+    fn one_that_hangs_or_never_stops_writing_is_ended() {
+        let start = Instant::now();
+        assert_eq!(sh("sleep 60", 1).err(), Some(Trouble::TimedOut));
+        assert_eq!(sh("exec >&-; sleep 60", 1).err(), Some(Trouble::TimedOut));
+        assert_eq!(sh("sleep 60 & echo x", 1).err(), Some(Trouble::TimedOut), "somebody holds its output open");
+        assert_eq!(sh("cat /dev/zero", 60).err(), Some(Trouble::TooMuch));
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn complaints_are_shown_without_secrets() {
+        for (complaint, shown) in [
+            ("", ""),
+            ("\n  permission denied\nmore\n", "permission denied"),
+            ("got canary for secret/data/acme", "got *** for secret/data/acme"),
+            ("http://127.0.0.1:8200/v1 refused", "*** refused"),
+            ("\u{1b}[31mred", "***"),
+            ("aVeryLongWordWithoutAnyDigitsInIt is hidden", "*** is hidden"),
+        ] {
+            assert_eq!(redacted(complaint, "the canary"), shown);
+        }
+    }
+}

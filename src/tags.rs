@@ -1,0 +1,170 @@
+//! The tags of a worker at Cloudflare: whose it is, what it runs, and what leads to it. One list call tells them of all
+//! workers, so that a machine without a state knows what is deployed. Knows no platform.
+//!
+//! | tag                     | says                                                                     |
+//! |-------------------------|--------------------------------------------------------------------------|
+//! | `flotilla-<fleet>`      | which fleet owns the worker                                              |
+//! | `digest-<digest>`       | which bundle runs                                                        |
+//! | `triggers-<digest>`     | which triggers it had, all acknowledged, when it was uploaded            |
+//! | `pending-<digest>`      | which triggers it was to have: the change that uploaded it had more steps |
+//! | `customer-<id>`         | whose worker it is                                                       |
+//! | `environment-<name>`    | where it runs                                                            |
+//!
+//! Either `triggers-` or `pending-`: five tags, of [`crate::limits::TAGS`]. Triggers that change later without an upload
+//! leave the tag as it is: it then tells of triggers that nobody wants, and they are asked for. Who had to ask and found
+//! them as they should be says so in the tag, so that nobody has to ask again.
+
+use std::collections::BTreeSet;
+
+use crate::customer::Worker;
+use crate::digest::{Digest, Framed};
+use crate::spec::Environment;
+
+/// What calls a worker: its workers.dev address, custom domains, the patterns of its routes, crons.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Triggers {
+    /// Whether it answers on workers.dev.
+    pub workers_dev: bool,
+    /// Custom domains.
+    pub domains: BTreeSet<String>,
+    /// The patterns of routes.
+    pub patterns: BTreeSet<String>,
+    /// Crons.
+    pub crons: BTreeSet<String>,
+}
+
+impl Triggers {
+    /// Those that a worker should have.
+    pub fn of(worker: &Worker) -> Triggers {
+        Triggers {
+            workers_dev: worker.workers_dev,
+            domains: worker.domains.clone(),
+            patterns: worker.routes.iter().map(|route| route.pattern.clone()).collect(),
+            crons: worker.crons.clone(),
+        }
+    }
+
+    /// Their digest.
+    pub fn digest(&self) -> Digest {
+        let mut framed = Framed::new("triggers").field(&[u8::from(self.workers_dev)]);
+        for list in [&self.domains, &self.patterns, &self.crons] {
+            // How many there are keeps a domain from being taken for a pattern.
+            framed = framed.field(&(list.len() as u64).to_le_bytes());
+            framed = list.iter().fold(framed, |framed, one| framed.field(one.as_bytes()));
+        }
+        framed.finish()
+    }
+}
+
+/// The tags of an upload. With `pending`, the change that uploads still has triggers to set.
+pub fn of(
+    fleet: &str,
+    customer: &str,
+    environment: Environment,
+    digest: &Digest,
+    triggers: &Triggers,
+    pending: bool,
+) -> Vec<String> {
+    let settled = if pending { "pending" } else { "triggers" };
+    vec![
+        format!("flotilla-{fleet}"),
+        format!("digest-{digest}"),
+        format!("{settled}-{}", triggers.digest().short()),
+        format!("customer-{customer}"),
+        format!("environment-{environment}"),
+    ]
+}
+
+/// The tags of a worker whose triggers were found to be these, and all set.
+pub fn settled(tags: &[String], triggers: &Triggers) -> Vec<String> {
+    let others = tags.iter().filter(|tag| !tag.starts_with("pending-") && !tag.starts_with("triggers-"));
+    others.cloned().chain([format!("triggers-{}", triggers.digest().short())]).collect()
+}
+
+/// What a worker's tags say. Others' tags say nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks<'a> {
+    /// The fleet that owns it.
+    pub fleet: Option<&'a str>,
+    /// The bundle that runs.
+    pub digest: Option<Digest>,
+    /// The short digest of its triggers, and whether they were all set.
+    pub triggers: Option<(&'a str, bool)>,
+    /// The customer.
+    pub customer: Option<&'a str>,
+    /// The environment.
+    pub environment: Option<Environment>,
+}
+
+/// Reads a worker's tags.
+pub fn read(tags: &[String]) -> Marks<'_> {
+    let mut marks = Marks::default();
+    for tag in tags {
+        let Some((kind, value)) = tag.split_once('-') else { continue };
+        match kind {
+            "flotilla" => marks.fleet = Some(value),
+            "digest" => marks.digest = Digest::parse(value),
+            "triggers" => marks.triggers = Some((value, true)),
+            "pending" => marks.triggers = Some((value, false)),
+            "customer" => marks.customer = Some(value),
+            "environment" => {
+                marks.environment = Environment::ALL.into_iter().find(|one| one.as_str() == value);
+            }
+            _ => {}
+        }
+    }
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::customer::sample;
+    use crate::limits;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (worker, digest) = (sample("acme"), Digest::of(b"bundle"));
+        let of = |fleet, worker: &Worker, digest, pending| {
+            of(fleet, &worker.customer, worker.environment, digest, &Triggers::of(worker), pending)
+        };
+        for pending in [false, true] {
+            let tags = of("shop", &worker, &digest, pending);
+            let triggers = Triggers::of(&worker).digest().short();
+            let expected = Marks {
+                fleet: Some("shop"),
+                digest: Some(digest),
+                triggers: Some((&triggers, !pending)),
+                customer: Some("acme"),
+                environment: Some(worker.environment),
+            };
+            assert_eq!(read(&tags), expected);
+            assert!(tags.len() <= limits::TAGS);
+            assert!(tags.iter().all(|tag| !tag.contains([',', '&', ':'])));
+        }
+        let pending = of("shop", &worker, &digest, true);
+        let after = settled(&pending, &Triggers::of(&worker));
+        assert_eq!(read(&after), read(&of("shop", &worker, &digest, false)));
+        assert_eq!(read(&["team-shop".to_owned(), "flotilla".to_owned(), "digest-1".to_owned()]), Marks::default());
+    }
+
+    #[test]
+    fn each_trigger_is_in_the_digest() {
+        let of = |dev: bool, lists: [&[&str]; 3]| {
+            let [domains, patterns, crons] =
+                lists.map(|list| list.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>());
+            Triggers { workers_dev: dev, domains, patterns, crons }.digest()
+        };
+        let digests = [
+            of(false, [&[], &[], &[]]),
+            of(true, [&[], &[], &[]]),
+            of(true, [&["a"], &[], &[]]),
+            of(true, [&[], &["a"], &[]]),
+            of(true, [&[], &[], &["a"]]),
+            of(true, [&["a", "b"], &[], &[]]),
+            of(true, [&["a"], &["b"], &[]]),
+            of(true, [&["ab"], &[], &[]]),
+        ];
+        assert_eq!(digests.iter().collect::<BTreeSet<_>>().len(), digests.len());
+    }
+}
