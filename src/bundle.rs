@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::customer::{DIGEST_VARIABLE, Database, Worker};
+use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
 use crate::digest::{Digest, Framed};
 
 /// A pack's shared code, bundled.
@@ -89,8 +89,15 @@ fn metadata(worker: &Worker) -> Value {
             other => json!({"type": "json", "name": name, "json": other}),
         })
         .collect();
-    if let Database::D1 { binding, id, .. } = &worker.database {
-        bindings.push(json!({"type": "d1", "name": binding, "database_id": id}));
+    if let Database::D1 { binding, name, id, .. } = &worker.database {
+        bindings.push(match id {
+            Some(id) => json!({"type": "d1", "name": binding, "database_id": id}),
+            None => json!({"type": "d1", "name": binding, DATABASE_NAME: name}),
+        });
+    }
+    if let Some(Dispatch { namespace, hosts }) = &worker.dispatch {
+        bindings.push(json!({"type": "dispatch_namespace", "name": DISPATCHER_BINDING, "namespace": namespace}));
+        bindings.push(json!({"type": "kv_namespace", "name": HOSTS_BINDING, KV_TITLE: hosts}));
     }
     let services = worker.services.iter();
     bindings.extend(services.map(|(name, service)| json!({"type": "service", "name": name, "service": service})));
@@ -139,6 +146,43 @@ pub fn upload_metadata<'a>(
     metadata
 }
 
+/// The key of a D1 binding whose database's id is known by its name alone.
+const DATABASE_NAME: &str = "database_name";
+/// The key of a KV binding whose namespace's id is known by its title alone.
+const KV_TITLE: &str = "namespace_title";
+
+/// Something of an account that a worker is bound to and that its spec gives by name: its id is found out by the first deploy,
+/// so that the digest can't hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// A D1 database.
+    Database,
+    /// A KV namespace.
+    Kv,
+}
+
+/// What canonical metadata gives by name.
+pub fn by_name(metadata: &Value) -> impl Iterator<Item = (Resource, &str)> {
+    metadata["bindings"].as_array().into_iter().flatten().filter_map(|binding| {
+        let database = binding.get(DATABASE_NAME).map(|name| (Resource::Database, name));
+        let (resource, name) = database.or_else(|| Some((Resource::Kv, binding.get(KV_TITLE)?)))?;
+        Some((resource, name.as_str()?))
+    })
+}
+
+/// Puts ids in the place of names; the first name that has none is the error.
+pub fn with_ids(metadata: &mut Value, id: impl Fn(Resource, &str) -> Option<String>) -> Result<(), String> {
+    for binding in metadata["bindings"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        for (resource, key, own) in
+            [(Resource::Database, DATABASE_NAME, "database_id"), (Resource::Kv, KV_TITLE, "namespace_id")]
+        {
+            let Some(Value::String(name)) = binding.remove(key) else { continue };
+            binding.insert(own.to_owned(), id(resource, &name).ok_or(name)?.into());
+        }
+    }
+    Ok(())
+}
+
 /// What differs between the metadata of two bundles, in the author's terms.
 pub fn differences(old: &Value, new: &Value) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -170,4 +214,30 @@ pub fn differences(old: &Value, new: &Value) -> Vec<String> {
     }
     reasons.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("{name} removed")));
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_ids_and_what_has_none_is_named() {
+        let metadata = json!({"bindings": [
+            {"type": "plain_text", "name": "database_name", "text": "x"},
+            {"type": "d1", "name": "DB", "database_name": "acme"},
+            {"type": "d1", "name": "OTHER", "database_id": "id"},
+            {"type": "kv_namespace", "name": "HOSTS", "namespace_title": "hosts"},
+        ]});
+        assert_eq!(by_name(&metadata).collect::<Vec<_>>(), [(Resource::Database, "acme"), (Resource::Kv, "hosts")]);
+        let id = |resource, name: &str| Some(format!("{resource:?}-{name}"));
+        let mut with = metadata.clone();
+        assert_eq!(with_ids(&mut with, id), Ok(()));
+        assert_eq!(with["bindings"][0], metadata["bindings"][0]);
+        assert_eq!(with["bindings"][1], json!({"type": "d1", "name": "DB", "database_id": "Database-acme"}));
+        assert_eq!(with["bindings"][2], metadata["bindings"][2]);
+        assert_eq!(with["bindings"][3], json!({"type": "kv_namespace", "name": "HOSTS", "namespace_id": "Kv-hosts"}));
+        assert_eq!(by_name(&with).count(), 0);
+        let known = |resource, name: &str| id(resource, name).filter(|_| resource == Resource::Database);
+        assert_eq!(with_ids(&mut metadata.clone(), known), Err("hosts".to_owned()));
+    }
 }

@@ -12,9 +12,19 @@ use crate::resolve::{Claim, Thing};
 pub fn claims(claims: &mut [Claim]) -> Vec<Contest> {
     claims.sort_unstable();
     let groups = claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1);
-    let mut contests: Vec<Contest> = groups.flat_map(contested).collect();
-    let told: BTreeSet<Place> =
-        contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect();
+    let (names, groups): (Vec<_>, Vec<_>) =
+        groups.partition(|group| matches!(group[0].thing, Thing::DatabaseName { .. }));
+    let mut contests: Vec<Contest> = groups.into_iter().flat_map(contested).collect();
+    let places = |contests: &[Contest]| -> BTreeSet<Place> {
+        contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect()
+    };
+    let told = places(&contests);
+    // What is told of a database's id isn't told of its name once more.
+    contests.extend(names.into_iter().flat_map(contested).map(|contest| Contest {
+        diagnostic: contest.diagnostic.filter(|diagnostic| !told.contains(&diagnostic.place)),
+        ..contest
+    }));
+    let told = places(&contests);
     contests.extend(hosts(claims, &told));
     contests.extend(wildcards(claims));
     contests
@@ -43,7 +53,11 @@ fn contested(group: &[Claim]) -> Vec<Contest> {
             let others = group.iter().filter(|claim| claim.by.customer != own.by.customer);
             return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
         }
-        Thing::Database(_) if group.iter().all(|claim| claim.by.customer == group[0].by.customer) => return Vec::new(),
+        Thing::Database(_) | Thing::DatabaseName { .. }
+            if group.iter().all(|claim| claim.by.customer == group[0].by.customer) =>
+        {
+            return Vec::new();
+        }
         // See `hosts`.
         Thing::Host(_) => return Vec::new(),
         _ => {}
@@ -90,7 +104,8 @@ fn shared(group: &[Claim]) -> Option<Diagnostic> {
 fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
     let rivals = |other: &&Claim| {
         other.place != claim.place
-            && (!matches!(claim.thing, Thing::Database(_)) || other.by.customer != claim.by.customer)
+            && (!matches!(claim.thing, Thing::Database(_) | Thing::DatabaseName { .. })
+                || other.by.customer != claim.by.customer)
     };
     let elsewhere = || places.iter().map(|here| &here[0]).filter(rivals);
     let other = elsewhere().next()?;
@@ -136,12 +151,18 @@ fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
     let mut claims: Vec<(&str, &Claim)> = claims
         .iter()
         .filter_map(|claim| match &claim.thing {
-            Thing::Domain(host) | Thing::Host(host) if !told.contains(&claim.place) => Some((host.as_str(), claim)),
+            Thing::Domain(host) | Thing::Entry(host) | Thing::Host(host) if !told.contains(&claim.place) => {
+                Some((host.as_str(), claim))
+            }
             _ => None,
         })
         .collect();
-    // Domains before routes, and so on in the order of claims.
+    // Domains before what a dispatch worker looks up, that before routes, and so on in the order of claims.
     claims.sort_unstable();
+    let dispatched: BTreeSet<&str> =
+        claims.iter().filter(|(_, claim)| matches!(claim.thing, Thing::Entry(_))).map(|(host, _)| *host).collect();
+    // By its own domains and routes, a dispatch worker is reached.
+    claims.retain(|(host, claim)| claim.by.customer != SHARED || !dispatched.contains(host));
     let groups = claims.chunk_by(|a, b| a.0 == b.0);
     groups
         .filter(|group| group.iter().any(|(_, claim)| claim.by.customer != group[0].1.by.customer))
@@ -161,7 +182,7 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
             diagnostic.also(other.place.clone(), format!("{what} of {}", other.by))
         })
     };
-    if !matches!(first.thing, Thing::Domain(_)) {
+    if matches!(first.thing, Thing::Host(_)) {
         let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.by.customer.as_str()).collect();
         let message = format!("routes of {} customers share the host `{host}`", customers.len());
         let help = format!(
@@ -177,11 +198,18 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
     );
     let error =
         |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
-    let own = error(first, format!("a route of {} has the host of the custom domain `{host}`", others[0].by));
+    let what = if matches!(first.thing, Thing::Domain(_)) { "custom domain" } else { "dispatched host" };
+    let other = if matches!(others[0].thing, Thing::Entry(_)) { "dispatched host" } else { "route" };
+    let own = match other {
+        "route" => format!("a route of {} has the host of the {what} `{host}`", others[0].by),
+        _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].by),
+    };
+    let own = error(first, own);
     let mut contests =
-        vec![Contest { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, "the route")) }];
+        vec![Contest { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, &format!("the {other}"))) }];
     contests.extend(others.iter().map(|claim| {
-        let message = format!("the route's host `{host}` is a custom domain of {}", first.by);
+        let subject = if matches!(claim.thing, Thing::Entry(_)) { "dispatched host" } else { "route's host" };
+        let message = format!("the {subject} `{host}` is a {what} of {}", first.by);
         let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.by));
         Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
     }));
@@ -252,8 +280,10 @@ fn named(thing: &Thing) -> (Code, String) {
     match thing {
         Thing::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
         Thing::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
+        Thing::Entry(host) => (Code::DuplicateDomain, format!("the host `{host}`")),
         Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
         Thing::Database(database) => (Code::SharedDatabase, format!("the database `{database}`")),
+        Thing::DatabaseName { name, .. } => (Code::SharedDatabase, format!("the database `{name}`")),
         Thing::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
         Thing::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
     }
@@ -337,6 +367,64 @@ mod tests {
                  + customers/acme.yaml:1:1",
             ]
         );
+    }
+
+    #[test]
+    fn a_dispatched_host_is_one_workers_and_reached_by_the_dispatch_worker() {
+        let entry = |host: &str| Thing::Entry(host.to_owned());
+        let (found, held) = told(vec![
+            claim(entry("a.example"), "acme/web", 1),
+            claim(host("a.example"), "_shared/front", 2),
+            claim(domain("b.example"), "_shared/front", 3),
+            claim(entry("b.example"), "bluebird", 1),
+            claim(host("*.example"), "_shared/front", 4),
+        ]);
+        assert!(found.is_empty() && held.is_empty(), "{found:?}");
+        let (found, held) = told(vec![
+            claim(entry("a.example"), "acme/web", 1),
+            claim(entry("a.example"), "acme/api", 2),
+            claim(entry("b.example"), "bluebird", 1),
+            claim(host("b.example"), "cafe", 1),
+            claim(domain("d.example"), "dove", 1),
+            claim(entry("d.example"), "eagle", 1),
+        ]);
+        assert_eq!(held, ["acme", "bluebird", "cafe", "dove", "eagle"]);
+        assert_eq!(
+            found,
+            [
+                "N0302 customers/acme.yaml:1:1 the host `a.example` is also claimed by the api worker + customers/acme.yaml:2:1",
+                "N0302 customers/acme.yaml:2:1 the host `a.example` is also claimed by the web worker + customers/acme.yaml:1:1",
+                "N0314 customers/bluebird.yaml:1:1 a route of cafe (production) has the host of the dispatched host `b.example` \
+                 + customers/cafe.yaml:1:1",
+                "N0314 customers/cafe.yaml:1:1 the route's host `b.example` is a dispatched host of bluebird (production) \
+                 + customers/bluebird.yaml:1:1",
+                "N0314 customers/dove.yaml:1:1 a dispatched host of eagle (production) is the custom domain `d.example` \
+                 + customers/eagle.yaml:1:1",
+                "N0314 customers/eagle.yaml:1:1 the dispatched host `d.example` is a custom domain of dove (production) \
+                 + customers/dove.yaml:1:1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_databases_name_tells_of_those_that_give_no_id() {
+        let name = || Thing::DatabaseName { account: "default".to_owned(), name: "shop".to_owned() };
+        let id = || Thing::Database("0-1".to_owned());
+        let (found, held) = told(vec![
+            claim(name(), "acme", 1),
+            claim(id(), "bluebird", 1),
+            claim(name(), "bluebird", 1),
+            claim(id(), "cafe", 1),
+            claim(name(), "cafe", 1),
+        ]);
+        assert_eq!(held, ["bluebird", "cafe", "acme", "bluebird", "cafe"]);
+        let also = |message: &str| format!("{message} + customers/bluebird.yaml:1:1");
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].starts_with("N0312 customers/bluebird.yaml:1:1 the database `0-1` is also claimed by cafe"));
+        assert!(found[1].starts_with(&also(
+            "N0312 customers/cafe.yaml:1:1 the database `0-1` is also claimed by bluebird (production)"
+        )));
+        assert!(found[2].starts_with("N0312 customers/acme.yaml:1:1 the database `shop` is also claimed by bluebird"));
     }
 
     #[test]

@@ -15,7 +15,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::platform::{Call, CallError, Health, Home, Left, Module, Platform, Policy, Quota, Reply};
+use crate::platform::{
+    Call, CallError, DATABASES_PER_PAGE, Health, Home, KV_PER_PAGE, Left, Module, Platform, Policy, Quota, Reply,
+};
 
 mod listing;
 
@@ -161,6 +163,36 @@ impl Cloudflare {
                 .request(home, Method::PATCH, &format!("{}/script-settings", script(worker)))
                 .json(&json!({ "tags": tags })),
             Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
+            Call::ListDatabases { name, page } => {
+                let path = format!("{account}/d1/database?per_page={DATABASES_PER_PAGE}&page={page}");
+                let name = name.as_ref().map(|name| format!("&name={name}")).unwrap_or_default();
+                self.request(home, Method::GET, &format!("{path}{name}"))
+            }
+            Call::CreateDatabase { name, jurisdiction, location_hint } => {
+                let mut body = json!({"name": name});
+                if let Some(jurisdiction) = jurisdiction {
+                    body["jurisdiction"] = json!(jurisdiction);
+                }
+                if let Some(location_hint) = location_hint {
+                    body["primary_location_hint"] = json!(location_hint);
+                }
+                self.request(home, Method::POST, &format!("{account}/d1/database")).json(&body)
+            }
+            Call::ListKv { page } => {
+                let path = format!("{account}/storage/kv/namespaces?per_page={KV_PER_PAGE}&page={page}");
+                self.request(home, Method::GET, &path)
+            }
+            Call::CreateKv { title } => self
+                .request(home, Method::POST, &format!("{account}/storage/kv/namespaces"))
+                .json(&json!({"title": title})),
+            Call::PutKeys { namespace_id, pairs } => {
+                let body: Vec<Value> = pairs.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+                self.request(home, Method::PUT, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk"))
+                    .json(&body)
+            }
+            Call::DeleteKeys { namespace_id, keys } => self
+                .request(home, Method::POST, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk/delete"))
+                .json(&keys[..]),
         }
     }
 }
@@ -287,6 +319,11 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         return Err(no_json(status, &headers, &body));
     };
     if status < 400 && envelope["success"] == true {
+        let unwritten = envelope["result"]["unsuccessful_keys"].as_array().map_or(0, Vec::len);
+        if unwritten > 0 {
+            // Which is no failure of the call, to KV: it is to be repeated.
+            return Err(CallError::Unavailable(format!("KV didn't take {unwritten} keys")));
+        }
         return Ok(reply(call, &envelope["result"]));
     }
     let error = &envelope["errors"][0];
@@ -295,16 +332,22 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
     if status >= 500 {
         return Err(CallError::Unavailable(format!("Cloudflare failed: {message} (HTTP {status})")));
     }
-    // A zone that the token can't reach says nothing about the account.
-    let of_zone = matches!(
+    // That the token may not do this to a zone, to databases or to KV says nothing about the account's workers.
+    let apart = matches!(
         call,
         Call::FindZone { .. }
             | Call::AddRoute { .. }
             | Call::FindRoute { .. }
             | Call::RemoveRoute { .. }
             | Call::ListRoutes { .. }
+            | Call::ListDatabases { .. }
+            | Call::CreateDatabase { .. }
+            | Call::ListKv { .. }
+            | Call::CreateKv { .. }
+            | Call::PutKeys { .. }
+            | Call::DeleteKeys { .. }
     );
-    if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !of_zone {
+    if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
         return Err(CallError::Unauthorized(format!(
             "the token of account {} is refused: {message} (HTTP {status}, code {code})",
             home.account_id
@@ -367,7 +410,21 @@ fn reply(call: &Call, result: &Value) -> Reply {
             let crons = result["schedules"].as_array().into_iter().flatten();
             Reply::Crons(crons.filter_map(|schedule| schedule["cron"].as_str().map(str::to_owned)).collect())
         }
+        Call::CreateDatabase { .. } => id(&result["uuid"]),
+        Call::CreateKv { .. } => id(&result["id"]),
+        Call::ListDatabases { .. } => page(result, "name", "uuid", DATABASES_PER_PAGE),
+        Call::ListKv { .. } => page(result, "title", "id", KV_PER_PAGE),
         _ => Reply::Done,
+    }
+}
+
+/// A page of a list. That it is full says that there is another: not every list tells how many pages it has.
+fn page(result: &Value, name: &str, id: &str, full: usize) -> Reply {
+    let rows = result.as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Reply::Page {
+        names: rows.iter().filter_map(|row| Some((text(&row[name])?, text(&row[id])?))).collect(),
+        more: rows.len() >= full,
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::spec::{Delivery, Environment, LogLevel, Observability, Purpose, Route};
+use crate::spec::{Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Purpose, Route};
 
 /// The variable by which a worker tells the digest of its bundle.
 pub const DIGEST_VARIABLE: &str = "FLOTILLA_DIGEST";
@@ -16,6 +16,10 @@ pub const TURSO_URL: &str = "TURSO_DATABASE_URL";
 pub const TURSO_TOKEN: &str = "TURSO_AUTH_TOKEN";
 /// The binding of a D1 database.
 pub const D1_BINDING: &str = "DB";
+/// The binding by which a dispatch worker reaches the workers of its namespace.
+pub const DISPATCHER_BINDING: &str = "DISPATCHER";
+/// The binding of the KV namespace in which a dispatch worker looks hosts up.
+pub const HOSTS_BINDING: &str = "HOSTS";
 /// What stands for the customer where a worker is shared by all; no customer can be called so.
 pub const SHARED: &str = "_shared";
 
@@ -52,6 +56,12 @@ pub struct Worker {
     pub take_over: BTreeSet<String>,
     /// Its routes, sorted.
     pub routes: BTreeSet<Route>,
+    /// Its hosts, if it is in a dispatch namespace with a dispatch worker: these take the place of domains and routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Hosts>,
+    /// What it passes requests on to, if it is a dispatch worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<Dispatch>,
     /// Who may call it from a browser, in the order of the spec.
     pub trusted_origins: Vec<String>,
     /// How much it logs.
@@ -85,6 +95,24 @@ impl Worker {
     }
 }
 
+/// The hosts by which a dispatch worker finds a worker of its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// The title of the KV namespace that they are written to.
+    pub table: String,
+    /// The host names, sorted.
+    pub names: BTreeSet<String>,
+}
+
+/// What a dispatch worker passes requests on to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// The dispatch namespace; its binding is [`DISPATCHER_BINDING`].
+    pub namespace: String,
+    /// The title of the KV namespace with the hosts; its binding is [`HOSTS_BINDING`].
+    pub hosts: String,
+}
+
 /// The folder under out/ of a customer's worker.
 pub fn folder(environment: Environment, customer: &str, role: Option<&str>) -> String {
     match role {
@@ -105,8 +133,15 @@ pub enum Database {
         binding: String,
         /// The database's name.
         name: String,
-        /// The database's id.
-        id: String,
+        /// The database's id, if the spec says it. Otherwise a deploy looks for the name, and makes what isn't there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Where its data has to stay, if it is made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        jurisdiction: Option<Jurisdiction>,
+        /// Where it should lie, if it is made.
+        #[serde(default, rename = "locationHint", skip_serializing_if = "Option::is_none")]
+        location_hint: Option<LocationHint>,
     },
     /// None.
     None,

@@ -5,6 +5,7 @@
 //! limit; it takes what was answered meanwhile, writes that to the state as one, and sleeps until the next answer, or until a
 //! lane may send again.
 
+mod between;
 mod pool;
 mod task;
 
@@ -16,15 +17,16 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::bundle::Resource;
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::pace::{Lane, Ticket};
-use crate::plan::{Change, Plan, Step};
-use crate::platform::{CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
+use crate::plan::{Action, Change, Plan, Step};
+use crate::platform::{BINDING_MISSING, CONCURRENT_CHANGE, Call, CallError, Health, Module, Quota, Reply};
 use crate::state::{Begun, Deployed, Doubt, Entry, Found, RunId, State, Stored};
 
-pub use pool::{Answer, Job, Pool, Rehearsal, Threads};
+pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
 use task::{Next, Task, doubt, same_thing, word};
 
 /// Requests in flight at once, over all lanes, at the most.
@@ -147,6 +149,9 @@ impl Default for Budget {
     }
 }
 
+/// Where the worker of a change answers, if it has an address.
+pub type Address<'a> = dyn Fn(&Change, &Deployed) -> Option<String> + 'a;
+
 /// What a deploy works with.
 pub struct Tools<'a> {
     /// Where requests are made.
@@ -166,7 +171,7 @@ pub struct Tools<'a> {
     /// When it stops by itself.
     pub budget: Budget,
     /// Where a worker answers, if it has an address.
-    pub address: Box<dyn Fn(&Change, &Deployed) -> Option<String> + 'a>,
+    pub address: Box<Address<'a>>,
     /// What is wished now; asked a few times a second.
     pub orders: Box<dyn FnMut() -> Order + 'a>,
     /// Hears what happens.
@@ -186,6 +191,10 @@ pub struct Outcome {
     pub overtaken: usize,
     /// Workers that were asked and aren't well.
     pub unhealthy: usize,
+    /// Hosts that were written or removed.
+    pub hosts: usize,
+    /// Hosts that weren't.
+    pub hosts_skipped: usize,
     /// Requests that were sent.
     pub requests: u64,
     /// Requests that were repeated after a failure.
@@ -210,7 +219,7 @@ pub struct Outcome {
 impl Outcome {
     /// Whether everything that was planned is done, and well.
     pub fn is_complete(&self) -> bool {
-        self.failed + self.skipped + self.unhealthy == 0
+        self.failed + self.skipped + self.unhealthy + self.hosts_skipped == 0
     }
 }
 
@@ -275,6 +284,10 @@ struct Run<'a> {
     again: BinaryHeap<Reverse<(Duration, usize)>>,
     /// The ids of zones, by account and name.
     zones: HashMap<(String, String), String>,
+    /// The ids of other things, by account and name.
+    ids: HashMap<(String, Resource, String), String>,
+    /// What can't be had of an account, and why.
+    lacking: HashMap<(String, Resource), String>,
     /// Who waits for the id of a zone; the first one asks.
     asking: HashMap<(String, String), Vec<usize>>,
     /// The domains and patterns that changes of this plan take, and in which wave.
@@ -317,6 +330,8 @@ pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
         tickets: HashMap::new(),
         again: BinaryHeap::new(),
         zones: HashMap::new(),
+        ids: HashMap::new(),
+        lacking: HashMap::new(),
         asking: HashMap::new(),
         taken: taken(&plan.changes),
         given: HashMap::new(),
@@ -335,6 +350,7 @@ pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
             queue.account.clone_from(&change.account);
         }
     }
+    run.resources()?;
     run.waves()?;
     let Run { mut outcome, tools, .. } = run;
     outcome.failures.sort_by(|a, b| a.worker.cmp(&b.worker));
@@ -370,11 +386,16 @@ impl Run<'_> {
                 let giving: Vec<usize> = (0..self.plan.changes.len()).filter(gives).collect();
                 self.stage(giving, Part::Giving(wave))?;
             }
-            let last = places.iter().map(|at| self.plan.changes[*at].rank).max().unwrap_or(0);
+            let deletes = |at: &usize| self.plan.changes[*at].action == Action::Delete;
+            let (deletions, others): (Vec<usize>, Vec<usize>) = places.iter().copied().partition(deletes);
+            let last = others.iter().map(|at| self.plan.changes[*at].rank).max().unwrap_or(0);
             for rank in 0..=last {
-                let now = places.iter().copied().filter(|at| self.plan.changes[*at].rank == rank).collect();
+                let now = others.iter().copied().filter(|at| self.plan.changes[*at].rank == rank).collect();
                 self.stage(now, Part::Rest)?;
             }
+            // A host leads to its new worker when that is there, and elsewhere before its old one goes.
+            self.hosts(wave)?;
+            self.stage(deletions, Part::Rest)?;
             if wave + 1 == waves || self.outcome.halted.is_some() || self.order == Order::Stop {
                 continue;
             }
@@ -571,7 +592,7 @@ impl Run<'_> {
             }
         }
         let job = match next {
-            Next::Upload => Job::Upload(Box::new(change.clone())),
+            Next::Upload => Job::Upload(Box::new(change.clone()), self.ids_of(change)),
             Next::Call(call) => Job::Call(change.home.clone(), call),
             Next::Zone(name) => {
                 let waiting = self.asking.entry((account, name.clone())).or_default();
@@ -591,6 +612,15 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The ids that a change's upload needs, as far as they are known.
+    fn ids_of(&self, change: &Change) -> Ids {
+        let id = |(resource, name): &(Resource, String)| {
+            let id = self.ids.get(&(change.home.account_id.clone(), *resource, name.clone()))?;
+            Some((*resource, name.clone(), id.clone()))
+        };
+        change.needs.iter().filter_map(id).collect()
+    }
+
     /// What comes next in a task.
     fn next(&self, at: usize) -> Next {
         let change = &self.plan.changes[at];
@@ -603,12 +633,24 @@ impl Run<'_> {
     fn prepare(&mut self, lane: usize, part: Part) -> Result<Option<usize>, Failure> {
         while let Some(at) = self.queues[lane].fresh.pop_front() {
             let change = &self.plan.changes[at];
-            let steps = self.steps(at, part);
+            let mut steps = self.steps(at, part);
+            // A list of the account's databases, or another change, can have found it out since the plan.
+            steps.retain(|step| match &change.steps[*step] {
+                Step::CreateDatabase { name, .. } => {
+                    let key = (change.home.account_id.clone(), Resource::Database, name.clone());
+                    !self.ids.contains_key(&key)
+                }
+                _ => true,
+            });
             if steps.is_empty() {
                 self.end(at, part, Ok(()));
                 continue;
             }
             let id = (change.home.clone(), change.worker.clone());
+            if let Some(why) = self.hindrance(change)? {
+                self.end(at, part, Err(why));
+                continue;
+            }
             let earlier = self.tools.state.begun_one(&id)?;
             if earlier.as_ref().is_some_and(|earlier| Some(earlier.run) == self.tools.beside) {
                 // The other deploy has it in flight, and writes to the state as well: it is looked at again in a moment.
@@ -775,6 +817,12 @@ impl Run<'_> {
         if let Some(name) = asked {
             return self.zone(at, account, name, result);
         }
+        if let Err(CallError::Rejected { code, .. }) = &result
+            && BINDING_MISSING.contains(code)
+            && self.tasks[&at].step(change) == Some(&Step::Upload)
+        {
+            self.lose(change)?;
+        }
         let zones = &self.zones;
         let zone = |name: &str| zones.get(&(account.clone(), name.to_owned())).cloned();
         let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
@@ -799,7 +847,13 @@ impl Run<'_> {
         let stale = task.live.is_none()
             && !matches!(
                 task.step(change),
-                Some(Step::Delete | Step::DropDomain { .. } | Step::DropRoute { .. } | Step::Upload)
+                Some(
+                    Step::Delete
+                        | Step::DropDomain { .. }
+                        | Step::DropRoute { .. }
+                        | Step::CreateDatabase { .. }
+                        | Step::Upload
+                )
             );
         let done = match task.answered(change, result, zone) {
             Ok(done) if !stale => done,
@@ -943,6 +997,11 @@ impl Run<'_> {
             left: &left,
         };
         let state = &mut *self.tools.state;
+        if let (Step::CreateDatabase { name, .. }, Some(Some(database))) = (step, &task.found.id) {
+            state.keep(&change.home.account_id, between::found(Resource::Database), name, database)?;
+            let key = (change.home.account_id.clone(), Resource::Database, name.clone());
+            self.ids.insert(key, database.clone());
+        }
         if let Some(made) = &made {
             state.store(&change.digest, &made.stored, &made.objects)?;
         }
@@ -954,10 +1013,10 @@ impl Run<'_> {
             (Some(live), _) => state.record(&task.id, live, &entry)?,
             (None, _) => state.settle(&task.id, &left)?,
         }
-        if made.is_some() {
-            if let Some(address) = task.live.as_ref().and_then(|live| (self.tools.address)(change, live)) {
-                self.uploaded.push((at, address));
-            }
+        if made.is_some()
+            && let Some(address) = task.live.as_ref().and_then(|live| (self.tools.address)(change, live))
+        {
+            self.uploaded.push((at, address));
         }
         task.proceed();
         let lane = self.lane(at);

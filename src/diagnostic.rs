@@ -119,6 +119,8 @@ codes! {
     SharedHost = "N0314",
     /// Routes of several customers on one host: allowed, and easily not what was meant.
     CloseHosts = "N0315",
+    /// A host of a worker in a dispatch namespace that nothing leads to the dispatch worker: none of its routes and domains takes it in.
+    Undispatched = "N0316",
     /// More workers in one account than it can hold without a dispatch namespace.
     TooManyWorkers = "L0401",
     /// More variables and secrets than one worker can have.
@@ -174,6 +176,7 @@ impl Code {
             Code::Unreachable
             | Code::NoEffect
             | Code::CloseHosts
+            | Code::Undispatched
             | Code::AlmostFull
             | Code::UnusedRule
             | Code::TrackedSecrets => Severity::Warning,

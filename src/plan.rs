@@ -1,6 +1,7 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
+mod hosts;
 mod waves;
 
 use std::collections::hash_map::DefaultHasher;
@@ -9,13 +10,14 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::Serialize;
 
-use crate::bundle::{Bundle, differences};
-use crate::customer::Worker;
+use crate::bundle::{Bundle, Resource, by_name, differences};
+use crate::customer::{Database, Worker};
 use crate::digest::{Digest, Framed};
 use crate::platform::Home;
-use crate::spec::{Delivery, Environment};
-use crate::state::{Begun, Deployed, Doubt, Live, Stored, WorkerId};
+use crate::spec::{Delivery, Environment, Jurisdiction, LocationHint};
+use crate::state::{Begun, Deployed, Doubt, Lead, Live, Stored, Table, WorkerId};
 
+pub use hosts::HostChange;
 pub use waves::Wave;
 
 /// Why a worker is uploaded that may be as it should be.
@@ -44,6 +46,8 @@ pub struct Known<'a> {
     pub bundle: Option<&'a Stored>,
     /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
     pub differences: &'a [String],
+    /// Whether the id of its database is known, if its spec gives the name alone.
+    pub has_database: bool,
 }
 
 /// What is done to a worker.
@@ -72,6 +76,14 @@ impl Action {
 #[serde(tag = "do", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Step {
+    /// Finds the database of this name, or makes it.
+    CreateDatabase {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jurisdiction: Option<Jurisdiction>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        location_hint: Option<LocationHint>,
+    },
     Upload,
     DetachDomain {
         domain: String,
@@ -145,6 +157,9 @@ pub struct Change {
     /// What it takes back, if it goes back to an earlier bundle.
     #[serde(skip)]
     pub rejects: Option<Digest>,
+    /// What its bundle gives by name: the upload needs the ids.
+    #[serde(skip)]
+    pub needs: Vec<(Resource, String)>,
     /// The workers that it calls.
     #[serde(skip)]
     calls: Vec<String>,
@@ -183,6 +198,8 @@ pub struct Orphan {
 pub struct Plan {
     /// The changes, sorted by environment and customer.
     pub changes: Vec<Change>,
+    /// The hosts of dispatch namespaces that are to lead elsewhere, sorted.
+    pub hosts: Vec<HostChange>,
     /// How many workers are as they should be.
     pub unchanged: usize,
     /// What is left alone.
@@ -270,6 +287,7 @@ pub struct Planner<'a> {
     held: Vec<Held>,
     orphans: Vec<Orphan>,
     owned: HashSet<u64>,
+    hosts: hosts::Hosts,
 }
 
 /// A short name of a worker's id. Two that share one would both count as owned: that deletes nothing.
@@ -294,7 +312,13 @@ impl<'a> Planner<'a> {
             held: held.collect(),
             orphans: Vec::new(),
             owned: HashSet::new(),
+            hosts: hosts::Hosts::default(),
         }
+    }
+
+    /// Adds the hosts of a worker that a spec owns; `held`: it is left alone, and so are they.
+    pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&crate::customer::Hosts>, held: bool) {
+        self.hosts.add(&id.0, &id.1, account, hosts, held);
     }
 
     /// Adds a worker that a spec owns, and what becomes of it.
@@ -335,17 +359,35 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The plan.
+    /// The plan, of a fleet without hosts.
     pub fn finish(self) -> Plan {
-        let Planner { options, changes, unchanged, mut held, mut orphans, .. } = self;
+        self.finish_with(&BTreeMap::new(), &|_| false)
+    }
+
+    /// The plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this plan
+    /// isn't about.
+    pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
+        let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
         orphans.sort();
-        Plan { unchanged, held, orphans, ..Plan::of(changes, options.waves) }
+        let plan = Plan::of(changes, options.waves);
+        let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
+        hosts.retain(|change| !options.only_prune || change.to.is_none());
+        let digest = digest(&plan.changes, &hosts);
+        Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
 }
 
+/// The digest of what a plan does.
+fn digest(changes: &[Change], hosts: &[HostChange]) -> Digest {
+    let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a plan is JSON");
+    let framed =
+        changes.iter().fold(Framed::new("plan"), |framed, change| framed.field(&json(serde_json::to_vec(change))));
+    hosts.iter().fold(framed, |framed, change| framed.field(&json(serde_json::to_vec(change)))).finish()
+}
+
 /// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
-pub fn back(id: &WorkerId, live: &Deployed, to: Digest, reason: String) -> Change {
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: String) -> Change {
     Change {
         customer: live.customer.clone(),
         environment: live.environment,
@@ -360,6 +402,7 @@ pub fn back(id: &WorkerId, live: &Deployed, to: Digest, reason: String) -> Chang
         home: id.0.clone(),
         revision: Some(live.revision),
         rejects: Some(live.digest),
+        needs: by_name(&bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         calls: Vec::new(),
         picked: None,
         rank: 0,
@@ -379,11 +422,9 @@ impl Plan {
         });
         rank(&mut changes);
         let waves = waves::assign(waves, &mut changes);
-        let framed = changes.iter().fold(Framed::new("plan"), |framed, change| {
-            framed.field(&serde_json::to_vec(change).expect("BUG: a change is JSON"))
-        });
+        let digest = digest(&changes, &[]);
         let (held, orphans) = (Vec::new(), Vec::new());
-        Plan { changes, unchanged: 0, held, orphans, waves, digest: framed.finish() }
+        Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
 }
 
@@ -434,6 +475,12 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         reasons.extend(options.force.map(|reason| format!("forced: {reason}")));
     }
     if !reasons.is_empty() {
+        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
+            (&worker.database, known.has_database)
+        {
+            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+            steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
+        }
         steps.push(Step::Upload);
     }
     let (domains, routes) = in_doubt(doubts);
@@ -503,6 +550,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
         rejects: None,
+        needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
         picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
         rank: 0,
     })
@@ -551,7 +599,7 @@ fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) 
             Doubt::Route { pattern, zone } => {
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
-            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons => {}
+            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons | Doubt::Database => {}
         }
     }
     (domains, routes)
@@ -620,6 +668,7 @@ impl<'a> Gone<'a> {
             revision: self.revision,
             calls: Vec::new(),
             rejects: None,
+            needs: Vec::new(),
             picked: None,
             rank: 0,
         }
@@ -627,6 +676,17 @@ impl<'a> Gone<'a> {
 }
 
 impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.hosts.is_empty()
+    }
+
+    /// The accounts that it is about: their ids, and their names in fleet.yaml.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
+        changes.chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
+    }
+
     /// How many changes there are of a kind.
     pub fn count(&self, action: Action) -> usize {
         self.changes.iter().filter(|change| change.action == action).count()
@@ -637,6 +697,9 @@ impl Plan {
         let mut requests = BTreeMap::new();
         for change in &self.changes {
             *requests.entry(change.account.as_str()).or_default() += change.steps.len();
+        }
+        for (account, count) in hosts::requests(&self.hosts) {
+            *requests.entry(account).or_default() += count;
         }
         requests
     }
@@ -672,6 +735,8 @@ mod tests {
                 zone: "example.org".to_owned(),
             }]),
             take_over: BTreeSet::new(),
+            hosts: None,
+            dispatch: None,
             trusted_origins: Vec::new(),
             log_level: LogLevel::Info,
             database: Database::None,

@@ -6,10 +6,26 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::spec::{Jurisdiction, LocationHint};
+
 /// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
 pub const ROUTE_EXISTS: u64 = 10020;
 /// Concurrent changes of one resource: to be repeated. Source: Cloudflare's API, error 10035.
 pub const CONCURRENT_CHANGE: u64 = 10035;
+
+/// A D1 database that exists already. Source: Cloudflare's API, error 7502 of D1.
+pub const DATABASE_EXISTS: u64 = 7502;
+/// A binding to a D1 database, or to a KV namespace, that isn't there. Source: the codes that wrangler's users report.
+pub const BINDING_MISSING: [u64; 2] = [10181, 10041];
+/// A KV namespace whose title is taken. Source: Cloudflare's API, error 10014 of KV.
+pub const KV_EXISTS: u64 = 10014;
+
+/// Databases on a page of their list. Source: Cloudflare's API, D1 › List D1 Databases: at most 10,000.
+pub const DATABASES_PER_PAGE: usize = 10_000;
+/// KV namespaces on a page of their list. Source: Cloudflare's API, KV › List Namespaces: at most 100.
+pub const KV_PER_PAGE: usize = 100;
+/// Keys that one call writes or removes. Source: Cloudflare's API, KV › Write multiple key-value pairs.
+pub const KEYS_PER_CALL: usize = 10_000;
 
 /// Where a worker lives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,6 +155,46 @@ pub enum Call {
         /// The tags.
         tags: Vec<String>,
     },
+    /// Asks for the account's D1 databases, a page of [`DATABASES_PER_PAGE`]; with a name, for those that have it in theirs.
+    ListDatabases {
+        /// The name.
+        name: Option<String>,
+        /// The page, from 1.
+        page: u32,
+    },
+    /// Makes a D1 database. One that is there already is refused with [`DATABASE_EXISTS`].
+    CreateDatabase {
+        /// Its name.
+        name: String,
+        /// Where its data has to stay.
+        jurisdiction: Option<Jurisdiction>,
+        /// Where it should lie.
+        location_hint: Option<LocationHint>,
+    },
+    /// Asks for the account's KV namespaces, a page of [`KV_PER_PAGE`].
+    ListKv {
+        /// The page, from 1.
+        page: u32,
+    },
+    /// Makes a KV namespace. One that is there already is refused with [`KV_EXISTS`].
+    CreateKv {
+        /// Its title.
+        title: String,
+    },
+    /// Writes values of a KV namespace.
+    PutKeys {
+        /// The namespace's id.
+        namespace_id: String,
+        /// Keys and values, at most [`KEYS_PER_CALL`].
+        pairs: Arc<[(String, String)]>,
+    },
+    /// Removes values of a KV namespace; those that aren't there are no failure.
+    DeleteKeys {
+        /// The namespace's id.
+        namespace_id: String,
+        /// The keys, at most [`KEYS_PER_CALL`].
+        keys: Arc<[String]>,
+    },
 }
 
 /// What a call gave.
@@ -160,6 +216,13 @@ pub enum Reply {
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
+    /// A page of a list.
+    Page {
+        /// What is on it: names, each with its id.
+        names: Vec<(String, String)>,
+        /// Whether there is another page.
+        more: bool,
+    },
 }
 
 /// A worker as the list of its home tells of it.

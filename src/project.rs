@@ -184,6 +184,7 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
             id: AccountId::Variable { env: ACCOUNT_ID_VARIABLE.to_owned() },
             token: SecretReference { secret: TOKEN_VARIABLE.to_owned() },
             dispatch_namespace: None,
+            dispatch: None,
             subdomain: None,
             plan: Plan::default(),
             limits: Limits::default(),
@@ -250,7 +251,7 @@ fn accounts_that_decide(node: &Node) -> String {
     let mut accounts = node.to_value();
     for account in accounts.as_object_mut().into_iter().flat_map(Map::values_mut) {
         if let Some(account) = account.as_object_mut() {
-            let decide = ["id", "token", "dispatchNamespace", "subdomain", "plan", "limits"];
+            let decide = ["id", "token", "dispatchNamespace", "dispatch", "subdomain", "plan", "limits"];
             account.retain(|key, _| decide.contains(&key.as_str()));
         }
     }

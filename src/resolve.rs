@@ -11,7 +11,10 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::customer::{D1_BINDING, DIGEST_VARIABLE, Database, Destination, SHARED, TURSO_TOKEN, TURSO_URL, Worker};
+use crate::customer::{
+    D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, Dispatch, HOSTS_BINDING, Hosts, SHARED,
+    TURSO_TOKEN, TURSO_URL, Worker,
+};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::layer::{self, Merged};
 use crate::limits::{Limit, grouped};
@@ -81,6 +84,8 @@ impl std::fmt::Display for By {
 pub enum Thing {
     /// A custom domain, and with it its host.
     Domain(String),
+    /// A host that the dispatch worker of a namespace leads to a worker.
+    Entry(String),
     /// A route pattern.
     Route(String),
     /// A worker's name in an account.
@@ -92,6 +97,13 @@ pub enum Thing {
     },
     /// A database; a customer's workers may share one.
     Database(String),
+    /// The name of a D1 database; a customer's workers may share one.
+    DatabaseName {
+        /// The account's name.
+        account: String,
+        /// The database's name.
+        name: String,
+    },
     /// The secrets that are a customer's own: each customer has those of its id.
     Secrets(String),
     /// The host of a route; a customer's workers may share one.
@@ -101,14 +113,14 @@ pub enum Thing {
 impl Thing {
     /// Whether a customer's workers may share it.
     pub fn is_customers(&self) -> bool {
-        matches!(self, Thing::Database(_) | Thing::Secrets(_) | Thing::Host(_))
+        matches!(self, Thing::Database(_) | Thing::DatabaseName { .. } | Thing::Secrets(_) | Thing::Host(_))
     }
 
     /// A digest of it: the same for things that exclude each other, as a custom domain and its host do.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self {
-            Thing::Domain(host) | Thing::Host(host) => ("host", host).hash(&mut hasher),
+            Thing::Domain(host) | Thing::Entry(host) | Thing::Host(host) => ("host", host).hash(&mut hasher),
             other => other.hash(&mut hasher),
         }
         hasher.finish()
@@ -133,6 +145,8 @@ pub struct Shared {
     pub resolved: Resolved,
     /// Whom others can refer to.
     peers: Peers,
+    /// The hosts that reach the dispatch worker of an account, by the account's name; `*` at the beginning stands for any.
+    reach: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Workers that others refer to, by name and environment.
@@ -279,7 +293,19 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
                     .iter()
                     .any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
             });
-            One::resolve(fleet, &who, environment, role, &merged, named, &mut resolved, &mut references, &mut peers);
+            let shared = Some(shared);
+            One::resolve(
+                fleet,
+                shared,
+                &who,
+                environment,
+                role,
+                &merged,
+                named,
+                &mut resolved,
+                &mut references,
+                &mut peers,
+            );
         }
     }
     refer(fleet, &peers, Some(&shared.peers), &references, &mut resolved);
@@ -304,6 +330,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
                 let (role, named) = (Some(role.as_str()), node.get("workerName").is_some());
                 One::resolve(
                     fleet,
+                    None,
                     &who,
                     environment,
                     role,
@@ -318,7 +345,75 @@ pub fn shared(fleet: &Fleet) -> Shared {
     }
     refer(fleet, &peers, None, &references, &mut resolved);
     resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
-    Shared { resolved, peers }
+    let reach = dispatchers(fleet, &mut resolved);
+    Shared { resolved, peers, reach }
+}
+
+/// Checks what accounts say of their dispatch workers; gives the hosts that reach these.
+fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all = BTreeMap::new();
+    let document = &fleet.document;
+    for (name, account) in &fleet.accounts {
+        let Some(dispatch) = &account.dispatch else { continue };
+        let place = |key: &[&str]| document.place_of([&["accounts", name, "dispatch"], key].concat());
+        let Some(namespace) = &account.dispatch_namespace else {
+            let message = format!("the account `{name}` has a dispatch worker and no `dispatchNamespace`");
+            let help = "add `dispatchNamespace: customers`, or take `dispatch` out";
+            resolved.diagnostics.push(Diagnostic::error(Code::MissingKey, place(&[]), message, help));
+            continue;
+        };
+        let alike = fleet.accounts.iter().find(|(_, other)| {
+            other.id == account.id
+                && other.hosts() == account.hosts()
+                && other.dispatch_namespace.as_ref() < Some(namespace)
+        });
+        if let Some((other, _)) = alike {
+            let message = format!("the accounts `{other}` and `{name}` have two namespaces and one list of hosts");
+            let help = "give each a title of its own under `hosts`";
+            resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place(&["hosts"]), message, help));
+        }
+        let known: Vec<&str> = match document.root.get("sharedWorkers").map(|node| &node.kind) {
+            Some(Kind::Map(entries)) => entries.iter().map(|(name, _, _)| name.as_str()).collect(),
+            _ => Vec::new(),
+        };
+        if !known.contains(&dispatch.worker.as_str()) {
+            let told = unknown("shared worker", &dispatch.worker, place(&["worker"]), known.iter().copied());
+            resolved.diagnostics.push(told);
+            continue;
+        }
+        let of_role: Vec<&Worker> =
+            resolved.workers.iter().filter(|worker| worker.role.as_ref() == Some(&dispatch.worker)).collect();
+        let here: Vec<&&Worker> = of_role.iter().filter(|worker| worker.account == *name).collect();
+        if let (Some(elsewhere), true) = (of_role.first(), here.is_empty()) {
+            let message = format!(
+                "the dispatch worker `{}` of the account `{name}` is in the account `{}`",
+                dispatch.worker, elsewhere.account
+            );
+            let help = format!("set `account: {name}` under `sharedWorkers` for `{}`", dispatch.worker);
+            resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place(&["worker"]), message, help));
+            continue;
+        }
+        let hosts: BTreeSet<String> = here
+            .iter()
+            .flat_map(|worker| {
+                let routes = worker.routes.iter().filter_map(|route| route.pattern.split('/').next());
+                routes.chain(worker.domains.iter().map(String::as_str))
+            })
+            .map(|host| names::same_host(host).into_owned())
+            .collect();
+        if hosts.is_empty() && !here.is_empty() {
+            let message =
+                format!("no host reaches the dispatch worker `{}`: it has no route and no domain", dispatch.worker);
+            let help = format!(
+                "under `sharedWorkers` for `{}`, add `routes: [{{ pattern: \"*.example.com/*\", zone: example.com }}]`, with a \
+                 proxied DNS record of that name",
+                dispatch.worker
+            );
+            resolved.diagnostics.push(Diagnostic::warning(Code::Undispatched, place(&["worker"]), message, help));
+        }
+        all.insert(name.clone(), hosts);
+    }
+    all
 }
 
 /// Puts addresses and names where workers refer to each other.
@@ -441,6 +536,8 @@ struct Who<'a> {
 /// One worker on its way.
 struct One<'a, 'r> {
     fleet: &'a Fleet,
+    /// Unless it is one of them.
+    shared: Option<&'a Shared>,
     who: &'a Who<'a>,
     environment: Environment,
     role: Option<&'a str>,
@@ -453,6 +550,7 @@ impl<'a> One<'a, '_> {
     #[expect(clippy::too_many_arguments, reason = "two callers, just above")]
     fn resolve(
         fleet: &Fleet,
+        shared: Option<&Shared>,
         who: &Who<'_>,
         environment: Environment,
         role: Option<&str>,
@@ -480,7 +578,7 @@ impl<'a> One<'a, '_> {
         };
         let pack = value["pack"].as_str();
         let pattern = value["workerName"].as_str();
-        let one = One { fleet, who, environment, role, merged, settings: &settings, resolved };
+        let one = One { fleet, shared, who, environment, role, merged, settings: &settings, resolved };
         one.worker(pack, pattern, named, references, peers);
     }
 
@@ -496,7 +594,9 @@ impl<'a> One<'a, '_> {
         let Some((pack_name, pack)) = self.pack(pack) else { return };
         let name = self.name(pack, pattern, named);
         let (account, namespace) = self.account();
-        self.hosts(namespace.as_deref());
+        let dispatch = self.dispatch(&account);
+        let namespace = namespace.filter(|_| dispatch.is_none());
+        let hosts = self.hosts(&account, namespace.as_deref());
         if let (Some(true), Some(namespace)) = (settings.workers_dev, &namespace) {
             let message = format!(
                 "workersDev has no effect: workers of the dispatch namespace `{namespace}` have no workers.dev address"
@@ -504,16 +604,30 @@ impl<'a> One<'a, '_> {
             let place = self.place(&["workersDev"]);
             self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
         }
-        let domains = settings.domains.clone().unwrap_or_default();
-        let routes = settings.routes.clone().unwrap_or_default();
+        let apart = namespace.is_none();
+        let domains = settings.domains.clone().filter(|_| apart).unwrap_or_default();
+        let routes = settings.routes.clone().filter(|_| apart).unwrap_or_default();
         let workers_dev = namespace.is_none() && settings.workers_dev.unwrap_or(true);
-        if !workers_dev && domains.is_empty() && routes.is_empty() && namespace.is_none() {
+        let hostless = match &hosts {
+            // What is wrong with those that are written is told already.
+            Some(hosts) => hosts.names.is_empty() && settings.routes.as_ref().is_none_or(Vec::is_empty),
+            None => apart && domains.is_empty() && routes.is_empty(),
+        };
+        if !workers_dev && hostless {
             let place = match self.merged.place(&["workersDev"]) {
                 Some(place) if place.file == self.who.document.file => place,
                 _ => self.who.place.clone(),
             };
-            let message = format!("nothing reaches `{name}`: no domain, no route, and workers.dev is off");
-            let help = "add `domains: [shop.example.com]`, or `workersDev: true`";
+            let (message, help) = match &hosts {
+                None => (
+                    format!("nothing reaches `{name}`: no domain, no route, and workers.dev is off"),
+                    "add `domains: [shop.example.com]`, or `workersDev: true`",
+                ),
+                Some(_) => (
+                    format!("nothing reaches `{name}`: the dispatch worker has no host for it"),
+                    "add `domains: [shop.example.com]`",
+                ),
+            };
             self.push(Diagnostic::warning(Code::Unreachable, place, message, help));
         }
         let mut secrets: BTreeMap<String, (String, Place)> = BTreeMap::new();
@@ -522,7 +636,10 @@ impl<'a> One<'a, '_> {
         }
         let mut vars = self.vars(&secrets, references);
         self.reserved(&secrets);
-        let database = self.database(&mut vars, &mut secrets);
+        if dispatch.is_some() {
+            self.of_dispatch(&vars, &secrets);
+        }
+        let database = self.database(&account, &mut vars, &mut secrets);
         let destinations = self.destinations(pack, &mut secrets);
         self.sizes(&account, &vars, secrets.len());
         self.foreign(&secrets);
@@ -551,10 +668,15 @@ impl<'a> One<'a, '_> {
                 self.push(Diagnostic::error(Code::NotInNamespace, self.place(&["crons", &at.to_string()]), what, help));
             }
         }
-        let home = self.fleet.first_name(&account, |one, other| {
-            (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
-        });
-        self.claim(Thing::WorkerName { account: home.to_owned(), name: name.clone() }, self.who.place.clone());
+        let home = match &namespace {
+            Some(_) => self.fleet.first_name(&account, |one, other| {
+                (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
+            }),
+            // Beside the namespaces, an account is one, whatever its entries say.
+            None => self.fleet.first_name(&account, |one, other| one.id == other.id),
+        };
+        let home = if namespace.is_some() { format!("{home}, in its namespace") } else { home.to_owned() };
+        self.claim(Thing::WorkerName { account: home, name: name.clone() }, self.who.place.clone());
         if let Some(role) = self.role {
             let address = self.address(&name, &account, workers_dev);
             let peer = Peer { worker: name.clone(), account: account.clone(), namespace: namespace.clone(), address };
@@ -579,6 +701,8 @@ impl<'a> One<'a, '_> {
                 .collect(),
             domains: domains.iter().map(|domain| domain.name().to_owned()).collect(),
             routes: routes.into_iter().collect(),
+            hosts,
+            dispatch,
             trusted_origins,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             database,
@@ -705,9 +829,21 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    /// Checks and claims domains and routes.
-    fn hosts(&mut self, namespace: Option<&str>) {
+    /// What the worker passes requests on to, if it is the dispatch worker of its account.
+    fn dispatch(&self, account: &str) -> Option<Dispatch> {
+        let account = self.fleet.accounts.get(account)?;
+        let named =
+            self.who.id == SHARED && account.dispatch.as_ref().map(|dispatch| &dispatch.worker[..]) == self.role;
+        let dispatch = || Some(Dispatch { namespace: account.dispatch_namespace.clone()?, hosts: account.hosts()? });
+        named.then(dispatch).flatten()
+    }
+
+    /// Checks and claims domains and routes. In a dispatch namespace they are hosts that the dispatch worker looks up, if it
+    /// has one.
+    fn hosts(&mut self, account: &str, namespace: Option<&str>) -> Option<Hosts> {
         let settings = self.settings;
+        let table = namespace.and_then(|_| self.fleet.accounts.get(account)?.hosts());
+        let mut names = BTreeSet::new();
         for (at, domain) in settings.domains.iter().flatten().enumerate() {
             let at = at.to_string();
             let place = match domain {
@@ -718,10 +854,16 @@ impl<'a> One<'a, '_> {
             if let Err(wrong) = names::domain(domain) {
                 self.error(Code::BadDomain, place.clone(), wrong);
             }
-            if let Some(namespace) = namespace {
-                self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", namespace));
+            let host = names::same_host(domain).into_owned();
+            if table.is_some() {
+                self.entry(account, &host, place);
+                names.insert(host);
+                continue;
             }
-            self.claim(Thing::Domain(names::same_host(domain).into_owned()), place);
+            if let Some(namespace) = namespace {
+                self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", account, namespace));
+            }
+            self.claim(Thing::Domain(host), place);
         }
         for (at, route) in settings.routes.iter().flatten().enumerate() {
             let at = at.to_string();
@@ -731,16 +873,52 @@ impl<'a> One<'a, '_> {
             } else if let Err(wrong) = names::route(&route.pattern, &route.zone) {
                 self.error(Code::BadRoute, place.clone(), wrong);
             }
-            if let Some(namespace) = namespace {
-                self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", namespace));
-            }
             let host = names::same_host(route.pattern.split('/').next().unwrap_or_default()).into_owned();
             let path = route.pattern.find('/').map_or("", |at| &route.pattern[at..]);
+            if let (Some(namespace), Some(_)) = (namespace, &table) {
+                if path == "/*" && !host.starts_with('*') {
+                    self.entry(account, &host, place);
+                    names.insert(host);
+                } else {
+                    let message = format!(
+                        "the dispatch worker of `{namespace}` looks up whole hosts, and `{}` is something else",
+                        route.pattern
+                    );
+                    let help = "name each host under `domains`; what has to be told by its path needs an account without \
+                                `dispatchNamespace`";
+                    self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
+                }
+                continue;
+            }
+            if let Some(namespace) = namespace {
+                self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", account, namespace));
+            }
             self.claim(Thing::Route(format!("{host}{path}")), place.clone());
             if !self.fleet.file.shared_hosts.contains(&host) {
                 self.claim(Thing::Host(host), place);
             }
         }
+        Some(Hosts { table: table?, names })
+    }
+
+    /// A host that the dispatch worker is to lead to this worker.
+    fn entry(&mut self, account: &str, host: &str, place: Place) {
+        let reach = self.shared.and_then(|shared| shared.reach.get(account));
+        let takes = |pattern: &String| match pattern.strip_prefix('*') {
+            Some(suffix) => host.ends_with(suffix),
+            None => pattern == host,
+        };
+        if reach.is_some_and(|reach| !reach.is_empty() && !reach.iter().any(takes)) {
+            let message = format!("no route and no domain of the dispatch worker takes in `{host}`");
+            let zone = self.fleet.zone_of(host);
+            let pattern = if host == zone { format!("{host}/*") } else { format!("*.{zone}/*") };
+            let help = format!(
+                "add `routes: [{{ pattern: \"{pattern}\", zone: {zone} }}]` or the host to it under `sharedWorkers`; a custom \
+                 hostname of a zone of yours (Cloudflare for SaaS) needs neither"
+            );
+            self.push(Diagnostic::warning(Code::Undispatched, place.clone(), message, help));
+        }
+        self.claim(Thing::Entry(host.to_owned()), place);
     }
 
     /// Where a worker is reached from outside, as far as files tell.
@@ -810,6 +988,21 @@ impl<'a> One<'a, '_> {
         vars
     }
 
+    /// The bindings that a dispatch worker gets.
+    fn of_dispatch(&mut self, vars: &BTreeMap<String, Value>, secrets: &BTreeMap<String, (String, Place)>) {
+        for name in [DISPATCHER_BINDING, HOSTS_BINDING] {
+            let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
+            let keys =
+                [("vars", vars.contains_key(name)), ("secrets", secrets.contains_key(name)), ("services", services)];
+            for (map, _) in keys.into_iter().filter(|(_, taken)| *taken) {
+                let message = format!("`{name}` can't be set here");
+                let place = self.key_place(&[map, name]);
+                let why = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
+                self.push(Diagnostic::error(Code::ReservedName, place, message, why));
+            }
+        }
+    }
+
     fn reserved(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
         for (name, (_, place)) in secrets {
             if let Some(why) = reserved(name) {
@@ -821,6 +1014,7 @@ impl<'a> One<'a, '_> {
 
     fn database(
         &mut self,
+        account: &str,
         vars: &mut BTreeMap<String, Value>,
         secrets: &mut BTreeMap<String, (String, Place)>,
     ) -> Database {
@@ -837,23 +1031,24 @@ impl<'a> One<'a, '_> {
         };
         let (word, wanted): (_, &[&str]) = match kind {
             DatabaseKind::Turso => ("turso", &["url", "token"]),
-            DatabaseKind::D1 => ("d1", &["name", "id"]),
+            DatabaseKind::D1 => ("d1", &["name", "id", "jurisdiction", "locationHint"]),
             DatabaseKind::None => ("none", &[]),
         };
         for key in keys.iter().filter(|key| **key != "type" && !wanted.contains(key)) {
             let place = self.key_place(&["database", key]);
             let kind = self.place(&["database", "type"]);
             let message = format!("`database.{key}` doesn't belong to the type {word}");
-            let help = "turso takes `url` and `token`, d1 takes `name` and `id`, none takes nothing; `key: null` removes what a weaker layer sets";
+            let help = "turso takes `url` and `token`; d1 takes `name`, and `id`, `jurisdiction` and `locationHint` if need be; none takes nothing; \
+                        `key: null` removes what a weaker layer sets";
             self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
         }
-        for key in wanted.iter().filter(|key| !keys.contains(key)) {
+        let optional = ["id", "jurisdiction", "locationHint"];
+        for key in wanted.iter().filter(|key| !keys.contains(key) && !optional.contains(key)) {
             let place = self.place(&["database"]);
             let about = match *key {
                 "url" => "the database's address, `libsql://…`",
                 "token" => "the reference to its token, `{ secret: TURSO_AUTH_TOKEN }`",
-                "name" => "the database's name",
-                _ => "the database's id",
+                _ => "the database's name",
             };
             let message = format!("`database` of the type {word} has no `{key}`");
             self.push(Diagnostic::error(Code::MissingKey, place, message, format!("add `{key}`: {about}")));
@@ -872,10 +1067,28 @@ impl<'a> One<'a, '_> {
                 Database::Turso
             }
             DatabaseKind::D1 => {
-                let id = database.id.clone().unwrap_or_default();
-                let place = self.place(&["database", "id"]);
-                self.claim(Thing::Database(id.clone()), place);
-                Database::D1 { binding: D1_BINDING.to_owned(), name: database.name.clone().unwrap_or_default(), id }
+                let name = database.name.clone().unwrap_or_default();
+                // Under its name, the account has it for who gives no id, too.
+                let account = self.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
+                let key = if database.id.is_some() { "id" } else { "name" };
+                let place = self.place(&["database", key]);
+                if let Some(id) = &database.id {
+                    self.claim(Thing::Database(id.clone()), place.clone());
+                }
+                self.claim(Thing::DatabaseName { account, name: name.clone() }, place.clone());
+                if database.jurisdiction.is_some() && database.location_hint.is_some() {
+                    let place = self.place(&["database", "locationHint"]);
+                    let message =
+                        "locationHint has no effect beside `jurisdiction`, which says where the database lies";
+                    self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
+                }
+                Database::D1 {
+                    binding: D1_BINDING.to_owned(),
+                    name,
+                    id: database.id.clone(),
+                    jurisdiction: database.jurisdiction,
+                    location_hint: database.location_hint,
+                }
             }
         }
     }
@@ -1016,9 +1229,12 @@ fn reserved(name: &str) -> Option<&'static str> {
     }
 }
 
-fn no_hosts(what: &str, namespace: &str) -> names::Wrong {
+fn no_hosts(what: &str, account: &str, namespace: &str) -> names::Wrong {
     (
         format!("workers of the dispatch namespace `{namespace}` have no {what} of their own"),
-        "reach them through the namespace's dispatch worker, or use an account without `dispatchNamespace`".to_owned(),
+        format!(
+            "name the namespace's dispatch worker in fleet.yaml, `dispatch: {{ worker: … }}` of the account `{account}`: it leads \
+             each host to its worker; or use an account without `dispatchNamespace`"
+        ),
     )
 }

@@ -231,11 +231,12 @@ pub enum LogLevel {
 
 /// A database of its own for each customer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(
     deny_unknown_fields,
     extend("allOf" = [
         {"if": {"properties": {"type": {"const": "turso"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "url", "token"]}}},
-        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "name", "id"]}}},
+        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "name", "id", "jurisdiction", "locationHint"]}}},
         {"if": {"properties": {"type": {"const": "none"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type"]}}}
     ])
 )]
@@ -251,9 +252,64 @@ pub struct Database {
     /// d1: the database's name.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
     pub name: Option<String>,
-    /// d1: the database's id.
+    /// d1: the database's id. Default: that of the account's database of this name, which is made if there is none.
     #[schemars(regex(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]
     pub id: Option<String>,
+    /// d1: where its data has to stay, if it is made. It can't be changed later.
+    pub jurisdiction: Option<Jurisdiction>,
+    /// d1: where it should lie, if it is made. Default: near to who deploys. It can't be changed later.
+    pub location_hint: Option<LocationHint>,
+}
+
+/// Where a database's data has to stay. Source: Cloudflare's API, D1 › Create D1 Database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum Jurisdiction {
+    Eu,
+    Fedramp,
+    Us,
+}
+
+impl Jurisdiction {
+    /// The word, as in specs and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Jurisdiction::Eu => "eu",
+            Jurisdiction::Fedramp => "fedramp",
+            Jurisdiction::Us => "us",
+        }
+    }
+}
+
+/// A region for a new database: western and eastern North America and Europe, Asia and the Pacific, Oceania.
+/// Source: Cloudflare's API, D1 › Create D1 Database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum LocationHint {
+    Wnam,
+    Enam,
+    Weur,
+    Eeur,
+    Apac,
+    Oc,
+}
+
+impl LocationHint {
+    /// The word, as in specs and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LocationHint::Wnam => "wnam",
+            LocationHint::Enam => "enam",
+            LocationHint::Weur => "weur",
+            LocationHint::Eeur => "eeur",
+            LocationHint::Apac => "apac",
+            LocationHint::Oc => "oc",
+        }
+    }
 }
 
 /// Which database.
@@ -634,6 +690,8 @@ pub struct Account {
     /// The dispatch namespace that the workers go into (Workers for Platforms). Without it, an account holds 500.
     #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
     pub dispatch_namespace: Option<String>,
+    /// How requests reach the workers of the dispatch namespace. Without it they have no host names.
+    pub dispatch: Option<Dispatch>,
     /// The account's part of its workers.dev addresses, `<worker>.<subdomain>.workers.dev`: for workers that have to know each
     /// other's address.
     #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
@@ -648,7 +706,26 @@ pub struct Account {
     pub api_limit: Option<ApiLimit>,
 }
 
+/// The worker in front of a dispatch namespace, and where it looks hosts up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Dispatch {
+    /// The worker that gets all requests and passes them on; a name under `sharedWorkers`, with the routes and domains that
+    /// lead to it. It is a worker of the account, outside of the namespace.
+    pub worker: String,
+    /// The title of the KV namespace that says which host is which worker's; made if there is none. Default: the
+    /// `dispatchNamespace` with `-hosts` after it.
+    #[schemars(length(min = 1, max = 512))]
+    pub hosts: Option<String>,
+}
+
 impl Account {
+    /// The title of the KV namespace with the hosts of the account's workers.
+    pub fn hosts(&self) -> Option<String> {
+        let (namespace, dispatch) = (self.dispatch_namespace.as_ref()?, self.dispatch.as_ref()?);
+        Some(dispatch.hosts.clone().unwrap_or_else(|| format!("{namespace}-hosts")))
+    }
+
     /// One of its limits.
     pub fn limit(&self, limit: Limit) -> u64 {
         self.limits.get(limit).unwrap_or_else(|| self.plan.limit(limit))

@@ -2,6 +2,7 @@
 //! database. Doesn't know the platform; never holds a secret.
 
 mod history;
+mod hosts;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::platform::Home;
 use crate::spec::Environment;
 
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
+pub use hosts::{Lead, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
 const VERSION: i64 = 2;
@@ -147,6 +149,8 @@ pub enum Doubt {
     WorkersDev,
     /// Which crons it has.
     Crons,
+    /// Whether its database was made; whoever asks finds out.
+    Database,
     /// Whether it has a domain.
     Domain(String),
     /// Whether it has a route.
@@ -243,6 +247,7 @@ impl State {
             if tables == 0 {
                 db.execute_batch(TABLES)?;
                 db.execute_batch(TABLES_2)?;
+                db.execute_batch(hosts::TABLE)?;
                 db.pragma_update(None, "application_id", APPLICATION)?;
                 db.pragma_update(None, "user_version", VERSION)?;
             }
@@ -406,6 +411,17 @@ impl State {
     pub fn keep(&mut self, account_id: &str, kind: Found, name: &str, id: &str) -> Result<(), Failure> {
         self.db
             .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
+            .map(|_| ())
+            .map_err(|error| self.told(error))
+    }
+
+    /// Forgets what was found out: it isn't so any more.
+    pub fn lose(&mut self, account_id: &str, kind: Found, name: &str) -> Result<(), Failure> {
+        self.db
+            .execute(
+                "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?",
+                params![account_id, kind.as_str(), name],
+            )
             .map(|_| ())
             .map_err(|error| self.told(error))
     }

@@ -49,7 +49,7 @@ impl Counted {
                 zones.entry(&route.zone).or_default().1 += 1;
             }
             let is_new = match &worker.database {
-                Database::D1 { id, .. } => databases.insert((&worker.account, id)),
+                Database::D1 { name, id, .. } => databases.insert((&worker.account, id.as_ref().unwrap_or(name))),
                 Database::Turso | Database::None => false,
             };
             let hosts = worker.routes.iter().map(|route| route.pattern.split('/').next().unwrap_or_default());
@@ -283,7 +283,8 @@ impl Full {
     fn help(&self, fleet: &Fleet) -> String {
         let remedy = match self.limit {
             Limit::Workers => {
-                "set `dispatchNamespace` (Workers for Platforms, no limit), or spread the customers over accounts"
+                "move them into a dispatch namespace (Workers for Platforms, no limit): set `dispatchNamespace`, and `dispatch` for \
+                 their hosts (docs/platforms.md); or spread the customers over accounts"
             }
             Limit::Crons => "let one cron do what several do, or spread the customers over accounts",
             Limit::Databases => "spread the customers over accounts, or use another `type` of database",

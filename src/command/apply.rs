@@ -19,7 +19,7 @@ use crate::platform::{Call, Home, Platform, Reply};
 use crate::progress::Progress as _;
 use crate::project::Fleet;
 use crate::spec::DeployRule;
-use crate::state::{Found, Run, RunId, State};
+use crate::state::{Found, Run, RunId, State, WorkerId};
 
 use super::Session;
 use super::cloud::{Cloud, FOLDER};
@@ -160,6 +160,7 @@ pub(super) fn apply(
                 .or_insert_with(|| subdomain(cloud, &change.home, Some(platform)));
         }
     }
+    let hosts = if plan.waves.len() > 1 { settled_hosts(state, plan)? } else { HashMap::new() };
     let beside = match kind.ahead {
         true => state.runs(1)?.first().filter(|(_, run)| run.ended == 0).map(|(id, _)| *id),
         false => None,
@@ -189,7 +190,10 @@ pub(super) fn apply(
         beside,
         budget: budget(rule),
         address: Box::new(|change, live| {
-            cloud.address(&change.worker, live, subdomains.get(&change.home.account_id).cloned().flatten())
+            let address =
+                cloud.address(&change.worker, live, subdomains.get(&change.home.account_id).cloned().flatten());
+            let host = || hosts.get(&(change.home.clone(), change.worker.clone()));
+            address.or_else(|| host().map(|host| format!("https://{host}/")))
         }),
         orders: Box::new(|| orders.now()),
         hear: Box::new(|event| {
@@ -210,6 +214,17 @@ pub(super) fn apply(
         .collect();
     state.retire(&touched, rule.keep.unwrap_or(KEEP))?;
     Ok((outcome, run))
+}
+
+/// By which host each worker of a namespace can be asked: one that leads to it since before this deploy, as it takes KV a minute to
+/// know a new one everywhere.
+fn settled_hosts(state: &State, plan: &Plan) -> Result<HashMap<WorkerId, String>, Failure> {
+    let mut all = state.hosts()?;
+    for change in &plan.hosts {
+        all.remove(&(change.id(), change.host.clone()));
+    }
+    let leads = all.into_iter().filter(|(_, lead)| lead.sure);
+    Ok(leads.filter_map(|((_, host), lead)| Some(((lead.home, lead.worker?), host))).collect())
 }
 
 /// Tells people what happens.
@@ -287,7 +302,13 @@ pub(super) fn summary(outcome: &Outcome) -> String {
     if let Some(why) = &outcome.halted {
         text += &format!("\nhalted: {}", clean(why));
     }
-    if outcome.failed + outcome.skipped > 0 {
+    if outcome.hosts + outcome.hosts_skipped > 0 {
+        text += &format!("\n{} written", count(outcome.hosts, "host"));
+        if outcome.hosts_skipped > 0 {
+            text += &format!(", {} not", outcome.hosts_skipped);
+        }
+    }
+    if outcome.failed + outcome.skipped + outcome.hosts_skipped > 0 {
         text += "\nrun the same command again: what was acknowledged is not repeated";
     }
     text

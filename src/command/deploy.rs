@@ -23,7 +23,7 @@ use super::preflight::{deletions, preflight};
 use super::report;
 use super::rollback;
 use super::sending;
-use super::status::url;
+use super::status::{dispatched, url};
 use super::{Format, Session};
 
 /// So many workers' addresses are printed.
@@ -72,7 +72,7 @@ pub(super) fn apply_plan(
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
     refuse_another(&planned.plan, arguments)?;
-    if planned.plan.changes.is_empty() {
+    if planned.plan.is_empty() {
         match session.format {
             Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
@@ -82,7 +82,7 @@ pub(super) fn apply_plan(
         }
         return Ok(end(Exit::Done));
     }
-    let accounts: BTreeSet<String> = planned.plan.changes.iter().map(|change| change.account.clone()).collect();
+    let accounts: BTreeSet<String> = planned.plan.accounts().map(|(_, account)| account.to_owned()).collect();
     let tokens = planned.cloud.tokens(&planned.project.fleet, accounts.iter().map(String::as_str), &planned.secrets)?;
     sending::check(&planned)?;
     deletions(&planned, arguments)?;
@@ -99,16 +99,12 @@ pub(super) fn apply_plan(
     }
     let platform = Arc::new(Cloudflare::new(&planned.cloud.base, tokens.clone())?);
     if planned.cloud.local.is_some() {
-        for home in planned
-            .plan
-            .changes
-            .iter()
-            .map(|change| &change.home)
-            .filter(|home| home.namespace.is_some())
-            .collect::<BTreeSet<_>>()
-        {
-            // That it exists already is fine.
-            let _ = platform.call(home, &Call::CreateNamespace);
+        for account in &accounts {
+            let namespace = planned.project.fleet.accounts[account].dispatch_namespace.as_deref();
+            if namespace.is_some() {
+                // That it exists already is fine.
+                let _ = platform.call(&planned.cloud.home(account, namespace), &Call::CreateNamespace);
+            }
         }
     }
     let planned = Arc::new(planned);
@@ -185,10 +181,10 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
         }
         let subdomain =
             || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
-        let address = url(&planned.cloud, worker, live, subdomain);
+        let address = url(&planned.cloud, worker, live, subdomain).or_else(|| dispatched(&state, home, worker));
         lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
     };
-    if planned.plan.changes.is_empty() {
+    if planned.plan.is_empty() {
         let selected = |live: &Deployed| planned.selects(&live.customer, live.environment);
         let _ = state.each(|(home, worker), live| {
             if selected(&live) {

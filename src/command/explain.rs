@@ -1,17 +1,21 @@
-//! `flotilla explain`: why a customer's workers are built, or what a code means, or the list of codes.
+//! `flotilla explain`: why a customer's workers are built and deployed, or what a code means, or the list of codes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::build::{self, Explained};
+use crate::build::{self, Explained, Project, Runtimes, Survey};
 use crate::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use crate::explanation::explanation;
 use crate::failure::{Exit, Failure};
+use crate::manifest::Record;
 use crate::progress::Progress as _;
 use crate::runtime;
+use crate::state::State;
 use crate::tree::Tree;
 
+use super::cloud::{Cloud, CloudArguments};
 use super::ui::{Ui, clean};
 use super::{Format, Session, report};
 
@@ -77,18 +81,85 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
     };
     let held = survey.held.contains(subject);
     let workers = if held { Vec::new() } else { build::explain(&project, &survey, &runtimes, record) };
+    let deployed = if held { BTreeMap::new() } else { deployments(session, &project, &survey, &runtimes, record, &workers)? };
     session.ui.end();
     match session.format {
-        Format::Json => session.json(&serde_json::json!({ "customer": subject, "held": held, "workers": workers }))?,
+        Format::Json => {
+            let with_deployed = |worker: &Explained| {
+                let mut value = serde_json::to_value(worker).expect("BUG: an explanation is JSON");
+                value["deployed"] = serde_json::to_value(deployed.get(&worker.worker)).expect("BUG: and so is this");
+                value
+            };
+            let workers: Vec<_> = workers.iter().map(with_deployed).collect();
+            session.json(&serde_json::json!({ "customer": subject, "held": held, "workers": workers }))?;
+        }
         Format::Text if held => {
             report::print(&format!("{subject} has errors: its workers are left as they are, on disk and in the cloud"));
         }
-        Format::Text => report::print(&workers.iter().map(told).collect::<Vec<_>>().join("\n\n")),
+        Format::Text => {
+            let told = |worker| told(worker, deployed.get(&worker.worker));
+            report::print(&workers.iter().map(told).collect::<Vec<_>>().join("\n\n"));
+        }
     }
     Ok(if report::counts(&diagnostics).0 > 0 { Exit::Diagnostics } else { Exit::Done })
 }
 
-fn told(worker: &Explained) -> String {
+/// How what is deployed stands to what was built.
+#[derive(Serialize)]
+struct Deployment {
+    digest: String,
+    at: String,
+    /// Why the next deploy uploads it; nothing, if it doesn't.
+    now: Vec<String>,
+    /// Why it doesn't, though something differs.
+    held: Option<&'static str>,
+}
+
+/// What the state knows of a customer's workers, by their names.
+fn deployments(
+    session: &Session,
+    project: &Project,
+    survey: &Survey,
+    runtimes: &Runtimes,
+    record: &Record,
+    workers: &[Explained],
+) -> Result<BTreeMap<String, Deployment>, Failure> {
+    let arguments = CloudArguments::default();
+    let secrets = arguments.secrets(session, &project.fleet)?;
+    let cloud = Cloud::new(session, &project.fleet, &arguments, &secrets)?;
+    let state = State::read(&cloud.state)?;
+    let mut found = BTreeMap::new();
+    for (id, live) in state.of_customer(build::id(record))? {
+        let Some(built) = workers.iter().find(|worker| worker.worker == id.1).and_then(|worker| worker.digest) else {
+            continue;
+        };
+        let unit = record.units.iter().find_map(|unit| {
+            let worker = survey.worker(project, record, unit)?;
+            (worker.name == id.1).then_some((unit, worker))
+        });
+        let mut now = Vec::new();
+        if !live.drift.is_empty() {
+            now.push(live.drift.clone());
+        }
+        if built != live.digest {
+            let before = state.stored(&live.digest)?;
+            let differs = before.zip(unit).map(|(before, (unit, worker))| {
+                build::since(project, &worker, &build::recipe(project, runtimes, unit), &before.source)
+            });
+            let differs = differs.filter(|lines| !lines.is_empty());
+            now.extend(differs.unwrap_or_else(|| vec!["its bundle changed".to_owned()]));
+        }
+        if state.begun_one(&id)?.is_some() {
+            now.push("an earlier change of it was interrupted".to_owned());
+        }
+        let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from what was built");
+        let at = super::history::time(live.deployed_at);
+        found.insert(id.1, Deployment { digest: live.digest.to_string(), at, now, held: rolled_back });
+    }
+    Ok(found)
+}
+
+fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
     let mut lines = vec![format!("{}  ({})", worker.folder, worker.worker)];
     let mut part = |head: String, reasons: &[String]| {
         lines.push(format!("  {head}"));
@@ -105,6 +176,17 @@ fn told(worker: &Explained) -> String {
         part("up to date: a build would do nothing".to_owned(), &[]);
     } else {
         part("a build would render it, because".to_owned(), &worker.now);
+    }
+    match deployed {
+        None => part("not deployed from here".to_owned(), &[]),
+        Some(Deployment { digest, at, now, held }) => {
+            part(format!("deployed at {at}: {}", &digest[..16]), &[]);
+            match (held, now.is_empty()) {
+                (Some(why), _) => part(format!("a deploy leaves it as it is, unless it is named: {why}"), &[]),
+                (None, true) => part("a deploy would leave it as it is".to_owned(), &[]),
+                (None, false) => part("a deploy would upload it, because".to_owned(), now),
+            }
+        }
     }
     part("made from".to_owned(), &worker.files);
     lines.extend(worker.digest.map(|digest| format!("  bundle {digest}")));

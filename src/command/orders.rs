@@ -54,15 +54,15 @@ impl Orders {
 
     /// What is wished now.
     pub(super) fn now(&mut self) -> Order {
-        if self.hears_file {
-            if let Ok(word) = std::fs::read_to_string(&self.file) {
-                let _ = std::fs::remove_file(&self.file);
-                match word.trim() {
-                    "pause" => wish(&self.wished, PAUSE),
-                    "resume" => wish(&self.wished, GO),
-                    "abort" => wish(&self.wished, STOP),
-                    _ => {}
-                }
+        if self.hears_file
+            && let Ok(word) = std::fs::read_to_string(&self.file)
+        {
+            let _ = std::fs::remove_file(&self.file);
+            match word.trim() {
+                "pause" => wish(&self.wished, PAUSE),
+                "resume" => wish(&self.wished, GO),
+                "abort" => wish(&self.wished, STOP),
+                _ => {}
             }
         }
         match self.wished.load(Ordering::Relaxed) {

@@ -1,6 +1,6 @@
 //! `flotilla plan`, and the plan of `flotilla deploy`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
@@ -9,18 +9,21 @@ use serde::Serialize;
 use crate::build::{Built, Project, Runtimes, Survey};
 use crate::bundle::{self, Bundle};
 use crate::clock::{Clock, SystemClock};
-use crate::customer::Worker;
+use crate::customer::{Database, Hosts, Worker};
 use crate::diagnostic::Diagnostic;
 use crate::digest::Digest;
 use crate::failure::{Exit, Failure};
-use crate::plan::{self, Action, Change, Decision, Desired, Held, Known, Options, Orphan, Plan, Planner, Wave};
+use crate::plan::{
+    self, Action, Change, Decision, Desired, Held, HostChange, Known, Options, Orphan, Plan, Planner, Wave,
+};
 use crate::platform::Home;
 use crate::progress::Progress as _;
 use crate::refresh::{self as refreshing, Finding, Inventory};
 use crate::render::Recipe;
+use crate::resolve::Thing;
 use crate::secrets::Secrets;
 use crate::spec::{Delivery, Environment};
-use crate::state::{Begun, Deployed, State, Stored, WorkerId, deflated};
+use crate::state::{self, Begun, Deployed, State, Stored, WorkerId, deflated};
 use crate::tags::Triggers;
 
 use super::build;
@@ -115,6 +118,7 @@ struct Report<'a> {
     lanes: Vec<Price>,
     digest: Digest,
     changes: &'a [Change],
+    hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
     /// With --refresh.
@@ -138,6 +142,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             lanes,
             digest: plan.digest,
             changes: &plan.changes,
+            hosts: &plan.hosts,
             held: &plan.held,
             orphans: &plan.orphans,
             findings: &planned.findings,
@@ -145,7 +150,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     } else {
         report::print(&planned.text(&session.ui, true));
     }
-    Ok(match (report::counts(&planned.diagnostics).0, arguments.exit_code && !planned.plan.changes.is_empty()) {
+    Ok(match (report::counts(&planned.diagnostics).0, arguments.exit_code && !planned.plan.is_empty()) {
         (1.., _) => Exit::Diagnostics,
         (0, true) => Exit::Pending,
         (0, false) => Exit::Done,
@@ -300,6 +305,17 @@ struct Wanted {
     live: Option<Deployed>,
     begun: Option<Begun>,
     bundle_before: Option<Stored>,
+    /// Whether its database's id is known, if it needs one.
+    has_database: bool,
+}
+
+/// What was decided of a worker.
+struct Decided {
+    id: WorkerId,
+    place: (usize, usize),
+    account: String,
+    hosts: Option<Hosts>,
+    decision: Decision,
 }
 
 impl Wanted {
@@ -338,12 +354,15 @@ impl Fleet<'_> {
                 let id = one.id();
                 one.live = state.one(&id)?;
                 one.begun = begun.get(&id).cloned();
+                if let Database::D1 { id: None, name, .. } = &one.worker.database {
+                    one.has_database = state.found(&id.0.account_id, state::Found::Database, name)?.is_some();
+                }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;
                 }
             }
             secrets.prepare(wanted.iter().map(|one| &one.worker));
-            let decided: Vec<(WorkerId, (usize, usize), Decision)> = wanted
+            let decided: Vec<Decided> = wanted
                 .into_par_iter()
                 .map(|one| {
                     let differences = self.differences(&one);
@@ -352,6 +371,7 @@ impl Fleet<'_> {
                         begun: one.begun.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
+                        has_database: one.has_database,
                     };
                     let desired = Desired {
                         home: one.home.clone(),
@@ -359,14 +379,17 @@ impl Fleet<'_> {
                         bundle: &one.bundle,
                         secrets: secrets.fingerprints(&one.worker, &fingerprints),
                     };
-                    (one.id(), one.place, plan::decide(&desired, &known, options))
+                    let decision = plan::decide(&desired, &known, options);
+                    let (id, hosts) = (one.id(), one.worker.hosts);
+                    Decided { id, place: one.place, account: one.worker.account, hosts, decision }
                 })
                 .collect();
             workers += decided.len();
-            for (id, place, decision) in decided {
+            for Decided { id, place, account, hosts, decision } in decided {
                 if let Decision::Change(_) = decision {
                     places.insert(id.clone(), place);
                 }
+                planner.lead(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
                 planner.add(&id, decision);
             }
         }
@@ -390,7 +413,21 @@ impl Fleet<'_> {
                 }
             }
         }
-        Ok((planner.finish(), workers, places))
+        let mut recorded = state.hosts()?;
+        // What lies in an account that fleet.yaml no longer has can't be reached.
+        recorded.retain(|_, lead| match homes.get(&lead.home) {
+            Some(name) => {
+                lead.account.clone_from(name);
+                true
+            }
+            None => false,
+        });
+        let claims: OnceLock<HashSet<u64>> = OnceLock::new();
+        let is_claimed = |host: &str| {
+            let all = || self.survey.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
+            claims.get_or_init(all).contains(&Thing::Entry(host.to_owned()).digest())
+        };
+        Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
     }
 
     /// What there should be of the selected workers, for what the cloud has to be held against.
@@ -432,7 +469,16 @@ impl Fleet<'_> {
             );
             let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
             let place = (at, place);
-            Some(Wanted { place, worker, bundle, home, live: None, begun: None, bundle_before: None })
+            Some(Wanted {
+                place,
+                worker,
+                bundle,
+                home,
+                live: None,
+                begun: None,
+                bundle_before: None,
+                has_database: false,
+            })
         });
         wanted.collect()
     }
@@ -500,6 +546,7 @@ impl Planned {
             let head = format!("{} {:<7}{}", sign(ui, *action), action.as_str(), count(changes.len(), "worker"));
             lines.push(format!("{head} ({}, …)  {}", some.join(", "), clean(&reasons.join("; "))));
         }
+        lines.extend(hosts(ui, &plan.hosts));
         let mut held: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for one in &plan.held {
             held.entry(&one.reason).or_default().push(&one.customer);
@@ -521,7 +568,7 @@ impl Planned {
             ));
         }
         let unknown = self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str));
-        if hints && !unknown.is_empty() && !plan.changes.is_empty() {
+        if hints && !unknown.is_empty() && !plan.is_empty() {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",
                 ui.paint(Style::Warning, "!"),
@@ -529,14 +576,18 @@ impl Planned {
             ));
         }
         let requests: usize = plan.requests().values().sum();
-        if plan.changes.is_empty() {
+        if plan.is_empty() {
             lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
         } else {
             let prices = self.prices();
             let [create, update, delete] =
                 [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
+            let hosts = match plan.hosts.len() {
+                0 => String::new(),
+                number => format!(", {}", count(number, "host")),
+            };
             lines.push(format!(
-                "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged · {} · about {}",
+                "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{hosts} · {} · about {}",
                 plan.unchanged,
                 count(requests, "request"),
                 duration(eta(&prices))
@@ -549,6 +600,46 @@ impl Planned {
         }
         lines.join("\n")
     }
+}
+
+/// The hosts that are to lead elsewhere: a line each, or for many of one kind.
+fn hosts(ui: &Ui, changes: &[HostChange]) -> Vec<String> {
+    let mut kinds: BTreeMap<(&str, Action), Vec<&HostChange>> = BTreeMap::new();
+    for change in changes {
+        let kind = match (&change.from, &change.to) {
+            (_, None) => Action::Delete,
+            (None, Some(_)) => Action::Create,
+            (Some(_), Some(_)) => Action::Update,
+        };
+        kinds.entry((&change.table, kind)).or_default().push(change);
+    }
+    let mut lines = Vec::new();
+    for ((table, kind), changes) in kinds {
+        let sign = sign(ui, kind);
+        if changes.len() > SHOWN {
+            let some: Vec<&str> = changes.iter().take(3).map(|change| change.host.as_str()).collect();
+            let what = match kind {
+                Action::Create => "lead to their workers",
+                Action::Update => "lead to other workers",
+                Action::Delete => "lead nowhere any more",
+            };
+            lines.push(format!(
+                "{sign} host   {} ({}, …) {what}  ({table})",
+                count(changes.len(), "host"),
+                some.join(", ")
+            ));
+            continue;
+        }
+        for change in changes {
+            let way = match (&change.from, &change.to) {
+                (Some(from), Some(to)) if from != to => format!("{from} → {to}"),
+                (_, Some(to)) => format!("→ {to}"),
+                (from, None) => format!("{} →", from.as_deref().unwrap_or_default()),
+            };
+            lines.push(format!("{sign} host   {}  {way}  ({table})", change.host));
+        }
+    }
+    lines
 }
 
 fn sign(ui: &Ui, action: Action) -> String {

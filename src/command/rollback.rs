@@ -225,9 +225,9 @@ fn add(
     match to {
         None => stay.push((id.1, "nothing ran before".to_owned())),
         Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
-        Some(to) => match state.is_kept(&to.digest)? {
-            true => back.push(plan::back(&id, live, to.digest, reason(to))),
-            false => {
+        Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
+            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(to))),
+            None => {
                 stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
             }
         },

@@ -140,7 +140,9 @@ pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
             None => "set, in the environment or in a dotenv file outside of git:",
             Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
         };
-        return Err(Failure::new(format!("{what} no value; nothing was sent")).hint(format!("{to_set}\n{}", some(missing))));
+        return Err(
+            Failure::new(format!("{what} no value; nothing was sent")).hint(format!("{to_set}\n{}", some(missing)))
+        );
     }
     let number = large.len();
     if number > 0 {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::build;
 use crate::cloudflare;
 use crate::failure::{Exit, Failure};
-use crate::platform::Health;
+use crate::platform::{Health, Home};
 use crate::progress::Progress as _;
 use crate::spec::Environment;
 use crate::state::{Deployed, Found, State};
@@ -81,10 +81,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 account: mask(&home.account_id),
                 digest: live.map(|live| live.digest.short()),
                 deployed_at: live.map(|live| time(live).to_string()),
-                url: live.and_then(|live| url(&cloud, &worker.name, live, subdomain)),
+                url: live.and_then(|live| {
+                    url(&cloud, &worker.name, live, subdomain).or_else(|| dispatched(&state, &home, &worker.name))
+                }),
                 health: None,
                 live: live.map(|live| live.digest.to_string()),
-                address: live.and_then(|live| cloud.address(&worker.name, live, subdomain())),
+                address: live.and_then(|live| {
+                    let address = cloud.address(&worker.name, live, subdomain());
+                    address.or_else(|| dispatched(&state, &home, &worker.name))
+                }),
             }
         })
         .collect();
@@ -153,6 +158,12 @@ pub(super) fn mask(id: &str) -> String {
 fn time(live: &Deployed) -> humantime::Rfc3339Timestamp {
     let since = Duration::from_secs(u64::try_from(live.deployed_at).unwrap_or(0));
     humantime::format_rfc3339_seconds((UNIX_EPOCH + since).min(SystemTime::now()))
+}
+
+/// Where the dispatch worker leads to a worker of its namespace, as far as the state knows.
+pub(super) fn dispatched(state: &State, home: &Home, worker: &str) -> Option<String> {
+    home.namespace.as_ref()?;
+    state.host_of(home, worker).ok()?.map(|host| format!("https://{host}/"))
 }
 
 /// Where a live worker answers.

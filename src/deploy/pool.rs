@@ -10,16 +10,20 @@ use std::time::Duration;
 use blocking_threadpool::{Builder, ThreadPool};
 
 use super::{Made, MakeUpload};
+use crate::bundle::{Resource, with_ids};
 use crate::clock::Clock;
 use crate::plan::Change;
 use crate::platform::{Call, CallError, Health, Home, Platform, Quota, Reply};
+
+/// Ids that the names in a bundle stand for.
+pub type Ids = Vec<(Resource, String, String)>;
 
 /// Something that is asked of the world.
 pub enum Job {
     /// A request.
     Call(Home, Call),
-    /// An upload: made when it is its turn, so that no more than what is in flight is in memory.
-    Upload(Box<Change>),
+    /// An upload, with the ids that it needs: made when it is its turn, so that no more than what is in flight is in memory.
+    Upload(Box<Change>, Ids),
     /// Whether the worker at an address is well.
     Health(String),
 }
@@ -51,9 +55,15 @@ fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> Answer {
             let (result, quota) = platform.call(&home, &call);
             Answer::Called(result, quota, None)
         }
-        Job::Upload(change) => match make(&change) {
+        Job::Upload(change, ids) => match make(&change) {
             Err(why) => Answer::NotMade(why),
-            Ok(upload) => {
+            Ok(mut upload) => {
+                let id = |resource, name: &str| {
+                    ids.iter().find(|(of, known, _)| *of == resource && known == name).map(|(_, _, id)| id.clone())
+                };
+                if let Err(name) = with_ids(&mut upload.metadata, id) {
+                    return Answer::NotMade(format!("the id of `{name}` isn't known"));
+                }
                 let call =
                     Call::Upload { worker: change.worker.clone(), metadata: upload.metadata, modules: upload.modules };
                 let (result, quota) = platform.call(&change.home, &call);

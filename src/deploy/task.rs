@@ -2,7 +2,7 @@
 //! state.
 
 use crate::plan::{Change, Step};
-use crate::platform::{Call, CallError, ROUTE_EXISTS, Reply};
+use crate::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 use crate::state::{Deployed, Doubt, WorkerId};
 
 /// A change that was begun.
@@ -32,8 +32,8 @@ pub(super) struct Task {
 /// What look-ups of the present step found.
 #[derive(Default)]
 pub(super) struct Looked {
-    /// The id of the domain or route that is to go.
-    id: Option<Option<String>>,
+    /// The id of the domain or route that is to go, or of the database.
+    pub id: Option<Option<String>>,
     /// Something is there already under that name.
     exists: bool,
 }
@@ -61,6 +61,14 @@ impl Task {
         let worker = change.worker.clone();
         let Some(step) = self.step(change) else { return Next::Done };
         match step {
+            Step::CreateDatabase { name, .. } if self.found.exists => {
+                Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 })
+            }
+            Step::CreateDatabase { name, jurisdiction, location_hint } => Next::Call(Call::CreateDatabase {
+                name: name.clone(),
+                jurisdiction: *jurisdiction,
+                location_hint: *location_hint,
+            }),
             Step::Upload => Next::Upload,
             Step::Delete => Next::Call(Call::Delete { worker }),
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
@@ -103,14 +111,33 @@ impl Task {
         let step = self.step(change).expect("BUG: an answer belongs to a step");
         let reply = match (step, result) {
             // That it exists already can be our own doing, by an attempt whose answer was lost.
+            (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
+                if !self.found.exists =>
+            {
+                self.found.exists = true;
+                return Ok(false);
+            }
             (Step::AddRoute { .. }, Err(CallError::Rejected { code: ROUTE_EXISTS, .. })) if !self.found.exists => {
                 self.found.exists = true;
                 return Ok(false);
             }
-            (_, Err(error)) => return Err(explained(step, &error)),
+            (_, Err(error)) => return Err(explained(change, step, &error)),
             (_, Ok(reply)) => reply,
         };
         match step {
+            Step::CreateDatabase { name, .. } => {
+                let listed = |names: &[(String, String)]| names.iter().find(|(other, _)| other == name).cloned();
+                let id = match &reply {
+                    Reply::Id(id) => Some(id.clone()),
+                    Reply::Page { names, .. } => listed(names).map(|(_, id)| id),
+                    _ => None,
+                };
+                if id.is_none() {
+                    return Err(format!("the database {name} is there and can't be found"));
+                }
+                self.found.id = Some(id);
+                return Ok(true);
+            }
             Step::DropDomain { .. } | Step::DropRoute { .. } if self.found.id.is_none() => {
                 let id = if let Reply::Id(id) = reply { Some(id) } else { None };
                 let nothing = id.is_none();
@@ -133,7 +160,7 @@ impl Task {
         match step {
             // What is live after an upload comes with the upload.
             Step::Upload => live.etag = id,
-            Step::Delete | Step::TakeDomain { .. } => {}
+            Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
             Step::AttachDomain { domain } => drop(live.domains.insert(domain.clone(), id)),
@@ -157,6 +184,7 @@ impl Task {
 /// What a step is called in the records.
 pub(super) fn word(step: &Step) -> &'static str {
     match step {
+        Step::CreateDatabase { .. } => "create database",
         Step::Upload => "upload",
         Step::Delete => "delete",
         Step::SetWorkersDev { .. } => "set workers.dev",
@@ -174,6 +202,7 @@ pub(super) fn doubt(step: &Step) -> Doubt {
     let route =
         |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
     match step {
+        Step::CreateDatabase { .. } => Doubt::Database,
         Step::Upload => Doubt::Upload,
         Step::Delete => Doubt::Delete,
         Step::SetWorkersDev { .. } => Doubt::WorkersDev,
@@ -196,10 +225,18 @@ pub(super) fn same_thing(a: &Doubt, b: &Doubt) -> bool {
 }
 
 /// What the platform said, and what to do where that is known.
-fn explained(step: &Step, error: &CallError) -> String {
+fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
         (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {
             format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
+        }
+        (Step::CreateDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
+            "; does the token have the permission `D1: Edit`?".to_owned()
+        }
+        (Step::Upload, CallError::Rejected { code, .. })
+            if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
+        {
+            "; what was known by name is gone: the next deploy looks for it anew".to_owned()
         }
         (Step::Upload, CallError::Rejected { code: 10037, .. }) => {
             "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml".to_owned()

@@ -15,11 +15,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::bundle::Bundle;
 use crate::clock::FakeClock;
-use crate::customer::{Database, Worker};
+use crate::customer::{Database, Hosts, Worker};
 use crate::digest::Digest;
 use crate::pace::Rate;
 use crate::plan::{self, Desired, Known, Options, Planner, Wave};
-use crate::platform::{Home, Platform, ROUTE_EXISTS};
+use crate::platform::{DATABASE_EXISTS, Home, KEYS_PER_CALL, KV_EXISTS, Platform, ROUTE_EXISTS};
 use crate::spec::{Delivery, Environment, LogLevel, Observability, Route};
 
 /// What is wished for a customer.
@@ -31,6 +31,10 @@ struct Wish {
     domains: BTreeSet<String>,
     routes: BTreeSet<String>,
     crons: BTreeSet<String>,
+    /// Hosts that a dispatch worker leads to it.
+    hosts: BTreeSet<String>,
+    /// Whether it has a database, by its name alone.
+    database: bool,
 }
 
 type Fleet = BTreeMap<String, Wish>;
@@ -44,6 +48,7 @@ fn full(customer: &str) -> (String, Wish) {
         domains: BTreeSet::from([format!("{customer}.example.com")]),
         routes: BTreeSet::from([format!("{customer}.example.org/*")]),
         crons: BTreeSet::from(["* * * * *".to_owned()]),
+        ..Wish::default()
     };
     (customer.to_owned(), wish)
 }
@@ -70,9 +75,20 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         domains: wish.domains.clone(),
         routes: wish.routes.iter().map(route).collect(),
         take_over: BTreeSet::new(),
+        hosts: Some(Hosts { table: "hosts".to_owned(), names: wish.hosts.clone() }),
+        dispatch: None,
         trusted_origins: Vec::new(),
         log_level: LogLevel::Info,
-        database: Database::None,
+        database: match wish.database {
+            true => Database::D1 {
+                binding: "DB".to_owned(),
+                name: format!("db-{customer}"),
+                id: None,
+                jurisdiction: None,
+                location_hint: None,
+            },
+            false => Database::None,
+        },
         destinations: Vec::new(),
         vars: BTreeMap::new(),
         services: BTreeMap::new(),
@@ -86,8 +102,12 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
 }
 
 fn bundle(customer: &str, wish: &Wish) -> Bundle {
-    let digest = Digest::of(format!("{customer} {}", wish.version).as_bytes());
-    Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": []}) }
+    let digest = Digest::of(format!("{customer} {} {}", wish.version, wish.database).as_bytes());
+    let bindings = match wish.database {
+        true => json!([{"type": "d1", "name": "DB", "database_name": format!("db-{customer}")}]),
+        false => json!([]),
+    };
+    Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": bindings}) }
 }
 
 /// What the platform has.
@@ -101,6 +121,12 @@ struct World {
     domains: BTreeMap<String, (String, String)>,
     /// Routes, with their ids and workers.
     routes: BTreeMap<String, (String, String)>,
+    /// Databases by name, with their ids.
+    databases: BTreeMap<String, String>,
+    /// KV namespaces by title, with their ids.
+    tables: BTreeMap<String, String>,
+    /// Hosts, with the workers that they lead to.
+    hosts: BTreeMap<String, String>,
     ids: usize,
 }
 
@@ -165,6 +191,12 @@ fn words(call: &Call, world: &World) -> String {
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
         Call::FindRoute { pattern, .. } => format!("find {pattern}"),
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
+        Call::ListDatabases { name, page } => format!("databases {name:?} {page}"),
+        Call::CreateDatabase { name, .. } => format!("create database {name}"),
+        Call::ListKv { page } => format!("tables {page}"),
+        Call::CreateKv { title } => format!("create table {title}"),
+        Call::PutKeys { pairs, .. } => format!("put {} {}", pairs.len(), pairs[0].0),
+        Call::DeleteKeys { keys, .. } => format!("drop {} {}", keys.len(), keys[0]),
         _ => unreachable!("a deploy makes no such call"),
     }
 }
@@ -187,11 +219,19 @@ impl World {
         };
         match call {
             Call::Upload { worker, metadata, .. } => {
+                for binding in metadata["bindings"].as_array().into_iter().flatten() {
+                    let id = binding["database_id"].as_str().expect("a database has an id when it is uploaded");
+                    if !self.databases.values().any(|known| known == id) {
+                        return Err(rejected(400, 10181, "there is no such database"));
+                    }
+                }
                 let digest = metadata["digest"].as_str().expect("the tests' metadata").to_owned();
                 self.scripts.insert(worker.clone(), digest);
                 Ok(Reply::Id(self.id()))
             }
             Call::Delete { worker } => {
+                let leads = self.hosts.iter().find(|(_, to)| *to == worker);
+                assert_eq!(leads, None, "a host leads to a worker that is being deleted");
                 self.scripts.remove(worker);
                 self.workers_dev.remove(worker);
                 self.crons.remove(worker);
@@ -249,6 +289,44 @@ impl World {
             }),
             Call::RemoveRoute { id, .. } => {
                 self.routes.retain(|_, (other, _)| other != id);
+                Ok(Reply::Done)
+            }
+            Call::ListDatabases { name, page: 1 } => {
+                let listed =
+                    self.databases.iter().filter(|(has, _)| name.as_ref().is_none_or(|name| has.contains(name)));
+                Ok(Reply::Page { names: listed.map(|(name, id)| (name.clone(), id.clone())).collect(), more: false })
+            }
+            Call::CreateDatabase { name, .. } => {
+                if self.databases.contains_key(name) {
+                    return Err(rejected(400, DATABASE_EXISTS, "a database with this name exists"));
+                }
+                let id = self.id();
+                self.databases.insert(name.clone(), id.clone());
+                Ok(Reply::Id(id))
+            }
+            Call::ListKv { page: 1 } => {
+                let listed = self.tables.iter().map(|(title, id)| (title.clone(), id.clone()));
+                Ok(Reply::Page { names: listed.collect(), more: false })
+            }
+            Call::CreateKv { title } => {
+                if self.tables.contains_key(title) {
+                    return Err(rejected(400, KV_EXISTS, "a namespace with this title exists"));
+                }
+                let id = self.id();
+                self.tables.insert(title.clone(), id.clone());
+                Ok(Reply::Id(id))
+            }
+            Call::PutKeys { namespace_id, pairs } => {
+                assert!(self.tables.values().any(|id| id == namespace_id) && pairs.len() <= KEYS_PER_CALL);
+                for (host, worker) in pairs.iter() {
+                    assert!(self.scripts.contains_key(worker), "{host} would lead to {worker}, which isn't there");
+                    self.hosts.insert(host.clone(), worker.clone());
+                }
+                Ok(Reply::Done)
+            }
+            Call::DeleteKeys { namespace_id, keys } => {
+                assert!(self.tables.values().any(|id| id == namespace_id) && keys.len() <= KEYS_PER_CALL);
+                self.hosts.retain(|host, _| !keys.contains(host));
                 Ok(Reply::Done)
             }
             _ => unreachable!("a deploy makes no such call"),
@@ -366,9 +444,16 @@ impl Bench {
         for (customer, wish) in fleet {
             let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
             let id = (home(&worker.account), worker.name.clone());
-            let known = Known { live: deployed.get(&id), begun: begun.get(&id), ..Known::default() };
+            let found = self.state().found(&worker.account, Found::Database, &format!("db-{customer}")).unwrap();
+            let known = Known {
+                live: deployed.get(&id),
+                begun: begun.get(&id),
+                has_database: found.is_some(),
+                ..Known::default()
+            };
             let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
             planner.add(&id, plan::decide(&desired, &known, &options));
+            planner.lead(&id, &worker.account, worker.hosts.as_ref(), false);
         }
         for (id, live) in &deployed {
             planner.gone(id, Some(live), begun.remove(id).as_ref());
@@ -376,7 +461,7 @@ impl Bench {
         for (id, begun) in &begun {
             planner.gone(id, None, Some(begun));
         }
-        planner.finish()
+        planner.finish_with(&self.state().hosts().unwrap(), &|_| false)
     }
 
     /// Deploys once; none if the program was killed.
@@ -402,7 +487,8 @@ impl Bench {
                 source: json!(null),
             };
             let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
-            Ok(Upload { metadata: json!({"digest": bundle.digest}), modules: Vec::new(), made })
+            let metadata = json!({"digest": bundle.digest, "bindings": made.stored.metadata["bindings"]});
+            Ok(Upload { metadata, modules: Vec::new(), made })
         };
         let lane = |_| Arc::new(Lane::new(self.rate, Arc::clone(&clock)));
         let left = Cell::new(self.stop_after);
@@ -458,6 +544,9 @@ impl Bench {
             id.clear();
         }
         world.crons.retain(|_, crons| !crons.is_empty());
+        // Neither databases nor KV namespaces are ever deleted.
+        world.tables.clear();
+        let databases = std::mem::take(&mut world.databases);
         let mut wanted = World::default();
         for (customer, wish) in fleet {
             let name = format!("w-{customer}");
@@ -471,9 +560,12 @@ impl Bench {
             let held = |thing: &String| (thing.clone(), (String::new(), name.clone()));
             wanted.domains.extend(wish.domains.iter().map(held));
             wanted.routes.extend(wish.routes.iter().map(held));
+            wanted.hosts.extend(wish.hosts.iter().map(|host| (host.clone(), name.clone())));
+            assert!(!wish.database || databases.contains_key(&format!("db-{customer}")));
         }
         assert_eq!(world, wanted);
-        assert_eq!(self.plan(fleet).changes, []);
+        let plan = self.plan(fleet);
+        assert_eq!((plan.changes, plan.hosts), (Vec::new(), Vec::new()));
     }
 }
 
@@ -895,6 +987,188 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
     assert!(bench.calls().is_empty(), "what can't be noted isn't begun");
 }
 
+/// A customer with these hosts.
+fn hosted(customer: &str, hosts: &[&str]) -> (String, Wish) {
+    let (customer, wish) = bare(customer);
+    (customer, Wish { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..wish })
+}
+
+#[test]
+fn hosts_go_ten_thousand_at_a_time_and_only_differences_go() {
+    let mut bench = Bench::new();
+    bench.rate = Rate::of(100_000, Duration::from_secs(60));
+    let names: Vec<String> = (0..25_000).map(|at| format!("h{at}.example.net")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut fleet = fleet([hosted("a", &names[..10_000]), hosted("b", &names[10_000..]), bare("c")]);
+    let requests = bench.plan(&fleet).requests()["one"];
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.hosts), (3, 0, 25_000));
+    let called = bench.called();
+    let puts: Vec<&String> = called.iter().filter(|words| words.starts_with("put")).collect();
+    assert_eq!(puts.len(), 3, "{puts:?}");
+    assert_eq!(called.len(), 3 + 3 + 2, "three uploads, three writes, and the namespace is looked for and made");
+    assert_eq!(requests, 6, "the plan knows it, but for what is found out once");
+    bench.converged(&fleet);
+    assert_eq!(bench.deploy(&fleet).requests, 0);
+    // One host moves, one goes: two requests, without an upload.
+    fleet.get_mut("a").unwrap().hosts.remove(names[0]);
+    fleet.get_mut("c").unwrap().hosts.insert(names[0].to_owned());
+    fleet.get_mut("b").unwrap().hosts.remove(names[20_000]);
+    assert_eq!(bench.plan(&fleet).requests()["one"], 2);
+    bench.deploy(&fleet);
+    assert_eq!(bench.called(), [format!("drop 1 {}", names[20_000]), format!("put 1 {}", names[0])]);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
+    let host = "x.example.net";
+    let before = fleet([hosted("a", &[host])]);
+    // To another who comes, while the old one goes; and back.
+    for after in [fleet([hosted("b", &[host])]), fleet([bare("a"), hosted("b", &[host])])] {
+        for fault in [
+            None,
+            Some(("upload w-b", Fault::Rejected)),
+            Some(("put 1 x.example.net", Fault::Rejected)),
+            Some(("put 1 x.example.net", Fault::Lost { applied: true })),
+            Some(("put 1 x.example.net", Fault::Lost { applied: false })),
+            Some(("put 1 x.example.net", Fault::Crash { applied: true })),
+            Some(("put 1 x.example.net", Fault::Crash { applied: false })),
+        ] {
+            let bench = Bench::new();
+            bench.deploy(&before);
+            bench.calls();
+            let faults: Vec<_> = fault.iter().map(|(what, fault)| (*what, 0, fault.clone())).collect();
+            bench.faults(&faults);
+            let outcome = bench.try_deploy(&after);
+            let called = bench.called();
+            assert!(!called.iter().any(|words| words.starts_with("drop")), "{called:?}");
+            let leads = lock(&bench.fake.log).world.hosts[host].clone();
+            assert!(lock(&bench.fake.log).world.scripts.contains_key(&leads), "{fault:?}");
+            if let (Some(outcome), Some(_)) = (&outcome, &fault) {
+                assert!(outcome.failed > 0, "{fault:?}: {outcome:?}");
+                let goes = !after.contains_key("a");
+                let told = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
+                assert_eq!(told, goes, "{fault:?}: {outcome:?}");
+            }
+            bench.faults(&[]);
+            assert_eq!(bench.deploy(&after).failed, 0);
+            bench.converged(&after);
+            bench.deploy(&before);
+            bench.converged(&before);
+        }
+    }
+}
+
+#[test]
+fn a_host_goes_before_its_worker_does() {
+    let bench = Bench::new();
+    bench.deploy(&fleet([hosted("a", &["x.example.net", "y.example.net"]), bare("b")]));
+    bench.calls();
+    let after = fleet([bare("b")]);
+    let outcome = bench.deploy(&after);
+    assert_eq!((outcome.applied, outcome.hosts), (1, 2));
+    let order: Vec<String> = bench.calls().into_iter().map(|(words, _)| words).collect();
+    assert_eq!(order, ["drop 2 x.example.net", "delete w-a"]);
+    bench.converged(&after);
+}
+
+#[test]
+fn hosts_of_others_and_of_those_who_are_held_are_left_alone() {
+    let bench = Bench::new();
+    let both = fleet([hosted("a", &["x.example.net"]), hosted("b", &["y.example.net"])]);
+    bench.deploy(&both);
+    let recorded = bench.state().hosts().unwrap();
+    let home = Home { account_id: "one".to_owned(), namespace: None };
+    let changes = |held: bool, whole: bool, claimed: &str| {
+        let options = Options { whole, homes: BTreeSet::from([home.clone()]), ..Options::default() };
+        let mut planner = Planner::new(&options);
+        // a has no host any more; b isn't in the plan.
+        let hosts = Hosts { table: "hosts".to_owned(), names: BTreeSet::new() };
+        planner.lead(&(home.clone(), "w-a".to_owned()), "one", Some(&hosts), held);
+        let plan = planner.finish_with(&recorded, &|host| host == claimed);
+        plan.hosts.into_iter().map(|change| change.host).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(false, false, ""), ["x.example.net"], "b's is not looked at");
+    assert_eq!(changes(false, true, ""), ["x.example.net"], "nor where b may only be held");
+    assert_eq!(changes(true, true, ""), [""; 0]);
+    assert_eq!(changes(false, true, "x.example.net"), [""; 0], "somebody wants it: it moves, later");
+}
+
+fn with_database(customer: &str) -> (String, Wish) {
+    let (customer, wish) = bare(customer);
+    (customer, Wish { database: true, ..wish })
+}
+
+#[test]
+fn a_database_is_found_or_made_once() {
+    let bench = Bench::new();
+    lock(&bench.fake.log).world.databases.insert("db-b".to_owned(), "old".to_owned());
+    let mut fleet = fleet([with_database("a"), with_database("b"), bare("c")]);
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    let order: Vec<String> = bench.calls().into_iter().map(|(words, _)| words).collect();
+    assert_eq!(order[0], "databases None 1", "one list for all, before the first upload");
+    assert_eq!(order.iter().filter(|words| words.contains("database")).count(), 2, "{order:?}");
+    bench.converged(&fleet);
+    assert_eq!(bench.deploy(&fleet).requests, 0);
+    // Its id is known from then on.
+    fleet.get_mut("b").unwrap().version = 2;
+    bench.deploy(&fleet);
+    assert_eq!(bench.called(), ["upload w-b"]);
+    // One alone is asked for by its name.
+    fleet.extend([with_database("d")]);
+    bench.deploy(&fleet);
+    assert_eq!(bench.called(), ["create database db-d", "databases Some(\"db-d\") 1", "upload w-d"]);
+    assert_eq!(lock(&bench.fake.log).world.databases.len(), 3);
+}
+
+#[test]
+fn a_database_whose_answer_was_lost_is_found_and_not_made_twice() {
+    for fault in [
+        Fault::Lost { applied: true },
+        Fault::Lost { applied: false },
+        Fault::Crash { applied: true },
+        Fault::Crash { applied: false },
+    ] {
+        let bench = Bench::new();
+        let fleet = fleet([with_database("a")]);
+        bench.faults(&[("create database db-a", 1, fault)]);
+        bench.try_deploy(&fleet);
+        bench.faults(&[]);
+        assert_eq!(bench.deploy(&fleet).failed, 0);
+        bench.converged(&fleet);
+        assert_eq!(lock(&bench.fake.log).world.databases.len(), 1);
+    }
+}
+
+#[test]
+fn a_database_that_somebody_deleted_is_made_anew_by_the_next_deploy() {
+    let bench = Bench::new();
+    let mut fleet = fleet([with_database("a")]);
+    bench.deploy(&fleet);
+    lock(&bench.fake.log).world.databases.clear();
+    fleet.get_mut("a").unwrap().version = 2;
+    let outcome = bench.deploy(&fleet);
+    assert!(outcome.failures[0].error.contains("looks for it anew"), "{outcome:?}");
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn what_can_not_be_looked_up_fails_those_who_need_it() {
+    let bench = Bench::new();
+    let fleet = fleet([with_database("a"), hosted("b", &["x.example.net"]), bare("c")]);
+    *lock(&bench.fake.faults) =
+        Box::new(|words, _| (words.starts_with("databases") || words.starts_with("tables")).then_some(Fault::Rejected));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.hosts_skipped), (2, 2, 1), "{outcome:?}");
+    assert_eq!(outcome.failures[0].worker, "the hosts in hosts");
+    assert_eq!(outcome.failures[1].worker, "w-a");
+    bench.faults(&[]);
+    bench.deploy(&fleet);
+    bench.converged(&fleet);
+}
+
 /// Faults by chance, the same for the same seed whatever the threads do.
 fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
     Box::new(move |words, nth| {
@@ -919,24 +1193,26 @@ fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
 
 /// A fleet of up to five customers over a few hosts, each held by one at most.
 fn wishes() -> impl Strategy<Value = Fleet> {
-    let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3);
-    let holders = prop::collection::vec(0usize..8, 6);
+    let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3, any::<bool>());
+    let holders = prop::collection::vec(0usize..8, 9);
     (prop::collection::vec(customer, 5), holders).prop_map(|(customers, holders)| {
         let names = ["a", "b", "c", "d", "e"];
         let mut fleet = Fleet::new();
-        for (at, (there, version, workers_dev, crons)) in customers.into_iter().enumerate() {
+        for (at, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
             if there {
                 let (customer, wish) = bare(names[at]);
                 let crons = (0..crons).map(|minute| format!("{minute} * * * *")).collect();
-                fleet.insert(customer, Wish { version, workers_dev, crons, ..wish });
+                fleet.insert(customer, Wish { version, workers_dev, crons, database, ..wish });
             }
         }
         for (host, holder) in holders.into_iter().enumerate() {
             if let Some(wish) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
                 if host < 3 {
                     wish.domains.insert(format!("h{host}.example.com"));
-                } else {
+                } else if host < 6 {
                     wish.routes.insert(format!("h{host}.example.org/*"));
+                } else {
+                    wish.hosts.insert(format!("h{host}.example.net"));
                 }
             }
         }

@@ -46,6 +46,7 @@ pub struct Config {
     /// The variables that bindings are read from.
     pub environment: Vec<(String, String)>,
     services: BTreeMap<String, String>,
+    dispatches: bool,
 }
 
 /// Writes the configuration.
@@ -85,9 +86,17 @@ pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
     }
     let flags: Vec<String> = guest.flags.iter().map(|flag| text(flag)).collect();
     let services: String = config.services.values().cloned().collect();
+    let mut extensions = String::new();
+    if config.dispatches {
+        let file = config.file(DISPATCH.as_bytes().to_vec());
+        let _ = writeln!(
+            extensions,
+            "extensions = [(modules = [(name = \"{DISPATCH_MODULE}\", internal = true, esModule = embed \"{file}\")])],"
+        );
+    }
     let whole = format!(
         "using Workerd = import \"/workerd/workerd.capnp\";\n\
-         const config :Workerd.Config = (\n\
+         const config :Workerd.Config = (\n{extensions}\
          services = [\n    (name = \"worker\", worker = .worker),\n{services}  ],\n\
          sockets = [(name = \"http\", address = \"127.0.0.1:0\", service = \"worker\",\n\
          http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
@@ -164,6 +173,15 @@ impl Config {
                 self.service(outside, &service, &service);
                 format!("service = {}", text(&service))
             }
+            "dispatch_namespace" => {
+                self.dispatches = true;
+                let service = format!("dispatch {} {}", guest.account, field("namespace"));
+                self.service(outside, &service, &service);
+                format!(
+                    "wrapped = (moduleName = \"{DISPATCH_MODULE}\", innerBindings = [(name = \"fetcher\", service = {})])",
+                    text(&service)
+                )
+            }
             other => {
                 return Err(format!("the binding {name} is of type {other}, which the local Cloudflare doesn't run"));
             }
@@ -174,6 +192,28 @@ impl Config {
 /// The header by which the egress listener knows what a call is for. workerd sets it on every call, so code in a worker
 /// can't choose it.
 pub const CALL: &str = "x-local-call";
+
+/// The header by which a dispatch binding names the worker of the namespace.
+pub const DISPATCHED: &str = "x-local-dispatched";
+/// The header of an answer that is none of the worker: why it can't answer. The binding throws it.
+pub const THROWN: &str = "x-local-thrown";
+
+/// The internal module behind dispatch bindings, which workerd itself doesn't have.
+const DISPATCH_MODULE: &str = "local:dispatch";
+/// As Cloudflare's binding: `get(name)` gives something to fetch from, and only the fetch finds out whether it is there.
+const DISPATCH: &str = "export default ({ fetcher }) => ({
+  get: (name) => ({
+    async fetch(input, init) {
+      const request = new Request(input, init);
+      request.headers.set('x-local-dispatched', encodeURIComponent(name));
+      const response = await fetcher.fetch(request);
+      const thrown = response.headers.get('x-local-thrown');
+      if (thrown !== null) throw new Error(thrown);
+      return response;
+    },
+  }),
+});
+";
 
 /// A text literal: Cap'n Proto reads C's escapes.
 fn text(value: &str) -> String {

@@ -10,10 +10,10 @@ use hyper::{Request, Response};
 use serde_json::json;
 
 use super::call::{decode, pairs};
-use super::capnp::CALL;
+use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, Found, blocking, forward, host, of_host, respond, text};
+use super::serve::{Body, Dropped, Found, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
 use super::store::{self, Key};
 use super::{databases, hrana, kv};
 
@@ -28,6 +28,7 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
     Ok(match words.as_slice() {
         [word, rest @ ..] if *word == cloud.guests.word() && !word.is_empty() => match rest {
             ["service", account, name] => to_service(&cloud, account, name, request).await,
+            ["dispatch", account, namespace] => dispatch(&cloud, account, namespace, request).await,
             ["d1", id] => {
                 let query = pairs(request.uri().query().unwrap_or_default());
                 let format = query.into_iter().find(|(name, _)| name == "resultsFormat").map(|(_, format)| format);
@@ -54,6 +55,28 @@ async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<I
     }
 }
 
+/// A dispatch binding's call of a worker of its namespace.
+async fn dispatch(cloud: &Cloud, account: &str, namespace: &str, mut request: Request<Incoming>) -> Response<Body> {
+    let name = request.headers_mut().remove(DISPATCHED);
+    let name = decode(name.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default(), false);
+    let key = Key { account: account.to_owned(), namespace: namespace.to_owned(), name };
+    let found = blocking(|| cloud.store.read(|db| store::find(db, &key)));
+    let why = match found {
+        Ok(Some(worker)) if worker.version.is_some() => match forward_or_throw(cloud, &worker, request).await {
+            Ok(response) => return response,
+            Err(why) => why,
+        },
+        // Cloudflare's words.
+        Ok(_) => "Worker not found.".to_owned(),
+        Err(refusal) => refusal.message,
+    };
+    let mut response = text(500, &why);
+    if let Ok(why) = HeaderValue::from_str(why.lines().next().unwrap_or_default()) {
+        response.headers_mut().insert(THROWN, why);
+    }
+    response
+}
+
 /// A worker's `fetch()`.
 async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
     let (host, path) = (host(request.headers()), request.uri().path().to_owned());
@@ -65,7 +88,7 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
         return blocking(|| libsql(cloud, &method, &host, path.trim_start_matches('/'), token.as_ref(), &body));
     }
     let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-    match blocking(|| of_host(cloud, https, &host, &path)) {
+    match blocking(|| of_host(cloud, From::Worker, https, &host, &path)) {
         Ok(Some(Found::Worker(worker))) => return forward(cloud, &worker, request, None).await,
         Ok(Some(Found::Nobody(_)) | None) => {}
         Err(refusal) => return text(500, &refusal.message),

@@ -9,6 +9,11 @@ use super::call::{Body, Call};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 
+/// Pairs or keys of one request. Source: Cloudflare's OpenAPI document of 2024-08.
+const BULK: usize = 10_000;
+/// The longest key, in bytes. Source: the same document.
+const KEY_BYTES: usize = 512;
+
 /// A stored value.
 pub struct Entry {
     /// The bytes.
@@ -97,8 +102,9 @@ pub fn value(cloud: &Cloud, account: &str, id: &str, key: &str, call: &Call) -> 
 /// `PUT …/bulk`: up to 10,000 pairs (OpenAPI document of 2024-08).
 pub fn bulk(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
     cloud.store.read(|db| check(db, account, id))?;
-    let pairs = call.json()?.as_array().filter(|pairs| pairs.len() <= 10_000);
-    let pairs = pairs.ok_or_else(|| Refusal::unparseable("it must be an array of at most 10000 pairs"))?;
+    let pairs = call.json()?.as_array().filter(|pairs| pairs.len() <= BULK);
+    let pairs = pairs.ok_or_else(|| Refusal::unparseable(format!("it must be an array of at most {BULK} pairs")))?;
+    let mut entries = Vec::with_capacity(pairs.len());
     for pair in pairs {
         let text = |name: &str| pair[name].as_str().ok_or_else(|| Refusal::unparseable(format!("{name} must be text")));
         let value = match pair["base64"] == true {
@@ -108,15 +114,26 @@ pub fn bulk(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
         let seconds = |name: &str| pair[name].as_u64().map(|seconds| seconds.to_string());
         let expiration = expiration(cloud, seconds("expiration").as_deref(), seconds("expiration_ttl").as_deref())?;
         let metadata = pair.get("metadata").filter(|metadata| !metadata.is_null()).map(Value::to_string);
-        put(cloud, id, text("key")?, &value, metadata.as_deref(), expiration)?;
+        let key = text("key")?;
+        if key.is_empty() || key.len() > KEY_BYTES {
+            return Err(Refusal::unparseable(format!("a key has {} bytes, not 1 to {KEY_BYTES}", key.len())));
+        }
+        entries.push((key, value, metadata, expiration));
     }
+    cloud.store.write(|db| {
+        for (key, value, metadata, expiration) in &entries {
+            insert(db, id, key, value, metadata.as_deref(), *expiration)?;
+        }
+        Ok(())
+    })?;
     Ok(Answer::ok(&json!({"successful_key_count": pairs.len(), "unsuccessful_keys": []})))
 }
 
-/// `POST …/bulk/delete` and `DELETE …/bulk`.
+/// `POST …/bulk/delete` and `DELETE …/bulk`: up to 10,000 keys.
 pub fn bulk_delete(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
     cloud.store.read(|db| check(db, account, id))?;
-    let keys = call.json()?.as_array().ok_or_else(|| Refusal::unparseable("it must be an array"))?;
+    let keys = call.json()?.as_array().filter(|keys| keys.len() <= BULK);
+    let keys = keys.ok_or_else(|| Refusal::unparseable(format!("it must be an array of at most {BULK} keys")))?;
     let keys: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
     delete(cloud, id, &keys)?;
     Ok(Answer::ok(&json!({"successful_key_count": keys.len(), "unsuccessful_keys": []})))
@@ -197,13 +214,22 @@ pub fn put(
     metadata: Option<&str>,
     expiration: Option<i64>,
 ) -> Result<(), Refusal> {
-    cloud.store.write(|db| {
-        db.prepare_cached(
-            "INSERT OR REPLACE INTO kv (namespace, name, value, metadata, expiration) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![id, key, value, metadata, expiration])?;
-        Ok(())
-    })
+    cloud.store.write(|db| insert(db, id, key, value, metadata, expiration))
+}
+
+fn insert(
+    db: &Connection,
+    id: &str,
+    key: &str,
+    value: &[u8],
+    metadata: Option<&str>,
+    expiration: Option<i64>,
+) -> Result<(), Refusal> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO kv (namespace, name, value, metadata, expiration) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![id, key, value, metadata, expiration])?;
+    Ok(())
 }
 
 /// Removes values.

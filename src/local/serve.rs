@@ -72,7 +72,7 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
     let path = request.uri().path().to_owned();
     let bare =
         host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[');
-    let target = if bare { Ok(None) } else { blocking(|| of_host(&cloud, false, &host, &path)) };
+    let target = if bare { Ok(None) } else { blocking(|| of_host(&cloud, From::Outside, false, &host, &path)) };
     match target {
         Ok(Some(Found::Worker(worker))) => return Ok(forward(&cloud, &worker, request, None).await),
         Ok(Some(Found::Nobody(why))) => return Ok(text(404, &why)),
@@ -128,11 +128,20 @@ pub enum Found {
     Nobody(String),
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub enum From {
+    /// A client.
+    Outside,
+    /// A worker's `fetch()`.
+    Worker,
+}
+
 /// The worker that answers a host and path: by `<worker>.localhost`, workers.dev, a custom domain or a route.
 ///
 /// # Errors
 /// When the database fails.
-pub fn of_host(cloud: &Cloud, https: bool, host: &str, path: &str) -> Result<Option<Found>, Refusal> {
+pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -> Result<Option<Found>, Refusal> {
     let worker = |worker: Option<Worker>, what: &str| match worker.filter(|worker| worker.version.is_some()) {
         Some(worker) => Found::Worker(Box::new(worker)),
         None => Found::Nobody(format!("{host}: {what}\n")),
@@ -156,22 +165,28 @@ pub fn of_host(cloud: &Cloud, https: bool, host: &str, path: &str) -> Result<Opt
             };
             return Ok(Some(worker(found, "no worker of that name is enabled on this account's workers.dev")));
         }
-        if let Some(domain) = domains::of_host(db, host)? {
-            return Ok(Some(worker(
-                store::find(db, &at(&domain.account, &domain.service))?,
-                "the custom domain's worker isn't deployed",
-            )));
+        let domain = || -> Result<Option<Found>, Refusal> {
+            let Some(domain) = domains::of_host(db, host)? else { return Ok(None) };
+            let found = store::find(db, &at(&domain.account, &domain.service))?;
+            Ok(Some(worker(found, "the custom domain's worker isn't deployed")))
+        };
+        let route = || -> Result<Option<Found>, Refusal> {
+            Ok(match triggers::routed(db, https, host, path)? {
+                Some((pattern, account, Some(script))) => Some(worker(
+                    store::find(db, &at(&account, &script))?,
+                    &format!("the worker of the route {pattern} isn't deployed"),
+                )),
+                Some((pattern, _, None)) => {
+                    Some(Found::Nobody(format!("{host}{path}: the route {pattern} has no worker\n")))
+                }
+                None => None,
+            })
+        };
+        // A custom domain's worker is the origin, to those on routes in front of it (Cloudflare docs, Workers › Custom Domains).
+        match from {
+            From::Outside => Ok(route()?.or(domain()?)),
+            From::Worker => Ok(domain()?.or(route()?)),
         }
-        Ok(match triggers::routed(db, https, host, path)? {
-            Some((pattern, account, Some(script))) => Some(worker(
-                store::find(db, &at(&account, &script))?,
-                &format!("the worker of the route {pattern} isn't deployed"),
-            )),
-            Some((pattern, _, None)) => {
-                Some(Found::Nobody(format!("{host}{path}: the route {pattern} has no worker\n")))
-            }
-            None => None,
-        })
     })
 }
 
@@ -226,6 +241,27 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
         },
     };
     respond(Answer::json(200, &shown))
+}
+
+/// Passes a request to a worker of a dispatch namespace.
+///
+/// # Errors
+/// Why it gives no answer: it doesn't start, or what it threw.
+pub async fn forward_or_throw(
+    cloud: &Cloud,
+    worker: &Worker,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, String> {
+    let response = forward(cloud, worker, request, None).await;
+    let ours = matches!(response.body(), Either::Left(_));
+    // What workerd answers in the place of a worker that threw has no type and ends the connection, which no worker can do.
+    let closes = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+    let threw = response.status() == 500 && closes && response.headers().get(header::CONTENT_TYPE).is_none();
+    if !ours && !threw {
+        return Ok(response);
+    }
+    let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Err(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// Passes a request to a worker, with another path where one is given.

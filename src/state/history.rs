@@ -402,6 +402,7 @@ pub(super) fn upgrade(db: &Connection) -> rusqlite::Result<()> {
          ALTER TABLE deployed RENAME TO deployed_1; ALTER TABLE records RENAME TO records_1",
     )?;
     transaction.execute_batch(TABLES_2)?;
+    transaction.execute_batch(super::hosts::TABLE)?;
     transaction.execute_batch(
         "INSERT INTO records SELECT r.id, 0, r.at, r.account_id, r.namespace, r.worker, coalesce(d.customer, ''),
             coalesce(d.environment, 'production'), r.action, r.digest, '[]'

@@ -5,6 +5,7 @@ mod bad_input;
 mod cases;
 mod codes;
 mod commands;
+mod dispatch;
 mod endurance;
 mod faults;
 mod fleet;

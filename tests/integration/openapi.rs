@@ -314,16 +314,22 @@ fn every_operation_is_documented_or_listed() {
 }
 
 /// All that flotilla asks of the API in the life of a fleet.
-const USED: [&str; 12] = [
+const USED: [&str; 18] = [
     "DELETE /accounts/{account_id}/workers/dispatch/namespaces/{dispatch_namespace}/scripts/{script_name}",
     "DELETE /accounts/{account_id}/workers/domains/{domain_id}",
     "DELETE /accounts/{account_id}/workers/scripts/{script_name}",
     "DELETE /zones/{zone_id}/workers/routes/{route_id}",
+    "GET /accounts/{account_id}/d1/database",
+    "GET /accounts/{account_id}/storage/kv/namespaces",
     "GET /accounts/{account_id}/workers/subdomain",
     "GET /zones",
     "GET /zones/{zone_id}/workers/routes",
+    "POST /accounts/{account_id}/d1/database",
+    "POST /accounts/{account_id}/storage/kv/namespaces",
+    "POST /accounts/{account_id}/storage/kv/namespaces/{namespace_id}/bulk/delete",
     "POST /accounts/{account_id}/workers/scripts/{script_name}/subdomain",
     "POST /zones/{zone_id}/workers/routes",
+    "PUT /accounts/{account_id}/storage/kv/namespaces/{namespace_id}/bulk",
     "PUT /accounts/{account_id}/workers/dispatch/namespaces/{dispatch_namespace}/scripts/{script_name}",
     "PUT /accounts/{account_id}/workers/domains",
     "PUT /accounts/{account_id}/workers/scripts/{script_name}",
@@ -339,11 +345,22 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
         std::fs::remove_file(project.path(&format!("customers/{customer}.yaml"))).unwrap();
     }
     let second = format!(
-        "packs:\n  consent: {{ path: templates/consent }}\n\naccounts:\n  default: {{ id: {account}, token: {{ secret: CLOUDFLARE_API_TOKEN }} }}\n  \
-         platform: {{ id: {platform}, token: {{ secret: CLOUDFLARE_API_TOKEN }}, dispatchNamespace: fleet }}\n"
+        "packs:\n  consent: {{ path: templates/consent }}\n  dispatch: {{ path: templates/dispatch }}\n\n\
+         sharedWorkers: {{ front: {{ pack: dispatch, account: platform }} }}\n\naccounts:\n  default: {{ id: {account}, token: {{ secret: CLOUDFLARE_API_TOKEN }} }}\n  \
+         platform: {{ id: {platform}, token: {{ secret: CLOUDFLARE_API_TOKEN }}, dispatchNamespace: fleet,\n    \
+         dispatch: {{ worker: front }} }}\n"
     );
-    project.write("fleet.yaml", format!("name: sample\n{second}defaults: {{ compatibilityDate: 2026-06-01 }}\n"));
-    project.edit("customers/juniper.yaml", "name: Juniper", "account: platform\nname: Juniper");
+    project.write(
+        "fleet.yaml",
+        format!("name: sample\n{second}defaults: {{ pack: consent, compatibilityDate: 2026-06-01 }}\n"),
+    );
+    project.edit(
+        "customers/juniper.yaml",
+        "name: Juniper",
+        "account: platform\ndomains: [juniper.example]\nname: Juniper",
+    );
+    let database = "{ type: d1, name: of-dove, jurisdiction: eu }";
+    project.write("customers/dove.yaml", format!("id: dove\nname: Dove\ndatabase: {database}\n"));
     project.write(".env", "CLOUDFLARE_API_TOKEN=a-token\nFJORD_DATABASE_TOKEN=t\nWEBHOOK_SIGNING_KEY=k\n");
 
     // Its folder is in another project, since this one's is going to be lost.
@@ -360,7 +377,7 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
         let command = [&["deploy", "--yes"][..], arguments].concat();
         project.run_with(&command, &[("CLOUDFLARE_API_BASE_URL", &base)]).exits(0)
     };
-    let all = ["driftwood", "fjord", "goldfinch", "iris-optics", "juniper"];
+    let all = ["dove", "driftwood", "fjord", "goldfinch", "iris-optics", "juniper"];
     deploy(&all);
     // Each change of a trigger is a request of its own.
     project.edit("customers/goldfinch.yaml", "[consent.goldfinch.example]", "[privacy.goldfinch.example]");
@@ -388,7 +405,7 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
         assert!(exchange.modules.iter().all(|(_, kind)| kind == "application/javascript+module"), "{exchange:#?}");
     }
     let uploads = exchanges.iter().filter(|exchange| !exchange.modules.is_empty());
-    // Five, and five again without the state: triggers alone upload nothing.
+    // Six, and six again without the state, and what all share: triggers alone upload nothing.
     let mut number = 0;
     for upload in uploads {
         number += 1;
@@ -406,5 +423,5 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
             assert!(validate_request(&upload.method, &upload.path, Some(&sent)).is_err(), "{pointer} {}", upload.path);
         }
     }
-    assert_eq!(number, 10);
+    assert_eq!(number, 13);
 }

@@ -452,7 +452,7 @@ fn panics_with_a_secret_in_hand() {
         }),
         Box::new({
             let value = value.clone();
-            move || Err::<(), _>(value.clone()).expect("BUG")
+            move || std::hint::black_box(Err::<(), _>(value.clone())).expect("BUG")
         }),
         Box::new(move || assert_eq!(format!("{value:?}"), format!("{found:?}"))),
     ];

@@ -180,6 +180,17 @@ impl Local {
         assert_eq!(answer["success"], true, "{path}: {answer}");
     }
 
+    /// Sets faults, or clears them: see `flotilla::local::Fault`.
+    #[track_caller]
+    pub fn control(&self, path: &str, body: Option<Value>) -> Value {
+        let url = format!("{}/__local/{path}", self.origin);
+        let request = match body {
+            Some(body) => self.http.post(url).json(&body),
+            None => self.http.delete(url),
+        };
+        json(request.send().expect("the local Cloudflare answers"))
+    }
+
     /// The requests to the API so far, as `METHOD path`; this look at them is none.
     pub fn journal(&self) -> Vec<String> {
         let answer = self.http.get(format!("{}/__local/requests", self.origin)).send();

@@ -85,6 +85,32 @@ fn every_folder_bundles() {
 }
 
 #[test]
+fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
+    let project = Project::empty();
+    project.write(
+        "fleet.yaml",
+        "name: test\npacks: { consent: { path: templates/consent }, dispatch: { path: templates/dispatch } }\n\
+         accounts:\n  default:\n    id: { env: CLOUDFLARE_ACCOUNT_ID }\n    token: { secret: CLOUDFLARE_API_TOKEN }\n\
+         \x20   dispatchNamespace: shops\n    dispatch: { worker: front }\n\
+         sharedWorkers: { front: { pack: dispatch, routes: [{ pattern: \"*.example.com/*\", zone: example.com }] } }\n\
+         defaults: { pack: consent }\n",
+    );
+    let database = "database: { type: d1, name: of-acme }";
+    project.write("customers/acme.yaml", format!("id: acme\ndomains: [acme.example.com]\n{database}\n"));
+    project.run(&["build"]).exits(0);
+    let home = tempfile::tempdir().unwrap();
+    let dry = |folder: &str| {
+        let mut command = wrangler(&project.path(&format!("out/production/{folder}")), home.path());
+        run(command.args(["deploy", "--dry-run"]), home.path()).stdout
+    };
+    let (front, acme) = (dry("_shared/front"), dry("acme"));
+    assert!(front.contains("env.DISPATCHER (shops)") && front.contains("env.HOSTS"), "{front}");
+    assert!(acme.contains("env.DB (of-acme)"), "{acme}");
+    assert!(!sent_elsewhere());
+    fits_the_schema(&project, ["production/_shared/front", "production/acme"]);
+}
+
+#[test]
 fn a_folder_with_a_mistake_does_not_bundle() {
     let project = Project::sample();
     project.run(&["build", "juniper"]).exits(0);
@@ -97,15 +123,20 @@ fn a_folder_with_a_mistake_does_not_bundle() {
 
 #[test]
 fn every_configuration_fits_wranglers_schema() {
-    let text = std::fs::read_to_string(packages().join("node_modules/wrangler/config-schema.json")).unwrap();
-    let schema: Value = serde_json::from_str(&text).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
     let project = Project::sample();
     project.run(&["build"]).exits(0);
     let all = folders(&project);
     assert!(!all.is_empty());
-    for folder in all {
-        let mut config = config(&project, &folder);
+    fits_the_schema(&project, all.iter().map(String::as_str));
+}
+
+#[track_caller]
+fn fits_the_schema<'a>(project: &Project, folders: impl IntoIterator<Item = &'a str>) {
+    let text = std::fs::read_to_string(packages().join("node_modules/wrangler/config-schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for folder in folders {
+        let mut config = config(project, folder);
         let errors: Vec<String> =
             validator.iter_errors(&config).map(|error| format!("{} {error}", error.instance_path())).collect();
         assert_eq!(errors, [""; 0], "{folder}");

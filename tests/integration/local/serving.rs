@@ -53,6 +53,12 @@ fn a_worker_answers_on_all_its_hosts() {
     let (status, text) = local.get("www.example.com", "/other");
     assert!(status == 404 && text.contains("no worker is deployed for www.example.com/other"), "{text}");
     assert!(local.get("127.0.0.1", "/").1.contains("http://acme.localhost"));
+    // A route comes before the custom domain of its host, whose worker is the origin to the route's.
+    let front = "export default { fetch: async (request) => new Response('front of ' + (await (await fetch(request)).json()).text) };";
+    local.put("front", json!([]), &[("index.js", front)]);
+    local.ok("PUT", "@/workers/scripts/front/routes", Some(json!(["consent.acme.com/front/*"])));
+    assert_eq!(local.get("consent.acme.com", "/front/x").1, "front of from the runtime");
+    json_of(local.get("consent.acme.com", "/else"));
 
     let answer = local.send("POST", "/workers/acme/", &[("host", "127.0.0.1")], b"body".to_vec()).unwrap();
     assert_eq!(answer.status(), 200);
@@ -143,6 +149,86 @@ fn bindings_to_other_things_work() {
         Some(json!({"sql": "SELECT count(*) AS n FROM t"})),
     );
     assert_eq!(rows[0]["results"], json!([{"n": 2}]), "the API sees the same database");
+}
+
+#[test]
+fn a_dispatch_binding_reaches_the_workers_of_its_namespace_alone() {
+    let local = serving();
+    let put = |path: &str, code: &str, bindings: Value| {
+        let metadata = json!({"main_module": "index.js", "bindings": bindings});
+        let (status, answer) = local.upload("PUT", path, &metadata, &[("index.js", code)]);
+        assert_eq!(status, 200, "{answer}");
+    };
+    let front = "export default { async fetch(request, env) {
+        const worker = request.headers.get('to');
+        try { return await env.DISPATCHER.get(worker).fetch(request); }
+        catch (error) { return new Response(error.message, { status: 599 }); }
+      } };";
+    for namespace in ["shops", "others"] {
+        local.ok("POST", "@/workers/dispatch/namespaces", Some(json!({"name": namespace})));
+        let own = format!(
+            "export default {{ fetch: async (r, env) => Response.json([{namespace:?}, r.method, r.url, await r.text(), r.headers.get('x'), [...r.headers.keys()].filter((k) => k.startsWith('x-local'))], {{ status: 201, headers: {{ a: 'b' }} }}) }};"
+        );
+        put(&format!("@/workers/dispatch/namespaces/{namespace}/scripts/acme"), &own, json!([]));
+    }
+    let shops = |name: &str| format!("@/workers/dispatch/namespaces/shops/scripts/{name}");
+    put(&shops("throws"), "export default { fetch() { throw new Error('inner'); } };", json!([]));
+    put(
+        &shops("fails"),
+        "export default { fetch: () => new Response('Internal Server Error', { status: 500 }) };",
+        json!([]),
+    );
+    put(&shops("broken"), "export default { fetch( }", json!([]));
+    put(&shops("turns"), "export default { fetch: () => Response.redirect('https://else.example/', 302) };", json!([]));
+    put("@/workers/scripts/outside", "export default { fetch: () => new Response('outside') };", json!([]));
+    put(
+        "@/workers/scripts/front",
+        front,
+        json!([{"type": "dispatch_namespace", "name": "DISPATCHER", "namespace": "shops"}]),
+    );
+    local.ok("PUT", "@/workers/domains", Some(json!({"hostname": "any.example", "service": "front"})));
+    let ask = |to: &str| {
+        let headers = [("host", "any.example"), ("to", to), ("x", "y"), ("x-local-dispatched", "outside")];
+        let answer = local.send("POST", "/a?b=c", &headers, b"body".to_vec()).unwrap();
+        (answer.status().as_u16(), answer.headers().get("a").is_some(), answer.text().unwrap())
+    };
+    let (status, has_header, text) = ask("acme");
+    assert_eq!((status, has_header), (201, true), "{text}");
+    assert_eq!(
+        serde_json::from_str::<Value>(&text).unwrap(),
+        json!(["shops", "POST", "http://any.example/a?b=c", "body", "y", []])
+    );
+    assert_eq!(ask("outside").2, "Worker not found.");
+    assert_eq!((ask("nobody").0, ask("no/body é").2), (599, "Worker not found.".to_owned()));
+    assert_eq!((ask("throws").0, ask("broken").0), (599, 599));
+    assert_eq!(ask("fails"), (500, false, "Internal Server Error".to_owned()), "its own answer");
+    assert_eq!(ask("turns").0, 302);
+    local.ok("DELETE", &shops("acme"), None);
+    assert_eq!(ask("acme").2, "Worker not found.");
+}
+
+#[test]
+fn keys_are_written_and_removed_ten_thousand_at_a_time() {
+    let local = local(|_| {});
+    let space = local.ok("POST", "@/storage/kv/namespaces", Some(json!({"title": "kv"})))["id"].clone();
+    let path = |rest: &str| format!("@/storage/kv/namespaces/{}/{rest}", space.as_str().unwrap());
+    let pairs = |count: usize| {
+        (0..count).map(|at| json!({"key": format!("h{at}.example"), "value": "w"})).collect::<Vec<Value>>()
+    };
+    let done = local.ok("PUT", &path("bulk"), Some(pairs(10_000).into()));
+    assert_eq!(done["successful_key_count"], 10_000);
+    assert_eq!(code(local.call("PUT", &path("bulk"), Some(pairs(10_001).into()))), (400, 10026));
+    let long = json!([{"key": "fits", "value": "w"}, {"key": "k".repeat(513), "value": "w"}]);
+    // Raw: the document knows the length, too.
+    let long = local.raw("PUT", &path("bulk"), "application/json", long.to_string().into_bytes());
+    assert_eq!(code(long), (400, 10026));
+    let listed =
+        |prefix: &str| local.ok("GET", &path(&format!("keys?prefix={prefix}")), None).as_array().unwrap().len();
+    assert_eq!((listed("fits"), listed("h9999")), (0, 1), "all of a request or nothing");
+    let keys: Vec<Value> = (0..10_001).map(|at| json!(format!("h{at}.example"))).collect();
+    assert_eq!(code(local.call("POST", &path("bulk/delete"), Some(keys.clone().into()))), (400, 10026));
+    local.ok("POST", &path("bulk/delete"), Some(keys[..10_000].to_vec().into()));
+    assert_eq!(listed("h"), 0);
 }
 
 #[test]

@@ -1,0 +1,61 @@
+// The runtime's entry: knows which requests are passed on, and which the dispatch worker answers itself.
+
+import { json, refusal } from "./answers.ts";
+import type { DispatcherConfig, ModuleWorker } from "./config.ts";
+import { checkHealth } from "./health.ts";
+import { createHosts } from "./hosts.ts";
+import { createLog, reason } from "./log.ts";
+
+export type * from "./config.ts";
+
+/** The dispatch worker's own health, whatever the host; no customer's worker sees requests for it. */
+const HEALTH = "/.well-known/dispatch/health";
+/** Hosts that no customer can have, the worker's own address among them: `/health` is its own there. */
+const OWN = /(^|\.)(workers\.dev|localhost)$|^[\d.]+$|^\[/;
+/** What Cloudflare throws for a worker that isn't in the namespace. */
+const GONE = /^Worker not found/i;
+
+/** A dispatch worker. */
+export function defineDispatcher(config: DispatcherConfig): ModuleWorker {
+  const log = createLog(config);
+  const hosts = createHosts(log);
+
+  return {
+    async fetch(request, env) {
+      const url = new URL(request.url);
+      const host = url.hostname.replace(/\.$/, "");
+      if (url.pathname === HEALTH || (url.pathname === "/health" && OWN.test(host))) {
+        if (request.method !== "GET" && request.method !== "HEAD")
+          return json(405, { error: "method_not_allowed", message: "Use GET or HEAD" }, { allow: "GET, HEAD" });
+        const health = await checkHealth(config, env, log);
+        const answer = json(health.status === "healthy" ? 200 : 503, health);
+        return request.method === "HEAD" ? new Response(null, answer) : answer;
+      }
+      let worker: string | null = null;
+      try {
+        worker = await hosts.find(env.HOSTS, host);
+        while (worker !== null) {
+          try {
+            return await env.DISPATCHER.get(worker).fetch(request);
+          } catch (error) {
+            if (!GONE.test(reason(error)) || request.bodyUsed) {
+              log("error", "a worker failed", { host, to: worker, reason: reason(error) });
+              return refusal(request, host, "worker_failed");
+            }
+            // Its host can have moved to another worker since it was looked up.
+            const now: string | null = await hosts.find(env.HOSTS, host, true);
+            if (now === worker) {
+              log("error", "a host leads to a worker that isn't there", { host, to: worker });
+              break;
+            }
+            worker = now;
+          }
+        }
+      } catch (error) {
+        log("error", "KV doesn't answer", { host, reason: reason(error) });
+        return refusal(request, host, "unavailable");
+      }
+      return refusal(request, host, "unknown_host");
+    },
+  };
+}
