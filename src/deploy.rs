@@ -656,9 +656,9 @@ impl Run<'_> {
             }
             let earlier = self.tools.state.begun_one(&id)?;
             if earlier.as_ref().is_some_and(|earlier| Some(earlier.run) == self.tools.beside) {
-                // The other deploy has it in flight.
+                // The other deploy has it in flight, and writes to the state as well: it is looked at again in a moment.
                 self.again_fresh(at);
-                continue;
+                return Ok(None);
             }
             let live = self.tools.state.one(&id)?;
             let expected = self.given.get(&at).map_or(change.revision, |(_, revision)| *revision);

@@ -76,7 +76,9 @@ impl State {
         };
         let may = || {
             self.db
-                .prepare_cached("SELECT host FROM hosts WHERE account_id = ? AND sure = 0 AND instr(maybe, ?) > 0 LIMIT 1")?
+                .prepare_cached(
+                    "SELECT host FROM hosts WHERE account_id = ? AND sure = 0 AND instr(maybe, ?) > 0 LIMIT 1",
+                )?
                 .query_row(params![home.account_id, format!(" {worker} ")], |row| row.get(0))
                 .optional()
         };
@@ -114,16 +116,12 @@ impl State {
         (home, worker): (&Home, &str),
     ) -> Result<(), Failure> {
         let namespace = home.namespace.as_deref().unwrap_or_default();
-        let write = || {
-            self.db.prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')")?.execute(params![
-                table.account_id,
-                table.title,
-                host,
-                account,
-                namespace,
-                worker
-            ])
-        };
+        let write =
+            || {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')")?
+                    .execute(params![table.account_id, table.title, host, account, namespace, worker])
+            };
         write().map(|_| ()).map_err(|error| self.told(error))
     }
 
