@@ -634,6 +634,7 @@ impl Run<'_> {
         while let Some(at) = self.queues[lane].fresh.pop_front() {
             let change = &self.plan.changes[at];
             let mut steps = self.steps(at, part);
+            let planned = steps.len();
             // A list of the account's databases, or another change, can have found it out since the plan.
             steps.retain(|step| match &change.steps[*step] {
                 Step::CreateDatabase { name, .. } => {
@@ -642,20 +643,22 @@ impl Run<'_> {
                 }
                 _ => true,
             });
+            self.queues[lane].left = self.queues[lane].left.saturating_sub(planned - steps.len());
             if steps.is_empty() {
                 self.end(at, part, Ok(()));
                 continue;
             }
             let id = (change.home.clone(), change.worker.clone());
-            if let Some(why) = self.hindrance(change)? {
+            if let Some(why) = self.hindrance(change, part)? {
+                self.queues[lane].left = self.queues[lane].left.saturating_sub(change.steps.len());
                 self.end(at, part, Err(why));
                 continue;
             }
             let earlier = self.tools.state.begun_one(&id)?;
             if earlier.as_ref().is_some_and(|earlier| Some(earlier.run) == self.tools.beside) {
-                // The other deploy has it in flight.
+                // The other deploy has it in flight, and writes to the state as well: it is looked at again in a moment.
                 self.again_fresh(at);
-                continue;
+                return Ok(None);
             }
             let live = self.tools.state.one(&id)?;
             let expected = self.given.get(&at).map_or(change.revision, |(_, revision)| *revision);

@@ -83,11 +83,16 @@ impl Note {
     }
 
     fn read(file: &mut File) -> Option<Note> {
-        let mut text = String::new();
-        file.rewind().ok()?;
-        file.read_to_string(&mut text).ok()?;
-        serde_json::from_str(text.lines().next()?).ok()
+        serde_json::from_str(&text(file)?).ok()
     }
+}
+
+/// The first line of a lock's file.
+fn text(file: &mut File) -> Option<String> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
 /// This host's name.
@@ -220,7 +225,12 @@ fn locked(path: &Path, what: &str) -> Result<File, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            let holder = Note::read(&mut file).map_or_else(|| "another process".to_owned(), |note| note.to_string());
+            let holder = match (Note::read(&mut file), text(&mut file)) {
+                (Some(note), _) => note.to_string(),
+                // As an older flotilla wrote it.
+                (None, Some(text)) => text,
+                (None, None) => "another process".to_owned(),
+            };
             Err(Failure::refused(format!("another {what} is running: {holder}"))
                 .hint("wait for it to end, or stop it with Ctrl-C: it loses nothing"))
         }

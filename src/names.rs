@@ -56,7 +56,12 @@ pub fn pattern(pattern: &str, of_customers: bool) -> Result<(), Wrong> {
 
 /// The name of a secret that one customer alone has: `CAFE_CENTRAL__TURSO_AUTH_TOKEN`.
 pub fn own_secret(customer: &str, name: &str) -> String {
-    format!("{}__{name}", customer.trim_start_matches('_').to_uppercase().replace('-', "_"))
+    // A plan makes one for each secret of the fleet.
+    let mut own = String::with_capacity(customer.len() + 2 + name.len());
+    own.extend(customer.trim_start_matches('_').chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }));
+    own.push_str("__");
+    own.push_str(name);
+    own
 }
 
 /// The zone that a host name belongs to, as far as its name tells: the part that can be registered.

@@ -219,11 +219,16 @@ impl Lane {
         })
     }
 
-    /// How long so many more requests take, if without a limit so many a second could be made. What was sent already counts.
+    /// How long so many more requests take, their last answer included, if without a limit so many a second could be made. What
+    /// was sent already counts.
     pub fn finish(&self, requests: usize, per_second: f64) -> Duration {
+        if requests == 0 {
+            return Duration::ZERO;
+        }
+        let latency = Duration::from_secs_f64(self.known().latency.unwrap_or(UNSEEN));
         let (ledger, start) = self.change(|ledger, now| ((ledger.clone(), now), false));
         let each = if per_second > 0.0 { (1e9 / per_second).min(1e18) } else { 0.0 };
-        self.rehearse(ledger, start, requests as u64, each)
+        self.rehearse(ledger, start, requests as u64, each) + latency
     }
 
     /// Sends so many requests, each of which takes so many nanoseconds, in thought.

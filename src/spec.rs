@@ -148,7 +148,7 @@ impl std::fmt::Display for Environment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct SecretReference {
-    /// The secret's name in the environment or the dotenv file.
+    /// The secret's name in the sources of secrets: the environment and `.env`, unless fleet.yaml lists others.
     #[schemars(regex(pattern = "^[A-Z][A-Z0-9_]*$"))]
     pub secret: String,
 }

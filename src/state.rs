@@ -171,14 +171,21 @@ pub struct State {
 /// Makes keyed fingerprints of secrets' values: they tell that a value changed, without telling what it is. The key
 /// is random and never leaves its state.
 #[derive(Clone)]
-pub struct Fingerprints(Vec<u8>);
+pub struct Fingerprints(Hmac<Sha256>);
 
 impl Fingerprints {
+    fn new(key: &[u8]) -> Fingerprints {
+        Fingerprints(Hmac::new_from_slice(key).expect("BUG: HMAC takes keys of any length"))
+    }
+
     /// The fingerprint of a value.
     pub fn of(&self, value: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("BUG: HMAC takes keys of any length");
+        // A plan makes one for each secret of the fleet.
+        let mut mac = self.0.clone();
         mac.update(value.as_bytes());
-        mac.finalize().into_bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        let bytes = mac.finalize().into_bytes();
+        let digits = bytes.iter().take(16).flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
     }
 }
 
@@ -428,7 +435,7 @@ impl State {
 
     /// What makes fingerprints of secrets.
     pub fn fingerprints(&self) -> Fingerprints {
-        Fingerprints(self.key.clone())
+        Fingerprints::new(&self.key)
     }
 
     fn told(&self, error: rusqlite::Error) -> Failure {

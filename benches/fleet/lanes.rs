@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flotilla::local::{self, RateLimit};
+use flotilla::state::State;
 use serde_json::{Value, json};
 
 use crate::figures::{Report, megabytes, seconds, thousands, times};
@@ -160,14 +161,12 @@ fn beside_wrangler(report: &mut Report) {
 fn rehearsal(report: &mut Report, workers: usize) {
     let tokens = workers.div_ceil(4000);
     let what = Rehearse { workers, tokens, limit: REAL, latency: Duration::from_millis(250) };
-    let folder = stand().join(std::process::id().to_string()).join("rehearsal");
-    fs::create_dir_all(&folder).expect("a folder");
-    let rehearsed = rehearse(what, &folder);
+    let rehearsed = rehearse(what, State::in_memory());
     crate::rehearsal::holds(what, &rehearsed);
     let Rehearsed { outcome, estimate, allowed, took } = rehearsed;
     report.text(&format!(
         "The rehearsal of a bulk redeploy, by the same loop under a clock that waiting moves: {} workers, {tokens} tokens with \
-         Cloudflare's limit, each answer after 250 ms. It must end within 1 % of what the limits allow, and within 5 % of the \
+         Cloudflare's limit, each answer after 250 ms, the state in memory. It must end within 1 % of what the limits allow, and within 5 % of the \
          estimate.",
         thousands(workers as u64)
     ));

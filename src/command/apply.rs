@@ -154,7 +154,7 @@ pub(super) fn apply(
     let eta = eta(&lanes.prices(plan));
     let Lanes { lanes, of: lane_of } = if kind.ahead { lanes.ahead() } else { lanes };
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
-    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64));
+    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64).max(1));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
     let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
     let mut subdomains: HashMap<String, Option<String>> = HashMap::new();

@@ -24,7 +24,7 @@ use super::planfile::PlanFile;
 use super::preflight::{deletions, preflight};
 use super::report;
 use super::rollback;
-use super::sending;
+use super::sending::{self, Needs};
 use super::status::{dispatched, url};
 use super::{Format, Session, summary};
 
@@ -129,7 +129,6 @@ pub(super) fn apply_plan(
     sending::check(&planned)?;
     deletions(&planned, arguments)?;
     let now_reviewed = (arguments.digest.is_some() && !goes_on).then(|| PlanFile::new(&planned, Vec::new()));
-    preflight(session, &mut planned)?;
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {
         session.ui.note(&planned.text(&session.ui));
     } else {
@@ -153,6 +152,7 @@ pub(super) fn apply_plan(
             }
         }
     }
+    preflight(session, &mut planned)?;
     let planned = Arc::new(planned);
     let (live, source) = (sending::Live::open(&planned.cloud.state)?, Arc::clone(&planned));
     let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &live));
@@ -184,7 +184,7 @@ fn upload(planned: &Planned, change: &Change, live: &sending::Live) -> Result<Up
     if bundle.digest != change.digest {
         return Err("BUG: it renders otherwise than it was planned".to_owned());
     }
-    let sent = live.sending(&planned.secrets, &worker, change)?;
+    let sent = live.sending(&planned.secrets, &Needs::of(&worker), change)?;
     let runtime = &planned.runtimes[&worker.pack];
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
     let (fleet, keep) = (&planned.project.fleet.file.name, sent.sending.keep);

@@ -60,6 +60,7 @@ pub struct Report<'a> {
     held: &'a [Held],
     orphans: &'a [Orphan],
     /// With --refresh.
+    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
     lanes: &'a [Price],

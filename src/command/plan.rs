@@ -78,7 +78,7 @@ pub(super) struct LineArguments {
     /// Make a worker the fleet's that isn't: it is overwritten. With --refresh, and where it is created
     #[arg(long, value_name = "WORKER", value_delimiter = ',')]
     pub adopt: Vec<String>,
-    /// Whether the plan is applied: then the state is corrected, and a state with nothing in it is refreshed.
+    /// Whether the plan is applied: then the state itself is corrected.
     #[arg(skip)]
     pub applies: bool,
     /// Whether it deletes and does nothing else.
@@ -164,7 +164,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     else {
         return Ok(None);
     };
-    let secrets = arguments.cloud.secrets(session, &project.fleet)?;
+    let secrets = Arc::new(arguments.cloud.secrets(session, &project.fleet)?);
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     // What could not be rendered is held, as well.
@@ -188,16 +188,14 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
     };
-    // A machine that knows of nothing asks first: what is there as it should be isn't uploaded once more.
-    let refresh = arguments.refresh || arguments.applies && State::read(&cloud.state)?.is_empty()?;
-    let mut state = match (refresh, arguments.applies) {
+    let mut state = match (arguments.refresh, arguments.applies) {
         (false, _) => State::read(&cloud.state)?,
         (true, false) => State::shadow(&cloud.state)?,
         (true, true) => State::open(&cloud.state)?,
     };
     let adopt: BTreeSet<String> = arguments.adopt.iter().cloned().collect();
     let (mut inventory, mut findings) = (None, Vec::new());
-    if refresh {
+    if arguments.refresh {
         let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
         let whole = options.whole && !survey.unread;
@@ -230,7 +228,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         survey,
         runtimes,
         diagnostics,
-        secrets: Arc::new(secrets),
+        secrets,
         cloud,
         plan,
         workers,

@@ -9,6 +9,7 @@ use crate::refresh::take;
 use crate::safety::{self, Attach, Intent};
 use crate::spec::Share;
 use crate::state::{State, WorkerId};
+use crate::tags;
 
 use super::Session;
 use super::apply::ApplyArguments;
@@ -47,6 +48,10 @@ pub(super) fn deletions(planned: &Planned, arguments: &ApplyArguments) -> Result
 /// Looks, before anything is changed, whether a worker that is to be created or a domain that is to be attached is
 /// somebody else's. One list for each home, and one for the domains of each account.
 pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
+    // What is on this machine is nobody else's.
+    if planned.cloud.local.is_some() {
+        return Ok(());
+    }
     let mut intent = Intent::default();
     for change in &planned.plan.changes {
         if change.action == Action::Create {
@@ -80,6 +85,18 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
             &asked
         }
     };
+    let ours = |(home, worker): &&WorkerId| {
+        let listed = inventory.workers.get(home).and_then(|workers| workers.get(worker));
+        listed.is_some_and(|listed| tags::read(&listed.tags).fleet == Some(&planned.project.fleet.file.name))
+    };
+    let there = intent.creates.iter().filter(ours).count();
+    if there > 0 {
+        session.ui.line(&format!(
+            "{} of these {} there already, from another machine: with --refresh, only what changed is deployed",
+            count(there, "worker"),
+            if there == 1 { "is" } else { "are" }
+        ));
+    }
     let state = State::read(&planned.cloud.state)?;
     let recorded = |id: &WorkerId| Some(state.one(id).ok()??.live.domains.into_keys().collect());
     let fleet = &planned.project.fleet.file.name;

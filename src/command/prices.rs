@@ -36,8 +36,8 @@ impl Lanes {
         tokens: &HashMap<String, SecretString>,
         clock: &Arc<dyn Clock>,
     ) -> Lanes {
-        let accounts: BTreeMap<&str, &str> =
-            plan.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())).collect();
+        // Those of hosts, too: a plan can have hosts to set, and no worker.
+        let accounts: BTreeMap<&str, &str> = plan.accounts().collect();
         let (mut lanes, mut of_token, mut of) = (Vec::new(), HashMap::new(), HashMap::new());
         for (id, account) in accounts {
             let token = tokens.get(id).map(|token| token.expose_secret());
@@ -65,10 +65,11 @@ impl Lanes {
     pub(super) fn prices(&self, plan: &Plan) -> Vec<Price> {
         let mut requests = vec![0; self.lanes.len()];
         let mut accounts = vec![BTreeSet::new(); self.lanes.len()];
-        for change in &plan.changes {
-            let lane = self.of[&change.home.account_id];
-            requests[lane] += change.steps.len();
-            accounts[lane].insert(change.account.as_str());
+        let ids: BTreeMap<&str, &str> = plan.accounts().map(|(id, account)| (account, id)).collect();
+        for (account, count) in plan.requests() {
+            let lane = self.of[ids[account]];
+            requests[lane] += count;
+            accounts[lane].insert(account);
         }
         let mut prices: Vec<Price> = self
             .lanes

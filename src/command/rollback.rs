@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use secrecy::{ExposeSecret as _, SecretString};
-
 use crate::bundle::{self, Bundle};
 use crate::cloudflare::Cloudflare;
 use crate::deploy::{Made, MakeUpload, Upload};
@@ -14,10 +12,9 @@ use crate::lock::Lock;
 use crate::plan::{self, Change, Plan, Wave};
 use crate::platform::Module;
 use crate::project;
-use crate::secrets::rotation::sending;
-use crate::secrets::{Finding, Secrets};
+use crate::secrets::Secrets;
 use crate::spec::Environment;
-use crate::state::{Deployed, Fingerprints, Record, RunId, State, Stored, WorkerId, deflated};
+use crate::state::{Deployed, Record, RunId, State, Stored, WorkerId, deflated};
 use crate::tags::{self, Triggers};
 use crate::tree::Tree;
 
@@ -26,6 +23,7 @@ use super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::deploy::LOCK;
 use super::history::time;
 use super::report::{self, count};
+use super::sending::{Live, Needs};
 use super::ui::clean;
 use super::{Format, Session, summary};
 
@@ -103,7 +101,7 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         cloud.start(session)?;
     }
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
-    let make = uploads(&cloud, &fleet.file.name, &state, &secrets)?;
+    let make = uploads(&cloud, &fleet.file.name, &secrets)?;
     let kind = Kind { what: "rollback", command: "flotilla rollback", reason: "", ahead: false };
     let it = Applying {
         session,
@@ -145,7 +143,7 @@ pub(super) fn wave(
     }
     it.session.ui.line(&format!("putting back {}", count(back.len(), "worker")));
     let plan = Plan::of(back, &[]);
-    let make = uploads(it.cloud, &it.fleet.file.name, state, secrets)?;
+    let make = uploads(it.cloud, &it.fleet.file.name, secrets)?;
     let kind = Kind {
         what: "rollback",
         command: "flotilla rollback",
@@ -246,21 +244,21 @@ fn add(
 }
 
 /// Makes uploads of what the state keeps.
-fn uploads(cloud: &Cloud, fleet: &str, state: &State, secrets: &Arc<Secrets>) -> Result<Arc<MakeUpload>, Failure> {
-    let kept = Mutex::new(State::read(&cloud.state)?);
-    let (fingerprints, fleet, secrets) = (state.fingerprints(), fleet.to_owned(), Arc::clone(secrets));
+fn uploads(cloud: &Cloud, fleet: &str, secrets: &Arc<Secrets>) -> Result<Arc<MakeUpload>, Failure> {
+    let (kept, live) = (Mutex::new(State::read(&cloud.state)?), Live::open(&cloud.state)?);
+    let (fleet, secrets) = (fleet.to_owned(), Arc::clone(secrets));
     Ok(Arc::new(move |change: &Change| {
         let told = |failure: Failure| failure.to_string();
         let gone = || "its bundle is no longer kept".to_owned();
         let id = (change.home.clone(), change.worker.clone());
-        let (stored, live, module, runtime) = {
+        let (stored, there, module, runtime) = {
             let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             let stored = kept.stored(&change.digest).map_err(told)?.ok_or_else(gone)?;
             let module = kept.object(&stored.module).map_err(told)?.ok_or_else(gone)?;
             let runtime = kept.object(&stored.runtime).map_err(told)?.ok_or_else(gone)?;
             (stored, kept.one(&id).map_err(told)?, module, runtime)
         };
-        upload(change, stored, live.as_ref(), (module, runtime), &fleet, &secrets, &fingerprints)
+        upload(change, stored, there.as_ref(), (module, runtime), &fleet, &secrets, &live)
     }))
 }
 
@@ -271,7 +269,7 @@ fn upload(
     (module, runtime): (Vec<u8>, Vec<u8>),
     fleet: &str,
     secrets: &Secrets,
-    fingerprints: &Fingerprints,
+    live: &Live,
 ) -> Result<Upload, String> {
     let bundle = Bundle {
         digest: change.digest,
@@ -279,30 +277,18 @@ fn upload(
         runtime: stored.runtime,
         metadata: stored.metadata.clone(),
     };
-    let bindings = stored.metadata["bindings"].as_array().into_iter().flatten();
     let lookups = stored.source["worker"]["secrets"].as_object();
+    let bindings = stored.metadata["bindings"].as_array().into_iter().flatten();
     let names: BTreeMap<String, String> = bindings
         .filter(|binding| binding["type"] == "secret_text")
         .filter_map(|binding| binding["name"].as_str())
-        .map(|name| {
-            let lookup = lookups.and_then(|lookups| lookups.get(name)?.as_str()).unwrap_or(name);
-            (name.to_owned(), lookup.to_owned())
+        .map(|binding| {
+            let name = lookups.and_then(|lookups| lookups.get(binding)?.as_str()).unwrap_or(binding);
+            (binding.to_owned(), name.to_owned())
         })
         .collect();
-    // What is bound stays bound, with the value that it has: only what isn't there is sent.
-    let live = there.map(|there| &there.live.secrets);
-    let mut values: BTreeMap<&str, SecretString> = BTreeMap::new();
-    let same = live.filter(|live| live.keys().eq(names.keys()));
-    let mut known: BTreeMap<String, String> = same.cloned().unwrap_or_default();
-    if same.is_none() {
-        for (binding, name) in &names {
-            if let Finding::Value(found) = secrets.find(&change.customer, change.environment, name) {
-                known.insert(binding.clone(), fingerprints.of(found.value.expose_secret()));
-                values.insert(binding, found.value);
-            }
-        }
-    }
-    let sending = sending(&names, live, &known).map_err(|missing| missing.to_string())?;
+    let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
+    let sent = live.keeping(secrets, &needs, change)?;
     // What leads to it stays as it is.
     let triggers = there.map(|there| Triggers {
         workers_dev: there.live.workers_dev,
@@ -313,12 +299,10 @@ fn upload(
     let pending = triggers.is_none();
     let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
     let tags = tags::of(fleet, &change.customer, change.environment, digest, &triggers, pending);
-    let metadata = bundle::upload_metadata(&bundle, &tags, sending.keep, |binding| {
-        values.get(binding).filter(|_| sending.send.contains(binding)).map(|value| value.expose_secret())
-    });
+    let metadata = bundle::upload_metadata(&bundle, &tags, sent.sending.keep, |binding| sent.value(binding));
     let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
     let made = Made {
-        secrets: sending.live,
+        secrets: sent.sending.live,
         objects: vec![(stored.module, deflated(&module)), (stored.runtime, deflated(&runtime))],
         stored,
     };

@@ -15,6 +15,7 @@ use crate::names::own_secret;
 use crate::plan::{Change, Step};
 use crate::secrets::rotation::{Missing, Sending, sending};
 use crate::secrets::{Finding, Secrets};
+use crate::spec::Environment;
 use crate::state::{Doubt, Fingerprints, State, WorkerId};
 
 use super::plan::Planned;
@@ -57,10 +58,46 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).fingerprints()
     }
 
-    /// What the upload of a change sends.
-    pub fn sending(&self, secrets: &Secrets, worker: &Worker, change: &Change) -> Result<Sent, String> {
+    /// What the upload of a change sends: what differs from what is live.
+    pub fn sending(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
         let live = self.of(&id(change)).map_err(|failure| failure.to_string())?;
-        sent(secrets, worker, live.as_ref(), &self.fingerprints()).map_err(|(missing, _)| missing.to_string())
+        sent(secrets, needs, live.as_ref(), &self.fingerprints()).map_err(|(missing, _)| missing.to_string())
+    }
+
+    /// What it sends where secrets stay as they are, also those that were rotated here: what isn't live, or all if they can't be
+    /// kept.
+    pub fn keeping(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
+        let live = self.of(&id(change)).map_err(|failure| failure.to_string())?.unwrap_or_default();
+        let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
+        let left: BTreeMap<String, String> = needs
+            .names
+            .iter()
+            .filter(|(binding, _)| !live.contains_key(*binding))
+            .map(|(b, n)| (b.clone(), n.clone()))
+            .collect();
+        if !all_wanted || live.is_empty() {
+            return self.sending(secrets, needs, change);
+        }
+        let mut sent = sent(secrets, &Needs { names: &left, ..*needs }, None, &self.fingerprints())
+            .map_err(|(missing, _)| missing.to_string())?;
+        sent.sending.keep = true;
+        sent.sending.live.extend(live);
+        Ok(sent)
+    }
+}
+
+/// What a worker needs: its secrets' names by binding, and whose they are.
+#[derive(Clone, Copy)]
+pub(super) struct Needs<'a> {
+    pub customer: &'a str,
+    pub environment: Environment,
+    pub names: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Needs<'a> {
+    /// Those of a worker.
+    pub fn of(worker: &'a Worker) -> Needs<'a> {
+        Needs { customer: &worker.customer, environment: worker.environment, names: &worker.secrets }
     }
 }
 
@@ -85,13 +122,13 @@ fn id(change: &Change) -> WorkerId {
 /// What is sent of a worker's secrets; or what is missing, with why its values can't be known, by name.
 fn sent(
     secrets: &Secrets,
-    worker: &Worker,
+    needs: &Needs<'_>,
     live: Option<&BTreeMap<String, String>>,
     fingerprints: &Fingerprints,
 ) -> Result<Sent, (Missing, HashMap<String, String>)> {
     let (mut values, mut known, mut hidden) = (HashMap::new(), BTreeMap::new(), HashMap::new());
-    for (binding, name) in &worker.secrets {
-        match secrets.find(&worker.customer, worker.environment, name) {
+    for (binding, name) in needs.names {
+        match secrets.find(needs.customer, needs.environment, name) {
             Finding::Value(found) => {
                 known.insert(binding.clone(), fingerprints.of(found.value.expose_secret()));
                 values.insert(binding.clone(), found.value);
@@ -102,7 +139,7 @@ fn sent(
             }
         }
     }
-    match sending(&worker.secrets, live, &known) {
+    match sending(needs.names, live, &known) {
         Ok(sending) => Ok(Sent { sending, values }),
         Err(missing) => Err((missing, hidden)),
     }
@@ -122,7 +159,7 @@ pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
             .par_iter()
             .filter_map(|(change, live)| {
                 let (worker, _) = planned.worker(change)?;
-                Some(match sent(&planned.secrets, &worker, live.as_ref(), &fingerprints) {
+                Some(match sent(&planned.secrets, &Needs::of(&worker), live.as_ref(), &fingerprints) {
                     Ok(sent) => (Vec::new(), too_large(planned, &worker, &sent)),
                     Err((names, hidden)) => (lacks(&worker, &names, &hidden), Vec::new()),
                 })

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{ATTEMPTS, Answer, BACKOFF, Failed, Job, LISTEN, Order, Run, THROTTLED_ATTEMPTS};
+use super::{ATTEMPTS, Answer, BACKOFF, Failed, Job, LISTEN, Order, Part, Run, THROTTLED_ATTEMPTS};
 use crate::bundle::Resource;
 use crate::failure::Failure;
 use crate::pace::Ticket;
@@ -124,8 +124,8 @@ impl Run<'_> {
     }
 
     /// Why a change can't be begun: what it needs can't be had, or a host leads to what it deletes.
-    pub(super) fn hindrance(&self, change: &Change) -> Result<Option<String>, Failure> {
-        if change.action == Action::Delete {
+    pub(super) fn hindrance(&self, change: &Change, part: Part) -> Result<Option<String>, Failure> {
+        if change.action == Action::Delete && part == Part::Rest {
             let host = self.tools.state.host_of(&change.home, &change.worker)?;
             return Ok(host.map(|host| format!("not deleted, because the host {host} still leads to it")));
         }
@@ -183,7 +183,7 @@ impl Run<'_> {
                 let state = &mut *self.tools.state;
                 state.open_batch()?;
                 for change in changes {
-                    state.doubt_host(&table, &change.host, &change.account, &change.home)?;
+                    state.doubt_host(&table, &change.host, &change.account, (&change.home, change.to.as_deref()))?;
                 }
                 state.close_batch()?;
                 let namespace_id = namespace_id.clone();

@@ -1052,12 +1052,55 @@ fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
                 assert_eq!(told, goes, "{fault:?}: {outcome:?}");
             }
             bench.faults(&[]);
+            // Taken back at once, what may have been done is undone.
+            let taken_back = Bench { folder: copy(&bench.folder), ..Bench::new() };
+            lock(&taken_back.fake.log).world = lock(&bench.fake.log).world.clone();
+            assert_eq!(taken_back.deploy(&before).failed, 0);
+            taken_back.converged(&before);
             assert_eq!(bench.deploy(&after).failed, 0);
             bench.converged(&after);
             bench.deploy(&before);
             bench.converged(&before);
         }
     }
+}
+
+/// Another folder with the same state.
+fn copy(folder: &TempDir) -> TempDir {
+    let other = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(folder.path()).expect("a folder").flatten() {
+        std::fs::copy(entry.path(), other.path().join(entry.file_name())).expect("a file");
+    }
+    other
+}
+
+#[test]
+fn no_worker_goes_to_which_a_host_may_lead() {
+    let host = "x.example.net";
+    let bench = Bench::new();
+    // Whether it leads to b isn't known; then b is to go, and its new worker can't be written.
+    bench.faults(&[("put 1 x.example.net", 0, Fault::Lost { applied: true })]);
+    assert_eq!(bench.deploy(&fleet([hosted("b", &[host])])).failed, 1);
+    bench.faults(&[("put 1 x.example.net", 0, Fault::Rejected)]);
+    let after = fleet([hosted("c", &[host])]);
+    let outcome = bench.deploy(&after);
+    assert!(outcome.failures.iter().any(|failed| failed.error.contains("still leads to it")), "{outcome:?}");
+    bench.faults(&[]);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
+}
+
+#[test]
+fn who_goes_gives_up_its_routes_and_hosts_to_who_comes() {
+    let bench = Bench::new();
+    let routed = |customer: &str| {
+        let (customer, wish) = hosted(customer, &["x.example.net"]);
+        (customer, Wish { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..wish })
+    };
+    bench.deploy(&fleet([routed("a")]));
+    let after = fleet([routed("d")]);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
 }
 
 #[test]

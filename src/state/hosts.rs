@@ -9,14 +9,16 @@ use crate::failure::Failure;
 use crate::platform::Home;
 
 /// The table. The worker is the last one that was acknowledged, empty if there was none; `sure` is 0 while a request about the
-/// host is on its way, and as long as nobody knows what came of it.
+/// host is on its way, and as long as nobody knows what came of it; `maybe` has the workers then that it can lead to as well, with
+/// a space around each.
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS hosts (
     account_id TEXT NOT NULL, title TEXT NOT NULL, host TEXT NOT NULL,
-    account TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, sure INTEGER NOT NULL,
+    account TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, sure INTEGER NOT NULL, maybe TEXT NOT NULL,
     PRIMARY KEY (account_id, title, host)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS hosts_of_workers ON hosts (account_id, namespace, worker);
+CREATE INDEX IF NOT EXISTS hosts_in_doubt ON hosts (account_id) WHERE sure = 0;
 ";
 
 /// A KV namespace with hosts.
@@ -62,7 +64,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// A host that leads to a worker, as far as is known, if one does.
+    /// A host that leads to a worker, if one does, or may.
     pub fn host_of(&self, home: &Home, worker: &str) -> Result<Option<String>, Failure> {
         use rusqlite::OptionalExtension as _;
         let namespace = home.namespace.as_deref().unwrap_or_default();
@@ -72,19 +74,35 @@ impl State {
                 .query_row(params![home.account_id, namespace, worker], |row| row.get(0))
                 .optional()
         };
-        read().map_err(|error| self.told(error))
+        let may = || {
+            self.db
+                .prepare_cached(
+                    "SELECT host FROM hosts WHERE account_id = ? AND sure = 0 AND instr(maybe, ?) > 0 LIMIT 1",
+                )?
+                .query_row(params![home.account_id, format!(" {worker} ")], |row| row.get(0))
+                .optional()
+        };
+        read().and_then(|found| found.map_or_else(may, |host| Ok(Some(host)))).map_err(|error| self.told(error))
     }
 
     /// Notes that a request about a host is on its way: whatever it does, the host leads to its old worker, to the one that the
     /// request names, or nowhere.
-    pub fn doubt_host(&mut self, table: &Table, host: &str, account: &str, home: &Home) -> Result<(), Failure> {
+    pub fn doubt_host(
+        &mut self,
+        table: &Table,
+        host: &str,
+        account: &str,
+        (home, to): (&Home, Option<&str>),
+    ) -> Result<(), Failure> {
+        let maybe = to.map(|to| format!(" {to} ")).unwrap_or_default();
         let namespace = home.namespace.as_deref().unwrap_or_default();
         let write = || {
             self.db
                 .prepare_cached(
-                    "INSERT INTO hosts VALUES (?, ?, ?, ?, ?, '', 0) ON CONFLICT (account_id, title, host) DO UPDATE SET sure = 0",
+                    "INSERT INTO hosts VALUES (?, ?, ?, ?, ?, '', 0, ?) ON CONFLICT (account_id, title, host)
+                     DO UPDATE SET sure = 0, maybe = replace(maybe, excluded.maybe, '') || excluded.maybe",
                 )?
-                .execute(params![table.account_id, table.title, host, account, namespace])
+                .execute(params![table.account_id, table.title, host, account, namespace, maybe])
         };
         write().map(|_| ()).map_err(|error| self.told(error))
     }
@@ -98,16 +116,12 @@ impl State {
         (home, worker): (&Home, &str),
     ) -> Result<(), Failure> {
         let namespace = home.namespace.as_deref().unwrap_or_default();
-        let write = || {
-            self.db.prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1)")?.execute(params![
-                table.account_id,
-                table.title,
-                host,
-                account,
-                namespace,
-                worker
-            ])
-        };
+        let write =
+            || {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')")?
+                    .execute(params![table.account_id, table.title, host, account, namespace, worker])
+            };
         write().map(|_| ()).map_err(|error| self.told(error))
     }
 
@@ -138,7 +152,12 @@ mod tests {
         assert_eq!(state.host_of(&home, "one").unwrap(), Some("b.example".to_owned()));
         assert_eq!(state.host_of(&home, "two").unwrap(), Some("a.example".to_owned()));
         for host in ["b.example", "c.example"] {
-            state.doubt_host(&table, host, "default", &home).unwrap();
+            state.doubt_host(&table, host, "default", (&home, Some("three"))).unwrap();
+        }
+        state.doubt_host(&table, "c.example", "default", (&home, Some("four"))).unwrap();
+        state.doubt_host(&table, "c.example", "default", (&home, None)).unwrap();
+        for (worker, may) in [("three", true), ("four", true), ("thre", false), ("five", false)] {
+            assert_eq!(state.host_of(&home, worker).unwrap().is_some(), may, "{worker}");
         }
         let known = |state: &State, host: &str| {
             state.hosts().unwrap().remove(&(table.clone(), host.to_owned())).map(|lead| (lead.worker, lead.sure))

@@ -121,13 +121,12 @@ fn a_wrong_token_fails_once_and_stops_the_rest() {
     for at in 0..30 {
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n"));
     }
-    let run = cloud.run(&project, &DEPLOY).exits(4);
+    let run = cloud.run(&project, &DEPLOY).exits(1);
     let report = run.json();
-    assert_eq!((&report["failed"], &report["skipped"]), (&json!(1), &json!(29)));
-    let error = report["failures"][0]["error"].as_str().unwrap();
+    let error = report["error"].as_str().unwrap();
     assert!(error.contains(&format!("the token of account {ACCOUNT} is refused")), "{error}");
     assert!(!format!("{run:?}").contains("test-token"));
-    assert!(cloud.sent().len() <= 8);
+    assert_eq!(cloud.take().len(), 1, "the first look tells it");
 }
 
 #[test]
@@ -196,9 +195,18 @@ impl Stub {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         std::thread::spawn(move || {
-            for (nth, stream) in listener.incoming().flatten().enumerate() {
-                log.lock().unwrap().push(read_request(&stream));
+            let mut nth = 0;
+            for stream in listener.incoming().flatten() {
+                let request = read_request(&stream);
+                // The list that a deploy looks at before it creates a worker is not what these tests are about.
+                if request.starts_with("GET ") && request.contains("/workers/scripts ") {
+                    let empty = r#"{"success":true,"errors":[],"messages":[],"result":[]}"#;
+                    let _ = (&stream).write_all(&http("200 OK", empty.len(), empty));
+                    continue;
+                }
+                log.lock().unwrap().push(request);
                 let _ = (&stream).write_all(&answer(nth));
+                nth += 1;
             }
         });
         Stub { base, seen }
@@ -331,7 +339,8 @@ fn a_token_is_sent_over_tls_or_stays_on_this_machine() {
                 .env_remove("no_proxy"),
         );
         if base.is_empty() {
-            assert_eq!(run.json()["applied"], 0, "{run:?}");
+            let error = run.json()["error"].to_string();
+            assert!(error.contains("can't be asked what is there"), "{run:?}");
         } else {
             let run = run.exits(1);
             assert!(run.stderr.contains("in the clear"), "{base}: {}", run.stderr);
@@ -362,7 +371,7 @@ fn an_https_address_is_spoken_to_in_tls_and_nothing_else() {
     );
     // A handshake record of TLS: type 22, version 3.x.
     assert_eq!(first.join().expect("a client came")[..2], [22, 3]);
-    let error = run.exits(4).json()["failures"][0]["error"].as_str().unwrap().to_owned();
+    let error = run.exits(1).json()["error"].as_str().unwrap().to_owned();
     assert!(error.contains("can't be reached"), "{error}");
 }
 

@@ -178,9 +178,12 @@ impl Cloud {
             .collect()
     }
 
-    /// What was requested since the last time that this was asked, sorted.
+    /// What was requested since the last time that this was asked, sorted; without the lists that a deploy looks at before it
+    /// creates a worker or attaches a domain.
     pub fn sent(&self) -> Vec<String> {
-        let mut sent: Vec<String> = self.take().into_iter().map(|request| request.what).collect();
+        let is_list = |what: &str| what == "GET domains" || what.starts_with("GET ") && what.ends_with("scripts");
+        let mut sent: Vec<String> =
+            self.take().into_iter().map(|request| request.what).filter(|what| !is_list(what)).collect();
         sent.sort();
         sent
     }

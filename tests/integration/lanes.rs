@@ -144,16 +144,17 @@ fn succeeds(child: Child) {
 
 #[test]
 fn two_processes_with_one_token_share_its_limit_and_use_it() {
-    let limited = Limited::start(4);
-    // Together three windows and a few.
-    let (one, two) = (limited.project("a", 150), limited.project("b", 153));
+    // Long windows: what the answers of a busy machine take is little beside them.
+    let limited = Limited::start(8);
+    // Together two windows and a few.
+    let (one, two) = (limited.project("a", 100), limited.project("b", 103));
     limited.asked.lock().expect("nobody panicked").clear();
     let children = [limited.deploy(&one), limited.deploy(&two)];
     children.into_iter().for_each(succeeds);
     let asked = limited.asked.lock().expect("nobody panicked").clone();
-    assert_eq!(limited.outcome(), (303, 0));
+    assert_eq!(limited.outcome(), (203, 0));
     let took = asked[asked.len() - 1] - asked[0];
-    let share = 3.0 * limited.seconds as f64 / took.as_secs_f64();
+    let share = 2.0 * limited.seconds as f64 / took.as_secs_f64();
     assert!((0.95..=1.0).contains(&share), "{share} of the limit was used: it took {took:?}");
 }
 

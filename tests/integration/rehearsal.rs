@@ -3,7 +3,6 @@
 //! beforehand. The stand (`benches/fleet`) does the same at full size.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -74,8 +73,8 @@ pub struct Rehearsed {
     pub took: Duration,
 }
 
-/// Rehearses, with the state in this folder.
-pub fn rehearse(what: Rehearse, folder: &Path) -> Rehearsed {
+/// Rehearses, with this state, which is empty.
+pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
     let clock = Arc::new(FakeClock::default());
     clock.sleep(Duration::from_secs(1000));
     let shared: Arc<dyn Clock> = clock.clone();
@@ -99,7 +98,6 @@ pub fn rehearse(what: Rehearse, folder: &Path) -> Rehearsed {
             made: Made { secrets: BTreeMap::new(), stored, objects: Vec::new() },
         })
     };
-    let mut state = State::open(&folder.join("state.db")).expect("a state");
     let at_once = lanes.len() * lanes[0].in_flight_bound();
     let start = Instant::now();
     let outcome = deploy(
@@ -205,7 +203,7 @@ fn a_deploy_ends_when_the_limits_allow_it_and_when_the_plan_says() {
             latency: Duration::from_millis(latency),
         };
         let folder = tempfile::tempdir().expect("a folder");
-        let rehearsed = rehearse(what, folder.path());
+        let rehearsed = rehearse(what, State::open(&folder.path().join("state.db")).expect("a state"));
         holds(what, &rehearsed);
         assert!(rehearsed.took.as_secs_f64() < rehearsed.outcome.seconds / 10.0, "{:?}", rehearsed.took);
     }

@@ -75,8 +75,11 @@ impl Yes {
                         break Some(text);
                     }
                 };
+                let list = text.as_ref().is_some_and(|text| text.starts_with("GET "));
                 keep.lock().unwrap().extend(text);
-                let answer = json!({"success": true, "errors": [], "messages": [], "result": {"id": "e", "etag": "e"}});
+                // Whoever asks what there is learns that there is nothing.
+                let result = if list { json!([]) } else { json!({"id": "e", "etag": "e"}) };
+                let answer = json!({"success": true, "errors": [], "messages": [], "result": result});
                 let answer = answer.to_string();
                 let _ = write!(
                     stream,
@@ -372,6 +375,27 @@ fn an_upload_sends_what_differs_and_keeps_the_rest() {
     std::fs::remove_file(project.path(".env")).unwrap();
     cloud.run(&project, &["secrets", "check"]).exits(0);
     assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+}
+
+#[test]
+fn a_rollback_leaves_secrets_as_they_are_where_it_can() {
+    let yes = Yes::start();
+    let project = project("  - { dotenv: .env }\n");
+    project.write(".env", "TOKEN=one\nKEY=two\n");
+    yes.deploy(&project).exits(0);
+    project.write("customers/acme.yaml", format!("id: acme\n{SPEC}vars: {{ A: b }}\n"));
+    let more = SPEC.replace("secrets:\n", "secrets:\n  MORE: { secret: TOKEN }\n");
+    project.write("customers/bolt.yaml", format!("id: bolt\n{more}"));
+    yes.deploy(&project).exits(0);
+    yes.uploads();
+    // Rotated here, and not deployed: going back is no rotation.
+    project.write(".env", "TOKEN=new\nKEY=two\n");
+    let back = |customer: &str| output(&mut yes.command(&project, &["rollback", customer, "--yes"]));
+    back("acme").exits(0);
+    assert_eq!(yes.uploads(), ["t-acme +"]);
+    // What was added since has to go, so that all are sent.
+    back("bolt").exits(0);
+    assert_eq!(yes.uploads(), ["t-bolt KEY=two TOKEN=new"]);
 }
 
 #[test]

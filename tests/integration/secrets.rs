@@ -177,13 +177,20 @@ fn no_failure_tells_a_secret() {
         assert_eq!(error.contains("Bearer ***"), kind == "message", "{error}");
         run(&project, &base, &["deploy", "--yes", "-q"]).exits(4);
     }
+    // Already where it only asks what there is.
+    for (status, kind) in [(400, "message"), (403, "page"), (404, "text")] {
+        let base = format!("{}/{status}/{kind}-all/client/v4", server.base);
+        assert_ne!(run(&project, &base, &["deploy", "--yes"]).code, 0);
+        run(&project, &base, &["plan"]);
+    }
     // What is unknown is repeated; then its last answer is told.
     let base = format!("{}/500/message/client/v4", server.base);
     run(&project, &base, &["deploy", "--yes"]).exits(4);
     clean_files(&project);
 }
 
-/// A server that answers with what it is sent: `/STATUS/KIND/…`.
+/// A server that answers with what it is sent: `/STATUS/KIND/…`. Whoever asks what there is learns that there is nothing,
+/// unless KIND ends in `-all`.
 struct Echo {
     base: String,
 }
@@ -223,7 +230,13 @@ fn echo(mut stream: &TcpStream) {
     let sent = format!("{head}\n{}", String::from_utf8_lossy(&body));
     let mut steps = sent.split([' ', '/']).skip(2);
     let (status, kind) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());
+    let all = kind.ends_with("-all");
+    let (status, kind) = match sent.starts_with("GET ") && !all {
+        true => ("200", "nothing"),
+        false => (status, kind.trim_end_matches("-all")),
+    };
     let answer = match kind {
+        "nothing" => json!({"success": true, "errors": [], "messages": [], "result": []}).to_string(),
         "message" => json!({"success": false, "errors": [{"code": 10021, "message": sent}]}).to_string(),
         "page" => format!("<html><body><pre>{sent}</pre></body></html>"),
         _ => sent.clone(),
@@ -284,7 +297,8 @@ fn a_broken_dotenv_file_and_missing_secrets_tell_no_value() {
     project.write(".env", format!("FROM_DOTENV={DOTENV}\nACME__FROM_OWN={OWN}\n"));
     let told = run(&project, &cloud.base(), &["deploy", "--yes"]).exits(1).stderr;
     assert!(told.contains("FROM_OWN or BOLT__FROM_OWN for bolt"), "{told}");
-    assert!(cloud.sent().is_empty());
+    let sent = cloud.sent();
+    assert!(sent.iter().all(|what| what.starts_with("GET ")), "nothing is changed: {sent:?}");
 }
 
 #[test]
