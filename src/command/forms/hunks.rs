@@ -31,6 +31,9 @@ pub struct Hunks<'a> {
 /// One reason of one change, by their places.
 type Place = (usize, usize);
 
+/// What is done, why, and where that is said.
+type Group = (Action, String, Vec<Place>);
+
 /// Puts together what changes have in common.
 pub fn hunks(changes: &[Change]) -> Hunks<'_> {
     let all = changes.iter().enumerate();
@@ -45,12 +48,8 @@ pub fn hunks(changes: &[Change]) -> Hunks<'_> {
         Hunk { action, reason, alike: true, members: members(changes, &places) }
     }));
     let (like, rest) = put_together(changes, rest, |at| kind(split(reason(at)).1));
-    let hunk = |(action, reason, places): (_, _, Vec<Place>)| Hunk {
-        action,
-        reason,
-        alike: false,
-        members: members(changes, &places),
-    };
+    let hunk =
+        |(action, reason, places): Group| Hunk { action, reason, alike: false, members: members(changes, &places) };
     common.extend(like.into_iter().map(hunk));
     common.sort_by(|a, b| {
         (Reverse(a.members.len()), a.action, &a.reason).cmp(&(Reverse(b.members.len()), b.action, &b.reason))
@@ -68,11 +67,7 @@ pub fn hunks(changes: &[Change]) -> Hunks<'_> {
 }
 
 /// Groups by action and text; gives the large groups, and what is left over, in its order.
-fn put_together(
-    changes: &[Change],
-    places: Vec<Place>,
-    text: impl Fn(Place) -> String,
-) -> (Vec<(Action, String, Vec<Place>)>, Vec<Place>) {
+fn put_together(changes: &[Change], places: Vec<Place>, text: impl Fn(Place) -> String) -> (Vec<Group>, Vec<Place>) {
     let mut groups: HashMap<(Action, String), Vec<Place>> = HashMap::new();
     for at in places {
         groups.entry((changes[at.0].action, text(at))).or_default().push(at);
