@@ -166,8 +166,8 @@ pub struct Tools<'a> {
     pub state: &'a mut State,
     /// Under which number it is recorded.
     pub run: RunId,
-    /// A deploy beside which this one runs: what that one has in flight is waited for.
-    pub beside: Option<RunId>,
+    /// A deploy beside which this one runs, and whether it still does: what that one has in flight is waited for.
+    pub beside: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
     /// When it stops by itself.
     pub budget: Budget,
     /// Where a worker answers, if it has an address.
@@ -655,7 +655,9 @@ impl Run<'_> {
                 continue;
             }
             let earlier = self.tools.state.begun_one(&id)?;
-            if earlier.as_ref().is_some_and(|earlier| Some(earlier.run) == self.tools.beside) {
+            let in_flight =
+                |earlier: &Begun| self.tools.beside.as_ref().is_some_and(|(run, runs)| earlier.run == *run && runs());
+            if earlier.as_ref().is_some_and(in_flight) {
                 // The other deploy has it in flight, and writes to the state as well: it is looked at again in a moment.
                 self.again_fresh(at);
                 return Ok(None);

@@ -212,7 +212,9 @@ impl Lane {
             let fullest = self
                 .limits(ledger)
                 .map(|(window, limit)| (ledger.used(window), limit, window.length))
-                .max_by(|(used, limit, _), (other, others, _)| (used * others).cmp(&(other * limit)));
+                .max_by(|(used, limit, _), (other, others, _)| {
+                    (u128::from(*used) * u128::from(*others)).cmp(&(u128::from(*other) * u128::from(*limit)))
+                });
             let (used, limit, length) = fullest.expect("BUG: a lane has a window");
             let blocked = Duration::from_nanos(ledger.blocked_until.saturating_sub(now));
             (Usage { used, limit, window: Duration::from_nanos(length), blocked }, false)

@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::cloudflare::Cloudflare;
 use crate::deploy::{self, Budget, Event, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
 use crate::failure::Failure;
+use crate::lock::Lock;
 use crate::pace::Lane;
 use crate::plan::Plan;
 use crate::platform::{Call, Home, Platform, Reply};
@@ -167,7 +168,11 @@ pub(super) fn apply(
     }
     let hosts = if plan.waves.len() > 1 { settled_hosts(state, plan)? } else { HashMap::new() };
     let beside = match kind.ahead {
-        true => state.runs(1)?.first().filter(|(_, run)| run.ended == 0).map(|(id, _)| *id),
+        true => {
+            let lock = session.root.join(FOLDER).join(super::deploy::LOCK);
+            let running = state.runs(1)?.into_iter().find(|(_, run)| run.ended == 0);
+            running.map(|(id, _)| (id, Box::new(move || Lock::is_held(&lock)) as Box<dyn Fn() -> bool>))
+        }
         false => None,
     };
     let run = state.begin_run(&Run {

@@ -113,7 +113,7 @@ fn killed_at_random_instants_it_ends_right_and_repeats_only_what_was_in_flight()
 
 #[test]
 fn a_fifth_of_all_requests_failing_in_every_way_it_converges_and_tells_no_lies() {
-    let (cloud, project) = many(300);
+    let (cloud, project) = many(150);
     let ways = [
         json!({"status": 500}),
         json!({"status": 503, "html": true}),
