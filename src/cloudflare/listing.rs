@@ -235,4 +235,43 @@ mod tests {
         assert_eq!(told(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
         assert!(told(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
     }
+
+    #[test]
+    fn a_hundred_thousand_workers_are_read_as_they_come() {
+        let row = |at: usize| {
+            format!(
+                "{}{{\"id\": \"w-{at}\", \"etag\": \"{at:064}\", \"tag\": \"{at:032}\", \"modified_on\": \"2026-11-21T10:00:00Z\", \
+                 \"tags\": [\"flotilla-shop\", \"digest-{at:064}\", \"triggers-{at:016}\", \"customer-c{at}\"], \
+                 \"handlers\": [\"fetch\"], \"observability\": {{\"enabled\": true}}, \"compatibility_date\": \"2026-06-01\"}}",
+                if at == 0 { "" } else { "," }
+            )
+        };
+        let mut rows = (0..100_000).map(row);
+        // Made as it is read: no more than a piece of it is ever there.
+        let body = Pieces(Box::new(move || {
+            let piece: String = rows.by_ref().take(64).collect();
+            (!piece.is_empty()).then_some(piece)
+        }));
+        let head: &[u8] = b"{\"success\": true, \"errors\": [], \"result\": [";
+        let start = std::time::Instant::now();
+        let Ok(Reply::Workers(workers)) = read(&home(None), &Call::ListWorkers, head.chain(body).chain(&b"]}"[..]))
+        else {
+            panic!("a list")
+        };
+        eprintln!("100,000 workers in {:?}", start.elapsed());
+        assert_eq!(workers.len(), 100_000);
+        assert_eq!(workers[99_999].tags[3], "customer-c99999");
+    }
+
+    /// A body that comes in pieces.
+    struct Pieces<'a>(Box<dyn FnMut() -> Option<String> + 'a>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let Some(piece) = (self.0)() else { return Ok(0) };
+            assert!(piece.len() <= buffer.len(), "a piece fits");
+            buffer[..piece.len()].copy_from_slice(piece.as_bytes());
+            Ok(piece.len())
+        }
+    }
 }
