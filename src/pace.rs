@@ -212,7 +212,7 @@ impl Lane {
             let fullest = self
                 .limits(ledger)
                 .map(|(window, limit)| (ledger.used(window), limit, window.length))
-                .max_by(|(used, limit, _), (other, others, _)| (used * others).cmp(&(other * limit)));
+                .max_by_key(|(used, limit, _)| u128::from(*used) * (1 << 64) / u128::from((*limit).max(1)));
             let (used, limit, length) = fullest.expect("BUG: a lane has a window");
             let blocked = Duration::from_nanos(ledger.blocked_until.saturating_sub(now));
             (Usage { used, limit, window: Duration::from_nanos(length), blocked }, false)
