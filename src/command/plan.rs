@@ -36,7 +36,7 @@ use super::ui::{Style, Ui, clean};
 use super::{Output, Session, summary};
 
 /// So many customers are planned at a time.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1024;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
