@@ -87,7 +87,8 @@ const PLAN: &str = "Examples:
   flotilla plan --format markdown   for a comment of a pull request
   flotilla plan --out fleet.plan    for `flotilla deploy --plan fleet.plan`
 
-It sends nothing and needs no token. With CLOUDFLARE_ACCOUNT_ID it compares with what was deployed to that account.";
+Without --refresh it sends nothing and needs no token. With CLOUDFLARE_ACCOUNT_ID it compares with what was deployed to that \
+account.";
 
 const DEPLOY: &str = "Examples:
   flotilla deploy --local                            to a Cloudflare on this machine
