@@ -155,7 +155,8 @@ pub(super) fn apply_plan(
     preflight(session, &mut planned)?;
     let planned = Arc::new(planned);
     let (live, source) = (sending::Live::open(&planned.cloud.state)?, Arc::clone(&planned));
-    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| upload(&source, change, &live));
+    // By the threads that render, one for each core: each thread keeps the memory that rendering took, and the pool has dozens.
+    let make: Arc<MakeUpload> = Arc::new(move |change: &Change| rayon::scope(|_| upload(&source, change, &live)));
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let it = Applying { session, fleet, cloud, platform: &platform, tokens: &tokens, arguments, kind };
     let (mut outcome, run) = apply(&it, &planned.plan, make, &mut state)?;
