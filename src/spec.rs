@@ -524,7 +524,8 @@ pub struct DeployRule {
     #[serde(default)]
     #[schemars(length(max = 20))]
     pub waves: Vec<WaveRule>,
-    /// How much may fail before nothing more is begun. Default: 10 changes, or 5 % of them, whichever is more.
+    /// How much may fail: `count` changes in all, and nothing more is begun; `percent` of a wave, and the next one doesn't
+    /// begin. Default: 10, and 0 percent.
     pub failures: Option<Share>,
     /// How workers are asked between waves whether they are well.
     #[serde(default)]
