@@ -137,7 +137,7 @@ impl Lane {
         Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(None)) }
     }
 
-    /// A lane whose budget is in a file ([`file`]): shared with other processes and with later runs. Where the file can't be
+    /// A lane whose budget is in a file ([`file()`]): shared with other processes and with later runs. Where the file can't be
     /// kept, as on a disk that is only read, it is in memory alone.
     pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
         let file = Shared::open(file, clock.epoch()).ok();

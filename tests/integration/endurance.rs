@@ -79,7 +79,7 @@ fn killed_at_random_instants_it_ends_right_and_repeats_only_what_was_in_flight()
     let (mut killed, mut versions) = (0, 1);
     while killed < kills {
         let mut child = spawn(&cloud, &project);
-        let instant = Instant::now() + Duration::from_millis(next(&mut seed) % 1800);
+        let instant = Instant::now() + Duration::from_millis(next(&mut seed) % number("FLOTILLA_TEST_LIFE", 1800) as u64);
         let ended = loop {
             if let Some(status) = child.try_wait().expect("it is asked") {
                 assert_eq!(status.code(), Some(0));
