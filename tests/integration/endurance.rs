@@ -76,10 +76,11 @@ fn killed_at_random_instants_it_ends_right_and_repeats_only_what_was_in_flight()
     cloud.run(&project, &["build"]).exits(0);
     cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"delay_ms": 30}}]));
     let mut seed = number("FLOTILLA_TEST_SEED", 7) as u64;
-    let (mut killed, mut versions) = (0, 1);
+    let (mut killed, mut versions, mut sent) = (0, 1, 0);
     while killed < kills {
         let mut child = spawn(&cloud, &project);
-        let instant = Instant::now() + Duration::from_millis(next(&mut seed) % number("FLOTILLA_TEST_LIFE", 1800) as u64);
+        let instant =
+            Instant::now() + Duration::from_millis(next(&mut seed) % number("FLOTILLA_TEST_LIFE", 1800) as u64);
         let ended = loop {
             if let Some(status) = child.try_wait().expect("it is asked") {
                 assert_eq!(status.code(), Some(0));
@@ -99,13 +100,15 @@ fn killed_at_random_instants_it_ends_right_and_repeats_only_what_was_in_flight()
         child.kill().expect("it is killed");
         child.wait().expect("it is gone");
         killed += 1;
+        // Each time: the log of requests is bounded.
+        sent += uploads(&cloud.take()).values().sum::<usize>();
     }
     cloud.clear_faults();
     let report = cloud.deploy(&project, &[]);
     assert_eq!(report["failed"], 0);
     assert_eq!(live(&cloud), desired(&cloud, &project), "each worker is as it should be");
     assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
-    let sent: usize = uploads(&cloud.requests()).values().sum();
+    sent += uploads(&cloud.take()).values().sum::<usize>();
     let most = workers * versions + kills * IN_FLIGHT;
     assert!(sent <= most, "{sent} uploads of {workers} workers in {versions} versions with {kills} kills");
     println!("{sent} uploads, {workers} workers, {versions} versions, {kills} kills");
