@@ -441,3 +441,80 @@ pub(super) fn upgrade(db: &Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables as version 1 made them.
+    const TABLES_1: &str = "
+CREATE TABLE deployed (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    digest TEXT NOT NULL, deployed_at INTEGER NOT NULL, live TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    action TEXT NOT NULL, digest TEXT NOT NULL
+);
+CREATE TABLE begun (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (account_id, kind, name));
+CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO keys VALUES ('fingerprint', x'0102');
+PRAGMA application_id = 1718382452;
+PRAGMA user_version = 1;
+";
+
+    #[test]
+    fn a_state_of_version_1_is_brought_up_to_date_whoever_opens_it() {
+        for reads in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state.db");
+            let digests = [b"b", b"m", b"r"].map(|bytes| Digest::of(bytes));
+            let live = json!({
+                "module": digests[1], "runtime": digests[2], "metadata": {"bindings": []}, "etag": "e", "workers_dev": true,
+                "domains": {"a.example.com": "d1"}, "routes": {}, "crons": ["* * * * *"], "secrets": {"S": "f"},
+            });
+            let db = Connection::open(&path).unwrap();
+            db.execute_batch(TABLES_1).unwrap();
+            db.execute(
+                "INSERT INTO deployed VALUES ('a', '', 'w', 'default', 'acme', 'production', ?, 7, ?)",
+                params![digests[0].to_string(), live.to_string()],
+            )
+            .unwrap();
+            db.execute("INSERT INTO records VALUES (1, 7, 'a', '', 'w', 'create', ?)", [digests[0].to_string()])
+                .unwrap();
+            db.execute(
+                "INSERT INTO begun VALUES ('a', '', 'v', 'default', 'bolt', 'production', ?, '[\"upload\"]')",
+                [digests[0].to_string()],
+            )
+            .unwrap();
+            drop(db);
+            let state = if reads { State::read(&path) } else { State::open(&path) }.unwrap();
+            let id = (Home { account_id: "a".to_owned(), namespace: None }, "w".to_owned());
+            let deployed = state.one(&id).unwrap().expect("it is still deployed");
+            assert_eq!((deployed.customer.as_str(), deployed.digest, deployed.deployed_at), ("acme", digests[0], 7));
+            assert_eq!(deployed.live.domains["a.example.com"], "d1");
+            assert_eq!((deployed.live.secrets["S"].as_str(), deployed.live.workers_dev), ("f", true));
+            let stored = state.stored(&digests[0]).unwrap().expect("what was known of its bundle");
+            assert_eq!(
+                (stored.module, stored.metadata, stored.source),
+                (digests[1], json!({"bindings": []}), Value::Null)
+            );
+            assert!(!state.is_kept(&digests[0]).unwrap(), "version 1 kept no modules");
+            let records = state.records_of("acme", 9).unwrap();
+            assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
+            assert_eq!(state.begun().unwrap().into_values().next().expect("still in doubt").doubts, [Doubt::Upload]);
+            drop(state);
+            let again = State::open(&path).unwrap();
+            assert_eq!(again.records_of("acme", 9).unwrap().len(), 1, "once is enough");
+            assert!(again.hosts().unwrap().is_empty(), "the tables that came later are there");
+        }
+    }
+}
