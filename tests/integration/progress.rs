@@ -2,7 +2,7 @@
 //! many threads work (`-j`).
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::num::NonZero;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix_openpty::openpty;
-use rustix_openpty::rustix::termios::Winsize;
+use rustix_openpty::rustix::termios::{LocalModes, Winsize, tcgetattr};
 use serde_json::Value;
 use vt100::Parser;
 
@@ -20,6 +20,8 @@ use crate::support::{Project, Run, output};
 /// A terminal in which a command runs, and all that could be seen on it.
 struct Terminal {
     child: Child,
+    /// The side of the keyboard.
+    keyboard: File,
     seen: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<Parser>,
 }
@@ -28,8 +30,9 @@ impl Terminal {
     fn run(columns: u16, mut command: Command) -> Terminal {
         let size = Winsize { ws_row: 30, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(None, Some(&size)).expect("a pseudo-terminal");
-        let stdout = pair.user.try_clone().expect("a second descriptor");
-        command.stdout(Stdio::from(stdout)).stderr(Stdio::from(pair.user));
+        let [stdin, stdout] = [(); 2].map(|()| pair.user.try_clone().expect("another descriptor"));
+        let keyboard = File::from(pair.controller.try_clone().expect("another descriptor"));
+        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(pair.user));
         command.env("TERM", "xterm-256color").env_remove("CI");
         let child = command.spawn().expect("the program starts");
         // The command keeps the terminal open as long as it lives.
@@ -47,7 +50,12 @@ impl Terminal {
             }
             terminal
         });
-        Terminal { child, seen, reader }
+        Terminal { child, keyboard, seen, reader }
+    }
+
+    /// Types something.
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).expect("it is typed");
     }
 
     /// Waits until something stands on the screen.
@@ -70,6 +78,8 @@ impl Terminal {
         let status = self.child.wait().expect("the program ends");
         let terminal = self.reader.join().expect("the reader ends");
         let screen = terminal.screen();
+        let modes = tcgetattr(&self.keyboard).expect("it is still a terminal").local_modes;
+        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON), "keys are no longer shown: {modes:?}");
         assert!(!screen.hide_cursor(), "the cursor is hidden");
         assert_eq!(screen.cursor_position().1, 0, "the next prompt would not begin its line: {}", screen.contents());
         let seen = std::mem::take(&mut *self.seen.lock().expect("nobody panics"));
@@ -103,6 +113,47 @@ fn command(project: &Project, cloud: Option<&Cloud>, arguments: &[&str]) -> Comm
 
 fn run(project: &Project, arguments: &[&str]) -> Run {
     output(&mut command(project, None, arguments))
+}
+
+#[test]
+fn keys_pause_resume_and_stop_a_deploy() {
+    let (cloud, project) = slow_deploy();
+    run(&project, &["build"]).exits(0);
+    let mut terminal = Terminal::run(100, command(&project, Some(&cloud), &["deploy", "--yes"]));
+    terminal.wait_for("p pauses, r goes on, q stops");
+    terminal.press("p");
+    terminal.wait_for("paused");
+    // What was begun comes to its end; then nothing is sent.
+    std::thread::sleep(Duration::from_secs(4));
+    let before = cloud.requests().len();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(cloud.requests().len(), before, "it is paused");
+    terminal.press("r");
+    terminal.wait_for("on it goes");
+    crate::fleet::until("something more is sent", || cloud.requests().len() > before);
+    terminal.press("q");
+    let (code, _, last) = terminal.end();
+    assert_eq!(code, 4, "{last}");
+    assert!(last.contains(" skipped") && last.contains("run the same command again"), "{last}");
+    assert!(last.contains("0 failed"), "{last}");
+}
+
+#[test]
+fn a_large_share_of_the_fleet_is_confirmed_by_the_plans_digest() {
+    let ids: Vec<String> = (10..25).map(|number| format!("c{number}")).collect();
+    let project = fleet(&ids.iter().map(|id| (id.as_str(), "")).collect::<Vec<_>>());
+    let cloud = Cloud::start();
+    run(&project, &["build"]).exits(0);
+    let plan = output(&mut command(&project, Some(&cloud), &["plan", "--format", "json"])).exits(0).json();
+    let digest = plan["digest"].as_str().expect("a digest")[..8].to_owned();
+    for (answer, code, applied) in [("y", 5, false), (digest.as_str(), 0, true)] {
+        let mut terminal = Terminal::run(100, command(&project, Some(&cloud), &["deploy"]));
+        terminal.wait_for("Type the first eight characters of the plan's digest");
+        terminal.press(&format!("{answer}\n"));
+        let (exit, _, last) = terminal.end();
+        assert_eq!(exit, code, "{last}");
+        assert_eq!(last.contains("15 applied"), applied, "{last}");
+    }
 }
 
 /// The bars' fill, which no other text has.
