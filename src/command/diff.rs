@@ -7,9 +7,9 @@ use crate::origin;
 use crate::state::{Record, State, Stored};
 
 use super::cloud::CloudArguments;
-use super::history::{state, time};
+use super::history::state;
 use super::report;
-use super::ui::{Style, clean, clean_lines};
+use super::ui::{Style, clean, clean_lines, time};
 use super::{Format, Session};
 
 /// So many earlier uploads of a worker are looked at.

@@ -1,7 +1,6 @@
 //! `flotilla explain`: why a customer's workers are built and deployed, or what a code means, or the list of codes.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -16,7 +15,7 @@ use crate::state::State;
 use crate::tree::Tree;
 
 use super::cloud::{Cloud, CloudArguments};
-use super::ui::{Ui, clean};
+use super::ui::{Ui, clean, time};
 use super::{Format, Session, report};
 
 const CODES: &str = "codes look like S0201; `flotilla explain` lists them";
@@ -154,7 +153,7 @@ fn deployments(
             now.push("an earlier change of it was interrupted".to_owned());
         }
         let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from what was built");
-        let at = super::history::time(live.deployed_at);
+        let at = time(live.deployed_at);
         found.insert(id.1, Deployment { digest: live.digest.to_string(), at, now, held: rolled_back });
     }
     Ok(found)
@@ -168,10 +167,7 @@ fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
     };
     match worker.rendered_at {
         None => part("never rendered, as far as is remembered".to_owned(), &[]),
-        Some(at) => {
-            let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or(0));
-            part(format!("rendered last at {}, because", humantime::format_rfc3339_seconds(at)), &worker.last);
-        }
+        Some(at) => part(format!("rendered last at {}, because", time(at)), &worker.last),
     }
     if worker.now.is_empty() {
         part("up to date: a build would do nothing".to_owned(), &[]);

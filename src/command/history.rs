@@ -1,7 +1,5 @@
 //! `flotilla history`: what happened, from the state.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -11,7 +9,7 @@ use crate::tree::Tree;
 
 use super::cloud::{Cloud, CloudArguments};
 use super::report::{self, count};
-use super::ui::{Style, clean, duration};
+use super::ui::{Style, clean, duration, time};
 use super::{Format, Session};
 
 #[derive(clap::Args)]
@@ -147,10 +145,4 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
     }
     report::print(&count(runs.len(), "deploy"));
     Ok(Exit::Done)
-}
-
-/// A time for people.
-pub(super) fn time(seconds: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }

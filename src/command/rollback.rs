@@ -21,10 +21,9 @@ use crate::tree::Tree;
 use super::apply::{self, ApplyArguments, Applying, Kind, apply, confirm, refuse_another};
 use super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::deploy::LOCK;
-use super::history::time;
 use super::report::{self, count};
 use super::sending::{Live, Needs};
-use super::ui::clean;
+use super::ui::{clean, time};
 use super::{Format, Session, summary};
 
 /// So many earlier uploads of a worker are looked at.

@@ -1,7 +1,6 @@
 //! `flotilla state`: what is on record, made anew from the cloud, and who holds the lock.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -20,7 +19,7 @@ use super::preflight::ask;
 use super::refresh::{self, How};
 use super::report::{self, count};
 use super::status::mask;
-use super::ui::{Style, clean};
+use super::ui::{Style, clean, time};
 use super::{Format, Session};
 
 #[derive(clap::Subcommand)]
@@ -109,14 +108,13 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
         if arguments.customer.as_ref().is_some_and(|customer| *customer != deployed.customer) {
             return;
         }
-        let since = Duration::from_secs(u64::try_from(deployed.deployed_at).unwrap_or(0));
         rows.push(Row {
             customer: deployed.customer,
             environment: deployed.environment,
             account: mask(&id.0.account_id),
             namespace: id.0.namespace.clone(),
             digest: deployed.digest.short(),
-            deployed_at: humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string(),
+            deployed_at: time(deployed.deployed_at),
             workers_dev: deployed.live.workers_dev,
             domains: deployed.live.domains.into_keys().collect(),
             routes: deployed.live.routes.into_keys().collect(),

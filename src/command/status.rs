@@ -1,7 +1,5 @@
 //! `flotilla status`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 
 use crate::build;
@@ -15,7 +13,7 @@ use crate::state::{Deployed, Found, State};
 use super::cloud::{Cloud, CloudArguments};
 use super::report::{self, count};
 use super::selection::Selection;
-use super::ui::Style;
+use super::ui::{Style, time};
 use super::{Format, Session};
 
 /// So many workers are asked at once.
@@ -80,7 +78,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 worker: worker.name.clone(),
                 account: mask(&home.account_id),
                 digest: live.map(|live| live.digest.short()),
-                deployed_at: live.map(|live| time(live).to_string()),
+                deployed_at: live.map(|live| time(live.deployed_at)),
                 url: live.and_then(|live| {
                     url(&cloud, &worker.name, live, subdomain).or_else(|| dispatched(&state, &home, &worker.name))
                 }),
@@ -153,11 +151,6 @@ fn ask(session: &Session, rows: &mut [Row]) -> bool {
 /// The first eight characters of an id: enough to tell ids apart, not enough to use one.
 pub(super) fn mask(id: &str) -> String {
     if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
-}
-
-fn time(live: &Deployed) -> humantime::Rfc3339Timestamp {
-    let since = Duration::from_secs(u64::try_from(live.deployed_at).unwrap_or(0));
-    humantime::format_rfc3339_seconds((UNIX_EPOCH + since).min(SystemTime::now()))
 }
 
 /// Where the dispatch worker leads to a worker of its namespace, as far as the state knows.

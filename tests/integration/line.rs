@@ -1,12 +1,12 @@
 //! Shows the line from files to deployed workers, end to end: the real program, and a Cloudflare that logs what it is
 //! asked. What is counted are requests: each thing that changed costs its own, and nothing else costs any.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, Request, cache, fleet, until, uploads};
-use crate::support::{Project, Run, output};
+use crate::support::{self, Project, finish, output};
 
 const ACME: &str = "name: Acme\nvars: { GREETING: hello }\n";
 const BOLT: &str = "workersDev: false\ndomains: [bolt.example.com]\ncrons: [\"*/5 * * * *\"]\n";
@@ -250,21 +250,7 @@ fn without_a_terminal_nothing_is_sent_unconfirmed() {
 }
 
 fn spawn(cloud: &Cloud, project: &Project) -> Child {
-    cloud
-        .command(project, &["deploy", "--yes", "--format", "json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts")
-}
-
-fn finish(child: Child) -> Run {
-    let output = child.wait_with_output().expect("it ends");
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    support::spawn(&mut cloud.command(project, &["deploy", "--yes", "--format", "json"]))
 }
 
 /// Each upload takes as long, so that there is a middle to interrupt.

@@ -1,7 +1,7 @@
 //! Projects in temporary folders, and the program run in them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -144,7 +144,20 @@ impl Project {
 /// Runs a command to its end.
 #[track_caller]
 pub fn output(command: &mut Command) -> Run {
-    let output = command.output().expect("the program starts");
+    ended(&command.output().expect("the program starts"))
+}
+
+/// Starts a command with its output kept, for [`finish`].
+pub fn spawn(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+}
+
+/// What a command gives that was started before.
+pub fn finish(child: Child) -> Run {
+    ended(&child.wait_with_output().expect("it ends"))
+}
+
+fn ended(output: &Output) -> Run {
     Run {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -1,13 +1,13 @@
 //! Shows: waves end to end with the real workerd, orders to a deploy that runs, and a deploy that goes ahead of another one.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use flotilla::local;
 use flotilla::progress::Silent;
 use serde_json::{Value, json};
 
 use crate::fleet::{Cloud, cache, fleet, until, uploads};
-use crate::support::{Project, Run};
+use crate::support::{self, Project, finish};
 
 /// A fleet whose workers say how they are: as their variable MOOD does.
 fn moody(count: usize) -> Project {
@@ -77,17 +77,7 @@ fn a_wave_begins_when_the_one_before_is_well_and_goes_back_when_it_is_not() {
 }
 
 fn spawn(cloud: &Cloud, project: &Project, more: &[&str]) -> Child {
-    let mut command = cloud.command(project, &[&["deploy", "--yes", "--format", "json"], more].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
-}
-
-fn finish(child: Child) -> Run {
-    let output = child.wait_with_output().expect("it ends");
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    support::spawn(&mut cloud.command(project, &[&["deploy", "--yes", "--format", "json"], more].concat()))
 }
 
 /// Many workers that take one slow request each.
