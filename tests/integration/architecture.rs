@@ -109,7 +109,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),
     (&["age::", "dotenvy::"], &["src/secrets/"]),
     (&["rpassword::"], &["src/command/secrets/"]),
-    (&["include_dir::"], &["src/command/init.rs"]),
+    (&["include_dir::"], &["src/command/packs.rs"]),
 ];
 
 /// The sources by path, without their tests and comments.
