@@ -777,7 +777,7 @@ mod tests {
             crons: BTreeSet::from(["* * * * *".to_owned()]),
             compatibility_date: "2026-06-01".to_owned(),
             compatibility_flags: BTreeSet::new(),
-            observability: Observability { enabled: Some(true), sampling: None },
+            observability: Observability { enabled: Some(true), ..Observability::default() },
             delivery: Delivery::Automatic,
         }
     }

@@ -96,7 +96,7 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         crons: wish.crons.clone(),
         compatibility_date: "2026-06-01".to_owned(),
         compatibility_flags: BTreeSet::new(),
-        observability: Observability { enabled: Some(true), sampling: None },
+        observability: Observability { enabled: Some(true), ..Observability::default() },
         delivery: Delivery::Automatic,
     }
 }
