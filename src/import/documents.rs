@@ -200,7 +200,8 @@ mod tests {
         let json = "{ // a comment\n  \"name\": \"a\",\n  \"vars\": {\"TOPPINGS\": 2, \"LIST\": [1, {\"b\": true}]},\n  \"routes\": [{\"pattern\": \"x/*\"}],\n}";
         let one = read("wrangler.toml", toml.as_bytes()).unwrap();
         let other = read("wrangler.jsonc", json.as_bytes()).unwrap();
-        let wanted = json!({"name": "a", "vars": {"TOPPINGS": 2, "LIST": [1, {"b": true}]}, "routes": [{"pattern": "x/*"}]});
+        let wanted =
+            json!({"name": "a", "vars": {"TOPPINGS": 2, "LIST": [1, {"b": true}]}, "routes": [{"pattern": "x/*"}]});
         assert_eq!(one.root.to_value(), wanted);
         assert_eq!(other.root.to_value(), wanted);
         assert_eq!(one.place_of(["vars", "TOPPINGS"]).to_string(), "wrangler.toml:3:12");
