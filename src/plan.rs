@@ -774,10 +774,15 @@ mod tests {
             vars: BTreeMap::new(),
             secrets: BTreeMap::new(),
             services: BTreeMap::new(),
+            bindings: BTreeMap::new(),
             crons: BTreeSet::from(["* * * * *".to_owned()]),
             compatibility_date: "2026-06-01".to_owned(),
             compatibility_flags: BTreeSet::new(),
             observability: Observability { enabled: Some(true), ..Observability::default() },
+            limits: None,
+            placement: None,
+            logpush: None,
+            tail_consumers: None,
             delivery: Delivery::Automatic,
         }
     }

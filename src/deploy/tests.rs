@@ -92,11 +92,16 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         destinations: Vec::new(),
         vars: BTreeMap::new(),
         services: BTreeMap::new(),
+        bindings: BTreeMap::new(),
         secrets: BTreeMap::new(),
         crons: wish.crons.clone(),
         compatibility_date: "2026-06-01".to_owned(),
         compatibility_flags: BTreeSet::new(),
         observability: Observability { enabled: Some(true), ..Observability::default() },
+        limits: None,
+        placement: None,
+        logpush: None,
+        tail_consumers: None,
         delivery: Delivery::Automatic,
     }
 }
