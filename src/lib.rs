@@ -59,6 +59,8 @@ pub mod refresh;
 pub mod safety;
 pub mod secrets;
 
+pub mod import;
+
 pub mod cloudflare;
 pub mod deploy;
 

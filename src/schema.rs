@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::binding;
 use crate::customer::TURSO_TOKEN;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::spec::{Assignment, FleetFile, Identity, LayerRule, PackFile, Role, Roles, SecretReference, Settings};
+use crate::spec::{
+    Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
+};
 use crate::yaml::{Document, Kind, Node, Span};
 
 /// The name of the definition for references to secrets, in catalogues as well.
@@ -588,10 +590,8 @@ fn settable() -> Value {
         merge(&mut schema["properties"], part["properties"].clone());
         merge(&mut schema["$defs"], part["$defs"].clone());
     }
-    // An environment is what `Settings` is, and a role what `Role` is; both may be empty: `production:`.
-    let own = of::<Settings>();
-    let role = of::<Role>();
-    for (name, from) in [("Settings", own), ("Role", role)] {
+    // Both may be empty: `production:`.
+    for (name, from) in [("InEnvironment", of::<InEnvironment>()), ("Role", of::<Role>())] {
         schema["$defs"][name] = json!({
             "description": schema["$defs"][name]["description"],
             "type": ["object", "null"],
