@@ -2,10 +2,10 @@
 //! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -17,10 +17,15 @@ use crate::bundle::Bundle;
 use crate::clock::FakeClock;
 use crate::customer::{Database, Hosts, Worker, sample};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::pace::Rate;
-use crate::plan::{self, Desired, Known, Options, Planner, Wave};
-use crate::platform::{DATABASE_EXISTS, Home, KEYS_PER_CALL, KV_EXISTS, Platform, ROUTE_EXISTS};
+use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
+use crate::platform::{
+    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, Home, KEYS_PER_CALL, KV_EXISTS, Platform, Quota,
+    ROUTE_EXISTS, Reply,
+};
 use crate::spec::Route;
+use crate::state::Found;
 
 /// What is wished for a customer.
 #[derive(Clone, Debug, Default, PartialEq)]
