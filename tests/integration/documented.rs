@@ -45,7 +45,7 @@ fn follow(page: &Path) {
     if script.is_empty() {
         return;
     }
-    let (cloud, project) = (Cloud::start(), Project::at(tempfile::tempdir().expect("a folder")));
+    let (cloud, project) = (Cloud::with_workerd(), Project::at(tempfile::tempdir().expect("a folder")));
     let own = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder").to_owned();
     let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
     let mut bash = Command::new("bash");
