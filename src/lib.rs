@@ -7,6 +7,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
 pub mod failure;
+pub mod undo;
 pub mod yaml;
 
 pub mod schema;
@@ -19,6 +20,7 @@ pub mod selection;
 pub mod tags;
 pub mod trace;
 
+pub mod edit;
 pub mod envfile;
 pub mod layer;
 pub mod pack;
