@@ -108,7 +108,7 @@ pub fn read(tags: &[String]) -> Marks<'_> {
             "pending" => marks.triggers = Some((value, false)),
             "customer" => marks.customer = Some(value),
             "environment" => {
-                marks.environment = Environment::ALL.into_iter().find(|one| one.as_str() == value);
+                marks.environment = Environment::of(value);
             }
             _ => {}
         }

@@ -50,7 +50,7 @@ pub struct File {
     /// Its path, perhaps with `{environment}`.
     pub path: String,
     pub cipher: Cipher,
-    content: [OnceLock<Content>; 3],
+    content: [OnceLock<Content>; 4],
 }
 
 /// How a file is written.
@@ -195,7 +195,7 @@ impl File {
 
     /// The environments that have one of their own; of one for all, any.
     pub fn environments(&self) -> &'static [Environment] {
-        if self.varies() { &Environment::ALL } else { &[Environment::Production] }
+        if self.varies() { &Environment::EACH } else { &[Environment::Production] }
     }
 
     fn slot(&self, environment: Environment) -> &OnceLock<Content> {
@@ -204,6 +204,7 @@ impl File {
             Environment::Development => &self.content[0],
             Environment::Staging => &self.content[1],
             Environment::Production => &self.content[2],
+            Environment::Preview => &self.content[3],
         }
     }
 
