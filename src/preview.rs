@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::customer::{Database, Worker};
 use crate::names;
 use crate::spec::Environment;
 
@@ -77,6 +78,14 @@ impl Preview {
     /// The name of a database that is the preview's own.
     pub fn database(&self, name: &str) -> String {
         format!("{name}{}", self.suffix())
+    }
+}
+
+/// The D1 database of a worker that belongs to the preview alone, by its name.
+pub fn own_database<'w>(preview: &Preview, worker: &'w Worker) -> Option<&'w str> {
+    match &worker.database {
+        Database::D1 { id: None, name, .. } if name.ends_with(&preview.suffix()) => Some(name),
+        _ => None,
     }
 }
 

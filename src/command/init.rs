@@ -78,7 +78,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     match arguments.ci {
         None => new(&arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder)), format, ui),
         Some(Ci::Github) => {
-            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None };
+            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None, preview: None };
             ci(&session, arguments)
         }
     }
@@ -115,7 +115,7 @@ fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
         let parent = path.parent().expect("BUG: a file has a folder");
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
     }
-    let session = Session { root, format, ui: ui.clone(), summary: None };
+    let session = Session { root, format, ui: ui.clone(), summary: None, preview: None };
     let number = files.len() + schema::write(&session)?;
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
