@@ -24,6 +24,7 @@ mod local;
 mod openapi;
 mod pack;
 mod plans;
+mod previews;
 mod progress;
 mod refresh;
 mod rehearsal;
