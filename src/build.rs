@@ -81,8 +81,7 @@ pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> R
     // Which shared workers belong to it, and which hosts are others in it, is known once its customers are resolved.
     let resolve = |file: &String| Some(project.resolve(file, &project.tree.plain(file).ok()?).1);
     let resolved: Vec<Resolved> = project.files.par_iter().filter_map(resolve).collect();
-    let mut wanted: BTreeSet<String> =
-        resolved.iter().flat_map(|one| &one.refers).map(|(_, to)| to.clone()).collect();
+    let mut wanted: BTreeSet<String> = resolved.iter().flat_map(|one| &one.refers).map(|(_, to)| to.clone()).collect();
     loop {
         let refers = project.shared.resolved.refers.iter();
         let more = refers.filter(|(from, _)| from.as_ref().is_some_and(|from| wanted.contains(from)));
@@ -97,8 +96,7 @@ pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> R
     project.fleet.preview = Some(preview.clone());
     preview.hosts.extend(resolve::shared(&project.fleet).resolved.moved);
     let decides = serde_json::to_vec(&preview).expect("BUG: a preview is JSON");
-    project.fleet.decides =
-        Framed::new("preview").field(&project.fleet.decides.to_bytes()).field(&decides).finish();
+    project.fleet.decides = Framed::new("preview").field(&project.fleet.decides.to_bytes()).field(&decides).finish();
     project.fleet.preview = Some(preview);
     project.shared = resolve::shared(&project.fleet);
     Ok(project)

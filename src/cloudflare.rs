@@ -184,9 +184,7 @@ impl Cloudflare {
                 }
                 self.request(home, Method::POST, &format!("{account}/d1/database")).json(&body)
             }
-            Call::DeleteDatabase { id } => {
-                self.request(home, Method::DELETE, &format!("{account}/d1/database/{id}"))
-            }
+            Call::DeleteDatabase { id } => self.request(home, Method::DELETE, &format!("{account}/d1/database/{id}")),
             Call::ListKv { page } => {
                 let path = format!("{account}/storage/kv/namespaces?per_page={KV_PER_PAGE}&page={page}");
                 self.request(home, Method::GET, &path)
@@ -372,7 +370,9 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
         // Before it is known which account a token is for, it has none.
         let whose = if home.account_id.is_empty() { String::new() } else { format!(" of account {}", home.account_id) };
-        return Err(CallError::Unauthorized(format!("the token{whose} is refused: {message} (HTTP {status}, code {code})")));
+        return Err(CallError::Unauthorized(format!(
+            "the token{whose} is refused: {message} (HTTP {status}, code {code})"
+        )));
     }
     match call {
         // Gone already is gone.

@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn a_preview_tells_what_belongs_to_it() {
         let worker = sample("acme");
-        let mut tags = of("shop.preview-1", "acme", Environment::Preview, &Digest::of(b""), &Triggers::of(&worker), true);
+        let mut tags =
+            of("shop.preview-1", "acme", Environment::Preview, &Digest::of(b""), &Triggers::of(&worker), true);
         let hosts = BTreeSet::from(["a-preview-1.example.com".to_owned(), "b-preview-1.example.com".to_owned()]);
         tags.extend(of_preview(1_764_000_000, Some("acme_db-preview-1"), &hosts));
         assert_eq!(tags.len(), limits::TAGS);

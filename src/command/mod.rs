@@ -50,8 +50,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
-use crate::progress::Progress as _;
 use crate::preview::Preview;
+use crate::progress::Progress as _;
 use crate::project;
 use crate::trace;
 use selection::Selection;
@@ -233,7 +233,7 @@ enum Command {
     /// What secrets workers need, where their values come from; set and rotate them
     #[command(subcommand, after_help = SECRETS)]
     Secrets(secrets::Arguments),
-    /// Workers once more, for a while, under names and hosts of their own: for a pull request
+    /// Customers once more, for a while, under hosts of their own
     #[command(subcommand, after_help = PREVIEW)]
     Preview(preview::Arguments),
     /// Delete what no spec owns any more; list domains and routes that lead nowhere

@@ -170,6 +170,9 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     else {
         return Ok(None);
     };
+    if session.preview.is_some() && built.workers == 0 && report::counts(&diagnostics).0 > 0 {
+        return Err(Failure::new("no worker of the preview can be built; nothing was sent"));
+    }
     let secrets = Arc::new(arguments.cloud.secrets(session, &project.fleet)?);
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::failure::{Exit, Failure};
-use crate::platform::Home;
 use crate::plan::{Action, Change};
+use crate::platform::Home;
 use crate::preview::{Preview, check_id};
 use crate::progress::Progress as _;
 use crate::project::Fleet;
@@ -72,7 +72,12 @@ fn bare(id: &str) -> Preview {
 }
 
 /// The homes that can be looked at from here: those of accounts whose ids and tokens are known.
-fn reachable(session: &Session, fleet: &Fleet, cloud: &Cloud, secrets: &Secrets) -> Result<BTreeMap<Home, String>, Failure> {
+fn reachable(
+    session: &Session,
+    fleet: &Fleet,
+    cloud: &Cloud,
+    secrets: &Secrets,
+) -> Result<BTreeMap<Home, String>, Failure> {
     let known = |account: &String| cloud.tokens(fleet, [account.as_str()], secrets).is_ok();
     let (seen, unseen): (Vec<&String>, Vec<&String>) = fleet.accounts.keys().partition(|account| known(account));
     if seen.is_empty() {

@@ -245,10 +245,7 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> String {
         (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {
             format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
         }
-        (
-            Step::CreateDatabase { .. } | Step::DeleteDatabase { .. },
-            CallError::Rejected { status: 401 | 403, .. },
-        ) => {
+        (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
             "; does the token have the permission `D1: Edit`?".to_owned()
         }
         (Step::Upload, CallError::Rejected { code, .. })

@@ -63,9 +63,9 @@ pub(super) fn adapt(
         Some(_) => {}
         None => {
             let named = hosts.iter().filter(|host| !host.contains('*'));
-            moved.extend(named.map(|host| {
-                ((*host).to_owned(), preview.host(host, fleet.zone_of(host), base.environment))
-            }));
+            moved.extend(
+                named.map(|host| ((*host).to_owned(), preview.host(host, fleet.zone_of(host), base.environment))),
+            );
             let mut domains: Vec<String> = Vec::new();
             for host in hosts.iter().filter_map(|host| moved.get(*host)) {
                 if !domains.contains(host) {
@@ -103,4 +103,3 @@ impl One<'_, '_> {
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));
     }
 }
-

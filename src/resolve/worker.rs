@@ -90,7 +90,8 @@ impl<'a> One<'a, '_> {
         }
         let pack = value["pack"].as_str();
         let pattern = value["workerName"].as_str();
-        let one = One { fleet, shared, who, environment, role, merged, settings: &settings, base: base.as_ref(), resolved };
+        let one =
+            One { fleet, shared, who, environment, role, merged, settings: &settings, base: base.as_ref(), resolved };
         one.worker(pack, pattern, named, references, peers);
     }
 

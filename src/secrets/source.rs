@@ -50,7 +50,7 @@ pub struct File {
     /// Its path, perhaps with `{environment}`.
     pub path: String,
     pub cipher: Cipher,
-    content: [OnceLock<Content>; 4],
+    content: Box<[OnceLock<Content>; 4]>,
 }
 
 /// How a file is written.
@@ -107,7 +107,7 @@ impl Source {
             content: Default::default(),
         };
         let read = read_clear(path)?.ok_or_else(|| unreadable(path, "it isn't there"))?;
-        for content in &file.content {
+        for content in file.content.iter() {
             let _ = content.set(Content::Values(read.clone()));
         }
         Ok(Source { kind: Kind::File(file), named: true })

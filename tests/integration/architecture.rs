@@ -33,6 +33,7 @@ const LAYERS: &[Layer] = &[
             "limits",
             "names",
             "platform",
+            "preview",
             "progress",
             "selection",
             "spec",

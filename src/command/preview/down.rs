@@ -83,9 +83,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let inventory = look(session, &fleet, &mut cloud, &secrets, &homes)?;
     let now = SystemClock::new().unix();
     let there = previews(&inventory, &fleet.file.name);
-    let wanted = |seen: &&Seen| {
-        arguments.all || arguments.id.contains(&seen.id) || (arguments.expired && seen.is_expired(now))
-    };
+    let wanted =
+        |seen: &&Seen| arguments.all || arguments.id.contains(&seen.id) || (arguments.expired && seen.is_expired(now));
     let found: Vec<&Seen> = there.iter().filter(wanted).collect();
     for seen in &found {
         let hosts = seen.hosts.iter().map(|host| clean(host)).collect::<Vec<_>>().join(", ");

@@ -61,8 +61,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let homes = reachable(session, &fleet, &cloud, &secrets)?;
     let inventory = look(session, &fleet, &mut cloud, &secrets, &homes)?;
     let now = SystemClock::new().unix();
-    let rows: Vec<Row> =
-        previews(&inventory, &fleet.file.name).into_iter().map(|seen| Row::of(seen, now)).collect();
+    let rows: Vec<Row> = previews(&inventory, &fleet.file.name).into_iter().map(|seen| Row::of(seen, now)).collect();
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "previews": rows }))?;
         return Ok(Exit::Done);

@@ -222,8 +222,10 @@ fn selected(session: &Session, arguments: &Arguments) -> Result<Option<(BTreeSet
         None => project.files.iter().map(|file| crate::project::id_of(file).to_owned()).collect(),
         Some(survey) => {
             selection.verify(&session.ui, &project, &survey)?;
-            let included =
-                survey.records.iter().filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
+            let included = survey
+                .records
+                .iter()
+                .filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
             let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
             // What is wrong with a spec is told for whom it is meant.
             ids.extend(survey.held.iter().filter(|id| selection.includes_id(id)).cloned());
