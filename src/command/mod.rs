@@ -106,9 +106,11 @@ file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; t
 const PREVIEW: &str = "Examples:
   flotilla preview up --id 123 acme           acme once more, as acme-preview-123.…
   flotilla preview up --id 123 --since main   whom a branch changes
+  flotilla preview up --id 123 --from production --days 3 --summary preview.md
   flotilla preview list                       all previews of the fleet, and when they expire
   flotilla preview down --id 123              domains first, then databases and workers
   flotilla preview down --expired --yes       for a job that runs every night
+  flotilla preview down --all                 every preview of the fleet
 
 A preview takes the settings of staging, or of `previews.from` in fleet.yaml; `environments: { preview: … }` comes over them. Its workers call each other. Its D1 databases are its own. Run it again, and what changed is brought up to date.";
 
