@@ -17,6 +17,7 @@ pub mod spec;
 pub mod customer;
 pub mod limits;
 pub mod names;
+pub mod preview;
 pub mod selection;
 pub mod tags;
 pub mod trace;

@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
 use crate::plan::{Change, Step};
 use crate::platform::{Call, Home, Module, Platform as _};
+use crate::preview;
 use crate::progress::Progress as _;
 use crate::spec::OnBreach;
 use crate::state::{Deployed, State, Stored, deflated};
@@ -87,10 +88,39 @@ fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit,
 /// Applies a plan: asks, sends, records, and tells.
 pub(super) fn apply_plan(
     session: &Session,
-    mut planned: Planned,
+    planned: Planned,
     arguments: &ApplyArguments,
     kind: &Kind<'_>,
 ) -> Result<Exit, Failure> {
+    let Applied { planned, outcome, platform, exit } = carry_out(session, planned, arguments, kind)?;
+    match (session.format, &platform) {
+        (Format::Json, _) => session.json(&outcome)?,
+        (Format::Text, None) => report::print(&planned.text(&session.ui)),
+        (Format::Text, Some(_)) => report::print(&apply::summary(&outcome)),
+    }
+    // Who prunes asks for what goes, not for what stays.
+    if session.format == Format::Text && (platform.is_some() || kind.what != "prune") {
+        addresses(session, &planned, platform.as_deref());
+    }
+    Ok(exit)
+}
+
+/// What came of a plan.
+pub(super) struct Applied {
+    pub planned: Arc<Planned>,
+    pub outcome: Outcome,
+    /// Through what it was applied; nothing, if there was nothing to do.
+    pub platform: Option<Arc<Cloudflare>>,
+    pub exit: Exit,
+}
+
+/// Applies a plan: asks, sends, and records.
+pub(super) fn carry_out(
+    session: &Session,
+    mut planned: Planned,
+    arguments: &ApplyArguments,
+    kind: &Kind<'_>,
+) -> Result<Applied, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
     // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
@@ -116,17 +146,8 @@ pub(super) fn apply_plan(
     }
     if planned.plan.is_empty() {
         summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
-        match session.format {
-            Format::Json => session.json(&Outcome::default())?,
-            Format::Text => {
-                report::print(&planned.text(&session.ui));
-                // Who prunes asks for what goes, not for what stays.
-                if kind.what != "prune" {
-                    addresses(session, &planned, None);
-                }
-            }
-        }
-        return Ok(end(Exit::Done));
+        let (planned, outcome) = (Arc::new(planned), Outcome::default());
+        return Ok(Applied { planned, outcome, platform: None, exit: end(Exit::Done) });
     }
     let tokens = tokens()?;
     sending::check(&planned)?;
@@ -170,14 +191,7 @@ pub(super) fn apply_plan(
     }
     let exit = if outcome.is_complete() { end(Exit::Done) } else { Exit::SomeFailed };
     summary::append(arguments.summary.as_deref(), &summary::applied(kind.command, &outcome))?;
-    match session.format {
-        Format::Json => session.json(&outcome)?,
-        Format::Text => {
-            report::print(&apply::summary(&outcome));
-            addresses(session, &planned, Some(&platform));
-        }
-    }
-    Ok(exit)
+    Ok(Applied { planned, outcome, platform: Some(platform), exit })
 }
 
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
@@ -191,9 +205,14 @@ fn upload(planned: &Planned, change: &Change, live: &sending::Live) -> Result<Up
     let sent = live.sending(&planned.secrets, &Needs::of(&worker), change)?;
     let runtime = &planned.runtimes[&worker.pack];
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
-    let (fleet, keep) = (&planned.project.fleet.file.name, sent.sending.keep);
+    let (fleet, keep) = (planned.project.fleet.owner(), sent.sending.keep);
     let (customer, environment) = (&worker.customer, worker.environment);
-    let tags = tags::of(fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    let mut tags = tags::of(&fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    if let Some(preview) = &planned.project.fleet.preview {
+        let database = preview::own_database(preview, &worker);
+        let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
+        tags.extend(tags::of_preview(planned.expires, database, &hosts));
+    }
     let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| sent.value(binding));
     let made = Made {
         secrets: sent.sending.live,

@@ -34,6 +34,7 @@ const LAYERS: &[Layer] = &[
             "limits",
             "names",
             "platform",
+            "preview",
             "progress",
             "selection",
             "spec",

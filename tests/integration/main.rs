@@ -25,6 +25,7 @@ mod local;
 mod openapi;
 mod pack;
 mod plans;
+mod previews;
 mod progress;
 mod refresh;
 mod rehearsal;
