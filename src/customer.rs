@@ -76,6 +76,9 @@ pub struct Worker {
     pub secrets: BTreeMap<String, String>,
     /// Its service bindings: the binding's name → the name of the worker that it calls.
     pub services: BTreeMap<String, String>,
+    /// Those of its variables that hold the address of another worker → the name of that worker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, String>,
     /// When the clock starts it, sorted.
     pub crons: BTreeSet<String>,
     /// The day whose runtime behaviour it gets.

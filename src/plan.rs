@@ -774,6 +774,7 @@ mod tests {
             vars: BTreeMap::new(),
             secrets: BTreeMap::new(),
             services: BTreeMap::new(),
+            peers: BTreeMap::new(),
             crons: BTreeSet::from(["* * * * *".to_owned()]),
             compatibility_date: "2026-06-01".to_owned(),
             compatibility_flags: BTreeSet::new(),

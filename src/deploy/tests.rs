@@ -92,6 +92,7 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
         destinations: Vec::new(),
         vars: BTreeMap::new(),
         services: BTreeMap::new(),
+        peers: BTreeMap::new(),
         secrets: BTreeMap::new(),
         crons: wish.crons.clone(),
         compatibility_date: "2026-06-01".to_owned(),

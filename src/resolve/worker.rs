@@ -213,6 +213,7 @@ impl<'a> One<'a, '_> {
             vars,
             secrets: secrets.into_iter().map(|(key, (name, _))| (key, name)).collect(),
             services: BTreeMap::new(),
+            peers: BTreeMap::new(),
             crons: crons.into_iter().collect(),
             compatibility_date: settings
                 .compatibility_date

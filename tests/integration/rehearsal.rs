@@ -173,6 +173,7 @@ fn worker() -> Worker {
         destinations: Vec::new(),
         vars: BTreeMap::new(),
         services: BTreeMap::new(),
+        peers: BTreeMap::new(),
         secrets: BTreeMap::new(),
         crons: BTreeSet::new(),
         compatibility_date: "2026-06-01".to_owned(),
