@@ -61,6 +61,7 @@ pub mod plan;
 pub mod refresh;
 pub mod safety;
 pub mod secrets;
+pub mod verify;
 
 pub mod cloudflare;
 pub mod deploy;

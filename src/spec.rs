@@ -1016,6 +1016,29 @@ pub struct PackFile {
     pub runtime: RuntimeFile,
     /// The file with the destination types.
     pub catalogue: Option<String>,
+    /// What its workers are asked by `flotilla verify`, one request each.
+    pub verify: Option<Vec<Probe>>,
+}
+
+/// A request that a deployed worker is asked, and what its answer has to be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Probe {
+    /// What it is called in results, such as `health`; several can have one name.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// The path that is asked, with its query.
+    #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
+    pub path: String,
+    /// The HTTP status of the answer (default: 200).
+    #[schemars(range(min = 200, max = 599))]
+    pub status: Option<u16>,
+    /// What the answer's JSON holds at the least: an empty list or map stands for any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` stand for the worker's own.
+    pub json: Option<BTreeMap<String, Value>>,
+    /// Asked only of workers that call others; the answer's `peers` tell how each of them was reached.
+    pub peers: Option<bool>,
 }
 
 /// How a pack's runtime is bundled.

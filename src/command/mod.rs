@@ -15,6 +15,7 @@ mod github;
 mod groups;
 mod history;
 mod init;
+mod junit;
 mod local;
 mod orders;
 pub mod packs;
@@ -39,6 +40,7 @@ mod status;
 mod summary;
 mod timings;
 mod ui;
+mod verify;
 mod watch;
 mod workflow;
 
@@ -130,6 +132,17 @@ const ROLLBACK: &str = "Examples:
 
 It uploads bundles that the state keeps, so it works where the specs are what is broken. Domains, routes and crons stay. What was \
 rolled back is not deployed again until its bundle changes, or its customer is named. A git revert and a deploy do the same.";
+
+const VERIFY: &str = "Examples:
+  flotilla verify                          every deployed worker
+  flotilla verify acme --deadline 300      for a new domain, whose certificate takes a while
+  flotilla verify --local                  those on this machine
+  flotilla verify --junit verify.xml       for CI, beside the table
+  flotilla deploy --yes --verify           what a deploy changed, right after it
+
+It asks DNS and the certificate of each custom domain and of each host of a route, and then what the pack declares under \
+`verify` in its pack.yaml. It sends no credentials. Exit code 4 if a worker is not as it should be.";
+
 const SECRETS: &str = "Examples:
   flotilla secrets list acme                     what acme needs, and where each value comes from
   flotilla secrets check                         what is missing, too large or unused; exit code 1
@@ -233,6 +246,9 @@ enum Command {
     },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
+    /// Ask deployed workers: DNS, TLS, health, and what else their packs promise
+    #[command(after_help = VERIFY)]
+    Verify(verify::Arguments),
     /// What secrets workers need, where their values come from; set and rotate them
     #[command(subcommand, after_help = SECRETS)]
     Secrets(secrets::Arguments),
@@ -390,6 +406,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Preview(arguments) => preview::run(&session, &arguments),
+        Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
         Command::Show { selection } => show::run(&session, &selection),

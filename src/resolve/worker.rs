@@ -225,6 +225,7 @@ impl<'a> One<'a, '_> {
             secrets: secrets.into_iter().map(|(key, (name, _))| (key, name)).collect(),
             services: BTreeMap::new(),
             bindings,
+            peers: BTreeMap::new(),
             crons: crons.into_iter().collect(),
             compatibility_date: settings
                 .compatibility_date

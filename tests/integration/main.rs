@@ -40,6 +40,7 @@ mod support;
 mod thousands;
 mod tools;
 mod typescript;
+mod verify;
 mod watch;
 mod waves;
 mod wrangler;
