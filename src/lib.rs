@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
 pub mod failure;
+pub mod undo;
 pub mod yaml;
 
 pub mod schema;
@@ -20,6 +21,7 @@ pub mod selection;
 pub mod tags;
 pub mod trace;
 
+pub mod edit;
 pub mod envfile;
 pub mod layer;
 pub mod pack;

@@ -29,6 +29,44 @@ pub struct Identity {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
+/// The order in which a spec's keys are written; `database.type` is the key `type` of what stands under `database`.
+pub const ORDER: [&str; 34] = [
+    "id",
+    "name",
+    "labels",
+    "layers",
+    "account",
+    "pack",
+    "trustedOrigins",
+    "logLevel",
+    "domains",
+    "routes",
+    "workersDev",
+    "delivery",
+    "database",
+    "destinations",
+    "vars",
+    "secrets",
+    "services",
+    "observability",
+    "crons",
+    "workers",
+    "environments",
+    "database.type",
+    "database.name",
+    "database.id",
+    "database.url",
+    "database.token",
+    "destinations.name",
+    "destinations.type",
+    "destinations.settings",
+    "destinations.enabled",
+    "destinations.requiredConsent",
+    "destinations.environment",
+    "routes.pattern",
+    "routes.zone",
+];
+
 /// What a worker is made from, and where it exists.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -120,7 +120,10 @@ pub(super) fn apply_plan(
             Format::Json => session.json(&Outcome::default())?,
             Format::Text => {
                 report::print(&planned.text(&session.ui));
-                addresses(session, &planned, None);
+                // Who prunes asks for what goes, not for what stays.
+                if kind.what != "prune" {
+                    addresses(session, &planned, None);
+                }
             }
         }
         return Ok(end(Exit::Done));

@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(other.root.to_value(), wanted);
         assert_eq!(one.place_of(["vars", "TOPPINGS"]).to_string(), "wrangler.toml:3:12");
         assert_eq!(one.place_of(["routes", "0", "pattern"]).to_string(), "wrangler.toml:7:11");
-        assert_eq!(other.place_of(["vars", "LIST", "1", "b"]).to_string(), "wrangler.jsonc:3:43");
+        assert_eq!(other.place_of(["vars", "LIST", "1", "b"]).to_string(), "wrangler.jsonc:3:45");
     }
 
     #[test]

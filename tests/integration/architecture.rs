@@ -46,7 +46,7 @@ const LAYERS: &[Layer] = &[
     // From files to typed values.
     Layer {
         name: "reading",
-        modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
+        modules: &["edit", "envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
         layers: &["words", "reading"],
         and: &[],
     },
@@ -60,7 +60,7 @@ const LAYERS: &[Layer] = &[
     // What stays on disk.
     Layer {
         name: "memory",
-        modules: &["cache", "lock", "out", "state"],
+        modules: &["cache", "lock", "out", "state", "undo"],
         layers: &["words", "memory"],
         and: &["bundle"],
     },
@@ -102,16 +102,16 @@ const LAYERS: &[Layer] = &[
 const ONLY: &[(&[&str], &[&str])] = &[
     (&["reqwest::"], &["src/cloudflare.rs"]),
     (&["tera::"], &["src/render.rs", "src/escape.rs"]),
-    (&["clap::", "clap_complete::", "indicatif::"], &["src/command/", "src/main.rs"]),
+    (&["clap::", "clap_complete::", "dialoguer::", "indicatif::"], &["src/command/", "src/main.rs"]),
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/command/", "src/main.rs"]),
     (&["rusqlite::"], &["src/state.rs", "src/state/", "src/local/"]),
-    (&["saphyr_parser::"], &["src/yaml.rs"]),
+    (&["saphyr_parser::"], &["src/yaml.rs", "src/yaml/"]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs", "src/import/"]),
     (&["jsonschema::"], &["src/schema.rs"]),
     (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),
     (&["age::", "dotenvy::"], &["src/secrets/"]),
     (&["rpassword::"], &["src/command/secrets/"]),
-    (&["include_dir::"], &["src/command/init.rs"]),
+    (&["include_dir::"], &["src/command/packs.rs"]),
 ];
 
 /// The sources by path, without their tests and comments.
