@@ -63,6 +63,8 @@ pub mod safety;
 pub mod secrets;
 pub mod verify;
 
+pub mod import;
+
 pub mod cloudflare;
 pub mod deploy;
 

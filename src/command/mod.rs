@@ -14,6 +14,7 @@ mod forms;
 mod github;
 mod groups;
 mod history;
+mod import;
 mod init;
 mod junit;
 mod local;
@@ -82,6 +83,14 @@ const INIT: &str = "Examples:
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
+
+const IMPORT: &str = "Examples:
+  flotilla import ../shop --dry-run                  what would be written, and what can't be mapped
+  flotilla import ../shop --project fleet            a new project in the folder fleet
+  flotilla import . --customer acme                  a project beside wrangler's own files
+
+It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
+code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -220,6 +229,9 @@ enum Command {
     /// Begin a project, or write a workflow that checks, plans and deploys one
     #[command(after_help = INIT)]
     Init(init::Arguments),
+    /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
+    #[command(after_help = IMPORT)]
+    Import(import::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -384,6 +396,9 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Init(arguments) = command {
         return init::run(&from, format, ui, &arguments);
     }
+    if let Command::Import(arguments) = command {
+        return import::run(&from, format, ui, &arguments);
+    }
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
@@ -414,6 +429,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Local(arguments) => local::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Init(_) | Command::Completions { .. } => unreachable!("BUG: they need no project"),
+        Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {
+            unreachable!("BUG: they need no project")
+        }
     }
 }
