@@ -67,7 +67,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             new(&folder, arguments.pack, format, ui)
         }
         Some(Ci::Github) => {
-            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None };
+            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None, preview: None };
             ci(&session, arguments)
         }
     }
@@ -97,19 +97,13 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
             .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
     }
-    let ignore = root.join(".gitignore");
-    let ignored = fs::read_to_string(&ignore).unwrap_or_default();
-    let rules = include_str!("init/gitignore");
-    if !ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
-        let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
-        files.push((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()));
-    }
+    files.extend(ignore(&root));
     for (path, bytes) in &files {
         let path = root.join(path);
         let parent = path.parent().expect("BUG: a file has a folder");
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
     }
-    let session = Session { root, format, ui: ui.clone(), summary: None };
+    let session = Session { root, format, ui: ui.clone(), summary: None, preview: None };
     let number = files.len() + schema::write(&session)?;
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
@@ -125,6 +119,17 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         )),
     }
     Ok(Exit::Done)
+}
+
+/// The `.gitignore` of a project with what flotilla wants in it, unless it has that already.
+pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
+    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
+    let rules = include_str!("init/gitignore");
+    if ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+        return None;
+    }
+    let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
+    Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
 }
 
 /// A fleet's name from its folder's.

@@ -261,7 +261,6 @@ pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut 
     }
     let mut closure = Closure {
         root,
-        config,
         options: &code.options,
         files: BTreeMap::new(),
         bytes: 0,
@@ -484,7 +483,6 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
 /// The modules that an entry point reaches.
 struct Closure<'a, 'f> {
     root: &'a Path,
-    config: &'a Config<'a>,
     options: &'a Options,
     files: BTreeMap<String, Vec<u8>>,
     bytes: usize,

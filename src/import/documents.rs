@@ -61,7 +61,12 @@ impl Reading<'_> {
 
     fn toml(&self, wrong: &mut Vec<Diagnostic>) -> Option<Node> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
+        let mut errors: Vec<_> =
+            errors.into_iter().map(|error| (error.span().map_or(0, |at| at.start), error)).collect();
+        errors.sort_by_key(|(start, _)| *start);
+        // What follows on a line is of the same mistake.
+        errors.dedup_by_key(|(start, _)| self.span(*start, *start).line);
+        for (_, error) in errors {
             let at = error.span().unwrap_or(0..0);
             let place = self.place(self.span(at.start, at.end.min(at.start + 1)));
             let message = format!("it is not TOML: {}", error.message());
@@ -206,7 +211,7 @@ mod tests {
         assert_eq!(other.root.to_value(), wanted);
         assert_eq!(one.place_of(["vars", "TOPPINGS"]).to_string(), "wrangler.toml:3:12");
         assert_eq!(one.place_of(["routes", "0", "pattern"]).to_string(), "wrangler.toml:7:11");
-        assert_eq!(other.place_of(["vars", "LIST", "1", "b"]).to_string(), "wrangler.jsonc:3:43");
+        assert_eq!(other.place_of(["vars", "LIST", "1", "b"]).to_string(), "wrangler.jsonc:3:45");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 /// The order of keys at each level; others follow by name.
 const ORDER: [&str; 34] = [
+    "type",
     "id",
     "name",
     "pack",
@@ -13,7 +14,6 @@ const ORDER: [&str; 34] = [
     "delivery",
     "accounts",
     "packs",
-    "type",
     "url",
     "token",
     "path",
