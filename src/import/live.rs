@@ -46,7 +46,7 @@ pub fn read(
     for one in listed {
         let place = place(&one.name);
         match tags::read(&one.tags).fleet {
-            Some(owner) if Some(owner) == fleet => {
+            Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
                 let message = format!("`{}` is the fleet's already, and was passed over", one.name);
                 findings.push(News::Note, place, message, "nothing is to be done");
                 continue;
@@ -472,6 +472,11 @@ impl Reading<'_> {
             self.left_out(message, "a deploy by flotilla puts its own in their place");
         }
     }
+}
+
+/// Whether the owner of a worker is a fleet, or a preview of it: `shop.preview-123`.
+fn is_of(owner: &str, fleet: &str) -> bool {
+    owner.strip_prefix(fleet).is_some_and(|rest| rest.is_empty() || rest.starts_with(".preview-"))
 }
 
 /// Names that flotilla gives itself.

@@ -75,14 +75,8 @@ mod tests {
         let (digest, triggers) = (Digest::of(b""), Triggers::default());
         let mut tags = tags::of(owner, "acme", Environment::Preview, &digest, &triggers, false);
         tags.extend(tags::of_preview(expires, Some("db-preview-1"), &BTreeSet::new()));
-        let worker = ListedWorker {
-            name: name.to_owned(),
-            etag: String::new(),
-            created_on: created.to_owned(),
-            modified_on: String::new(),
-            uploaded_by: None,
-            tags,
-        };
+        let worker =
+            ListedWorker { name: name.to_owned(), created_on: created.to_owned(), tags, ..ListedWorker::default() };
         (name.to_owned(), worker)
     }
 

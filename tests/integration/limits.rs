@@ -10,7 +10,7 @@ use super::cases::{cache, tiny};
 use super::support::{Project, Run, repository};
 
 /// A document with what stands between two marks replaced.
-fn with(document: &str, mark: &str, table: &str) -> String {
+pub fn with(document: &str, mark: &str, table: &str) -> String {
     let (before, rest) = document.split_once(&format!("<!-- {mark} -->\n")).unwrap_or_else(|| panic!("no mark {mark}"));
     let (_, after) = rest.split_once("<!-- end -->").expect("the end of the table");
     format!("{before}<!-- {mark} -->\n{table}<!-- end -->{after}")

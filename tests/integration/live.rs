@@ -227,7 +227,7 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
     let (live, asked) = account.read(Some("adopted"));
     assert!(live.workers.is_empty() && live.findings.len() == 3, "{:?}", live.findings);
     assert!(!asked.contains(&"settings"), "{asked:?}");
-    let (live, _) = account.read(Some("another"));
+    let (live, _) = account.read(Some("adopt"));
     assert_eq!(told(&live, "legacy"), [(News::Note, "`legacy` is of the fleet `adopted`".to_owned())]);
     assert_eq!(live.workers.len(), 3);
 }

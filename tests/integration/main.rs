@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod bindings;
 mod cases;
 mod codes;
 mod commands;
