@@ -14,6 +14,7 @@ mod formats;
 mod generated;
 mod history;
 mod hostile;
+mod import;
 mod incremental;
 mod init;
 mod interrupted;
