@@ -69,6 +69,13 @@ impl Both {
     fn state(&self, worker: &str, zone: &str) -> Value {
         let mut state = state(&self.local, worker, zone);
         state["bindings"].as_object_mut().unwrap().remove("FLOTILLA_DIGEST");
+        // wrangler sends the older name of the same id.
+        for binding in state["bindings"].as_object_mut().unwrap().values_mut().filter(|binding| binding["type"] == "d1")
+        {
+            if let Some(id) = binding.as_object_mut().unwrap().remove("id") {
+                binding["database_id"] = id;
+            }
+        }
         // Without a word about it, nothing is kept.
         if state["observability"].is_null() {
             state["observability"] = json!({"enabled": false});
@@ -252,7 +259,7 @@ fn jsonc_with_bindings_domains_and_routes() {
   ],
   "queues": { "producers": [{ "binding": "JOBS", "queue": "bound-jobs" }] },
   "durable_objects": { "bindings": [{ "name": "COUNTER", "class_name": "Counter", "script_name": "counters" }] },
-  "analytics_engine_datasets": [{ "binding": "EVENTS" }],
+  "analytics_engine_datasets": [{ "binding": "EVENTS", "dataset": "bound_events" }],
   "hyperdrive": [{ "binding": "PG", "id": "0f3f6a109a4e4c518f5c2b7d1d2f9a01" }],
   "vectorize": [{ "binding": "VECTORS", "index_name": "bound-index" }],
   "ai": { "binding": "AI", "remote": true },
@@ -488,7 +495,7 @@ fn three_workers_with_two_environments() {
     let told = told(&imported);
     for line in [
         "note apps/web/wrangler.toml:9: `codex.studio.example/*` with `custom_domain = true` is refused by wrangler: a custom domain is a bare host",
-        "note apps/web/wrangler.toml:16: `API_URL` of `codex-web-staging` leads to `api-staging.studio.example`, which no worker that was found has",
+        "note apps/web/wrangler.toml:15: `API_URL` of `codex-web-staging` leads to `api-staging.studio.example`, which no worker that was found has",
     ] {
         assert!(told.iter().any(|told| told == line), "{line}\n{told:#?}");
     }
@@ -701,7 +708,7 @@ fn mistakes_in_files_are_told_all_at_once_and_nothing_is_written() {
     let path = both.theirs.root().to_str().unwrap().to_owned();
     let run = both.fleet.run(&["import", &path]).exits(1);
     for place in [
-        "wrangler.toml:2:",
+        "wrangler.toml:3:1",
         "apps/b/wrangler.jsonc:1:11",
         "apps/c/wrangler.toml:1:7",
         "apps/d/wrangler.toml:1:1",
