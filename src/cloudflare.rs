@@ -22,6 +22,9 @@ use crate::platform::{
 };
 
 mod listing;
+mod web;
+
+pub use web::Network;
 
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";

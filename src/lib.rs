@@ -17,6 +17,7 @@ pub mod spec;
 pub mod customer;
 pub mod limits;
 pub mod names;
+pub mod preview;
 pub mod selection;
 pub mod tags;
 pub mod trace;
@@ -60,6 +61,7 @@ pub mod plan;
 pub mod refresh;
 pub mod safety;
 pub mod secrets;
+pub mod verify;
 
 pub mod import;
 

@@ -124,6 +124,10 @@ pub enum Step {
     SetCrons {
         crons: BTreeSet<String>,
     },
+    /// Deletes the database of this name, which is nobody else's: that of a preview.
+    DeleteDatabase {
+        name: String,
+    },
     Delete,
 }
 
@@ -171,6 +175,15 @@ pub struct Change {
     /// How many changes come before it, one after the other: a service binding wants the worker that it calls.
     #[serde(skip)]
     pub rank: usize,
+}
+
+impl Change {
+    /// Deletes a database with the worker. Before it: as long as the worker is there, its tags tell of the database.
+    pub fn delete_database(&mut self, name: String) {
+        if let Some(at) = self.steps.iter().position(|step| *step == Step::Delete) {
+            self.steps.insert(at, Step::DeleteDatabase { name });
+        }
+    }
 }
 
 /// A worker that is left as it is, and why.

@@ -77,7 +77,8 @@ pub struct Assignment {
     /// `{fleet}` and `{environment}` are replaced.
     pub worker_name: Option<String>,
     /// The environments that exist, each with what differs there. Without it: production alone.
-    #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production"]}))]
+    /// `preview` says what differs in previews, and makes none of them.
+    #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
 }
 
@@ -184,6 +185,8 @@ pub enum Environment {
     Staging,
     /// For everybody.
     Production,
+    /// For a while, beside the others: see [`crate::preview`].
+    Preview,
 }
 
 impl Environment {
@@ -193,11 +196,20 @@ impl Environment {
             Environment::Development => "development",
             Environment::Staging => "staging",
             Environment::Production => "production",
+            Environment::Preview => "preview",
         }
     }
 
-    /// All of them.
+    /// Those that stand: in which a spec says that a worker exists.
     pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
+    /// Those, and that of previews.
+    pub const EACH: [Environment; 4] =
+        [Environment::Development, Environment::Staging, Environment::Production, Environment::Preview];
+
+    /// The environment of a word, that of previews included.
+    pub fn of(word: &str) -> Option<Environment> {
+        Environment::EACH.into_iter().find(|environment| environment.as_str() == word)
+    }
 }
 
 impl std::fmt::Display for Environment {
@@ -616,6 +628,41 @@ pub struct FleetFile {
     /// How changes are deployed: in which waves, and when it stops.
     #[serde(default)]
     pub deploy: DeployRule,
+    /// What `flotilla preview` makes.
+    #[serde(default)]
+    pub previews: PreviewRule,
+}
+
+/// What `flotilla preview` makes: workers once more, for a while, under names and hosts of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct PreviewRule {
+    /// The environment whose settings a preview takes; a worker that doesn't exist there takes those of production. What
+    /// `environments: { preview: … }` says comes over them. Default: staging.
+    #[schemars(with = "Option<Standing>")]
+    pub from: Option<Environment>,
+    /// The domain of the hosts: `<customer>-preview-<id>.<domain>`. Default: the first part of each of a worker's own hosts gets
+    /// `-preview-<id>`.
+    #[schemars(regex(pattern = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub domain: Option<String>,
+    /// After so many days a preview has expired, and `flotilla preview down --expired` removes it. Default: 7.
+    #[schemars(range(min = 1, max = 365))]
+    pub days: Option<u16>,
+    /// How many workers one preview has at the most. Default: 50.
+    #[schemars(range(min = 1))]
+    pub most: Option<usize>,
+}
+
+/// The environments that stand, as the schema has them.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(dead_code, missing_docs)]
+enum Standing {
+    Development,
+    Staging,
+    Production,
 }
 
 /// The dotenv file that is read, unless fleet.yaml lists other sources of secrets.
@@ -980,6 +1027,29 @@ pub struct PackFile {
     pub runtime: RuntimeFile,
     /// The file with the destination types.
     pub catalogue: Option<String>,
+    /// What its workers are asked by `flotilla verify`, one request each.
+    pub verify: Option<Vec<Probe>>,
+}
+
+/// A request that a deployed worker is asked, and what its answer has to be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Probe {
+    /// What it is called in results, such as `health`; several can have one name.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// The path that is asked, with its query.
+    #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
+    pub path: String,
+    /// The HTTP status of the answer (default: 200).
+    #[schemars(range(min = 200, max = 599))]
+    pub status: Option<u16>,
+    /// What the answer's JSON holds at the least: an empty list or map stands for any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` stand for the worker's own.
+    pub json: Option<BTreeMap<String, Value>>,
+    /// Asked only of workers that call others; the answer's `peers` tell how each of them was reached.
+    pub peers: Option<bool>,
 }
 
 /// How a pack's runtime is bundled.

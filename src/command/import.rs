@@ -52,7 +52,8 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         Ok(imported) => imported,
         Err(diagnostics) => {
             // Without the lines themselves: what can't be read may have a secret anywhere.
-            let session = Session { root: PathBuf::from("/dev/null"), format, ui: ui.clone(), summary: None };
+            let session =
+                Session { root: PathBuf::from("/dev/null"), format, ui: ui.clone(), summary: None, preview: None };
             report::stopped(&session, &diagnostics)?;
             return Ok(Exit::Diagnostics);
         }
@@ -76,7 +77,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         }
         locks(ui, &mut imported);
         write::write(&project, &imported.files)?;
-        let session = Session { root: project.clone(), format, ui: ui.clone(), summary: None };
+        let session = Session { root: project.clone(), format, ui: ui.clone(), summary: None, preview: None };
         schema::write(&session)?;
     }
     findings(ui, &imported.findings);

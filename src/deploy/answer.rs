@@ -127,6 +127,7 @@ impl Run<'_> {
                         | Step::DropDomain { .. }
                         | Step::DropRoute { .. }
                         | Step::CreateDatabase { .. }
+                        | Step::DeleteDatabase { .. }
                         | Step::Upload
                 )
             );
@@ -282,6 +283,10 @@ impl Run<'_> {
             state.keep(&change.home.account_id, between::found(Resource::Database), name, database)?;
             let key = (change.home.account_id.clone(), Resource::Database, name.clone());
             self.ids.insert(key, database.clone());
+        }
+        if let Step::DeleteDatabase { name } = step {
+            state.lose(&change.home.account_id, between::found(Resource::Database), name)?;
+            self.ids.remove(&(change.home.account_id.clone(), Resource::Database, name.clone()));
         }
         if let Some(made) = &made {
             state.store(&change.digest, &made.stored, &made.objects)?;

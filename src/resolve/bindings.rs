@@ -92,6 +92,9 @@ impl One<'_, '_> {
         secrets: &mut BTreeMap<String, (String, Place)>,
     ) -> Database {
         let Some(database) = &self.settings.database else { return Database::None };
+        if let Some(base) = self.base {
+            self.production_database(base, database);
+        }
         let written = self.merged.get("database");
         let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
         let Some(kind) = database.kind else {

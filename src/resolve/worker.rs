@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::layer::Merged;
 use crate::names;
 use crate::pack::Pack;
+use crate::preview::Preview;
 use crate::project::{Fleet, unknown};
 use crate::spec::{Delivery, Environment, LogLevel, Observability, RequestLimits, Settings};
 use crate::yaml::Document;
@@ -17,6 +18,7 @@ use crate::yaml::Document;
 use super::bindings::reserved;
 use super::claim::{By, Claim, Thing};
 use super::peers::{Peer, Peers, Reference};
+use super::previews::{self, Base};
 use super::{Resolved, Shared};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
@@ -57,6 +59,8 @@ pub(super) struct One<'a, 'r> {
     pub(super) role: Option<&'a str>,
     pub(super) merged: &'a Merged<'a>,
     pub(super) settings: &'a Settings,
+    /// What it is made from, if it is one of a preview.
+    pub(super) base: Option<&'a Base>,
     pub(super) resolved: &'r mut Resolved,
 }
 
@@ -70,6 +74,7 @@ impl<'a> One<'a, '_> {
         role: Option<&str>,
         merged: &Merged<'_>,
         named: Named,
+        base: Option<Base>,
         resolved: &mut Resolved,
         references: &mut Vec<Reference>,
         peers: &mut Peers,
@@ -80,7 +85,7 @@ impl<'a> One<'a, '_> {
                 entries.retain(|_, entry| !entry.is_null());
             }
         }
-        let settings = match Settings::deserialize(&value) {
+        let mut settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
             Err(error) => {
                 // Each layer is valid by itself; what is left is a map over something else.
@@ -90,9 +95,14 @@ impl<'a> One<'a, '_> {
                 return;
             }
         };
+        if let (Some(preview), Some(base)) = (&fleet.preview, &base) {
+            let moved = previews::adapt(fleet, preview, base, who, role, &mut settings);
+            resolved.moved.extend(moved);
+        }
         let pack = value["pack"].as_str();
         let pattern = value["workerName"].as_str();
-        let one = One { fleet, shared, who, environment, role, merged, settings: &settings, resolved };
+        let one =
+            One { fleet, shared, who, environment, role, merged, settings: &settings, base: base.as_ref(), resolved };
         one.worker(pack, pattern, named, references, peers);
     }
 
@@ -226,6 +236,7 @@ impl<'a> One<'a, '_> {
             secrets: secrets.into_iter().map(|(key, (name, _))| (key, name)).collect(),
             services: BTreeMap::new(),
             bindings,
+            peers: BTreeMap::new(),
             crons: crons.into_iter().collect(),
             compatibility_date: settings
                 .compatibility_date
@@ -309,18 +320,27 @@ impl<'a> One<'a, '_> {
             .replace("{role}", role)
             .replace("{pack-prefix}", &pack.manifest.prefix)
             .replace("{fleet}", &self.fleet.file.name)
-            .replace("{environment}", self.environment.as_str());
+            .replace("{environment}", &self.environment_in_names());
         if self.role.is_some() && named == Named::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
-        if named != Named::Exactly && self.environment != Environment::Production && !pattern.contains("{environment}")
-        {
-            name = format!("{name}-{}", self.environment);
+        // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
+        let apart = match self.environment {
+            Environment::Production => false,
+            Environment::Preview => true,
+            Environment::Development | Environment::Staging => named != Named::Exactly,
+        };
+        if apart && !pattern.contains("{environment}") {
+            name = format!("{name}-{}", self.environment_in_names());
         }
         if let Err(wrong) = names::worker(&name) {
             self.error(Code::BadWorkerName, self.who.place.clone(), wrong);
         }
         name
+    }
+
+    fn environment_in_names(&self) -> String {
+        self.fleet.preview.as_ref().map_or_else(|| self.environment.to_string(), Preview::word)
     }
 
     pub(super) fn account(&mut self) -> (String, Option<String>) {

@@ -34,6 +34,7 @@ const LAYERS: &[Layer] = &[
             "limits",
             "names",
             "platform",
+            "preview",
             "progress",
             "selection",
             "spec",
@@ -81,7 +82,7 @@ const LAYERS: &[Layer] = &[
     // The right half of the line. It sees no spec and renders nothing: what it does was decided before.
     Layer {
         name: "world",
-        modules: &["cloudflare", "deploy", "pace", "secrets"],
+        modules: &["cloudflare", "deploy", "pace", "secrets", "verify"],
         layers: &["words", "memory", "decision", "world"],
         and: &["bundle"],
     },
@@ -100,7 +101,7 @@ const LAYERS: &[Layer] = &[
 
 /// Which files may name something: a crate by its path, or a macro that prints.
 const ONLY: &[(&[&str], &[&str])] = &[
-    (&["reqwest::"], &["src/cloudflare.rs"]),
+    (&["reqwest::", "rustls::"], &["src/cloudflare.rs", "src/cloudflare/"]),
     (&["tera::"], &["src/render.rs", "src/escape.rs"]),
     (&["clap::", "clap_complete::", "dialoguer::", "indicatif::"], &["src/command/", "src/main.rs"]),
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/command/", "src/main.rs"]),
