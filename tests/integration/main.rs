@@ -22,6 +22,7 @@ mod lanes;
 mod layers;
 mod limits;
 mod line;
+mod live;
 mod local;
 mod openapi;
 mod pack;
