@@ -465,6 +465,8 @@ impl Reading<'_> {
             .iter()
             .map(String::as_str)
             .filter(|tag| tags::read(&[(*tag).to_owned()]) == tags::Marks::default())
+            // wrangler's own, with which it tells environments apart.
+            .filter(|tag| !tag.starts_with("cf:"))
             .collect();
         if !others.is_empty() {
             let message =
