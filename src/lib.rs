@@ -3,6 +3,7 @@
 //! This library is the program; it promises no stable interface. Start with ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
+pub mod binding;
 pub mod diagnostic;
 pub mod digest;
 pub mod explanation;

@@ -293,7 +293,7 @@ fn told(session: &Session, event: &Event<'_>) {
 
 pub(super) fn summary(outcome: &Outcome) -> String {
     let mut text = format!(
-        "{} applied, {} failed, {} skipped · {} in {}",
+        "{} applied, {} failed, {} left undone · {} in {}",
         outcome.applied,
         outcome.failed,
         outcome.skipped,

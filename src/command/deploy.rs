@@ -98,7 +98,9 @@ pub(super) fn apply_plan(
         (Format::Text, None) => report::print(&planned.text(&session.ui)),
         (Format::Text, Some(_)) => report::print(&apply::summary(&outcome)),
     }
-    if session.format == Format::Text {
+    // Who prunes asks for what goes, not for what stays.
+    let prunes_nothing = platform.is_none() && kind.what == "prune";
+    if session.format == Format::Text && !prunes_nothing {
         addresses(session, &planned, platform.as_deref());
     }
     Ok(exit)

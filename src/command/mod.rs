@@ -17,6 +17,7 @@ mod history;
 mod init;
 mod local;
 mod orders;
+pub mod packs;
 mod phase;
 mod plan;
 mod planfile;

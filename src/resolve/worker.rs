@@ -12,7 +12,7 @@ use crate::names;
 use crate::pack::Pack;
 use crate::preview::Preview;
 use crate::project::{Fleet, unknown};
-use crate::spec::{Delivery, Environment, LogLevel, Observability, Settings};
+use crate::spec::{Delivery, Environment, LogLevel, Observability, RequestLimits, Settings};
 use crate::yaml::Document;
 
 use super::bindings::reserved;
@@ -69,7 +69,7 @@ impl<'a> One<'a, '_> {
         peers: &mut Peers,
     ) {
         let mut value = merged.to_value();
-        for references in ["secrets", "services"] {
+        for references in ["secrets", "services", "bindings"] {
             if let Some(entries) = value.get_mut(references).and_then(Value::as_object_mut) {
                 entries.retain(|_, entry| !entry.is_null());
             }
@@ -171,6 +171,7 @@ impl<'a> One<'a, '_> {
                 from: self.resolved.workers.len(),
             });
         }
+        let bindings = self.bindings(&vars, &secrets, &database, dispatch.is_some());
         let trusted_origins =
             self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
@@ -223,6 +224,7 @@ impl<'a> One<'a, '_> {
             vars,
             secrets: secrets.into_iter().map(|(key, (name, _))| (key, name)).collect(),
             services: BTreeMap::new(),
+            bindings,
             crons: crons.into_iter().collect(),
             compatibility_date: settings
                 .compatibility_date
@@ -230,9 +232,13 @@ impl<'a> One<'a, '_> {
                 .unwrap_or_else(|| DEFAULT_COMPATIBILITY_DATE.to_owned()),
             compatibility_flags: settings.compatibility_flags.iter().flatten().cloned().collect(),
             observability: match &settings.observability {
-                None => Observability { enabled: Some(true), sampling: None },
+                None => Observability { enabled: Some(true), ..Observability::default() },
                 Some(written) => Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written.clone() },
             },
+            limits: settings.limits.clone().filter(|limits| *limits != RequestLimits::default()),
+            placement: settings.placement.clone(),
+            logpush: settings.logpush,
+            tail_consumers: settings.tail_consumers.as_ref().map(|names| names.iter().cloned().collect()),
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
         self.resolved.workers.push(worker);

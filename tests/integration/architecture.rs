@@ -24,6 +24,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "words",
         modules: &[
+            "binding",
             "clock",
             "customer",
             "diagnostic",

@@ -6,6 +6,7 @@ mod cases;
 mod codes;
 mod commands;
 mod dispatch;
+mod documented;
 mod endurance;
 mod faults;
 mod fleet;
