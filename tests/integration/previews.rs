@@ -210,6 +210,29 @@ fn a_preview_on_the_database_of_production_is_refused() {
     }
 }
 
+#[test]
+fn a_preview_with_a_binding_of_production_is_refused() {
+    let id = |digit: &str| digit.repeat(32);
+    let spec = |more: &str| {
+        format!("bindings: {{ CACHE: {{ kv: {} }}, AI: {{ ai: true }}, FILES: {{ r2: files }} }}\n{more}", id("a"))
+    };
+    let told = |more: &str| {
+        let project = fleet(&[("acme", &spec(more))]);
+        seen(&project, Environment::Staging, None, &["acme"]).1
+    };
+    let both = told("");
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(both.iter().all(|told| told.starts_with("S0220 customers/acme.yaml:2")), "{both:?}");
+    let said = format!("CACHE: {{ kv: {} }}", id("b"));
+    let one = told(&format!("environments: {{ preview: {{ bindings: {{ {said} }} }} }}\n"));
+    assert!(one.len() == 1 && one[0].contains("`FILES`"), "{one:?}");
+    assert!(told(&format!("environments: {{ preview: {{ bindings: {{ {said}, FILES: null }} }} }}\n")).is_empty());
+    let staging = format!(
+        "environments: {{ production: {{}}, staging: {{ bindings: {{ {said}, FILES: {{ r2: staged }} }} }} }}\n"
+    );
+    assert!(told(&staging).is_empty());
+}
+
 /// All that a Cloudflare has, table by table; without the bytes of modules, which it keeps.
 fn content(cloud: &Cloud) -> BTreeMap<String, BTreeSet<String>> {
     let mut path = None;
