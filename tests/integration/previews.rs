@@ -357,3 +357,173 @@ fn up_and_down_leave_the_cloudflare_as_it_was() {
     assert_eq!(cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0).code, 0);
     cloud.run(&project, &["preview", "down", "--yes"]).exits(2);
 }
+
+#[test]
+fn what_is_no_longer_selected_goes_with_its_database() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    assert_eq!(
+        up(&cloud, &project, &["acme", "-l", "tier!=gold", "--from", "production"]).exits(0).json()["applied"],
+        1
+    );
+    assert_eq!(list(&cloud, &project)[0]["customers"], json!(["acme"]));
+    // Another machine puts up another part of it.
+    std::fs::remove_dir_all(project.path(".flotilla/previews")).unwrap();
+    let report = up(&cloud, &project, &["-l", "tier=gold"]).exits(0).json();
+    assert_eq!(report["applied"], 2, "{report}");
+    assert_eq!(list(&cloud, &project)[0]["workers"], json!(["t-bluebird-preview-7"]));
+    assert!(content(&cloud)["d1"].is_empty(), "the database went with its worker");
+    // Nobody is selected: nothing is left of it.
+    cloud.run(&project, &["preview", "up", "--id", "7", "--yes", "nobody"]).exits(2);
+    cloud.run(&project, &["preview", "down", "--all", "--yes"]).exits(0);
+    let after = content(&cloud);
+    for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers_before_anything_is_sent() {
+    let project = three();
+    let cloud = Cloud::start();
+    let set = |more: &str| {
+        project.write("fleet.yaml", format!("{PACK}{QUIET}{more}"));
+    };
+    set("previews: { most: 2 }\n");
+    let refused = up(&cloud, &project, &[]).exits(5);
+    assert!(refused.stderr.contains("would have 3 customers, and 2 workers is the most"), "{refused:?}");
+    set(
+        "accounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, limits: { customDomainsPerZone: 4 } } }\n",
+    );
+    cloud.deploy(&project, &["acme", "bluebird"]);
+    up(&cloud, &project, &["bluebird"]).exits(0);
+    cloud.take();
+    let other = ["preview", "up", "--id", "8", "--yes", "bluebird"];
+    let refused = cloud.run(&project, &other).exits(5);
+    let told = "the zone example.com has 4 custom domains, the preview adds 1, and 4 fit; nothing was sent";
+    assert!(refused.stderr.contains(told), "{refused:?}");
+    assert!(refused.stderr.contains("the oldest previews: 7 (1 host"), "{refused:?}");
+    assert_eq!(cloud.sent(), Vec::<String>::new());
+    // Its own hosts count once.
+    up(&cloud, &project, &["bluebird"]).exits(0);
+    cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+    cloud.run(&project, &other).exits(0);
+}
+
+#[test]
+fn previews_expire_and_are_put_off_when_they_are_put_up_again() {
+    let project = three();
+    let cloud = Cloud::start();
+    up(&cloud, &project, &["bluebird", "--days", "1"]).exits(0);
+    cloud.run(&project, &["preview", "up", "--id", "old", "--yes", "bluebird"]).exits(0);
+    let expires = |at: usize| list(&cloud, &project)[at]["expires"].as_str().expect("a day").to_owned();
+    let day = expires(0);
+    assert!(day < expires(1));
+    cloud.take();
+    up(&cloud, &project, &["bluebird", "--days", "30"]).exits(0);
+    assert_eq!(cloud.sent(), ["PATCH scripts/t-bluebird-preview-7/script-settings"]);
+    assert!(expires(0) > expires(1));
+    // One that expired long ago, as its tag says.
+    let path = format!("/client/v4/accounts/{}/workers/scripts/t-bluebird-preview-old", crate::fleet::ACCOUNT);
+    let tags = cloud.http("GET", &format!("{path}/script-settings"), &Value::Null)["result"]["tags"].clone();
+    let late = |tag: &Value| match tag.as_str() {
+        Some(tag) if tag.starts_with("expires-") => json!("expires-1000000000"),
+        _ => tag.clone(),
+    };
+    let tags: Vec<Value> = tags.as_array().expect("tags").iter().map(late).collect();
+    assert_eq!(cloud.http("PATCH", &format!("{path}/script-settings"), &json!({"tags": tags}))["success"], true);
+    assert_eq!(list(&cloud, &project)[1]["expired"], true);
+    let text = cloud.run(&project, &["preview", "list"]).exits(0).stdout;
+    assert!(text.contains("expired 2001-09-09") && text.contains("customers: bluebird"), "{text}");
+    let removed = cloud.run(&project, &["preview", "down", "--expired", "--yes", "--format", "json"]).exits(0).json();
+    assert_eq!(removed["removed"], json!(["old"]));
+    assert_eq!(list(&cloud, &project).len(), 1);
+    let none = cloud.run(&project, &["preview", "down", "--expired", "--yes"]).exits(0);
+    assert_eq!(none.stdout, "there is none to remove\n");
+}
+
+#[test]
+fn a_removal_that_was_interrupted_is_finished_by_the_next() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    up(&cloud, &project, &[]).exits(0);
+    // Of each kind of request, the first one is refused once.
+    for (method, path) in
+        [("DELETE", "/workers/domains/"), ("DELETE", "/d1/database/"), ("DELETE", "/workers/scripts/")]
+    {
+        cloud.faults(&json!([{"match": {"method": method, "path": path}, "times": 1, "do": {"status": 403}}]));
+        std::fs::remove_dir_all(project.path(".flotilla/previews")).unwrap();
+        let down = cloud.run(&project, &["preview", "down", "--id", "7", "--yes", "--format", "json"]);
+        assert_eq!((down.code, &down.json()["left"]), (4, &json!(["7"])), "{path}: {down:?}");
+        cloud.clear_faults();
+        assert!(!list(&cloud, &project).is_empty(), "{path}");
+        up(&cloud, &project, &[]).exits(0);
+    }
+    cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+    let after = content(&cloud);
+    for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+#[test]
+fn nobody_elses_workers_are_touched() {
+    let project = three();
+    let cloud = Cloud::start();
+    up(&cloud, &project, &["bluebird"]).exits(0);
+    let other = three();
+    other.edit("fleet.yaml", "name: test", "name: tests");
+    other.edit("customers/bluebird.yaml", "bluebird.example.com", "bluebird.example.org");
+    // The same name, of another fleet.
+    let refused = up(&cloud, &other, &["bluebird"]).exits(5);
+    assert!(
+        refused
+            .stderr
+            .contains("the worker t-bluebird-preview-7 belongs to the fleet test.preview-7; nothing was sent"),
+        "{refused:?}"
+    );
+    assert!(list(&cloud, &other).is_empty());
+    let before = content(&cloud);
+    for which in [&["--id", "7"][..], &["--all"], &["--expired"]] {
+        cloud.run(&other, &[&["preview", "down", "--yes"], which].concat()).exits(0);
+    }
+    assert_eq!(content(&cloud), before);
+}
+
+#[test]
+fn hosts_of_a_dispatch_namespace_go_with_the_preview() {
+    let project = fleet(&[("acme", "domains: [acme.example.com, www.acme.example]\n")]);
+    project.write(
+        "fleet.yaml",
+        format!(
+            "{PACK}{QUIET}accounts:\n  default:\n    id: {{ env: CLOUDFLARE_ACCOUNT_ID }}\n    token: {{ secret: CLOUDFLARE_API_TOKEN }}\n    \
+             dispatchNamespace: shops\n    dispatch: {{ worker: front }}\nsharedWorkers: {{ front: {{ domains: [front.example.com] }} }}\n"
+        ),
+    );
+    let cloud = Cloud::start();
+    let namespaces = format!("/client/v4/accounts/{}/workers/dispatch/namespaces", crate::fleet::ACCOUNT);
+    assert_eq!(cloud.http("POST", &namespaces, &json!({"name": "shops"}))["success"], true);
+    cloud.deploy(&project, &[]);
+    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    let before = content(&cloud);
+    assert_eq!(before["kv"].len(), 2);
+    let report = up(&cloud, &project, &[]).exits(0).json();
+    assert_eq!((&report["applied"], report["workers"].as_array().unwrap().len()), (&json!(1), 1), "{report}");
+    assert_eq!(content(&cloud)["kv"].len(), 4);
+    let hosts = json!(["acme-preview-7.example.com", "www-preview-7.acme.example"]);
+    assert_eq!(list(&cloud, &project)[0]["hosts"], hosts);
+    std::fs::remove_dir_all(project.path(".flotilla/previews")).unwrap();
+    cloud.take();
+    let removed = cloud.run(&project, &["preview", "down", "--id", "7", "--yes", "--format", "json"]).exits(0).json();
+    assert_eq!((&removed["hosts"], &removed["workers"]), (&json!(2), &json!(1)), "{removed}");
+    let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
+    let at =
+        |what: &str| sent.iter().position(|sent| sent.contains(what)).unwrap_or_else(|| panic!("{what}: {sent:?}"));
+    assert!(at("/bulk/delete") < at("DELETE dispatch"), "{sent:?}");
+    let after = content(&cloud);
+    for (table, rows) in &before {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
