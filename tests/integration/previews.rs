@@ -527,3 +527,94 @@ fn hosts_of_a_dispatch_namespace_go_with_the_preview() {
         assert_eq!(&after[table], rows, "{table}");
     }
 }
+
+/// A worker that tells its name, and those of all whose addresses it is given.
+const ASKING: &str = "export default {
+  async fetch(request, env) {
+    const { pathname } = new URL(request.url);
+    if (pathname === '/health') return Response.json({ status: env.SICK ?? 'healthy', digest: env.FLOTILLA_DIGEST });
+    if (pathname === '/who') return new Response(env.WHO);
+    const asked = {};
+    for (const [name, value] of Object.entries(env)) {
+      if (name.endsWith('_URL')) asked[name] = await (await fetch(`${value}/who`)).text();
+      if (name.endsWith('_SERVICE')) asked[name] = await (await value.fetch('https://service/who')).text();
+    }
+    return Response.json(asked);
+  },
+};
+";
+
+fn asking(project: &Project) {
+    let build = "import { mkdirSync, copyFileSync, writeFileSync } from 'node:fs';\n\
+                 const out = process.argv.at(-1);\nmkdirSync(out, { recursive: true });\n\
+                 copyFileSync('worker.js', `${out}/runtime.js`);\nwriteFileSync(`${out}/runtime.d.ts`, 'export default {};\\n');\n";
+    project
+        .write("packs/tiny/worker.js", ASKING)
+        .write("packs/tiny/build.mjs", build)
+        .write("packs/tiny/index.ts.tera", "export { default } from \"{{ runtime }}\";\n")
+        .edit("packs/tiny/pack.yaml", "sources: [build.mjs]", "sources: [build.mjs, worker.js]");
+}
+
+#[test]
+fn three_workers_of_a_preview_call_each_other_in_workerd() {
+    let studio = STUDIO
+        .replace("vars: { AUTH_WORKER_URL", "vars: { WHO: web, AUTH_WORKER_URL")
+        .replace(
+            "vars: { WEB_APP_URL: { workerUrl: web }, AUTH",
+            "vars: { WHO: api, WEB_APP_URL: { workerUrl: web }, AUTH",
+        )
+        .replace(
+            "vars: { WEB_APP_URL: { workerUrl: web }, API",
+            "services: { LOG_SERVICE: log }\n    vars: { WHO: auth, WEB_APP_URL: { workerUrl: web }, API",
+        )
+        .replace("  staging: { logLevel: debug, crons: ['* * * * *'] }\n", "");
+    let project = fleet(&[("codex", &studio)]);
+    asking(&project);
+    project.write("fleet.yaml", format!("{PACK}sharedWorkers: {{ log: {{ workersDev: false, domains: [log.example.com], vars: {{ WHO: log }} }} }}\n"));
+    let cloud = Cloud::with_workerd();
+    cloud.deploy(&project, &[]);
+    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    let before = content(&cloud);
+    let summary = project.path("preview.md");
+    let report = up(&cloud, &project, &["--summary", summary.to_str().expect("a path")]).exits(0).json();
+    let rows = report["workers"].as_array().expect("workers");
+    assert!(rows.len() == 4 && rows.iter().all(|row| row["health"] == "healthy"), "{report}");
+    let origin = cloud.base().replace("/client/v4", "");
+    let http = flotilla::cloudflare::client().no_proxy().build().expect("a client");
+    let ask = |host: &str| -> Value {
+        let answer = http.get(format!("{origin}/ask")).header("host", host).send().expect("an answer");
+        answer.json().unwrap_or_else(|error| panic!("{host}: {error}"))
+    };
+    let of_preview = |name: &str| ask(&format!("{name}-preview-7.revelations.example"));
+    // The preview's and nobody else's: of the workers outside of it, none knows these names.
+    assert_eq!(of_preview("codex"), json!({"AUTH_WORKER_URL": "auth", "API_URL": "api"}));
+    assert_eq!(of_preview("api"), json!({"WEB_APP_URL": "web", "AUTH_WORKER_URL": "auth"}));
+    assert_eq!(of_preview("auth"), json!({"WEB_APP_URL": "web", "API_URL": "api", "LOG_SERVICE": "log"}));
+    // And its calls went to the preview's workers.
+    let seen = workers(&project, Environment::Staging, None, &["codex"]);
+    let addresses: Vec<&Value> = seen
+        .values()
+        .flat_map(|one| one.vars.iter())
+        .filter(|(name, _)| name.ends_with("_URL"))
+        .map(|(_, value)| value)
+        .collect();
+    assert!(
+        addresses.len() == 6
+            && addresses.iter().all(|value| value.as_str().is_some_and(|url| url.contains("-preview-7.")))
+    );
+    let page = project.read("preview.md");
+    assert!(
+        page.contains("### Preview 7") && page.contains("| https://codex-preview-7.revelations.example/ |"),
+        "{page}"
+    );
+    // What is uploaded and doesn't get well in time is told.
+    project.edit("fleet.yaml", "packs:", "deploy: { health: { deadlineSeconds: 2 } }\npacks:");
+    project.edit("customers/codex.yaml", "WHO: api,", "WHO: api, SICK: degraded,");
+    let report = up(&cloud, &project, &[]).exits(4).json();
+    assert_eq!((&report["applied"], &report["unhealthy"]), (&json!(1), &json!(1)), "{report}");
+    cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+    let after = content(&cloud);
+    for (table, rows) in &before {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
