@@ -82,6 +82,7 @@ const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project: a customer, the pack consent
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
+  flotilla init --ci github --previews           .github/workflows/flotilla-previews.yml: a preview for each pull request
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
 
 const IMPORT: &str = "Examples:
