@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::platform::{
-    Call, CallError, DATABASES_PER_PAGE, Health, Home, KV_PER_PAGE, Left, Module, Platform, Policy, Quota, Reply,
+    Call, CallError, DATABASES_PER_PAGE, Health, Home, KV_PER_PAGE, Left, ListedZone, Module, Platform, Policy, Quota,
+    Reply, ZONES_PER_PAGE,
 };
 
 mod listing;
@@ -186,6 +187,7 @@ impl Cloudflare {
                 }
                 self.request(home, Method::POST, &format!("{account}/d1/database")).json(&body)
             }
+            Call::DeleteDatabase { id } => self.request(home, Method::DELETE, &format!("{account}/d1/database/{id}")),
             Call::ListKv { page } => {
                 let path = format!("{account}/storage/kv/namespaces?per_page={KV_PER_PAGE}&page={page}");
                 self.request(home, Method::GET, &path)
@@ -201,6 +203,17 @@ impl Cloudflare {
             Call::DeleteKeys { namespace_id, keys } => self
                 .request(home, Method::POST, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk/delete"))
                 .json(&keys[..]),
+            Call::VerifyToken { of_account: false } => self.request(home, Method::GET, "/user/tokens/verify"),
+            Call::VerifyToken { of_account: true } => {
+                self.request(home, Method::GET, &format!("{account}/tokens/verify"))
+            }
+            Call::ListZones { name, page } => {
+                let name = name.as_ref().map(|name| format!("&name={name}")).unwrap_or_default();
+                self.request(home, Method::GET, &format!("/zones?per_page={ZONES_PER_PAGE}&page={page}{name}"))
+            }
+            Call::ListAccounts { page } => {
+                self.request(home, Method::GET, &format!("/accounts?per_page={ZONES_PER_PAGE}&page={page}"))
+            }
         }
     }
 }
@@ -351,20 +364,26 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
             | Call::ListRoutes { .. }
             | Call::ListDatabases { .. }
             | Call::CreateDatabase { .. }
+            | Call::DeleteDatabase { .. }
             | Call::ListKv { .. }
             | Call::CreateKv { .. }
             | Call::PutKeys { .. }
             | Call::DeleteKeys { .. }
     );
     if matches!(status, 400 | 401 | 403) && UNAUTHORIZED.contains(&code) && !apart {
+        // Before it is known which account a token is for, it has none.
+        let whose = if home.account_id.is_empty() { String::new() } else { format!(" of account {}", home.account_id) };
         return Err(CallError::Unauthorized(format!(
-            "the token of account {} is refused: {message} (HTTP {status}, code {code})",
-            home.account_id
+            "the token{whose} is refused: {message} (HTTP {status}, code {code})"
         )));
     }
     match call {
         // Gone already is gone.
-        Call::Delete { .. } | Call::DetachDomain { .. } | Call::RemoveRoute { .. } if status == 404 => Ok(Reply::Done),
+        Call::Delete { .. } | Call::DetachDomain { .. } | Call::RemoveRoute { .. } | Call::DeleteDatabase { .. }
+            if status == 404 =>
+        {
+            Ok(Reply::Done)
+        }
         Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
         // A namespace that nobody has made yet; a worker that somebody deleted meanwhile.
         Call::ListWorkers if status == 404 && home.namespace.is_some() => Ok(Reply::Nothing),
@@ -423,6 +442,9 @@ fn reply(call: &Call, result: &Value) -> Reply {
         Call::CreateKv { .. } => id(&result["id"]),
         Call::ListDatabases { .. } => page(result, "name", "uuid", DATABASES_PER_PAGE),
         Call::ListKv { .. } => page(result, "title", "id", KV_PER_PAGE),
+        Call::ListAccounts { .. } => page(result, "name", "id", ZONES_PER_PAGE),
+        Call::ListZones { .. } => zones(result),
+        Call::VerifyToken { .. } => Reply::Token(result["status"].as_str().unwrap_or_default().to_owned()),
         _ => Reply::Done,
     }
 }
@@ -435,6 +457,18 @@ fn page(result: &Value, name: &str, id: &str, full: usize) -> Reply {
         names: rows.iter().filter_map(|row| Some((text(&row[name])?, text(&row[id])?))).collect(),
         more: rows.len() >= full,
     }
+}
+
+/// A page of the list of zones.
+fn zones(result: &Value) -> Reply {
+    let rows = result.as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let zone = |row: &Value| {
+        let account = &row["account"];
+        let (id, name, account_id) = (text(&row["id"])?, text(&row["name"])?, text(&account["id"])?);
+        Some(ListedZone { id, name, account_id, account_name: text(&account["name"]).unwrap_or_default() })
+    };
+    Reply::Zones { zones: rows.iter().filter_map(zone).collect(), more: rows.len() >= ZONES_PER_PAGE }
 }
 
 /// What the headers say of the token's limits: `Ratelimit: "default";r=50;t=30` and

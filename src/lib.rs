@@ -3,10 +3,12 @@
 //! This library is the program; it promises no stable interface. Start with ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
+pub mod binding;
 pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
 pub mod failure;
+pub mod undo;
 pub mod yaml;
 
 pub mod schema;
@@ -15,10 +17,12 @@ pub mod spec;
 pub mod customer;
 pub mod limits;
 pub mod names;
+pub mod preview;
 pub mod selection;
 pub mod tags;
 pub mod trace;
 
+pub mod edit;
 pub mod envfile;
 pub mod layer;
 pub mod pack;

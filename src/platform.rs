@@ -22,6 +22,9 @@ pub const KV_EXISTS: u64 = 10014;
 
 /// Databases on a page of their list. Source: Cloudflare's API, D1 › List D1 Databases: at most 10,000.
 pub const DATABASES_PER_PAGE: usize = 10_000;
+/// Zones on a page of their list, and accounts on one of theirs. Source: Cloudflare's API, Zones › List Zones and Accounts › List
+/// Accounts: at most 50.
+pub const ZONES_PER_PAGE: usize = 50;
 /// KV namespaces on a page of their list. Source: Cloudflare's API, KV › List Namespaces: at most 100.
 pub const KV_PER_PAGE: usize = 100;
 /// Keys that one call writes or removes. Source: Cloudflare's API, KV › Write multiple key-value pairs.
@@ -171,6 +174,11 @@ pub enum Call {
         /// Where it should lie.
         location_hint: Option<LocationHint>,
     },
+    /// Deletes a D1 database, with all that is in it.
+    DeleteDatabase {
+        /// Its id.
+        id: String,
+    },
     /// Asks for the account's KV namespaces, a page of [`KV_PER_PAGE`].
     ListKv {
         /// The page, from 1.
@@ -195,6 +203,23 @@ pub enum Call {
         /// The keys, at most [`KEYS_PER_CALL`].
         keys: Arc<[String]>,
     },
+    /// Asks how the token stands that is sent with the call.
+    VerifyToken {
+        /// Whether it is the account's own, and no user's: each is asked for elsewhere.
+        of_account: bool,
+    },
+    /// Asks for the zones that the token reaches, in all accounts, a page of [`ZONES_PER_PAGE`]; with a name, for that one.
+    ListZones {
+        /// The zone's name.
+        name: Option<String>,
+        /// The page, from 1.
+        page: u32,
+    },
+    /// Asks for the accounts that the token reaches, a page of [`ZONES_PER_PAGE`].
+    ListAccounts {
+        /// The page, from 1.
+        page: u32,
+    },
 }
 
 /// What a call gave.
@@ -216,6 +241,15 @@ pub enum Reply {
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
+    /// How a token stands: `active`, `disabled`, `expired`.
+    Token(String),
+    /// A page of the list of zones.
+    Zones {
+        /// The zones.
+        zones: Vec<ListedZone>,
+        /// Whether there is another page.
+        more: bool,
+    },
     /// A page of a list.
     Page {
         /// What is on it: names, each with its id.
@@ -262,6 +296,19 @@ pub struct ListedRoute {
     pub pattern: String,
     /// The worker that it leads to; nothing where it keeps requests from all workers.
     pub worker: Option<String>,
+}
+
+/// A zone as the list of what a token reaches tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedZone {
+    /// Its id.
+    pub id: String,
+    /// Its name: `example.com`.
+    pub name: String,
+    /// The id of its account.
+    pub account_id: String,
+    /// The name of its account, for people.
+    pub account_name: String,
 }
 
 /// Why a call failed.

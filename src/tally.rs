@@ -381,6 +381,7 @@ mod tests {
             labels: BTreeMap::new(),
             decides: crate::digest::Digest::of(b""),
             raw: crate::digest::Digest::of(b""),
+            preview: None,
         }
     }
 

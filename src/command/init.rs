@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use include_dir::{Dir, include_dir};
 
 use crate::build;
 use crate::failure::{Exit, Failure};
@@ -14,6 +13,7 @@ use crate::names;
 use crate::project;
 use crate::spec::AccountId;
 
+use super::packs::Pack;
 use super::report::{self, count};
 use super::ui::{Ui, clean};
 use super::workflow::{Workflow, github};
@@ -22,28 +22,14 @@ use super::{Format, Session, schema};
 /// Where GitHub looks for workflows, from the repository's root.
 const WORKFLOW: &str = ".github/workflows/flotilla.yml";
 
-/// The pack `consent`, as it is in this version of flotilla: folders whole, and the files beside them.
-static FOLDERS: [(&str, Dir<'_>); 2] = [
-    ("src", include_dir!("$CARGO_MANIFEST_DIR/templates/consent/src")),
-    ("test", include_dir!("$CARGO_MANIFEST_DIR/templates/consent/test")),
-];
-
-macro_rules! files {
-    ($($name:literal)+) => {
-        &[$(($name, include_bytes!(concat!("../../templates/consent/", $name)))),+]
-    };
-}
-
-const FILES: &[(&str, &[u8])] = files![
-    "README.md" "build.mjs" "catalogue.json" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json"
-    "schema-types.mjs" "tsconfig.json" "wrangler.jsonc.tera"
-];
-
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The new project's folder [default: this folder]
     #[arg(value_name = "DIR", conflicts_with = "ci")]
     folder: Option<PathBuf>,
+    /// The pack that the project begins with
+    #[arg(long, value_enum, value_name = "PACK", default_value = "consent", conflicts_with = "ci")]
+    pack: Pack,
     /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
@@ -76,24 +62,32 @@ fn command(text: &str) -> Result<String, String> {
 
 pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
     match arguments.ci {
-        None => new(&arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder)), format, ui),
+        None => {
+            let folder = arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder));
+            new(&folder, arguments.pack, format, ui)
+        }
         Some(Ci::Github) => {
-            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None };
+            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None, preview: None };
             ci(&session, arguments)
         }
     }
 }
 
 /// Writes a new project into a folder, which may hold other things.
-fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
+fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     let cannot = |path: &Path| format!("{} can't be written", path.display());
     fs::create_dir_all(folder).with_context(|| cannot(folder))?;
     let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let (fleet, customer) = match pack {
+        Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
+        Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
+    };
     let mut files: Vec<(String, Vec<u8>)> = vec![
-        (project::FLEET_FILE.to_owned(), include_str!("init/fleet.yaml").replace("NAME", &name(&root)).into()),
-        (format!("{}/acme.yaml", project::CUSTOMERS), include_bytes!("init/customer.yaml").to_vec()),
+        (project::FLEET_FILE.to_owned(), fleet.replace("NAME", &name(&root)).into()),
+        (format!("{}/acme.yaml", project::CUSTOMERS), customer.into()),
     ];
-    files.extend(pack().into_iter().map(|(path, bytes)| (format!("templates/consent/{path}"), bytes)));
+    let own = |(path, bytes)| (format!("templates/{}/{path}", pack.name()), bytes);
+    files.extend(pack.files().into_iter().map(own));
     let taken: Vec<&str> =
         files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
     if let Some(first) = taken.first() {
@@ -115,7 +109,7 @@ fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
         let parent = path.parent().expect("BUG: a file has a folder");
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
     }
-    let session = Session { root, format, ui: ui.clone(), summary: None };
+    let session = Session { root, format, ui: ui.clone(), summary: None, preview: None };
     let number = files.len() + schema::write(&session)?;
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
@@ -139,21 +133,6 @@ fn name(root: &Path) -> String {
     let name: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
     let name = name.trim_matches('-');
     if names::label(name).is_ok() { name.to_owned() } else { "my-fleet".to_owned() }
-}
-
-/// The files of the pack, by path.
-fn pack() -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<(String, Vec<u8>)> =
-        FILES.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
-    for (name, folder) in &FOLDERS {
-        let mut open = vec![folder];
-        while let Some(folder) = open.pop() {
-            open.extend(folder.dirs());
-            let below = folder.files();
-            files.extend(below.map(|file| (format!("{name}/{}", file.path().display()), file.contents().to_vec())));
-        }
-    }
-    files
 }
 
 /// Writes or prints the workflow of a project.

@@ -21,10 +21,10 @@ pub(super) struct Arguments {
     /// The API's limit: requests per seconds, for each token
     #[arg(long, value_name = "REQUESTS/SECONDS", value_parser = limit)]
     limit: Option<local::RateLimit>,
-    /// A token that the API accepts; may be given several times [default: any]
+    /// A token that the API accepts; TOKEN@ACCOUNT is the account's own; may be given several times [default: any]
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
-    /// A zone of the account; may be given several times [default: the last two labels of any host]
+    /// A zone; NAME@ACCOUNT belongs to that account; may be given several times [default: the last two labels of any host]
     #[arg(long = "zone", value_name = "NAME")]
     zones: Vec<String>,
 }

@@ -20,11 +20,13 @@ mod junit;
 mod list;
 mod local;
 mod orders;
+pub mod packs;
 mod phase;
 mod pieces;
 mod plan;
 mod planfile;
 mod preflight;
+mod preview;
 mod prices;
 mod prune;
 mod refresh;
@@ -54,6 +56,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
+use crate::preview::Preview;
 use crate::progress::Progress as _;
 use crate::project;
 use crate::trace;
@@ -105,6 +108,17 @@ const DEPLOY: &str = "Examples:
 
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
+
+const PREVIEW: &str = "Examples:
+  flotilla preview up --id 123 acme           acme once more, as acme-preview-123.…
+  flotilla preview up --id 123 --since main   whom a branch changes
+  flotilla preview up --id 123 --from production --days 3 --summary preview.md
+  flotilla preview list                       all previews of the fleet, and when they expire
+  flotilla preview down --id 123              domains first, then databases and workers
+  flotilla preview down --expired --yes       for a job that runs every night
+  flotilla preview down --all                 every preview of the fleet
+
+A preview takes the settings of staging, or of `previews.from` in fleet.yaml; `environments: { preview: … }` comes over them. Its workers call each other. Its D1 databases are its own. Run it again, and what changed is brought up to date.";
 
 const PRUNE: &str = "Examples:
   flotilla prune                     what would go, and asks
@@ -253,6 +267,9 @@ enum Command {
     /// What secrets workers need, where their values come from; set and rotate them
     #[command(subcommand, after_help = SECRETS)]
     Secrets(secrets::Arguments),
+    /// Customers once more, for a while, under hosts of their own
+    #[command(subcommand, after_help = PREVIEW)]
+    Preview(preview::Arguments),
     /// Delete what no spec owns any more; list domains and routes that lead nowhere
     #[command(after_help = PRUNE)]
     Prune(prune::Arguments),
@@ -286,9 +303,25 @@ struct Session {
     ui: Ui,
     /// The file that a summary is appended to.
     summary: Option<PathBuf>,
+    /// The preview that it is about, if it isn't the fleet itself.
+    preview: Option<Preview>,
 }
 
 impl Session {
+    /// The folder in which out/ lies, and the folder of what flotilla keeps: the project's, or that of a preview.
+    fn place(&self) -> PathBuf {
+        match &self.preview {
+            None => self.root.clone(),
+            Some(preview) => self.root.join(project::preview_folder(&preview.id)),
+        }
+    }
+
+    /// The same, about a preview.
+    fn of_preview(&self, preview: Preview) -> Session {
+        let (root, format, ui, summary) = (self.root.clone(), self.format, self.ui.clone(), self.summary.clone());
+        Session { root, format, ui, summary, preview: Some(preview) }
+    }
+
     /// Writes a result as one JSON object, on one line.
     fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         report::json(&self.ui, value)
@@ -375,10 +408,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Plan(arguments) => arguments.summary.clone(),
         Command::Deploy(arguments) => arguments.apply.summary.clone(),
         Command::Rollback(arguments) => arguments.apply.summary.clone(),
+        Command::Preview(arguments) => arguments.summary(),
         Command::Prune(arguments) => arguments.apply.summary.clone(),
         _ => None,
     };
-    let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
+    let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
@@ -389,6 +423,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Diff(arguments) => diff::run(&session, &arguments),
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
+        Command::Preview(arguments) => preview::run(&session, &arguments),
         Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),

@@ -9,17 +9,22 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::seal::digest;
 
-/// `GET /user/tokens/verify`, also of an account. The token was accepted before.
-pub fn verify(token: &str) -> Outcome {
+/// `GET /user/tokens/verify`, also of an account. The token was accepted before; which `account` it is of is known for those
+/// that are no user's, and who asks elsewhere hears that there is no such token.
+pub fn verify(token: &str, account: Option<&str>, asked: Option<&str>) -> Outcome {
+    if account.is_some() && account != asked {
+        return Err(Refusal::new(401, 1000, "Invalid API Token"));
+    }
     let mut answer =
         json!({"success": true, "errors": [], "result": {"id": &digest(token.as_bytes())[..32], "status": "active"}});
     answer["messages"] = json!([{"code": 10000, "message": "This API Token is valid and active"}]);
     Ok(Answer::json(200, &answer))
 }
 
-/// `GET /accounts`: the accounts that hold or held something, or one to begin with.
-pub fn list(cloud: &Cloud, call: &Call) -> Outcome {
-    let rows: Vec<Value> = ids(cloud)?
+/// `GET /accounts`: the accounts that hold or held something, or one to begin with; of an account's own token, that one.
+pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
+    let ids = reach.map_or_else(|| ids(cloud), |account| Ok(vec![account.to_owned()]))?;
+    let rows: Vec<Value> = ids
         .iter()
         .map(|id| json!({"id": id, "name": name(id), "type": "standard", "settings": {"enforce_twofactor": false}}))
         .filter(|row| call.query("name").is_none_or(|name| row["name"] == name))
@@ -39,7 +44,11 @@ pub fn memberships(cloud: &Cloud, call: &Call) -> Outcome {
     Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
 }
 
-fn ids(cloud: &Cloud) -> Result<Vec<String>, Refusal> {
+/// The accounts that there are, or one to begin with.
+///
+/// # Errors
+/// When the database fails.
+pub fn ids(cloud: &Cloud) -> Result<Vec<String>, Refusal> {
     cloud.store.read(|db| {
         let mut query = db.prepare_cached("SELECT id FROM account ORDER BY id")?;
         let ids: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;

@@ -171,7 +171,8 @@ fn token(call: &Call) -> Result<String, Refusal> {
 
 async fn authorized(cloud: &Cloud, call: &Call, token: &str) -> Outcome {
     let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
-    if !cloud.tokens.is_empty() && !cloud.tokens.iter().any(|known| known == token) {
+    let known = cloud.tokens.iter().find(|(known, _)| known == token);
+    if !cloud.tokens.is_empty() && known.is_none() {
         return Err(match path.as_slice() {
             [.., "tokens", "verify"] => Refusal::new(401, 1000, "Invalid API Token"),
             _ => Refusal::new(403, 9109, "Invalid access token"),
@@ -186,8 +187,13 @@ async fn authorized(cloud: &Cloud, call: &Call, token: &str) -> Outcome {
     if !methods.iter().any(|methods| methods.split(' ').any(|method| method == call.method)) {
         return Err(Refusal::new(405, 10405, format!("Method {} not allowed for {whole}", call.method)));
     }
+    let reach = known.and_then(|(_, account)| account.as_deref());
     match path.as_slice() {
-        ["user" | "accounts", .., "tokens", "verify"] => accounts::verify(token),
+        ["user", "tokens", "verify"] => accounts::verify(token, reach, None),
+        ["accounts", account, "tokens", "verify"] => accounts::verify(token, reach, Some(account)),
+        ["accounts", account, ..] if reach.is_some_and(|reach| reach != *account) => {
+            Err(Refusal::new(403, 10000, "Authentication error"))
+        }
         ["accounts", account, ..] if !is_id(account) => Err(Refusal::no_route(&whole)),
         ["accounts", account, "workers", "dispatch", "namespaces", namespace, "scripts", name, rest @ ..] => {
             worker(cloud, call, &key(account, namespace, name), rest).await
@@ -195,7 +201,7 @@ async fn authorized(cloud: &Cloud, call: &Call, token: &str) -> Outcome {
         ["accounts", account, "workers", "scripts", name, rest @ ..] => {
             worker(cloud, call, &key(account, "", name), rest).await
         }
-        _ => tokio::task::block_in_place(|| operate(cloud, call, &path)),
+        _ => tokio::task::block_in_place(|| operate(cloud, call, &path, reach)),
     }
 }
 
@@ -272,13 +278,13 @@ async fn check(cloud: &Cloud, upload: &Upload) -> Result<Option<Loaded>, Refusal
     Ok(Some(loaded))
 }
 
-/// All other operations.
-fn operate(cloud: &Cloud, call: &Call, path: &[&str]) -> Outcome {
+/// All other operations; `reach` is the one account that the token reaches, if there is one.
+fn operate(cloud: &Cloud, call: &Call, path: &[&str], reach: Option<&str>) -> Outcome {
     let method = call.method.as_str();
     match (method, path) {
         (_, ["memberships"]) => accounts::memberships(cloud, call),
-        (_, ["accounts"]) => accounts::list(cloud, call),
-        (_, ["zones"]) => zones::list(cloud, call),
+        (_, ["accounts"]) => accounts::list(cloud, call, reach),
+        (_, ["zones"]) => zones::list(cloud, call, reach),
         (_, ["zones", id]) => zones::read(cloud, id),
         ("GET", ["zones", zone, "workers", "routes"]) => triggers::routes(cloud, zone),
         (_, ["zones", zone, "workers", "routes"]) => triggers::put_route(cloud, zone, None, call),

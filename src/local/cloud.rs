@@ -31,10 +31,10 @@ pub struct Cloud {
     pub meter: Mutex<Meter>,
     /// The time.
     pub clock: Clock,
-    /// The accepted tokens; empty: any.
-    pub tokens: Vec<String>,
-    /// The zones; empty: the last two labels of any host.
-    pub zones: Vec<String>,
+    /// The accepted tokens, each with the account that it is of, if it is no user's; empty: any.
+    pub tokens: Vec<(String, Option<String>)>,
+    /// The zones, each with its account, if that is given; empty: the last two labels of any host.
+    pub zones: Vec<(String, Option<String>)>,
     /// Hosts with DNS records that Workers doesn't manage.
     pub dns: Vec<String>,
     /// Secrets stay although an upload neither names nor keeps them.
@@ -65,8 +65,8 @@ impl Cloud {
             limit: options.limit,
             meter: Mutex::default(),
             clock: options.clock,
-            tokens: options.tokens,
-            zones: options.zones.iter().map(|zone| zone.to_ascii_lowercase()).collect(),
+            tokens: options.tokens.iter().map(|token| of_account(token)).collect(),
+            zones: options.zones.iter().map(|zone| of_account(&zone.to_ascii_lowercase())).collect(),
             dns: options.dns_records.iter().map(|host| host.to_ascii_lowercase()).collect(),
             make_databases: options.make_databases,
             keep_secrets: options.keep_secrets,
@@ -123,6 +123,14 @@ impl Cloud {
             }
         }
         Ok(())
+    }
+}
+
+/// A name and, behind an `@`, the account that it belongs to.
+fn of_account(text: &str) -> (String, Option<String>) {
+    match text.split_once('@') {
+        Some((name, account)) => (name.to_owned(), Some(account.to_owned())),
+        None => (text.to_owned(), None),
     }
 }
 

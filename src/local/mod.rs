@@ -67,9 +67,11 @@ pub struct Options {
     pub limit: RateLimit,
     /// How much an account may hold.
     pub limits: PlatformLimits,
-    /// The accepted tokens; empty: any that has the form of one.
+    /// The accepted tokens; empty: any that has the form of one. `token@account` is one of the account's own, which reaches
+    /// nothing else.
     pub tokens: Vec<String>,
-    /// The zones of the account; empty: the last two labels of every host are one.
+    /// The zones; empty: the last two labels of every host are one. `zone@account` belongs to that account, others to the
+    /// account that first names them.
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,

@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde_json::{Value, json};
 
+use super::accounts;
 use super::call::Call;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
@@ -27,9 +28,11 @@ fn zone(row: &Row<'_>) -> rusqlite::Result<Zone> {
 
 const ZONE: &str = "SELECT id, name, account, created FROM zone";
 
-/// `GET /zones`, filtered by name and account.
-pub fn list(cloud: &Cloud, call: &Call) -> Outcome {
-    let account = call.query("account.id").or_else(|| call.query("account"));
+/// `GET /zones`, filtered by name and account; of an account's own token, those of the account.
+pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
+    let account = reach.or_else(|| call.query("account.id")).or_else(|| call.query("account"));
+    // A zone that is listed has an account.
+    let first = accounts::ids(cloud)?.into_iter().next();
     let rows = cloud.store.write(|db| {
         match call.query("name") {
             Some(name) => {
@@ -39,8 +42,8 @@ pub fn list(cloud: &Cloud, call: &Call) -> Outcome {
                 }
             }
             None => {
-                for name in &cloud.zones {
-                    named(cloud, db, name, account)?;
+                for (name, _) in &cloud.zones {
+                    named(cloud, db, name, account.or(first.as_deref()))?;
                 }
             }
         }
@@ -51,6 +54,7 @@ pub fn list(cloud: &Cloud, call: &Call) -> Outcome {
         .iter()
         .filter(|zone| call.query("name").is_none_or(|name| zone.name.eq_ignore_ascii_case(name)))
         .filter(|zone| account.is_none_or(|account| zone.account == account))
+        .filter(|zone| call.query("account.id").is_none_or(|account| zone.account == account))
         .filter(|_| call.query("status").is_none_or(|status| status == "active"))
         .map(show)
         .collect();
@@ -109,6 +113,8 @@ pub fn claim(db: &Connection, zone: &mut Zone, account: &str) -> Result<(), Refu
 }
 
 fn named(cloud: &Cloud, db: &Connection, name: &str, account: Option<&str>) -> Result<Zone, Refusal> {
+    let owner = cloud.zones.iter().find(|(zone, _)| zone == name).and_then(|(_, owner)| owner.as_deref());
+    let account = owner.or(account);
     let found = db.prepare_cached(&format!("{ZONE} WHERE name = ?1"))?.query_row([name], zone).optional()?;
     let mut zone =
         match found {
@@ -136,7 +142,7 @@ fn zone_name(cloud: &Cloud, host: &str) -> Option<String> {
         return (!domain.is_empty() && !top.is_empty()).then(|| format!("{domain}.{top}"));
     }
     let within = |zone: &&String| host == **zone || host.ends_with(&format!(".{zone}"));
-    cloud.zones.iter().filter(within).max_by_key(|zone| zone.len()).cloned()
+    cloud.zones.iter().map(|(zone, _)| zone).filter(within).max_by_key(|zone| zone.len()).cloned()
 }
 
 fn show(zone: &Zone) -> Value {

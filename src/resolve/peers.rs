@@ -65,6 +65,9 @@ pub(super) fn refer(
             });
             continue;
         };
+        if shared.is_none() || !own.0.contains_key(&key) {
+            resolved.refers.insert((from.role.clone(), to.clone()));
+        }
         if reference.is_service {
             if peer.account != from.account || peer.namespace.is_some() {
                 let message = match &peer.namespace {

@@ -24,6 +24,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "words",
         modules: &[
+            "binding",
             "clock",
             "customer",
             "diagnostic",
@@ -33,6 +34,7 @@ const LAYERS: &[Layer] = &[
             "limits",
             "names",
             "platform",
+            "preview",
             "progress",
             "selection",
             "spec",
@@ -45,7 +47,7 @@ const LAYERS: &[Layer] = &[
     // From files to typed values.
     Layer {
         name: "reading",
-        modules: &["envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
+        modules: &["edit", "envfile", "layer", "pack", "project", "schema", "tree", "yaml"],
         layers: &["words", "reading"],
         and: &[],
     },
@@ -59,7 +61,7 @@ const LAYERS: &[Layer] = &[
     // What stays on disk.
     Layer {
         name: "memory",
-        modules: &["cache", "lock", "out", "state"],
+        modules: &["cache", "lock", "out", "state", "undo"],
         layers: &["words", "memory"],
         and: &["bundle"],
     },
@@ -99,10 +101,10 @@ const LAYERS: &[Layer] = &[
 const ONLY: &[(&[&str], &[&str])] = &[
     (&["reqwest::", "rustls::"], &["src/cloudflare.rs", "src/cloudflare/"]),
     (&["tera::"], &["src/render.rs", "src/escape.rs"]),
-    (&["clap::", "clap_complete::", "indicatif::"], &["src/command/", "src/main.rs"]),
+    (&["clap::", "clap_complete::", "dialoguer::", "indicatif::"], &["src/command/", "src/main.rs"]),
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/command/", "src/main.rs"]),
     (&["rusqlite::"], &["src/state.rs", "src/state/", "src/local/"]),
-    (&["saphyr_parser::"], &["src/yaml.rs"]),
+    (&["saphyr_parser::"], &["src/yaml.rs", "src/yaml/"]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
     (&["jsonschema::"], &["src/schema.rs"]),
     (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),

@@ -449,7 +449,9 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     assert_eq!(cloud.take().iter().filter(|request| request.what.starts_with("PUT scripts/t-")).count(), 2);
     assert!(!runner.temp.path().join("flotilla.env").exists(), "the file with secrets stays");
     let summary = runner.take("summary.md");
-    assert!(summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 skipped\n") && !summary.contains("canary"));
+    assert!(
+        summary.contains("### flotilla deploy: 2 applied, 0 failed, 0 left undone\n") && !summary.contains("canary")
+    );
     // Nothing is left to do, reviewed or not.
     let none = plan(&runner);
     reviewed(&mut runner, &none);

@@ -13,6 +13,37 @@ fn zone(local: &Local, name: &str) -> String {
 }
 
 #[test]
+fn zones_and_tokens_can_be_an_accounts_own() {
+    let (own, other) = (super::client::ACCOUNT, "fedcba9876543210fedcba9876543210");
+    let mut local = local(|options| {
+        options.zones = vec![format!("one.example@{own}"), format!("two.example@{other}"), "three.example".to_owned()];
+        options.tokens = vec!["users".to_owned(), format!("its-own@{other}")];
+    });
+    let zones = |local: &Local, query: &str| {
+        let listed = local.ok("GET", &format!("/zones{query}"), None);
+        let listed = listed.as_array().expect("a list").iter();
+        listed.map(|zone| (zone["name"].clone(), zone["account"]["id"] == own)).collect::<Vec<_>>()
+    };
+    local.token = "users".to_owned();
+    local.ok("GET", "@/workers/subdomain", None);
+    assert_eq!(
+        zones(&local, ""),
+        [(json!("one.example"), true), (json!("three.example"), true), (json!("two.example"), false)],
+        "what nobody named is the first account's"
+    );
+    assert_eq!(zones(&local, &format!("?account.id={other}")), [(json!("two.example"), false)]);
+    local.token = "its-own".to_owned();
+    assert_eq!(zones(&local, ""), [(json!("two.example"), false)]);
+    assert_eq!(zones(&local, &format!("?account.id={own}")), []);
+    assert_eq!(local.refused("GET", "@/workers/scripts", None), (403, 10000));
+    // Each kind of token is asked for where it belongs.
+    assert_eq!(local.refused("GET", "/user/tokens/verify", None), (401, 1000));
+    assert_eq!(local.refused("GET", "@/tokens/verify", None), (401, 1000));
+    assert_eq!(local.ok("GET", &format!("/accounts/{other}/tokens/verify"), None)["status"], "active");
+    assert_eq!(local.ok("GET", "/accounts", None)[0]["id"], other);
+}
+
+#[test]
 fn zones_are_those_given_or_any() {
     let any = local(|_| {});
     let id = zone(&any, "example.com");
