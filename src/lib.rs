@@ -44,6 +44,7 @@ pub mod runtime;
 
 pub mod build;
 pub mod check;
+pub mod export;
 pub mod git;
 pub mod manifest;
 pub mod policy;

@@ -10,6 +10,7 @@ mod deploy;
 mod diff;
 mod events;
 mod explain;
+mod export;
 mod forms;
 mod github;
 mod groups;
@@ -17,10 +18,12 @@ mod history;
 mod import;
 mod init;
 mod junit;
+mod list;
 mod local;
 mod orders;
 pub mod packs;
 mod phase;
+mod pieces;
 mod plan;
 mod planfile;
 mod preflight;
@@ -163,6 +166,16 @@ const SECRETS: &str = "Examples:
 Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
 environment and .env do.";
 
+const EXPORT: &str = "Examples:
+  flotilla export acme                                  the folder export/acme
+  flotilla export acme --env production --to acme.tar.gz    an archive, and acme.tar.gz.sha256
+  flotilla export 'self-*' --form zip --to exports      an archive for each
+  flotilla export acme --form tar.gz --to - | ssh …     to stdout
+  flotilla export acme --workflow github --url https://exports.example.com/acme.tar.gz
+
+An export has the files of out/, package.json with wrangler pinned, a README, and no secret; `npm run deploy` there deploys the \
+workers with the digests that flotilla would deploy. The same specs give the same bytes.";
+
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
   curl http://c15t-acme.localhost:8787/health        a deployed worker, by its name
@@ -252,6 +265,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
+    /// List customers: account, zone, token, domain, database, its id; ids masked
+    List(list::Arguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]
@@ -284,6 +299,9 @@ enum Command {
     },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
+    /// A customer's workers as a folder or an archive, for who deploys them without flotilla
+    #[command(after_help = EXPORT)]
+    Export(export::Arguments),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -425,9 +443,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
+        Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
+        Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {

@@ -159,7 +159,7 @@ fn the_workflow_of_this_repository_is_current() {
 }
 
 /// What GitHub's own parser has against a workflow.
-fn mistakes(text: &str) -> Vec<String> {
+pub fn mistakes(text: &str) -> Vec<String> {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
     let packages = PACKAGES.get_or_init(|| {
         let (package, lock) =
