@@ -8,6 +8,7 @@ pub mod customers;
 pub mod documents;
 pub mod envfiles;
 pub mod keys;
+pub mod live;
 pub mod settings;
 pub mod specs;
 pub mod wrangler;

@@ -92,6 +92,7 @@ const IMPORT: &str = "Examples:
   flotilla import ../shop --dry-run                  what would be written, and what can't be mapped
   flotilla import ../shop --project fleet            a new project in the folder fleet
   flotilla import . --customer acme                  a project beside wrangler's own files
+  flotilla import --account ID --project fleet       what is live in an account, with CLOUDFLARE_API_TOKEN
 
 It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
 code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";

@@ -334,6 +334,8 @@ impl<'a> Reading<'a, '_> {
             self.findings.push(News::LeftOut, config.start(), format!("{} has no name", config.what()), help);
             return None;
         };
+        // A name that no worker of a fleet can have is told, and not kept.
+        let name = if names::worker(&name).is_ok() { name } else { String::new() };
         let mapped = settings(config, &self.live.zones, self.findings);
         let mut lost = mapped.lost;
         let code = code::of(self.root, config, self.findings, &mut lost);
@@ -608,6 +610,8 @@ pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
     let mut more = Vec::new();
     let id = live.account_id;
     let all: BTreeSet<String> = live.workers.iter().map(|worker| worker.name.clone()).collect();
+    // What runs the same is called after the first that runs it, so that it becomes one pack.
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
     for worker in live.workers.into_iter().filter(|worker| !known.contains(worker.name.as_str())) {
         // `shop-staging` is the customer shop's only if there is a shop, too.
         let (customer, environment) = match split(&worker.name) {
@@ -623,6 +627,8 @@ pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
         let (customer, environment) =
             if taken.contains(&key) { (slug(&worker.name), Environment::Production) } else { key };
         taken.insert((customer.clone(), environment));
+        let mut code = Code::of_modules(&worker.name, worker.main, worker.modules);
+        code.name = names.entry(code.key()).or_insert(code.name).clone();
         more.push(Found {
             place: Place::file("the account"),
             what: format!("the live worker {}", worker.name),
@@ -633,7 +639,7 @@ pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
             settings: worker.settings,
             calls: worker.calls.into_iter().map(|(name, to)| (name, (to, Place::file("the account")))).collect(),
             lost: worker.lost,
-            code: Some(Code::of_modules(&worker.name, worker.main, worker.modules)),
+            code: Some(code),
             name: worker.name,
         });
     }

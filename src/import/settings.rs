@@ -545,7 +545,7 @@ fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
 }
 
 /// Whether the fields of a binding have the form that the schema wants.
-fn fits(binding: &Binding) -> bool {
+pub(super) fn fits(binding: &Binding) -> bool {
     binding.kind().is_some_and(|kind| {
         kind.fields.iter().all(|field| match (binding.0.get(field.key), field.form) {
             (None, _) => !field.is_required,
@@ -593,7 +593,7 @@ fn is_uuid(text: &str) -> bool {
     parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| is_hex(part))
 }
 
-fn is_date(text: &str) -> bool {
+pub(super) fn is_date(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return false };
     let digits = |text: &str, length| text.len() == length && text.bytes().all(|b| b.is_ascii_digit());
@@ -629,7 +629,7 @@ pub fn is_database_id(id: &str) -> bool {
     is_uuid(id)
 }
 
-fn is_turso(url: &str) -> bool {
+pub(super) fn is_turso(url: &str) -> bool {
     let host = url.strip_prefix("libsql://").or_else(|| url.strip_prefix("https://"));
     host.is_some_and(|host| {
         let host = host.strip_suffix('/').unwrap_or(host);
