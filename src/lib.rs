@@ -7,7 +7,6 @@ pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
 pub mod failure;
-pub mod undo;
 pub mod yaml;
 
 pub mod schema;
@@ -37,6 +36,7 @@ pub mod syntax;
 pub mod bundle;
 pub mod cache;
 pub mod out;
+pub mod undo;
 pub mod progress;
 pub mod runtime;
 

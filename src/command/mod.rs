@@ -2,11 +2,13 @@
 
 mod apply;
 mod build;
+mod changes;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
+mod dialogue;
 mod diff;
 mod events;
 mod explain;
@@ -16,6 +18,7 @@ mod groups;
 mod history;
 mod init;
 mod local;
+mod new;
 mod orders;
 mod phase;
 mod plan;
@@ -23,6 +26,7 @@ mod planfile;
 mod preflight;
 mod prices;
 mod prune;
+mod questions;
 mod refresh;
 mod report;
 mod rollback;
@@ -77,6 +81,14 @@ const INIT: &str = "Examples:
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
+
+const NEW: &str = "Examples:
+  flotilla new                                       a dialogue
+  flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
+
+The token is typed on the terminal, or comes from where the account's has its own; never from the command line. An error, and \
+Ctrl-C, leave all files and the account as they were.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -193,6 +205,9 @@ enum Command {
     /// Begin a project, or write a workflow that checks, plans and deploys one
     #[command(after_help = INIT)]
     Init(init::Arguments),
+    /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
+    #[command(after_help = NEW)]
+    New(new::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -346,6 +361,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
     match command {
+        Command::New(arguments) => new::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
