@@ -2,11 +2,13 @@
 
 mod apply;
 mod build;
+mod changes;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
+mod dialogue;
 mod diff;
 mod events;
 mod explain;
@@ -20,6 +22,7 @@ mod init;
 mod junit;
 mod list;
 mod local;
+mod new;
 mod orders;
 pub mod packs;
 mod phase;
@@ -30,6 +33,7 @@ mod preflight;
 mod preview;
 mod prices;
 mod prune;
+mod questions;
 mod refresh;
 mod report;
 mod rollback;
@@ -96,6 +100,13 @@ const IMPORT: &str = "Examples:
 
 It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
 code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";
+const NEW: &str = "Examples:
+  flotilla new                                       a dialogue
+  flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
+
+The token is typed on the terminal, or comes from where the account's has its own; never from the command line. An error, and \
+Ctrl-C, leave all files and the account as they were.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -247,6 +258,9 @@ enum Command {
     /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
     #[command(after_help = IMPORT)]
     Import(import::Arguments),
+    /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
+    #[command(after_help = NEW)]
+    New(new::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -431,6 +445,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
+        Command::New(arguments) => new::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),

@@ -98,7 +98,8 @@ fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
          limits: { cpuMs: 20 }\n\
          defaults: { pack: consent }\n",
     );
-    let database = "database: { type: d1, name: of-acme }\nbindings: { MORE: { d1: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 } }";
+    let database =
+        "database: { type: d1, name: of-acme }\nbindings: { MORE: { d1: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 } }";
     project.write("customers/acme.yaml", format!("id: acme\ndomains: [acme.example.com]\n{database}\n"));
     project.run(&["build"]).exits(0);
     let home = tempfile::tempdir().unwrap();
