@@ -93,10 +93,13 @@ fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
         "name: test\npacks: { consent: { path: templates/consent }, dispatch: { path: templates/dispatch } }\n\
          accounts:\n  default:\n    id: { env: CLOUDFLARE_ACCOUNT_ID }\n    token: { secret: CLOUDFLARE_API_TOKEN }\n\
          \x20   dispatchNamespace: shops\n    dispatch: { worker: front }\n\
-         sharedWorkers: { front: { pack: dispatch, routes: [{ pattern: \"*.example.com/*\", zone: example.com }] } }\n\
+         sharedWorkers:\n  front:\n    pack: dispatch\n    routes: [{ pattern: \"*.example.com/*\", zone: example.com }]\n    \
+         bindings: { CACHE: { kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01 }, MORE: { dispatchNamespace: more }, AI: { ai: true } }\n    \
+         limits: { cpuMs: 20 }\n\
          defaults: { pack: consent }\n",
     );
-    let database = "database: { type: d1, name: of-acme }";
+    let database =
+        "database: { type: d1, name: of-acme }\nbindings: { MORE: { d1: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 } }";
     project.write("customers/acme.yaml", format!("id: acme\ndomains: [acme.example.com]\n{database}\n"));
     project.run(&["build"]).exits(0);
     let home = tempfile::tempdir().unwrap();
@@ -106,7 +109,10 @@ fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
     };
     let (front, acme) = (dry("_shared/front"), dry("acme"));
     assert!(front.contains("env.DISPATCHER (shops)") && front.contains("env.HOSTS"), "{front}");
-    assert!(acme.contains("env.DB (of-acme)"), "{acme}");
+    for bound in ["env.CACHE (0f3f6a", "env.MORE (more)", "env.AI"] {
+        assert!(front.contains(bound), "{bound} in {front}");
+    }
+    assert!(acme.contains("env.DB (of-acme)") && acme.contains("env.MORE (0f3f6a"), "{acme}");
     assert!(!sent_elsewhere());
     fits_the_schema(&project, ["production/_shared/front", "production/acme"]);
 }
