@@ -618,3 +618,26 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
         assert_eq!(&after[table], rows, "{table}");
     }
 }
+
+#[test]
+fn a_preview_is_tried_out_on_this_machine() {
+    let project = fleet(&[("acme", "vars: { WHO: acme }\ndatabase: { type: d1, name: acme }\n")]);
+    asking(&project);
+    let run = |more: &[&str]| {
+        let cache = crate::fleet::cache();
+        let environment = [("FLOTILLA_CACHE_DIR", cache.to_str().expect("a path"))];
+        project.run_with(&[&["preview"], more, &["--local", "--format", "json"]].concat(), &environment).exits(0).json()
+    };
+    let report = run(&["up", "--id", "try"]);
+    let row = &report["workers"][0];
+    assert_eq!((&row["health"], &row["worker"]), (&json!("healthy"), &json!("t-acme-preview-try")), "{report}");
+    assert!(
+        row["address"].as_str().is_some_and(|url| url.starts_with("http://t-acme-preview-try.localhost:")),
+        "{row}"
+    );
+    assert_eq!(run(&["list"])["previews"][0]["id"], "try");
+    assert!(!project.path("out").exists() && !project.path(".flotilla/local/state.db").exists());
+    let removed = run(&["down", "--id", "try"]);
+    assert_eq!((&removed["workers"], &removed["databases"]), (&json!(1), &json!(1)), "{removed}");
+    assert_eq!(run(&["list"])["previews"], json!([]));
+}

@@ -36,7 +36,7 @@ use super::super::selection::{Selection, environment};
 use super::super::status::{dispatched, url};
 use super::super::ui::{Style, clean, time};
 use super::super::{Format, Session, summary};
-use super::{delete_databases, id};
+use super::{delete_databases, id, made};
 
 /// The days after which a preview has expired, unless fleet.yaml or the command line says otherwise.
 const DAYS: u16 = 7;
@@ -341,7 +341,7 @@ fn room(planned: &Planned, inventory: &Inventory, now: i64) -> Result<(), Failur
     if !standing.is_empty() {
         let named = standing.iter().take(NAMED).map(|seen| {
             let hosts = count(seen.hosts.len(), "host");
-            format!("{} ({hosts}, made {})", clean(&seen.id), clean(&seen.created))
+            format!("{} ({hosts}, made {})", clean(&seen.id), made(&seen.created))
         });
         let oldest = named.collect::<Vec<_>>().join(", ");
         failure = failure.hint(format!("the oldest previews: {oldest}; flotilla preview down --id ID removes one"));
