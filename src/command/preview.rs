@@ -3,6 +3,7 @@
 
 mod down;
 mod list;
+mod room;
 mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
