@@ -83,6 +83,9 @@ pub struct Worker {
     /// What else it is bound to, by the binding's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bindings: BTreeMap<String, Binding>,
+    /// Those of its variables that hold the address of another worker → the name of that worker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, String>,
     /// When the clock starts it, sorted.
     pub crons: BTreeSet<String>,
     /// The day whose runtime behaviour it gets.

@@ -21,6 +21,7 @@ pub mod selection;
 pub mod tags;
 pub mod trace;
 
+pub mod edit;
 pub mod envfile;
 pub mod layer;
 pub mod pack;
@@ -39,9 +40,11 @@ pub mod cache;
 pub mod out;
 pub mod progress;
 pub mod runtime;
+pub mod undo;
 
 pub mod build;
 pub mod check;
+pub mod export;
 pub mod git;
 pub mod manifest;
 pub mod policy;
@@ -59,6 +62,9 @@ pub mod plan;
 pub mod refresh;
 pub mod safety;
 pub mod secrets;
+pub mod verify;
+
+pub mod import;
 
 pub mod cloudflare;
 pub mod deploy;

@@ -29,6 +29,44 @@ pub struct Identity {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
+/// The order in which a spec's keys are written; `database.type` is the key `type` of what stands under `database`.
+pub const ORDER: [&str; 34] = [
+    "id",
+    "name",
+    "labels",
+    "layers",
+    "account",
+    "pack",
+    "trustedOrigins",
+    "logLevel",
+    "domains",
+    "routes",
+    "workersDev",
+    "delivery",
+    "database",
+    "destinations",
+    "vars",
+    "secrets",
+    "services",
+    "observability",
+    "crons",
+    "workers",
+    "environments",
+    "database.type",
+    "database.name",
+    "database.id",
+    "database.url",
+    "database.token",
+    "destinations.name",
+    "destinations.type",
+    "destinations.settings",
+    "destinations.enabled",
+    "destinations.requiredConsent",
+    "destinations.environment",
+    "routes.pattern",
+    "routes.zone",
+];
+
 /// What a worker is made from, and where it exists.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -41,7 +79,18 @@ pub struct Assignment {
     /// The environments that exist, each with what differs there. Without it: production alone.
     /// `preview` says what differs in previews, and makes none of them.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
-    pub environments: Option<BTreeMap<Environment, Option<Settings>>>,
+    pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
+}
+
+/// What differs in one environment.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InEnvironment {
+    /// How the worker is named there, exactly: nothing is added for the environment or the role.
+    pub worker_name: Option<String>,
+    /// How it is set.
+    #[serde(flatten)]
+    pub settings: Settings,
 }
 
 /// Several workers of one customer.
@@ -978,6 +1027,29 @@ pub struct PackFile {
     pub runtime: RuntimeFile,
     /// The file with the destination types.
     pub catalogue: Option<String>,
+    /// What its workers are asked by `flotilla verify`, one request each.
+    pub verify: Option<Vec<Probe>>,
+}
+
+/// A request that a deployed worker is asked, and what its answer has to be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Probe {
+    /// What it is called in results, such as `health`; several can have one name.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// The path that is asked, with its query.
+    #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
+    pub path: String,
+    /// The HTTP status of the answer (default: 200).
+    #[schemars(range(min = 200, max = 599))]
+    pub status: Option<u16>,
+    /// What the answer's JSON holds at the least: an empty list or map stands for any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` stand for the worker's own.
+    pub json: Option<BTreeMap<String, Value>>,
+    /// Asked only of workers that call others; the answer's `peers` tell how each of them was reached.
+    pub peers: Option<bool>,
 }
 
 /// How a pack's runtime is bundled.

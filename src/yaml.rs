@@ -4,12 +4,16 @@
 //! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't
 //! strings; with anchors, within limits.
 
+mod extent;
+
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as ParserSpan};
 use serde_json::{Map, Number, Value};
 
 use crate::diagnostic::{Code, Diagnostic, Place};
+
+pub use extent::{Entry, Extent, Shape, column, extents, line_end, line_start};
 
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: u64 = 8 << 20;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::build;
 use crate::bundle;
 use crate::cloudflare::Cloudflare;
+use crate::customer::Worker;
 use crate::deploy::{Made, MakeUpload, Outcome, Upload};
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
-use crate::plan::{Change, Step};
+use crate::plan::{Action, Change, Step};
 use crate::platform::{Call, Home, Module, Platform as _};
 use crate::preview;
 use crate::progress::Progress as _;
@@ -27,6 +28,7 @@ use super::report;
 use super::rollback;
 use super::sending::{self, Needs};
 use super::status::{dispatched, url};
+use super::verify::{self, Asking, Results};
 use super::{Format, Session, summary};
 
 /// So many workers' addresses are printed.
@@ -48,6 +50,11 @@ pub(super) struct Arguments {
     /// Apply what `flotilla plan --out FILE` wrote, without asking; refused if that isn't the plan any more
     #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
     plan: Option<PathBuf>,
+    /// Then ask the workers that it changed, as `flotilla verify` does; exit with 4 if one is not as it should be
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// What a plan's file says already.
@@ -59,6 +66,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    if let (false, Some(option)) = (arguments.verify, arguments.asking.given()) {
+        return Err(Failure::usage(format!("{option} says how workers are asked after a deploy: add --verify")));
+    }
     let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
     let asked = match &file {
         Some(file) => file.asked(&arguments.line)?,
@@ -82,7 +92,8 @@ fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit,
     let what = if asked.all { "redeploy" } else { "deploy" };
     let reason = if asked.all { asked.reason.as_str() } else { "" };
     let apply = ApplyArguments { yes: arguments.apply.yes || file.is_some(), ..arguments.apply.clone() };
-    apply_plan(session, planned, &apply, &Kind { what, command: "flotilla deploy", reason, ahead: arguments.ahead })
+    let kind = Kind { what, command: "flotilla deploy", reason, ahead: arguments.ahead };
+    apply_plan(session, planned, &apply, &kind, arguments.verify.then_some(&arguments.asking))
 }
 
 /// Applies a plan: asks, sends, records, and tells.
@@ -91,19 +102,42 @@ pub(super) fn apply_plan(
     planned: Planned,
     arguments: &ApplyArguments,
     kind: &Kind<'_>,
+    asking: Option<&Asking>,
 ) -> Result<Exit, Failure> {
     let Applied { planned, outcome, platform, exit } = carry_out(session, planned, arguments, kind)?;
+    let verified = match (asking, &platform) {
+        (Some(asking), Some(_)) => Some(verified(session, &planned, asking)?),
+        _ => None,
+    };
     match (session.format, &platform) {
-        (Format::Json, _) => session.json(&outcome)?,
+        (Format::Json, _) => {
+            let mut object = serde_json::to_value(&outcome).map_err(anyhow::Error::from)?;
+            if let Some(results) = &verified {
+                object["verified"] = serde_json::to_value(results).map_err(anyhow::Error::from)?;
+            }
+            session.json(&object)?;
+        }
         (Format::Text, None) => report::print(&planned.text(&session.ui)),
         (Format::Text, Some(_)) => report::print(&apply::summary(&outcome)),
     }
-    // Who prunes asks for what goes, not for what stays.
-    let prunes_nothing = platform.is_none() && kind.what == "prune";
-    if session.format == Format::Text && !prunes_nothing {
-        addresses(session, &planned, platform.as_deref());
+    if session.format == Format::Text {
+        match &verified {
+            Some(results) => report::print(&verify::text(&session.ui, results)),
+            // Who prunes asks for what goes, not for what stays.
+            None if platform.is_none() && kind.what == "prune" => {}
+            None => addresses(session, &planned, platform.as_deref()),
+        }
     }
-    Ok(exit)
+    Ok(if verified.is_some_and(|results| results.failed > 0) { Exit::SomeFailed } else { exit })
+}
+
+/// Asks the workers that a deploy changed.
+fn verified(session: &Session, planned: &Planned, asking: &Asking) -> Result<Results, Failure> {
+    let changed = planned.plan.changes.iter().filter(|change| change.action != Action::Delete);
+    let workers: Vec<Worker> = changed.filter_map(|change| Some(planned.worker(change)?.0)).collect();
+    let workers: Vec<&Worker> = workers.iter().collect();
+    let state = State::read(&planned.cloud.state)?;
+    verify::asked(session, &verify::targets(&planned.project, &planned.cloud, &state, &workers)?, asking)
 }
 
 /// What came of a plan.

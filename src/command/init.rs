@@ -104,13 +104,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
             .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
     }
-    let ignore = root.join(".gitignore");
-    let ignored = fs::read_to_string(&ignore).unwrap_or_default();
-    let rules = include_str!("init/gitignore");
-    if !ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
-        let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
-        files.push((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()));
-    }
+    files.extend(ignore(&root));
     for (path, bytes) in &files {
         let path = root.join(path);
         let parent = path.parent().expect("BUG: a file has a folder");
@@ -132,6 +126,17 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         )),
     }
     Ok(Exit::Done)
+}
+
+/// The `.gitignore` of a project with what flotilla wants in it, unless it has that already.
+pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
+    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
+    let rules = include_str!("init/gitignore");
+    if ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+        return None;
+    }
+    let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
+    Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
 }
 
 /// A fleet's name from its folder's.

@@ -2,29 +2,38 @@
 
 mod apply;
 mod build;
+mod changes;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
+mod dialogue;
 mod diff;
 mod events;
 mod explain;
+mod export;
 mod forms;
 mod github;
 mod groups;
 mod history;
+mod import;
 mod init;
+mod junit;
+mod list;
 mod local;
+mod new;
 mod orders;
 pub mod packs;
 mod phase;
+mod pieces;
 mod plan;
 mod planfile;
 mod preflight;
 mod preview;
 mod prices;
 mod prune;
+mod questions;
 mod refresh;
 mod report;
 mod rollback;
@@ -39,6 +48,7 @@ mod status;
 mod summary;
 mod timings;
 mod ui;
+mod verify;
 mod watch;
 mod workflow;
 
@@ -81,6 +91,22 @@ const INIT: &str = "Examples:
   flotilla init --ci github --print              the same to stdout
   flotilla init --ci github --previews           .github/workflows/flotilla-previews.yml: a preview for each pull request
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
+
+const IMPORT: &str = "Examples:
+  flotilla import ../shop --dry-run                  what would be written, and what can't be mapped
+  flotilla import ../shop --project fleet            a new project in the folder fleet
+  flotilla import . --customer acme                  a project beside wrangler's own files
+  flotilla import --account ID --project fleet       what is live in an account, with CLOUDFLARE_API_TOKEN
+
+It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
+code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";
+const NEW: &str = "Examples:
+  flotilla new                                       a dialogue
+  flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
+
+The token is typed on the terminal, or comes from where the account's has its own; never from the command line. An error, and \
+Ctrl-C, leave all files and the account as they were.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -131,6 +157,17 @@ const ROLLBACK: &str = "Examples:
 
 It uploads bundles that the state keeps, so it works where the specs are what is broken. Domains, routes and crons stay. What was \
 rolled back is not deployed again until its bundle changes, or its customer is named. A git revert and a deploy do the same.";
+
+const VERIFY: &str = "Examples:
+  flotilla verify                          every deployed worker
+  flotilla verify acme --deadline 300      for a new domain, whose certificate takes a while
+  flotilla verify --local                  those on this machine
+  flotilla verify --junit verify.xml       for CI, beside the table
+  flotilla deploy --yes --verify           what a deploy changed, right after it
+
+It asks DNS and the certificate of each custom domain and of each host of a route, and then what the pack declares under \
+`verify` in its pack.yaml. It sends no credentials. Exit code 4 if a worker is not as it should be.";
+
 const SECRETS: &str = "Examples:
   flotilla secrets list acme                     what acme needs, and where each value comes from
   flotilla secrets check                         what is missing, too large or unused; exit code 1
@@ -140,6 +177,16 @@ const SECRETS: &str = "Examples:
 
 Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
 environment and .env do.";
+
+const EXPORT: &str = "Examples:
+  flotilla export acme                                  the folder export/acme
+  flotilla export acme --env production --to acme.tar.gz    an archive, and acme.tar.gz.sha256
+  flotilla export 'self-*' --form zip --to exports      an archive for each
+  flotilla export acme --form tar.gz --to - | ssh …     to stdout
+  flotilla export acme --workflow github --url https://exports.example.com/acme.tar.gz
+
+An export has the files of out/, package.json with wrangler pinned, a README, and no secret; `npm run deploy` there deploys the \
+workers with the digests that flotilla would deploy. The same specs give the same bytes.";
 
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
@@ -208,6 +255,12 @@ enum Command {
     /// Begin a project, or write a workflow that checks, plans and deploys one
     #[command(after_help = INIT)]
     Init(init::Arguments),
+    /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
+    #[command(after_help = IMPORT)]
+    Import(import::Arguments),
+    /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
+    #[command(after_help = NEW)]
+    New(new::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -227,6 +280,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
+    /// List customers: account, zone, token, domain, database, its id; ids masked
+    List(list::Arguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]
@@ -234,6 +289,9 @@ enum Command {
     },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
+    /// Ask deployed workers: DNS, TLS, health, and what else their packs promise
+    #[command(after_help = VERIFY)]
+    Verify(verify::Arguments),
     /// What secrets workers need, where their values come from; set and rotate them
     #[command(subcommand, after_help = SECRETS)]
     Secrets(secrets::Arguments),
@@ -256,6 +314,9 @@ enum Command {
     },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
+    /// A customer's workers as a folder or an archive, for who deploys them without flotilla
+    #[command(after_help = EXPORT)]
+    Export(export::Arguments),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -369,6 +430,9 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Init(arguments) = command {
         return init::run(&from, format, ui, &arguments);
     }
+    if let Command::Import(arguments) = command {
+        return import::run(&from, format, ui, &arguments);
+    }
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
@@ -381,6 +445,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
+        Command::New(arguments) => new::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
@@ -391,13 +456,18 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
         Command::Preview(arguments) => preview::run(&session, &arguments),
+        Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
+        Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
+        Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Init(_) | Command::Completions { .. } => unreachable!("BUG: they need no project"),
+        Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {
+            unreachable!("BUG: they need no project")
+        }
     }
 }

@@ -11,6 +11,11 @@ const ACTIONS: [(&str, &str); 4] = [
     ("UPLOAD-SARIF", "8aad20d150bbac5944a9f9d289da16a4b0d87c1e # v4.36.2"),
 ];
 
+/// The pinned version of an action.
+pub fn action(name: &str) -> String {
+    ACTIONS.iter().find(|(known, _)| *known == name).map_or_else(String::new, |(_, version)| (*version).to_owned())
+}
+
 /// So many secrets of customers are listed one by one; a repository holds no more than 100.
 const LISTED: usize = 60;
 

@@ -90,7 +90,9 @@ pub(super) fn refer(
         match &peer.address {
             Some(address) => {
                 let value = Value::String(address.clone());
-                resolved.workers[reference.from].vars.insert(reference.key.clone(), value);
+                let from = &mut resolved.workers[reference.from];
+                from.vars.insert(reference.key.clone(), value);
+                from.peers.insert(reference.key.clone(), peer.worker.clone());
             }
             None => {
                 let message = format!(

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
 use crate::support::{Project, Run, copy, output, repository};
+use crate::tools::{Local, json};
 use crate::{cases, fleet as small};
 
 #[test]
@@ -41,20 +42,47 @@ fn a_new_project_is_checked_and_built() {
 }
 
 #[test]
-fn the_pack_in_the_program_is_the_one_in_the_repository() {
-    let project = cases::tiny();
-    project.run(&["init", "new"]).exits(0);
-    let mut git = Command::new("git");
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "templates/consent"]);
-    let listed = output(git.current_dir(repository())).exits(0).stdout;
-    let expected: BTreeSet<&str> = listed.split_terminator('\0').collect();
-    let files = project.files("new");
-    let found: BTreeSet<&str> =
-        files.keys().map(String::as_str).filter(|path| path.starts_with("templates/")).collect();
-    assert_eq!(found, expected);
-    for path in expected {
-        assert!(files[path] == std::fs::read(repository().join(path)).expect("a file"), "{path} differs");
+fn the_packs_in_the_program_are_those_in_the_repository() {
+    for pack in ["consent", "worker"] {
+        let project = cases::tiny();
+        project.run(&["init", "new", "--pack", pack]).exits(0);
+        let mut git = Command::new("git");
+        let folder = format!("templates/{pack}");
+        git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", &folder]);
+        let listed = output(git.current_dir(repository())).exits(0).stdout;
+        let expected: BTreeSet<&str> = listed.split_terminator('\0').collect();
+        let files = project.files("new");
+        let found: BTreeSet<&str> =
+            files.keys().map(String::as_str).filter(|path| path.starts_with("templates/")).collect();
+        assert_eq!(found, expected);
+        for path in expected {
+            assert!(files[path] == std::fs::read(repository().join(path)).expect("a file"), "{path} differs");
+        }
     }
+}
+
+#[test]
+fn a_project_of_own_code_is_deployed_and_tells_that_it_is_well() {
+    let project = cases::tiny();
+    project.run(&["init", "Own Code", "--pack", "worker"]).exits(0);
+    let at = |arguments: &[&str]| project.run(&[&["--project", "Own Code"], arguments].concat());
+    assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
+    at(&["schema", "--check"]).exits(0);
+    assert_eq!(at(&["deploy", "--local", "--format", "json"]).exits(0).json()["applied"], 1);
+    at(&["build", "--check"]).exits(0);
+    let module = project.read("Own Code/out/production/acme/index.ts");
+    assert!(module.contains("export { default } from \"../../runtime/worker-"), "{module}");
+    // In workerd: that it answers with the digest that was deployed is what makes it healthy.
+    let own = Project::at(tempfile::tempdir().unwrap());
+    copy(&project.path("Own Code"), own.root());
+    let local = Local::start(&own, None);
+    let health = json(local.get("app-acme", "/health"));
+    let (status, environment) = (&health["status"], &health["environment"]);
+    assert_eq!((status, environment), (&"healthy".into(), &"production".into()), "{health}");
+    assert!(health["digest"].as_str().is_some_and(|digest| digest.len() == 64), "{health}");
+    assert_eq!(local.get("app-acme", "/").text().unwrap(), "Hello Acme\n");
+    project.run(&["init", "x", "--pack", "nothing"]).exits(2);
+    project.run(&["init", "--ci", "github", "--pack", "worker"]).exits(2);
 }
 
 #[test]
@@ -131,7 +159,7 @@ fn the_workflow_of_this_repository_is_current() {
 }
 
 /// What GitHub's own parser has against a workflow.
-fn mistakes(text: &str) -> Vec<String> {
+pub fn mistakes(text: &str) -> Vec<String> {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
     let packages = PACKAGES.get_or_init(|| {
         let (package, lock) =
