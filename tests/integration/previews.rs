@@ -2,6 +2,8 @@
 //! Cloudflare as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::Duration;
 
 use flotilla::build;
 use flotilla::customer::{Database, Worker};
@@ -13,7 +15,7 @@ use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
 use crate::fleet::{Cloud, fleet};
-use crate::support::{Project, Run};
+use crate::support::{Project, Run, output, spawn};
 
 /// What a preview of these customers comes to: its workers by name, and `code message` of each mistake.
 fn seen(
@@ -616,5 +618,99 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
     let after = content(&cloud);
     for (table, rows) in &before {
         assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+#[test]
+fn a_preview_is_tried_out_on_this_machine() {
+    let project = fleet(&[("acme", "vars: { WHO: acme }\ndatabase: { type: d1, name: acme }\n")]);
+    asking(&project);
+    let run = |more: &[&str]| {
+        let cache = crate::fleet::cache();
+        let environment = [("FLOTILLA_CACHE_DIR", cache.to_str().expect("a path"))];
+        project.run_with(&[&["preview"], more, &["--local", "--format", "json"]].concat(), &environment).exits(0).json()
+    };
+    let report = run(&["up", "--id", "try"]);
+    let row = &report["workers"][0];
+    assert_eq!((&row["health"], &row["worker"]), (&json!("healthy"), &json!("t-acme-preview-try")), "{report}");
+    assert!(
+        row["address"].as_str().is_some_and(|url| url.starts_with("http://t-acme-preview-try.localhost:")),
+        "{row}"
+    );
+    assert_eq!(run(&["list"])["previews"][0]["id"], "try");
+    assert!(!project.path("out").exists() && !project.path(".flotilla/local/state.db").exists());
+    let removed = run(&["down", "--id", "try"]);
+    assert_eq!((&removed["workers"], &removed["databases"]), (&json!(1), &json!(1)), "{removed}");
+    assert_eq!(run(&["list"])["previews"], json!([]));
+}
+
+#[test]
+fn a_preview_that_was_killed_while_it_came_up_goes_without_a_trace() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    cloud.faults(&json!([{"match": {}, "times": 1_000_000, "do": {"delay_ms": 15}}]));
+    let mut killed = 0;
+    for most in 2.. {
+        cloud.take();
+        let mut child = spawn(&mut cloud.command(&project, &["preview", "up", "--id", "7", "--yes"]));
+        let over = loop {
+            if let Some(status) = child.try_wait().expect("a process") {
+                break Some(status);
+            }
+            if cloud.requests().len() >= most {
+                child.kill().expect("it is killed");
+                let _ = child.wait();
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        };
+        // What was in flight arrives all the same.
+        std::thread::sleep(Duration::from_millis(60));
+        if most % 2 == 0 {
+            // Another machine takes it down.
+            let _ = std::fs::remove_dir_all(project.path(".flotilla/previews"));
+        }
+        cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+        let after = content(&cloud);
+        for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+            assert_eq!(&after[table], rows, "{table} after {most} requests");
+        }
+        assert!(!project.path(".flotilla/previews/7").exists());
+        if let Some(status) = over {
+            assert!(status.success());
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed >= 6, "only {killed} were killed");
+}
+
+#[test]
+fn nothing_selected_is_nothing_put_up_and_nothing_removed_is_told() {
+    let project = three();
+    let cloud = Cloud::start();
+    let git = |arguments: &[&str]| {
+        let name = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
+        output(Command::new("git").args(name).args(arguments).current_dir(project.root())).exits(0)
+    };
+    project.write(".gitignore", "/out/\n/.flotilla/\n");
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "one"]);
+    let report = up(&cloud, &project, &["--since", "HEAD"]).exits(0).json();
+    assert_eq!((&report["applied"], &report["workers"]), (&json!(0), &json!([])), "{report}");
+    project.edit("customers/cafe.yaml", "cafe.example.com", "cafes.example.com");
+    assert_eq!(up(&cloud, &project, &["--since", "HEAD"]).exits(0).json()["workers"][0]["customer"], "cafe");
+    // One without them, and what was there goes.
+    git(&["commit", "--quiet", "-am", "two"]);
+    let report = up(&cloud, &project, &["--since", "HEAD"]).exits(0).json();
+    assert_eq!((&report["applied"], &report["workers"]), (&json!(1), &json!([])), "{report}");
+    assert!(list(&cloud, &project).is_empty());
+    let none = cloud.run(&project, &["preview", "down", "--id", "other", "--yes"]).exits(0);
+    assert_eq!(none.stdout, "there is none to remove\n");
+    for wrong in [&["up", "--yes"][..], &["up", "--id", "A"], &["up", "--id", "../x"], &["down", "--all", "--expired"]]
+    {
+        cloud.run(&project, &[&["preview"], wrong].concat()).exits(2);
     }
 }
