@@ -21,6 +21,7 @@ use crate::platform::{
     Reply, ZONES_PER_PAGE,
 };
 
+mod content;
 mod listing;
 mod web;
 
@@ -58,7 +59,7 @@ pub struct Cloudflare {
 }
 
 impl Cloudflare {
-    /// A client with a token for each account id. A token is sent over TLS alone, or within this machine.
+    /// A client with a token for each account id; one under an empty id is for all others. A token is sent over TLS alone, or within this machine.
     pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
         let base = base.trim_end_matches('/');
         let host = base.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
@@ -85,9 +86,14 @@ impl Cloudflare {
         Ok(Cloudflare { http, base: base.to_owned(), tokens })
     }
 
+    /// The token of an account; one without an account's id is for all that have none of their own.
+    fn token(&self, home: &Home) -> Option<&SecretString> {
+        self.tokens.get(&home.account_id).or_else(|| self.tokens.get(""))
+    }
+
     fn request(&self, home: &Home, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
-        match self.tokens.get(&home.account_id) {
+        match self.token(home) {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
         }
@@ -104,7 +110,7 @@ impl Cloudflare {
                     .filter_map(|binding| binding["text"].as_str()),
             );
         }
-        secrets.extend(self.tokens.get(&home.account_id).map(|token| token.expose_secret()));
+        secrets.extend(self.token(home).map(|token| token.expose_secret()));
         let mut redact = |message: String| redact(&message, &mut secrets);
         match error {
             CallError::Rejected { status, code, message } => {
@@ -167,6 +173,12 @@ impl Cloudflare {
             }
             Call::ReadWorkersDev { worker } => {
                 self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
+            }
+            Call::ReadSettings { worker } => self.request(home, Method::GET, &format!("{}/settings", script(worker))),
+            Call::ReadContent { worker } => {
+                // The newer form, which tells the main module, is there for the workers of accounts alone.
+                let form = if home.namespace.is_some() { "content" } else { "content/v2" };
+                self.request(home, Method::GET, &format!("{}/{form}", script(worker)))
             }
             Call::SetTags { worker, tags } => self
                 .request(home, Method::PATCH, &format!("{}/script-settings", script(worker)))
@@ -329,6 +341,10 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         return listing::read(home, call, response);
     }
     let headers = response.headers().clone();
+    if let (Call::ReadContent { .. }, 200..400) = (call, status) {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        return content::read(header(CONTENT_TYPE.as_str()), header(content::ENTRY), response);
+    }
     let mut body = Vec::new();
     if let Err(error) = response.take(MAX_ANSWER).read_to_end(&mut body) {
         return Err(CallError::Unavailable(format!("the connection to Cloudflare broke: {error}")));
@@ -387,7 +403,11 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
         // A namespace that nobody has made yet; a worker that somebody deleted meanwhile.
         Call::ListWorkers if status == 404 && home.namespace.is_some() => Ok(Reply::Nothing),
-        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } if status == 404 => Ok(Reply::Nothing),
+        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } | Call::ReadSettings { .. } | Call::ReadContent { .. }
+            if status == 404 =>
+        {
+            Ok(Reply::Nothing)
+        }
         _ => Err(CallError::Rejected { status, code, message }),
     }
 }
@@ -433,6 +453,7 @@ fn reply(call: &Call, result: &Value) -> Reply {
             .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
             .map_or(Reply::Nothing, |route| id(&route["id"])),
         Call::FindSubdomain => id(&result["subdomain"]),
+        Call::ReadSettings { .. } => Reply::Settings(result.clone()),
         Call::ReadWorkersDev { .. } => Reply::On(result["enabled"] == true),
         Call::ReadCrons { .. } => {
             let crons = result["schedules"].as_array().into_iter().flatten();

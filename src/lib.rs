@@ -8,7 +8,6 @@ pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
 pub mod failure;
-pub mod undo;
 pub mod yaml;
 
 pub mod schema;
@@ -41,6 +40,7 @@ pub mod cache;
 pub mod out;
 pub mod progress;
 pub mod runtime;
+pub mod undo;
 
 pub mod build;
 pub mod check;
@@ -63,6 +63,8 @@ pub mod refresh;
 pub mod safety;
 pub mod secrets;
 pub mod verify;
+
+pub mod import;
 
 pub mod cloudflare;
 pub mod deploy;

@@ -28,7 +28,7 @@ use dispatchers::dispatchers;
 use peers::{Peers, refer};
 use previews::Base;
 use sources::{Sources, below, settings_only};
-use worker::{One, Who};
+use worker::{Named, One, Who};
 
 /// What became of a spec.
 #[derive(Default)]
@@ -74,12 +74,17 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
         for environment in sources.environments(role) {
             let merged = layer::merge(&sources.chain(environment, role), settings_only);
             let base = Base::of(&sources, environment, role);
-            let named = role.is_some_and(|role| {
+            let of_role = role.is_some_and(|role| {
                 sources
                     .roots
                     .iter()
                     .any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
             });
+            let named = match sources.named_exactly(environment, role) {
+                true => Named::Exactly,
+                false if of_role => Named::Role,
+                false => Named::Customer,
+            };
             let shared = Some(shared);
             One::resolve(
                 fleet,
@@ -118,7 +123,12 @@ pub fn shared(fleet: &Fleet) -> Shared {
             for environment in sources.environments(None) {
                 let merged = layer::merge(&sources.chain(environment, None), settings_only);
                 let base = Base::of(&sources, environment, None);
-                let (role, named) = (Some(role.as_str()), node.get("workerName").is_some());
+                let named = match sources.named_exactly(environment, None) {
+                    true => Named::Exactly,
+                    false if node.get("workerName").is_some() => Named::Role,
+                    false => Named::Customer,
+                };
+                let role = Some(role.as_str());
                 One::resolve(
                     fleet,
                     None,

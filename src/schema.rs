@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::binding;
 use crate::customer::TURSO_TOKEN;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::spec::{Assignment, FleetFile, Identity, LayerRule, PackFile, Role, Roles, SecretReference, Settings};
+use crate::spec::{
+    Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
+};
 use crate::yaml::{Document, Kind, Node, Span};
 
 /// The name of the definition for references to secrets, in catalogues as well.
@@ -507,7 +509,7 @@ fn explain_pattern(pattern: &str) -> String {
         "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
         binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
         binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
-        "^[0-9]+$" => "a number in quotes: \"1001\"".to_owned(),
+        "^[0-9]+$" => "digits alone, in quotes".to_owned(),
         "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
         "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
         "^(libsql|https)://[^\\s/?#@]+/?$" => {
@@ -588,10 +590,8 @@ fn settable() -> Value {
         merge(&mut schema["properties"], part["properties"].clone());
         merge(&mut schema["$defs"], part["$defs"].clone());
     }
-    // An environment is what `Settings` is, and a role what `Role` is; both may be empty: `production:`.
-    let own = of::<Settings>();
-    let role = of::<Role>();
-    for (name, from) in [("Settings", own), ("Role", role)] {
+    // Both may be empty: `production:`.
+    for (name, from) in [("InEnvironment", of::<InEnvironment>()), ("Role", of::<Role>())] {
         schema["$defs"][name] = json!({
             "description": schema["$defs"][name]["description"],
             "type": ["object", "null"],

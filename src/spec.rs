@@ -79,7 +79,18 @@ pub struct Assignment {
     /// The environments that exist, each with what differs there. Without it: production alone.
     /// `preview` says what differs in previews, and makes none of them.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
-    pub environments: Option<BTreeMap<Environment, Option<Settings>>>,
+    pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
+}
+
+/// What differs in one environment.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InEnvironment {
+    /// How the worker is named there, exactly: nothing is added for the environment or the role.
+    pub worker_name: Option<String>,
+    /// How it is set.
+    #[serde(flatten)]
+    pub settings: Settings,
 }
 
 /// Several workers of one customer.

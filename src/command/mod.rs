@@ -2,11 +2,13 @@
 
 mod apply;
 mod build;
+mod changes;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
+mod dialogue;
 mod diff;
 mod events;
 mod explain;
@@ -15,10 +17,12 @@ mod forms;
 mod github;
 mod groups;
 mod history;
+mod import;
 mod init;
 mod junit;
 mod list;
 mod local;
+mod new;
 mod orders;
 pub mod packs;
 mod phase;
@@ -29,6 +33,7 @@ mod preflight;
 mod preview;
 mod prices;
 mod prune;
+mod questions;
 mod refresh;
 mod report;
 mod rollback;
@@ -84,7 +89,24 @@ const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project: a customer, the pack consent
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
+  flotilla init --ci github --previews           .github/workflows/flotilla-previews.yml: a preview for each pull request
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
+
+const IMPORT: &str = "Examples:
+  flotilla import ../shop --dry-run                  what would be written, and what can't be mapped
+  flotilla import ../shop --project fleet            a new project in the folder fleet
+  flotilla import . --customer acme                  a project beside wrangler's own files
+  flotilla import --account ID --project fleet       what is live in an account, with CLOUDFLARE_API_TOKEN
+
+It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
+code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";
+const NEW: &str = "Examples:
+  flotilla new                                       a dialogue
+  flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
+
+The token is typed on the terminal, or comes from where the account's has its own; never from the command line. An error, and \
+Ctrl-C, leave all files and the account as they were.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -233,6 +255,12 @@ enum Command {
     /// Begin a project, or write a workflow that checks, plans and deploys one
     #[command(after_help = INIT)]
     Init(init::Arguments),
+    /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
+    #[command(after_help = IMPORT)]
+    Import(import::Arguments),
+    /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
+    #[command(after_help = NEW)]
+    New(new::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -402,6 +430,9 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Init(arguments) = command {
         return init::run(&from, format, ui, &arguments);
     }
+    if let Command::Import(arguments) = command {
+        return import::run(&from, format, ui, &arguments);
+    }
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
@@ -414,6 +445,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
+        Command::New(arguments) => new::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
@@ -434,6 +466,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Init(_) | Command::Completions { .. } => unreachable!("BUG: they need no project"),
+        Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {
+            unreachable!("BUG: they need no project")
+        }
     }
 }

@@ -81,6 +81,8 @@ mod tests {
             created_on: created.to_owned(),
             modified_on: String::new(),
             uploaded_by: None,
+            has_assets: false,
+            has_classes: false,
             tags,
         };
         (name.to_owned(), worker)

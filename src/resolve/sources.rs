@@ -83,6 +83,18 @@ impl<'a> Sources<'a> {
         wanted.or(standing.last().copied())
     }
 
+    /// Whether the strongest `workerName` is for one environment alone, so that nothing is to be added to it.
+    pub(super) fn named_exactly(&self, environment: Environment, role: Option<&str>) -> bool {
+        let named = |node: Option<&Node>| node.is_some_and(|node| node.get("workerName").is_some());
+        let strongest = self.roots.iter().rev().find_map(|(_, root)| {
+            let own = role.and_then(|role| below(root, "workers", role));
+            let here = |node: &'a Node| below(node, "environments", environment.as_str());
+            let levels = [(own.and_then(here), true), (own, false), (here(root), true), (Some(*root), false)];
+            levels.into_iter().find(|(node, _)| named(*node)).map(|(_, exact)| exact)
+        });
+        strongest.unwrap_or(false)
+    }
+
     /// The roles: `None` alone where there is one worker.
     pub(super) fn roles(&self) -> Vec<Option<&'a str>> {
         let mut roles: Vec<Option<&'a str>> = Vec::new();

@@ -38,6 +38,17 @@ pub(super) struct Who<'a> {
     pub(super) place: Place,
 }
 
+/// For whom the `workerName` that counts is given, if one is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// For all workers of a customer.
+    Customer,
+    /// For one of several, or for a shared one.
+    Role,
+    /// For one worker in one environment.
+    Exactly,
+}
+
 /// One worker on its way.
 pub(super) struct One<'a, 'r> {
     pub(super) fleet: &'a Fleet,
@@ -62,7 +73,7 @@ impl<'a> One<'a, '_> {
         environment: Environment,
         role: Option<&str>,
         merged: &Merged<'_>,
-        named: bool,
+        named: Named,
         base: Option<Base>,
         resolved: &mut Resolved,
         references: &mut Vec<Reference>,
@@ -99,7 +110,7 @@ impl<'a> One<'a, '_> {
         mut self,
         pack: Option<&str>,
         pattern: Option<&str>,
-        named: bool,
+        named: Named,
         references: &mut Vec<Reference>,
         peers: &mut Peers,
     ) {
@@ -291,16 +302,18 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    pub(super) fn name(&mut self, pack: &Pack, pattern: Option<&str>, named: bool) -> String {
+    pub(super) fn name(&mut self, pack: &Pack, pattern: Option<&str>, named: Named) -> String {
         let shared = self.who.id == SHARED;
+        // What stands in a customer's own file gives nobody else that name.
+        let own = self.merged.place(&["workerName"]).is_some_and(|place| place.file == self.who.document.file);
         if let Some(pattern) = pattern
-            && let Err(wrong) = names::pattern(pattern, !shared && self.role.is_none())
+            && let Err(wrong) = names::pattern(pattern, !own && self.role.is_none())
         {
             self.error(Code::BadNamePattern, self.place(&["workerName"]), wrong);
         }
         let default = if shared { DEFAULT_SHARED_NAME } else { DEFAULT_NAME };
         let of_fleet = self.fleet.file.worker_name.as_deref().filter(|_| !shared);
-        let pattern = pattern.filter(|_| !shared || named).or(of_fleet).unwrap_or(default);
+        let pattern = pattern.filter(|_| !shared || named != Named::Customer).or(of_fleet).unwrap_or(default);
         let role = self.role.unwrap_or_default();
         let mut name = pattern
             .replace("{customer}", self.who.id.trim_start_matches('_'))
@@ -308,10 +321,16 @@ impl<'a> One<'a, '_> {
             .replace("{pack-prefix}", &pack.manifest.prefix)
             .replace("{fleet}", &self.fleet.file.name)
             .replace("{environment}", &self.environment_in_names());
-        if self.role.is_some() && !named && !pattern.contains("{role}") {
+        if self.role.is_some() && named == Named::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
-        if self.environment != Environment::Production && !pattern.contains("{environment}") {
+        // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
+        let apart = match self.environment {
+            Environment::Production => false,
+            Environment::Preview => true,
+            Environment::Development | Environment::Staging => named != Named::Exactly,
+        };
+        if apart && !pattern.contains("{environment}") {
             name = format!("{name}-{}", self.environment_in_names());
         }
         if let Err(wrong) = names::worker(&name) {

@@ -86,13 +86,15 @@ const LAYERS: &[Layer] = &[
         layers: &["words", "memory", "decision", "world"],
         and: &["bundle"],
     },
+    // Other tools' projects, as files of ours: values in, values out, and then all files or none.
+    Layer { name: "import", modules: &["import"], layers: &["words", "reading", "import"], and: &[] },
     // Stands for Cloudflare, and so knows nothing of us.
     Layer { name: "local", modules: &["local"], layers: &[], and: &[] },
     // Where people and other programs come in.
     Layer {
         name: "edge",
         modules: &["command", "main", "lib"],
-        layers: &["words", "reading", "core", "memory", "line", "decision", "world", "local", "edge"],
+        layers: &["words", "reading", "core", "memory", "line", "decision", "world", "import", "local", "edge"],
         and: &[],
     },
 ];
@@ -105,12 +107,12 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/command/", "src/main.rs"]),
     (&["rusqlite::"], &["src/state.rs", "src/state/", "src/local/"]),
     (&["saphyr_parser::"], &["src/yaml.rs", "src/yaml/"]),
-    (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
+    (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs", "src/import/"]),
     (&["jsonschema::"], &["src/schema.rs"]),
     (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),
     (&["age::", "dotenvy::"], &["src/secrets/"]),
     (&["rpassword::"], &["src/command/secrets/"]),
-    (&["include_dir::"], &["src/command/init.rs"]),
+    (&["include_dir::"], &["src/command/packs.rs"]),
     (&["tar::", "zip::"], &["src/export.rs"]),
     (&["quick_xml::"], &["src/command/junit.rs"]),
 ];

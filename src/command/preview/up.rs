@@ -19,7 +19,7 @@ use crate::plan::{Action, Step};
 use crate::platform::{Call, Health};
 use crate::preview::Preview;
 use crate::progress::Progress as _;
-use crate::refresh::{Inventory, Seen, previews};
+use crate::refresh::{Finding, Inventory, Seen, What, previews};
 use crate::selection::Selector;
 use crate::spec::{Environment, PreviewRule};
 use crate::state::{Found, State, WorkerId};
@@ -145,6 +145,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let Some(mut planned) = line(session, &asked)? else { return Ok(Exit::Diagnostics) };
     refuse_many(planned.workers, most, "worker")?;
     let inventory = planned.inventory.clone().unwrap_or_default();
+    refuse_others(&planned)?;
     room(&planned, &inventory, now)?;
     let kept = databases(&mut planned);
     delete_databases(&mut planned.plan.changes, &inventory, |account, name| {
@@ -246,6 +247,20 @@ fn refuse_many(number: usize, most: usize, what: &str) -> Result<(), Failure> {
     ))
     .hint("name customers, or select some: flotilla preview up --id ID CUSTOMER, -l LABEL=VALUE, --since REF")
     .hint("or set `previews: { most: … }` in fleet.yaml"))
+}
+
+/// Refuses to take what is somebody else's: a name or a host of the preview that is in use.
+fn refuse_others(planned: &Planned) -> Result<(), Failure> {
+    let told = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
+        What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
+        What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
+        What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    let Some(first) = told.first() else { return Ok(()) };
+    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
+    Err(told[1..].iter().fold(failure, |failure, more| failure.hint(more)))
 }
 
 /// The D1 databases that the preview's workers have, by account and name.
@@ -414,7 +429,7 @@ fn text(session: &Session, report: &Report) {
         );
     }
     report::print(&format!(
-        "preview {}: {}, {} applied, {} failed, {} skipped · {} · until {}",
+        "preview {}: {}, {} applied, {} failed, {} left undone · {} · until {}",
         report.id,
         count(report.workers.len(), "worker"),
         report.applied,
@@ -452,7 +467,7 @@ fn markdown(report: &Report) -> String {
     }
     if report.failed + report.skipped + report.unhealthy > 0 {
         let Report { failed, skipped, unhealthy, .. } = report;
-        page += &format!("\n{failed} failed, {skipped} skipped, {unhealthy} not well.\n");
+        page += &format!("\n{failed} failed, {skipped} left undone, {unhealthy} not well.\n");
     }
     page + &format!("\nUntil {}.\n", report.expires)
 }
