@@ -36,9 +36,9 @@ pub mod syntax;
 pub mod bundle;
 pub mod cache;
 pub mod out;
-pub mod undo;
 pub mod progress;
 pub mod runtime;
+pub mod undo;
 
 pub mod build;
 pub mod check;

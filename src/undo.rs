@@ -188,9 +188,8 @@ impl Undo {
 
     /// Notes that no database was made after all.
     pub fn note_no_database(&mut self, account_id: &str, name: &str) -> Result<(), Failure> {
-        let is_it = |step: &Step| {
-            matches!(step, Step::Database(made) if made.account_id == account_id && made.name == name)
-        };
+        let is_it =
+            |step: &Step| matches!(step, Step::Database(made) if made.account_id == account_id && made.name == name);
         self.journal.steps.retain(|step| !is_it(step));
         self.save()
     }

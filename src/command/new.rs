@@ -122,7 +122,7 @@ fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes:
         if let Some(access) = &answers.access {
             changes.deletes(deleter(ground, &access.token)?);
         }
-        tell(session, &answers);
+        tell(session, ground, &answers);
         let mut again = None;
         if !arguments.yes {
             if !dialogue.is_on() {
@@ -147,7 +147,8 @@ fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes:
             if arguments.yes || !dialogue.is_on() {
                 return Err(write::mistaken(session, &mistakes));
             }
-            let guess = mistakes.iter().find_map(|mistake| answers.to_blame(ground, mistake)).unwrap_or(Question::Customer);
+            let guess =
+                mistakes.iter().find_map(|mistake| answers.to_blame(ground, mistake)).unwrap_or(Question::Customer);
             changes.again()?;
             match answers.confirm(&dialogue, guess)? {
                 Question::Write => {}
@@ -184,7 +185,9 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
         }
         _ => false,
     };
-    let next = [format!("flotilla plan {}", answers.id), format!("flotilla deploy {}", answers.id)];
+    let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
+    let mut next: Vec<String> = answers.unset(ground).iter().map(set).collect();
+    next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
     if session.format == Format::Json {
         session.json(&serde_json::json!({
             "customer": answers.id,
@@ -227,9 +230,9 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
 }
 
 /// What is going to be written, masked.
-fn tell(session: &Session, answers: &Answers) {
+fn tell(session: &Session, ground: &Ground, answers: &Answers) {
     session.ui.line("");
-    for (what, value) in answers.summary() {
+    for (what, value) in answers.summary(ground) {
         session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
     }
     session.ui.line("");

@@ -74,7 +74,9 @@ impl Ground {
             Err(diagnostics) => diagnostics,
         };
         let is_new = |found: &Diagnostic| {
-            found.severity == Severity::Error && found.code != Code::NoCustomers && !self.mistakes.contains(&said(found))
+            found.severity == Severity::Error
+                && found.code != Code::NoCustomers
+                && !self.mistakes.contains(&said(found))
         };
         found.into_iter().filter(is_new).collect()
     }

@@ -138,7 +138,8 @@ pub fn list(asking: &mut Asking, account_id: &str) -> Result<Vec<(String, String
 /// Whose a database of the fleet is.
 fn holder<'a>(ground: &'a Ground, id: &str, own: &str) -> Option<&'a str> {
     let has = |worker: &&customer::Worker| {
-        matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id) && worker.customer != own
+        matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id)
+            && worker.customer != own
     };
     ground.workers.iter().find(has).map(|worker| worker.customer.as_str())
 }
@@ -196,8 +197,7 @@ pub fn ask(
     account_id: &str,
     own: &str,
 ) -> Result<Database, Failure> {
-    let kinds =
-        ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
+    let kinds = ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
     loop {
         match dialogue.choose("Database", &kinds, 0)? {
             1 => {

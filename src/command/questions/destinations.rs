@@ -106,7 +106,9 @@ pub fn given(pack: &Pack, words: &[String]) -> Result<Vec<Destination>, Failure>
             (None, _) => all.push((word.clone(), Vec::new())),
             (Some((key, value)), Some((_, settings))) => settings.push((key.to_owned(), value.to_owned())),
             (Some(_), None) => {
-                return Err(Failure::usage("--destination begins with a type").hint("as in --destination posthog apiKey=phc_…"));
+                return Err(
+                    Failure::usage("--destination begins with a type").hint("as in --destination posthog apiKey=phc_…")
+                );
             }
         }
     }
@@ -121,12 +123,8 @@ fn one(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<Destinatio
             .hint(near.map_or(format!("known: {known}"), |near| format!("did you mean `{near}`?"))));
     };
     let settings = settings(pack, kind);
-    let mut destination = Destination {
-        name: type_.label.clone(),
-        kind: kind.to_owned(),
-        settings: Map::new(),
-        secrets: Vec::new(),
-    };
+    let mut destination =
+        Destination { name: type_.label.clone(), kind: kind.to_owned(), settings: Map::new(), secrets: Vec::new() };
     for (key, written) in pairs {
         let Some(setting) = settings.iter().find(|setting| setting.name == key) else {
             if key == "name" {
@@ -134,8 +132,11 @@ fn one(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<Destinatio
                 continue;
             }
             let near = did_you_mean(key, settings.iter().map(|setting| setting.name));
-            return Err(Failure::usage(format!("{kind} has no setting `{}`", clean(key)))
-                .hint(near.map_or("`flotilla schema customer` has all of them".to_owned(), |near| format!("did you mean `{near}`?"))));
+            return Err(Failure::usage(format!("{kind} has no setting `{}`", clean(key))).hint(
+                near.map_or("`flotilla schema customer` has all of them".to_owned(), |near| {
+                    format!("did you mean `{near}`?")
+                }),
+            ));
         };
         let value = match setting.is_secret() {
             true => reference(written).map_err(|wrong| Failure::usage(format!("{kind}, {key}: {wrong}")))?,

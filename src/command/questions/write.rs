@@ -55,7 +55,8 @@ pub fn check(session: &Session, ground: &Ground) -> Vec<Diagnostic> {
 pub fn mistaken(session: &Session, mistakes: &[Diagnostic]) -> Failure {
     let told = format!("what would be written has {}", report::count(mistakes.len(), "mistake"));
     if session.format == Format::Json {
-        let codes: Vec<String> = mistakes.iter().map(|mistake| format!("{}: {}", mistake.code, mistake.message)).collect();
+        let codes: Vec<String> =
+            mistakes.iter().map(|mistake| format!("{}: {}", mistake.code, mistake.message)).collect();
         return codes.into_iter().fold(Failure::new(told), |failure, code| failure.hint(code));
     }
     Failure::new(told)
