@@ -36,7 +36,7 @@ pub enum Interrupted {
 }
 
 /// Deletes a database that was made.
-type Delete = Box<dyn FnMut(&Made) -> Result<(), String> + Send>;
+pub type Delete = Box<dyn FnMut(&Made) -> Result<(), String> + Send>;
 
 /// Changes that are made as a whole.
 pub struct Changes {

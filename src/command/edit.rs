@@ -231,7 +231,7 @@ fn finish(
             return Err(write::mistaken(session, &mistakes));
         }
     }
-    let (stored, left) = write::secrets(session, changes, &wish.secrets)?;
+    let write::Stored { stored, left } = write::secrets(session, changes, &wish.secrets)?;
     if let Some(name) = left.first() {
         return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
             .hint("set it where it comes from"));
