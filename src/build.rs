@@ -14,7 +14,7 @@ mod explain;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::SystemTime;
 
@@ -30,6 +30,7 @@ use crate::manifest::{Made, Output, Record, Stamp, Unit, Why, Writer};
 use crate::origin::Origins;
 use crate::out::Out;
 use crate::policy::Policy;
+use crate::preview::Preview;
 use crate::progress::Progress;
 use crate::project::{self, Fleet, Reading};
 use crate::render::{self, Scene, TOOL, Templates};
@@ -64,15 +65,49 @@ pub struct Project {
     exposed: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<&'static Checker>,
+    /// The folder in which out/ lies, and what builds remember.
+    place: PathBuf,
 }
 
 /// Opens a project. A mistake in fleet.yaml, a layer or a pack ends it: with all other mistakes that can be found.
 pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
+    open_as(tree, None, progress)
+}
+
+/// Opens a project as it is in a preview: a fleet of its own, of the preview's customers and of the shared workers that these
+/// refer to. What is written lies apart from what is the fleet's.
+pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
+    let mut project = open_as(tree, Some(preview), progress)?;
+    // Which shared workers belong to it, and which hosts are others in it, is known once its customers are resolved.
+    let resolve = |file: &String| Some(project.resolve(file, &project.tree.plain(file).ok()?).1);
+    let resolved: Vec<Resolved> = project.files.par_iter().filter_map(resolve).collect();
+    let mut wanted: BTreeSet<String> = resolved.iter().flat_map(|one| &one.refers).map(|(_, to)| to.clone()).collect();
+    loop {
+        let refers = project.shared.resolved.refers.iter();
+        let more = refers.filter(|(from, _)| from.as_ref().is_some_and(|from| wanted.contains(from)));
+        let more: Vec<String> = more.map(|(_, to)| to.clone()).filter(|to| !wanted.contains(to)).collect();
+        if more.is_empty() {
+            break;
+        }
+        wanted.extend(more);
+    }
+    let mut preview = Preview { shared: Some(wanted), ..preview.clone() };
+    preview.hosts.extend(resolved.into_iter().flat_map(|one| one.moved));
+    project.fleet.preview = Some(preview.clone());
+    preview.hosts.extend(resolve::shared(&project.fleet).resolved.moved);
+    let decides = serde_json::to_vec(&preview).expect("BUG: a preview is JSON");
+    project.fleet.decides = Framed::new("preview").field(&project.fleet.decides.to_bytes()).field(&decides).finish();
+    project.fleet.preview = Some(preview);
+    project.shared = resolve::shared(&project.fleet);
+    Ok(project)
+}
+
+fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
     progress.begin("reading the fleet", None);
     let checker = OnceLock::new();
     // Side by side: the schemas take time to compile.
     let (fleet, files) = rayon::join(|| project::read_fleet(&tree), || project::spec_files(&tree));
-    let (fleet, files) = match (fleet, files) {
+    let (mut fleet, mut files) = match (fleet, files) {
         (Ok(fleet), Ok(files)) => (fleet, files),
         (fleet, files) => {
             let mut diagnostics: Vec<Diagnostic> = Vec::new();
@@ -92,6 +127,12 @@ pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnost
             return Err(sorted(diagnostics));
         }
     };
+    let mut place = tree.root.clone();
+    if let Some(preview) = preview {
+        files.retain(|file| preview.customers.contains(project::id_of(file)));
+        place.push(project::preview_folder(&preview.id));
+        fleet.preview = Some(preview.clone());
+    }
     let shared = resolve::shared(&fleet);
     let mut templates = BTreeMap::new();
     let (policy, mut broken) = Policy::new(&fleet.document, &fleet.file);
@@ -104,7 +145,7 @@ pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnost
         }
     }
     let exposed = exposed(&tree, &fleet);
-    Ok(Project { tree, fleet, files, shared, templates, policy, broken, exposed, checker })
+    Ok(Project { tree, fleet, files, shared, templates, policy, broken, exposed, checker, place })
 }
 
 /// The dotenv files of the project that git tracks.
@@ -119,7 +160,7 @@ fn exposed(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
     };
     let each = files.into_iter().flat_map(|(path, place)| {
         let of = |environment: Environment| path.replace("{environment}", environment.as_str());
-        BTreeSet::from(Environment::ALL.map(of)).into_iter().map(move |path| (path, place.clone()))
+        BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
     });
     let tracked = each.filter(|(path, _)| {
         let file = tree.root.join(path);
@@ -137,6 +178,11 @@ impl Project {
     /// The project's folder.
     pub fn root(&self) -> &Path {
         &self.tree.root
+    }
+
+    /// The folder in which out/ lies, and what builds remember: the project's, or that of a preview.
+    pub fn place(&self) -> &Path {
+        &self.place
     }
 
     /// Reads and resolves a customer.
@@ -297,13 +343,13 @@ pub fn build(
     scope: &Scope<'_>,
     progress: &dyn Progress,
 ) -> Result<Built, Failure> {
-    let out = Out::new(project.root(), scope.dry);
+    let out = Out::new(project.place(), scope.dry);
     let mut built = Built::default();
     // The folders of out/ in which nothing came or went since nothing was left over in them.
     let recorded = |environment: &Environment| survey.manifest.folders.get(environment.as_str()).copied();
     let stamp = |environment: &Environment| out.folder(environment.as_str()).map(|found| Stamp::of(&found));
-    let quiet: Vec<Environment> = Environment::ALL
-        .into_iter()
+    let environments = || project.fleet.environments().iter().copied();
+    let quiet: Vec<Environment> = environments()
         .filter(|environment| match stamp(environment) {
             Some(now) => recorded(environment).is_some_and(|stamp| stamp.same(now)),
             None => true,
@@ -363,8 +409,7 @@ pub fn build(
             (survey.held.is_empty() || quiet.contains(environment))
                 && !left.iter().any(|folder| folder.starts_with(&below))
         };
-        let stamps: Vec<(Environment, Stamp)> = Environment::ALL
-            .into_iter()
+        let stamps: Vec<(Environment, Stamp)> = environments()
             .filter(known)
             .filter_map(|environment| Some((environment, stamp(&environment)?)))
             .filter(|(environment, now)| written || recorded(environment) != Some(*now) || !survey.left.is_empty())
@@ -561,19 +606,14 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     let span = trace::span("render", &worker.name);
     let start = SystemTime::now();
     render::partials_read();
-    let templates = &project.templates[&worker.pack];
     let mut scene = Scene::new(worker, &recipes.runtimes[&worker.pack].specifier(worker));
     let (module, bundle) = made_module(project, recipes.runtimes, &mut scene, worker).map_err(Broken::Diagnostic)?;
     let size = module.len() as u64;
     if let Some(diagnostic) = recipes.room.check(&worker.file, &worker.pack, &worker.account, size) {
         return Err(Broken::Diagnostic(diagnostic));
     }
+    let files = with_files(project, &mut scene, worker, module, &bundle).map_err(Broken::Diagnostic)?;
     let pack = &project.fleet.packs[&worker.pack];
-    let mut files = vec![(pack.module(), module)];
-    for name in pack.file_names().filter(|name| *name != pack.module()) {
-        let text = templates.render_scene(name, &mut scene, Some(&bundle.digest)).map_err(Broken::Diagnostic)?;
-        files.push((name, text));
-    }
     let partials = render::partials_read();
     let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
     drop(span);
@@ -591,6 +631,33 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
         written,
         bundle,
     })
+}
+
+/// A worker's rendered module with the pack's other files, by name.
+fn with_files<'p>(
+    project: &'p Project,
+    scene: &mut Scene<'_>,
+    worker: &Worker,
+    module: String,
+    bundle: &Bundle,
+) -> Result<Vec<(&'p str, String)>, Box<Diagnostic>> {
+    let (templates, pack) = (&project.templates[&worker.pack], &project.fleet.packs[&worker.pack]);
+    let mut files = vec![(pack.module(), module)];
+    for name in pack.file_names().filter(|name| *name != pack.module()) {
+        files.push((name, templates.render_scene(name, scene, Some(&bundle.digest))?));
+    }
+    Ok(files)
+}
+
+/// Renders all files of a worker as they stand in its folder under out/, by name, and makes its bundle; writes nothing.
+pub fn files<'p>(
+    project: &'p Project,
+    runtimes: &Runtimes,
+    worker: &Worker,
+) -> Result<(Vec<(&'p str, String)>, Bundle), Box<Diagnostic>> {
+    let mut scene = Scene::new(worker, &runtimes[&worker.pack].specifier(worker));
+    let (module, bundle) = made_module(project, runtimes, &mut scene, worker)?;
+    Ok((with_files(project, &mut scene, worker, module, &bundle)?, bundle))
 }
 
 /// Renders a worker's module and makes its bundle.
@@ -623,13 +690,14 @@ fn prune(
     quiet: &[Environment],
     built: &mut Built,
 ) -> Result<(), Failure> {
+    let environments = project.fleet.environments();
     let all: Vec<Environment> =
-        Environment::ALL.into_iter().filter(|environment| !quiet.contains(environment)).collect();
+        environments.iter().copied().filter(|environment| !quiet.contains(environment)).collect();
     if !all.is_empty() || !survey.left.is_empty() {
         let units = survey.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
         let mut owned: HashSet<String> = units.map(|(record, unit)| survey::folder(record, unit)).collect();
         for customer in &survey.held {
-            owned.extend(Environment::ALL.iter().map(|environment| format!("{environment}/{customer}/")));
+            owned.extend(environments.iter().map(|environment| format!("{environment}/{customer}/")));
         }
         let mut names: HashSet<String> =
             project.fleet.packs.values().flat_map(|pack| pack.file_names().map(str::to_owned)).collect();

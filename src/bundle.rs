@@ -1,11 +1,13 @@
 //! What is uploaded for a worker, as one value with one digest. Pure; doesn't render and doesn't send.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
 use crate::digest::{Digest, Framed};
+use crate::spec::{Observability, Placement};
 
 /// A pack's shared code, bundled.
 #[derive(Clone, Debug)]
@@ -101,23 +103,75 @@ fn metadata(worker: &Worker) -> Value {
     }
     let services = worker.services.iter();
     bindings.extend(services.map(|(name, service)| json!({"type": "service", "name": name, "service": service})));
+    bindings.extend(worker.bindings.iter().map(|(name, binding)| binding.upload(name)));
     bindings.extend(worker.secrets.keys().map(|name| json!({"type": "secret_text", "name": name})));
-    json!({
+    let mut metadata = json!({
         "main_module": module_name(worker),
         "compatibility_date": worker.compatibility_date,
         "compatibility_flags": worker.compatibility_flags,
         "bindings": bindings,
         "observability": observability(worker),
-    })
+    });
+    // What a spec doesn't say isn't there: so digests stay when there is more that it could say.
+    for (key, value) in options(worker) {
+        metadata[key] = value;
+    }
+    metadata
+}
+
+/// What a worker's spec says beside its bindings and its compatibility, as the API and wrangler write it.
+pub fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
+    let limits = worker.limits.as_ref().map(|limits| {
+        let both = [("cpu_ms", limits.cpu_ms), ("subrequests", limits.subrequests)];
+        both.into_iter().filter_map(|(key, limit)| Some((key, limit?))).collect::<BTreeMap<_, _>>()
+    });
+    let placement = worker.placement.as_ref().map(|placement| match placement {
+        Placement::Smart => json!({"mode": "smart"}),
+        Placement::Region { region } => json!({"mode": "targeted", "region": region}),
+        Placement::Host { host } => json!({"mode": "targeted", "host": host}),
+        Placement::Hostname { hostname } => json!({"mode": "targeted", "hostname": hostname}),
+    });
+    let tail = worker.tail_consumers.as_ref();
+    let tail = tail.map(|names| names.iter().map(|name| json!({"service": name})).collect::<Vec<_>>());
+    let all = [
+        ("limits", limits.map(|limits| json!(limits))),
+        ("placement", placement),
+        ("logpush", worker.logpush.map(Value::Bool)),
+        ("tail_consumers", tail.map(Value::Array)),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 /// A worker's observability, as the API and wrangler write it.
 pub fn observability(worker: &Worker) -> Value {
-    let mut observability = json!({"enabled": worker.observability.enabled.unwrap_or(true)});
-    if let Some(sampling) = worker.observability.sampling {
-        observability["head_sampling_rate"] = json!(sampling);
+    fn some<'v>(fields: impl IntoIterator<Item = (&'v str, Option<Value>)>) -> Value {
+        fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect::<Map<_, _>>().into()
     }
-    observability
+    let Observability { enabled, sampling, logs, traces } = &worker.observability;
+    let logs = logs.as_ref().map(|logs| {
+        some([
+            // The API wants these two.
+            ("enabled", Some(json!(logs.enabled.unwrap_or(true)))),
+            ("invocation_logs", Some(json!(logs.invocation_logs.unwrap_or(true)))),
+            ("head_sampling_rate", logs.sampling.map(Value::from)),
+            ("persist", logs.persist.map(Value::from)),
+            ("destinations", logs.destinations.as_ref().map(|names| json!(names))),
+        ])
+    });
+    let traces = traces.as_ref().map(|traces| {
+        some([
+            ("enabled", traces.enabled.map(Value::from)),
+            ("head_sampling_rate", traces.sampling.map(Value::from)),
+            ("persist", traces.persist.map(Value::from)),
+            ("destinations", traces.destinations.as_ref().map(|names| json!(names))),
+        ])
+    });
+    some([
+        ("enabled", Some(json!(enabled.unwrap_or(true)))),
+        ("head_sampling_rate", sampling.map(Value::from)),
+        ("logs", logs),
+        ("traces", traces),
+    ])
 }
 
 /// The metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
@@ -190,10 +244,15 @@ pub fn differences(old: &Value, new: &Value) -> Vec<String> {
         ("compatibility_date", "compatibilityDate"),
         ("compatibility_flags", "compatibilityFlags"),
         ("observability", "observability"),
+        ("limits", "limits"),
+        ("placement", "placement"),
+        ("logpush", "logpush"),
+        ("tail_consumers", "tailConsumers"),
         ("main_module", "the module's name"),
     ] {
         if old[key] != new[key] {
-            reasons.push(format!("{what} {} → {}", old[key], new[key]));
+            let told = |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+            reasons.push(format!("{what} {} → {}", told(&old[key]), told(&new[key])));
         }
     }
     let by_name = |metadata: &Value| -> Map<String, Value> {

@@ -21,7 +21,11 @@ use crate::platform::{
     Reply, ZONES_PER_PAGE,
 };
 
+mod content;
 mod listing;
+mod web;
+
+pub use web::Network;
 
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
@@ -169,6 +173,12 @@ impl Cloudflare {
             }
             Call::ReadWorkersDev { worker } => {
                 self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
+            }
+            Call::ReadSettings { worker } => self.request(home, Method::GET, &format!("{}/settings", script(worker))),
+            Call::ReadContent { worker } => {
+                // The newer form, which tells the main module, is there for the workers of accounts alone.
+                let form = if home.namespace.is_some() { "content" } else { "content/v2" };
+                self.request(home, Method::GET, &format!("{}/{form}", script(worker)))
             }
             Call::SetTags { worker, tags } => self
                 .request(home, Method::PATCH, &format!("{}/script-settings", script(worker)))
@@ -331,6 +341,10 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         return listing::read(home, call, response);
     }
     let headers = response.headers().clone();
+    if let (Call::ReadContent { .. }, 200..400) = (call, status) {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        return content::read(header(CONTENT_TYPE.as_str()), header(content::ENTRY), response);
+    }
     let mut body = Vec::new();
     if let Err(error) = response.take(MAX_ANSWER).read_to_end(&mut body) {
         return Err(CallError::Unavailable(format!("the connection to Cloudflare broke: {error}")));
@@ -389,7 +403,11 @@ fn answer(home: &Home, call: &Call, response: Response) -> Result<Reply, CallErr
         Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
         // A namespace that nobody has made yet; a worker that somebody deleted meanwhile.
         Call::ListWorkers if status == 404 && home.namespace.is_some() => Ok(Reply::Nothing),
-        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } if status == 404 => Ok(Reply::Nothing),
+        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } | Call::ReadSettings { .. } | Call::ReadContent { .. }
+            if status == 404 =>
+        {
+            Ok(Reply::Nothing)
+        }
         _ => Err(CallError::Rejected { status, code, message }),
     }
 }
@@ -435,6 +453,7 @@ fn reply(call: &Call, result: &Value) -> Reply {
             .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
             .map_or(Reply::Nothing, |route| id(&route["id"])),
         Call::FindSubdomain => id(&result["subdomain"]),
+        Call::ReadSettings { .. } => Reply::Settings(result.clone()),
         Call::ReadWorkersDev { .. } => Reply::On(result["enabled"] == true),
         Call::ReadCrons { .. } => {
             let crons = result["schedules"].as_array().into_iter().flatten();

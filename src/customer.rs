@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::spec::{Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Purpose, Route};
+use crate::binding::Binding;
+use crate::spec::{
+    Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose, RequestLimits,
+    Route,
+};
 
 /// The variable by which a worker tells the digest of its bundle.
 pub const DIGEST_VARIABLE: &str = "FLOTILLA_DIGEST";
@@ -76,6 +80,12 @@ pub struct Worker {
     pub secrets: BTreeMap<String, String>,
     /// Its service bindings: the binding's name → the name of the worker that it calls.
     pub services: BTreeMap<String, String>,
+    /// What else it is bound to, by the binding's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bindings: BTreeMap<String, Binding>,
+    /// Those of its variables that hold the address of another worker → the name of that worker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, String>,
     /// When the clock starts it, sorted.
     pub crons: BTreeSet<String>,
     /// The day whose runtime behaviour it gets.
@@ -84,6 +94,18 @@ pub struct Worker {
     pub compatibility_flags: BTreeSet<String>,
     /// Whether its logs are kept.
     pub observability: Observability,
+    /// What one request may take, if less than the account's plan allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RequestLimits>,
+    /// Where it runs, if not near to who calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Whether its logs go to the account's Logpush jobs, if the spec says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logpush: Option<bool>,
+    /// The workers that get its logs, sorted, if the spec says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_consumers: Option<BTreeSet<String>>,
     /// Who deploys it.
     pub delivery: Delivery,
 }

@@ -89,6 +89,8 @@ codes! {
     NoAddress = "S0212",
     /// Service bindings that lead back to where they began: none of the workers could be uploaded first.
     Cycle = "S0213",
+    /// A preview that would work on the data of production.
+    ProductionData = "S0220",
     /// Not a host name that can be a custom domain.
     BadDomain = "N0301",
     /// One host name, claimed by two workers.

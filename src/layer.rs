@@ -1,19 +1,24 @@
 //! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't know
 //! what their keys mean.
 //!
-//! Maps are merged key by key, at every depth. A map that says another `type` replaces the weaker one whole: what belongs
-//! to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
+//! Maps are merged key by key, at every depth. A map that says another `type` replaces the weaker one whole, and so does a
+//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
 //! to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use crate::binding;
 use crate::diagnostic::Place;
 use crate::yaml::{Document, Kind, Node, Span};
 
 /// Keys that say what a map is rather than what is in it.
 const TYPE: &str = "type";
+/// The map at the top whose entries say what they are by one of their keys.
+const BINDINGS: &str = "bindings";
+/// The map at the top that is one value.
+const PLACEMENT: &str = "placement";
 /// So many keys of a map are found as fast by looking at each.
 const FEW: usize = 32;
 
@@ -49,10 +54,18 @@ pub fn merge<'a>(layers: &[(&'a Document, &'a Node)], keep: impl Fn(&str) -> boo
     let mut merged = Vec::new();
     for (document, node) in layers {
         if let Kind::Map(entries) = &node.kind {
-            lay(&mut merged, document, entries, &keep);
+            lay(&mut merged, document, entries, &keep, Inside::Top);
         }
     }
     Merged::Map(merged)
+}
+
+/// Where in the tree a map is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Top,
+    Bindings,
+    Else,
 }
 
 fn lay<'a>(
@@ -60,6 +73,7 @@ fn lay<'a>(
     document: &'a Document,
     entries: &'a [(String, Span, Node)],
     keep: &dyn Fn(&str) -> bool,
+    inside: Inside,
 ) {
     // Few keys are compared one by one, many are looked up: a map with as many keys as fit into a file ends nobody's day.
     let many = merged.len().min(entries.len()) > FEW;
@@ -89,10 +103,13 @@ fn lay<'a>(
             (Kind::Null, Some(below)) => {
                 merged.remove(below);
             }
-            (Kind::Map(over), Some(below)) if merged[below].value.takes(node) => {
+            (Kind::Map(over), Some(below))
+                if (inside, key) != (Inside::Top, PLACEMENT) && merged[below].value.takes(node, inside) =>
+            {
                 let entry = &mut merged[below];
                 let mut parts = std::mem::replace(&mut entry.value, Merged::List(Vec::new())).into_entries();
-                lay(&mut parts, document, over, &|_| true);
+                let inside = if inside == Inside::Top && key == BINDINGS { Inside::Bindings } else { Inside::Else };
+                lay(&mut parts, document, over, &|_| true, inside);
                 entry.value = Merged::Map(parts);
                 entry.at = at;
             }
@@ -120,12 +137,17 @@ fn lay<'a>(
 
 impl<'a> Merged<'a> {
     /// Whether a stronger map is merged into this one, rather than taking its place.
-    fn takes(&self, over: &Node) -> bool {
+    fn takes(&self, over: &Node, inside: Inside) -> bool {
         let is_map = match self {
             Merged::Whole(_, node) => matches!(node.kind, Kind::Map(_)),
             Merged::Map(_) => true,
             Merged::List(_) => false,
         };
+        if let (Inside::Bindings, Kind::Map(entries)) = (inside, &over.kind) {
+            let kind = |keys: &[&str]| binding::Kind::of(keys.iter().copied()).map(binding::Kind::key);
+            let written: Vec<&str> = entries.iter().map(|(key, ..)| key.as_str()).collect();
+            return is_map && kind(&written).is_none_or(|other| kind(&self.keys()).is_none_or(|own| own == other));
+        }
         let other = match over.get(TYPE).map(|node| &node.kind) {
             Some(Kind::Text(text)) => Some(text.as_str()),
             _ => None,
@@ -322,6 +344,27 @@ mod tests {
         assert_eq!(value(&["a: {type: x, b: 1}", "a: {type: x, c: 1}"]), json!({"a": {"type": "x", "b": 1, "c": 1}}));
         assert_eq!(value(&["a: {type: x, b: 1}", "a: {b: 2}"]), json!({"a": {"type": "x", "b": 2}}));
         assert_eq!(value(&["a: {b: 1}", "a: {type: x}"]), json!({"a": {"b": 1, "type": "x"}}));
+    }
+
+    #[test]
+    fn a_binding_of_another_kind_replaces_one_whole() {
+        let weak = "bindings: {B: {r2: files, jurisdiction: eu}, C: {kv: 1}}";
+        assert_eq!(
+            value(&[weak, "bindings: {B: {worker: api}, C: null}"]),
+            json!({"bindings": {"B": {"worker": "api"}}})
+        );
+        let other = json!({"bindings": {"B": {"r2": "other", "jurisdiction": "eu"}, "C": {"kv": 1}}});
+        assert_eq!(value(&[weak, "bindings: {B: {r2: other}}"]), other);
+        // `worker` alone is a kind; beside a class it isn't.
+        let counter = "bindings: {B: {durableObject: Counter, worker: a}}";
+        assert_eq!(value(&[counter, "bindings: {B: {worker: b}}"]), json!({"bindings": {"B": {"worker": "b"}}}));
+        let placement = ["placement: {region: a}", "placement: {host: b}"];
+        assert_eq!(value(&placement), json!({"placement": {"host": "b"}}));
+        // Elsewhere, such keys mean nothing.
+        assert_eq!(
+            value(&["vars: {bindings: {B: {r2: a}}}", "vars: {bindings: {B: {kv: 1}}}"]),
+            json!({"vars": {"bindings": {"B": {"r2": "a", "kv": 1}}}})
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! This library is the program; it promises no stable interface. Start with ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
+pub mod binding;
 pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
@@ -15,6 +16,7 @@ pub mod spec;
 pub mod customer;
 pub mod limits;
 pub mod names;
+pub mod preview;
 pub mod selection;
 pub mod tags;
 pub mod trace;
@@ -42,6 +44,7 @@ pub mod undo;
 
 pub mod build;
 pub mod check;
+pub mod export;
 pub mod git;
 pub mod manifest;
 pub mod policy;
@@ -59,6 +62,9 @@ pub mod plan;
 pub mod refresh;
 pub mod safety;
 pub mod secrets;
+pub mod verify;
+
+pub mod import;
 
 pub mod cloudflare;
 pub mod deploy;

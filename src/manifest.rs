@@ -453,7 +453,7 @@ impl Writer {
         if inner.log.is_some() && !inner.began {
             inner.began = true;
             let unknown = |environment: Environment| Entry::Folder(environment.to_string(), Stamp::NONE);
-            inner.open.extend(Environment::ALL.map(unknown));
+            inner.open.extend(Environment::EACH.map(unknown));
             inner.flush();
         }
     }

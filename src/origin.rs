@@ -61,7 +61,7 @@ impl Origins<'_> {
                 // The address of another worker stands where that worker is named.
                 self.there(path).or_else(|| rest.is_empty().then(|| self.there(&["vars", key, "workerUrl"])).flatten())
             }
-            [list @ ("domains" | "routes" | "crons" | "compatibilityFlags"), at, rest @ ..] => {
+            [list @ ("domains" | "routes" | "crons" | "compatibilityFlags" | "tailConsumers"), at, rest @ ..] => {
                 self.sorted(list, at, rest)
             }
             ["takeOver", at] => {

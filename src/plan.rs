@@ -124,6 +124,10 @@ pub enum Step {
     SetCrons {
         crons: BTreeSet<String>,
     },
+    /// Deletes the database of this name, which is nobody else's: that of a preview.
+    DeleteDatabase {
+        name: String,
+    },
     Delete,
 }
 
@@ -171,6 +175,15 @@ pub struct Change {
     /// How many changes come before it, one after the other: a service binding wants the worker that it calls.
     #[serde(skip)]
     pub rank: usize,
+}
+
+impl Change {
+    /// Deletes a database with the worker. Before it: as long as the worker is there, its tags tell of the database.
+    pub fn delete_database(&mut self, name: String) {
+        if let Some(at) = self.steps.iter().position(|step| *step == Step::Delete) {
+            self.steps.insert(at, Step::DeleteDatabase { name });
+        }
+    }
 }
 
 /// A worker that is left as it is, and why.
@@ -738,48 +751,11 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::customer::Database;
-    use crate::spec::{LogLevel, Observability, Route};
+    use crate::customer::sample as worker;
     use serde_json::json;
 
     fn home() -> Home {
         Home { account_id: "a".to_owned(), namespace: None }
-    }
-
-    fn worker(customer: &str) -> Worker {
-        Worker {
-            customer: customer.to_owned(),
-            customer_name: customer.to_owned(),
-            labels: BTreeMap::new(),
-            file: format!("customers/{customer}.yaml"),
-            environment: Environment::Production,
-            role: None,
-            name: format!("c15t-{customer}"),
-            pack: "consent".to_owned(),
-            account: "default".to_owned(),
-            namespace: None,
-            workers_dev: true,
-            domains: BTreeSet::from([format!("{customer}.example.com")]),
-            routes: BTreeSet::from([Route {
-                pattern: format!("{customer}.example.org/*"),
-                zone: "example.org".to_owned(),
-            }]),
-            take_over: BTreeSet::new(),
-            hosts: None,
-            dispatch: None,
-            trusted_origins: Vec::new(),
-            log_level: LogLevel::Info,
-            database: Database::None,
-            destinations: Vec::new(),
-            vars: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            services: BTreeMap::new(),
-            crons: BTreeSet::from(["* * * * *".to_owned()]),
-            compatibility_date: "2026-06-01".to_owned(),
-            compatibility_flags: BTreeSet::new(),
-            observability: Observability { enabled: Some(true), sampling: None },
-            delivery: Delivery::Automatic,
-        }
     }
 
     fn bundle() -> Bundle {

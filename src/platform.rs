@@ -151,6 +151,16 @@ pub enum Call {
         /// The worker's name.
         worker: String,
     },
+    /// Asks for a worker's settings: its bindings, without the values of secrets, and what else was uploaded with it.
+    ReadSettings {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Asks for a worker's code.
+    ReadContent {
+        /// The worker's name.
+        worker: String,
+    },
     /// Replaces a worker's tags, and nothing else of it.
     SetTags {
         /// The worker's name.
@@ -241,6 +251,15 @@ pub enum Reply {
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
+    /// The settings of a worker, as the platform tells them.
+    Settings(Value),
+    /// The code of a worker.
+    Content {
+        /// The name of its main module; none if it is a script in the older form, without modules.
+        main: Option<String>,
+        /// Its modules.
+        modules: Vec<ReadModule>,
+    },
     /// How a token stands: `active`, `disabled`, `expired`.
     Token(String),
     /// A page of the list of zones.
@@ -259,8 +278,19 @@ pub enum Reply {
     },
 }
 
-/// A worker as the list of its home tells of it.
+/// A module as it was uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadModule {
+    /// Its name, with `/`.
+    pub name: String,
+    /// Its content type, without parameters.
+    pub kind: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A worker as the list of its home tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedWorker {
     /// Its name.
     pub name: String,
@@ -274,6 +304,10 @@ pub struct ListedWorker {
     pub uploaded_by: Option<String>,
     /// Its tags.
     pub tags: Vec<String>,
+    /// Whether it has static assets.
+    pub has_assets: bool,
+    /// Whether it has classes of Durable Objects of its own, which migrations made.
+    pub has_classes: bool,
 }
 
 /// A custom domain as the list of its account tells of it.

@@ -1,5 +1,6 @@
 //! A project on disk: fleet.yaml, its packs, and the customers' files. Reads; doesn't resolve or check across files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use crate::failure::Failure;
 use crate::limits::{Limit, Limits, Plan, WORKERS_PER_CUSTOMER, grouped};
 use crate::names;
 use crate::pack::{self, Pack};
+use crate::preview::{self, Preview};
 use crate::schema::Checker;
 use crate::spec::{
     Account, AccountId, Assignment, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference, Settings,
@@ -26,6 +28,8 @@ pub const FLEET_FILE: &str = "fleet.yaml";
 pub const CUSTOMERS: &str = "customers";
 /// The folder of the layers' files.
 pub const LAYERS: &str = "layers";
+/// The folder of previews: each has what the project's folder has, `out/` and `.flotilla/`.
+pub const PREVIEWS: &str = ".flotilla/previews";
 /// The environment variable with the id of the default account; wrangler's own.
 pub const ACCOUNT_ID_VARIABLE: &str = "CLOUDFLARE_ACCOUNT_ID";
 /// The environment variable with the API token; wrangler's own.
@@ -49,9 +53,24 @@ pub struct Fleet {
     pub decides: Digest,
     /// The digest of the file's bytes.
     pub raw: Digest,
+    /// The preview that is looked at, if it isn't the fleet itself.
+    pub preview: Option<Preview>,
 }
 
 impl Fleet {
+    /// As whose its workers are tagged: the fleet's, or the preview's.
+    pub fn owner(&self) -> Cow<'_, str> {
+        match &self.preview {
+            None => Cow::Borrowed(&self.file.name),
+            Some(preview) => Cow::Owned(preview::owner(&self.file.name, &preview.id)),
+        }
+    }
+
+    /// The environments whose workers are looked at.
+    pub fn environments(&self) -> &'static [Environment] {
+        if self.preview.is_some() { &[Environment::Preview] } else { &Environment::ALL }
+    }
+
     /// A limit of an account; that of the paid plan for one that isn't known.
     pub fn limit(&self, account: &str, limit: Limit) -> u64 {
         let same = self.alike(account, |one, other| one.id == other.id);
@@ -219,7 +238,7 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     let decides = fleet_digest(&document.root, &packs);
     let raw = Framed::new("fleet.yaml").field(&bytes).finish();
     let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
-    Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw })
+    Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw, preview: None })
 }
 
 /// What of fleet.yaml and the packs decides how customers are resolved: neither comments, nor what is for deploys alone.
@@ -228,7 +247,7 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
     let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
     for (key, _, node) in entries {
         let value = match key.as_str() {
-            "deploy" => continue,
+            "deploy" | "previews" => continue,
             "accounts" => accounts_that_decide(node),
             // Values are no part of what is resolved, wherever they come from.
             "secrets" => continue,
@@ -417,6 +436,11 @@ pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
         return Err(missing("there are no customers".to_owned()));
     }
     Ok(files)
+}
+
+/// The folder of a preview, from the project's root.
+pub fn preview_folder(id: &str) -> String {
+    format!("{PREVIEWS}/{id}")
 }
 
 /// The id that a spec's file name gives it.

@@ -7,6 +7,7 @@
 //! alone, as in the dashboard, moves neither tags nor ETag, and is not seen.
 
 mod inventory;
+mod previews;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,7 @@ use crate::state::WorkerId;
 use crate::tags::{self, Triggers};
 
 pub use inventory::{Inventory, Scope, Zone, take};
+pub use previews::{Seen, previews};
 
 /// What uploads through the API are listed as; ours are among them.
 const API: &str = "api";

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tera::{Context, Kwargs, State, Tera};
 
+use crate::binding;
 use crate::bundle;
 use crate::customer::{DIGEST_VARIABLE, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place};
@@ -23,8 +24,9 @@ pub struct Templates {
     path: String,
 }
 
-/// What templates can name, of one worker: `worker`, `runtime` (the module specifier of the runtime), and `vars`, `routes`,
-/// `services` and `observability` as wrangler calls them. Made once for all files of a worker.
+/// What templates can name, of one worker: `worker`, `runtime` (the module specifier of the runtime), `vars`, `routes`,
+/// `services` and `observability` as wrangler calls them, `bindings` (everything else that it is bound to, by wrangler's keys),
+/// and `options` (limits, placement and the like, likewise). Made once for all files of a worker.
 pub struct Scene<'a> {
     worker: &'a Worker,
     context: Context,
@@ -38,11 +40,17 @@ impl<'a> Scene<'a> {
         let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
+        let mut bindings = binding::wrangler(&worker.bindings);
+        // Those within the fleet stand in the same list.
+        let outside = bindings.remove("services");
+        let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
         let mut context = Context::new();
         context.insert("worker", worker);
         context.insert("runtime", runtime);
         context.insert("routes", &domains.chain(routes).collect::<Vec<Value>>());
-        context.insert("services", &services.collect::<Vec<Value>>());
+        context.insert("services", &services.chain(outside).collect::<Vec<Value>>());
+        context.insert("bindings", &bindings);
+        context.insert("options", &bundle::options(worker));
         context.insert("observability", &bundle::observability(worker));
         let mut scene = Scene { worker, context, digest: None };
         scene.vars(None);

@@ -10,6 +10,7 @@ mod claim;
 mod dispatchers;
 mod hosts;
 mod peers;
+mod previews;
 mod sources;
 mod worker;
 
@@ -25,8 +26,9 @@ use crate::project::{Fleet, Spec, labels};
 use crate::yaml::Kind;
 use dispatchers::dispatchers;
 use peers::{Peers, refer};
+use previews::Base;
 use sources::{Sources, below, settings_only};
-use worker::{One, Who};
+use worker::{Named, One, Who};
 
 /// What became of a spec.
 #[derive(Default)]
@@ -37,6 +39,10 @@ pub struct Resolved {
     pub claims: Vec<Claim>,
     /// The author's mistakes; with an error among them the workers are not to be used.
     pub diagnostics: Vec<Diagnostic>,
+    /// Which of its workers, by role, refers to which shared one.
+    pub refers: BTreeSet<(Option<String>, String)>,
+    /// The hosts that are others in a preview, and what they are there.
+    pub moved: BTreeMap<String, String>,
 }
 
 /// The workers that all customers share.
@@ -67,12 +73,18 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     for role in sources.roles() {
         for environment in sources.environments(role) {
             let merged = layer::merge(&sources.chain(environment, role), settings_only);
-            let named = role.is_some_and(|role| {
+            let base = Base::of(&sources, environment, role);
+            let of_role = role.is_some_and(|role| {
                 sources
                     .roots
                     .iter()
                     .any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
             });
+            let named = match sources.named_exactly(environment, role) {
+                true => Named::Exactly,
+                false if of_role => Named::Role,
+                false => Named::Customer,
+            };
             let shared = Some(shared);
             One::resolve(
                 fleet,
@@ -82,6 +94,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
                 role,
                 &merged,
                 named,
+                base,
                 &mut resolved,
                 &mut references,
                 &mut peers,
@@ -102,12 +115,20 @@ pub fn shared(fleet: &Fleet) -> Shared {
     if let Some(Kind::Map(entries)) = document.root.get("sharedWorkers").map(|node| &node.kind) {
         for (role, span, node) in entries {
             let who = Who { id: SHARED, name: role, labels: &labels, document, place: document.place(*span) };
-            let mut sources = Sources { roots: Vec::new(), only: Vec::new() };
-            sources.roots.extend(document.root.get("defaults").map(|node| (document, node)));
-            sources.roots.push((document, node));
+            let wanted = fleet.preview.as_ref().and_then(|preview| preview.shared.as_ref());
+            if wanted.is_some_and(|wanted| !wanted.contains(role)) {
+                continue;
+            }
+            let sources = Sources::shared(fleet, Some(node));
             for environment in sources.environments(None) {
                 let merged = layer::merge(&sources.chain(environment, None), settings_only);
-                let (role, named) = (Some(role.as_str()), node.get("workerName").is_some());
+                let base = Base::of(&sources, environment, None);
+                let named = match sources.named_exactly(environment, None) {
+                    true => Named::Exactly,
+                    false if node.get("workerName").is_some() => Named::Role,
+                    false => Named::Customer,
+                };
+                let role = Some(role.as_str());
                 One::resolve(
                     fleet,
                     None,
@@ -116,6 +137,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
                     role,
                     &merged,
                     named,
+                    base,
                     &mut resolved,
                     &mut references,
                     &mut peers,
@@ -125,6 +147,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
     }
     refer(fleet, &peers, None, &references, &mut resolved);
     resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
-    let reach = dispatchers(fleet, &mut resolved);
+    // The dispatch workers are no part of a preview: which hosts reach them is for the fleet to say.
+    let reach = if fleet.preview.is_some() { BTreeMap::new() } else { dispatchers(fleet, &mut resolved) };
     Shared { resolved, peers, reach }
 }

@@ -177,11 +177,8 @@ mod tests {
     fn worker(name: &str, fleet: Option<&str>) -> (String, ListedWorker) {
         let listed = ListedWorker {
             name: name.to_owned(),
-            etag: String::new(),
-            created_on: String::new(),
-            modified_on: String::new(),
-            uploaded_by: None,
             tags: fleet.map(|fleet| format!("flotilla-{fleet}")).into_iter().collect(),
+            ..ListedWorker::default()
         };
         (name.to_owned(), listed)
     }

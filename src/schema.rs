@@ -10,9 +10,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use crate::binding;
 use crate::customer::TURSO_TOKEN;
 use crate::diagnostic::{Code, Diagnostic, did_you_mean};
-use crate::spec::{Assignment, FleetFile, Identity, LayerRule, PackFile, Role, Roles, SecretReference, Settings};
+use crate::spec::{
+    Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
+};
 use crate::yaml::{Document, Kind, Node, Span};
 
 /// The name of the definition for references to secrets, in catalogues as well.
@@ -78,8 +81,22 @@ impl Checker {
         }
         let errors: Vec<ValidationError<'_>> = self.validator.iter_errors(value).collect();
         let misspelt: HashSet<(&str, &str)> = errors.iter().flat_map(|error| self.misspelt(error)).collect();
+        let at = |is: fn(&ValidationErrorKind) -> bool| -> HashSet<&str> {
+            errors.iter().filter(|error| is(error.kind())).map(|error| error.instance_path().as_str()).collect()
+        };
+        let (shapeless, several) = (at(is_shapeless), at(is_several));
         errors
             .iter()
+            // What isn't a map, or has a key that nothing has, is told as that; and what is several things at once, as that.
+            .filter(|error| match error.kind() {
+                ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::OneOfMultipleValid { .. } => {
+                    !shapeless.contains(error.instance_path().as_str())
+                }
+                ValidationErrorKind::PropertyNames { .. } | ValidationErrorKind::Required { .. } if of_type(error) => {
+                    !several.contains(error.instance_path().as_str())
+                }
+                _ => true,
+            })
             // A key that is there, but misspelt, is not missing as well.
             .filter(|error| match error.kind() {
                 ValidationErrorKind::Required { property } => {
@@ -177,13 +194,12 @@ impl Checker {
             ),
             ValidationErrorKind::PropertyNames { error: inner } => {
                 let key = inner.instance().as_str().unwrap_or_default().to_owned();
-                let of_type = error.schema_path().as_str().contains("/allOf/");
                 let place = document.place(node.key_span(&key).unwrap_or(node.span));
                 let (code, help) = match inner.kind() {
                     ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
                     // Keys of another type of the same thing.
-                    ValidationErrorKind::Enum { options } if of_type => {
-                        let known = self.schema.pointer("/$defs/Database/properties");
+                    ValidationErrorKind::Enum { options } if of_type(error) => {
+                        let known = self.of_all_types(error);
                         if known.is_some_and(|known| known.get(&key).is_none()) {
                             // No type has it, which is told already.
                             return Vec::new();
@@ -291,8 +307,16 @@ impl Checker {
             .unwrap_or_default()
     }
 
+    /// The properties of all types of what an error tells of one type.
+    fn of_all_types(&self, error: &ValidationError<'_>) -> Option<&Value> {
+        let (whole, _) = error.schema_path().as_str().split_once("/allOf/")?;
+        self.schema.pointer(whole)?.get("properties")
+    }
+
     fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
-        let description = self.around(error)?.get("properties")?.get(key)?.get("description")?.as_str()?;
+        let around =
+            self.around(error).and_then(|schema| schema.get("properties")).or_else(|| self.of_all_types(error));
+        let description = around?.get(key)?.get("description")?.as_str()?;
         description.split(['\n']).next().map(|line| line.trim_end_matches('.'))
     }
 
@@ -324,6 +348,22 @@ impl Checker {
         let path = error.schema_path().as_str();
         path.starts_with(&format!("/$defs/{SECRET}/")) || path.starts_with("/$defs/secret/")
     }
+}
+
+/// Whether an error tells that something isn't a map of known keys.
+fn is_shapeless(kind: &ValidationErrorKind) -> bool {
+    use ValidationErrorKind::{AdditionalProperties, Type, UnevaluatedProperties};
+    matches!(kind, Type { .. } | AdditionalProperties { .. } | UnevaluatedProperties { .. })
+}
+
+/// Whether an error tells that something is of several forms at once.
+fn is_several(kind: &ValidationErrorKind) -> bool {
+    matches!(kind, ValidationErrorKind::OneOfMultipleValid { .. })
+}
+
+/// Whether an error is about what one type of a thing takes.
+fn of_type(error: &ValidationError<'_>) -> bool {
+    error.schema_path().as_str().contains("/allOf/")
 }
 
 /// Where the values of secrets belong.
@@ -467,6 +507,10 @@ fn explain_pattern(pattern: &str) -> String {
             "the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
         }
         "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
+        binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
+        binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
+        "^[0-9]+$" => "digits alone, in quotes".to_owned(),
+        "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
         "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
         "^(libsql|https)://[^\\s/?#@]+/?$" => {
             "an address without a path or credentials: libsql://acme.turso.io".to_owned()
@@ -546,10 +590,8 @@ fn settable() -> Value {
         merge(&mut schema["properties"], part["properties"].clone());
         merge(&mut schema["$defs"], part["$defs"].clone());
     }
-    // An environment is what `Settings` is, and a role what `Role` is; both may be empty: `production:`.
-    let own = of::<Settings>();
-    let role = of::<Role>();
-    for (name, from) in [("Settings", own), ("Role", role)] {
+    // Both may be empty: `production:`.
+    for (name, from) in [("InEnvironment", of::<InEnvironment>()), ("Role", of::<Role>())] {
         schema["$defs"][name] = json!({
             "description": schema["$defs"][name]["description"],
             "type": ["object", "null"],
@@ -558,9 +600,12 @@ fn settable() -> Value {
         });
         merge_into_layers(&mut schema["$defs"][name]["properties"]);
     }
-    for name in ["Database", "Observability"] {
+    for name in ["Database", "Logs", "Observability", "RequestLimits", "Traces"] {
         merge_into_layers(&mut schema["$defs"][name]["properties"]);
     }
+    let kinds: HashSet<&str> = binding::KINDS.iter().map(binding::Kind::key).collect();
+    let fields = schema["$defs"]["Binding"]["properties"].as_object_mut().into_iter().flatten();
+    fields.filter(|(key, _)| !kinds.contains(key.as_str())).for_each(|(_, field)| nullable(field));
     merge_into_layers(&mut schema["properties"]);
     schema
 }
@@ -743,6 +788,31 @@ mod tests {
                 check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
             assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
         }
+        let bound = |binding: &str| check(checker, &format!("id: acme\nbindings:\n  B: {binding}\n"));
+        for right in ["{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}", "{r2: a, jurisdiction: null}", "null", "{ai: true}"] {
+            assert_eq!(bound(right), [""; 0], "{right}");
+        }
+        let worker = "add `worker`: A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
+                      the worker that has the class";
+        for (wrong, told) in [
+            ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` has not the right form: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
+            ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
+            ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
+            ("{queue: jobs, jurisdiction: eu}", "S0210 t.yaml:3:20 `jurisdiction` doesn't belong to the type of `bindings.B`; its type takes queue".to_owned()),
+            ("{durableObject: Counter}", format!("S0203 t.yaml:3:6 `bindings.B` has no `worker`; {worker}")),
+            ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; it has to be true".to_owned()),
+        ] {
+            assert_eq!(bound(wrong), [told], "{wrong}");
+        }
+        let both = bound("{r2: files, queue: jobs}");
+        assert_eq!(both.len(), 1, "{both:?}");
+        assert!(
+            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` fits none, or more than one, of its forms"),
+            "{both:?}"
+        );
+        assert_eq!(check(checker, "id: acme\nplacement: smart\nlimits: {cpuMs: 50}\n"), [""; 0]);
+        let placed = check(checker, "id: acme\nplacement: clever\n");
+        assert_eq!(placed.len(), 1, "{placed:?}");
         let found = check(checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
         assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
         let found = check(checker, "name: 12\nenvironments: {stagin: {}}\n");

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::binding::{self, Binding};
 use crate::diagnostic::Code;
 use crate::limits::{self, Limit, Limits, Plan};
 
@@ -76,8 +77,20 @@ pub struct Assignment {
     /// `{fleet}` and `{environment}` are replaced.
     pub worker_name: Option<String>,
     /// The environments that exist, each with what differs there. Without it: production alone.
-    #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production"]}))]
-    pub environments: Option<BTreeMap<Environment, Option<Settings>>>,
+    /// `preview` says what differs in previews, and makes none of them.
+    #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
+    pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
+}
+
+/// What differs in one environment.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InEnvironment {
+    /// How the worker is named there, exactly: nothing is added for the environment or the role.
+    pub worker_name: Option<String>,
+    /// How it is set.
+    #[serde(flatten)]
+    pub settings: Settings,
 }
 
 /// Several workers of one customer.
@@ -134,6 +147,9 @@ pub struct Settings {
     /// calls.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub services: Option<BTreeMap<String, String>>,
+    /// What else the worker is bound to: KV namespaces, buckets, queues, … Each by the name that its code has for it.
+    #[schemars(extend("propertyNames" = {"pattern": binding::NAME}))]
+    pub bindings: Option<BTreeMap<String, Binding>>,
     /// When the worker is started by the clock, in UTC: five fields, as in `*/15 * * * *`.
     pub crons: Option<Vec<String>>,
     /// The day whose runtime behaviour the worker gets.
@@ -144,6 +160,16 @@ pub struct Settings {
     pub compatibility_flags: Option<Vec<String>>,
     /// Whether Cloudflare keeps the worker's logs.
     pub observability: Option<Observability>,
+    /// What one request may take.
+    pub limits: Option<RequestLimits>,
+    /// Where the worker runs: `smart`, near to what it calls; or `{ region: aws:us-east-1 }`, or near to a `host` and port or a
+    /// `hostname`. Default: near to who calls it.
+    pub placement: Option<Placement>,
+    /// Whether its logs go to the account's Logpush jobs. Default: as it is.
+    pub logpush: Option<bool>,
+    /// The workers outside of the fleet that get its logs, by their names. Default: as it is; `[]` is none.
+    #[schemars(extend("uniqueItems" = true), inner(length(min = 1)))]
+    pub tail_consumers: Option<Vec<String>>,
     /// Who deploys the worker.
     pub delivery: Option<Delivery>,
 }
@@ -159,6 +185,8 @@ pub enum Environment {
     Staging,
     /// For everybody.
     Production,
+    /// For a while, beside the others: see [`crate::preview`].
+    Preview,
 }
 
 impl Environment {
@@ -168,11 +196,20 @@ impl Environment {
             Environment::Development => "development",
             Environment::Staging => "staging",
             Environment::Production => "production",
+            Environment::Preview => "preview",
         }
     }
 
-    /// All of them.
+    /// Those that stand: in which a spec says that a worker exists.
     pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
+    /// Those, and that of previews.
+    pub const EACH: [Environment; 4] =
+        [Environment::Development, Environment::Staging, Environment::Production, Environment::Preview];
+
+    /// The environment of a word, that of previews included.
+    pub fn of(word: &str) -> Option<Environment> {
+        Environment::EACH.into_iter().find(|environment| environment.as_str() == word)
+    }
 }
 
 impl std::fmt::Display for Environment {
@@ -405,7 +442,7 @@ pub enum Purpose {
 }
 
 /// Whether Cloudflare keeps the worker's logs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Observability {
@@ -414,6 +451,120 @@ pub struct Observability {
     /// Which share of requests, from 0 to 1. Default: all.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sampling: Option<f64>,
+    /// Logs on their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Logs>,
+    /// Traces on their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Traces>,
+}
+
+/// The worker's logs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Logs {
+    /// Whether they are written. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Which share of requests, from 0 to 1. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling: Option<f64>,
+    /// Whether each invocation is a line of its own. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation_logs: Option<bool>,
+    /// Whether Cloudflare keeps them. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist: Option<bool>,
+    /// The account's destinations that they are exported to, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destinations: Option<Vec<String>>,
+}
+
+/// The worker's traces.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Traces {
+    /// Whether they are written. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Which share of requests, from 0 to 1. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling: Option<f64>,
+    /// Whether Cloudflare keeps them. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist: Option<bool>,
+    /// The account's destinations that they are exported to, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destinations: Option<Vec<String>>,
+}
+
+/// What one request may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct RequestLimits {
+    /// Time of the processor, in milliseconds. Default: the account's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub cpu_ms: Option<u64>,
+    /// Requests that the worker sends itself. Default: the account's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub subrequests: Option<u64>,
+}
+
+/// Where a worker runs, if not near to who calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// Near to what it calls, as Cloudflare measures it.
+    Smart,
+    /// In a region of a cloud: `aws:us-east-1`.
+    #[serde(untagged)]
+    Region {
+        /// The region.
+        region: String,
+    },
+    /// Near to a host and port.
+    #[serde(untagged)]
+    Host {
+        /// The host and port.
+        host: String,
+    },
+    /// Near to a host that speaks HTTP.
+    #[serde(untagged)]
+    Hostname {
+        /// The host.
+        hostname: String,
+    },
+}
+
+impl JsonSchema for Placement {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Placement".into()
+    }
+
+    // Flat, so that a mistake is told as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "`smart`; or where the worker runs: `{ region: aws:us-east-1 }`, `{ host: db.example.com:5432 }` or \
+                            `{ hostname: api.example.com }`.",
+            "type": ["string", "object"],
+            "pattern": "^smart$",
+            "properties": {
+                "region": {"type": "string", "minLength": 1, "description": "A region of a cloud, with the cloud before it."},
+                "host": {"type": "string", "minLength": 1, "description": "A host and port that the worker is near to."},
+                "hostname": {"type": "string", "minLength": 1, "description": "A host with HTTP that the worker is near to."}
+            },
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": false
+        })
+    }
 }
 
 /// Who deploys a worker.
@@ -477,6 +628,41 @@ pub struct FleetFile {
     /// How changes are deployed: in which waves, and when it stops.
     #[serde(default)]
     pub deploy: DeployRule,
+    /// What `flotilla preview` makes.
+    #[serde(default)]
+    pub previews: PreviewRule,
+}
+
+/// What `flotilla preview` makes: workers once more, for a while, under names and hosts of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct PreviewRule {
+    /// The environment whose settings a preview takes; a worker that doesn't exist there takes those of production. What
+    /// `environments: { preview: … }` says comes over them. Default: staging.
+    #[schemars(with = "Option<Standing>")]
+    pub from: Option<Environment>,
+    /// The domain of the hosts: `<customer>-preview-<id>.<domain>`. Default: the first part of each of a worker's own hosts gets
+    /// `-preview-<id>`.
+    #[schemars(regex(pattern = "^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub domain: Option<String>,
+    /// After so many days a preview has expired, and `flotilla preview down --expired` removes it. Default: 7.
+    #[schemars(range(min = 1, max = 365))]
+    pub days: Option<u16>,
+    /// How many workers one preview has at the most. Default: 50.
+    #[schemars(range(min = 1))]
+    pub most: Option<usize>,
+}
+
+/// The environments that stand, as the schema has them.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(dead_code, missing_docs)]
+enum Standing {
+    Development,
+    Staging,
+    Production,
 }
 
 /// The dotenv file that is read, unless fleet.yaml lists other sources of secrets.
@@ -841,6 +1027,29 @@ pub struct PackFile {
     pub runtime: RuntimeFile,
     /// The file with the destination types.
     pub catalogue: Option<String>,
+    /// What its workers are asked by `flotilla verify`, one request each.
+    pub verify: Option<Vec<Probe>>,
+}
+
+/// A request that a deployed worker is asked, and what its answer has to be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Probe {
+    /// What it is called in results, such as `health`; several can have one name.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// The path that is asked, with its query.
+    #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
+    pub path: String,
+    /// The HTTP status of the answer (default: 200).
+    #[schemars(range(min = 200, max = 599))]
+    pub status: Option<u16>,
+    /// What the answer's JSON holds at the least: an empty list or map stands for any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` stand for the worker's own.
+    pub json: Option<BTreeMap<String, Value>>,
+    /// Asked only of workers that call others; the answer's `peers` tell how each of them was reached.
+    pub peers: Option<bool>,
 }
 
 /// How a pack's runtime is bundled.

@@ -549,7 +549,7 @@ fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
 mod tests {
     use super::*;
 
-    fn sample() -> (WorkerId, Deployed) {
+    pub(super) fn sample() -> (WorkerId, Deployed) {
         let live = Live {
             etag: "e".to_owned(),
             workers_dev: true,

@@ -9,8 +9,11 @@
 //! | `pending-<digest>`      | which triggers it was to have: the change that uploaded it had more steps |
 //! | `customer-<id>`         | whose worker it is                                                       |
 //! | `environment-<name>`    | where it runs                                                            |
+//! | `expires-<seconds>`     | of a preview: when it expires, in seconds since 1970                     |
+//! | `database-<name>`       | of a preview: the D1 database that is its own, and goes with it          |
+//! | `hosts-<host>_<host>`   | of a preview in a dispatch namespace: the hosts that lead to it          |
 //!
-//! Either `triggers-` or `pending-`: five tags, of [`crate::limits::TAGS`]. Triggers that change later without an upload
+//! Either `triggers-` or `pending-`: five tags, of [`crate::limits::TAGS`]; of a preview, eight at the most. Triggers that change later without an upload
 //! leave the tag as it is: it then tells of triggers that nobody wants, and they are asked for. Who had to ask and found
 //! them as they should be says so in the tag, so that nobody has to ask again.
 
@@ -75,6 +78,24 @@ pub fn of(
     ]
 }
 
+/// What stands between hosts in a tag: no host has it, and tags can't have commas.
+const BETWEEN: char = '_';
+
+/// The tags that a preview's worker has beside the others: so that whoever removes the preview knows what belongs to it.
+pub fn of_preview(expires: i64, database: Option<&str>, hosts: &BTreeSet<String>) -> Vec<String> {
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let mut tags = vec![format!("expires-{expires}")];
+    tags.extend(database.map(|database| format!("database-{database}")));
+    tags.extend((!hosts.is_empty()).then(|| format!("hosts-{}", hosts.join(&BETWEEN.to_string()))));
+    tags
+}
+
+/// The tags of a worker that expires at another time.
+pub fn renewed(tags: &[String], expires: i64) -> Vec<String> {
+    let others = tags.iter().filter(|tag| !tag.starts_with("expires-"));
+    others.cloned().chain([format!("expires-{expires}")]).collect()
+}
+
 /// The tags of a worker whose triggers were found to be these, and all set.
 pub fn settled(tags: &[String], triggers: &Triggers) -> Vec<String> {
     let others = tags.iter().filter(|tag| !tag.starts_with("pending-") && !tag.starts_with("triggers-"));
@@ -94,6 +115,12 @@ pub struct Marks<'a> {
     pub customer: Option<&'a str>,
     /// The environment.
     pub environment: Option<Environment>,
+    /// When it expires, in seconds since 1970.
+    pub expires: Option<i64>,
+    /// The database that is its own.
+    pub database: Option<&'a str>,
+    /// The hosts that lead to it in its dispatch namespace.
+    pub hosts: Vec<&'a str>,
 }
 
 /// Reads a worker's tags.
@@ -108,8 +135,11 @@ pub fn read(tags: &[String]) -> Marks<'_> {
             "pending" => marks.triggers = Some((value, false)),
             "customer" => marks.customer = Some(value),
             "environment" => {
-                marks.environment = Environment::ALL.into_iter().find(|one| one.as_str() == value);
+                marks.environment = Environment::of(value);
             }
+            "expires" => marks.expires = value.parse().ok(),
+            "database" => marks.database = Some(value),
+            "hosts" => marks.hosts = value.split(BETWEEN).collect(),
             _ => {}
         }
     }
@@ -137,6 +167,7 @@ mod tests {
                 triggers: Some((&triggers, !pending)),
                 customer: Some("acme"),
                 environment: Some(worker.environment),
+                ..Marks::default()
             };
             assert_eq!(read(&tags), expected);
             assert!(tags.len() <= limits::TAGS);
@@ -146,6 +177,25 @@ mod tests {
         let after = settled(&pending, &Triggers::of(&worker));
         assert_eq!(read(&after), read(&of("shop", &worker, &digest, false)));
         assert_eq!(read(&["team-shop".to_owned(), "flotilla".to_owned(), "digest-1".to_owned()]), Marks::default());
+    }
+
+    #[test]
+    fn a_preview_tells_what_belongs_to_it() {
+        let worker = sample("acme");
+        let mut tags =
+            of("shop.preview-1", "acme", Environment::Preview, &Digest::of(b""), &Triggers::of(&worker), true);
+        let hosts = BTreeSet::from(["a-preview-1.example.com".to_owned(), "b-preview-1.example.com".to_owned()]);
+        tags.extend(of_preview(1_764_000_000, Some("acme_db-preview-1"), &hosts));
+        assert_eq!(tags.len(), limits::TAGS);
+        assert!(tags.iter().all(|tag| !tag.contains([',', '&', ':'])));
+        let marks = read(&tags);
+        assert_eq!((marks.fleet, marks.environment), (Some("shop.preview-1"), Some(Environment::Preview)));
+        assert_eq!((marks.expires, marks.database), (Some(1_764_000_000), Some("acme_db-preview-1")));
+        assert_eq!(marks.hosts, ["a-preview-1.example.com", "b-preview-1.example.com"]);
+        let later = renewed(&tags, 1_765_000_000);
+        assert_eq!((later.len(), read(&later).expires), (tags.len(), Some(1_765_000_000)));
+        let bare = of_preview(1, None, &BTreeSet::new());
+        assert_eq!(read(&bare), Marks { expires: Some(1), ..Marks::default() });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use rayon::slice::ParallelSliceMut as _;
 use serde::{Deserialize, Serialize};
 
+use crate::binding::D1;
 use crate::customer::{Database, Worker};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::limits::{Limit, grouped};
@@ -27,7 +28,7 @@ pub struct Counted {
     namespaced: bool,
     /// Its crons.
     crons: u32,
-    /// Its D1 database, unless another worker of its customer is counted with it.
+    /// Its D1 databases, but for those with which another worker of its customer is counted.
     databases: u32,
     /// Its custom domains and routes, by zone.
     zones: Vec<(String, u32, u32)>,
@@ -48,10 +49,12 @@ impl Counted {
             for route in &worker.routes {
                 zones.entry(&route.zone).or_default().1 += 1;
             }
-            let is_new = match &worker.database {
-                Database::D1 { name, id, .. } => databases.insert((&worker.account, id.as_ref().unwrap_or(name))),
-                Database::Turso | Database::None => false,
+            let own = match &worker.database {
+                Database::D1 { name, id, .. } => Some(id.as_ref().unwrap_or(name).as_str()),
+                Database::Turso | Database::None => None,
             };
+            let beside = worker.bindings.values().filter_map(|binding| binding.text(D1));
+            let new = own.into_iter().chain(beside).filter(|id| databases.insert((&worker.account, id))).count();
             let hosts = worker.routes.iter().map(|route| route.pattern.split('/').next().unwrap_or_default());
             let wildcard = hosts
                 .filter(|host| host.starts_with('*'))
@@ -61,7 +64,7 @@ impl Counted {
                 account: fleet.first_name(&worker.account, |one, other| one.id == other.id).to_owned(),
                 namespaced: worker.namespace.is_some(),
                 crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
-                databases: u32::from(is_new),
+                databases: u32::try_from(new).unwrap_or(u32::MAX),
                 zones: zones.into_iter().map(|(zone, (domains, routes))| (zone.to_owned(), domains, routes)).collect(),
             });
         }
@@ -381,6 +384,7 @@ mod tests {
             labels: BTreeMap::new(),
             decides: crate::digest::Digest::of(b""),
             raw: crate::digest::Digest::of(b""),
+            preview: None,
         }
     }
 

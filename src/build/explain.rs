@@ -76,7 +76,7 @@ pub struct Explained {
 
 /// Explains the workers of one customer, by the code that builds them.
 pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: &Record) -> Vec<Explained> {
-    let out = Out::new(project.root(), true);
+    let out = Out::new(project.place(), true);
     let recipes = Recipes::new(project, survey, runtimes);
     let units = record.units.iter().filter_map(|unit| {
         let worker = survey.worker(project, record, unit)?;

@@ -85,8 +85,8 @@ struct Told {
 
 /// Surveys all customers. `keep`: what is found may be remembered on disk.
 pub fn survey(project: &Project, keep: bool, progress: &dyn Progress) -> Result<Survey, Vec<Diagnostic>> {
-    let mut manifest = Manifest::read(project.root());
-    let writer = Writer::new(project.root(), &mut manifest, keep);
+    let mut manifest = Manifest::read(project.place());
+    let writer = Writer::new(project.place(), &mut manifest, keep);
     let contexts = Contexts::default();
     let mut remembered = std::mem::take(&mut manifest.records);
     let known: Vec<Option<Record>> = project.files.iter().map(|file| remembered.remove(file)).collect();
@@ -184,7 +184,7 @@ impl Survey {
     /// Notes that something may be left over under out/, before what it was is forgotten: this build may be for a part of the
     /// fleet, or end early, and then another one has to look for it.
     fn mark_left(&self) {
-        for environment in Environment::ALL {
+        for environment in Environment::EACH {
             let below = format!("{environment}/");
             if self.left.iter().any(|folder| folder.starts_with(&below)) {
                 self.writer.folder(environment.as_str(), Stamp::NONE);

@@ -47,6 +47,10 @@ struct Script {
     last_deployed_from: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
     tags: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    has_assets: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    migration_tag: String,
 }
 
 /// A worker of a dispatch namespace: what it is stands one level down.
@@ -77,8 +81,10 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
 
 impl From<Script> for ListedWorker {
     fn from(script: Script) -> ListedWorker {
-        let Script { id, etag, created_on, modified_on, last_deployed_from, tags } = script;
-        ListedWorker { name: id, etag, created_on, modified_on, uploaded_by: last_deployed_from, tags }
+        let Script { id, etag, created_on, modified_on, last_deployed_from, tags, has_assets, migration_tag } = script;
+        let has_classes = !migration_tag.is_empty();
+        let uploaded_by = last_deployed_from;
+        ListedWorker { name: id, etag, created_on, modified_on, uploaded_by, tags, has_assets, has_classes }
     }
 }
 
@@ -175,8 +181,9 @@ mod tests {
     #[test]
     fn the_fields_in_use_are_kept_and_the_others_skipped() {
         let script = r#"{"id": "w", "etag": "e", "created_on": "c", "modified_on": "m", "last_deployed_from": "wrangler",
-            "tags": ["flotilla-x"], "handlers": ["fetch"], "observability": {"enabled": true}, "placement": null}"#;
-        let bare = r#"{"id": "v", "tags": null}"#;
+            "tags": ["flotilla-x"], "handlers": ["fetch"], "observability": {"enabled": true}, "placement": null,
+            "has_assets": true, "migration_tag": "v1"}"#;
+        let bare = r#"{"id": "v", "tags": null, "has_assets": null, "migration_tag": null}"#;
         let expected = Reply::Workers(vec![
             ListedWorker {
                 name: "w".to_owned(),
@@ -185,15 +192,10 @@ mod tests {
                 modified_on: "m".to_owned(),
                 uploaded_by: Some("wrangler".to_owned()),
                 tags: vec!["flotilla-x".to_owned()],
+                has_assets: true,
+                has_classes: true,
             },
-            ListedWorker {
-                name: "v".to_owned(),
-                etag: String::new(),
-                created_on: String::new(),
-                modified_on: String::new(),
-                uploaded_by: None,
-                tags: vec![],
-            },
+            ListedWorker { name: "v".to_owned(), ..ListedWorker::default() },
         ]);
         let list =
             |rows: &str| format!(r#"{{"success": true, "errors": [], "messages": [{{"x": 1}}], "result": [{rows}]}}"#);

@@ -169,7 +169,7 @@ pub(super) fn apply(
     let hosts = if plan.waves.len() > 1 { settled_hosts(state, plan)? } else { HashMap::new() };
     let beside = match kind.ahead {
         true => {
-            let lock = session.root.join(FOLDER).join(super::deploy::LOCK);
+            let lock = session.place().join(FOLDER).join(super::deploy::LOCK);
             let running = state.runs(1)?.into_iter().find(|(_, run)| run.ended == 0);
             running.map(|(id, _)| (id, Box::new(move || Lock::is_held(&lock)) as Box<dyn Fn() -> bool>))
         }
@@ -185,7 +185,7 @@ pub(super) fn apply(
         plan: plan.digest.to_string(),
         outcome: serde_json::Value::Null,
     })?;
-    let mut orders = Orders::listen(session, &session.root.join(FOLDER), !kind.ahead);
+    let mut orders = Orders::listen(session, &session.place().join(FOLDER), !kind.ahead);
     let mut events = Events::open(arguments.events.as_deref())?;
     events.begun(run, kind.what, plan, eta);
     session.ui.begin("deploying", Some(plan.changes.len() as u64));
@@ -293,7 +293,7 @@ fn told(session: &Session, event: &Event<'_>) {
 
 pub(super) fn summary(outcome: &Outcome) -> String {
     let mut text = format!(
-        "{} applied, {} failed, {} skipped · {} in {}",
+        "{} applied, {} failed, {} left undone · {} in {}",
         outcome.applied,
         outcome.failed,
         outcome.skipped,

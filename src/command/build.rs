@@ -210,8 +210,13 @@ pub(super) fn attempt(
 ) -> Result<Result<Done, Vec<Diagnostic>>, Failure> {
     let start = Instant::now();
     // One at a time: the second one waits, and then has little to do. Nothing is read before, as it might be old by then.
-    let _lock = if dry { None } else { Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)? };
-    let project = match build::open(Tree::new(&session.root), &session.ui) {
+    let _lock = if dry { None } else { Lock::wait(&session.place().join(FOLDER).join("lock"), "build", &session.ui)? };
+    let tree = Tree::new(&session.root);
+    let opened = match &session.preview {
+        None => build::open(tree, &session.ui),
+        Some(preview) => build::open_preview(tree, preview, &session.ui),
+    };
+    let project = match opened {
         Ok(project) => project,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };

@@ -79,7 +79,7 @@ impl Cloud {
             return Ok(Cloud {
                 base: running.map_or_else(String::new, api),
                 local: Some(running.map_or(PORT, |address| address.port())),
-                state: folder.join("state.db"),
+                state: local_folder(&session.place()).join("state.db"),
                 ids: ids.collect(),
                 running: None,
             });
@@ -95,9 +95,9 @@ impl Cloud {
         let ids = ids.collect();
         // Another address is another cloud: what is deployed there says nothing about this one.
         let state = if base.trim_end_matches('/') == BASE {
-            session.root.join(FOLDER).join("state.db")
+            session.place().join(FOLDER).join("state.db")
         } else {
-            session.root.join(FOLDER).join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
+            session.place().join(FOLDER).join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
         Ok(Cloud { base, local: None, state, ids, running: None })
     }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::build;
 use crate::bundle;
 use crate::cloudflare::Cloudflare;
+use crate::customer::Worker;
 use crate::deploy::{Made, MakeUpload, Outcome, Upload};
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
-use crate::plan::{Change, Step};
+use crate::plan::{Action, Change, Step};
 use crate::platform::{Call, Home, Module, Platform as _};
+use crate::preview;
 use crate::progress::Progress as _;
 use crate::spec::OnBreach;
 use crate::state::{Deployed, State, Stored, deflated};
@@ -26,6 +28,7 @@ use super::report;
 use super::rollback;
 use super::sending::{self, Needs};
 use super::status::{dispatched, url};
+use super::verify::{self, Asking, Results};
 use super::{Format, Session, summary};
 
 /// So many workers' addresses are printed.
@@ -47,6 +50,11 @@ pub(super) struct Arguments {
     /// Apply what `flotilla plan --out FILE` wrote, without asking; refused if that isn't the plan any more
     #[arg(long, value_name = "FILE", conflicts_with_all = PLANNED)]
     plan: Option<PathBuf>,
+    /// Then ask the workers that it changed, as `flotilla verify` does; exit with 4 if one is not as it should be
+    #[arg(long)]
+    verify: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// What a plan's file says already.
@@ -58,6 +66,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    if let (false, Some(option)) = (arguments.verify, arguments.asking.given()) {
+        return Err(Failure::usage(format!("{option} says how workers are asked after a deploy: add --verify")));
+    }
     let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
     let asked = match &file {
         Some(file) => file.asked(&arguments.line)?,
@@ -81,16 +92,70 @@ fn planned_and_applied(session: &Session, arguments: &Arguments) -> Result<Exit,
     let what = if asked.all { "redeploy" } else { "deploy" };
     let reason = if asked.all { asked.reason.as_str() } else { "" };
     let apply = ApplyArguments { yes: arguments.apply.yes || file.is_some(), ..arguments.apply.clone() };
-    apply_plan(session, planned, &apply, &Kind { what, command: "flotilla deploy", reason, ahead: arguments.ahead })
+    let kind = Kind { what, command: "flotilla deploy", reason, ahead: arguments.ahead };
+    apply_plan(session, planned, &apply, &kind, arguments.verify.then_some(&arguments.asking))
 }
 
 /// Applies a plan: asks, sends, records, and tells.
 pub(super) fn apply_plan(
     session: &Session,
+    planned: Planned,
+    arguments: &ApplyArguments,
+    kind: &Kind<'_>,
+    asking: Option<&Asking>,
+) -> Result<Exit, Failure> {
+    let Applied { planned, outcome, platform, exit } = carry_out(session, planned, arguments, kind)?;
+    let verified = match (asking, &platform) {
+        (Some(asking), Some(_)) => Some(verified(session, &planned, asking)?),
+        _ => None,
+    };
+    match (session.format, &platform) {
+        (Format::Json, _) => {
+            let mut object = serde_json::to_value(&outcome).map_err(anyhow::Error::from)?;
+            if let Some(results) = &verified {
+                object["verified"] = serde_json::to_value(results).map_err(anyhow::Error::from)?;
+            }
+            session.json(&object)?;
+        }
+        (Format::Text, None) => report::print(&planned.text(&session.ui)),
+        (Format::Text, Some(_)) => report::print(&apply::summary(&outcome)),
+    }
+    if session.format == Format::Text {
+        match &verified {
+            Some(results) => report::print(&verify::text(&session.ui, results)),
+            // Who prunes asks for what goes, not for what stays.
+            None if platform.is_none() && kind.what == "prune" => {}
+            None => addresses(session, &planned, platform.as_deref()),
+        }
+    }
+    Ok(if verified.is_some_and(|results| results.failed > 0) { Exit::SomeFailed } else { exit })
+}
+
+/// Asks the workers that a deploy changed.
+fn verified(session: &Session, planned: &Planned, asking: &Asking) -> Result<Results, Failure> {
+    let changed = planned.plan.changes.iter().filter(|change| change.action != Action::Delete);
+    let workers: Vec<Worker> = changed.filter_map(|change| Some(planned.worker(change)?.0)).collect();
+    let workers: Vec<&Worker> = workers.iter().collect();
+    let state = State::read(&planned.cloud.state)?;
+    verify::asked(session, &verify::targets(&planned.project, &planned.cloud, &state, &workers)?, asking)
+}
+
+/// What came of a plan.
+pub(super) struct Applied {
+    pub planned: Arc<Planned>,
+    pub outcome: Outcome,
+    /// Through what it was applied; nothing, if there was nothing to do.
+    pub platform: Option<Arc<Cloudflare>>,
+    pub exit: Exit,
+}
+
+/// Applies a plan: asks, sends, and records.
+pub(super) fn carry_out(
+    session: &Session,
     mut planned: Planned,
     arguments: &ApplyArguments,
     kind: &Kind<'_>,
-) -> Result<Exit, Failure> {
+) -> Result<Applied, Failure> {
     let invalid = report::counts(&planned.diagnostics).0 > 0;
     let end = |exit| if invalid && exit == Exit::Done { Exit::Diagnostics } else { exit };
     // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
@@ -116,14 +181,8 @@ pub(super) fn apply_plan(
     }
     if planned.plan.is_empty() {
         summary::append(arguments.summary.as_deref(), &planned.form().markdown())?;
-        match session.format {
-            Format::Json => session.json(&Outcome::default())?,
-            Format::Text => {
-                report::print(&planned.text(&session.ui));
-                addresses(session, &planned, None);
-            }
-        }
-        return Ok(end(Exit::Done));
+        let (planned, outcome) = (Arc::new(planned), Outcome::default());
+        return Ok(Applied { planned, outcome, platform: None, exit: end(Exit::Done) });
     }
     let tokens = tokens()?;
     sending::check(&planned)?;
@@ -167,14 +226,7 @@ pub(super) fn apply_plan(
     }
     let exit = if outcome.is_complete() { end(Exit::Done) } else { Exit::SomeFailed };
     summary::append(arguments.summary.as_deref(), &summary::applied(kind.command, &outcome))?;
-    match session.format {
-        Format::Json => session.json(&outcome)?,
-        Format::Text => {
-            report::print(&apply::summary(&outcome));
-            addresses(session, &planned, Some(&platform));
-        }
-    }
-    Ok(exit)
+    Ok(Applied { planned, outcome, platform: Some(platform), exit })
 }
 
 /// What is uploaded for a change: rendered again from what was planned, so that it is the planned bundle or none.
@@ -188,9 +240,14 @@ fn upload(planned: &Planned, change: &Change, live: &sending::Live) -> Result<Up
     let sent = live.sending(&planned.secrets, &Needs::of(&worker), change)?;
     let runtime = &planned.runtimes[&worker.pack];
     let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
-    let (fleet, keep) = (&planned.project.fleet.file.name, sent.sending.keep);
+    let (fleet, keep) = (planned.project.fleet.owner(), sent.sending.keep);
     let (customer, environment) = (&worker.customer, worker.environment);
-    let tags = tags::of(fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    let mut tags = tags::of(&fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    if let Some(preview) = &planned.project.fleet.preview {
+        let database = preview::own_database(preview, &worker);
+        let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
+        tags.extend(tags::of_preview(planned.expires, database, &hosts));
+    }
     let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| sent.value(binding));
     let made = Made {
         secrets: sent.sending.live,

@@ -132,7 +132,7 @@ fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> 
         let did = match run.ended {
             0 => session.ui.paint(Style::Warning, "running, or it was killed"),
             _ => format!(
-                "{} applied, {} failed, {} skipped in {}",
+                "{} applied, {} failed, {} left undone in {}",
                 number("applied"),
                 number("failed"),
                 number("skipped"),

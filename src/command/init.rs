@@ -1,52 +1,45 @@
 //! `flotilla init`: a new project, or a workflow for one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use include_dir::{Dir, include_dir};
 
-use crate::build;
+use crate::build::{self, Loaded};
 use crate::failure::{Exit, Failure};
 use crate::names;
+use crate::preview::Preview;
 use crate::project;
-use crate::spec::AccountId;
+use crate::spec::{AccountId, Environment};
+use crate::tree::Tree;
 
+use super::packs::Pack;
 use super::report::{self, count};
 use super::ui::{Ui, clean};
-use super::workflow::{Workflow, github};
+use super::workflow::{Workflow, github, previews};
 use super::{Format, Session, schema};
 
 /// Where GitHub looks for workflows, from the repository's root.
 const WORKFLOW: &str = ".github/workflows/flotilla.yml";
-
-/// The pack `consent`, as it is in this version of flotilla: folders whole, and the files beside them.
-static FOLDERS: [(&str, Dir<'_>); 2] = [
-    ("src", include_dir!("$CARGO_MANIFEST_DIR/templates/consent/src")),
-    ("test", include_dir!("$CARGO_MANIFEST_DIR/templates/consent/test")),
-];
-
-macro_rules! files {
-    ($($name:literal)+) => {
-        &[$(($name, include_bytes!(concat!("../../templates/consent/", $name)))),+]
-    };
-}
-
-const FILES: &[(&str, &[u8])] = files![
-    "README.md" "build.mjs" "catalogue.json" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json"
-    "schema-types.mjs" "tsconfig.json" "wrangler.jsonc.tera"
-];
+/// And for that of previews.
+const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The new project's folder [default: this folder]
     #[arg(value_name = "DIR", conflicts_with = "ci")]
     folder: Option<PathBuf>,
+    /// The pack that the project begins with
+    #[arg(long, value_enum, value_name = "PACK", default_value = "consent", conflicts_with = "ci")]
+    pack: Pack,
     /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
+    /// The workflow that gives each pull request a preview, in place of the one that deploys
+    #[arg(long, requires = "ci")]
+    previews: bool,
     /// The shell command by which the workflow installs flotilla [default: it is on the runner's PATH]
     #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
     install: Option<String>,
@@ -76,24 +69,32 @@ fn command(text: &str) -> Result<String, String> {
 
 pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
     match arguments.ci {
-        None => new(&arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder)), format, ui),
+        None => {
+            let folder = arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder));
+            new(&folder, arguments.pack, format, ui)
+        }
         Some(Ci::Github) => {
-            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None };
+            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None, preview: None };
             ci(&session, arguments)
         }
     }
 }
 
 /// Writes a new project into a folder, which may hold other things.
-fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
+fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     let cannot = |path: &Path| format!("{} can't be written", path.display());
     fs::create_dir_all(folder).with_context(|| cannot(folder))?;
     let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let (fleet, customer) = match pack {
+        Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
+        Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
+    };
     let mut files: Vec<(String, Vec<u8>)> = vec![
-        (project::FLEET_FILE.to_owned(), include_str!("init/fleet.yaml").replace("NAME", &name(&root)).into()),
-        (format!("{}/acme.yaml", project::CUSTOMERS), include_bytes!("init/customer.yaml").to_vec()),
+        (project::FLEET_FILE.to_owned(), fleet.replace("NAME", &name(&root)).into()),
+        (format!("{}/acme.yaml", project::CUSTOMERS), customer.into()),
     ];
-    files.extend(pack().into_iter().map(|(path, bytes)| (format!("templates/consent/{path}"), bytes)));
+    let own = |(path, bytes)| (format!("templates/{}/{path}", pack.name()), bytes);
+    files.extend(pack.files().into_iter().map(own));
     let taken: Vec<&str> =
         files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
     if let Some(first) = taken.first() {
@@ -103,19 +104,13 @@ fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
             .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
     }
-    let ignore = root.join(".gitignore");
-    let ignored = fs::read_to_string(&ignore).unwrap_or_default();
-    let rules = include_str!("init/gitignore");
-    if !ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
-        let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
-        files.push((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()));
-    }
+    files.extend(ignore(&root));
     for (path, bytes) in &files {
         let path = root.join(path);
         let parent = path.parent().expect("BUG: a file has a folder");
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
     }
-    let session = Session { root, format, ui: ui.clone(), summary: None };
+    let session = Session { root, format, ui: ui.clone(), summary: None, preview: None };
     let number = files.len() + schema::write(&session)?;
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
@@ -133,27 +128,23 @@ fn new(folder: &Path, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The `.gitignore` of a project with what flotilla wants in it, unless it has that already.
+pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
+    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
+    let rules = include_str!("init/gitignore");
+    if ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+        return None;
+    }
+    let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
+    Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
+}
+
 /// A fleet's name from its folder's.
 fn name(root: &Path) -> String {
     let folder = root.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
     let name = name.trim_matches('-');
     if names::label(name).is_ok() { name.to_owned() } else { "my-fleet".to_owned() }
-}
-
-/// The files of the pack, by path.
-fn pack() -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<(String, Vec<u8>)> =
-        FILES.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
-    for (name, folder) in &FOLDERS {
-        let mut open = vec![folder];
-        while let Some(folder) = open.pop() {
-            open.extend(folder.dirs());
-            let below = folder.files();
-            files.extend(below.map(|file| (format!("{name}/{}", file.path().display()), file.contents().to_vec())));
-        }
-    }
-    files
 }
 
 /// Writes or prints the workflow of a project.
@@ -185,7 +176,12 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let of_workers = loaded.workers.iter().filter(|_| from_environment).flat_map(|worker| worker.secrets.values());
     let keys = sources.iter().filter_map(|source| source.identity.as_ref()?.env.as_ref());
     let wanted = of_workers.chain(keys).map(String::as_str);
-    let text = github(&Workflow {
+    // What previews alone refer to.
+    let of_previews = if arguments.previews { secrets_of_previews(session, &loaded) } else { BTreeSet::new() };
+    let wanted = wanted.chain(of_previews.iter().filter(|_| from_environment).map(String::as_str));
+    let (write, file): (fn(&Workflow<'_>) -> String, _) =
+        if arguments.previews { (previews, PREVIEWS) } else { (github, WORKFLOW) };
+    let text = write(&Workflow {
         folder: &folder,
         install: arguments.install.as_deref(),
         ids,
@@ -196,7 +192,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         report::print(text.trim_end());
         return Ok(Exit::Done);
     }
-    let path = repository.join(WORKFLOW);
+    let path = repository.join(file);
     let before = fs::read(&path).ok();
     let current = before.as_deref() == Some(text.as_bytes());
     if before.is_some() && !current && !arguments.force {
@@ -215,6 +211,29 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         Format::Text => report::print(&format!("{shown} is written; its first lines say what to set at GitHub")),
     }
     Ok(Exit::Done)
+}
+
+/// The secrets that workers refer to in previews.
+fn secrets_of_previews(session: &Session, loaded: &Loaded) -> BTreeSet<String> {
+    let Loaded { project, .. } = loaded;
+    let rule = &project.fleet.file.previews;
+    let preview = Preview {
+        id: "1".to_owned(),
+        from: rule.from.unwrap_or(Environment::Staging),
+        domain: rule.domain.clone(),
+        customers: project.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
+        shared: None,
+        hosts: BTreeMap::new(),
+    };
+    let Ok(of_preview) = build::open_preview(Tree::new(&session.root), &preview, &session.ui) else {
+        return BTreeSet::new();
+    };
+    let customers = of_preview.files.iter().filter_map(|file| {
+        let bytes = of_preview.tree.plain(file).ok()?;
+        Some(of_preview.resolve(file, &bytes).1.workers)
+    });
+    let workers = customers.flatten().chain(of_preview.shared.resolved.workers.clone());
+    workers.flat_map(|worker| worker.secrets.into_values()).collect()
 }
 
 #[cfg(test)]

@@ -13,18 +13,25 @@ mod diff;
 mod edit;
 mod events;
 mod explain;
+mod export;
 mod forms;
 mod github;
 mod groups;
 mod history;
+mod import;
 mod init;
+mod junit;
+mod list;
 mod local;
 mod new;
 mod orders;
+pub mod packs;
 mod phase;
+mod pieces;
 mod plan;
 mod planfile;
 mod preflight;
+mod preview;
 mod prices;
 mod prune;
 mod questions;
@@ -42,6 +49,7 @@ mod status;
 mod summary;
 mod timings;
 mod ui;
+mod verify;
 mod watch;
 mod workflow;
 
@@ -54,6 +62,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
+use crate::preview::Preview;
 use crate::progress::Progress as _;
 use crate::project;
 use crate::trace;
@@ -81,8 +90,17 @@ const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project: a customer, the pack consent
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
+  flotilla init --ci github --previews           .github/workflows/flotilla-previews.yml: a preview for each pull request
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
 
+const IMPORT: &str = "Examples:
+  flotilla import ../shop --dry-run                  what would be written, and what can't be mapped
+  flotilla import ../shop --project fleet            a new project in the folder fleet
+  flotilla import . --customer acme                  a project beside wrangler's own files
+  flotilla import --account ID --project fleet       what is live in an account, with CLOUDFLARE_API_TOKEN
+
+It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
+code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";
 const NEW: &str = "Examples:
   flotilla new                                       a dialogue
   flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
@@ -124,6 +142,17 @@ const DEPLOY: &str = "Examples:
 The real one wants CLOUDFLARE_API_TOKEN and CLOUDFLARE_ACCOUNT_ID. Secrets are looked up in the environment and in the dotenv \
 file, as CUSTOMER__NAME and then as NAME. Ctrl-C ends after what is in flight; the next deploy goes on from there.";
 
+const PREVIEW: &str = "Examples:
+  flotilla preview up --id 123 acme           acme once more, as acme-preview-123.…
+  flotilla preview up --id 123 --since main   whom a branch changes
+  flotilla preview up --id 123 --from production --days 3 --summary preview.md
+  flotilla preview list                       all previews of the fleet, and when they expire
+  flotilla preview down --id 123              domains first, then databases and workers
+  flotilla preview down --expired --yes       for a job that runs every night
+  flotilla preview down --all                 every preview of the fleet
+
+A preview takes the settings of staging, or of `previews.from` in fleet.yaml; `environments: { preview: … }` comes over them. Its workers call each other. Its D1 databases are its own. Run it again, and what changed is brought up to date.";
+
 const PRUNE: &str = "Examples:
   flotilla prune                     what would go, and asks
   flotilla prune --yes               deletes workers that no spec owns, 10 or 10 % at the most
@@ -139,6 +168,17 @@ const ROLLBACK: &str = "Examples:
 
 It uploads bundles that the state keeps, so it works where the specs are what is broken. Domains, routes and crons stay. What was \
 rolled back is not deployed again until its bundle changes, or its customer is named. A git revert and a deploy do the same.";
+
+const VERIFY: &str = "Examples:
+  flotilla verify                          every deployed worker
+  flotilla verify acme --deadline 300      for a new domain, whose certificate takes a while
+  flotilla verify --local                  those on this machine
+  flotilla verify --junit verify.xml       for CI, beside the table
+  flotilla deploy --yes --verify           what a deploy changed, right after it
+
+It asks DNS and the certificate of each custom domain and of each host of a route, and then what the pack declares under \
+`verify` in its pack.yaml. It sends no credentials. Exit code 4 if a worker is not as it should be.";
+
 const SECRETS: &str = "Examples:
   flotilla secrets list acme                     what acme needs, and where each value comes from
   flotilla secrets check                         what is missing, too large or unused; exit code 1
@@ -148,6 +188,16 @@ const SECRETS: &str = "Examples:
 
 Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
 environment and .env do.";
+
+const EXPORT: &str = "Examples:
+  flotilla export acme                                  the folder export/acme
+  flotilla export acme --env production --to acme.tar.gz    an archive, and acme.tar.gz.sha256
+  flotilla export 'self-*' --form zip --to exports      an archive for each
+  flotilla export acme --form tar.gz --to - | ssh …     to stdout
+  flotilla export acme --workflow github --url https://exports.example.com/acme.tar.gz
+
+An export has the files of out/, package.json with wrangler pinned, a README, and no secret; `npm run deploy` there deploys the \
+workers with the digests that flotilla would deploy. The same specs give the same bytes.";
 
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
@@ -216,6 +266,9 @@ enum Command {
     /// Begin a project, or write a workflow that checks, plans and deploys one
     #[command(after_help = INIT)]
     Init(init::Arguments),
+    /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
+    #[command(after_help = IMPORT)]
+    Import(import::Arguments),
     /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
     #[command(after_help = NEW)]
     New(new::Arguments),
@@ -241,6 +294,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
+    /// List customers: account, zone, token, domain, database, its id; ids masked
+    List(list::Arguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]
@@ -248,9 +303,15 @@ enum Command {
     },
     /// Show what is deployed: digest, when, where
     Status(status::Arguments),
+    /// Ask deployed workers: DNS, TLS, health, and what else their packs promise
+    #[command(after_help = VERIFY)]
+    Verify(verify::Arguments),
     /// What secrets workers need, where their values come from; set and rotate them
     #[command(subcommand, after_help = SECRETS)]
     Secrets(secrets::Arguments),
+    /// Customers once more, for a while, under hosts of their own
+    #[command(subcommand, after_help = PREVIEW)]
+    Preview(preview::Arguments),
     /// Delete what no spec owns any more; list domains and routes that lead nowhere
     #[command(after_help = PRUNE)]
     Prune(prune::Arguments),
@@ -267,6 +328,9 @@ enum Command {
     },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
+    /// A customer's workers as a folder or an archive, for who deploys them without flotilla
+    #[command(after_help = EXPORT)]
+    Export(export::Arguments),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -281,9 +345,25 @@ struct Session {
     ui: Ui,
     /// The file that a summary is appended to.
     summary: Option<PathBuf>,
+    /// The preview that it is about, if it isn't the fleet itself.
+    preview: Option<Preview>,
 }
 
 impl Session {
+    /// The folder in which out/ lies, and the folder of what flotilla keeps: the project's, or that of a preview.
+    fn place(&self) -> PathBuf {
+        match &self.preview {
+            None => self.root.clone(),
+            Some(preview) => self.root.join(project::preview_folder(&preview.id)),
+        }
+    }
+
+    /// The same, about a preview.
+    fn of_preview(&self, preview: Preview) -> Session {
+        let (root, format, ui, summary) = (self.root.clone(), self.format, self.ui.clone(), self.summary.clone());
+        Session { root, format, ui, summary, preview: Some(preview) }
+    }
+
     /// Writes a result as one JSON object, on one line.
     fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         report::json(&self.ui, value)
@@ -364,16 +444,20 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     if let Command::Init(arguments) = command {
         return init::run(&from, format, ui, &arguments);
     }
+    if let Command::Import(arguments) = command {
+        return import::run(&from, format, ui, &arguments);
+    }
     let summary = match &command {
         Command::Check(arguments) => arguments.summary.clone(),
         Command::Build(arguments) => arguments.summary.clone(),
         Command::Plan(arguments) => arguments.summary.clone(),
         Command::Deploy(arguments) => arguments.apply.summary.clone(),
         Command::Rollback(arguments) => arguments.apply.summary.clone(),
+        Command::Preview(arguments) => arguments.summary(),
         Command::Prune(arguments) => arguments.apply.summary.clone(),
         _ => None,
     };
-    let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary };
+    let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
         Command::New(arguments) => new::run(&session, &arguments),
         Command::Edit(arguments) => edit::run(&session, &arguments),
@@ -386,13 +470,19 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Diff(arguments) => diff::run(&session, &arguments),
         Command::Control(arguments) => control::run(&session, &arguments),
         Command::Status(arguments) => status::run(&session, &arguments),
+        Command::Preview(arguments) => preview::run(&session, &arguments),
+        Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
+        Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
+        Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
-        Command::Init(_) | Command::Completions { .. } => unreachable!("BUG: they need no project"),
+        Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {
+            unreachable!("BUG: they need no project")
+        }
     }
 }

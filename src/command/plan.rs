@@ -16,6 +16,7 @@ use crate::failure::{Exit, Failure};
 use crate::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use crate::platform::Home;
 use crate::progress::Progress as _;
+use crate::project;
 use crate::refresh::{self as refreshing, Finding, Inventory};
 use crate::render::Recipe;
 use crate::resolve::Thing;
@@ -84,6 +85,9 @@ pub(super) struct LineArguments {
     /// Whether it deletes and does nothing else.
     #[arg(skip)]
     pub only_prune: bool,
+    /// When what is uploaded expires, in seconds since 1970: it is a preview.
+    #[arg(skip)]
+    pub expires: i64,
 }
 
 impl LineArguments {
@@ -124,6 +128,8 @@ pub(super) struct Planned {
     pub findings: Vec<Finding>,
     /// The workers that are to become the fleet's.
     pub adopt: BTreeSet<String>,
+    /// When what is uploaded expires, if it is a preview.
+    pub expires: i64,
     /// Whom it is about.
     selection: Selection,
     /// The runtimes, deflated once.
@@ -164,6 +170,9 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     else {
         return Ok(None);
     };
+    if session.preview.is_some() && built.workers == 0 && report::counts(&diagnostics).0 > 0 {
+        return Err(Failure::new("no worker of the preview can be built; nothing was sent"));
+    }
     let secrets = Arc::new(arguments.cloud.secrets(session, &project.fleet)?);
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
@@ -173,14 +182,18 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
     }
     invalid.retain(|customer| selection.includes_id(customer));
-    let homes = homes(&project, &cloud);
-    let waves = Wave::of(&project.fleet.file.deploy.waves);
+    let mut homes = homes(&project.fleet, &cloud);
+    if session.preview.is_some() {
+        // What isn't reached from here is none of its accounts.
+        homes.retain(|_, account| cloud.tokens(&project.fleet, [account.as_str()], &secrets).is_ok());
+    }
+    let waves = if session.preview.is_some() { Vec::new() } else { Wave::of(&project.fleet.file.deploy.waves) };
     let mut options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
         prune: arguments.prune && !survey.unread,
         only_prune: arguments.only_prune,
         named: selection.named(),
-        any_delivery: cloud.local.is_some(),
+        any_delivery: cloud.local.is_some() || session.preview.is_some(),
         whole: selection.is_all(),
         invalid,
         homes: homes.keys().cloned().collect(),
@@ -206,7 +219,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
             adopt: adopt.clone(),
             homes: &homes,
             anew: false,
-            all_domains: arguments.only_prune,
+            all_domains: arguments.only_prune || session.preview.is_some(),
             tag: arguments.applies,
         };
         let truth = refresh::refresh(session, &project.fleet, &mut cloud, &secrets, &mut state, how)?;
@@ -236,6 +249,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         inventory,
         findings,
         adopt,
+        expires: arguments.expires,
         places,
         selection: selection.clone(),
         deflated: OnceLock::new(),
@@ -267,13 +281,13 @@ pub(super) fn wish(session: &Session, arguments: &CloudArguments) -> Result<Opti
     let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
     let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
         .desired(&selection, &options);
-    let (whole, homes) = (!survey.unread, homes(&project, &cloud));
+    let (whole, homes) = (!survey.unread, homes(&project.fleet, &cloud));
     Ok(Some(Wish { project, secrets, cloud, wanted, held, whole, homes }))
 }
 
 /// The homes whose workers the fleet may own, with their account's names.
-fn homes(project: &Project, cloud: &Cloud) -> BTreeMap<Home, String> {
-    let accounts = project.fleet.accounts.iter();
+pub(super) fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, String> {
+    let accounts = fleet.accounts.iter();
     let homes = accounts.flat_map(|(name, account)| {
         [cloud.home(name, account.dispatch_namespace.as_deref()), cloud.home(name, None)]
             .map(|home| (home, name.clone()))

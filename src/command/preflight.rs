@@ -87,7 +87,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
     };
     let ours = |(home, worker): &&WorkerId| {
         let listed = inventory.workers.get(home).and_then(|workers| workers.get(worker));
-        listed.is_some_and(|listed| tags::read(&listed.tags).fleet == Some(&planned.project.fleet.file.name))
+        listed.is_some_and(|listed| tags::read(&listed.tags).fleet == Some(&planned.project.fleet.owner()))
     };
     let there = intent.creates.iter().filter(ours).count();
     if there > 0 {
@@ -99,8 +99,8 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
     }
     let state = State::read(&planned.cloud.state)?;
     let recorded = |id: &WorkerId| Some(state.one(id).ok()??.live.domains.into_keys().collect());
-    let fleet = &planned.project.fleet.file.name;
-    let preflight = safety::preflight(&intent, inventory, fleet, &planned.adopt, recorded);
+    let fleet = planned.project.fleet.owner();
+    let preflight = safety::preflight(&intent, inventory, &fleet, &planned.adopt, recorded);
     if !preflight.refusals.is_empty() {
         let number = preflight.refusals.len();
         let what = count(number, if number == 1 { "thing is" } else { "thing" });

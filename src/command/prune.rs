@@ -94,5 +94,6 @@ fn prune(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         planned,
         &arguments.apply,
         &Kind { what: "prune", command: "flotilla prune", reason: "", ahead: false },
+        None,
     )
 }

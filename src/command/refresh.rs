@@ -17,8 +17,8 @@ use crate::progress::Progress as _;
 use crate::project::Fleet;
 use crate::refresh::{self, Finding, Inventory, Known, Refreshed, Row, Scope, Wanted};
 use crate::secrets::Secrets;
-use crate::spec::ApiLimit;
-use crate::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, WorkerId};
+use crate::spec::{Account, ApiLimit};
+use crate::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, Table, WorkerId};
 use crate::tags;
 
 use super::Session;
@@ -200,9 +200,10 @@ pub(super) fn refresh(
     let mut inventory = refresh::take(&scope, &mut |home, call| asking.ask(home, call))?;
     let accounts: BTreeMap<String, String> =
         how.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
+    let owner = fleet.owner();
     let doubtful = record.begun.keys().cloned().collect();
     let known = Known {
-        fleet: &fleet.file.name,
+        fleet: &owner,
         accounts: &accounts,
         rows: &rows,
         wanted: &how.wanted,
@@ -225,7 +226,10 @@ pub(super) fn refresh(
         .filter(|(home, name)| inventory.workers.get(home).is_some_and(|there| !there.contains_key(name)))
         .cloned()
         .collect();
-    let corrected = correct(state, &fleet.file.name, &record, &inventory, &refreshed, &how, at)?;
+    let corrected = correct(state, &owner, &record, &inventory, &refreshed, &how, at)?;
+    if fleet.preview.is_some() {
+        note_hosts(fleet, &inventory, how.homes, state)?;
+    }
     if how.tag {
         for ((home, worker), tags) in refresh::tagged(&inventory, &known, &refreshed) {
             // Without it, the next one who doesn't know asks again.
@@ -242,6 +246,31 @@ pub(super) fn refresh(
         count(there, "worker")
     ));
     Ok(Truth { inventory, refreshed, missing, corrected })
+}
+
+/// What the workers of a preview say of hosts in a dispatch namespace: that they may lead there, also where another machine wrote
+/// them.
+fn note_hosts(
+    fleet: &Fleet,
+    inventory: &Inventory,
+    homes: &BTreeMap<Home, String>,
+    state: &mut State,
+) -> Result<(), Failure> {
+    let (owner, known) = (fleet.owner(), state.hosts()?);
+    for (home, workers) in inventory.workers.iter().filter(|(home, _)| home.namespace.is_some()) {
+        let Some(name) = homes.get(home) else { continue };
+        let Some(title) = fleet.accounts.get(name).and_then(Account::hosts) else { continue };
+        let table = Table { account_id: home.account_id.clone(), title };
+        for listed in workers.values() {
+            let marks = tags::read(&listed.tags);
+            for host in marks.hosts.iter().filter(|_| marks.fleet == Some(&owner)) {
+                if !known.contains_key(&(table.clone(), (*host).to_owned())) {
+                    state.doubt_host(&table, host, name, (home, Some(&listed.name)))?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What an interrupted deploy left in doubt is looked at, too.

@@ -100,7 +100,7 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         cloud.start(session)?;
     }
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
-    let make = uploads(&cloud, &fleet.file.name, &secrets)?;
+    let make = uploads(&cloud, &fleet.owner(), &secrets)?;
     let kind = Kind { what: "rollback", command: "flotilla rollback", reason: "", ahead: false };
     let it = Applying {
         session,
@@ -142,7 +142,7 @@ pub(super) fn wave(
     }
     it.session.ui.line(&format!("putting back {}", count(back.len(), "worker")));
     let plan = Plan::of(back, &[]);
-    let make = uploads(it.cloud, &it.fleet.file.name, secrets)?;
+    let make = uploads(it.cloud, &it.fleet.owner(), secrets)?;
     let kind = Kind {
         what: "rollback",
         command: "flotilla rollback",

@@ -25,13 +25,23 @@ use crate::state::State;
 use super::Session;
 use super::cloud::{Cloud, CloudArguments};
 use super::report;
+use super::selection::Selection;
+
+/// Whose secrets, and where from.
+#[derive(clap::Args)]
+pub(super) struct Whose {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    cloud: CloudArguments,
+}
 
 #[derive(Subcommand)]
 pub(super) enum Arguments {
     /// List the secrets that workers need, where each value comes from, and whether the next deploy would send it
-    List(list::Arguments),
+    List(Whose),
     /// Tell what is missing or too large, and what nothing needs; asks no platform
-    Check(check::Arguments),
+    Check(Whose),
     /// Set a secret in a dotenv file or in one that is encrypted with age; the value is typed, or read from stdin
     Set(change::SetArguments),
     /// Replace a secret by a random value, or by one from stdin

@@ -50,6 +50,12 @@ pub fn environment(text: &str) -> Result<Environment, String> {
 }
 
 impl Selection {
+    /// What a command selects that has options of its own.
+    pub fn of(customers: &[String], labels: &[Selector], since: Option<&str>) -> Selection {
+        let (customers, labels, since) = (customers.to_vec(), labels.to_vec(), since.map(str::to_owned));
+        Selection { customers, labels, since, ..Selection::default() }
+    }
+
     fn compiled(&self) -> &selection::Selection {
         self.compiled.get_or_init(|| {
             selection::Selection::new(&self.customers, self.labels.iter().cloned(), self.env.iter().copied())

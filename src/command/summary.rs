@@ -52,7 +52,7 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
         others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
     );
     let mut page =
-        format!("### {command}: {applied} applied, {failed} failed, {skipped} skipped\n\n{}\n", told.join(" · "));
+        format!("### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n", told.join(" · "));
     if let Some(why) = &outcome.halted {
         page += &format!("\nHalted: {}\n", text(why));
     }
@@ -186,7 +186,7 @@ mod tests {
         outcome.halted = Some("10 of <them>".to_owned());
         let page = applied("flotilla deploy", &outcome);
         assert!(page.starts_with(
-            "### flotilla deploy: 1,200 applied, 99 failed, 0 skipped\n\n1,400 requests · 0.0 s · 2 repeated\n"
+            "### flotilla deploy: 1,200 applied, 99 failed, 0 left undone\n\n1,400 requests · 0.0 s · 2 repeated\n"
         ));
         assert!(
             page.contains("\nHalted: <code>10 of &#60;them&#62;</code>\n") && page.contains("… and 49 more"),

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{ATTEMPTS, Answer, BACKOFF, Failed, Job, LISTEN, Order, Part, Run, THROTTLED_ATTEMPTS};
+use super::pool::{Answer, Job};
+use super::run::{Part, Run};
+use super::{ATTEMPTS, BACKOFF, Failed, LISTEN, Order, THROTTLED_ATTEMPTS};
 use crate::bundle::Resource;
 use crate::failure::Failure;
 use crate::pace::Ticket;

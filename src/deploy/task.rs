@@ -70,6 +70,11 @@ impl Task {
                 location_hint: *location_hint,
             }),
             Step::Upload => Next::Upload,
+            Step::DeleteDatabase { name } => match &self.found.id {
+                None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 }),
+                Some(Some(id)) => Next::Call(Call::DeleteDatabase { id: id.clone() }),
+                Some(None) => Next::Done,
+            },
             Step::Delete => Next::Call(Call::Delete { worker }),
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
@@ -124,12 +129,12 @@ impl Task {
             (_, Err(error)) => return Err(explained(change, step, &error)),
             (_, Ok(reply)) => reply,
         };
+        let listed = |name: &String, names: &[(String, String)]| names.iter().find(|(other, _)| other == name).cloned();
         match step {
             Step::CreateDatabase { name, .. } => {
-                let listed = |names: &[(String, String)]| names.iter().find(|(other, _)| other == name).cloned();
                 let id = match &reply {
                     Reply::Id(id) => Some(id.clone()),
-                    Reply::Page { names, .. } => listed(names).map(|(_, id)| id),
+                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
                     _ => None,
                 };
                 if id.is_none() {
@@ -137,6 +142,15 @@ impl Task {
                 }
                 self.found.id = Some(id);
                 return Ok(true);
+            }
+            Step::DeleteDatabase { name } if self.found.id.is_none() => {
+                let id = match &reply {
+                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
+                    _ => None,
+                };
+                let nothing = id.is_none();
+                self.found.id = Some(id);
+                return Ok(nothing);
             }
             Step::DropDomain { .. } | Step::DropRoute { .. } if self.found.id.is_none() => {
                 let id = if let Reply::Id(id) = reply { Some(id) } else { None };
@@ -160,7 +174,7 @@ impl Task {
         match step {
             // What is live after an upload comes with the upload.
             Step::Upload => live.etag = id,
-            Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } => {}
+            Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
             Step::AttachDomain { domain } => drop(live.domains.insert(domain.clone(), id)),
@@ -186,6 +200,7 @@ pub(super) fn word(step: &Step) -> &'static str {
     match step {
         Step::CreateDatabase { .. } => "create database",
         Step::Upload => "upload",
+        Step::DeleteDatabase { .. } => "delete database",
         Step::Delete => "delete",
         Step::SetWorkersDev { .. } => "set workers.dev",
         Step::SetCrons { .. } => "set crons",
@@ -202,7 +217,7 @@ pub(super) fn doubt(step: &Step) -> Doubt {
     let route =
         |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
     match step {
-        Step::CreateDatabase { .. } => Doubt::Database,
+        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Doubt::Database,
         Step::Upload => Doubt::Upload,
         Step::Delete => Doubt::Delete,
         Step::SetWorkersDev { .. } => Doubt::WorkersDev,
@@ -230,7 +245,7 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> String {
         (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {
             format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
         }
-        (Step::CreateDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
+        (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
             "; does the token have the permission `D1: Edit`?".to_owned()
         }
         (Step::Upload, CallError::Rejected { code, .. })

@@ -2,10 +2,10 @@
 //! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -15,12 +15,17 @@ use tempfile::TempDir;
 use super::*;
 use crate::bundle::Bundle;
 use crate::clock::FakeClock;
-use crate::customer::{Database, Hosts, Worker};
+use crate::customer::{Database, Hosts, Worker, sample};
 use crate::digest::Digest;
+use crate::failure::Failure;
 use crate::pace::Rate;
-use crate::plan::{self, Desired, Known, Options, Planner, Wave};
-use crate::platform::{DATABASE_EXISTS, Home, KEYS_PER_CALL, KV_EXISTS, Platform, ROUTE_EXISTS};
-use crate::spec::{Delivery, Environment, LogLevel, Observability, Route};
+use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
+use crate::platform::{
+    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, Home, KEYS_PER_CALL, KV_EXISTS, Platform, Quota,
+    ROUTE_EXISTS, Reply,
+};
+use crate::spec::Route;
+use crate::state::Found;
 
 /// What is wished for a customer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +58,11 @@ fn full(customer: &str) -> (String, Wish) {
     (customer.to_owned(), wish)
 }
 
+/// The ways in which a request is interrupted.
+fn interruptions() -> impl Iterator<Item = Fault> {
+    [true, false].into_iter().flat_map(|applied| [Fault::Lost { applied }, Fault::Crash { applied }])
+}
+
 /// A customer with a worker and nothing else.
 fn bare(customer: &str) -> (String, Wish) {
     (customer.to_owned(), Wish { account: "one".to_owned(), version: 1, ..Wish::default() })
@@ -60,44 +70,24 @@ fn bare(customer: &str) -> (String, Wish) {
 
 fn worker(customer: &str, wish: &Wish) -> Worker {
     let route = |pattern: &String| Route { pattern: pattern.clone(), zone: "example.org".to_owned() };
+    let database = || Database::D1 {
+        binding: "DB".to_owned(),
+        name: format!("db-{customer}"),
+        id: None,
+        jurisdiction: None,
+        location_hint: None,
+    };
     Worker {
-        customer: customer.to_owned(),
-        customer_name: customer.to_owned(),
-        labels: BTreeMap::new(),
-        file: format!("customers/{customer}.yaml"),
-        environment: Environment::Production,
-        role: None,
         name: format!("w-{customer}"),
         pack: "tiny".to_owned(),
         account: wish.account.clone(),
-        namespace: None,
         workers_dev: wish.workers_dev,
         domains: wish.domains.clone(),
         routes: wish.routes.iter().map(route).collect(),
-        take_over: BTreeSet::new(),
         hosts: Some(Hosts { table: "hosts".to_owned(), names: wish.hosts.clone() }),
-        dispatch: None,
-        trusted_origins: Vec::new(),
-        log_level: LogLevel::Info,
-        database: match wish.database {
-            true => Database::D1 {
-                binding: "DB".to_owned(),
-                name: format!("db-{customer}"),
-                id: None,
-                jurisdiction: None,
-                location_hint: None,
-            },
-            false => Database::None,
-        },
-        destinations: Vec::new(),
-        vars: BTreeMap::new(),
-        services: BTreeMap::new(),
-        secrets: BTreeMap::new(),
+        database: if wish.database { database() } else { Database::None },
         crons: wish.crons.clone(),
-        compatibility_date: "2026-06-01".to_owned(),
-        compatibility_flags: BTreeSet::new(),
-        observability: Observability { enabled: Some(true), sampling: None },
-        delivery: Delivery::Automatic,
+        ..sample(customer)
     }
 }
 
@@ -639,12 +629,7 @@ fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
         ("delete w-a", |wish| wish.account = "nowhere".to_owned()),
     ];
     for (what, change) in all {
-        for fault in [
-            Fault::Lost { applied: true },
-            Fault::Lost { applied: false },
-            Fault::Crash { applied: true },
-            Fault::Crash { applied: false },
-        ] {
+        for fault in interruptions() {
             let bench = Bench::new();
             let before = fleet([full("a")]);
             bench.deploy(&before);
@@ -1167,12 +1152,7 @@ fn a_database_is_found_or_made_once() {
 
 #[test]
 fn a_database_whose_answer_was_lost_is_found_and_not_made_twice() {
-    for fault in [
-        Fault::Lost { applied: true },
-        Fault::Lost { applied: false },
-        Fault::Crash { applied: true },
-        Fault::Crash { applied: false },
-    ] {
+    for fault in interruptions() {
         let bench = Bench::new();
         let fleet = fleet([with_database("a")]);
         bench.faults(&[("create database db-a", 1, fault)]);

@@ -112,3 +112,17 @@ pub fn put_subdomain(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
         Ok(Answer::ok(&json!({"subdomain": wanted})))
     })
 }
+
+/// `GET …/queues`: no queue is kept here, and one of any name is there. wrangler asks for those that a worker sends to, by
+/// several `name`s, and uploads nothing if one is missing.
+pub fn queues(call: &Call) -> Outcome {
+    let names = call.query.iter().filter(|(key, _)| key == "name").map(|(_, name)| name);
+    let queues: Vec<Value> =
+        names.map(|name| json!({"queue_id": digest(name.as_bytes())[..32], "queue_name": name})).collect();
+    Ok(Answer::page(&queues, 1, 100))
+}
+
+/// `GET …/r2/buckets/{name}`: likewise for buckets.
+pub fn bucket(name: &str) -> Outcome {
+    Ok(Answer::ok(&json!({"name": name, "creation_date": "2026-01-01T00:00:00.000Z", "storage_class": "Standard"})))
+}

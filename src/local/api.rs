@@ -66,6 +66,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("GET POST", "accounts/*/workers/dispatch/namespaces"),
     ("GET DELETE", "accounts/*/workers/dispatch/namespaces/*"),
     ("GET DELETE", "accounts/*/workers/dispatch/namespaces/*/scripts"),
+    ("GET", "accounts/*/queues"),
+    ("GET", "accounts/*/r2/buckets/*"),
     ("GET POST", "accounts/*/d1/database"),
     ("GET PATCH DELETE", "accounts/*/d1/database/*"),
     ("POST", "accounts/*/d1/database/*/query"),
@@ -292,6 +294,8 @@ fn operate(cloud: &Cloud, call: &Call, path: &[&str], reach: Option<&str>) -> Ou
         ("PUT", ["zones", zone, "workers", "routes", id]) => triggers::put_route(cloud, zone, Some(id), call),
         (_, ["zones", zone, "workers", "routes", id]) => triggers::delete_route(cloud, zone, id),
         (_, ["accounts", account, "workers", rest @ ..]) => workers(cloud, call, account, rest),
+        (_, ["accounts", _, "queues"]) => accounts::queues(call),
+        (_, ["accounts", _, "r2", "buckets", name]) => accounts::bucket(name),
         (_, ["accounts", account, "d1", "database", rest @ ..]) => match (method, rest) {
             ("GET", []) => databases::list(cloud, account, call),
             (_, []) => databases::create(cloud, account, call),

@@ -46,7 +46,8 @@ pub struct Config {
     /// The variables that bindings are read from.
     pub environment: Vec<(String, String)>,
     services: BTreeMap<String, String>,
-    dispatches: bool,
+    /// The internal modules that bindings are made by, with their code.
+    modules: BTreeMap<&'static str, &'static str>,
 }
 
 /// Writes the configuration.
@@ -87,16 +88,16 @@ pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
     let flags: Vec<String> = guest.flags.iter().map(|flag| text(flag)).collect();
     let services: String = config.services.values().cloned().collect();
     let mut extensions = String::new();
-    if config.dispatches {
-        let file = config.file(DISPATCH.as_bytes().to_vec());
+    for (name, code) in std::mem::take(&mut config.modules) {
+        let file = config.file(code.as_bytes().to_vec());
         let _ = writeln!(
             extensions,
-            "extensions = [(modules = [(name = \"{DISPATCH_MODULE}\", internal = true, esModule = embed \"{file}\")])],"
+            "    (modules = [(name = \"{name}\", internal = true, esModule = embed \"{file}\")]),"
         );
     }
     let whole = format!(
         "using Workerd = import \"/workerd/workerd.capnp\";\n\
-         const config :Workerd.Config = (\n{extensions}\
+         const config :Workerd.Config = (\nextensions = [\n{extensions}  ],\n\
          services = [\n    (name = \"worker\", worker = .worker),\n{services}  ],\n\
          sockets = [(name = \"http\", address = \"127.0.0.1:0\", service = \"worker\",\n\
          http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
@@ -165,16 +166,14 @@ impl Config {
             }
             "service" => {
                 if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") {
-                    return Err(format!(
-                        "the service binding {name} names an entrypoint; the local Cloudflare only calls fetch() of the default one"
-                    ));
+                    return Ok(self.absent(name, "a service binding to an entrypoint", ""));
                 }
                 let service = format!("service {} {}", guest.account, field("service"));
                 self.service(outside, &service, &service);
                 format!("service = {}", text(&service))
             }
             "dispatch_namespace" => {
-                self.dispatches = true;
+                self.modules.insert(DISPATCH_MODULE, DISPATCH);
                 let service = format!("dispatch {} {}", guest.account, field("namespace"));
                 self.service(outside, &service, &service);
                 format!(
@@ -182,10 +181,19 @@ impl Config {
                     text(&service)
                 )
             }
-            other => {
-                return Err(format!("the binding {name} is of type {other}, which the local Cloudflare doesn't run"));
-            }
+            other => self.absent(name, &format!("of type {other}"), other),
         })
+    }
+
+    /// A binding that is there and says what it is when it is used.
+    fn absent(&mut self, name: &str, what: &str, kind: &str) -> String {
+        self.modules.insert(ABSENT_MODULE, ABSENT);
+        let why = format!("the binding {name} is {what}, which the local Cloudflare doesn't have");
+        format!(
+            "wrapped = (moduleName = \"{ABSENT_MODULE}\", innerBindings = [(name = \"why\", text = {}), (name = \"kind\", text = {})])",
+            text(&why),
+            text(kind)
+        )
     }
 }
 
@@ -213,6 +221,23 @@ const DISPATCH: &str = "export default ({ fetcher }) => ({
     },
   }),
 });
+";
+
+/// The internal module behind bindings to what the local Cloudflare doesn't have.
+const ABSENT_MODULE: &str = "local:absent";
+/// A worker that only has such a binding runs; one that uses it is told. What is written to a dataset is never read by a
+/// worker, so it goes nowhere.
+const ABSENT: &str = "export default ({ why, kind }) => {
+  if (kind === 'analytics_engine') return { writeDataPoint() {} };
+  return new Proxy(function () {}, {
+    get(_, key) {
+      // What is awaited or printed is not used.
+      if (typeof key === 'symbol' || key === 'then' || key === 'toJSON') return undefined;
+      throw new Error(why);
+    },
+    apply() { throw new Error(why); },
+  });
+};
 ";
 
 /// A text literal: Cap'n Proto reads C's escapes.
@@ -264,8 +289,15 @@ mod tests {
 
     #[test]
     fn what_can_not_run_is_said() {
-        let guest = Guest { bindings: vec![json!({"name": "B", "type": "r2_bucket"})], ..Guest::default() };
+        let of = |kind: &str| (format!("a.{kind}"), kind.to_owned(), Vec::new());
         let outside = Outside { address: "127.0.0.1:1".parse().unwrap(), word: "w".into() };
-        assert!(config(&guest, &outside).is_err_and(|why| why.contains("B is of type r2_bucket")));
+        let guest = Guest { modules: vec![of("text/x-python")], ..Guest::default() };
+        assert!(config(&guest, &outside).is_err_and(|why| why.contains("a.text/x-python has the type text/x-python")));
+        // A binding says it when it is used.
+        let guest = Guest { bindings: vec![json!({"name": "B", "type": "r2_bucket"})], ..Guest::default() };
+        let config = config(&guest, &outside).unwrap_or_default();
+        let text = String::from_utf8(config.files.last().unwrap().1.clone()).unwrap();
+        assert!(text.contains("the binding B is of type r2_bucket, which the local Cloudflare doesn't have"), "{text}");
+        assert!(text.contains("name = \"local:absent\", internal = true"), "{text}");
     }
 }

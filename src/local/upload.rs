@@ -235,6 +235,16 @@ pub fn check_bindings(bindings: Option<&Value>, limits: &PlatformLimits) -> Resu
             "r2_bucket" => &["bucket_name"],
             "dispatch_namespace" => &["namespace"],
             "queue" => &["queue_name"],
+            "workflow" => &["workflow_name"],
+            "analytics_engine" => &["dataset"],
+            "hyperdrive" => &["id"],
+            "vectorize" => &["index_name"],
+            "mtls_certificate" => &["certificate_id"],
+            "secrets_store_secret" => &["store_id"],
+            "ratelimit" => &["namespace_id"],
+            "pipelines" => &["pipeline", "stream"],
+            "ai_search" => &["instance_name"],
+            "vpc_service" => &["service_id"],
             _ => &[],
         };
         if !required.is_empty()

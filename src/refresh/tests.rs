@@ -41,6 +41,7 @@ fn listed(name: &str, tags: &[String]) -> ListedWorker {
         modified_on: "2026-02-02T00:00:00Z".to_owned(),
         uploaded_by: Some("api".to_owned()),
         tags: tags.to_vec(),
+        ..ListedWorker::default()
     }
 }
 

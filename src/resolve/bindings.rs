@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::binding::{Binding, D1};
 use crate::customer::{
     D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
     TURSO_URL,
@@ -91,6 +92,9 @@ impl One<'_, '_> {
         secrets: &mut BTreeMap<String, (String, Place)>,
     ) -> Database {
         let Some(database) = &self.settings.database else { return Database::None };
+        if let Some(base) = self.base {
+            self.production_database(base, database);
+        }
         let written = self.merged.get("database");
         let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
         let Some(kind) = database.kind else {
@@ -163,6 +167,65 @@ impl One<'_, '_> {
                 }
             }
         }
+    }
+
+    /// What else it is bound to: each by a name of its own, a database by one customer alone.
+    pub(super) fn bindings(
+        &mut self,
+        vars: &BTreeMap<String, Value>,
+        secrets: &BTreeMap<String, (String, Place)>,
+        database: &Database,
+        dispatches: bool,
+    ) -> BTreeMap<String, Binding> {
+        let mut bindings = BTreeMap::new();
+        let mut singles: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, written) in self.settings.bindings.iter().flatten() {
+            let mut binding = written.clone();
+            // What a weaker layer doesn't have there is nothing to remove.
+            binding.0.retain(|_, value| !value.is_null());
+            let place = self.key_place(&["bindings", name]);
+            let of_dispatch = dispatches && [DISPATCHER_BINDING, HOSTS_BINDING].contains(&name.as_str());
+            let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
+            let also = [
+                (vars.contains_key(name), "a variable"),
+                (secrets.contains_key(name), "a secret"),
+                (services, "a service binding"),
+                (matches!(database, Database::D1 { binding, .. } if binding == name), "the binding of `database`"),
+                (of_dispatch, "how the dispatch worker reaches the namespace"),
+                (name == DIGEST_VARIABLE, "what flotilla gives to each worker itself"),
+            ];
+            for (_, other) in also.into_iter().filter(|(taken, _)| *taken) {
+                let message = format!("`{name}` is a binding, and {other} as well");
+                let help = "give one of them another name";
+                self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
+            }
+            let Some(kind) = binding.kind() else {
+                let message = format!("`bindings.{name}` doesn't say what it leads to");
+                let help = format!("write `{{ kv: … }}`, `{{ r2: … }}`; or `{name}: null` to remove it");
+                self.push(Diagnostic::error(Code::MissingKey, place, message, help));
+                continue;
+            };
+            for field in kind.fields.iter().filter(|field| field.is_required && !binding.0.contains_key(field.key)) {
+                let message = format!("`bindings.{name}` has no `{}`", field.key);
+                let help = format!("add `{}`: {}", field.key, field.about.trim_end_matches('.'));
+                self.push(Diagnostic::error(Code::MissingKey, place.clone(), message, help));
+            }
+            if kind.is_single
+                && let Some(other) = singles.insert(kind.key(), name)
+            {
+                let message = format!("`{other}` and `{name}` are both `{}`; a worker has it once", kind.key());
+                self.push(Diagnostic::error(Code::Conflict, place, message, "keep one of them"));
+            }
+            if let Some(base) = self.base {
+                self.production_binding(base, name, &binding);
+            }
+            if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
+                let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
+                self.claim(Thing::Database(id), place);
+            }
+            bindings.insert(name.clone(), binding);
+        }
+        bindings
     }
 
     /// What a worker can't have too much of.

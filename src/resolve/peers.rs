@@ -65,6 +65,9 @@ pub(super) fn refer(
             });
             continue;
         };
+        if shared.is_none() || !own.0.contains_key(&key) {
+            resolved.refers.insert((from.role.clone(), to.clone()));
+        }
         if reference.is_service {
             if peer.account != from.account || peer.namespace.is_some() {
                 let message = match &peer.namespace {
@@ -87,7 +90,9 @@ pub(super) fn refer(
         match &peer.address {
             Some(address) => {
                 let value = Value::String(address.clone());
-                resolved.workers[reference.from].vars.insert(reference.key.clone(), value);
+                let from = &mut resolved.workers[reference.from];
+                from.vars.insert(reference.key.clone(), value);
+                from.peers.insert(reference.key.clone(), peer.worker.clone());
             }
             None => {
                 let message = format!(

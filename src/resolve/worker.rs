@@ -10,13 +10,15 @@ use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::layer::Merged;
 use crate::names;
 use crate::pack::Pack;
+use crate::preview::Preview;
 use crate::project::{Fleet, unknown};
-use crate::spec::{Delivery, Environment, LogLevel, Observability, Settings};
+use crate::spec::{Delivery, Environment, LogLevel, Observability, RequestLimits, Settings};
 use crate::yaml::Document;
 
 use super::bindings::reserved;
 use super::claim::{By, Claim, Thing};
 use super::peers::{Peer, Peers, Reference};
+use super::previews::{self, Base};
 use super::{Resolved, Shared};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
@@ -36,6 +38,17 @@ pub(super) struct Who<'a> {
     pub(super) place: Place,
 }
 
+/// For whom the `workerName` that counts is given, if one is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// For all workers of a customer.
+    Customer,
+    /// For one of several, or for a shared one.
+    Role,
+    /// For one worker in one environment.
+    Exactly,
+}
+
 /// One worker on its way.
 pub(super) struct One<'a, 'r> {
     pub(super) fleet: &'a Fleet,
@@ -46,6 +59,8 @@ pub(super) struct One<'a, 'r> {
     pub(super) role: Option<&'a str>,
     pub(super) merged: &'a Merged<'a>,
     pub(super) settings: &'a Settings,
+    /// What it is made from, if it is one of a preview.
+    pub(super) base: Option<&'a Base>,
     pub(super) resolved: &'r mut Resolved,
 }
 
@@ -58,18 +73,19 @@ impl<'a> One<'a, '_> {
         environment: Environment,
         role: Option<&str>,
         merged: &Merged<'_>,
-        named: bool,
+        named: Named,
+        base: Option<Base>,
         resolved: &mut Resolved,
         references: &mut Vec<Reference>,
         peers: &mut Peers,
     ) {
         let mut value = merged.to_value();
-        for references in ["secrets", "services"] {
+        for references in ["secrets", "services", "bindings"] {
             if let Some(entries) = value.get_mut(references).and_then(Value::as_object_mut) {
                 entries.retain(|_, entry| !entry.is_null());
             }
         }
-        let settings = match Settings::deserialize(&value) {
+        let mut settings = match Settings::deserialize(&value) {
             Ok(settings) => settings,
             Err(error) => {
                 // Each layer is valid by itself; what is left is a map over something else.
@@ -79,9 +95,14 @@ impl<'a> One<'a, '_> {
                 return;
             }
         };
+        if let (Some(preview), Some(base)) = (&fleet.preview, &base) {
+            let moved = previews::adapt(fleet, preview, base, who, role, &mut settings);
+            resolved.moved.extend(moved);
+        }
         let pack = value["pack"].as_str();
         let pattern = value["workerName"].as_str();
-        let one = One { fleet, shared, who, environment, role, merged, settings: &settings, resolved };
+        let one =
+            One { fleet, shared, who, environment, role, merged, settings: &settings, base: base.as_ref(), resolved };
         one.worker(pack, pattern, named, references, peers);
     }
 
@@ -89,7 +110,7 @@ impl<'a> One<'a, '_> {
         mut self,
         pack: Option<&str>,
         pattern: Option<&str>,
-        named: bool,
+        named: Named,
         references: &mut Vec<Reference>,
         peers: &mut Peers,
     ) {
@@ -161,6 +182,7 @@ impl<'a> One<'a, '_> {
                 from: self.resolved.workers.len(),
             });
         }
+        let bindings = self.bindings(&vars, &secrets, &database, dispatch.is_some());
         let trusted_origins =
             self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
@@ -213,6 +235,8 @@ impl<'a> One<'a, '_> {
             vars,
             secrets: secrets.into_iter().map(|(key, (name, _))| (key, name)).collect(),
             services: BTreeMap::new(),
+            bindings,
+            peers: BTreeMap::new(),
             crons: crons.into_iter().collect(),
             compatibility_date: settings
                 .compatibility_date
@@ -220,9 +244,13 @@ impl<'a> One<'a, '_> {
                 .unwrap_or_else(|| DEFAULT_COMPATIBILITY_DATE.to_owned()),
             compatibility_flags: settings.compatibility_flags.iter().flatten().cloned().collect(),
             observability: match &settings.observability {
-                None => Observability { enabled: Some(true), sampling: None },
+                None => Observability { enabled: Some(true), ..Observability::default() },
                 Some(written) => Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written.clone() },
             },
+            limits: settings.limits.clone().filter(|limits| *limits != RequestLimits::default()),
+            placement: settings.placement.clone(),
+            logpush: settings.logpush,
+            tail_consumers: settings.tail_consumers.as_ref().map(|names| names.iter().cloned().collect()),
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
         self.resolved.workers.push(worker);
@@ -274,33 +302,45 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    pub(super) fn name(&mut self, pack: &Pack, pattern: Option<&str>, named: bool) -> String {
+    pub(super) fn name(&mut self, pack: &Pack, pattern: Option<&str>, named: Named) -> String {
         let shared = self.who.id == SHARED;
+        // What stands in a customer's own file gives nobody else that name.
+        let own = self.merged.place(&["workerName"]).is_some_and(|place| place.file == self.who.document.file);
         if let Some(pattern) = pattern
-            && let Err(wrong) = names::pattern(pattern, !shared && self.role.is_none())
+            && let Err(wrong) = names::pattern(pattern, !own && self.role.is_none())
         {
             self.error(Code::BadNamePattern, self.place(&["workerName"]), wrong);
         }
         let default = if shared { DEFAULT_SHARED_NAME } else { DEFAULT_NAME };
         let of_fleet = self.fleet.file.worker_name.as_deref().filter(|_| !shared);
-        let pattern = pattern.filter(|_| !shared || named).or(of_fleet).unwrap_or(default);
+        let pattern = pattern.filter(|_| !shared || named != Named::Customer).or(of_fleet).unwrap_or(default);
         let role = self.role.unwrap_or_default();
         let mut name = pattern
             .replace("{customer}", self.who.id.trim_start_matches('_'))
             .replace("{role}", role)
             .replace("{pack-prefix}", &pack.manifest.prefix)
             .replace("{fleet}", &self.fleet.file.name)
-            .replace("{environment}", self.environment.as_str());
-        if self.role.is_some() && !named && !pattern.contains("{role}") {
+            .replace("{environment}", &self.environment_in_names());
+        if self.role.is_some() && named == Named::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
-        if self.environment != Environment::Production && !pattern.contains("{environment}") {
-            name = format!("{name}-{}", self.environment);
+        // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
+        let apart = match self.environment {
+            Environment::Production => false,
+            Environment::Preview => true,
+            Environment::Development | Environment::Staging => named != Named::Exactly,
+        };
+        if apart && !pattern.contains("{environment}") {
+            name = format!("{name}-{}", self.environment_in_names());
         }
         if let Err(wrong) = names::worker(&name) {
             self.error(Code::BadWorkerName, self.who.place.clone(), wrong);
         }
         name
+    }
+
+    fn environment_in_names(&self) -> String {
+        self.fleet.preview.as_ref().map_or_else(|| self.environment.to_string(), Preview::word)
     }
 
     pub(super) fn account(&mut self) -> (String, Option<String>) {

@@ -50,7 +50,7 @@ pub struct File {
     /// Its path, perhaps with `{environment}`.
     pub path: String,
     pub cipher: Cipher,
-    content: [OnceLock<Content>; 3],
+    content: Box<[OnceLock<Content>; 4]>,
 }
 
 /// How a file is written.
@@ -107,7 +107,7 @@ impl Source {
             content: Default::default(),
         };
         let read = read_clear(path)?.ok_or_else(|| unreadable(path, "it isn't there"))?;
-        for content in &file.content {
+        for content in file.content.iter() {
             let _ = content.set(Content::Values(read.clone()));
         }
         Ok(Source { kind: Kind::File(file), named: true })
@@ -195,7 +195,7 @@ impl File {
 
     /// The environments that have one of their own; of one for all, any.
     pub fn environments(&self) -> &'static [Environment] {
-        if self.varies() { &Environment::ALL } else { &[Environment::Production] }
+        if self.varies() { &Environment::EACH } else { &[Environment::Production] }
     }
 
     fn slot(&self, environment: Environment) -> &OnceLock<Content> {
@@ -204,6 +204,7 @@ impl File {
             Environment::Development => &self.content[0],
             Environment::Staging => &self.content[1],
             Environment::Production => &self.content[2],
+            Environment::Preview => &self.content[3],
         }
     }
 

@@ -52,10 +52,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::platform::Home;
-    use crate::spec::Environment;
-    use crate::state::{Deployed, Entry, Found, Live, RunId};
+    use crate::state::tests::sample;
+    use crate::state::{Entry, Found, RunId};
 
     #[test]
     fn a_shadow_is_corrected_and_the_file_is_not() {
@@ -63,17 +62,7 @@ mod tests {
         let path = folder.path().join("state.db");
         assert!(State::shadow(&path).unwrap().live().unwrap() == 0 && !path.exists());
         let id = |name: &str| (Home { account_id: "a".to_owned(), namespace: None }, name.to_owned());
-        let mut deployed = Deployed {
-            account: "default".to_owned(),
-            customer: "acme".to_owned(),
-            environment: Environment::Production,
-            digest: Digest::of(b"b"),
-            revision: 0,
-            deployed_at: 7,
-            rejected: None,
-            drift: String::new(),
-            live: Live::default(),
-        };
+        let (_, mut deployed) = sample();
         let entry = Entry { run: RunId(1), at: 7, action: "create", reasons: &[], left: &[] };
         let mut state = State::open(&path).unwrap();
         state.record(&id("one"), &mut deployed, &entry).unwrap();

@@ -24,6 +24,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "words",
         modules: &[
+            "binding",
             "clock",
             "customer",
             "diagnostic",
@@ -33,6 +34,7 @@ const LAYERS: &[Layer] = &[
             "limits",
             "names",
             "platform",
+            "preview",
             "progress",
             "selection",
             "spec",
@@ -66,7 +68,7 @@ const LAYERS: &[Layer] = &[
     // The left half of the line: reading, core and memory in their order.
     Layer {
         name: "line",
-        modules: &["build", "git", "manifest", "runtime", "since"],
+        modules: &["build", "export", "git", "manifest", "runtime", "since"],
         layers: &["words", "reading", "core", "memory", "line"],
         and: &[],
     },
@@ -80,35 +82,39 @@ const LAYERS: &[Layer] = &[
     // The right half of the line. It sees no spec and renders nothing: what it does was decided before.
     Layer {
         name: "world",
-        modules: &["cloudflare", "deploy", "pace", "secrets"],
+        modules: &["cloudflare", "deploy", "pace", "secrets", "verify"],
         layers: &["words", "memory", "decision", "world"],
         and: &["bundle"],
     },
+    // Other tools' projects, as files of ours: values in, values out, and then all files or none.
+    Layer { name: "import", modules: &["import"], layers: &["words", "reading", "import"], and: &[] },
     // Stands for Cloudflare, and so knows nothing of us.
     Layer { name: "local", modules: &["local"], layers: &[], and: &[] },
     // Where people and other programs come in.
     Layer {
         name: "edge",
         modules: &["command", "main", "lib"],
-        layers: &["words", "reading", "core", "memory", "line", "decision", "world", "local", "edge"],
+        layers: &["words", "reading", "core", "memory", "line", "decision", "world", "import", "local", "edge"],
         and: &[],
     },
 ];
 
 /// Which files may name something: a crate by its path, or a macro that prints.
 const ONLY: &[(&[&str], &[&str])] = &[
-    (&["reqwest::"], &["src/cloudflare.rs"]),
+    (&["reqwest::", "rustls::"], &["src/cloudflare.rs", "src/cloudflare/"]),
     (&["tera::"], &["src/render.rs", "src/escape.rs"]),
     (&["clap::", "clap_complete::", "dialoguer::", "indicatif::"], &["src/command/", "src/main.rs"]),
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/command/", "src/main.rs"]),
     (&["rusqlite::"], &["src/state.rs", "src/state/", "src/local/"]),
     (&["saphyr_parser::"], &["src/yaml.rs", "src/yaml/"]),
-    (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs"]),
+    (&["oxc_parser::", "jsonc_parser::"], &["src/syntax.rs", "src/import/"]),
     (&["jsonschema::"], &["src/schema.rs"]),
     (&["rustix::"], &["src/clock.rs", "src/lock.rs", "src/command/"]),
     (&["age::", "dotenvy::"], &["src/secrets/"]),
     (&["rpassword::"], &["src/command/secrets/"]),
-    (&["include_dir::"], &["src/command/init.rs"]),
+    (&["include_dir::"], &["src/command/packs.rs"]),
+    (&["tar::", "zip::"], &["src/export.rs"]),
+    (&["quick_xml::"], &["src/command/junit.rs"]),
 ];
 
 /// The sources by path, without their tests and comments.

@@ -1,8 +1,8 @@
 //! Shows what a deploy does when the platform fails, end to end: what is repeated and when, what is told, that the
 //! other customers go on, and that the next deploy does what is left. And that nothing is sent anywhere else.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use flotilla::local::RateLimit;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet, uploads};
-use crate::support::{Project, Run, output};
+use crate::support::{Project, Run, http_request, output};
 
 /// Three workers that take one request each.
 fn three() -> Project {
@@ -197,7 +197,8 @@ impl Stub {
         std::thread::spawn(move || {
             let mut nth = 0;
             for stream in listener.incoming().flatten() {
-                let request = read_request(&stream);
+                let (head, _) = http_request(&stream);
+                let request = head.lines().next().unwrap_or_default().to_owned();
                 // The list that a deploy looks at before it creates a worker is not what these tests are about.
                 if request.starts_with("GET ") && request.contains("/workers/scripts ") {
                     let empty = r#"{"success":true,"errors":[],"messages":[],"result":[]}"#;
@@ -226,27 +227,6 @@ impl Stub {
     fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
-}
-
-/// Reads a request to its end; its first line.
-fn read_request(stream: &TcpStream) -> String {
-    let mut reader = BufReader::new(stream);
-    let (mut first, mut length) = (String::new(), 0);
-    let _ = reader.read_line(&mut first);
-    loop {
-        let mut line = String::new();
-        match reader.read_line(&mut line) {
-            Ok(0) | Err(_) => break,
-            Ok(_) if line == "\r\n" => break,
-            Ok(_) => {
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-            }
-        }
-    }
-    let _ = std::io::copy(&mut reader.take(length), &mut std::io::sink());
-    first.trim().to_owned()
 }
 
 fn http(status: &str, length: usize, body: &str) -> Vec<u8> {

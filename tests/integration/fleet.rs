@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use flotilla::local;
+use flotilla::progress::Silent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -100,6 +101,14 @@ impl Cloud {
         options.address = SocketAddr::from(([127, 0, 0, 1], 0));
         change(&mut options);
         Cloud { running: local::start(options).expect("the local Cloudflare starts"), folder }
+    }
+
+    /// Starts one that serves its workers.
+    pub fn with_workerd() -> Cloud {
+        Cloud::start_with(|options| {
+            let path = flotilla::cache::workerd(&Silent).unwrap_or_else(|failure| panic!("{failure}"));
+            options.workerd = local::Workerd::Path(path);
+        })
     }
 
     /// Where it stores what it has.

@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 use crate::support::{Project, Run};
 use crate::tools::Local;
 
-/// What wrangler uses and no document describes (checked against the trimmed document by [`operation`]).
+/// What wrangler uses and no document describes, or only one that isn't at hand, as for queues and buckets (checked against the trimmed document by [`operation`]).
 const UNDOCUMENTED: &[(&str, &str)] = &[
     ("GET", "/memberships"),
     ("GET", "/accounts/*/tokens/verify"),
+    ("GET", "/accounts/*/queues"),
+    ("GET", "/accounts/*/r2/buckets/*"),
     ("PUT", "/accounts/*/workers/scripts/*/routes"),
     ("POST", "/accounts/*/workers/scripts/*/domains/changeset"),
     ("PUT", "/accounts/*/workers/scripts/*/domains/records"),

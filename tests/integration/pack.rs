@@ -36,11 +36,12 @@ fn test(name: &str, least: u32) {
 fn their_own_tests_pass() {
     test("consent", 10);
     test("dispatch", 9);
+    test("worker", 4);
 }
 
 #[test]
 fn their_sources_hold_to_their_types() {
-    for name in ["consent", "dispatch"] {
+    for name in ["consent", "dispatch", "worker"] {
         let pack = pack(name);
         let run = output(tools::tsc().args(["-p", "."]).current_dir(pack.path()));
         assert_eq!(run.code, 0, "{name}: {run:?}");

@@ -57,7 +57,7 @@ fn keys_pause_resume_and_stop_a_deploy() {
     terminal.press("q");
     let (code, _, last) = terminal.end();
     assert_eq!(code, 4, "{last}");
-    assert!(last.contains(" skipped") && last.contains("run the same command again"), "{last}");
+    assert!(last.contains(" left undone") && last.contains("run the same command again"), "{last}");
     assert!(last.contains("0 failed"), "{last}");
 }
 
@@ -119,7 +119,7 @@ fn ctrl_c_leaves_a_clean_terminal() {
     terminal.wait_for("stopping after what is in flight");
     let (code, _, last) = terminal.end();
     assert_eq!(code, 4, "{last}");
-    assert!(!last.contains(BAR) && last.contains("skipped"), "{last}");
+    assert!(!last.contains(BAR) && last.contains("left undone"), "{last}");
     // Twice: at once.
     let terminal = Terminal::run(80, command(&project, Some(&cloud), &["deploy", "--yes", "--all"]));
     terminal.wait_for("deploying");

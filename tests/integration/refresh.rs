@@ -360,6 +360,8 @@ fn orphans_are_found_and_pruned_within_limits() {
     world.run(&["prune", "--yes"]).exits(0);
     assert!(world.listed("c15t-acme").is_none() && world.holder("lost.acme.example").is_none());
     assert_eq!(kinds(), pairs(&[]));
+    let again = world.run(&["prune", "--yes"]).exits(0);
+    assert!(!again.stdout.contains("http"), "what stays isn't told: {}", again.stdout);
     // prune does nothing but delete.
     assert_eq!(world.holder("bee.example"), None);
 }

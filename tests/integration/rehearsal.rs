@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use flotilla::bundle::Bundle;
 use flotilla::clock::{Clock, FakeClock};
-use flotilla::customer::{Database, Worker};
+use flotilla::customer::Worker;
 use flotilla::deploy::{Budget, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
 use flotilla::digest::Digest;
 use flotilla::local::{Meter, RateLimit};
 use flotilla::pace::{Lane, Rate};
 use flotilla::plan::{self, Desired, Known, Options, Plan, Planner};
 use flotilla::platform::{Call, CallError, Health, Home, Left, Platform, Policy, Quota, Reply};
-use flotilla::spec::{Delivery, Environment, LogLevel, Observability};
 use flotilla::state::{RunId, State, Stored};
 use serde_json::{Value, json};
 
@@ -150,36 +149,14 @@ fn plan(what: Rehearse) -> Plan {
 }
 
 fn worker() -> Worker {
-    Worker {
-        customer: String::new(),
-        customer_name: String::new(),
-        labels: BTreeMap::new(),
-        file: String::new(),
-        environment: Environment::Production,
-        role: None,
-        name: String::new(),
-        pack: "tiny".to_owned(),
-        account: String::new(),
-        namespace: None,
-        workers_dev: false,
-        domains: BTreeSet::new(),
-        routes: BTreeSet::new(),
-        take_over: BTreeSet::new(),
-        hosts: None,
-        dispatch: None,
-        trusted_origins: Vec::new(),
-        log_level: LogLevel::Info,
-        database: Database::None,
-        destinations: Vec::new(),
-        vars: BTreeMap::new(),
-        services: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        crons: BTreeSet::new(),
-        compatibility_date: "2026-06-01".to_owned(),
-        compatibility_flags: BTreeSet::new(),
-        observability: Observability { enabled: Some(true), sampling: None },
-        delivery: Delivery::Automatic,
-    }
+    let worker = json!({
+        "customer": "", "customerName": "", "labels": {}, "file": "", "environment": "production", "role": null, "name": "",
+        "pack": "tiny", "account": "", "namespace": null, "workersDev": false, "domains": [], "routes": [],
+        "trustedOrigins": [], "logLevel": "info", "database": {"type": "none"}, "destinations": [], "vars": {}, "secrets": {},
+        "services": {}, "crons": [], "compatibilityDate": "2026-06-01", "compatibilityFlags": [], "observability": {},
+        "delivery": "automatic",
+    });
+    serde_json::from_value(worker).expect("a worker")
 }
 
 /// Asserts that all is done, nothing was refused, and that the end is what the limit allows, and what was told.

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
-use crate::support::{Project, Run, output};
+use crate::support::{Project, Run, http_request, output};
 
 /// Canaries: what must be nowhere. The forms in which they could be somewhere all the same are searched, too.
 const ENVIRONMENT: &str = "canary/env'\"ironment+0123456789";
@@ -209,24 +209,8 @@ impl Echo {
 }
 
 fn echo(mut stream: &TcpStream) {
-    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-    let mut reader = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        match reader.read_line(&mut line) {
-            Ok(0) | Err(_) => break,
-            Ok(_) if line == "\r\n" => break,
-            Ok(_) => {
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-                head += &line;
-            }
-        }
-    }
-    let mut body = Vec::new();
-    let _ = reader.take(length).read_to_end(&mut body);
+    use std::io::Write as _;
+    let (head, body) = http_request(stream);
     let sent = format!("{head}\n{}", String::from_utf8_lossy(&body));
     let mut steps = sent.split([' ', '/']).skip(2);
     let (status, kind) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());

@@ -2,8 +2,6 @@
 
 use std::process::Child;
 
-use flotilla::local;
-use flotilla::progress::Silent;
 use serde_json::{Value, json};
 
 use crate::fleet::{Cloud, cache, fleet, until, uploads};
@@ -29,19 +27,12 @@ fn moody(count: usize) -> Project {
     project
 }
 
-fn with_workerd() -> Cloud {
-    Cloud::start_with(|options| {
-        let path = flotilla::cache::workerd(&Silent).unwrap_or_else(|failure| panic!("{failure}"));
-        options.workerd = local::Workerd::Path(path);
-    })
-}
-
 const POLICY: &str = "deploy:\n  waves: [{ name: canaries, labels: { tier: canary } }, { count: 2 }]\n  \
                       health: { deadlineSeconds: 2 }\n";
 
 #[test]
 fn a_wave_begins_when_the_one_before_is_well_and_goes_back_when_it_is_not() {
-    let (cloud, project) = (with_workerd(), moody(6));
+    let (cloud, project) = (Cloud::with_workerd(), moody(6));
     let fleet_file = project.read("fleet.yaml");
     project.write("fleet.yaml", format!("{fleet_file}{POLICY}  onBreach: rollback\n"));
     let events = project.path("events.jsonl");

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::openapi::validate_request;
 use crate::support::{Project, Run, output};
 use crate::tools::{Local, json, packages, sent_elsewhere, wrangler};
 
@@ -39,7 +40,7 @@ fn two_at_a_time<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
 
 /// Runs wrangler, which must succeed; where it doesn't, what it logged says more than what it printed.
 #[track_caller]
-fn run(command: &mut Command, home: &Path) -> Run {
+pub fn run(command: &mut Command, home: &Path) -> Run {
     let run = output(command);
     if run.code != 0 {
         for log in std::fs::read_dir(home.join("logs")).into_iter().flatten().flatten() {
@@ -92,10 +93,13 @@ fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
         "name: test\npacks: { consent: { path: templates/consent }, dispatch: { path: templates/dispatch } }\n\
          accounts:\n  default:\n    id: { env: CLOUDFLARE_ACCOUNT_ID }\n    token: { secret: CLOUDFLARE_API_TOKEN }\n\
          \x20   dispatchNamespace: shops\n    dispatch: { worker: front }\n\
-         sharedWorkers: { front: { pack: dispatch, routes: [{ pattern: \"*.example.com/*\", zone: example.com }] } }\n\
+         sharedWorkers:\n  front:\n    pack: dispatch\n    routes: [{ pattern: \"*.example.com/*\", zone: example.com }]\n    \
+         bindings: { CACHE: { kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01 }, MORE: { dispatchNamespace: more }, AI: { ai: true } }\n    \
+         limits: { cpuMs: 20 }\n\
          defaults: { pack: consent }\n",
     );
-    let database = "database: { type: d1, name: of-acme }";
+    let database =
+        "database: { type: d1, name: of-acme }\nbindings: { MORE: { d1: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 } }";
     project.write("customers/acme.yaml", format!("id: acme\ndomains: [acme.example.com]\n{database}\n"));
     project.run(&["build"]).exits(0);
     let home = tempfile::tempdir().unwrap();
@@ -105,7 +109,10 @@ fn dispatch_workers_and_databases_without_an_id_bundle_as_well() {
     };
     let (front, acme) = (dry("_shared/front"), dry("acme"));
     assert!(front.contains("env.DISPATCHER (shops)") && front.contains("env.HOSTS"), "{front}");
-    assert!(acme.contains("env.DB (of-acme)"), "{acme}");
+    for bound in ["env.CACHE (0f3f6a", "env.MORE (more)", "env.AI"] {
+        assert!(front.contains(bound), "{bound} in {front}");
+    }
+    assert!(acme.contains("env.DB (of-acme)") && acme.contains("env.MORE (0f3f6a"), "{acme}");
     assert!(!sent_elsewhere());
     fits_the_schema(&project, ["production/_shared/front", "production/acme"]);
 }
@@ -146,7 +153,7 @@ fn fits_the_schema<'a>(project: &Project, folders: impl IntoIterator<Item = &'a 
 }
 
 /// A worker as its account has it, apart from who uploaded it when.
-fn state(local: &Local, worker: &str, zone: &str) -> Value {
+pub fn state(local: &Local, worker: &str, zone: &str) -> Value {
     let script = format!("/accounts/{ACCOUNT}/workers/scripts/{worker}");
     let settings = local.api(&format!("{script}/settings"));
     let bindings: BTreeMap<String, Value> = settings["bindings"]
@@ -258,4 +265,189 @@ fn wrangler_and_flotilla_deploy_the_same() {
     assert_eq!(found[4]["workers_dev"], json!({"enabled": false, "previews_enabled": false}));
     let asked = |local: &Local| local.request(Method::GET, "consent.goldfinch.example", "/health").send().unwrap();
     assert_eq!(asked(&at_theirs).status(), asked(&at_ours).status());
+}
+
+/// A fleet of the pack for own code, whose worker is bound to everything, and a Cloudflare on which those things are.
+fn bound(bindings: &str) -> (Project, Local, Vec<(&'static str, String)>) {
+    let project = Project::empty();
+    project.write(
+        "fleet.yaml",
+        "name: test\npacks: { worker: { path: templates/worker } }\ndefaults: { vars: { ENVIRONMENT: production } }\n",
+    );
+    let local = Local::start(&project, None);
+    let account = format!("/accounts/{ACCOUNT}");
+    let created = |path: &str, body: Value| local.call(Method::POST, &format!("{account}{path}"), Some(body));
+    let kv = created("/storage/kv/namespaces", json!({"title": "cache"}))["id"].as_str().unwrap().to_owned();
+    let d1 = created("/d1/database", json!({"name": "sessions"}))["uuid"].as_str().unwrap().to_owned();
+    created("/workers/dispatch/namespaces", json!({"name": "shops"}));
+    let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01"});
+    for name in ["counters", "legacy-api"] {
+        let code = "export default { fetch: () => new Response('legacy') }; export class Admin {}";
+        local.upload(&format!("{account}/workers/scripts/{name}"), &metadata, "index.js", code);
+    }
+    let bindings = bindings.replace("KV", &kv).replace("D1", &d1);
+    project.write("customers/acme.yaml", format!("id: acme\nvars: {{ GREETING: Hello }}\n{bindings}"));
+    let variables = vec![
+        ("CLOUDFLARE_API_BASE_URL", format!("{}/client/v4", local.origin)),
+        ("CLOUDFLARE_API_TOKEN", "a-token".to_owned()),
+        ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT.to_owned()),
+    ];
+    (project, local, variables)
+}
+
+/// One of each kind: what `schema/` allows there, wrangler has to understand and send as flotilla does.
+const EVERY_KIND: &str = "\
+bindings:
+  CACHE: { kv: KV }
+  FILES: { r2: acme-files, jurisdiction: eu }
+  SESSIONS: { d1: D1, name: sessions }
+  JOBS: { queue: acme-jobs }
+  COUNTER: { durableObject: Counter, worker: counters }
+  FLOW: { workflow: flow, class: Flow, worker: counters }
+  LEGACY: { worker: legacy-api }
+  ADMIN: { worker: legacy-api, entrypoint: Admin }
+  EVENTS: { analyticsEngine: acme_events }
+  PG: { hyperdrive: 0f3f6a109a4e4c518f5c2b7d1d2f9a01 }
+  VECTORS: { vectorize: acme-index }
+  CERT: { mtlsCertificate: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 }
+  SHOPS: { dispatchNamespace: shops, outbound: legacy-api }
+  STORED: { secretsStore: 0f3f6a109a4e4c518f5c2b7d1d2f9a01, secret: api-key }
+  MAIL: { sendEmail: true, allowedDestinationAddresses: [a@acme.example], allowedSenderAddresses: [b@acme.example] }
+  MAIL_ONE: { sendEmail: true, destinationAddress: a@acme.example }
+  LIMIT: { rateLimit: \"1001\", limit: 100, period: 60 }
+  STREAM: { pipeline: acme-stream }
+  FIND: { aiSearch: acme-docs }
+  PRIVATE: { vpcService: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 }
+  AI: { ai: true }
+  BROWSER: { browser: true }
+  IMAGES: { images: true }
+  MEDIA: { media: true }
+  VERSION: { versionMetadata: true }
+limits: { cpuMs: 50, subrequests: 40 }
+placement: { region: aws:us-east-1 }
+logpush: true
+tailConsumers: [legacy-api]
+observability:
+  sampling: 0.5
+  logs: { sampling: 0.25, invocationLogs: false, persist: true }
+  traces: { enabled: true, sampling: 0.1 }
+";
+
+#[test]
+fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
+    for kind in flotilla::binding::KINDS {
+        assert!(EVERY_KIND.contains(&format!("{{ {}:", kind.key())), "{} isn't tried", kind.key());
+    }
+    let (project, local, variables) = bound(EVERY_KIND);
+    project.run(&["build"]).exits(0);
+    fits_the_schema(&project, ["production/acme"]);
+    let home = tempfile::tempdir().unwrap();
+    let mut command = wrangler(&project.path("out/production/acme"), home.path());
+    let wrangler = run(command.arg("deploy").env("WRANGLER_LOG", "debug").envs(variables.clone()), home.path());
+    let warnings = wrangler.stderr.matches("WARNING").count() + wrangler.stdout.matches("WARNING").count();
+    // One is ours, that there is a proxy; one is about pipelines, of which Cloudflare's document knows no newer form.
+    let known = ["Proxy environment variables", "The \"pipeline\" field in"];
+    assert_eq!(
+        warnings,
+        known.iter().map(|known| wrangler.stderr.matches(known).count()).sum::<usize>(),
+        "{wrangler:#?}"
+    );
+    assert!(!sent_elsewhere(), "wrangler asked for another host");
+
+    let settings = || {
+        let mut settings = local.api(&format!("/accounts/{ACCOUNT}/workers/scripts/app-acme/settings"));
+        let bindings = settings["bindings"].take();
+        let named = bindings.as_array().unwrap().iter().map(|binding| {
+            let mut binding = binding.clone();
+            // wrangler says the id by its older name.
+            if binding["type"] == "d1" && binding["id"].is_string() {
+                let id = binding.as_object_mut().unwrap().remove("id").unwrap();
+                binding["database_id"] = id;
+            }
+            (binding["name"].as_str().unwrap().to_owned(), binding)
+        });
+        settings["bindings"] = json!(named.collect::<BTreeMap<_, _>>());
+        for key in ["tags", "annotations"] {
+            settings.as_object_mut().unwrap().remove(key);
+        }
+        settings
+    };
+    let theirs = settings();
+    local.call(Method::DELETE, &format!("/accounts/{ACCOUNT}/workers/scripts/app-acme"), None);
+    let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    project.run_with(&["deploy", "--yes"], &environment).exits(0);
+    assert_eq!(theirs, settings());
+    assert_eq!(theirs["bindings"].as_object().unwrap().len(), 25 + 3, "{theirs:#}");
+    assert_eq!(theirs["placement"], json!({"mode": "targeted", "region": "aws:us-east-1"}));
+    assert_eq!(theirs["limits"], json!({"cpu_ms": 50, "subrequests": 40}));
+
+    // Each as it is documented.
+    for binding in theirs["bindings"].as_object().unwrap().values() {
+        let metadata = json!({"metadata": {"main_module": "index.js", "bindings": [binding]}});
+        let path = format!("/accounts/{ACCOUNT}/workers/scripts/app-acme");
+        validate_request("PUT", &path, Some(&metadata)).unwrap_or_else(|error| panic!("{binding}: {error}"));
+    }
+    // Every binding as it is told comes back as it was written.
+    let written: Value = project.run(&["show", "acme", "--format", "json"]).exits(0).json()["workers"][0].clone();
+    for (name, told) in theirs["bindings"].as_object().unwrap() {
+        let Some(written) = written["bindings"].get(name) else { continue };
+        let mut read = flotilla::binding::Binding::of_upload(told).unwrap_or_else(|| panic!("{told} isn't read")).0;
+        if name == "SESSIONS" {
+            read.insert("name".to_owned(), "sessions".into());
+        }
+        assert_eq!(written, &Value::Object(read), "{name}");
+    }
+    // Nothing is to be done the second time; what goes is told.
+    let again = project.run_with(&["plan", "--format", "json"], &environment).exits(0).json();
+    assert_eq!((&again["update"], &again["unchanged"]), (&json!(0), &json!(1)), "{again}");
+    project.edit("customers/acme.yaml", "  AI: { ai: true }\n", "").edit("customers/acme.yaml", "acme-jobs", "jobs");
+    project.edit("customers/acme.yaml", "limits: { cpuMs: 50, subrequests: 40 }\n", "");
+    let told = project.run_with(&["plan"], &environment).exits(0).stdout;
+    for reason in ["bindings.AI", "bindings.JOBS.queue \"acme-jobs\" → \"jobs\"", "limits"] {
+        assert!(told.contains(reason), "{reason} in {told}");
+    }
+}
+
+#[test]
+fn bindings_run_in_workerd_and_what_is_not_there_says_so() {
+    let (project, local, variables) = bound(
+        "bindings: { CACHE: { kv: KV }, SESSIONS: { d1: D1 }, LEGACY: { worker: legacy-api }, FILES: { r2: files }, \
+         EVENTS: { analyticsEngine: events }, VERSION: { versionMetadata: true } }\n",
+    );
+    project.write(
+        "templates/worker/src/index.ts",
+        r#"import { Buffer } from "buffer";
+export class Named {}
+export default {
+  async fetch(request: Request, env: any) {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/files") return Response.json(await env.FILES.get("a"));
+    if (pathname === "/health") return Response.json({ status: "healthy", digest: env.FLOTILLA_DIGEST });
+    env.EVENTS.writeDataPoint({ blobs: ["a"] });
+    await env.CACHE.put("key", "value");
+    return Response.json({
+      kv: await env.CACHE.get("key"),
+      d1: (await env.SESSIONS.prepare("SELECT 1 + 1 AS two").first()).two,
+      legacy: await (await env.LEGACY.fetch(request)).text(),
+      version: typeof env.VERSION.id,
+      text: Buffer.from("YQ==", "base64").toString(),
+      names: Object.keys(env).sort(),
+    });
+  },
+};
+"#,
+    );
+    project.edit("customers/acme.yaml", "id: acme\n", "id: acme\ncompatibilityFlags: [nodejs_compat]\n");
+    let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    project.run_with(&["deploy", "--yes"], &environment).exits(0);
+    let answer = json(local.get("app-acme", "/"));
+    let names =
+        ["CACHE", "ENVIRONMENT", "EVENTS", "FILES", "FLOTILLA_DIGEST", "GREETING", "LEGACY", "SESSIONS", "VERSION"];
+    let expected =
+        json!({"kv": "value", "d1": 2, "legacy": "legacy", "version": "string", "text": "a", "names": names});
+    assert_eq!(answer, expected);
+    let refused = local.get("app-acme", "/files");
+    assert_eq!(refused.status(), 500);
+    let healthy = project.run_with(&["status", "--health", "--format", "json"], &environment).exits(0).json();
+    assert_eq!(healthy["workers"][0]["health"], "healthy", "{healthy}");
 }

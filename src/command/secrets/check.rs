@@ -9,23 +9,13 @@ use crate::limits::grouped;
 use crate::names::own_secret;
 use crate::spec::AccountId;
 
-use super::super::cloud::CloudArguments;
 use super::super::report::{self, count};
-use super::super::selection::Selection;
 use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
-use super::{Needs, Opened, open};
+use super::{Needs, Opened, Whose, open};
 
 /// Up to so many are told of a kind, to people.
 const TOLD: usize = 50;
-
-#[derive(clap::Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    cloud: CloudArguments,
-}
 
 /// A secret that an upload would need, and that has no value here.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -70,7 +60,7 @@ struct Report {
     closed: Vec<Closed>,
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
     let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
     let (loaded, selection) = (&opened.loaded, &arguments.selection);
     selection.verify(&session.ui, &loaded.project, &loaded.survey)?;

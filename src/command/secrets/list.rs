@@ -2,22 +2,12 @@
 
 use crate::failure::{Exit, Failure};
 
-use super::super::cloud::CloudArguments;
 use super::super::report::{self, count};
-use super::super::selection::Selection;
 use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
-use super::{Row, Status, open};
+use super::{Row, Status, Whose, open};
 
-#[derive(clap::Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    cloud: CloudArguments,
-}
-
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
     let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
     let loaded = &opened.loaded;
     arguments.selection.verify(&session.ui, &loaded.project, &loaded.survey)?;

@@ -43,6 +43,8 @@ export interface WorkerConfig<Types extends readonly DestinationType[] = readonl
   readonly database: Database;
   /** Every secret that must be bound. */
   readonly secrets: readonly string[];
+  /** The workers that it calls: by these service bindings, and at the addresses in these variables. */
+  readonly peers?: { readonly services: readonly string[]; readonly addresses: readonly string[] };
   readonly destinations: { readonly [Index in keyof Types]: Destination<Types[Index]> };
 }
 

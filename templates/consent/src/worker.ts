@@ -5,6 +5,7 @@ import { createConsentApi } from "./consent-api.ts";
 import { checkHealth } from "./health.ts";
 import { createCors, json, readOnly } from "./http.ts";
 import { createLog, describe } from "./log.ts";
+import { createPeers } from "./peers.ts";
 import { createScripts } from "./scripts.ts";
 
 export type * from "./config.ts";
@@ -15,6 +16,7 @@ export function defineWorker(config: WorkerConfig): ModuleWorker {
   const cors = createCors(config.trustedOrigins);
   const scripts = createScripts(config, log);
   const api = createConsentApi(config, log);
+  const peers = createPeers(config, log);
 
   return {
     async fetch(request, env) {
@@ -26,7 +28,8 @@ export function defineWorker(config: WorkerConfig): ModuleWorker {
           case "/health":
             response = await readOnly(request, async () => {
               const health = await checkHealth(config, env, api, log);
-              return json(health.status === "healthy" ? 200 : 503, health);
+              const told = url.searchParams.has("peers") ? { ...health, peers: await peers(env) } : health;
+              return json(health.status === "healthy" ? 200 : 503, told);
             });
             break;
           case "/analytics/scripts":

@@ -164,6 +164,47 @@ test("health says what is missing", async () => {
   assert.deepEqual([healthy.status, (await healthy.json()).status, healthy.headers.get("cache-control")], [200, "healthy", "no-store"]);
 });
 
+test("health tells of those that it calls, where it is asked to", async () => {
+  const asked = [];
+  const service = (status, body) => ({ fetch: async (url) => (asked.push(url), new Response(body, { status })) });
+  const env = {
+    AUTH: service(200, '{"status":"healthy","peers":[]}'),
+    ILL: service(503, '{"status":"degraded"}'),
+    OTHER: service(200, "text"),
+    GONE: { fetch: async () => { throw new Error("inner detail"); } },
+    API_URL: "https://api.example/base/",
+  };
+  const peers = { services: ["AUTH", "ILL", "OTHER", "GONE"], addresses: ["API_URL"] };
+  const target = worker({ peers });
+  const { fetch: original } = globalThis;
+  globalThis.fetch = async (url) => (asked.push(url), new Response('{"status":"healthy"}'));
+  try {
+    let answer;
+    const log = await logged(async () => (answer = await get(target, "/health?peers", { env })));
+    const told = await answer.json();
+    assert.deepEqual([answer.status, told.status], [200, "healthy"], "whoever is called is no part of its own health");
+    assert.deepEqual(told.peers, [
+      { name: "AUTH", via: "service", ok: true, http: 200, status: "healthy" },
+      { name: "ILL", via: "service", ok: false, http: 503, status: "degraded" },
+      { name: "OTHER", via: "service", ok: false, http: 200 },
+      { name: "GONE", via: "service", ok: false, error: "No answer" },
+      { name: "API_URL", via: "address", ok: true, http: 200, status: "healthy" },
+    ]);
+    assert.deepEqual(log.map(({ peer, reason }) => [peer, reason]), [["GONE", "inner detail"]]);
+    // Each is asked for its own health alone, and not again at once.
+    const paths = asked.map((url) => { const { pathname, search } = new URL(url); return pathname + search; });
+    assert.deepEqual(paths, ["/health", "/health", "/health", "/health"]);
+    assert.deepEqual((await (await get(target, "/health?peers", { env })).json()).peers, told.peers);
+    assert.equal(asked.length, 4);
+    assert.equal("peers" in (await (await get(target, "/health", { env })).json()), false);
+    assert.deepEqual((await (await get(worker(), "/health?peers")).json()).peers, []);
+    const many = worker({ peers: { services: Array(50).fill("AUTH"), addresses: [] } });
+    assert.equal((await (await get(many, "/health?peers", { env })).json()).peers.length, 20);
+  } finally {
+    globalThis.fetch = original;
+  }
+});
+
 test("only trusted origins may read, whatever the answer", async () => {
   for (const path of ["/health", "/init", "/nowhere", "/status", "/analytics/scripts"])
     for (const [origin, allowed] of [[ORIGIN, ORIGIN], ["http://acme.example", null], ["https://www.acme.example", null], ["null", null]]) {

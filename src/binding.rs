@@ -1,0 +1,526 @@
+//! What a worker can be bound to beside variables, secrets and its database: one table of the kinds, from which the
+//! schema, what is uploaded and what wrangler reads follow, there and back. Knows no worker, and not which names are free.
+//!
+//! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its
+//! config-schema.json and create-worker-upload-form. What only one of the two can say is left out.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// A binding as it is written: its kind with what it leads to, and what else belongs to the kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Binding(pub Map<String, Value>);
+
+/// A kind of binding.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its fields as specs write them. The first one is the kind's own key.
+    pub fields: &'static [Field],
+    /// The `type` in Cloudflare's API.
+    pub api: &'static str,
+    /// Where wrangler's configuration has it: `queues.producers`.
+    pub wrangler: &'static str,
+    /// What wrangler calls the binding's name there.
+    pub name: &'static str,
+    /// Whether a worker can have only one: wrangler has no list there.
+    pub is_single: bool,
+}
+
+/// A field of a binding.
+#[derive(Debug)]
+pub struct Field {
+    /// Its key in specs.
+    pub key: &'static str,
+    /// Its name in the API, with dots between what is nested. Empty: it isn't uploaded.
+    pub api: &'static str,
+    /// Its name in wrangler's configuration, likewise.
+    pub wrangler: &'static str,
+    /// What can stand there.
+    pub form: Form,
+    /// Whether it has to be there.
+    pub is_required: bool,
+    /// What it means, for the schema.
+    pub about: &'static str,
+}
+
+/// What a field can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `true`: it says the kind, and nothing else.
+    True,
+    /// Text.
+    Text,
+    /// Text that matches.
+    Pattern(&'static str),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
+    /// A whole number from 1.
+    Count,
+}
+
+/// The ids of KV namespaces and Hyperdrive configurations.
+pub const ID: &str = "^[0-9a-f]{32}$";
+/// The ids of D1 databases and others.
+pub const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+/// What a binding can be called: a name of JavaScript.
+pub const NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
+/// The key of D1 databases.
+pub const D1: &str = "d1";
+/// The key of workers that are called, and of those that have a class.
+pub const WORKER: &str = "worker";
+
+const fn own(key: &'static str, api: &'static str, wrangler: &'static str, form: Form, about: &'static str) -> Field {
+    Field { key, api, wrangler, form, is_required: true, about }
+}
+
+const fn more(key: &'static str, api: &'static str, wrangler: &'static str, form: Form, about: &'static str) -> Field {
+    Field { key, api, wrangler, form, is_required: false, about }
+}
+
+const fn several(fields: &'static [Field], api: &'static str, wrangler: &'static str) -> Kind {
+    Kind { fields, api, wrangler, name: "binding", is_single: false }
+}
+
+const fn single(fields: &'static [Field], api: &'static str, wrangler: &'static str) -> Kind {
+    Kind { fields, api, wrangler, name: "binding", is_single: true }
+}
+
+const fn named(fields: &'static [Field], api: &'static str, wrangler: &'static str) -> Kind {
+    Kind { fields, api, wrangler, name: "name", is_single: false }
+}
+
+/// Every kind.
+pub const KINDS: &[Kind] = &[
+    several(
+        &[own("kv", "namespace_id", "id", Form::Pattern(ID), "A KV namespace, by its id.")],
+        "kv_namespace",
+        "kv_namespaces",
+    ),
+    several(
+        &[
+            own("r2", "bucket_name", "bucket_name", Form::Text, "An R2 bucket, by its name."),
+            more(
+                "jurisdiction",
+                "jurisdiction",
+                "jurisdiction",
+                Form::OneOf(&["eu", "fedramp", "fedramp-high", "us"]),
+                "r2: the jurisdiction that the bucket was made in.",
+            ),
+        ],
+        "r2_bucket",
+        "r2_buckets",
+    ),
+    several(
+        &[
+            own(D1, "database_id", "database_id", Form::Pattern(UUID), "A D1 database beside `database`, by its id."),
+            more("name", "", "database_name", Form::Text, "d1: the database's name, for people and for wrangler."),
+        ],
+        "d1",
+        "d1_databases",
+    ),
+    several(
+        &[own("queue", "queue_name", "queue", Form::Text, "A queue that the worker sends to, by its name.")],
+        "queue",
+        "queues.producers",
+    ),
+    named(
+        &[
+            own(
+                "durableObject",
+                "class_name",
+                "class_name",
+                Form::Text,
+                "A class of Durable Objects of another worker, by the class's name.",
+            ),
+            own(WORKER, "script_name", "script_name", Form::Text, ABOUT_WORKER),
+        ],
+        "durable_object_namespace",
+        "durable_objects.bindings",
+    ),
+    several(
+        &[
+            own("workflow", "workflow_name", "name", Form::Text, "A workflow of another worker, by its name."),
+            own("class", "class_name", "class_name", Form::Text, "workflow: the workflow's class."),
+            own(WORKER, "script_name", "script_name", Form::Text, ABOUT_WORKER),
+        ],
+        "workflow",
+        "workflows",
+    ),
+    several(
+        &[
+            own(WORKER, "service", "service", Form::Text, ABOUT_WORKER),
+            more(
+                "entrypoint",
+                "entrypoint",
+                "entrypoint",
+                Form::Text,
+                "worker: the export that is called. Default: the default one.",
+            ),
+        ],
+        "service",
+        "services",
+    ),
+    several(
+        &[own("analyticsEngine", "dataset", "dataset", Form::Text, "A dataset of the Analytics Engine, by its name.")],
+        "analytics_engine",
+        "analytics_engine_datasets",
+    ),
+    several(
+        &[own("hyperdrive", "id", "id", Form::Pattern(ID), "A Hyperdrive configuration, by its id.")],
+        "hyperdrive",
+        "hyperdrive",
+    ),
+    several(
+        &[own("vectorize", "index_name", "index_name", Form::Text, "A Vectorize index, by its name.")],
+        "vectorize",
+        "vectorize",
+    ),
+    several(
+        &[own(
+            "mtlsCertificate",
+            "certificate_id",
+            "certificate_id",
+            Form::Pattern(UUID),
+            "A client certificate, by its id.",
+        )],
+        "mtls_certificate",
+        "mtls_certificates",
+    ),
+    several(
+        &[
+            own("dispatchNamespace", "namespace", "namespace", Form::Text, "A dispatch namespace, by its name."),
+            more(
+                "outbound",
+                "outbound.worker.service",
+                "outbound.service",
+                Form::Text,
+                "dispatchNamespace: the worker that gets what its workers fetch.",
+            ),
+        ],
+        "dispatch_namespace",
+        "dispatch_namespaces",
+    ),
+    several(
+        &[
+            own("secretsStore", "store_id", "store_id", Form::Pattern(ID), "A store of account secrets, by its id."),
+            own("secret", "secret_name", "secret_name", Form::Text, "secretsStore: the secret's name in the store."),
+        ],
+        "secrets_store_secret",
+        "secrets_store_secrets",
+    ),
+    named(
+        &[
+            own("sendEmail", "", "", Form::True, "Sending email: `true`."),
+            more(
+                "destinationAddress",
+                "destination_address",
+                "destination_address",
+                Form::Text,
+                "sendEmail: the one address that mail can go to.",
+            ),
+            more(
+                "allowedDestinationAddresses",
+                "allowed_destination_addresses",
+                "allowed_destination_addresses",
+                Form::Texts,
+                "sendEmail: the addresses that mail can go to.",
+            ),
+            more(
+                "allowedSenderAddresses",
+                "allowed_sender_addresses",
+                "allowed_sender_addresses",
+                Form::Texts,
+                "sendEmail: the addresses that mail can come from.",
+            ),
+        ],
+        "send_email",
+        "send_email",
+    ),
+    named(
+        &[
+            own(
+                "rateLimit",
+                "namespace_id",
+                "namespace_id",
+                Form::Pattern("^[0-9]+$"),
+                "A rate limit; the number, in quotes, tells the account's limits apart.",
+            ),
+            own("limit", "simple.limit", "simple.limit", Form::Count, "rateLimit: how often in a period."),
+            own("period", "simple.period", "simple.period", Form::Count, "rateLimit: the period in seconds, 10 or 60."),
+        ],
+        "ratelimit",
+        "ratelimits",
+    ),
+    several(
+        &[own("pipeline", "pipeline", "pipeline", Form::Text, "A pipeline that the worker sends to, by its name.")],
+        "pipelines",
+        "pipelines",
+    ),
+    several(
+        &[own("aiSearch", "instance_name", "instance_name", Form::Text, "An AI Search instance, by its name.")],
+        "ai_search",
+        "ai_search",
+    ),
+    several(
+        &[own("vpcService", "service_id", "service_id", Form::Text, "A VPC service, by its id.")],
+        "vpc_service",
+        "vpc_services",
+    ),
+    single(&[own("ai", "", "", Form::True, "Workers AI: `true`.")], "ai", "ai"),
+    single(&[own("browser", "", "", Form::True, "A browser: `true`.")], "browser", "browser"),
+    single(&[own("images", "", "", Form::True, "Cloudflare Images: `true`.")], "images", "images"),
+    single(&[own("media", "", "", Form::True, "Transformations of media: `true`.")], "media", "media"),
+    single(
+        &[own("versionMetadata", "", "", Form::True, "The id and tag of the worker's version: `true`.")],
+        "version_metadata",
+        "version_metadata",
+    ),
+];
+
+const ABOUT_WORKER: &str = "A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
+                            the worker that has the class.";
+
+impl Kind {
+    /// Its key in specs.
+    pub fn key(&self) -> &'static str {
+        self.fields[0].key
+    }
+
+    /// The kind of a map with these keys.
+    pub fn of<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> Option<&'static Kind> {
+        // `worker` is a kind and a field of others, which come first.
+        KINDS.iter().find(|kind| keys.clone().any(|key| key == kind.key()))
+    }
+}
+
+impl Binding {
+    /// Its kind.
+    pub fn kind(&self) -> Option<&'static Kind> {
+        Kind::of(self.0.keys().map(String::as_str))
+    }
+
+    /// A field's text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.as_str()
+    }
+
+    /// As it is uploaded under a name.
+    pub fn upload(&self, name: &str) -> Value {
+        let mut entry = json!({"type": self.kind().map(|kind| kind.api), "name": name});
+        self.fields(|field| field.api, &mut entry);
+        entry
+    }
+
+    /// A binding from how the API tells it: `None` for what the table doesn't have, kinds and fields.
+    pub fn of_upload(entry: &Value) -> Option<Binding> {
+        let kind = KINDS.iter().find(|kind| entry["type"] == kind.api)?;
+        let mut entry = entry.clone();
+        let object = entry.as_object_mut()?;
+        object.remove("type");
+        object.remove("name");
+        // The older name of the same id, which wrangler sends.
+        if kind.api == "d1"
+            && let Some(id) = object.remove("id")
+        {
+            object.entry("database_id").or_insert(id);
+        }
+        kind.read(entry, |field| field.api)
+    }
+
+    /// A binding from an entry of wrangler's configuration, with its name; `section` is where it stands: `queues.producers`.
+    /// `None` for what the table doesn't have.
+    pub fn of_wrangler(section: &str, entry: &Value) -> Option<(String, Binding)> {
+        let kind = KINDS.iter().find(|kind| kind.wrangler == section)?;
+        let mut entry = entry.clone();
+        let name = entry.as_object_mut()?.remove(kind.name)?.as_str()?.to_owned();
+        Some((name, kind.read(entry, |field| field.wrangler)?))
+    }
+
+    fn fields(&self, called: impl Fn(&Field) -> &'static str, entry: &mut Value) {
+        for field in self.kind().map_or(&[][..], |kind| kind.fields) {
+            let (path, Some(value)) = (called(field), self.0.get(field.key)) else { continue };
+            if !path.is_empty() {
+                let place = path.split('.').fold(&mut *entry, |at, step| &mut at[step]);
+                *place = value.clone();
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// Takes the fields out of an entry; nothing else may be left in it.
+    fn read(&self, mut entry: Value, called: impl Fn(&Field) -> &'static str) -> Option<Binding> {
+        let mut binding = Map::new();
+        for field in self.fields {
+            let path = called(field);
+            let value = match path.rsplit_once('.') {
+                _ if path.is_empty() => (field.form == Form::True).then_some(Value::Bool(true)),
+                None => entry.as_object_mut()?.remove(path),
+                Some((above, last)) => above
+                    .split('.')
+                    .try_fold(&mut entry, |at, step| at.get_mut(step))
+                    .and_then(Value::as_object_mut)
+                    .and_then(|above| above.remove(last)),
+            };
+            match value.filter(|value| !value.is_null()) {
+                Some(value) => _ = binding.insert(field.key.to_owned(), value),
+                None if field.is_required => return None,
+                None => {}
+            }
+        }
+        is_bare(&entry).then_some(Binding(binding))
+    }
+}
+
+/// Whether nothing is said by it.
+fn is_bare(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.values().all(is_bare),
+        _ => false,
+    }
+}
+
+/// Bindings as wrangler's configuration has them: its keys, each with a list of entries or the only one.
+pub fn wrangler<'b>(bindings: impl IntoIterator<Item = (&'b String, &'b Binding)>) -> BTreeMap<&'static str, Value> {
+    let mut configuration: BTreeMap<&'static str, Value> = BTreeMap::new();
+    for (name, binding) in bindings {
+        let Some(kind) = binding.kind() else { continue };
+        let mut entry = json!({kind.name: name});
+        binding.fields(|field| field.wrangler, &mut entry);
+        let (first, rest) = kind.wrangler.split_once('.').unwrap_or((kind.wrangler, ""));
+        let mut place = configuration.entry(first).or_default();
+        if !rest.is_empty() {
+            place = &mut place[rest];
+        }
+        match place {
+            Value::Array(entries) => entries.push(entry),
+            place if kind.is_single => *place = entry,
+            place => *place = json!([entry]),
+        }
+    }
+    configuration
+}
+
+impl JsonSchema for Binding {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Binding".into()
+    }
+
+    // Flat: one map with all fields, and for each kind which of them it takes. So a mistake is told as what it is.
+    fn json_schema(_: &mut SchemaGenerator) -> schemars::Schema {
+        let mut properties = Map::new();
+        for field in KINDS.iter().flat_map(|kind| kind.fields) {
+            let mut schema = match field.form {
+                Form::True => json!({"type": "boolean", "const": true}),
+                Form::Text => json!({"type": "string", "minLength": 1}),
+                Form::Pattern(pattern) => json!({"type": "string", "pattern": pattern}),
+                Form::OneOf(options) => json!({"type": "string", "enum": options}),
+                Form::Texts => json!({"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}),
+                Form::Count => json!({"type": "integer", "minimum": 1}),
+            };
+            schema["description"] = field.about.into();
+            properties.insert(field.key.to_owned(), schema);
+        }
+        let others = |kind: &Kind| -> Vec<Value> {
+            let with = KINDS.iter().filter(|other| other.key() != kind.key());
+            with.filter(|other| other.fields.iter().any(|field| field.key == kind.key()))
+                .map(|other| json!({"required": [other.key()]}))
+                .collect()
+        };
+        let is = |kind: &Kind| match others(kind) {
+            others if others.is_empty() => json!({"required": [kind.key()]}),
+            others => json!({"required": [kind.key()], "not": {"anyOf": others}}),
+        };
+        let takes: Vec<Value> = KINDS
+            .iter()
+            .map(|kind| {
+                let keys: Vec<&str> = kind.fields.iter().map(|field| field.key).collect();
+                let required = kind.fields.iter().filter(|field| field.is_required).map(|field| field.key);
+                json!({"if": is(kind), "then": {
+                    "propertyNames": {"enum": keys}, "required": required.collect::<Vec<_>>()}})
+            })
+            .collect();
+        schemars::json_schema!({
+            "description": "What a worker is bound to: exactly one kind, and what belongs to it.",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false,
+            "oneOf": KINDS.iter().map(is).collect::<Vec<_>>(),
+            "allOf": takes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(kind: &Kind) -> Binding {
+        let value = |form| match form {
+            Form::True => json!(true),
+            Form::Pattern(ID) => json!("0f3f6a109a4e4c518f5c2b7d1d2f9a01"),
+            Form::Pattern(UUID) => json!("0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01"),
+            Form::Pattern(_) => json!("1001"),
+            Form::OneOf(options) => json!(options[0]),
+            Form::Text => json!("a-name"),
+            Form::Texts => json!(["a@example.com"]),
+            Form::Count => json!(10),
+        };
+        Binding(kind.fields.iter().map(|field| (field.key.to_owned(), value(field.form))).collect())
+    }
+
+    #[test]
+    fn every_kind_goes_there_and_back() {
+        for kind in KINDS {
+            let binding = sample(kind);
+            assert_eq!(binding.kind().map(Kind::key), Some(kind.key()));
+            let upload = binding.upload("B");
+            assert_eq!((&upload["type"], &upload["name"]), (&json!(kind.api), &json!("B")));
+            // What isn't uploaded can't come back.
+            let mut known = binding.clone();
+            for field in kind.fields.iter().filter(|field| field.api.is_empty() && field.form != Form::True) {
+                known.0.remove(field.key);
+            }
+            assert_eq!(Binding::of_upload(&upload).as_ref(), Some(&known));
+            let name = "B".to_owned();
+            let configuration = wrangler([(&name, &binding)]);
+            let (key, mut entry) = configuration.into_iter().next().unwrap();
+            if let Some((_, rest)) = kind.wrangler.split_once('.') {
+                entry = entry[rest].take();
+            }
+            assert_eq!(key, kind.wrangler.split('.').next().unwrap());
+            let entry = if kind.is_single { entry } else { entry[0].take() };
+            assert_eq!(Binding::of_wrangler(kind.wrangler, &entry), Some((name, binding)));
+        }
+    }
+
+    #[test]
+    fn what_the_table_does_not_have_is_not_read() {
+        let queue = json!({"binding": "JOBS", "queue": "jobs"});
+        assert!(Binding::of_wrangler("queues.producers", &queue).is_some());
+        let slow = json!({"binding": "JOBS", "queue": "jobs", "delivery_delay": 5});
+        assert_eq!(Binding::of_wrangler("queues.producers", &slow), None);
+        assert_eq!(Binding::of_wrangler("queues.producers", &json!({"binding": "JOBS"})), None);
+        assert_eq!(Binding::of_wrangler("unknown", &queue), None);
+        let own = json!({"type": "durable_object_namespace", "name": "O", "class_name": "O", "namespace_id": "1"});
+        assert_eq!(Binding::of_upload(&own), None);
+        let old = json!({"type": "d1", "name": "B", "id": "0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01"});
+        assert_eq!(Binding::of_upload(&old).unwrap().text(D1), old["id"].as_str());
+    }
+
+    #[test]
+    fn a_key_means_the_same_in_every_kind() {
+        let mut known: BTreeMap<&str, (Form, &str)> = BTreeMap::new();
+        for field in KINDS.iter().flat_map(|kind| kind.fields) {
+            let told = known.entry(field.key).or_insert((field.form, field.about));
+            assert_eq!(*told, (field.form, field.about), "{}", field.key);
+        }
+    }
+}

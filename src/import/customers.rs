@@ -1,0 +1,647 @@
+//! Whose worker each configuration is: by the environment's name, by `SERVICE_DOMAIN`, by the folders under
+//! `config/customers`, by the account. Two customers never share a worker or a database. Knows a project on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::diagnostic::{Diagnostic, Place};
+use crate::names;
+use crate::spec::Environment;
+use crate::tree::Tree;
+use crate::yaml::Document;
+
+use super::code::{self, Code};
+use super::envfiles::{self, EnvFile, EnvFiles};
+use super::settings::{is_database_id, is_database_name, is_secret_name, is_variable, settings};
+use super::wrangler::{self, Config, entries, text};
+use super::{Asked, Finding, Findings, Found, Live, News};
+
+/// The longest id of a customer.
+const ID_LENGTH: usize = 50;
+
+/// What of a project isn't one worker's.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// What the project is called.
+    pub name: String,
+}
+
+/// The environment that a word means.
+pub fn word(text: &str) -> Option<Environment> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "production" | "prod" | "prd" | "live" | "main" => Environment::Production,
+        "staging" | "stage" | "stg" | "test" | "testing" | "qa" | "uat" | "preprod" => Environment::Staging,
+        "development" | "develop" | "dev" | "local" => Environment::Development,
+        _ => return None,
+    })
+}
+
+/// A customer's and an environment's part of a name: `acme-prod` and `prod-acme`.
+fn split(name: &str) -> (Option<String>, Option<Environment>) {
+    if let Some(environment) = word(name) {
+        return (None, Some(environment));
+    }
+    let of_end = name.rsplit_once(['-', '_']).and_then(|(rest, last)| Some((rest, word(last)?)));
+    let of_start = || name.split_once(['-', '_']).and_then(|(first, rest)| Some((rest, word(first)?)));
+    match of_end.or_else(of_start).filter(|(rest, _)| !rest.is_empty()) {
+        Some((customer, environment)) => (Some(slug(customer)), Some(environment)),
+        None => (Some(slug(name)), None),
+    }
+}
+
+/// A text as an id: lower-case letters, digits and hyphens.
+pub fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for c in text.to_lowercase().chars() {
+        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
+        if slug.len() < ID_LENGTH && !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
+            slug.push(c);
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "customer".to_owned() } else { slug.to_owned() }
+}
+
+/// Reads the workers of a project.
+pub fn read(
+    path: &Path,
+    live: &Live,
+    asked: Asked<'_>,
+    findings: &mut Findings,
+) -> Result<(Vec<Found>, Others), Vec<Diagnostic>> {
+    let (root, only) = match path.file_name() {
+        Some(name) if path.is_file() => {
+            (path.parent().unwrap_or(Path::new("")), Some(name.to_string_lossy().into_owned()))
+        }
+        _ => (path, None),
+    };
+    let tree = Tree::new(root);
+    let mut wrong = Vec::new();
+    let env_files = match only {
+        Some(_) => EnvFiles::default(),
+        None => envfiles::read(root, &tree, findings, &mut wrong),
+    };
+    let mut files = only.map_or_else(|| wrangler::files(root), |file| vec![file]);
+    for (file, place) in env_files.customers.values().filter_map(|file| file.wrangler.as_ref()) {
+        let file = file.trim_start_matches("./");
+        if file.split('/').any(|step| step == "..") || file.starts_with('/') {
+            findings.push(
+                News::LeftOut,
+                place.clone(),
+                "`WRANGLER_CONFIG` leads out of the project",
+                "name a file of the project",
+            );
+        } else if !tree.has(file) {
+            findings.push(
+                News::LeftOut,
+                place.clone(),
+                "`WRANGLER_CONFIG` names a file that isn't there",
+                "name wrangler's file",
+            );
+        } else if !files.iter().any(|known| known == file) {
+            files.push(file.to_owned());
+        }
+    }
+    let mut documents = Vec::new();
+    for file in &files {
+        match wrangler::read(&tree, file) {
+            Ok(document) => documents.push(document),
+            Err(found) => wrong.extend(found),
+        }
+    }
+    let base_file = "config/base/wrangler.base.toml";
+    let base = match tree.has(base_file).then(|| wrangler::read(&tree, base_file)) {
+        Some(Ok(document)) => Some(document),
+        Some(Err(found)) => {
+            wrong.extend(found);
+            None
+        }
+        None => None,
+    };
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    for (name, span, _) in base.iter().flat_map(|base| entries(Some(&base.root)).iter()) {
+        if name != "account_id" {
+            let place = base.as_ref().expect("BUG: its entry").place(*span);
+            let help = "wrangler doesn't read this file: set it in the spec, or in `defaults` of fleet.yaml, if a tool of yours did";
+            findings.push(News::LeftOut, place, format!("`{name}` is for no worker in particular"), help);
+        }
+    }
+    dotvars(&tree, &documents, findings);
+    documentation(&tree, findings);
+    let mut reading = Reading { root, documents: &documents, env_files: &env_files, live, asked, findings };
+    let name = reading.project_name();
+    let mut found = reading.found(&name);
+    let account = base.as_ref().and_then(|base| base.root.get("account_id")).and_then(text);
+    for one in &mut found {
+        one.account_id = one.account_id.take().or_else(|| account.map(str::to_owned));
+    }
+    reading.env_files(&mut found);
+    apart(&mut found, reading.findings);
+    live_or_not(&found, live, reading.findings);
+    Ok((found, Others { name }))
+}
+
+/// The secrets of `wrangler dev`: names only.
+fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
+    let folders: BTreeSet<&str> =
+        documents.iter().map(|document| document.file.rfind('/').map_or("", |at| &document.file[..=at])).collect();
+    for folder in folders {
+        for name in [".dev.vars", ".env"] {
+            let file = format!("{folder}{name}");
+            let Ok(text) = tree.text(&file) else { continue };
+            for (at, line) in text.lines().enumerate() {
+                let line = line.trim().trim_start_matches("export ");
+                let Some((name, value)) =
+                    line.split_once('=').map(|(name, value)| (name.trim(), value.trim().trim_matches(['"', '\''])))
+                else {
+                    continue;
+                };
+                if is_variable(name) && super::credential::is_credential(name, value) {
+                    let place = Place { file: file.clone(), line: at + 1, column: 1, width: name.len() };
+                    let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
+                    findings.push(News::Credential, place, format!("`{name}` is a secret of this machine"), help);
+                }
+            }
+        }
+    }
+}
+
+fn documentation(tree: &Tree, findings: &mut Findings) {
+    let folder = "config/environments";
+    for name in tree.names(folder).unwrap_or_default().into_iter().filter(|name| name.ends_with(".toml")) {
+        let help = "no tool reads it for a deploy, and neither does flotilla: what holds stands in the specs now";
+        findings.push(News::Note, Place::file(&format!("{folder}/{name}")), "it is documentation", help);
+    }
+}
+
+struct Reading<'a, 'f> {
+    root: &'a Path,
+    documents: &'a [Document],
+    env_files: &'a EnvFiles,
+    live: &'a Live,
+    asked: Asked<'a>,
+    findings: &'f mut Findings,
+}
+
+impl<'a> Reading<'a, '_> {
+    /// What the project is called: as the only worker is, or its package, or its folder.
+    fn project_name(&self) -> String {
+        let worker = match self.documents {
+            [one] => one.root.get("name").and_then(text),
+            _ => None,
+        };
+        let package = std::fs::read(self.root.join("package.json")).ok();
+        let package: Value = package.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let package = package["name"].as_str().map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
+        let folder = || self.root.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = worker.map(str::to_owned).or(package).or_else(folder).unwrap_or_default();
+        let name = slug(&name);
+        match split(&name) {
+            (Some(customer), _) => customer,
+            (None, _) => name,
+        }
+    }
+
+    /// Whose a worker is that its environment's name doesn't say.
+    fn default_customer(&self, project: &str) -> String {
+        let service = self.documents.iter().flat_map(wrangler::configs).find_map(|config| service(&config));
+        let folders: BTreeSet<&String> = self.env_files.customers.keys().map(|(customer, _)| customer).collect();
+        let only = folders.first().filter(|_| folders.len() == 1).map(|only| (*only).clone());
+        self.asked.customer.map(slug).or(service).or(only).unwrap_or_else(|| project.to_owned())
+    }
+
+    fn found(&mut self, project: &str) -> Vec<Found> {
+        let default = self.default_customer(project);
+        let workers: Vec<&Document> = self.documents.iter().filter(|document| self.is_worker(document)).collect();
+        let several = workers.len() > 1;
+        let mut taken: BTreeMap<(String, Environment, Option<String>), String> = BTreeMap::new();
+        let mut roles: BTreeMap<String, &str> = BTreeMap::new();
+        let mut found = Vec::new();
+        for document in workers {
+            let folder = document.file.rsplit('/').nth(1).unwrap_or_default();
+            let above = document.file.rsplit('/').nth(2).unwrap_or_default();
+            // A folder for each customer, rather than for each part of one.
+            let of_folder = matches!(above, "customers" | "clients" | "tenants").then(|| slug(folder));
+            let role = (several && of_folder.is_none()).then(|| {
+                let name = document.root.get("name").and_then(text).unwrap_or("root");
+                let mut role = slug(if folder.is_empty() { name } else { folder });
+                role.truncate(30);
+                let role = role.trim_end_matches('-').to_owned();
+                let same =
+                    roles.keys().filter(|other| **other == role || other.starts_with(&format!("{role}-"))).count();
+                let role = if roles.contains_key(&role) { format!("{role}-{}", same + 1) } else { role };
+                roles.insert(role.clone(), &document.file);
+                role
+            });
+            let configs = wrangler::configs(document);
+            let whose: Vec<_> =
+                configs.iter().map(|config| self.whose(config, of_folder.as_deref(), &default)).collect();
+            let has_production = whose.iter().flatten().any(|(_, environment)| *environment == Environment::Production);
+            for (config, whose) in configs.iter().zip(whose) {
+                let whose = match (config.environment, whose) {
+                    (None, _) if has_production => {
+                        self.top_level(config, configs.len() > 1);
+                        continue;
+                    }
+                    (None, _) => {
+                        let customer =
+                            of_folder.clone().or_else(|| self.wrangler_customer(document)).or_else(|| service(config));
+                        (customer.unwrap_or_else(|| default.clone()), Environment::Production)
+                    }
+                    (Some(_), Some(whose)) => whose,
+                    (Some(name), None) => {
+                        let help = "workers to look at come and go with `flotilla preview`: leave it to that, or name the environment otherwise";
+                        let message = format!("[env.{name}] is for previews");
+                        self.findings.push(News::LeftOut, config.start(), message, help);
+                        continue;
+                    }
+                };
+                let key = (whose.0.clone(), whose.1, role.clone());
+                if let Some(other) = taken.get(&key) {
+                    let message = format!("{} is `{}` in {}, and so is {other}", config.what(), whose.0, whose.1);
+                    let help =
+                        "one of the two can be imported: give the other another name, such as that of a customer";
+                    self.findings.push(News::LeftOut, config.start(), message, help);
+                    continue;
+                }
+                taken.insert(key, config.what());
+                found.extend(self.one(config, whose, role.clone()));
+            }
+        }
+        found
+    }
+
+    fn is_worker(&mut self, document: &Document) -> bool {
+        let Some(span) = document.root.key_span("pages_build_output_dir") else { return true };
+        let help =
+            "Pages projects are no workers; Cloudflare's guide \"Migrate from Pages to Workers\" makes one of it";
+        self.findings.push(News::LeftOut, document.place(span), "it is a project of Cloudflare Pages", help);
+        false
+    }
+
+    /// The customer whose env file names this file.
+    fn wrangler_customer(&self, document: &Document) -> Option<String> {
+        let named = self.env_files.customers.iter().find(|(_, file)| {
+            file.wrangler.as_ref().is_some_and(|(file, _)| file.trim_start_matches("./") == document.file)
+        });
+        // The project's one file is everybody's.
+        named.filter(|_| self.documents.len() > 1).map(|((customer, _), _)| customer.clone())
+    }
+
+    /// Whose an environment's worker is, and in which of the fleet's environments; `None` for previews and the top level.
+    fn whose(&self, config: &Config<'_>, of_folder: Option<&str>, default: &str) -> Option<(String, Environment)> {
+        let name = config.environment?;
+        if matches!(name, "preview" | "previews" | "pr") {
+            return None;
+        }
+        let (customer, environment) = split(name);
+        let own = || {
+            of_folder.map(str::to_owned).or_else(|| self.wrangler_customer(config.document)).or_else(|| service(config))
+        };
+        let customer = customer.or_else(own).unwrap_or_else(|| default.to_owned());
+        Some((customer, environment.unwrap_or(Environment::Production)))
+    }
+
+    /// What is told of a top level whose worker isn't imported.
+    fn top_level(&mut self, config: &Config<'_>, has_environments: bool) {
+        let Some(name) = config.name().filter(|_| has_environments) else { return };
+        let is_live = self.live.workers.iter().any(|worker| worker.name == name);
+        if is_live {
+            let message = format!("the top level deploys `{name}`, which is live beside the environments' workers");
+            let help = "add a spec for it if it is used, or delete it at Cloudflare";
+            self.findings.push(News::LeftOut, config.place("name"), message, help);
+        } else {
+            let message = format!(
+                "the top level is read for what environments inherit; its own worker, `{name}`, is not imported"
+            );
+            let help = "if `wrangler deploy` without `--env` made one that is used, put it under `[env.development]` and import again";
+            self.findings.push(News::Note, config.place("name"), message, help);
+        }
+    }
+
+    fn one(
+        &mut self,
+        config: &Config<'_>,
+        (customer, environment): (String, Environment),
+        role: Option<String>,
+    ) -> Option<Found> {
+        let Some(name) = config.name() else {
+            let help = "wrangler wants a `name`: the worker is called by it";
+            self.findings.push(News::LeftOut, config.start(), format!("{} has no name", config.what()), help);
+            return None;
+        };
+        // A name that no worker of a fleet can have is told, and not kept.
+        let name = if names::worker(&name).is_ok() { name } else { String::new() };
+        let mapped = settings(config, &self.live.zones, self.findings);
+        let mut lost = mapped.lost;
+        let code = code::of(self.root, config, self.findings, &mut lost);
+        Some(Found {
+            name,
+            place: config.start(),
+            what: config.what(),
+            customer,
+            environment,
+            role,
+            account_id: config.text("account_id").filter(|id| !id.is_empty()).map(str::to_owned),
+            settings: mapped.settings,
+            calls: mapped.calls,
+            lost,
+            code,
+        })
+    }
+
+    /// Lays the env files over what wrangler's files say; customers that have nothing else get specs from them.
+    fn env_files(&mut self, found: &mut Vec<Found>) {
+        let mut without: Vec<(&(String, Environment), &EnvFile)> = Vec::new();
+        for (key, file) in &self.env_files.customers {
+            if !found.iter().any(|one| (&one.customer, one.environment) == (&key.0, key.1)) {
+                without.push((key, file));
+            }
+        }
+        for ((customer, environment), file) in without {
+            match found
+                .iter()
+                .find(|one| one.environment == *environment && one.customer != *customer)
+                .or_else(|| found.iter().find(|one| one.customer == *customer))
+                .or_else(|| found.first())
+            {
+                Some(like) => {
+                    let new = self.like(like, customer, *environment, file);
+                    found.push(new);
+                }
+                None => {
+                    let help = "add wrangler's file, or write the worker's pack yourself";
+                    let message = "no file of wrangler's says what the worker of this customer is";
+                    self.findings.push(News::LeftOut, Place::file(&file.file), message, help);
+                }
+            }
+        }
+        for one in found {
+            let own = self.env_files.customers.get(&(one.customer.clone(), one.environment));
+            for file in self.env_files.base.iter().chain(own) {
+                self.lay(file, one);
+            }
+        }
+    }
+
+    /// A worker for a customer that has env files only: as another's is, without what is that one's own.
+    fn like(&mut self, like: &Found, customer: &str, environment: Environment, file: &EnvFile) -> Found {
+        let keep = [
+            "compatibilityDate",
+            "compatibilityFlags",
+            "observability",
+            "crons",
+            "limits",
+            "placement",
+            "logpush",
+            "tailConsumers",
+            "secrets",
+        ];
+        let mut settings: Map<String, Value> = like
+            .settings
+            .iter()
+            .filter(|(key, _)| keep.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let has_service = like.settings.get("vars").is_some_and(|vars| vars.get("SERVICE_DOMAIN").is_some());
+        if has_service {
+            settings.insert("vars".to_owned(), json!({"SERVICE_DOMAIN": customer}));
+        }
+        let message = format!(
+            "no section of wrangler's is for `{customer}` in {environment}; {} is of `{}`",
+            like.what, like.customer
+        );
+        let help = "its spec has what the env files say, and a worker and a name of its own: look what of the other's variables, \
+                    routes and bindings it needs, then take `delivery: manual` out";
+        self.findings.push(News::LeftOut, Place::file(&file.file), message, help);
+        Found {
+            name: String::new(),
+            place: Place::file(&file.file),
+            what: file.file.clone(),
+            customer: customer.to_owned(),
+            environment,
+            role: like.role.clone(),
+            account_id: like.account_id.clone(),
+            settings,
+            calls: BTreeMap::new(),
+            lost: vec!["no section of wrangler's was for it".to_owned()],
+            code: like.code.clone(),
+        }
+    }
+
+    fn lay(&mut self, file: &EnvFile, one: &mut Found) {
+        let of_wrangler: BTreeSet<String> = match one.settings.get("vars") {
+            Some(Value::Object(vars)) => vars.keys().cloned().collect(),
+            _ => BTreeSet::new(),
+        };
+        let mut added = Vec::new();
+        for (name, (value, place)) in &file.vars {
+            if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN" | "FLOTILLA_DIGEST") {
+                let help = "call it otherwise, or set `database` in the spec";
+                self.findings.push(
+                    News::LeftOut,
+                    place.clone(),
+                    format!("`{name}` is a name that flotilla gives"),
+                    help,
+                );
+                continue;
+            }
+            let vars = one.settings.entry("vars").or_insert_with(|| json!({})).as_object_mut().expect("BUG: a map");
+            // A customer's own value comes before one for all, and what wrangler deploys before both.
+            let known = vars.get(name);
+            if !of_wrangler.contains(name) {
+                vars.insert(name.clone(), value.clone().into());
+                added.push(name.as_str());
+            } else if known.is_some_and(|known| known != value)
+                && !one.name.is_empty()
+                && !file.file.starts_with("config/base/")
+            {
+                let message = format!("`{name}` is another here than in {}, which is what is deployed", one.what);
+                self.findings.push(
+                    News::Note,
+                    place.clone(),
+                    message,
+                    "the spec has the deployed value: look which one is meant",
+                );
+            }
+        }
+        if !added.is_empty() && !one.name.is_empty() {
+            let message = format!("the worker `{}` gets the variables {} from here", one.name, added.join(", "));
+            let help =
+                format!("{} doesn't have them: take them out of the spec if the worker doesn't need them", one.what);
+            self.findings.push(News::Note, Place::file(&file.file), message, help);
+        }
+        for name in file.secrets.iter().filter(|name| is_secret_name(name)) {
+            let secrets = one.settings.entry("secrets").or_insert_with(|| json!({}));
+            secrets[name] = json!({"secret": name});
+        }
+        if let Some((domain, place)) = &file.domain {
+            let vars = one.settings.entry("vars").or_insert_with(|| json!({}));
+            if vars.get("CUSTOMER_DOMAIN").is_none() {
+                vars["CUSTOMER_DOMAIN"] = domain.clone().into();
+            }
+            let has_hosts = one.settings.contains_key("domains") || one.settings.contains_key("routes");
+            let host = names::same_host(domain).into_owned();
+            match names::domain(&host) {
+                _ if has_hosts => {}
+                Ok(()) => {
+                    one.settings.insert("domains".to_owned(), json!([host]));
+                    let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
+                                take it out of `domains` if something else serves it";
+                    self.findings.push(
+                        News::Note,
+                        place.clone(),
+                        format!("`{host}` is mapped to a domain of the worker"),
+                        help,
+                    );
+                }
+                Err((wrong, help)) => self.findings.push(News::LeftOut, place.clone(), wrong, help),
+            }
+        }
+        if let Some(id) = &file.account_id {
+            one.account_id.get_or_insert_with(|| id.clone());
+        }
+        if let Some((_, place)) = &file.zone_id {
+            let help = "specs name zones, and a custom domain's follows from its host: nothing is to be done";
+            self.findings.push(News::Note, place.clone(), "the id of the zone isn't needed", help);
+        }
+        self.database(file, one);
+    }
+
+    fn database(&mut self, file: &EnvFile, one: &mut Found) {
+        let Some((name, place)) = &file.database_name else { return };
+        if one.settings.contains_key("database") {
+            return;
+        }
+        if !is_database_name(name) || file.database_id.as_ref().is_some_and(|id| !is_database_id(id)) {
+            let help = "D1 databases have names of lower-case letters, digits, `-` and `_`, and ids as `wrangler d1 list` shows them";
+            self.findings.push(News::LeftOut, place.clone(), "the database can't be mapped", help);
+            return;
+        }
+        let mut database = json!({"type": "d1", "name": name});
+        if let Some(id) = &file.database_id {
+            database["id"] = id.clone().into();
+        }
+        one.settings.insert("database".to_owned(), database);
+        let message = format!("the worker gets the database `{name}`, bound as `DB`");
+        self.findings.push(News::Note, place.clone(), message, "look whether the code has it under that name");
+    }
+}
+
+/// The customer that the variables name.
+fn service(config: &Config<'_>) -> Option<String> {
+    let name = text(config.get("vars")?.get("SERVICE_DOMAIN")?)?;
+    (!name.is_empty()).then(|| slug(name))
+}
+
+/// Takes from the later of two customers what the earlier one has: its worker, its databases.
+fn apart(found: &mut [Found], findings: &mut Findings) {
+    let mut names: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
+    let mut databases: BTreeMap<String, String> = BTreeMap::new();
+    let mut tell = |place: &Place, what: String, help: &str| findings.push(News::Lost, place.clone(), what, help);
+    for one in found {
+        if !one.name.is_empty() {
+            let key = (one.account_id.clone(), one.name.clone());
+            match names.get(&key) {
+                Some(other) => {
+                    let help =
+                        "the first one keeps it; the other gets a worker and a name of its own, which a deploy makes";
+                    tell(
+                        &one.place,
+                        format!(
+                            "the worker `{}` is that of {other}, too: the later deploy overwrote the earlier one",
+                            one.name
+                        ),
+                        help,
+                    );
+                    one.lost.push(format!("its worker was that of {other}"));
+                    one.name = String::new();
+                }
+                None => _ = names.insert(key, one.what.clone()),
+            }
+        }
+        let own = one.settings.get("database").and_then(|database| database["id"].as_str()).map(str::to_owned);
+        let bound = one.settings.get("bindings").and_then(Value::as_object).into_iter().flatten();
+        let bound: Vec<(String, String)> =
+            bound.filter_map(|(name, binding)| Some((name.clone(), binding["d1"].as_str()?.to_owned()))).collect();
+        let all = own.map(|id| (None, id)).into_iter().chain(bound.into_iter().map(|(name, id)| (Some(name), id)));
+        for (binding, id) in all {
+            let owner = databases.entry(id).or_insert_with(|| one.customer.clone());
+            if *owner == one.customer {
+                continue;
+            }
+            let help = "each customer has a database of its own: make one, and move this customer's rows there";
+            tell(&one.place, format!("`{}` uses the database of `{owner}`", one.customer), help);
+            one.lost.push(format!("the database of {owner}"));
+            match binding {
+                None => _ = one.settings.remove("database"),
+                Some(name) => {
+                    if let Some(bindings) = one.settings.get_mut("bindings").and_then(Value::as_object_mut) {
+                        bindings.remove(&name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tells which of the workers the account doesn't have.
+fn live_or_not(found: &[Found], live: &Live, findings: &mut Findings) {
+    let Some(id) = &live.account_id else { return };
+    for one in
+        found.iter().filter(|one| !one.name.is_empty() && one.account_id.as_ref().is_none_or(|other| other == id))
+    {
+        if !live.workers.iter().any(|worker| worker.name == one.name) {
+            let help = "a deploy makes it; take its environment out of the spec if it isn't wanted";
+            findings.push(News::Note, one.place.clone(), format!("`{}` isn't live in the account", one.name), help);
+        }
+    }
+}
+
+/// The workers of the account that no file is for.
+pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
+    let known: BTreeSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
+    let mut taken: BTreeSet<(String, Environment)> =
+        found.iter().map(|one| (one.customer.clone(), one.environment)).collect();
+    let mut more = Vec::new();
+    let id = live.account_id;
+    let all: BTreeSet<String> = live.workers.iter().map(|worker| worker.name.clone()).collect();
+    // What runs the same is called after the first that runs it, so that it becomes one pack.
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for worker in live.workers.into_iter().filter(|worker| !known.contains(worker.name.as_str())) {
+        // `shop-staging` is the customer shop's only if there is a shop, too.
+        let (customer, environment) = match split(&worker.name) {
+            (Some(customer), Some(environment))
+                if environment == Environment::Production
+                    || all.iter().any(|name| split(name).0.as_deref() == Some(&customer) && name != &worker.name) =>
+            {
+                (customer, environment)
+            }
+            _ => (slug(&worker.name), Environment::Production),
+        };
+        let key = (customer, environment);
+        let (customer, environment) =
+            if taken.contains(&key) { (slug(&worker.name), Environment::Production) } else { key };
+        taken.insert((customer.clone(), environment));
+        let mut code = Code::of_modules(&worker.name, worker.main, worker.modules);
+        code.name = names.entry(code.key()).or_insert(code.name).clone();
+        more.push(Found {
+            place: Place::file("the account"),
+            what: format!("the live worker {}", worker.name),
+            customer,
+            environment,
+            role: None,
+            account_id: id.clone(),
+            settings: worker.settings,
+            calls: worker.calls.into_iter().map(|(name, to)| (name, (to, Place::file("the account")))).collect(),
+            lost: worker.lost,
+            code: Some(code),
+            name: worker.name,
+        });
+    }
+    (more, live.findings)
+}

@@ -1,0 +1,160 @@
+//! The keys of wrangler's configuration: what becomes of each, and which of them environments inherit. Knows no values.
+//!
+//! Source: wrangler 4.164, its config-schema.json and the checks of its configuration (`inheritable`, `notInheritable`).
+
+/// Whether `[env.X]` has a key that stands at the top level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// It does, unless it has one of its own.
+    Inherited,
+    /// It doesn't.
+    Own,
+    /// The key stands at the top level alone, and holds for all.
+    Whole,
+}
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is mapped.
+    Mapped,
+    /// It changes nothing that is deployed.
+    Local,
+    /// A spec can't say it; a deploy leaves it as it is or does without.
+    LeftOut(&'static str),
+    /// A spec can't say it, and a deploy without it would break the worker.
+    Lost(&'static str),
+}
+
+use Fate::{LeftOut, Local, Lost, Mapped};
+use Scope::{Inherited, Own, Whole};
+
+const ASSETS: &str = "static files are uploaded by `wrangler deploy` alone; keep deploying this worker with it";
+const OWN_CLASSES: &str = "classes of its own and their migrations are deployed by `wrangler deploy` alone; keep deploying this \
+                           worker with it, or move the classes to a worker that you do so, and bind them: \
+                           `bindings: { COUNTER: { durableObject: Counter, worker: counters } }`";
+const BY_WRANGLER: &str = "flotilla has nothing for it; keep deploying this worker with `wrangler deploy`";
+const AT_CLOUDFLARE: &str = "set it at Cloudflare, or keep deploying this worker with `wrangler deploy`";
+const MODULES: &str = "import the file as a module, which the pack's bundler takes in, or keep deploying this worker with `wrangler deploy`";
+
+/// Every key that wrangler knows, and some that older ones knew.
+pub const KEYS: &[(&str, Scope, Fate)] = &[
+    ("$schema", Whole, Local),
+    ("access", Inherited, LeftOut(AT_CLOUDFLARE)),
+    ("account_id", Inherited, Mapped),
+    ("addresses", Whole, LeftOut(AT_CLOUDFLARE)),
+    ("agent_memory", Own, Lost(BY_WRANGLER)),
+    ("ai", Own, Mapped),
+    ("ai_search", Own, Mapped),
+    ("ai_search_namespaces", Own, Lost(BY_WRANGLER)),
+    ("alias", Whole, Mapped),
+    ("analytics", Own, Lost(BY_WRANGLER)),
+    ("analytics_engine_datasets", Own, Mapped),
+    ("artifacts", Own, Lost(BY_WRANGLER)),
+    ("assets", Inherited, Lost(ASSETS)),
+    ("base_dir", Inherited, Local),
+    ("browser", Own, Mapped),
+    ("build", Inherited, Mapped),
+    ("cache", Inherited, LeftOut(AT_CLOUDFLARE)),
+    ("cloudchamber", Own, Lost(BY_WRANGLER)),
+    ("compatibility_date", Inherited, Mapped),
+    ("compatibility_flags", Inherited, Mapped),
+    ("compliance_region", Inherited, Lost(BY_WRANGLER)),
+    ("connect", Own, Lost(BY_WRANGLER)),
+    ("containers", Own, Lost(BY_WRANGLER)),
+    ("d1_databases", Own, Mapped),
+    ("data_blobs", Whole, Lost(MODULES)),
+    ("define", Own, Mapped),
+    ("dependencies_instrumentation", Whole, Local),
+    ("dev", Whole, Local),
+    ("dispatch_namespaces", Own, Mapped),
+    ("durable_objects", Own, Mapped),
+    ("exports", Inherited, Lost(OWN_CLASSES)),
+    ("find_additional_modules", Inherited, Lost(MODULES)),
+    ("first_party_worker", Inherited, Lost(BY_WRANGLER)),
+    ("flagship", Own, Lost(BY_WRANGLER)),
+    ("hyperdrive", Own, Mapped),
+    ("images", Own, Mapped),
+    ("jsx_factory", Inherited, Mapped),
+    ("jsx_fragment", Inherited, Mapped),
+    ("k2", Own, Lost(BY_WRANGLER)),
+    ("keep_names", Inherited, Local),
+    (
+        "keep_vars",
+        Whole,
+        LeftOut("a deploy sets the variables that the spec has: bring those of the dashboard into `vars`"),
+    ),
+    ("kv_namespaces", Own, Mapped),
+    ("legacy_env", Whole, Mapped),
+    ("limits", Inherited, Mapped),
+    ("logfwdr", Inherited, Lost(BY_WRANGLER)),
+    ("logpush", Inherited, Mapped),
+    ("main", Inherited, Mapped),
+    ("media", Own, Mapped),
+    ("migrations", Inherited, Lost(OWN_CLASSES)),
+    ("minify", Inherited, Local),
+    ("mtls_certificates", Own, Mapped),
+    ("name", Inherited, Mapped),
+    ("no_bundle", Inherited, Mapped),
+    ("node_compat", Inherited, Lost("wrangler has done away with it: use the flag `nodejs_compat`")),
+    ("observability", Inherited, Mapped),
+    ("pages_build_output_dir", Whole, Mapped),
+    ("pipelines", Own, Mapped),
+    ("placement", Inherited, Mapped),
+    ("preserve_file_names", Inherited, Local),
+    ("preview_urls", Inherited, Mapped),
+    ("previews", Inherited, Local),
+    ("python_modules", Inherited, Mapped),
+    ("queues", Own, Mapped),
+    ("r2_buckets", Own, Mapped),
+    ("ratelimits", Own, Mapped),
+    ("route", Inherited, Mapped),
+    ("routes", Inherited, Mapped),
+    ("rules", Inherited, Mapped),
+    ("secrets", Own, Mapped),
+    ("secrets_store_secrets", Own, Mapped),
+    ("send_email", Own, Mapped),
+    ("send_metrics", Whole, Local),
+    ("services", Own, Mapped),
+    ("site", Whole, Lost(ASSETS)),
+    ("stream", Own, Lost(BY_WRANGLER)),
+    ("streaming_tail_consumers", Own, LeftOut(AT_CLOUDFLARE)),
+    ("tail_consumers", Own, Mapped),
+    ("text_blobs", Whole, Lost(MODULES)),
+    ("triggers", Inherited, Mapped),
+    ("tsconfig", Inherited, Mapped),
+    ("type", Whole, Local),
+    ("unsafe", Own, Lost(BY_WRANGLER)),
+    ("unsafe_hello_world", Own, Lost(BY_WRANGLER)),
+    ("upload_source_maps", Inherited, LeftOut("traces of errors name places of the bundle")),
+    ("usage_model", Inherited, Local),
+    ("vars", Own, Mapped),
+    ("vectorize", Own, Mapped),
+    ("version_metadata", Own, Mapped),
+    ("vpc_networks", Own, Lost(BY_WRANGLER)),
+    ("vpc_services", Own, Mapped),
+    ("wasm_modules", Whole, Lost(MODULES)),
+    ("worker_loaders", Own, Lost(BY_WRANGLER)),
+    ("workers_dev", Inherited, Mapped),
+    ("workflows", Own, Mapped),
+    // Where projects keep it, though wrangler wants it in a route.
+    ("zone_id", Inherited, Mapped),
+];
+
+/// What is known of a key.
+pub fn key(name: &str) -> Option<(Scope, Fate)> {
+    KEYS.binary_search_by_key(&name, |(key, _, _)| key).ok().map(|at| (KEYS[at].1, KEYS[at].2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_sorted_and_each_stands_once() {
+        assert!(KEYS.is_sorted_by(|one, other| one.0 < other.0));
+        assert_eq!(key("vars"), Some((Own, Mapped)));
+        assert_eq!(key("routes"), Some((Inherited, Mapped)));
+        assert_eq!(key("varz"), None);
+    }
+}
