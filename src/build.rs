@@ -606,19 +606,14 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     let span = trace::span("render", &worker.name);
     let start = SystemTime::now();
     render::partials_read();
-    let templates = &project.templates[&worker.pack];
     let mut scene = Scene::new(worker, &recipes.runtimes[&worker.pack].specifier(worker));
     let (module, bundle) = made_module(project, recipes.runtimes, &mut scene, worker).map_err(Broken::Diagnostic)?;
     let size = module.len() as u64;
     if let Some(diagnostic) = recipes.room.check(&worker.file, &worker.pack, &worker.account, size) {
         return Err(Broken::Diagnostic(diagnostic));
     }
+    let files = with_files(project, &mut scene, worker, module, &bundle).map_err(Broken::Diagnostic)?;
     let pack = &project.fleet.packs[&worker.pack];
-    let mut files = vec![(pack.module(), module)];
-    for name in pack.file_names().filter(|name| *name != pack.module()) {
-        let text = templates.render_scene(name, &mut scene, Some(&bundle.digest)).map_err(Broken::Diagnostic)?;
-        files.push((name, text));
-    }
     let partials = render::partials_read();
     let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
     drop(span);
@@ -636,6 +631,36 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
         written,
         bundle,
     })
+}
+
+/// The rendered files of a worker, by name.
+pub type Texts<'p> = Vec<(&'p str, String)>;
+
+/// A worker's rendered module with the pack's other files.
+fn with_files<'p>(
+    project: &'p Project,
+    scene: &mut Scene<'_>,
+    worker: &Worker,
+    module: String,
+    bundle: &Bundle,
+) -> Result<Texts<'p>, Box<Diagnostic>> {
+    let (templates, pack) = (&project.templates[&worker.pack], &project.fleet.packs[&worker.pack]);
+    let mut files = vec![(pack.module(), module)];
+    for name in pack.file_names().filter(|name| *name != pack.module()) {
+        files.push((name, templates.render_scene(name, scene, Some(&bundle.digest))?));
+    }
+    Ok(files)
+}
+
+/// Renders all files of a worker as they stand in its folder under out/, by name, and makes its bundle; writes nothing.
+pub fn files<'p>(
+    project: &'p Project,
+    runtimes: &Runtimes,
+    worker: &Worker,
+) -> Result<(Texts<'p>, Bundle), Box<Diagnostic>> {
+    let mut scene = Scene::new(worker, &runtimes[&worker.pack].specifier(worker));
+    let (module, bundle) = made_module(project, runtimes, &mut scene, worker)?;
+    Ok((with_files(project, &mut scene, worker, module, &bundle)?, bundle))
 }
 
 /// Renders a worker's module and makes its bundle.

@@ -59,7 +59,7 @@ pub struct Cloudflare {
 }
 
 impl Cloudflare {
-    /// A client with a token for each account id. A token is sent over TLS alone, or within this machine.
+    /// A client with a token for each account id; one under an empty id is for all others. A token is sent over TLS alone, or within this machine.
     pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
         let base = base.trim_end_matches('/');
         let host = base.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
@@ -86,9 +86,14 @@ impl Cloudflare {
         Ok(Cloudflare { http, base: base.to_owned(), tokens })
     }
 
+    /// The token of an account; one without an account's id is for all that have none of their own.
+    fn token(&self, home: &Home) -> Option<&SecretString> {
+        self.tokens.get(&home.account_id).or_else(|| self.tokens.get(""))
+    }
+
     fn request(&self, home: &Home, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
-        match self.tokens.get(&home.account_id) {
+        match self.token(home) {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
         }
@@ -105,7 +110,7 @@ impl Cloudflare {
                     .filter_map(|binding| binding["text"].as_str()),
             );
         }
-        secrets.extend(self.tokens.get(&home.account_id).map(|token| token.expose_secret()));
+        secrets.extend(self.token(home).map(|token| token.expose_secret()));
         let mut redact = |message: String| redact(&message, &mut secrets);
         match error {
             CallError::Rejected { status, code, message } => {

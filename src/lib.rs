@@ -8,7 +8,6 @@ pub mod diagnostic;
 pub mod digest;
 pub mod explanation;
 pub mod failure;
-pub mod undo;
 pub mod yaml;
 
 pub mod schema;
@@ -41,9 +40,11 @@ pub mod cache;
 pub mod out;
 pub mod progress;
 pub mod runtime;
+pub mod undo;
 
 pub mod build;
 pub mod check;
+pub mod export;
 pub mod git;
 pub mod manifest;
 pub mod policy;

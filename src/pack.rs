@@ -34,6 +34,8 @@ pub struct Pack {
 
 /// A destination type.
 pub struct Type {
+    /// Its name for people.
+    pub label: String,
     /// The consents that a visitor must have given, unless a spec says otherwise.
     pub required_consent: Vec<Purpose>,
     /// The settings that are references to secrets.
@@ -132,7 +134,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
                     .destinations
                     .into_par_iter()
                     .map(|(kind, entry)| {
-                        (kind, destination_type(&entry.settings, entry.required_consent), entry.settings)
+                        (kind, destination_type(&entry.settings, entry.label, entry.required_consent), entry.settings)
                     })
                     .collect();
                 for (kind, compiled, settings) in compiled {
@@ -164,7 +166,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue })
 }
 
-fn destination_type(settings: &Value, required_consent: Vec<Purpose>) -> Result<Type, String> {
+fn destination_type(settings: &Value, label: String, required_consent: Vec<Purpose>) -> Result<Type, String> {
     let secrets = settings["properties"]
         .as_object()
         .into_iter()
@@ -174,5 +176,5 @@ fn destination_type(settings: &Value, required_consent: Vec<Purpose>) -> Result<
         .collect();
     let mut schema = settings.clone();
     schema["$defs"] = json!({"secret": schema::secret()});
-    Ok(Type { required_consent, secrets, checker: Checker::new(schema)? })
+    Ok(Type { label, required_consent, secrets, checker: Checker::new(schema)? })
 }

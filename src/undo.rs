@@ -186,6 +186,14 @@ impl Undo {
         self.save()
     }
 
+    /// Notes that no database was made after all.
+    pub fn note_no_database(&mut self, account_id: &str, name: &str) -> Result<(), Failure> {
+        let is_it =
+            |step: &Step| matches!(step, Step::Database(made) if made.account_id == account_id && made.name == name);
+        self.journal.steps.retain(|step| !is_it(step));
+        self.save()
+    }
+
     /// Takes everything back, the last first. What can't be is told, and stays in the journal.
     pub fn back(&mut self, delete: &mut dyn FnMut(&Made) -> Result<(), String>) -> Vec<Left> {
         let (mut left, mut kept) = (Vec::new(), Vec::new());

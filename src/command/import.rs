@@ -6,24 +6,37 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use secrecy::ExposeSecret as _;
+
+use crate::cloudflare::{BASE, BASE_VARIABLE};
 use crate::diagnostic::Place;
 use crate::failure::{Exit, Failure};
-use crate::import::{self, Asked, Finding, Imported, Live, News, code, write};
+use crate::import::{self, Asked, Finding, Imported, Live, News, code, live, write};
+use crate::names;
+use crate::platform::Home;
 use crate::progress::Progress as _;
+use crate::project::TOKEN_VARIABLE;
+use crate::secrets::Secrets;
 
 use super::packs::Pack;
+use super::refresh::Asking;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
 
+/// The longest name of a fleet.
+const FLEET_NAME_LENGTH: usize = 40;
 /// So many files are named; of more, folders are.
 const FILES_SHOWN: usize = 30;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The project's folder, or one of wrangler's files
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "account")]
+    path: Option<PathBuf>,
+    /// Read what is live in this account, too, with the token in CLOUDFLARE_API_TOKEN: workers that no file is for, names of zones
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
     /// The fleet's name [default: the project's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -39,16 +52,26 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
-    let path = &arguments.path;
-    if !path.exists() {
+    if let Some(name) = &arguments.name
+        && (names::label(name).is_err() || name.len() > FLEET_NAME_LENGTH)
+    {
+        return Err(Failure::usage(format!("`{name}` can't be a fleet's name"))
+            .hint("lower-case letters, digits and hyphens, at most 40: --name my-fleet"));
+    }
+    let path = arguments.path.as_deref();
+    if let Some(path) = path.filter(|path| !path.exists()) {
         return Err(
             Failure::new(format!("there is no {}", path.display())).hint("name a folder with a wrangler.toml in it")
         );
     }
+    let live = match &arguments.account {
+        Some(id) => live(from, id, ui, arguments.name.as_deref())?,
+        None => Live::default(),
+    };
     let worker_pack = Pack::Worker.files();
     let asked =
         Asked { name: arguments.name.as_deref(), customer: arguments.customer.as_deref(), worker_pack: &worker_pack };
-    let mut imported = match import::import(Some(path), Live::default(), asked) {
+    let mut imported = match import::import(path, live, asked) {
         Ok(imported) => imported,
         Err(diagnostics) => {
             // Without the lines themselves: what can't be read may have a secret anywhere.
@@ -60,9 +83,13 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     };
     if imported.customers.is_empty() {
         findings(ui, &imported.findings);
-        let failure =
-            Failure::new(format!("there is no worker of wrangler's in {}, and nothing was written", path.display()));
-        return Err(failure.hint("name the folder that has a wrangler.toml, wrangler.jsonc or wrangler.json, at most three folders up from it"));
+        return Err(match path {
+            Some(path) => {
+                Failure::new(format!("there is no worker of wrangler's in {}, and nothing was written", path.display()))
+                    .hint("name the folder that has wrangler.toml, wrangler.jsonc or wrangler.json, or one at most three above it")
+            }
+            None => Failure::new("there is no worker in the account that isn't the fleet's, and nothing was written"),
+        });
     }
     let project = if arguments.dry_run { from.to_owned() } else { made(from)? };
     if !arguments.dry_run {
@@ -87,6 +114,31 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         Format::Text => report::print(&text(&project, &imported, arguments.dry_run)),
     }
     Ok(if complete { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// What is live in an account. Nothing is changed there.
+fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Failure> {
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(Failure::usage("--account wants the account's id")
+            .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));
+    }
+    let secrets = Secrets::open(from, None, None, false)?;
+    let token = secrets.named(TOKEN_VARIABLE).ok_or_else(|| {
+        Failure::new(format!("{TOKEN_VARIABLE} is not set, and the account can't be read without it"))
+            .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
+    })?;
+    let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
+    let mut asking = Asking::with_token(base.as_deref().unwrap_or(BASE), &token, None)?;
+    let home = Home { account_id: id.to_owned(), namespace: None };
+    ui.begin("reading the account", None);
+    let live = live::read(id, fleet, |call| {
+        ui.step(1);
+        asking.try_ask(&home, call)
+    });
+    ui.end();
+    let live = live.map_err(|error| Failure::new(format!("the account can't be read: {error}")))?;
+    ui.line(&format!("{} read with {}", count(live.workers.len(), "live worker"), count(asking.requests, "request")));
+    Ok(live)
 }
 
 /// The project's folder, made if it isn't there.

@@ -1,26 +1,30 @@
 //! `flotilla init`: a new project, or a workflow for one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use crate::build;
+use crate::build::{self, Loaded};
 use crate::failure::{Exit, Failure};
 use crate::names;
+use crate::preview::Preview;
 use crate::project;
-use crate::spec::AccountId;
+use crate::spec::{AccountId, Environment};
+use crate::tree::Tree;
 
 use super::packs::Pack;
 use super::report::{self, count};
 use super::ui::{Ui, clean};
-use super::workflow::{Workflow, github};
+use super::workflow::{Workflow, github, previews};
 use super::{Format, Session, schema};
 
 /// Where GitHub looks for workflows, from the repository's root.
 const WORKFLOW: &str = ".github/workflows/flotilla.yml";
+/// And for that of previews.
+const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -33,6 +37,9 @@ pub(super) struct Arguments {
     /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
     #[arg(long, value_enum, value_name = "WHERE")]
     ci: Option<Ci>,
+    /// The workflow that gives each pull request a preview, in place of the one that deploys
+    #[arg(long, requires = "ci")]
+    previews: bool,
     /// The shell command by which the workflow installs flotilla [default: it is on the runner's PATH]
     #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
     install: Option<String>,
@@ -169,7 +176,12 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let of_workers = loaded.workers.iter().filter(|_| from_environment).flat_map(|worker| worker.secrets.values());
     let keys = sources.iter().filter_map(|source| source.identity.as_ref()?.env.as_ref());
     let wanted = of_workers.chain(keys).map(String::as_str);
-    let text = github(&Workflow {
+    // What previews alone refer to.
+    let of_previews = if arguments.previews { secrets_of_previews(session, &loaded) } else { BTreeSet::new() };
+    let wanted = wanted.chain(of_previews.iter().filter(|_| from_environment).map(String::as_str));
+    let (write, file): (fn(&Workflow<'_>) -> String, _) =
+        if arguments.previews { (previews, PREVIEWS) } else { (github, WORKFLOW) };
+    let text = write(&Workflow {
         folder: &folder,
         install: arguments.install.as_deref(),
         ids,
@@ -180,7 +192,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         report::print(text.trim_end());
         return Ok(Exit::Done);
     }
-    let path = repository.join(WORKFLOW);
+    let path = repository.join(file);
     let before = fs::read(&path).ok();
     let current = before.as_deref() == Some(text.as_bytes());
     if before.is_some() && !current && !arguments.force {
@@ -199,6 +211,29 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         Format::Text => report::print(&format!("{shown} is written; its first lines say what to set at GitHub")),
     }
     Ok(Exit::Done)
+}
+
+/// The secrets that workers refer to in previews.
+fn secrets_of_previews(session: &Session, loaded: &Loaded) -> BTreeSet<String> {
+    let Loaded { project, .. } = loaded;
+    let rule = &project.fleet.file.previews;
+    let preview = Preview {
+        id: "1".to_owned(),
+        from: rule.from.unwrap_or(Environment::Staging),
+        domain: rule.domain.clone(),
+        customers: project.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
+        shared: None,
+        hosts: BTreeMap::new(),
+    };
+    let Ok(of_preview) = build::open_preview(Tree::new(&session.root), &preview, &session.ui) else {
+        return BTreeSet::new();
+    };
+    let customers = of_preview.files.iter().filter_map(|file| {
+        let bytes = of_preview.tree.plain(file).ok()?;
+        Some(of_preview.resolve(file, &bytes).1.workers)
+    });
+    let workers = customers.flatten().chain(of_preview.shared.resolved.workers.clone());
+    workers.flat_map(|worker| worker.secrets.into_values()).collect()
 }
 
 #[cfg(test)]

@@ -2,14 +2,18 @@
 
 mod apply;
 mod build;
+mod changes;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
+mod dialogue;
 mod diff;
+mod edit;
 mod events;
 mod explain;
+mod export;
 mod forms;
 mod github;
 mod groups;
@@ -17,16 +21,20 @@ mod history;
 mod import;
 mod init;
 mod junit;
+mod list;
 mod local;
+mod new;
 mod orders;
 pub mod packs;
 mod phase;
+mod pieces;
 mod plan;
 mod planfile;
 mod preflight;
 mod preview;
 mod prices;
 mod prune;
+mod questions;
 mod refresh;
 mod report;
 mod rollback;
@@ -82,15 +90,34 @@ const INIT: &str = "Examples:
   flotilla init my-fleet                         a new project: a customer, the pack consent
   flotilla init --ci github                      .github/workflows/flotilla.yml for this project
   flotilla init --ci github --print              the same to stdout
+  flotilla init --ci github --previews           .github/workflows/flotilla-previews.yml: a preview for each pull request
   flotilla init --ci github --install 'cargo install --locked --path tools/flotilla'";
 
 const IMPORT: &str = "Examples:
   flotilla import ../shop --dry-run                  what would be written, and what can't be mapped
   flotilla import ../shop --project fleet            a new project in the folder fleet
   flotilla import . --customer acme                  a project beside wrangler's own files
+  flotilla import --account ID --project fleet       what is live in an account, with CLOUDFLARE_API_TOKEN
 
 It reads wrangler.toml, .jsonc and .json with their environments, config/base/*.env, config/customers/NAME/ENVIRONMENT.env, and the \
 code that the workers begin with. Values of secrets are never copied. Exit code 4: not all could be mapped, and the rest is written.";
+const NEW: &str = "Examples:
+  flotilla new                                       a dialogue
+  flotilla new acme --domain consent.acme.example --database d1-new:acme-consent --yes
+  flotilla new acme --offline --destination posthog apiKey=phc_1 --label tier=gold --yes
+
+The token is typed on the terminal, or comes from where the account's has its own; never from the command line. An error, and \
+Ctrl-C, leave all files and the account as they were.";
+
+const EDIT: &str = "Examples:
+  flotilla edit                                      a dialogue
+  flotilla edit acme --domain shop.acme.example --yes
+  flotilla edit acme --set vars.LANGUAGE=de --unset vars.OLD --yes
+  flotilla edit acme --disable Hotjar --destination posthog apiKey=phc_1 --yes
+  pass show cloudflare | flotilla edit acme --rotate-token --yes
+
+Comments, order and quotes of everything that isn't changed stay as they are. The difference is shown first; an error, and Ctrl-C, \
+leave all files and the account as they were.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -162,6 +189,16 @@ const SECRETS: &str = "Examples:
 Values are never shown, nor taken from the command line. `secrets` in fleet.yaml says where they come from; without it, the \
 environment and .env do.";
 
+const EXPORT: &str = "Examples:
+  flotilla export acme                                  the folder export/acme
+  flotilla export acme --env production --to acme.tar.gz    an archive, and acme.tar.gz.sha256
+  flotilla export 'self-*' --form zip --to exports      an archive for each
+  flotilla export acme --form tar.gz --to - | ssh …     to stdout
+  flotilla export acme --workflow github --url https://exports.example.com/acme.tar.gz
+
+An export has the files of out/, package.json with wrangler pinned, a README, and no secret; `npm run deploy` there deploys the \
+workers with the digests that flotilla would deploy. The same specs give the same bytes.";
+
 const LOCAL: &str = "Examples:
   flotilla local                                     on port 8787
   curl http://c15t-acme.localhost:8787/health        a deployed worker, by its name
@@ -232,6 +269,12 @@ enum Command {
     /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
     #[command(after_help = IMPORT)]
     Import(import::Arguments),
+    /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
+    #[command(after_help = NEW)]
+    New(new::Arguments),
+    /// Change a customer's domain, database, variables, destinations or token; asked on a terminal, or by options
+    #[command(after_help = EDIT)]
+    Edit(edit::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -251,6 +294,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
+    /// List customers: account, zone, token, domain, database, its id; ids masked
+    List(list::Arguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]
@@ -283,6 +328,9 @@ enum Command {
     },
     /// Write the JSON Schemas to schema/, or print one
     Schema(schema::Arguments),
+    /// A customer's workers as a folder or an archive, for who deploys them without flotilla
+    #[command(after_help = EXPORT)]
+    Export(export::Arguments),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -411,6 +459,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     };
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
+        Command::New(arguments) => new::run(&session, &arguments),
+        Command::Edit(arguments) => edit::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),
@@ -424,9 +474,11 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Verify(arguments) => verify::run(&session, &arguments),
         Command::Prune(arguments) => prune::run(&session, &arguments),
         Command::State(command) => state::run(&session, &command),
+        Command::List(arguments) => list::run(&session, &arguments),
         Command::Show { selection } => show::run(&session, &selection),
         Command::Secrets(arguments) => secrets::run(&session, &arguments),
         Command::Local(arguments) => local::run(&session, &arguments),
+        Command::Export(arguments) => export::run(&session, &arguments),
         Command::Explain { subject } => explain::customer(&session, &subject.unwrap_or_default()),
         Command::Schema(arguments) => schema::run(&session, &arguments),
         Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {

@@ -3,10 +3,12 @@
 
 mod down;
 mod list;
+mod room;
 mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use clap::Subcommand;
 
@@ -24,6 +26,7 @@ use crate::tags;
 use super::cloud::Cloud;
 use super::plan::homes;
 use super::refresh::Asking;
+use super::ui::{clean, time};
 use super::{Session, summary};
 
 #[derive(Subcommand)]
@@ -107,6 +110,13 @@ fn look(
     let inventory = take(&scope, &mut |home, call| asking.ask(home, call))?;
     session.ui.end();
     Ok(inventory)
+}
+
+/// When something was made, as the platform writes it and as people read it.
+fn made(created: &str) -> String {
+    let since = humantime::parse_rfc3339_weak(created).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let seconds = since.and_then(|since| i64::try_from(since.as_secs()).ok());
+    seconds.map_or_else(|| clean(created), time)
 }
 
 /// With each worker that is deleted goes the database that is its own, unless a worker that stays has it as well.

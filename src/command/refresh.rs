@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::clock::{Clock, SystemClock};
 use crate::cloudflare::Cloudflare;
@@ -17,7 +17,7 @@ use crate::progress::Progress as _;
 use crate::project::Fleet;
 use crate::refresh::{self, Finding, Inventory, Known, Refreshed, Row, Scope, Wanted};
 use crate::secrets::Secrets;
-use crate::spec::Account;
+use crate::spec::{Account, ApiLimit};
 use crate::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, Table, WorkerId};
 use crate::tags;
 
@@ -81,9 +81,27 @@ impl Asking {
         Ok(Asking { platform: Cloudflare::new(&cloud.base, tokens)?, lanes, clock, requests: 0 })
     }
 
+    /// With one token for all accounts: nobody may know yet whose it is.
+    pub fn with_token(base: &str, token: &SecretString, limit: Option<ApiLimit>) -> Result<Asking, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let rate = Rate::new(limit);
+        let lane = Arc::new(match pace::file(base, token.expose_secret()) {
+            Ok(file) => Lane::shared(rate, &file, Arc::clone(&clock)),
+            Err(_) => Lane::new(rate, Arc::clone(&clock)),
+        });
+        let platform = Cloudflare::new(base, HashMap::from([(String::new(), token.clone())]))?;
+        Ok(Asking { platform, lanes: HashMap::from([(String::new(), lane)]), clock, requests: 0 })
+    }
+
     /// One request, repeated where its answer did not come.
     pub fn ask(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
-        let lane = Arc::clone(&self.lanes[&home.account_id]);
+        self.try_ask(home, &call)
+            .map_err(|error| Failure::new(format!("Cloudflare can't be asked what is there: {error}")))
+    }
+
+    /// The same, with what Cloudflare says where it refuses.
+    pub fn try_ask(&mut self, home: &Home, call: &Call) -> Result<Reply, CallError> {
+        let lane = Arc::clone(self.lanes.get(&home.account_id).unwrap_or_else(|| &self.lanes[""]));
         let mut attempts = 0;
         loop {
             let ticket = loop {
@@ -93,7 +111,7 @@ impl Asking {
                 }
             };
             self.requests += 1;
-            let (result, quota) = self.platform.call(home, &call);
+            let (result, quota) = self.platform.call(home, call);
             if let Err(CallError::Throttled { retry_after }) = &result {
                 lane.throttled(ticket, *retry_after);
                 continue;
@@ -107,7 +125,7 @@ impl Asking {
                 {
                     self.clock.sleep(BACKOFF * 2u32.pow(attempts - 1));
                 }
-                Err(error) => return Err(Failure::new(format!("Cloudflare can't be asked what is there: {error}"))),
+                Err(error) => return Err(error),
             }
         }
     }

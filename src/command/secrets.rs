@@ -4,7 +4,7 @@
 mod change;
 mod check;
 mod list;
-mod value;
+pub(super) mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 

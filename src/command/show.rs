@@ -7,6 +7,8 @@ use crate::customer::Worker;
 use crate::failure::{Exit, Failure};
 use crate::origin::{Origin, Origins, notation};
 
+use super::cloud::CloudArguments;
+use super::pieces::{Pieces, Sources};
 use super::report;
 use super::selection::Selection;
 use super::ui::clean;
@@ -25,6 +27,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
         loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let workers: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
+    let sources = Sources::open(session, &loaded.project.fleet, &CloudArguments::default())?;
     match session.format {
         Format::Json => {
             let with_origins = |worker: &&Worker| -> Result<Value, Failure> {
@@ -32,6 +35,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                 let mut lines = Vec::new();
                 loaded.project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));
                 let of = |line: Line| Some((line.path, line.origin?.to_string().into()));
+                value["core"] = serde_json::to_value(sources.of(worker)?).map_err(anyhow::Error::from)?;
                 value["origins"] = Value::Object(lines.into_iter().filter_map(of).collect());
                 Ok(value)
             };
@@ -41,7 +45,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
         Format::Text => {
             // One YAML document for each worker.
             for worker in workers {
-                report::print(&document(&loaded.project, worker)?);
+                report::print(&document(&loaded.project, worker, &sources.of(worker)?)?);
             }
         }
     }
@@ -55,13 +59,13 @@ struct Line {
     origin: Option<Origin>,
 }
 
-/// A worker as YAML; behind each value, the place that it comes from.
-fn document(project: &Project, worker: &Worker) -> Result<String, Failure> {
+/// A worker as YAML, below its core pieces; behind each value, the place that it comes from.
+fn document(project: &Project, worker: &Worker, pieces: &Pieces) -> Result<String, Failure> {
     let value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
     let mut lines = Vec::new();
     project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));
     let width = lines.iter().map(|line| line.text.chars().count()).filter(|width| *width <= WIDE).max().unwrap_or(0);
-    let mut text = "---".to_owned();
+    let mut text = format!("---\n# {}", clean(&pieces.line()));
     for Line { text: line, origin, .. } in lines {
         text += "\n";
         text += &match origin {

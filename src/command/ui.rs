@@ -50,6 +50,11 @@ impl Ui {
         if self.0.colours { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_owned() }
     }
 
+    /// Whether colours are on.
+    pub fn has_colours(&self) -> bool {
+        self.0.colours
+    }
+
     /// A line to stderr, above a bar.
     pub fn line(&self, text: &str) {
         match &*lock(&self.0.phase) {

@@ -11,6 +11,11 @@ const ACTIONS: [(&str, &str); 4] = [
     ("UPLOAD-SARIF", "8aad20d150bbac5944a9f9d289da16a4b0d87c1e # v4.36.2"),
 ];
 
+/// The pinned version of an action.
+pub fn action(name: &str) -> String {
+    ACTIONS.iter().find(|(known, _)| *known == name).map_or_else(String::new, |(_, version)| (*version).to_owned())
+}
+
 /// So many secrets of customers are listed one by one; a repository holds no more than 100.
 const LISTED: usize = 60;
 
@@ -28,14 +33,37 @@ pub struct Workflow<'a> {
     pub secrets: BTreeSet<&'a str>,
 }
 
-/// The workflow's text.
+/// The text of the workflow that checks, plans and deploys.
 pub fn github(workflow: &Workflow<'_>) -> String {
+    let prepare = include_str!("init/prepare.yml").replace("STATE\n", include_str!("init/state.yml"));
+    filled(workflow, &include_str!("init/github.yml").replace("PREPARE\n", &prepare))
+}
+
+/// The text of the workflow that puts previews of pull requests up and takes them down.
+pub fn previews(workflow: &Workflow<'_>) -> String {
+    // What is deployed is asked of the cloud.
+    let prepare = include_str!("init/prepare.yml").replace("STATE\n", "");
+    let checkout = "          persist-credentials: false\n";
+    let is_hint =
+        |line: &&str| line.trim_start().starts_with("# One commit is enough") || line.contains("git fetch --depth=1");
+    let prepare: String = prepare.split_inclusive('\n').filter(|line| !is_hint(line)).collect();
+    let at = |more: &str| prepare.replace(checkout, &format!("{more}{checkout}"));
+    // The merge and the branch that it goes into; or that branch alone.
+    let merge = at("          fetch-depth: 2\n");
+    let base = at("          ref: ${{ github.event.pull_request.base.ref }}\n");
+    let text = include_str!("init/previews.yml");
+    filled(workflow, &text.replace("PREPARE-BASE\n", &base).replace("PREPARE\n", &merge))
+}
+
+/// A workflow, its places filled.
+fn filled(workflow: &Workflow<'_>, text: &str) -> String {
     let entries = |names: &mut dyn Iterator<Item = &&str>| {
         names.map(|name| format!("          {name}: ${{{{ secrets.{name} }}}}\n")).collect::<String>()
     };
     let (ids, tokens) = (&workflow.ids, &workflow.tokens);
     let others: BTreeSet<&str> = &(&workflow.secrets - tokens) - ids;
-    let mut listed = entries(&mut tokens.difference(ids));
+    let alone = entries(&mut tokens.difference(ids));
+    let mut listed = alone.clone();
     match others.len() {
         0 => {}
         1..=LISTED => {
@@ -63,7 +91,7 @@ pub fn github(workflow: &Workflow<'_>) -> String {
             format!("{head}{lines}")
         }
     };
-    let mut text = include_str!("init/github.yml").replace("PREPARE\n", include_str!("init/prepare.yml"));
+    let mut text = text.to_owned();
     for (name, pinned) in ACTIONS {
         text = text.replace(&format!("@{name}\n"), &format!("@{pinned}\n"));
     }
@@ -71,6 +99,7 @@ pub fn github(workflow: &Workflow<'_>) -> String {
     let fills = [
         ("IDS\n", entries(&mut ids.iter())),
         ("TOKENS\n", listed),
+        ("TOKENS-ALONE\n", alone),
         ("INSTALL\n", install),
         (": PREFIX.flotilla\n", format!(": {}\n", scalar(&format!("{prefix}.flotilla")))),
         (": DIRECTORY\n", format!(": {}\n", scalar(if prefix.is_empty() { "." } else { workflow.folder }))),
@@ -145,6 +174,20 @@ mod tests {
         assert_eq!(text.matches("TURSO_AUTH_TOKEN: ${{ secrets.TURSO_AUTH_TOKEN }}").count(), 1);
         assert_eq!(text.matches("CLOUDFLARE_ACCOUNT_ID: ${{ secrets.CLOUDFLARE_ACCOUNT_ID }}").count(), 2);
         assert_eq!(text.matches("CLOUDFLARE_API_TOKEN: ${{ secrets.CLOUDFLARE_API_TOKEN }}").count(), 1);
+    }
+
+    #[test]
+    fn every_place_of_that_of_previews_is_filled() {
+        let text = previews(&Workflow { folder: "my fleet", ..workflow() });
+        for place in ["PREPARE", "INSTALL\n", "IDS\n", "TOKENS", "STATE", "DIRECTORY", "@C", "@S", "@U"] {
+            assert!(!text.contains(place), "{place}");
+        }
+        assert!(text.contains("working-directory: \"my fleet\"\n"));
+        // Where it is taken down, no secret of a customer is there.
+        assert_eq!(text.matches("TURSO_AUTH_TOKEN: ${{ secrets.TURSO_AUTH_TOKEN }}").count(), 1);
+        assert_eq!(text.matches("CLOUDFLARE_API_TOKEN: ${{ secrets.CLOUDFLARE_API_TOKEN }}").count(), 3);
+        assert_eq!(text.matches("fetch-depth: 2\n").count(), 2);
+        assert_eq!(text.matches("ref: ${{ github.event.pull_request.base.ref }}\n").count(), 1);
     }
 
     #[test]

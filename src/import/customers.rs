@@ -334,6 +334,8 @@ impl<'a> Reading<'a, '_> {
             self.findings.push(News::LeftOut, config.start(), format!("{} has no name", config.what()), help);
             return None;
         };
+        // A name that no worker of a fleet can have is told, and not kept.
+        let name = if names::worker(&name).is_ok() { name } else { String::new() };
         let mapped = settings(config, &self.live.zones, self.findings);
         let mut lost = mapped.lost;
         let code = code::of(self.root, config, self.findings, &mut lost);

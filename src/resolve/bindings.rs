@@ -216,6 +216,9 @@ impl One<'_, '_> {
                 let message = format!("`{other}` and `{name}` are both `{}`; a worker has it once", kind.key());
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep one of them"));
             }
+            if let Some(base) = self.base {
+                self.production_binding(base, name, &binding);
+            }
             if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
                 let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
                 self.claim(Thing::Database(id), place);

@@ -1,13 +1,17 @@
 //! How a worker differs in a preview: its hosts, its database, nothing that the clock starts. Knows one worker at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
+use crate::binding::{self, Binding};
 use crate::customer::SHARED;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::layer;
 use crate::preview::Preview;
 use crate::project::Fleet;
 use crate::spec::{Database, DatabaseKind, Domain, Environment, Settings};
+use crate::yaml::Kind;
 
 use super::sources::{Sources, settings_only};
 use super::worker::{One, Who};
@@ -18,9 +22,27 @@ pub(super) struct Base {
     pub(super) environment: Environment,
     /// Whether something says which database it has in previews.
     says_database: bool,
-    /// The address of the database that it has in production, if it has one at Turso.
-    production: Option<String>,
+    /// The bindings of which something says what they are in previews.
+    says_bindings: BTreeSet<String>,
+    /// What it has in production, if it exists there.
+    production: Value,
 }
+
+/// The kinds of bindings that lead to data, or to what works on it: what a preview does there is done for good.
+const DATA: [&str; 12] = [
+    "kv",
+    "r2",
+    "d1",
+    "queue",
+    "durableObject",
+    "workflow",
+    "analyticsEngine",
+    "hyperdrive",
+    "vectorize",
+    "pipeline",
+    "aiSearch",
+    "vpcService",
+];
 
 impl Base {
     /// That of a worker; nothing, if it isn't one of a preview.
@@ -28,14 +50,18 @@ impl Base {
         if environment != Environment::Preview {
             return None;
         }
-        let says_database = sources.of_previews(role).iter().any(|(_, node)| node.get("database").is_some());
-        let standing = sources.standing(role);
-        let production = standing.contains(&Environment::Production).then(|| {
-            let merged = layer::merge(&sources.chain(Environment::Production, role), settings_only);
-            merged.get("database").map(|database| database.to_value())
+        let of_previews = sources.of_previews(role);
+        let says_database = of_previews.iter().any(|(_, node)| node.get("database").is_some());
+        let bindings = of_previews.iter().filter_map(|(_, node)| match &node.get("bindings")?.kind {
+            Kind::Map(entries) => Some(entries.iter().map(|(name, _, _)| name.clone())),
+            _ => None,
         });
-        let production = production.flatten().and_then(|value| Some(value.get("url")?.as_str()?.to_owned()));
-        Some(Base { environment: sources.base(role)?, says_database, production })
+        let says_bindings = bindings.flatten().collect();
+        let production = match sources.standing(role).contains(&Environment::Production) {
+            true => layer::merge(&sources.chain(Environment::Production, role), settings_only).to_value(),
+            false => Value::Null,
+        };
+        Some(Base { environment: sources.base(role)?, says_database, says_bindings, production })
     }
 }
 
@@ -93,13 +119,31 @@ impl One<'_, '_> {
     /// Refuses a preview that would work on the data of production.
     pub(super) fn production_database(&mut self, base: &Base, database: &Database) {
         let url = database.url.as_ref().filter(|_| database.kind == Some(DatabaseKind::Turso));
-        if base.says_database || url.is_none() || url != base.production.as_ref() {
+        let of_production = &base.production["database"];
+        let is_its = of_production["type"] == "turso" && of_production["url"].as_str() == url.map(String::as_str);
+        if base.says_database || url.is_none() || !is_its {
             return;
         }
         let place = self.place(&["database"]);
         let message = "a preview would work on the database of production";
         let help = "say which one previews have, here or under `defaults` of fleet.yaml: \
                     `environments: { preview: { database: { type: turso, url: …, token: … } } }`, or `{ type: none }`";
+        self.push(Diagnostic::error(Code::ProductionData, place, message, help));
+    }
+
+    /// Refuses a binding of a preview that leads to the data of production.
+    pub(super) fn production_binding(&mut self, base: &Base, name: &str, binding: &Binding) {
+        let Some(key) = binding.kind().map(binding::Kind::key).filter(|key| DATA.contains(key)) else { return };
+        let is_its = base.production["bindings"][name].get(key) == binding.0.get(key);
+        if base.says_bindings.contains(name) || !is_its {
+            return;
+        }
+        let place = self.key_place(&["bindings", name]);
+        let message = format!("the binding `{name}` of a preview would lead to what production has");
+        let help = format!(
+            "say what it is in previews, here or under `defaults` of fleet.yaml: \
+             `environments: {{ preview: {{ bindings: {{ {name}: {{ {key}: … }} }} }} }}`, or `{name}: null`"
+        );
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));
     }
 }

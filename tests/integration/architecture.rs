@@ -68,7 +68,7 @@ const LAYERS: &[Layer] = &[
     // The left half of the line: reading, core and memory in their order.
     Layer {
         name: "line",
-        modules: &["build", "git", "manifest", "runtime", "since"],
+        modules: &["build", "export", "git", "manifest", "runtime", "since"],
         layers: &["words", "reading", "core", "memory", "line"],
         and: &[],
     },
@@ -113,6 +113,8 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["age::", "dotenvy::"], &["src/secrets/"]),
     (&["rpassword::"], &["src/command/secrets/"]),
     (&["include_dir::"], &["src/command/packs.rs"]),
+    (&["tar::", "zip::"], &["src/export.rs"]),
+    (&["quick_xml::"], &["src/command/junit.rs"]),
 ];
 
 /// The sources by path, without their tests and comments.

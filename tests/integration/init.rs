@@ -159,7 +159,7 @@ fn the_workflow_of_this_repository_is_current() {
 }
 
 /// What GitHub's own parser has against a workflow.
-fn mistakes(text: &str) -> Vec<String> {
+pub fn mistakes(text: &str) -> Vec<String> {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
     let packages = PACKAGES.get_or_init(|| {
         let (package, lock) =
@@ -291,7 +291,12 @@ esac
 
 impl<'a> Runner<'a> {
     fn new(project: &'a Project) -> Runner<'a> {
-        let text = project.run(&["init", "--ci", "github", "--print"]).exits(0).stdout;
+        Runner::of(project, &[])
+    }
+
+    /// Of another workflow than the one that deploys.
+    fn of(project: &'a Project, which: &[&str]) -> Runner<'a> {
+        let text = project.run(&[&["init", "--ci", "github", "--print"], which].concat()).exits(0).stdout;
         let temp = tempfile::tempdir().expect("a temporary folder");
         let gh = temp.path().join("bin/gh");
         std::fs::create_dir(temp.path().join("bin")).and_then(|()| std::fs::write(&gh, GH)).expect("a program");
@@ -518,4 +523,137 @@ fn the_steps_of_the_deploy_do_what_they_say() {
     runner.known.insert("steps.reviewed.outputs.digest".to_owned(), plan(&runner));
     runner.step("deploy", "Deploy").exits(1);
     assert_eq!(cloud.take().iter().filter(|request| request.what == "PUT scripts/t-bluebird").count(), 1);
+}
+
+/// The workflow of previews, of the sample fleet.
+fn of_previews() -> String {
+    Project::sample().run(&["init", "--ci", "github", "--previews", "--print"]).exits(0).stdout
+}
+
+#[test]
+fn the_workflow_of_previews_may_do_little_and_forks_get_none() {
+    let text = of_previews();
+    assert_eq!(mistakes(&text), [""; 0]);
+    let workflow = workflow(&text);
+    assert_eq!(workflow["permissions"], serde_json::json!({"contents": "read"}));
+    // Not `pull_request_target`, which gives secrets to what forks send.
+    assert_eq!(
+        workflow["on"].as_object().expect("events").keys().collect::<Vec<_>>(),
+        ["pull_request", "schedule", "workflow_dispatch"]
+    );
+    let jobs = workflow["jobs"].as_object().expect("jobs");
+    assert_eq!(
+        jobs.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        BTreeSet::from(["comment", "down", "expired", "up"])
+    );
+    for job in ["up", "down"] {
+        let only = jobs[job]["if"].as_str().expect("a condition");
+        assert!(only.contains("head.repo.full_name == github.repository") && only.contains("vars.FLOTILLA_PREVIEWS"));
+        assert_eq!(jobs[job]["concurrency"]["group"], "flotilla-preview-${{ github.event.number }}");
+        assert_eq!(jobs[job]["concurrency"]["cancel-in-progress"], false);
+    }
+    for (name, job) in jobs {
+        let writes = name == "comment";
+        let may = if writes {
+            serde_json::json!({"pull-requests": "write"})
+        } else {
+            serde_json::json!({"contents": "read"})
+        };
+        assert_eq!(job["permissions"], may, "{name}");
+        for step in job["steps"].as_array().expect("steps") {
+            assert!(!step["run"].as_str().is_some_and(|script| script.contains("${{")), "{step}");
+            assert!(!writes || step["uses"].is_null(), "what may write runs nothing of the repository");
+            if let Some(action) = step["uses"].as_str() {
+                let (_, commit) = action.split_once('@').expect("a pinned action");
+                assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{action}");
+            }
+            // Only where it is put up are there secrets of customers, and only after the build.
+            let env = step["env"].to_string();
+            assert!(!env.contains("FLOTILLA_SECRETS") || (name == "up" && step["id"] == "up"), "{step}");
+        }
+    }
+    let names: Vec<&str> =
+        jobs["up"]["steps"].as_array().expect("steps").iter().filter_map(|step| step["name"].as_str()).collect();
+    assert_eq!(names[names.len() - 2..], ["Build", "Put up"]);
+    // It lies beside the other one.
+    let project = cases::tiny();
+    project.write(".git/HEAD", "").write("customers/acme.yaml", "id: acme\n");
+    project.run(&["init", "--ci", "github", "--previews"]).exits(0);
+    assert!(project.read(".github/workflows/flotilla-previews.yml").starts_with("# Written by"));
+    assert!(!project.path(".github/workflows/flotilla.yml").exists());
+    project.run(&["init", "--previews"]).exits(2);
+}
+
+#[test]
+fn the_steps_of_previews_do_what_they_say() {
+    let cloud = Cloud::start();
+    let project = fleet(&[
+        ("acme", "domains: [acme.example.com]\nsecrets: { KEY: { secret: API_KEY } }\n"),
+        ("bluebird", "domains: [bluebird.example.com]\nlabels: { tier: demo }\n"),
+    ]);
+    project.edit("fleet.yaml", "packs:", "deploy: { health: { enabled: false } }\npacks:");
+    let git = |arguments: &[&str]| {
+        let name = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
+        output(Command::new("git").args(name).args(arguments).current_dir(project.root())).exits(0)
+    };
+    project.write(".gitignore", "/out/\n/.flotilla/\n");
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "main"]);
+    project.edit("customers/acme.yaml", "acme.example.com", "www.acme.example.com");
+    git(&["commit", "--quiet", "-am", "the pull request, merged"]);
+    let mut runner = Runner::of(&project, &["--previews"]);
+    runner.environment = vec![
+        ("CLOUDFLARE_API_BASE_URL", cloud.base()),
+        ("FLOTILLA_CACHE_DIR", small::cache().to_string_lossy().into_owned()),
+    ];
+    runner.secrets = vec![
+        ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT),
+        ("CLOUDFLARE_API_TOKEN", "test"),
+        ("FLOTILLA_SECRETS", "ACME__API_KEY=canary-2"),
+    ];
+    runner.known.insert("github.event.number".to_owned(), "7".to_owned());
+    runner.step("up", "Build").exits(0);
+    assert!(cloud.take().is_empty());
+    let run = runner.step("up", "Put up").exits(0);
+    assert!(run.stdout.contains("www-preview-7.acme.example.com") && !run.stdout.contains("bluebird"), "{run:?}");
+    assert!(!format!("{run:?}").contains("canary") && !runner.temp.path().join("flotilla.env").exists());
+    runner.outputs("needs.up");
+    let page = runner.known["needs.up.outputs.page"].clone();
+    assert!(
+        page.starts_with("<!-- flotilla preview -->\n") && page.contains("https://www-preview-7.acme.example.com/"),
+        "{page}"
+    );
+    assert!(runner.take("summary.md").contains("### Preview 7"));
+    // The addresses become a comment, which later ones replace; the plan's is another.
+    runner.known.insert("needs.up.outputs.page || needs.down.outputs.page".to_owned(), page.clone());
+    let plan = r#"{"id": 2, "user": {"login": "github-actions[bot]"}, "body": "<!-- flotilla plan 0 -->"}"#;
+    runner.write("comments.json", &format!("[{plan}]"));
+    runner.step("comment", "Comment").exits(0);
+    assert!(runner.take("calls").contains("\napi --method POST repos/o/r/issues/7/comments --input "));
+    let sent: Value = serde_json::from_str(&runner.take("sent.json")).expect("a comment");
+    assert_eq!(sent, serde_json::json!({ "body": page }));
+    let mine = r#"{"id": 3, "user": {"login": "github-actions[bot]"}, "body": "<!-- flotilla preview -->"}"#;
+    runner.write("comments.json", &format!("[{plan},{mine}]"));
+    runner.step("comment", "Comment").exits(0);
+    assert!(runner.take("calls").contains("\napi --method PATCH repos/o/r/issues/comments/3 --input "));
+    // Others than those who change, by the repository's variable.
+    runner.known.insert("vars.FLOTILLA_PREVIEW_CUSTOMERS".to_owned(), "'blue*' -l tier=demo".to_owned());
+    let run = runner.step("up", "Put up").exits(0);
+    assert!(run.stdout.contains("bluebird-preview-7.example.com") && !run.stdout.contains("acme"), "{run:?}");
+    // What doesn't come about is told as well.
+    runner.take("output");
+    runner.known.insert("vars.FLOTILLA_PREVIEW_CUSTOMERS".to_owned(), "nobody".to_owned());
+    runner.step("up", "Put up").exits(2);
+    runner.outputs("needs.up");
+    assert!(runner.known["needs.up.outputs.page"].contains("### flotilla preview up failed"), "{:?}", runner.known);
+    // By another machine, it is taken down.
+    std::fs::remove_dir_all(project.path(".flotilla")).expect("what is kept goes");
+    cloud.take();
+    runner.step("expired", "Take down").exits(0);
+    assert!(cloud.take().iter().all(|request| !request.what.starts_with("DELETE")));
+    let run = runner.step("down", "Take down").exits(0);
+    assert!(run.stdout.contains("1 preview removed: 1 host, 0 databases, 1 worker"), "{run:?}");
+    runner.outputs("needs.down");
+    assert_eq!(runner.known["needs.down.outputs.page"], "<!-- flotilla preview -->\nPreview 7 is taken down.");
 }

@@ -2,6 +2,8 @@
 //! Cloudflare as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::Duration;
 
 use flotilla::build;
 use flotilla::customer::{Database, Worker};
@@ -13,7 +15,7 @@ use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
 use crate::fleet::{Cloud, fleet};
-use crate::support::{Project, Run};
+use crate::support::{Project, Run, output, spawn};
 
 /// What a preview of these customers comes to: its workers by name, and `code message` of each mistake.
 fn seen(
@@ -210,6 +212,29 @@ fn a_preview_on_the_database_of_production_is_refused() {
     }
 }
 
+#[test]
+fn a_preview_with_a_binding_of_production_is_refused() {
+    let id = |digit: &str| digit.repeat(32);
+    let spec = |more: &str| {
+        format!("bindings: {{ CACHE: {{ kv: {} }}, AI: {{ ai: true }}, FILES: {{ r2: files }} }}\n{more}", id("a"))
+    };
+    let told = |more: &str| {
+        let project = fleet(&[("acme", &spec(more))]);
+        seen(&project, Environment::Staging, None, &["acme"]).1
+    };
+    let both = told("");
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(both.iter().all(|told| told.starts_with("S0220 customers/acme.yaml:2")), "{both:?}");
+    let said = format!("CACHE: {{ kv: {} }}", id("b"));
+    let one = told(&format!("environments: {{ preview: {{ bindings: {{ {said} }} }} }}\n"));
+    assert!(one.len() == 1 && one[0].contains("`FILES`"), "{one:?}");
+    assert!(told(&format!("environments: {{ preview: {{ bindings: {{ {said}, FILES: null }} }} }}\n")).is_empty());
+    let staging = format!(
+        "environments: {{ production: {{}}, staging: {{ bindings: {{ {said}, FILES: {{ r2: staged }} }} }} }}\n"
+    );
+    assert!(told(&staging).is_empty());
+}
+
 /// All that a Cloudflare has, table by table; without the bytes of modules, which it keeps.
 fn content(cloud: &Cloud) -> BTreeMap<String, BTreeSet<String>> {
     let mut path = None;
@@ -333,4 +358,359 @@ fn up_and_down_leave_the_cloudflare_as_it_was() {
     }
     assert_eq!(cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0).code, 0);
     cloud.run(&project, &["preview", "down", "--yes"]).exits(2);
+}
+
+#[test]
+fn what_is_no_longer_selected_goes_with_its_database() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    assert_eq!(
+        up(&cloud, &project, &["acme", "-l", "tier!=gold", "--from", "production"]).exits(0).json()["applied"],
+        1
+    );
+    assert_eq!(list(&cloud, &project)[0]["customers"], json!(["acme"]));
+    // Another machine puts up another part of it.
+    std::fs::remove_dir_all(project.path(".flotilla/previews")).unwrap();
+    let report = up(&cloud, &project, &["-l", "tier=gold"]).exits(0).json();
+    assert_eq!(report["applied"], 2, "{report}");
+    assert_eq!(list(&cloud, &project)[0]["workers"], json!(["t-bluebird-preview-7"]));
+    assert!(content(&cloud)["d1"].is_empty(), "the database went with its worker");
+    // Nobody is selected: nothing is left of it.
+    cloud.run(&project, &["preview", "up", "--id", "7", "--yes", "nobody"]).exits(2);
+    cloud.run(&project, &["preview", "down", "--all", "--yes"]).exits(0);
+    let after = content(&cloud);
+    for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers_before_anything_is_sent() {
+    let project = three();
+    let cloud = Cloud::start();
+    let set = |more: &str| {
+        project.write("fleet.yaml", format!("{PACK}{QUIET}{more}"));
+    };
+    set("previews: { most: 2 }\n");
+    let refused = up(&cloud, &project, &[]).exits(5);
+    assert!(refused.stderr.contains("would have 3 customers, and 2 workers is the most"), "{refused:?}");
+    set(
+        "accounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, limits: { customDomainsPerZone: 4 } } }\n",
+    );
+    cloud.deploy(&project, &["acme", "bluebird"]);
+    up(&cloud, &project, &["bluebird"]).exits(0);
+    cloud.take();
+    let other = ["preview", "up", "--id", "8", "--yes", "bluebird"];
+    let refused = cloud.run(&project, &other).exits(5);
+    let told = "the zone example.com has 4 custom domains, the preview adds 1, and 4 fit; nothing was sent";
+    assert!(refused.stderr.contains(told), "{refused:?}");
+    assert!(refused.stderr.contains("the oldest previews: 7 (1 host"), "{refused:?}");
+    assert_eq!(cloud.sent(), Vec::<String>::new());
+    // Its own hosts count once.
+    up(&cloud, &project, &["bluebird"]).exits(0);
+    cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+    cloud.run(&project, &other).exits(0);
+}
+
+#[test]
+fn previews_expire_and_are_put_off_when_they_are_put_up_again() {
+    let project = three();
+    let cloud = Cloud::start();
+    up(&cloud, &project, &["bluebird", "--days", "1"]).exits(0);
+    cloud.run(&project, &["preview", "up", "--id", "old", "--yes", "bluebird"]).exits(0);
+    let expires = |at: usize| list(&cloud, &project)[at]["expires"].as_str().expect("a day").to_owned();
+    let day = expires(0);
+    assert!(day < expires(1));
+    cloud.take();
+    up(&cloud, &project, &["bluebird", "--days", "30"]).exits(0);
+    assert_eq!(cloud.sent(), ["PATCH scripts/t-bluebird-preview-7/script-settings"]);
+    assert!(expires(0) > expires(1));
+    // One that expired long ago, as its tag says.
+    let path = format!("/client/v4/accounts/{}/workers/scripts/t-bluebird-preview-old", crate::fleet::ACCOUNT);
+    let tags = cloud.http("GET", &format!("{path}/script-settings"), &Value::Null)["result"]["tags"].clone();
+    let late = |tag: &Value| match tag.as_str() {
+        Some(tag) if tag.starts_with("expires-") => json!("expires-1000000000"),
+        _ => tag.clone(),
+    };
+    let tags: Vec<Value> = tags.as_array().expect("tags").iter().map(late).collect();
+    assert_eq!(cloud.http("PATCH", &format!("{path}/script-settings"), &json!({"tags": tags}))["success"], true);
+    assert_eq!(list(&cloud, &project)[1]["expired"], true);
+    let text = cloud.run(&project, &["preview", "list"]).exits(0).stdout;
+    assert!(text.contains("expired 2001-09-09") && text.contains("customers: bluebird"), "{text}");
+    let removed = cloud.run(&project, &["preview", "down", "--expired", "--yes", "--format", "json"]).exits(0).json();
+    assert_eq!(removed["removed"], json!(["old"]));
+    assert_eq!(list(&cloud, &project).len(), 1);
+    let none = cloud.run(&project, &["preview", "down", "--expired", "--yes"]).exits(0);
+    assert_eq!(none.stdout, "there is none to remove\n");
+}
+
+#[test]
+fn a_removal_that_was_interrupted_is_finished_by_the_next() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    up(&cloud, &project, &[]).exits(0);
+    // Of each kind of request, the first one is refused once.
+    for (method, path) in
+        [("DELETE", "/workers/domains/"), ("DELETE", "/d1/database/"), ("DELETE", "/workers/scripts/")]
+    {
+        cloud.faults(&json!([{"match": {"method": method, "path": path}, "times": 1, "do": {"status": 403}}]));
+        std::fs::remove_dir_all(project.path(".flotilla/previews")).unwrap();
+        let down = cloud.run(&project, &["preview", "down", "--id", "7", "--yes", "--format", "json"]);
+        assert_eq!((down.code, &down.json()["left"]), (4, &json!(["7"])), "{path}: {down:?}");
+        cloud.clear_faults();
+        assert!(!list(&cloud, &project).is_empty(), "{path}");
+        up(&cloud, &project, &[]).exits(0);
+    }
+    cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+    let after = content(&cloud);
+    for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+#[test]
+fn nobody_elses_workers_are_touched() {
+    let project = three();
+    let cloud = Cloud::start();
+    up(&cloud, &project, &["bluebird"]).exits(0);
+    let other = three();
+    other.edit("fleet.yaml", "name: test", "name: tests");
+    other.edit("customers/bluebird.yaml", "bluebird.example.com", "bluebird.example.org");
+    // The same name, of another fleet.
+    let refused = up(&cloud, &other, &["bluebird"]).exits(5);
+    assert!(
+        refused
+            .stderr
+            .contains("the worker t-bluebird-preview-7 belongs to the fleet test.preview-7; nothing was sent"),
+        "{refused:?}"
+    );
+    assert!(list(&cloud, &other).is_empty());
+    let before = content(&cloud);
+    for which in [&["--id", "7"][..], &["--all"], &["--expired"]] {
+        cloud.run(&other, &[&["preview", "down", "--yes"], which].concat()).exits(0);
+    }
+    assert_eq!(content(&cloud), before);
+}
+
+#[test]
+fn hosts_of_a_dispatch_namespace_go_with_the_preview() {
+    let project = fleet(&[("acme", "domains: [acme.example.com, www.acme.example]\n")]);
+    project.write(
+        "fleet.yaml",
+        format!(
+            "{PACK}{QUIET}accounts:\n  default:\n    id: {{ env: CLOUDFLARE_ACCOUNT_ID }}\n    token: {{ secret: CLOUDFLARE_API_TOKEN }}\n    \
+             dispatchNamespace: shops\n    dispatch: {{ worker: front }}\nsharedWorkers: {{ front: {{ domains: [front.example.com] }} }}\n"
+        ),
+    );
+    let cloud = Cloud::start();
+    let namespaces = format!("/client/v4/accounts/{}/workers/dispatch/namespaces", crate::fleet::ACCOUNT);
+    assert_eq!(cloud.http("POST", &namespaces, &json!({"name": "shops"}))["success"], true);
+    cloud.deploy(&project, &[]);
+    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    let before = content(&cloud);
+    assert_eq!(before["kv"].len(), 2);
+    let report = up(&cloud, &project, &[]).exits(0).json();
+    assert_eq!((&report["applied"], report["workers"].as_array().unwrap().len()), (&json!(1), 1), "{report}");
+    assert_eq!(content(&cloud)["kv"].len(), 4);
+    let hosts = json!(["acme-preview-7.example.com", "www-preview-7.acme.example"]);
+    assert_eq!(list(&cloud, &project)[0]["hosts"], hosts);
+    std::fs::remove_dir_all(project.path(".flotilla/previews")).unwrap();
+    cloud.take();
+    let removed = cloud.run(&project, &["preview", "down", "--id", "7", "--yes", "--format", "json"]).exits(0).json();
+    assert_eq!((&removed["hosts"], &removed["workers"]), (&json!(2), &json!(1)), "{removed}");
+    let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
+    let at =
+        |what: &str| sent.iter().position(|sent| sent.contains(what)).unwrap_or_else(|| panic!("{what}: {sent:?}"));
+    assert!(at("/bulk/delete") < at("DELETE dispatch"), "{sent:?}");
+    let after = content(&cloud);
+    for (table, rows) in &before {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+/// A worker that tells its name, and those of all whose addresses it is given.
+const ASKING: &str = "export default {
+  async fetch(request, env) {
+    const { pathname } = new URL(request.url);
+    if (pathname === '/health') return Response.json({ status: env.SICK ?? 'healthy', digest: env.FLOTILLA_DIGEST });
+    if (pathname === '/who') return new Response(env.WHO);
+    const asked = {};
+    for (const [name, value] of Object.entries(env)) {
+      if (name.endsWith('_URL')) asked[name] = await (await fetch(`${value}/who`)).text();
+      if (name.endsWith('_SERVICE')) asked[name] = await (await value.fetch('https://service/who')).text();
+    }
+    return Response.json(asked);
+  },
+};
+";
+
+fn asking(project: &Project) {
+    let build = "import { mkdirSync, copyFileSync, writeFileSync } from 'node:fs';\n\
+                 const out = process.argv.at(-1);\nmkdirSync(out, { recursive: true });\n\
+                 copyFileSync('worker.js', `${out}/runtime.js`);\nwriteFileSync(`${out}/runtime.d.ts`, 'export default {};\\n');\n";
+    project
+        .write("packs/tiny/worker.js", ASKING)
+        .write("packs/tiny/build.mjs", build)
+        .write("packs/tiny/index.ts.tera", "export { default } from \"{{ runtime }}\";\n")
+        .edit("packs/tiny/pack.yaml", "sources: [build.mjs]", "sources: [build.mjs, worker.js]");
+}
+
+#[test]
+fn three_workers_of_a_preview_call_each_other_in_workerd() {
+    let studio = STUDIO
+        .replace("vars: { AUTH_WORKER_URL", "vars: { WHO: web, AUTH_WORKER_URL")
+        .replace(
+            "vars: { WEB_APP_URL: { workerUrl: web }, AUTH",
+            "vars: { WHO: api, WEB_APP_URL: { workerUrl: web }, AUTH",
+        )
+        .replace(
+            "vars: { WEB_APP_URL: { workerUrl: web }, API",
+            "services: { LOG_SERVICE: log }\n    vars: { WHO: auth, WEB_APP_URL: { workerUrl: web }, API",
+        )
+        .replace("  staging: { logLevel: debug, crons: ['* * * * *'] }\n", "");
+    let project = fleet(&[("codex", &studio)]);
+    asking(&project);
+    project.write("fleet.yaml", format!("{PACK}sharedWorkers: {{ log: {{ workersDev: false, domains: [log.example.com], vars: {{ WHO: log }} }} }}\n"));
+    let cloud = Cloud::with_workerd();
+    cloud.deploy(&project, &[]);
+    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    let before = content(&cloud);
+    let summary = project.path("preview.md");
+    let report = up(&cloud, &project, &["--summary", summary.to_str().expect("a path")]).exits(0).json();
+    let rows = report["workers"].as_array().expect("workers");
+    assert!(rows.len() == 4 && rows.iter().all(|row| row["health"] == "healthy"), "{report}");
+    let origin = cloud.base().replace("/client/v4", "");
+    let http = flotilla::cloudflare::client().no_proxy().build().expect("a client");
+    let ask = |host: &str| -> Value {
+        let answer = http.get(format!("{origin}/ask")).header("host", host).send().expect("an answer");
+        answer.json().unwrap_or_else(|error| panic!("{host}: {error}"))
+    };
+    let of_preview = |name: &str| ask(&format!("{name}-preview-7.revelations.example"));
+    // The preview's and nobody else's: of the workers outside of it, none knows these names.
+    assert_eq!(of_preview("codex"), json!({"AUTH_WORKER_URL": "auth", "API_URL": "api"}));
+    assert_eq!(of_preview("api"), json!({"WEB_APP_URL": "web", "AUTH_WORKER_URL": "auth"}));
+    assert_eq!(of_preview("auth"), json!({"WEB_APP_URL": "web", "API_URL": "api", "LOG_SERVICE": "log"}));
+    // And its calls went to the preview's workers.
+    let seen = workers(&project, Environment::Staging, None, &["codex"]);
+    let addresses: Vec<&Value> = seen
+        .values()
+        .flat_map(|one| one.vars.iter())
+        .filter(|(name, _)| name.ends_with("_URL"))
+        .map(|(_, value)| value)
+        .collect();
+    assert!(
+        addresses.len() == 6
+            && addresses.iter().all(|value| value.as_str().is_some_and(|url| url.contains("-preview-7.")))
+    );
+    let page = project.read("preview.md");
+    assert!(
+        page.contains("### Preview 7") && page.contains("| https://codex-preview-7.revelations.example/ |"),
+        "{page}"
+    );
+    // What is uploaded and doesn't get well in time is told.
+    project.edit("fleet.yaml", "packs:", "deploy: { health: { deadlineSeconds: 2 } }\npacks:");
+    project.edit("customers/codex.yaml", "WHO: api,", "WHO: api, SICK: degraded,");
+    let report = up(&cloud, &project, &[]).exits(4).json();
+    assert_eq!((&report["applied"], &report["unhealthy"]), (&json!(1), &json!(1)), "{report}");
+    cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+    let after = content(&cloud);
+    for (table, rows) in &before {
+        assert_eq!(&after[table], rows, "{table}");
+    }
+}
+
+#[test]
+fn a_preview_is_tried_out_on_this_machine() {
+    let project = fleet(&[("acme", "vars: { WHO: acme }\ndatabase: { type: d1, name: acme }\n")]);
+    asking(&project);
+    let run = |more: &[&str]| {
+        let cache = crate::fleet::cache();
+        let environment = [("FLOTILLA_CACHE_DIR", cache.to_str().expect("a path"))];
+        project.run_with(&[&["preview"], more, &["--local", "--format", "json"]].concat(), &environment).exits(0).json()
+    };
+    let report = run(&["up", "--id", "try"]);
+    let row = &report["workers"][0];
+    assert_eq!((&row["health"], &row["worker"]), (&json!("healthy"), &json!("t-acme-preview-try")), "{report}");
+    assert!(
+        row["address"].as_str().is_some_and(|url| url.starts_with("http://t-acme-preview-try.localhost:")),
+        "{row}"
+    );
+    assert_eq!(run(&["list"])["previews"][0]["id"], "try");
+    assert!(!project.path("out").exists() && !project.path(".flotilla/local/state.db").exists());
+    let removed = run(&["down", "--id", "try"]);
+    assert_eq!((&removed["workers"], &removed["databases"]), (&json!(1), &json!(1)), "{removed}");
+    assert_eq!(run(&["list"])["previews"], json!([]));
+}
+
+#[test]
+fn a_preview_that_was_killed_while_it_came_up_goes_without_a_trace() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    cloud.faults(&json!([{"match": {}, "times": 1_000_000, "do": {"delay_ms": 15}}]));
+    let mut killed = 0;
+    for most in 2.. {
+        cloud.take();
+        let mut child = spawn(&mut cloud.command(&project, &["preview", "up", "--id", "7", "--yes"]));
+        let over = loop {
+            if let Some(status) = child.try_wait().expect("a process") {
+                break Some(status);
+            }
+            if cloud.requests().len() >= most {
+                child.kill().expect("it is killed");
+                let _ = child.wait();
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        };
+        // What was in flight arrives all the same.
+        std::thread::sleep(Duration::from_millis(60));
+        if most % 2 == 0 {
+            // Another machine takes it down.
+            let _ = std::fs::remove_dir_all(project.path(".flotilla/previews"));
+        }
+        cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+        let after = content(&cloud);
+        for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+            assert_eq!(&after[table], rows, "{table} after {most} requests");
+        }
+        assert!(!project.path(".flotilla/previews/7").exists());
+        if let Some(status) = over {
+            assert!(status.success());
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed >= 6, "only {killed} were killed");
+}
+
+#[test]
+fn nothing_selected_is_nothing_put_up_and_nothing_removed_is_told() {
+    let project = three();
+    let cloud = Cloud::start();
+    let git = |arguments: &[&str]| {
+        let name = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
+        output(Command::new("git").args(name).args(arguments).current_dir(project.root())).exits(0)
+    };
+    project.write(".gitignore", "/out/\n/.flotilla/\n");
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "-m", "one"]);
+    let report = up(&cloud, &project, &["--since", "HEAD"]).exits(0).json();
+    assert_eq!((&report["applied"], &report["workers"]), (&json!(0), &json!([])), "{report}");
+    project.edit("customers/cafe.yaml", "cafe.example.com", "cafes.example.com");
+    assert_eq!(up(&cloud, &project, &["--since", "HEAD"]).exits(0).json()["workers"][0]["customer"], "cafe");
+    // One without them, and what was there goes.
+    git(&["commit", "--quiet", "-am", "two"]);
+    let report = up(&cloud, &project, &["--since", "HEAD"]).exits(0).json();
+    assert_eq!((&report["applied"], &report["workers"]), (&json!(1), &json!([])), "{report}");
+    assert!(list(&cloud, &project).is_empty());
+    let none = cloud.run(&project, &["preview", "down", "--id", "other", "--yes"]).exits(0);
+    assert_eq!(none.stdout, "there is none to remove\n");
+    for wrong in [&["up", "--yes"][..], &["up", "--id", "A"], &["up", "--id", "../x"], &["down", "--all", "--expired"]]
+    {
+        cloud.run(&project, &[&["preview"], wrong].concat()).exits(2);
+    }
 }

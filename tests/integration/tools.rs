@@ -47,7 +47,7 @@ impl Progress for Told {
 
 /// The Node.js that wrangler needs, which may be newer than the machine's: its binary lies in a package of its own for
 /// each system. Where there is none, the machine's.
-fn node() -> PathBuf {
+pub fn node() -> PathBuf {
     let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
     let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     let packed = packages().join(format!("node_modules/node-{os}-{cpu}/bin/node"));

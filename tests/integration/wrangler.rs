@@ -40,7 +40,7 @@ fn two_at_a_time<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
 
 /// Runs wrangler, which must succeed; where it doesn't, what it logged says more than what it printed.
 #[track_caller]
-fn run(command: &mut Command, home: &Path) -> Run {
+pub fn run(command: &mut Command, home: &Path) -> Run {
     let run = output(command);
     if run.code != 0 {
         for log in std::fs::read_dir(home.join("logs")).into_iter().flatten().flatten() {
@@ -153,7 +153,7 @@ fn fits_the_schema<'a>(project: &Project, folders: impl IntoIterator<Item = &'a 
 }
 
 /// A worker as its account has it, apart from who uploaded it when.
-fn state(local: &Local, worker: &str, zone: &str) -> Value {
+pub fn state(local: &Local, worker: &str, zone: &str) -> Value {
     let script = format!("/accounts/{ACCOUNT}/workers/scripts/{worker}");
     let settings = local.api(&format!("{script}/settings"));
     let bindings: BTreeMap<String, Value> = settings["bindings"]

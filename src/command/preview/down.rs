@@ -7,16 +7,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::build;
 use crate::clock::{Clock as _, SystemClock};
 use crate::cloudflare::Cloudflare;
+use crate::customer::Database;
 use crate::deploy::{MakeUpload, Outcome};
+use crate::diagnostic::Diagnostic;
 use crate::failure::{Exit, Failure};
 use crate::lock::Lock;
 use crate::plan::{Change, Options, Plan, Planner, Step};
-use crate::platform::Home;
+use crate::platform::{Call, Home, Reply};
+use crate::preview::Preview;
+use crate::progress::Progress as _;
 use crate::project::{self, Fleet};
 use crate::refresh::{Seen, previews};
 use crate::secrets::Secrets;
+use crate::spec::Environment;
 use crate::state::State;
 use crate::tree::Tree;
 
@@ -24,7 +30,7 @@ use super::super::apply::{ApplyArguments, Applying, Kind, apply};
 use super::super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::super::deploy::LOCK;
 use super::super::preflight::ask;
-use super::super::refresh::{How, refresh};
+use super::super::refresh::{Asking, How, refresh};
 use super::super::report::{self, count};
 use super::super::ui::clean;
 use super::super::{Format, Session};
@@ -106,13 +112,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     ids.extend(arguments.id.iter().cloned());
     for id in &ids {
         let session = session.of_preview(bare(id));
-        let complete = remove(&session, arguments, &secrets, &homes, &mut report)?;
-        if complete { &mut report.removed } else { &mut report.left }.push(id.clone());
+        match remove(&session, arguments, &secrets, &homes, &mut report)? {
+            Removed::Whole => report.removed.push(id.clone()),
+            Removed::Part => report.left.push(id.clone()),
+            Removed::Nothing => {}
+        }
     }
+    let none = report.removed.is_empty() && report.left.is_empty();
     let exit = if report.left.is_empty() { Exit::Done } else { Exit::SomeFailed };
     match session.format {
         Format::Json => session.json(&report)?,
-        Format::Text if ids.is_empty() => report::print("there is none to remove"),
+        Format::Text if none => report::print("there is none to remove"),
         Format::Text => {
             let Report { removed, workers, hosts, databases, requests, .. } = &report;
             report::print(&format!(
@@ -131,15 +141,25 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(exit)
 }
 
-/// Removes one preview; says whether nothing of it is left.
+/// What became of a preview.
+enum Removed {
+    /// Nothing of it is left.
+    Whole,
+    /// Something of it is left.
+    Part,
+    /// There was nothing of it.
+    Nothing,
+}
+
+/// Removes one preview.
 fn remove(
     session: &Session,
     arguments: &Arguments,
     secrets: &Arc<Secrets>,
     homes: &BTreeMap<Home, String>,
     report: &mut Report,
-) -> Result<bool, Failure> {
-    let Some(fleet) = fleet_of(session)? else { return Ok(false) };
+) -> Result<Removed, Failure> {
+    let Some(fleet) = fleet_of(session)? else { return Ok(Removed::Part) };
     let place = session.place();
     let there = place.exists();
     let lock = Lock::take_from_all(&place.join(FOLDER).join(LOCK), "preview down")?;
@@ -158,7 +178,7 @@ fn remove(
     let inventory = refresh(session, &fleet, &mut cloud, secrets, &mut state, how)?.inventory;
     let mut plan = planned(&state, homes)?;
     delete_databases(&mut plan.changes, &inventory, |_, _| false);
-    let mut complete = true;
+    let (mut complete, mut any) = (true, there || !plan.is_empty());
     if !plan.is_empty() {
         let accounts: BTreeSet<&str> = plan.accounts().map(|(_, account)| account).collect();
         let tokens = cloud.tokens(&fleet, accounts, secrets)?;
@@ -180,6 +200,11 @@ fn remove(
         tell(&plan, &outcome, report);
     }
     drop(state);
+    if complete {
+        let alone = left_databases(session, &fleet, &mut cloud, secrets, homes)?;
+        report.databases += alone;
+        any |= alone > 0;
+    }
     drop(cloud);
     if complete {
         // What was made here only to look at it goes as well.
@@ -189,7 +214,79 @@ fn remove(
         }
     }
     drop(lock);
-    Ok(complete)
+    Ok(match (complete, any) {
+        (false, _) => Removed::Part,
+        (true, true) => Removed::Whole,
+        (true, false) => Removed::Nothing,
+    })
+}
+
+/// Deletes the databases that were made for workers which never came: a deploy was killed between the two. They are known by
+/// their names alone, so that only those go that a spec would have in this preview, and no spec outside of it. Gives how many
+/// there were.
+fn left_databases(
+    session: &Session,
+    fleet: &Fleet,
+    cloud: &mut Cloud,
+    secrets: &Secrets,
+    homes: &BTreeMap<Home, String>,
+) -> Result<usize, Failure> {
+    let suffix = fleet.preview.as_ref().map(Preview::suffix).unwrap_or_default();
+    let account_ids: BTreeSet<String> = homes.keys().map(|home| home.account_id.clone()).collect();
+    let mut asking = Asking::new(session, fleet, cloud, secrets, &account_ids)?;
+    let mut found = Vec::new();
+    for account_id in account_ids {
+        let home = Home { account_id, namespace: None };
+        // Who may not see databases made none.
+        let listed = asking.ask(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
+        if let Ok(Reply::Page { names, .. }) = listed {
+            let own = names.into_iter().filter(|(name, _)| name.ends_with(&suffix));
+            found.extend(own.map(|(name, id)| (home.clone(), name, id)));
+        }
+    }
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let (inside, outside) = specified(session, fleet)?;
+    found.retain(|(_, name, _)| inside.contains(name) && !outside.contains(name));
+    for (home, name, id) in &found {
+        session.ui.note(&format!("the database {} was made, and its worker never came", clean(name)));
+        asking.ask(home, Call::DeleteDatabase { id: id.clone() })?;
+    }
+    Ok(found.len())
+}
+
+/// The names of D1 databases that specs give: in the preview, if all customers were in it, and outside of it.
+fn specified(session: &Session, fleet: &Fleet) -> Result<(BTreeSet<String>, BTreeSet<String>), Failure> {
+    let tree = || Tree::new(&session.root);
+    let files = project::spec_files(&tree()).unwrap_or_default();
+    // From which environment it was put up, nobody knows here.
+    let previews = fleet.preview.iter().flat_map(|preview| Environment::ALL.map(|from| (preview, from)));
+    let previews = previews.map(|(preview, from)| Preview {
+        from,
+        customers: files.iter().map(|file| project::id_of(file).to_owned()).collect(),
+        ..preview.clone()
+    });
+    let names = |opened: Result<build::Project, Vec<Diagnostic>>| -> Option<BTreeSet<String>> {
+        let project = opened.ok()?;
+        let each = project.files.iter().filter_map(|file| {
+            let bytes = project.tree.plain(file).ok()?;
+            Some(project.resolve(file, &bytes).1.workers)
+        });
+        let workers = each.flatten().chain(project.shared.resolved.workers.clone());
+        let named = workers.filter_map(|worker| match worker.database {
+            Database::D1 { name, .. } => Some(name),
+            _ => None,
+        });
+        Some(named.collect())
+    };
+    let inside = previews.map(|preview| names(build::open_preview(tree(), &preview, &session.ui)));
+    let inside: Option<Vec<BTreeSet<String>>> = inside.collect();
+    let inside = inside.map(|all| all.into_iter().flatten().collect());
+    let outside = names(build::open(tree(), &session.ui));
+    session.ui.end();
+    // Where the specs can't be read, nobody knows whose a name is.
+    Ok(inside.zip(outside).unwrap_or_default())
 }
 
 /// The plan that deletes all that the state has.

@@ -15,7 +15,7 @@ use super::super::cloud::{Cloud, CloudArguments};
 use super::super::report::{self, count};
 use super::super::ui::{Style, clean, time};
 use super::super::{Format, Session};
-use super::{look, reachable};
+use super::{look, made, reachable};
 
 #[derive(clap::Args)]
 pub(in super::super) struct Arguments {
@@ -42,7 +42,7 @@ impl Row {
             workers: seen.workers.into_iter().map(|(_, worker)| worker).collect(),
             customers: seen.customers.into_iter().filter(|customer| customer != SHARED).collect(),
             hosts: seen.hosts,
-            created: seen.created,
+            created: made(&seen.created),
             expires: seen.expires.map(time),
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             (None, _) => "until it is taken down".to_owned(),
         };
         let workers = count(row.workers.len(), "worker");
-        report::print(&format!("{:20}  {workers}, made {}, {until}", clean(&row.id), clean(&row.created)));
+        report::print(&format!("{:20}  {workers}, made {}, {until}", clean(&row.id), row.created));
         let list = |names: &BTreeSet<String>| clean(&names.iter().cloned().collect::<Vec<_>>().join(", "));
         report::print(&format!("  customers: {}", list(&row.customers)));
         report::print(&format!("  hosts: {}", list(&row.hosts)));

@@ -13,13 +13,11 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::cloudflare;
 use crate::customer::{Database, SHARED};
 use crate::failure::{Exit, Failure};
-use crate::limits::{Limit, grouped};
 use crate::lock::Lock;
-use crate::plan::{Action, Step};
 use crate::platform::{Call, Health};
 use crate::preview::Preview;
 use crate::progress::Progress as _;
-use crate::refresh::{Inventory, Seen, previews};
+use crate::refresh::{Finding, Inventory, What};
 use crate::selection::Selector;
 use crate::spec::{Environment, PreviewRule};
 use crate::state::{Found, State, WorkerId};
@@ -36,6 +34,7 @@ use super::super::selection::{Selection, environment};
 use super::super::status::{dispatched, url};
 use super::super::ui::{Style, clean, time};
 use super::super::{Format, Session, summary};
+use super::room::{refuse_many, room};
 use super::{delete_databases, id};
 
 /// The days after which a preview has expired, unless fleet.yaml or the command line says otherwise.
@@ -48,8 +47,6 @@ const ASKED_AT_ONCE: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How long to wait until it is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// So many previews that could go are named.
-const NAMED: usize = 5;
 /// A day, in seconds.
 const DAY: i64 = 86_400;
 
@@ -145,6 +142,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let Some(mut planned) = line(session, &asked)? else { return Ok(Exit::Diagnostics) };
     refuse_many(planned.workers, most, "worker")?;
     let inventory = planned.inventory.clone().unwrap_or_default();
+    refuse_others(&planned)?;
+    // Each machine that puts it up finds what another one deployed.
+    planned.findings.retain(|finding| !matches!(finding.what, What::DeployedElsewhere | What::Orphan { .. }));
     room(&planned, &inventory, now)?;
     let kept = databases(&mut planned);
     delete_databases(&mut planned.plan.changes, &inventory, |account, name| {
@@ -236,16 +236,18 @@ fn selected(session: &Session, arguments: &Arguments) -> Result<Option<(BTreeSet
     Ok(Some((customers, project.fleet.file.previews.clone())))
 }
 
-fn refuse_many(number: usize, most: usize, what: &str) -> Result<(), Failure> {
-    if number <= most {
-        return Ok(());
-    }
-    Err(Failure::refused(format!(
-        "the preview would have {}, and {most} workers is the most; nothing was sent",
-        count(number, what)
-    ))
-    .hint("name customers, or select some: flotilla preview up --id ID CUSTOMER, -l LABEL=VALUE, --since REF")
-    .hint("or set `previews: { most: … }` in fleet.yaml"))
+/// Refuses to take what is somebody else's: a name or a host of the preview that is in use.
+fn refuse_others(planned: &Planned) -> Result<(), Failure> {
+    let told = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
+        What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
+        What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
+        What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    let Some(first) = told.first() else { return Ok(()) };
+    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
+    Err(told[1..].iter().fold(failure, |failure, more| failure.hint(more)))
 }
 
 /// The D1 databases that the preview's workers have, by account and name.
@@ -256,82 +258,6 @@ fn databases(planned: &mut Planned) -> BTreeSet<(String, String)> {
         _ => None,
     });
     named.collect()
-}
-
-/// Refuses what doesn't fit any more: custom domains into a zone, workers into an account, those that are there counted.
-fn room(planned: &Planned, inventory: &Inventory, now: i64) -> Result<(), Failure> {
-    let fleet = &planned.project.fleet;
-    let mut domains: BTreeMap<(&str, &str), (i64, i64, &str)> = BTreeMap::new();
-    let mut workers: BTreeMap<&str, (i64, i64, &str)> = BTreeMap::new();
-    for (account_id, listed) in &inventory.domains {
-        for domain in listed {
-            domains.entry((account_id, fleet.zone_of(&domain.hostname))).or_default().0 += 1;
-        }
-    }
-    for (home, listed) in inventory.workers.iter().filter(|(home, _)| home.namespace.is_none()) {
-        workers.entry(&home.account_id).or_default().0 += listed.len() as i64;
-    }
-    for change in &planned.plan.changes {
-        let account_id = change.home.account_id.as_str();
-        for step in &change.steps {
-            let (domain, more) = match step {
-                Step::AttachDomain { domain } => (domain, 1),
-                Step::DetachDomain { domain, .. } => (domain, -1),
-                _ => continue,
-            };
-            let of_zone = domains.entry((account_id, fleet.zone_of(domain))).or_default();
-            (of_zone.1, of_zone.2) = (of_zone.1 + more, &change.account);
-        }
-        if change.home.namespace.is_none() {
-            let of_account = workers.entry(account_id).or_default();
-            of_account.1 += match change.action {
-                Action::Create => 1,
-                Action::Update => 0,
-                Action::Delete => -1,
-            };
-            of_account.2 = &change.account;
-        }
-    }
-    let mut full = Vec::new();
-    let mut check = |limit: Limit, (there, more, account): (i64, i64, &str), what: &str, whose: String| {
-        let most = fleet.limit(account, limit);
-        if more > 0 && (there + more) as u64 > most {
-            let number = |number: i64| grouped(number.unsigned_abs());
-            full.push(format!(
-                "{whose} has {} {what}, the preview adds {}, and {} fit",
-                number(there),
-                number(more),
-                grouped(most)
-            ));
-        }
-    };
-    for ((_, zone), counted) in domains {
-        check(Limit::CustomDomainsPerZone, counted, "custom domains", format!("the zone {zone}"));
-    }
-    for counted in workers.into_values() {
-        check(Limit::Workers, counted, "workers", format!("the account `{}`", counted.2));
-    }
-    let Some(first) = full.first() else { return Ok(()) };
-    let mut failure = Failure::refused(format!("{first}; nothing was sent"));
-    for more in &full[1..] {
-        failure = failure.hint(more);
-    }
-    let preview = fleet.preview.as_ref().map(|preview| preview.id.as_str());
-    let others = previews(inventory, &fleet.file.name).into_iter().filter(|seen| Some(seen.id.as_str()) != preview);
-    let (expired, standing): (Vec<Seen>, Vec<Seen>) = others.partition(|seen| seen.is_expired(now));
-    if !expired.is_empty() {
-        let number = count(expired.len(), "preview");
-        failure = failure.hint(format!("{number} of them expired: flotilla preview down --expired"));
-    }
-    if !standing.is_empty() {
-        let named = standing.iter().take(NAMED).map(|seen| {
-            let hosts = count(seen.hosts.len(), "host");
-            format!("{} ({hosts}, made {})", clean(&seen.id), clean(&seen.created))
-        });
-        let oldest = named.collect::<Vec<_>>().join(", ");
-        failure = failure.hint(format!("the oldest previews: {oldest}; flotilla preview down --id ID removes one"));
-    }
-    Err(failure)
 }
 
 /// Puts off the end of what was not uploaded anew, once half of its days are over. Gives how many requests that took.
@@ -414,7 +340,7 @@ fn text(session: &Session, report: &Report) {
         );
     }
     report::print(&format!(
-        "preview {}: {}, {} applied, {} failed, {} skipped · {} · until {}",
+        "preview {}: {}, {} applied, {} failed, {} left undone · {} · until {}",
         report.id,
         count(report.workers.len(), "worker"),
         report.applied,
@@ -452,7 +378,7 @@ fn markdown(report: &Report) -> String {
     }
     if report.failed + report.skipped + report.unhealthy > 0 {
         let Report { failed, skipped, unhealthy, .. } = report;
-        page += &format!("\n{failed} failed, {skipped} skipped, {unhealthy} not well.\n");
+        page += &format!("\n{failed} failed, {skipped} left undone, {unhealthy} not well.\n");
     }
     page + &format!("\nUntil {}.\n", report.expires)
 }

@@ -1,6 +1,6 @@
 //! Values of secrets: typed without being shown, read from stdin, or made at random. None of them is printed.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{ErrorKind, IsTerminal as _, Read as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -10,6 +10,8 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::failure::Failure;
+
+use super::super::changes::wait_for_the_end;
 
 /// Far more than fits into a binding.
 const MOST: u64 = 1 << 20;
@@ -31,15 +33,19 @@ pub fn read(prompt: &str) -> Result<SecretString, Failure> {
     if std::io::stdin().is_terminal() { typed(prompt) } else { piped() }
 }
 
-fn typed(prompt: &str) -> Result<SecretString, Failure> {
+/// Asks on the terminal, showing a star for each key.
+pub fn typed(prompt: &str) -> Result<SecretString, Failure> {
     // The terminal of stdin, so that nothing of it can end up in a file that stdout or stderr were sent to.
     let terminal = rpassword::ConfigBuilder::new()
         .input_file_path("/dev/stdin")
         .output_writer(std::io::stderr())
         .password_feedback_mask('*')
         .build();
-    let value = rpassword::prompt_password_with_config(prompt, terminal)
-        .map_err(|error| Failure::new(format!("nothing was typed: {error}")))?;
+    let value = rpassword::prompt_password_with_config(prompt, terminal).map_err(|error| match error.kind() {
+        // Where nobody hears it, the signal has ended the program.
+        ErrorKind::Interrupted => wait_for_the_end(),
+        _ => Failure::new(format!("nothing was typed: {error}")),
+    })?;
     valid(value)
 }
 
