@@ -636,14 +636,17 @@ fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) 
     })
 }
 
-/// A worker's rendered module with the pack's other files, by name.
+/// The rendered files of a worker, by name.
+pub type Texts<'p> = Vec<(&'p str, String)>;
+
+/// A worker's rendered module with the pack's other files.
 fn with_files<'p>(
     project: &'p Project,
     scene: &mut Scene<'_>,
     worker: &Worker,
     module: String,
     bundle: &Bundle,
-) -> Result<Vec<(&'p str, String)>, Box<Diagnostic>> {
+) -> Result<Texts<'p>, Box<Diagnostic>> {
     let (templates, pack) = (&project.templates[&worker.pack], &project.fleet.packs[&worker.pack]);
     let mut files = vec![(pack.module(), module)];
     for name in pack.file_names().filter(|name| *name != pack.module()) {
@@ -657,7 +660,7 @@ pub fn files<'p>(
     project: &'p Project,
     runtimes: &Runtimes,
     worker: &Worker,
-) -> Result<(Vec<(&'p str, String)>, Bundle), Box<Diagnostic>> {
+) -> Result<(Texts<'p>, Bundle), Box<Diagnostic>> {
     let mut scene = Scene::new(worker, &runtimes[&worker.pack].specifier(worker));
     let (module, bundle) = made_module(project, runtimes, &mut scene, worker)?;
     Ok((with_files(project, &mut scene, worker, module, &bundle)?, bundle))

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -23,6 +23,9 @@ use super::ui::{Ui, clean, time};
 /// Who is told to end after a signal, and isn't, had none.
 const SIGNAL_WAIT: Duration = Duration::from_secs(5);
 
+/// A question that is interrupted sends a signal of its own: what comes so soon after the first is that.
+const ECHO: Duration = Duration::from_millis(500);
+
 /// What becomes of what an interrupted command left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Interrupted {
@@ -33,7 +36,7 @@ pub enum Interrupted {
 }
 
 /// Deletes a database that was made.
-type Delete = Box<dyn FnMut(&Made) -> Result<(), String> + Send>;
+pub type Delete = Box<dyn FnMut(&Made) -> Result<(), String> + Send>;
 
 /// Changes that are made as a whole.
 pub struct Changes {
@@ -228,11 +231,16 @@ fn listen(shared: &Arc<Shared>) -> Result<(), Failure> {
                 return;
             };
             let _ = ready.send(());
+            let mut first: Option<Instant> = None;
             loop {
                 let code = tokio::select! {
                     _ = interrupt.recv() => 130,
                     _ = terminate.recv() => 143,
                 };
+                if first.is_some_and(|first| first.elapsed() < ECHO) {
+                    continue;
+                }
+                first = Some(Instant::now());
                 if shared.stopped.swap(true, Ordering::SeqCst) {
                     shared.leave_terminal();
                     shared

@@ -211,7 +211,7 @@ pub fn local_options(session: &Session, address: SocketAddr) -> local::Options {
     let ui = session.ui.clone();
     let mut options = local::Options::new(local_folder(&session.root));
     options.address = address;
-    options.make_databases = true;
+    options.make_bound = true;
     options.workerd = local::Workerd::Lazy(Arc::new(move || {
         cache::workerd(&ui).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
     }));

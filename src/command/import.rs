@@ -12,6 +12,7 @@ use crate::cloudflare::{BASE, BASE_VARIABLE};
 use crate::diagnostic::Place;
 use crate::failure::{Exit, Failure};
 use crate::import::{self, Asked, Finding, Imported, Live, News, code, live, write};
+use crate::names;
 use crate::platform::Home;
 use crate::progress::Progress as _;
 use crate::project::TOKEN_VARIABLE;
@@ -23,6 +24,8 @@ use super::report::{self, count};
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
 
+/// The longest name of a fleet.
+const FLEET_NAME_LENGTH: usize = 40;
 /// So many files are named; of more, folders are.
 const FILES_SHOWN: usize = 30;
 
@@ -32,7 +35,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "PATH", required_unless_present = "account")]
     path: Option<PathBuf>,
     /// Read what is live in this account, too, with the token in CLOUDFLARE_API_TOKEN: workers that no file is for, names of zones
-    #[arg(long, value_name = "ID", value_parser = account)]
+    #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// The fleet's name [default: the project's]
     #[arg(long, value_name = "NAME")]
@@ -49,6 +52,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
+    if let Some(name) = &arguments.name
+        && (names::label(name).is_err() || name.len() > FLEET_NAME_LENGTH)
+    {
+        return Err(Failure::usage(format!("`{name}` can't be a fleet's name"))
+            .hint("lower-case letters, digits and hyphens, at most 40: --name my-fleet"));
+    }
     let path = arguments.path.as_deref();
     if let Some(path) = path.filter(|path| !path.exists()) {
         return Err(
@@ -109,6 +118,10 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 
 /// What is live in an account. Nothing is changed there.
 fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Failure> {
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(Failure::usage("--account wants the account's id")
+            .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));
+    }
     let secrets = Secrets::open(from, None, None, false)?;
     let token = secrets.named(TOKEN_VARIABLE).ok_or_else(|| {
         Failure::new(format!("{TOKEN_VARIABLE} is not set, and the account can't be read without it"))
@@ -126,13 +139,6 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Fai
     let live = live.map_err(|error| Failure::new(format!("the account can't be read: {error}")))?;
     ui.line(&format!("{} read with {}", count(live.workers.len(), "live worker"), count(asking.requests, "request")));
     Ok(live)
-}
-
-fn account(id: &str) -> Result<String, String> {
-    match id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        true => Ok(id.to_ascii_lowercase()),
-        false => Err("an account's id has 32 digits and letters from a to f".to_owned()),
-    }
 }
 
 /// The project's folder, made if it isn't there.

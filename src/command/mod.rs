@@ -10,6 +10,7 @@ mod control;
 mod deploy;
 mod dialogue;
 mod diff;
+mod edit;
 mod events;
 mod explain;
 mod export;
@@ -107,6 +108,16 @@ const NEW: &str = "Examples:
 
 The token is typed on the terminal, or comes from where the account's has its own; never from the command line. An error, and \
 Ctrl-C, leave all files and the account as they were.";
+
+const EDIT: &str = "Examples:
+  flotilla edit                                      a dialogue
+  flotilla edit acme --domain shop.acme.example --yes
+  flotilla edit acme --set vars.LANGUAGE=de --unset vars.OLD --yes
+  flotilla edit acme --disable Hotjar --destination posthog apiKey=phc_1 --yes
+  pass show cloudflare | flotilla edit acme --rotate-token --yes
+
+Comments, order and quotes of everything that isn't changed stay as they are. The difference is shown first; an error, and Ctrl-C, \
+leave all files and the account as they were.";
 
 const PLAN: &str = "Examples:
   flotilla plan                     the whole fleet
@@ -261,6 +272,9 @@ enum Command {
     /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
     #[command(after_help = NEW)]
     New(new::Arguments),
+    /// Change a customer's domain, database, variables, destinations or token; asked on a terminal, or by options
+    #[command(after_help = EDIT)]
+    Edit(edit::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once
     Check(check::Arguments),
     /// Render out/, only where bytes differ
@@ -446,6 +460,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
     let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
     match command {
         Command::New(arguments) => new::run(&session, &arguments),
+        Command::Edit(arguments) => edit::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
         Command::Build(arguments) => build::run(&session, &arguments),
         Command::Plan(arguments) => plan::run(&session, &arguments, global.format),

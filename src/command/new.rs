@@ -13,7 +13,7 @@ use crate::project::FLEET_FILE;
 use crate::selection::Selector;
 use crate::spec::ORDER;
 
-use super::changes::{Changes, Interrupted};
+use super::changes::{Changes, Delete, Interrupted};
 use super::dialogue::Dialogue;
 use super::preflight;
 use super::questions::database::{self, Database, Wanted};
@@ -93,10 +93,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 /// What deletes a database that an interrupted command made, with the token of its account.
-pub(super) fn deleter_of(
-    ground: &Ground,
-    account_id: &str,
-) -> Result<Box<dyn FnMut(&crate::undo::Made) -> Result<(), String> + Send>, Failure> {
+pub(super) fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
     let named = ground.fleet.accounts.iter().find(|(name, _)| ground.cloud.home(name, None).account_id == account_id);
     let token = named.and_then(|(_, account)| ground.secrets.token(&account.token.secret));
     let token = token.ok_or_else(|| {
@@ -107,10 +104,7 @@ pub(super) fn deleter_of(
 }
 
 /// What deletes a database with this token.
-pub(super) fn deleter(
-    ground: &Ground,
-    token: &SecretString,
-) -> Result<Box<dyn FnMut(&crate::undo::Made) -> Result<(), String> + Send>, Failure> {
+pub(super) fn deleter(ground: &Ground, token: &SecretString) -> Result<Delete, Failure> {
     let mut asking = Asking::with_token(&ground.cloud.base, token, None)?;
     Ok(Box::new(move |made| database::delete(&mut asking, made)))
 }
@@ -122,7 +116,7 @@ fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes:
         if let Some(access) = &answers.access {
             changes.deletes(deleter(ground, &access.token)?);
         }
-        tell(session, &answers);
+        tell(session, ground, &answers);
         let mut again = None;
         if !arguments.yes {
             if !dialogue.is_on() {
@@ -177,7 +171,7 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
         }
     }
     let values = answers.secrets();
-    let (stored, left) = write::secrets(session, changes, &values)?;
+    let write::Stored { stored, left } = write::secrets(session, changes, &values)?;
     changes.keep()?;
     let shadowed = match (&answers.access, &answers.account) {
         (Some(access), Some(account)) if access.typed && stored.iter().any(|(name, _)| *name == account.secret) => {
@@ -185,7 +179,9 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
         }
         _ => false,
     };
-    let next = [format!("flotilla plan {}", answers.id), format!("flotilla deploy {}", answers.id)];
+    let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
+    let mut next: Vec<String> = answers.unset(ground).iter().map(set).collect();
+    next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
     if session.format == Format::Json {
         session.json(&serde_json::json!({
             "customer": answers.id,
@@ -228,9 +224,9 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
 }
 
 /// What is going to be written, masked.
-fn tell(session: &Session, answers: &Answers) {
+fn tell(session: &Session, ground: &Ground, answers: &Answers) {
     session.ui.line("");
-    for (what, value) in answers.summary() {
+    for (what, value) in answers.summary(ground) {
         session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
     }
     session.ui.line("");

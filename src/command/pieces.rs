@@ -171,15 +171,16 @@ impl Pieces {
 
     /// All of them on one line.
     pub(super) fn line(&self) -> String {
-        format!(
-            "account {} · zone {} · token {} · domain {} · database {} · its id {}",
-            self.account(),
-            self.zones(),
-            self.token,
-            self.domains(),
-            self.database(),
-            self.database_id()
-        )
+        let pieces = [
+            ("account", self.account()),
+            ("zone", self.zones()),
+            ("token", self.token.to_owned()),
+            ("domain", self.domains()),
+            ("database", self.database()),
+            ("its id", self.database_id()),
+        ];
+        let one = |(name, piece): &(&str, String)| format!("{name} {}", if piece == "-" { "none" } else { piece });
+        pieces.iter().map(one).collect::<Vec<_>>().join(" · ")
     }
 }
 

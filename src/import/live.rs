@@ -110,13 +110,10 @@ type Ask<'a> = &'a mut dyn FnMut(&Call) -> Result<Reply, CallError>;
 
 impl Hosts {
     fn domains(&mut self, ask: Ask<'_>, findings: &mut Findings) -> Result<(), CallError> {
-        match seen(ask(&Call::ListDomains), "the custom domains", findings)? {
-            Some(Reply::Domains(domains)) => {
-                for domain in domains {
-                    self.domains.entry(domain.worker).or_default().push(domain.hostname);
-                }
+        if let Some(Reply::Domains(domains)) = seen(ask(&Call::ListDomains), "the custom domains", findings)? {
+            for domain in domains {
+                self.domains.entry(domain.worker).or_default().push(domain.hostname);
             }
-            _ => {}
         }
         Ok(())
     }
@@ -465,6 +462,8 @@ impl Reading<'_> {
             .iter()
             .map(String::as_str)
             .filter(|tag| tags::read(&[(*tag).to_owned()]) == tags::Marks::default())
+            // wrangler's own, with which it tells environments apart.
+            .filter(|tag| !tag.starts_with("cf:"))
             .collect();
         if !others.is_empty() {
             let message =

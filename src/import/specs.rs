@@ -210,7 +210,11 @@ struct Pack {
 fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<Pack> {
     let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
     for (at, one) in found.iter().enumerate() {
-        let key = one.code.as_ref().map_or_else(|| format!("none of {:?}", one.role), |code| code.key() + &code.name);
+        let key = one.code.as_ref().map_or_else(
+            || format!("none of {:?}", one.role),
+            // What isn't there can't be told apart by what it is.
+            |code| code.key() + if code.files.is_empty() { &code.name } else { "" },
+        );
         match keys.iter_mut().find(|(other, _)| *other == key) {
             Some((_, all)) => all.push(at),
             None => keys.push((key, vec![at])),

@@ -164,6 +164,16 @@ impl Config {
                 self.service(outside, &service, &service);
                 format!("kvNamespace = {}", text(&service))
             }
+            "r2_bucket" => {
+                let service = format!("r2 {}", word(&[&guest.account, &field("jurisdiction"), &field("bucket_name")]));
+                self.service(outside, &service, &service);
+                format!("r2Bucket = {}", text(&service))
+            }
+            "queue" => {
+                let service = format!("queue {}", word(&[&field("queue_name")]));
+                self.service(outside, &service, &service);
+                format!("queue = {}", text(&service))
+            }
             "service" => {
                 if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") {
                     return Ok(self.absent(name, "a service binding to an entrypoint", ""));
@@ -240,6 +250,23 @@ const ABSENT: &str = "export default ({ why, kind }) => {
 };
 ";
 
+/// Names as one word of a header, which a space would end.
+fn word(names: &[&str]) -> String {
+    let mut word = String::new();
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 {
+            word.push('/');
+        }
+        for byte in name.bytes() {
+            match byte {
+                byte if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) => word.push(char::from(byte)),
+                byte => _ = write!(word, "%{byte:02x}"),
+            }
+        }
+    }
+    word
+}
+
 /// A text literal: Cap'n Proto reads C's escapes.
 fn text(value: &str) -> String {
     let mut literal = String::from("\"");
@@ -294,10 +321,10 @@ mod tests {
         let guest = Guest { modules: vec![of("text/x-python")], ..Guest::default() };
         assert!(config(&guest, &outside).is_err_and(|why| why.contains("a.text/x-python has the type text/x-python")));
         // A binding says it when it is used.
-        let guest = Guest { bindings: vec![json!({"name": "B", "type": "r2_bucket"})], ..Guest::default() };
+        let guest = Guest { bindings: vec![json!({"name": "B", "type": "vectorize"})], ..Guest::default() };
         let config = config(&guest, &outside).unwrap_or_default();
         let text = String::from_utf8(config.files.last().unwrap().1.clone()).unwrap();
-        assert!(text.contains("the binding B is of type r2_bucket, which the local Cloudflare doesn't have"), "{text}");
+        assert!(text.contains("the binding B is of type vectorize, which the local Cloudflare doesn't have"), "{text}");
         assert!(text.contains("name = \"local:absent\", internal = true"), "{text}");
     }
 }

@@ -14,6 +14,7 @@ use super::faults::Faults;
 use super::guests::Guests;
 use super::hrana::Streams;
 use super::journal::Journal;
+use super::kv;
 use super::limits::{Meter, PlatformLimits, RateLimit};
 use super::store::{self, Key, Store};
 
@@ -37,8 +38,9 @@ pub struct Cloud {
     pub zones: Vec<(String, Option<String>)>,
     /// Hosts with DNS records that Workers doesn't manage.
     pub dns: Vec<String>,
+    /// Databases and KV namespaces are made when their id is first bound.
+    pub make_bound: bool,
     /// Secrets stay although an upload neither names nor keeps them.
-    pub make_databases: bool,
     pub keep_secrets: bool,
     /// Every upload is loaded by workerd before it is accepted.
     pub validate: bool,
@@ -68,7 +70,7 @@ impl Cloud {
             tokens: options.tokens.iter().map(|token| of_account(token)).collect(),
             zones: options.zones.iter().map(|zone| of_account(&zone.to_ascii_lowercase())).collect(),
             dns: options.dns_records.iter().map(|host| host.to_ascii_lowercase()).collect(),
-            make_databases: options.make_databases,
+            make_bound: options.make_bound,
             keep_secrets: options.keep_secrets,
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
@@ -96,13 +98,16 @@ impl Cloud {
             let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
                 "d1" => {
                     let id = database_id(binding);
-                    if self.make_databases {
+                    if self.make_bound {
                         databases::make(db, account, id, &self.now())?;
                     }
                     (exists("SELECT 1 FROM d1 WHERE account = ?1 AND id = ?2", id)?, 10181, format!("database {id:?}"))
                 }
                 "kv_namespace" => {
                     let id = text(binding, "namespace_id");
+                    if self.make_bound {
+                        kv::make(db, account, &id)?;
+                    }
                     let found = exists("SELECT 1 FROM kv_namespace WHERE account = ?1 AND id = ?2", &id)?;
                     (found, 10041, format!("KV namespace {id:?}"))
                 }

@@ -1,5 +1,5 @@
-//! Where the calls of running workers go: nothing leaves the machine. Knows the local libSQL and D1 databases, KV and the
-//! other workers; refuses all else.
+//! Where the calls of running workers go: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues
+//! and the other workers; refuses all else.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::serve::{Body, Dropped, Found, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
 use super::store::{self, Key};
-use super::{databases, hrana, kv};
+use super::{databases, hrana, kv, r2};
 
 /// Answers one call of a worker.
 ///
@@ -37,6 +37,8 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
                 respond(Answer::json(status, &answer))
             }
             ["kv", id] => to_kv(&cloud, id, request).await.map_or_else(|refusal| text(500, &refusal.message), respond),
+            ["r2", bucket] => to_r2(&cloud, bucket, request).await,
+            ["queue", queue] => to_queue(&cloud, queue, request).await,
             _ => outbound(&cloud, request).await,
         },
         _ => text(403, "only workers of the local Cloudflare may call here\n"),
@@ -152,6 +154,35 @@ fn tokens(cloud: &Cloud, db: &rusqlite::Connection, host: &str) -> Result<Option
         );
     }
     Ok((!workers.is_empty()).then_some(tokens))
+}
+
+/// What workerd's R2 binding asks for: in a header, or in front of the body.
+async fn to_r2(cloud: &Cloud, bucket: &str, request: Request<Incoming>) -> Response<Body> {
+    // Keys are written into the header as they are, in UTF-8.
+    let asked = request.headers().get(r2::REQUEST).map(|value| Bytes::copy_from_slice(value.as_bytes()));
+    let size = request.headers().get(r2::SIZE).and_then(|size| size.to_str().ok()?.parse::<usize>().ok());
+    let bucket = decode(bucket, false);
+    let body = collect(request).await;
+    let (asked, body) = match asked {
+        Some(asked) => (asked, Bytes::new()),
+        None => {
+            let size = size.unwrap_or(0).min(body.len());
+            (body.slice(..size), body.slice(size..))
+        }
+    };
+    blocking(|| respond(r2::answer(cloud, &bucket, &asked, &body)))
+}
+
+/// What workerd's queue binding sends: messages, which nobody here reads. That they were sent is in the journal.
+async fn to_queue(cloud: &Cloud, queue: &str, request: Request<Incoming>) -> Response<Body> {
+    let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+    let body = collect(request).await;
+    let sent = path.trim_start_matches('/');
+    let entry = json!({"method": method, "queue": decode(queue, false), "sent": sent, "bytes": body.len()});
+    cloud.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(entry, 200);
+    // Nothing is kept, so nothing waits.
+    let metrics = json!({"backlogCount": 0, "backlogBytes": 0, "oldestMessageTimestamp": 0});
+    respond(Answer::json(200, &json!({"metadata": {"metrics": metrics}})))
 }
 
 /// What workerd's KV binding asks for: `/key` with `GET`, `PUT`, `DELETE`, and `GET /` to list.

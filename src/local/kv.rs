@@ -50,6 +50,17 @@ pub fn create(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     })
 }
 
+/// Makes a namespace with an id that somebody else gave, titled after it, unless it is there.
+///
+/// # Errors
+/// When the store can't be written.
+pub fn make(db: &Connection, account: &str, id: &str) -> Result<(), Refusal> {
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        db.execute("INSERT OR IGNORE INTO kv_namespace (id, account, title) VALUES (?1, ?2, ?1)", [id, account])?;
+    }
+    Ok(())
+}
+
 /// One namespace: `GET` and `DELETE`.
 pub fn one(cloud: &Cloud, account: &str, id: &str, delete: bool) -> Outcome {
     cloud.store.write(|db| {

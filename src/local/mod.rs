@@ -27,6 +27,7 @@ mod journal;
 mod kv;
 mod limits;
 mod namespaces;
+mod r2;
 mod scripts;
 mod seal;
 mod secrets;
@@ -75,9 +76,9 @@ pub struct Options {
     pub zones: Vec<String>,
     /// Hosts whose DNS records Workers doesn't manage: attaching one is refused (100117) unless overridden.
     pub dns_records: Vec<String>,
-    /// Make a D1 database when an upload first binds its id. Off: an id that isn't there is refused (10181), as at
-    /// Cloudflare. On: specs that name databases of the real Cloudflare can be tried out.
-    pub make_databases: bool,
+    /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that isn't there is refused (10181,
+    /// 10041), as at Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
+    pub make_bound: bool,
     /// Where workerd is.
     pub workerd: Workerd,
     /// Secrets that an upload neither sends nor keeps by `keep_bindings` stay. Cloudflare's docs say that a script's
@@ -105,7 +106,7 @@ impl Options {
             tokens: Vec::new(),
             zones: Vec::new(),
             dns_records: Vec::new(),
-            make_databases: false,
+            make_bound: false,
             workerd: Workerd::Missing("no workerd was given".to_owned()),
             keep_secrets: false,
             validate: false,

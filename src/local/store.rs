@@ -62,6 +62,9 @@ CREATE TABLE IF NOT EXISTS kv_namespace (
 CREATE TABLE IF NOT EXISTS kv (
     namespace TEXT NOT NULL REFERENCES kv_namespace ON DELETE CASCADE, name TEXT NOT NULL, value BLOB NOT NULL,
     metadata TEXT, expiration INTEGER, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS r2 (
+    bucket TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, etag TEXT NOT NULL, version TEXT NOT NULL,
+    uploaded INTEGER NOT NULL, http TEXT NOT NULL, custom TEXT NOT NULL, PRIMARY KEY (bucket, name));
 ";
 
 /// Bodies from this size on are remembered, to be recognised without hashing them again.

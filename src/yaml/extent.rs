@@ -171,9 +171,8 @@ fn scalar(text: &str, from: usize, start: usize, end: usize, style: ScalarStyle)
             let open = start + text[start..].find(quote)?;
             let mut rest = text[open + 1..].char_indices().peekable();
             while let Some((at, c)) = rest.next() {
-                if c == '\\' && quote == '"' {
-                    rest.next();
-                } else if c == quote && quote == '\'' && rest.peek().is_some_and(|(_, next)| *next == '\'') {
+                let doubled = quote == '\'' && c == quote && rest.peek().is_some_and(|(_, next)| *next == quote);
+                if doubled || quote == '"' && c == '\\' {
                     rest.next();
                 } else if c == quote {
                     return Some(Extent { start, end: open + 1 + at + 1, shape: Shape::Quoted(quote) });

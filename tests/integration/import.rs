@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
+use flotilla::import::keys::{Scope, key as key_of};
 use serde_json::{Value, json};
 
-use crate::support::{Project, Run};
-use crate::tools::{Local, json as body, sent_elsewhere, wrangler};
+use crate::support::{Project, Run, output};
+use crate::tools::{Local, json as body, packages, sent_elsewhere, wrangler};
 use crate::wrangler::{run, state};
 
 /// The account of all deploys.
@@ -782,4 +783,183 @@ fn hostile_projects_do_no_harm() {
 #[cfg(unix)]
 fn link(to: &Path, at: &Path) {
     std::os::unix::fs::symlink(to, at).unwrap();
+}
+
+#[test]
+fn what_is_live_in_an_account() {
+    let both = Both::new(&[
+        (
+            "wrangler.toml",
+            "name = \"known\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-15\"\nvars = { WHO = \"known\" }\nworkers_dev = true\n\
+             route = { pattern = \"known.account.example/*\", zone_name = \"account.example\" }\n[env.staging]\nname = \"gone\"\nroutes = []\n",
+        ),
+        (
+            "other/wrangler.toml",
+            "name = \"other\"\nmain = \"../index.js\"\ncompatibility_date = \"2026-01-15\"\nvars = { WHO = \"other\", JSON = { a = 1 } }\n\
+             triggers = { crons = [\"0 3 * * *\"] }\nroutes = [{ pattern = \"other.account.example\", custom_domain = true }]\n",
+        ),
+        ("index.js", TELLS),
+    ]);
+    both.wrangler(".", &["--env", ""]);
+    both.wrangler("other", &[]);
+    // The account alone.
+    let told_run = both.flotilla(&["import", "--account", ACCOUNT, "--name", "alone", "--format", "json"]).exits(0);
+    assert!(told_run.stderr.contains("2 live workers read with "), "{told_run:#?}");
+    let imported = told_run.json();
+    assert_eq!((&imported["customers"], &imported["workers"], &imported["packs"]), (&json!(2), &json!(2), &json!(2)));
+    let found = both.stays(&["known", "other"], "account.example");
+    assert_eq!(found[0]["routes"], json!(["known.account.example/*"]));
+    assert_eq!(found[1]["crons"], json!(["0 3 * * *"]));
+    // The files of one of them, with the account beside: what it tells is told, and the other worker comes, too.
+    let path = both.theirs.path("wrangler.toml");
+    let together = Project::at(tempfile::tempdir().unwrap());
+    let mut command = together.command(&[
+        "import",
+        path.to_str().unwrap(),
+        "--account",
+        ACCOUNT,
+        "--name",
+        "together",
+        "--format",
+        "json",
+    ]);
+    let together = output(command.envs(both.variables())).exits(0).json();
+    let told = told(&together);
+    assert!(told.contains(&"note wrangler.toml:7: `gone` isn't live in the account".to_owned()), "{told:#?}");
+    let written: Vec<&str> = together["written"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|file| file.starts_with("customers/"))
+        .collect();
+    assert_eq!(written, ["customers/known.yaml", "customers/other.yaml"]);
+    // Without a token, or with something else than an id, it says what it wants.
+    let refused = both.fleet.run(&["import", "--account", ACCOUNT]).exits(1);
+    assert!(refused.stderr.contains("CLOUDFLARE_API_TOKEN is not set"), "{refused:#?}");
+    both.fleet.run(&["import", "--account", "acme"]).exits(2);
+    both.fleet.run(&["import"]).exits(2);
+    both.fleet.run(&["import", ".", "--name", "My Fleet"]).exits(2);
+}
+
+#[test]
+fn packages_come_along_in_the_versions_of_the_lock_file() {
+    let both = Both::new(&[
+        (
+            "wrangler.toml",
+            "name = \"packed\"\nmain = \"src/index.ts\"\ncompatibility_date = \"2026-01-15\"\n[define]\nVERSION = \"'7'\"\n[alias]\nlong = \"./src/long.ts\"\n",
+        ),
+        (
+            "src/index.ts",
+            "import ms from 'ms';\nimport { long } from 'long';\ndeclare const VERSION: string;\nexport default { fetch: () => Response.json({ ms: ms('2 days'), long, version: VERSION }) };\n",
+        ),
+        ("src/long.ts", "export const long: string = 'long';\n"),
+        (
+            "package.json",
+            "{ \"name\": \"packed\", \"dependencies\": { \"ms\": \"^2.0.0\", \"unused\": \"1.0.0\" }, \"devDependencies\": { \"wrangler\": \"4.0.0\" } }",
+        ),
+        (
+            "package-lock.json",
+            "{ \"name\": \"packed\", \"lockfileVersion\": 3, \"requires\": true, \"packages\": { \"\": { \"name\": \"packed\", \"dependencies\": { \"ms\": \"^2.0.0\" } },\n\
+             \"node_modules/ms\": { \"version\": \"2.1.2\", \"integrity\": \"sha512-sGkPx+VjMtmA6MX27oA4FBFELFCZZ4S4XqeGOXCv68tT+jb3vk/RyaKWP0PTKyWtmLSM0b+adUTEvbs1PEaH2w==\" } } }",
+        ),
+    ]);
+    assert_eq!(told(&both.import(&[], 0)), Vec::<String>::new());
+    let lock: Value = serde_json::from_str(&both.fleet.read("templates/packed/package-lock.json")).unwrap();
+    assert_eq!(lock["packages"]["node_modules/ms"]["version"], "2.1.2");
+    assert!(lock["packages"]["node_modules/esbuild"].is_object() && lock["packages"]["node_modules/unused"].is_null());
+    assert_eq!(both.flotilla(&["deploy", "--yes", "--format", "json"]).exits(0).json()["applied"], 1);
+    assert_eq!(body(both.local.get("packed", "/")), json!({"ms": 172_800_000, "long": "long", "version": "7"}));
+    // What isn't from a registry, or nowhere, is told.
+    both.theirs.edit("package.json", "\"^2.0.0\"", "\"workspace:*\"").edit(
+        "src/index.ts",
+        "import ms",
+        "import 'nowhere';\nimport ms",
+    );
+    let told = told(&both.import(&["--force"], 4));
+    assert_eq!(
+        told,
+        [
+            "lost package.json:1: the package `ms` isn't one of a registry",
+            "lost wrangler.toml:2: the package `nowhere` is imported, and no package.json has it"
+        ]
+    );
+}
+
+#[test]
+fn a_name_in_an_environment_is_exact() {
+    let fleet = Project::empty();
+    fleet.write(
+        "customers/acme.yaml",
+        "id: acme\nworkerName: of-acme\nenvironments:\n  production:\n  staging: { workerName: acme-stg }\n",
+    );
+    fleet.write(
+        "customers/roles.yaml",
+        "id: roles\nworkers:\n  web: { environments: { production: { workerName: the-web }, staging: } }\n  api:\n    workerName: the-api\n    environments: { production:, staging: { workerName: api-stg } }\n",
+    );
+    let built = fleet.run(&["show", "--format", "json"]).exits(0);
+    let names = ["of-acme", "acme-stg", "the-web", "c15t-roles-web-staging", "the-api", "api-stg"];
+    for name in names {
+        assert!(built.stdout.contains(&format!("\"name\":\"{name}\"")), "{name}\n{}", built.stdout);
+    }
+    assert!(!built.stdout.contains("acme-stg-staging"));
+    // A pattern for all customers still has to tell them apart.
+    fleet.write(
+        "fleet.yaml",
+        "name: test\npacks:\n  consent: { path: templates/consent }\ndefaults: { workerName: one-for-all }\n",
+    );
+    fleet.write("customers/bluebird.yaml", "id: bluebird\n");
+    let wrong = fleet.run(&["check"]).exits(1);
+    assert!(wrong.stderr.contains("F0503"), "{wrong:#?}");
+}
+
+#[test]
+fn every_key_that_wrangler_knows_is_known() {
+    let text = std::fs::read_to_string(packages().join("node_modules/wrangler/config-schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let keys =
+        |of: &str| schema["definitions"][of]["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let missing: Vec<String> = keys("RawConfig")
+        .into_iter()
+        .chain(keys("RawEnvironment"))
+        .filter(|key| key != "env" && key_of(key).is_none())
+        .collect();
+    assert_eq!(missing, Vec::<String>::new());
+    // What it has at the top level alone, environments don't have either.
+    let environment = keys("RawEnvironment");
+    for key in keys("RawConfig").iter().filter(|key| *key != "env") {
+        assert_eq!(key_of(key).unwrap().0 == Scope::Whole, !environment.contains(key), "{key}");
+    }
+}
+
+#[test]
+fn two_customers_never_share_a_worker_or_a_database() {
+    let id = "14050249-6d7a-470a-9a80-487ae8c39af0";
+    let database =
+        format!("d1_databases = [{{ binding = \"DB\", database_name = \"all\", database_id = \"{id}\" }}]\n");
+    let both = Both::new(&[
+        (
+            "wrangler.toml",
+            &format!(
+                "name = \"service\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-15\"\n[env.acme]\nname = \"service-prod\"\n{database}\
+                 [env.bluebird]\nname = \"service-prod\"\n{database}[env.acme-staging]\n{database}"
+            ),
+        ),
+        ("index.js", TELLS),
+    ]);
+    let imported = both.import(&[], 4);
+    let told = told(&imported);
+    for line in [
+        "lost wrangler.toml:7: the worker `service-prod` is that of [env.acme] of wrangler.toml, too: the later deploy overwrote the earlier one",
+        "lost wrangler.toml:7: `bluebird` uses the database of `acme`",
+    ] {
+        assert!(told.contains(&line.to_owned()), "{line}\n{told:#?}");
+    }
+    assert!(both.spec("acme").contains("service-prod") && both.spec("acme").contains(id), "{}", both.specs());
+    let bluebird = both.spec("bluebird");
+    assert!(
+        bluebird.contains("delivery: manual") && !bluebird.contains("workerName") && !bluebird.contains(id),
+        "{bluebird}"
+    );
+    both.fleet.run(&["check"]).exits(0);
 }

@@ -1,91 +1,14 @@
 //! Shows: what people see of long work, on a terminal and elsewhere; where the time went (`--timings`, `--trace`); how
 //! many threads work (`-j`).
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::num::NonZero;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix_openpty::openpty;
-use rustix_openpty::rustix::termios::{LocalModes, Winsize, tcgetattr};
 use serde_json::Value;
-use vt100::Parser;
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
 use crate::support::{Project, Run, output};
-
-/// A terminal in which a command runs, and all that could be seen on it.
-struct Terminal {
-    child: Child,
-    /// The side of the keyboard.
-    keyboard: File,
-    seen: Arc<Mutex<Vec<String>>>,
-    reader: JoinHandle<Parser>,
-}
-
-impl Terminal {
-    fn run(columns: u16, mut command: Command) -> Terminal {
-        let size = Winsize { ws_row: 30, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(None, Some(&size)).expect("a pseudo-terminal");
-        let [stdin, stdout] = [(); 2].map(|()| pair.user.try_clone().expect("another descriptor"));
-        let keyboard = File::from(pair.controller.try_clone().expect("another descriptor"));
-        command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(pair.user));
-        command.env("TERM", "xterm-256color").env_remove("CI");
-        let child = command.spawn().expect("the program starts");
-        // The command keeps the terminal open as long as it lives.
-        drop(command);
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (mut controller, screens) = (File::from(pair.controller), Arc::clone(&seen));
-        let reader = std::thread::spawn(move || {
-            let lines = |number| NonZero::new(number).expect("more than none");
-            let mut terminal = Parser::new(lines(30), lines(columns), 0);
-            let mut bytes = [0; 4096];
-            // When nobody has the terminal any more, reading fails.
-            while let Ok(number @ 1..) = controller.read(&mut bytes) {
-                terminal.process(&bytes[..number]);
-                screens.lock().expect("nobody panics").push(terminal.screen().contents());
-            }
-            terminal
-        });
-        Terminal { child, keyboard, seen, reader }
-    }
-
-    /// Types something.
-    fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("it is typed");
-    }
-
-    /// Waits until something stands on the screen.
-    fn wait_for(&self, text: &str) {
-        let start = Instant::now();
-        while !self.seen.lock().expect("nobody panics").iter().any(|screen| screen.contains(text)) {
-            assert!(start.elapsed() < Duration::from_secs(30), "no {text:?} in {:#?}", self.seen);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Ctrl-C, as it arrives at the program.
-    fn interrupt(&self) {
-        let kill = output(Command::new("kill").args(["-INT", &self.child.id().to_string()]));
-        assert_eq!(kill.code, 0, "{kill:?}");
-    }
-
-    /// The exit code, all screens, and what stays on the screen; the terminal has to be left as it was found.
-    fn end(mut self) -> (i32, Vec<String>, String) {
-        let status = self.child.wait().expect("the program ends");
-        let terminal = self.reader.join().expect("the reader ends");
-        let screen = terminal.screen();
-        let modes = tcgetattr(&self.keyboard).expect("it is still a terminal").local_modes;
-        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON), "keys are no longer shown: {modes:?}");
-        assert!(!screen.hide_cursor(), "the cursor is hidden");
-        assert_eq!(screen.cursor_position().1, 0, "the next prompt would not begin its line: {}", screen.contents());
-        let seen = std::mem::take(&mut *self.seen.lock().expect("nobody panics"));
-        (status.code().unwrap_or(-1), seen, screen.contents())
-    }
-}
+use crate::terminal::Terminal;
 
 /// Eight customers, whose deploy takes more than seven seconds on any machine: the limit is two requests a second, and
 /// each wants two.

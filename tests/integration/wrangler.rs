@@ -412,7 +412,7 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
 fn bindings_run_in_workerd_and_what_is_not_there_says_so() {
     let (project, local, variables) = bound(
         "bindings: { CACHE: { kv: KV }, SESSIONS: { d1: D1 }, LEGACY: { worker: legacy-api }, FILES: { r2: files }, \
-         EVENTS: { analyticsEngine: events }, VERSION: { versionMetadata: true } }\n",
+         JOBS: { queue: jobs }, EVENTS: { analyticsEngine: events }, VERSION: { versionMetadata: true }, INDEX: { vectorize: index } }\n",
     );
     project.write(
         "templates/worker/src/index.ts",
@@ -421,13 +421,16 @@ export class Named {}
 export default {
   async fetch(request: Request, env: any) {
     const { pathname } = new URL(request.url);
-    if (pathname === "/files") return Response.json(await env.FILES.get("a"));
+    if (pathname === "/index") return Response.json(await env.INDEX.query("a"));
     if (pathname === "/health") return Response.json({ status: "healthy", digest: env.FLOTILLA_DIGEST });
     env.EVENTS.writeDataPoint({ blobs: ["a"] });
     await env.CACHE.put("key", "value");
+    await env.FILES.put("file", "content");
+    await env.JOBS.send("job");
     return Response.json({
       kv: await env.CACHE.get("key"),
       d1: (await env.SESSIONS.prepare("SELECT 1 + 1 AS two").first()).two,
+      r2: await (await env.FILES.get("file")).text(),
       legacy: await (await env.LEGACY.fetch(request)).text(),
       version: typeof env.VERSION.id,
       text: Buffer.from("YQ==", "base64").toString(),
@@ -441,12 +444,22 @@ export default {
     let environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     project.run_with(&["deploy", "--yes"], &environment).exits(0);
     let answer = json(local.get("app-acme", "/"));
-    let names =
-        ["CACHE", "ENVIRONMENT", "EVENTS", "FILES", "FLOTILLA_DIGEST", "GREETING", "LEGACY", "SESSIONS", "VERSION"];
-    let expected =
-        json!({"kv": "value", "d1": 2, "legacy": "legacy", "version": "string", "text": "a", "names": names});
+    let names = [
+        "CACHE",
+        "ENVIRONMENT",
+        "EVENTS",
+        "FILES",
+        "FLOTILLA_DIGEST",
+        "GREETING",
+        "INDEX",
+        "JOBS",
+        "LEGACY",
+        "SESSIONS",
+        "VERSION",
+    ];
+    let expected = json!({"kv": "value", "d1": 2, "r2": "content", "legacy": "legacy", "version": "string", "text": "a", "names": names});
     assert_eq!(answer, expected);
-    let refused = local.get("app-acme", "/files");
+    let refused = local.get("app-acme", "/index");
     assert_eq!(refused.status(), 500);
     let healthy = project.run_with(&["status", "--health", "--format", "json"], &environment).exits(0).json();
     assert_eq!(healthy["workers"][0]["health"], "healthy", "{healthy}");

@@ -7,6 +7,8 @@ use crate::diagnostic::Diagnostic;
 use crate::edit::Change;
 use crate::failure::Failure;
 use crate::names;
+use crate::secrets::Finding;
+use crate::spec::Environment;
 use crate::yaml::{self, Kind};
 
 use super::super::dialogue::Dialogue;
@@ -195,8 +197,10 @@ impl Answers {
                         Some(id) => token::account(ground, &access, &id, ""),
                         None => {
                             let accounts = token::accounts(&mut access.asking)?;
-                            let items: Vec<String> =
-                                accounts.iter().map(|(name, id)| format!("{name} ({})", mask(id))).collect();
+                            let items: Vec<String> = accounts
+                                .iter()
+                                .map(|(name, id)| format!("{} ({})", name.replace(id, &mask(id)), mask(id)))
+                                .collect();
                             if items.is_empty() {
                                 return Err(Failure::new("the token reaches neither a zone nor an account"));
                             }
@@ -438,10 +442,27 @@ impl Answers {
         all
     }
 
+    /// The secrets that the spec refers to and whose values are nowhere yet.
+    pub fn unset(&self, ground: &Ground) -> Vec<String> {
+        let stored = self.secrets();
+        let database = self.database.entry().map(|entry| entry["token"]["secret"].clone());
+        let settings = self.destinations.iter().flat_map(|destination| destination.settings.values());
+        let names = database.into_iter().chain(settings.map(|value| value["secret"].clone()));
+        let mut names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        names.retain(|name| {
+            let own = names::own_secret(&self.id, name);
+            let found = ground.secrets.find(&self.id, Environment::Production, name);
+            matches!(found, Finding::Nowhere) && !stored.iter().any(|(other, _)| *other == own)
+        });
+        names.dedup();
+        names
+    }
+
     /// What is known, for people: what, and how it is.
-    pub fn summary(&self) -> Vec<(&'static str, String)> {
+    pub fn summary(&self, ground: &Ground) -> Vec<(&'static str, String)> {
         let none = || "none".to_owned();
-        let account = self.account.as_ref().map_or_else(none, |account| {
+        let implied = || implied_account(ground).map_or_else(none, str::to_owned);
+        let account = self.account.as_ref().map_or_else(implied, |account| {
             let new = if account.entry == Entry::New { ", new in fleet.yaml" } else { "" };
             if account.id.is_empty() {
                 account.name.clone()

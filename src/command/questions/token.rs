@@ -240,7 +240,9 @@ pub fn entries(ground: &Ground, account: &Account) -> Vec<crate::edit::Change> {
 
 /// A zone for people, in one line.
 pub fn line(zone: &ListedZone) -> String {
-    format!("{}  zone {}  {} ({})", zone.name, mask(&zone.id), zone.account_name, mask(&zone.account_id))
+    // An account can be called after its id.
+    let account = zone.account_name.replace(&zone.account_id, &mask(&zone.account_id));
+    format!("{}  zone {}  {account} ({})", zone.name, mask(&zone.id), mask(&zone.account_id))
 }
 
 /// The zone that a host is in, and its id, in an account: the longest that there is.

@@ -62,16 +62,20 @@ pub fn mistaken(session: &Session, mistakes: &[Diagnostic]) -> Failure {
     Failure::new(told)
 }
 
-/// Stores secrets where fleet.yaml says, each in the file that has it, or else in the first that is for all environments. Gives
-/// back each entry's name with the file, and those that there is no file for.
-pub fn secrets(
-    session: &Session,
-    changes: &Changes,
-    values: &[(String, SecretString)],
-) -> Result<(Vec<(String, String)>, Vec<String>), Failure> {
-    let (mut stored, mut left) = (Vec::new(), Vec::new());
+/// What became of secrets.
+#[derive(Default)]
+pub struct Stored {
+    /// Each entry's name, and the file that it stands in now.
+    pub stored: Vec<(String, String)>,
+    /// Those that there is no file for.
+    pub left: Vec<String>,
+}
+
+/// Stores secrets where fleet.yaml says, each in the file that has it, or else in the first that is for all environments.
+pub fn secrets(session: &Session, changes: &Changes, values: &[(String, SecretString)]) -> Result<Stored, Failure> {
+    let mut all = Stored::default();
     if values.is_empty() {
-        return Ok((stored, left));
+        return Ok(all);
     }
     let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
     let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| mistaken(session, &found))?;
@@ -82,7 +86,7 @@ pub fn secrets(
         let for_all = || stores.iter().filter(|store| store.environment().is_none());
         let has = for_all().find(|store| store.has(name) == Ok(true));
         let Some(store) = has.or_else(|| for_all().next()) else {
-            left.push(name.clone());
+            all.left.push(name.clone());
             continue;
         };
         storable(store)?;
@@ -93,9 +97,9 @@ pub fn secrets(
             undo.wrote(&path)
         })?;
         tell(session, &path, store);
-        stored.push((name.clone(), store.path()));
+        all.stored.push((name.clone(), store.path()));
     }
-    Ok((stored, left))
+    Ok(all)
 }
 
 /// Refuses a file that git tracks, if values stand in it in clear.

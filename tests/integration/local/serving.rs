@@ -83,19 +83,19 @@ fn what_can_not_run_says_why() {
         assert!(status == 500 && text.contains(expect), "{status} {text}");
     }
     local.put(
-        "bucket",
-        json!([{"type": "r2_bucket", "name": "B", "bucket_name": "b"}]),
+        "index",
+        json!([{"type": "vectorize", "name": "B", "index_name": "b"}]),
         &[(
             "index.js",
-            "const said = async (env) => { try { await env.B.get('a') } catch (error) { return error.message } };\n\
+            "const said = async (env) => { try { await env.B.query('a') } catch (error) { return error.message } };\n\
                         export default { fetch: async (_, env) => new Response(await said(env)) }",
         )],
     );
     // The worker runs; it is told where it uses what isn't there.
-    let (status, text) = local.get("bucket.localhost", "/");
+    let (status, text) = local.get("index.localhost", "/");
     assert_eq!(
         (status, text.as_str()),
-        (200, "the binding B is of type r2_bucket, which the local Cloudflare doesn't have")
+        (200, "the binding B is of type vectorize, which the local Cloudflare doesn't have")
     );
     let without = super::client::local(|_| {});
     without.put("a", json!([]), &[("index.js", "export default {}")]);
@@ -337,4 +337,88 @@ fn only_so_many_processes_run() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(local.get("w0.localhost", "/").1, "0", "one that was ended starts again");
+}
+
+/// What a worker does with a bucket, and what it should see of it.
+const BUCKET: &str = r#"
+const same = (found, wanted) => {
+  const [one, other] = [found, wanted].map((value) => JSON.stringify(value));
+  if (one !== other) throw new Error(`found ${one}, not ${other}`);
+};
+export default {
+  fetch: (_, env) => use(env).catch((error) => new Response(error.stack, { status: 500 })),
+};
+async function use({ FILES, MORE, JOBS }) {
+    same(await FILES.get("none"), null);
+    same(await FILES.head("none"), null);
+    const put = await FILES.put("a/ü b", "0123456789", {
+      httpMetadata: { contentType: "text/plain", cacheControl: "no-store" }, customMetadata: { by: "me" },
+    });
+    same([put.key, put.size, put.httpMetadata.contentType], ["a/ü b", 10, "text/plain"]);
+    const whole = await FILES.get("a/ü b");
+    same([await whole.text(), whole.customMetadata, whole.httpMetadata.cacheControl, whole.etag === put.etag],
+      ["0123456789", { by: "me" }, "no-store", true]);
+    same(Math.abs(whole.uploaded.getTime() - Date.now()) < 60000, true);
+    const part = async (options) => (await FILES.get("a/ü b", options)).text();
+    same(await part({ range: { offset: 2, length: 3 } }), "234");
+    same(await part({ range: { offset: 7 } }), "789");
+    same(await part({ range: { suffix: 2 } }), "89");
+    same(await part({ range: new Headers({ range: "bytes=1-2" }) }), "12");
+    const onlyIf = { etagMatches: put.etag };
+    same(await part({ onlyIf }), "0123456789");
+    same("body" in (await FILES.get("a/ü b", { onlyIf: { etagMatches: "other" } })), false);
+    same(await FILES.put("a/ü b", "x", { onlyIf: { etagDoesNotMatch: put.etag } }), null);
+    same((await FILES.head("a/ü b")).size, 10);
+    const bytes = new Uint8Array(200_000).map((_, at) => at % 251);
+    await FILES.put("a/bytes", bytes);
+    same(new Uint8Array(await (await FILES.get("a/bytes")).arrayBuffer())[199_999], bytes[199_999]);
+    await FILES.put("b", "");
+    same(await part({}), "0123456789");
+    same(await (await FILES.get("b")).text(), "");
+    const names = async (options) => {
+      const page = await FILES.list(options);
+      return [page.objects.map(({ key }) => key), page.delimitedPrefixes, page.truncated];
+    };
+    same(await names(), [["a/bytes", "a/ü b", "b"], [], false]);
+    same(await names({ prefix: "a/" }), [["a/bytes", "a/ü b"], [], false]);
+    same(await names({ delimiter: "/" }), [["b"], ["a/"], false]);
+    const first = await FILES.list({ limit: 1, include: ["customMetadata"] });
+    same([first.objects[0].key, first.truncated], ["a/bytes", true]);
+    same((await FILES.list({ cursor: first.cursor, include: ["customMetadata"] })).objects[0].customMetadata, { by: "me" });
+    same(await MORE.list().then(({ objects }) => objects.length), 0);
+    await FILES.delete(["a/bytes", "b"]);
+    await FILES.delete("none");
+    same(await names(), [["a/ü b"], [], false]);
+    const refused = await FILES.createMultipartUpload("m").then(() => "", ({ message }) => message);
+    same(refused.includes("has no `createMultipartUpload`"), true);
+    await JOBS.send({ at: 1 });
+    await JOBS.sendBatch([{ body: 1 }, { body: 2 }]);
+    return new Response("all of it");
+}
+"#;
+
+#[test]
+fn buckets_hold_objects_and_queues_take_messages() {
+    let local = serving();
+    let bindings = json!([
+        {"type": "r2_bucket", "name": "FILES", "bucket_name": "acme-files"},
+        {"type": "r2_bucket", "name": "MORE", "bucket_name": "acme-files", "jurisdiction": "eu"},
+        {"type": "queue", "name": "JOBS", "queue_name": "acme jobs"},
+    ]);
+    local.put("bucket", bindings, &[("index.js", BUCKET)]);
+    assert_eq!(local.get("bucket.localhost", "/"), (200, "all of it".to_owned()));
+    // They stay when another version of the worker runs.
+    let count = "export default { fetch: async (_, { B }) => new Response(String((await B.list()).objects.length)) }";
+    local.put(
+        "count",
+        json!([{"type": "r2_bucket", "name": "B", "bucket_name": "acme-files"}]),
+        &[("index.js", count)],
+    );
+    assert_eq!(local.get("count.localhost", "/"), (200, "1".to_owned()));
+    let journal = local.send("GET", "/__local/requests", &[], Vec::new()).unwrap().text().unwrap();
+    let journal: Value = serde_json::from_str(&journal).unwrap();
+    let sent: Vec<&Value> =
+        journal["requests"].as_array().unwrap().iter().filter(|entry| entry["queue"].is_string()).collect();
+    let sent: Vec<(&Value, &Value)> = sent.iter().map(|entry| (&entry["queue"], &entry["sent"])).collect();
+    assert_eq!(sent, [(&json!("acme jobs"), &json!("message")), (&json!("acme jobs"), &json!("batch"))], "{journal}");
 }
