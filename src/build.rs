@@ -77,11 +77,14 @@ pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnost
 /// Opens a project as it is in a preview: a fleet of its own, of the preview's customers and of the shared workers that these
 /// refer to. What is written lies apart from what is the fleet's.
 pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
+    let roots = preview.shared.clone().unwrap_or_default();
+    let preview = &Preview { shared: None, ..preview.clone() };
     let mut project = open_as(tree, Some(preview), progress)?;
     // Which shared workers belong to it, and which hosts are others in it, is known once its customers are resolved.
     let resolve = |file: &String| Some(project.resolve(file, &project.tree.plain(file).ok()?).1);
     let resolved: Vec<Resolved> = project.files.par_iter().filter_map(resolve).collect();
-    let mut wanted: BTreeSet<String> = resolved.iter().flat_map(|one| &one.refers).map(|(_, to)| to.clone()).collect();
+    let referred = resolved.iter().flat_map(|one| &one.refers).map(|(_, to)| to.clone());
+    let mut wanted: BTreeSet<String> = roots.into_iter().chain(referred).collect();
     loop {
         let refers = project.shared.resolved.refers.iter();
         let more = refers.filter(|(from, _)| from.as_ref().is_some_and(|from| wanted.contains(from)));

@@ -23,7 +23,7 @@ use super::apply::{self, ApplyArguments, Applying, Kind, apply, confirm, refuse_
 use super::cloud::FOLDER;
 use super::plan::{LineArguments, Planned, line};
 use super::planfile::PlanFile;
-use super::preflight::{deletions, preflight};
+use super::preflight::{ask, deletions, preflight};
 use super::report;
 use super::rollback;
 use super::sending::{self, Needs};
@@ -192,7 +192,13 @@ pub(super) fn carry_out(
         session.ui.note(&planned.text(&session.ui));
     } else {
         session.ui.line(&planned.text(&session.ui));
-        confirm(&planned.plan, &planned.project.fleet, planned.workers)?;
+        match &planned.project.fleet.preview {
+            None => confirm(&planned.plan, &planned.project.fleet, planned.workers)?,
+            Some(preview) => {
+                let changes = report::count(planned.plan.changes.len(), "change");
+                ask(&format!("put the preview {} up, {changes}?", preview.id))?;
+            }
+        }
     }
     let mut state = State::open(&planned.cloud.state)?;
     if let Some(file) = now_reviewed {

@@ -2,7 +2,7 @@
 //! Cloudflare as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use flotilla::build;
@@ -147,6 +147,19 @@ fn shared_workers_belong_to_it_as_far_as_they_are_referred_to() {
     assert!(found["test-log-preview-7"].domains.is_empty());
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].starts_with("N0309"), "{told:?}");
+}
+
+#[test]
+fn a_host_of_a_preview_that_is_too_long_is_told() {
+    let id = "a".repeat(50);
+    let project = fleet(&[(&id, "workers: { web: {}, api: { domains: [api.example.com] } }\n")]);
+    let (_, told) = seen(&project, Environment::Staging, Some("p.example"), &[&id]);
+    // `web-`, fifty letters and `-preview-7`.
+    let hosts = told.iter().filter(|told| told.starts_with("N0301") && told.contains("more than 63"));
+    assert_eq!(hosts.count(), 2, "{told:?}");
+    // And so are names.
+    let names = told.iter().filter(|told| told.starts_with("N0303") && told.contains("63 fit"));
+    assert_eq!((names.count(), told.len()), (2, 4), "{told:?}");
 }
 
 #[test]
@@ -644,6 +657,52 @@ fn a_preview_is_tried_out_on_this_machine() {
     assert_eq!(run(&["list"])["previews"], json!([]));
 }
 
+/// Runs a command that is killed after so many requests; how it ended, if it came to its end.
+fn killed_after(cloud: &Cloud, project: &Project, arguments: &[&str], most: usize) -> Option<ExitStatus> {
+    cloud.take();
+    let mut child = spawn(&mut cloud.command(project, arguments));
+    let over = loop {
+        if let Some(status) = child.try_wait().expect("a process") {
+            break Some(status);
+        }
+        if cloud.requests().len() >= most {
+            child.kill().expect("it is killed");
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    };
+    // What was in flight arrives all the same.
+    std::thread::sleep(Duration::from_millis(60));
+    over
+}
+
+#[test]
+fn a_removal_that_was_killed_is_finished_by_another_machine() {
+    let project = three();
+    let cloud = Cloud::start();
+    let before = content(&cloud);
+    let mut killed = 0;
+    for most in 3.. {
+        up(&cloud, &project, &[]).exits(0);
+        cloud.faults(&json!([{"match": {}, "times": 1_000_000, "do": {"delay_ms": 15}}]));
+        let over = killed_after(&cloud, &project, &["preview", "down", "--id", "7", "--yes"], most);
+        cloud.clear_faults();
+        let _ = std::fs::remove_dir_all(project.path(".flotilla/previews"));
+        cloud.run(&project, &["preview", "down", "--id", "7", "--yes"]).exits(0);
+        let after = content(&cloud);
+        for (table, rows) in before.iter().filter(|(table, _)| !["account", "zone"].contains(&table.as_str())) {
+            assert_eq!(&after[table], rows, "{table} after {most} requests");
+        }
+        if let Some(status) = over {
+            assert!(status.success());
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed >= 6, "only {killed} were killed");
+}
+
 #[test]
 fn a_preview_that_was_killed_while_it_came_up_goes_without_a_trace() {
     let project = three();
@@ -652,21 +711,7 @@ fn a_preview_that_was_killed_while_it_came_up_goes_without_a_trace() {
     cloud.faults(&json!([{"match": {}, "times": 1_000_000, "do": {"delay_ms": 15}}]));
     let mut killed = 0;
     for most in 2.. {
-        cloud.take();
-        let mut child = spawn(&mut cloud.command(&project, &["preview", "up", "--id", "7", "--yes"]));
-        let over = loop {
-            if let Some(status) = child.try_wait().expect("a process") {
-                break Some(status);
-            }
-            if cloud.requests().len() >= most {
-                child.kill().expect("it is killed");
-                let _ = child.wait();
-                break None;
-            }
-            std::thread::sleep(Duration::from_millis(3));
-        };
-        // What was in flight arrives all the same.
-        std::thread::sleep(Duration::from_millis(60));
+        let over = killed_after(&cloud, &project, &["preview", "up", "--id", "7", "--yes"], most);
         if most % 2 == 0 {
             // Another machine takes it down.
             let _ = std::fs::remove_dir_all(project.path(".flotilla/previews"));
@@ -707,6 +752,33 @@ fn nothing_selected_is_nothing_put_up_and_nothing_removed_is_told() {
     let report = up(&cloud, &project, &["--since", "HEAD"]).exits(0).json();
     assert_eq!((&report["applied"], &report["workers"]), (&json!(1), &json!([])), "{report}");
     assert!(list(&cloud, &project).is_empty());
+    // A shared worker that is changed itself belongs to it, though nobody refers to it.
+    let with = |host: &str| {
+        project.write(
+            "fleet.yaml",
+            format!("{PACK}{QUIET}sharedWorkers: {{ auth: {{ domains: [{host}] }}, log: {{}} }}\n"),
+        );
+    };
+    with("auth.example.com");
+    git(&["commit", "--quiet", "-am", "three"]);
+    with("login.example.com");
+    let report = up(&cloud, &project, &["--since", "HEAD"]).exits(0).json();
+    assert_eq!(report["workers"][0]["worker"], "test-auth-preview-7", "{report}");
+    assert_eq!(report["workers"].as_array().map(Vec::len), Some(1));
+    assert!(
+        up(&cloud, &project, &["--since", "HEAD", "-l", "!tier"]).exits(0).json()["workers"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    cloud.take();
+    let asked = cloud.run(&project, &["preview", "up", "--id", "8", "cafe"]).exits(5);
+    assert!(
+        asked.stderr.contains("put the preview 8 up, 1 change? Nothing was changed")
+            && asked.stderr.contains("pass --yes"),
+        "{asked:?}"
+    );
+    assert_eq!(cloud.sent(), Vec::<String>::new());
     let none = cloud.run(&project, &["preview", "down", "--id", "other", "--yes"]).exits(0);
     assert_eq!(none.stdout, "there is none to remove\n");
     for wrong in [&["up", "--yes"][..], &["up", "--id", "A"], &["up", "--id", "../x"], &["down", "--all", "--expired"]]

@@ -112,7 +112,9 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let Some((customers, rule)) = selected(session, arguments)? else { return Ok(Exit::Diagnostics) };
+    let Some(Selected { customers, shared, rule }) = selected(session, arguments)? else {
+        return Ok(Exit::Diagnostics);
+    };
     let most = rule.most.unwrap_or(MOST);
     // Each has a worker, at the least.
     refuse_many(customers.len(), most, "customer")?;
@@ -122,7 +124,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         from,
         domain: rule.domain,
         customers,
-        shared: None,
+        shared: Some(shared),
         hosts: BTreeMap::new(),
     };
     let of_fleet = session;
@@ -201,8 +203,16 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(if unhealthy > 0 || !outcome.is_complete() { Exit::SomeFailed } else { exit })
 }
 
-/// The customers that are meant, and what fleet.yaml says of previews. Nothing, if the fleet as a whole has mistakes.
-fn selected(session: &Session, arguments: &Arguments) -> Result<Option<(BTreeSet<String>, PreviewRule)>, Failure> {
+/// Who is meant, and what fleet.yaml says of previews.
+struct Selected {
+    customers: BTreeSet<String>,
+    /// The shared workers that are meant themselves, whoever refers to them.
+    shared: BTreeSet<String>,
+    rule: PreviewRule,
+}
+
+/// Finds who is meant. Nothing, if the fleet as a whole has mistakes.
+fn selected(session: &Session, arguments: &Arguments) -> Result<Option<Selected>, Failure> {
     let selection = Selection::of(&arguments.customers, &arguments.labels, arguments.since.as_deref());
     let opened = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
         let survey = match selection.is_all() {
@@ -218,6 +228,7 @@ fn selected(session: &Session, arguments: &Arguments) -> Result<Option<(BTreeSet
             return Ok(None);
         }
     };
+    let mut shared = BTreeSet::new();
     let customers = match survey {
         None => project.files.iter().map(|file| crate::project::id_of(file).to_owned()).collect(),
         Some(survey) => {
@@ -229,11 +240,17 @@ fn selected(session: &Session, arguments: &Arguments) -> Result<Option<(BTreeSet
             let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
             // What is wrong with a spec is told for whom it is meant.
             ids.extend(survey.held.iter().filter(|id| selection.includes_id(id)).cloned());
-            ids.remove(SHARED);
+            let of_shared = survey.records.iter().filter(|record| build::id(record) == SHARED);
+            if ids.remove(SHARED) && arguments.customers.is_empty() && arguments.labels.is_empty() {
+                // What is made otherwise is meant, also where it is nobody's.
+                let units = of_shared.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
+                let differing = units.filter(|(record, unit)| selection.includes_unit(record, unit));
+                shared.extend(differing.filter_map(|(_, unit)| unit.role.clone()));
+            }
             ids
         }
     };
-    Ok(Some((customers, project.fleet.file.previews.clone())))
+    Ok(Some(Selected { customers, shared, rule: project.fleet.file.previews.clone() }))
 }
 
 /// Refuses to take what is somebody else's: a name or a host of the preview that is in use.
