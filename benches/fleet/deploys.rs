@@ -24,7 +24,7 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
     options.limit = local::RateLimit { requests: u64::MAX / 2, window: Duration::from_secs(1) };
     options.limits.workers = u64::MAX / 2;
     options.limits.crons = u64::MAX / 2;
-    options.make_databases = true;
+    options.make_bound = true;
     let running = local::start(options).expect("a local Cloudflare");
     let base = running.api_base();
     let namespace = flotilla::cloudflare::client()

@@ -87,7 +87,7 @@ fn a_token_that_is_missing_and_a_customer_with_mistakes() {
 #[test]
 fn ids_that_a_deploy_found_are_known() {
     let project = fleet(&[("acme", "database: { type: d1, name: of-acme }\ndomains: [a.example.com]\n")]);
-    let cloud = Cloud::start_with(|options| options.make_databases = true);
+    let cloud = Cloud::start_with(|options| options.make_bound = true);
     let listed =
         |cloud: &Cloud| row(&cloud.run(&project, &["list", "--format", "json"]).exits(0).json(), "t-acme").clone();
     assert_eq!(listed(&cloud)["database"]["id"], Value::Null);
