@@ -16,7 +16,7 @@ use crate::tree::Tree;
 use crate::yaml::Document;
 
 use super::code::{self};
-use super::envfiles::{self, EnvFiles};
+use super::envfiles::{self, EnvFile, EnvFiles};
 use super::forms::is_variable;
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
@@ -223,16 +223,14 @@ impl<'a> Reading<'a, '_> {
     fn found(&mut self, project: &str) -> Vec<Found> {
         let default = self.default_customer(project);
         let workers: Vec<&Document> = self.documents.iter().filter(|document| self.is_worker(document)).collect();
-        let several = workers.len() > 1;
+        let several = workers.iter().filter(|document| self.own(document).is_none()).count() > 1;
         let mut taken: BTreeMap<(String, Environment, Option<String>), String> = BTreeMap::new();
         let mut roles: BTreeMap<String, &str> = BTreeMap::new();
         let mut found = Vec::new();
         for document in workers {
             let folder = document.file.rsplit('/').nth(1).unwrap_or_default();
-            let above = document.file.rsplit('/').nth(2).unwrap_or_default();
-            // A folder for each customer, rather than for each part of one.
-            let of_folder = matches!(above, "customers" | "clients" | "tenants").then(|| slug(folder));
-            let role = (several && of_folder.is_none()).then(|| {
+            let own = self.own(document);
+            let role = (several && own.is_none()).then(|| {
                 let name = document.root.get("name").and_then(text).unwrap_or("root");
                 let mut role = slug(if folder.is_empty() { name } else { folder });
                 role.truncate(30);
@@ -244,8 +242,7 @@ impl<'a> Reading<'a, '_> {
                 role
             });
             let configs = wrangler::configs(document);
-            let whose: Vec<_> =
-                configs.iter().map(|config| self.whose(config, of_folder.as_deref(), &default)).collect();
+            let whose: Vec<_> = configs.iter().map(|config| self.whose(config, own.as_deref(), &default)).collect();
             let has_production = whose.iter().flatten().any(|(_, environment)| *environment == Environment::Production);
             for (config, whose) in configs.iter().zip(whose) {
                 let whose = match (config.environment, whose) {
@@ -254,8 +251,7 @@ impl<'a> Reading<'a, '_> {
                         continue;
                     }
                     (None, _) => {
-                        let customer =
-                            of_folder.clone().or_else(|| self.wrangler_customer(document)).or_else(|| service(config));
+                        let customer = own.clone().or_else(|| service(config));
                         (customer.unwrap_or_else(|| default.clone()), Environment::Production)
                     }
                     (Some(_), Some(whose)) => whose,
@@ -289,26 +285,34 @@ impl<'a> Reading<'a, '_> {
         false
     }
 
-    /// The customer whose env file names this file.
-    fn wrangler_customer(&self, document: &Document) -> Option<String> {
-        let named = self.env_files.customers.iter().find(|(_, file)| {
+    /// The customer whose file this is as a whole: in a folder for each customer, rather than for each part of one; or by the
+    /// name that one customer's env files give.
+    fn own(&self, document: &Document) -> Option<String> {
+        let mut folders = document.file.rsplit('/').skip(1);
+        let (folder, above) = (folders.next(), folders.next());
+        if let (Some(folder), Some("customers" | "clients" | "tenants")) = (folder, above) {
+            return Some(slug(folder));
+        }
+        let names = |file: &EnvFile| {
             file.wrangler.as_ref().is_some_and(|(file, _)| file.trim_start_matches("./") == document.file)
-        });
-        // The project's one file is everybody's.
-        named.filter(|_| self.documents.len() > 1).map(|((customer, _), _)| customer.clone())
+        };
+        let all = self.env_files.customers.iter().filter(|(_, file)| names(file));
+        let named: BTreeSet<&String> = all.map(|((customer, _), _)| customer).collect();
+        // The project's one file is everybody's, and so is one that several name.
+        named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 
     /// Whose an environment's worker is, and in which of the fleet's environments; `None` for previews and the top level.
-    fn whose(&self, config: &Config<'_>, of_folder: Option<&str>, default: &str) -> Option<(String, Environment)> {
+    fn whose(&self, config: &Config<'_>, own: Option<&str>, default: &str) -> Option<(String, Environment)> {
         let name = config.environment?;
         if matches!(name, "preview" | "previews" | "pr") {
             return None;
         }
         let (customer, environment) = split(name);
-        let own = || {
-            of_folder.map(str::to_owned).or_else(|| self.wrangler_customer(config.document)).or_else(|| service(config))
-        };
-        let customer = customer.or_else(own).unwrap_or_else(|| default.to_owned());
+        let customer = customer
+            .or_else(|| own.map(str::to_owned))
+            .or_else(|| service(config))
+            .unwrap_or_else(|| default.to_owned());
         Some((customer, environment.unwrap_or(Environment::Production)))
     }
 
