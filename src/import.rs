@@ -7,6 +7,7 @@ pub mod credential;
 pub mod customers;
 pub mod documents;
 pub mod envfiles;
+pub mod forms;
 pub mod keys;
 pub mod live;
 pub mod settings;

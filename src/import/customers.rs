@@ -1,10 +1,13 @@
 //! Whose worker each configuration is: by the environment's name, by `SERVICE_DOMAIN`, by the folders under
 //! `config/customers`, by the account. Two customers never share a worker or a database. Knows a project on disk.
 
+mod account;
+mod laying;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::names;
@@ -12,11 +15,14 @@ use crate::spec::Environment;
 use crate::tree::Tree;
 use crate::yaml::Document;
 
-use super::code::{self, Code};
+use super::code::{self};
 use super::envfiles::{self, EnvFile, EnvFiles};
-use super::settings::{is_database_id, is_database_name, is_secret_name, is_variable, settings};
+use super::forms::is_variable;
+use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
-use super::{Asked, Finding, Findings, Found, Live, News};
+use super::{Asked, Findings, Found, Live, News};
+use account::live_or_not;
+pub use account::of_account;
 
 /// The longest id of a customer.
 const ID_LENGTH: usize = 50;
@@ -217,16 +223,14 @@ impl<'a> Reading<'a, '_> {
     fn found(&mut self, project: &str) -> Vec<Found> {
         let default = self.default_customer(project);
         let workers: Vec<&Document> = self.documents.iter().filter(|document| self.is_worker(document)).collect();
-        let several = workers.len() > 1;
+        let several = workers.iter().filter(|document| self.own(document).is_none()).count() > 1;
         let mut taken: BTreeMap<(String, Environment, Option<String>), String> = BTreeMap::new();
         let mut roles: BTreeMap<String, &str> = BTreeMap::new();
         let mut found = Vec::new();
         for document in workers {
             let folder = document.file.rsplit('/').nth(1).unwrap_or_default();
-            let above = document.file.rsplit('/').nth(2).unwrap_or_default();
-            // A folder for each customer, rather than for each part of one.
-            let of_folder = matches!(above, "customers" | "clients" | "tenants").then(|| slug(folder));
-            let role = (several && of_folder.is_none()).then(|| {
+            let own = self.own(document);
+            let role = (several && own.is_none()).then(|| {
                 let name = document.root.get("name").and_then(text).unwrap_or("root");
                 let mut role = slug(if folder.is_empty() { name } else { folder });
                 role.truncate(30);
@@ -238,8 +242,7 @@ impl<'a> Reading<'a, '_> {
                 role
             });
             let configs = wrangler::configs(document);
-            let whose: Vec<_> =
-                configs.iter().map(|config| self.whose(config, of_folder.as_deref(), &default)).collect();
+            let whose: Vec<_> = configs.iter().map(|config| self.whose(config, own.as_deref(), &default)).collect();
             let has_production = whose.iter().flatten().any(|(_, environment)| *environment == Environment::Production);
             for (config, whose) in configs.iter().zip(whose) {
                 let whose = match (config.environment, whose) {
@@ -248,8 +251,7 @@ impl<'a> Reading<'a, '_> {
                         continue;
                     }
                     (None, _) => {
-                        let customer =
-                            of_folder.clone().or_else(|| self.wrangler_customer(document)).or_else(|| service(config));
+                        let customer = own.clone().or_else(|| service(config));
                         (customer.unwrap_or_else(|| default.clone()), Environment::Production)
                     }
                     (Some(_), Some(whose)) => whose,
@@ -283,26 +285,34 @@ impl<'a> Reading<'a, '_> {
         false
     }
 
-    /// The customer whose env file names this file.
-    fn wrangler_customer(&self, document: &Document) -> Option<String> {
-        let named = self.env_files.customers.iter().find(|(_, file)| {
+    /// The customer whose file this is as a whole: in a folder for each customer, rather than for each part of one; or by the
+    /// name that one customer's env files give.
+    fn own(&self, document: &Document) -> Option<String> {
+        let mut folders = document.file.rsplit('/').skip(1);
+        let (folder, above) = (folders.next(), folders.next());
+        if let (Some(folder), Some("customers" | "clients" | "tenants")) = (folder, above) {
+            return Some(slug(folder));
+        }
+        let names = |file: &EnvFile| {
             file.wrangler.as_ref().is_some_and(|(file, _)| file.trim_start_matches("./") == document.file)
-        });
-        // The project's one file is everybody's.
-        named.filter(|_| self.documents.len() > 1).map(|((customer, _), _)| customer.clone())
+        };
+        let all = self.env_files.customers.iter().filter(|(_, file)| names(file));
+        let named: BTreeSet<&String> = all.map(|((customer, _), _)| customer).collect();
+        // The project's one file is everybody's, and so is one that several name.
+        named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 
     /// Whose an environment's worker is, and in which of the fleet's environments; `None` for previews and the top level.
-    fn whose(&self, config: &Config<'_>, of_folder: Option<&str>, default: &str) -> Option<(String, Environment)> {
+    fn whose(&self, config: &Config<'_>, own: Option<&str>, default: &str) -> Option<(String, Environment)> {
         let name = config.environment?;
         if matches!(name, "preview" | "previews" | "pr") {
             return None;
         }
         let (customer, environment) = split(name);
-        let own = || {
-            of_folder.map(str::to_owned).or_else(|| self.wrangler_customer(config.document)).or_else(|| service(config))
-        };
-        let customer = customer.or_else(own).unwrap_or_else(|| default.to_owned());
+        let customer = customer
+            .or_else(|| own.map(str::to_owned))
+            .or_else(|| service(config))
+            .unwrap_or_else(|| default.to_owned());
         Some((customer, environment.unwrap_or(Environment::Production)))
     }
 
@@ -352,183 +362,6 @@ impl<'a> Reading<'a, '_> {
             lost,
             code,
         })
-    }
-
-    /// Lays the env files over what wrangler's files say; customers that have nothing else get specs from them.
-    fn env_files(&mut self, found: &mut Vec<Found>) {
-        let mut without: Vec<(&(String, Environment), &EnvFile)> = Vec::new();
-        for (key, file) in &self.env_files.customers {
-            if !found.iter().any(|one| (&one.customer, one.environment) == (&key.0, key.1)) {
-                without.push((key, file));
-            }
-        }
-        for ((customer, environment), file) in without {
-            match found
-                .iter()
-                .find(|one| one.environment == *environment && one.customer != *customer)
-                .or_else(|| found.iter().find(|one| one.customer == *customer))
-                .or_else(|| found.first())
-            {
-                Some(like) => {
-                    let new = self.like(like, customer, *environment, file);
-                    found.push(new);
-                }
-                None => {
-                    let help = "add wrangler's file, or write the worker's pack yourself";
-                    let message = "no file of wrangler's says what the worker of this customer is";
-                    self.findings.push(News::LeftOut, Place::file(&file.file), message, help);
-                }
-            }
-        }
-        for one in found {
-            let own = self.env_files.customers.get(&(one.customer.clone(), one.environment));
-            for file in self.env_files.base.iter().chain(own) {
-                self.lay(file, one);
-            }
-        }
-    }
-
-    /// A worker for a customer that has env files only: as another's is, without what is that one's own.
-    fn like(&mut self, like: &Found, customer: &str, environment: Environment, file: &EnvFile) -> Found {
-        let keep = [
-            "compatibilityDate",
-            "compatibilityFlags",
-            "observability",
-            "crons",
-            "limits",
-            "placement",
-            "logpush",
-            "tailConsumers",
-            "secrets",
-        ];
-        let mut settings: Map<String, Value> = like
-            .settings
-            .iter()
-            .filter(|(key, _)| keep.contains(&key.as_str()))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        let has_service = like.settings.get("vars").is_some_and(|vars| vars.get("SERVICE_DOMAIN").is_some());
-        if has_service {
-            settings.insert("vars".to_owned(), json!({"SERVICE_DOMAIN": customer}));
-        }
-        let message = format!(
-            "no section of wrangler's is for `{customer}` in {environment}; {} is of `{}`",
-            like.what, like.customer
-        );
-        let help = "its spec has what the env files say, and a worker and a name of its own: look what of the other's variables, \
-                    routes and bindings it needs, then take `delivery: manual` out";
-        self.findings.push(News::LeftOut, Place::file(&file.file), message, help);
-        Found {
-            name: String::new(),
-            place: Place::file(&file.file),
-            what: file.file.clone(),
-            customer: customer.to_owned(),
-            environment,
-            role: like.role.clone(),
-            account_id: like.account_id.clone(),
-            settings,
-            calls: BTreeMap::new(),
-            lost: vec!["no section of wrangler's was for it".to_owned()],
-            code: like.code.clone(),
-        }
-    }
-
-    fn lay(&mut self, file: &EnvFile, one: &mut Found) {
-        let of_wrangler: BTreeSet<String> = match one.settings.get("vars") {
-            Some(Value::Object(vars)) => vars.keys().cloned().collect(),
-            _ => BTreeSet::new(),
-        };
-        let mut added = Vec::new();
-        for (name, (value, place)) in &file.vars {
-            if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN" | "FLOTILLA_DIGEST") {
-                let help = "call it otherwise, or set `database` in the spec";
-                self.findings.push(
-                    News::LeftOut,
-                    place.clone(),
-                    format!("`{name}` is a name that flotilla gives"),
-                    help,
-                );
-                continue;
-            }
-            let vars = one.settings.entry("vars").or_insert_with(|| json!({})).as_object_mut().expect("BUG: a map");
-            // A customer's own value comes before one for all, and what wrangler deploys before both.
-            let known = vars.get(name);
-            if !of_wrangler.contains(name) {
-                vars.insert(name.clone(), value.clone().into());
-                added.push(name.as_str());
-            } else if known.is_some_and(|known| known != value)
-                && !one.name.is_empty()
-                && !file.file.starts_with("config/base/")
-            {
-                let message = format!("`{name}` is another here than in {}, which is what is deployed", one.what);
-                self.findings.push(
-                    News::Note,
-                    place.clone(),
-                    message,
-                    "the spec has the deployed value: look which one is meant",
-                );
-            }
-        }
-        if !added.is_empty() && !one.name.is_empty() {
-            let message = format!("the worker `{}` gets the variables {} from here", one.name, added.join(", "));
-            let help =
-                format!("{} doesn't have them: take them out of the spec if the worker doesn't need them", one.what);
-            self.findings.push(News::Note, Place::file(&file.file), message, help);
-        }
-        for name in file.secrets.iter().filter(|name| is_secret_name(name)) {
-            let secrets = one.settings.entry("secrets").or_insert_with(|| json!({}));
-            secrets[name] = json!({"secret": name});
-        }
-        if let Some((domain, place)) = &file.domain {
-            let vars = one.settings.entry("vars").or_insert_with(|| json!({}));
-            if vars.get("CUSTOMER_DOMAIN").is_none() {
-                vars["CUSTOMER_DOMAIN"] = domain.clone().into();
-            }
-            let has_hosts = one.settings.contains_key("domains") || one.settings.contains_key("routes");
-            let host = names::same_host(domain).into_owned();
-            match names::domain(&host) {
-                _ if has_hosts => {}
-                Ok(()) => {
-                    one.settings.insert("domains".to_owned(), json!([host]));
-                    let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
-                                take it out of `domains` if something else serves it";
-                    self.findings.push(
-                        News::Note,
-                        place.clone(),
-                        format!("`{host}` is mapped to a domain of the worker"),
-                        help,
-                    );
-                }
-                Err((wrong, help)) => self.findings.push(News::LeftOut, place.clone(), wrong, help),
-            }
-        }
-        if let Some(id) = &file.account_id {
-            one.account_id.get_or_insert_with(|| id.clone());
-        }
-        if let Some((_, place)) = &file.zone_id {
-            let help = "specs name zones, and a custom domain's follows from its host: nothing is to be done";
-            self.findings.push(News::Note, place.clone(), "the id of the zone isn't needed", help);
-        }
-        self.database(file, one);
-    }
-
-    fn database(&mut self, file: &EnvFile, one: &mut Found) {
-        let Some((name, place)) = &file.database_name else { return };
-        if one.settings.contains_key("database") {
-            return;
-        }
-        if !is_database_name(name) || file.database_id.as_ref().is_some_and(|id| !is_database_id(id)) {
-            let help = "D1 databases have names of lower-case letters, digits, `-` and `_`, and ids as `wrangler d1 list` shows them";
-            self.findings.push(News::LeftOut, place.clone(), "the database can't be mapped", help);
-            return;
-        }
-        let mut database = json!({"type": "d1", "name": name});
-        if let Some(id) = &file.database_id {
-            database["id"] = id.clone().into();
-        }
-        one.settings.insert("database".to_owned(), database);
-        let message = format!("the worker gets the database `{name}`, bound as `DB`");
-        self.findings.push(News::Note, place.clone(), message, "look whether the code has it under that name");
     }
 }
 
@@ -587,61 +420,4 @@ fn apart(found: &mut [Found], findings: &mut Findings) {
             }
         }
     }
-}
-
-/// Tells which of the workers the account doesn't have.
-fn live_or_not(found: &[Found], live: &Live, findings: &mut Findings) {
-    let Some(id) = &live.account_id else { return };
-    for one in
-        found.iter().filter(|one| !one.name.is_empty() && one.account_id.as_ref().is_none_or(|other| other == id))
-    {
-        if !live.workers.iter().any(|worker| worker.name == one.name) {
-            let help = "a deploy makes it; take its environment out of the spec if it isn't wanted";
-            findings.push(News::Note, one.place.clone(), format!("`{}` isn't live in the account", one.name), help);
-        }
-    }
-}
-
-/// The workers of the account that no file is for.
-pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
-    let known: BTreeSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
-    let mut taken: BTreeSet<(String, Environment)> =
-        found.iter().map(|one| (one.customer.clone(), one.environment)).collect();
-    let mut more = Vec::new();
-    let id = live.account_id;
-    let all: BTreeSet<String> = live.workers.iter().map(|worker| worker.name.clone()).collect();
-    // What runs the same is called after the first that runs it, so that it becomes one pack.
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
-    for worker in live.workers.into_iter().filter(|worker| !known.contains(worker.name.as_str())) {
-        // `shop-staging` is the customer shop's only if there is a shop, too.
-        let (customer, environment) = match split(&worker.name) {
-            (Some(customer), Some(environment))
-                if environment == Environment::Production
-                    || all.iter().any(|name| split(name).0.as_deref() == Some(&customer) && name != &worker.name) =>
-            {
-                (customer, environment)
-            }
-            _ => (slug(&worker.name), Environment::Production),
-        };
-        let key = (customer, environment);
-        let (customer, environment) =
-            if taken.contains(&key) { (slug(&worker.name), Environment::Production) } else { key };
-        taken.insert((customer.clone(), environment));
-        let mut code = Code::of_modules(&worker.name, worker.main, worker.modules);
-        code.name = names.entry(code.key()).or_insert(code.name).clone();
-        more.push(Found {
-            place: Place::file("the account"),
-            what: format!("the live worker {}", worker.name),
-            customer,
-            environment,
-            role: None,
-            account_id: id.clone(),
-            settings: worker.settings,
-            calls: worker.calls.into_iter().map(|(name, to)| (name, (to, Place::file("the account")))).collect(),
-            lost: worker.lost,
-            code: Some(code),
-            name: worker.name,
-        });
-    }
-    (more, live.findings)
 }

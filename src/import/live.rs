@@ -15,7 +15,7 @@ use crate::names;
 use crate::platform::{Call, CallError, ListedWorker, ReadModule, Reply};
 use crate::tags;
 
-use super::settings::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
+use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
 use super::{Findings, Live, LiveWorker, News};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.

@@ -1,17 +1,21 @@
 //! Workers that were found, as the files of a fleet: who calls whom, one pack for what runs the same, what several workers share
 //! written once. Pure; the texts are made here.
 
+mod naming;
+mod refer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::names;
 use crate::spec::Environment;
 
 use super::customers::{self, Others, slug};
 use super::yaml_text::map;
-use super::{Asked, Findings, Found, Imported, Live, News};
+use super::{Asked, Findings, Found, Imported, Live};
+use naming::{expected, name, prefix};
+use refer::refer;
 
 /// What several customers can share in `defaults` of fleet.yaml.
 const SHARED: [&str; 11] = [
@@ -114,87 +118,6 @@ fn accounts(found: &mut [Found]) -> Vec<(String, String)> {
     accounts
 }
 
-/// Puts references in the place of names and addresses: `services` between the workers of one customer, as long as they don't go
-/// round in a circle, and `{ workerUrl: … }` where a variable is exactly what it becomes.
-fn refer(found: &mut [Found], findings: &mut Findings) {
-    let role_of: BTreeMap<(String, Environment, String), String> = found
-        .iter()
-        .filter(|one| !one.name.is_empty())
-        .filter_map(|one| Some(((one.customer.clone(), one.environment, one.name.clone()), one.role.clone()?)))
-        .collect();
-    let address_of: BTreeMap<(String, Environment, String), String> = found
-        .iter()
-        .filter_map(|one| Some(((one.customer.clone(), one.environment, address(&one.settings)?), one.role.clone()?)))
-        .collect();
-    let all_addresses: BTreeSet<String> = found.iter().filter_map(|one| address(&one.settings)).collect();
-    let mut edges: BTreeMap<(String, Environment), BTreeSet<(String, String)>> = BTreeMap::new();
-    let mut links: BTreeSet<(String, Option<String>, String)> = BTreeSet::new();
-    for one in found.iter_mut() {
-        for (binding, (worker, _)) in std::mem::take(&mut one.calls) {
-            let to = role_of
-                .get(&(one.customer.clone(), one.environment, worker.clone()))
-                .filter(|to| Some(*to) != one.role.as_ref());
-            let edges = edges.entry((one.customer.clone(), one.environment)).or_default();
-            match (to, &one.role) {
-                (Some(to), Some(from)) if !reaches(edges, to, from) => {
-                    edges.insert((from.clone(), to.clone()));
-                    insert(&mut one.settings, "services", &binding, to.as_str().into());
-                }
-                _ => insert(&mut one.settings, "bindings", &binding, json!({"worker": worker})),
-            }
-        }
-        for (name, value) in one.settings.get_mut("vars").and_then(Value::as_object_mut).into_iter().flatten() {
-            let to = value
-                .as_str()
-                .and_then(|text| address_of.get(&(one.customer.clone(), one.environment, text.to_owned())));
-            if let Some(to) = to.filter(|to| Some(*to) != one.role.as_ref()) {
-                *value = json!({"workerUrl": to});
-                links.insert((one.customer.clone(), one.role.clone(), name.clone()));
-            }
-        }
-    }
-    // The same variable in another environment, where nothing is behind the address.
-    for one in found.iter() {
-        for (name, value) in one.settings.get("vars").and_then(Value::as_object).into_iter().flatten() {
-            let Some(url) = value.as_str().filter(|url| url.starts_with("https://")) else { continue };
-            let linked = links.contains(&(one.customer.clone(), one.role.clone(), name.clone()));
-            if linked && !all_addresses.contains(url) {
-                let host = url.trim_start_matches("https://").split('/').next().unwrap_or_default();
-                let message =
-                    format!("`{name}` of `{}` leads to `{host}`, which no worker that was found has", one.name);
-                let help =
-                    format!("if it is the worker of that role in {}, add `domains: [{host}]` to it", one.environment);
-                findings.push(News::Note, one.place.clone(), message, help);
-            }
-        }
-    }
-}
-
-/// Where a worker is reached, as flotilla tells others: its first domain, or its first route's host.
-fn address(settings: &Settings) -> Option<String> {
-    let domain = settings.get("domains").and_then(|domains| domains[0].as_str().map(str::to_owned));
-    let routes = settings.get("routes").and_then(Value::as_array);
-    let route = routes.into_iter().flatten().find_map(|route| {
-        let host = route["pattern"].as_str()?.split('/').next()?;
-        (!host.contains('*')).then(|| host.to_owned())
-    });
-    domain.or(route).map(|host| format!("https://{host}"))
-}
-
-fn reaches(edges: &BTreeSet<(String, String)>, from: &str, to: &str) -> bool {
-    let mut open = vec![from];
-    let mut seen = BTreeSet::new();
-    while let Some(at) = open.pop() {
-        if at == to {
-            return true;
-        }
-        if seen.insert(at) {
-            open.extend(edges.iter().filter(|(one, _)| one == at).map(|(_, other)| other.as_str()));
-        }
-    }
-    false
-}
-
 fn insert(settings: &mut Settings, key: &str, name: &str, value: Value) {
     let map = settings.entry(key).or_insert_with(|| json!({}));
     map[name] = value;
@@ -255,29 +178,6 @@ fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<
     packs
 }
 
-/// What the names of workers begin with, if it is the same for all: then no spec has to say them.
-fn prefix(found: &[&Found], pack: &str) -> String {
-    let of = |one: &Found| {
-        let environment = match one.environment {
-            Environment::Production => String::new(),
-            other => format!("-{other}"),
-        };
-        let role = one.role.as_ref().map(|role| format!("-{role}")).unwrap_or_default();
-        let rest = one.name.strip_suffix(&environment)?.strip_suffix(&role)?;
-        rest.strip_suffix(one.customer.as_str())?.strip_suffix('-').map(str::to_owned)
-    };
-    let mut all = found.iter().filter(|one| !one.name.is_empty()).map(|one| of(one));
-    let first = all.next().flatten().filter(|prefix| prefix.len() <= PREFIX_LENGTH && names::label(prefix).is_ok());
-    if let Some(first) = first
-        && all.all(|other| other.as_ref() == Some(&first))
-    {
-        return first;
-    }
-    let mut short = pack.to_owned();
-    short.truncate(PREFIX_LENGTH);
-    short.trim_end_matches('-').to_owned()
-}
-
 /// A customer's spec, without its id.
 fn customer(own: &[&Found], packs: &[Pack]) -> Settings {
     let mut by_role: BTreeMap<Option<String>, Vec<(Environment, Settings)>> = BTreeMap::new();
@@ -332,58 +232,6 @@ fn customer(own: &[&Found], packs: &[Pack]) -> Settings {
         .collect();
     spec.insert("workers".to_owned(), Value::Object(workers));
     spec
-}
-
-fn expected(prefix: &str, id: &str, role: Option<&str>) -> String {
-    match role {
-        Some(role) => format!("{prefix}-{id}-{role}"),
-        None => format!("{prefix}-{id}"),
-    }
-}
-
-/// Says the workers' names as shortly as it goes: not at all, as one pattern, or for each environment.
-fn name(
-    base: &mut Settings,
-    environments: &mut [(Environment, Settings)],
-    names: Option<&BTreeMap<Environment, String>>,
-    expected: &str,
-) {
-    let Some(names) = names else { return };
-    let gives = |pattern: &str, environment: Environment| {
-        let name = pattern.replace("{environment}", environment.as_str());
-        match environment {
-            _ if pattern.contains("{environment}") => name,
-            Environment::Production => name,
-            other => format!("{name}-{other}"),
-        }
-    };
-    let all = |pattern: &str| names.iter().all(|(environment, name)| gives(pattern, *environment) == *name);
-    if all(expected) {
-        return;
-    }
-    let production = names.get(&Environment::Production).cloned();
-    let with_word = names.iter().map(|(environment, name)| name.replacen(environment.as_str(), "{environment}", 1));
-    let mut candidates: Vec<String> = production.clone().into_iter().collect();
-    candidates.extend(
-        names.iter().filter_map(|(environment, name)| name.strip_suffix(&format!("-{environment}")).map(str::to_owned)),
-    );
-    candidates.extend(with_word.filter(|pattern| pattern.contains('{')));
-    if let Some(pattern) = candidates.into_iter().find(|pattern| all(pattern)) {
-        base.insert("workerName".to_owned(), pattern.into());
-        return;
-    }
-    let pattern = match production {
-        Some(name) => {
-            base.insert("workerName".to_owned(), name.clone().into());
-            name
-        }
-        None => expected.to_owned(),
-    };
-    for (environment, settings) in environments {
-        if let Some(name) = names.get(environment).filter(|name| gives(&pattern, *environment) != **name) {
-            settings.insert("workerName".to_owned(), name.as_str().into());
-        }
-    }
 }
 
 /// Takes out of all what all have: whole values, and entries of the maps that are merged. Of several, `not` stays where it is.

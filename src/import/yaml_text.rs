@@ -73,9 +73,7 @@ fn entry(start: &str, key: &str, value: &Value, indent: usize, text: &mut String
         Value::Null => text.push('\n'),
         Value::Object(map)
             if !map.is_empty()
-                && (is_group
-                    || start.chars().count() + 1 + flat.chars().count() > WIDTH
-                    || has_maps(map) && indent == 0) =>
+                && (is_group || start.chars().count() + 1 + flat.chars().count() > WIDTH || has_maps(map)) =>
         {
             text.push('\n');
             block(map, indent + 2, text);
@@ -91,7 +89,7 @@ fn entry(start: &str, key: &str, value: &Value, indent: usize, text: &mut String
 }
 
 fn has_maps(map: &Map<String, Value>) -> bool {
-    map.values().filter(|value| value.is_object()).count() > 1
+    map.len() > 1 && map.values().any(Value::is_object)
 }
 
 /// A value on one line.

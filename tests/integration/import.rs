@@ -421,11 +421,21 @@ fn the_layout_with_env_files_in_its_older_names() {
         "config/customers/acme/production.env",
         "DOMAIN=acme.example\nCUSTOMER_ID=acme\nDATABASE_NAME=acme-auth-db\n".to_owned(),
     ));
+    // A third one, with a file of wrangler's own.
+    files.push((
+        "config/customers/bluebird/production.env",
+        "WRANGLER_CONFIG=./wrangler.bluebird.toml\nCUSTOMER_ID=bluebird\n".to_owned(),
+    ));
+    files.push((
+        "wrangler.bluebird.toml",
+        "name = \"bluebird-data\"\nmain = \"src/index.js\"\ncompatibility_date = \"2026-01-15\"\nvars = { CUSTOMER_ID = \"bluebird\", REGION = \"eu\" }\n".to_owned(),
+    ));
     let both = with(&files);
     database(&both);
     both.wrangler(".", &["--env", "production"]);
+    both.wrangler(".", &["--config", "wrangler.bluebird.toml"]);
     let imported = both.import(&[], 4);
-    assert_eq!((&imported["customers"], &imported["workers"]), (&json!(2), &json!(1)));
+    assert_eq!((&imported["customers"], &imported["workers"], &imported["packs"]), (&json!(3), &json!(2), &json!(1)));
     let told = told(&imported);
     for line in [
         "credential config/customers/testcorp/production.env:6: `CLOUDFLARE_API_TOKEN` is an API token of the account",
@@ -435,7 +445,7 @@ fn the_layout_with_env_files_in_its_older_names() {
     ] {
         assert!(told.contains(&line.to_owned()), "{line}\n{told:#?}");
     }
-    let found = both.stays(&["data-service-prod"], "testcorp.example");
+    let found = both.stays(&["data-service-prod", "bluebird-data"], "testcorp.example");
     assert_eq!(found[0]["answer"]["CUSTOMER_DOMAIN"], "testcorp.example");
     // A worker, a name and a database of its own, and nothing of the other's; nobody deploys it without a look.
     let acme = both.spec("acme");
