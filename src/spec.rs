@@ -30,7 +30,7 @@ pub struct Identity {
 }
 
 /// The order in which a spec's keys are written; `database.type` is the key `type` of what stands under `database`.
-pub const ORDER: [&str; 34] = [
+pub const ORDER: [&str; 37] = [
     "id",
     "name",
     "labels",
@@ -48,6 +48,7 @@ pub const ORDER: [&str; 34] = [
     "vars",
     "secrets",
     "services",
+    "bindings",
     "observability",
     "crons",
     "workers",
@@ -63,6 +64,8 @@ pub const ORDER: [&str; 34] = [
     "destinations.enabled",
     "destinations.requiredConsent",
     "destinations.environment",
+    "bindings.type",
+    "bindings.name",
     "routes.pattern",
     "routes.zone",
 ];

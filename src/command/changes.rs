@@ -23,7 +23,7 @@ use super::ui::{Ui, clean, time};
 /// Who is told to end after a signal, and isn't, had none.
 const SIGNAL_WAIT: Duration = Duration::from_secs(5);
 
-/// A question that is interrupted sends a signal of its own: what comes so soon after the first is that.
+/// What comes so soon after the first signal is no second one: a question that is interrupted sends one of its own.
 const ECHO: Duration = Duration::from_millis(500);
 
 /// What becomes of what an interrupted command left.
@@ -41,6 +41,8 @@ pub type Delete = Box<dyn FnMut(&Made) -> Result<(), String> + Send>;
 /// Changes that are made as a whole.
 pub struct Changes {
     shared: Arc<Shared>,
+    /// Whether what an interrupted command left was taken back: then the project is another one than before.
+    pub recovered: bool,
 }
 
 struct Shared {
@@ -72,22 +74,22 @@ impl Changes {
         });
         session.ui.take_signals();
         listen(&shared)?;
-        let changes = Changes { shared };
+        let mut changes = Changes { shared, recovered: false };
         if let Some(left) = left {
-            changes.recover(session, &left, interrupted, deleter)?;
+            changes.recovered = changes.recover(session, &left, interrupted, deleter)?;
         }
         lock(&changes.shared.undo).renew(what, at)?;
         Ok(changes)
     }
 
-    /// What an interrupted command left is taken back, or stays.
+    /// What an interrupted command left is taken back, or stays; which of the two.
     fn recover(
         &self,
         session: &Session,
         left: &Journal,
         interrupted: Option<Interrupted>,
         deleter: impl FnOnce(&str) -> Result<Delete, Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let ui = &session.ui;
         ui.line(&format!("`flotilla {}` of {} did not come to its end:", clean(&left.what), time(left.at)));
         for told in left.told(&session.root) {
@@ -103,7 +105,8 @@ impl Changes {
             }
         };
         if !undo {
-            return lock(&self.shared.undo).keep();
+            lock(&self.shared.undo).keep()?;
+            return Ok(false);
         }
         if let Some(account) = left.accounts().first() {
             match deleter(account) {
@@ -114,7 +117,7 @@ impl Changes {
         let told = self.shared.back();
         if told.is_empty() {
             ui.line("it is taken back");
-            return Ok(());
+            return Ok(true);
         }
         Err(remaining(Failure::new("not all of it could be taken back"), &told)
             .hint("--interrupted keep leaves it as it is, and forgets it"))
@@ -233,9 +236,11 @@ fn listen(shared: &Arc<Shared>) -> Result<(), Failure> {
             let _ = ready.send(());
             let mut first: Option<Instant> = None;
             loop {
+                // A question that is asked to end sends an interrupt of its own right after.
                 let code = tokio::select! {
-                    _ = interrupt.recv() => 130,
+                    biased;
                     _ = terminate.recv() => 143,
+                    _ = interrupt.recv() => 130,
                 };
                 if first.is_some_and(|first| first.elapsed() < ECHO) {
                     continue;

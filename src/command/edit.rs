@@ -113,7 +113,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let Some(ground) = Ground::open(session)? else { return Ok(Exit::Diagnostics) };
     let what = arguments.customer.as_ref().map_or("edit".to_owned(), |id| format!("edit {id}"));
     let changes = Changes::begin(session, &what, arguments.interrupted, |account| deleter_of(&ground, account))?;
-    let Some(ground) = Ground::open(session)? else { return Ok(Exit::Diagnostics) };
+    let ground = if changes.recovered { Ground::open(session)? } else { Some(ground) };
+    let Some(ground) = ground else { return Ok(Exit::Diagnostics) };
     match carry_out(session, &ground, arguments, &changes) {
         Ok(exit) => Ok(exit),
         Err(failure) => Err(changes.back(failure)),

@@ -269,10 +269,10 @@ enum Command {
     /// Make a project from one that wrangler deploys: specs, packs and fleet.yaml
     #[command(after_help = IMPORT)]
     Import(import::Arguments),
-    /// Add a customer: a token, a zone, a host, a database, destinations; asked on a terminal, or by options
+    /// Add a customer, by a dialogue or by options
     #[command(after_help = NEW)]
     New(new::Arguments),
-    /// Change a customer's domain, database, variables, destinations or token; asked on a terminal, or by options
+    /// Change a customer, by a dialogue or by options
     #[command(after_help = EDIT)]
     Edit(edit::Arguments),
     /// Check all specs, fleet.yaml and the packs; every mistake at once

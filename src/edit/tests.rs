@@ -1,3 +1,5 @@
+//! Shows: a change is that change alone, in the value and in the lines.
+
 use proptest::prelude::*;
 use serde_json::json;
 

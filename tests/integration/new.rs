@@ -422,6 +422,16 @@ fn an_answer_that_never_came_is_found_out() {
     assert_eq!((files(&project), databases(&cloud)), (before, Vec::new()));
 }
 
+#[test]
+fn where_nothing_can_be_noted_nothing_is_done() {
+    let (cloud, project) = world();
+    project.write(".flotilla", "a file where a folder belongs");
+    let before = project.files("");
+    let run = cloud.run(&project, &OPTIONS).exits(1);
+    assert!(run.stderr.contains(".flotilla"), "{}", run.stderr);
+    assert_eq!((project.files(""), databases(&cloud)), (before, Vec::new()));
+}
+
 /// A project whose secrets can't be stored: the last step of all fails.
 fn without_a_place_for_secrets(project: &Project) {
     project.write(".env", "A=1\n");

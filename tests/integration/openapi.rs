@@ -6,8 +6,11 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex};
 
+use flotilla::cloudflare::Cloudflare;
+use flotilla::platform::{Call, Home, Platform as _, Reply};
 use jsonschema::Validator;
 use reqwest::Method;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::{Project, Run};
@@ -430,4 +433,41 @@ fn what_flotilla_sends_and_gets_is_as_documented() {
         }
     }
     assert_eq!(number, 7);
+}
+
+#[test]
+fn what_a_dialogue_asks_is_as_documented() {
+    let account = "0123456789abcdef0123456789abcdef";
+    let elsewhere = Project::sample();
+    let local = Local::start(&elsewhere, None);
+    let recorder = Recorder::start(local.origin.trim_start_matches("http://"));
+    let tokens = HashMap::from([(String::new(), SecretString::from("a-token"))]);
+    let cloudflare = Cloudflare::new(&format!("http://{}/client/v4", recorder.address), tokens).expect("a client");
+    let ask = |account_id: &str, call: Call| {
+        let home = Home { account_id: account_id.to_owned(), namespace: None };
+        cloudflare.call(&home, &call).0.unwrap_or_else(|error| panic!("{error}"))
+    };
+    assert_eq!(ask("", Call::VerifyToken { of_account: false }), Reply::Token("active".to_owned()));
+    assert_eq!(ask(account, Call::VerifyToken { of_account: true }), Reply::Token("active".to_owned()));
+    ask(account, Call::FindZone { name: "shop.example".to_owned() });
+    let Reply::Zones { zones, more: false } = ask("", Call::ListZones { name: None, page: 1 }) else {
+        panic!("no list of zones")
+    };
+    assert_eq!((zones[0].name.as_str(), zones[0].account_id.as_str()), ("shop.example", account));
+    assert_eq!(
+        ask("", Call::ListZones { name: Some("shop.example".to_owned()), page: 1 }),
+        Reply::Zones { zones, more: false }
+    );
+    assert!(matches!(ask("", Call::ListAccounts { page: 1 }), Reply::Page { names, more: false } if !names.is_empty()));
+    let make = Call::CreateDatabase { name: "shop".to_owned(), jurisdiction: None, location_hint: None };
+    let Reply::Id(id) = ask(account, make) else { panic!("no database") };
+    // What is gone already is gone.
+    for _ in 0..2 {
+        assert_eq!(ask(account, Call::DeleteDatabase { id: id.clone() }), Reply::Done);
+    }
+    for exchange in recorder.exchanges() {
+        if let Err(error) = exchange.validate() {
+            panic!("{} {}: {error}\n{exchange:#?}", exchange.method, exchange.path);
+        }
+    }
 }
