@@ -1,5 +1,6 @@
 //! What a worker can be bound to beside variables, secrets and its database: one table of the kinds, from which the
-//! schema, what is uploaded and what wrangler reads follow, there and back. Knows no worker, and not which names are free.
+//! schema, what is uploaded and what wrangler reads follow, there and back. Knows no worker, and not which names are free. Half of
+//! the file is the table.
 //!
 //! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its
 //! config-schema.json and create-worker-upload-form. What only one of the two can say is left out.

@@ -2,6 +2,9 @@
 //! that it is given, which paces and repeats; sends nothing that changes anything. Never sees a secret's value, as Cloudflare
 //! tells none.
 //!
+//! Asking comes first, then the mapping of one worker's answers, key by key; the two are one file because each of the API's
+//! answers has a single reader.
+//!
 //! It costs a request for the workers and one for the domains; one for each fifty zones and each zone of the account; three
 //! for each worker, and one more for each that runs other code than those before.
 
