@@ -18,6 +18,7 @@ pub mod yaml_text;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -88,7 +89,7 @@ pub struct Found {
     /// What a spec can't say, so that a deploy would break it.
     pub lost: Vec<String>,
     /// What it runs.
-    pub code: Option<code::Code>,
+    pub code: Option<Arc<code::Code>>,
 }
 
 /// A project that was read.
@@ -100,8 +101,10 @@ pub struct Imported {
     pub locks: Vec<(String, Option<Vec<u8>>)>,
     /// The customers' ids.
     pub customers: Vec<String>,
-    /// The workers' names, with their customers.
-    pub workers: Vec<(String, String)>,
+    /// The workers' names.
+    pub workers: Vec<String>,
+    /// The names of those of them whose delivery is `manual`.
+    pub manual: Vec<String>,
     /// The packs' names.
     pub packs: Vec<String>,
     /// The secrets that somebody has to set: the customer and the name.

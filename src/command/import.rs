@@ -251,10 +251,20 @@ fn text(project: &Path, imported: &Imported, dry_run: bool) -> String {
         text.push_str("  …; `flotilla secrets check` lists them all\n");
     }
     // Live workers bear no tag of this fleet's yet.
-    let names: BTreeSet<&str> = imported.workers.iter().map(|(name, _)| name.as_str()).collect();
+    let whole = |name: &&String| !imported.manual.contains(name);
+    let names: BTreeSet<&str> = imported.workers.iter().filter(whole).map(String::as_str).collect();
     let adopt: Vec<String> = names.iter().take(FILES_SHOWN).map(|name| format!("--adopt {name}")).collect();
     let more = if names.len() > FILES_SHOWN { " …" } else { "" };
-    let adopt = adopt.join(" ");
-    text.push_str(&format!("  flotilla plan --refresh {adopt}{more}\n  flotilla deploy --refresh {adopt}{more}"));
+    if !adopt.is_empty() {
+        let adopt = adopt.join(" ");
+        text.push_str(&format!("  flotilla plan --refresh {adopt}{more}\n  flotilla deploy --refresh {adopt}{more}\n"));
+    }
+    if !imported.manual.is_empty() {
+        let number = count(imported.manual.len(), "worker");
+        text.push_str(&format!(
+            "A deploy leaves {number} alone that could not be mapped whole: delivery is `manual`.\n"
+        ));
+    }
+    text.truncate(text.trim_end().len());
     text
 }

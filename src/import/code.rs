@@ -196,6 +196,10 @@ pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
     made
 }
 
+/// The keys of a configuration that decide its code.
+pub const KEYS: [&str; 9] =
+    ["alias", "assets", "define", "jsx_factory", "jsx_fragment", "main", "rules", "site", "tsconfig"];
+
 /// The code of a configuration. Without a `main` there is none.
 pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Option<Code> {
     let name = config

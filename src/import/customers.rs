@@ -4,18 +4,19 @@
 mod account;
 mod laying;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::names;
 use crate::spec::Environment;
 use crate::tree::Tree;
-use crate::yaml::Document;
+use crate::yaml::{Document, Node};
 
-use super::code::{self};
+use super::code::{self, Code};
 use super::envfiles::{self, EnvFile, EnvFiles};
 use super::forms::is_variable;
 use super::settings::settings;
@@ -138,7 +139,8 @@ pub fn read(
     }
     dotvars(&tree, &documents, findings);
     documentation(&tree, findings);
-    let mut reading = Reading { root, documents: &documents, env_files: &env_files, live, asked, findings };
+    let mut reading =
+        Reading { root, documents: &documents, env_files: &env_files, live, asked, findings, codes: HashMap::new() };
     let name = reading.project_name();
     let mut found = reading.found(&name);
     let account = base.as_ref().and_then(|base| base.root.get("account_id")).and_then(text);
@@ -184,6 +186,9 @@ fn documentation(tree: &Tree, findings: &mut Findings) {
     }
 }
 
+/// The code of a configuration, and what of it is lost.
+type Read = (Option<Arc<Code>>, Vec<String>);
+
 struct Reading<'a, 'f> {
     root: &'a Path,
     documents: &'a [Document],
@@ -191,6 +196,8 @@ struct Reading<'a, 'f> {
     live: &'a Live,
     asked: Asked<'a>,
     findings: &'f mut Findings,
+    /// What was read: environments mostly run the same.
+    codes: HashMap<String, Read>,
 }
 
 impl<'a> Reading<'a, '_> {
@@ -333,6 +340,19 @@ impl<'a> Reading<'a, '_> {
         }
     }
 
+    /// What a configuration runs, read once for all that say the same of it.
+    fn code(&mut self, config: &Config<'_>, lost: &mut Vec<String>) -> Option<Arc<Code>> {
+        let keys = code::KEYS.map(|key| config.get(key).map(Node::to_value));
+        let key = format!("{}{}", config.document.file, json!(keys));
+        let (root, findings) = (self.root, &mut *self.findings);
+        let (code, of_code) = self.codes.entry(key).or_insert_with(|| {
+            let mut lost = Vec::new();
+            (code::of(root, config, findings, &mut lost).map(Arc::new), lost)
+        });
+        lost.extend_from_slice(of_code);
+        code.clone()
+    }
+
     fn one(
         &mut self,
         config: &Config<'_>,
@@ -348,7 +368,7 @@ impl<'a> Reading<'a, '_> {
         let name = if names::worker(&name).is_ok() { name } else { String::new() };
         let mapped = settings(config, &self.live.zones, self.findings);
         let mut lost = mapped.lost;
-        let code = code::of(self.root, config, self.findings, &mut lost);
+        let code = self.code(config, &mut lost);
         Some(Found {
             name,
             place: config.start(),

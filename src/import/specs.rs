@@ -6,11 +6,13 @@ mod refer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::spec::Environment;
 
+use super::code::Code;
 use super::customers::{self, Others, slug};
 use super::yaml_text::map;
 use super::{Asked, Findings, Found, Imported, Live};
@@ -75,7 +77,8 @@ pub fn assemble(
             imported.secrets.push((one.customer.clone(), "TURSO_AUTH_TOKEN".to_owned()));
         }
         if !one.name.is_empty() {
-            imported.workers.push((one.name.clone(), one.customer.clone()));
+            imported.workers.push(one.name.clone());
+            imported.manual.extend((!one.lost.is_empty()).then(|| one.name.clone()));
         }
     }
     imported.secrets.sort();
@@ -132,12 +135,20 @@ struct Pack {
 /// One pack for what runs the same; `settings` get its name.
 fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<Pack> {
     let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut digests: Vec<(Arc<Code>, String)> = Vec::new();
     for (at, one) in found.iter().enumerate() {
-        let key = one.code.as_ref().map_or_else(
-            || format!("none of {:?}", one.role),
-            // What isn't there can't be told apart by what it is.
-            |code| code.key() + if code.files.is_empty() { &code.name } else { "" },
-        );
+        let key = match &one.code {
+            None => format!("none of {:?}", one.role),
+            Some(code) => match digests.iter().find(|(other, _)| Arc::ptr_eq(other, code)) {
+                Some((_, key)) => key.clone(),
+                None => {
+                    // What isn't there can't be told apart by what it is.
+                    let key = code.key() + if code.files.is_empty() { &code.name } else { "" };
+                    digests.push((Arc::clone(code), key.clone()));
+                    key
+                }
+            },
+        };
         match keys.iter_mut().find(|(other, _)| *other == key) {
             Some((_, all)) => all.push(at),
             None => keys.push((key, vec![at])),
@@ -163,7 +174,7 @@ fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<
         for at in &all {
             found[*at].settings.insert("pack".to_owned(), name.as_str().into());
         }
-        let nothing = super::code::Code::of_modules(&name, String::new(), BTreeMap::new());
+        let nothing = Arc::new(Code::of_modules(&name, String::new(), BTreeMap::new()));
         let code = found[all[0]].code.as_ref().unwrap_or(&nothing);
         let folder = format!("templates/{name}");
         for (path, bytes) in code.pack(&name, &prefix, asked.worker_pack) {

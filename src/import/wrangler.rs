@@ -27,6 +27,8 @@ pub struct Config<'a> {
     pub document: &'a Document,
     /// The environment; `None` is the top level.
     pub environment: Option<&'a str>,
+    /// The map of the environment itself.
+    own: &'a Node,
 }
 
 /// The configuration files of a project, by path from its folder. A root's `config/environments` is documentation.
@@ -80,26 +82,20 @@ pub fn read(tree: &Tree, file: &str) -> Result<Document, Vec<Diagnostic>> {
 
 /// The workers of a file: the top level, then each environment.
 pub fn configs(document: &Document) -> Vec<Config<'_>> {
-    let mut configs = vec![Config { document, environment: None }];
+    let mut configs = vec![Config { document, environment: None, own: &document.root }];
     if let Some(Kind::Map(entries)) = document.root.get("env").map(|node| &node.kind) {
-        configs.extend(entries.iter().map(|(name, _, _)| Config { document, environment: Some(name) }));
+        configs.extend(entries.iter().map(|(name, _, own)| Config { document, environment: Some(name), own }));
     }
     configs
 }
 
 impl<'a> Config<'a> {
-    /// The map of the environment itself.
-    fn own(&self) -> &'a Node {
-        let own = self.environment.and_then(|name| self.document.root.get("env")?.get(name));
-        own.unwrap_or(&self.document.root)
-    }
-
     /// The value that holds for a key, as wrangler inherits it.
     pub fn get(&self, name: &str) -> Option<&'a Node> {
         let own = match (self.environment, key(name)) {
             // wrangler doesn't read it there.
             (Some(_), Some((Scope::Whole, _))) => None,
-            _ => self.own().get(name),
+            _ => self.own.get(name),
         };
         let inherits = matches!(key(name), Some((Scope::Inherited | Scope::Whole, _)));
         own.or_else(|| self.document.root.get(name).filter(|_| inherits))
@@ -113,7 +109,7 @@ impl<'a> Config<'a> {
 
     /// Where a key stands, or the environment, or the file.
     pub fn place(&self, name: &str) -> Place {
-        let own = self.own().key_span(name);
+        let own = self.own.key_span(name);
         let span = own.or_else(|| self.document.root.key_span(name)).filter(|_| self.get(name).is_some());
         span.map_or_else(|| self.start(), |span| self.document.place(span))
     }
@@ -137,7 +133,7 @@ impl<'a> Config<'a> {
                 }
             }
         };
-        note(self.own(), true);
+        note(self.own, true);
         note(&self.document.root, false);
         keys
     }
@@ -148,7 +144,7 @@ impl<'a> Config<'a> {
         match self.environment {
             None => top.map(str::to_owned),
             Some(environment) => {
-                let own = self.own().get("name").and_then(text).map(str::to_owned);
+                let own = self.own.get("name").and_then(text).map(str::to_owned);
                 own.or_else(|| top.map(|top| format!("{top}-{environment}")))
             }
         }

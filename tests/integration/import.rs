@@ -677,6 +677,7 @@ fn secrets_are_reported_and_never_copied() {
         assert!(run.stderr.contains(place), "{place}\n{}", run.stderr);
     }
     assert!(run.stdout.contains("flotilla secrets set STRIPE --customer leaky"), "{}", run.stdout);
+    assert!(run.stdout.contains("leaves 1 worker alone") && !run.stdout.contains("--adopt"), "{}", run.stdout);
     assert!(both.spec("leaky").contains("STRIPE: { secret: STRIPE }"), "{}", both.spec("leaky"));
     assert!(both.spec("leaky").contains("PUBLIC_API_KEY: pk-for-all"), "{}", both.spec("leaky"));
     assert!(

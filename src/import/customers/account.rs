@@ -1,6 +1,7 @@
 //! What the account adds to the files: which of their workers are live, and the workers that no file is for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::diagnostic::Place;
 use crate::spec::Environment;
@@ -59,7 +60,7 @@ pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
             settings: worker.settings,
             calls: worker.calls.into_iter().map(|(name, to)| (name, (to, Place::file("the account")))).collect(),
             lost: worker.lost,
-            code: Some(code),
+            code: Some(Arc::new(code)),
             name: worker.name,
         });
     }
