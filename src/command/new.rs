@@ -207,6 +207,9 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
     if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
         report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));
     }
+    for zone in answers.new_zone(ground) {
+        report::print(&format!("{} the zone {} in {FLEET_FILE}", good("wrote"), clean(zone)));
+    }
     for (name, path) in &stored {
         report::print(&format!("{} {name} in {}", good("stored"), clean(path)));
     }

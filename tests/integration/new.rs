@@ -423,6 +423,15 @@ fn an_answer_that_never_came_is_found_out() {
 }
 
 #[test]
+fn a_zone_further_down_is_noted() {
+    let (cloud, project) = world_with(|options| options.zones.push(format!("eu.shop.example@{ACCOUNT}")));
+    let run = cloud.run(&project, &["new", "acme", "--domain", "a.eu.shop.example", "--yes"]).exits(0);
+    assert!(run.stdout.contains("wrote the zone eu.shop.example in fleet.yaml"), "{}", run.stdout);
+    assert!(project.read("fleet.yaml").contains("zones: [eu.shop.example]\n"), "{}", project.read("fleet.yaml"));
+    project.run(&["check"]).exits(0);
+}
+
+#[test]
 fn where_nothing_can_be_noted_nothing_is_done() {
     let (cloud, project) = world();
     project.write(".flotilla", "a file where a folder belongs");

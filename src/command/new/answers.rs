@@ -399,13 +399,16 @@ impl Answers {
     /// What fleet.yaml is told.
     pub fn fleet_changes(&self, ground: &Ground) -> Vec<Change> {
         let mut changes = self.account.as_ref().map(|account| token::entries(ground, account)).unwrap_or_default();
-        if let Some((zone, _)) = &self.zone
-            && names::zone_of(zone) != zone
-            && !ground.fleet.file.zones.contains(zone)
-        {
-            changes.push(Change::Append(vec!["zones".to_owned()], zone.clone().into()));
-        }
+        let zones = self.new_zone(ground).map(|zone| Change::Append(vec!["zones".to_owned()], zone.into()));
+        changes.extend(zones);
         changes
+    }
+
+    /// The zone, if it is one that can't be told from its name, and that fleet.yaml doesn't list.
+    pub fn new_zone(&self, ground: &Ground) -> impl Iterator<Item = &str> {
+        let listed = &ground.fleet.file.zones;
+        let zone = self.zone.iter().map(|(zone, _)| zone.as_str());
+        zone.filter(move |zone| names::zone_of(zone) != *zone && !listed.iter().any(|other| other == zone))
     }
 
     /// The spec's text.
