@@ -19,7 +19,7 @@ use crate::{cases, fleet as small};
 fn a_new_project_is_checked_and_built() {
     let project = cases::tiny();
     let told = project.run(&["init", "Acme Consent"]).exits(0).stdout;
-    assert!(told.contains("42 files") && told.contains("flotilla deploy --local"), "{told}");
+    assert!(told.contains("43 files") && told.contains("flotilla deploy --local"), "{told}");
     let at = |arguments: &[&str]| project.run(&[&["--project", "Acme Consent"], arguments].concat());
     assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
     at(&["build"]).exits(0);
