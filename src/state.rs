@@ -404,14 +404,12 @@ impl State {
 
     /// What was found out earlier.
     pub fn found(&self, account_id: &str, kind: Found, name: &str) -> Result<Option<String>, Failure> {
-        self.db
-            .query_row(
-                "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?",
-                params![account_id, kind.as_str(), name],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|error| self.told(error))
+        let read = || {
+            let sql = "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?";
+            let mut statement = self.db.prepare_cached(sql)?;
+            statement.query_row(params![account_id, kind.as_str(), name], |row| row.get(0)).optional()
+        };
+        read().map_err(|error| self.told(error))
     }
 
     /// Keeps what was found out.
