@@ -644,11 +644,7 @@ fn secrets_are_reported_and_never_copied() {
          lower_token = \"{}\"\nNESTED = {{ deep = [\"{}\"] }}\nPUBLIC_API_KEY = \"pk-for-all\"\n[define]\nKEY = \"'{}'\"\n",
         canaries[0], canaries[1], canaries[2], canaries[3], canaries[4]
     );
-<<<<<<< HEAD
-    let code = "import './inner.js';\nexport default { fetch: () => new Response('ok') };\n".to_owned();
-=======
     let code = "import './inner.js';\nexport default { fetch: () => new Response('ok') };\n";
->>>>>>> t-import
     let both = Both::new(&[
         ("wrangler.toml", &config),
         ("index.js", code),
