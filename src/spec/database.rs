@@ -1,0 +1,102 @@
+//! How a spec says which database a worker has. Knows the shape alone.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::SecretReference;
+
+/// A database of its own for each customer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(
+    deny_unknown_fields,
+    extend("allOf" = [
+        {"if": {"properties": {"type": {"const": "turso"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "url", "token"]}}},
+        {"if": {"properties": {"type": {"const": "d1"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type", "name", "id", "jurisdiction", "locationHint"]}}},
+        {"if": {"properties": {"type": {"const": "none"}}, "required": ["type"]}, "then": {"propertyNames": {"enum": ["type"]}}}
+    ])
+)]
+pub struct Database {
+    /// `turso`, `d1` or `none`.
+    #[serde(rename = "type")]
+    pub kind: Option<DatabaseKind>,
+    /// turso: the database's address, `libsql://…`.
+    #[schemars(regex(pattern = "^(libsql|https)://[^\\s/?#@]+/?$"))]
+    pub url: Option<String>,
+    /// turso: the reference to its token.
+    pub token: Option<SecretReference>,
+    /// d1: the database's name.
+    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
+    pub name: Option<String>,
+    /// d1: the database's id. Default: that of the account's database of this name, which is made if there is none.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]
+    pub id: Option<String>,
+    /// d1: where its data has to stay, if it is made. It can't be changed later.
+    pub jurisdiction: Option<Jurisdiction>,
+    /// d1: where it should lie, if it is made. Default: near to who deploys. It can't be changed later.
+    pub location_hint: Option<LocationHint>,
+}
+
+/// Where a database's data has to stay. Source: Cloudflare's API, D1 › Create D1 Database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum Jurisdiction {
+    Eu,
+    Fedramp,
+    Us,
+}
+
+impl Jurisdiction {
+    /// The word, as in specs and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Jurisdiction::Eu => "eu",
+            Jurisdiction::Fedramp => "fedramp",
+            Jurisdiction::Us => "us",
+        }
+    }
+}
+
+/// A region for a new database: western and eastern North America and Europe, Asia and the Pacific, Oceania.
+/// Source: Cloudflare's API, D1 › Create D1 Database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[allow(missing_docs)]
+pub enum LocationHint {
+    Wnam,
+    Enam,
+    Weur,
+    Eeur,
+    Apac,
+    Oc,
+}
+
+impl LocationHint {
+    /// The word, as in specs and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LocationHint::Wnam => "wnam",
+            LocationHint::Enam => "enam",
+            LocationHint::Weur => "weur",
+            LocationHint::Eeur => "eeur",
+            LocationHint::Apac => "apac",
+            LocationHint::Oc => "oc",
+        }
+    }
+}
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum DatabaseKind {
+    /// libSQL at Turso.
+    Turso,
+    /// Cloudflare D1.
+    D1,
+    /// No database.
+    None,
+}

@@ -1,0 +1,89 @@
+//! What people write in pack.yaml and in a pack's catalogue. Knows the shape alone.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Purpose;
+
+/// A pack's manifest: pack.yaml.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields, title = "flotilla pack")]
+pub struct PackFile {
+    /// The pack's name.
+    #[schemars(length(max = 40), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What its workers' names begin with.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    pub prefix: String,
+    /// The template of the module that is uploaded.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$"))]
+    pub module: String,
+    /// The other templates, among them the wrangler file.
+    #[schemars(inner(regex(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]*\\.tera$")))]
+    pub files: Vec<String>,
+    /// The code that all workers of the pack share.
+    pub runtime: RuntimeFile,
+    /// The file with the destination types.
+    pub catalogue: Option<String>,
+    /// What its workers are asked by `flotilla verify`, one request each.
+    pub verify: Option<Vec<Probe>>,
+}
+
+/// A request that a deployed worker is asked, and what its answer has to be.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Probe {
+    /// What it is called in results, such as `health`; several can have one name.
+    #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub name: String,
+    /// The path that is asked, with its query.
+    #[schemars(length(max = 1000), regex(pattern = "^/[!-~]*$"))]
+    pub path: String,
+    /// The HTTP status of the answer (default: 200).
+    #[schemars(range(min = 200, max = 599))]
+    pub status: Option<u16>,
+    /// What the answer's JSON holds at the least: an empty list or map stands for any. `{worker}`, `{customer}`,
+    /// `{environment}` and `{digest}` stand for the worker's own.
+    pub json: Option<BTreeMap<String, Value>>,
+    /// Asked only of workers that call others; the answer's `peers` tell how each of them was reached.
+    pub peers: Option<bool>,
+}
+
+/// How a pack's runtime is bundled.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct RuntimeFile {
+    /// The command that bundles it; `--out DIR` is added, and `runtime.js` and `runtime.d.ts` are expected there.
+    #[schemars(length(min = 1))]
+    pub build: Vec<String>,
+    /// The files and folders that decide it. package.json and package-lock.json always belong to them.
+    pub sources: Vec<String>,
+}
+
+/// A pack's catalogue of destination types.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatalogueFile {
+    /// The types by name.
+    pub destinations: BTreeMap<String, DestinationType>,
+}
+
+/// A destination type of a catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationType {
+    /// Its name for people.
+    pub label: String,
+    /// The consents that a visitor must have given, unless a spec says otherwise.
+    pub required_consent: Vec<Purpose>,
+    /// The JSON Schema of its settings; `#/$defs/secret` stands for a reference to a secret.
+    pub settings: Value,
+}

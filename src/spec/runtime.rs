@@ -1,0 +1,130 @@
+//! How a spec says how Cloudflare is to run a worker: its logs, its limits, its place. Knows the shape alone.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Whether Cloudflare keeps the worker's logs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Observability {
+    /// Whether it does. Default: true.
+    pub enabled: Option<bool>,
+    /// Which share of requests, from 0 to 1. Default: all.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling: Option<f64>,
+    /// Logs on their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Logs>,
+    /// Traces on their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Traces>,
+}
+
+/// The worker's logs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Logs {
+    /// Whether they are written. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Which share of requests, from 0 to 1. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling: Option<f64>,
+    /// Whether each invocation is a line of its own. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation_logs: Option<bool>,
+    /// Whether Cloudflare keeps them. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist: Option<bool>,
+    /// The account's destinations that they are exported to, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destinations: Option<Vec<String>>,
+}
+
+/// The worker's traces.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct Traces {
+    /// Whether they are written. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Which share of requests, from 0 to 1. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling: Option<f64>,
+    /// Whether Cloudflare keeps them. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persist: Option<bool>,
+    /// The account's destinations that they are exported to, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destinations: Option<Vec<String>>,
+}
+
+/// What one request may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub struct RequestLimits {
+    /// Time of the processor, in milliseconds. Default: the account's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub cpu_ms: Option<u64>,
+    /// Requests that the worker sends itself. Default: the account's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub subrequests: Option<u64>,
+}
+
+/// Where a worker runs, if not near to who calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// Near to what it calls, as Cloudflare measures it.
+    Smart,
+    /// In a region of a cloud: `aws:us-east-1`.
+    #[serde(untagged)]
+    Region {
+        /// The region.
+        region: String,
+    },
+    /// Near to a host and port.
+    #[serde(untagged)]
+    Host {
+        /// The host and port.
+        host: String,
+    },
+    /// Near to a host that speaks HTTP.
+    #[serde(untagged)]
+    Hostname {
+        /// The host.
+        hostname: String,
+    },
+}
+
+impl JsonSchema for Placement {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Placement".into()
+    }
+
+    // Flat, so that a mistake is told as what it is.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "`smart`; or where the worker runs: `{ region: aws:us-east-1 }`, `{ host: db.example.com:5432 }` or \
+                            `{ hostname: api.example.com }`.",
+            "type": ["string", "object"],
+            "pattern": "^smart$",
+            "properties": {
+                "region": {"type": "string", "minLength": 1, "description": "A region of a cloud, with the cloud before it."},
+                "host": {"type": "string", "minLength": 1, "description": "A host and port that the worker is near to."},
+                "hostname": {"type": "string", "minLength": 1, "description": "A host with HTTP that the worker is near to."}
+            },
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": false
+        })
+    }
+}
