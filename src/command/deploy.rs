@@ -185,6 +185,7 @@ pub(super) fn carry_out(
         return Ok(Applied { planned, outcome, platform: None, exit: end(Exit::Done) });
     }
     let tokens = tokens()?;
+    sending::look(session, &mut planned)?;
     sending::check(&planned)?;
     deletions(&planned, arguments)?;
     let now_reviewed = (arguments.digest.is_some() && !goes_on).then(|| PlanFile::new(&planned, Vec::new()));
@@ -219,7 +220,7 @@ pub(super) fn carry_out(
     }
     preflight(session, &mut planned)?;
     let planned = Arc::new(planned);
-    let (live, source) = (sending::Live::open(&planned.cloud.state)?, Arc::clone(&planned));
+    let (live, source) = (sending::Live::of_plan(&planned)?, Arc::clone(&planned));
     // By the threads that render, one for each core: each thread keeps the memory that rendering took, and the pool has dozens.
     let make: Arc<MakeUpload> = Arc::new(move |change: &Change| rayon::scope(|_| upload(&source, change, &live)));
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);

@@ -132,6 +132,8 @@ pub(super) struct Planned {
     pub expires: i64,
     /// Whom it is about.
     selection: Selection,
+    /// The secrets that workers have, of those that the state doesn't know of: [`super::sending::look`].
+    pub there: HashMap<WorkerId, BTreeSet<String>>,
     /// The runtimes, deflated once.
     deflated: OnceLock<HashMap<String, Vec<u8>>>,
     /// Where the workers of changes are in the survey: by home and name, the record and the unit.
@@ -252,6 +254,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         expires: arguments.expires,
         places,
         selection: selection.clone(),
+        there: HashMap::new(),
         deflated: OnceLock::new(),
     }))
 }

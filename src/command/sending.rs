@@ -13,12 +13,16 @@ use crate::failure::Failure;
 use crate::limits::{Limit, grouped};
 use crate::names::own_secret;
 use crate::plan::{Change, Step};
+use crate::platform::{Call, Reply};
+use crate::progress::Progress as _;
 use crate::secrets::rotation::{Missing, Sending, sending};
 use crate::secrets::{Finding, Secrets};
 use crate::spec::Environment;
 use crate::state::{Doubt, Fingerprints, State, WorkerId};
 
+use super::Session;
 use super::plan::Planned;
+use super::refresh::Asking;
 
 /// So many changes are looked at at a time.
 const CHUNK: usize = 4096;
@@ -31,7 +35,12 @@ pub(super) struct Live {
     state: Mutex<State>,
     /// Of these nobody knows: an upload was interrupted.
     in_doubt: HashSet<WorkerId>,
+    /// What the platform said that workers have, where the state doesn't know it.
+    there: HashMap<WorkerId, BTreeSet<String>>,
 }
+
+/// The fingerprint of a secret that is there, and whose value nobody here knows: it is none that a value has.
+const UNKNOWN: &str = "";
 
 impl Live {
     /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
@@ -40,7 +49,12 @@ impl Live {
         let doubtful = |doubt: &Doubt| matches!(doubt, Doubt::Upload | Doubt::Delete);
         let begun = state.begun()?.into_iter().filter(|(_, begun)| begun.doubts.iter().any(doubtful));
         let in_doubt = begun.map(|(id, _)| id).collect();
-        Ok(Live { state: Mutex::new(state), in_doubt })
+        Ok(Live { state: Mutex::new(state), in_doubt, there: HashMap::new() })
+    }
+
+    /// The same with what was asked for a plan.
+    pub fn of_plan(planned: &Planned) -> Result<Live, Failure> {
+        Ok(Live { there: planned.there.clone(), ..Live::open(&planned.cloud.state)? })
     }
 
     /// The fingerprints of a worker's secrets, by binding. Nothing, if it isn't there, or if nobody knows for certain: then all
@@ -49,9 +63,19 @@ impl Live {
         if self.in_doubt.contains(id) {
             return Ok(None);
         }
+        if let Some(names) = self.there.get(id) {
+            return Ok(Some(names.iter().map(|name| (name.clone(), UNKNOWN.to_owned())).collect()));
+        }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let live = state.one(id)?.filter(|deployed| deployed.drift.is_empty());
         Ok(live.map(|deployed| deployed.live.secrets))
+    }
+
+    /// Whether a worker is on record, and nothing is known of its secrets.
+    fn has_without_secrets(&self, id: &WorkerId) -> Result<bool, Failure> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = state.one(id)?;
+        Ok(row.is_some_and(|deployed| !deployed.drift.is_empty() || deployed.live.secrets.is_empty()))
     }
 
     fn fingerprints(&self) -> Fingerprints {
@@ -145,9 +169,46 @@ fn sent(
     }
 }
 
+/// Asks which secrets workers have that are on record without them: those that were adopted, changed by others, or found by a
+/// rebuild. Asked only where an upload lacks a value; what is there is kept then.
+pub(super) fn look(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
+    let live = Live::open(&planned.cloud.state)?;
+    let fingerprints = live.fingerprints();
+    let mut unsure: Vec<WorkerId> = Vec::new();
+    for change in planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
+        let id = id(change);
+        if live.in_doubt.contains(&id) || !live.has_without_secrets(&id)? {
+            continue;
+        }
+        let Some((worker, _)) = planned.worker(change) else { continue };
+        let known = live.of(&id)?;
+        if sent(&planned.secrets, &Needs::of(&worker), known.as_ref(), &fingerprints).is_err() {
+            unsure.push(id);
+        }
+    }
+    if unsure.is_empty() {
+        return Ok(());
+    }
+    session.ui.begin("asking which secrets are there", Some(unsure.len() as u64));
+    let account_ids = unsure.iter().map(|(home, _)| home.account_id.clone()).collect();
+    let fleet = &planned.project.fleet;
+    let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    for (home, worker) in unsure {
+        if let Reply::Settings(settings) = asking.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
+            let bindings = settings["bindings"].as_array().into_iter().flatten();
+            let secrets = bindings.filter(|binding| binding["type"] == "secret_text");
+            let names = secrets.filter_map(|binding| binding["name"].as_str().map(str::to_owned)).collect();
+            planned.there.insert((home, worker), names);
+        }
+        session.ui.step(1);
+    }
+    session.ui.end();
+    Ok(())
+}
+
 /// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
 pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
-    let live = Live::open(&planned.cloud.state)?;
+    let live = Live::of_plan(planned)?;
     let fingerprints = live.fingerprints();
     let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
     let uploads: Vec<&Change> =

@@ -421,6 +421,46 @@ fn after_an_interrupted_upload_all_secrets_are_sent() {
 }
 
 #[test]
+fn who_knows_no_value_keeps_what_workers_have_that_are_adopted_or_found_again() {
+    let (cloud, project) = (Cloud::start(), project("  - { dotenv: .env }\n"));
+    project.write(".env", "TOKEN=one\nKEY=two\n");
+    cloud.deploy(&project, &[]);
+    // Another machine, without a state and without values; and a worker that isn't the fleet's.
+    std::fs::remove_dir_all(project.path(".flotilla")).unwrap();
+    std::fs::remove_file(project.path(".env")).unwrap();
+    let path = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/t-bolt/script-settings");
+    assert_eq!(cloud.http("PATCH", &path, &json!({"tags": ["somebody-elses"]}))["success"], true);
+    project.write("customers/acme.yaml", format!("id: acme\n{SPEC}vars: {{ A: b }}\n"));
+    cloud.take();
+    let deployed = cloud.deploy(&project, &["--refresh", "--adopt", "t-bolt"]);
+    assert_eq!(deployed["applied"], 2, "{deployed}");
+    let requests = cloud.take();
+    let asked = requests.iter().filter(|request| request.what.ends_with("/settings")).count();
+    let uploads: Vec<_> = requests.iter().filter(|request| request.what.starts_with("PUT scripts/")).collect();
+    assert_eq!((asked, uploads.len()), (2, 2));
+    for upload in uploads {
+        let entry = upload.entry.to_string();
+        assert!(!entry.contains("\"secret_text\",\"name\"") && !entry.contains("\"type\":\"secret_text\""), "{entry}");
+        assert!(entry.contains("\"keep_bindings\":[\"secret_text\"]"), "{entry}");
+    }
+    for worker in ["t-acme", "t-bolt"] {
+        let path = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/{worker}/secrets");
+        let names = cloud.http("GET", &path, &Value::Null)["result"].as_array().unwrap().len();
+        assert_eq!(names, 2, "{worker} has what it had");
+    }
+    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    // What was never there has to be known: nobody can keep it.
+    project.write("customers/acme.yaml", format!("id: acme\n{SPEC}  NEW: {{ secret: NEW }}\n"));
+    let refused = cloud.run(&project, &["deploy", "--yes"]).exits(1);
+    assert!(refused.stderr.contains("NEW or ACME__NEW for acme"), "{}", refused.stderr);
+    // A value that is known from now on is sent, once.
+    project.write("customers/acme.yaml", format!("id: acme\n{SPEC}vars: {{ A: b }}\n"));
+    project.write(".env", "TOKEN=one\n");
+    assert_eq!(cloud.deploy(&project, &[])["applied"], 2);
+    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+}
+
+#[test]
 fn set_and_rotate_say_what_follows_and_never_the_value() {
     let project = project("  - { dotenv: .env }\n");
     let clean = |run: Run, value: &str| {
