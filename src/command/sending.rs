@@ -7,8 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
 
-use crate::customer::Worker;
+use crate::build;
+use crate::customer::{DIGEST_VARIABLE, Worker};
 use crate::failure::Failure;
 use crate::limits::{Limit, grouped};
 use crate::names::own_secret;
@@ -169,41 +171,65 @@ fn sent(
     }
 }
 
-/// Asks which secrets workers have that are on record without them: those that were adopted, changed by others, or found by a
-/// rebuild. Asked only where an upload lacks a value; what is there is kept then.
+/// Asks what workers are bound to of which nobody here knows it. Those that are adopted: what their specs don't say would go with
+/// the upload, and is refused. And those that are on record without their secrets, if an upload lacks a value: they were changed
+/// by others, or found by a rebuild. The secrets that are there are kept then.
 pub(super) fn look(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
     let live = Live::open(&planned.cloud.state)?;
     let fingerprints = live.fingerprints();
-    let mut unsure: Vec<WorkerId> = Vec::new();
+    // With the names of what it is to be bound to, if it is adopted.
+    let mut unsure: Vec<(WorkerId, Option<BTreeSet<String>>)> = Vec::new();
     for change in planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
         let id = id(change);
-        if live.in_doubt.contains(&id) || !live.has_without_secrets(&id)? {
+        let adopted = planned.adopt.contains(&change.worker);
+        if !adopted && (live.in_doubt.contains(&id) || !live.has_without_secrets(&id)?) {
             continue;
         }
         let Some((worker, _)) = planned.worker(change) else { continue };
-        let known = live.of(&id)?;
-        if sent(&planned.secrets, &Needs::of(&worker), known.as_ref(), &fingerprints).is_err() {
-            unsure.push(id);
+        if adopted {
+            let bundle = build::module(&planned.project, &planned.runtimes, &worker);
+            unsure.push((id, bundle.ok().map(|(_, bundle)| bindings(&bundle.metadata, |_| true))));
+        } else if sent(&planned.secrets, &Needs::of(&worker), live.of(&id)?.as_ref(), &fingerprints).is_err() {
+            unsure.push((id, None));
         }
     }
     if unsure.is_empty() {
         return Ok(());
     }
-    session.ui.begin("asking which secrets are there", Some(unsure.len() as u64));
-    let account_ids = unsure.iter().map(|(home, _)| home.account_id.clone()).collect();
+    session.ui.begin("asking what workers are bound to", Some(unsure.len() as u64));
+    let account_ids = unsure.iter().map(|((home, _), _)| home.account_id.clone()).collect();
     let fleet = &planned.project.fleet;
     let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-    for (home, worker) in unsure {
+    let mut lost = BTreeSet::new();
+    for ((home, worker), wanted) in unsure {
         if let Reply::Settings(settings) = asking.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
-            let bindings = settings["bindings"].as_array().into_iter().flatten();
-            let secrets = bindings.filter(|binding| binding["type"] == "secret_text");
-            let names = secrets.filter_map(|binding| binding["name"].as_str().map(str::to_owned)).collect();
-            planned.there.insert((home, worker), names);
+            if let Some(wanted) = wanted {
+                let there = bindings(&settings, |_| true);
+                let more: Vec<&str> =
+                    there.difference(&wanted).map(String::as_str).filter(|name| *name != DIGEST_VARIABLE).collect();
+                if !more.is_empty() {
+                    lost.insert(format!("{worker}: {}", more.join(", ")));
+                }
+            }
+            planned.there.insert((home, worker), bindings(&settings, |kind| kind == "secret_text"));
         }
         session.ui.step(1);
     }
     session.ui.end();
-    Ok(())
+    if lost.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::refused("adopting would take away what the specs don't say; nothing was sent").hint(format!(
+        "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
+        some(lost)
+    )))
+}
+
+/// The names of the bindings of some kinds.
+fn bindings(metadata: &Value, kinds: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let all = metadata["bindings"].as_array().into_iter().flatten();
+    let some = all.filter(|binding| kinds(binding["type"].as_str().unwrap_or_default()));
+    some.filter_map(|binding| binding["name"].as_str().map(str::to_owned)).collect()
 }
 
 /// Names every secret that an upload would need and that has no value, or too large a one: before the first request.

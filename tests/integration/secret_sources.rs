@@ -461,6 +461,26 @@ fn who_knows_no_value_keeps_what_workers_have_that_are_adopted_or_found_again() 
 }
 
 #[test]
+fn what_a_spec_does_not_say_is_not_taken_from_a_worker_that_is_adopted() {
+    let (cloud, project) = (Cloud::start(), project("  - { dotenv: .env }\n"));
+    project.write(".env", "TOKEN=one\nKEY=two\n");
+    project.write("customers/bolt.yaml", format!("id: bolt\n{SPEC}vars: {{ A: b }}\n"));
+    cloud.deploy(&project, &[]);
+    let path = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/t-bolt/script-settings");
+    assert_eq!(cloud.http("PATCH", &path, &json!({"tags": ["somebody-elses"]}))["success"], true);
+    std::fs::remove_dir_all(project.path(".flotilla")).unwrap();
+    project.write("customers/bolt.yaml", "id: bolt\nsecrets: { KEY: { secret: KEY } }\n");
+    cloud.take();
+    for more in [&["--refresh"][..], &[]] {
+        let run = cloud.run(&project, &[&["deploy", "--yes", "--adopt", "t-bolt", "bolt"], more].concat()).exits(5);
+        assert!(run.stderr.contains("t-bolt: A, TOKEN\n"), "{}", run.stderr);
+    }
+    assert!(cloud.sent().iter().all(|what| what.starts_with("GET ")));
+    project.write("customers/bolt.yaml", format!("id: bolt\n{SPEC}vars: {{ A: b }}\n"));
+    assert_eq!(cloud.deploy(&project, &["--adopt", "t-bolt", "bolt"])["applied"], 1);
+}
+
+#[test]
 fn set_and_rotate_say_what_follows_and_never_the_value() {
     let project = project("  - { dotenv: .env }\n");
     let clean = |run: Run, value: &str| {
