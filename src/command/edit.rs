@@ -1,5 +1,5 @@
 //! `flotilla edit`: changes one deployment of a customer, as a whole or not at all. On a terminal a dialogue; everything can be
-//! said by options.
+//! said by options. It is long as each thing that can be changed has both ways.
 
 mod deployment;
 

@@ -1,4 +1,4 @@
-//! What is known of a new customer: asked for step by step, or given by options.
+//! What is known of a new customer: asked for step by step, or given by options. It is long as each question has its two ways.
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
