@@ -68,7 +68,7 @@ pub fn yaml_all(text: &str, changes: &[Change], order: &[&str]) -> Result<String
     changes.iter().try_fold(text.to_owned(), |text, change| yaml(&text, change, order))
 }
 
-/// A new YAML text with these keys in this order; for `order` see [`yaml`].
+/// A new YAML text with these keys in this order; for `order` see [`yaml()`].
 pub fn fresh(entries: &[(&str, Value)], order: &[&str]) -> String {
     let text = Text { text: "", order };
     let line = |(under, value): &(&str, Value)| {
