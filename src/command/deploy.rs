@@ -185,8 +185,10 @@ pub(super) fn carry_out(
         return Ok(Applied { planned, outcome, platform: None, exit: end(Exit::Done) });
     }
     let tokens = tokens()?;
-    sending::look(session, &mut planned)?;
-    sending::check(&planned)?;
+    if !planned.adopt.is_empty() || sending::check(&planned).is_err() {
+        sending::look(session, &mut planned)?;
+        sending::check(&planned)?;
+    }
     deletions(&planned, arguments)?;
     let now_reviewed = (arguments.digest.is_some() && !goes_on).then(|| PlanFile::new(&planned, Vec::new()));
     if arguments.yes || arguments.digest.is_some() || planned.cloud.local.is_some() {

@@ -18,7 +18,7 @@ use crate::spec::{Environment, ORDER};
 
 use super::changes::{Changes, Interrupted};
 use super::dialogue::Dialogue;
-use super::new::{deleter, deleter_of};
+use super::new::{deleter, whole};
 use super::preflight;
 use super::questions::database::{self, Database, Wanted};
 use super::questions::destinations;
@@ -110,15 +110,9 @@ struct Wish {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let Some(ground) = Ground::open(session)? else { return Ok(Exit::Diagnostics) };
-    let what = arguments.customer.as_ref().map_or("edit".to_owned(), |id| format!("edit {id}"));
-    let changes = Changes::begin(session, &what, arguments.interrupted, |account| deleter_of(&ground, account))?;
-    let ground = if changes.recovered { Ground::open(session)? } else { Some(ground) };
-    let Some(ground) = ground else { return Ok(Exit::Diagnostics) };
-    match carry_out(session, &ground, arguments, &changes) {
-        Ok(exit) => Ok(exit),
-        Err(failure) => Err(changes.back(failure)),
-    }
+    whole(session, "edit", arguments.customer.as_deref(), arguments.interrupted, |ground, changes| {
+        carry_out(session, ground, arguments, changes)
+    })
 }
 
 fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes: &Changes) -> Result<Exit, Failure> {

@@ -81,19 +81,29 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    whole(session, "new", arguments.customer.as_deref(), arguments.interrupted, |ground, changes| {
+        carry_out(session, ground, arguments, changes)
+    })
+}
+
+/// Does something as a whole or not at all: after what an interrupted command left, and back to the beginning where it fails.
+pub(super) fn whole(
+    session: &Session,
+    command: &str,
+    customer: Option<&str>,
+    interrupted: Option<Interrupted>,
+    carry_out: impl FnOnce(&Ground, &Changes) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
     let Some(ground) = Ground::open(session)? else { return Ok(Exit::Diagnostics) };
-    let what = arguments.customer.as_ref().map_or("new".to_owned(), |id| format!("new {id}"));
-    let changes = Changes::begin(session, &what, arguments.interrupted, |account| deleter_of(&ground, account))?;
+    let what = customer.map_or(command.to_owned(), |id| format!("{command} {id}"));
+    let changes = Changes::begin(session, &what, interrupted, |account| deleter_of(&ground, account))?;
     let ground = if changes.recovered { Ground::open(session)? } else { Some(ground) };
     let Some(ground) = ground else { return Ok(Exit::Diagnostics) };
-    match carry_out(session, &ground, arguments, &changes) {
-        Ok(exit) => Ok(exit),
-        Err(failure) => Err(changes.back(failure)),
-    }
+    carry_out(&ground, &changes).map_err(|failure| changes.back(failure))
 }
 
 /// What deletes a database that an interrupted command made, with the token of its account.
-pub(super) fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
+fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
     let named = ground.fleet.accounts.iter().find(|(name, _)| ground.cloud.home(name, None).account_id == account_id);
     let token = named.and_then(|(_, account)| ground.secrets.token(&account.token.secret));
     let token = token.ok_or_else(|| {
