@@ -232,6 +232,8 @@ pub struct Plan {
 pub struct Options<'a> {
     /// Upload every worker, changed or not, for this reason.
     pub force: Option<&'a str>,
+    /// But for those that were uploaded after this time, in seconds since 1970: a redeploy for the same reason was interrupted.
+    pub forced_since: Option<i64>,
     /// Delete what no spec owns. Only a plan of the whole fleet can.
     pub prune: bool,
     /// Delete, and nothing else.
@@ -479,7 +481,9 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         reasons.push(INTERRUPTED.to_owned());
     }
     if reasons.is_empty() {
-        reasons.extend(options.force.map(|reason| format!("forced: {reason}")));
+        let since = |live: &Deployed| options.forced_since.is_some_and(|since| live.deployed_at > since);
+        let force = options.force.filter(|_| !known.live.is_some_and(since));
+        reasons.extend(force.map(|reason| format!("forced: {reason}")));
     }
     if !reasons.is_empty() {
         if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
@@ -853,6 +857,11 @@ mod tests {
             upload(check(&worker, &bundle, "1", &deployed, &force)),
             (vec![Step::Upload], vec!["forced: CVE".to_owned()])
         );
+        // What was uploaded since a redeploy for this reason began isn't uploaded by its next run.
+        let since = |time| Options { forced_since: Some(time), ..Options { force: Some("CVE"), ..whole() } };
+        let at = deployed.values().next().map_or(0, |deployed| deployed.deployed_at);
+        assert!(check(&worker, &bundle, "1", &deployed, &since(at - 1)).is_empty());
+        assert!(!check(&worker, &bundle, "1", &deployed, &since(at)).is_empty());
         worker.crons.clear();
         let steps = upload(check(&worker, &bundle, "1", &deployed, &whole())).0;
         assert_eq!(steps, vec![Step::SetCrons { crons: BTreeSet::new() }]);

@@ -22,7 +22,7 @@ use crate::render::Recipe;
 use crate::resolve::Thing;
 use crate::secrets::Secrets;
 use crate::spec::{Delivery, Environment};
-use crate::state::{self, Begun, Deployed, State, Stored, WorkerId, deflated};
+use crate::state::{self, Begun, Deployed, Run, State, Stored, WorkerId, deflated};
 use crate::tags::Triggers;
 
 use super::build;
@@ -38,6 +38,8 @@ use super::{Output, Session, summary};
 
 /// So many customers are planned at a time.
 const CHUNK: usize = 1024;
+/// So many interruptions of one redeploy are looked back at.
+const RUNS: usize = 1000;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -192,6 +194,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let waves = if session.preview.is_some() { Vec::new() } else { Wave::of(&project.fleet.file.deploy.waves) };
     let mut options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
+        forced_since: None,
         prune: arguments.prune && !survey.unread,
         only_prune: arguments.only_prune,
         named: selection.named(),
@@ -208,6 +211,9 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         (true, false) => State::shadow(&cloud.state)?,
         (true, true) => State::open(&cloud.state)?,
     };
+    if arguments.all {
+        options.forced_since = interrupted(&state, &arguments.reason)?;
+    }
     let adopt: BTreeSet<String> = arguments.adopt.iter().cloned().collect();
     let (mut inventory, mut findings) = (None, Vec::new());
     if arguments.refresh {
@@ -257,6 +263,16 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         there: HashMap::new(),
         deflated: OnceLock::new(),
     }))
+}
+
+/// Since when a redeploy for this reason has been going on that was interrupted, perhaps several times.
+fn interrupted(state: &State, reason: &str) -> Result<Option<i64>, Failure> {
+    let open = |run: &Run| {
+        let left = ["failed", "skipped"].iter().any(|key| run.outcome[key].as_u64() != Some(0));
+        run.what == "redeploy" && run.reason == reason && left
+    };
+    let runs = state.runs(RUNS)?;
+    Ok(runs.iter().map(|(_, run)| run).take_while(|run| open(run)).last().map(|run| run.began))
 }
 
 /// What there should be, and how the state stands to it: for commands that put the state right.
