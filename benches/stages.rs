@@ -10,16 +10,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use flotilla::bundle::{self, Runtime};
-use flotilla::customer::Worker;
-use flotilla::digest::Digest;
-use flotilla::progress::Silent;
-use flotilla::project::{self, Fleet, Spec};
-use flotilla::render::Templates;
-use flotilla::resolve::{Shared, resolve};
-use flotilla::schema::Checker;
-use flotilla::tree::Tree;
-use flotilla::{build, manifest, syntax, yaml};
+use flotilla_build::render::Templates;
+use flotilla_build::resolve::{Shared, resolve};
+use flotilla_build::{build, manifest, syntax};
+use flotilla_model::bundle::{self, Runtime};
+use flotilla_model::customer::Worker;
+use flotilla_model::digest::Digest;
+use flotilla_model::progress::Silent;
+use flotilla_spec::project::{self, Fleet, Spec};
+use flotilla_spec::schema::Checker;
+use flotilla_spec::tree::Tree;
+use flotilla_spec::yaml;
 
 fn main() {
     let mut criterion = Criterion::default()

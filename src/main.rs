@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use flotilla::failure::Exit;
+use flotilla_model::failure::Exit;
 
 /// Building is mostly small values; the system's allocator takes a fifth longer.
 #[global_allocator]
@@ -10,6 +10,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // A panic of any thread that matters arrives here; its message and place were printed when it happened.
-    let exit = std::panic::catch_unwind(|| flotilla::command::run(std::env::args_os())).unwrap_or(Exit::Bug);
+    let exit = std::panic::catch_unwind(|| flotilla_cli::run(std::env::args_os())).unwrap_or(Exit::Bug);
     ExitCode::from(exit as u8)
 }

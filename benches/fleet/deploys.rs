@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flotilla::local;
+use flotilla_local as local;
 use serde_json::json;
 
 use crate::figures::{Contender, Report, in_turns, thousands};
@@ -27,7 +27,7 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
     options.make_bound = true;
     let running = local::start(options).expect("a local Cloudflare");
     let base = running.api_base();
-    let namespace = flotilla::cloudflare::client()
+    let namespace = flotilla_deploy::cloudflare::client()
         .build()
         .expect("an HTTP client")
         .post(format!("{base}/accounts/{}/workers/dispatch/namespaces", ACCOUNTS[0].1))

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flotilla::local::{self, RateLimit};
-use flotilla::state::State;
+use flotilla_deploy::state::State;
+use flotilla_local::{self as local, RateLimit};
 use serde_json::{Value, json};
 
 use crate::figures::{Report, megabytes, seconds, thousands, times};
@@ -239,7 +239,7 @@ impl Cloud {
 
     fn http(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("http://{}{path}", self.running.address());
-        let client = flotilla::cloudflare::client().no_proxy().build().expect("an HTTP client");
+        let client = flotilla_deploy::cloudflare::client().no_proxy().build().expect("an HTTP client");
         let request = client.request(method.parse().expect("a method"), url);
         let request = if body.is_null() { request } else { request.json(body) };
         request.send().and_then(|answer| answer.json()).expect("an answer")

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use flotilla::cache;
-use flotilla::digest::Digest;
-use flotilla::progress::Silent;
+use flotilla_model::cache;
+use flotilla_model::digest::Digest;
+use flotilla_model::progress::Silent;
 use rayon::prelude::*;
 
 use crate::baseline;

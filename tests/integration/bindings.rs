@@ -1,6 +1,6 @@
 //! Shows: the table in docs/bindings.md is the code's. `UPDATE_DOCS=1 cargo test --test integration bindings` writes it anew.
 
-use flotilla::binding::{Form, KINDS};
+use flotilla_model::binding::{Form, KINDS};
 
 use crate::limits::with;
 use crate::support::repository;

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use flotilla::diagnostic::Code;
+use flotilla_model::diagnostic::Code;
 
 use super::support::{Project, Run, copy, output, repository};
 

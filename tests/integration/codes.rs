@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use flotilla::diagnostic::Code;
-use flotilla::explanation::{Example, explanation};
+use flotilla_model::diagnostic::Code;
+use flotilla_model::explanation::{Example, explanation};
 use serde_json::Value;
 
 use crate::cases::{cache, tiny};

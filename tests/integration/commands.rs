@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use flotilla::yaml;
+use flotilla_spec::yaml;
 use serde_json::json;
 
 use crate::support::{Project, repository};

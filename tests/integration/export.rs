@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use flotilla::yaml;
+use flotilla_spec::yaml;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -330,7 +330,7 @@ fn its_workflow_takes_a_newer_export_whole_or_not_at_all() {
     project.edit("customers/juniper.yaml", "id: juniper", "id: juniper\nlogLevel: warn");
     let [good, sum] = archive();
     let page = b"<html>Bad Gateway</html>".to_vec();
-    let summed = |bytes: &[u8]| flotilla::export::sum(bytes).into_bytes();
+    let summed = |bytes: &[u8]| flotilla_build::export::sum(bytes).into_bytes();
     project.run(&["export", "acme", "--env", "production", "--to", "other.tar.gz"]).exits(0);
     let other = std::fs::read(project.path("other.tar.gz")).expect("an archive");
     let packed = |script: &str| {

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use flotilla::local::RateLimit;
+use flotilla_local::RateLimit;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet, uploads};

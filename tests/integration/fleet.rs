@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use flotilla::local;
-use flotilla::progress::Silent;
+use flotilla_local as local;
+use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -106,7 +106,7 @@ impl Cloud {
     /// Starts one that serves its workers.
     pub fn with_workerd() -> Cloud {
         Cloud::start_with(|options| {
-            let path = flotilla::cache::workerd(&Silent).unwrap_or_else(|failure| panic!("{failure}"));
+            let path = flotilla_engine::workerd::path(&Silent).unwrap_or_else(|failure| panic!("{failure}"));
             options.workerd = local::Workerd::Path(path);
         })
     }

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use flotilla::diagnostic::Code;
-use flotilla::progress::Progress;
+use flotilla_model::diagnostic::Code;
+use flotilla_model::progress::Progress;
 use jsonschema::{Draft, Validator};
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ fn sarif() -> &'static Validator {
     static SCHEMA: OnceLock<Validator> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let (package, lock) = (include_bytes!("../sarif/package.json"), include_bytes!("../sarif/package-lock.json"));
-        let folder: PathBuf = flotilla::cache::npm("the tests of SARIF", package, lock, &Told)
+        let folder: PathBuf = flotilla_model::cache::npm("the tests of SARIF", package, lock, &Told)
             .unwrap_or_else(|failure| panic!("{failure}; {}", failure.hints.join("; ")));
         let path = folder.join("node_modules/@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json");
         let text = std::fs::read_to_string(path).expect("the schema");

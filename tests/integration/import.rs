@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use flotilla::import::keys::{Scope, key as key_of};
+use flotilla_import::keys::{Scope, key as key_of};
 use serde_json::{Value, json};
 
 use crate::support::{Project, Run, output};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use flotilla::progress::Silent;
-use flotilla::yaml;
+use flotilla_model::progress::Silent;
+use flotilla_spec::yaml;
 use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
@@ -164,7 +164,7 @@ pub fn mistakes(text: &str) -> Vec<String> {
     let packages = PACKAGES.get_or_init(|| {
         let (package, lock) =
             (include_bytes!("../workflow/package.json"), include_bytes!("../workflow/package-lock.json"));
-        flotilla::cache::npm("the tests", package, lock, &Silent).unwrap_or_else(|failure| panic!("{failure}"))
+        flotilla_model::cache::npm("the tests", package, lock, &Silent).unwrap_or_else(|failure| panic!("{failure}"))
     });
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("workflow.yml");

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flotilla::manifest::Manifest;
+use flotilla_build::manifest::Manifest;
 use serde_json::Value;
 
 use super::fleet::{cache, fleet, until};

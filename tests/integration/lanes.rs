@@ -6,10 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use flotilla::clock::{Clock as _, FakeClock};
-use flotilla::local::{Meter, RateLimit, Verdict};
-use flotilla::pace::{Lane, Rate, Ticket};
-use flotilla::platform::{Left, Policy, Quota};
+use flotilla_deploy::pace::{Lane, Rate, Ticket};
+use flotilla_local::{Meter, RateLimit, Verdict};
+use flotilla_model::clock::{Clock as _, FakeClock};
+use flotilla_model::platform::{Left, Policy, Quota};
 use tempfile::TempDir;
 
 use crate::fleet::{Cloud, fleet, until, uploads};

@@ -3,8 +3,8 @@
 //!
 //! `UPDATE_DOCS=1 cargo test --test integration limits` writes the tables anew; the difference is for review.
 
-use flotilla::limits::{self, Limit, Plan, Scope, TABLE, grouped};
-use flotilla::local::PlatformLimits;
+use flotilla_local::PlatformLimits;
+use flotilla_model::limits::{self, Limit, Plan, Scope, TABLE, grouped};
 
 use super::cases::{cache, tiny};
 use super::support::{Project, Run, repository};

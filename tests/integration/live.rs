@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use flotilla::cloudflare::Cloudflare;
-use flotilla::command::packs::Pack;
-use flotilla::import::{self, Asked, Live, News, live, write};
-use flotilla::platform::{Call, CallError, Home, Platform as _, Reply};
+use flotilla_cli::packs::Pack;
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_import::{self as import, Asked, Live, News, live, write};
+use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -289,7 +289,7 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
 #[test]
 fn what_the_account_answers_is_taken_as_it_is() {
     let refused = || CallError::Rejected { status: 403, code: 10000, message: "no".to_owned() };
-    let listed = |name: &str| flotilla::platform::ListedWorker {
+    let listed = |name: &str| flotilla_model::platform::ListedWorker {
         name: name.to_owned(),
         etag: "e".to_owned(),
         has_assets: true,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use flotilla::lock::Lock;
-use flotilla::progress::Silent;
+use flotilla_model::lock::Lock;
+use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
@@ -25,7 +25,7 @@ fn world() -> (Cloud, Project) {
     world_with(|_| {})
 }
 
-fn world_with(change: impl FnOnce(&mut flotilla::local::Options)) -> (Cloud, Project) {
+fn world_with(change: impl FnOnce(&mut flotilla_local::Options)) -> (Cloud, Project) {
     let cloud = Cloud::start_with(|options| {
         options.zones = vec![format!("shop.example@{ACCOUNT}"), format!("other.example@{OTHER}")];
         options.tokens = [TOKEN, "test", "test-token"].map(str::to_owned).to_vec();

@@ -6,8 +6,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use flotilla::cloudflare::Cloudflare;
-use flotilla::platform::{Call, Home, Platform as _, Reply};
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_model::platform::{Call, Home, Platform as _, Reply};
 use jsonschema::Validator;
 use reqwest::Method;
 use secrecy::SecretString;
@@ -310,7 +310,7 @@ fn it_finds_faults() {
 
 #[test]
 fn every_operation_is_documented_or_listed() {
-    for (methods, pattern) in flotilla::local::operations() {
+    for (methods, pattern) in flotilla_local::operations() {
         for method in methods.split(' ') {
             let path = format!("/{}", pattern.replace('*', "x"));
             operation(method, &path).unwrap();

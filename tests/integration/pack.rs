@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use flotilla::cache;
-use flotilla::progress::Silent;
+use flotilla_model::cache;
+use flotilla_model::progress::Silent;
 
 use crate::support::{copy, output, repository};
 use crate::tools;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use flotilla::build;
-use flotilla::customer::{Database, Worker};
-use flotilla::preview::Preview;
-use flotilla::progress::Silent;
-use flotilla::spec::Environment;
-use flotilla::tree::Tree;
+use flotilla_build::build;
+use flotilla_model::customer::{Database, Worker};
+use flotilla_model::preview::Preview;
+use flotilla_model::progress::Silent;
+use flotilla_model::spec::Environment;
+use flotilla_spec::tree::Tree;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
@@ -589,7 +589,7 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
     let rows = report["workers"].as_array().expect("workers");
     assert!(rows.len() == 4 && rows.iter().all(|row| row["health"] == "healthy"), "{report}");
     let origin = cloud.base().replace("/client/v4", "");
-    let http = flotilla::cloudflare::client().no_proxy().build().expect("a client");
+    let http = flotilla_deploy::cloudflare::client().no_proxy().build().expect("a client");
     let ask = |host: &str| -> Value {
         let answer = http.get(format!("{origin}/ask")).header("host", host).send().expect("an answer");
         answer.json().unwrap_or_else(|error| panic!("{host}: {error}"))

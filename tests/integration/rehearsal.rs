@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use flotilla::bundle::Bundle;
-use flotilla::clock::{Clock, FakeClock};
-use flotilla::customer::Worker;
-use flotilla::deploy::{Budget, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
-use flotilla::digest::Digest;
-use flotilla::local::{Meter, RateLimit};
-use flotilla::pace::{Lane, Rate};
-use flotilla::plan::{self, Desired, Known, Options, Plan, Planner};
-use flotilla::platform::{Call, CallError, Health, Home, Left, Platform, Policy, Quota, Reply};
-use flotilla::state::{RunId, State, Stored};
+use flotilla_deploy::deploy::{Budget, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
+use flotilla_deploy::pace::{Lane, Rate};
+use flotilla_deploy::plan::{self, Desired, Known, Options, Plan, Planner};
+use flotilla_deploy::state::{RunId, State, Stored};
+use flotilla_local::{Meter, RateLimit};
+use flotilla_model::bundle::Bundle;
+use flotilla_model::clock::{Clock, FakeClock};
+use flotilla_model::customer::Worker;
+use flotilla_model::digest::Digest;
+use flotilla_model::platform::{Call, CallError, Health, Home, Left, Platform, Policy, Quota, Reply};
 use serde_json::{Value, json};
 
 /// A platform that counts requests, each account's apart, and does nothing.

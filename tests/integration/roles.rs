@@ -5,9 +5,9 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use flotilla::build;
-use flotilla::customer::Worker;
-use flotilla::progress::Silent;
+use flotilla_build::build;
+use flotilla_model::customer::Worker;
+use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 
 use super::fleet::{cache, fleet};

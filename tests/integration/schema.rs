@@ -23,7 +23,7 @@ fn validator(name: &str) -> Validator {
 
 /// YAML as JSON, by flotilla's own reader.
 fn value(name: &str, text: &str) -> Value {
-    let (document, diagnostics) = flotilla::yaml::parse(name, text.as_bytes());
+    let (document, diagnostics) = flotilla_spec::yaml::parse(name, text.as_bytes());
     assert_eq!(diagnostics, vec![], "{name}");
     document.unwrap_or_else(|| panic!("{name} is empty")).root.to_value()
 }

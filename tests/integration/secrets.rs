@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use flotilla::cloudflare::Cloudflare;
-use flotilla::secrets::Secrets;
-use flotilla::spec::Environment;
-use flotilla::state::State;
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_deploy::state::State;
+use flotilla_model::spec::Environment;
+use flotilla_spec::secrets::Secrets;
 use secrecy::SecretString;
 use serde_json::json;
 
@@ -310,7 +310,7 @@ fn rotated_secrets_leave_no_trace_of_the_old_or_the_new_value() {
         assert!(!bytes.windows(13).any(|window| window == b"another-value"), "{name}");
         // A digest without a key would let whoever has the state try values.
         for value in [OWN, DOTENV, ENVIRONMENT] {
-            let digest = flotilla::digest::Digest::of(value.as_bytes()).to_string();
+            let digest = flotilla_model::digest::Digest::of(value.as_bytes()).to_string();
             assert!(!bytes.windows(16).any(|window| window == &digest.as_bytes()[..16]), "{name}");
         }
     }
@@ -491,7 +491,7 @@ impl log::Log for Logged {
 
 #[test]
 fn what_the_http_client_logs_at_its_loudest_has_no_secret() {
-    use flotilla::platform::{Call, Home, Module, Platform as _};
+    use flotilla_model::platform::{Call, Home, Module, Platform as _};
     static LOGGED: Logged = Logged(std::sync::Mutex::new(Vec::new()));
     log::set_logger(&LOGGED).expect("nobody else logs");
     log::set_max_level(log::LevelFilter::Trace);

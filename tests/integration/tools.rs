@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
-use flotilla::cloudflare::client;
-use flotilla::digest::Digest;
-use flotilla::progress::Progress;
+use flotilla_deploy::cloudflare::client;
+use flotilla_model::digest::Digest;
+use flotilla_model::progress::Progress;
 use reqwest::Method;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub fn packages() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let (package, lock) = (include_bytes!("../npm/package.json"), include_bytes!("../npm/package-lock.json"));
-        flotilla::cache::npm("the tests", package, lock, &Told)
+        flotilla_model::cache::npm("the tests", package, lock, &Told)
             .unwrap_or_else(|failure| panic!("{failure}; {}", failure.hints.join("; ")))
     })
 }
@@ -180,7 +180,7 @@ impl Local {
         assert_eq!(answer["success"], true, "{path}: {answer}");
     }
 
-    /// Sets faults, or clears them: see `flotilla::local::Fault`.
+    /// Sets faults, or clears them: see `flotilla_local::Fault`.
     #[track_caller]
     pub fn control(&self, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}/__local/{path}", self.origin);

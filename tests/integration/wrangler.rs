@@ -335,7 +335,7 @@ observability:
 
 #[test]
 fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
-    for kind in flotilla::binding::KINDS {
+    for kind in flotilla_model::binding::KINDS {
         assert!(EVERY_KIND.contains(&format!("{{ {}:", kind.key())), "{} isn't tried", kind.key());
     }
     let (project, local, variables) = bound(EVERY_KIND);
@@ -391,7 +391,8 @@ fn every_binding_is_the_same_by_wrangler_and_by_flotilla() {
     let written: Value = project.run(&["show", "acme", "--format", "json"]).exits(0).json()["workers"][0].clone();
     for (name, told) in theirs["bindings"].as_object().unwrap() {
         let Some(written) = written["bindings"].get(name) else { continue };
-        let mut read = flotilla::binding::Binding::of_upload(told).unwrap_or_else(|| panic!("{told} isn't read")).0;
+        let mut read =
+            flotilla_model::binding::Binding::of_upload(told).unwrap_or_else(|| panic!("{told} isn't read")).0;
         if name == "SESSIONS" {
             read.insert("name".to_owned(), "sessions".into());
         }

@@ -1,6 +1,6 @@
 //! The API's workers: uploads, versions, settings, secrets, namespaces.
 
-use flotilla::local::PlatformLimits;
+use flotilla_local::PlatformLimits;
 use serde_json::{Value, json};
 
 use super::client::{ACCOUNT, code, form, local};

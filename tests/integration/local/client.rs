@@ -1,7 +1,7 @@
 //! A client of the local Cloudflare for tests, which holds every request and answer to the OpenAPI document.
 
-use flotilla::local::{Options, Running, Workerd, start};
-use flotilla::progress::Silent;
+use flotilla_local::{Options, Running, Workerd, start};
+use flotilla_model::progress::Silent;
 use reqwest::blocking::{Client as Http, Response};
 use serde_json::{Value, json};
 
@@ -23,13 +23,13 @@ pub type Modules<'a> = &'a [(&'a str, &'a str)];
 
 /// workerd, as `flotilla local` runs it.
 pub fn workerd() -> Workerd {
-    Workerd::Path(flotilla::cache::workerd(&Silent).unwrap_or_else(|failure| panic!("{failure}")))
+    Workerd::Path(flotilla_engine::workerd::path(&Silent).unwrap_or_else(|failure| panic!("{failure}")))
 }
 
 pub fn local(change: impl FnOnce(&mut Options)) -> Local {
     let folder = tempfile::tempdir().unwrap();
     let running = Some(begin(&folder, change));
-    Local { running, folder, token: "a-token".to_owned(), http: flotilla::cloudflare::client().build().unwrap() }
+    Local { running, folder, token: "a-token".to_owned(), http: flotilla_deploy::cloudflare::client().build().unwrap() }
 }
 
 fn begin(folder: &tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Running {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use flotilla::local::RateLimit;
+use flotilla_local::RateLimit;
 use serde_json::{Value, json};
 
 use super::client::{ACCOUNT, form, local};
@@ -138,7 +138,7 @@ fn an_address_in_use_is_said_so() {
     let one = local(|_| {});
     let address = one.running.as_ref().unwrap().address();
     let folder = tempfile::tempdir().unwrap();
-    let options = flotilla::local::Options { address, ..flotilla::local::Options::new(folder.path()) };
-    let error = format!("{:#}", flotilla::local::start(options).unwrap_err());
+    let options = flotilla_local::Options { address, ..flotilla_local::Options::new(folder.path()) };
+    let error = format!("{:#}", flotilla_local::start(options).unwrap_err());
     assert!(error.contains(&format!("port {}", address.port())) && error.to_lowercase().contains("in use"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! What calls workers: routes, domains, schedules, workers.dev; and D1 and KV through the API.
 
-use flotilla::local::PlatformLimits;
+use flotilla_local::PlatformLimits;
 use serde_json::{Value, json};
 
 use super::client::{Local, local};

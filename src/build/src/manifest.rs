@@ -1,0 +1,920 @@
+//! What builds remember: of each customer, which files were read, what came of them, and what was written, so that the next
+//! build does only what is out of date. Knows bytes, stamps and digests; decides nothing.
+//!
+//! `.flotilla/build/log` is a log of records: the last one of a customer counts. Each frame of records has its length and
+//! checksum, and a frame that isn't whole ends the log: who is killed while writing loses what was not written, and nothing
+//! else. `.flotilla/build/values-<n>` holds the resolved workers as JSON, one after the other; records say where. A value is
+//! believed only if its digest is the one that the record names. Both can be deleted at any time: that costs a build.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::render::Recipe;
+use crate::tally::Counted;
+use flotilla_model::digest::{Digest, Mark};
+use flotilla_model::spec::Environment;
+
+/// The folder, from the project's root.
+pub const FOLDER: &str = ".flotilla/build";
+/// The first line of a log: its format, and the file of its values.
+const FORMAT: &str = "flotilla build log 3";
+/// So many records are written at once.
+const FRAME: usize = 256;
+/// So many frames are read at once.
+const AT_ONCE: usize = 64;
+/// The longest first line.
+const HEAD: u64 = 256;
+/// The longest time between two ticks of a file system's clock that has fractions of seconds.
+const TICK: Duration = Duration::from_millis(20);
+/// The same for one that has none.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+
+/// When a file was last changed, as far as its entry in the file system tells: a digest of length, times and inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// Nothing: never the stamp of a file. What has it is looked at again.
+    pub const NONE: Stamp = Stamp(0);
+
+    /// The stamp of a file that was not just changed. A file that was changed within the same tick of the clock can change
+    /// again without a trace: its stamp says nothing.
+    pub fn settled(metadata: &fs::Metadata, now: SystemTime) -> Stamp {
+        let coarse = metadata.mtime_nsec() == 0 && metadata.ctime_nsec() == 0;
+        let tick = if coarse { COARSE_TICK } else { TICK };
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let changed = nanoseconds(metadata.mtime(), metadata.mtime_nsec())
+            .max(nanoseconds(metadata.ctime(), metadata.ctime_nsec()));
+        let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if since_epoch.as_nanos() as i128 - changed < tick.as_nanos() as i128 {
+            Stamp::NONE
+        } else {
+            Stamp::of(metadata)
+        }
+    }
+
+    /// The stamp of a file that this build has just written; see [`Writer::settle`].
+    pub fn of(metadata: &fs::Metadata) -> Stamp {
+        let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
+        let parts = [
+            metadata.size(),
+            metadata.mtime() as u64,
+            metadata.mtime_nsec() as u64,
+            metadata.ctime() as u64,
+            metadata.ctime_nsec() as u64,
+            metadata.ino(),
+            u64::from(metadata.mode()),
+        ];
+        for part in parts {
+            // The finaliser of splitmix64: each bit reaches each other one.
+            hash = (hash ^ part).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            hash ^= hash >> 29;
+            hash = hash.wrapping_mul(0x94d0_49bb_1331_11eb);
+            hash ^= hash >> 32;
+        }
+        Stamp(hash.max(1))
+    }
+
+    /// Whether it is known that nothing changed.
+    pub fn same(self, now: Stamp) -> bool {
+        self != Stamp::NONE && self == now
+    }
+}
+
+/// Where a value stands in the file of values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    offset: u64,
+    length: u32,
+}
+
+/// A file that was read for a customer, beside the fleet's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Its path from the project's root.
+    pub file: String,
+    /// Its stamp when it was read.
+    pub stamp: Stamp,
+    /// The digest of its bytes; nothing if there was no file.
+    pub content: Option<Mark>,
+}
+
+/// A file that was written for a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Its name in the worker's folder.
+    pub name: String,
+    /// The digest of its bytes.
+    pub content: Mark,
+    /// Its stamp after it was written.
+    pub stamp: Stamp,
+}
+
+/// A worker's files under out/ and what they were made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The digest of the resolved worker that was rendered.
+    pub from: Mark,
+    /// That worker.
+    pub value: Chunk,
+    /// The digest of the recipe.
+    pub recipe: Mark,
+    /// The partial templates that were read, a bit for each.
+    pub partials: u64,
+    /// The bytes of the module.
+    pub size: u64,
+    /// The files.
+    pub outputs: Vec<Output>,
+    /// The digest of the bundle.
+    pub bundle: [u8; 32],
+    /// The digest of the module.
+    pub module: [u8; 32],
+    /// Seconds since 1970 when it was rendered.
+    pub at: i64,
+    /// Why it was rendered.
+    pub why: Vec<Why>,
+    /// What it was rendered from the time before: the digest of the resolved worker, where it stands, and the recipe.
+    pub before: Option<(Mark, Chunk, Mark)>,
+}
+
+impl Made {
+    /// The digest of the bundle.
+    pub fn bundle(&self) -> Digest {
+        Digest::from_bytes(self.bundle)
+    }
+}
+
+/// Why a worker is rendered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Why {
+    /// It never was, as far as is known.
+    New,
+    /// What the spec, its layers and the defaults say of it changed.
+    Values,
+    /// A template, the runtime, or flotilla itself changed.
+    Recipe,
+    /// A file under out/ is gone.
+    Missing(String),
+    /// A file under out/ isn't what was written.
+    Edited(String),
+}
+
+/// A worker of a customer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Where it runs.
+    pub environment: Environment,
+    /// Its role, if the customer has several workers.
+    pub role: Option<String>,
+    /// Its pack's name.
+    pub pack: String,
+    /// The digest of the resolved worker.
+    pub resolved: Mark,
+    /// The resolved worker.
+    pub value: Chunk,
+    /// What of it counts against limits.
+    pub counted: Counted,
+    /// What was written of it, if it was.
+    pub made: Option<Made>,
+}
+
+/// What is remembered of a customer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The files that were read; the spec is the first.
+    pub inputs: Vec<Input>,
+    /// The digest of everything else that decided how it was resolved.
+    pub context: Mark,
+    /// The layers that it uses.
+    pub layers: Vec<String>,
+    /// Whether there was something to tell of it: then it is read each time.
+    pub loud: bool,
+    /// Its labels, sorted.
+    pub labels: Vec<(String, String)>,
+    /// The digests of what it claims.
+    pub claims: Vec<u64>,
+    /// Its workers.
+    pub units: Vec<Unit>,
+}
+
+impl Record {
+    /// The customer's file.
+    pub fn file(&self) -> &str {
+        self.inputs.first().map_or("", |input| &input.file)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+enum Entry {
+    Customer(Record),
+    Gone(String),
+    Recipe(Recipe),
+    Folder(String, Stamp),
+}
+
+/// What earlier builds remember.
+#[derive(Default)]
+pub struct Manifest {
+    /// The customers by file.
+    pub records: HashMap<String, Record>,
+    /// The recipes by digest.
+    pub recipes: HashMap<Mark, Recipe>,
+    /// The folders of out/ in which nothing was left over.
+    pub folders: HashMap<String, Stamp>,
+    /// The file of values.
+    values: Option<(PathBuf, File)>,
+    /// Up to where the log can be read, and how many entries of it no longer count.
+    whole: u64,
+    stale: usize,
+}
+
+impl Manifest {
+    /// Reads what is remembered of a project; nothing, if nothing is or it can't be read.
+    pub fn read(root: &Path) -> Manifest {
+        Manifest::try_read(&root.join(FOLDER)).unwrap_or_default()
+    }
+
+    fn try_read(folder: &Path) -> io::Result<Manifest> {
+        let file = File::open(folder.join("log"))?;
+        let mut left = file.metadata()?.len();
+        let mut log = BufReader::with_capacity(1 << 20, file);
+        let mut head = Vec::new();
+        (&mut log).take(HEAD).read_until(b'\n', &mut head)?;
+        let name = std::str::from_utf8(&head)
+            .map_err(io::Error::other)?
+            .strip_suffix('\n')
+            .ok_or(io::ErrorKind::InvalidData)?;
+        let name = name.strip_prefix(FORMAT).map(str::trim).ok_or(io::ErrorKind::InvalidData)?;
+        if !name.starts_with("values-") || name.contains('/') {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let path = folder.join(name);
+        let file = File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path))?;
+        let mut manifest = Manifest { values: Some((path, file)), whole: head.len() as u64, ..Manifest::default() };
+        left -= manifest.whole;
+        // Some frames at a time: of what was recorded several times, only the last is ever in memory.
+        loop {
+            let mut frames: Vec<(u32, Vec<u8>)> = Vec::with_capacity(AT_ONCE);
+            while frames.len() < AT_ONCE && left >= 8 {
+                let mut head = [0; 8];
+                log.read_exact(&mut head)?;
+                let number = |part: &[u8]| u32::from_le_bytes(part.try_into().expect("BUG: four bytes"));
+                let (length, checksum) = (number(&head[..4]), number(&head[4..]));
+                left -= 8;
+                if u64::from(length) > left {
+                    left = 0;
+                    break;
+                }
+                let mut frame = vec![0; length as usize];
+                log.read_exact(&mut frame)?;
+                left -= u64::from(length);
+                frames.push((checksum, frame));
+            }
+            if frames.is_empty() {
+                return Ok(manifest);
+            }
+            let read: Vec<Option<Vec<Entry>>> = frames
+                .par_iter()
+                .map(|(checksum, frame)| {
+                    (crc32fast::hash(frame) == *checksum).then(|| postcard::from_bytes(frame).ok()).flatten()
+                })
+                .collect();
+            for (entries, (_, frame)) in read.into_iter().zip(&frames) {
+                // What follows a broken frame was written after it, and may rely on it.
+                let Some(entries) = entries else { return Ok(manifest) };
+                manifest.whole += 8 + frame.len() as u64;
+                for entry in entries {
+                    manifest.add(entry);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let replaced = match entry {
+            Entry::Customer(record) => self.records.insert(record.file().to_owned(), record).is_some(),
+            Entry::Gone(file) => {
+                self.records.remove(&file);
+                true
+            }
+            Entry::Recipe(recipe) => self.recipes.insert(recipe.mark(), recipe).is_some(),
+            Entry::Folder(folder, stamp) => self.folders.insert(folder, stamp).is_some(),
+        };
+        self.stale += usize::from(replaced);
+    }
+
+    /// Whether most of the values are no longer those of any record.
+    fn wastes_values(&self) -> bool {
+        let of_made =
+            |made: &Made| u64::from(made.value.length) + made.before.map_or(0, |before| u64::from(before.1.length));
+        let units = self.records.values().flat_map(|record| &record.units);
+        let live: u64 = units.map(|unit| u64::from(unit.value.length) + unit.made.as_ref().map_or(0, of_made)).sum();
+        let length = self.values.as_ref().and_then(|(_, file)| file.metadata().ok()).map_or(0, |found| found.len());
+        length > 2 * live + 4096
+    }
+
+    /// The JSON of a value, if it is what it should be.
+    pub fn value(&self, chunk: Chunk, mark: Mark) -> Option<Vec<u8>> {
+        let (_, file) = self.values.as_ref()?;
+        let mut bytes = vec![0; chunk.length as usize];
+        file.read_exact_at(&mut bytes, chunk.offset).ok()?;
+        (Digest::of(&bytes).mark() == mark).then_some(bytes)
+    }
+}
+
+/// Writes on what builds remember. That it can't is no failure of a build: it is forgotten, and noted.
+pub struct Writer {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// None where nothing is to be kept.
+    log: Option<File>,
+    /// Its path, and how long it is.
+    path: PathBuf,
+    length: u64,
+    open: Vec<Entry>,
+    values: Store,
+    /// Whether files under out/ are being written.
+    began: bool,
+    /// When one was last written.
+    written: Option<SystemTime>,
+    failed: Option<io::Error>,
+}
+
+enum Store {
+    File { file: File, end: u64, pending: Vec<u8> },
+    Memory(Vec<u8>),
+}
+
+/// The values of this run, those of earlier runs among them.
+impl Writer {
+    /// Goes on where a manifest ended. `keep`: without it, everything stays in memory and is forgotten with the process.
+    pub fn new(root: &Path, manifest: &mut Manifest, keep: bool) -> Writer {
+        let inner = if keep { Inner::open(&root.join(FOLDER), manifest) } else { Err(None) };
+        let inner = inner.unwrap_or_else(|failed| Inner {
+            log: None,
+            path: PathBuf::new(),
+            length: 0,
+            open: Vec::new(),
+            values: Store::Memory(Vec::new()),
+            began: false,
+            written: None,
+            failed,
+        });
+        Writer { inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Keeps a value.
+    pub fn value(&self, bytes: &[u8]) -> Chunk {
+        let mut inner = self.lock();
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        match &mut inner.values {
+            Store::Memory(all) => {
+                let offset = MEMORY + all.len() as u64;
+                all.extend_from_slice(bytes);
+                Chunk { offset, length }
+            }
+            Store::File { end, pending, .. } => {
+                let offset = *end + pending.len() as u64;
+                pending.extend_from_slice(bytes);
+                if pending.len() > 1 << 20 {
+                    inner.flush_values();
+                }
+                Chunk { offset, length }
+            }
+        }
+    }
+
+    /// Everything kept so far can be read.
+    pub fn flush(&self) {
+        self.lock().flush_values();
+    }
+
+    /// The JSON of a value of this run or an earlier one; call [`Writer::flush`] before.
+    pub fn read(&self, manifest: &Manifest, chunk: Chunk, mark: Mark) -> Option<Vec<u8>> {
+        if chunk.offset >= MEMORY {
+            let inner = self.lock();
+            let Store::Memory(all) = &inner.values else { return None };
+            let start = usize::try_from(chunk.offset - MEMORY).ok()?;
+            return all.get(start..start + chunk.length as usize).map(<[u8]>::to_vec);
+        }
+        manifest.value(chunk, mark)
+    }
+
+    /// Keeps what is known of a customer.
+    pub fn record(&self, record: Record) {
+        self.entry(Entry::Customer(record));
+    }
+
+    /// Forgets a customer.
+    pub fn forget(&self, file: &str) {
+        self.entry(Entry::Gone(file.to_owned()));
+    }
+
+    /// Keeps a recipe.
+    pub fn recipe(&self, recipe: Recipe) {
+        self.entry(Entry::Recipe(recipe));
+    }
+
+    /// Keeps the stamp of a folder in which nothing is left over.
+    pub fn folder(&self, folder: &str, stamp: Stamp) {
+        self.entry(Entry::Folder(folder.to_owned(), stamp));
+    }
+
+    /// Whether the log is as long as this process left it: nobody else has written on.
+    pub fn is_current(&self) -> bool {
+        let inner = self.lock();
+        let length = |file: &File| file.metadata().map(|metadata| metadata.len()).ok();
+        match &inner.log {
+            Some(log) => {
+                length(log) == Some(inner.length)
+                    && inner.path.metadata().is_ok_and(|now| log.metadata().is_ok_and(|own| own.ino() == now.ino()))
+            }
+            None => true,
+        }
+    }
+
+    /// Files under out/ are going to be written: until that has come to its end, nobody knows what is there. Noted once.
+    pub fn begin(&self) {
+        let mut inner = self.lock();
+        if inner.log.is_some() && !inner.began {
+            inner.began = true;
+            let unknown = |environment: Environment| Entry::Folder(environment.to_string(), Stamp::NONE);
+            inner.open.extend(Environment::EACH.map(unknown));
+            inner.flush();
+        }
+    }
+
+    /// Whether files under out/ were written since this was asked the last time.
+    pub fn ended(&self) -> bool {
+        std::mem::take(&mut self.lock().began)
+    }
+
+    /// A file under out/ was written just now.
+    pub fn wrote(&self) {
+        let mut inner = self.lock();
+        // Where no stamp is kept, none has to settle.
+        inner.written = inner.log.is_some().then(SystemTime::now);
+    }
+
+    fn entry(&self, entry: Entry) {
+        let mut inner = self.lock();
+        if inner.log.is_none() {
+            return;
+        }
+        inner.open.push(entry);
+        if inner.open.len() >= FRAME {
+            inner.flush();
+        }
+    }
+
+    /// Writes everything, and waits until the file system's clock has moved on from the last file that was written: whatever
+    /// happens to that file from now on leaves a trace. Says what could not be kept.
+    pub fn settle(&self) -> Option<io::Error> {
+        let mut inner = self.lock();
+        inner.flush();
+        if let Some(written) = inner.written.take() {
+            let since = written.elapsed().unwrap_or_default();
+            std::thread::sleep(TICK.saturating_sub(since));
+        }
+        inner.failed.take()
+    }
+}
+
+/// Where the offsets of values in memory begin: no file is so long.
+const MEMORY: u64 = 1 << 62;
+
+impl Inner {
+    fn open(folder: &Path, manifest: &mut Manifest) -> Result<Inner, Option<io::Error>> {
+        let open = |manifest: &mut Manifest| -> io::Result<Inner> {
+            fs::create_dir_all(folder)?;
+            let live = manifest.records.len() + manifest.recipes.len() + manifest.folders.len();
+            if manifest.values.is_none() || manifest.wastes_values() {
+                compact(folder, manifest)?;
+            } else if manifest.stale > live / 4 + 1000 {
+                let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                write_log(folder, manifest, &name)?;
+            }
+            let log = File::options().append(true).open(folder.join("log"))?;
+            log.set_len(manifest.whole)?;
+            let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            let file = File::options().read(true).write(true).open(path)?;
+            let end = file.metadata()?.len();
+            let values = Store::File { file, end, pending: Vec::new() };
+            Ok(Inner {
+                log: Some(log),
+                path: folder.join("log"),
+                length: manifest.whole,
+                open: Vec::new(),
+                values,
+                began: false,
+                written: None,
+                failed: None,
+            })
+        };
+        open(manifest).map_err(Some)
+    }
+
+    fn flush_values(&mut self) {
+        let Store::File { file, end, pending } = &mut self.values else { return };
+        match file.write_all_at(pending, *end) {
+            Ok(()) => *end += pending.len() as u64,
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                self.log = None;
+            }
+        }
+        pending.clear();
+    }
+
+    fn flush(&mut self) {
+        self.flush_values();
+        let open = std::mem::take(&mut self.open);
+        if let Some(log) = &mut self.log
+            && !open.is_empty()
+        {
+            let frame = frame(&open);
+            match log.write_all(&frame) {
+                Ok(()) => self.length += frame.len() as u64,
+                Err(error) => {
+                    self.failed.get_or_insert(error);
+                    self.log = None;
+                }
+            }
+        }
+    }
+}
+
+fn frame(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = vec![0; 8];
+    bytes = postcard::to_extend(entries, bytes).expect("BUG: records can be written");
+    let length = u32::try_from(bytes.len() - 8).expect("BUG: a frame is small");
+    let checksum = crc32fast::hash(&bytes[8..]);
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// Writes values and log anew, with what counts alone.
+fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
+    let number = |name: &str| name.strip_prefix("values-")?.parse::<u64>().ok();
+    let mut last = 0;
+    for entry in fs::read_dir(folder)? {
+        last = last.max(entry?.file_name().to_str().and_then(number).unwrap_or(0));
+    }
+    let name = format!("values-{}", last + 1);
+    let path = folder.join(&name);
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let mut values = io::BufWriter::with_capacity(1 << 20, &file);
+    let mut end = 0;
+    let mut records = std::mem::take(&mut manifest.records);
+    for record in records.values_mut() {
+        for unit in &mut record.units {
+            let mut moved: HashMap<u64, Chunk> = HashMap::new();
+            let mut keep = |chunk: &mut Chunk, mark: Mark| -> io::Result<bool> {
+                if let Some(at) = moved.get(&chunk.offset) {
+                    *chunk = *at;
+                    return Ok(true);
+                }
+                let Some(bytes) = manifest.value(*chunk, mark) else { return Ok(false) };
+                values.write_all(&bytes)?;
+                let at = Chunk { offset: end, length: chunk.length };
+                end += bytes.len() as u64;
+                moved.insert(chunk.offset, at);
+                *chunk = at;
+                Ok(true)
+            };
+            if !keep(&mut unit.value, unit.resolved)? {
+                // Never taken for known: it is resolved anew.
+                record.context = Mark::default();
+            }
+            if let Some(made) = &mut unit.made {
+                keep(&mut made.value, made.from)?;
+                if let Some((mark, chunk, _)) = &mut made.before
+                    && !keep(chunk, *mark)?
+                {
+                    made.before = None;
+                }
+            }
+        }
+    }
+    values.flush()?;
+    drop(values);
+    manifest.records = records;
+    write_log(folder, manifest, &name)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let other = entry.file_name();
+        if other.to_str().and_then(number).is_some() && other.to_str() != Some(&name) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    manifest.values = Some((path, file));
+    Ok(())
+}
+
+/// Writes the log anew, with what counts alone. The new one takes the old one's name at the end, so that at any instant there
+/// is one that is whole.
+fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<()> {
+    let mut log = format!("{FORMAT} {name}\n").into_bytes();
+    let recipes = manifest.recipes.values().cloned().map(Entry::Recipe);
+    let folders = manifest.folders.iter().map(|(folder, stamp)| Entry::Folder(folder.clone(), *stamp));
+    let mut entries: Vec<Entry> = recipes.chain(folders).collect();
+    let mut sorted: Vec<&Record> = manifest.records.values().collect();
+    sorted.sort_by(|a, b| a.file().cmp(b.file()));
+    for chunk in sorted.chunks(FRAME) {
+        entries.extend(chunk.iter().map(|record| Entry::Customer((*record).clone())));
+        log.extend(frame(&std::mem::take(&mut entries)));
+    }
+    if !entries.is_empty() {
+        log.extend(frame(&entries));
+    }
+    let new = folder.join("log.new");
+    fs::write(&new, &log)?;
+    fs::rename(&new, folder.join("log"))?;
+    manifest.whole = log.len() as u64;
+    manifest.stale = 0;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of a customer with one worker, of which the text is all that is known.
+    fn record(writer: &Writer, file: &str, text: &str) -> Record {
+        let resolved = Digest::of(text.as_bytes()).mark();
+        let value = writer.value(text.as_bytes());
+        let made = Made {
+            from: resolved,
+            value,
+            recipe: Mark([7; 16]),
+            partials: 5,
+            outputs: vec![Output { name: "index.ts".to_owned(), content: resolved, stamp: Stamp(3) }],
+            bundle: [1; 32],
+            module: [2; 32],
+            size: 9,
+            at: 1_800_000_000,
+            why: vec![Why::New, Why::Missing("index.ts".to_owned())],
+            before: Some((resolved, value, Mark([8; 16]))),
+        };
+        let unit = Unit {
+            environment: Environment::Staging,
+            role: Some("web".to_owned()),
+            pack: "tiny".to_owned(),
+            resolved,
+            value,
+            counted: Counted::default(),
+            made: Some(made),
+        };
+        Record {
+            inputs: vec![Input { file: file.to_owned(), stamp: Stamp(9), content: Some(resolved) }],
+            context: Mark([4; 16]),
+            layers: vec!["gold".to_owned()],
+            loud: false,
+            labels: vec![("tier".to_owned(), "gold".to_owned())],
+            claims: vec![1, u64::MAX],
+            units: vec![unit],
+        }
+    }
+
+    fn recipe(tool: &str) -> Recipe {
+        Recipe {
+            tool: tool.to_owned(),
+            pack: "packs/tiny".to_owned(),
+            runtime: "runtime/tiny-0.js".to_owned(),
+            files: vec!["index.ts".to_owned()],
+            templates: vec![("index.ts.tera".to_owned(), Mark([6; 16]))],
+        }
+    }
+
+    /// What is read of a folder, and who writes on.
+    fn open(root: &Path) -> (Manifest, Writer) {
+        let mut manifest = Manifest::read(root);
+        let writer = Writer::new(root, &mut manifest, true);
+        (manifest, writer)
+    }
+
+    fn text(manifest: &Manifest, file: &str) -> Option<String> {
+        let unit = &manifest.records.get(file)?.units[0];
+        manifest.value(unit.value, unit.resolved).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manifest, writer) = open(folder.path());
+        assert!(manifest.records.is_empty() && manifest.recipes.is_empty() && manifest.folders.is_empty());
+        let (a, b) = (record(&writer, "a.yaml", "one"), record(&writer, "b.yaml", "two"));
+        for record in [&a, &b] {
+            writer.record(record.clone());
+        }
+        writer.recipe(recipe("1"));
+        writer.folder("production", Stamp(11));
+        assert!(writer.settle().is_none());
+
+        let (manifest, writer) = open(folder.path());
+        assert_eq!(manifest.records, HashMap::from([("a.yaml".to_owned(), a.clone()), ("b.yaml".to_owned(), b)]));
+        assert_eq!(manifest.recipes, HashMap::from([(recipe("1").mark(), recipe("1"))]));
+        assert_eq!(manifest.folders, HashMap::from([("production".to_owned(), Stamp(11))]));
+        assert_eq!(
+            [text(&manifest, "a.yaml"), text(&manifest, "b.yaml")],
+            [Some("one".to_owned()), Some("two".to_owned())]
+        );
+        // A value under another name is none.
+        assert_eq!(manifest.value(a.units[0].value, Mark([0; 16])), None);
+
+        // The last one counts, and what is gone is gone.
+        writer.forget("b.yaml");
+        let newer = Record { loud: true, ..a };
+        writer.record(newer.clone());
+        writer.folder("production", Stamp::NONE);
+        assert!(writer.settle().is_none());
+        let manifest = Manifest::read(folder.path());
+        assert_eq!(manifest.records, HashMap::from([("a.yaml".to_owned(), newer)]));
+        assert_eq!(manifest.folders["production"], Stamp::NONE);
+        assert_eq!(manifest.stale, 3);
+    }
+
+    #[test]
+    fn a_log_that_is_cut_or_damaged_anywhere_gives_what_was_written_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join(FOLDER).join("log");
+        // Each in a frame of its own, and how long the log is with it.
+        let mut ends = Vec::new();
+        for at in 0..4 {
+            let (_, writer) = open(folder.path());
+            if at == 0 {
+                ends.push(fs::metadata(&log).unwrap().len());
+            }
+            writer.record(record(&writer, &format!("{at}.yaml"), &format!("text {at}")));
+            assert!(writer.settle().is_none());
+            ends.push(fs::metadata(&log).unwrap().len());
+        }
+        let whole = fs::read(&log).unwrap();
+        let known = |bytes: &[u8]| {
+            fs::write(&log, bytes).unwrap();
+            let manifest = Manifest::read(folder.path());
+            let mut files: Vec<String> = manifest.records.keys().cloned().collect();
+            files.sort();
+            for (at, file) in files.iter().enumerate() {
+                assert_eq!(text(&manifest, file), Some(format!("text {at}")));
+            }
+            files.len()
+        };
+        for cut in 0..whole.len() {
+            // How many frames are whole.
+            let wanted = ends.iter().filter(|end| **end <= cut as u64).count().saturating_sub(1);
+            assert_eq!(known(&whole[..cut]), wanted, "cut at {cut}");
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            let wanted = ends.iter().filter(|end| **end <= at as u64).count().saturating_sub(1);
+            assert_eq!(known(&bytes), wanted, "damaged at {at}");
+        }
+        // Who writes on cuts off what is torn.
+        fs::write(&log, &whole[..whole.len() - 1]).unwrap();
+        let (manifest, writer) = open(folder.path());
+        assert_eq!(manifest.records.len(), 3);
+        writer.record(record(&writer, "new.yaml", "new"));
+        assert!(writer.settle().is_none());
+        let manifest = Manifest::read(folder.path());
+        assert_eq!((manifest.records.len(), text(&manifest, "new.yaml")), (4, Some("new".to_owned())));
+    }
+
+    #[test]
+    fn a_log_that_grew_too_long_is_written_anew_with_what_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let build = folder.path().join(FOLDER);
+        let (_, writer) = open(folder.path());
+        for round in 0..600 {
+            for file in ["a.yaml", "b.yaml"] {
+                writer.record(record(&writer, file, &format!("{file} {round}")));
+            }
+        }
+        // One whose value is damaged, one that is gone.
+        writer.record(record(&writer, "lost.yaml", "lost"));
+        writer.record(record(&writer, "gone.yaml", "gone"));
+        writer.forget("gone.yaml");
+        writer.recipe(recipe("1"));
+        writer.folder("production", Stamp(11));
+        assert!(writer.settle().is_none());
+        drop(writer);
+        let mut values = fs::read(build.join("values-1")).unwrap();
+        let lost = values.windows(4).position(|window| window == b"lost").unwrap();
+        values[lost] = b'L';
+        fs::write(build.join("values-1"), values).unwrap();
+        let size = || ["log", "values-2"].map(|name| fs::metadata(build.join(name)).map_or(0, |found| found.len()));
+        let [long, _] = size();
+
+        let before = Manifest::read(folder.path());
+        let (manifest, writer) = open(folder.path());
+        let [log, values] = size();
+        assert!(log < long / 50 && values < 100, "{long} → {log}, {values}");
+        assert!(!build.join("values-1").exists() && !build.join("log.new").exists());
+        let read = Manifest::read(folder.path());
+        for manifest in [&manifest, &read] {
+            assert_eq!(text(manifest, "a.yaml"), Some("a.yaml 599".to_owned()));
+            assert_eq!(text(manifest, "b.yaml"), Some("b.yaml 599".to_owned()));
+            assert_eq!(manifest.records.len(), 3);
+            // What earlier workers were made from is kept as well.
+            let made = manifest.records["a.yaml"].units[0].made.as_ref().unwrap();
+            assert_eq!(manifest.value(made.value, made.from), Some(b"a.yaml 599".to_vec()));
+            let (mark, chunk, recipe) = made.before.unwrap();
+            assert_eq!((manifest.value(chunk, mark), recipe), (Some(b"a.yaml 599".to_vec()), Mark([8; 16])));
+            assert_eq!((manifest.recipes.len(), manifest.folders["production"]), (1, Stamp(11)));
+            // Of whom the value is lost, nothing is taken for known.
+            assert_eq!(text(manifest, "lost.yaml"), None);
+            assert_eq!(manifest.records["lost.yaml"].context, Mark::default());
+        }
+        assert_eq!(before.records["a.yaml"].inputs, read.records["a.yaml"].inputs);
+        // It is written on, where it ends.
+        writer.record(record(&writer, "c.yaml", "c"));
+        assert!(writer.settle().is_none());
+        assert_eq!(text(&Manifest::read(folder.path()), "c.yaml"), Some("c".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_to_be_kept_is_in_memory_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::read(folder.path());
+        let writer = Writer::new(folder.path(), &mut manifest, false);
+        let record = record(&writer, "a.yaml", "one");
+        let unit = &record.units[0];
+        assert_eq!(writer.read(&manifest, unit.value, unit.resolved), Some(b"one".to_vec()));
+        writer.record(record.clone());
+        writer.wrote();
+        let start = std::time::Instant::now();
+        assert!(writer.settle().is_none());
+        assert!(start.elapsed() < TICK, "nothing has to settle");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        // Where the folder can't be made, the same, and it is told.
+        fs::write(folder.path().join(".flotilla"), "a file").unwrap();
+        let writer = Writer::new(folder.path(), &mut manifest, true);
+        let record = self::record(&writer, "a.yaml", "two");
+        let unit = &record.units[0];
+        assert_eq!(writer.read(&manifest, unit.value, unit.resolved), Some(b"two".to_vec()));
+        assert!(writer.settle().is_some());
+    }
+
+    #[test]
+    fn a_stamp_is_known_only_when_its_file_can_not_change_without_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let stat = || fs::metadata(&path).unwrap();
+        fs::write(&path, "one").unwrap();
+        let written = SystemTime::now();
+        assert_eq!(Stamp::settled(&stat(), written), Stamp::NONE);
+        // Neither is the time a guide by which the file is of the future.
+        assert_eq!(Stamp::settled(&stat(), written - Duration::from_secs(60)), Stamp::NONE);
+        let later = written + COARSE_TICK;
+        let settled = Stamp::settled(&stat(), later);
+        assert_eq!(settled, Stamp::of(&stat()));
+        assert!(settled.same(Stamp::of(&stat())));
+        assert!(!Stamp::NONE.same(Stamp::NONE), "nothing is known of two files that aren't settled");
+
+        // Length and time of the last change as they were: the time of the last change of its entry tells.
+        std::thread::sleep(TICK);
+        let open = File::options().write(true).open(&path).unwrap();
+        let modified = stat().modified().unwrap();
+        open.write_all_at(b"two", 0).unwrap();
+        open.set_modified(modified).unwrap();
+        assert_eq!((stat().len(), stat().modified().unwrap()), (3, modified));
+        assert!(!settled.same(Stamp::of(&stat())));
+
+        // Another file in its place, of the same times.
+        let settled = Stamp::of(&stat());
+        let other = folder.path().join("other");
+        fs::copy(&path, &other).unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(!settled.same(Stamp::of(&stat())));
+    }
+
+    #[test]
+    fn a_build_settles_before_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, writer) = open(folder.path());
+        let path = folder.path().join("file");
+        fs::write(&path, "one").unwrap();
+        writer.wrote();
+        assert!(writer.settle().is_none());
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(Stamp::settled(&metadata, SystemTime::now()), Stamp::of(&metadata));
+    }
+}

@@ -1,0 +1,321 @@
+//! The folder out/: writes a file only where its bytes differ, whole or not at all, and removes what no worker owns.
+//! Doesn't know what the files mean.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use flotilla_model::failure::Failure;
+use flotilla_model::spec::Environment;
+
+/// The folder's name.
+pub const OUT: &str = "out";
+
+/// The folder out/ of a project.
+pub struct Out {
+    root: PathBuf,
+    dry: bool,
+}
+
+/// A folder or file that this run owns was found to be a symbolic link.
+fn leads_out(path: &Path) -> io::Error {
+    io::Error::other(format!(
+        "{} is a symbolic link or no folder; flotilla writes only inside of its own out/: remove it, and build again",
+        path.display()
+    ))
+}
+
+impl Out {
+    /// The out/ of a project. Dry: nothing is written, only counted.
+    pub fn new(project: &Path, dry: bool) -> Out {
+        Out { root: project.join(OUT), dry }
+    }
+
+    /// Writes the files of one folder, those that differ; says of each whether it did, and what the file system says of it.
+    pub fn write_folder(&self, folder: &str, files: &[(&str, &[u8])]) -> Result<Vec<Written>, Failure> {
+        let path = self.root.join(folder);
+        // The folders below out/: that may be a link to another disk itself, by its owner's choice.
+        let mut there = true;
+        for folder in path.ancestors().take_while(|folder| *folder != self.root) {
+            match fs::symlink_metadata(folder) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(_) => return Err(anyhow::Error::from(leads_out(folder)).into()),
+                Err(_) => there &= folder != path,
+            }
+        }
+        let refused = |error: io::Error, file: &Path| {
+            let error = anyhow::Error::from(error).context(format!("{} can't be written", file.display()));
+            Failure::from(error).hint(
+                "out/ has to be writable; what was written so far is complete, and the next build goes on from there",
+            )
+        };
+        if !there && !self.dry {
+            return new_folder(&path, files).map_err(|error| refused(error, &path));
+        }
+        let mut all = Vec::with_capacity(files.len());
+        for (name, bytes) in files {
+            let file = path.join(name);
+            let found = same(&file, bytes).with_context(|| format!("{} can't be read", file.display()))?;
+            all.push(match found {
+                Some(metadata) => Written { differed: false, metadata: Some(metadata) },
+                None if self.dry => Written { differed: true, metadata: None },
+                None => {
+                    let metadata = replace(&path, name, bytes).map_err(|error| refused(error, &file))?;
+                    Written { differed: true, metadata: Some(metadata) }
+                }
+            });
+        }
+        Ok(all)
+    }
+
+    /// What the file system says of a file; nothing, if there is no plain file.
+    pub fn metadata(&self, folder: &str, name: &str) -> Option<fs::Metadata> {
+        // Put together by hand: this is what a build without changes does for each file.
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + name.len() + 2);
+        path.push(&self.root);
+        path.push(folder);
+        path.push(name);
+        fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)
+    }
+
+    /// The bytes of a file.
+    pub fn bytes(&self, folder: &str, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.root.join(folder).join(name))
+    }
+
+    /// What the file system says of a folder.
+    pub fn folder(&self, folder: &str) -> Option<fs::Metadata> {
+        fs::symlink_metadata(self.root.join(folder)).ok()
+    }
+
+    /// Removes the files of folders that no worker owns in one environment, by the names that packs give their files; says
+    /// how many folders there were. What people put there stays. With a `/` at
+    /// its end, an owned folder is left alone with everything below it.
+    pub fn prune(
+        &self,
+        environment: Environment,
+        owned: &HashSet<String>,
+        names: &HashSet<String>,
+    ) -> Result<usize, Failure> {
+        let mut removed = 0;
+        let parent = self.root.join(environment.as_str());
+        if fs::symlink_metadata(&parent).map_or(true, |metadata| !metadata.is_dir()) {
+            return Ok(0);
+        }
+        for (folder, path) in folders(&parent)?.0 {
+            let customer = format!("{environment}/{folder}");
+            if owned.contains(&format!("{customer}/")) {
+                continue;
+            }
+            let whole = owned.contains(&customer);
+            if !whole {
+                removed += usize::from(self.remove_files(&path, names)?);
+            }
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                let (roles, files) = folders(&path)?;
+                self.remove_unfinished(&path, &files, names)?;
+                for (role, path) in roles {
+                    if owned.contains(&format!("{customer}/{role}")) {
+                        self.remove_unfinished(&path, &folders(&path)?.1, names)?;
+                    } else {
+                        removed += usize::from(self.remove_files(&path, names)?);
+                    }
+                }
+                if !self.dry && !whole {
+                    let _ = fs::remove_dir(&path);
+                }
+            }
+        }
+        if !self.dry {
+            let _ = fs::remove_dir(&parent);
+        }
+        Ok(removed)
+    }
+
+    /// Removes the files of one folder that no worker owns any more, and the folder if nothing else is in it; says whether
+    /// there were any.
+    pub fn prune_folder(&self, folder: &str, names: &HashSet<String>) -> Result<bool, Failure> {
+        let path = self.root.join(folder);
+        let plain = path.ancestors().take_while(|folder| *folder != self.root);
+        if !plain.into_iter().all(|folder| fs::symlink_metadata(folder).is_ok_and(|metadata| metadata.is_dir())) {
+            return Ok(false);
+        }
+        let removed = self.remove_files(&path, names)?;
+        if !self.dry {
+            // Those above it, as far as nothing else is in them.
+            for parent in path.ancestors().skip(1).take_while(|folder| *folder != self.root) {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the runtimes that no worker imports; says how many files there were.
+    pub fn prune_runtimes(&self, keep: &HashSet<String>) -> Result<usize, Failure> {
+        let folder = self.root.join("runtime");
+        let mut removed = 0;
+        if !fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_dir()) {
+            return Ok(0);
+        }
+        for (name, path) in entries(&folder)? {
+            let stem = name.trim_start_matches('.').split('.').next().unwrap_or_default();
+            let generated = stem
+                .rsplit_once('-')
+                .is_some_and(|(_, digest)| digest.len() == 16 && digest.bytes().all(|b| b.is_ascii_hexdigit()));
+            if generated && !keep.contains(stem) {
+                removed += 1;
+                self.remove(&path)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes a plain file of a folder, if it is there; says whether it was.
+    pub fn remove_file(&self, folder: &str, name: &str) -> Result<bool, Failure> {
+        let there = self.metadata(folder, name).is_some();
+        if there {
+            self.remove(&self.root.join(folder).join(name))?;
+        }
+        Ok(there)
+    }
+
+    fn remove_files(&self, folder: &Path, names: &HashSet<String>) -> Result<bool, Failure> {
+        let mut ours = false;
+        for name in names {
+            for path in [folder.join(name), temporary(folder, name)] {
+                if fs::symlink_metadata(&path).is_ok() {
+                    ours = true;
+                    self.remove(&path)?;
+                }
+            }
+        }
+        if !self.dry {
+            // Only if nothing else is in it.
+            let _ = fs::remove_dir(folder);
+        }
+        Ok(ours)
+    }
+
+    /// Removes what a killed build left beside the files of a folder. It is nobody's, and so isn't counted.
+    fn remove_unfinished(&self, folder: &Path, files: &[String], names: &HashSet<String>) -> Result<(), Failure> {
+        let unfinished = |file: &&String| {
+            let name = file.strip_prefix('.').and_then(|rest| rest.strip_suffix(".new"));
+            name.is_some_and(|name| names.contains(name))
+        };
+        files.iter().filter(unfinished).try_for_each(|file| self.remove(&folder.join(file)))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), Failure> {
+        if !self.dry {
+            fs::remove_file(path).with_context(|| format!("{} can't be removed", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let read = || -> io::Result<BTreeMap<String, PathBuf>> {
+        fs::read_dir(folder)?
+            .map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())))
+            .collect()
+    };
+    Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
+}
+
+/// The folders in a folder, not those that links lead to, and the names of everything else.
+fn folders(folder: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<String>), Failure> {
+    let read = || -> io::Result<(BTreeMap<String, PathBuf>, Vec<String>)> {
+        let (mut found, mut others) = (BTreeMap::new(), Vec::new());
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type()?.is_dir() {
+                found.insert(name, entry.path());
+            } else {
+                others.push(name);
+            }
+        }
+        Ok((found, others))
+    };
+    Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
+}
+
+/// A file of a folder that was written.
+pub struct Written {
+    /// Whether its bytes were others, or it wasn't there.
+    pub differed: bool,
+    /// What the file system says of it now; nothing, if nothing was written.
+    pub metadata: Option<fs::Metadata>,
+}
+
+/// What the file system says of a plain file that holds just these bytes.
+fn same(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
+    let metadata = match fs::symlink_metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_file() || metadata.len() != bytes.len() as u64 {
+        return Ok(None);
+    }
+    let mut found = Vec::with_capacity(bytes.len() + 1);
+    fs::File::open(file)?.read_to_end(&mut found)?;
+    Ok((found == bytes).then_some(metadata))
+}
+
+/// A folder that isn't there yet is made beside its place with all its files, and then takes its name: one step for all.
+fn new_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<Vec<Written>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let making = temporary(parent, &name.to_string_lossy());
+    match fs::create_dir(&making) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent)?;
+            fs::create_dir(&making)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Left by a build that was killed; never through a link.
+            fs::remove_dir_all(&making).or_else(|_| fs::remove_file(&making))?;
+            fs::create_dir(&making)?;
+        }
+        other => other?,
+    }
+    let mut all = Vec::with_capacity(files.len());
+    for (name, bytes) in files {
+        let mut file = fs::File::options().write(true).create_new(true).open(making.join(name))?;
+        file.write_all(bytes)?;
+        all.push(Written { differed: true, metadata: Some(file.metadata()?) });
+    }
+    fs::rename(&making, path)?;
+    Ok(all)
+}
+
+fn temporary(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}.new"))
+}
+
+/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name. What the file system says
+/// of it is said of the file that was written here, not of one that somebody put there since.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<fs::Metadata> {
+    let neighbour = temporary(folder, name);
+    // Never through a link that somebody left there.
+    let create = || fs::File::options().write(true).create_new(true).open(&neighbour);
+    let mut file = match create() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            create()?
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&neighbour)?;
+            create()?
+        }
+        other => other?,
+    };
+    file.write_all(bytes)?;
+    fs::rename(neighbour, folder.join(name))?;
+    file.metadata()
+}

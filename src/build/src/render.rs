@@ -1,0 +1,294 @@
+//! From a worker to the text of its files, by the pack's templates. The only module that names tera. Pure: reads
+//! nothing and writes nothing.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tera::{Context, Kwargs, State, Tera};
+
+use crate::escape::{self, Language};
+use crate::syntax;
+use flotilla_model::binding;
+use flotilla_model::bundle;
+use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::digest::{Digest, Framed, Mark};
+use flotilla_spec::pack::Pack;
+
+/// A pack's templates, parsed.
+pub struct Templates {
+    tera: Tera,
+    path: String,
+}
+
+/// What templates can name, of one worker: `worker`, `runtime` (the module specifier of the runtime), `vars`, `routes`,
+/// `services` and `observability` as wrangler calls them, `bindings` (everything else that it is bound to, by wrangler's keys),
+/// and `options` (limits, placement and the like, likewise). Made once for all files of a worker.
+pub struct Scene<'a> {
+    worker: &'a Worker,
+    context: Context,
+    /// Whether the digest is among the variables.
+    digest: Option<Digest>,
+}
+
+impl<'a> Scene<'a> {
+    /// What templates can name of a worker.
+    pub fn new(worker: &'a Worker, runtime: &str) -> Scene<'a> {
+        let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
+        let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
+        let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
+        let mut bindings = binding::wrangler(&worker.bindings);
+        // Those within the fleet stand in the same list.
+        let outside = bindings.remove("services");
+        let outside = outside.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
+        let mut context = Context::new();
+        context.insert("worker", worker);
+        context.insert("runtime", runtime);
+        context.insert("routes", &domains.chain(routes).collect::<Vec<Value>>());
+        context.insert("services", &services.chain(outside).collect::<Vec<Value>>());
+        context.insert("bindings", &bindings);
+        context.insert("options", &bundle::options(worker));
+        context.insert("observability", &bundle::observability(worker));
+        let mut scene = Scene { worker, context, digest: None };
+        scene.vars(None);
+        scene
+    }
+
+    /// The digest is a variable as well, once it is known.
+    fn vars(&mut self, digest: Option<&Digest>) {
+        let own = self.worker.vars.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value)));
+        let digest_entry = digest.map(|digest| (DIGEST_VARIABLE, Cow::Owned(json!(digest))));
+        self.context.insert("vars", &own.chain(digest_entry).collect::<BTreeMap<&str, Cow<'_, Value>>>());
+        self.digest = digest.copied();
+    }
+}
+
+impl Templates {
+    /// Parses a pack's templates; all their mistakes at once.
+    pub fn new(pack: &Pack) -> Result<Templates, Vec<Diagnostic>> {
+        let help = "see the documentation of tera 2";
+        let all = || pack.templates.iter().map(|(name, text)| (name, Cow::from(text))).chain(partials(pack));
+        let mut tera = engine();
+        let Err(error) = tera.add_raw_templates(all()) else {
+            return Ok(Templates { tera, path: pack.path.clone() });
+        };
+        let mut diagnostics = Vec::new();
+        for (name, text) in all() {
+            // That what it includes isn't there is no mistake, here.
+            if let Err(error) = engine().add_raw_template(name, &text)
+                && matches!(error.kind(), tera::ErrorKind::SyntaxError(_))
+            {
+                diagnostics.push(told(Code::BadTemplate, &pack.path, name, &error, help));
+            }
+        }
+        if diagnostics.is_empty() {
+            diagnostics.push(told(Code::BadTemplate, &pack.path, &pack.templates[0].0, &error, help));
+        }
+        Err(diagnostics)
+    }
+
+    /// Renders one file and parses what came out.
+    pub fn render(
+        &self,
+        name: &str,
+        worker: &Worker,
+        runtime: &str,
+        digest: Option<&Digest>,
+    ) -> Result<String, Box<Diagnostic>> {
+        self.render_scene(name, &mut Scene::new(worker, runtime), digest)
+    }
+
+    /// The same, of what was made for several files.
+    pub fn render_scene(
+        &self,
+        name: &str,
+        scene: &mut Scene<'_>,
+        digest: Option<&Digest>,
+    ) -> Result<String, Box<Diagnostic>> {
+        let worker = scene.worker;
+        if scene.digest.as_ref() != digest {
+            scene.vars(digest);
+        }
+        let failed = |error: &tera::Error| {
+            let help = format!("it failed for {}, in {}", worker.file, worker.environment);
+            Box::new(told(Code::RenderFailed, &self.path, name, error, &help))
+        };
+        let text = self.tera.render(name, &scene.context).map_err(|error| failed(&error))?;
+        syntax::check(name, &text).map_err(|(message, at)| {
+            let line = at.and_then(|(line, _)| text.lines().nth(line - 1)).unwrap_or_default();
+            let shown: String = line.trim().chars().take(80).collect();
+            Box::new(Diagnostic::error(
+                Code::RenderedInvalid,
+                Place::file(&format!("{}/{name}.tera", self.path)),
+                format!("what it renders for {} ({}) does not parse: {message}", worker.file, worker.environment),
+                match at {
+                    Some((line, column)) => format!("line {line}, column {column} of the rendered {name}: `{shown}`"),
+                    None => format!("see the rendered {name}"),
+                },
+            ))
+        })?;
+        Ok(text)
+    }
+}
+
+thread_local! {
+    /// Which partials the templates have included since it was last emptied, a bit for each.
+    static READ: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The function that each partial calls at its end, to tell that it was read.
+const TELL: &str = "__flotilla_read";
+
+/// The partials, each so that it tells when it is read. What a template extends, and where components are defined, isn't
+/// read line by line, and so is always counted as read: see [`always_read`].
+fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
+    pack.partials.iter().enumerate().map(|(at, (name, text))| {
+        // At the top of one that extends another, nothing may stand but blocks.
+        let text = if at < 64 && !text.contains("extends") {
+            format!("{text}{{{{ {TELL}(n={at}) }}}}").into()
+        } else {
+            text.into()
+        };
+        (name, text)
+    })
+}
+
+/// The partials that count as read whether or not they tell.
+fn always_read(pack: &Pack) -> u64 {
+    let texts = || pack.templates.iter().chain(&pack.partials).map(|(_, text)| text);
+    let mut bits = 0;
+    for (at, (name, text)) in pack.partials.iter().enumerate().take(64) {
+        let extended = |text: &String| {
+            text.split("{%")
+                .any(|tag| tag.trim_start_matches(['-', ' ']).starts_with("extends") && tag.contains(name.as_str()))
+        };
+        if text.contains("component") || text.contains("extends") || texts().any(extended) {
+            bits |= 1 << at;
+        }
+    }
+    bits
+}
+
+/// What was read of a pack's partials by what was rendered in this thread since the last call.
+pub fn partials_read() -> u64 {
+    READ.take()
+}
+
+/// What of a pack decides a worker's files, beside the worker: the templates, and those partials that were read.
+pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
+    let templates =
+        pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).mark()));
+    let read = read | always_read(pack);
+    let partials = pack.partials.iter().enumerate();
+    // A pack with more partials than bits reads them all.
+    let partials = partials.filter(|(at, _)| *at >= 64 || read & (1 << at) != 0);
+    let partials = partials.map(|(_, (name, text))| (name.clone(), Digest::of(text.as_bytes()).mark()));
+    Recipe {
+        tool: TOOL.to_owned(),
+        pack: pack.path.clone(),
+        runtime: runtime.to_owned(),
+        files: pack.file_names().map(str::to_owned).collect(),
+        templates: templates.chain(partials).collect(),
+    }
+}
+
+/// This program and what it was built from, as far as that decides bytes.
+pub const TOOL: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("FLOTILLA_SOURCES"));
+
+/// What made a worker's files, beside the worker itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// flotilla's version, and the digest of its sources.
+    pub tool: String,
+    /// The pack's folder.
+    pub pack: String,
+    /// The runtime's file.
+    pub runtime: String,
+    /// The names of the files that it makes.
+    pub files: Vec<String>,
+    /// The templates that were read, with their digests.
+    pub templates: Vec<(String, Mark)>,
+}
+
+impl Recipe {
+    /// What differs from an earlier one, in the author's terms.
+    pub fn differences(&self, before: &Recipe) -> Vec<String> {
+        let mut lines = Vec::new();
+        if before.tool != self.tool {
+            lines.push(format!("flotilla itself changed: {} → {}", before.tool, self.tool));
+        }
+        let file = |name: &str| format!("{}/{name}", self.pack);
+        for (name, mark) in &self.templates {
+            match before.templates.iter().find(|(other, _)| other == name) {
+                Some((_, other)) if other != mark => lines.push(format!("{} changed", file(name))),
+                Some(_) => {}
+                None => lines.push(format!("{} is read now", file(name))),
+            }
+        }
+        let gone = before.templates.iter().filter(|(name, _)| self.templates.iter().all(|(other, _)| other != name));
+        lines.extend(gone.map(|(name, _)| format!("{} is no longer read", file(name))));
+        if before.runtime != self.runtime {
+            lines.push(format!("the runtime changed: {} → {}", before.runtime, self.runtime));
+        }
+        lines
+    }
+
+    /// What decides whether two are the same.
+    pub fn mark(&self) -> Mark {
+        let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());
+        // A template can become a file, or no longer be one, without another byte.
+        let start = start.field(&(self.files.len() as u64).to_le_bytes());
+        let files = self.files.iter().fold(start, |framed, name| framed.field(name.as_bytes()));
+        let all =
+            self.templates.iter().fold(files, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
+        all.finish().mark()
+    }
+}
+
+fn engine() -> Tera {
+    let mut tera = Tera::new();
+    tera.register_function(TELL, |arguments: Kwargs, _: &State| -> tera::TeraResult<tera::Value> {
+        let at: u64 = arguments.must_get("n")?;
+        READ.set(READ.get() | 1 << at);
+        Ok(tera::Value::safe_string(""))
+    });
+    tera.autoescape_on([""]);
+    tera.set_escape_fn(escape::tera);
+    for (name, language) in
+        [("ts", Language::Script), ("js", Language::Script), ("json", Language::Json), ("toml", Language::Toml)]
+    {
+        tera.register_filter(
+            name,
+            move |value: &tera::Value, arguments: Kwargs, _: &State| -> tera::TeraResult<tera::Value> {
+                let indent = arguments.get::<usize>("indent")?.unwrap_or(0);
+                let text = escape::literal(value, language, indent).map_err(tera::Error::message)?;
+                Ok(tera::Value::safe_string(&text))
+            },
+        );
+    }
+    tera
+}
+
+fn told(code: Code, path: &str, name: &str, error: &tera::Error, help: &str) -> Diagnostic {
+    use tera::ErrorKind::{RenderingError, SyntaxError};
+    let file = |name: &str| format!("{path}/{}.tera", name.trim_end_matches(".tera"));
+    let mut place = Place::file(&file(name));
+    let message = match error.kind() {
+        SyntaxError(report) | RenderingError(report) => {
+            let span = report.span();
+            place.line = span.start_line;
+            place.column = span.start_col + 1;
+            place.width =
+                if span.start_line == span.end_line { (span.end_col.saturating_sub(span.start_col)).max(1) } else { 1 };
+            report.message().to_owned()
+        }
+        other => other.to_string(),
+    };
+    // As all messages are: no capital, no full stop.
+    let mut letters = message.trim_end_matches('.').chars();
+    let message: String = letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect();
+    Diagnostic::error(code, place, message, help)
+}

@@ -1,0 +1,369 @@
+//! What a worker is given: variables, secrets, its database, its destinations. Knows one worker at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use flotilla_model::binding::{Binding, D1};
+use flotilla_model::customer::{
+    D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
+    TURSO_URL,
+};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::names;
+use flotilla_model::spec::DatabaseKind;
+use flotilla_spec::layer::Merged;
+use flotilla_spec::pack::Pack;
+use flotilla_spec::project::unknown;
+
+use super::claim::Thing;
+use super::peers::{Reference, WORKER_URL};
+use super::worker::One;
+
+impl One<'_, '_> {
+    /// The variables that stand in the layers; those that refer to other workers are noted, and filled in later.
+    pub(super) fn vars(
+        &mut self,
+        secrets: &BTreeMap<String, (String, Place)>,
+        references: &mut Vec<Reference>,
+    ) -> BTreeMap<String, Value> {
+        let mut vars = BTreeMap::new();
+        for (name, value) in self.settings.vars.iter().flatten() {
+            if let Some(why) = reserved(name) {
+                let place = self.key_place(&["vars", name]);
+                self.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), why));
+            } else if let Some((_, secret)) = secrets.get(name) {
+                let place = self.key_place(&["vars", name]);
+                let message = format!("`{name}` is a variable and a secret");
+                let told = Diagnostic::error(Code::Conflict, place, message, "keep one of the two");
+                let secret = secret.clone();
+                self.push(told.also(secret, "the secret"));
+            }
+            if let Some(to) = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(WORKER_URL)) {
+                let place = self.place(&["vars", name, WORKER_URL]);
+                match to.as_str() {
+                    Some(to) => references.push(Reference {
+                        from: self.resolved.workers.len(),
+                        key: name.clone(),
+                        to: to.to_owned(),
+                        is_service: false,
+                        place,
+                    }),
+                    None => {
+                        let message = format!("`{WORKER_URL}` of `{name}` must be the name of a worker");
+                        self.push(Diagnostic::error(Code::WrongType, place, message, "write `{ workerUrl: auth }`"));
+                    }
+                }
+            }
+            vars.insert(name.clone(), value.clone());
+        }
+        vars
+    }
+
+    /// The bindings that a dispatch worker gets.
+    pub(super) fn of_dispatch(&mut self, vars: &BTreeMap<String, Value>, secrets: &BTreeMap<String, (String, Place)>) {
+        for name in [DISPATCHER_BINDING, HOSTS_BINDING] {
+            let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
+            let keys =
+                [("vars", vars.contains_key(name)), ("secrets", secrets.contains_key(name)), ("services", services)];
+            for (map, _) in keys.into_iter().filter(|(_, taken)| *taken) {
+                let message = format!("`{name}` can't be set here");
+                let place = self.key_place(&[map, name]);
+                let why = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
+                self.push(Diagnostic::error(Code::ReservedName, place, message, why));
+            }
+        }
+    }
+
+    pub(super) fn reserved(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
+        for (name, (_, place)) in secrets {
+            if let Some(why) = reserved(name) {
+                let message = format!("`{name}` can't be set here");
+                self.push(Diagnostic::error(Code::ReservedName, place.clone(), message, why));
+            }
+        }
+    }
+
+    pub(super) fn database(
+        &mut self,
+        account: &str,
+        vars: &mut BTreeMap<String, Value>,
+        secrets: &mut BTreeMap<String, (String, Place)>,
+    ) -> Database {
+        let Some(database) = &self.settings.database else { return Database::None };
+        if let Some(base) = self.base {
+            self.production_database(base, database);
+        }
+        let written = self.merged.get("database");
+        let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
+        let Some(kind) = database.kind else {
+            if !keys.is_empty() {
+                let place = self.place(&["database"]);
+                let help = "add `type: turso`, `type: d1` or `type: none`";
+                self.push(Diagnostic::error(Code::MissingKey, place, "`database` has no `type`", help));
+            }
+            return Database::None;
+        };
+        let (word, wanted): (_, &[&str]) = match kind {
+            DatabaseKind::Turso => ("turso", &["url", "token"]),
+            DatabaseKind::D1 => ("d1", &["name", "id", "jurisdiction", "locationHint"]),
+            DatabaseKind::None => ("none", &[]),
+        };
+        for key in keys.iter().filter(|key| **key != "type" && !wanted.contains(key)) {
+            let place = self.key_place(&["database", key]);
+            let kind = self.place(&["database", "type"]);
+            let message = format!("`database.{key}` doesn't belong to the type {word}");
+            let help = "turso takes `url` and `token`; d1 takes `name`, and `id`, `jurisdiction` and `locationHint` if need be; none takes nothing; \
+                        `key: null` removes what a weaker layer sets";
+            self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
+        }
+        let optional = ["id", "jurisdiction", "locationHint"];
+        for key in wanted.iter().filter(|key| !keys.contains(key) && !optional.contains(key)) {
+            let place = self.place(&["database"]);
+            let about = match *key {
+                "url" => "the database's address, `libsql://…`",
+                "token" => "the reference to its token, `{ secret: TURSO_AUTH_TOKEN }`",
+                _ => "the database's name",
+            };
+            let message = format!("`database` of the type {word} has no `{key}`");
+            self.push(Diagnostic::error(Code::MissingKey, place, message, format!("add `{key}`: {about}")));
+        }
+        match kind {
+            DatabaseKind::None => Database::None,
+            DatabaseKind::Turso => {
+                let url = database.url.clone().unwrap_or_default();
+                let place = self.place(&["database", "url"]);
+                // Its protocol is no part of a database.
+                let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
+                self.claim(Thing::Database(host.to_lowercase()), place);
+                vars.insert(TURSO_URL.to_owned(), Value::String(url));
+                let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
+                secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));
+                Database::Turso
+            }
+            DatabaseKind::D1 => {
+                let name = database.name.clone().unwrap_or_default();
+                // Under its name, the account has it for who gives no id, too.
+                let account = self.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
+                let key = if database.id.is_some() { "id" } else { "name" };
+                let place = self.place(&["database", key]);
+                if let Some(id) = &database.id {
+                    self.claim(Thing::Database(id.clone()), place.clone());
+                }
+                self.claim(Thing::DatabaseName { account, name: name.clone() }, place.clone());
+                if database.jurisdiction.is_some() && database.location_hint.is_some() {
+                    let place = self.place(&["database", "locationHint"]);
+                    let message =
+                        "locationHint has no effect beside `jurisdiction`, which says where the database lies";
+                    self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
+                }
+                Database::D1 {
+                    binding: D1_BINDING.to_owned(),
+                    name,
+                    id: database.id.clone(),
+                    jurisdiction: database.jurisdiction,
+                    location_hint: database.location_hint,
+                }
+            }
+        }
+    }
+
+    /// What else it is bound to: each by a name of its own, a database by one customer alone.
+    pub(super) fn bindings(
+        &mut self,
+        vars: &BTreeMap<String, Value>,
+        secrets: &BTreeMap<String, (String, Place)>,
+        database: &Database,
+        dispatches: bool,
+    ) -> BTreeMap<String, Binding> {
+        let mut bindings = BTreeMap::new();
+        let mut singles: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, written) in self.settings.bindings.iter().flatten() {
+            let mut binding = written.clone();
+            // What a weaker layer doesn't have there is nothing to remove.
+            binding.0.retain(|_, value| !value.is_null());
+            let place = self.key_place(&["bindings", name]);
+            let of_dispatch = dispatches && [DISPATCHER_BINDING, HOSTS_BINDING].contains(&name.as_str());
+            let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
+            let also = [
+                (vars.contains_key(name), "a variable"),
+                (secrets.contains_key(name), "a secret"),
+                (services, "a service binding"),
+                (matches!(database, Database::D1 { binding, .. } if binding == name), "the binding of `database`"),
+                (of_dispatch, "how the dispatch worker reaches the namespace"),
+                (name == DIGEST_VARIABLE, "what flotilla gives to each worker itself"),
+            ];
+            for (_, other) in also.into_iter().filter(|(taken, _)| *taken) {
+                let message = format!("`{name}` is a binding, and {other} as well");
+                let help = "give one of them another name";
+                self.push(Diagnostic::error(Code::Conflict, place.clone(), message, help));
+            }
+            let Some(kind) = binding.kind() else {
+                let message = format!("`bindings.{name}` doesn't say what it leads to");
+                let help = format!("write `{{ kv: … }}`, `{{ r2: … }}`; or `{name}: null` to remove it");
+                self.push(Diagnostic::error(Code::MissingKey, place, message, help));
+                continue;
+            };
+            for field in kind.fields.iter().filter(|field| field.is_required && !binding.0.contains_key(field.key)) {
+                let message = format!("`bindings.{name}` has no `{}`", field.key);
+                let help = format!("add `{}`: {}", field.key, field.about.trim_end_matches('.'));
+                self.push(Diagnostic::error(Code::MissingKey, place.clone(), message, help));
+            }
+            if kind.is_single
+                && let Some(other) = singles.insert(kind.key(), name)
+            {
+                let message = format!("`{other}` and `{name}` are both `{}`; a worker has it once", kind.key());
+                self.push(Diagnostic::error(Code::Conflict, place, message, "keep one of them"));
+            }
+            if let Some(base) = self.base {
+                self.production_binding(base, name, &binding);
+            }
+            if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
+                let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
+                self.claim(Thing::Database(id), place);
+            }
+            bindings.insert(name.clone(), binding);
+        }
+        bindings
+    }
+
+    /// What a worker can't have too much of.
+    pub(super) fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
+        let raise = |limit: Limit| self.fleet.raise(account, limit);
+        // FLOTILLA_DIGEST is one of them.
+        let count = (vars.len() + secrets + 1) as u64;
+        let most = self.fleet.limit(account, Limit::Variables);
+        if count > most {
+            let message =
+                format!("{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {most}");
+            let help =
+                format!("put several values into one variable: a variable can be a map; {}", raise(Limit::Variables));
+            let place = [["vars"], ["secrets"]]
+                .iter()
+                .find_map(|path| self.merged.key_place(path))
+                .unwrap_or_else(|| self.who.place.clone());
+            self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
+        }
+        let most = self.fleet.limit(account, Limit::VariableBytes);
+        for (name, value) in vars {
+            let size = match value {
+                Value::String(text) => text.len(),
+                other => other.to_string().len(),
+            } as u64;
+            if size > most {
+                let message = format!("the variable `{name}` has {} bytes; {} fit", grouped(size), grouped(most));
+                let place = self.place(&["vars", name]);
+                let help = format!("keep large values in KV or in the database; {}", raise(Limit::VariableBytes));
+                self.push(Diagnostic::error(Code::VariableTooLarge, place, message, help));
+            }
+        }
+        let zones: BTreeSet<&str> = self.settings.routes.iter().flatten().map(|route| route.zone.as_str()).collect();
+        let most = self.fleet.limit(account, Limit::ZonesPerWorker);
+        if zones.len() as u64 > most {
+            let message =
+                format!("routes of {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
+            let help = format!("spread them over several workers; {}", raise(Limit::ZonesPerWorker));
+            let place = self.merged.key_place(&["routes"]).unwrap_or_else(|| self.who.place.clone());
+            self.push(Diagnostic::error(Code::TooManyZones, place, message, help));
+        }
+    }
+
+    /// Claims the secrets of whom a secret's name names: `ACME__TOKEN` is acme's.
+    pub(super) fn foreign(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
+        if self.who.id != SHARED {
+            self.claim(Thing::Secrets(names::own_secret(self.who.id, "")), self.who.place.clone());
+            for (name, place) in secrets.values() {
+                let tokens = self.fleet.accounts.iter().find(|(_, account)| account.token.secret == *name);
+                let Some((account, _)) = tokens else { continue };
+                let message =
+                    format!("`{name}` is the API token of the account `{account}`: a customer's worker would have it");
+                let help = "give the customer a token of its own, under another name";
+                self.push(Diagnostic::error(Code::ForeignSecret, place.clone(), message, help));
+            }
+        }
+        for (name, place) in secrets.values() {
+            for (at, _) in name.match_indices("__") {
+                let owner = &name[..at + 2];
+                if owner != names::own_secret(self.who.id, "") {
+                    self.claim(Thing::Secrets(owner.to_owned()), place.clone());
+                }
+            }
+        }
+    }
+
+    pub(super) fn destinations(
+        &mut self,
+        pack: &Pack,
+        secrets: &mut BTreeMap<String, (String, Place)>,
+    ) -> Vec<Destination> {
+        let mut used: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut resolved = Vec::new();
+        for (at, destination) in self.settings.destinations.iter().flatten().enumerate() {
+            let at = at.to_string();
+            if destination.environment.is_some() && destination.environments.is_some() {
+                let place = self.place(&["destinations", &at, "environment"]);
+                let message = "`environment` and `environments` both say where the destination exists";
+                self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
+            }
+            let Some(kind) = pack.types.get(&destination.kind) else {
+                let place = self.place(&["destinations", &at, "type"]);
+                let known = pack.types.keys().map(String::as_str);
+                self.push(unknown("destination type", &destination.kind, place, known));
+                continue;
+            };
+            let settings = Value::Object(destination.settings.clone());
+            let found = match self.merged.node(&["destinations", &at]) {
+                Some((document, node)) => {
+                    kind.check(document, node.get("settings").unwrap_or(node), &settings, &destination.kind)
+                }
+                None => Vec::new(),
+            };
+            let valid = found.is_empty();
+            self.resolved.diagnostics.extend(found);
+            let here = destination.environment.is_none_or(|environment| environment == self.environment)
+                && destination.environments.as_ref().is_none_or(|all| all.contains(&self.environment));
+            if !valid || !here || destination.enabled == Some(false) || destination.deleted == Some(true) {
+                continue;
+            }
+            for setting in &kind.secrets {
+                let Some(name) = destination.settings.get(setting).and_then(|value| value["secret"].as_str()) else {
+                    continue;
+                };
+                let place = self.place(&["destinations", &at, "settings", setting]);
+                match secrets.get(name) {
+                    Some((other, _)) if other != name => {
+                        let message = format!("`{name}` is looked up here as itself, but under `secrets` as `{other}`");
+                        self.push(Diagnostic::error(Code::Conflict, place, message, "give one of them another name"));
+                    }
+                    Some(_) => {}
+                    None => {
+                        secrets.insert(name.to_owned(), (name.to_owned(), place));
+                    }
+                }
+            }
+            let number = used.entry(&destination.kind).or_insert(0);
+            *number += 1;
+            resolved.push(Destination {
+                id: match *number {
+                    1 => destination.kind.clone(),
+                    n => format!("{}-{n}", destination.kind),
+                },
+                name: destination.name.clone(),
+                kind: destination.kind.clone(),
+                required_consent: destination.required_consent.clone().unwrap_or_else(|| kind.required_consent.clone()),
+                settings: destination.settings.clone(),
+            });
+        }
+        resolved
+    }
+}
+
+/// Why a name can't be given to a variable or a secret.
+pub(super) fn reserved(name: &str) -> Option<&'static str> {
+    match name {
+        DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),
+        TURSO_URL | TURSO_TOKEN | D1_BINDING => Some("it belongs to the database: see `database`"),
+        _ => None,
+    }
+}

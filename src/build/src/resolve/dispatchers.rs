@@ -1,0 +1,78 @@
+//! What accounts say of their dispatch workers. Knows the shared workers, no customers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flotilla_model::customer::Worker;
+use flotilla_model::diagnostic::{Code, Diagnostic};
+use flotilla_model::names;
+use flotilla_spec::project::{Fleet, unknown};
+use flotilla_spec::yaml::Kind;
+
+use super::Resolved;
+
+/// Checks what accounts say of their dispatch workers; gives the hosts that reach these.
+pub(super) fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all = BTreeMap::new();
+    let document = &fleet.document;
+    for (name, account) in &fleet.accounts {
+        let Some(dispatch) = &account.dispatch else { continue };
+        let place = |key: &[&str]| document.place_of([&["accounts", name, "dispatch"], key].concat());
+        let Some(namespace) = &account.dispatch_namespace else {
+            let message = format!("the account `{name}` has a dispatch worker and no `dispatchNamespace`");
+            let help = "add `dispatchNamespace: customers`, or take `dispatch` out";
+            resolved.diagnostics.push(Diagnostic::error(Code::MissingKey, place(&[]), message, help));
+            continue;
+        };
+        let alike = fleet.accounts.iter().find(|(_, other)| {
+            other.id == account.id
+                && other.hosts() == account.hosts()
+                && other.dispatch_namespace.as_ref() < Some(namespace)
+        });
+        if let Some((other, _)) = alike {
+            let message = format!("the accounts `{other}` and `{name}` have two namespaces and one list of hosts");
+            let help = "give each a title of its own under `hosts`";
+            resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place(&["hosts"]), message, help));
+        }
+        let known: Vec<&str> = match document.root.get("sharedWorkers").map(|node| &node.kind) {
+            Some(Kind::Map(entries)) => entries.iter().map(|(name, _, _)| name.as_str()).collect(),
+            _ => Vec::new(),
+        };
+        if !known.contains(&dispatch.worker.as_str()) {
+            let told = unknown("shared worker", &dispatch.worker, place(&["worker"]), known.iter().copied());
+            resolved.diagnostics.push(told);
+            continue;
+        }
+        let of_role: Vec<&Worker> =
+            resolved.workers.iter().filter(|worker| worker.role.as_ref() == Some(&dispatch.worker)).collect();
+        let here: Vec<&&Worker> = of_role.iter().filter(|worker| worker.account == *name).collect();
+        if let (Some(elsewhere), true) = (of_role.first(), here.is_empty()) {
+            let message = format!(
+                "the dispatch worker `{}` of the account `{name}` is in the account `{}`",
+                dispatch.worker, elsewhere.account
+            );
+            let help = format!("set `account: {name}` under `sharedWorkers` for `{}`", dispatch.worker);
+            resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place(&["worker"]), message, help));
+            continue;
+        }
+        let hosts: BTreeSet<String> = here
+            .iter()
+            .flat_map(|worker| {
+                let routes = worker.routes.iter().filter_map(|route| route.pattern.split('/').next());
+                routes.chain(worker.domains.iter().map(String::as_str))
+            })
+            .map(|host| names::same_host(host).into_owned())
+            .collect();
+        if hosts.is_empty() && !here.is_empty() {
+            let message =
+                format!("no host reaches the dispatch worker `{}`: it has no route and no domain", dispatch.worker);
+            let help = format!(
+                "under `sharedWorkers` for `{}`, add `routes: [{{ pattern: \"*.example.com/*\", zone: example.com }}]`, with a \
+                 proxied DNS record of that name",
+                dispatch.worker
+            );
+            resolved.diagnostics.push(Diagnostic::warning(Code::Undispatched, place(&["worker"]), message, help));
+        }
+        all.insert(name.clone(), hosts);
+    }
+    all
+}

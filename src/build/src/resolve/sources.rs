@@ -1,0 +1,160 @@
+//! Where a customer's settings come from, and what holds for one of its workers. Knows trees, not what they mean.
+
+use flotilla_model::preview::Preview;
+use flotilla_model::spec::Environment;
+use flotilla_spec::layer::{self, Merged};
+use flotilla_spec::project::{Fleet, Spec};
+use flotilla_spec::yaml::{Document, Kind, Node};
+
+/// The keys of a layer that aren't settings of a worker.
+const STRUCTURE: [&str; 6] = ["id", "name", "labels", "layers", "environments", "workers"];
+
+/// One customer's sources of settings, the weakest first: their documents, and where in them.
+pub(super) struct Sources<'a> {
+    pub(super) roots: Vec<(&'a Document, &'a Node)>,
+    /// Env files, which hold in one environment; after how many of the roots they come.
+    pub(super) only: Vec<(usize, Environment, &'a Document)>,
+    /// The preview that is looked at, if it isn't the fleet itself.
+    pub(super) preview: Option<&'a Preview>,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn of(fleet: &'a Fleet, spec: &'a Spec) -> Sources<'a> {
+        let mut sources = Sources { roots: Vec::new(), only: Vec::new(), preview: fleet.preview.as_ref() };
+        sources.roots.extend(fleet.document.root.get("defaults").map(|node| (&fleet.document, node)));
+        for at in &spec.layers {
+            sources.roots.extend(fleet.layers[*at].documents.iter().map(|document| (document, &document.root)));
+            let own = spec.env_files.iter().filter(|file| file.layer == *at);
+            let after = sources.roots.len();
+            sources.only.extend(own.filter_map(|file| Some((after, file.environment, file.document.as_ref()?))));
+        }
+        sources.roots.push((&spec.document, &spec.document.root));
+        sources
+    }
+
+    /// Those of a worker that all customers share.
+    pub(super) fn shared(fleet: &'a Fleet, of: Option<&'a Node>) -> Sources<'a> {
+        let mut sources = Sources { roots: Vec::new(), only: Vec::new(), preview: fleet.preview.as_ref() };
+        let defaults = fleet.document.root.get("defaults");
+        sources.roots.extend(defaults.into_iter().chain(of).map(|node| (&fleet.document, node)));
+        sources
+    }
+
+    /// Everything that holds for a worker, the weakest first.
+    pub(super) fn chain(&self, environment: Environment, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
+        if environment == Environment::Preview {
+            // What is said of previews comes over all that is said of the environment that they are made from, wherever it
+            // stands: so one line of fleet.yaml can keep all previews off a database.
+            let mut chain = self.base(role).map(|base| self.chain(base, role)).unwrap_or_default();
+            chain.extend(self.of_previews(role));
+            return chain;
+        }
+        let mut chain = Vec::with_capacity(2 * self.roots.len() + 2);
+        for (at, (document, root)) in self.roots.iter().enumerate() {
+            let only = self.only.iter().filter(|(after, of, _)| *after == at && *of == environment);
+            chain.extend(only.map(|(_, _, document)| (*document, &document.root)));
+            let mut parts = vec![Some(*root)];
+            parts.push(below(root, "environments", environment.as_str()));
+            if let Some(own) = role.and_then(|role| below(root, "workers", role)) {
+                parts.push(Some(own));
+                parts.push(below(own, "environments", environment.as_str()));
+            }
+            chain.extend(parts.into_iter().flatten().map(|node| (*document, node)));
+        }
+        chain
+    }
+
+    /// What says how previews differ, the weakest first.
+    pub(super) fn of_previews(&self, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
+        let word = Environment::Preview.as_str();
+        let parts = self.roots.iter().flat_map(|(document, root)| {
+            let own = role.and_then(|role| below(root, "workers", role));
+            let nodes = [below(root, "environments", word), own.and_then(|own| below(own, "environments", word))];
+            nodes.into_iter().flatten().map(move |node| (*document, node))
+        });
+        parts.collect()
+    }
+
+    /// The environment whose settings a preview of a worker takes: the one that it is made from, or production, or the last one
+    /// in which the worker exists.
+    pub(super) fn base(&self, role: Option<&str>) -> Option<Environment> {
+        let (standing, from) = (self.standing(role), self.preview?.from);
+        let wanted = [from, Environment::Production].into_iter().find(|environment| standing.contains(environment));
+        wanted.or(standing.last().copied())
+    }
+
+    /// Whether the strongest `workerName` is for one environment alone, so that nothing is to be added to it.
+    pub(super) fn named_exactly(&self, environment: Environment, role: Option<&str>) -> bool {
+        let named = |node: Option<&Node>| node.is_some_and(|node| node.get("workerName").is_some());
+        let strongest = self.roots.iter().rev().find_map(|(_, root)| {
+            let own = role.and_then(|role| below(root, "workers", role));
+            let here = |node: &'a Node| below(node, "environments", environment.as_str());
+            let levels = [(own.and_then(here), true), (own, false), (here(root), true), (Some(*root), false)];
+            levels.into_iter().find(|(node, _)| named(*node)).map(|(_, exact)| exact)
+        });
+        strongest.unwrap_or(false)
+    }
+
+    /// The roles: `None` alone where there is one worker.
+    pub(super) fn roles(&self) -> Vec<Option<&'a str>> {
+        let mut roles: Vec<Option<&'a str>> = Vec::new();
+        for (_, root) in &self.roots {
+            let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
+            for (role, _, node) in entries {
+                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes.
+                let known = roles.contains(&Some(role));
+                roles.retain(|other| *other != Some(role));
+                if !known || !matches!(node.kind, Kind::Null) {
+                    roles.push(Some(role));
+                }
+            }
+        }
+        if roles.is_empty() {
+            return vec![None];
+        }
+        roles.sort_unstable();
+        roles
+    }
+
+    /// The environments in which a worker exists and that are looked at.
+    pub(super) fn environments(&self, role: Option<&str>) -> Vec<Environment> {
+        if self.preview.is_some() { vec![Environment::Preview] } else { self.standing(role) }
+    }
+
+    /// The environments in which a worker exists: what the strongest source says, of the role before all. What it says of
+    /// previews says nothing of that.
+    pub(super) fn standing(&self, role: Option<&str>) -> Vec<Environment> {
+        let own = role.into_iter().flat_map(|role| {
+            self.roots.iter().rev().filter_map(move |(_, root)| below(root, "workers", role)?.get("environments"))
+        });
+        let all = self.roots.iter().rev().filter_map(|(_, root)| root.get("environments"));
+        for node in own.chain(all) {
+            if let Kind::Map(entries) = &node.kind
+                && entries.iter().any(|(key, _, _)| key != Environment::Preview.as_str())
+            {
+                let named = |environment: &Environment| entries.iter().any(|(key, _, _)| key == environment.as_str());
+                return Environment::ALL.into_iter().filter(named).collect();
+            }
+        }
+        vec![Environment::Production]
+    }
+}
+
+pub(super) fn below<'a>(root: &'a Node, map: &str, key: &str) -> Option<&'a Node> {
+    root.get(map)?.get(key)
+}
+
+pub(super) fn settings_only(key: &str) -> bool {
+    !STRUCTURE.contains(&key)
+}
+
+/// What holds for one worker of a customer, each value with its place.
+pub fn merged<'a>(fleet: &'a Fleet, spec: &'a Spec, environment: Environment, role: Option<&str>) -> Merged<'a> {
+    layer::merge(&Sources::of(fleet, spec).chain(environment, role), settings_only)
+}
+
+/// The same for a worker that all customers share.
+pub fn merged_shared<'a>(fleet: &'a Fleet, environment: Environment, role: &str) -> Merged<'a> {
+    let sources = Sources::shared(fleet, below(&fleet.document.root, "sharedWorkers", role));
+    layer::merge(&sources.chain(environment, None), settings_only)
+}

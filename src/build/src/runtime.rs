@@ -1,0 +1,203 @@
+//! Bundles a pack's runtime by the pack's own command, once per change of what decides it. Runs npm and node;
+//! doesn't know what the runtime does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::syntax;
+use flotilla_model::bundle::Runtime;
+use flotilla_model::cache;
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::digest::Framed;
+use flotilla_model::failure::Failure;
+use flotilla_model::progress::Progress;
+use flotilla_spec::pack::Pack;
+
+/// Why there is no runtime.
+pub enum Error {
+    /// The pack's author has to mend something.
+    Diagnostic(Box<Diagnostic>),
+    /// The world failed.
+    Failure(Failure),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::Failure(failure)
+    }
+}
+
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Error {
+        Error::Failure(error.into())
+    }
+}
+
+/// A pack's runtime: from the cache, or bundled now.
+pub fn runtime(name: &str, pack: &Pack, progress: &dyn Progress) -> Result<Runtime, Error> {
+    let sources = sources(pack)?;
+    let command = &pack.manifest.runtime.build;
+    let key = command.iter().fold(Framed::new("runtime sources"), |framed, word| framed.field(word.as_bytes()));
+    let key = sources.iter().fold(key, |framed, (path, bytes)| framed.field(path.as_bytes()).field(bytes));
+    let mut broken = None;
+    let folder = cache::entry("runtime", &key.finish().short(), |folder| {
+        let bundled = bundle(pack, &sources, folder, progress);
+        progress.end();
+        bundled.map_err(|error| match error {
+            Error::Failure(failure) => failure,
+            Error::Diagnostic(diagnostic) => {
+                let failure = Failure::new(&diagnostic.message);
+                broken = Some(diagnostic);
+                failure
+            }
+        })
+    });
+    if let Some(diagnostic) = broken {
+        return Err(Error::Diagnostic(diagnostic));
+    }
+    let folder = folder?;
+    let read = |file: &str| {
+        fs::read(folder.join(file)).with_context(|| format!("the cached runtime of {} can't be read", pack.path))
+    };
+    Ok(Runtime::new(name, read("runtime.js")?, read("runtime.d.ts")?))
+}
+
+/// The files that decide the runtime, by path within the pack.
+fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let mut files = BTreeMap::new();
+    let always = ["package.json", "package-lock.json"].map(str::to_owned);
+    let mut open: Vec<String> = pack.manifest.runtime.sources.iter().cloned().chain(always).collect();
+    while let Some(path) = open.pop() {
+        let full = pack.folder.join(&path);
+        let missing = |error: std::io::Error| {
+            Error::Diagnostic(Box::new(Diagnostic::error(
+                Code::BadPack,
+                Place::file(&format!("{}/{path}", pack.path)),
+                format!("a source of the runtime can't be read: {error}"),
+                format!("it is named in {}/pack.yaml: add the file or take it out there", pack.path),
+            )))
+        };
+        let metadata = fs::symlink_metadata(&full).map_err(missing)?;
+        if path.split('/').any(|step| step == "..") || metadata.is_symlink() {
+            return Err(missing(std::io::Error::other("it leads out of the pack")));
+        }
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&full).map_err(missing)? {
+                let name = entry.map_err(missing)?.file_name();
+                if name != "node_modules" {
+                    open.push(format!("{path}/{}", name.to_string_lossy()));
+                }
+            }
+        } else {
+            let bytes = fs::read(&full).map_err(missing)?;
+            files.insert(path, bytes);
+        }
+    }
+    Ok(files)
+}
+
+fn bundle(
+    pack: &Pack,
+    sources: &BTreeMap<String, Vec<u8>>,
+    folder: &Path,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let (package, lock) = (&sources["package.json"], &sources["package-lock.json"]);
+    let npm = cache::npm(&pack.path, package, lock, progress)?;
+    progress.begin(&format!("bundling the runtime of {}", pack.path), None);
+    // Within the folder that holds node_modules, so that the sources find their packages there and nowhere else.
+    let staging = npm.join(format!("staging-{}", std::process::id()));
+    let result = (|| {
+        for (path, bytes) in sources {
+            let file = staging.join(path);
+            fs::create_dir_all(file.parent().expect("BUG: a file has a folder"))
+                .context("the cache can't be written")?;
+            fs::write(file, bytes).context("the cache can't be written")?;
+        }
+        run(pack, &staging)?;
+        for file in ["runtime.js", "runtime.d.ts"] {
+            let written = staging.join("dist").join(file);
+            let text = fs::read_to_string(&written).map_err(|error| {
+                failed(
+                    pack,
+                    Place::file(&format!("{}/pack.yaml", pack.path)),
+                    format!("the command wrote no {file}: {error}"),
+                    "",
+                )
+            })?;
+            if file == "runtime.js"
+                && let Err((message, _)) = syntax::check(file, &text)
+            {
+                let place = Place::file(&format!("{}/pack.yaml", pack.path));
+                return Err(failed(pack, place, format!("the bundled runtime does not parse: {message}"), ""));
+            }
+            fs::write(folder.join(file), text).context("the cache can't be written")?;
+        }
+        Ok(())
+    })();
+    let _ = fs::remove_dir_all(&staging);
+    result
+}
+
+fn run(pack: &Pack, staging: &Path) -> Result<(), Error> {
+    let (program, arguments) = pack.manifest.runtime.build.split_first().expect("BUG: the schema wants a command");
+    let output = Command::new(program)
+        .args(arguments)
+        .args(["--out", "dist"])
+        .current_dir(staging)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| {
+            let failure = Failure::new(format!(
+                "`{program}`, which bundles the runtime of {}, can't be started: {error}",
+                pack.path
+            ));
+            Error::Failure(if program == "node" { failure.hint("install Node.js 20 or newer") } else { failure })
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).take(12).collect();
+    let place = lines
+        .iter()
+        .find_map(|line| position(&pack.path, line))
+        .unwrap_or_else(|| Place::file(&format!("{}/pack.yaml", pack.path)));
+    let what = lines
+        .first()
+        .map_or("it said nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
+    let help = format!("`{}` said:\n{}", pack.manifest.runtime.build.join(" "), lines.join("\n"));
+    Err(failed(pack, place, format!("the runtime does not bundle: {what}"), &help))
+}
+
+fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {
+    let help = if help.is_empty() {
+        format!(
+            "`{} --out DIR` has to write DIR/runtime.js and DIR/runtime.d.ts",
+            pack.manifest.runtime.build.join(" ")
+        )
+    } else {
+        help.to_owned()
+    };
+    Error::Diagnostic(Box::new(Diagnostic::error(Code::RuntimeFailed, place, message, help)))
+}
+
+/// A place as esbuild prints it: `src/index.ts:3:7:`, its columns counted from 0.
+fn position(pack: &str, line: &str) -> Option<Place> {
+    let line = line.trim_start();
+    let mut parts = line.splitn(4, ':');
+    let (file, row, column) = (parts.next()?, parts.next()?, parts.next()?);
+    if file.contains(' ') || !file.contains('.') {
+        return None;
+    }
+    Some(Place {
+        file: format!("{pack}/{file}"),
+        line: row.parse().ok()?,
+        column: column.parse::<usize>().ok()? + 1,
+        width: 1,
+    })
+}

@@ -1,0 +1,233 @@
+//! Which workers are made otherwise than at another state of the project in git. Compares contents: the files that differ
+//! from that state's tree, and what comes of them. Runs git; needs nothing of history but the one tree, so that a shallow
+//! clone is enough.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use rayon::prelude::*;
+
+use crate::build::{self, Project, Survey};
+use crate::git::{git, output};
+use crate::render;
+use flotilla_model::customer;
+use flotilla_model::digest::{Digest, Mark};
+use flotilla_model::failure::Failure;
+use flotilla_model::progress::Silent;
+use flotilla_spec::project::{self, FLEET_FILE};
+use flotilla_spec::tree::Tree;
+
+/// What differs from a state of the past.
+#[derive(Clone, Debug, Default)]
+pub struct Since {
+    /// The folders of the workers that are made otherwise.
+    pub folders: HashSet<String>,
+    /// The customers whose own files differ, or whose workers do.
+    pub customers: HashSet<String>,
+}
+
+/// Compares with the tree of a commit, a branch or a tag.
+pub fn since(project: &Project, survey: &Survey, reference: &str) -> Result<Since, Failure> {
+    let root = project.root();
+    let changed = changed(root, reference)?;
+    let mut found = Since::default();
+    if changed.is_empty() {
+        return Ok(found);
+    }
+    let past = contents(root, reference, &changed)?;
+    if matches!(past.get(FLEET_FILE), Some(None)) {
+        // Before there was a project, there was no worker.
+        for (record, unit) in
+            survey.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)))
+        {
+            found.folders.insert(customer::folder(unit.environment, build::id(record), unit.role.as_deref()));
+            found.customers.insert(build::id(record).to_owned());
+        }
+        return Ok(found);
+    }
+    let before = build::open(Tree { root: root.to_owned(), past }, &Silent).map_err(|mistakes| {
+        let first = mistakes.first().map_or_else(String::new, |first| format!("{}: {}", first.place, first.message));
+        Failure::usage(format!(
+            "the project of `{reference}` has mistakes, so nothing can be compared with it: {first}"
+        ))
+        .hint("name a commit whose fleet.yaml, layers and packs are right")
+    })?;
+    let runtimes: HashSet<&str> = project
+        .fleet
+        .packs
+        .iter()
+        .filter(|(_, pack)| is_runtime_changed(pack, &changed))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let same_fleet = before.fleet.decides == project.fleet.decides;
+    let touched = |file: &str| changed.contains(file);
+    let results: Vec<(String, Vec<String>, bool)> = survey
+        .records
+        .par_iter()
+        .map(|record| {
+            let id = build::id(record);
+            let own = record.inputs.iter().any(|input| touched(&input.file));
+            let layers = |fleet: &project::Fleet| -> Vec<Option<Digest>> {
+                let of =
+                    |name: &String| fleet.layers.iter().find(|layer| layer.name == *name).map(|layer| layer.digest);
+                record.layers.iter().map(of).collect()
+            };
+            let resolved = if own || !same_fleet || record.loud || layers(&project.fleet) != layers(&before.fleet) {
+                marks(&before, record.file())
+            } else {
+                // The same files in the same fleet: the same workers.
+                record.units.iter().map(|unit| ((unit.environment, unit.role.clone()), unit.resolved)).collect()
+            };
+            let differs = record.units.iter().filter(|unit| {
+                let made = |project: &Project| {
+                    let pack = project.fleet.packs.get(&unit.pack)?;
+                    let partials = match &unit.made {
+                        Some(made) if made.from == unit.resolved => made.partials,
+                        _ => survey.worker(project, record, unit).map_or(u64::MAX, |worker| project.partials(&worker)),
+                    };
+                    Some(render::recipe(pack, "", partials).mark())
+                };
+                resolved.get(&(unit.environment, unit.role.clone())) != Some(&unit.resolved)
+                    || runtimes.contains(unit.pack.as_str())
+                    || made(project) != made(&before)
+            });
+            let folder = |unit: &crate::manifest::Unit| customer::folder(unit.environment, id, unit.role.as_deref());
+            (id.to_owned(), differs.map(folder).collect(), own && record.file() != FLEET_FILE)
+        })
+        .collect();
+    for (id, folders, own) in results {
+        if own || !folders.is_empty() {
+            found.customers.insert(id);
+        }
+        found.folders.extend(folders);
+    }
+    Ok(found)
+}
+
+/// The resolved workers of a customer's file, by environment and role.
+fn marks(project: &Project, file: &str) -> HashMap<(flotilla_model::spec::Environment, Option<String>), Mark> {
+    let workers = match file {
+        FLEET_FILE => project.shared.resolved.workers.clone(),
+        file => match project.tree.plain(file) {
+            Ok(bytes) => project.resolve(file, &bytes).1.workers,
+            Err(_) => Vec::new(),
+        },
+    };
+    workers
+        .iter()
+        .map(|worker| {
+            let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
+            ((worker.environment, worker.role.clone()), Digest::of(&json).mark())
+        })
+        .collect()
+}
+
+fn is_runtime_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String>) -> bool {
+    let sources = pack.manifest.runtime.sources.iter().map(String::as_str).chain([
+        "package.json",
+        "package-lock.json",
+        "pack.yaml",
+    ]);
+    let mut sources = sources.map(|source| format!("{}/{source}", pack.path));
+    sources.any(|source| {
+        let below = format!("{source}/");
+        changed.iter().any(|file| *file == source || file.starts_with(&below))
+    })
+}
+
+/// The files below the project that aren't as they are in a tree: changed, added, removed, or new to git.
+fn changed(root: &Path, reference: &str) -> Result<BTreeSet<String>, Failure> {
+    output(git(root).args(["rev-parse", "--git-dir"])).map_err(|_| {
+        Failure::usage(format!("{} is in no git repository, so there is no `{reference}`", root.display()))
+    })?;
+    output(git(root).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{reference}^{{tree}}")]))
+        .map_err(|_| {
+            Failure::usage(format!("git knows no `{reference}` here"))
+                .hint(format!("in a shallow clone, fetch it first: git fetch --depth=1 origin {reference}:{reference}"))
+        })?;
+    let differ = output(git(root).args([
+        "diff",
+        "--name-only",
+        "-z",
+        "--no-renames",
+        "--no-ext-diff",
+        "--relative",
+        reference,
+        "--",
+        ".",
+    ]))?;
+    let new = output(git(root).args(["ls-files", "-z", "--others", "--exclude-standard", "--", "."]))?;
+    let names = |bytes: &[u8]| -> Vec<String> {
+        let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+        parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    };
+    let of_project = |file: &String| !file.starts_with("out/") && !file.starts_with(".flotilla/");
+    Ok(names(&differ).into_iter().chain(names(&new)).filter(of_project).collect())
+}
+
+/// What stood in files, at the time of a tree.
+fn contents(
+    root: &Path,
+    reference: &str,
+    files: &BTreeSet<String>,
+) -> Result<HashMap<String, Option<Vec<u8>>>, Failure> {
+    let prefix = output(git(root).args(["rev-parse", "--show-prefix"]))?;
+    let prefix = String::from_utf8_lossy(&prefix).trim_end_matches('\n').to_owned();
+    let mut child = git(root)
+        .args(["cat-file", "--batch"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("git can't be started")?;
+    let mut stdin = child.stdin.take().context("BUG: git has an input")?;
+    // A name with a line break can't be asked for, and is nobody's: ids have none.
+    let (files, odd): (Vec<&String>, Vec<&String>) = files.iter().partition(|file| !file.contains('\n'));
+    let asked: Vec<String> = files.iter().map(|file| format!("{reference}:{prefix}{file}\n")).collect();
+    let asking = std::thread::spawn(move || {
+        for line in asked {
+            if stdin.write_all(line.as_bytes()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut stdout = BufReader::new(child.stdout.take().context("BUG: git has an output")?);
+    let mut past = HashMap::new();
+    let mut read = || -> std::io::Result<()> {
+        for file in &files {
+            let mut head = Vec::new();
+            stdout.read_until(b'\n', &mut head)?;
+            let head = String::from_utf8_lossy(&head);
+            let head = head.trim_end_matches('\n');
+            let mut words = head.rsplit(' ');
+            let (size, kind) = (words.next().unwrap_or_default().parse::<usize>(), words.next());
+            match (size, kind) {
+                (Ok(size), Some("blob")) => {
+                    let mut bytes = vec![0; size + 1];
+                    stdout.read_exact(&mut bytes)?;
+                    bytes.pop();
+                    past.insert((*file).clone(), Some(bytes));
+                }
+                (Ok(size), Some(_)) => {
+                    // A folder of that name: no file.
+                    std::io::copy(&mut (&mut stdout).take(size as u64 + 1), &mut std::io::sink())?;
+                    past.insert((*file).clone(), None);
+                }
+                _ => {
+                    past.insert((*file).clone(), None);
+                }
+            }
+        }
+        Ok(())
+    };
+    let result = read();
+    drop(stdout);
+    let _ = child.kill();
+    let _ = child.wait();
+    let _ = asking.join();
+    result.context("git's answer can't be read")?;
+    past.extend(odd.into_iter().map(|file| (file.clone(), None)));
+    Ok(past)
+}

@@ -1,0 +1,489 @@
+//! What counts against the limits of accounts and zones: counted worker by worker, summed over the fleet, and told where it
+//! is too much. Pure; doesn't know what customers' files say.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use rayon::slice::ParallelSliceMut as _;
+use serde::{Deserialize, Serialize};
+
+use crate::resolve::Thing;
+use flotilla_model::binding::D1;
+use flotilla_model::customer::{Database, Worker};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::limits::{Limit, grouped};
+use flotilla_spec::project::Fleet;
+
+/// So many of those who claim the most are shown.
+pub const MOST: usize = 3;
+/// Smaller limits are not warned of: that five of five are used is how they are meant.
+const WORTH_A_WARNING: u64 = 10;
+
+/// What of a worker counts against the limits of its account and its zones. One is remembered for each worker of the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// The account, by the first of its names.
+    account: String,
+    /// Whether it is in a dispatch namespace, where the number of workers has no limit.
+    namespaced: bool,
+    /// Its crons.
+    crons: u32,
+    /// Its D1 databases, but for those with which another worker of its customer is counted.
+    databases: u32,
+    /// Its custom domains and routes, by zone.
+    zones: Vec<(String, u32, u32)>,
+    /// Whether a route of it has a wildcard for its host, and not by agreement.
+    wildcard: bool,
+}
+
+impl Counted {
+    /// Counts a customer's workers, in their order.
+    pub fn all<'a>(fleet: &Fleet, workers: &'a [Worker]) -> impl Iterator<Item = Counted> + use<'a> {
+        let mut databases: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let mut all = Vec::with_capacity(workers.len());
+        for worker in workers {
+            let mut zones: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+            for domain in &worker.domains {
+                zones.entry(fleet.zone_of(domain)).or_default().0 += 1;
+            }
+            for route in &worker.routes {
+                zones.entry(&route.zone).or_default().1 += 1;
+            }
+            let own = match &worker.database {
+                Database::D1 { name, id, .. } => Some(id.as_ref().unwrap_or(name).as_str()),
+                Database::Turso | Database::None => None,
+            };
+            let beside = worker.bindings.values().filter_map(|binding| binding.text(D1));
+            let new = own.into_iter().chain(beside).filter(|id| databases.insert((&worker.account, id))).count();
+            let hosts = worker.routes.iter().map(|route| route.pattern.split('/').next().unwrap_or_default());
+            let wildcard = hosts
+                .filter(|host| host.starts_with('*'))
+                .any(|host| fleet.file.shared_hosts.iter().all(|shared| shared != host));
+            all.push(Counted {
+                wildcard,
+                account: fleet.first_name(&worker.account, |one, other| one.id == other.id).to_owned(),
+                namespaced: worker.namespace.is_some(),
+                crons: u32::try_from(worker.crons.len()).unwrap_or(u32::MAX),
+                databases: u32::try_from(new).unwrap_or(u32::MAX),
+                zones: zones.into_iter().map(|(zone, (domains, routes))| (zone.to_owned(), domains, routes)).collect(),
+            });
+        }
+        all.into_iter()
+    }
+
+    /// The account's name.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+}
+
+/// Who can have hosts that another's wildcard takes in: the customers of each zone that several have a part in, and one of
+/// them a wildcard. Each worker is given with its customer's number.
+pub fn beside_wildcards<'a>(counted: impl Iterator<Item = (u32, &'a Counted)> + Clone) -> BTreeSet<u32> {
+    if !counted.clone().any(|(_, one)| one.wildcard) {
+        return BTreeSet::new();
+    }
+    let mut zones: Vec<(u64, u32, bool)> = Vec::new();
+    for (customer, one) in counted {
+        zones.extend(one.zones.iter().map(|(zone, ..)| (digest("", zone), customer, one.wildcard)));
+    }
+    zones.par_sort_unstable();
+    let shared = |group: &&[(u64, u32, bool)]| {
+        group.iter().any(|(_, _, wildcard)| *wildcard) && group.iter().any(|(_, customer, _)| *customer != group[0].1)
+    };
+    let groups = zones.chunk_by(|a, b| a.0 == b.0).filter(shared);
+    groups.flat_map(|group| group.iter().map(|(_, customer, _)| *customer)).collect()
+}
+
+/// What counts against the limits of accounts and zones, of many workers.
+///
+/// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here:
+/// what belongs to one zone is brought together by sorting digests, and only where that is much, names are looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Tally<'a> {
+    accounts: BTreeMap<&'a str, Sums>,
+    /// The digest of a zone and its account, a worker's custom domains and routes there, and the worker.
+    zones: Vec<(u64, u32, u32, &'a Counted)>,
+}
+
+/// What an account holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    workers: u64,
+    crons: u64,
+    databases: u64,
+}
+
+fn digest(account: &str, zone: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (account, zone).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<'a> Tally<'a> {
+    /// Adds a worker.
+    pub fn add(&mut self, one: &'a Counted) {
+        let sums = self.accounts.entry(&one.account).or_default();
+        sums.workers += u64::from(!one.namespaced);
+        sums.crons += u64::from(one.crons);
+        sums.databases += u64::from(one.databases);
+        let zones = one.zones.iter();
+        self.zones.extend(zones.map(|(zone, domains, routes)| (digest(&one.account, zone), *domains, *routes, one)));
+    }
+
+    /// Adds another tally.
+    #[must_use]
+    pub fn and(mut self, mut other: Tally<'a>) -> Tally<'a> {
+        for (account, sums) in other.accounts {
+            let all = self.accounts.entry(account).or_default();
+            all.workers += sums.workers;
+            all.crons += sums.crons;
+            all.databases += sums.databases;
+        }
+        self.zones.append(&mut other.zones);
+        self
+    }
+
+    /// What is full, or almost, sorted by account.
+    pub fn full(mut self, fleet: &Fleet) -> Vec<Full> {
+        let mut found: BTreeSet<Full> = BTreeSet::new();
+        for (account, sums) in &self.accounts {
+            for (limit, count) in
+                [(Limit::Workers, sums.workers), (Limit::Crons, sums.crons), (Limit::Databases, sums.databases)]
+            {
+                found.extend(Full::new(fleet, account, None, limit, count));
+            }
+        }
+        let of_zones = [Limit::CustomDomainsPerZone, Limit::RoutesPerZone];
+        let least = |limit| fleet.accounts.keys().map(|account| fleet.limit(account, limit)).min().unwrap_or_default();
+        let least = of_zones.map(least);
+        self.zones.par_sort_unstable_by_key(|(digest, ..)| *digest);
+        for group in self.zones.chunk_by(|a, b| a.0 == b.0) {
+            let sum =
+                |count: fn(&(u64, u32, u32, &Counted)) -> u32| group.iter().map(|one| u64::from(count(one))).sum();
+            if !is_near(sum(|one| one.1), least[0]) && !is_near(sum(|one| one.2), least[1]) {
+                continue;
+            }
+            let mut exact: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
+            for (_, _, _, counted) in group {
+                let zones = counted.zones.iter().filter(|(zone, ..)| digest(&counted.account, zone) == group[0].0);
+                for (zone, domains, routes) in zones {
+                    let sums = exact.entry((&counted.account, zone)).or_default();
+                    sums[0] += u64::from(*domains);
+                    sums[1] += u64::from(*routes);
+                }
+            }
+            for ((account, zone), sums) in exact {
+                let limits = of_zones.into_iter().zip(sums);
+                found.extend(limits.filter_map(|(limit, count)| Full::new(fleet, account, Some(zone), limit, count)));
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+/// Whether a tenth of what fits is left, or less. Counts are small: nothing overflows.
+fn is_near(count: u64, most: u64) -> bool {
+    count > most || (most >= WORTH_A_WARNING && 10 * count >= 9 * most)
+}
+
+/// A limit that is passed, or almost reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Full {
+    /// Whose: the account's name.
+    pub account: String,
+    /// Which limit.
+    pub limit: Limit,
+    /// The zone, if the limit is one of zones.
+    pub zone: Option<String>,
+    /// How many there are.
+    pub count: u64,
+    /// How many fit.
+    pub most: u64,
+}
+
+impl Full {
+    fn new(fleet: &Fleet, account: &str, zone: Option<&str>, limit: Limit, count: u64) -> Option<Full> {
+        let most = fleet.limit(account, limit);
+        let full = || Full { account: account.to_owned(), limit, zone: zone.map(str::to_owned), count, most };
+        is_near(count, most).then(full)
+    }
+
+    /// Whether it is more than fits.
+    pub fn is_passed(&self) -> bool {
+        self.count > self.most
+    }
+
+    /// How much a worker adds to it.
+    pub fn share(&self, counted: &Counted) -> u64 {
+        if counted.account != self.account {
+            return 0;
+        }
+        let of_zone = || counted.zones.iter().filter(|(zone, _, _)| Some(zone) == self.zone.as_ref());
+        match self.limit {
+            Limit::Workers => u64::from(!counted.namespaced),
+            Limit::Crons => u64::from(counted.crons),
+            Limit::Databases => u64::from(counted.databases),
+            Limit::CustomDomainsPerZone => of_zone().map(|(_, domains, _)| u64::from(*domains)).sum(),
+            Limit::RoutesPerZone => of_zone().map(|(_, _, routes)| u64::from(*routes)).sum(),
+            Limit::ZonesPerWorker | Limit::Variables | Limit::VariableBytes | Limit::ScriptBytes => 0,
+        }
+    }
+
+    /// Whether what is claimed adds to it.
+    pub fn is_of(&self, fleet: &Fleet, thing: &Thing) -> bool {
+        match (self.limit, thing, &self.zone) {
+            (Limit::CustomDomainsPerZone, Thing::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
+            // A route's own zone stands beside it, and its host is in that.
+            (Limit::RoutesPerZone, Thing::Route(pattern), Some(zone)) => {
+                let host = pattern.split('/').next().unwrap_or_default();
+                host.strip_suffix(zone).is_some_and(|before| before.is_empty() || before.ends_with(['.', '*']))
+            }
+            _ => false,
+        }
+    }
+
+    /// Of those with a share, the ones with the most of it, if theirs is more than one: the number of each, and its share.
+    pub fn greatest(&self, shares: impl Iterator<Item = u64>) -> Vec<(usize, u64)> {
+        let mut greatest: Vec<(usize, u64)> = Vec::with_capacity(MOST + 1);
+        for (at, share) in shares.enumerate().filter(|(_, share)| *share > 1) {
+            let place = greatest.partition_point(|(_, other)| *other >= share);
+            if place < MOST {
+                greatest.insert(place, (at, share));
+                greatest.truncate(MOST);
+            }
+        }
+        greatest
+    }
+
+    /// What is told of it: an error, or a warning as long as it fits. `greatest`: where those are who have the most of it,
+    /// with their names and how much.
+    pub fn diagnostic(&self, fleet: &Fleet, greatest: Vec<(Place, String, u64)>) -> Diagnostic {
+        let (row, account) = (self.limit.row(), &self.account);
+        let (count, most, unit) = (grouped(self.count), grouped(self.most), row.unit);
+        let place = account_place(fleet, account);
+        let help = self.help(fleet);
+        if !self.is_passed() {
+            let whose = match &self.zone {
+                Some(zone) => format!("the zone `{zone}` (account `{account}`)"),
+                None => format!("the account `{account}`"),
+            };
+            let message = format!("{whose} is almost full: {count} of {most} {unit}");
+            return Diagnostic::warning(Code::AlmostFull, place, message, help);
+        }
+        let unit = if self.count == 1 { unit.trim_end_matches('s') } else { unit };
+        let message = match &self.zone {
+            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which holds {most} (account `{account}`)"),
+            None => format!("{count} {unit} in the account `{account}`, which holds {most}"),
+        };
+        let diagnostic = Diagnostic::error(row.code, place, message, help);
+        greatest.into_iter().fold(diagnostic, |diagnostic, (place, who, share)| {
+            diagnostic.also(place, format!("{who} has {} of them", grouped(share)))
+        })
+    }
+
+    /// What there is to be done.
+    fn help(&self, fleet: &Fleet) -> String {
+        let remedy = match self.limit {
+            Limit::Workers => {
+                "move them into a dispatch namespace (Workers for Platforms, no limit): set `dispatchNamespace`, and `dispatch` for \
+                 their hosts (docs/platforms.md); or spread the customers over accounts"
+            }
+            Limit::Crons => "let one cron do what several do, or spread the customers over accounts",
+            Limit::Databases => "spread the customers over accounts, or use another `type` of database",
+            Limit::CustomDomainsPerZone => {
+                "write hosts under `routes`, which have a limit of their own, each with a proxied DNS record"
+            }
+            _ => "let a route with a wildcard take the place of several, or use more zones",
+        };
+        format!("{remedy}; {}", fleet.raise(&self.account, self.limit))
+    }
+}
+
+/// The key of an account in fleet.yaml, if it is written out.
+pub fn account_place(fleet: &Fleet, account: &str) -> Place {
+    let (accounts, written) = fleet.document.root.along(["accounts"]);
+    match accounts.key_span(account).filter(|_| written) {
+        Some(span) => fleet.document.place(span),
+        None => Place::file(&fleet.document.file),
+    }
+}
+
+/// The bytes that workers' modules can have, and what is told where they have more.
+pub struct Room<'a> {
+    fleet: &'a Fleet,
+    /// The size of each pack's runtime.
+    runtimes: HashMap<&'a str, u64>,
+    /// What fits everywhere: with the largest runtime, in the account with the lowest limit.
+    everywhere: u64,
+}
+
+impl<'a> Room<'a> {
+    /// The room that packs' runtimes leave.
+    pub fn new(fleet: &'a Fleet, runtimes: impl Iterator<Item = (&'a str, u64)>) -> Room<'a> {
+        let runtimes: HashMap<&str, u64> = runtimes.collect();
+        let least = fleet.accounts.values().map(|account| account.limit(Limit::ScriptBytes)).min().unwrap_or_default();
+        let everywhere = least.saturating_sub(runtimes.values().copied().max().unwrap_or_default());
+        Room { fleet, runtimes, everywhere }
+    }
+
+    /// A worker's module: what is wrong if it is too large. A runtime that alone is too large is the pack's fault, and told
+    /// in the same words for each worker.
+    pub fn check(&self, file: &str, pack: &str, account: &str, module: u64) -> Option<Box<Diagnostic>> {
+        if module <= self.everywhere {
+            return None;
+        }
+        let (runtime, most) =
+            (self.runtimes.get(pack).copied().unwrap_or_default(), self.fleet.limit(account, Limit::ScriptBytes));
+        if runtime + module <= most {
+            return None;
+        }
+        let raise = self.fleet.raise(account, Limit::ScriptBytes);
+        let (most, size) = (grouped(most), grouped(runtime));
+        let diagnostic = if runtime > self.fleet.limit(account, Limit::ScriptBytes) {
+            Diagnostic::error(
+                Code::ScriptTooLarge,
+                Place::file(&format!("{}/pack.yaml", self.fleet.packs[pack].path)),
+                format!("the pack's runtime has {size} bytes; an upload to the account `{account}` can have {most}"),
+                format!("leave out of the bundle what its workers don't serve, or minify it; {raise}"),
+            )
+        } else {
+            Diagnostic::error(
+                Code::ScriptTooLarge,
+                Place::file(file),
+                format!(
+                    "the worker's upload has {} bytes, {size} of them the runtime's; in the account `{account}` it can have {most}",
+                    grouped(runtime + module)
+                ),
+                format!("keep large values in KV or in the database; {raise}"),
+            )
+        };
+        Some(Box::new(diagnostic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> Counted {
+        let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
+        Counted { account: account.to_owned(), namespaced: false, crons, databases: 1, zones, wildcard: false }
+    }
+
+    fn fleet(text: &str) -> Fleet {
+        let (document, _) =
+            flotilla_spec::yaml::parse("fleet.yaml", format!("name: test\npacks: {{}}\n{text}").as_bytes());
+        let document = document.unwrap();
+        let file: flotilla_model::spec::FleetFile = serde_json::from_value(document.root.to_value()).unwrap();
+        Fleet {
+            accounts: file.accounts.clone().unwrap_or_default(),
+            document,
+            file,
+            packs: BTreeMap::new(),
+            layers: Vec::new(),
+            labels: BTreeMap::new(),
+            decides: flotilla_model::digest::Digest::of(b""),
+            raw: flotilla_model::digest::Digest::of(b""),
+            preview: None,
+        }
+    }
+
+    const ACCOUNT: &str = "token: { secret: T }, limits: { customDomainsPerZone: 10, routesPerZone: 20, crons: 20 }";
+
+    #[test]
+    fn what_is_full_is_found_in_any_order() {
+        let fleet = fleet(&format!("accounts: {{ a: {{ id: a, {ACCOUNT} }}, b: {{ id: b, {ACCOUNT} }} }}"));
+        // Eleven domains of x.example and 22 routes in account a; nine domains in account b; each has zones of its own.
+        let mut all: Vec<Counted> =
+            (0..11).map(|at| counted("a", 1, &[("x.example", 1, 2), (&format!("c{at}.example"), 3, 3)])).collect();
+        all.extend((0..9).map(|at| counted("b", 2, &[("x.example", 1, 1), (&format!("c{at}.example"), 3, 3)])));
+        let tally = |part: &'static str| {
+            all.iter().filter(|one| part.contains(&one.account)).fold(Tally::default(), |mut tally, one| {
+                tally.add(one);
+                tally
+            })
+        };
+        let expected = [
+            ("a", Limit::CustomDomainsPerZone, Some("x.example"), 11, 10),
+            ("a", Limit::RoutesPerZone, Some("x.example"), 22, 20),
+            ("b", Limit::Crons, None, 18, 20),
+            ("b", Limit::CustomDomainsPerZone, Some("x.example"), 9, 10),
+        ];
+        for sum in [tally("ab"), tally("a").and(tally("b")), tally("b").and(tally("a"))] {
+            let full = sum.full(&fleet);
+            let found: Vec<_> =
+                full.iter().map(|f| (f.account.as_str(), f.limit, f.zone.as_deref(), f.count, f.most)).collect();
+            assert_eq!(found, expected);
+        }
+        assert_eq!(tally("").full(&fleet), []);
+    }
+
+    #[test]
+    fn entries_with_one_id_are_one_account() {
+        let fleet = fleet(
+            "accounts:\n  a: { id: one, token: { secret: T } }\n  b: { id: one, token: { secret: U }, limits: { workers: 7 } }\n  c: { id: { env: A }, token: { secret: T }, plan: free }\n",
+        );
+        let first = |name| fleet.first_name(name, |one, other| one.id == other.id);
+        assert_eq!(["a", "b", "c", "d"].map(first), ["a", "a", "c", "d"]);
+        assert_eq!(["a", "b", "c", "d"].map(|name| fleet.limit(name, Limit::Workers)), [500, 500, 100, 500]);
+    }
+
+    #[test]
+    fn the_longest_listed_zone_counts() {
+        let fleet = fleet("zones: [eu.b.example, deep.eu.b.example]\n");
+        for (host, zone) in [
+            ("b.example", "b.example"),
+            ("a.b.example", "b.example"),
+            ("eu.b.example", "eu.b.example"),
+            ("x.eu.b.example", "eu.b.example"),
+            ("neu.b.example", "b.example"),
+            ("x.deep.eu.b.example", "deep.eu.b.example"),
+            ("*.eu.b.example", "eu.b.example"),
+        ] {
+            assert_eq!(fleet.zone_of(host), zone, "{host}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_what_fits_to_the_byte() {
+        let fleet = fleet(
+            "accounts: { a: { id: a, token: { secret: T }, limits: { scriptBytes: 100 } }, b: { id: b, token: { secret: T } } }",
+        );
+        let room = Room::new(&fleet, [("small", 10), ("large", 90)].into_iter());
+        let code = |pack, account, module| {
+            room.check("f.yaml", pack, account, module).map(|told| (told.code, told.place.file))
+        };
+        assert_eq!(code("small", "a", 90), None);
+        assert_eq!(code("large", "a", 10), None);
+        assert_eq!(code("large", "b", 1000), None);
+        assert_eq!(code("small", "a", 91), Some((Code::ScriptTooLarge, "f.yaml".to_owned())));
+        assert_eq!(code("large", "a", 11), Some((Code::ScriptTooLarge, "f.yaml".to_owned())));
+    }
+
+    #[test]
+    fn wildcards_matter_where_several_have_a_part_in_a_zone() {
+        let all: [(u32, Counted); 6] = [
+            (0, Counted { wildcard: true, ..counted("a", 0, &[("own.example", 0, 1)]) }),
+            (0, counted("a", 0, &[("own.example", 1, 0)])),
+            (1, Counted { wildcard: true, ..counted("a", 0, &[("x.example", 0, 1)]) }),
+            (2, counted("b", 0, &[("x.example", 1, 0), ("y.example", 1, 0)])),
+            (3, counted("a", 0, &[("y.example", 1, 0)])),
+            (4, counted("a", 0, &[])),
+        ];
+        let beside = |all: &[(u32, Counted)]| beside_wildcards(all.iter().map(|(at, one)| (*at, one)));
+        assert_eq!(beside(&all), BTreeSet::from([1, 2]));
+        assert_eq!(beside(&all[3..]), BTreeSet::new());
+    }
+
+    #[test]
+    fn those_with_the_most_come_first_and_those_with_one_not_at_all() {
+        let full = Full { limit: Limit::Crons, account: "a".to_owned(), zone: None, count: 99, most: 9 };
+        let greatest = |shares: &[u64]| full.greatest(shares.iter().copied());
+        assert_eq!(greatest(&[1, 5, 2, 9, 5, 0, 3]), [(3, 9), (1, 5), (4, 5)]);
+        assert_eq!(greatest(&[1, 1, 2]), [(2, 2)]);
+        assert_eq!(greatest(&[1, 1]), []);
+        let other = counted("b", 7, &[]);
+        assert_eq!((full.share(&counted("a", 7, &[])), full.share(&other)), (7, 0));
+    }
+}

@@ -1,0 +1,82 @@
+//! `flotilla check`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use flotilla_build::build;
+use flotilla_build::policy::Suppressed;
+use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_spec::tree::Tree;
+
+use super::report::{self, count, found};
+use super::selection::Selection;
+use super::{Output, Session, github, sarif, summary};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
+    #[arg(long, value_name = "FILE")]
+    pub(super) summary: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    customers: usize,
+    errors: usize,
+    warnings: usize,
+    diagnostics: &'a [Diagnostic],
+    suppressed: &'a [Suppressed],
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
+    let selection = &arguments.selection;
+    let tree = Tree::new(&session.root);
+    let surveyed = build::open(tree.clone(), &session.ui).and_then(|project| {
+        let survey = build::survey(&project, false, &session.ui)?;
+        Ok((project, survey))
+    });
+    let (customers, mut diagnostics, mut suppressed) = match surveyed {
+        Ok((project, survey)) => {
+            selection.verify(&session.ui, &project, &survey)?;
+            (selection.count(&survey), survey.diagnostics, survey.suppressed)
+        }
+        Err(diagnostics) => {
+            let customers = flotilla_spec::project::spec_files(&tree).map_or(0, |files| files.len());
+            (customers, diagnostics, Vec::new())
+        }
+    };
+    diagnostics.retain(|diagnostic| selection.concerns(diagnostic));
+    suppressed.retain(|suppressed| selection.concerns(&suppressed.diagnostic));
+    let (errors, warnings) = report::counts(&diagnostics);
+    let off = match suppressed.len() {
+        0 => String::new(),
+        number => format!(", {number} suppressed"),
+    };
+    let checked = format!("checked {}: {}{off}", count(customers, "customer"), found(&diagnostics));
+    match output {
+        Output::Json => {
+            session.json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
+        }
+        Output::Text | Output::Markdown => {
+            report::diagnostics(&session.root, &session.ui, &diagnostics);
+            report::print(&checked);
+        }
+        Output::Github => {
+            let commands = github::commands(&github::prefix(&session.root), &diagnostics);
+            if !commands.is_empty() {
+                report::print(&commands.join("\n"));
+            }
+            session.ui.line(&checked);
+        }
+        Output::Sarif => {
+            report::json(&session.ui, &sarif::log(&github::prefix(&session.root), &diagnostics, &suppressed))?;
+            session.ui.line(&checked);
+        }
+    }
+    summary::append(session.summary.as_deref(), &summary::check(customers, &diagnostics, suppressed.len()))?;
+    Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })
+}

@@ -1,0 +1,45 @@
+//! `flotilla control`: tells a deploy that is running to pause, to go on, or to end.
+
+use clap::ValueEnum;
+
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::lock::Lock;
+
+use super::cloud::FOLDER;
+use super::deploy::LOCK;
+use super::{Format, Session, orders, report};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// What the deploy is to do
+    #[arg(value_name = "WHAT")]
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Begin nothing more, for now
+    Pause,
+    /// Go on
+    Resume,
+    /// End after what is in flight; the next deploy goes on from there
+    Abort,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let folder = session.root.join(FOLDER);
+    if !Lock::is_held(&folder.join(LOCK)) {
+        return Err(Failure::refused("no deploy of this project is running on this machine"));
+    }
+    let (word, told) = match arguments.what {
+        What::Pause => ("pause", "it pauses after what is in flight; `flotilla control resume` goes on"),
+        What::Resume => ("resume", "it goes on"),
+        What::Abort => ("abort", "it ends after what is in flight; the next deploy goes on from there"),
+    };
+    orders::tell(&folder, word)?;
+    match session.format {
+        Format::Json => session.json(&serde_json::json!({ "told": word }))?,
+        Format::Text => report::print(told),
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,128 @@
+//! `flotilla diff`: what differs between two bundles of a customer, from the state.
+
+use similar::TextDiff;
+
+use flotilla_build::origin;
+use flotilla_deploy::state::{Record, State, Stored};
+use flotilla_model::failure::{Exit, Failure};
+
+use super::cloud::CloudArguments;
+use super::history::state;
+use super::report;
+use super::ui::{Style, clean, clean_lines, time};
+use super::{Format, Session};
+
+/// So many earlier uploads of a worker are looked at.
+const UPLOADS: usize = 1000;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The customer
+    #[arg(value_name = "CUSTOMER")]
+    customer: String,
+    /// The record that is compared [default: the one before the live one]
+    #[arg(value_name = "A")]
+    from: Option<i64>,
+    /// The record that it is compared with [default: the live one]
+    #[arg(value_name = "B")]
+    to: Option<i64>,
+    #[command(flatten)]
+    cloud: CloudArguments,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let Some(state) = state(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
+    let pairs = pairs(&state, arguments)?;
+    if pairs.is_empty() {
+        let failure = Failure::new(format!("there are no two bundles of `{}` to compare", clean(&arguments.customer)));
+        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and what of it is kept"));
+    }
+    let mut objects = Vec::new();
+    for (before, after) in pairs {
+        let (old, new) = (kept(&state, &before)?, kept(&state, &after)?);
+        let values = differences(&old, &new);
+        let text = |stored: &Stored| -> Result<String, Failure> {
+            let bytes = state.object(&stored.module)?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let module = unified(&text(&old)?, &text(&new)?, "index.ts");
+        let pretty = |stored: &Stored| serde_json::to_string_pretty(&stored.metadata).unwrap_or_default() + "\n";
+        let metadata = unified(&pretty(&old), &pretty(&new), "metadata");
+        let runtime = (old.runtime != new.runtime).then(|| (old.runtime_file.clone(), new.runtime_file.clone()));
+        if session.format == Format::Json {
+            objects.push(serde_json::json!({
+                "worker": after.worker.1, "from": before.id, "to": after.id, "differences": values, "module": module,
+                "metadata": metadata, "runtime": runtime,
+            }));
+            continue;
+        }
+        report::print(&format!(
+            "{}: record {} of {} → record {} of {}",
+            after.worker.1,
+            before.id,
+            time(before.at),
+            after.id,
+            time(after.at)
+        ));
+        for value in &values {
+            report::print(&format!("  {}", clean(value)));
+        }
+        if let Some((before, after)) = runtime {
+            report::print(&format!("  the runtime: {} → {}", clean(&before), clean(&after)));
+        }
+        for line in [metadata, module].iter().flat_map(|text| text.lines()) {
+            let style = match line.as_bytes().first() {
+                Some(b'+') => Style::Good,
+                Some(b'-') => Style::Error,
+                _ => Style::Dim,
+            };
+            report::print(&session.ui.paint(style, clean_lines(line).trim_end()));
+        }
+    }
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({ "diffs": objects }))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What is compared: for each worker of the customer, two records.
+fn pairs(state: &State, arguments: &Arguments) -> Result<Vec<(Record, Record)>, Failure> {
+    let mut pairs = Vec::new();
+    for (id, live) in state.of_customer(&arguments.customer)? {
+        let uploads = state.uploads_of(&id, &arguments.customer, UPLOADS)?;
+        let by_id = |record: i64| uploads.iter().find(|other| other.id == record).cloned();
+        let now = uploads.iter().find(|record| record.digest == live.digest).cloned();
+        let (from, to) = match (arguments.from, arguments.to) {
+            (Some(from), Some(to)) => (by_id(from), by_id(to)),
+            (Some(from), None) => (by_id(from), now),
+            (None, _) => (uploads.iter().find(|record| record.digest != live.digest).cloned(), now),
+        };
+        pairs.extend(from.zip(to));
+    }
+    Ok(pairs)
+}
+
+fn kept(state: &State, record: &Record) -> Result<Stored, Failure> {
+    state.stored(&record.digest)?.ok_or_else(|| {
+        Failure::new(format!("what record {} put in place is no longer kept", record.id))
+            .hint("fleet.yaml says how many bundles of each worker are: deploy: { keep: 5 }")
+    })
+}
+
+/// What differs between the resolved workers, as far as they are known.
+fn differences(old: &Stored, new: &Stored) -> Vec<String> {
+    let (before, after) = (&old.source["worker"], &new.source["worker"]);
+    if !before.is_object() || !after.is_object() {
+        return Vec::new();
+    }
+    let written =
+        |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+    let line = |(path, before, after): (Vec<String>, _, _)| {
+        format!("{} {} → {}", origin::notation(&path), written(before), written(after))
+    };
+    origin::differences(before, after).into_iter().map(line).collect()
+}
+
+fn unified(before: &str, after: &str, name: &str) -> String {
+    TextDiff::from_lines(before, after).unified_diff().header(name, name).to_string()
+}

@@ -1,0 +1,248 @@
+//! One deployment of a customer: what it is now, and where in its spec each thing stands.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use flotilla_deploy::state::{Deployed, State, WorkerId};
+use flotilla_model::customer::{Database, SHARED, TURSO_URL, Worker};
+use flotilla_model::diagnostic::did_you_mean;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
+use flotilla_model::spec::Environment;
+use flotilla_spec::pack::Pack;
+use flotilla_spec::yaml;
+
+use super::super::dialogue::Dialogue;
+use super::super::questions::Ground;
+use super::super::status::mask;
+use super::super::ui::clean;
+
+/// One worker, and when it was deployed.
+pub struct Deployment<'a> {
+    /// The worker.
+    pub worker: &'a Worker,
+    deployed_at: Option<i64>,
+}
+
+/// Where something of a deployment stands in its spec, or would.
+pub struct Place {
+    /// The path in the file.
+    pub path: Vec<String>,
+    /// Whether it stands there.
+    pub there: bool,
+}
+
+impl<'a> Deployment<'a> {
+    /// The deployment that is meant, or picked.
+    pub fn choose(
+        dialogue: &Dialogue,
+        ground: &'a Ground,
+        customer: Option<&str>,
+        environment: Option<Environment>,
+    ) -> Result<Deployment<'a>, Failure> {
+        if let Some(customer) = customer
+            && !ground.ids.contains(customer)
+        {
+            let near = did_you_mean(customer, ground.ids.iter().map(String::as_str));
+            return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(near.map_or_else(
+                || format!("`flotilla new {}` makes it", clean(customer)),
+                |near| format!("did you mean `{near}`?"),
+            )));
+        }
+        let deployed = State::read(&ground.cloud.state)?.deployed()?;
+        let mut all: Vec<Deployment<'_>> = ground
+            .workers
+            .iter()
+            .filter(|worker| worker.customer != SHARED && customer.is_none_or(|customer| customer == worker.customer))
+            .filter(|worker| environment.is_none_or(|environment| environment == worker.environment))
+            .map(|worker| Deployment { worker, deployed_at: deployed_at(ground, &deployed, worker) })
+            .collect();
+        all.sort_by(|one, other| one.key().cmp(&other.key()));
+        if all.is_empty() {
+            return Err(match customer {
+                Some(customer) => Failure::new(format!("{} has mistakes, or no such environment", clean(customer)))
+                    .hint(format!("`flotilla check {}` tells", clean(customer))),
+                None => Failure::new("there is no customer to change").hint("`flotilla new` makes one"),
+            });
+        }
+        let at = match (all.len(), customer) {
+            (1, Some(_)) => 0,
+            (_, None) if !dialogue.is_on() => return Err(dialogue.missing("the customer", "CUSTOMER")),
+            // What stands for all environments is changed for all, and production is the one that is meant.
+            (_, Some(_)) if !dialogue.is_on() => 0,
+            _ => {
+                let items: Vec<String> = all.iter().map(|one| one.line(ground)).collect();
+                dialogue.choose("Deployment", &items, 0)?
+            }
+        };
+        Ok(all.swap_remove(at))
+    }
+
+    fn key(&self) -> (&str, std::cmp::Reverse<Environment>, Option<&str>) {
+        (&self.worker.customer, std::cmp::Reverse(self.worker.environment), self.worker.role.as_deref())
+    }
+
+    /// For people, on one line.
+    fn line(&self, ground: &Ground) -> String {
+        let role = self.worker.role.as_ref().map(|role| format!(" {role}")).unwrap_or_default();
+        format!(
+            "{}{role} ({})  {}  {}  {}  {}",
+            self.worker.customer,
+            self.worker.environment,
+            self.host().unwrap_or_else(|| "workers.dev".to_owned()),
+            mask(&self.account_id(ground)),
+            self.database().0,
+            self.deployed_at.map_or("not deployed".to_owned(), ago),
+        )
+    }
+
+    /// The six core pieces and when it was deployed, masked.
+    pub fn summary(&self, ground: &Ground) -> Vec<(&'static str, String)> {
+        let worker = self.worker;
+        let token = &ground.fleet.accounts[&worker.account].token.secret;
+        let configured = if ground.secrets.token(token).is_some() { "******** (configured)" } else { "not set" };
+        let (name, id) = self.database();
+        let host = self.host();
+        let zone = host.as_deref().map(|host| ground.fleet.zone_of(host).to_owned());
+        vec![
+            ("Customer", format!("{} ({})", worker.customer, worker.environment)),
+            ("Account", format!("{} ({})", worker.account, mask(&self.account_id(ground)))),
+            ("Zone", zone.unwrap_or_else(|| "none".to_owned())),
+            ("Domain", host.unwrap_or_else(|| "workers.dev alone".to_owned())),
+            ("Database", id.map_or_else(|| name.clone(), |id| format!("{name} ({})", mask(&id)))),
+            ("API token", configured.to_owned()),
+            ("Deployed", self.deployed_at.map_or("never".to_owned(), ago)),
+        ]
+    }
+
+    fn host(&self) -> Option<String> {
+        let worker = self.worker;
+        let route = || worker.routes.iter().next().map(|route| route.pattern.clone());
+        let host = || worker.hosts.as_ref().and_then(|hosts| hosts.names.iter().next().cloned());
+        worker.domains.iter().next().cloned().or_else(route).or_else(host)
+    }
+
+    /// The database's name, and its id, if there is one.
+    fn database(&self) -> (String, Option<String>) {
+        match &self.worker.database {
+            Database::None => ("no database".to_owned(), None),
+            Database::D1 { name, id, .. } => (name.clone(), id.clone()),
+            Database::Turso => {
+                (self.worker.vars.get(TURSO_URL).and_then(Value::as_str).unwrap_or("Turso").to_owned(), None)
+            }
+        }
+    }
+
+    /// The id of its account.
+    pub fn account_id(&self, ground: &Ground) -> String {
+        ground.cloud.home(&self.worker.account, None).account_id
+    }
+
+    /// The pack that it is made from.
+    pub fn pack<'g>(&self, ground: &'g Ground) -> &'g Pack {
+        &ground.fleet.packs[&self.worker.pack]
+    }
+
+    /// The file of its spec.
+    pub fn file(&self) -> &str {
+        &self.worker.file
+    }
+
+    /// The customer's own env files of layers, for this environment; the strongest first.
+    pub fn env_files(&self, ground: &Ground) -> Vec<String> {
+        let folders = ground.fleet.layers.iter().rev().filter_map(|layer| layer.rule.env_files.as_ref());
+        folders
+            .map(|folder| format!("{folder}/customers/{}/{}.env", self.worker.customer, self.worker.environment))
+            .collect()
+    }
+
+    /// Where something stands: for this environment and role alone, or for all of the customer's.
+    pub fn place(&self, text: &str, path: &[String]) -> Place {
+        let value = value(text);
+        let environment = ["environments".to_owned(), self.worker.environment.to_string()];
+        let role = self.worker.role.as_ref().map(|role| ["workers".to_owned(), role.clone()]);
+        let mut above: Vec<Vec<String>> = Vec::new();
+        if let Some(role) = &role {
+            above.push([role.as_slice(), environment.as_slice()].concat());
+            above.push(role.to_vec());
+        }
+        above.push(environment.to_vec());
+        above.push(Vec::new());
+        let whole = |above: &Vec<String>| above.iter().chain(path).cloned().collect::<Vec<_>>();
+        let is_there = |path: &Vec<String>| at(&value, path).is_some();
+        if let Some(path) = above.iter().map(whole).find(is_there) {
+            return Place { path, there: true };
+        }
+        // What is new in a map belongs to the map.
+        let begun = above.iter().find(|above| path.len() > 1 && is_there(&whole_of(above, &path[..path.len() - 1])));
+        let path = begun.map_or_else(|| whole(&role.map(|role| role.to_vec()).unwrap_or_default()), whole);
+        Place { path, there: false }
+    }
+
+    /// The items of a list of the spec.
+    pub fn list(&self, text: &str, path: &[String]) -> Vec<Value> {
+        at(&value(text), path).and_then(Value::as_array).cloned().unwrap_or_default()
+    }
+
+    /// The names of the spec's destinations, and whether each is in use.
+    pub fn destinations(&self, text: &str) -> Vec<(String, bool)> {
+        let place = self.place(text, &["destinations".to_owned()]);
+        let name = |entry: &Value| Some((entry["name"].as_str()?.to_owned(), entry["enabled"] != false));
+        self.list(text, &place.path).iter().filter_map(name).collect()
+    }
+}
+
+fn whole_of(above: &[String], path: &[String]) -> Vec<String> {
+    above.iter().chain(path).cloned().collect()
+}
+
+fn value(text: &str) -> Value {
+    yaml::parse("", text.as_bytes()).0.map_or(Value::Null, |document| document.root.to_value())
+}
+
+fn at<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |value, step| match value {
+        Value::Object(map) => map.get(step),
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+fn deployed_at(ground: &Ground, deployed: &BTreeMap<WorkerId, Deployed>, worker: &Worker) -> Option<i64> {
+    let home: Home = ground.cloud.home(&worker.account, worker.namespace.as_deref());
+    deployed.get(&(home, worker.name.clone())).map(|deployed| deployed.deployed_at)
+}
+
+/// How long ago a moment was, for people.
+fn ago(at: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    since(i64::try_from(now).unwrap_or_default() - at)
+}
+
+fn since(seconds: i64) -> String {
+    let told =
+        |number: i64, unit: &str| if number == 1 { format!("1 {unit} ago") } else { format!("{number} {unit}s ago") };
+    match seconds {
+        ..60 => "just now".to_owned(),
+        60..3600 => told(seconds / 60, "minute"),
+        3600..86_400 => told(seconds / 3600, "hour"),
+        86_400..604_800 => told(seconds / 86_400, "day"),
+        604_800..31_536_000 => told(seconds / 604_800, "week"),
+        _ => told(seconds / 31_536_000, "year"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::since;
+
+    #[test]
+    fn times_are_told_as_people_tell_them() {
+        assert_eq!(
+            [5, 60, 7200, 172_800, 700_000, 70_000_000].map(since),
+            ["just now", "1 minute ago", "2 hours ago", "2 days ago", "1 week ago", "2 years ago"]
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! What happens in a deploy, line by line as JSON: for logs and for other programs.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use flotilla_deploy::deploy::{Event, Outcome};
+use flotilla_deploy::plan::{Action, Change, Plan};
+use flotilla_deploy::state::RunId;
+use flotilla_model::failure::Failure;
+
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Where the lines go, if they were asked for.
+pub(super) struct Events {
+    out: Option<Box<dyn Write>>,
+    /// When progress was told last.
+    told: Option<Instant>,
+}
+
+impl Events {
+    /// Opens a file to append to; `-` is stdout.
+    pub(super) fn open(path: Option<&Path>) -> Result<Events, Failure> {
+        let Some(path) = path else { return Ok(Events { out: None, told: None }) };
+        if path == Path::new("-") {
+            return Ok(Events { out: Some(Box::new(std::io::stdout())), told: None });
+        }
+        let file = File::options().create(true).append(true).open(path);
+        let file = file.map_err(|error| Failure::new(format!("{} can't be written: {error}", path.display())))?;
+        Ok(Events { out: Some(Box::new(file)), told: None })
+    }
+
+    /// A deploy begins.
+    pub(super) fn begun(&mut self, run: RunId, what: &str, plan: &Plan, eta: f64) {
+        let [create, update, delete] =
+            [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
+        self.line(json!({
+            "event": "begun", "run": run, "what": what, "plan": plan.digest, "create": create, "update": update,
+            "delete": delete, "waves": plan.waves, "eta_seconds": eta,
+        }));
+    }
+
+    /// Something happened.
+    pub(super) fn happened(&mut self, event: &Event<'_>) {
+        if self.out.is_none() {
+            return;
+        }
+        let of = |change: &Change, event: &str| {
+            json!({
+                "event": event, "worker": change.worker, "customer": change.customer, "environment": change.environment,
+                "account": change.account, "action": change.action, "digest": change.digest,
+            })
+        };
+        let with = |mut value: Value, key: &str, text: &str| {
+            value[key] = json!(text);
+            value
+        };
+        let mut progress_told = false;
+        let value = match event {
+            Event::Wave { name, of: (wave, waves), changes } => {
+                json!({"event": "wave", "name": name, "wave": wave, "waves": waves, "changes": changes})
+            }
+            Event::Applied(change) => of(change, "applied"),
+            Event::Failed(change, error) => with(of(change, "failed"), "error", error),
+            Event::Overtaken(change) => of(change, "overtaken"),
+            Event::Asking(workers) => json!({"event": "asking", "workers": workers}),
+            Event::Unhealthy(change, why) => with(of(change, "unhealthy"), "error", why),
+            Event::Halted(why) => json!({"event": "halted", "reason": why}),
+            Event::Waiting(account, wait) => {
+                json!({"event": "waiting", "account": account, "seconds": wait.as_secs_f64()})
+            }
+            Event::Paused(true) => json!({"event": "paused"}),
+            Event::Paused(false) => json!({"event": "resumed"}),
+            Event::Progress { left, lanes } => {
+                if self.told.is_some_and(|told| told.elapsed() < PROGRESS) {
+                    return;
+                }
+                progress_told = true;
+                json!({"event": "progress", "seconds_left": left.as_secs_f64(), "lanes": lanes})
+            }
+        };
+        if progress_told {
+            self.told = Some(Instant::now());
+        }
+        self.line(value);
+    }
+
+    /// A deploy ended.
+    pub(super) fn ended(&mut self, outcome: &Outcome) {
+        let mut value = serde_json::to_value(outcome).expect("BUG: an outcome is JSON");
+        value["event"] = json!("ended");
+        self.line(value);
+    }
+
+    fn line(&mut self, mut value: Value) {
+        let Some(out) = &mut self.out else { return };
+        value["at"] = json!(humantime::format_rfc3339_millis(SystemTime::now()).to_string());
+        // A log that can't be written is no reason to leave a deploy half done.
+        let _ = writeln!(out, "{value}");
+    }
+}

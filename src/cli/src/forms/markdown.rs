@@ -1,0 +1,335 @@
+//! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Whatever a
+//! file holds, it marks nothing up.
+
+use flotilla_deploy::plan::{Action, Change, HostChange};
+use flotilla_deploy::refresh::Finding;
+use flotilla_model::limits::grouped;
+
+use super::super::prices::{Price, eta};
+use super::super::report::count;
+use super::super::summary::{boxed, text};
+use super::super::ui::duration;
+use super::hunks::{Hunk, hunks};
+use super::{FEW, Form, by_reason, reasons, requests};
+
+/// So many bytes at the most: a comment's characters, and a reserve for what somebody adds.
+const MOST: usize = 60_000;
+/// So many bytes are left for what is said at the end.
+const END: usize = 400;
+/// So many rows of a table.
+const ROWS: usize = 50;
+/// So many names.
+const NAMES: usize = 20;
+/// So many reasons of a change.
+const REASONS: usize = 6;
+
+impl Form<'_> {
+    /// The plan as Markdown: counts first, the rest folded; by its first line it is found again.
+    pub fn markdown(&self) -> String {
+        let (plan, digest) = (self.plan, self.plan.digest);
+        let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
+        let title = match (plan.is_empty(), plan.hosts.len()) {
+            (true, _) => "nothing to deploy".to_owned(),
+            (false, 0) => format!("{create} to create, {update} to update, {delete} to delete"),
+            (false, hosts) => {
+                format!("{create} to create, {update} to update, {delete} to delete, {}", count(hosts, "host"))
+            }
+        };
+        let mut told = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
+        for (number, what) in [(plan.held.len(), "held"), (plan.orphans.len(), "deployed that no spec owns")] {
+            if number > 0 {
+                told.push(format!("{} {what}", grouped(number as u64)));
+            }
+        }
+        if !plan.is_empty() {
+            told.push(requests(self.requests()));
+            told.push(format!("about {}", duration(eta(&self.prices))));
+        }
+        let mut page =
+            Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
+        if !self.unknown.is_empty() && !plan.is_empty() {
+            let some = some(self.unknown.iter().copied());
+            page.add(&format!("\nThe id of {some} is not set here, so that nothing counts as deployed there.\n"));
+        }
+        if !self.findings.is_empty() {
+            page.fold(&format!("{} found in the cloud", grouped(self.findings.len() as u64)), |page| {
+                let row = |finding: &Finding| format!("| {} | {} |\n", finding.what.kind(), text(&finding.text()));
+                page.table("| what | which |\n|---|---|\n", self.findings.iter().map(row));
+            });
+        }
+        self.changes(&mut page);
+        self.beside(&mut page);
+        self.price(&mut page);
+        let short = digest.short();
+        match plan.is_empty() {
+            true => page.0 += &format!("\nPlan `{short}`.\n"),
+            false => {
+                page.0 += &format!("\nPlan `{short}`. `flotilla deploy --digest {short}` applies it and no other.\n");
+            }
+        }
+        page.0
+    }
+
+    fn changes(&self, page: &mut Page) {
+        let changes = &self.plan.changes;
+        if changes.len() <= FEW {
+            page.table(HEAD, changes.iter().map(|change| row(change, &reasons(change))));
+            return;
+        }
+        let hunks = hunks(changes);
+        let shown = hunks.common.iter().take(FEW).filter(|hunk| page.add(&folded(hunk))).count();
+        page.more(hunks.common.len() - shown, "reasons");
+        if !hunks.own.is_empty() {
+            let number = hunks.own.len();
+            let what = if hunks.common.is_empty() {
+                count(number, "change")
+            } else if number == 1 {
+                "1 differs".to_owned()
+            } else {
+                format!("{} differ", grouped(number as u64))
+            };
+            page.fold(&what, |page| {
+                page.table(HEAD, hunks.own.iter().map(|(change, reasons)| row(change, reasons)));
+            });
+        }
+    }
+
+    /// Hosts that lead elsewhere, what is held, and what nobody owns.
+    fn beside(&self, page: &mut Page) {
+        if !self.plan.hosts.is_empty() {
+            page.fold(&count(self.plan.hosts.len(), "host"), |page| {
+                let cell = |worker: &Option<String>| worker.as_deref().map(text).unwrap_or_default();
+                let row = |change: &HostChange| {
+                    let (host, table) = (text(&change.host), text(&change.table));
+                    format!("| {host} | {} | {} | {table} |\n", cell(&change.from), cell(&change.to))
+                };
+                page.table("| host | from | to | table |\n|---|---|---|---|\n", self.plan.hosts.iter().map(row));
+            });
+        }
+        if !self.plan.held.is_empty() {
+            page.fold(&format!("{} held", grouped(self.plan.held.len() as u64)), |page| {
+                let held = by_reason(&self.plan.held);
+                let rows = held
+                    .iter()
+                    .map(|(reason, customers)| format!("| {} | {} |\n", text(reason), some(customers.iter().copied())));
+                page.table("| why | customers |\n|---|---|\n", rows);
+            });
+        }
+        if !self.plan.orphans.is_empty() {
+            let what = count(self.plan.orphans.len(), "worker");
+            page.fold(&format!("{what} that no spec owns"), |page| {
+                let some = some(self.plan.orphans.iter().map(|orphan| orphan.worker.as_str()));
+                page.add(&format!("\n{some}; `--prune` deletes\n"));
+            });
+        }
+    }
+
+    /// Waves and lanes, where there are several.
+    fn price(&self, page: &mut Page) {
+        let plan = self.plan;
+        if plan.waves.len() > 1 {
+            page.fold(&count(plan.waves.len(), "wave"), |page| {
+                let waves = plan.waves.iter().zip(plan.sizes());
+                let rows = waves.map(|(name, changes)| format!("| {} | {} |\n", text(name), grouped(changes as u64)));
+                page.table("| wave | changes |\n|---|---:|\n", rows);
+            });
+        }
+        let lanes = &self.prices;
+        if lanes.len() > 1 || lanes.iter().any(|lane| lane.used > 0) {
+            page.fold(&count(lanes.len(), "lane"), |page| {
+                page.table(
+                    "| accounts | requests | time | used of the window |\n|---|---:|---:|---|\n",
+                    lanes.iter().map(lane_row),
+                );
+            });
+        }
+    }
+}
+
+const HEAD: &str = "| | worker | customer | environment | why |\n|---|---|---|---|---|\n";
+
+fn row(change: &Change, reasons: &[&str]) -> String {
+    let mut told: Vec<String> = reasons.iter().take(REASONS).map(|reason| text(reason)).collect();
+    if reasons.len() > REASONS {
+        told.push(format!("… {} more", grouped((reasons.len() - REASONS) as u64)));
+    }
+    let (worker, customer) = (text(&change.worker), text(&change.customer));
+    format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, told.join("<br>"))
+}
+
+fn lane_row(lane: &Price) -> String {
+    let used = format!("{} of {} in {}", grouped(lane.used), grouped(lane.limit), duration(lane.window_seconds));
+    let accounts = some(lane.accounts.iter().map(String::as_str));
+    format!("| {accounts} | {} | {} | {used} |\n", grouped(lane.requests as u64), duration(lane.seconds))
+}
+
+fn folded(hunk: &Hunk<'_>) -> String {
+    let number = grouped(hunk.members.len() as u64);
+    let some = some(hunk.members.iter().map(|change| change.worker.as_str()));
+    let (action, reason) = (word(hunk.action), text(&hunk.reason));
+    format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{some}\n\n</details>\n")
+}
+
+fn word(action: Action) -> &'static str {
+    action.as_str()
+}
+
+/// The first of some names, and how many more there are.
+fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names = names.peekable();
+    let shown: Vec<String> = names.by_ref().take(NAMES).map(|name| boxed(name, 80)).collect();
+    let more = names.count();
+    let shown = shown.join(", ");
+    if more > 0 { format!("{shown} and {} more", grouped(more as u64)) } else { shown }
+}
+
+/// A page that grows no further than it may.
+struct Page(String);
+
+impl Page {
+    /// Adds a text if there is room for it, and for an end.
+    fn add(&mut self, text: &str) -> bool {
+        let fits = self.0.len() + text.len() <= MOST - END;
+        if fits {
+            self.0 += text;
+        }
+        fits
+    }
+
+    /// A table, as far as there is room for it.
+    fn table(&mut self, head: &str, rows: impl ExactSizeIterator<Item = String>) {
+        let number = rows.len();
+        // Without a row, a head says nothing.
+        let mut shown = 0;
+        for row in rows.take(ROWS) {
+            let row = if shown == 0 { format!("\n{head}{row}") } else { row };
+            if !self.add(&row) {
+                break;
+            }
+            shown += 1;
+        }
+        self.more(number - shown, "");
+    }
+
+    /// How much more there is, if there is more.
+    fn more(&mut self, number: usize, what: &str) {
+        if number > 0 {
+            let line = format!("\n… and {} more {what}", grouped(number as u64));
+            self.add(&format!("{}\n", line.trim_end()));
+        }
+    }
+
+    /// What is shown once somebody unfolds it.
+    fn fold(&mut self, title: &str, inside: impl FnOnce(&mut Page)) {
+        let before = self.0.len();
+        // Whatever is in it, its end has room.
+        if !self.add(&format!("\n<details><summary>{title}</summary>\n")) {
+            return;
+        }
+        let open = self.0.len();
+        inside(self);
+        if self.0.len() == open {
+            self.0.truncate(before);
+            return;
+        }
+        self.0 += "\n</details>\n";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::Form;
+    use super::super::tests::{change, form, hundred_thousand, plan, price};
+    use super::*;
+
+    #[test]
+    fn counts_come_first_and_its_first_line_names_the_plan() {
+        let plan = plan(vec![change(1, Action::Create, &["it is new", "domain a.example added"])]);
+        let page = form(&plan).markdown();
+        let digest = plan.digest;
+        let head = format!(
+            "<!-- flotilla plan {digest} -->\n### flotilla plan: 1 to create, 0 to update, 0 to delete\n\n\
+             3 unchanged · 1 request · about 1 min 30 s\n\n{HEAD}| create | "
+        );
+        assert!(page.starts_with(&head), "{page}");
+        let end = format!("\nPlan `{0}`. `flotilla deploy --digest {0}` applies it and no other.\n", digest.short());
+        assert!(page.ends_with(&end), "{page}");
+        let none = super::super::tests::plan(Vec::new());
+        let page = form(&none).markdown();
+        assert!(page.contains("### flotilla plan: nothing to deploy\n\n3 unchanged\n\nPlan `"), "{page}");
+    }
+
+    #[test]
+    fn many_changes_are_folded_by_what_they_have_in_common() {
+        let mut changes: Vec<Change> =
+            (0..100).map(|at| change(at, Action::Update, &["the runtime changed"])).collect();
+        changes[7].reasons.push("secret KEY changed".to_owned());
+        let plan = plan(changes);
+        let prices = vec![price("gold", 60, 12), price("rest", 40, 0)];
+        let page = Form { unknown: vec!["rest"], prices, ..form(&plan) }.markdown();
+        assert!(page.contains(
+            "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
+        ));
+        assert!(page.contains(" and 80 more\n\n</details>\n"), "{page}");
+        assert!(page.contains("\n<details><summary>1 differs</summary>\n\n| | worker "), "{page}");
+        assert!(page.contains("| update | <code>t-c7</code> | <code>c7</code> | production | <code>secret KEY changed</code> |\n\n</details>"));
+        assert!(page.contains("| <code>gold</code> | 60 | 1 min 0 s | 12 of 1,140 in 5 min 0 s |\n"), "{page}");
+        assert!(page.contains("| <code>rest</code> | 40 | 40 s | 0 of 1,140 in 5 min 0 s |\n"), "{page}");
+        assert!(page.contains("\nThe id of <code>rest</code> is not set here"), "{page}");
+    }
+
+    #[test]
+    fn a_hundred_thousand_changes_and_hostile_names_fit_into_a_comment() {
+        let plan = hundred_thousand();
+        let prices = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
+        let unknown = plan.waves.iter().map(String::as_str).collect();
+        let start = Instant::now();
+        let page = Form { unknown, prices, ..form(&plan) }.markdown();
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert!(page.len() < 65_536, "{}", page.len());
+        assert!(page.len() > 20_000, "there is room for more than {}", page.len());
+        assert!(page.contains("update 80,000 workers: <code>the runtime changed</code>"), "{page}");
+        check_markup(&page);
+        // Also where each change is by itself.
+        let mut each = super::super::tests::plan(
+            (0..FEW).map(|at| change(at, Action::Update, &[plan.held[at].reason.repeat(50).as_str(); 30])).collect(),
+        );
+        each.held = plan.held.clone();
+        let page = form(&each).markdown();
+        assert!(page.len() < 65_536, "{}", page.len());
+        check_markup(&page);
+    }
+
+    /// What is marked up is what this file marks up.
+    fn check_markup(page: &str) {
+        assert_eq!(page.matches("<!--").count(), 1, "{page}");
+        for tag in ["details", "summary", "code"] {
+            let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+            assert_eq!(page.matches(&open).count(), page.matches(&close).count(), "{tag}");
+        }
+        let mut rest = page;
+        while let Some(at) = rest.find('<') {
+            let known = [
+                "<!-- flotilla plan ",
+                "<details><summary>",
+                "<summary>",
+                "</summary>",
+                "</details>",
+                "<code>",
+                "</code>",
+                "<br>",
+            ];
+            assert!(known.iter().any(|tag| rest[at..].starts_with(tag)), "{}", &rest[at..(at + 60).min(rest.len())]);
+            rest = &rest[at + 1..];
+        }
+        for c in ['@', '!', '[', '\u{1b}', '\\'] {
+            assert!(!page.lines().skip(1).any(|line| line.contains(c)), "{c:?}");
+        }
+        for line in page.lines().filter(|line| line.starts_with('|')) {
+            assert!([3, 5, 6].contains(&line.matches('|').count()), "{line}");
+        }
+        assert!(page.lines().filter(|line| line.starts_with('#')).count() == 1);
+    }
+}

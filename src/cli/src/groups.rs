@@ -1,0 +1,149 @@
+//! Diagnostics that say the same of many places, put together, and counted by code. Knows no form of output.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
+use flotilla_model::limits::grouped;
+
+/// So many groups of one code at most: the largest, and one of all the others.
+const KINDS: usize = 8;
+
+/// Diagnostics of one code and one severity.
+pub struct Group<'a> {
+    /// In the order in which they came; at least one.
+    pub members: Vec<&'a Diagnostic>,
+    /// Whether their messages say the same, but for numbers and quoted text. Otherwise they are what is left of a code.
+    pub alike: bool,
+}
+
+impl Group<'_> {
+    /// The one that stands for them all.
+    pub fn first(&self) -> &Diagnostic {
+        self.members[0]
+    }
+
+    /// `3 more like it, in 2 files`: what comes after so many of them that are shown.
+    pub fn more(&self, shown: usize) -> String {
+        let rest = &self.members[shown..];
+        let files = rest.iter().map(|told| &told.place.file).collect::<HashSet<_>>().len();
+        let like = if self.alike { "like it".to_owned() } else { format!("of {}", self.first().code) };
+        format!(
+            "{} more {like}, in {} file{}",
+            grouped(rest.len() as u64),
+            grouped(files as u64),
+            if files == 1 { "" } else { "s" }
+        )
+    }
+}
+
+/// Puts together what is alike. Errors come first, then what stands first.
+pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
+    let mut alike: HashMap<(Code, Severity, String), usize> = HashMap::new();
+    let mut found: Vec<Group<'_>> = Vec::new();
+    for told in diagnostics {
+        let next = found.len();
+        let at = *alike.entry((told.code, told.severity, shape(&told.message))).or_insert(next);
+        if at == next {
+            found.push(Group { members: Vec::new(), alike: true });
+        }
+        found[at].members.push(told);
+    }
+    let mut by_code: BTreeMap<(Severity, Code), Vec<Group<'_>>> = BTreeMap::new();
+    for group in found {
+        by_code.entry((group.first().severity, group.first().code)).or_default().push(group);
+    }
+    let mut all = Vec::new();
+    for mut groups in by_code.into_values() {
+        groups.sort_by_key(|group| Reverse(group.members.len()));
+        if groups.len() > KINDS {
+            let mut members: Vec<_> = groups.split_off(KINDS - 1).into_iter().flat_map(|group| group.members).collect();
+            members.sort_by(|a, b| a.place.cmp(&b.place));
+            groups.push(Group { members, alike: false });
+        }
+        all.append(&mut groups);
+    }
+    all.sort_by(|a, b| (a.first().severity, &a.first().place).cmp(&(b.first().severity, &b.first().place)));
+    all
+}
+
+/// A message without what differs from place to place: numbers, and text in double quotes.
+fn shape(message: &str) -> String {
+    let mut shape = String::with_capacity(message.len());
+    let mut quoted = false;
+    for c in message.chars() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                shape.push(c);
+            }
+            _ if quoted => {}
+            '0'..='9' if shape.ends_with('#') => {}
+            '0'..='9' => shape.push('#'),
+            _ => shape.push(c),
+        }
+    }
+    shape
+}
+
+/// How often a code is told.
+pub struct Tally {
+    /// The code.
+    pub code: Code,
+    /// As what.
+    pub severity: Severity,
+    /// How often.
+    pub number: usize,
+    /// In how many files.
+    pub files: usize,
+}
+
+/// The codes, errors first, the most frequent first.
+pub fn tallies(diagnostics: &[Diagnostic]) -> Vec<Tally> {
+    let mut codes: BTreeMap<(Severity, Code), (usize, HashSet<&str>)> = BTreeMap::new();
+    for told in diagnostics {
+        let (number, files) = codes.entry((told.severity, told.code)).or_default();
+        *number += 1;
+        files.insert(&told.place.file);
+    }
+    let tally = |((severity, code), (number, files)): (_, (usize, HashSet<&str>))| Tally {
+        code,
+        severity,
+        number,
+        files: files.len(),
+    };
+    let mut tallies: Vec<Tally> = codes.into_iter().map(tally).collect();
+    tallies.sort_by_key(|tally| (tally.severity, Reverse(tally.number)));
+    tallies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_model::diagnostic::Place;
+
+    fn told(file: usize, message: String) -> Diagnostic {
+        Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/c{file:05}.yaml")), message, "")
+    }
+
+    #[test]
+    fn what_says_the_same_is_one_group() {
+        let mut all: Vec<Diagnostic> =
+            (0..100).map(|at| told(at, format!("unknown key `enbled` in `destinations[{at}]`"))).collect();
+        all.extend((0..50).map(|at| told(at, format!("the id \"a{at}\" is \"é{at}`\""))));
+        all.extend((0..30).map(|at| told(at, format!("unknown key `{}`", "x".repeat(at)))));
+        let all = flotilla_model::diagnostic::sorted(all);
+        let groups = groups(&all);
+        let sizes: Vec<(usize, bool)> = groups.iter().map(|group| (group.members.len(), group.alike)).collect();
+        assert_eq!(groups.iter().map(|group| group.members.len()).sum::<usize>(), 180);
+        assert_eq!(groups.len(), KINDS);
+        assert!(
+            sizes.contains(&(100, true)) && sizes.contains(&(50, true)) && sizes.contains(&(25, false)),
+            "{sizes:?}"
+        );
+        let rest = groups.iter().find(|group| !group.alike).expect("the others");
+        assert_eq!(rest.more(2), "23 more of S0201, in 23 files");
+        let tallies = tallies(&all);
+        assert_eq!((tallies.len(), tallies[0].number, tallies[0].files), (1, 180, 100));
+    }
+}

@@ -1,0 +1,148 @@
+//! `flotilla history`: what happened, from the state.
+
+use serde::Serialize;
+
+use flotilla_deploy::state::{Record, Run, RunId, State};
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_spec::project;
+use flotilla_spec::tree::Tree;
+
+use super::cloud::{Cloud, CloudArguments};
+use super::report::{self, count};
+use super::ui::{Style, clean, duration, time};
+use super::{Format, Session};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The customer; without one, the deploys are listed
+    #[arg(value_name = "CUSTOMER", conflicts_with = "run")]
+    customer: Option<String>,
+    /// What this deploy did
+    #[arg(long, value_name = "RUN")]
+    run: Option<i64>,
+    /// So many lines
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    last: usize,
+    #[command(flatten)]
+    cloud: CloudArguments,
+}
+
+#[derive(Serialize)]
+struct Line {
+    record: i64,
+    run: RunId,
+    at: String,
+    customer: String,
+    environment: &'static str,
+    worker: String,
+    action: String,
+    digest: String,
+    /// Whether it is live now.
+    live: bool,
+    /// Whether it can be gone back to.
+    kept: bool,
+    reasons: Vec<String>,
+}
+
+/// The state of the cloud that a command is for.
+pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Option<State>, Failure> {
+    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
+        Ok(fleet) => fleet,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(None);
+        }
+    };
+    let secrets = arguments.secrets(session, &fleet)?;
+    let cloud = Cloud::new(session, &fleet, arguments, &secrets)?;
+    State::read(&cloud.state).map(Some)
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let Some(state) = state(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
+    let records = match (&arguments.customer, arguments.run) {
+        (Some(customer), _) => state.records_of(customer, arguments.last)?,
+        (None, Some(run)) => state.records_of_run(RunId(run))?,
+        (None, None) => return runs(session, &state, arguments.last),
+    };
+    if records.is_empty() {
+        let of = arguments.customer.as_ref().map_or_else(|| "this deploy".to_owned(), |name| format!("`{name}`"));
+        let failure = Failure::new(format!("nothing is recorded of {}", clean(&of)));
+        return Err(
+            failure.hint("`flotilla history` lists the deploys, `flotilla status` the customers that are deployed")
+        );
+    }
+    let lines = records.into_iter().map(|record| line(&state, record)).collect::<Result<Vec<_>, _>>()?;
+    match session.format {
+        Format::Json => session.json(&serde_json::json!({ "records": lines }))?,
+        Format::Text => {
+            for line in &lines {
+                let marks = match (line.live, line.kept) {
+                    (true, _) => session.ui.paint(Style::Good, " live"),
+                    (false, true) => " kept".to_owned(),
+                    (false, false) => String::new(),
+                };
+                report::print(&format!(
+                    "{:>6}  {}  {:<16} {}  {} in {}{marks}",
+                    line.record,
+                    line.at,
+                    line.action,
+                    &line.digest[..16],
+                    line.worker,
+                    line.environment
+                ));
+                for reason in &line.reasons {
+                    report::print(&session.ui.paint(Style::Dim, &format!("        {}", clean(reason))));
+                }
+            }
+            if lines.iter().any(|line| line.kept && !line.live) {
+                report::print("`flotilla rollback CUSTOMER --to RECORD` goes back to what is kept");
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn line(state: &State, record: Record) -> Result<Line, Failure> {
+    let live = state.one(&record.worker)?.is_some_and(|live| live.digest == record.digest);
+    Ok(Line {
+        live,
+        kept: record.is_upload() && state.is_kept(&record.digest)?,
+        record: record.id,
+        run: record.run,
+        at: time(record.at),
+        environment: record.environment.as_str(),
+        customer: record.customer,
+        worker: record.worker.1,
+        action: record.action,
+        digest: record.digest.to_string(),
+        reasons: record.reasons,
+    })
+}
+
+fn runs(session: &Session, state: &State, last: usize) -> Result<Exit, Failure> {
+    let runs: Vec<(RunId, Run)> = state.runs(last)?;
+    if session.format == Format::Json {
+        let runs: Vec<_> = runs.iter().map(|(id, run)| serde_json::json!({ "run": id, "deploy": run })).collect();
+        session.json(&serde_json::json!({ "runs": runs }))?;
+        return Ok(Exit::Done);
+    }
+    for (id, run) in &runs {
+        let number = |key: &str| run.outcome[key].as_u64().unwrap_or(0);
+        let did = match run.ended {
+            0 => session.ui.paint(Style::Warning, "running, or it was killed"),
+            _ => format!(
+                "{} applied, {} failed, {} left undone in {}",
+                number("applied"),
+                number("failed"),
+                number("skipped"),
+                duration(run.outcome["seconds"].as_f64().unwrap_or(0.0))
+            ),
+        };
+        let reason = if run.reason.is_empty() { String::new() } else { format!(": {}", clean(&run.reason)) };
+        let who = clean(&format!("{} on {}", run.who, run.host));
+        report::print(&format!("{:>6}  {}  {}{reason} by {who}  {did}", id.0, time(run.began), run.what));
+    }
+    report::print(&count(runs.len(), "deploy"));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,270 @@
+//! `flotilla import`: a project from one that wrangler deploys.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use secrecy::ExposeSecret as _;
+
+use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
+use flotilla_import::{self, Asked, Finding, Imported, Live, News, code, live, write};
+use flotilla_model::diagnostic::Place;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::names;
+use flotilla_model::platform::Home;
+use flotilla_model::progress::Progress as _;
+use flotilla_spec::project::TOKEN_VARIABLE;
+use flotilla_spec::secrets::Secrets;
+
+use super::packs::Pack;
+use super::refresh::Asking;
+use super::report::{self, count};
+use super::ui::{Style, Ui, clean, clean_lines};
+use super::{Format, Session, init, schema};
+
+/// The longest name of a fleet.
+const FLEET_NAME_LENGTH: usize = 40;
+/// So many files are named; of more, folders are.
+const FILES_SHOWN: usize = 30;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The project's folder, or one of wrangler's files
+    #[arg(value_name = "PATH", required_unless_present = "account")]
+    path: Option<PathBuf>,
+    /// Read what is live in this account, too, with the token in CLOUDFLARE_API_TOKEN: workers that no file is for, names of zones
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// The fleet's name [default: the project's]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The customer whose workers they are, where no file says it [default: the project's name]
+    #[arg(long, value_name = "NAME")]
+    customer: Option<String>,
+    /// Print what would be written, and what can't be mapped; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace files that are there already
+    #[arg(long, conflicts_with = "dry_run")]
+    force: bool,
+}
+
+pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
+    if let Some(name) = &arguments.name
+        && (names::label(name).is_err() || name.len() > FLEET_NAME_LENGTH)
+    {
+        return Err(Failure::usage(format!("`{name}` can't be a fleet's name"))
+            .hint("lower-case letters, digits and hyphens, at most 40: --name my-fleet"));
+    }
+    let path = arguments.path.as_deref();
+    if let Some(path) = path.filter(|path| !path.exists()) {
+        return Err(
+            Failure::new(format!("there is no {}", path.display())).hint("name a folder with a wrangler.toml in it")
+        );
+    }
+    let live = match &arguments.account {
+        Some(id) => live(from, id, ui, arguments.name.as_deref())?,
+        None => Live::default(),
+    };
+    let worker_pack = Pack::Worker.files();
+    let asked =
+        Asked { name: arguments.name.as_deref(), customer: arguments.customer.as_deref(), worker_pack: &worker_pack };
+    let mut imported = match flotilla_import::import(path, live, asked) {
+        Ok(imported) => imported,
+        Err(diagnostics) => {
+            // Without the lines themselves: what can't be read may have a secret anywhere.
+            let session =
+                Session { root: PathBuf::from("/dev/null"), format, ui: ui.clone(), summary: None, preview: None };
+            report::stopped(&session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    if imported.customers.is_empty() {
+        findings(ui, &imported.findings);
+        return Err(match path {
+            Some(path) => {
+                Failure::new(format!("there is no worker of wrangler's in {}, and nothing was written", path.display()))
+                    .hint("name the folder that has wrangler.toml, wrangler.jsonc or wrangler.json, or one at most three above it")
+            }
+            None => Failure::new("there is no worker in the account that isn't the fleet's, and nothing was written"),
+        });
+    }
+    let project = if arguments.dry_run { from.to_owned() } else { made(from)? };
+    if !arguments.dry_run {
+        imported.files.extend(init::ignore(&project));
+        let taken = write::taken(&project, &imported.files);
+        // It has the project's own lines, and gets more.
+        let taken: Vec<&String> = taken.iter().filter(|file| *file != ".gitignore").collect();
+        if let Some(first) = taken.first().filter(|_| !arguments.force) {
+            let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
+            return Err(Failure::refused(format!("{first}{more} would be replaced, and nothing was written"))
+                .hint("import into another folder, `--project DIR`; or `--force` replaces what is there"));
+        }
+        locks(ui, &mut imported);
+        write::write(&project, &imported.files)?;
+        let session = Session { root: project.clone(), format, ui: ui.clone(), summary: None, preview: None };
+        schema::write(&session)?;
+    }
+    findings(ui, &imported.findings);
+    let complete = !imported.findings.iter().any(|finding| matches!(finding.kind, News::Lost | News::LeftOut));
+    match format {
+        Format::Json => json(ui, &imported)?,
+        Format::Text => report::print(&text(&project, &imported, arguments.dry_run)),
+    }
+    Ok(if complete { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// What is live in an account. Nothing is changed there.
+fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Failure> {
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(Failure::usage("--account wants the account's id")
+            .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));
+    }
+    let secrets = Secrets::open(from, None, None, false)?;
+    let token = secrets.named(TOKEN_VARIABLE).ok_or_else(|| {
+        Failure::new(format!("{TOKEN_VARIABLE} is not set, and the account can't be read without it"))
+            .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
+    })?;
+    let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
+    let mut asking = Asking::with_token(base.as_deref().unwrap_or(BASE), &token, None)?;
+    let home = Home { account_id: id.to_owned(), namespace: None };
+    ui.begin("reading the account", None);
+    let live = live::read(id, fleet, |call| {
+        ui.step(1);
+        asking.try_ask(&home, call)
+    });
+    ui.end();
+    let live = live.map_err(|error| Failure::new(format!("the account can't be read: {error}")))?;
+    ui.line(&format!("{} read with {}", count(live.workers.len(), "live worker"), count(asking.requests, "request")));
+    Ok(live)
+}
+
+/// The project's folder, made if it isn't there.
+fn made(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = || format!("{} can't be written", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    Ok(folder.canonicalize().with_context(cannot)?)
+}
+
+/// Has npm make the lock files of packs with packages of their own.
+fn locks(ui: &Ui, imported: &mut Imported) {
+    let mut found: Vec<Finding> = Vec::new();
+    for (folder, older) in &imported.locks {
+        ui.begin(&format!("npm: the versions of the packages of {folder}"), None);
+        let package = &imported.files[&format!("{folder}/package.json")];
+        match code::lock(package, older.as_deref()) {
+            Ok(lock) => _ = imported.files.insert(format!("{folder}/package-lock.json"), lock),
+            Err(said) => found.push(Finding {
+                kind: News::LeftOut,
+                place: Place::file(&format!("{folder}/package.json")),
+                message: format!("npm made no lock file: {said}"),
+                help: format!("run `npm install --package-lock-only` in {folder}"),
+            }),
+        }
+        ui.end();
+    }
+    imported.findings.extend(found);
+}
+
+/// Prints the findings to stderr, with their places.
+fn findings(ui: &Ui, findings: &[Finding]) {
+    for finding in findings {
+        let style = match finding.kind {
+            News::Credential | News::Lost => Style::Error,
+            News::LeftOut => Style::Warning,
+            News::Note => Style::Dim,
+        };
+        let head = ui.paint(style, finding.kind.as_str());
+        let arrow = ui.paint(Style::Help, "-->");
+        ui.line(&format!(
+            "{head}: {}\n  {arrow} {}\n  = {}\n",
+            clean(&finding.message),
+            clean(&finding.place.to_string()),
+            clean_lines(&finding.help)
+        ));
+    }
+}
+
+fn json(ui: &Ui, imported: &Imported) -> Result<(), Failure> {
+    let findings: Vec<serde_json::Value> = imported
+        .findings
+        .iter()
+        .map(|Finding { kind, place, message, help }| {
+            serde_json::json!({
+                "kind": kind, "file": place.file, "line": place.line, "column": place.column, "message": message, "help": help
+            })
+        })
+        .collect();
+    let secrets: Vec<serde_json::Value> = imported
+        .secrets
+        .iter()
+        .map(|(customer, name)| serde_json::json!({"customer": customer, "name": name}))
+        .collect();
+    report::json(
+        ui,
+        &serde_json::json!({
+            "customers": imported.customers.len(),
+            "workers": imported.workers.len(),
+            "packs": imported.packs.len(),
+            "written": imported.files.keys().collect::<Vec<_>>(),
+            "secrets": secrets,
+            "findings": findings,
+        }),
+    )
+}
+
+fn text(project: &Path, imported: &Imported, dry_run: bool) -> String {
+    let mut text = format!(
+        "{}, {}, {}: {} {} {}\n",
+        count(imported.customers.len(), "customer"),
+        count(imported.workers.len(), "worker"),
+        count(imported.packs.len(), "pack"),
+        count(imported.files.len(), "file"),
+        if dry_run { "would be written to" } else { "written to" },
+        clean(&project.display().to_string()),
+    );
+    if imported.files.len() <= FILES_SHOWN {
+        imported.files.keys().for_each(|file| text.push_str(&format!("  {}\n", clean(file))));
+    } else {
+        let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+        for file in imported.files.keys() {
+            let depth = if file.starts_with("templates/") { 2 } else { 1 };
+            let folder: Vec<&str> = file.split('/').collect();
+            let folder = folder[..folder.len().saturating_sub(1).min(depth)].join("/");
+            *folders.entry(if folder.is_empty() { file.clone() } else { format!("{folder}/") }).or_default() += 1;
+        }
+        for (folder, files) in folders {
+            let files = if folder.ends_with('/') { format!(": {}", count(files, "file")) } else { String::new() };
+            text.push_str(&format!("  {}{files}\n", clean(&folder)));
+        }
+    }
+    if dry_run {
+        return text.trim_end().to_owned();
+    }
+    text.push_str("Then, there:\n  flotilla check\n  flotilla build\n");
+    for (customer, name) in imported.secrets.iter().take(FILES_SHOWN) {
+        text.push_str(&format!("  flotilla secrets set {name} --customer {customer}\n"));
+    }
+    if imported.secrets.len() > FILES_SHOWN {
+        text.push_str("  …; `flotilla secrets check` lists them all\n");
+    }
+    // Live workers bear no tag of this fleet's yet.
+    let whole = |name: &&String| !imported.manual.contains(name);
+    let names: BTreeSet<&str> = imported.workers.iter().filter(whole).map(String::as_str).collect();
+    let adopt: Vec<String> = names.iter().take(FILES_SHOWN).map(|name| format!("--adopt {name}")).collect();
+    let more = if names.len() > FILES_SHOWN { " …" } else { "" };
+    if !adopt.is_empty() {
+        let adopt = adopt.join(" ");
+        text.push_str(&format!("  flotilla plan --refresh {adopt}{more}\n  flotilla deploy --refresh {adopt}{more}\n"));
+    }
+    if !imported.manual.is_empty() {
+        let number = count(imported.manual.len(), "worker");
+        text.push_str(&format!(
+            "A deploy leaves {number} alone that could not be mapped whole: delivery is `manual`.\n"
+        ));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}

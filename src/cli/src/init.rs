@@ -1,0 +1,252 @@
+//! `flotilla init`: a new project, or a workflow for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use flotilla_build::build::{self, Loaded};
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::names;
+use flotilla_model::preview::Preview;
+use flotilla_model::spec::{AccountId, Environment};
+use flotilla_spec::project;
+use flotilla_spec::tree::Tree;
+
+use super::packs::Pack;
+use super::report::{self, count};
+use super::ui::{Ui, clean};
+use super::workflow::{Workflow, github, previews};
+use super::{Format, Session, schema};
+
+/// Where GitHub looks for workflows, from the repository's root.
+const WORKFLOW: &str = ".github/workflows/flotilla.yml";
+/// And for that of previews.
+const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The new project's folder [default: this folder]
+    #[arg(value_name = "DIR", conflicts_with = "ci")]
+    folder: Option<PathBuf>,
+    /// The pack that the project begins with
+    #[arg(long, value_enum, value_name = "PACK", default_value = "consent", conflicts_with = "ci")]
+    pack: Pack,
+    /// Write a workflow for the project instead: check and plan on pull requests, deploy on pushes to main
+    #[arg(long, value_enum, value_name = "WHERE")]
+    ci: Option<Ci>,
+    /// The workflow that gives each pull request a preview, in place of the one that deploys
+    #[arg(long, requires = "ci")]
+    previews: bool,
+    /// The shell command by which the workflow installs flotilla [default: it is on the runner's PATH]
+    #[arg(long, value_name = "COMMAND", requires = "ci", value_parser = command)]
+    install: Option<String>,
+    /// Print the workflow to stdout; write nothing
+    #[arg(long, requires = "ci")]
+    print: bool,
+    /// Replace a workflow that differs
+    #[arg(long, requires = "ci", conflicts_with = "print")]
+    force: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Ci {
+    Github,
+}
+
+fn command(text: &str) -> Result<String, String> {
+    match text {
+        _ if text.trim().is_empty() => Err("it is empty".to_owned()),
+        _ if text.starts_with(' ') => Err("it begins with a space".to_owned()),
+        _ if text.contains(|c: char| c.is_control() && c != '\n') => {
+            Err("it has control characters other than line ends".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -> Result<Exit, Failure> {
+    match arguments.ci {
+        None => {
+            let folder = arguments.folder.as_ref().map_or_else(|| from.to_owned(), |folder| from.join(folder));
+            new(&folder, arguments.pack, format, ui)
+        }
+        Some(Ci::Github) => {
+            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None, preview: None };
+            ci(&session, arguments)
+        }
+    }
+}
+
+/// Writes a new project into a folder, which may hold other things.
+fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
+    let cannot = |path: &Path| format!("{} can't be written", path.display());
+    fs::create_dir_all(folder).with_context(|| cannot(folder))?;
+    let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let (fleet, customer) = match pack {
+        Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
+        Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
+    };
+    let mut files: Vec<(String, Vec<u8>)> = vec![
+        (project::FLEET_FILE.to_owned(), fleet.replace("NAME", &name(&root)).into()),
+        (format!("{}/acme.yaml", project::CUSTOMERS), customer.into()),
+    ];
+    let own = |(path, bytes)| (format!("templates/{}/{path}", pack.name()), bytes);
+    files.extend(pack.files().into_iter().map(own));
+    let taken: Vec<&str> =
+        files.iter().map(|(path, _)| path.as_str()).filter(|path| root.join(path).symlink_metadata().is_ok()).collect();
+    if let Some(first) = taken.first() {
+        let what =
+            if *first == project::FLEET_FILE { "is a project already" } else { "has files of a project already" };
+        let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
+        return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
+            .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
+    }
+    files.extend(ignore(&root));
+    for (path, bytes) in &files {
+        let path = root.join(path);
+        let parent = path.parent().expect("BUG: a file has a folder");
+        fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
+    }
+    let session = Session { root, format, ui: ui.clone(), summary: None, preview: None };
+    let number = files.len() + schema::write(&session)?;
+    match format {
+        Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
+        Format::Text => report::print(&format!(
+            "a new project in {}: {}\n\
+             customers/acme.yaml is a customer; edit it, or write another. Then, there:\n\
+             \x20 flotilla check             every mistake, at once\n\
+             \x20 flotilla build             writes out/\n\
+             \x20 flotilla deploy --local    to a Cloudflare on this machine\n\
+             \x20 flotilla init --ci github  a workflow that checks, plans and deploys",
+            clean(&session.root.display().to_string()),
+            count(number, "file")
+        )),
+    }
+    Ok(Exit::Done)
+}
+
+/// The `.gitignore` of a project with what flotilla wants in it, unless it has that already.
+pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
+    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
+    let rules = include_str!("init/gitignore");
+    if ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+        return None;
+    }
+    let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
+    Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
+}
+
+/// A fleet's name from its folder's.
+fn name(root: &Path) -> String {
+    let folder = root.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let name: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    let name = name.trim_matches('-');
+    if names::label(name).is_ok() { name.to_owned() } else { "my-fleet".to_owned() }
+}
+
+/// Writes or prints the workflow of a project.
+fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let loaded = match build::load(&session.root, &session.ui) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    if loaded.survey.invalid > 0 {
+        let were = count(loaded.survey.invalid, "customer");
+        session.ui.line(&format!("the secrets of {were} with mistakes are left out; `flotilla check` tells them"));
+    }
+    let repository = session.root.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&session.root);
+    let folder = session.root.strip_prefix(repository).unwrap_or(Path::new("")).to_string_lossy().replace('\\', "/");
+    let accounts = loaded.project.fleet.accounts.values();
+    let ids: BTreeSet<&str> = accounts
+        .clone()
+        .filter_map(|account| match &account.id {
+            AccountId::Variable { env } => Some(env.as_str()),
+            AccountId::Literal(_) => None,
+        })
+        .collect();
+    let sources = loaded.project.fleet.file.secrets.as_deref().unwrap_or_default();
+    // Where fleet.yaml lists sources, those of customers are in the environment only if it is one of them.
+    let from_environment = sources.is_empty() || sources.iter().any(|source| source.env.is_some());
+    let of_workers = loaded.workers.iter().filter(|_| from_environment).flat_map(|worker| worker.secrets.values());
+    let keys = sources.iter().filter_map(|source| source.identity.as_ref()?.env.as_ref());
+    let wanted = of_workers.chain(keys).map(String::as_str);
+    // What previews alone refer to.
+    let of_previews = if arguments.previews { secrets_of_previews(session, &loaded) } else { BTreeSet::new() };
+    let wanted = wanted.chain(of_previews.iter().filter(|_| from_environment).map(String::as_str));
+    let (write, file): (fn(&Workflow<'_>) -> String, _) =
+        if arguments.previews { (previews, PREVIEWS) } else { (github, WORKFLOW) };
+    let text = write(&Workflow {
+        folder: &folder,
+        install: arguments.install.as_deref(),
+        ids,
+        tokens: accounts.map(|account| account.token.secret.as_str()).collect(),
+        secrets: wanted.collect(),
+    });
+    if arguments.print {
+        report::print(text.trim_end());
+        return Ok(Exit::Done);
+    }
+    let path = repository.join(file);
+    let before = fs::read(&path).ok();
+    let current = before.as_deref() == Some(text.as_bytes());
+    if before.is_some() && !current && !arguments.force {
+        return Err(Failure::refused(format!("{} differs from what would be written", path.display()))
+            .hint("`--print` shows that; `--force` replaces what is there"));
+    }
+    if !current {
+        fs::create_dir_all(path.parent().expect("BUG: a file has a folder"))
+            .and_then(|()| fs::write(&path, &text))
+            .with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    let shown = clean(&path.display().to_string());
+    match session.format {
+        Format::Json => session.json(&serde_json::json!({ "path": path, "written": !current }))?,
+        Format::Text if current => report::print(&format!("{shown} is current")),
+        Format::Text => report::print(&format!("{shown} is written; its first lines say what to set at GitHub")),
+    }
+    Ok(Exit::Done)
+}
+
+/// The secrets that workers refer to in previews.
+fn secrets_of_previews(session: &Session, loaded: &Loaded) -> BTreeSet<String> {
+    let Loaded { project, .. } = loaded;
+    let rule = &project.fleet.file.previews;
+    let preview = Preview {
+        id: "1".to_owned(),
+        from: rule.from.unwrap_or(Environment::Staging),
+        domain: rule.domain.clone(),
+        customers: project.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
+        shared: None,
+        hosts: BTreeMap::new(),
+    };
+    let Ok(of_preview) = build::open_preview(Tree::new(&session.root), &preview, &session.ui) else {
+        return BTreeSet::new();
+    };
+    let customers = of_preview.files.iter().filter_map(|file| {
+        let bytes = of_preview.tree.plain(file).ok()?;
+        Some(of_preview.resolve(file, &bytes).1.workers)
+    });
+    let workers = customers.flatten().chain(of_preview.shared.resolved.workers.clone());
+    workers.flat_map(|worker| worker.secrets.into_values()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_is_called_after_its_folder() {
+        let named = |folder: &str| name(Path::new(folder));
+        assert_eq!(named("/a/Acme Consent"), "acme-consent");
+        assert_eq!(named("/a/-x.y-"), "x-y");
+        assert_eq!(named("/a/ü"), "my-fleet");
+        assert_eq!(named("/"), "my-fleet");
+        assert_eq!(named(&format!("/{}-b", "a".repeat(39))), "a".repeat(39));
+    }
+}

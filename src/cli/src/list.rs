@@ -1,0 +1,247 @@
+//! `flotilla list`: each worker on a line, as it is read, so that a hundred thousand customers are never in memory as text.
+
+use std::io::{BufWriter, IsTerminal as _, StdoutLock, Write as _};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use flotilla_build::build::{self, Survey, id};
+use flotilla_build::manifest::Record;
+use flotilla_model::customer::{SHARED, Worker};
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::progress::Progress as _;
+use flotilla_model::spec::Environment;
+use flotilla_spec::tree::Tree;
+
+use super::cloud::CloudArguments;
+use super::pieces::{Pieces, Sources};
+use super::report::{self, count};
+use super::selection::Selection;
+use super::ui::clean;
+use super::{Format, Session};
+
+/// So many customers are read at once; the columns are as wide as the first of them need.
+const CHUNK: usize = 1024;
+/// A column that has to give way keeps so many characters.
+const LEAST: usize = 8;
+/// Between two columns.
+const GAP: &str = "  ";
+const HEAD: [&str; 9] =
+    ["customer", "environment", "worker", "account", "zone", "token", "domain", "database", "database id"];
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    cloud: CloudArguments,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    customer: &'a str,
+    environment: Environment,
+    role: Option<&'a str>,
+    worker: &'a str,
+    #[serde(flatten)]
+    pieces: Pieces,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let read = build::open(Tree::new(&session.root), &session.ui)
+        .and_then(|project| Ok((build::survey(&project, false, &session.ui)?, project)));
+    let (survey, project) = match read {
+        Ok(read) => read,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    let selection = &arguments.selection;
+    selection.verify(&session.ui, &project, &survey)?;
+    let diagnostics: Vec<_> = survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
+    report::diagnostics(&session.root, &session.ui, &diagnostics);
+    let sources = Sources::open(session, &project.fleet, &arguments.cloud)?;
+    let invalid: Vec<&str> =
+        survey.held.iter().map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
+    let mut out =
+        Out { stdout: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()), widths: None, gone: false };
+    let (mut workers, mut customers) = (0, 0);
+    if session.format == Format::Json {
+        out.write("{\"workers\":[");
+    }
+    for records in survey.records.chunks(CHUNK) {
+        let read: Vec<Vec<Worker>> =
+            records.par_iter().map(|record| of(&project, &survey, record, selection)).collect();
+        customers += read.iter().filter(|of| of.first().is_some_and(|worker| worker.customer != SHARED)).count();
+        let mut cells = Vec::new();
+        for worker in read.iter().flatten() {
+            let row = Row {
+                customer: &worker.customer,
+                environment: worker.environment,
+                role: worker.role.as_deref(),
+                worker: &worker.name,
+                pieces: sources.of(worker)?,
+            };
+            match session.format {
+                Format::Json => {
+                    let comma = if workers == 0 { "" } else { "," };
+                    out.write(&format!("{comma}{}", serde_json::to_string(&row).map_err(anyhow::Error::from)?));
+                }
+                Format::Text => cells.push(row.cells()),
+            }
+            workers += 1;
+        }
+        out.rows(cells);
+        if out.gone {
+            break;
+        }
+    }
+    session.ui.end();
+    match session.format {
+        Format::Json => {
+            let mut end = serde_json::json!({"customers": customers, "invalid": invalid});
+            if let Some(timings) = session.ui.timings() {
+                end["timings"] = serde_json::to_value(timings).map_err(anyhow::Error::from)?;
+            }
+            // The rest of the object, without its opening brace.
+            out.write(&format!("],{}\n", &end.to_string()[1..]));
+        }
+        Format::Text => {
+            for id in &invalid {
+                out.write(&format!("{}{GAP}has errors\n", clean(id)));
+            }
+            let held = match invalid.len() {
+                0 => String::new(),
+                number => format!(" · {} with errors", count(number, "customer")),
+            };
+            out.write(&format!("{} of {}{held}\n", count(workers, "worker"), count(customers, "customer")));
+        }
+    }
+    let _ = out.stdout.flush();
+    drop(out);
+    let errors = report::counts(&diagnostics).0;
+    // The process ends here: a hundred thousand records need not be put away one by one.
+    std::mem::forget(survey);
+    Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })
+}
+
+/// The selected workers of a customer without errors.
+fn of(project: &build::Project, survey: &Survey, record: &Record, selection: &Selection) -> Vec<Worker> {
+    if survey.held.contains(id(record)) {
+        return Vec::new();
+    }
+    let units = record.units.iter().filter(|unit| selection.includes_unit(record, unit));
+    units.filter_map(|unit| survey.worker(project, record, unit)).collect()
+}
+
+impl Row<'_> {
+    fn cells(&self) -> [String; 9] {
+        let pieces = &self.pieces;
+        [
+            clean(self.customer),
+            self.environment.as_str().to_owned(),
+            clean(self.worker),
+            clean(&pieces.account()),
+            clean(&pieces.zones()),
+            pieces.token.to_owned(),
+            clean(&pieces.domains()),
+            clean(&pieces.database()),
+            clean(&pieces.database_id()),
+        ]
+    }
+}
+
+/// What is written, as long as somebody reads it.
+struct Out<'a> {
+    stdout: BufWriter<StdoutLock<'a>>,
+    widths: Option<[usize; 9]>,
+    gone: bool,
+}
+
+impl Out<'_> {
+    fn write(&mut self, text: &str) {
+        // A reader that went away is no error.
+        self.gone |= self.stdout.write_all(text.as_bytes()).is_err();
+    }
+
+    fn rows(&mut self, rows: Vec<[String; 9]>) {
+        if rows.is_empty() {
+            return;
+        }
+        let terminal = terminal();
+        let widths = match self.widths {
+            Some(widths) => widths,
+            None => {
+                let widths = widths(&rows, terminal);
+                self.widths = Some(widths);
+                self.write(&line(&HEAD.map(str::to_owned), &widths, terminal.is_some()));
+                widths
+            }
+        };
+        for row in rows {
+            self.write(&line(&row, &widths, terminal.is_some()));
+        }
+    }
+}
+
+/// How many columns the terminal has, if there is one.
+fn terminal() -> Option<usize> {
+    let stdout = std::io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// As wide as the rows need; where that is too much, the widest give way.
+fn widths(rows: &[[String; 9]], most: Option<usize>) -> [usize; 9] {
+    let mut widths = HEAD.map(|head| head.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let gaps = GAP.len() * (HEAD.len() - 1);
+    while most.is_some_and(|most| widths.iter().sum::<usize>() + gaps > most) {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > LEAST => *widest -= 1,
+            _ => break,
+        }
+    }
+    widths
+}
+
+fn line(cells: &[String; 9], widths: &[usize; 9], cut: bool) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        let long = cut && cell.chars().count() > *width;
+        let shown = match long {
+            true => cell.chars().take(width - 1).chain(['…']).collect(),
+            false => cell.clone(),
+        };
+        line += &format!("{shown:width$}{GAP}");
+    }
+    line.truncate(line.trim_end().len());
+    line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let mut row = HEAD.map(str::to_owned);
+        row[6] = "a-very-long-name-of-a-shop.of-a-customer.example.com".to_owned();
+        row[4] = "of-a-customer.example.com".to_owned();
+        let rows = vec![row.clone()];
+        assert_eq!(widths(&rows, None)[6], row[6].len());
+        let narrow = widths(&rows, Some(120));
+        assert_eq!(narrow.iter().sum::<usize>() + 16, 120);
+        assert_eq!(narrow[5], 8.min("token".len()), "the narrow ones keep theirs");
+        let shown = line(&row, &narrow, true);
+        assert!(shown.chars().count() <= 121 && shown.contains("a-very-long") && shown.contains('…'), "{shown}");
+        assert!(line(&row, &narrow, false).contains(&row[6]), "nothing is cut where there is no terminal");
+        // Less than all of them need at the least is nobody's table.
+        assert!(widths(&rows, Some(10)).iter().all(|width| *width <= LEAST));
+    }
+}

@@ -1,0 +1,84 @@
+//! `flotilla local`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use flotilla_local as local;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::lock::Lock;
+
+use super::cloud::{FOLDER, PORT, address_file, local_folder, local_options, lock_file};
+use super::{Session, report};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The port; 0 takes any that is free
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+    /// The API's limit: requests per seconds, for each token
+    #[arg(long, value_name = "REQUESTS/SECONDS", value_parser = limit)]
+    limit: Option<local::RateLimit>,
+    /// A token that the API accepts; TOKEN@ACCOUNT is the account's own; may be given several times [default: any]
+    #[arg(long = "token", value_name = "TOKEN")]
+    tokens: Vec<String>,
+    /// A zone; NAME@ACCOUNT belongs to that account; may be given several times [default: the last two labels of any host]
+    #[arg(long = "zone", value_name = "NAME")]
+    zones: Vec<String>,
+}
+
+fn limit(text: &str) -> Result<local::RateLimit, String> {
+    let parse = || -> Option<local::RateLimit> {
+        let (requests, seconds) = text.split_once('/')?;
+        let (requests, seconds) = (requests.parse().ok()?, seconds.parse::<u64>().ok()?);
+        (requests > 0 && seconds > 0).then(|| local::RateLimit { requests, window: Duration::from_secs(seconds) })
+    };
+    parse().ok_or_else(|| "write REQUESTS/SECONDS, as in 1200/300".to_owned())
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
+    let mut options = local_options(session, address);
+    options.tokens = arguments.tokens.clone();
+    options.zones = arguments.zones.clone();
+    if let Some(limit) = arguments.limit {
+        options.limit = limit;
+    }
+    let folder = local_folder(&session.root);
+    let _lock = Lock::take(&lock_file(&folder), "local")?;
+    let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 takes a free port"))?;
+    let file = address_file(&folder);
+    std::fs::write(&file, running.address().to_string())
+        .with_context(|| format!("{} can't be written", file.display()))?;
+    let address = running.address();
+    report::print(&format!(
+        "a Cloudflare on this machine, kept in {FOLDER}/local\n\
+         \x20 API      {}\n\
+         \x20 workers  http://{address}/ lists them\n\
+         `flotilla deploy --local` deploys to it; for others:\n\
+         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID=local\n\
+         Ctrl-C ends it",
+        running.api_base(),
+        running.api_base()
+    ));
+    session.ui.take_signals();
+    wait()?;
+    let _ = std::fs::remove_file(file);
+    running.stop();
+    Ok(Exit::Done)
+}
+
+/// Until Ctrl-C, or until it is asked to end.
+fn wait() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("signals can't be listened to")?;
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
+}

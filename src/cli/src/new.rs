@@ -1,0 +1,260 @@
+//! `flotilla new`: from a token to a customer's spec. On a terminal a dialogue; everything can be said by options.
+
+mod answers;
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde_json::Value;
+
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::selection::Selector;
+use flotilla_model::spec::ORDER;
+use flotilla_spec::edit;
+use flotilla_spec::project::FLEET_FILE;
+
+use super::changes::{Changes, Delete, Interrupted};
+use super::dialogue::Dialogue;
+use super::preflight;
+use super::questions::database::{self, Database, Wanted};
+use super::questions::{Ground, assignment, token, write};
+use super::refresh::Asking;
+use super::report;
+use super::status::mask;
+use super::ui::{Style, clean};
+use super::{Format, Session};
+use answers::{Answers, Question};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The customer's id, which is the name of its file
+    customer: Option<String>,
+    /// The account, as fleet.yaml names it
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// A host name that becomes a custom domain of the worker
+    #[arg(long, value_name = "HOST", conflicts_with = "route")]
+    domain: Option<String>,
+    /// A route that leads to the worker, as in shop.example.com/consent/*
+    #[arg(long, value_name = "PATTERN")]
+    route: Option<String>,
+    /// The zone, if it is another than the longest that the host lies in
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// The customer's name, for people [default: the id]
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// A label to select by, as in tier=gold; may be given several times
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// The pack [default: that of fleet.yaml]
+    #[arg(long, value_name = "NAME")]
+    pack: Option<String>,
+    /// An origin that may call the worker from a browser; may be given several times
+    #[arg(long = "origin", value_name = "URL")]
+    origins: Vec<String>,
+    /// The database: none, d1:NAME (there is one), d1-new:NAME (it is made), turso:URL
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<Wanted>,
+    /// A destination's type, then its settings as KEY=VALUE; may be given several times. A secret is given by its name
+    #[arg(long = "destination", value_name = "TYPE KEY=VALUE", num_args = 1..)]
+    destinations: Vec<String>,
+    /// Anything else of the spec, as in logLevel=debug or vars.LANGUAGE=de; may be given several times
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
+    sets: Vec<(Vec<String>, Value)>,
+    /// Ask no cloud: neither whether the host is free nor for a database
+    #[arg(long)]
+    offline: bool,
+    /// Don't ask whether it is to be written
+    #[arg(long, short)]
+    yes: bool,
+    /// What becomes of what an interrupted `new` or `edit` left
+    #[arg(long, value_enum)]
+    interrupted: Option<Interrupted>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, as in tier=gold")?;
+    // What can't be selected by is no label.
+    text.parse::<Selector>().map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    whole(session, "new", arguments.customer.as_deref(), arguments.interrupted, |ground, changes| {
+        carry_out(session, ground, arguments, changes)
+    })
+}
+
+/// Does something as a whole or not at all: after what an interrupted command left, and back to the beginning where it fails.
+pub(super) fn whole(
+    session: &Session,
+    command: &str,
+    customer: Option<&str>,
+    interrupted: Option<Interrupted>,
+    carry_out: impl FnOnce(&Ground, &Changes) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    let Some(ground) = Ground::open(session)? else { return Ok(Exit::Diagnostics) };
+    let what = customer.map_or(command.to_owned(), |id| format!("{command} {id}"));
+    let changes = Changes::begin(session, &what, interrupted, |account| deleter_of(&ground, account))?;
+    let ground = if changes.recovered { Ground::open(session)? } else { Some(ground) };
+    let Some(ground) = ground else { return Ok(Exit::Diagnostics) };
+    carry_out(&ground, &changes).map_err(|failure| changes.back(failure))
+}
+
+/// What deletes a database that an interrupted command made, with the token of its account.
+fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
+    let named = ground.fleet.accounts.iter().find(|(name, _)| ground.cloud.home(name, None).account_id == account_id);
+    let token = named.and_then(|(_, account)| ground.secrets.token(&account.token.secret));
+    let token = token.ok_or_else(|| {
+        Failure::new(format!("there is no token here for the account {}", mask(account_id)))
+            .hint("set it, as `flotilla plan` says")
+    })?;
+    deleter(ground, &token)
+}
+
+/// What deletes a database with this token.
+pub(super) fn deleter(ground: &Ground, token: &SecretString) -> Result<Delete, Failure> {
+    let mut asking = Asking::with_token(&ground.cloud.base, token, None)?;
+    Ok(Box::new(move |made| database::delete(&mut asking, made)))
+}
+
+fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes: &Changes) -> Result<Exit, Failure> {
+    let dialogue = Dialogue::new(session);
+    let mut answers = Answers::collect(&dialogue, ground, arguments)?;
+    loop {
+        if let Some(access) = &answers.access {
+            changes.deletes(deleter(ground, &access.token)?);
+        }
+        tell(session, ground, &answers);
+        let mut again = None;
+        if !arguments.yes {
+            if !dialogue.is_on() {
+                preflight::ask("Write it?")?;
+            }
+            match answers.confirm(&dialogue, Question::Write)? {
+                Question::Write => {}
+                Question::Nothing => return Err(Failure::refused("not confirmed")),
+                question => again = Some(question),
+            }
+        }
+        if again.is_none() {
+            let file = answers.file();
+            if let Some(text) = write::fleet(session, &answers.fleet_changes(ground))? {
+                write::file(session, changes, FLEET_FILE, &text)?;
+            }
+            write::file(session, changes, &file, &answers.spec(ground)?)?;
+            let mistakes = write::check(session, ground);
+            if mistakes.is_empty() {
+                return finish(session, ground, &mut answers, changes);
+            }
+            if arguments.yes || !dialogue.is_on() {
+                return Err(write::mistaken(session, &mistakes));
+            }
+            let guess =
+                mistakes.iter().find_map(|mistake| answers.to_blame(ground, mistake)).unwrap_or(Question::Customer);
+            changes.again()?;
+            match answers.confirm(&dialogue, guess)? {
+                Question::Write => {}
+                Question::Nothing => return Err(Failure::refused("not confirmed")),
+                question => again = Some(question),
+            }
+        }
+        if let Some(question) = again {
+            answers.ask(&dialogue, ground, arguments, question)?;
+        }
+    }
+}
+
+/// After the files were found good: the database, the secrets, and what comes next.
+fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &Changes) -> Result<Exit, Failure> {
+    let file = answers.file();
+    if let (Database::D1 { name, id: None }, Some(access), Some(account)) =
+        (&answers.database, &mut answers.access, &answers.account)
+    {
+        let id = database::make(changes, &mut access.asking, &account.id, name)?;
+        answers.database = Database::D1 { name: name.clone(), id: Some(id) };
+        write::file(session, changes, &file, &answers.spec(ground)?)?;
+        let mistakes = write::check(session, ground);
+        if !mistakes.is_empty() {
+            return Err(write::mistaken(session, &mistakes));
+        }
+    }
+    let values = answers.secrets();
+    let write::Stored { stored, left } = write::secrets(session, changes, &values)?;
+    changes.keep()?;
+    let shadowed = match (&answers.access, &answers.account) {
+        (Some(access), Some(account)) if access.typed && stored.iter().any(|(name, _)| *name == account.secret) => {
+            !write::counts(session, &account.secret, &access.token)?
+        }
+        _ => false,
+    };
+    let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
+    let mut next: Vec<String> = answers.unset(ground).iter().map(set).collect();
+    next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({
+            "customer": answers.id,
+            "file": file,
+            "account": answers.account.as_ref().map(|account| account.name.clone()),
+            "account_id": answers.account.as_ref().map(|account| mask(&account.id)),
+            "host": answers.host.name(),
+            "database": match &answers.database {
+                Database::None => Value::Null,
+                Database::D1 { name, id } => serde_json::json!({
+                    "type": "d1", "name": name, "id": id.as_deref().map(mask),
+                }),
+                Database::Turso { url, .. } => serde_json::json!({"type": "turso", "url": url}),
+            },
+            "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            "missing": left,
+            "next": next,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    let good = |text: &str| session.ui.paint(Style::Good, text);
+    report::print(&format!("{} {file}", good("wrote")));
+    if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
+        report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));
+    }
+    for zone in answers.new_zone(ground) {
+        report::print(&format!("{} the zone {} in {FLEET_FILE}", good("wrote"), clean(zone)));
+    }
+    for (name, path) in &stored {
+        report::print(&format!("{} {name} in {}", good("stored"), clean(path)));
+    }
+    for name in &left {
+        report::print(&format!("{name} has no file to stand in: set it where fleet.yaml's sources have theirs"));
+    }
+    if shadowed {
+        report::print("another token comes before the one that was typed: `secrets` in fleet.yaml says in which order");
+    }
+    report::print("next:");
+    for command in &next {
+        report::print(&format!("  {command}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// What is going to be written, masked.
+fn tell(session: &Session, ground: &Ground, answers: &Answers) {
+    session.ui.line("");
+    for (what, value) in answers.summary(ground) {
+        session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
+    }
+    session.ui.line("");
+}
+
+/// The file of a customer.
+fn spec_file(id: &str) -> String {
+    PathBuf::from(flotilla_spec::project::CUSTOMERS).join(format!("{id}.yaml")).to_string_lossy().into_owned()
+}
+
+/// The text of a new spec.
+fn spec_text(entries: &[(&str, Value)], sets: &[(Vec<String>, Value)]) -> Result<String, Failure> {
+    let head = "# yaml-language-server: $schema=../schema/customer.schema.json\n";
+    let text = format!("{head}{}", edit::fresh(entries, &ORDER));
+    let changes: Vec<edit::Change> =
+        sets.iter().map(|(path, value)| edit::Change::Set(path.clone(), value.clone())).collect();
+    edit::yaml_all(&text, &changes, &ORDER).map_err(|refused| Failure::usage(format!("--set: {refused}")))
+}

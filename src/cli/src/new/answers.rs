@@ -1,0 +1,532 @@
+//! What is known of a new customer: asked for step by step, or given by options. It is long as each question has its two ways.
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::failure::Failure;
+use flotilla_model::names;
+use flotilla_model::spec::Environment;
+use flotilla_spec::edit::Change;
+use flotilla_spec::secrets::Finding;
+use flotilla_spec::yaml::{self, Kind};
+
+use super::super::dialogue::Dialogue;
+use super::super::questions::Ground;
+use super::super::questions::database::{self, Database, Wanted};
+use super::super::questions::destinations::{self, Destination};
+use super::super::questions::host::{self, Host};
+use super::super::questions::token::{self, Access, Account, Entry};
+use super::super::status::mask;
+use super::super::ui::clean;
+use super::{Arguments, spec_file, spec_text};
+
+/// The longest id.
+const ID_LENGTH: usize = 50;
+
+/// All that is known.
+pub struct Answers {
+    /// The token, and who asks with it; nothing where no cloud is asked.
+    pub access: Option<Access>,
+    /// The account.
+    pub account: Option<Account>,
+    /// The zone: its name and id.
+    pub zone: Option<(String, String)>,
+    /// The host.
+    pub host: Host,
+    /// The id.
+    pub id: String,
+    /// The database.
+    pub database: Database,
+    name: String,
+    labels: Vec<(String, String)>,
+    origins: Vec<String>,
+    pack: Option<String>,
+    destinations: Vec<Destination>,
+    sets: Vec<(Vec<String>, Value)>,
+    /// Whether a token that was typed is stored.
+    stores_token: bool,
+}
+
+/// A step that can be gone back to, and what to do with all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// It is good.
+    Write,
+    /// The token, the account and the zone.
+    Account,
+    /// The host.
+    Host,
+    /// Id, name, origins.
+    Customer,
+    /// The database.
+    Database,
+    /// The destinations.
+    Destinations,
+    /// Nothing is to be written.
+    Nothing,
+}
+
+const STEPS: [(Question, &str); 7] = [
+    (Question::Write, "write it"),
+    (Question::Account, "change the account and the zone"),
+    (Question::Host, "change the host"),
+    (Question::Customer, "change the customer"),
+    (Question::Database, "change the database"),
+    (Question::Destinations, "change the destinations"),
+    (Question::Nothing, "leave, with nothing written"),
+];
+
+impl Answers {
+    /// Goes through all steps.
+    pub fn collect(dialogue: &Dialogue, ground: &Ground, arguments: &Arguments) -> Result<Answers, Failure> {
+        let mut answers = Answers {
+            access: None,
+            account: None,
+            zone: None,
+            host: Host::None,
+            id: String::new(),
+            database: Database::None,
+            name: String::new(),
+            labels: arguments.labels.clone(),
+            origins: arguments.origins.clone(),
+            pack: arguments.pack.clone(),
+            destinations: Vec::new(),
+            sets: arguments.sets.clone(),
+            stores_token: false,
+        };
+        if let Some(id) = &arguments.customer {
+            // Before anything is asked: what is taken can't be had.
+            answers.free_id(ground, id).map_err(Failure::usage)?;
+        }
+        if !dialogue.is_on() && arguments.customer.is_none() {
+            return Err(dialogue.missing("the customer's id", "CUSTOMER"));
+        }
+        answers.account(dialogue, ground, arguments)?;
+        answers.host(dialogue, ground, arguments, true)?;
+        answers.customer(dialogue, ground, arguments, true)?;
+        answers.database(dialogue, ground, arguments, true)?;
+        answers.destinations(dialogue, ground, arguments, true)?;
+        Ok(answers)
+    }
+
+    /// One step once more.
+    pub fn ask(
+        &mut self,
+        dialogue: &Dialogue,
+        ground: &Ground,
+        arguments: &Arguments,
+        question: Question,
+    ) -> Result<(), Failure> {
+        match question {
+            Question::Account => {
+                self.account(dialogue, ground, arguments)?;
+                self.host(dialogue, ground, arguments, false)
+            }
+            Question::Host => self.host(dialogue, ground, arguments, false),
+            Question::Customer => self.customer(dialogue, ground, arguments, false),
+            Question::Database => self.database(dialogue, ground, arguments, false),
+            Question::Destinations => self.destinations(dialogue, ground, arguments, false),
+            Question::Write | Question::Nothing => Ok(()),
+        }
+    }
+
+    /// Whether it is good as it is.
+    pub fn confirm(&self, dialogue: &Dialogue, default: Question) -> Result<Question, Failure> {
+        if !dialogue.is_on() {
+            return Ok(Question::Write);
+        }
+        let items = STEPS.map(|(_, text)| text.to_owned());
+        let default = STEPS.iter().position(|(step, _)| *step == default).unwrap_or(0);
+        Ok(STEPS[dialogue.choose("All right?", &items, default)?].0)
+    }
+
+    fn account(&mut self, dialogue: &Dialogue, ground: &Ground, arguments: &Arguments) -> Result<(), Failure> {
+        let d1 = matches!(arguments.database, Some(Wanted::There(_) | Wanted::New(_)));
+        let hosts = arguments.domain.is_some() || arguments.route.is_some();
+        if arguments.offline || !dialogue.is_on() && !hosts && !d1 {
+            if arguments.offline && d1 {
+                return Err(Failure::usage("a D1 database can't be looked up offline")
+                    .hint("--set database.type=d1 --set database.name=NAME finds or makes it at the first deploy"));
+            }
+            self.account = arguments
+                .account
+                .as_ref()
+                .map(|name| {
+                    let known = ground.fleet.accounts.get(name);
+                    let account = known.ok_or_else(|| {
+                        Failure::usage(format!("there is no account `{}` in fleet.yaml", clean(name)))
+                    })?;
+                    let id = ground.cloud.home(name, None).account_id;
+                    let secret = account.token.secret.clone();
+                    Ok::<_, Failure>(Account { name: name.clone(), id, secret, entry: Entry::There })
+                })
+                .transpose()?;
+            return Ok(());
+        }
+        let mut access = token::access(dialogue, ground, arguments.account.as_deref())?;
+        self.zone = None;
+        let account = if dialogue.is_on() {
+            let zones = token::zones(&mut access.asking)?;
+            let wanted = arguments.zone.as_deref().or(arguments.domain.as_deref());
+            let wanted = wanted.or(arguments.route.as_deref().and_then(|route| route.split('/').next()));
+            let holds = |zone: &&flotilla_model::platform::ListedZone| {
+                wanted.is_some_and(|host| host == zone.name || host.ends_with(&format!(".{}", zone.name)))
+            };
+            let given = zones.iter().filter(holds).max_by_key(|zone| zone.name.len());
+            if let (Some(wanted), None) = (wanted, given) {
+                return Err(Failure::new(format!("the token reaches no zone with {}", clean(wanted)))
+                    .hint("a token for that zone's account is wanted"));
+            }
+            let picked = match given {
+                Some(zone) => Some(zone),
+                None => {
+                    let mut items: Vec<String> = zones.iter().map(token::line).collect();
+                    items.push("no zone: only an address on workers.dev".to_owned());
+                    zones.get(dialogue.choose("Zone", &items, 0)?)
+                }
+            };
+            match picked {
+                Some(zone) => {
+                    self.zone = Some((zone.name.clone(), zone.id.clone()));
+                    token::account(ground, &access, &zone.account_id, &zone.account_name)
+                }
+                None => {
+                    let known = access.of.as_ref().map(|name| ground.cloud.home(name, None).account_id);
+                    match known.filter(|id| !id.is_empty()) {
+                        Some(id) => token::account(ground, &access, &id, ""),
+                        None => {
+                            let accounts = token::accounts(&mut access.asking)?;
+                            let items: Vec<String> = accounts
+                                .iter()
+                                .map(|(name, id)| format!("{} ({})", name.replace(id, &mask(id)), mask(id)))
+                                .collect();
+                            if items.is_empty() {
+                                return Err(Failure::new("the token reaches neither a zone nor an account"));
+                            }
+                            let (name, id) = &accounts[dialogue.choose("Account", &items, 0)?];
+                            token::account(ground, &access, id, name)
+                        }
+                    }
+                }
+            }
+        } else {
+            let name = access.of.clone().unwrap_or_default();
+            token::account(ground, &access, &ground.cloud.home(&name, None).account_id, &name)
+        };
+        self.stores_token = access.typed
+            && (ground.secrets.token(&account.secret).is_none()
+                || dialogue.yes(&format!("Store it as the new token of {}?", account.name), false)?);
+        (self.access, self.account) = (Some(access), Some(account));
+        Ok(())
+    }
+
+    fn host(
+        &mut self,
+        dialogue: &Dialogue,
+        ground: &Ground,
+        arguments: &Arguments,
+        given: bool,
+    ) -> Result<(), Failure> {
+        if given && (arguments.domain.is_some() || arguments.route.is_some()) {
+            return self.given_host(ground, arguments);
+        }
+        self.host = Host::None;
+        let Some((zone, zone_id)) = self.zone.clone().filter(|_| dialogue.is_on()) else { return Ok(()) };
+        loop {
+            let free = |text: &str| host::in_fleet(ground, text, Some(&zone), None);
+            let name = dialogue.text("Host name", &zone, free)?;
+            let kinds = ["a custom domain: Cloudflare makes its DNS record", "a route: its DNS record is there"];
+            let host = match dialogue.choose("Reached by", &kinds.map(str::to_owned), 0)? {
+                0 => Host::Domain(name),
+                _ => Host::Route { pattern: format!("{name}/*"), zone: zone.clone() },
+            };
+            match self.free_in_account(&host, Some(&zone_id))? {
+                Ok(()) => {
+                    self.host = host;
+                    return Ok(());
+                }
+                Err(taken) => dialogue.again(&Failure::new(taken)),
+            }
+        }
+    }
+
+    fn given_host(&mut self, ground: &Ground, arguments: &Arguments) -> Result<(), Failure> {
+        let name = match (&arguments.domain, &arguments.route) {
+            (Some(domain), _) => domain.clone(),
+            (None, Some(route)) => route.split('/').next().unwrap_or_default().to_owned(),
+            (None, None) => return Ok(()),
+        };
+        let wild = name.starts_with('*');
+        if !wild {
+            host::in_fleet(ground, &name, arguments.zone.as_deref(), None).map_err(Failure::usage)?;
+        }
+        if let (None, Some(access), Some(account)) = (&self.zone, &mut self.access, &self.account) {
+            let wanted = arguments.zone.as_deref().unwrap_or(&name);
+            let found = token::zone_of(&mut access.asking, &account.id, wanted)?;
+            let found = found.filter(|(zone, _)| arguments.zone.as_ref().is_none_or(|wanted| wanted == zone));
+            let told = || {
+                Failure::new(format!("the account {} has no zone for {name}", account.name))
+                    .hint("the token has to reach it: Zone: Read; `--account NAME` names another account of fleet.yaml")
+            };
+            self.zone = Some(found.ok_or_else(told)?);
+        }
+        let zone = self.zone.as_ref().map(|(name, _)| name.clone()).or(arguments.zone.clone());
+        self.host = match &arguments.route {
+            None => Host::Domain(name),
+            Some(pattern) => {
+                let zone = zone.unwrap_or_else(|| names::zone_of(&name).to_owned());
+                names::route(pattern, &zone).map_err(|(wrong, help)| Failure::usage(wrong).hint(help))?;
+                Host::Route { pattern: pattern.clone(), zone }
+            }
+        };
+        let zone_id = self.zone.as_ref().map(|(_, id)| id.clone());
+        self.free_in_account(&self.host.clone(), zone_id.as_deref())?.map_err(|taken| {
+            Failure::refused(taken)
+                .hint("`domains: [{ name: HOST, takeOver: true }]` in the spec takes a custom domain over")
+        })
+    }
+
+    fn free_in_account(&mut self, host: &Host, zone_id: Option<&str>) -> Result<Result<(), String>, Failure> {
+        match (&mut self.access, &self.account) {
+            (Some(access), Some(account)) => host::in_account(&mut access.asking, &account.id, host, zone_id, &[]),
+            _ => Ok(Ok(())),
+        }
+    }
+
+    fn free_id(&self, ground: &Ground, id: &str) -> Result<(), String> {
+        names::label(id).map_err(|wrong| format!("the id {wrong}: lower-case letters, digits and hyphens"))?;
+        if id.len() > ID_LENGTH {
+            return Err(format!("an id has at most {ID_LENGTH} characters"));
+        }
+        if ground.ids.contains(id) {
+            return Err(format!("there is a customer {id} already: `flotilla edit {id}` changes it"));
+        }
+        Ok(())
+    }
+
+    fn customer(
+        &mut self,
+        dialogue: &Dialogue,
+        ground: &Ground,
+        arguments: &Arguments,
+        given: bool,
+    ) -> Result<(), Failure> {
+        let registrable = self.zone.as_ref().map(|(zone, _)| names::zone_of(zone).to_owned());
+        self.id = match &arguments.customer {
+            Some(id) if given => id.clone(),
+            _ => {
+                let default = registrable.as_deref().and_then(|zone| zone.split('.').next()).unwrap_or_default();
+                let default = if self.id.is_empty() { default.to_owned() } else { self.id.clone() };
+                let default = if self.free_id(ground, &default).is_ok() { default } else { String::new() };
+                dialogue.text("The customer's id", &default, |id| self.free_id(ground, id))?
+            }
+        };
+        self.name = match &arguments.name {
+            Some(name) if given => name.clone(),
+            _ if dialogue.is_on() => {
+                let default = if self.name.is_empty() { &self.id } else { &self.name };
+                dialogue.text("Its name, for people", default, |_| Ok(()))?
+            }
+            _ => self.id.clone(),
+        };
+        for origin in &self.origins {
+            names::origin(origin).map_err(|(wrong, help)| Failure::usage(wrong).hint(help))?;
+        }
+        if dialogue.is_on() && (self.origins.is_empty() || !given) {
+            let default = self.zone.as_ref().map(|(zone, _)| format!("https://{zone}")).unwrap_or_default();
+            let default = if self.origins.is_empty() { default } else { self.origins.join(", ") };
+            let split = |text: &str| -> Vec<String> {
+                text.split([',', ' ']).filter(|part| !part.is_empty() && *part != "none").map(str::to_owned).collect()
+            };
+            let valid = |text: &str| {
+                let mut origins = split(text).into_iter();
+                origins
+                    .try_for_each(|origin| names::origin(&origin).map_err(|(wrong, help)| format!("{wrong}: {help}")))
+            };
+            self.origins = split(&dialogue.text("Origins that call it from a browser", &default, valid)?);
+        }
+        if self.pack.is_none() && implied_pack(ground).is_none() && dialogue.is_on() {
+            let packs: Vec<String> = ground.fleet.packs.keys().cloned().collect();
+            self.pack = packs.get(dialogue.choose("Pack", &packs, 0)?).cloned();
+        }
+        Ok(())
+    }
+
+    fn database(
+        &mut self,
+        dialogue: &Dialogue,
+        ground: &Ground,
+        arguments: &Arguments,
+        given: bool,
+    ) -> Result<(), Failure> {
+        let own = self.id.clone();
+        self.database = match (&arguments.database, &mut self.access, &self.account) {
+            (Some(wanted), Some(access), Some(account)) if given => {
+                database::wanted(dialogue, ground, &mut access.asking, &account.id, &own, wanted)?
+            }
+            (Some(Wanted::Turso(url)), ..) if given => Database::Turso { url: url.clone(), token: None },
+            (_, Some(access), Some(account)) if dialogue.is_on() => {
+                database::ask(dialogue, ground, &mut access.asking, &account.id, &own)?
+            }
+            _ => Database::None,
+        };
+        Ok(())
+    }
+
+    fn destinations(
+        &mut self,
+        dialogue: &Dialogue,
+        ground: &Ground,
+        arguments: &Arguments,
+        given: bool,
+    ) -> Result<(), Failure> {
+        let name = self.pack.clone().or_else(|| implied_pack(ground));
+        let Some(pack) = name.and_then(|name| ground.fleet.packs.get(&name)) else { return Ok(()) };
+        self.destinations = match arguments.destinations.as_slice() {
+            words @ [_, ..] if given => destinations::given(pack, words)?,
+            _ if dialogue.is_on() => destinations::ask(dialogue, pack, &self.id)?,
+            _ => Vec::new(),
+        };
+        Ok(())
+    }
+
+    /// The file that is written.
+    pub fn file(&self) -> String {
+        spec_file(&self.id)
+    }
+
+    /// What fleet.yaml is told.
+    pub fn fleet_changes(&self, ground: &Ground) -> Vec<Change> {
+        let mut changes = self.account.as_ref().map(|account| token::entries(ground, account)).unwrap_or_default();
+        let zones = self.new_zone(ground).map(|zone| Change::Append(vec!["zones".to_owned()], zone.into()));
+        changes.extend(zones);
+        changes
+    }
+
+    /// The zone, if it is one that can't be told from its name, and that fleet.yaml doesn't list.
+    pub fn new_zone(&self, ground: &Ground) -> impl Iterator<Item = &str> {
+        let listed = &ground.fleet.file.zones;
+        let zone = self.zone.iter().map(|(zone, _)| zone.as_str());
+        zone.filter(move |zone| names::zone_of(zone) != *zone && !listed.iter().any(|other| other == zone))
+    }
+
+    /// The spec's text.
+    pub fn spec(&self, ground: &Ground) -> Result<String, Failure> {
+        let mut entries: Vec<(&str, Value)> = vec![("id", json!(self.id)), ("name", json!(self.name))];
+        if !self.labels.is_empty() {
+            let labels = self.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+            entries.push(("labels", Value::Object(labels)));
+        }
+        let account = self.account.as_ref().map(|account| account.name.as_str());
+        entries
+            .extend(account.filter(|name| implied_account(ground) != Some(name)).map(|name| ("account", json!(name))));
+        entries.extend(self.pack.as_ref().map(|pack| ("pack", json!(pack))));
+        if !self.origins.is_empty() {
+            entries.push(("trustedOrigins", json!(self.origins)));
+        }
+        entries.extend(self.host.entry());
+        entries.extend(self.database.entry().map(|database| ("database", database)));
+        if !self.destinations.is_empty() {
+            let all: Vec<Value> = self.destinations.iter().map(Destination::entry).collect();
+            entries.push(("destinations", Value::Array(all)));
+        }
+        spec_text(&entries, &self.sets)
+    }
+
+    /// The secrets that are stored: each entry's name and value.
+    pub fn secrets(&self) -> Vec<(String, SecretString)> {
+        let mut all = Vec::new();
+        if let (Some(access), Some(account), true) = (&self.access, &self.account, self.stores_token) {
+            all.push((account.secret.clone(), access.token.clone()));
+        }
+        all.extend(self.database.secret(&self.id));
+        all.extend(self.destinations.iter().flat_map(|destination| destination.secrets.iter().cloned()));
+        all
+    }
+
+    /// The secrets that the spec refers to and whose values are nowhere yet.
+    pub fn unset(&self, ground: &Ground) -> Vec<String> {
+        let stored = self.secrets();
+        let database = self.database.entry().map(|entry| entry["token"]["secret"].clone());
+        let settings = self.destinations.iter().flat_map(|destination| destination.settings.values());
+        let names = database.into_iter().chain(settings.map(|value| value["secret"].clone()));
+        let mut names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        names.retain(|name| {
+            let own = names::own_secret(&self.id, name);
+            let found = ground.secrets.find(&self.id, Environment::Production, name);
+            matches!(found, Finding::Nowhere) && !stored.iter().any(|(other, _)| *other == own)
+        });
+        names.dedup();
+        names
+    }
+
+    /// What is known, for people: what, and how it is.
+    pub fn summary(&self, ground: &Ground) -> Vec<(&'static str, String)> {
+        let none = || "none".to_owned();
+        let implied = || implied_account(ground).map_or_else(none, str::to_owned);
+        let account = self.account.as_ref().map_or_else(implied, |account| {
+            let new = if account.entry == Entry::New { ", new in fleet.yaml" } else { "" };
+            if account.id.is_empty() {
+                account.name.clone()
+            } else {
+                format!("{} ({}){new}", account.name, mask(&account.id))
+            }
+        });
+        let zone = self.zone.as_ref().map_or_else(none, |(name, id)| format!("{name} ({})", mask(id)));
+        let host = match &self.host {
+            Host::None => "workers.dev alone".to_owned(),
+            Host::Domain(name) => name.clone(),
+            Host::Route { pattern, .. } => format!("route {pattern}"),
+        };
+        let names: Vec<&str> = self.destinations.iter().map(|destination| destination.name.as_str()).collect();
+        let secrets: Vec<String> = self.secrets().into_iter().map(|(name, _)| name).collect();
+        let mut all = vec![
+            ("Customer", if self.name == self.id { self.id.clone() } else { format!("{} ({})", self.id, self.name) }),
+            ("Account", account),
+            ("Zone", zone),
+            ("Host", host),
+            ("Database", self.database.line()),
+            ("Destinations", if names.is_empty() { none() } else { names.join(", ") }),
+        ];
+        if !secrets.is_empty() {
+            all.push(("Stored", secrets.join(", ")));
+        }
+        all
+    }
+
+    /// The step whose answer a mistake is in.
+    pub fn to_blame(&self, ground: &Ground, mistake: &Diagnostic) -> Option<Question> {
+        if mistake.place.file != self.file() {
+            return None;
+        }
+        let text = self.spec(ground).ok()?;
+        let (document, _) = yaml::parse("", text.as_bytes());
+        let Kind::Map(entries) = document?.root.kind else { return None };
+        let (key, ..) = entries.into_iter().rfind(|(_, span, _)| span.line <= mistake.place.line)?;
+        match key.as_str() {
+            "account" => Some(Question::Account),
+            "domains" | "routes" => Some(Question::Host),
+            "database" => Some(Question::Database),
+            "destinations" => Some(Question::Destinations),
+            _ => Some(Question::Customer),
+        }
+    }
+}
+
+/// The pack of a customer that names none.
+fn implied_pack(ground: &Ground) -> Option<String> {
+    let defaults = ground.fleet.file.defaults.as_ref();
+    let named = defaults.and_then(|defaults| defaults.get("pack")?.as_str().map(str::to_owned));
+    let only = || ground.fleet.packs.keys().next().filter(|_| ground.fleet.packs.len() == 1).cloned();
+    named.or_else(only)
+}
+
+/// The account of a customer that names none.
+fn implied_account(ground: &Ground) -> Option<&str> {
+    let named = ground.fleet.file.defaults.as_ref().and_then(|defaults| defaults.get("account")?.as_str());
+    let accounts = &ground.fleet.accounts;
+    let default = || accounts.contains_key("default").then_some("default");
+    let only = || accounts.keys().next().filter(|_| accounts.len() == 1).map(String::as_str);
+    named.or_else(default).or_else(only)
+}

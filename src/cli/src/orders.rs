@@ -1,0 +1,138 @@
+//! What is wished of a deploy while it runs: by Ctrl-C, by keys, or by another process through a file.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+
+use flotilla_deploy::deploy::Order;
+use flotilla_model::failure::Failure;
+use flotilla_model::progress::Progress as _;
+
+use super::Session;
+
+/// The file by which another process tells what it wishes.
+const FILE: &str = "control";
+
+const GO: u8 = 0;
+const PAUSE: u8 = 1;
+const STOP: u8 = 2;
+
+/// Orders, as they come.
+pub(super) struct Orders {
+    wished: Arc<AtomicU8>,
+    file: PathBuf,
+    /// Whether the file is heard: only by the deploy that holds the lock.
+    hears_file: bool,
+    /// How the terminal was before it told keys at once.
+    terminal: Option<Termios>,
+}
+
+/// Tells a deploy that is running what is wished.
+pub(super) fn tell(folder: &Path, word: &str) -> Result<(), Failure> {
+    let file = folder.join(FILE);
+    std::fs::write(&file, word).map_err(|error| Failure::new(format!("{} can't be written: {error}", file.display())))
+}
+
+impl Orders {
+    /// Listens until it is dropped. The first Ctrl-C stops after what is in flight, the second one at once; on a terminal
+    /// `p` pauses, `r` goes on, `q` stops.
+    pub(super) fn listen(session: &Session, folder: &Path, hears_file: bool) -> Orders {
+        let wished = Arc::new(AtomicU8::new(GO));
+        let file = folder.join(FILE);
+        if hears_file {
+            // What was told an earlier deploy isn't meant for this one.
+            let _ = std::fs::remove_file(&file);
+        }
+        signals(session, &wished);
+        let terminal = keys(session, &wished);
+        Orders { wished, file, hears_file, terminal }
+    }
+
+    /// What is wished now.
+    pub(super) fn now(&mut self) -> Order {
+        if self.hears_file
+            && let Ok(word) = std::fs::read_to_string(&self.file)
+        {
+            let _ = std::fs::remove_file(&self.file);
+            match word.trim() {
+                "pause" => wish(&self.wished, PAUSE),
+                "resume" => wish(&self.wished, GO),
+                "abort" => wish(&self.wished, STOP),
+                _ => {}
+            }
+        }
+        match self.wished.load(Ordering::Relaxed) {
+            GO => Order::Go,
+            PAUSE => Order::Pause,
+            _ => Order::Stop,
+        }
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        if let Some(before) = &self.terminal {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// A stop is for good.
+fn wish(wished: &AtomicU8, order: u8) {
+    let _ = wished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now != STOP).then_some(order));
+}
+
+fn signals(session: &Session, wished: &Arc<AtomicU8>) {
+    let (ui, wished) = (session.ui.clone(), Arc::clone(wished));
+    ui.take_signals();
+    let before = std::io::stdin().is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
+    let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+            for first in [true, false] {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+                if !first {
+                    if let Some(before) = &before {
+                        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+                    }
+                    ui.leave(130);
+                }
+                wish(&wished, STOP);
+                ui.line("stopping after what is in flight; Ctrl-C again stops at once");
+            }
+        });
+    });
+}
+
+/// Hears keys where a person is there. Gives how the terminal was before.
+fn keys(session: &Session, wished: &Arc<AtomicU8>) -> Option<Termios> {
+    if !session.ui.0.bars || !std::io::stdin().is_terminal() {
+        return None;
+    }
+    let before = tcgetattr(std::io::stdin()).ok()?;
+    let mut raw = before.clone();
+    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+    tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
+    session.ui.note("p pauses, r goes on, q stops after what is in flight");
+    let wished = Arc::clone(wished);
+    let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
+        for byte in std::io::stdin().lock().bytes() {
+            match byte {
+                Ok(b'p' | b'P') => wish(&wished, PAUSE),
+                Ok(b'r' | b'R') => wish(&wished, GO),
+                Ok(b'q' | b'Q') => wish(&wished, STOP),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    });
+    Some(before)
+}

@@ -1,0 +1,70 @@
+//! The packs that are in the program, as they are in this version of flotilla. Knows their files; writes none.
+
+use clap::ValueEnum;
+use include_dir::{Dir, include_dir};
+
+/// A pack that is in the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Pack {
+    /// A consent API for each customer
+    #[default]
+    Consent,
+    /// A worker of your own code
+    Worker,
+}
+
+macro_rules! files {
+    ($pack:literal: $($name:literal)+) => {
+        &[$(($name, include_bytes!(concat!("../../../templates/", $pack, "/", $name)))),+]
+    };
+}
+
+/// Files beside the folders that are in the program whole: what npm puts there isn't part of a pack.
+type Files = &'static [(&'static str, &'static [u8])];
+
+const CONSENT: Files = files!["consent":
+    "README.md" "build.mjs" "catalogue.json" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json"
+    "schema-types.mjs" "tsconfig.json" "wrangler.jsonc.tera"
+];
+static CONSENT_FOLDERS: [(&str, Dir<'_>); 2] = [
+    ("src", include_dir!("$CARGO_MANIFEST_DIR/../../templates/consent/src")),
+    ("test", include_dir!("$CARGO_MANIFEST_DIR/../../templates/consent/test")),
+];
+
+const WORKER: Files = files!["worker":
+    "README.md" "build.mjs" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json" "tsconfig.json"
+    "wrangler.jsonc.tera"
+];
+static WORKER_FOLDERS: [(&str, Dir<'_>); 2] = [
+    ("src", include_dir!("$CARGO_MANIFEST_DIR/../../templates/worker/src")),
+    ("test", include_dir!("$CARGO_MANIFEST_DIR/../../templates/worker/test")),
+];
+
+impl Pack {
+    /// Its name, and that of its folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pack::Consent => "consent",
+            Pack::Worker => "worker",
+        }
+    }
+
+    /// Its files, by path within its folder.
+    pub fn files(self) -> Vec<(String, Vec<u8>)> {
+        let (beside, folders) = match self {
+            Pack::Consent => (CONSENT, &CONSENT_FOLDERS),
+            Pack::Worker => (WORKER, &WORKER_FOLDERS),
+        };
+        let mut files: Vec<(String, Vec<u8>)> =
+            beside.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+        for (name, folder) in folders {
+            let mut open = vec![folder];
+            while let Some(folder) = open.pop() {
+                open.extend(folder.dirs());
+                let below = folder.files();
+                files.extend(below.map(|file| (format!("{name}/{}", file.path().display()), file.contents().to_vec())));
+            }
+        }
+        files
+    }
+}

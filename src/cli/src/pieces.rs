@@ -1,0 +1,194 @@
+//! The six core pieces of a worker, as people ask for them: account, zone, token, domain, database, its id. Ids are masked, and
+//! of a token only whether it is found.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use flotilla_deploy::state::{Found, State};
+use flotilla_model::customer::{Database, TURSO_URL, Worker};
+use flotilla_model::failure::Failure;
+use flotilla_model::names::zone_of;
+use flotilla_spec::project::Fleet;
+use flotilla_spec::secrets::Secrets;
+
+use super::Session;
+use super::cloud::{Cloud, CloudArguments};
+use super::status::mask;
+
+/// A worker's six core pieces.
+#[derive(Debug, Serialize)]
+pub(super) struct Pieces {
+    account: Named,
+    /// Those of its domains and routes.
+    pub zones: Vec<Named>,
+    /// Whether the account's token is found in the sources of secrets.
+    pub token: &'static str,
+    /// Its custom domains, or its hosts behind a dispatch worker; the hosts of its routes come last.
+    pub domains: Vec<String>,
+    database: Kept,
+}
+
+/// Something with a name and, if that is known here, an id.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Named {
+    pub name: String,
+    /// Masked.
+    id: Option<String>,
+}
+
+/// Where a worker keeps its data.
+#[derive(Debug, Serialize)]
+struct Kept {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: Option<String>,
+    /// Masked.
+    id: Option<String>,
+}
+
+/// What the pieces are looked up in.
+pub(super) struct Sources<'a> {
+    fleet: &'a Fleet,
+    cloud: Cloud,
+    secrets: Secrets,
+    state: State,
+    /// Each account is asked for once.
+    tokens: RefCell<HashMap<String, &'static str>>,
+    zones: RefCell<HashMap<(String, String), Option<String>>>,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn open(
+        session: &Session,
+        fleet: &'a Fleet,
+        arguments: &CloudArguments,
+    ) -> Result<Sources<'a>, Failure> {
+        let secrets = arguments.secrets(session, fleet)?;
+        let cloud = Cloud::new(session, fleet, arguments, &secrets)?;
+        let state = State::read(&cloud.state)?;
+        Ok(Sources { fleet, cloud, secrets, state, tokens: RefCell::default(), zones: RefCell::default() })
+    }
+
+    /// The pieces of a worker.
+    pub(super) fn of(&self, worker: &Worker) -> Result<Pieces, Failure> {
+        let account_id = self.cloud.home(&worker.account, None).account_id;
+        let hosts = worker.hosts.iter().flat_map(|hosts| &hosts.names);
+        let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| zone_of(host));
+        let zones: BTreeSet<&str> = of_domains.chain(worker.routes.iter().map(|route| route.zone.as_str())).collect();
+        let zones =
+            zones.into_iter().map(|name| Ok(Named { name: name.to_owned(), id: self.zone(&account_id, name)? }));
+        let routed = worker.routes.iter().filter_map(|route| route.pattern.split('/').next());
+        let mut domains: Vec<String> = worker.domains.iter().chain(hosts).cloned().collect();
+        for host in routed {
+            if domains.iter().all(|known| known != host) {
+                domains.push(host.to_owned());
+            }
+        }
+        Ok(Pieces {
+            account: Named {
+                name: worker.account.clone(),
+                id: Some(&account_id).filter(|id| !id.is_empty()).map(|id| mask(id)),
+            },
+            zones: zones.collect::<Result<_, Failure>>()?,
+            token: self.token(&worker.account),
+            domains,
+            database: self.database(&account_id, worker)?,
+        })
+    }
+
+    fn token(&self, account: &str) -> &'static str {
+        let mut tokens = self.tokens.borrow_mut();
+        tokens.entry(account.to_owned()).or_insert_with(|| {
+            // The Cloudflare on this machine takes any.
+            let found =
+                self.cloud.local.is_some() || self.secrets.token(&self.fleet.accounts[account].token.secret).is_some();
+            if found { "found" } else { "missing" }
+        })
+    }
+
+    fn zone(&self, account_id: &str, name: &str) -> Result<Option<String>, Failure> {
+        let key = (account_id.to_owned(), name.to_owned());
+        if let Some(id) = self.zones.borrow().get(&key) {
+            return Ok(id.clone());
+        }
+        let id = self.state.found(account_id, Found::Zone, name)?.map(|id| mask(&id));
+        self.zones.borrow_mut().insert(key, id.clone());
+        Ok(id)
+    }
+
+    fn database(&self, account_id: &str, worker: &Worker) -> Result<Kept, Failure> {
+        Ok(match &worker.database {
+            Database::None => Kept { kind: "none", name: None, id: None },
+            Database::Turso => {
+                let url = worker.vars.get(TURSO_URL).and_then(|url| url.as_str()).unwrap_or_default();
+                let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+                // An address can hold what is nobody's business after its host.
+                let host = host.split(['/', '?']).next().unwrap_or_default();
+                Kept { kind: "turso", name: Some(host.rsplit('@').next().unwrap_or(host).to_owned()), id: None }
+            }
+            Database::D1 { name, id, .. } => {
+                let found = match id {
+                    Some(id) => Some(id.clone()),
+                    None => self.state.found(account_id, Found::Database, name)?,
+                };
+                Kept { kind: "d1", name: Some(name.clone()), id: found.map(|id| mask(&id)) }
+            }
+        })
+    }
+}
+
+impl Pieces {
+    /// The account in a few words.
+    pub(super) fn account(&self) -> String {
+        format!("{} {}", self.account.name, self.account.id.as_deref().unwrap_or("(id not set)"))
+    }
+
+    /// The zones in a few words.
+    pub(super) fn zones(&self) -> String {
+        let zone = |zone: &Named| match &zone.id {
+            Some(id) => format!("{} {id}", zone.name),
+            None => zone.name.clone(),
+        };
+        some(self.zones.iter().map(zone))
+    }
+
+    /// The domains in a few words.
+    pub(super) fn domains(&self) -> String {
+        some(self.domains.iter().cloned())
+    }
+
+    /// The database's name.
+    pub(super) fn database(&self) -> String {
+        self.database.name.clone().unwrap_or_else(|| self.database.kind.to_owned())
+    }
+
+    /// The database's id.
+    pub(super) fn database_id(&self) -> String {
+        self.database.id.clone().unwrap_or_else(|| "-".to_owned())
+    }
+
+    /// All of them on one line.
+    pub(super) fn line(&self) -> String {
+        let pieces = [
+            ("account", self.account()),
+            ("zone", self.zones()),
+            ("token", self.token.to_owned()),
+            ("domain", self.domains()),
+            ("database", self.database()),
+            ("its id", self.database_id()),
+        ];
+        let one = |(name, piece): &(&str, String)| format!("{name} {}", if piece == "-" { "none" } else { piece });
+        pieces.iter().map(one).collect::<Vec<_>>().join(" · ")
+    }
+}
+
+/// The first of several, and how many more there are.
+fn some(mut all: impl ExactSizeIterator<Item = String>) -> String {
+    match (all.next(), all.len()) {
+        (None, _) => "-".to_owned(),
+        (Some(first), 0) => first,
+        (Some(first), more) => format!("{first} +{more}"),
+    }
+}

@@ -1,0 +1,395 @@
+//! A plan in a file: written by `plan --out`, applied by `deploy --plan` if it is still the plan, or refused with what differs. It
+//! holds no secret, no time and nothing of the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+
+use flotilla_deploy::plan::{Action, Change, Deed, HostDeed, Plan, Step};
+use flotilla_deploy::state::State;
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::limits::grouped;
+
+use super::plan::{LineArguments, Planned};
+use super::report::count;
+
+/// The version of the file's form. One of a newer one is refused.
+const VERSION: u64 = 1;
+/// So many deploys are looked at for the one that a plan goes on with.
+const RUNS: usize = 100;
+/// So many differences are named.
+const NAMED: usize = 20;
+
+/// A plan as it was written.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFile {
+    /// The version.
+    flotilla_plan: u64,
+    /// The fleet's name.
+    fleet: String,
+    /// The plan's digest.
+    digest: Digest,
+    /// What was asked for, in words of the command line.
+    asked: Vec<String>,
+    /// What is done, and why.
+    changes: Vec<Entry>,
+    /// The hosts that lead elsewhere afterwards.
+    hosts: Vec<HostDeed>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    reasons: Vec<String>,
+    does: Deed,
+}
+
+/// What is known of a file whatever its version.
+#[derive(Deserialize)]
+struct Head {
+    flotilla_plan: u64,
+}
+
+/// What was asked for, as the command line reads it.
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct Asked {
+    #[command(flatten)]
+    line: LineArguments,
+}
+
+impl PlanFile {
+    /// A plan, and in which words it was asked for.
+    pub fn new(planned: &Planned, asked: Vec<String>) -> PlanFile {
+        let changes = planned.plan.changes.iter();
+        let entries = changes.map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
+        let fleet = planned.project.fleet.file.name.clone();
+        let digest = planned.plan.digest;
+        let hosts = planned.plan.hosts.iter().map(HostDeed::of).collect();
+        PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect(), hosts }
+    }
+
+    /// Writes it to a file, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), Failure> {
+        let mut bytes = serde_json::to_vec(self).expect("BUG: a plan is JSON");
+        bytes.push(b'\n');
+        let mut neighbour = path.as_os_str().to_owned();
+        neighbour.push(".new");
+        let written = fs::write(&neighbour, &bytes).and_then(|()| fs::rename(&neighbour, path));
+        written.with_context(|| format!("the plan can't be written to {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Reads a plan from a file. What isn't one, or isn't whole, is refused.
+    pub fn read(path: &Path) -> Result<PlanFile, Failure> {
+        let shown = path.display();
+        let bytes = fs::read(path).with_context(|| format!("the plan {shown} can't be read"))?;
+        Self::parse(&bytes).map_err(|why| {
+            Failure::refused(format!("{shown} {why}; nothing was sent")).hint("write another: flotilla plan --out FILE")
+        })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<PlanFile, String> {
+        let head: Head = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => "is no plan that flotilla wrote".to_owned(),
+            _ => format!("is damaged, or no plan that flotilla wrote: {error}"),
+        })?;
+        if head.flotilla_plan != VERSION {
+            let number = head.flotilla_plan;
+            return Err(format!(
+                "has the form {number} of a plan's file, and this flotilla reads {VERSION}: it was written by another version"
+            ));
+        }
+        let file: PlanFile = serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {error}"))?;
+        if Deed::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned()) != file.digest
+        {
+            return Err("is damaged: its changes aren't those of its digest".to_owned());
+        }
+        Ok(file)
+    }
+
+    /// What it was asked for, with what this command says of the cloud.
+    pub fn asked(&self, here: &LineArguments) -> Result<LineArguments, Failure> {
+        let asked = Asked::try_parse_from(&self.asked).map_err(|_| {
+            Failure::refused("the plan's file is damaged: what was asked for can't be read; nothing was sent")
+        })?;
+        Ok(LineArguments { cloud: here.cloud.clone(), ..asked.line })
+    }
+
+    /// Refuses another fleet's plan, and one that isn't the plan any more; names what differs.
+    pub fn refuse_other(&self, planned: &Planned) -> Result<(), Failure> {
+        let fleet = &planned.project.fleet.file.name;
+        if *fleet != self.fleet {
+            let theirs = &self.fleet;
+            return Err(Failure::refused(format!("the plan is the fleet {theirs}'s, not {fleet}'s; nothing was sent")));
+        }
+        if planned.plan.digest == self.digest || self.goes_on(planned)? {
+            return Ok(());
+        }
+        let differences = differences(self, &planned.plan);
+        let number = differences.len();
+        let mut named: Vec<String> = differences.into_iter().take(NAMED).collect();
+        if number > NAMED {
+            named.push(format!("… and {} more", grouped((number - NAMED) as u64)));
+        }
+        let differ =
+            if number == 1 { "1 change differs".to_owned() } else { format!("{} differ", count(number, "change")) };
+        Err(Failure::refused(format!("the plan is stale: {differ} from what is planned now; nothing was sent"))
+            .hint(named.join("\n"))
+            .hint("look at it again: flotilla plan --out FILE"))
+    }
+}
+
+impl PlanFile {
+    /// Whether its digest begins with these characters.
+    pub fn is(&self, digest: &str) -> bool {
+        self.digest.to_string().starts_with(&digest.to_ascii_lowercase())
+    }
+
+    /// Whether a deploy of this plan was begun, and what is planned now is what it left.
+    pub fn goes_on(&self, planned: &Planned) -> Result<bool, Failure> {
+        let digest = self.digest.to_string();
+        let begun = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
+        Ok(begun && self.leaves(&planned.plan))
+    }
+
+    /// Whether a plan has nothing but changes of this one, or what is left of them.
+    fn leaves(&self, rest: &Plan) -> bool {
+        let all: BTreeMap<Key<'_>, &Deed> = self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
+        let to = |host: &HostDeed| HostDeed { wave: 0, ..host.clone() };
+        let hosts: BTreeSet<HostDeed> = self.hosts.iter().map(to).collect();
+        let known = rest.hosts.iter().all(|host| hosts.contains(&to(&HostDeed::of(host))));
+        known
+            && rest.changes.iter().map(Deed::of).all(|deed| {
+                all.get(&key(&deed)).is_some_and(|whole| {
+                    let uploads = deed.steps.contains(&Step::Upload);
+                    whole.home == deed.home
+                    && whole.digest == deed.digest
+                    // What was uploaded already isn't uploaded once more.
+                    && (!uploads || whole.was == deed.was)
+                    && deed.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
+                })
+            })
+    }
+}
+
+/// Whether a step does what a planned one was to do, though its outcome may be unknown since.
+fn is_of(step: &Step, planned: &Step) -> bool {
+    match (step, planned) {
+        (Step::DropDomain { domain }, Step::DetachDomain { domain: other, .. }) => domain == other,
+        (Step::DropRoute { pattern, .. }, Step::RemoveRoute { pattern: other, .. }) => pattern == other,
+        _ => step == planned,
+    }
+}
+
+/// Which change it is: a worker that moves within its account is deleted and created.
+type Key<'a> = (&'a str, &'a str, &'a str, bool);
+
+fn key(deed: &Deed) -> Key<'_> {
+    (deed.worker.as_str(), deed.customer.as_str(), deed.account.as_str(), deed.action == Action::Delete)
+}
+
+/// What differs between a plan as it was and as it is now, a line each.
+fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
+    let mut old: BTreeMap<Key<'_>, &Entry> = was.changes.iter().map(|entry| (key(&entry.does), entry)).collect();
+    let deeds: Vec<(&Change, Deed)> = is.changes.iter().map(|change| (change, Deed::of(change))).collect();
+    let mut lines = Vec::new();
+    for (change, deed) in &deeds {
+        let head = head(deed);
+        match old.remove(&key(deed)) {
+            None => lines.push(format!("{head}: not in the plan, {}: {}", deed.action.as_str(), why(&change.reasons))),
+            Some(entry) if entry.does != *deed => {
+                lines.push(format!("{head}: {}", otherwise(&entry.does, deed).join("; ")))
+            }
+            Some(_) => {}
+        }
+    }
+    let gone = old.values().map(|Entry { does, reasons }| {
+        format!("{}: only in the plan, {}: {}", head(does), does.action.as_str(), why(reasons))
+    });
+    lines.extend(gone);
+    let hosts: Vec<HostDeed> = is.hosts.iter().map(HostDeed::of).collect();
+    for (these, those, what) in [(&hosts, &was.hosts, "not in the plan"), (&was.hosts, &hosts, "only in the plan")] {
+        let there: BTreeSet<&HostDeed> = those.iter().collect();
+        lines.extend(these.iter().filter(|host| !there.contains(host)).map(|host| {
+            let to = host.to.as_deref().unwrap_or("nothing");
+            format!("host {}: {what}, to {to} in wave {}", host.host, host.wave + 1)
+        }));
+    }
+    lines
+}
+
+fn head(deed: &Deed) -> String {
+    format!("{} ({} · {})", deed.worker, deed.customer, deed.environment)
+}
+
+fn why(reasons: &[String]) -> String {
+    let some: Vec<String> = reasons.iter().take(3).map(|reason| reason.chars().take(120).collect()).collect();
+    let more = if reasons.len() > 3 { "; …" } else { "" };
+    format!("{}{more}", some.join("; "))
+}
+
+/// How a change differs from what was planned.
+fn otherwise(was: &Deed, is: &Deed) -> Vec<String> {
+    let digest = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
+    let mut told = Vec::new();
+    if was.action != is.action {
+        told.push(format!("{} instead of {}", is.action.as_str(), was.action.as_str()));
+    }
+    if was.digest != is.digest {
+        told.push(format!("its bundle is {} instead of {}", digest(Some(is.digest)), digest(Some(was.digest))));
+    }
+    if was.was != is.was {
+        told.push(format!("what runs is {} instead of {}", digest(is.was), digest(was.was)));
+    }
+    if was.home != is.home {
+        told.push("it is in another account or namespace".to_owned());
+    }
+    let steps = |some: &[Step], others: &[Step]| -> Vec<String> {
+        some.iter().filter(|step| !others.contains(step)).take(3).map(step).collect()
+    };
+    for (word, steps) in [("also", steps(&is.steps, &was.steps)), ("no longer", steps(&was.steps, &is.steps))] {
+        if !steps.is_empty() {
+            told.push(format!("{word} {}", steps.join(", ")));
+        }
+    }
+    if was.wave != is.wave {
+        told.push(format!("it is in wave {} instead of {}", is.wave + 1, was.wave + 1));
+    }
+    if told.is_empty() {
+        told.push("it is otherwise".to_owned());
+    }
+    told
+}
+
+/// A step in words.
+fn step(step: &Step) -> String {
+    let value = serde_json::to_value(step).expect("BUG: a step is JSON");
+    let text = |key: &str| value[key].as_str().map(|text| text.replace('_', " "));
+    let what = text("do").unwrap_or_default();
+    let of = ["domain", "pattern", "name"].into_iter().find_map(|key| value[key].as_str());
+    of.map_or_else(|| what.clone(), |of| format!("{what} {of}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(customer: &str) -> Change {
+        let mut change = Change::made_up(customer, Action::Update);
+        change.reasons = vec!["the runtime changed".to_owned()];
+        change
+    }
+
+    fn plan(changes: Vec<Change>) -> Plan {
+        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        Plan {
+            changes,
+            hosts: Vec::new(),
+            unchanged: 0,
+            held: Vec::new(),
+            orphans: Vec::new(),
+            waves: vec!["all".to_owned()],
+            digest,
+        }
+    }
+
+    fn file(plan: &Plan) -> PlanFile {
+        let entries =
+            plan.changes.iter().map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
+        let (fleet, changes) = ("test".to_owned(), entries.collect());
+        let (hosts, asked) = (plan.hosts.iter().map(HostDeed::of).collect(), vec!["--all".to_owned()]);
+        PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked, changes, hosts }
+    }
+
+    #[test]
+    fn a_plan_is_read_as_it_was_written() {
+        let plan = plan(vec![change("a"), change("b")]);
+        let bytes = serde_json::to_vec(&file(&plan)).unwrap();
+        let read = PlanFile::parse(&bytes).unwrap();
+        assert_eq!(read.digest, plan.digest);
+        assert!(differences(&read, &plan).is_empty());
+        let here = LineArguments::default();
+        assert!(read.asked(&here).unwrap().all);
+    }
+
+    #[test]
+    fn what_is_damaged_foreign_or_newer_is_refused() {
+        let plan = plan(vec![change("a"), change("b")]);
+        let text = serde_json::to_string(&file(&plan)).unwrap();
+        let refused = |text: &str| PlanFile::parse(text.as_bytes()).unwrap_err();
+        assert!(refused("").starts_with("is damaged, or no plan"));
+        assert!(refused("name: fleet\n").starts_with("is damaged, or no plan"));
+        assert_eq!(refused("{\"create\": 1}"), "is no plan that flotilla wrote");
+        assert!(refused("[1]").starts_with("is damaged: "));
+        assert!(refused(&text.replace("\"flotilla_plan\":1", "\"flotilla_plan\":2")).contains("form 2"));
+        assert!(refused(&text.replace("t-b", "t-c")).contains("aren't those of its digest"));
+        assert!(refused(&text.replace("\"fleet\":", "\"flet\":")).contains("is damaged: unknown field `flet`"));
+        // Wherever it is cut.
+        for end in 0..text.len() {
+            refused(&text[..end]);
+        }
+    }
+
+    #[test]
+    fn what_an_interrupted_deploy_left_is_known_and_nothing_else() {
+        let domain = |domain: &str| Step::AttachDomain { domain: domain.to_owned() };
+        let mut whole = vec![change("a"), change("b")];
+        whole[1].steps =
+            vec![Step::Upload, Step::DetachDomain { domain: "o".to_owned(), id: "1".to_owned() }, domain("b")];
+        let file = file(&plan(whole.clone()));
+        let leaves = |edit: &dyn Fn(&mut Vec<Change>)| {
+            let mut rest = whole.clone();
+            edit(&mut rest);
+            file.leaves(&plan(rest))
+        };
+        assert!(leaves(&|_| {}) && leaves(&|rest| rest.clear()) && leaves(&|rest| rest[1].wave = 3));
+        // One is done, and of the other the upload.
+        assert!(leaves(&|rest| {
+            rest.remove(0);
+            rest[0].was = Some(rest[0].digest);
+            rest[0].steps = vec![Step::DropDomain { domain: "o".to_owned() }, domain("b")];
+        }));
+        assert!(!leaves(&|rest| rest[0].was = Some(rest[0].digest)), "it would be uploaded again");
+        assert!(!leaves(&|rest| rest[0].digest = Digest::of(b"x")));
+        assert!(!leaves(&|rest| rest[0].home.account_id.push('x')));
+        assert!(!leaves(&|rest| rest[0].action = Action::Delete));
+        assert!(!leaves(&|rest| rest[0].steps.push(domain("a"))));
+        assert!(!leaves(&|rest| rest[1].steps.push(Step::DropDomain { domain: "x".to_owned() })));
+        assert!(!leaves(&|rest| rest.push(change("c"))));
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let was = plan(vec![change("a"), change("b"), change("c"), change("d")]);
+        let mut now = was.changes.clone();
+        now[0].digest = Digest::of(b"x");
+        now[1].steps.push(Step::AttachDomain { domain: "b.example".to_owned() });
+        now[1].wave = 1;
+        // Why it is done is no difference.
+        now[2].reasons = vec!["secret KEY changed".to_owned()];
+        now.remove(3);
+        now.push(change("e"));
+        let (a, x) = (Digest::of(b"a").short(), Digest::of(b"x").short());
+        assert_eq!(
+            differences(&file(&was), &plan(now.clone())),
+            [
+                format!("t-a (a · production): its bundle is {x} instead of {a}"),
+                "t-b (b · production): also attach domain b.example; it is in wave 2 instead of 1".to_owned(),
+                "t-e (e · production): not in the plan, update: the runtime changed".to_owned(),
+                "t-d (d · production): only in the plan, update: the runtime changed".to_owned(),
+            ]
+        );
+        // A worker that moves is deleted and created; both are told.
+        let mut moved = change("a");
+        moved.home.namespace = Some("n".to_owned());
+        let told = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));
+        assert_eq!(told, ["t-a (a · production): it is in another account or namespace"]);
+    }
+}

@@ -1,0 +1,279 @@
+//! Which database: none, one that is there, a new one, one at Turso.
+
+use std::str::FromStr;
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use flotilla_deploy::undo::Made;
+use flotilla_model::customer;
+use flotilla_model::failure::Failure;
+use flotilla_model::names::own_secret;
+use flotilla_model::platform::{Call, CallError, DATABASE_EXISTS, Reply};
+
+use super::super::changes::Changes;
+use super::super::dialogue::Dialogue;
+use super::super::refresh::Asking;
+use super::super::status::mask;
+use super::super::ui::clean;
+use super::Ground;
+use super::token::home;
+
+/// A database as it is asked for: `none`, `d1:NAME`, `d1-new:NAME`, `turso:URL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None.
+    None,
+    /// A D1 database that is there.
+    There(String),
+    /// A D1 database that is made.
+    New(String),
+    /// One at Turso.
+    Turso(String),
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Wanted, String> {
+        match text.split_once(':') {
+            None if text == "none" => Ok(Wanted::None),
+            Some(("d1", name)) => d1_name(name).map(|()| Wanted::There(name.to_owned())),
+            Some(("d1-new", name)) => d1_name(name).map(|()| Wanted::New(name.to_owned())),
+            Some(("turso", url)) => turso_url(url).map(|()| Wanted::Turso(url.to_owned())),
+            _ => Err("none, d1:NAME, d1-new:NAME or turso:URL".to_owned()),
+        }
+    }
+}
+
+fn d1_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if begins && name.len() <= 64 && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err("a D1 database's name is lower-case letters, digits, `-` and `_`".to_owned())
+}
+
+fn turso_url(url: &str) -> Result<(), String> {
+    let host = url.strip_prefix("libsql://").or_else(|| url.strip_prefix("https://")).unwrap_or_default();
+    if !host.is_empty() && !host.contains(['@', '?', '#', ' ']) && !host.trim_end_matches('/').contains('/') {
+        return Ok(());
+    }
+    Err("write libsql://HOST, without a token in it".to_owned())
+}
+
+/// The database that it comes to.
+pub enum Database {
+    /// None.
+    None,
+    /// A D1 database.
+    D1 {
+        /// Its name.
+        name: String,
+        /// Its id; one that is yet to be made has none.
+        id: Option<String>,
+    },
+    /// One at Turso, with its token if it was typed.
+    Turso {
+        /// Its address.
+        url: String,
+        /// Its token.
+        token: Option<SecretString>,
+    },
+}
+
+impl Database {
+    /// What stands in the spec.
+    pub fn entry(&self) -> Option<Value> {
+        match self {
+            Database::None => None,
+            Database::D1 { name, id: None } => Some(json!({"type": "d1", "name": name})),
+            Database::D1 { name, id: Some(id) } => Some(json!({"type": "d1", "name": name, "id": id})),
+            Database::Turso { url, .. } => {
+                Some(json!({"type": "turso", "url": url, "token": {"secret": customer::TURSO_TOKEN}}))
+            }
+        }
+    }
+
+    /// For people, on one line.
+    pub fn line(&self) -> String {
+        match self {
+            Database::None => "none".to_owned(),
+            Database::D1 { name, id: None } => format!("D1 {name}, which is made"),
+            Database::D1 { name, id: Some(id) } => format!("D1 {name} ({})", mask(id)),
+            Database::Turso { url, .. } => format!("Turso {url}"),
+        }
+    }
+
+    /// The secret that is to be stored for it: its entry's name and value.
+    pub fn secret(&self, customer: &str) -> Option<(String, SecretString)> {
+        match self {
+            Database::Turso { token: Some(token), .. } => {
+                Some((own_secret(customer, customer::TURSO_TOKEN), token.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// All D1 databases of an account: name and id.
+pub fn list(asking: &mut Asking, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
+    let mut all = Vec::new();
+    for page in 1.. {
+        match asking.ask(&home(account_id), Call::ListDatabases { name: None, page })? {
+            Reply::Page { names, more } => {
+                all.extend(names);
+                if !more {
+                    break;
+                }
+            }
+            _ => break,
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Whose a database of the fleet is.
+fn holder<'a>(ground: &'a Ground, id: &str, own: &str) -> Option<&'a str> {
+    let has = |worker: &&customer::Worker| {
+        matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id)
+            && worker.customer != own
+    };
+    ground.workers.iter().find(has).map(|worker| worker.customer.as_str())
+}
+
+/// What was asked for by an option, looked up in the account.
+pub fn wanted(
+    dialogue: &Dialogue,
+    ground: &Ground,
+    asking: &mut Asking,
+    account_id: &str,
+    own: &str,
+    wanted: &Wanted,
+) -> Result<Database, Failure> {
+    match wanted {
+        Wanted::None => Ok(Database::None),
+        Wanted::Turso(url) => {
+            let token = if dialogue.is_on() { typed_token(dialogue)? } else { None };
+            Ok(Database::Turso { url: url.clone(), token })
+        }
+        Wanted::There(name) => {
+            let all = list(asking, account_id)?;
+            let found = all.into_iter().find(|(other, _)| other == name);
+            let (name, id) = found.ok_or_else(|| {
+                Failure::new(format!("there is no D1 database {name} in that account"))
+                    .hint(format!("--database d1-new:{name} makes it"))
+            })?;
+            if let Some(holder) = holder(ground, &id, own) {
+                return Err(Failure::new(format!("the D1 database {name} is that of {holder}")));
+            }
+            Ok(Database::D1 { name, id: Some(id) })
+        }
+        Wanted::New(name) => {
+            let all = list(asking, account_id)?;
+            if all.iter().any(|(other, _)| other == name) {
+                return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
+                    .hint(format!("--database d1:{name} takes it")));
+            }
+            Ok(Database::D1 { name: name.clone(), id: None })
+        }
+    }
+}
+
+fn typed_token(dialogue: &Dialogue) -> Result<Option<SecretString>, Failure> {
+    if dialogue.yes("Set the database's token now?", true)? {
+        return dialogue.secret("Turso token").map(Some);
+    }
+    Ok(None)
+}
+
+/// Asks for it.
+pub fn ask(
+    dialogue: &Dialogue,
+    ground: &Ground,
+    asking: &mut Asking,
+    account_id: &str,
+    own: &str,
+) -> Result<Database, Failure> {
+    let kinds = ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
+    loop {
+        match dialogue.choose("Database", &kinds, 0)? {
+            1 => {
+                let all = list(asking, account_id)?;
+                let line = |(name, id): &(String, String)| match holder(ground, id, own) {
+                    Some(holder) => format!("{name} ({}), that of {holder}", mask(id)),
+                    None => format!("{name} ({})", mask(id)),
+                };
+                let mut items: Vec<String> = all.iter().map(line).collect();
+                items.push("none of these".to_owned());
+                let at = dialogue.choose("D1 database", &items, 0)?;
+                match all.get(at) {
+                    None => {}
+                    Some((name, id)) => match holder(ground, id, own) {
+                        Some(holder) => dialogue.note(&format!("{name} is the database of {holder}")),
+                        None => return Ok(Database::D1 { name: name.clone(), id: Some(id.clone()) }),
+                    },
+                }
+            }
+            2 => {
+                let all = list(asking, account_id)?;
+                let free = |name: &str| {
+                    d1_name(name)?;
+                    let taken = all.iter().any(|(other, _)| other == name);
+                    if taken { Err(format!("there is a database {name} already")) } else { Ok(()) }
+                };
+                return Ok(Database::D1 { name: dialogue.text("Its name", own, free)?, id: None });
+            }
+            3 => {
+                let url = dialogue.text("Its address", &format!("libsql://{own}.turso.io"), turso_url)?;
+                return Ok(Database::Turso { url, token: typed_token(dialogue)? });
+            }
+            _ => return Ok(Database::None),
+        }
+    }
+}
+
+/// Makes a database, which was not there before; its id.
+pub fn make(changes: &Changes, asking: &mut Asking, account_id: &str, name: &str) -> Result<String, Failure> {
+    let made = |id: Option<String>| Made { account_id: account_id.to_owned(), name: name.to_owned(), id };
+    changes.effect(|undo| {
+        undo.note_database(made(None))?;
+        let call = Call::CreateDatabase { name: name.to_owned(), jurisdiction: None, location_hint: None };
+        let before = asking.requests;
+        let id = match asking.try_ask(&home(account_id), &call) {
+            Ok(Reply::Id(id)) => id,
+            Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) if asking.requests == before + 1 => {
+                undo.note_no_database(account_id, name)?;
+                return Err(Failure::new(format!("somebody else has just made a D1 database {name}")));
+            }
+            // The answer to the first request did not arrive.
+            Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) => {
+                let all = list(asking, account_id)?;
+                let found = all.into_iter().find(|(other, _)| other == name);
+                found.ok_or_else(|| Failure::new(format!("the D1 database {name} is said to be there, and isn't")))?.1
+            }
+            Ok(_) => return Err(Failure::new(format!("the D1 database {name} was made without an id"))),
+            Err(error) => return Err(Failure::new(format!("the D1 database {name} can't be made: {error}"))),
+        };
+        undo.note_database(made(Some(id.clone())))?;
+        Ok(id)
+    })
+}
+
+/// Deletes a database that was made; one whose id never came is looked up by its name.
+pub fn delete(asking: &mut Asking, made: &Made) -> Result<(), String> {
+    let id = match &made.id {
+        Some(id) => Some(id.clone()),
+        None => {
+            let all = list(asking, &made.account_id).map_err(|failure| failure.to_string())?;
+            all.into_iter().find(|(name, _)| *name == made.name).map(|(_, id)| id)
+        }
+    };
+    let Some(id) = id else { return Ok(()) };
+    match asking.try_ask(&home(&made.account_id), &Call::DeleteDatabase { id }) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(clean(&error.to_string())),
+    }
+}

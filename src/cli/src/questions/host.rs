@@ -1,0 +1,98 @@
+//! Which host leads to the worker: by a custom domain or by a route. It has to be free, in the fleet and in the account.
+
+use serde_json::{Value, json};
+
+use flotilla_model::failure::Failure;
+use flotilla_model::names;
+use flotilla_model::platform::{Call, Reply};
+
+use super::super::refresh::Asking;
+use super::super::ui::clean;
+use super::Ground;
+use super::token::home;
+
+/// How a worker is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// By its workers.dev address alone.
+    None,
+    /// By a custom domain.
+    Domain(String),
+    /// By a route of a zone.
+    Route {
+        /// The pattern.
+        pattern: String,
+        /// The zone.
+        zone: String,
+    },
+}
+
+impl Host {
+    /// The host name.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Host::None => None,
+            Host::Domain(name) => Some(name),
+            Host::Route { pattern, .. } => pattern.split('/').next(),
+        }
+    }
+
+    /// What stands in the spec.
+    pub fn entry(&self) -> Option<(&'static str, Value)> {
+        match self {
+            Host::None => None,
+            Host::Domain(name) => Some(("domains", json!([name]))),
+            Host::Route { pattern, zone } => Some(("routes", json!([{"pattern": pattern, "zone": zone}]))),
+        }
+    }
+}
+
+/// Whether a host can be had: its form, its zone, and whether another worker of the fleet has it.
+pub fn in_fleet(ground: &Ground, host: &str, zone: Option<&str>, own: Option<&str>) -> Result<(), String> {
+    names::domain(host).map_err(|(wrong, help)| format!("{wrong}: {help}"))?;
+    if let Some(zone) = zone
+        && host != zone
+        && !host.ends_with(&format!(".{zone}"))
+    {
+        return Err(format!("{host} is not in the zone {zone}"));
+    }
+    let leads = |worker: &&flotilla_model::customer::Worker| {
+        let routes = worker.routes.iter().any(|route| route.pattern.split('/').next() == Some(host));
+        let hosts = worker.hosts.as_ref().is_some_and(|hosts| hosts.names.contains(host));
+        Some(worker.customer.as_str()) != own && (worker.domains.contains(host) || routes || hosts)
+    };
+    match ground.workers.iter().find(leads) {
+        Some(worker) => Err(format!("{host} is the host of {} ({})", worker.customer, worker.file)),
+        None => Ok(()),
+    }
+}
+
+/// Whether nobody in the account has the host; `own` are the names of workers that may.
+pub fn in_account(
+    asking: &mut Asking,
+    account_id: &str,
+    host: &Host,
+    zone_id: Option<&str>,
+    own: &[String],
+) -> Result<Result<(), String>, Failure> {
+    let home = home(account_id);
+    let is_own = |worker: &String| own.contains(worker);
+    match (host, zone_id) {
+        (Host::Domain(name), _) => {
+            let Reply::Domains(domains) = asking.ask(&home, Call::ListDomains)? else { return Ok(Ok(())) };
+            let holder = domains.into_iter().find(|domain| domain.hostname == *name && !is_own(&domain.worker));
+            Ok(holder.map_or(Ok(()), |holder| {
+                Err(format!("{name} leads to the worker {} of that account already", clean(&holder.worker)))
+            }))
+        }
+        (Host::Route { pattern, .. }, Some(zone_id)) => {
+            let call = Call::ListRoutes { zone_id: zone_id.to_owned() };
+            let Reply::Routes(routes) = asking.ask(&home, call)? else { return Ok(Ok(())) };
+            let holder = routes.into_iter().filter(|route| route.pattern == *pattern).find_map(|route| route.worker);
+            Ok(holder.filter(|worker| !is_own(worker)).map_or(Ok(()), |worker| {
+                Err(format!("the route {pattern} leads to the worker {} already", clean(&worker)))
+            }))
+        }
+        _ => Ok(Ok(())),
+    }
+}

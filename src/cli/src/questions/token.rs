@@ -1,0 +1,261 @@
+//! Which token, and which account: the token is verified, and what it reaches is listed.
+
+use secrecy::SecretString;
+
+use flotilla_model::failure::Failure;
+use flotilla_model::names;
+use flotilla_model::platform::{Call, CallError, Home, ListedZone, Reply};
+use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
+
+use super::super::dialogue::Dialogue;
+use super::super::refresh::Asking;
+use super::super::status::mask;
+use super::super::ui::clean;
+use super::Ground;
+
+/// A token that was verified.
+pub struct Access {
+    /// The token.
+    pub token: SecretString,
+    /// Whether it was typed just now, and is nowhere yet.
+    pub typed: bool,
+    /// The account of fleet.yaml that it was taken from.
+    pub of: Option<String>,
+    /// Asks with it.
+    pub asking: Asking,
+}
+
+/// An account of fleet.yaml, as it is or as it is going to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name there.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The name of the secret with its token.
+    pub secret: String,
+    /// What fleet.yaml has to be told.
+    pub entry: Entry,
+}
+
+/// What becomes of an account's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It is there.
+    There,
+    /// It is there, and its id isn't known yet.
+    Unknown,
+    /// It isn't there.
+    New,
+}
+
+/// The home of what belongs to an account as a whole.
+pub fn home(account_id: &str) -> Home {
+    Home { account_id: account_id.to_owned(), namespace: None }
+}
+
+/// The token to work with: that of an account that is named, or one that is offered, or one that is typed; verified.
+pub fn access(dialogue: &Dialogue, ground: &Ground, account: Option<&str>) -> Result<Access, Failure> {
+    let accounts = &ground.fleet.accounts;
+    if let Some(name) = account
+        && !accounts.contains_key(name)
+    {
+        let known = accounts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        return Err(Failure::usage(format!("there is no account `{}` in fleet.yaml", clean(name)))
+            .hint(format!("known: {known}")));
+    }
+    let configured: Vec<(&String, SecretString)> = accounts
+        .iter()
+        .filter(|(name, _)| account.is_none_or(|account| account == name.as_str()))
+        .filter_map(|(name, account)| Some((name, ground.secrets.token(&account.token.secret)?)))
+        .collect();
+    if !dialogue.is_on() {
+        let only = accounts.keys().next().filter(|_| accounts.len() == 1).map(String::as_str);
+        let default = accounts.contains_key("default").then_some("default");
+        let name = account.or(default).or(only).ok_or_else(|| dialogue.missing("the account", "--account NAME"))?;
+        // What isn't set is told as any command tells it.
+        let tokens = ground.cloud.tokens(&ground.fleet, [name], &ground.secrets)?;
+        let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
+        return verified(ground, token, false, Some(name.to_owned()));
+    }
+    loop {
+        let mut items: Vec<String> = configured
+            .iter()
+            .map(|(name, _)| format!("the token of the account {name} ({})", accounts[*name].token.secret))
+            .collect();
+        let at = if items.is_empty() {
+            0
+        } else {
+            items.push("another token, which I type".to_owned());
+            dialogue.choose("Cloudflare API token", &items, 0)?
+        };
+        let access = match configured.get(at) {
+            Some((name, token)) => verified(ground, token.clone(), false, Some((*name).clone())),
+            None => verified(ground, dialogue.secret("Cloudflare API token")?, true, account.map(str::to_owned)),
+        };
+        match access {
+            Ok(access) => return Ok(access),
+            Err(failure) => dialogue.again(&failure),
+        }
+    }
+}
+
+/// A token that Cloudflare takes.
+pub fn verified(ground: &Ground, token: SecretString, typed: bool, of: Option<String>) -> Result<Access, Failure> {
+    let account = of.as_ref().and_then(|name| ground.fleet.accounts.get(name));
+    let mut asking = Asking::with_token(&ground.cloud.base, &token, account.and_then(|account| account.api_limit))?;
+    let known = of.as_ref().map(|name| ground.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
+    verify(&mut asking, known.as_deref())?;
+    Ok(Access { token, typed, of, asking })
+}
+
+/// Asks Cloudflare whether it takes the token: as a user's, and then as an account's own.
+fn verify(asking: &mut Asking, account_id: Option<&str>) -> Result<(), Failure> {
+    let refused = |why: &str| {
+        Err(Failure::new(format!("Cloudflare doesn't take the token: {}", clean(why)))
+            .hint("dash.cloudflare.com › Manage account › API tokens has it; `Workers Scripts: Edit` and `Zone: Read` are wanted"))
+    };
+    let why = match asking.try_ask(&home(""), &Call::VerifyToken { of_account: false }) {
+        Ok(Reply::Token(status)) if status == "active" => return Ok(()),
+        Ok(Reply::Token(status)) => return refused(&format!("it is {status}")),
+        Err(error @ (CallError::Rejected { .. } | CallError::Unauthorized(_))) => error.to_string(),
+        Err(error) => return Err(Failure::new(format!("the token can't be verified: {error}"))),
+        Ok(_) => return refused("its answer is none"),
+    };
+    let account_id = match account_id {
+        Some(id) => Some(id.to_owned()),
+        None => match asking.try_ask(&home(""), &Call::ListZones { name: None, page: 1 }) {
+            Ok(Reply::Zones { zones, .. }) if !zones.is_empty() => zones.into_iter().next().map(|zone| zone.account_id),
+            _ => accounts(asking).ok().and_then(|accounts| accounts.into_iter().next()).map(|(_, id)| id),
+        },
+    };
+    let Some(account_id) = account_id else { return refused(&why) };
+    match asking.try_ask(&home(&account_id), &Call::VerifyToken { of_account: true }) {
+        Ok(Reply::Token(status)) if status == "active" => Ok(()),
+        Ok(Reply::Token(status)) => refused(&format!("it is {status}")),
+        Err(error @ (CallError::Rejected { .. } | CallError::Unauthorized(_))) => refused(&error.to_string()),
+        Err(error) => Err(Failure::new(format!("the token can't be verified: {error}"))),
+        Ok(_) => refused(&why),
+    }
+}
+
+/// All zones that the token reaches, by name.
+pub fn zones(asking: &mut Asking) -> Result<Vec<ListedZone>, Failure> {
+    let mut all = Vec::new();
+    for page in 1.. {
+        match asking.try_ask(&home(""), &Call::ListZones { name: None, page }) {
+            Ok(Reply::Zones { zones, more }) => {
+                all.extend(zones);
+                if !more {
+                    break;
+                }
+            }
+            Ok(_) => break,
+            Err(error) => {
+                return Err(Failure::new(format!("the zones can't be listed: {error}"))
+                    .hint("the token wants the permission `Zone: Read` for them"));
+            }
+        }
+    }
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(all)
+}
+
+/// All accounts that the token reaches: name and id.
+pub fn accounts(asking: &mut Asking) -> Result<Vec<(String, String)>, Failure> {
+    let mut all = Vec::new();
+    for page in 1.. {
+        match asking.ask(&home(""), Call::ListAccounts { page })? {
+            Reply::Page { names, more } => {
+                all.extend(names);
+                if !more {
+                    break;
+                }
+            }
+            _ => break,
+        }
+    }
+    Ok(all)
+}
+
+/// The account of fleet.yaml with this id; or the one whose id nobody knows yet; or a new one, named after what it is called
+/// at Cloudflare.
+pub fn account(ground: &Ground, access: &Access, id: &str, called: &str) -> Account {
+    let accounts = &ground.fleet.accounts;
+    let named = |name: &str, entry| Account {
+        name: name.to_owned(),
+        id: id.to_owned(),
+        secret: accounts[name].token.secret.clone(),
+        entry,
+    };
+    let has_id = |name: &&String| ground.cloud.home(name, None).account_id == id;
+    if let Some(name) = access.of.as_ref().filter(has_id).or_else(|| accounts.keys().find(has_id)) {
+        return named(name, Entry::There);
+    }
+    if let [name] = ground.cloud.unknown(accounts.keys().map(String::as_str))[..]
+        && accounts.len() == 1
+    {
+        return named(name, Entry::Unknown);
+    }
+    let words: String =
+        called.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let words: Vec<&str> = words.split('-').filter(|word| !word.is_empty() && *word != "s").take(4).collect();
+    let base = if words.is_empty() { "account".to_owned() } else { words.join("-") };
+    let base: String = base.chars().take(30).collect();
+    let base = base.trim_end_matches('-');
+    let name = (1..)
+        .map(|number| if number == 1 { base.to_owned() } else { format!("{base}-{number}") })
+        .find(|name| !accounts.contains_key(name))
+        .expect("BUG: numbers never end");
+    let secret = format!("{TOKEN_VARIABLE}_{}", name.to_uppercase().replace('-', "_"));
+    Account { name, id: id.to_owned(), secret, entry: Entry::New }
+}
+
+/// What fleet.yaml is told of an account.
+pub fn entries(ground: &Ground, account: &Account) -> Vec<flotilla_spec::edit::Change> {
+    use flotilla_spec::edit::Change::Set;
+    let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
+    let whole = |id: serde_json::Value, secret: &str| serde_json::json!({"id": id, "token": {"secret": secret}});
+    let is_listed = ground.fleet.file.accounts.is_some();
+    match account.entry {
+        Entry::There => Vec::new(),
+        Entry::Unknown if is_listed => vec![Set(path(&["accounts", &account.name, "id"]), account.id.clone().into())],
+        Entry::Unknown => {
+            vec![Set(path(&["accounts", &account.name]), whole(account.id.clone().into(), &account.secret))]
+        }
+        Entry::New => {
+            let own = Set(path(&["accounts", &account.name]), whole(account.id.clone().into(), &account.secret));
+            // The one that was there without being written is lost otherwise.
+            let default = whole(serde_json::json!({"env": ACCOUNT_ID_VARIABLE}), TOKEN_VARIABLE);
+            let default = Set(path(&["accounts", "default"]), default);
+            // As soon as there are two, it has to be said which one is meant by those who name none.
+            let only = ground.fleet.accounts.keys().next().filter(|_| ground.fleet.accounts.len() == 1);
+            let says = ground.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
+            let stays = only.filter(|only| *only != "default" && !says && !ground.ids.is_empty());
+            let stays = stays.map(|only| Set(path(&["defaults", "account"]), only.clone().into()));
+            if is_listed { stays.into_iter().chain([own]).collect() } else { vec![default, own] }
+        }
+    }
+}
+
+/// A zone for people, in one line.
+pub fn line(zone: &ListedZone) -> String {
+    // An account can be called after its id.
+    let account = zone.account_name.replace(&zone.account_id, &mask(&zone.account_id));
+    format!("{}  zone {}  {account} ({})", zone.name, mask(&zone.id), mask(&zone.account_id))
+}
+
+/// The zone that a host is in, and its id, in an account: the longest that there is.
+pub fn zone_of(asking: &mut Asking, account_id: &str, host: &str) -> Result<Option<(String, String)>, Failure> {
+    let registrable = names::zone_of(host);
+    let mut name = host.trim_start_matches("*.");
+    loop {
+        if let Reply::Id(id) = asking.ask(&home(account_id), Call::FindZone { name: name.to_owned() })? {
+            return Ok(Some((name.to_owned(), id)));
+        }
+        match name.split_once('.') {
+            Some((_, parent)) if name != registrable => name = parent,
+            _ => return Ok(None),
+        }
+    }
+}

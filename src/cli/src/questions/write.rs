@@ -1,0 +1,128 @@
+//! Writing what was answered: the files, then what they are checked for, then what is made in the cloud, then the secrets. In
+//! this order, so that what can't be undone by a file comes last.
+
+use std::path::Path;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use flotilla_build::git;
+use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::failure::Failure;
+use flotilla_model::lock::Lock;
+use flotilla_spec::project::{self, FLEET_FILE};
+use flotilla_spec::secrets::{Secrets, Store};
+use flotilla_spec::tree::Tree;
+
+use super::super::changes::Changes;
+use super::super::cloud::FOLDER;
+use super::super::report;
+use super::super::ui::clean;
+use super::super::{Format, Session};
+use super::Ground;
+
+/// The text of a file of the project.
+pub fn read(session: &Session, file: &str) -> Result<String, Failure> {
+    let path = session.root.join(file);
+    std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("{} can't be read: {error}", path.display())))
+}
+
+/// Puts a changed fleet.yaml or spec in its place.
+pub fn file(session: &Session, changes: &Changes, file: &str, text: &str) -> Result<(), Failure> {
+    changes.write(&session.root.join(file), text)
+}
+
+/// The changes of fleet.yaml, as text; nothing where there are none.
+pub fn fleet(session: &Session, edits: &[flotilla_spec::edit::Change]) -> Result<Option<String>, Failure> {
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    let text = read(session, FLEET_FILE)?;
+    // What is new comes before what is about customers.
+    let order = ["name", "workerName", "accounts", "zones", "packs", "defaults"];
+    flotilla_spec::edit::yaml_all(&text, edits, &order)
+        .map(Some)
+        .map_err(|refused| Failure::new(format!("{FLEET_FILE}: {refused}")))
+}
+
+/// What is wrong after the files were written; shown, if anything is.
+pub fn check(session: &Session, ground: &Ground) -> Vec<Diagnostic> {
+    let mistakes = ground.new_mistakes(session);
+    report::diagnostics(&session.root, &session.ui, &mistakes);
+    mistakes
+}
+
+/// What is wrong, as a failure.
+pub fn mistaken(session: &Session, mistakes: &[Diagnostic]) -> Failure {
+    let told = format!("what would be written has {}", report::count(mistakes.len(), "mistake"));
+    if session.format == Format::Json {
+        let codes: Vec<String> =
+            mistakes.iter().map(|mistake| format!("{}: {}", mistake.code, mistake.message)).collect();
+        return codes.into_iter().fold(Failure::new(told), |failure, code| failure.hint(code));
+    }
+    Failure::new(told)
+}
+
+/// What became of secrets.
+#[derive(Default)]
+pub struct Stored {
+    /// Each entry's name, and the file that it stands in now.
+    pub stored: Vec<(String, String)>,
+    /// Those that there is no file for.
+    pub left: Vec<String>,
+}
+
+/// Stores secrets where fleet.yaml says, each in the file that has it, or else in the first that is for all environments.
+pub fn secrets(session: &Session, changes: &Changes, values: &[(String, SecretString)]) -> Result<Stored, Failure> {
+    let mut all = Stored::default();
+    if values.is_empty() {
+        return Ok(all);
+    }
+    let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| mistaken(session, &found))?;
+    for (name, value) in values {
+        // Each is written to what the one before has left.
+        let sources = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
+        let stores = sources.stores();
+        let for_all = || stores.iter().filter(|store| store.environment().is_none());
+        let has = for_all().find(|store| store.has(name) == Ok(true));
+        let Some(store) = has.or_else(|| for_all().next()) else {
+            all.left.push(name.clone());
+            continue;
+        };
+        storable(store)?;
+        let path = store.on_disk();
+        changes.effect(|undo| {
+            undo.note_file(&path)?;
+            store.set(name, value)?;
+            undo.wrote(&path)
+        })?;
+        tell(session, &path, store);
+        all.stored.push((name.clone(), store.path()));
+    }
+    Ok(all)
+}
+
+/// Refuses a file that git tracks, if values stand in it in clear.
+fn storable(store: &Store<'_>) -> Result<(), Failure> {
+    let path = store.path();
+    if store.is_clear() && git::is_tracked(&store.on_disk()) {
+        return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
+            "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/secrets.md"
+        )));
+    }
+    Ok(())
+}
+
+fn tell(session: &Session, on_disk: &Path, store: &Store<'_>) {
+    if store.is_clear() && git::is_exposed(on_disk) {
+        let path = clean(&store.path());
+        session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
+    }
+}
+
+/// Whether a value that was stored is the one that counts now; what comes before it otherwise.
+pub fn counts(session: &Session, name: &str, value: &SecretString) -> Result<bool, Failure> {
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| mistaken(session, &found))?;
+    let secrets = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
+    Ok(secrets.token(name).is_some_and(|now| now.expose_secret() == value.expose_secret()))
+}

@@ -1,0 +1,374 @@
+//! Diagnostics for people: the line, a caret, the help. Masks what might be a secret.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
+use flotilla_model::failure::Failure;
+use flotilla_model::limits::grouped;
+
+use super::groups::{Group, Tally, groups, tallies};
+use super::timings::Timing;
+use super::ui::{Style, Ui, clean, clean_lines};
+use super::{Format, Session, summary};
+
+/// Up to so many are all shown whole.
+const ALL: usize = 20;
+
+/// Of more, no more than so many are.
+const SHOWN: usize = 100;
+
+/// A group that is not larger than this is shown whole.
+const SMALL: usize = 3;
+
+/// Of a larger one, so many are.
+const EXAMPLES: usize = 2;
+
+/// Prints diagnostics to stderr. Of many, what is alike is told by its first ones and their number.
+pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
+    let mut blocks = Blocks { root, ui, files: HashMap::new(), hidden: hidden(diagnostics) };
+    if diagnostics.len() <= ALL {
+        for diagnostic in diagnostics {
+            ui.line(&blocks.block(diagnostic));
+        }
+        return;
+    }
+    let groups = groups(diagnostics);
+    for (group, shown) in groups.iter().zip(shares(&groups)) {
+        for diagnostic in &group.members[..shown] {
+            ui.line(&blocks.block(diagnostic));
+        }
+        if (1..group.members.len()).contains(&shown) {
+            ui.line(&format!("… and {}\n", group.more(shown)));
+        }
+    }
+    ui.line(&table(diagnostics));
+}
+
+/// How many of each group are shown whole: fewer where there are many groups, and none of those that are too many.
+fn shares(groups: &[Group<'_>]) -> Vec<usize> {
+    let share = |group: &Group<'_>| match group.members.len() {
+        members @ ..=SMALL => members,
+        _ => EXAMPLES,
+    };
+    if groups.iter().map(share).sum::<usize>() <= SHOWN {
+        return groups.iter().map(share).collect();
+    }
+    (0..groups.len()).map(|at| usize::from(at < SHOWN)).collect()
+}
+
+/// How often each code is told, and how to see the rest.
+fn table(diagnostics: &[Diagnostic]) -> String {
+    let rows: Vec<[String; 4]> = tallies(diagnostics)
+        .into_iter()
+        .map(|Tally { code, number: often, files, .. }| {
+            [code.to_string(), grouped(often as u64), grouped(files as u64), code.meaning().to_owned()]
+        })
+        .collect();
+    let width = |at: usize, head: &str| rows.iter().map(|row| row[at].len()).max().unwrap_or(0).max(head.len());
+    let (often, files) = (width(1, "number"), width(2, "files"));
+    let mut text = format!("code   {:>often$}  {:>files$}  meaning\n", "number", "files");
+    for [code, one, two, meaning] in &rows {
+        text += &format!("{code}  {one:>often$}  {two:>files$}  {meaning}\n");
+    }
+    text + "`flotilla check CUSTOMER` shows a customer's, `flotilla check --format json` all of them, `flotilla explain CODE` \
+            what a code means\n"
+}
+
+/// What is needed to show diagnostics one after the other.
+struct Blocks<'a> {
+    root: &'a Path,
+    ui: &'a Ui,
+    /// The lines of the files that were read.
+    files: HashMap<String, Vec<String>>,
+    hidden: Hidden<'a>,
+}
+
+impl Blocks<'_> {
+    /// A diagnostic with its lines, its help, and an empty line at the end.
+    fn block(&mut self, diagnostic: &Diagnostic) -> String {
+        let (style, word) = match diagnostic.severity {
+            Severity::Error => (Style::Error, "error"),
+            Severity::Warning => (Style::Warning, "warning"),
+        };
+        let head = self.ui.paint(style, &format!("{word}[{}]", diagnostic.code));
+        let arrow = self.ui.paint(Style::Help, "-->");
+        let place = clean(&diagnostic.place.to_string());
+        let mut text = format!("{head}: {}\n  {arrow} {place}", clean(&diagnostic.message));
+        if let Some(line) = self.line(&diagnostic.place) {
+            text += &self.excerpt((style, "^"), diagnostic.code, &diagnostic.place, &line);
+        }
+        for (place, label) in &diagnostic.related {
+            let arrow = self.ui.paint(Style::Help, ":::");
+            text += &format!("\n  {arrow} {}: {}", clean(&place.to_string()), clean(label));
+            if let Some(line) = self.line(place) {
+                text += &self.excerpt((Style::Help, "-"), diagnostic.code, place, &only(&line, place));
+            }
+        }
+        let help = clean_lines(&diagnostic.help).replace('\n', "\n    ");
+        text += &format!("\n  {} {help}\n", self.ui.paint(Style::Help, "= help:"));
+        text
+    }
+
+    fn line(&mut self, place: &Place) -> Option<String> {
+        let file = &place.file;
+        if !self.files.contains_key(file) {
+            self.files.insert(file.clone(), lines_of(&self.root.join(file)));
+        }
+        self.files[file].get(place.line.checked_sub(1)?).cloned()
+    }
+
+    /// A line, and a mark below what is meant of it.
+    fn excerpt(&self, (style, mark): (Style, &str), code: Code, place: &Place, line: &str) -> String {
+        let (ui, hidden) = (self.ui, self.hidden.get(&(place.file.as_str(), place.line)).copied());
+        // What stands far to the right is neither shown nor needed.
+        let line = line.char_indices().nth(place.column + 400).map_or(line, |(end, _)| &line[..end]);
+        let masked = match hidden {
+            Some(column) => mask(&cut(line, column)),
+            None => mask(line),
+        };
+        // Where nobody knows what the file means, or a whole value is out of place, secrets have no keys to be known by.
+        let unclear = code < Code::UnknownKey || matches!(code, Code::WrongType | Code::WrongForm);
+        let masked = if unclear { without_tokens(&masked) } else { masked };
+        // A window around the place, so that a line of a megabyte does not flood the screen.
+        let from = (place.column - 1).saturating_sub(60);
+        let mut window: String = masked.chars().skip(from).take(140).map(|c| if c == '\t' { ' ' } else { c }).collect();
+        if from > 0 && !window.is_empty() {
+            window = format!("…{}", window.chars().skip(1).collect::<String>());
+        }
+        if masked.chars().nth(from + 140).is_some() {
+            window.push('…');
+        }
+        let number = place.line.to_string();
+        let pad = " ".repeat(number.len());
+        let width = place.width.min(window.chars().count().saturating_sub(place.column - 1 - from)).max(1);
+        let marks = ui.paint(style, &mark.repeat(width));
+        let indent = " ".repeat(place.column - 1 - from);
+        let bar = ui.paint(Style::Help, "|");
+        format!(
+            "\n {pad} {bar}\n {} {bar} {}\n {pad} {bar} {indent}{marks}",
+            ui.paint(Style::Help, &number),
+            clean(&window),
+        )
+    }
+}
+
+fn lines_of(path: &Path) -> Vec<String> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= flotilla_spec::yaml::MAX_BYTES => {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// From which column on a line is not shown, by file and line.
+type Hidden<'a> = HashMap<(&'a str, usize), usize>;
+
+/// What is not shown: a secret stands there, or may stand there because its
+/// key is misspelt.
+fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
+    let mut hidden = HashMap::new();
+    for Diagnostic { code, place, .. } in diagnostics {
+        let from = match code {
+            Code::LiteralSecret => place.column,
+            Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
+            _ => continue,
+        };
+        let column = hidden.entry((place.file.as_str(), place.line)).or_insert(from);
+        *column = from.min(*column);
+    }
+    hidden
+}
+
+/// A related line as far as it is meant: around it there can be secrets whose diagnostics are not among these.
+fn only(line: &str, place: &Place) -> String {
+    let before: String = line.chars().take(place.column - 1).collect();
+    let meant = line.chars().skip(place.column - 1).take(place.width);
+    let is_key = |word: &str| word.strip_suffix(':').is_some_and(|key| key.chars().all(|c| c.is_ascii_alphanumeric()));
+    let plain = before.split([' ', '-', '{', '[', '"', '\'']).all(|word| word.is_empty() || is_key(word));
+    let before = if plain { before } else { " ".repeat(before.chars().count()) };
+    before.chars().chain(meant).collect()
+}
+
+/// A line without what stands from a column on. What says nothing stays: brackets, `true`, `false`.
+fn cut(line: &str, column: usize) -> String {
+    let at = line.char_indices().nth(column - 1).map_or(line.len(), |(at, _)| at);
+    let (shown, rest) = line.split_at(at);
+    let value = rest.trim_start_matches(['"', '\'', ':', ' ']);
+    if ["", "true", "false"].contains(&value.trim_end_matches(['}', ']', ' '])) {
+        return line.to_owned();
+    }
+    format!("{shown}{}{STARS}", &rest[..rest.len() - value.len()])
+}
+
+const STARS: &str = "********";
+
+/// A line with the values hidden whose keys are named like secrets.
+fn mask(line: &str) -> String {
+    let mut masked = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(colon) = rest.find(": ") {
+        let (before, after) = rest.split_at(colon + 2);
+        masked += before;
+        let key = before[..colon]
+            .rsplit(['{', ',', ' ', '-', '"', '\''])
+            .find(|word| !word.is_empty())
+            .unwrap_or_default()
+            .to_lowercase();
+        let secret = ["token", "secret", "password", "passwd", "credential", "apikey", "api_key", "private"];
+        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        // In this order, so that a line of a megabyte is gone through once.
+        let suspect = (key == "value" || secret.iter().any(|word| key.contains(word)))
+            && !after.trim_start().starts_with(['{', '#', '*']);
+        let value_end = if suspect { end_of_value(after) } else { 0 };
+        let value = after[..value_end].trim();
+        // `secret: NAME` is a reference.
+        let reference = key == "secret" && value.trim_matches(['"', '\'']).chars().all(is_name);
+        let hide = suspect && !value.is_empty() && !reference;
+        if hide {
+            masked += &"*".repeat(after[..value_end].trim_end().chars().count().min(STARS.len()));
+            rest = &after[after[..value_end].trim_end().len()..];
+        } else {
+            rest = after;
+        }
+    }
+    masked + rest
+}
+
+/// Where a value ends: at its own quote, or where the next key or the end of the map can be.
+fn end_of_value(text: &str) -> usize {
+    let start = text.len() - text.trim_start().len();
+    match text[start..].chars().next() {
+        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |at| start + 1 + at + 1),
+        _ => text.find([',', '}']).unwrap_or(text.len()),
+    }
+}
+
+/// A line with what has the form of a token hidden: long, with letters and digits, in one word.
+fn without_tokens(line: &str) -> String {
+    let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+' | '/' | '=');
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(start) = rest.find(part_of_token) {
+        let end = rest[start..].find(|c| !part_of_token(c)).map_or(rest.len(), |length| start + length);
+        let word = &rest[start..end];
+        let token = word.len() >= 20
+            && word.contains(|c: char| c.is_ascii_digit())
+            && word.contains(|c: char| c.is_ascii_alphabetic());
+        shown += &rest[..start];
+        shown += &if token { "*".repeat(word.len()) } else { word.to_owned() };
+        rest = &rest[end..];
+    }
+    shown + rest
+}
+
+/// Prints what keeps a fleet as a whole from being built; with JSON, as that to stdout, too.
+pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
+    diagnostics(&session.root, &session.ui, found);
+    let (errors, warnings) = counts(found);
+    let told = format!("{}; nothing was changed", count(errors, "error"));
+    session.ui.line(&told);
+    summary::append(session.summary.as_deref(), &summary::build(&["nothing was changed".to_owned()], found))?;
+    match session.format {
+        Format::Json => session.json(&serde_json::json!({
+            "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
+        })),
+        Format::Text => Ok(()),
+    }
+}
+
+/// `3 errors and 1 warning`.
+pub fn counts(diagnostics: &[Diagnostic]) -> (usize, usize) {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    (errors, diagnostics.len() - errors)
+}
+
+/// `no mistakes`, or how many errors and warnings.
+pub fn found(diagnostics: &[Diagnostic]) -> String {
+    match counts(diagnostics) {
+        (0, 0) => "no mistakes".to_owned(),
+        (errors, 0) => count(errors, "error"),
+        (0, warnings) => count(warnings, "warning"),
+        (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
+    }
+}
+
+/// `1 worker`, `2 workers`.
+pub fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Writes a result to stdout. A reader that went away is no error.
+pub fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Writes a result as one JSON object, on one line; with `--timings`, they are in it.
+pub fn json(ui: &Ui, value: &impl Serialize) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Timed<'a, T> {
+        #[serde(flatten)]
+        value: &'a T,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timings: Option<Vec<Timing>>,
+    }
+    let text = serde_json::to_string(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?;
+    print(&text);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_a_hundred_are_shown_whole() {
+        let told = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
+        let group = |members: usize| Group { members: vec![&told; members], alike: true };
+        let shown = |sizes: &[usize]| shares(&sizes.iter().map(|size| group(*size)).collect::<Vec<_>>());
+        assert_eq!(shown(&[1, 3, 4, 9000]), [1, 3, 2, 2]);
+        assert_eq!(shown(&[3; 40]), [1; 40]);
+        let many = shown(&[500; 300]);
+        assert_eq!((many[..100].to_vec(), many[100..].to_vec()), (vec![1; 100], vec![0; 200]));
+    }
+
+    #[test]
+    fn of_a_related_line_only_what_is_meant_is_shown() {
+        let at = |line: &str, meant: &str| {
+            let column = line.find(meant).expect("it stands there") + 1;
+            only(line, &Place { file: "a.yaml".to_owned(), line: 1, column, width: meant.len() })
+        };
+        assert_eq!(at("  - { pattern: \"a/*\", tokn: EAAB }", "\"a/*\""), "  - { pattern: \"a/*\"");
+        assert_eq!(at("{ tokn: EAAB, id: acme }", "acme"), "                  acme");
+        assert_eq!(at("id: acme # EAAB", "acme"), "id: acme");
+        assert_eq!(at("  - a.example", "a.example"), "  - a.example");
+        assert_eq!(at("routes: [{ pattern: a/*, zone: a }]", "a/*"), "routes: [{ pattern: a/*");
+    }
+
+    #[test]
+    fn what_might_be_a_secret_is_masked() {
+        assert_eq!(mask("  accessToken: EAAxxxx123"), "  accessToken: ********");
+        assert_eq!(
+            mask("settings: { pixelId: \"1\", accessToken: \"EAA\" }"),
+            "settings: { pixelId: \"1\", accessToken: ***** }"
+        );
+        assert_eq!(mask("token: { secret: TURSO_AUTH_TOKEN }"), "token: { secret: TURSO_AUTH_TOKEN }");
+        assert_eq!(mask("token: \"a, b\", x: 1"), "token: ******, x: 1");
+        assert_eq!(mask("name: Acme"), "name: Acme");
+        assert_eq!(mask("{ token: \"a,b}c\" }"), "{ token: ******* }");
+        assert_eq!(mask("token: \"a,b}c"), "token: ******");
+        assert_eq!(cut("  tokn: EAAxxxx, b: c", 7), "  tokn: ********");
+        assert_eq!(cut("  - EAAxxxx", 5), "  - ********");
+        assert_eq!(cut("{ enbled: true }", 9), "{ enbled: true }");
+        assert_eq!(
+            without_tokens("a: eyJhbGciOiJFZERTQSJ9, b: one-two-three-four-five"),
+            "a: ********************, b: one-two-three-four-five"
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! `flotilla schema`.
+
+use std::fs;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_spec::project::{self, Fleet};
+use flotilla_spec::schema;
+use flotilla_spec::tree::Tree;
+
+use super::Session;
+use super::report::{self, count};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Print this one instead of writing all to schema/
+    #[arg(value_enum)]
+    print: Option<Which>,
+    /// Write nothing; exit with 3 if schema/ is not current
+    #[arg(long, conflicts_with = "print")]
+    check: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    Customer,
+    Fleet,
+    Layer,
+    Pack,
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
+        Ok(fleet) => fleet,
+        Err(diagnostics) => {
+            report::diagnostics(&session.root, &session.ui, &diagnostics);
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    if let Some(which) = arguments.print {
+        report::print(text(&fleet, which).trim_end());
+        return Ok(Exit::Done);
+    }
+    let differ = update(session, &fleet, arguments.check)?;
+    report::print(&match (differ, arguments.check) {
+        (0, _) => "schema/ is current".to_owned(),
+        (n, true) => format!("schema/ is not current: {} differ; run `flotilla schema`", count(n, "file")),
+        (n, false) => format!("{} written to schema/", count(n, "file")),
+    });
+    Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })
+}
+
+/// Writes the schemas of a project that has just been begun; how many.
+pub(super) fn write(session: &Session) -> Result<usize, Failure> {
+    let fleet = project::read_fleet(&Tree::new(&session.root))
+        .unwrap_or_else(|found| panic!("BUG: a new project has {found:?}"));
+    update(session, &fleet, false)
+}
+
+/// Writes the schemas that differ, or only counts them.
+fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure> {
+    let folder = session.root.join("schema");
+    let mut differ = 0;
+    for which in [Which::Customer, Which::Fleet, Which::Layer, Which::Pack] {
+        let name = match which {
+            Which::Customer => "customer.schema.json",
+            Which::Fleet => "fleet.schema.json",
+            Which::Layer => "layer.schema.json",
+            Which::Pack => "pack.schema.json",
+        };
+        let (path, text) = (folder.join(name), text(fleet, which));
+        if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            continue;
+        }
+        differ += 1;
+        if !dry {
+            fs::create_dir_all(&folder)
+                .and_then(|()| fs::write(&path, text))
+                .with_context(|| format!("{} can't be written", path.display()))?;
+        }
+    }
+    Ok(differ)
+}
+
+fn text(fleet: &Fleet, which: Which) -> String {
+    let catalogue: Map<String, Value> = fleet.packs.values().flat_map(|pack| pack.catalogue.clone()).collect();
+    let schema = match which {
+        Which::Customer => schema::customer(Some(&catalogue)),
+        Which::Fleet => schema::fleet(Some(&catalogue)),
+        Which::Layer => schema::layer(Some(&catalogue)),
+        Which::Pack => schema::pack(),
+    };
+    format!("{schema:#}\n")
+}

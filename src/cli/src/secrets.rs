@@ -1,0 +1,230 @@
+//! `flotilla secrets`: what secrets workers need, where their values come from, and how they are set. Shows names and sources,
+//! never a value or a part of one.
+
+mod change;
+mod check;
+mod list;
+pub(super) mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Subcommand;
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+
+use flotilla_build::build::{self, Loaded};
+use flotilla_deploy::rotation::{Missing, sending};
+use flotilla_deploy::state::State;
+use flotilla_model::customer::Worker;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::limits::Limit;
+use flotilla_model::progress::Progress as _;
+use flotilla_model::spec::{Delivery, Environment};
+use flotilla_spec::secrets::{Finding, Secrets};
+
+use super::Session;
+use super::cloud::{Cloud, CloudArguments};
+use super::report;
+use super::selection::Selection;
+
+/// Whose secrets, and where from.
+#[derive(clap::Args)]
+pub(super) struct Whose {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    cloud: CloudArguments,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Arguments {
+    /// List the secrets that workers need, where each value comes from, and whether the next deploy would send it
+    List(Whose),
+    /// Tell what is missing or too large, and what nothing needs; asks no platform
+    Check(Whose),
+    /// Set a secret in a dotenv file or in one that is encrypted with age; the value is typed, or read from stdin
+    Set(change::SetArguments),
+    /// Replace a secret by a random value, or by one from stdin
+    Rotate(change::RotateArguments),
+}
+
+pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    match arguments {
+        Arguments::List(arguments) => list::run(session, arguments),
+        Arguments::Check(arguments) => check::run(session, arguments),
+        Arguments::Set(arguments) => change::set(session, arguments),
+        Arguments::Rotate(arguments) => change::rotate(session, arguments),
+    }
+}
+
+/// What the next deploy does with a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// It is live with this value.
+    Unchanged,
+    /// Another value is live.
+    Changed,
+    /// It isn't live.
+    New,
+    /// It is live, its value isn't known here, and it stays as it is.
+    Kept,
+    /// It isn't live, and its value isn't known here.
+    Missing,
+}
+
+/// A secret of a worker.
+#[derive(Debug, Serialize)]
+struct Row {
+    customer: String,
+    environment: Environment,
+    worker: String,
+    binding: String,
+    name: String,
+    /// Where its value comes from.
+    source: Option<String>,
+    /// The name under which it stands there.
+    found_as: Option<String>,
+    /// Why its value isn't known here, if there is more to it than that no source has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hidden: Option<String>,
+    /// Whether the worker has one of that binding.
+    deployed: bool,
+    status: Status,
+    #[serde(skip)]
+    bytes: usize,
+    #[serde(skip)]
+    most: u64,
+}
+
+/// A worker's secrets.
+struct Needs {
+    rows: Vec<Row>,
+    /// Why it could not be uploaded.
+    missing: Option<Missing>,
+}
+
+impl Needs {
+    /// Whether the next deploy uploads it for a secret's sake.
+    fn uploads(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row.status, Status::Changed | Status::New))
+    }
+}
+
+/// A fleet, the sources of its secrets, and what is live.
+struct Opened {
+    loaded: Loaded,
+    secrets: Secrets,
+    cloud: Cloud,
+    state: State,
+}
+
+/// Opens all of it. Nothing, if the fleet has a mistake that holds for all.
+fn open(session: &Session, arguments: &CloudArguments) -> Result<Option<Opened>, Failure> {
+    let loaded = match build::load(&session.root, &session.ui) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(None);
+        }
+    };
+    let fleet = &loaded.project.fleet;
+    let secrets = arguments.secrets(session, fleet)?;
+    let cloud = Cloud::new(session, fleet, arguments, &secrets)?;
+    let state = State::read(&cloud.state)?;
+    Ok(Some(Opened { loaded, secrets, cloud, state }))
+}
+
+impl Opened {
+    /// The secrets of the workers that flotilla deploys and that are chosen, in the order of customers.
+    fn needs(&self, session: &Session, chosen: impl Fn(&Worker) -> bool) -> Result<Vec<Needs>, Failure> {
+        let ours = |worker: &&Worker| {
+            self.cloud.local.is_some() || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual)
+        };
+        let workers: Vec<&Worker> = self.loaded.workers.iter().filter(ours).filter(|worker| chosen(worker)).collect();
+        session.ui.begin("looking up secrets", None);
+        self.secrets.prepare(workers.iter().copied());
+        let (live, fingerprints) = (self.state.deployed()?, self.state.fingerprints());
+        let needs = workers.into_iter().map(|worker| {
+            let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
+            let live = live.get(&(home, worker.name.clone())).map(|deployed| &deployed.live.secrets);
+            let most = self.loaded.project.fleet.limit(&worker.account, Limit::VariableBytes);
+            let mut known = BTreeMap::new();
+            let rows = worker.secrets.iter().map(|(binding, name)| {
+                let before = live.and_then(|live| live.get(binding));
+                let mut row = Row {
+                    customer: worker.customer.clone(),
+                    environment: worker.environment,
+                    worker: worker.name.clone(),
+                    binding: binding.clone(),
+                    name: name.clone(),
+                    source: None,
+                    found_as: None,
+                    hidden: None,
+                    deployed: before.is_some(),
+                    status: if before.is_some() { Status::Kept } else { Status::Missing },
+                    bytes: 0,
+                    most,
+                };
+                match self.secrets.find(&worker.customer, worker.environment, name) {
+                    Finding::Value(found) => {
+                        let fingerprint = fingerprints.of(found.value.expose_secret());
+                        row.status = match before {
+                            Some(before) if *before == fingerprint => Status::Unchanged,
+                            Some(_) => Status::Changed,
+                            None => Status::New,
+                        };
+                        known.insert(binding.clone(), fingerprint);
+                        row.bytes = found.value.expose_secret().len();
+                        (row.source, row.found_as) = (Some(found.source), Some(found.name));
+                    }
+                    Finding::Nowhere => {}
+                    Finding::Hidden { source, why } => row.hidden = Some(format!("{source}: {why}")),
+                }
+                row
+            });
+            let rows = rows.collect();
+            let missing = sending(&worker.secrets, live, &known).err();
+            Needs { rows, missing }
+        });
+        let needs = needs.collect();
+        session.ui.end();
+        Ok(needs)
+    }
+
+    /// The ids of all customers.
+    fn customers(&self) -> BTreeSet<&str> {
+        let survey = &self.loaded.survey;
+        survey.records.iter().map(build::id).chain(survey.held.iter().map(String::as_str)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_or_changed_uploads_a_worker() {
+        let uploads = |status| {
+            let row = Row {
+                customer: String::new(),
+                environment: Environment::Production,
+                worker: String::new(),
+                binding: String::new(),
+                name: String::new(),
+                source: None,
+                found_as: None,
+                hidden: None,
+                deployed: false,
+                status,
+                bytes: 0,
+                most: 0,
+            };
+            Needs { rows: vec![row], missing: None }.uploads()
+        };
+        assert_eq!(
+            [Status::Unchanged, Status::Changed, Status::New, Status::Kept, Status::Missing].map(uploads),
+            [false, true, true, false, false]
+        );
+    }
+}

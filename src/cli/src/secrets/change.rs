@@ -1,0 +1,240 @@
+//! `flotilla secrets set` and `flotilla secrets rotate`.
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use flotilla_build::git;
+use flotilla_model::diagnostic::did_you_mean;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::lock::Lock;
+use flotilla_model::names::own_secret;
+use flotilla_model::spec::Environment;
+use flotilla_spec::secrets::Store;
+
+use super::super::cloud::{CloudArguments, FOLDER};
+use super::super::report::{self, count};
+use super::super::selection::environment;
+use super::super::ui::clean;
+use super::super::{Format, Session};
+use super::value::{self, Alphabet};
+use super::{Needs, Opened, open};
+
+/// So many workers are named.
+const NAMED: usize = 12;
+
+/// What is changed, and where.
+#[derive(clap::Args)]
+struct Which {
+    /// The secret's name, as specs refer to it
+    name: String,
+    /// For this customer alone: the entry is CUSTOMER__NAME
+    #[arg(long, value_name = "ID")]
+    customer: Option<String>,
+    /// The file to write to, as fleet.yaml names it [default: the one that has it, or else the first that can be written]
+    #[arg(long, value_name = "PATH")]
+    source: Option<String>,
+    /// The environment, where sources have a file for each
+    #[arg(long, value_name = "NAME", value_parser = environment)]
+    env: Option<Environment>,
+}
+
+#[derive(clap::Args)]
+pub struct SetArguments {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(clap::Args)]
+pub struct RotateArguments {
+    #[command(flatten)]
+    which: Which,
+    /// How the random value is written
+    #[arg(long, value_enum, default_value_t = Alphabet::default(), conflicts_with = "stdin")]
+    generate: Alphabet,
+    /// How many random bytes it is made of
+    #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = clap::value_parser!(u16).range(16..=1024), conflicts_with = "stdin")]
+    length: u16,
+    /// The new value is read from stdin instead
+    #[arg(long)]
+    stdin: bool,
+}
+
+pub(super) fn set(session: &Session, arguments: &SetArguments) -> Result<Exit, Failure> {
+    change(session, &arguments.which, false, |entry| value::read(&format!("{entry}: ")))
+}
+
+pub(super) fn rotate(session: &Session, arguments: &RotateArguments) -> Result<Exit, Failure> {
+    change(session, &arguments.which, true, |_| match arguments.stdin {
+        true => value::piped(),
+        false => value::random(arguments.length.into(), arguments.generate),
+    })
+}
+
+fn change(
+    session: &Session,
+    which: &Which,
+    rotate: bool,
+    value: impl FnOnce(&str) -> Result<SecretString, Failure>,
+) -> Result<Exit, Failure> {
+    let Some(opened) = open(session, &CloudArguments::default())? else { return Ok(Exit::Diagnostics) };
+    let entry = entry(&opened, which)?;
+    // One after the other: each reads the file that the one before has written.
+    let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
+    let stores = opened.secrets.stores();
+    let store = store(&opened, &stores, which, &entry, rotate)?;
+    let (path, on_disk) = (store.path(), store.on_disk());
+    if store.is_clear() && git::is_tracked(&on_disk) {
+        return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
+            "take it out (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
+             age, see docs/secrets.md"
+        )));
+    }
+    let value = value(&entry)?;
+    fits(&opened, which, &value)?;
+    let is_new = !store.has(&entry).unwrap_or(false);
+    store.set(&entry, &value)?;
+    drop(value);
+    if store.is_clear() && git::is_exposed(&on_disk) {
+        session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
+    }
+    // What holds now is read anew, as the next deploy reads it.
+    let within = store.environment();
+    let Some(opened) = open(session, &CloudArguments::default())? else { return Ok(Exit::Diagnostics) };
+    let needs = opened.needs(session, |worker| {
+        worker.secrets.values().any(|name| *name == which.name)
+            && which.customer.as_ref().is_none_or(|customer| *customer == worker.customer)
+            && within.is_none_or(|environment| environment == worker.environment)
+    })?;
+    tell(session, which, &entry, &path, is_new, &needs)
+}
+
+/// The name of the entry; refuses names that no spec can refer to, and customers that aren't there.
+fn entry(opened: &Opened, which: &Which) -> Result<String, Failure> {
+    let name = &which.name;
+    let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.chars().all(letters) {
+        // What stands there may be the value.
+        return Err(Failure::usage("that is no secret's name").hint(
+            "capital letters, digits and underscores, a letter first; the value is asked for, or read from stdin",
+        ));
+    }
+    let Some(customer) = &which.customer else { return Ok(name.clone()) };
+    let customers = opened.customers();
+    if !customers.contains(customer.as_str()) {
+        let near = did_you_mean(customer, customers.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        return Err(Failure::usage(format!("there is no customer `{customer}`"))
+            .hint(near.unwrap_or_else(|| "customers are the files of customers/, without `.yaml`".to_owned())));
+    }
+    Ok(own_secret(customer, name))
+}
+
+/// The file that is written to.
+fn store<'a, 'b>(
+    opened: &Opened,
+    stores: &'b [Store<'a>],
+    which: &Which,
+    entry: &str,
+    rotate: bool,
+) -> Result<&'b Store<'a>, Failure> {
+    let known = || stores.iter().map(Store::path).collect::<Vec<_>>().join(", ");
+    let listed = opened.loaded.project.fleet.file.secrets.is_some();
+    if stores.is_empty() {
+        return Err(Failure::usage("none of the sources of fleet.yaml is a file that can be written").hint(
+            "`sops set` writes its own files; a dotenv file or one of age's has to stand under `secrets` in fleet.yaml",
+        ));
+    }
+    let named = |store: &&Store<'_>| which.source.as_ref().is_none_or(|path| *path == store.path());
+    let here = |store: &&Store<'_>| match store.environment() {
+        None => which.env.is_none(),
+        Some(of) => which.env.is_none_or(|environment| environment == of),
+    };
+    let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).collect();
+    if chosen.is_empty() {
+        let what = match (&which.source, which.env) {
+            (Some(path), None) => format!("`{path}` is no source that can be written"),
+            (_, Some(environment)) => format!("no source has a file for {environment}"),
+            (None, None) => "nothing can be written".to_owned(),
+        };
+        let where_from = if listed { "fleet.yaml" } else { "flotilla, as fleet.yaml lists none" };
+        return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));
+    }
+    let has = chosen.iter().find(|store| store.has(entry) == Ok(true));
+    if rotate && has.is_none() {
+        let closed = chosen.iter().find_map(|store| Some(format!("{}: {}", store.path(), store.has(entry).err()?)));
+        let failure = Failure::new(format!("{entry} stands in none of {}", known()));
+        return Err(failure.hint(closed.unwrap_or_else(|| {
+            let customer = which.customer.as_ref().map(|id| format!(" --customer {id}")).unwrap_or_default();
+            format!("set it first: flotilla secrets set {}{customer}", which.name)
+        })));
+    }
+    let store = has.unwrap_or(&chosen[0]);
+    // One of several files of the same source: it has to be said which one is meant.
+    if let (Some(of), None, None) = (store.environment(), which.env, &which.source) {
+        return Err(Failure::usage(format!("{} is for {of} alone", store.path()))
+            .hint("say which environment is meant: --env staging"));
+    }
+    Ok(store)
+}
+
+/// Refuses what is larger than a binding can be, before it is written.
+fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Failure> {
+    let fleet = &opened.loaded.project.fleet;
+    let of = |account: &String| fleet.limit(account, Limit::VariableBytes);
+    let needing = opened.loaded.workers.iter().filter(|worker| worker.secrets.values().any(|name| *name == which.name));
+    let most = needing.map(|worker| of(&worker.account)).chain(fleet.accounts.keys().map(of)).min();
+    let size = value.expose_secret().len() as u64;
+    match most.filter(|most| size > *most) {
+        Some(most) => Err(Failure::new(format!("the value has {} bytes, {} fit", grouped(size), grouped(most)))),
+        None => Ok(()),
+    }
+}
+
+/// What was done, and which workers the next deploy uploads for it.
+fn tell(
+    session: &Session,
+    which: &Which,
+    entry: &str,
+    path: &str,
+    is_new: bool,
+    needs: &[Needs],
+) -> Result<Exit, Failure> {
+    let rows = || needs.iter().flat_map(|needs| &needs.rows).filter(|row| row.name == which.name);
+    let from_here = |needs: &&Needs| {
+        let here = |row: &super::Row| row.source.as_deref() == Some(path) && row.found_as.as_deref() == Some(entry);
+        needs.uploads() && needs.rows.iter().any(here)
+    };
+    let workers: Vec<&str> = needs.iter().filter(from_here).map(|needs| needs.rows[0].worker.as_str()).collect();
+    if session.format == Format::Json {
+        let done = if is_new { "added" } else { "replaced" };
+        session.json(&serde_json::json!({ "name": entry, "source": path, "done": done, "uploads": workers }))?;
+        return Ok(Exit::Done);
+    }
+    report::print(&format!("{entry} is {} {}", if is_new { "new in" } else { "replaced in" }, clean(path)));
+    if rows().next().is_none() {
+        report::print("no worker needs it");
+        return Ok(Exit::Done);
+    }
+    let elsewhere = rows().filter(|row| row.source.as_deref() != Some(path) || row.found_as.as_deref() != Some(entry));
+    if let Some(row) = elsewhere.clone().next() {
+        let place = match (&row.source, &row.hidden) {
+            (Some(source), _) => format!("{} from {}", row.found_as.as_deref().unwrap_or_default(), clean(source)),
+            (None, Some(hidden)) => format!("none: {}", clean(hidden)),
+            (None, None) => "none".to_owned(),
+        };
+        let others = elsewhere.count();
+        report::print(&format!("{} another value: {} has {place}", have(others), row.worker));
+    }
+    let mut some = workers.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    if workers.len() > NAMED {
+        some += ", …";
+    }
+    report::print(&match workers.len() {
+        0 => "the next deploy uploads no worker for it".to_owned(),
+        number => format!("the next deploy uploads {}: {some}", count(number, "worker")),
+    });
+    Ok(Exit::Done)
+}
+
+fn have(number: usize) -> String {
+    if number == 1 { "1 worker has".to_owned() } else { format!("{number} workers have") }
+}

@@ -1,0 +1,310 @@
+//! What a deploy does about secrets: finds what is missing or too large before the first request, and says what each upload
+//! sends and what the platform keeps. Shows names, never values.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+use flotilla_build::build;
+use flotilla_deploy::plan::{Change, Step};
+use flotilla_deploy::rotation::{Missing, Sending, sending};
+use flotilla_deploy::state::{Doubt, State, WorkerId};
+use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
+use flotilla_model::failure::Failure;
+use flotilla_model::fingerprint::Fingerprints;
+use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::names::own_secret;
+use flotilla_model::platform::{Call, Reply};
+use flotilla_model::progress::Progress as _;
+use flotilla_model::spec::Environment;
+use flotilla_spec::secrets::{Finding, Secrets};
+
+use super::Session;
+use super::plan::Planned;
+use super::refresh::Asking;
+
+/// So many changes are looked at at a time.
+const CHUNK: usize = 4096;
+/// So many are told of.
+const TOLD: usize = 20;
+
+/// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
+/// threads than the one that writes.
+pub(super) struct Live {
+    state: Mutex<State>,
+    /// Of these nobody knows: an upload was interrupted.
+    in_doubt: HashSet<WorkerId>,
+    /// What the platform said that workers have, where the state doesn't know it.
+    there: HashMap<WorkerId, BTreeSet<String>>,
+}
+
+/// The fingerprint of a secret that is there, and whose value nobody here knows: it is none that a value has.
+const UNKNOWN: &str = "";
+
+impl Live {
+    /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
+    pub fn open(path: &Path) -> Result<Live, Failure> {
+        let state = State::read(path)?;
+        let doubtful = |doubt: &Doubt| matches!(doubt, Doubt::Upload | Doubt::Delete);
+        let begun = state.begun()?.into_iter().filter(|(_, begun)| begun.doubts.iter().any(doubtful));
+        let in_doubt = begun.map(|(id, _)| id).collect();
+        Ok(Live { state: Mutex::new(state), in_doubt, there: HashMap::new() })
+    }
+
+    /// The same with what was asked for a plan.
+    pub fn of_plan(planned: &Planned) -> Result<Live, Failure> {
+        Ok(Live { there: planned.there.clone(), ..Live::open(&planned.cloud.state)? })
+    }
+
+    /// The fingerprints of a worker's secrets, by binding. Nothing, if it isn't there, or if nobody knows for certain: then all
+    /// are sent.
+    fn of(&self, id: &WorkerId) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        if self.in_doubt.contains(id) {
+            return Ok(None);
+        }
+        if let Some(names) = self.there.get(id) {
+            return Ok(Some(names.iter().map(|name| (name.clone(), UNKNOWN.to_owned())).collect()));
+        }
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = state.one(id)?.filter(|deployed| deployed.drift.is_empty());
+        Ok(live.map(|deployed| deployed.live.secrets))
+    }
+
+    /// Whether a worker is on record, and nothing is known of its secrets.
+    fn has_without_secrets(&self, id: &WorkerId) -> Result<bool, Failure> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = state.one(id)?;
+        Ok(row.is_some_and(|deployed| !deployed.drift.is_empty() || deployed.live.secrets.is_empty()))
+    }
+
+    fn fingerprints(&self) -> Fingerprints {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).fingerprints()
+    }
+
+    /// What the upload of a change sends: what differs from what is live.
+    pub fn sending(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
+        let live = self.of(&id(change)).map_err(|failure| failure.to_string())?;
+        sent(secrets, needs, live.as_ref(), &self.fingerprints()).map_err(|(missing, _)| missing.to_string())
+    }
+
+    /// What it sends where secrets stay as they are, also those that were rotated here: what isn't live, or all if they can't be
+    /// kept.
+    pub fn keeping(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
+        let live = self.of(&id(change)).map_err(|failure| failure.to_string())?.unwrap_or_default();
+        let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
+        let left: BTreeMap<String, String> = needs
+            .names
+            .iter()
+            .filter(|(binding, _)| !live.contains_key(*binding))
+            .map(|(b, n)| (b.clone(), n.clone()))
+            .collect();
+        if !all_wanted || live.is_empty() {
+            return self.sending(secrets, needs, change);
+        }
+        let mut sent = sent(secrets, &Needs { names: &left, ..*needs }, None, &self.fingerprints())
+            .map_err(|(missing, _)| missing.to_string())?;
+        sent.sending.keep = true;
+        sent.sending.live.extend(live);
+        Ok(sent)
+    }
+}
+
+/// What a worker needs: its secrets' names by binding, and whose they are.
+#[derive(Clone, Copy)]
+pub(super) struct Needs<'a> {
+    pub customer: &'a str,
+    pub environment: Environment,
+    pub names: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Needs<'a> {
+    /// Those of a worker.
+    pub fn of(worker: &'a Worker) -> Needs<'a> {
+        Needs { customer: &worker.customer, environment: worker.environment, names: &worker.secrets }
+    }
+}
+
+/// What is sent of a worker's secrets, with the values.
+pub(super) struct Sent {
+    pub sending: Sending,
+    values: HashMap<String, SecretString>,
+}
+
+impl Sent {
+    /// The value of a binding that is sent.
+    pub fn value(&self, binding: &str) -> Option<&str> {
+        let value = self.values.get(binding).filter(|_| self.sending.send.contains(binding))?;
+        Some(value.expose_secret())
+    }
+}
+
+fn id(change: &Change) -> WorkerId {
+    (change.home.clone(), change.worker.clone())
+}
+
+/// What is sent of a worker's secrets; or what is missing, with why its values can't be known, by name.
+fn sent(
+    secrets: &Secrets,
+    needs: &Needs<'_>,
+    live: Option<&BTreeMap<String, String>>,
+    fingerprints: &Fingerprints,
+) -> Result<Sent, (Missing, HashMap<String, String>)> {
+    let (mut values, mut known, mut hidden) = (HashMap::new(), BTreeMap::new(), HashMap::new());
+    for (binding, name) in needs.names {
+        match secrets.find(needs.customer, needs.environment, name) {
+            Finding::Value(found) => {
+                known.insert(binding.clone(), fingerprints.of(found.value.expose_secret()));
+                values.insert(binding.clone(), found.value);
+            }
+            Finding::Nowhere => {}
+            Finding::Hidden { source, why } => {
+                hidden.insert(name.clone(), format!("{source}: {why}"));
+            }
+        }
+    }
+    match sending(needs.names, live, &known) {
+        Ok(sending) => Ok(Sent { sending, values }),
+        Err(missing) => Err((missing, hidden)),
+    }
+}
+
+/// Asks what workers are bound to of which nobody here knows it. Those that are adopted: what their specs don't say would go with
+/// the upload, and is refused. And those that are on record without their secrets, if an upload lacks a value: they were changed
+/// by others, or found by a rebuild. The secrets that are there are kept then.
+pub(super) fn look(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
+    let live = Live::open(&planned.cloud.state)?;
+    let fingerprints = live.fingerprints();
+    // With the names of what it is to be bound to, if it is adopted.
+    let mut unsure: Vec<(WorkerId, Option<BTreeSet<String>>)> = Vec::new();
+    for change in planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
+        let id = id(change);
+        let adopted = planned.adopt.contains(&change.worker);
+        if !adopted && (live.in_doubt.contains(&id) || !live.has_without_secrets(&id)?) {
+            continue;
+        }
+        let Some((worker, _)) = planned.worker(change) else { continue };
+        if adopted {
+            let bundle = build::module(&planned.project, &planned.runtimes, &worker);
+            unsure.push((id, bundle.ok().map(|(_, bundle)| bindings(&bundle.metadata, |_| true))));
+        } else if sent(&planned.secrets, &Needs::of(&worker), live.of(&id)?.as_ref(), &fingerprints).is_err() {
+            unsure.push((id, None));
+        }
+    }
+    if unsure.is_empty() {
+        return Ok(());
+    }
+    session.ui.begin("asking what workers are bound to", Some(unsure.len() as u64));
+    let account_ids = unsure.iter().map(|((home, _), _)| home.account_id.clone()).collect();
+    let fleet = &planned.project.fleet;
+    let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    let mut lost = BTreeSet::new();
+    for ((home, worker), wanted) in unsure {
+        if let Reply::Settings(settings) = asking.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
+            if let Some(wanted) = wanted {
+                let there = bindings(&settings, |_| true);
+                let more: Vec<&str> =
+                    there.difference(&wanted).map(String::as_str).filter(|name| *name != DIGEST_VARIABLE).collect();
+                if !more.is_empty() {
+                    lost.insert(format!("{worker}: {}", more.join(", ")));
+                }
+            }
+            planned.there.insert((home, worker), bindings(&settings, |kind| kind == "secret_text"));
+        }
+        session.ui.step(1);
+    }
+    session.ui.end();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::refused("adopting would take away what the specs don't say; nothing was sent").hint(format!(
+        "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
+        some(lost)
+    )))
+}
+
+/// The names of the bindings of some kinds.
+fn bindings(metadata: &Value, kinds: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let all = metadata["bindings"].as_array().into_iter().flatten();
+    let some = all.filter(|binding| kinds(binding["type"].as_str().unwrap_or_default()));
+    some.filter_map(|binding| binding["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
+pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
+    let live = Live::of_plan(planned)?;
+    let fingerprints = live.fingerprints();
+    let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
+    let uploads: Vec<&Change> =
+        planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)).collect();
+    for changes in uploads.chunks(CHUNK) {
+        let with_live = changes.iter().map(|change| Ok((*change, live.of(&id(change))?)));
+        let with_live: Vec<(&Change, _)> = with_live.collect::<Result<_, Failure>>()?;
+        let told: Vec<(Vec<String>, Vec<String>)> = with_live
+            .par_iter()
+            .filter_map(|(change, live)| {
+                let (worker, _) = planned.worker(change)?;
+                Some(match sent(&planned.secrets, &Needs::of(&worker), live.as_ref(), &fingerprints) {
+                    Ok(sent) => (Vec::new(), too_large(planned, &worker, &sent)),
+                    Err((names, hidden)) => (lacks(&worker, &names, &hidden), Vec::new()),
+                })
+            })
+            .collect();
+        for (lacks, too_large) in told {
+            missing.extend(lacks);
+            large.extend(too_large);
+        }
+    }
+    let number = missing.len();
+    if number > 0 {
+        let what = if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") };
+        let to_set = match &planned.project.fleet.file.secrets {
+            None => "set, in the environment or in a dotenv file outside of git:",
+            Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
+        };
+        return Err(
+            Failure::new(format!("{what} no value; nothing was sent")).hint(format!("{to_set}\n{}", some(missing)))
+        );
+    }
+    let number = large.len();
+    if number > 0 {
+        let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
+        return Err(Failure::new(format!("{what} too large; nothing was sent")).hint(some(large)));
+    }
+    Ok(())
+}
+
+fn some(lines: BTreeSet<String>) -> String {
+    let number = lines.len();
+    let shown: Vec<String> = lines.into_iter().take(TOLD).collect();
+    let more = if number > shown.len() { format!("\n… and {} more", number - shown.len()) } else { String::new() };
+    format!("{}{more}", shown.join("\n"))
+}
+
+fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, String>) -> Vec<String> {
+    let each = missing.names.iter().map(|name| {
+        let what = format!("{name} or {} for {}", own_secret(&worker.customer, name), worker.customer);
+        let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
+        match hidden.get(name) {
+            Some(why) => format!("{what} ({why})"),
+            None if removed.is_empty() => what,
+            None => format!("{what} ({} is removed, and then all others are sent again)", removed.join(", ")),
+        }
+    });
+    each.collect()
+}
+
+fn too_large(planned: &Planned, worker: &Worker, sent: &Sent) -> Vec<String> {
+    let fleet = &planned.project.fleet;
+    let most = fleet.limit(&worker.account, Limit::VariableBytes);
+    let sizes = sent.sending.send.iter().map(|binding| (binding, sent.value(binding).map_or(0, str::len) as u64));
+    let each = sizes.filter(|(_, size)| *size > most).map(|(binding, size)| {
+        let (name, size, most) = (&worker.secrets[binding], grouped(size), grouped(most));
+        let raise = fleet.raise(&worker.account, Limit::VariableBytes);
+        format!("{name} for {} has {size} bytes, {most} fit; {raise}", worker.customer)
+    });
+    each.collect()
+}

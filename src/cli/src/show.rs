@@ -1,0 +1,120 @@
+//! `flotilla show`.
+
+use serde_json::Value;
+
+use flotilla_build::build::{self, Project};
+use flotilla_build::origin::{Origin, Origins, notation};
+use flotilla_model::customer::Worker;
+use flotilla_model::failure::{Exit, Failure};
+
+use super::cloud::CloudArguments;
+use super::pieces::{Pieces, Sources};
+use super::report;
+use super::selection::Selection;
+use super::ui::clean;
+use super::{Format, Session};
+
+pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
+    let loaded = match build::load(&session.root, &session.ui) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            report::stopped(session, &diagnostics)?;
+            return Ok(Exit::Diagnostics);
+        }
+    };
+    selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    let diagnostics: Vec<_> =
+        loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
+    report::diagnostics(&session.root, &session.ui, &diagnostics);
+    let workers: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
+    let sources = Sources::open(session, &loaded.project.fleet, &CloudArguments::default())?;
+    match session.format {
+        Format::Json => {
+            let with_origins = |worker: &&Worker| -> Result<Value, Failure> {
+                let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
+                let mut lines = Vec::new();
+                loaded.project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));
+                let of = |line: Line| Some((line.path, line.origin?.to_string().into()));
+                value["core"] = serde_json::to_value(sources.of(worker)?).map_err(anyhow::Error::from)?;
+                value["origins"] = Value::Object(lines.into_iter().filter_map(of).collect());
+                Ok(value)
+            };
+            let workers = workers.iter().map(with_origins).collect::<Result<Vec<_>, _>>()?;
+            session.json(&serde_json::json!({ "workers": workers }))?;
+        }
+        Format::Text => {
+            // One YAML document for each worker.
+            for worker in workers {
+                report::print(&document(&loaded.project, worker, &sources.of(worker)?)?);
+            }
+        }
+    }
+    Ok(if report::counts(&diagnostics).0 > 0 { Exit::Diagnostics } else { Exit::Done })
+}
+
+/// A line of a YAML document, and where its value comes from.
+struct Line {
+    path: String,
+    text: String,
+    origin: Option<Origin>,
+}
+
+/// A worker as YAML, below its core pieces; behind each value, the place that it comes from.
+fn document(project: &Project, worker: &Worker, pieces: &Pieces) -> Result<String, Failure> {
+    let value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
+    let mut lines = Vec::new();
+    project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));
+    let width = lines.iter().map(|line| line.text.chars().count()).filter(|width| *width <= WIDE).max().unwrap_or(0);
+    let mut text = format!("---\n# {}", clean(&pieces.line()));
+    for Line { text: line, origin, .. } in lines {
+        text += "\n";
+        text += &match origin {
+            Some(origin) => format!("{line:width$}  # {}", clean(&origin.to_string())),
+            None => line,
+        };
+    }
+    Ok(text)
+}
+
+/// Lines that are longer don't push the places of all others to the right.
+const WIDE: usize = 60;
+
+fn walk(value: &Value, path: &mut Vec<String>, depth: usize, origins: &Origins<'_>, lines: &mut Vec<Line>) {
+    let pad = "  ".repeat(depth);
+    let entries: Vec<(String, &Value)> = match value {
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
+        _ => Vec::new(),
+    };
+    for (step, entry) in entries {
+        let head = match value {
+            Value::Array(_) => "-".to_owned(),
+            _ => format!("{}:", scalar(&Value::String(step.clone()))),
+        };
+        path.push(step);
+        let whole = match entry {
+            Value::Object(map) => map.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            _ => true,
+        };
+        let steps: Vec<&str> = path.iter().map(String::as_str).collect();
+        let (text, origin) = if whole {
+            (format!("{pad}{head} {}", scalar(entry)), Some(origins.of(&steps)))
+        } else {
+            (format!("{pad}{head}"), None)
+        };
+        lines.push(Line { path: notation(path), text, origin });
+        if !whole {
+            walk(entry, path, depth + 1, origins, lines);
+        }
+        path.pop();
+    }
+}
+
+/// A value without parts as YAML on one line.
+fn scalar(value: &Value) -> String {
+    let text = serde_yaml::to_string(value).unwrap_or_default();
+    let text = text.trim_end();
+    // What YAML would write over several lines is written as JSON, which is YAML as well.
+    if text.contains('\n') { value.to_string() } else { text.to_owned() }
+}

@@ -1,0 +1,215 @@
+//! What a command found and did, in Markdown: for the summary of a CI job, which it is appended to. The only place that
+//! writes Markdown about a run; nothing that a file holds can mark it up.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use flotilla_deploy::deploy::Outcome;
+use flotilla_model::diagnostic::{Diagnostic, Severity};
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::limits::grouped;
+
+use super::Session;
+use super::groups::groups;
+use super::report::{count, found};
+use super::ui::{clean, duration};
+
+/// So many rows of diagnostics at most.
+const ROWS: usize = 50;
+
+/// So many characters of a message.
+const LONGEST: usize = 300;
+
+/// What `check` found.
+pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) -> String {
+    let mut told = vec![count(customers, "customer")];
+    if suppressed > 0 {
+        told.push(format!("{} suppressed", grouped(suppressed as u64)));
+    }
+    page("flotilla check", &found(diagnostics), &told, diagnostics)
+}
+
+/// What `build` did; `told` are its figures, such as `12 files written`.
+pub fn build(told: &[String], diagnostics: &[Diagnostic]) -> String {
+    page("flotilla build", &found(diagnostics), told, diagnostics)
+}
+
+/// What a command did that applies a plan.
+pub fn applied(command: &str, outcome: &Outcome) -> String {
+    let number = |number: usize| grouped(number as u64);
+    let (applied, failed, skipped) = (number(outcome.applied), number(outcome.failed), number(outcome.skipped));
+    let mut told = vec![format!("{} requests", grouped(outcome.requests)), duration(outcome.seconds)];
+    let others = [
+        (outcome.retries, "repeated"),
+        (outcome.throttled, "throttled"),
+        (outcome.overtaken as u64, "overtaken by another deploy"),
+        (outcome.unhealthy as u64, "not well"),
+    ];
+    told.extend(
+        others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
+    );
+    let mut page =
+        format!("### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n", told.join(" · "));
+    if let Some(why) = &outcome.halted {
+        page += &format!("\nHalted: {}\n", text(why));
+    }
+    if !outcome.failures.is_empty() {
+        page += "\n| worker | customer | why |\n|---|---|---|\n";
+        for failed in outcome.failures.iter().take(ROWS) {
+            page += &format!("| {} | {} | {} |\n", text(&failed.worker), text(&failed.customer), text(&failed.error));
+        }
+        if outcome.failures.len() > ROWS {
+            page += &format!("\n… and {} more\n", number(outcome.failures.len() - ROWS));
+        }
+    }
+    if outcome.failed + outcome.skipped > 0 {
+        page += "\nRun it again: what was acknowledged is not repeated.\n";
+    }
+    page
+}
+
+/// A command's result; if it is a failure, it is told there, too.
+pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+    if let Err(told) = &result {
+        append(session.summary.as_deref(), &failure(command, told))?;
+    }
+    result
+}
+
+/// Why a command ended.
+fn failure(command: &str, failure: &Failure) -> String {
+    let mut page = format!("### {command} failed\n\n{}\n", text(&failure.to_string()));
+    let lines: Vec<&str> = failure.hints.iter().flat_map(|hint| hint.lines()).collect();
+    if !lines.is_empty() {
+        page.push('\n');
+    }
+    for line in lines.iter().take(ROWS) {
+        page += &format!("- {}\n", text(line));
+    }
+    if lines.len() > ROWS {
+        page += &format!("- … and {} more\n", grouped((lines.len() - ROWS) as u64));
+    }
+    page
+}
+
+/// Appends a page to a file. Nothing to do without a file.
+pub fn append(file: Option<&Path>, page: &str) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let written = OpenOptions::new().create(true).append(true).open(file).and_then(|mut file| {
+        // Whatever stands before it ends with an empty line, or would take the heading in.
+        file.write_all(format!("\n{page}\n").as_bytes())
+    });
+    Ok(written.with_context(|| format!("the summary can't be written to {}", file.display()))?)
+}
+
+fn page(command: &str, found: &str, told: &[String], diagnostics: &[Diagnostic]) -> String {
+    let mut page = format!("### {command}: {found}\n\n{}\n", told.join(" · "));
+    if diagnostics.is_empty() {
+        return page;
+    }
+    page += "\n| | code | number | first at | message |\n|---|---|---:|---|---|\n";
+    let groups = groups(diagnostics);
+    for group in groups.iter().take(ROWS) {
+        let Diagnostic { code, severity, message, place, help, .. } = group.first();
+        let word = match severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let (often, place) = (grouped(group.members.len() as u64), text(&place.to_string()));
+        page += &format!("| {word} | {code} | {often} | {place} | {}<br>{} |\n", text(message), text(help));
+    }
+    if groups.len() > ROWS {
+        page += &format!("\n… and {} kinds more\n", grouped((groups.len() - ROWS) as u64));
+    }
+    page + "\n`flotilla explain CODE` says what a code means and how to mend it.\n"
+}
+
+/// Text of a file as text: no character of it is Markdown, HTML, a mention or the beginning of an address.
+pub(super) fn text(text: &str) -> String {
+    boxed(text, LONGEST)
+}
+
+/// The same, of so many characters at the most.
+pub(super) fn boxed(text: &str, longest: usize) -> String {
+    let short: String = text.chars().take(longest).collect();
+    let mut safe = String::from("<code>");
+    for c in clean(&short).chars() {
+        let plain = !c.is_ascii() || c.is_ascii_alphanumeric() || " ,-/(){}='\"%+?;^".contains(c);
+        if plain || (c == '.' && !safe.get(safe.len() - 3..).is_some_and(|before| before.eq_ignore_ascii_case("www"))) {
+            safe.push(c);
+        } else {
+            safe += &format!("&#{};", u32::from(c));
+        }
+    }
+    if text.chars().nth(longest).is_some() {
+        safe.push('…');
+    }
+    safe + "</code>"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_deploy::deploy::Failed;
+    use flotilla_model::diagnostic::{Code, Place};
+
+    #[test]
+    fn hostile_text_marks_nothing_up() {
+        let hostile = "a|b `c` </code><img src=x onerror=alert(1)> [d](https://e) **f** WWW.g.h @g #1 :h: \\ & &lt; $i$ _j_ ~k~\n\r\x1b[31m";
+        let told =
+            Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/{hostile}.yaml")), hostile, hostile);
+        let page = check(1, &[told], 2);
+        let row = page.lines().find(|line| line.starts_with("| error")).expect("a row");
+        assert_eq!(row.matches('|').count(), 6, "{row}");
+        assert_eq!((row.matches("<code>").count(), row.matches("</code>").count()), (3, 3), "{row}");
+        let inner = row.replace("<code>", "").replace("</code>", "").replace("<br>", "");
+        let inner = inner.trim_start_matches("| error | S0201 | 1 | ");
+        for c in "`<>[]*@:\\$_~!\u{1b}".chars() {
+            assert!(!inner.contains(c), "{c} in {row}");
+        }
+        assert!(!inner.contains("WWW."), "{row}");
+        assert!(page.starts_with("### flotilla check: 1 error\n\n1 customer · 2 suppressed\n"), "{page}");
+    }
+
+    #[test]
+    fn a_deploy_is_told_with_its_failures_and_they_mark_nothing_up() {
+        let failed = |at: usize| Failed {
+            worker: format!("t-{at}"),
+            customer: "a|b".to_owned(),
+            error: "<script>`x`\n# ".repeat(500),
+        };
+        let mut outcome = Outcome { applied: 1200, failed: 99, requests: 1400, retries: 2, ..Outcome::default() };
+        outcome.failures = (0..99).map(failed).collect();
+        outcome.halted = Some("10 of <them>".to_owned());
+        let page = applied("flotilla deploy", &outcome);
+        assert!(page.starts_with(
+            "### flotilla deploy: 1,200 applied, 99 failed, 0 left undone\n\n1,400 requests · 0.0 s · 2 repeated\n"
+        ));
+        assert!(
+            page.contains("\nHalted: <code>10 of &#60;them&#62;</code>\n") && page.contains("… and 49 more"),
+            "{page}"
+        );
+        assert!(page.len() < 128 << 10 && !page.contains("<script"), "{}", page.len());
+        assert_eq!(page.lines().filter(|line| line.starts_with("| <code>")).count(), ROWS);
+        let page = failure("flotilla deploy", &Failure::refused("a <b>").hint("c\n# d".repeat(100)));
+        assert!(page.contains("<code>a &#60;b&#62;</code>") && page.contains("- … and 51 more"), "{page}");
+        assert_eq!(page.lines().filter(|line| line.starts_with('#')).count(), 1);
+    }
+
+    #[test]
+    fn a_page_is_bounded() {
+        let message = "x".repeat(10_000);
+        let told = |at: usize| {
+            let code = Code::ALL[at % Code::ALL.len()];
+            let place = Place::file(&format!("customers/c{at}.yaml"));
+            let message = format!("{message}{}", "y".repeat(at / Code::ALL.len()));
+            Diagnostic { code, ..Diagnostic::error(Code::UnknownKey, place, message, "mend it") }
+        };
+        let page = check(1000, &(0..1000).map(told).collect::<Vec<_>>(), 0);
+        assert!(page.len() < 64 << 10, "{}", page.len());
+        assert!(page.contains("kinds more"), "{page}");
+    }
+}

@@ -1,0 +1,143 @@
+//! How flotilla speaks to people: lines in colours, bars where a terminal is. Everything here goes to stderr.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use flotilla_model::failure::Failure;
+
+use super::phase::{Phase, Signals, lock};
+use super::timings::{self, Measured, Timing};
+
+/// How to speak to people.
+#[derive(Clone)]
+pub struct Ui(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub quiet: bool,
+    pub bars: bool,
+    colours: bool,
+    timings: bool,
+    start: Instant,
+    /// How many steps of the phase are done. Beside the phase, so that a step waits for nobody.
+    pub done: AtomicU64,
+    pub phase: Mutex<Option<Phase>>,
+    pub measured: Mutex<Vec<Measured>>,
+    pub signals: Signals,
+}
+
+impl Ui {
+    /// Looks at the terminal and at `NO_COLOR`, `CI` and `TERM`.
+    pub fn new(quiet: bool, timings: bool) -> Ui {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let terminal = std::io::stderr().is_terminal() && std::env::var("TERM").map_or(true, |term| term != "dumb");
+        Ui(Arc::new(Inner {
+            quiet,
+            bars: terminal && !set("CI") && !quiet,
+            colours: terminal && !set("NO_COLOR") && !set("CI"),
+            timings,
+            start: Instant::now(),
+            done: AtomicU64::new(0),
+            phase: Mutex::new(None),
+            measured: Mutex::default(),
+            signals: Signals::default(),
+        }))
+    }
+
+    /// Text in a colour, if colours are on.
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        if self.0.colours { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_owned() }
+    }
+
+    /// Whether colours are on.
+    pub fn has_colours(&self) -> bool {
+        self.0.colours
+    }
+
+    /// A line to stderr, above a bar.
+    pub fn line(&self, text: &str) {
+        match &*lock(&self.0.phase) {
+            Some(phase) => phase.bar.suspend(|| stderr(text)),
+            None => stderr(text),
+        }
+    }
+
+    /// Why the command ended.
+    pub fn failure(&self, failure: &Failure) {
+        self.line(&format!("{} {}", self.paint(Style::Error, "error:"), clean(&failure.to_string())));
+        for hint in &failure.hints {
+            let hint = clean_lines(hint).replace('\n', "\n    ");
+            self.line(&format!("  {} {hint}", self.paint(Style::Help, "=")));
+        }
+    }
+
+    /// Where the time went until now, if that is asked for.
+    pub fn timings(&self) -> Option<Vec<Timing>> {
+        self.0.timings.then(|| timings::timings(&lock(&self.0.measured), self.0.start.elapsed(), timings::cpu()))
+    }
+}
+
+/// The styles that are in use, as their numbers of ECMA-48.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Style {
+    Dim = 2,
+    Error = 31,
+    Good = 32,
+    Warning = 33,
+    Help = 36,
+}
+
+/// A broken pipe is no error.
+pub(super) fn stderr(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Text from files without what would drive a terminal.
+pub fn clean(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let hostile = c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+            if hostile { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }
+        })
+        .collect()
+}
+
+/// The same for text of several lines.
+pub fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// A moment, given in seconds since 1970.
+pub fn time(seconds: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+/// A duration for people: `4.2 s`, `3 min 20 s`, `6 h 57 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_drives_no_terminal() {
+        assert_eq!(clean("a\x1b[31mb\u{202e}é"), "a\\u{1b}[31mb\\u{202e}é");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!([1.25, 42.0, 200.0, 25_020.0].map(duration), ["1.2 s", "42 s", "3 min 20 s", "6 h 57 min"]);
+    }
+}

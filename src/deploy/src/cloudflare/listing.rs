@@ -1,0 +1,279 @@
+//! Lists as Cloudflare answers them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read
+//! as they come, never as a whole; knows no HTTP.
+
+use std::io::{self, BufReader, Read};
+
+use serde::{Deserialize, Deserializer};
+
+use flotilla_model::platform::{Call, CallError, Home, ListedDomain, ListedRoute, ListedWorker, Reply};
+
+/// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is a million of them.
+const MAX_LIST: u64 = 1 << 30;
+
+/// The envelope of an answer. What isn't named here is skipped without being kept.
+#[derive(Deserialize)]
+struct Envelope<T> {
+    success: bool,
+    #[serde(default)]
+    errors: Vec<ApiError>,
+    result: Option<Vec<T>>,
+    result_info: Option<ResultInfo>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    code: u64,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct ResultInfo {
+    total_count: Option<u64>,
+    cursor: Option<String>,
+}
+
+/// A worker of an account.
+#[derive(Deserialize)]
+struct Script {
+    id: String,
+    #[serde(default, deserialize_with = "or_default")]
+    etag: String,
+    #[serde(default, deserialize_with = "or_default")]
+    created_on: String,
+    #[serde(default, deserialize_with = "or_default")]
+    modified_on: String,
+    last_deployed_from: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    tags: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    has_assets: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    migration_tag: String,
+}
+
+/// A worker of a dispatch namespace: what it is stands one level down.
+#[derive(Deserialize)]
+struct InNamespace {
+    script: Script,
+}
+
+#[derive(Deserialize)]
+struct Domain {
+    id: String,
+    hostname: String,
+    #[serde(default, deserialize_with = "or_default")]
+    service: String,
+}
+
+#[derive(Deserialize)]
+struct Route {
+    id: String,
+    pattern: String,
+    script: Option<String>,
+}
+
+/// What is `null` counts as what isn't there.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl From<Script> for ListedWorker {
+    fn from(script: Script) -> ListedWorker {
+        let Script { id, etag, created_on, modified_on, last_deployed_from, tags, has_assets, migration_tag } = script;
+        let has_classes = !migration_tag.is_empty();
+        let uploaded_by = last_deployed_from;
+        ListedWorker { name: id, etag, created_on, modified_on, uploaded_by, tags, has_assets, has_classes }
+    }
+}
+
+/// Whether a call's answer is one of these lists.
+pub fn is_listing(call: &Call) -> bool {
+    matches!(call, Call::ListWorkers | Call::ListDomains | Call::ListRoutes { .. })
+}
+
+/// Reads the list that answers a call.
+pub fn read(home: &Home, call: &Call, body: impl Read) -> Result<Reply, CallError> {
+    match call {
+        Call::ListWorkers if home.namespace.is_some() => rows(body)
+            .map(|rows: Vec<InNamespace>| Reply::Workers(rows.into_iter().map(|row| row.script.into()).collect())),
+        Call::ListWorkers => {
+            rows(body).map(|rows: Vec<Script>| Reply::Workers(rows.into_iter().map(ListedWorker::from).collect()))
+        }
+        Call::ListDomains => rows(body).map(|rows: Vec<Domain>| {
+            let domain = |Domain { id, hostname, service }| ListedDomain { id, hostname, worker: service };
+            Reply::Domains(rows.into_iter().map(domain).collect())
+        }),
+        _ => rows(body).map(|rows: Vec<Route>| {
+            let route = |Route { id, pattern, script }| ListedRoute { id, pattern, worker: script };
+            Reply::Routes(rows.into_iter().map(route).collect())
+        }),
+    }
+}
+
+fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallError> {
+    let mut body = Counted { body: body.take(MAX_LIST), broken: None };
+    let read: Result<Envelope<T>, serde_json::Error> =
+        serde_json::from_reader(BufReader::with_capacity(64 << 10, &mut body));
+    let envelope = match read {
+        Ok(envelope) => envelope,
+        Err(_) if body.body.limit() == 0 => return Err(refused(0, "the list is longer than flotilla reads")),
+        Err(error) => {
+            return Err(match body.broken {
+                Some(broken) => CallError::Unavailable(format!("the connection to Cloudflare broke: {broken}")),
+                // Cut off in the middle, it may be whole the next time.
+                None if error.is_eof() => CallError::Unavailable("Cloudflare's list ends in the middle".to_owned()),
+                None => refused(0, &format!("Cloudflare answered with a list that can't be read: {error}")),
+            });
+        }
+    };
+    if !envelope.success {
+        let error = envelope.errors.into_iter().next();
+        return Err(
+            error.map_or_else(|| refused(0, "Cloudflare gave no reason"), |error| refused(error.code, &error.message))
+        );
+    }
+    let rows = envelope.result.unwrap_or_default();
+    // What isn't in the list counts as gone. So a part of it is worse than none.
+    let (total, more) = envelope
+        .result_info
+        .map_or((None, false), |info| (info.total_count, info.cursor.is_some_and(|cursor| !cursor.is_empty())));
+    if more || total.is_some_and(|total| total > rows.len() as u64) {
+        let total = total.map_or_else(String::new, |total| format!(" of {total}"));
+        return Err(refused(0, &format!("Cloudflare's list is not whole: {}{total} entries", rows.len())));
+    }
+    Ok(rows)
+}
+
+fn refused(code: u64, message: &str) -> CallError {
+    CallError::Rejected { status: 200, code, message: message.to_owned() }
+}
+
+/// Keeps why reading failed: the parser tells only that it did.
+struct Counted<R> {
+    body: io::Take<R>,
+    broken: Option<String>,
+}
+
+impl<R: Read> Read for &mut Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.broken = Some(error.to_string());
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(namespace: Option<&str>) -> Home {
+        Home { account_id: "a".to_owned(), namespace: namespace.map(str::to_owned) }
+    }
+
+    fn check(call: &Call, namespace: Option<&str>, body: &str) -> Result<Reply, CallError> {
+        read(&home(namespace), call, body.as_bytes())
+    }
+
+    #[test]
+    fn the_fields_in_use_are_kept_and_the_others_skipped() {
+        let script = r#"{"id": "w", "etag": "e", "created_on": "c", "modified_on": "m", "last_deployed_from": "wrangler",
+            "tags": ["flotilla-x"], "handlers": ["fetch"], "observability": {"enabled": true}, "placement": null,
+            "has_assets": true, "migration_tag": "v1"}"#;
+        let bare = r#"{"id": "v", "tags": null, "has_assets": null, "migration_tag": null}"#;
+        let expected = Reply::Workers(vec![
+            ListedWorker {
+                name: "w".to_owned(),
+                etag: "e".to_owned(),
+                created_on: "c".to_owned(),
+                modified_on: "m".to_owned(),
+                uploaded_by: Some("wrangler".to_owned()),
+                tags: vec!["flotilla-x".to_owned()],
+                has_assets: true,
+                has_classes: true,
+            },
+            ListedWorker { name: "v".to_owned(), ..ListedWorker::default() },
+        ]);
+        let list =
+            |rows: &str| format!(r#"{{"success": true, "errors": [], "messages": [{{"x": 1}}], "result": [{rows}]}}"#);
+        assert_eq!(check(&Call::ListWorkers, None, &list(&format!("{script}, {bare}"))), Ok(expected.clone()));
+        let wrapped = format!(r#"{{"script": {script}, "dispatch_namespace": "n"}}, {{"script": {bare}}}"#);
+        assert_eq!(check(&Call::ListWorkers, Some("n"), &list(&wrapped)), Ok(expected));
+        assert_eq!(
+            check(
+                &Call::ListDomains,
+                None,
+                &list(r#"{"id": "d", "hostname": "a.example", "service": "w", "zone_id": "z"}"#)
+            ),
+            Ok(Reply::Domains(vec![ListedDomain {
+                id: "d".to_owned(),
+                hostname: "a.example".to_owned(),
+                worker: "w".to_owned()
+            }]))
+        );
+        let routes =
+            list(r#"{"id": "r", "pattern": "a.example/*", "script": "w"}, {"id": "s", "pattern": "b.example/*"}"#);
+        let Ok(Reply::Routes(routes)) = check(&Call::ListRoutes { zone_id: "z".to_owned() }, None, &routes) else {
+            panic!("routes")
+        };
+        assert_eq!(routes.iter().map(|route| route.worker.as_deref()).collect::<Vec<_>>(), [Some("w"), None]);
+    }
+
+    #[test]
+    fn a_part_of_a_list_is_refused() {
+        let told = |body: &str| match check(&Call::ListWorkers, None, body) {
+            Err(CallError::Rejected { message, .. }) => message,
+            Err(CallError::Unavailable(message)) => format!("again: {message}"),
+            other => panic!("{other:?}"),
+        };
+        let page = r#"{"success": true, "result": [{"id": "w"}], "result_info": {"count": 1, "total_count": 2}}"#;
+        assert_eq!(told(page), "Cloudflare's list is not whole: 1 of 2 entries");
+        let cursor = r#"{"success": true, "result": [], "result_info": {"cursor": "next"}}"#;
+        assert_eq!(told(cursor), "Cloudflare's list is not whole: 0 entries");
+        assert_eq!(told(r#"{"success": true, "result": [{"id": "w"}"#), "again: Cloudflare's list ends in the middle");
+        assert_eq!(told(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
+        assert!(told(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
+    }
+
+    #[test]
+    fn a_hundred_thousand_workers_are_read_as_they_come() {
+        let row = |at: usize| {
+            format!(
+                "{}{{\"id\": \"w-{at}\", \"etag\": \"{at:064}\", \"tag\": \"{at:032}\", \"modified_on\": \"2026-11-21T10:00:00Z\", \
+                 \"tags\": [\"flotilla-shop\", \"digest-{at:064}\", \"triggers-{at:016}\", \"customer-c{at}\"], \
+                 \"handlers\": [\"fetch\"], \"observability\": {{\"enabled\": true}}, \"compatibility_date\": \"2026-06-01\"}}",
+                if at == 0 { "" } else { "," }
+            )
+        };
+        let mut rows = (0..100_000).map(row);
+        // Made as it is read: no more than a piece of it is ever there.
+        let body = Pieces(Box::new(move || {
+            let piece: String = rows.by_ref().take(64).collect();
+            (!piece.is_empty()).then_some(piece)
+        }));
+        let head: &[u8] = b"{\"success\": true, \"errors\": [], \"result\": [";
+        let start = std::time::Instant::now();
+        let Ok(Reply::Workers(workers)) = read(&home(None), &Call::ListWorkers, head.chain(body).chain(&b"]}"[..]))
+        else {
+            panic!("a list")
+        };
+        eprintln!("100,000 workers in {:?}", start.elapsed());
+        assert_eq!(workers.len(), 100_000);
+        assert_eq!(workers[99_999].tags[3], "customer-c99999");
+    }
+
+    /// A body that comes in pieces.
+    struct Pieces<'a>(Box<dyn FnMut() -> Option<String> + 'a>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let Some(piece) = (self.0)() else { return Ok(0) };
+            assert!(piece.len() <= buffer.len(), "a piece fits");
+            buffer[..piece.len()].copy_from_slice(piece.as_bytes());
+            Ok(piece.len())
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Where a deploy's requests are made: by threads, or in a rehearsal. Knows how to make them, not when or why.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use blocking_threadpool::{Builder, ThreadPool};
+
+use super::{Made, MakeUpload};
+use crate::plan::Change;
+use flotilla_model::bundle::{Resource, with_ids};
+use flotilla_model::clock::Clock;
+use flotilla_model::platform::{Call, CallError, Health, Home, Platform, Quota, Reply};
+
+/// Ids that the names in a bundle stand for.
+pub type Ids = Vec<(Resource, String, String)>;
+
+/// Something that is asked of the world.
+pub enum Job {
+    /// A request.
+    Call(Home, Call),
+    /// An upload, with the ids that it needs: made when it is its turn, so that no more than what is in flight is in memory.
+    Upload(Box<Change>, Ids),
+    /// Whether the worker at an address is well.
+    Health(String),
+}
+
+/// What came back.
+pub enum Answer {
+    /// Of a request; of an upload with what was made for it.
+    Called(Result<Reply, CallError>, Option<Quota>, Option<Box<Made>>),
+    /// The upload couldn't be made.
+    NotMade(String),
+    /// How the worker is.
+    Health(Health),
+}
+
+/// Makes requests, several at once.
+pub trait Pool {
+    /// How many at once.
+    fn size(&self) -> usize;
+    /// Begins one; its answer comes from [`Pool::wait`] under the same id.
+    fn submit(&mut self, id: usize, job: Job);
+    /// Waits for answers, but not longer than until a time of the clock; gives those that there are.
+    fn wait(&mut self, until: Duration) -> Vec<(usize, Answer)>;
+}
+
+/// Answers a job. This is all that a rehearsal and a deploy have in common with a platform.
+fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> Answer {
+    match job {
+        Job::Call(home, call) => {
+            let (result, quota) = platform.call(&home, &call);
+            Answer::Called(result, quota, None)
+        }
+        Job::Upload(change, ids) => match make(&change) {
+            Err(why) => Answer::NotMade(why),
+            Ok(mut upload) => {
+                let id = |resource, name: &str| {
+                    ids.iter().find(|(of, known, _)| *of == resource && known == name).map(|(_, _, id)| id.clone())
+                };
+                if let Err(name) = with_ids(&mut upload.metadata, id) {
+                    return Answer::NotMade(format!("the id of `{name}` isn't known"));
+                }
+                let call =
+                    Call::Upload { worker: change.worker.clone(), metadata: upload.metadata, modules: upload.modules };
+                let (result, quota) = platform.call(&change.home, &call);
+                Answer::Called(result, quota, Some(Box::new(upload.made)))
+            }
+        },
+        Job::Health(address) => Answer::Health(platform.health(&address)),
+    }
+}
+
+/// Threads.
+pub struct Threads {
+    platform: Arc<dyn Platform>,
+    make: Arc<MakeUpload>,
+    clock: Arc<dyn Clock>,
+    size: usize,
+    pool: ThreadPool,
+    sender: Sender<(usize, Option<Answer>)>,
+    answers: Receiver<(usize, Option<Answer>)>,
+}
+
+impl Threads {
+    /// So many threads.
+    pub fn new(size: usize, platform: Arc<dyn Platform>, make: Arc<MakeUpload>, clock: Arc<dyn Clock>) -> Threads {
+        let pool = Builder::new().num_threads(size).queue_len(size).thread_name("deploy".to_owned()).build();
+        let (sender, answers) = channel();
+        Threads { platform, make, clock, size, pool, sender, answers }
+    }
+}
+
+impl Pool for Threads {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn submit(&mut self, id: usize, job: Job) {
+        let (platform, make, sender) = (Arc::clone(&self.platform), Arc::clone(&self.make), self.sender.clone());
+        self.pool.execute(move || {
+            // A panic is told to the loop, which would wait for ever otherwise.
+            let answered = catch_unwind(AssertUnwindSafe(|| answer(platform.as_ref(), make.as_ref(), job)));
+            let _ = sender.send((id, answered.ok()));
+        });
+    }
+
+    fn wait(&mut self, until: Duration) -> Vec<(usize, Answer)> {
+        let left = until.saturating_sub(self.clock.now());
+        let first = match self.answers.recv_timeout(left) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("BUG: the pool itself holds a sender"),
+        };
+        let all = std::iter::once(first).chain(self.answers.try_iter());
+        all.map(|(id, answered)| (id, answered.expect("BUG: a request panicked"))).collect()
+    }
+}
+
+/// A pool without threads: it answers after a latency of a clock that waiting moves, so that hours pass in seconds, each
+/// time alike.
+pub struct Rehearsal<'a> {
+    platform: &'a dyn Platform,
+    make: &'a MakeUpload,
+    clock: Arc<dyn Clock>,
+    latency: Duration,
+    size: usize,
+    /// When answers come, in order; of those at the same time, first what was asked first.
+    due: BinaryHeap<Reverse<(Duration, u64, usize)>>,
+    answers: std::collections::HashMap<usize, Answer>,
+    asked: u64,
+}
+
+impl<'a> Rehearsal<'a> {
+    /// Each answer takes as long as `latency`.
+    pub fn new(
+        platform: &'a dyn Platform,
+        make: &'a MakeUpload,
+        clock: Arc<dyn Clock>,
+        latency: Duration,
+        size: usize,
+    ) -> Rehearsal<'a> {
+        Rehearsal {
+            platform,
+            make,
+            clock,
+            latency,
+            size,
+            due: BinaryHeap::new(),
+            answers: std::collections::HashMap::new(),
+            asked: 0,
+        }
+    }
+}
+
+impl Pool for Rehearsal<'_> {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn submit(&mut self, id: usize, job: Job) {
+        self.asked += 1;
+        self.due.push(Reverse((self.clock.now() + self.latency, self.asked, id)));
+        self.answers.insert(id, answer(self.platform, self.make, job));
+    }
+
+    fn wait(&mut self, until: Duration) -> Vec<(usize, Answer)> {
+        let now = self.clock.now();
+        let next = self.due.peek().map_or(until, |Reverse((at, ..))| (*at).min(until));
+        self.clock.sleep(next.saturating_sub(now));
+        let now = self.clock.now();
+        let mut answers = Vec::new();
+        while self.due.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+            let Some(Reverse((_, _, id))) = self.due.pop() else { break };
+            answers.push((id, self.answers.remove(&id).expect("BUG: each one that is due has an answer")));
+        }
+        answers
+    }
+}

@@ -1,0 +1,269 @@
+//! One change on its way: which request comes next, and what an answer means for what is live. Pure; knows neither pace nor
+//! state.
+
+use crate::plan::{Change, Step};
+use crate::state::{Deployed, Doubt, WorkerId};
+use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
+
+/// A change that was begun.
+pub(super) struct Task {
+    /// Its worker.
+    pub id: WorkerId,
+    /// The steps that are to be done now, by their place in the change.
+    pub steps: Vec<usize>,
+    /// Which of them is next.
+    pub at: usize,
+    /// The worker as far as it is known.
+    pub live: Option<Deployed>,
+    /// What an earlier deploy left in doubt.
+    pub earlier: Vec<Doubt>,
+    /// What isn't known until the rest of this change was acknowledged.
+    pub left: Vec<Doubt>,
+    /// How often the present request came to an unknown outcome.
+    pub attempts: u32,
+    /// How often it was throttled.
+    pub throttled: u32,
+    /// Whether its outcome is unknown: it was sent, and no answer came.
+    pub lost: bool,
+    /// What look-ups of the present step found.
+    pub found: Looked,
+}
+
+/// What look-ups of the present step found.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// The id of the domain or route that is to go, or of the database.
+    pub id: Option<Option<String>>,
+    /// Something is there already under that name.
+    exists: bool,
+}
+
+/// What comes next in a step.
+pub(super) enum Next {
+    /// This request.
+    Call(Call),
+    /// The upload.
+    Upload,
+    /// A zone's id, by its name.
+    Zone(String),
+    /// Nothing: the step is done.
+    Done,
+}
+
+impl Task {
+    /// The step that is at hand.
+    pub fn step<'c>(&self, change: &'c Change) -> Option<&'c Step> {
+        self.steps.get(self.at).map(|at| &change.steps[*at])
+    }
+
+    /// What comes next in the step at hand; `zone` gives the ids of zones that are known.
+    pub fn next(&self, change: &Change, zone: impl Fn(&str) -> Option<String>) -> Next {
+        let worker = change.worker.clone();
+        let Some(step) = self.step(change) else { return Next::Done };
+        match step {
+            Step::CreateDatabase { name, .. } if self.found.exists => {
+                Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 })
+            }
+            Step::CreateDatabase { name, jurisdiction, location_hint } => Next::Call(Call::CreateDatabase {
+                name: name.clone(),
+                jurisdiction: *jurisdiction,
+                location_hint: *location_hint,
+            }),
+            Step::Upload => Next::Upload,
+            Step::DeleteDatabase { name } => match &self.found.id {
+                None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 }),
+                Some(Some(id)) => Next::Call(Call::DeleteDatabase { id: id.clone() }),
+                Some(None) => Next::Done,
+            },
+            Step::Delete => Next::Call(Call::Delete { worker }),
+            Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
+            Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
+            Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
+            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } => {
+                Next::Call(Call::DetachDomain { id: id.clone() })
+            }
+            Step::RemoveRoute { zone_id, id, .. } => {
+                Next::Call(Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() })
+            }
+            Step::DropDomain { domain } => match &self.found.id {
+                None => Next::Call(Call::FindDomain { worker, domain: domain.clone() }),
+                Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
+                Some(None) => Next::Done,
+            },
+            Step::AddRoute { pattern, zone: name } => match zone(name) {
+                None => Next::Zone(name.clone()),
+                Some(zone_id) if self.found.exists => {
+                    Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() })
+                }
+                Some(zone_id) => Next::Call(Call::AddRoute { worker, zone_id, pattern: pattern.clone() }),
+            },
+            Step::DropRoute { pattern, zone: name } => match (zone(name), &self.found.id) {
+                (None, _) => Next::Zone(name.clone()),
+                (Some(zone_id), None) => Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() }),
+                (Some(zone_id), Some(Some(id))) => Next::Call(Call::RemoveRoute { zone_id, id: id.clone() }),
+                (Some(_), Some(None)) => Next::Done,
+            },
+        }
+    }
+
+    /// Takes in the answer to the request of the step at hand. True: the step is done.
+    pub fn answered(
+        &mut self,
+        change: &Change,
+        result: Result<Reply, CallError>,
+        zone: impl Fn(&str) -> Option<String>,
+    ) -> Result<bool, String> {
+        let step = self.step(change).expect("BUG: an answer belongs to a step");
+        let reply = match (step, result) {
+            // That it exists already can be our own doing, by an attempt whose answer was lost.
+            (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
+                if !self.found.exists =>
+            {
+                self.found.exists = true;
+                return Ok(false);
+            }
+            (Step::AddRoute { .. }, Err(CallError::Rejected { code: ROUTE_EXISTS, .. })) if !self.found.exists => {
+                self.found.exists = true;
+                return Ok(false);
+            }
+            (_, Err(error)) => return Err(explained(change, step, &error)),
+            (_, Ok(reply)) => reply,
+        };
+        let listed = |name: &String, names: &[(String, String)]| names.iter().find(|(other, _)| other == name).cloned();
+        match step {
+            Step::CreateDatabase { name, .. } => {
+                let id = match &reply {
+                    Reply::Id(id) => Some(id.clone()),
+                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
+                    _ => None,
+                };
+                if id.is_none() {
+                    return Err(format!("the database {name} is there and can't be found"));
+                }
+                self.found.id = Some(id);
+                return Ok(true);
+            }
+            Step::DeleteDatabase { name } if self.found.id.is_none() => {
+                let id = match &reply {
+                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
+                    _ => None,
+                };
+                let nothing = id.is_none();
+                self.found.id = Some(id);
+                return Ok(nothing);
+            }
+            Step::DropDomain { .. } | Step::DropRoute { .. } if self.found.id.is_none() => {
+                let id = if let Reply::Id(id) = reply { Some(id) } else { None };
+                let nothing = id.is_none();
+                self.found.id = Some(id);
+                return Ok(nothing && self.apply(step, Reply::Nothing, &zone));
+            }
+            Step::AddRoute { pattern, .. } if self.found.exists && reply == Reply::Nothing => {
+                return Err(format!("the route {pattern} leads to another worker"));
+            }
+            _ => {}
+        }
+        Ok(self.apply(step, reply, &zone))
+    }
+
+    /// What a step that was acknowledged changes of what is live.
+    fn apply(&mut self, step: &Step, reply: Reply, zone: &impl Fn(&str) -> Option<String>) -> bool {
+        let id = if let Reply::Id(id) = reply { id } else { String::new() };
+        let Some(deployed) = &mut self.live else { return true };
+        let live = &mut deployed.live;
+        match step {
+            // What is live after an upload comes with the upload.
+            Step::Upload => live.etag = id,
+            Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
+            Step::SetWorkersDev { on } => live.workers_dev = *on,
+            Step::SetCrons { crons } => live.crons.clone_from(crons),
+            Step::AttachDomain { domain } => drop(live.domains.insert(domain.clone(), id)),
+            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => drop(live.domains.remove(domain)),
+            Step::AddRoute { pattern, zone: name } => {
+                live.routes.insert(pattern.clone(), (zone(name).unwrap_or_default(), id));
+            }
+            Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => drop(live.routes.remove(pattern)),
+        }
+        true
+    }
+
+    /// Goes on to the next step.
+    pub fn proceed(&mut self) {
+        self.at += 1;
+        self.left.remove(0);
+        (self.attempts, self.throttled, self.lost, self.found) = (0, 0, false, Looked::default());
+    }
+}
+
+/// What a step is called in the records.
+pub(super) fn word(step: &Step) -> &'static str {
+    match step {
+        Step::CreateDatabase { .. } => "create database",
+        Step::Upload => "upload",
+        Step::DeleteDatabase { .. } => "delete database",
+        Step::Delete => "delete",
+        Step::SetWorkersDev { .. } => "set workers.dev",
+        Step::SetCrons { .. } => "set crons",
+        Step::AttachDomain { .. } => "attach domain",
+        Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
+        Step::TakeDomain { .. } => "take domain",
+        Step::AddRoute { .. } => "add route",
+        Step::RemoveRoute { .. } | Step::DropRoute { .. } => "remove route",
+    }
+}
+
+/// What isn't known while a step is on its way.
+pub(super) fn doubt(step: &Step) -> Doubt {
+    let route =
+        |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
+    match step {
+        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Doubt::Database,
+        Step::Upload => Doubt::Upload,
+        Step::Delete => Doubt::Delete,
+        Step::SetWorkersDev { .. } => Doubt::WorkersDev,
+        Step::SetCrons { .. } => Doubt::Crons,
+        Step::AttachDomain { domain }
+        | Step::DetachDomain { domain, .. }
+        | Step::DropDomain { domain }
+        | Step::TakeDomain { domain, .. } => Doubt::Domain(domain.clone()),
+        Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
+        Step::RemoveRoute { pattern, .. } => route(pattern, None),
+    }
+}
+
+/// Whether two doubts are about the same thing.
+pub(super) fn same_thing(a: &Doubt, b: &Doubt) -> bool {
+    match (a, b) {
+        (Doubt::Route { pattern, .. }, Doubt::Route { pattern: other, .. }) => pattern == other,
+        _ => a == b,
+    }
+}
+
+/// What the platform said, and what to do where that is known.
+fn explained(change: &Change, step: &Step, error: &CallError) -> String {
+    let advice = match (step, error) {
+        (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {
+            format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
+        }
+        (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
+            "; does the token have the permission `D1: Edit`?".to_owned()
+        }
+        (Step::Upload, CallError::Rejected { code, .. })
+            if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
+        {
+            "; what was known by name is gone: the next deploy looks for it anew".to_owned()
+        }
+        (Step::Upload, CallError::Rejected { code: 10037, .. }) => {
+            "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml".to_owned()
+        }
+        (Step::Upload, CallError::Rejected { status: 404, .. }) => {
+            "; is the account's id right, and does the dispatch namespace exist?".to_owned()
+        }
+        (Step::SetWorkersDev { .. }, CallError::Rejected { code: 10007 | 10063, .. }) => {
+            "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`"
+                .to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("{error}{advice}")
+}

@@ -1,0 +1,1267 @@
+//! Shows what a deploy promises, against a platform in memory that fails as it is told and a clock that waiting moves:
+//! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::pace::Rate;
+use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
+use crate::state::Found;
+use flotilla_model::bundle::Bundle;
+use flotilla_model::clock::FakeClock;
+use flotilla_model::customer::{Database, Hosts, Worker, sample};
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::{
+    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, Home, KEYS_PER_CALL, KV_EXISTS, Platform, Quota,
+    ROUTE_EXISTS, Reply,
+};
+use flotilla_model::spec::Route;
+
+/// What is wished for a customer.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Wish {
+    account: String,
+    version: u32,
+    workers_dev: bool,
+    domains: BTreeSet<String>,
+    routes: BTreeSet<String>,
+    crons: BTreeSet<String>,
+    /// Hosts that a dispatch worker leads to it.
+    hosts: BTreeSet<String>,
+    /// Whether it has a database, by its name alone.
+    database: bool,
+}
+
+type Fleet = BTreeMap<String, Wish>;
+
+/// A customer of the account `one` with one of everything.
+fn full(customer: &str) -> (String, Wish) {
+    let wish = Wish {
+        account: "one".to_owned(),
+        version: 1,
+        workers_dev: true,
+        domains: BTreeSet::from([format!("{customer}.example.com")]),
+        routes: BTreeSet::from([format!("{customer}.example.org/*")]),
+        crons: BTreeSet::from(["* * * * *".to_owned()]),
+        ..Wish::default()
+    };
+    (customer.to_owned(), wish)
+}
+
+/// The ways in which a request is interrupted.
+fn interruptions() -> impl Iterator<Item = Fault> {
+    [true, false].into_iter().flat_map(|applied| [Fault::Lost { applied }, Fault::Crash { applied }])
+}
+
+/// A customer with a worker and nothing else.
+fn bare(customer: &str) -> (String, Wish) {
+    (customer.to_owned(), Wish { account: "one".to_owned(), version: 1, ..Wish::default() })
+}
+
+fn worker(customer: &str, wish: &Wish) -> Worker {
+    let route = |pattern: &String| Route { pattern: pattern.clone(), zone: "example.org".to_owned() };
+    let database = || Database::D1 {
+        binding: "DB".to_owned(),
+        name: format!("db-{customer}"),
+        id: None,
+        jurisdiction: None,
+        location_hint: None,
+    };
+    Worker {
+        name: format!("w-{customer}"),
+        pack: "tiny".to_owned(),
+        account: wish.account.clone(),
+        workers_dev: wish.workers_dev,
+        domains: wish.domains.clone(),
+        routes: wish.routes.iter().map(route).collect(),
+        hosts: Some(Hosts { table: "hosts".to_owned(), names: wish.hosts.clone() }),
+        database: if wish.database { database() } else { Database::None },
+        crons: wish.crons.clone(),
+        ..sample(customer)
+    }
+}
+
+fn bundle(customer: &str, wish: &Wish) -> Bundle {
+    let digest = Digest::of(format!("{customer} {} {}", wish.version, wish.database).as_bytes());
+    let bindings = match wish.database {
+        true => json!([{"type": "d1", "name": "DB", "database_name": format!("db-{customer}")}]),
+        false => json!([]),
+    };
+    Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": bindings}) }
+}
+
+/// What the platform has.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct World {
+    /// Workers by name, with the digest that they run.
+    scripts: BTreeMap<String, String>,
+    workers_dev: BTreeSet<String>,
+    crons: BTreeMap<String, BTreeSet<String>>,
+    /// Domains, with their ids and workers.
+    domains: BTreeMap<String, (String, String)>,
+    /// Routes, with their ids and workers.
+    routes: BTreeMap<String, (String, String)>,
+    /// Databases by name, with their ids.
+    databases: BTreeMap<String, String>,
+    /// KV namespaces by title, with their ids.
+    tables: BTreeMap<String, String>,
+    /// Hosts, with the workers that they lead to.
+    hosts: BTreeMap<String, String>,
+    ids: usize,
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Debug)]
+enum Fault {
+    Throttled(Option<u64>),
+    /// The answer is lost, after the call was applied or before.
+    Lost {
+        applied: bool,
+    },
+    Rejected,
+    Concurrent,
+    Unauthorized,
+    /// The program dies at this call.
+    Crash {
+        applied: bool,
+    },
+}
+
+/// How long the platform takes to answer.
+const LATENCY: Duration = Duration::from_millis(100);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which fault a call meets: by what it does, and how often that was asked before.
+type Faults = Box<dyn Fn(&str, usize) -> Option<Fault> + Send + Sync>;
+
+#[derive(Default)]
+struct Log {
+    world: World,
+    /// Every call: when, what, and whether its answer was a success.
+    calls: Vec<(Duration, String, bool)>,
+    asked: HashMap<String, usize>,
+    crashed: bool,
+}
+
+struct Fake {
+    log: Mutex<Log>,
+    faults: Mutex<Faults>,
+    clock: Arc<FakeClock>,
+    /// Who says that it isn't well.
+    sick: Mutex<BTreeSet<String>>,
+}
+
+/// What a call does, in words: `upload w-a`. The same call again has the same words.
+fn words(call: &Call, world: &World) -> String {
+    let name_of = |things: &BTreeMap<String, (String, String)>, id: &str| {
+        things.iter().find(|(_, (other, _))| other == id).map_or_else(|| format!("gone {id}"), |(name, _)| name.clone())
+    };
+    match call {
+        Call::Upload { worker, .. } => format!("upload {worker}"),
+        Call::Delete { worker } => format!("delete {worker}"),
+        Call::SetWorkersDev { worker, on } => format!("workers.dev {worker} {on}"),
+        Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
+        Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
+        Call::DetachDomain { id } => format!("detach {}", name_of(&world.domains, id)),
+        Call::FindDomain { domain, .. } => format!("find {domain}"),
+        Call::FindZone { name } => format!("zone {name}"),
+        Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
+        Call::FindRoute { pattern, .. } => format!("find {pattern}"),
+        Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
+        Call::ListDatabases { name, page } => format!("databases {name:?} {page}"),
+        Call::CreateDatabase { name, .. } => format!("create database {name}"),
+        Call::ListKv { page } => format!("tables {page}"),
+        Call::CreateKv { title } => format!("create table {title}"),
+        Call::PutKeys { pairs, .. } => format!("put {} {}", pairs.len(), pairs[0].0),
+        Call::DeleteKeys { keys, .. } => format!("drop {} {}", keys.len(), keys[0]),
+        _ => unreachable!("a deploy makes no such call"),
+    }
+}
+
+fn rejected(status: u16, code: u64, message: &str) -> CallError {
+    CallError::Rejected { status, code, message: message.to_owned() }
+}
+
+impl World {
+    fn id(&mut self) -> String {
+        self.ids += 1;
+        format!("id{}", self.ids)
+    }
+
+    /// Does what is asked, as Cloudflare does.
+    fn apply(&mut self, call: &Call) -> Result<Reply, CallError> {
+        let there = |world: &World, worker: &String| match world.scripts.contains_key(worker) {
+            true => Ok(()),
+            false => Err(rejected(404, 10007, "This Worker does not exist on your account.")),
+        };
+        match call {
+            Call::Upload { worker, metadata, .. } => {
+                for binding in metadata["bindings"].as_array().into_iter().flatten() {
+                    let id = binding["database_id"].as_str().expect("a database has an id when it is uploaded");
+                    if !self.databases.values().any(|known| known == id) {
+                        return Err(rejected(400, 10181, "there is no such database"));
+                    }
+                }
+                let digest = metadata["digest"].as_str().expect("the tests' metadata").to_owned();
+                self.scripts.insert(worker.clone(), digest);
+                Ok(Reply::Id(self.id()))
+            }
+            Call::Delete { worker } => {
+                let leads = self.hosts.iter().find(|(_, to)| *to == worker);
+                assert_eq!(leads, None, "a host leads to a worker that is being deleted");
+                self.scripts.remove(worker);
+                self.workers_dev.remove(worker);
+                self.crons.remove(worker);
+                Ok(Reply::Done)
+            }
+            Call::SetWorkersDev { worker, on } => {
+                there(self, worker)?;
+                if *on {
+                    self.workers_dev.insert(worker.clone())
+                } else {
+                    self.workers_dev.remove(worker)
+                };
+                Ok(Reply::Done)
+            }
+            Call::SetCrons { worker, crons } => {
+                there(self, worker)?;
+                self.crons.insert(worker.clone(), crons.iter().cloned().collect());
+                Ok(Reply::Done)
+            }
+            Call::AttachDomain { worker, domain } => {
+                there(self, worker)?;
+                if let Some((id, holder)) = self.domains.get(domain) {
+                    return if holder == worker {
+                        Ok(Reply::Id(id.clone()))
+                    } else {
+                        Err(rejected(409, 100_116, &format!("{domain} is already attached to the Worker {holder}")))
+                    };
+                }
+                let id = self.id();
+                self.domains.insert(domain.clone(), (id.clone(), worker.clone()));
+                Ok(Reply::Id(id))
+            }
+            Call::DetachDomain { id } => {
+                self.domains.retain(|_, (other, _)| other != id);
+                Ok(Reply::Done)
+            }
+            Call::FindDomain { worker, domain } => Ok(match self.domains.get(domain) {
+                Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
+                _ => Reply::Nothing,
+            }),
+            Call::FindZone { name } => {
+                Ok(if name == "example.org" { Reply::Id("zone".to_owned()) } else { Reply::Nothing })
+            }
+            Call::AddRoute { worker, pattern, .. } => {
+                if self.routes.contains_key(pattern) {
+                    return Err(rejected(409, ROUTE_EXISTS, "A route with the same pattern already exists."));
+                }
+                let id = self.id();
+                self.routes.insert(pattern.clone(), (id.clone(), worker.clone()));
+                Ok(Reply::Id(id))
+            }
+            Call::FindRoute { worker, pattern, .. } => Ok(match self.routes.get(pattern) {
+                Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
+                _ => Reply::Nothing,
+            }),
+            Call::RemoveRoute { id, .. } => {
+                self.routes.retain(|_, (other, _)| other != id);
+                Ok(Reply::Done)
+            }
+            Call::ListDatabases { name, page: 1 } => {
+                let listed =
+                    self.databases.iter().filter(|(has, _)| name.as_ref().is_none_or(|name| has.contains(name)));
+                Ok(Reply::Page { names: listed.map(|(name, id)| (name.clone(), id.clone())).collect(), more: false })
+            }
+            Call::CreateDatabase { name, .. } => {
+                if self.databases.contains_key(name) {
+                    return Err(rejected(400, DATABASE_EXISTS, "a database with this name exists"));
+                }
+                let id = self.id();
+                self.databases.insert(name.clone(), id.clone());
+                Ok(Reply::Id(id))
+            }
+            Call::ListKv { page: 1 } => {
+                let listed = self.tables.iter().map(|(title, id)| (title.clone(), id.clone()));
+                Ok(Reply::Page { names: listed.collect(), more: false })
+            }
+            Call::CreateKv { title } => {
+                if self.tables.contains_key(title) {
+                    return Err(rejected(400, KV_EXISTS, "a namespace with this title exists"));
+                }
+                let id = self.id();
+                self.tables.insert(title.clone(), id.clone());
+                Ok(Reply::Id(id))
+            }
+            Call::PutKeys { namespace_id, pairs } => {
+                assert!(self.tables.values().any(|id| id == namespace_id) && pairs.len() <= KEYS_PER_CALL);
+                for (host, worker) in pairs.iter() {
+                    assert!(self.scripts.contains_key(worker), "{host} would lead to {worker}, which isn't there");
+                    self.hosts.insert(host.clone(), worker.clone());
+                }
+                Ok(Reply::Done)
+            }
+            Call::DeleteKeys { namespace_id, keys } => {
+                assert!(self.tables.values().any(|id| id == namespace_id) && keys.len() <= KEYS_PER_CALL);
+                self.hosts.retain(|host, _| !keys.contains(host));
+                Ok(Reply::Done)
+            }
+            _ => unreachable!("a deploy makes no such call"),
+        }
+    }
+}
+
+impl Platform for Fake {
+    fn call(&self, _: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>) {
+        let mut log = lock(&self.log);
+        if log.crashed {
+            drop(log);
+            die();
+        }
+        let words = words(call, &log.world);
+        let nth = log.asked.entry(words.clone()).or_insert(0);
+        *nth += 1;
+        let fault = lock(&self.faults)(&words, *nth);
+        let result = match fault {
+            None => log.world.apply(call),
+            Some(Fault::Throttled(seconds)) => {
+                Err(CallError::Throttled { retry_after: seconds.map(Duration::from_secs) })
+            }
+            Some(Fault::Lost { applied }) => {
+                if applied {
+                    let _ = log.world.apply(call);
+                }
+                Err(CallError::Unavailable("the connection broke".to_owned()))
+            }
+            Some(Fault::Rejected) => Err(rejected(400, 10021, "it is not to our liking")),
+            Some(Fault::Concurrent) => Err(rejected(409, CONCURRENT_CHANGE, "two at once")),
+            Some(Fault::Unauthorized) => Err(CallError::Unauthorized("the token is refused".to_owned())),
+            Some(Fault::Crash { applied }) => {
+                if applied {
+                    let _ = log.world.apply(call);
+                }
+                log.crashed = true;
+                log.calls.push((self.clock.now(), words, false));
+                drop(log);
+                die();
+            }
+        };
+        log.calls.push((self.clock.now(), words, result.is_ok()));
+        (result, None)
+    }
+
+    fn health(&self, address: &str) -> Health {
+        lock(&self.log).calls.push((self.clock.now(), format!("health {address}"), true));
+        match lock(&self.log).world.scripts.get(address) {
+            _ if lock(&self.sick).contains(address) => Health::Degraded("degraded".to_owned()),
+            Some(digest) => Health::Healthy(digest.clone()),
+            None => Health::Unreachable("no connection".to_owned()),
+        }
+    }
+}
+
+/// Ends the thread without a word; the deploy then ends as a whole.
+fn die() -> ! {
+    resume_unwind(Box::new("the program is killed"))
+}
+
+/// A platform, a state in a file, and a clock.
+struct Bench {
+    folder: TempDir,
+    fake: Arc<Fake>,
+    clock: Arc<FakeClock>,
+    rate: Rate,
+    /// Stops the deploy when so many changes are done.
+    stop_after: usize,
+    waves: Vec<Wave>,
+    budget: Budget,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let clock: Arc<FakeClock> = Arc::default();
+        let fake = Arc::new(Fake {
+            log: Mutex::default(),
+            faults: Mutex::new(Box::new(|_, _| None)),
+            clock: Arc::clone(&clock),
+            sick: Mutex::default(),
+        });
+        let rate = Rate::of(1000, Duration::from_secs(60));
+        let budget = Budget { count: usize::MAX, ..Budget::default() };
+        Bench { folder, fake, clock, rate, stop_after: usize::MAX, waves: Vec::new(), budget }
+    }
+
+    /// These calls go wrong: what they do, which time (0: each time), and how.
+    fn faults(&self, faults: &[(&'static str, usize, Fault)]) {
+        let faults = faults.to_vec();
+        *lock(&self.fake.faults) = Box::new(move |words, nth| {
+            let hit = |(what, which, _): &&(&str, usize, Fault)| words == *what && (*which == 0 || *which == nth);
+            faults.iter().find(hit).map(|(_, _, fault)| fault.clone())
+        });
+        lock(&self.fake.log).asked.clear();
+    }
+
+    fn state(&self) -> State {
+        State::open(&self.folder.path().join("state.db")).expect("the state opens")
+    }
+
+    /// The plan of a whole fleet, orphans deleted.
+    fn plan(&self, fleet: &Fleet) -> Plan {
+        let home = |account: &str| Home { account_id: account.to_owned(), namespace: None };
+        let (mut begun, deployed) = (self.state().begun().unwrap(), self.state().deployed().unwrap());
+        let options = Options {
+            whole: true,
+            prune: true,
+            homes: BTreeSet::from([home("one"), home("two")]),
+            waves: &self.waves,
+            ..Options::default()
+        };
+        let mut planner = Planner::new(&options);
+        for (customer, wish) in fleet {
+            let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
+            let id = (home(&worker.account), worker.name.clone());
+            let found = self.state().found(&worker.account, Found::Database, &format!("db-{customer}")).unwrap();
+            let known = Known {
+                live: deployed.get(&id),
+                begun: begun.get(&id),
+                has_database: found.is_some(),
+                ..Known::default()
+            };
+            let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
+            planner.add(&id, plan::decide(&desired, &known, &options));
+            planner.lead(&id, &worker.account, worker.hosts.as_ref(), false);
+        }
+        for (id, live) in &deployed {
+            planner.gone(id, Some(live), begun.remove(id).as_ref());
+        }
+        for (id, begun) in &begun {
+            planner.gone(id, None, Some(begun));
+        }
+        planner.finish_with(&self.state().hosts().unwrap(), &|_| false)
+    }
+
+    /// Deploys once; none if the program was killed.
+    fn try_deploy(&self, fleet: &Fleet) -> Option<Outcome> {
+        let plan = self.plan(fleet);
+        let mut state = self.state();
+        lock(&self.fake.log).crashed = false;
+        let result = catch_unwind(AssertUnwindSafe(|| self.apply(&plan, fleet, &mut state)));
+        assert_eq!(result.is_err(), lock(&self.fake.log).crashed, "it ends early only when it is killed");
+        result.ok().map(|outcome| outcome.expect("the state can be written"))
+    }
+
+    fn apply(&self, plan: &Plan, fleet: &Fleet, state: &mut State) -> Result<Outcome, Failure> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let source = fleet.clone();
+        let make = move |change: &Change| {
+            let bundle = bundle(&change.customer, &source[&change.customer]);
+            let stored = Stored {
+                module: bundle.module,
+                runtime: bundle.runtime,
+                runtime_file: String::new(),
+                metadata: bundle.metadata,
+                source: json!(null),
+            };
+            let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
+            let metadata = json!({"digest": bundle.digest, "bindings": made.stored.metadata["bindings"]});
+            Ok(Upload { metadata, modules: Vec::new(), made })
+        };
+        let lane = |_| Arc::new(Lane::new(self.rate, Arc::clone(&clock)));
+        let left = Cell::new(self.stop_after);
+        let told = RefCell::new(Vec::new());
+        let outcome = deploy(
+            plan,
+            Tools {
+                pool: Box::new(Rehearsal::new(self.fake.as_ref(), &make, Arc::clone(&clock), LATENCY, 64)),
+                clock: Arc::clone(&clock),
+                lanes: (0..2).map(lane).collect(),
+                lane_of: HashMap::from([("one".to_owned(), 0), ("two".to_owned(), 1)]),
+                state,
+                run: RunId(1),
+                beside: None,
+                budget: self.budget,
+                address: Box::new(|change, _| Some(change.worker.clone())),
+                orders: Box::new(|| if left.get() == 0 { Order::Stop } else { Order::Go }),
+                hear: Box::new(|event| {
+                    if let Event::Applied(change) = event {
+                        left.set(left.get().saturating_sub(1));
+                        told.borrow_mut().push(change.worker.clone());
+                    }
+                }),
+            },
+        )?;
+        assert_eq!(told.borrow().len(), outcome.applied, "who hears of it hears of each");
+        Ok(outcome)
+    }
+
+    fn deploy(&self, fleet: &Fleet) -> Outcome {
+        self.try_deploy(fleet).expect("it isn't killed")
+    }
+
+    /// What was called since the last time that this was asked, in order: in words, and whether it succeeded.
+    fn calls(&self) -> Vec<(String, bool)> {
+        let calls = std::mem::take(&mut lock(&self.fake.log).calls);
+        calls.into_iter().map(|(_, words, done)| (words, done)).collect()
+    }
+
+    /// The calls in words, sorted: several threads make them.
+    fn called(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.calls().into_iter().map(|(words, _)| words).collect();
+        words.sort();
+        words
+    }
+
+    /// Asserts that the platform is as the fleet wishes, and that there is nothing left to do.
+    #[track_caller]
+    fn converged(&self, fleet: &Fleet) {
+        let mut world = lock(&self.fake.log).world.clone();
+        world.ids = 0;
+        for (_, (id, _)) in world.domains.iter_mut().chain(world.routes.iter_mut()) {
+            id.clear();
+        }
+        world.crons.retain(|_, crons| !crons.is_empty());
+        // Neither databases nor KV namespaces are ever deleted.
+        world.tables.clear();
+        let databases = std::mem::take(&mut world.databases);
+        let mut wanted = World::default();
+        for (customer, wish) in fleet {
+            let name = format!("w-{customer}");
+            wanted.scripts.insert(name.clone(), bundle(customer, wish).digest.to_string());
+            if wish.workers_dev {
+                wanted.workers_dev.insert(name.clone());
+            }
+            if !wish.crons.is_empty() {
+                wanted.crons.insert(name.clone(), wish.crons.clone());
+            }
+            let held = |thing: &String| (thing.clone(), (String::new(), name.clone()));
+            wanted.domains.extend(wish.domains.iter().map(held));
+            wanted.routes.extend(wish.routes.iter().map(held));
+            wanted.hosts.extend(wish.hosts.iter().map(|host| (host.clone(), name.clone())));
+            assert!(!wish.database || databases.contains_key(&format!("db-{customer}")));
+        }
+        assert_eq!(world, wanted);
+        let plan = self.plan(fleet);
+        assert_eq!((plan.changes, plan.hosts), (Vec::new(), Vec::new()));
+    }
+}
+
+fn fleet<const N: usize>(customers: [(String, Wish); N]) -> Fleet {
+    BTreeMap::from(customers)
+}
+
+#[test]
+fn what_is_planned_is_done_and_nothing_is_done_twice() {
+    let bench = Bench::new();
+    let fleet: Fleet = (0..30).map(|at| full(&format!("c{at}"))).collect();
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.requests), (30, 0, 151), "five each, and the zone once");
+    bench.converged(&fleet);
+    bench.calls();
+    assert_eq!(bench.deploy(&fleet).requests, 0);
+}
+
+#[test]
+fn a_customer_that_fails_is_named_and_the_others_go_on() {
+    let bench = Bench::new();
+    let fleet = fleet(["a", "b", "c"].map(full));
+    bench.faults(&[("upload w-b", 0, Fault::Rejected)]);
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (2, 1, 0));
+    let failed = &outcome.failures[0];
+    assert_eq!((failed.customer.as_str(), failed.worker.as_str()), ("b", "w-b"));
+    assert_eq!(failed.error, "it is not to our liking (HTTP 400, code 10021)");
+    assert!(!bench.called().iter().any(|words| words.contains('b') && words != "upload w-b"), "nothing follows it");
+    bench.faults(&[]);
+    bench.deploy(&fleet);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
+    for applied in [false, true] {
+        let bench = Bench::new();
+        let fleet = fleet([bare("a"), bare("b")]);
+        bench.faults(&[("upload w-a", 0, Fault::Lost { applied })]);
+        let outcome = bench.deploy(&fleet);
+        assert_eq!((outcome.applied, outcome.failed, outcome.retries), (1, 1, 4));
+        assert_eq!(outcome.failures[0].error, "the connection broke, 5 times in a row");
+        assert!(bench.clock.now() >= Duration::from_millis(7500), "it waits longer each time");
+        let known: Vec<String> = bench.state().deployed().unwrap().into_keys().map(|(_, name)| name).collect();
+        assert_eq!(known, ["w-b"]);
+        bench.faults(&[]);
+        bench.calls();
+        bench.deploy(&fleet);
+        assert_eq!(bench.called(), ["upload w-a"]);
+        bench.converged(&fleet);
+    }
+}
+
+#[test]
+fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
+    // Of each kind of step: its answer is lost, then the wish is taken back.
+    type Edit = (&'static str, fn(&mut Wish));
+    let all: [Edit; 8] = [
+        ("upload w-a", |wish| wish.version = 2),
+        ("workers.dev w-a false", |wish| wish.workers_dev = false),
+        ("crons w-a [\"1 * * * *\"]", |wish| wish.crons = BTreeSet::from(["1 * * * *".to_owned()])),
+        ("attach new.example.com w-a", |wish| {
+            wish.domains.insert("new.example.com".to_owned());
+        }),
+        ("detach a.example.com", |wish| wish.domains.clear()),
+        ("route new.example.org/* w-a", |wish| {
+            wish.routes.insert("new.example.org/*".to_owned());
+        }),
+        ("unroute a.example.org/*", |wish| wish.routes.clear()),
+        ("delete w-a", |wish| wish.account = "nowhere".to_owned()),
+    ];
+    for (what, change) in all {
+        for fault in interruptions() {
+            let bench = Bench::new();
+            let before = fleet([full("a")]);
+            bench.deploy(&before);
+            let mut after = before.clone();
+            change(after.get_mut("a").unwrap());
+            after.retain(|_, wish| wish.account != "nowhere");
+            bench.faults(&[(what, 0, fault.clone())]);
+            bench.calls();
+            bench.try_deploy(&after);
+            assert!(bench.called().iter().any(|words| words == what), "{what} is asked for");
+            bench.faults(&[]);
+            let outcome = bench.deploy(&before);
+            assert_eq!(outcome.failed, 0, "{what}, {fault:?}: {outcome:?}");
+            let result = catch_unwind(AssertUnwindSafe(|| bench.converged(&before)));
+            assert!(result.is_ok(), "{what}, {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_token_fails_once_and_stops_its_account_alone() {
+    let bench = Bench::new();
+    let mut fleet: Fleet = (0..200).map(|at| bare(&format!("a{at}"))).collect();
+    fleet.extend((0..5).map(|at| {
+        let (customer, wish) = bare(&format!("b{at}"));
+        (customer, Wish { account: "two".to_owned(), ..wish })
+    }));
+    *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload w-a").then_some(Fault::Unauthorized));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 199));
+    assert_eq!(outcome.failures[0].error, "the token is refused");
+    let sent = bench.called().iter().filter(|words| words.starts_with("upload w-a")).count();
+    assert!(sent <= FIRST_IN_FLIGHT, "{sent} were in flight when it was known");
+}
+
+#[test]
+fn no_window_holds_more_calls_than_the_limit() {
+    let mut bench = Bench::new();
+    bench.rate = Rate::of(7, Duration::from_secs(10));
+    let fleet: Fleet = (0..40).map(|at| full(&format!("c{at}"))).collect();
+    // Failures count as well as successes.
+    *lock(&bench.fake.faults) = Box::new(|words, nth| match (words.len() % 5, nth) {
+        (0, 1) => Some(Fault::Lost { applied: true }),
+        (1, 1) => Some(Fault::Throttled(Some(3))),
+        (2, 1) => Some(Fault::Concurrent),
+        _ => None,
+    });
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    let mut times: Vec<Duration> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| *at).collect();
+    times.sort();
+    assert!(times.len() > 200);
+    for window in times.windows(8) {
+        assert!(window[7] - window[0] >= Duration::from_secs(10), "{window:?}");
+    }
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_429_is_waited_for_as_long_as_it_says() {
+    for (told, least) in [(Some(120), 120), (None, 10)] {
+        let bench = Bench::new();
+        let fleet = fleet([bare("a")]);
+        bench.faults(&[("upload w-a", 1, Fault::Throttled(told))]);
+        let outcome = bench.deploy(&fleet);
+        assert_eq!((outcome.applied, outcome.throttled, outcome.retries), (1, 1, 0));
+        let times: Vec<u64> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| at.as_secs()).collect();
+        assert!(times.len() == 2 && (least..least + 2).contains(&(times[1] - times[0])), "{times:?}");
+    }
+}
+
+#[test]
+fn a_429_stops_all_workers_of_its_account() {
+    let bench = Bench::new();
+    let fleet: Fleet = (0..300).map(|at| bare(&format!("c{at}"))).collect();
+    bench.faults(&[("upload w-c0", 1, Fault::Throttled(Some(300)))]);
+    assert_eq!(bench.deploy(&fleet).applied, 300);
+    let calls = std::mem::take(&mut lock(&bench.fake.log).calls);
+    let at = calls.iter().position(|(_, _, done)| !done).expect("it is throttled");
+    let (told, until) = (calls[at].0 + LATENCY, calls[at].0 + Duration::from_secs(300));
+    let between = calls.iter().filter(|(time, _, _)| *time > told && *time < until).count();
+    assert_eq!(between, 0, "nothing is sent once it is known");
+    assert!(calls.iter().any(|(time, _, _)| *time >= until));
+}
+
+#[test]
+fn a_429_that_never_ends_fails_the_change() {
+    let bench = Bench::new();
+    bench.faults(&[("upload w-a", 0, Fault::Throttled(Some(300)))]);
+    let outcome = bench.deploy(&fleet([bare("a")]));
+    assert_eq!((outcome.failed, outcome.throttled), (1, u64::from(THROTTLED_ATTEMPTS)));
+    assert_eq!(outcome.failures[0].error, "the API's limit was reached");
+}
+
+#[test]
+fn concurrent_changes_are_repeated_for_a_while() {
+    let bench = Bench::new();
+    let fleet = fleet([bare("a")]);
+    bench.faults(&[
+        ("upload w-a", 1, Fault::Concurrent),
+        ("upload w-a", 2, Fault::Lost { applied: true }),
+        ("upload w-a", 3, Fault::Throttled(None)),
+    ]);
+    assert_eq!(bench.deploy(&fleet).applied, 1);
+    let bench = Bench::new();
+    bench.faults(&[("upload w-a", 0, Fault::Concurrent)]);
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.failed, bench.calls().len()), (1, ATTEMPTS as usize));
+}
+
+#[test]
+fn a_route_whose_answer_was_lost_is_found_again() {
+    let bench = Bench::new();
+    let fleet = fleet([full("a")]);
+    bench.faults(&[("route a.example.org/* w-a", 1, Fault::Lost { applied: true })]);
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    bench.converged(&fleet);
+    // So that it can be removed again: its id is known.
+    let mut without = fleet.clone();
+    without.get_mut("a").unwrap().routes.clear();
+    bench.deploy(&without);
+    bench.converged(&without);
+}
+
+#[test]
+fn somebody_elses_route_and_domain_are_never_taken() {
+    let bench = Bench::new();
+    {
+        let world = &mut lock(&bench.fake.log).world;
+        world.routes.insert("a.example.org/*".to_owned(), ("x".to_owned(), "theirs".to_owned()));
+        world.domains.insert("b.example.com".to_owned(), ("y".to_owned(), "theirs".to_owned()));
+    }
+    let outcome = bench.deploy(&fleet(["a", "b", "c"].map(full)));
+    let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
+    assert_eq!(errors.len(), 2);
+    assert!(errors[0].contains("the route a.example.org/* leads to another worker"), "{errors:?}");
+    assert!(errors[1].contains("already attached to the Worker theirs"), "{errors:?}");
+    let world = &lock(&bench.fake.log).world;
+    assert_eq!((&world.routes["a.example.org/*"].1[..], &world.domains["b.example.com"].1[..]), ("theirs", "theirs"));
+}
+
+#[test]
+fn half_done_changes_are_finished_with_what_is_missing_alone() {
+    let bench = Bench::new();
+    let fleet = fleet([full("a")]);
+    bench.faults(&[("attach a.example.com w-a", 0, Fault::Rejected)]);
+    assert_eq!(bench.deploy(&fleet).failed, 1);
+    assert_eq!(bench.called(), ["attach a.example.com w-a", "upload w-a", "workers.dev w-a true"]);
+    bench.faults(&[]);
+    bench.deploy(&fleet);
+    assert_eq!(
+        bench.called(),
+        ["attach a.example.com w-a", "crons w-a [\"* * * * *\"]", "route a.example.org/* w-a", "zone example.org"]
+    );
+    bench.converged(&fleet);
+}
+
+#[test]
+fn an_unknown_zone_fails_its_own_customers() {
+    let bench = Bench::new();
+    let fleet = fleet([full("a"), bare("b")]);
+    // The answer is a success: the list of zones is empty.
+    *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("zone").then_some(Fault::Rejected));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed), (1, 1));
+    assert!(!bench.called().iter().any(|words| words.starts_with("route")));
+}
+
+#[test]
+fn domains_and_routes_move_between_customers_in_one_plan() {
+    let moves: &[&[(&str, &[&str])]] = &[
+        // From one to another.
+        &[("a", &["x"]), ("b", &[])],
+        &[("a", &[]), ("b", &["x"])],
+        // A swap, both ways.
+        &[("a", &["x"]), ("b", &["y"])],
+        &[("a", &["y"]), ("b", &["x"])],
+        // Around, through a chain.
+        &[("a", &["x"]), ("b", &["y"]), ("c", &["z"])],
+        &[("a", &["y"]), ("b", &["z"]), ("c", &["x"])],
+        &[("a", &["w"]), ("b", &["y"]), ("c", &["z"]), ("d", &["x"])],
+        // From one who goes, to one who comes.
+        &[("e", &["x", "y", "z"])],
+        &[("a", &["x"]), ("b", &["y", "z"])],
+    ];
+    let bench = Bench::new();
+    for step in moves {
+        let fleet: Fleet = step
+            .iter()
+            .map(|(customer, hosts)| {
+                let (customer, wish) = bare(customer);
+                let domains = hosts.iter().map(|host| format!("{host}.example.com")).collect();
+                let routes = hosts.iter().map(|host| format!("{host}.example.org/*")).collect();
+                (customer, Wish { domains, routes, ..wish })
+            })
+            .collect();
+        let outcome = bench.deploy(&fleet);
+        assert_eq!(outcome.failed, 0, "{step:?}: {:?}", outcome.failures);
+        bench.converged(&fleet);
+    }
+}
+
+fn waves(counts: &[usize]) -> Vec<Wave> {
+    counts.iter().map(|count| Wave { count: Some(*count), name: format!("{count}"), ..Wave::default() }).collect()
+}
+
+#[test]
+fn a_wave_that_is_not_well_is_the_last_one() {
+    let mut bench = Bench::new();
+    bench.waves = waves(&[3, 10]);
+    let mut fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.halted.is_some()), (40, 0, false));
+    let health = bench.called().into_iter().filter(|words| words.starts_with("health")).count();
+    assert_eq!(health, 13, "the last wave isn't asked: nothing comes after it");
+    // A new version that makes one canary sick.
+    for wish in fleet.values_mut() {
+        wish.version = 2;
+    }
+    let canary = bench.plan(&fleet).changes.iter().find(|change| change.wave == 0).unwrap().worker.clone();
+    lock(&bench.fake.sick).insert(canary.clone());
+    let before = bench.clock.now();
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.unhealthy, outcome.skipped), (3, 1, 37));
+    assert_eq!(outcome.breached, Some(0));
+    assert!(outcome.failures[0].error.contains("degraded") && outcome.failures[0].worker == canary);
+    assert!(bench.clock.now() - before >= Duration::from_secs(60), "it had its time to become well");
+    lock(&bench.fake.sick).clear();
+    assert_eq!(bench.deploy(&fleet).applied, 37);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_failure_in_a_wave_stops_before_the_next_and_a_share_of_failures_may_be_allowed() {
+    let fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    for (percent, applied, skipped) in [(0.0, 9, 30), (10.0, 39, 0)] {
+        let mut bench = Bench::new();
+        bench.waves = waves(&[10]);
+        bench.budget.percent = percent;
+        let canary = bench.plan(&fleet).changes.iter().find(|change| change.wave == 0).unwrap().worker.clone();
+        let call = format!("upload {canary}");
+        *lock(&bench.fake.faults) = Box::new(move |words, _| (words == call).then_some(Fault::Rejected));
+        let outcome = bench.deploy(&fleet);
+        assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (applied, 1, skipped));
+    }
+}
+
+#[test]
+fn a_mistake_stops_after_ten_workers() {
+    let mut bench = Bench::new();
+    bench.budget = Budget::default();
+    let fleet: Fleet = (0..500).map(|at| bare(&format!("c{at}"))).collect();
+    *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
+    let outcome = bench.deploy(&fleet);
+    // Those that were in flight when the tenth failed end, too.
+    assert!(outcome.failed >= 10 && outcome.failed < 10 + FIRST_IN_FLIGHT, "{} failed", outcome.failed);
+    assert_eq!(outcome.skipped, 500 - outcome.failed);
+    assert!(outcome.halted.is_some());
+}
+
+#[test]
+fn what_another_deploy_changed_meanwhile_is_left_to_it() {
+    let bench = Bench::new();
+    let mut fleet = fleet([bare("a"), bare("b")]);
+    bench.deploy(&fleet);
+    fleet.values_mut().for_each(|wish| wish.version = 2);
+    let plan = bench.plan(&fleet);
+    // Another deploy is faster with one of them.
+    let mut newer = fleet.clone();
+    newer.get_mut("a").unwrap().version = 3;
+    newer.remove("b");
+    let mut others = bench.plan(&newer);
+    others.changes.retain(|change| change.customer == "a");
+    bench.apply(&others, &newer, &mut bench.state()).unwrap();
+    let outcome = bench.apply(&plan, &fleet, &mut bench.state()).unwrap();
+    assert_eq!((outcome.applied, outcome.overtaken), (1, 1));
+    fleet.get_mut("a").unwrap().version = 3;
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
+    let mut bench = Bench::new();
+    bench.stop_after = 5;
+    let fleet: Fleet = (0..60).map(|at| full(&format!("c{at}"))).collect();
+    let outcome = bench.deploy(&fleet);
+    assert!(outcome.applied >= 5 && outcome.skipped > 0, "{outcome:?}");
+    assert_eq!((outcome.applied + outcome.skipped, outcome.failed), (60, 0));
+    let first: BTreeSet<String> = bench.called().into_iter().collect();
+    bench.stop_after = usize::MAX;
+    assert_eq!(bench.deploy(&fleet).skipped, 0);
+    assert!(bench.called().iter().all(|words| !first.contains(words)), "nothing acknowledged is repeated");
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_stop_is_heard_while_a_limit_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.stop_after = 1;
+    bench.rate = Rate::of(1, Duration::from_secs(1_000_000_000));
+    let outcome = bench.deploy(&(0..30).map(|at| bare(&format!("c{at}"))).collect());
+    assert_eq!((outcome.applied, outcome.skipped), (1, 29));
+    assert!(bench.clock.now() < Duration::from_secs(1_000_000_000), "it waited for the limit first");
+}
+
+#[test]
+fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
+    let fleet = fleet(["a", "b", "c"].map(full));
+    for at in 0..16 {
+        for applied in [false, true] {
+            let bench = Bench::new();
+            let count = AtomicU64::new(0);
+            *lock(&bench.fake.faults) =
+                Box::new(move |_, _| (count.fetch_add(1, Ordering::Relaxed) == at).then_some(Fault::Crash { applied }));
+            assert!(bench.try_deploy(&fleet).is_none());
+            let killed = bench.clock.now();
+            let first = std::mem::take(&mut lock(&bench.fake.log).calls);
+            bench.faults(&[]);
+            bench.deploy(&fleet);
+            for (words, _) in bench.calls() {
+                let known = |(when, other, done): &(Duration, String, bool)| {
+                    *other == words && *done && *when + LATENCY <= killed
+                };
+                assert!(!first.iter().any(known), "{words} was acknowledged before the crash at {at}");
+            }
+            bench.converged(&fleet);
+        }
+    }
+}
+
+#[test]
+fn where_nothing_can_be_recorded_nothing_more_is_done() {
+    let bench = Bench::new();
+    let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
+    drop(bench.state());
+    let plan = bench.plan(&fleet);
+    // Opened for reading: each write fails, as on a full disk.
+    let mut state = State::read(&bench.folder.path().join("state.db")).unwrap();
+    let failure = bench.apply(&plan, &fleet, &mut state).expect_err("it can't be recorded");
+    assert!(failure.to_string().contains("writ"), "{failure}");
+    assert!(bench.calls().is_empty(), "what can't be noted isn't begun");
+}
+
+/// A customer with these hosts.
+fn hosted(customer: &str, hosts: &[&str]) -> (String, Wish) {
+    let (customer, wish) = bare(customer);
+    (customer, Wish { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..wish })
+}
+
+#[test]
+fn hosts_go_ten_thousand_at_a_time_and_only_differences_go() {
+    let mut bench = Bench::new();
+    bench.rate = Rate::of(100_000, Duration::from_secs(60));
+    let names: Vec<String> = (0..25_000).map(|at| format!("h{at}.example.net")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut fleet = fleet([hosted("a", &names[..10_000]), hosted("b", &names[10_000..]), bare("c")]);
+    let requests = bench.plan(&fleet).requests()["one"];
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.hosts), (3, 0, 25_000));
+    let called = bench.called();
+    let puts: Vec<&String> = called.iter().filter(|words| words.starts_with("put")).collect();
+    assert_eq!(puts.len(), 3, "{puts:?}");
+    assert_eq!(called.len(), 3 + 3 + 2, "three uploads, three writes, and the namespace is looked for and made");
+    assert_eq!(requests, 6, "the plan knows it, but for what is found out once");
+    bench.converged(&fleet);
+    assert_eq!(bench.deploy(&fleet).requests, 0);
+    // One host moves, one goes: two requests, without an upload.
+    fleet.get_mut("a").unwrap().hosts.remove(names[0]);
+    fleet.get_mut("c").unwrap().hosts.insert(names[0].to_owned());
+    fleet.get_mut("b").unwrap().hosts.remove(names[20_000]);
+    assert_eq!(bench.plan(&fleet).requests()["one"], 2);
+    bench.deploy(&fleet);
+    assert_eq!(bench.called(), [format!("drop 1 {}", names[20_000]), format!("put 1 {}", names[0])]);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
+    let host = "x.example.net";
+    let before = fleet([hosted("a", &[host])]);
+    // To another who comes, while the old one goes; and back.
+    for after in [fleet([hosted("b", &[host])]), fleet([bare("a"), hosted("b", &[host])])] {
+        for fault in [
+            None,
+            Some(("upload w-b", Fault::Rejected)),
+            Some(("put 1 x.example.net", Fault::Rejected)),
+            Some(("put 1 x.example.net", Fault::Lost { applied: true })),
+            Some(("put 1 x.example.net", Fault::Lost { applied: false })),
+            Some(("put 1 x.example.net", Fault::Crash { applied: true })),
+            Some(("put 1 x.example.net", Fault::Crash { applied: false })),
+        ] {
+            let bench = Bench::new();
+            bench.deploy(&before);
+            bench.calls();
+            let faults: Vec<_> = fault.iter().map(|(what, fault)| (*what, 0, fault.clone())).collect();
+            bench.faults(&faults);
+            let outcome = bench.try_deploy(&after);
+            let called = bench.called();
+            assert!(!called.iter().any(|words| words.starts_with("drop")), "{called:?}");
+            let leads = lock(&bench.fake.log).world.hosts[host].clone();
+            assert!(lock(&bench.fake.log).world.scripts.contains_key(&leads), "{fault:?}");
+            if let (Some(outcome), Some(_)) = (&outcome, &fault) {
+                assert!(outcome.failed > 0, "{fault:?}: {outcome:?}");
+                let goes = !after.contains_key("a");
+                let told = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
+                assert_eq!(told, goes, "{fault:?}: {outcome:?}");
+            }
+            bench.faults(&[]);
+            // Taken back at once, what may have been done is undone.
+            let taken_back = Bench { folder: copy(&bench.folder), ..Bench::new() };
+            lock(&taken_back.fake.log).world = lock(&bench.fake.log).world.clone();
+            assert_eq!(taken_back.deploy(&before).failed, 0);
+            taken_back.converged(&before);
+            assert_eq!(bench.deploy(&after).failed, 0);
+            bench.converged(&after);
+            bench.deploy(&before);
+            bench.converged(&before);
+        }
+    }
+}
+
+/// Another folder with the same state.
+fn copy(folder: &TempDir) -> TempDir {
+    let other = tempfile::tempdir().expect("a temporary folder");
+    for entry in std::fs::read_dir(folder.path()).expect("a folder").flatten() {
+        std::fs::copy(entry.path(), other.path().join(entry.file_name())).expect("a file");
+    }
+    other
+}
+
+#[test]
+fn no_worker_goes_to_which_a_host_may_lead() {
+    let host = "x.example.net";
+    let bench = Bench::new();
+    // Whether it leads to b isn't known; then b is to go, and its new worker can't be written.
+    bench.faults(&[("put 1 x.example.net", 0, Fault::Lost { applied: true })]);
+    assert_eq!(bench.deploy(&fleet([hosted("b", &[host])])).failed, 1);
+    bench.faults(&[("put 1 x.example.net", 0, Fault::Rejected)]);
+    let after = fleet([hosted("c", &[host])]);
+    let outcome = bench.deploy(&after);
+    assert!(outcome.failures.iter().any(|failed| failed.error.contains("still leads to it")), "{outcome:?}");
+    bench.faults(&[]);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
+}
+
+#[test]
+fn who_goes_gives_up_its_routes_and_hosts_to_who_comes() {
+    let bench = Bench::new();
+    let routed = |customer: &str| {
+        let (customer, wish) = hosted(customer, &["x.example.net"]);
+        (customer, Wish { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..wish })
+    };
+    bench.deploy(&fleet([routed("a")]));
+    let after = fleet([routed("d")]);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
+}
+
+#[test]
+fn a_host_goes_before_its_worker_does() {
+    let bench = Bench::new();
+    bench.deploy(&fleet([hosted("a", &["x.example.net", "y.example.net"]), bare("b")]));
+    bench.calls();
+    let after = fleet([bare("b")]);
+    let outcome = bench.deploy(&after);
+    assert_eq!((outcome.applied, outcome.hosts), (1, 2));
+    let order: Vec<String> = bench.calls().into_iter().map(|(words, _)| words).collect();
+    assert_eq!(order, ["drop 2 x.example.net", "delete w-a"]);
+    bench.converged(&after);
+}
+
+#[test]
+fn hosts_of_others_and_of_those_who_are_held_are_left_alone() {
+    let bench = Bench::new();
+    let both = fleet([hosted("a", &["x.example.net"]), hosted("b", &["y.example.net"])]);
+    bench.deploy(&both);
+    let recorded = bench.state().hosts().unwrap();
+    let home = Home { account_id: "one".to_owned(), namespace: None };
+    let changes = |held: bool, whole: bool, claimed: &str| {
+        let options = Options { whole, homes: BTreeSet::from([home.clone()]), ..Options::default() };
+        let mut planner = Planner::new(&options);
+        // a has no host any more; b isn't in the plan.
+        let hosts = Hosts { table: "hosts".to_owned(), names: BTreeSet::new() };
+        planner.lead(&(home.clone(), "w-a".to_owned()), "one", Some(&hosts), held);
+        let plan = planner.finish_with(&recorded, &|host| host == claimed);
+        plan.hosts.into_iter().map(|change| change.host).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(false, false, ""), ["x.example.net"], "b's is not looked at");
+    assert_eq!(changes(false, true, ""), ["x.example.net"], "nor where b may only be held");
+    assert_eq!(changes(true, true, ""), [""; 0]);
+    assert_eq!(changes(false, true, "x.example.net"), [""; 0], "somebody wants it: it moves, later");
+}
+
+fn with_database(customer: &str) -> (String, Wish) {
+    let (customer, wish) = bare(customer);
+    (customer, Wish { database: true, ..wish })
+}
+
+#[test]
+fn a_database_is_found_or_made_once() {
+    let bench = Bench::new();
+    lock(&bench.fake.log).world.databases.insert("db-b".to_owned(), "old".to_owned());
+    let mut fleet = fleet([with_database("a"), with_database("b"), bare("c")]);
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    let order: Vec<String> = bench.calls().into_iter().map(|(words, _)| words).collect();
+    assert_eq!(order[0], "databases None 1", "one list for all, before the first upload");
+    assert_eq!(order.iter().filter(|words| words.contains("database")).count(), 2, "{order:?}");
+    bench.converged(&fleet);
+    assert_eq!(bench.deploy(&fleet).requests, 0);
+    // Its id is known from then on.
+    fleet.get_mut("b").unwrap().version = 2;
+    bench.deploy(&fleet);
+    assert_eq!(bench.called(), ["upload w-b"]);
+    // One alone is asked for by its name.
+    fleet.extend([with_database("d")]);
+    bench.deploy(&fleet);
+    assert_eq!(bench.called(), ["create database db-d", "databases Some(\"db-d\") 1", "upload w-d"]);
+    assert_eq!(lock(&bench.fake.log).world.databases.len(), 3);
+}
+
+#[test]
+fn a_database_whose_answer_was_lost_is_found_and_not_made_twice() {
+    for fault in interruptions() {
+        let bench = Bench::new();
+        let fleet = fleet([with_database("a")]);
+        bench.faults(&[("create database db-a", 1, fault)]);
+        bench.try_deploy(&fleet);
+        bench.faults(&[]);
+        assert_eq!(bench.deploy(&fleet).failed, 0);
+        bench.converged(&fleet);
+        assert_eq!(lock(&bench.fake.log).world.databases.len(), 1);
+    }
+}
+
+#[test]
+fn a_database_that_somebody_deleted_is_made_anew_by_the_next_deploy() {
+    let bench = Bench::new();
+    let mut fleet = fleet([with_database("a")]);
+    bench.deploy(&fleet);
+    lock(&bench.fake.log).world.databases.clear();
+    fleet.get_mut("a").unwrap().version = 2;
+    let outcome = bench.deploy(&fleet);
+    assert!(outcome.failures[0].error.contains("looks for it anew"), "{outcome:?}");
+    assert_eq!(bench.deploy(&fleet).failed, 0);
+    bench.converged(&fleet);
+}
+
+#[test]
+fn what_can_not_be_looked_up_fails_those_who_need_it() {
+    let bench = Bench::new();
+    let fleet = fleet([with_database("a"), hosted("b", &["x.example.net"]), bare("c")]);
+    *lock(&bench.fake.faults) =
+        Box::new(|words, _| (words.starts_with("databases") || words.starts_with("tables")).then_some(Fault::Rejected));
+    let outcome = bench.deploy(&fleet);
+    assert_eq!((outcome.applied, outcome.failed, outcome.hosts_skipped), (2, 2, 1), "{outcome:?}");
+    assert_eq!(outcome.failures[0].worker, "the hosts in hosts");
+    assert_eq!(outcome.failures[1].worker, "w-a");
+    bench.faults(&[]);
+    bench.deploy(&fleet);
+    bench.converged(&fleet);
+}
+
+/// Faults by chance, the same for the same seed whatever the threads do.
+fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
+    Box::new(move |words, nth| {
+        let digest = Digest::of(format!("{seed} {words} {nth}").as_bytes()).to_string();
+        let roll = u64::from_str_radix(&digest[..8], 16).expect("hexadecimal digits");
+        if roll % 1000 >= of_thousand {
+            return None;
+        }
+        let applied = (roll / 1000).is_multiple_of(2);
+        Some(match roll / 2000 % 12 {
+            0 | 1 => Fault::Throttled(Some(2)),
+            2 => Fault::Throttled(None),
+            3..=7 => Fault::Lost { applied },
+            8 => Fault::Rejected,
+            9 => Fault::Concurrent,
+            10 => Fault::Unauthorized,
+            _ if crash => Fault::Crash { applied },
+            _ => Fault::Lost { applied },
+        })
+    })
+}
+
+/// A fleet of up to five customers over a few hosts, each held by one at most.
+fn wishes() -> impl Strategy<Value = Fleet> {
+    let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3, any::<bool>());
+    let holders = prop::collection::vec(0usize..8, 9);
+    (prop::collection::vec(customer, 5), holders).prop_map(|(customers, holders)| {
+        let names = ["a", "b", "c", "d", "e"];
+        let mut fleet = Fleet::new();
+        for (at, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
+            if there {
+                let (customer, wish) = bare(names[at]);
+                let crons = (0..crons).map(|minute| format!("{minute} * * * *")).collect();
+                fleet.insert(customer, Wish { version, workers_dev, crons, database, ..wish });
+            }
+        }
+        for (host, holder) in holders.into_iter().enumerate() {
+            if let Some(wish) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
+                if host < 3 {
+                    wish.domains.insert(format!("h{host}.example.com"));
+                } else if host < 6 {
+                    wish.routes.insert(format!("h{host}.example.org/*"));
+                } else {
+                    wish.hosts.insert(format!("h{host}.example.net"));
+                }
+            }
+        }
+        fleet
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_it_converges(
+        rounds in prop::collection::vec((wishes(), any::<u64>(), 0u64..600), 1..5),
+        crash in any::<bool>(),
+    ) {
+        let bench = Bench::new();
+        let mut last = Fleet::new();
+        for (wish, seed, of_thousand) in rounds {
+            *lock(&bench.fake.faults) = chaos(seed, of_thousand, crash);
+            lock(&bench.fake.log).asked.clear();
+            bench.try_deploy(&wish);
+            last = wish;
+        }
+        bench.faults(&[]);
+        let outcome = bench.deploy(&last);
+        prop_assert_eq!(outcome.failed, 0, "{:?}", outcome.failures);
+        bench.converged(&last);
+    }
+}

@@ -1,0 +1,357 @@
+//! Keeps the requests of one token below its limits. Knows time and counts; doesn't know what is requested.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::file::Shared;
+use self::ledger::{Gone, Ledger, Nanos, Window, nanos};
+use flotilla_model::cache;
+use flotilla_model::clock::Clock;
+use flotilla_model::digest::Framed;
+use flotilla_model::failure::Failure;
+use flotilla_model::limits;
+use flotilla_model::platform::Quota;
+use flotilla_model::spec::ApiLimit;
+
+mod file;
+mod ledger;
+
+/// The share of a limit that is left for people, if fleet.yaml doesn't say: dashboards and scripts of the same user
+/// count against the same limit.
+const HEADROOM: f64 = 0.05;
+
+/// How long an answer takes, in seconds, as long as none was seen: an upload to Cloudflare.
+const UNSEEN: f64 = 1.0;
+
+/// The most requests of a lane at once, and the least.
+const AT_ONCE: (f64, f64) = (64.0, 4.0);
+/// A lane sends so many times as fast as its limit lets it in the long run, where it may: what a window holds is used early,
+/// and what was missed is caught up with.
+const BURST: f64 = 16.0;
+
+/// The most steps of a rehearsal: a fleet's rest is counted by the rate.
+const REHEARSED: usize = 20_000;
+
+/// What a lane may send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// So many requests…
+    pub requests: usize,
+    /// … in any window of this length.
+    pub window: Duration,
+    /// So many are left to others. The same share is left of each limit that the platform tells.
+    pub reserve: u64,
+    /// Nobody said so: where the platform tells its own limits, they count instead.
+    pub assumed: bool,
+}
+
+impl Rate {
+    /// The rate of an account: its limit, less the headroom.
+    pub fn new(limit: Option<ApiLimit>) -> Rate {
+        let (requests, seconds) =
+            limit.map_or((limits::API_REQUESTS, limits::API_WINDOW_SECONDS), |limit| (limit.requests, limit.seconds));
+        let headroom = limit.and_then(|limit| limit.headroom).unwrap_or(HEADROOM);
+        let reserve = (f64::from(requests) * headroom).floor();
+        Rate {
+            requests: (f64::from(requests) - reserve).max(1.0) as usize,
+            window: Duration::from_secs(u64::from(seconds)),
+            reserve: reserve as u64,
+            assumed: limit.is_none(),
+        }
+    }
+
+    /// A rate without headroom.
+    pub fn of(requests: usize, window: Duration) -> Rate {
+        Rate { requests, window, reserve: 0, assumed: false }
+    }
+
+    /// What is left of a quota without the share of others.
+    fn without_reserve(&self, quota: u64) -> u64 {
+        let all = u128::from(self.reserve) + self.requests as u128;
+        let reserve = u128::from(quota) * u128::from(self.reserve) / all.max(1);
+        (quota - reserve as u64).max(1)
+    }
+
+    /// How long so many requests wait for the limit, if nothing was sent before.
+    pub fn wait(&self, requests: usize) -> Duration {
+        self.window * u32::try_from(requests.saturating_sub(1) / self.requests).unwrap_or(u32::MAX)
+    }
+}
+
+/// The file in which all processes of this user share the budget of a token. Its name is a digest; the token isn't in it.
+pub fn file(base: &str, token: &str) -> Result<PathBuf, Failure> {
+    let name =
+        Framed::new("lane").field(base.trim_end_matches('/').as_bytes()).field(token.as_bytes()).finish().short();
+    Ok(cache::folder()?.join("lanes").join(name))
+}
+
+/// A permit for one request. Give it back with what came: [`Lane::answered`] or [`Lane::throttled`]. One that is dropped counts
+/// until its request can't be on its way any more, and then for a window.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket {
+    sent: Nanos,
+    gone: Gone,
+}
+
+/// How full a lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Requests that count in the present window, those on their way included; of the window that is fullest.
+    pub used: u64,
+    /// So many fit into it.
+    pub limit: u64,
+    /// How long the window is.
+    pub window: Duration,
+    /// How long the platform lets nothing pass, after a 429 or because others used what there was; zero if it does.
+    pub blocked: Duration,
+}
+
+/// The budget of one token.
+pub struct Lane {
+    rate: Rate,
+    clock: Arc<dyn Clock>,
+    ahead: bool,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    ledger: Ledger,
+    file: Option<Shared>,
+    /// How long an answer takes, in seconds: a moving mean.
+    latency: Option<f64>,
+    /// As many at once as the platform took without a 429.
+    at_once: f64,
+}
+
+impl Known {
+    fn new(file: Option<Shared>) -> Known {
+        Known { ledger: Ledger::new(), file, latency: None, at_once: AT_ONCE.0 }
+    }
+}
+
+impl Lane {
+    /// A lane that has sent nothing yet, and that no other process knows.
+    pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
+        Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(None)) }
+    }
+
+    /// A lane whose budget is in a file ([`file()`]): shared with other processes and with later runs. Where the file can't be
+    /// kept, as on a disk that is only read, it is in memory alone.
+    pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
+        let file = Shared::open(file, clock.epoch()).ok();
+        Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(file)) }
+    }
+
+    /// Its requests go before those of other processes of the same lane.
+    #[must_use]
+    pub fn ahead(self) -> Lane {
+        Lane { ahead: true, ..self }
+    }
+
+    /// A permit for one request, or how long to wait before asking again.
+    pub fn try_acquire(&self) -> Result<Ticket, Duration> {
+        self.change(|ledger, now| {
+            if self.ahead {
+                ledger.ahead_until = now + nanos(ledger::AHEAD);
+            } else if now < ledger.ahead_until {
+                return (Err(Duration::from_nanos(ledger.ahead_until - now)), false);
+            }
+            let free = self.free_at(ledger);
+            if free > now {
+                // Who goes ahead says again in time that it still wants to.
+                let longest = if self.ahead { ledger::AHEAD / 2 } else { Duration::MAX };
+                return (Err(Duration::from_nanos(free - now).min(longest)), self.ahead);
+            }
+            let gone = ledger.send(now);
+            (Ok(Ticket { sent: now, gone }), true)
+        })
+    }
+
+    /// The request was answered, or failed for good; with what the answer told of the limits.
+    pub fn answered(&self, ticket: Ticket, quota: Option<&Quota>) {
+        let now = self.change(|ledger, now| {
+            ledger.answer(ticket.sent, now);
+            ledger.passed(ticket.sent);
+            if let Some(quota) = quota {
+                self.told(ledger, quota, &ticket.gone, now);
+            }
+            (now, true)
+        });
+        let took = Duration::from_nanos(now.saturating_sub(ticket.sent)).as_secs_f64();
+        let mut known = self.known();
+        known.at_once = (known.at_once + 1.0 / known.at_once).min(AT_ONCE.0);
+        known.latency = Some(known.latency.map_or(took, |mean| mean + (took - mean) / 16.0));
+    }
+
+    /// The request was not sent after all, and doesn't count.
+    pub fn unused(&self, ticket: Ticket) {
+        self.change(|ledger, _| {
+            ledger.take_back(ticket.sent);
+            ((), true)
+        });
+    }
+
+    /// The answer was a 429: nothing is sent before it is over.
+    pub fn throttled(&self, ticket: Ticket, retry_after: Option<Duration>) {
+        let new = self.change(|ledger, now| {
+            ledger.answer(ticket.sent, now);
+            (ledger.throttle(ticket.sent, retry_after.map(nanos), now), true)
+        });
+        if new {
+            // Far below the limit it was too many at once.
+            let mut known = self.known();
+            known.at_once = (known.at_once / 2.0).max(1.0);
+        }
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        self.change(|ledger, now| {
+            let fullest = self
+                .limits(ledger)
+                .map(|(window, limit)| (ledger.used(window), limit, window.length))
+                .max_by(|(used, limit, _), (other, others, _)| {
+                    (u128::from(*used) * u128::from(*others)).cmp(&(u128::from(*other) * u128::from(*limit)))
+                });
+            let (used, limit, length) = fullest.expect("BUG: a lane has a window");
+            let blocked = Duration::from_nanos(ledger.blocked_until.saturating_sub(now));
+            (Usage { used, limit, window: Duration::from_nanos(length), blocked }, false)
+        })
+    }
+
+    /// How long so many more requests take, their last answer included, if without a limit so many a second could be made. What
+    /// was sent already counts.
+    pub fn finish(&self, requests: usize, per_second: f64) -> Duration {
+        if requests == 0 {
+            return Duration::ZERO;
+        }
+        let latency = Duration::from_secs_f64(self.known().latency.unwrap_or(UNSEEN));
+        let (ledger, start) = self.change(|ledger, now| ((ledger.clone(), now), false));
+        let each = if per_second > 0.0 { (1e9 / per_second).min(1e18) } else { 0.0 };
+        self.rehearse(ledger, start, requests as u64, each) + latency
+    }
+
+    /// Sends so many requests, each of which takes so many nanoseconds, in thought.
+    fn rehearse(&self, mut ledger: Ledger, start: Nanos, requests: u64, each: f64) -> Duration {
+        let (mut now, mut left) = (start, requests);
+        ledger.land(now);
+        let slowest = self.limits(&ledger).map(|(window, limit)| (window.counts_for(), limit));
+        let slowest = slowest.max_by(|(length, limit), (other, others)| {
+            (*length as f64 * *others as f64).total_cmp(&(*other as f64 * *limit as f64))
+        });
+        let (cycle, quota) = slowest.expect("BUG: a lane has a window");
+        let cycle = (cycle as f64).max(quota as f64 * each) as Nanos;
+        let longest = ledger.windows.iter().map(|window| window.length).max().unwrap_or(0);
+        let mut skipped = false;
+        for _ in 0..REHEARSED {
+            ledger.advance(now);
+            let free = self.free_at(&ledger);
+            if free > now {
+                now = free;
+                continue;
+            }
+            if !skipped && now - start > longest {
+                // From here on it repeats itself.
+                skipped = true;
+                let cycles = (left / quota).saturating_sub(1);
+                (now, left) = (now.saturating_add(cycle.saturating_mul(cycles)), left - cycles * quota);
+                ledger.shift(cycle.saturating_mul(cycles));
+                continue;
+            }
+            let room = self.limits(&ledger).map(|(window, limit)| limit.saturating_sub(ledger.used(window)));
+            let bucket = (cycle / ledger::BUCKETS) as f64;
+            let at_once = if each > 0.0 { (bucket / each).max(1.0) as u64 } else { u64::MAX };
+            let sent = room.min().unwrap_or(0).min(left).min(at_once);
+            ledger.sent_at_once(now, sent);
+            left -= sent;
+            now += (sent as f64 * each) as Nanos;
+            if left == 0 {
+                break;
+            }
+        }
+        now += (left as f64 * (cycle as f64 / quota as f64)) as Nanos;
+        Duration::from_nanos(now - start)
+    }
+
+    /// How many requests a second it makes as long as the limit is none.
+    pub fn per_second(&self) -> f64 {
+        self.in_flight_bound() as f64 / self.known().latency.unwrap_or(UNSEEN)
+    }
+
+    /// How many requests at once keep the lane full: by its rate and the latency that was seen. After a 429 fewer, for a while:
+    /// the platform takes a crowd of requests amiss also far below the limit.
+    pub fn in_flight_bound(&self) -> usize {
+        // By what was seen last: it is asked often, and another process changes little about it.
+        let known = self.known();
+        let rates = self.limits(&known.ledger).map(|(window, limit)| limit as f64 / (window.length as f64 / 1e9));
+        let own = self.rate.requests as f64 / self.rate.window.as_secs_f64();
+        let rate = rates.reduce(f64::min).unwrap_or(own);
+        let wanted = rate * known.latency.unwrap_or(UNSEEN) * BURST;
+        wanted.clamp(AT_ONCE.1, AT_ONCE.0).min(known.at_once).ceil() as usize
+    }
+
+    /// The limits that count for this lane, each with its window.
+    fn limits<'a>(&self, ledger: &'a Ledger) -> impl Iterator<Item = (&'a Window, u64)> {
+        let rate = self.rate;
+        let own = nanos(rate.window);
+        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.told > 0 && window.length >= own);
+        ledger.windows.iter().filter_map(move |window| {
+            let told = (window.told > 0).then(|| rate.without_reserve(window.told));
+            let own = (window.length == own && !replaced).then_some(rate.requests as u64);
+            Some((window, told.into_iter().chain(own).min()?))
+        })
+    }
+
+    /// When the next request may be sent.
+    fn free_at(&self, ledger: &Ledger) -> Nanos {
+        let windows = self.limits(ledger).map(|(window, limit)| ledger.free_at(window, limit));
+        windows.max().unwrap_or(0).max(ledger.blocked_until)
+    }
+
+    /// Takes in what an answer told.
+    fn told(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
+        let policies: Vec<_> =
+            quota.policies.iter().filter(|policy| policy.requests > 0 && !policy.window.is_zero()).collect();
+        if !policies.is_empty() {
+            let limits: Vec<_> = policies.iter().map(|policy| (nanos(policy.window), policy.requests)).collect();
+            ledger.told(&limits, now);
+        }
+        for left in &quota.left {
+            let reset = nanos(left.reset);
+            match policies.iter().find(|policy| policy.name == left.name) {
+                Some(policy) => ledger.left(nanos(policy.window), left.requests, reset, gone, now),
+                // Of a limit that isn't known, only the others' share is left: nobody here can tell whose the rest was.
+                None if left.requests <= self.rate.reserve => ledger.block(reset, now),
+                None => {}
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the ledger, lets it be changed, and writes it if that is asked for.
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger, Nanos) -> (T, bool)) -> T {
+        let mut known = self.known();
+        let Known { ledger, file, .. } = &mut *known;
+        let now = || nanos(self.clock.now());
+        let change = |ledger: &mut Ledger, now| {
+            ledger.advance(now);
+            ledger.watch(nanos(self.rate.window), now);
+            change(ledger, now)
+        };
+        let Some(shared) = file else { return change(ledger, now()).0 };
+        let (given, written) = shared.change(ledger, now, change);
+        if written.is_err() {
+            // The disk is full, or only read: from here on in memory.
+            *file = None;
+        }
+        given
+    }
+}
+
+#[cfg(test)]
+mod tests;

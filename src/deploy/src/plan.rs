@@ -1,0 +1,929 @@
+//! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
+//! give the same plan, and a deploy makes no choice that the plan left open.
+
+mod deed;
+mod hosts;
+mod waves;
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{Hash as _, Hasher as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Begun, Deployed, Doubt, Lead, Live, Stored, Table, WorkerId};
+use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
+use flotilla_model::customer::{Database, Worker};
+use flotilla_model::digest::Digest;
+use flotilla_model::platform::Home;
+use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
+
+pub use deed::{Deed, HostDeed};
+pub use hosts::HostChange;
+pub use waves::Wave;
+
+/// Why a worker is uploaded that may be as it should be.
+const INTERRUPTED: &str = "an earlier upload was interrupted";
+
+/// A worker as it should be.
+pub struct Desired<'a> {
+    /// Where it belongs.
+    pub home: Home,
+    /// The worker.
+    pub worker: &'a Worker,
+    /// Its bundle.
+    pub bundle: &'a Bundle,
+    /// The fingerprints of its secrets, as far as their values are known here.
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// A worker as it is, as far as the state knows.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// What is live.
+    pub live: Option<&'a Deployed>,
+    /// What of an earlier change may be done or not.
+    pub begun: Option<&'a Begun>,
+    /// The bundle that is live, if it is kept.
+    pub bundle: Option<&'a Stored>,
+    /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
+    pub differences: &'a [String],
+    /// Whether the id of its database is known, if its spec gives the name alone.
+    pub has_database: bool,
+}
+
+/// What is done to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Action {
+    Create,
+    Update,
+    Delete,
+}
+
+impl Action {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Create => "create",
+            Action::Update => "update",
+            Action::Delete => "delete",
+        }
+    }
+}
+
+/// One request of a change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Step {
+    /// Finds the database of this name, or makes it.
+    CreateDatabase {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jurisdiction: Option<Jurisdiction>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        location_hint: Option<LocationHint>,
+    },
+    Upload,
+    DetachDomain {
+        domain: String,
+        id: String,
+    },
+    /// Detaches a domain that the worker may have: an earlier change was interrupted.
+    DropDomain {
+        domain: String,
+    },
+    /// Detaches a domain from another worker, which the state doesn't have, or not with that domain.
+    TakeDomain {
+        domain: String,
+        id: String,
+        from: String,
+    },
+    RemoveRoute {
+        pattern: String,
+        zone_id: String,
+        id: String,
+    },
+    /// Removes a route that the worker may have.
+    DropRoute {
+        pattern: String,
+        zone: String,
+    },
+    SetWorkersDev {
+        on: bool,
+    },
+    AttachDomain {
+        domain: String,
+    },
+    AddRoute {
+        pattern: String,
+        zone: String,
+    },
+    SetCrons {
+        crons: BTreeSet<String>,
+    },
+    /// Deletes the database of this name, which is nobody else's: that of a preview.
+    DeleteDatabase {
+        name: String,
+    },
+    Delete,
+}
+
+/// One entry of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The worker's name.
+    pub worker: String,
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// What is done.
+    pub action: Action,
+    /// Why, in the author's terms.
+    pub reasons: Vec<String>,
+    /// The requests, in their order.
+    pub steps: Vec<Step>,
+    /// The digest that is live afterwards, or was before a deletion.
+    pub digest: Digest,
+    /// The digest that was live before, if there was one.
+    pub was: Option<Digest>,
+    /// Which wave it belongs to, from 0.
+    pub wave: usize,
+    /// Where it belongs.
+    #[serde(skip)]
+    pub home: Home,
+    /// What the state said of the worker when this was planned: if it says something else, somebody was faster.
+    #[serde(skip)]
+    pub revision: Option<i64>,
+    /// What it takes back, if it goes back to an earlier bundle.
+    #[serde(skip)]
+    pub rejects: Option<Digest>,
+    /// What its bundle gives by name: the upload needs the ids.
+    #[serde(skip)]
+    pub needs: Vec<(Resource, String)>,
+    /// The workers that it calls.
+    #[serde(skip)]
+    calls: Vec<String>,
+    /// The wave that its labels pick.
+    #[serde(skip)]
+    picked: Option<usize>,
+    /// How many changes come before it, one after the other: a service binding wants the worker that it calls.
+    #[serde(skip)]
+    pub rank: usize,
+}
+
+impl Change {
+    /// Deletes a database with the worker. Before it: as long as the worker is there, its tags tell of the database.
+    pub fn delete_database(&mut self, name: String) {
+        if let Some(at) = self.steps.iter().position(|step| *step == Step::Delete) {
+            self.steps.insert(at, Step::DeleteDatabase { name });
+        }
+    }
+}
+
+/// A worker that is left as it is, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Held {
+    /// The customer.
+    pub customer: String,
+    /// The environment, if it is known.
+    pub environment: Option<Environment>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A deployed worker that no spec owns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Orphan {
+    /// The worker's name.
+    pub worker: String,
+    /// The customer it belonged to.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+}
+
+/// The difference.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The changes, sorted by environment and customer.
+    pub changes: Vec<Change>,
+    /// The hosts of dispatch namespaces that are to lead elsewhere, sorted.
+    pub hosts: Vec<HostChange>,
+    /// How many workers are as they should be.
+    pub unchanged: usize,
+    /// What is left alone.
+    pub held: Vec<Held>,
+    /// What nobody owns any more.
+    pub orphans: Vec<Orphan>,
+    /// The names of the waves, in their order; at least one.
+    pub waves: Vec<String>,
+    /// The digest of what the changes do: what was reviewed is what is applied.
+    pub digest: Digest,
+}
+
+/// How to plan.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Upload every worker, changed or not, for this reason.
+    pub force: Option<&'a str>,
+    /// But for those that were uploaded after this time, in seconds since 1970: a redeploy for the same reason was interrupted.
+    pub forced_since: Option<i64>,
+    /// Delete what no spec owns. Only a plan of the whole fleet can.
+    pub prune: bool,
+    /// Delete, and nothing else.
+    pub only_prune: bool,
+    /// The customers that were named: a manual delivery wants that.
+    pub named: &'a [String],
+    /// Deploy whatever its delivery: where it is only tried out, on this machine.
+    pub any_delivery: bool,
+    /// Whether it is a plan of the whole fleet.
+    pub whole: bool,
+    /// The customers whose specs have errors: their workers are held.
+    pub invalid: BTreeSet<String>,
+    /// The homes whose workers the fleet may own.
+    pub homes: BTreeSet<Home>,
+    /// The waves.
+    pub waves: &'a [Wave],
+    /// The workers that are not the fleet's, and why nothing may be done to them.
+    pub unowned: BTreeMap<WorkerId, String>,
+    /// The workers that were deployed and are not there any more.
+    pub missing: BTreeSet<WorkerId>,
+}
+
+/// What becomes of one worker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It changes.
+    Change(Box<Change>),
+    /// It is as it should be.
+    Unchanged,
+    /// It is left alone.
+    Held(Held),
+}
+
+/// Decides what becomes of a worker that is desired. Pure, and each worker by itself: many can be decided at once.
+pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Decision {
+    let worker = wanted.worker;
+    let named = options.named.contains(&worker.customer);
+    let not_ours = match worker.delivery {
+        _ if options.any_delivery => None,
+        Delivery::Automatic => None,
+        Delivery::Manual if named => None,
+        Delivery::Manual => Some("its delivery is manual: name it to deploy it"),
+        Delivery::Gitops => Some("its delivery is gitops: its own pipeline deploys it"),
+        Delivery::SelfHosted => Some("its delivery is self-hosted"),
+    };
+    let rejected = known.live.is_some_and(|live| live.rejected == Some(wanted.bundle.digest));
+    let not_again = (rejected && !named && options.force.is_none())
+        .then_some("it was rolled back, and its spec is as it was: change it, or name the customer to deploy it again");
+    let unowned = match options.unowned.is_empty() {
+        true => None,
+        false => options.unowned.get(&(wanted.home.clone(), worker.name.clone())).map(String::as_str),
+    };
+    if let Some(reason) = not_ours.or(unowned).or(not_again) {
+        let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
+        return Decision::Held(Held { customer, environment, reason: reason.to_owned() });
+    }
+    match change(wanted, known, options) {
+        Some(change) => Decision::Change(Box::new(change)),
+        None => Decision::Unchanged,
+    }
+}
+
+/// Makes a plan, worker by worker: of those that are as they should be, nothing stays in memory but a number.
+pub struct Planner<'a> {
+    options: &'a Options<'a>,
+    changes: Vec<Change>,
+    unchanged: usize,
+    held: Vec<Held>,
+    orphans: Vec<Orphan>,
+    owned: HashSet<u64>,
+    hosts: hosts::Hosts,
+}
+
+/// A short name of a worker's id. Two that share one would both count as owned: that deletes nothing.
+fn short(id: &WorkerId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<'a> Planner<'a> {
+    /// A plan without workers.
+    pub fn new(options: &'a Options<'a>) -> Planner<'a> {
+        let held = options.invalid.iter().map(|customer| Held {
+            customer: customer.clone(),
+            environment: None,
+            reason: "its spec has errors".to_owned(),
+        });
+        Planner {
+            options,
+            changes: Vec::new(),
+            unchanged: 0,
+            held: held.collect(),
+            orphans: Vec::new(),
+            owned: HashSet::new(),
+            hosts: hosts::Hosts::default(),
+        }
+    }
+
+    /// Adds the hosts of a worker that a spec owns; `held`: it is left alone, and so are they.
+    pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&flotilla_model::customer::Hosts>, held: bool) {
+        self.hosts.add(&id.0, &id.1, account, hosts, held);
+    }
+
+    /// Adds a worker that a spec owns, and what becomes of it.
+    pub fn add(&mut self, id: &WorkerId, decision: Decision) {
+        self.owned.insert(short(id));
+        match decision {
+            _ if self.options.only_prune => self.unchanged += 1,
+            Decision::Change(change) => self.changes.push(*change),
+            Decision::Unchanged => self.unchanged += 1,
+            Decision::Held(held) => self.held.push(held),
+        }
+    }
+
+    /// Whether a worker that the state knows is one that no spec owns. Asked when all were added that a spec owns.
+    pub fn is_gone(&self, id: &WorkerId, customer: &str) -> bool {
+        self.options.whole
+            && self.options.homes.contains(&id.0)
+            && !self.owned.contains(&short(id))
+            && !self.options.invalid.contains(customer)
+    }
+
+    /// Adds a worker of the state, live or begun, if no spec owns it.
+    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&Begun>) {
+        let one = match (live, begun) {
+            (Some(live), begun) => Gone::of(live, begun),
+            // A worker whose first upload was interrupted may be there, as well.
+            (None, Some(begun)) => Gone::begun(begun),
+            (None, None) => return,
+        };
+        if !self.is_gone(id, one.customer) {
+            return;
+        }
+        if self.options.prune {
+            self.changes.push(one.deletion(id));
+        } else {
+            let (customer, environment) = (one.customer.to_owned(), one.environment);
+            self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });
+        }
+    }
+
+    /// The plan, of a fleet without hosts.
+    pub fn finish(self) -> Plan {
+        self.finish_with(&BTreeMap::new(), &|_| false)
+    }
+
+    /// The plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this plan
+    /// isn't about.
+    pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
+        let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
+        held.sort();
+        orphans.sort();
+        let plan = Plan::of(changes, options.waves);
+        let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
+        hosts.retain(|change| !options.only_prune || change.to.is_none());
+        let digest = Deed::digest(plan.changes.iter().map(Deed::of), hosts.iter().map(HostDeed::of));
+        Plan { hosts, unchanged, held, orphans, digest, ..plan }
+    }
+}
+
+/// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: String) -> Change {
+    Change {
+        customer: live.customer.clone(),
+        environment: live.environment,
+        worker: id.1.clone(),
+        account: live.account.clone(),
+        action: Action::Update,
+        reasons: vec![reason],
+        steps: vec![Step::Upload],
+        digest: to,
+        was: Some(live.digest),
+        wave: 0,
+        home: id.0.clone(),
+        revision: Some(live.revision),
+        rejects: Some(live.digest),
+        needs: by_name(&bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
+        calls: Vec::new(),
+        picked: None,
+        rank: 0,
+    }
+}
+
+impl Plan {
+    /// A plan of these changes and nothing else.
+    pub fn of(mut changes: Vec<Change>, waves: &[Wave]) -> Plan {
+        changes.sort_by(|a, b| {
+            (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
+                b.environment,
+                &b.customer,
+                &b.account,
+                &b.worker,
+            ))
+        });
+        rank(&mut changes);
+        let waves = waves::assign(waves, &mut changes);
+        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        let (held, orphans) = (Vec::new(), Vec::new());
+        Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
+    }
+}
+
+/// Ranks the changes: after those of the workers that they call.
+fn rank(changes: &mut [Change]) {
+    let callers: Vec<usize> = (0..changes.len()).filter(|at| !changes[*at].calls.is_empty()).collect();
+    if callers.is_empty() {
+        return;
+    }
+    let at: HashMap<(Home, String), usize> =
+        changes.iter().enumerate().map(|(at, change)| ((change.home.clone(), change.worker.clone()), at)).collect();
+    // Circles were told where they stand; a bound keeps one that came through from turning for ever.
+    for _ in 0..callers.len() {
+        let mut moved = false;
+        for &index in &callers {
+            let Change { home, calls, .. } = &changes[index];
+            let before = calls.iter().filter_map(|name| at.get(&(home.clone(), name.clone())));
+            let least = before.map(|before| changes[*before].rank + 1).max().unwrap_or(0);
+            if changes[index].rank < least && least <= callers.len() {
+                changes[index].rank = least;
+                moved = true;
+            }
+        }
+        if !moved {
+            return;
+        }
+    }
+}
+
+fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Option<Change> {
+    let (worker, live) = (wanted.worker, known.live);
+    let doubts = known.begun.map(|begun| &begun.doubts[..]).unwrap_or_default();
+    let doubtful = |doubt: Doubt| doubts.contains(&doubt) || doubts.contains(&Doubt::Delete);
+    let mut reasons = Vec::new();
+    let mut steps = Vec::new();
+    let before = live.map(|deployed| &deployed.live);
+    match live {
+        None if options.missing.contains(&(wanted.home.clone(), worker.name.clone())) => {
+            reasons.push("it is not there any more".to_owned());
+        }
+        None => reasons.push("it is new".to_owned()),
+        Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
+    }
+    if reasons.is_empty() && doubtful(Doubt::Upload) {
+        reasons.push(INTERRUPTED.to_owned());
+    }
+    if reasons.is_empty() {
+        let since = |live: &Deployed| options.forced_since.is_some_and(|since| live.deployed_at > since);
+        let force = options.force.filter(|_| !known.live.is_some_and(since));
+        reasons.extend(force.map(|reason| format!("forced: {reason}")));
+    }
+    if !reasons.is_empty() {
+        if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
+            (&worker.database, known.has_database)
+        {
+            let (jurisdiction, location_hint) = (*jurisdiction, *location_hint);
+            steps.push(Step::CreateDatabase { name: name.clone(), jurisdiction, location_hint });
+        }
+        steps.push(Step::Upload);
+    }
+    let (domains, routes) = in_doubt(doubts);
+    for (domain, id) in before.iter().flat_map(|live| &live.domains) {
+        if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
+            reasons.push(format!("domain {domain} removed"));
+            steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+        }
+    }
+    for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
+        reasons.push(format!("domain {domain} removed"));
+        steps.push(Step::DropDomain { domain: (*domain).to_owned() });
+    }
+    let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
+    let added = |pattern: &str| routes.get(pattern).cloned().flatten();
+    for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
+        if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
+            reasons.push(format!("route {pattern} removed"));
+            steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+        }
+    }
+    for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
+        if let Some(zone) = zone {
+            reasons.push(format!("route {pattern} removed"));
+            steps.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
+        }
+    }
+    let on = before.is_some_and(|live| live.workers_dev);
+    if worker.workers_dev != on || doubtful(Doubt::WorkersDev) {
+        reasons.push(format!("workers.dev {}", if worker.workers_dev { "on" } else { "off" }));
+        steps.push(Step::SetWorkersDev { on: worker.workers_dev });
+    }
+    for domain in &worker.domains {
+        if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
+            reasons.push(format!("domain {domain} added"));
+            steps.push(Step::AttachDomain { domain: domain.clone() });
+        }
+    }
+    for route in &worker.routes {
+        let pattern = &route.pattern;
+        if routes.contains_key(pattern.as_str()) || !before.is_some_and(|live| live.routes.contains_key(pattern)) {
+            reasons.push(format!("route {pattern} added"));
+            steps.push(Step::AddRoute { pattern: pattern.clone(), zone: route.zone.clone() });
+        }
+    }
+    let none = BTreeSet::new();
+    let crons = before.map_or(&none, |live| &live.crons);
+    if &worker.crons != crons || doubtful(Doubt::Crons) {
+        reasons.push(match worker.crons.len() {
+            0 => "crons removed".to_owned(),
+            _ => format!("crons {}", worker.crons.iter().cloned().collect::<Vec<_>>().join(", ")),
+        });
+        steps.push(Step::SetCrons { crons: worker.crons.clone() });
+    }
+    (!steps.is_empty()).then(|| Change {
+        customer: worker.customer.clone(),
+        environment: worker.environment,
+        worker: worker.name.clone(),
+        account: worker.account.clone(),
+        action: if live.is_some() { Action::Update } else { Action::Create },
+        reasons,
+        steps,
+        digest: wanted.bundle.digest,
+        was: live.map(|live| live.digest),
+        wave: 0,
+        home: wanted.home.clone(),
+        revision: live.map(|live| live.revision),
+        calls: worker.services.values().cloned().collect(),
+        rejects: None,
+        needs: by_name(&wanted.bundle.metadata).map(|(resource, name)| (resource, name.to_owned())).collect(),
+        picked: options.waves.iter().position(|wave| wave.picks(&worker.labels)),
+        rank: 0,
+    })
+}
+
+/// Why a live worker has to be uploaded again.
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<String> {
+    let (bundle, live) = (wanted.bundle, &deployed.live);
+    let mut reasons = Vec::new();
+    if !deployed.drift.is_empty() {
+        reasons.push(deployed.drift.clone());
+    }
+    if bundle.digest != deployed.digest {
+        reasons.extend(known.differences.iter().cloned());
+        if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
+            if bundle.runtime != before.runtime {
+                reasons.push("the runtime changed".to_owned());
+            } else if bundle.module != before.module {
+                // The module names the runtime, so that it differs with it.
+                reasons.push("the module changed".to_owned());
+            }
+            reasons.extend(differences(&before.metadata, &bundle.metadata));
+        }
+        if reasons.is_empty() {
+            reasons.push("the bundle changed".to_owned());
+        }
+    }
+    for (name, fingerprint) in &wanted.secrets {
+        if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
+            reasons.push(format!("secret {name} changed"));
+        }
+    }
+    reasons
+}
+
+/// The domains of which it is unknown whether the worker has them, and the routes, with their zones where they were
+/// being added.
+fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+    let mut domains = BTreeSet::new();
+    let mut routes = BTreeMap::new();
+    for doubt in doubts {
+        match doubt {
+            Doubt::Domain(domain) => {
+                domains.insert(domain.as_str());
+            }
+            Doubt::Route { pattern, zone } => {
+                routes.insert(pattern.as_str(), zone.as_deref());
+            }
+            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons | Doubt::Database => {}
+        }
+    }
+    (domains, routes)
+}
+
+/// A worker that no spec owns, as far as it is known.
+struct Gone<'a> {
+    account: &'a str,
+    customer: &'a str,
+    environment: Environment,
+    digest: Digest,
+    live: Option<&'a Live>,
+    revision: Option<i64>,
+    doubts: &'a [Doubt],
+}
+
+impl<'a> Gone<'a> {
+    fn of(deployed: &'a Deployed, begun: Option<&'a Begun>) -> Gone<'a> {
+        Gone {
+            account: &deployed.account,
+            customer: &deployed.customer,
+            environment: deployed.environment,
+            digest: deployed.digest,
+            live: Some(&deployed.live),
+            revision: Some(deployed.revision),
+            doubts: begun.map(|begun| &begun.doubts[..]).unwrap_or_default(),
+        }
+    }
+
+    fn begun(begun: &'a Begun) -> Gone<'a> {
+        let Begun { account, customer, environment, digest, doubts, .. } = begun;
+        Gone { account, customer, environment: *environment, digest: *digest, live: None, revision: None, doubts }
+    }
+
+    fn deletion(&self, (home, worker): &WorkerId) -> Change {
+        let mut steps = Vec::new();
+        let (domains, routes) = in_doubt(self.doubts);
+        // First what leads to it, so that no host name points at nothing.
+        for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
+            if !domains.contains(domain.as_str()) {
+                steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+            }
+        }
+        steps.extend(domains.iter().map(|domain| Step::DropDomain { domain: (*domain).to_owned() }));
+        for (pattern, (zone_id, id)) in self.live.iter().flat_map(|live| &live.routes) {
+            if routes.get(pattern.as_str()).is_none_or(Option::is_none) {
+                steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+            }
+        }
+        steps.extend(routes.iter().filter_map(|(pattern, zone)| {
+            Some(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone)?.to_owned() })
+        }));
+        steps.push(Step::Delete);
+        Change {
+            customer: self.customer.to_owned(),
+            environment: self.environment,
+            worker: worker.clone(),
+            account: self.account.to_owned(),
+            action: Action::Delete,
+            reasons: vec!["no spec owns it any more".to_owned()],
+            steps,
+            digest: self.digest,
+            was: self.live.map(|_| self.digest),
+            wave: 0,
+            home: home.clone(),
+            revision: self.revision,
+            calls: Vec::new(),
+            rejects: None,
+            needs: Vec::new(),
+            picked: None,
+            rank: 0,
+        }
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.hosts.is_empty()
+    }
+
+    /// The accounts that it is about: their ids, and their names in fleet.yaml.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
+        changes.chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
+    }
+
+    /// How many changes there are of a kind.
+    pub fn count(&self, action: Action) -> usize {
+        self.changes.iter().filter(|change| change.action == action).count()
+    }
+
+    /// How many changes each wave has.
+    pub fn sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.waves.len()];
+        for change in &self.changes {
+            sizes[change.wave] += 1;
+        }
+        sizes
+    }
+
+    /// How many requests the changes take, by account; without the few that find out ids for the first time.
+    pub fn requests(&self) -> BTreeMap<&str, usize> {
+        let mut requests = BTreeMap::new();
+        for change in &self.changes {
+            *requests.entry(change.account.as_str()).or_default() += change.steps.len();
+        }
+        for (account, count) in hosts::requests(&self.hosts) {
+            *requests.entry(account).or_default() += count;
+        }
+        requests
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Change {
+    /// One for tests of other modules.
+    pub fn made_up(customer: &str, action: Action) -> Change {
+        let digest = Digest::of(customer.as_bytes());
+        Change {
+            customer: customer.to_owned(),
+            environment: Environment::Production,
+            worker: format!("t-{customer}"),
+            account: "default".to_owned(),
+            action,
+            reasons: Vec::new(),
+            steps: vec![Step::Upload],
+            digest,
+            was: None,
+            wave: 0,
+            home: Home { account_id: "a".to_owned(), namespace: None },
+            revision: None,
+            rejects: None,
+            needs: Vec::new(),
+            calls: Vec::new(),
+            picked: None,
+            rank: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_model::customer::sample as worker;
+    use serde_json::json;
+
+    fn home() -> Home {
+        Home { account_id: "a".to_owned(), namespace: None }
+    }
+
+    fn bundle() -> Bundle {
+        let digest = Digest::of(b"1");
+        Bundle { digest, module: digest, runtime: digest, metadata: json!({"bindings": []}) }
+    }
+
+    fn live(worker: &Worker, bundle: &Bundle) -> (WorkerId, Deployed) {
+        let live = Live {
+            etag: String::new(),
+            workers_dev: worker.workers_dev,
+            domains: worker.domains.iter().map(|domain| (domain.clone(), "d".to_owned())).collect(),
+            routes: worker
+                .routes
+                .iter()
+                .map(|route| (route.pattern.clone(), ("z".to_owned(), "r".to_owned())))
+                .collect(),
+            crons: worker.crons.clone(),
+            secrets: BTreeMap::from([("S".to_owned(), "1".to_owned())]),
+        };
+        let deployed = Deployed {
+            account: worker.account.clone(),
+            customer: worker.customer.clone(),
+            environment: worker.environment,
+            digest: bundle.digest,
+            revision: 1,
+            deployed_at: 1,
+            rejected: None,
+            drift: String::new(),
+            live,
+        };
+        ((home(), worker.name.clone()), deployed)
+    }
+
+    fn check(
+        worker: &Worker,
+        bundle: &Bundle,
+        secret: &str,
+        deployed: &BTreeMap<WorkerId, Deployed>,
+        options: &Options<'_>,
+    ) -> Plan {
+        let secrets = BTreeMap::from([("S".to_owned(), secret.to_owned())]);
+        let id = (home(), worker.name.clone());
+        let same = Stored {
+            module: Digest::of(b"1"),
+            runtime: Digest::of(b"1"),
+            runtime_file: String::new(),
+            metadata: json!({"bindings": []}),
+            source: json!(null),
+        };
+        let known = Known { live: deployed.get(&id), bundle: Some(&same), ..Known::default() };
+        let mut planner = Planner::new(options);
+        planner.add(&id, decide(&Desired { home: home(), worker, bundle, secrets }, &known, options));
+        for (id, live) in deployed {
+            planner.gone(id, Some(live), None);
+        }
+        planner.finish()
+    }
+
+    fn whole() -> Options<'static> {
+        Options { whole: true, homes: BTreeSet::from([home()]), ..Options::default() }
+    }
+
+    #[test]
+    fn a_new_worker_takes_one_request_for_each_thing() {
+        let plan = check(&worker("acme"), &bundle(), "1", &BTreeMap::new(), &whole());
+        assert_eq!(plan.changes[0].action, Action::Create);
+        assert_eq!(plan.changes[0].steps.len(), 5);
+        assert_eq!(plan.changes[0].steps[0], Step::Upload);
+    }
+
+    #[test]
+    fn what_is_deployed_needs_nothing() {
+        let (worker, bundle) = (worker("acme"), bundle());
+        let plan = check(&worker, &bundle, "1", &BTreeMap::from([live(&worker, &bundle)]), &whole());
+        assert_eq!((plan.changes.len(), plan.unchanged), (0, 1));
+    }
+
+    #[test]
+    fn a_changed_bundle_secret_or_cron_takes_one_request() {
+        let (mut worker, bundle) = (worker("acme"), bundle());
+        let deployed = BTreeMap::from([live(&worker, &bundle)]);
+        let other = Bundle { digest: Digest::of(b"2"), module: Digest::of(b"2"), ..bundle.clone() };
+        let upload = |plan: Plan| (plan.changes[0].steps.clone(), plan.changes[0].reasons.clone());
+        assert_eq!(
+            upload(check(&worker, &other, "1", &deployed, &whole())),
+            (vec![Step::Upload], vec!["the module changed".to_owned()])
+        );
+        assert_eq!(
+            upload(check(&worker, &bundle, "2", &deployed, &whole())),
+            (vec![Step::Upload], vec!["secret S changed".to_owned()])
+        );
+        let force = Options { force: Some("CVE"), ..whole() };
+        assert_eq!(
+            upload(check(&worker, &bundle, "1", &deployed, &force)),
+            (vec![Step::Upload], vec!["forced: CVE".to_owned()])
+        );
+        // What was uploaded since a redeploy for this reason began isn't uploaded by its next run.
+        let since = |time| Options { forced_since: Some(time), ..Options { force: Some("CVE"), ..whole() } };
+        let at = deployed.values().next().map_or(0, |deployed| deployed.deployed_at);
+        assert!(check(&worker, &bundle, "1", &deployed, &since(at - 1)).is_empty());
+        assert!(!check(&worker, &bundle, "1", &deployed, &since(at)).is_empty());
+        worker.crons.clear();
+        let steps = upload(check(&worker, &bundle, "1", &deployed, &whole())).0;
+        assert_eq!(steps, vec![Step::SetCrons { crons: BTreeSet::new() }]);
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_done_and_where_not_of_why() {
+        let (acme, bundle) = (worker("acme"), bundle());
+        let deployed = BTreeMap::from([live(&acme, &bundle)]);
+        let plan = |options: &Options<'_>| check(&acme, &bundle, "1", &deployed, options);
+        let (one, other) = (Options { force: Some("a"), ..whole() }, Options { force: Some("b"), ..whole() });
+        let (one, other) = (plan(&one), plan(&other));
+        assert_ne!(one.changes[0].reasons, other.changes[0].reasons);
+        assert_eq!(one.digest, other.digest);
+        let change = |edit: &dyn Fn(&mut Change)| {
+            let mut change = one.changes[0].clone();
+            edit(&mut change);
+            Deed::digest([Deed::of(&change)], [])
+        };
+        assert_eq!(change(&|_| {}), one.digest);
+        let edits: [&dyn Fn(&mut Change); 8] = [
+            &|change| change.home.account_id = "b".to_owned(),
+            &|change| change.home.namespace = Some(String::new()),
+            &|change| change.worker.push('x'),
+            &|change| change.digest = Digest::of(b"3"),
+            &|change| change.was = None,
+            &|change| change.wave = 1,
+            &|change| change.steps.push(Step::Delete),
+            &|change| change.action = Action::Create,
+        ];
+        let mut seen: BTreeSet<Digest> = edits.iter().map(|edit| change(edit)).collect();
+        seen.insert(one.digest);
+        assert_eq!(seen.len(), 9, "each of them is another plan");
+        let deed = Deed::of(&one.changes[0]);
+        let read: Deed = serde_json::from_slice(&serde_json::to_vec(&deed).unwrap()).unwrap();
+        assert_eq!(read, deed);
+        assert!(!serde_json::to_string(&deed).unwrap().contains("\"a\""), "an account's id is told");
+    }
+
+    #[test]
+    fn a_worker_without_a_spec_is_deleted_only_by_pruning_the_whole_fleet() {
+        let (acme, bundle) = (worker("acme"), bundle());
+        let deployed = BTreeMap::from([live(&acme, &bundle), live(&worker("gone"), &bundle)]);
+        let plan = check(&acme, &bundle, "1", &deployed, &whole());
+        assert_eq!((plan.changes.len(), plan.orphans.len()), (0, 1));
+        let pruned = check(&acme, &bundle, "1", &deployed, &Options { prune: true, ..whole() });
+        assert_eq!(pruned.changes[0].action, Action::Delete);
+        assert_eq!(pruned.changes[0].steps.last(), Some(&Step::Delete));
+        let partial = check(&acme, &bundle, "1", &deployed, &Options { prune: true, ..Options::default() });
+        assert_eq!((partial.changes.len(), partial.orphans.len()), (0, 0));
+        let invalid = Options { prune: true, invalid: BTreeSet::from(["gone".to_owned()]), ..whole() };
+        let held = check(&acme, &bundle, "1", &deployed, &invalid);
+        assert_eq!((held.changes.len(), held.held.len()), (0, 1), "an invalid spec never implies a deletion");
+    }
+
+    #[test]
+    fn deliveries_that_are_not_ours_are_held() {
+        let mut acme = worker("acme");
+        acme.delivery = Delivery::Manual;
+        assert_eq!(check(&acme, &bundle(), "1", &BTreeMap::new(), &whole()).held.len(), 1);
+        let named = ["acme".to_owned()];
+        let options = Options { named: &named, ..Options::default() };
+        assert_eq!(check(&acme, &bundle(), "1", &BTreeMap::new(), &options).changes.len(), 1);
+    }
+}

@@ -1,0 +1,100 @@
+//! What a plan does, without why: what its digest is of, and what is written to a file. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Change, HostChange, Step};
+use flotilla_model::digest::{Digest, Framed};
+use flotilla_model::platform::Home;
+use flotilla_model::spec::Environment;
+
+/// What a change does, without why: what a plan's digest is made of. So it is the same wherever the same plan is made,
+/// whatever is on record there of how it came to this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deed {
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The worker's name.
+    pub worker: String,
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The beginning of a digest of where the worker belongs: an account's id isn't told.
+    pub home: String,
+    /// What is done.
+    pub action: Action,
+    /// The requests, in their order.
+    pub steps: Vec<Step>,
+    /// The digest that is live afterwards, or was before a deletion.
+    pub digest: Digest,
+    /// The digest that was live before, if there was one.
+    pub was: Option<Digest>,
+    /// Which wave it belongs to, from 0.
+    pub wave: usize,
+}
+
+impl Deed {
+    /// What a change does.
+    pub fn of(change: &Change) -> Deed {
+        Deed {
+            customer: change.customer.clone(),
+            environment: change.environment,
+            worker: change.worker.clone(),
+            account: change.account.clone(),
+            home: short_home(&change.home),
+            action: change.action,
+            steps: change.steps.clone(),
+            digest: change.digest,
+            was: change.was,
+            wave: change.wave,
+        }
+    }
+
+    /// The digest of a plan that does this.
+    pub fn digest(deeds: impl IntoIterator<Item = Deed>, hosts: impl IntoIterator<Item = HostDeed>) -> Digest {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a deed is JSON");
+        let framed = Framed::new("plan");
+        let framed = deeds.into_iter().fold(framed, |framed, deed| framed.field(&json(serde_json::to_vec(&deed))));
+        let hosts = hosts.into_iter().map(|host| json(serde_json::to_vec(&host)));
+        hosts.fold(framed, |framed, host| framed.field(&host)).finish()
+    }
+}
+
+/// The same of a host. What it led to before isn't part of it: not every machine has that on record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostDeed {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The beginning of a digest of where its worker belongs.
+    pub home: String,
+    /// The KV namespace, by its title.
+    pub table: String,
+    /// The host.
+    pub host: String,
+    /// The worker that it leads to from now on.
+    pub to: Option<String>,
+    /// The wave after whose uploads it is written.
+    pub wave: usize,
+}
+
+impl HostDeed {
+    /// What a change of a host does.
+    pub fn of(change: &HostChange) -> HostDeed {
+        HostDeed {
+            account: change.account.clone(),
+            home: short_home(&change.home),
+            table: change.table.clone(),
+            host: change.host.clone(),
+            to: change.to.clone(),
+            wave: change.wave,
+        }
+    }
+}
+
+/// The beginning of a digest of a home.
+fn short_home(home: &Home) -> String {
+    let framed = Framed::new("home").field(home.account_id.as_bytes());
+    home.namespace.iter().fold(framed, |framed, name| framed.field(name.as_bytes())).finish().short()
+}

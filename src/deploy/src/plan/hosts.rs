@@ -1,0 +1,146 @@
+//! The hosts of dispatch namespaces: which of them lead to another worker than before. Pure; the whole table is compared, as
+//! a host that moves belongs to two workers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use super::{Action, Change};
+use crate::state::{Lead, Table};
+use flotilla_model::platform::{Home, KEYS_PER_CALL};
+
+/// A host that is to lead elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct HostChange {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The KV namespace, by its title.
+    pub table: String,
+    /// The host.
+    pub host: String,
+    /// The worker that it led to, if that is known.
+    pub from: Option<String>,
+    /// The worker that it leads to from now on; nothing, if nobody has it any more.
+    pub to: Option<String>,
+    /// The wave after whose uploads it is written.
+    pub wave: usize,
+    /// Where the workers are.
+    #[serde(skip)]
+    pub home: Home,
+}
+
+impl HostChange {
+    /// Where it is written.
+    pub fn id(&self) -> Table {
+        Table { account_id: self.home.account_id.clone(), title: self.table.clone() }
+    }
+}
+
+/// The hosts as they should be, and as they are.
+#[derive(Default)]
+pub(super) struct Hosts {
+    /// What workers are to have: by table and host, the worker.
+    wanted: BTreeMap<(Table, String), (Home, String)>,
+    /// The account's name in fleet.yaml, by its id.
+    accounts: HashMap<String, String>,
+    /// Who was looked at, and had a say.
+    decided: BTreeSet<(Home, String)>,
+    /// What isn't touched: it is that of workers that are left alone.
+    left_alone: BTreeSet<(Table, String)>,
+}
+
+impl Hosts {
+    /// A worker, with its hosts if it has any; `held`: it is left alone, and so are they.
+    pub fn add(
+        &mut self,
+        home: &Home,
+        worker: &str,
+        account: &str,
+        hosts: Option<&flotilla_model::customer::Hosts>,
+        held: bool,
+    ) {
+        let Some(hosts) = hosts else { return };
+        let table = Table { account_id: home.account_id.clone(), title: hosts.table.clone() };
+        self.accounts.entry(home.account_id.clone()).or_insert_with(|| account.to_owned());
+        for host in &hosts.names {
+            let key = (table.clone(), host.clone());
+            match held {
+                true => drop(self.left_alone.insert(key)),
+                false => drop(self.wanted.insert(key, (home.clone(), worker.to_owned()))),
+            }
+        }
+        if !held {
+            self.decided.insert((home.clone(), worker.to_owned()));
+        }
+    }
+
+    /// The difference. `recorded`: what was written so far. `is_claimed` says whether any spec names a host, also one that this plan
+    /// isn't about. What is removed is removed with the last wave.
+    pub fn changes(
+        self,
+        recorded: &BTreeMap<(Table, String), Lead>,
+        changes: &[Change],
+        is_claimed: &dyn Fn(&str) -> bool,
+    ) -> Vec<HostChange> {
+        let waves: HashMap<(&Home, &str), usize> =
+            changes.iter().map(|change| ((&change.home, change.worker.as_str()), change.wave)).collect();
+        let last = changes.iter().map(|change| change.wave).max().unwrap_or(0);
+        let deleted: BTreeSet<(&Home, &str)> = changes
+            .iter()
+            .filter(|change| change.action == Action::Delete)
+            .map(|change| (&change.home, change.worker.as_str()))
+            .collect();
+        let mut found = Vec::new();
+        for (key, (home, worker)) in &self.wanted {
+            let before = recorded.get(key);
+            let is_there =
+                before.is_some_and(|lead| lead.sure && lead.worker.as_ref() == Some(worker) && lead.home == *home);
+            if is_there {
+                continue;
+            }
+            found.push(HostChange {
+                account: self.accounts[&home.account_id].clone(),
+                table: key.0.title.clone(),
+                host: key.1.clone(),
+                from: before.and_then(|lead| lead.worker.clone()),
+                to: Some(worker.clone()),
+                wave: waves.get(&(home, worker.as_str())).copied().unwrap_or(0),
+                home: home.clone(),
+            });
+        }
+        for (key, lead) in recorded {
+            let owner = lead.worker.as_deref().map(|worker| (&lead.home, worker));
+            // What was interrupted before it was anybody's is removed as well: it may be there.
+            let given_up = owner.is_none_or(|(home, worker)| {
+                deleted.contains(&(home, worker)) || self.decided.contains(&(home.clone(), worker.to_owned()))
+            });
+            if !given_up || self.wanted.contains_key(key) || self.left_alone.contains(key) || is_claimed(&key.1) {
+                continue;
+            }
+            found.push(HostChange {
+                account: self.accounts.get(&key.0.account_id).cloned().unwrap_or_else(|| lead.account.clone()),
+                table: key.0.title.clone(),
+                host: key.1.clone(),
+                from: lead.worker.clone(),
+                to: None,
+                wave: last,
+                home: lead.home.clone(),
+            });
+        }
+        found.sort();
+        found
+    }
+}
+
+/// How many requests changes of hosts take, by account.
+pub(super) fn requests(hosts: &[HostChange]) -> BTreeMap<&str, usize> {
+    let mut keys: BTreeMap<(&str, &str, usize, bool), usize> = BTreeMap::new();
+    for change in hosts {
+        *keys.entry((&change.account, &change.table, change.wave, change.to.is_some())).or_default() += 1;
+    }
+    let mut requests = BTreeMap::new();
+    for ((account, ..), count) in keys {
+        *requests.entry(account).or_default() += count.div_ceil(KEYS_PER_CALL);
+    }
+    requests
+}

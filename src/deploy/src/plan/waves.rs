@@ -1,0 +1,90 @@
+//! Which wave of a deploy a change belongs to. Pure: the same changes get the same waves.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Change};
+use flotilla_model::customer::SHARED;
+use flotilla_model::digest::Digest;
+use flotilla_model::spec::{OneOrMore, WaveRule};
+
+/// A wave: whoever has its labels, then so many customers, then so much of all.
+#[derive(Clone, Debug, Default)]
+pub struct Wave {
+    /// Its name, for people.
+    pub name: String,
+    /// The labels that its customers have, and the values of which one has to hold.
+    pub labels: BTreeMap<String, OneOrMore>,
+    /// So many customers more.
+    pub count: Option<usize>,
+    /// So much of all customers that change, in percent, those of the waves before included.
+    pub percent: Option<f64>,
+}
+
+impl Wave {
+    /// The waves of fleet.yaml.
+    pub fn of(rules: &[WaveRule]) -> Vec<Wave> {
+        let wave = |(at, rule): (usize, &WaveRule)| Wave {
+            name: rule.name.clone().unwrap_or_else(|| format!("wave {}", at + 1)),
+            labels: rule.labels.clone().unwrap_or_default(),
+            count: rule.count,
+            percent: rule.percent,
+        };
+        rules.iter().enumerate().map(wave).collect()
+    }
+
+    /// Whether a customer belongs to it by its labels.
+    pub(super) fn picks(&self, labels: &BTreeMap<String, String>) -> bool {
+        !self.labels.is_empty()
+            && self.labels.iter().all(|(key, values)| labels.get(key).is_some_and(|label| values.has(label)))
+    }
+}
+
+/// Gives each change its wave; gives the waves' names. A customer's workers stay together, shared workers come first,
+/// deletions last. Waves without changes are left out.
+pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
+    let rest = "the rest".to_owned();
+    let mut customers: BTreeMap<&str, usize> = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.action != Action::Delete) {
+        let picked = change.picked.unwrap_or(usize::MAX);
+        let first = if change.customer == SHARED { 0 } else { picked };
+        let wave = customers.entry(&change.customer).or_insert(first);
+        *wave = (*wave).min(first);
+    }
+    // Whoever isn't picked comes in an order that is the same each time, and not that of the alphabet.
+    let mut others: Vec<&str> =
+        customers.iter().filter(|(_, wave)| **wave == usize::MAX).map(|(customer, _)| *customer).collect();
+    others.sort_by_cached_key(|customer| Digest::of(customer.as_bytes()).to_bytes());
+    let all = customers.len();
+    let mut others = others.into_iter();
+    let mut taken = 0;
+    for (at, wave) in waves.iter().enumerate() {
+        taken += customers.values().filter(|wave| **wave == at).count();
+        let up_to = wave.percent.map_or(0, |percent| (all as f64 * percent / 100.0).ceil() as usize);
+        let more = wave.count.unwrap_or(0).max(up_to.saturating_sub(taken));
+        for customer in others.by_ref().take(more) {
+            customers.insert(customer, at);
+            taken += 1;
+        }
+    }
+    for customer in others {
+        customers.insert(customer, waves.len());
+    }
+    let wave_of: BTreeMap<String, usize> =
+        customers.into_iter().map(|(customer, wave)| (customer.to_owned(), wave)).collect();
+    for change in changes.iter_mut() {
+        change.wave = match change.action {
+            Action::Delete => waves.len(),
+            Action::Create | Action::Update => wave_of[&change.customer],
+        };
+    }
+    let mut used: Vec<usize> = changes.iter().map(|change| change.wave).collect();
+    used.sort_unstable();
+    used.dedup();
+    for change in changes.iter_mut() {
+        change.wave = used.binary_search(&change.wave).expect("BUG: it is one of them");
+    }
+    if used.is_empty() {
+        return vec![rest];
+    }
+    used.into_iter().map(|wave| waves.get(wave).map_or_else(|| rest.clone(), |wave| wave.name.clone())).collect()
+}

@@ -1,0 +1,683 @@
+//! What is there against what is on record: compares the platform's lists with the state's rows and with what is desired,
+//! and says what differs, in words for people, and how the rows have to read. Pure; `inventory` asks for the lists.
+//!
+//! A list of workers tells of each its tags, the ETag of its content and what last uploaded it. So most of a fleet is
+//! settled by one request per home. What the list can't tell is asked per worker: whether it answers on workers.dev, and
+//! its crons; and only where its tags don't say that these are as desired, see [`unclear`]. A change of settings
+//! alone, as in the dashboard, moves neither tags nor ETag, and is not seen.
+
+mod inventory;
+mod previews;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::state::WorkerId;
+use flotilla_model::digest::Digest;
+use flotilla_model::limits;
+use flotilla_model::platform::{Home, ListedDomain, ListedWorker};
+use flotilla_model::spec::Environment;
+use flotilla_model::tags::{self, Triggers};
+
+pub use inventory::{Inventory, Scope, Zone, take};
+pub use previews::{Seen, previews};
+
+/// What uploads through the API are listed as; ours are among them.
+const API: &str = "api";
+
+/// What the state says of a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The customer; empty where nobody knows any more.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The digest of its bundle; nothing where somebody else changed it.
+    pub digest: Option<Digest>,
+    /// The platform's ETag.
+    pub etag: String,
+    /// Whether it answers on workers.dev.
+    pub workers_dev: bool,
+    /// Custom domains, with their ids.
+    pub domains: BTreeMap<String, String>,
+    /// Routes, with their zones' and their own ids.
+    pub routes: BTreeMap<String, (String, String)>,
+    /// Crons.
+    pub crons: BTreeSet<String>,
+}
+
+/// A worker as it should be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The digest of its bundle.
+    pub digest: Digest,
+    /// What should lead to it.
+    pub triggers: Triggers,
+    /// The zones of its routes, by name.
+    pub zones: BTreeSet<String>,
+    /// Whether flotilla deploys it. What others deploy is none of ours to compare.
+    pub ours: bool,
+}
+
+/// What the lists are held against.
+pub struct Known<'a> {
+    /// The fleet's name.
+    pub fleet: &'a str,
+    /// The accounts' names in fleet.yaml, by their ids.
+    pub accounts: &'a BTreeMap<String, String>,
+    /// What the state says.
+    pub rows: &'a BTreeMap<WorkerId, Row>,
+    /// What should be.
+    pub wanted: &'a BTreeMap<WorkerId, Wanted>,
+    /// The customers whose specs have errors: what is theirs is not known, and nothing of theirs is an orphan.
+    pub held: &'a BTreeSet<String>,
+    /// Whether `wanted` is all that the fleet wants. Otherwise nothing is an orphan.
+    pub whole: bool,
+    /// Workers that are not ours and are to become ours.
+    pub adopt: &'a BTreeSet<String>,
+    /// Workers of which a change was begun and not ended: their triggers are asked for.
+    pub doubtful: &'a BTreeSet<WorkerId>,
+    /// Don't believe the rows' triggers, only tags and answers.
+    pub anew: bool,
+}
+
+/// Something that is otherwise than on record, or than it should be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// What it is.
+    #[serde(flatten)]
+    pub what: What,
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The worker, as far as it is about one.
+    pub worker: String,
+}
+
+/// What differs. The order is that in which it is told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+pub enum What {
+    /// A worker that is wanted has been there before us.
+    Unowned {
+        /// The fleet that says it is its own.
+        fleet: Option<String>,
+    },
+    /// Somebody changed a worker of ours by other means.
+    Changed {
+        /// When, as the platform writes it.
+        at: String,
+        /// By what: `wrangler`, `dash`.
+        by: Option<String>,
+    },
+    /// A worker of ours is not there any more.
+    Missing,
+    /// A worker of ours that no spec wants.
+    Orphan {
+        /// Its customer, if that is known.
+        customer: Option<String>,
+    },
+    /// A domain that a spec wants leads to a worker that isn't ours.
+    DomainHeld {
+        /// The host name.
+        domain: String,
+        /// Where it leads.
+        holder: String,
+    },
+    /// A domain leads elsewhere than is on record.
+    DomainMoved {
+        /// The host name.
+        domain: String,
+        /// Where it leads.
+        holder: String,
+    },
+    /// A domain on record is not there any more.
+    DomainGone {
+        /// The host name.
+        domain: String,
+    },
+    /// A domain that nobody recorded, and no spec wants, leads to a worker of ours.
+    DomainAdded {
+        /// The host name.
+        domain: String,
+    },
+    /// A domain that leads to a worker which doesn't exist, or which no spec wants: whoever makes one of that name has the
+    /// host.
+    OrphanedDomain {
+        /// The host name.
+        domain: String,
+        /// Its id.
+        #[serde(skip)]
+        id: String,
+        /// Whether the worker exists.
+        exists: bool,
+    },
+    /// A route leads elsewhere than is on record.
+    RouteMoved {
+        /// The pattern.
+        pattern: String,
+        /// Where it leads; nothing: to no worker.
+        holder: Option<String>,
+    },
+    /// A route on record is not there any more.
+    RouteGone {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A route that nobody recorded, and no spec wants, leads to a worker of ours.
+    RouteAdded {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A route that leads to a worker which doesn't exist, or which no spec wants.
+    OrphanedRoute {
+        /// The pattern.
+        pattern: String,
+        /// The zone's id.
+        #[serde(skip)]
+        zone_id: String,
+        /// Its id.
+        #[serde(skip)]
+        id: String,
+        /// Whether the worker exists.
+        exists: bool,
+    },
+    /// Another machine deployed a worker of this fleet.
+    DeployedElsewhere,
+    /// A worker that was not ours becomes ours.
+    Adopted,
+}
+
+impl What {
+    /// What it is called where there are many of it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            What::Unowned { .. } => "not ours",
+            What::Changed { .. } => "changed by others",
+            What::Missing => "missing",
+            What::Orphan { .. } => "orphan",
+            What::DomainHeld { .. } => "domain held",
+            What::DomainMoved { .. } => "domain moved",
+            What::DomainGone { .. } => "domain gone",
+            What::DomainAdded { .. } => "domain added",
+            What::OrphanedDomain { .. } => "orphaned domain",
+            What::RouteMoved { .. } => "route moved",
+            What::RouteGone { .. } => "route gone",
+            What::RouteAdded { .. } => "route added",
+            What::OrphanedRoute { .. } => "orphaned route",
+            What::DeployedElsewhere => "deployed elsewhere",
+            What::Adopted => "adopted",
+        }
+    }
+}
+
+impl Finding {
+    /// The finding as a sentence. Names in it are the platform's: clean them before they reach a terminal.
+    pub fn text(&self) -> String {
+        let worker = &self.worker;
+        let gone = |exists: bool| if exists { "which no spec wants" } else { "which does not exist" };
+        match &self.what {
+            What::Unowned { fleet: None } => format!(
+                "{worker} exists and is not this fleet's: it is left alone; `--adopt {worker}` makes it this fleet's"
+            ),
+            What::Unowned { fleet: Some(fleet) } => format!(
+                "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` makes it this fleet's"
+            ),
+            What::Changed { at, by } => format!("{worker} was {}", changed(at, by.as_deref())),
+            What::Missing => format!("{worker} is not there any more"),
+            What::Orphan { customer: Some(customer) } => {
+                format!("{worker} of {customer} is there, and no spec wants it; `flotilla prune` deletes it")
+            }
+            What::Orphan { customer: None } => {
+                format!("{worker} is there, and no spec wants it; `flotilla prune` deletes it")
+            }
+            What::DomainHeld { domain, holder } => format!(
+                "{domain} is wanted by {worker}, but leads to {holder}, which is not this fleet's; `takeOver: true` at the \
+                 domain takes it"
+            ),
+            What::DomainMoved { domain, holder } => format!("{domain} of {worker} leads to {holder} now"),
+            What::DomainGone { domain } => format!("{domain} of {worker} is not attached any more"),
+            What::DomainAdded { domain } => format!("{domain} was attached to {worker} by others"),
+            What::OrphanedDomain { domain, exists, .. } => format!(
+                "{domain} leads to {worker}, {}: whoever deploys a worker of that name has the host; `flotilla prune --domains` \
+                 detaches it",
+                gone(*exists)
+            ),
+            What::RouteMoved { pattern, holder: Some(holder) } => {
+                format!("the route {pattern} of {worker} leads to {holder} now")
+            }
+            What::RouteMoved { pattern, holder: None } => {
+                format!("the route {pattern} of {worker} leads to no worker now")
+            }
+            What::RouteGone { pattern } => format!("the route {pattern} of {worker} is not there any more"),
+            What::RouteAdded { pattern } => format!("the route {pattern} was led to {worker} by others"),
+            What::OrphanedRoute { pattern, exists, .. } => format!(
+                "the route {pattern} leads to {worker}, {}; `flotilla prune --domains` removes it",
+                gone(*exists)
+            ),
+            What::DeployedElsewhere => format!("{worker} was deployed by another machine"),
+            What::Adopted => format!("{worker} becomes this fleet's"),
+        }
+    }
+}
+
+fn changed(at: &str, by: Option<&str>) -> String {
+    let by = by.filter(|by| *by != API).map_or_else(|| "outside of flotilla".to_owned(), |by| format!("by {by}"));
+    if at.is_empty() { format!("changed {by}") } else { format!("changed {by} at {at}") }
+}
+
+/// What came out.
+#[derive(Debug, Default, PartialEq)]
+pub struct Refreshed {
+    /// The rows as the state should have them.
+    pub rows: BTreeMap<WorkerId, Row>,
+    /// What differs, sorted.
+    pub findings: Vec<Finding>,
+    /// Why a worker has to be uploaded whose row has no digest, or that is gone: for the plan.
+    pub reasons: BTreeMap<WorkerId, String>,
+    /// The workers that are wanted and not ours: nothing may be done to them.
+    pub unowned: BTreeMap<WorkerId, String>,
+    /// How many workers of the fleet are as on record.
+    pub unchanged: usize,
+}
+
+/// Whose a listed worker is, and whether it is as on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    /// As on record.
+    Same(Digest),
+    /// Ours, by another machine.
+    Elsewhere(Digest),
+    /// Ours, and somebody else changed it.
+    Changed,
+    /// On record, but nothing there says that it is ours.
+    Untagged,
+    /// Not ours.
+    Unowned(Option<String>),
+}
+
+/// Holds a listed worker against its row.
+fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
+    let marks = tags::read(&listed.tags);
+    match marks.fleet {
+        Some(owner) if owner == fleet => {}
+        Some(other) => return Standing::Unowned(Some(other.to_owned())),
+        None if row.is_some() => return Standing::Untagged,
+        None => return Standing::Unowned(None),
+    }
+    // Tags stay where an upload sends none, as wrangler's: what they say then is of the time before.
+    let by_api = listed.uploaded_by.as_deref().is_none_or(|by| by == API);
+    let Some(digest) = marks.digest else { return Standing::Changed };
+    match row {
+        None if by_api => Standing::Elsewhere(digest),
+        None => Standing::Changed,
+        Some(row) if row.etag == listed.etag && row.digest == Some(digest) => Standing::Same(digest),
+        // It was found changed before, and nobody has uploaded since.
+        Some(row) if row.etag == listed.etag && row.digest.is_none() => Standing::Changed,
+        Some(_) if !by_api => Standing::Changed,
+        // Uploaded anew with what it had, or changed by others who use the API as we do: the content tells.
+        Some(row) if row.digest == Some(digest) => {
+            if row.etag.is_empty() {
+                Standing::Same(digest)
+            } else {
+                Standing::Changed
+            }
+        }
+        Some(_) => Standing::Elsewhere(digest),
+    }
+}
+
+/// The workers whose workers.dev address and crons have to be asked for: where the list doesn't settle them.
+pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
+    let mut unclear = Vec::new();
+    for (home, workers) in &inventory.workers {
+        // In a namespace there is neither.
+        if home.namespace.is_some() {
+            continue;
+        }
+        for listed in workers.values() {
+            let id = (home.clone(), listed.name.clone());
+            let wanted = known.wanted.get(&id);
+            if wanted.is_some_and(|wanted| !wanted.ours) {
+                continue;
+            }
+            let ask = match standing(listed, known.rows.get(&id), known.fleet) {
+                Standing::Same(_) | Standing::Elsewhere(_) if known.doubtful.contains(&id) => true,
+                Standing::Same(_) if !known.anew => false,
+                Standing::Same(_) | Standing::Elsewhere(_) => !settled(listed, wanted),
+                Standing::Changed | Standing::Untagged => true,
+                Standing::Unowned(_) => known.adopt.contains(&listed.name),
+            };
+            // Of what isn't wanted, nothing more has to be known.
+            if ask && wanted.is_some() {
+                unclear.push(id);
+            }
+        }
+    }
+    unclear
+}
+
+/// Whether a worker's tags say that its triggers are as desired.
+fn settled(listed: &ListedWorker, wanted: Option<&Wanted>) -> bool {
+    let (Some(wanted), Some((digest, true))) = (wanted, tags::read(&listed.tags).triggers) else { return false };
+    wanted.triggers.digest().short() == digest
+}
+
+/// Compares.
+pub fn refresh(inventory: &Inventory, known: &Known<'_>) -> Refreshed {
+    let mut refreshed = Refreshed::default();
+    workers(inventory, known, &mut refreshed);
+    domains(inventory, known, &mut refreshed);
+    routes(inventory, known, &mut refreshed);
+    refreshed.findings.sort();
+    refreshed
+}
+
+/// The workers whose triggers were asked for and are as desired, with the tags that say so: once they have them, nobody has
+/// to ask again.
+pub fn tagged(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed) -> Vec<(WorkerId, Vec<String>)> {
+    let asked = inventory.triggers.keys().filter_map(|id| {
+        let (row, wanted) = (refreshed.rows.get(id)?, known.wanted.get(id)?);
+        let listed = inventory.workers.get(&id.0)?.get(&id.1)?;
+        let triggers = Triggers {
+            workers_dev: row.workers_dev,
+            domains: row.domains.keys().cloned().collect(),
+            patterns: row.routes.keys().cloned().collect(),
+            crons: row.crons.clone(),
+        };
+        // What is uploaded again gets its tags then.
+        let settled = row.digest == Some(wanted.digest) && triggers == wanted.triggers;
+        let tags = tags::settled(&listed.tags, &triggers);
+        (settled && tags != listed.tags && tags.len() <= limits::TAGS).then(|| (id.clone(), tags))
+    });
+    asked.collect()
+}
+
+/// An account's workers outside of namespaces: those that domains and routes lead to.
+fn outside(account_id: &str) -> Home {
+    Home { account_id: account_id.to_owned(), namespace: None }
+}
+
+impl Known<'_> {
+    fn account(&self, account_id: &str) -> String {
+        self.accounts.get(account_id).cloned().unwrap_or_default()
+    }
+
+    /// Whether no spec wants a worker of ours. As long as a spec has errors, what isn't known to be another customer's
+    /// may be its.
+    fn is_orphan(&self, id: &WorkerId, customer: &str) -> bool {
+        self.whole
+            && !self.wanted.contains_key(id)
+            && !self.held.contains(customer)
+            && (!customer.is_empty() || self.held.is_empty())
+    }
+}
+
+fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+    // What was not looked at stays as it is.
+    let elsewhere = known.rows.iter().filter(|((home, _), _)| !inventory.workers.contains_key(home));
+    refreshed.rows.extend(elsewhere.map(|(id, row)| (id.clone(), row.clone())));
+    for (home, workers) in &inventory.workers {
+        let account = known.account(&home.account_id);
+        let mut find = |worker: &str, what| {
+            refreshed.findings.push(Finding { what, account: account.clone(), worker: worker.to_owned() });
+        };
+        for listed in workers.values() {
+            let id = (home.clone(), listed.name.clone());
+            let (row, wanted) = (known.rows.get(&id), known.wanted.get(&id));
+            if wanted.is_some_and(|wanted| !wanted.ours) {
+                refreshed.rows.extend(row.map(|row| (id.clone(), row.clone())));
+                continue;
+            }
+            let standing = standing(listed, row, known.fleet);
+            let at = listed.modified_on.clone();
+            let change = || What::Changed { at, by: listed.uploaded_by.clone() };
+            let digest = match &standing {
+                Standing::Same(digest) => {
+                    refreshed.unchanged += 1;
+                    Some(*digest)
+                }
+                Standing::Elsewhere(digest) => {
+                    find(&listed.name, What::DeployedElsewhere);
+                    Some(*digest)
+                }
+                // Nobody wants it, and it is somebody else's now: its row goes, and with it all claim to it.
+                Standing::Untagged if wanted.is_none() && known.whole => {
+                    find(&listed.name, change());
+                    continue;
+                }
+                Standing::Changed | Standing::Untagged => {
+                    let reason = format!("it was {}", changed(&listed.modified_on, listed.uploaded_by.as_deref()));
+                    refreshed.reasons.insert(id.clone(), reason);
+                    find(&listed.name, change());
+                    None
+                }
+                Standing::Unowned(_) if wanted.is_none() => continue,
+                Standing::Unowned(_) if known.adopt.contains(&listed.name) => {
+                    refreshed.reasons.insert(id.clone(), "it is adopted".to_owned());
+                    find(&listed.name, What::Adopted);
+                    None
+                }
+                Standing::Unowned(fleet) => {
+                    let what = What::Unowned { fleet: fleet.clone() };
+                    let finding = Finding { what, account: String::new(), worker: listed.name.clone() };
+                    refreshed.unowned.insert(id.clone(), finding.text());
+                    find(&listed.name, finding.what);
+                    continue;
+                }
+            };
+            let believed = matches!(standing, Standing::Same(_)) && !known.anew;
+            let new = corrected(inventory, &id, listed, believed, digest, row, wanted, &account);
+            if wanted.is_some() {
+                refreshed.rows.insert(id, new);
+            } else if known.is_orphan(&id, &new.customer) {
+                let customer = Some(new.customer.clone()).filter(|customer| !customer.is_empty());
+                find(&listed.name, What::Orphan { customer });
+                refreshed.rows.insert(id, new);
+            } else {
+                // What isn't looked at in full stays on record as it was, so that it is found again when it is.
+                refreshed.rows.extend(row.map(|row| (id, row.clone())));
+            }
+        }
+        let gone = known.rows.keys().filter(|(at, name)| at == home && !workers.contains_key(name));
+        for id in gone {
+            find(&id.1, What::Missing);
+            refreshed.reasons.insert(id.clone(), "it is not there any more".to_owned());
+        }
+    }
+}
+
+/// How a worker's row has to read, apart from domains and routes that were not listed.
+#[expect(clippy::too_many_arguments, reason = "one caller, just above")]
+fn corrected(
+    inventory: &Inventory,
+    id: &WorkerId,
+    listed: &ListedWorker,
+    believed: bool,
+    digest: Option<Digest>,
+    row: Option<&Row>,
+    wanted: Option<&Wanted>,
+    account: &str,
+) -> Row {
+    let marks = tags::read(&listed.tags);
+    let (home, name) = id;
+    let customer = row.map(|row| row.customer.clone()).filter(|customer| !customer.is_empty());
+    let customer = customer.or_else(|| wanted.map(|wanted| wanted.customer.clone()));
+    let customer = customer.or_else(|| marks.customer.map(str::to_owned)).unwrap_or_default();
+    let environment = row.map(|row| row.environment).or(wanted.map(|wanted| wanted.environment));
+    let environment = environment.or(marks.environment).unwrap_or(Environment::Production);
+    let (workers_dev, crons) = match (inventory.triggers.get(id), row, wanted) {
+        (Some((workers_dev, crons)), ..) => (*workers_dev, crons.clone()),
+        (None, Some(row), _) if believed => (row.workers_dev, row.crons.clone()),
+        (None, _, Some(wanted)) if settled(listed, Some(wanted)) => {
+            (wanted.triggers.workers_dev, wanted.triggers.crons.clone())
+        }
+        (None, Some(row), _) => (row.workers_dev, row.crons.clone()),
+        (None, None, _) => (false, BTreeSet::new()),
+    };
+    let mut domains = row.map(|row| row.domains.clone()).unwrap_or_default();
+    let mut routes = row.map(|row| row.routes.clone()).unwrap_or_default();
+    if home.namespace.is_none() {
+        if let Some(listed) = inventory.domains.get(&home.account_id) {
+            let own = listed.iter().filter(|domain| domain.worker == *name);
+            domains = own.map(|domain| (domain.hostname.clone(), domain.id.clone())).collect();
+        }
+        let listed = inventory.zones.iter().filter(|(_, zone)| zone.account_id == home.account_id);
+        for (zone_id, zone) in listed {
+            routes.retain(|_, (of, _)| of != zone_id);
+            let own = zone.routes.iter().filter(|route| route.worker.as_deref() == Some(name));
+            routes.extend(own.map(|route| (route.pattern.clone(), (zone_id.clone(), route.id.clone()))));
+        }
+    }
+    let (account, etag) = (account.to_owned(), listed.etag.clone());
+    Row { account, customer, environment, digest, etag, workers_dev, domains, routes, crons }
+}
+
+/// Where something leads, among the workers of its account.
+enum Leads {
+    /// To a worker of ours that is wanted, or held.
+    Ours,
+    /// To a worker of ours that no spec wants.
+    Orphan,
+    /// To a worker of others.
+    Others,
+    /// To a worker that doesn't exist.
+    Nowhere,
+}
+
+fn leads(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed, id: &WorkerId) -> Leads {
+    match (refreshed.rows.get(id), inventory.workers.get(&id.0)) {
+        (Some(row), _) if known.is_orphan(id, &row.customer) => Leads::Orphan,
+        (Some(_), _) => Leads::Ours,
+        (None, Some(workers)) => match workers.get(&id.1) {
+            None => Leads::Nowhere,
+            Some(listed) if tags::read(&listed.tags).fleet == Some(known.fleet) => Leads::Ours,
+            Some(_) if known.wanted.get(id).is_some_and(|wanted| !wanted.ours) => Leads::Ours,
+            Some(_) => Leads::Others,
+        },
+        // Where it isn't known which workers there are, nothing is said of them.
+        (None, None) => Leads::Others,
+    }
+}
+
+fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+    for (account_id, listed) in &inventory.domains {
+        let (home, account) = (outside(account_id), known.account(account_id));
+        let recorded: BTreeMap<&str, &str> = known
+            .rows
+            .iter()
+            .filter(|((at, _), _)| *at == home)
+            .flat_map(|((_, name), row)| row.domains.keys().map(move |domain| (domain.as_str(), name.as_str())))
+            .collect();
+        let wanted: BTreeMap<&str, &str> = known
+            .wanted
+            .iter()
+            .filter(|((at, _), wanted)| *at == home && wanted.ours)
+            .flat_map(|((_, name), one)| {
+                one.triggers.domains.iter().map(move |domain| (domain.as_str(), name.as_str()))
+            })
+            .collect();
+        let mut found = Vec::new();
+        for ListedDomain { id, hostname, worker } in listed {
+            let holder = (home.clone(), worker.clone());
+            let (recorded, wanted) = (recorded.get(hostname.as_str()), wanted.get(hostname.as_str()));
+            let domain = hostname.clone();
+            match leads(inventory, known, refreshed, &holder) {
+                Leads::Nowhere => {
+                    let what = What::OrphanedDomain { domain: domain.clone(), id: id.clone(), exists: false };
+                    found.push((worker.clone(), what));
+                }
+                Leads::Orphan => {
+                    let what = What::OrphanedDomain { domain: domain.clone(), id: id.clone(), exists: true };
+                    found.push((worker.clone(), what));
+                }
+                Leads::Others => {
+                    if let Some(wanted) = wanted {
+                        let what = What::DomainHeld { domain: domain.clone(), holder: worker.clone() };
+                        found.push(((*wanted).to_owned(), what));
+                    }
+                }
+                Leads::Ours => {
+                    // Of a worker that nobody recorded, nobody recorded its domains.
+                    if recorded.is_none() && wanted.is_none() && known.rows.contains_key(&holder) {
+                        found.push((worker.clone(), What::DomainAdded { domain: domain.clone() }));
+                    }
+                }
+            }
+            if let Some(recorded) = recorded.filter(|recorded| **recorded != worker.as_str()) {
+                found.push(((*recorded).to_owned(), What::DomainMoved { domain, holder: worker.clone() }));
+            }
+        }
+        let there: BTreeSet<&str> = listed.iter().map(|domain| domain.hostname.as_str()).collect();
+        for (domain, worker) in recorded.iter().filter(|(domain, _)| !there.contains(*domain)) {
+            // With a worker that is gone went its domains.
+            if refreshed.rows.contains_key(&(home.clone(), (*worker).to_owned())) {
+                found.push(((*worker).to_owned(), What::DomainGone { domain: (*domain).to_owned() }));
+            }
+        }
+        let found = found.into_iter().map(|(worker, what)| Finding { what, account: account.clone(), worker });
+        refreshed.findings.extend(found);
+    }
+}
+
+fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+    for (zone_id, zone) in &inventory.zones {
+        let (home, account) = (outside(&zone.account_id), known.account(&zone.account_id));
+        let recorded: BTreeMap<&str, &str> = known
+            .rows
+            .iter()
+            .filter(|((at, _), _)| *at == home)
+            .flat_map(|((_, name), row)| row.routes.iter().map(move |(pattern, (of, _))| (pattern, of, name)))
+            .filter(|(_, of, _)| *of == zone_id)
+            .map(|(pattern, _, name)| (pattern.as_str(), name.as_str()))
+            .collect();
+        let wanted: BTreeSet<&str> = known
+            .wanted
+            .iter()
+            .filter(|((at, _), wanted)| *at == home && wanted.ours)
+            .flat_map(|(_, wanted)| wanted.triggers.patterns.iter().map(String::as_str))
+            .collect();
+        let mut found = Vec::new();
+        for route in &zone.routes {
+            let recorded = recorded.get(route.pattern.as_str());
+            let pattern = route.pattern.clone();
+            if let Some(worker) = &route.worker {
+                let holder = (home.clone(), worker.clone());
+                let leads = leads(inventory, known, refreshed, &holder);
+                if let Leads::Nowhere | Leads::Orphan = leads {
+                    let (pattern, zone_id, id) = (pattern.clone(), zone_id.clone(), route.id.clone());
+                    let exists = matches!(leads, Leads::Orphan);
+                    found.push((worker.clone(), What::OrphanedRoute { pattern, zone_id, id, exists }));
+                } else if let Leads::Ours = leads
+                    && recorded.is_none()
+                    && !wanted.contains(pattern.as_str())
+                    && known.rows.contains_key(&holder)
+                {
+                    found.push((worker.clone(), What::RouteAdded { pattern: pattern.clone() }));
+                }
+            }
+            if let Some(recorded) = recorded.filter(|recorded| route.worker.as_deref() != Some(**recorded)) {
+                found.push(((*recorded).to_owned(), What::RouteMoved { pattern, holder: route.worker.clone() }));
+            }
+        }
+        let there: BTreeSet<&str> = zone.routes.iter().map(|route| route.pattern.as_str()).collect();
+        for (pattern, worker) in recorded.iter().filter(|(pattern, _)| !there.contains(*pattern)) {
+            if refreshed.rows.contains_key(&(home.clone(), (*worker).to_owned())) {
+                found.push(((*worker).to_owned(), What::RouteGone { pattern: (*pattern).to_owned() }));
+            }
+        }
+        let found = found.into_iter().map(|(worker, what)| Finding { what, account: account.clone(), worker });
+        refreshed.findings.extend(found);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What is there, as the platform's lists tell it: one request for the workers of each home, one for the domains of each
+//! account that has any, one for the routes of each zone. Knows which lists to ask for; sends nothing by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::state::WorkerId;
+use flotilla_model::platform::{Call, Home, ListedDomain, ListedRoute, ListedWorker, Reply};
+
+use super::{Row, Wanted, outside};
+
+/// Which lists are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The homes whose workers are listed.
+    pub homes: BTreeSet<Home>,
+    /// The accounts whose custom domains are listed.
+    pub domains: BTreeSet<String>,
+    /// The zones whose routes are listed, by account, as the state knows them by their ids.
+    pub zones: BTreeSet<(String, String)>,
+    /// And by account and name, where the id is not known.
+    pub named_zones: BTreeSet<(String, String)>,
+}
+
+/// A zone's routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// The account that it belongs to.
+    pub account_id: String,
+    /// Its routes.
+    pub routes: Vec<ListedRoute>,
+}
+
+/// What is there.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// The workers of each home that was listed, by name.
+    pub workers: BTreeMap<Home, BTreeMap<String, ListedWorker>>,
+    /// The custom domains of each account that was listed.
+    pub domains: BTreeMap<String, Vec<ListedDomain>>,
+    /// The zones that were listed, by id.
+    pub zones: BTreeMap<String, Zone>,
+    /// The ids of zones that were looked up, by account and name. Those that the account doesn't have are missing.
+    pub found: BTreeMap<(String, String), String>,
+    /// Whether workers answer on workers.dev, and their crons, where that was asked for.
+    pub triggers: BTreeMap<WorkerId, (bool, BTreeSet<String>)>,
+}
+
+impl Scope {
+    /// All that a fleet and its state use. `zone_id` knows the ids of zones, by account and name.
+    pub fn of(
+        rows: &BTreeMap<WorkerId, Row>,
+        wanted: &BTreeMap<WorkerId, Wanted>,
+        zone_id: impl Fn(&str, &str) -> Option<String>,
+    ) -> Scope {
+        let mut scope = Scope::default();
+        for ((home, _), row) in rows {
+            scope.homes.insert(home.clone());
+            if !row.domains.is_empty() {
+                scope.domains.insert(home.account_id.clone());
+            }
+            let zones = row.routes.values().map(|(zone_id, _)| (home.account_id.clone(), zone_id.clone()));
+            scope.zones.extend(zones);
+        }
+        for ((home, _), wanted) in wanted {
+            scope.homes.insert(home.clone());
+            if !wanted.triggers.domains.is_empty() {
+                scope.domains.insert(home.account_id.clone());
+            }
+            for name in &wanted.zones {
+                let account_id = home.account_id.clone();
+                match zone_id(&account_id, name) {
+                    Some(id) => scope.zones.insert((account_id, id)),
+                    None => scope.named_zones.insert((account_id, name.clone())),
+                };
+            }
+        }
+        // Where a domain or a route leads is told by the workers outside of namespaces.
+        let zones = scope.zones.iter().chain(&scope.named_zones).map(|(account_id, _)| account_id);
+        let accounts: BTreeSet<&String> = scope.domains.iter().chain(zones).collect();
+        scope.homes.extend(accounts.into_iter().map(|account_id| outside(account_id)));
+        scope
+    }
+
+    /// How many requests it takes, apart from those that look zones up.
+    pub fn requests(&self) -> usize {
+        self.homes.len() + self.domains.len() + self.zones.len() + self.named_zones.len()
+    }
+}
+
+/// Asks for the lists, one after the other.
+pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply, E>) -> Result<Inventory, E> {
+    let mut inventory = Inventory::default();
+    for home in &scope.homes {
+        let workers = match ask(home, Call::ListWorkers)? {
+            Reply::Workers(workers) => workers,
+            // A namespace that doesn't exist yet has no workers.
+            _ => Vec::new(),
+        };
+        let by_name = workers.into_iter().map(|worker| (worker.name.clone(), worker)).collect();
+        inventory.workers.insert(home.clone(), by_name);
+    }
+    for account_id in &scope.domains {
+        if let Reply::Domains(domains) = ask(&outside(account_id), Call::ListDomains)? {
+            inventory.domains.insert(account_id.clone(), domains);
+        }
+    }
+    let mut zones = scope.zones.clone();
+    for (account_id, name) in &scope.named_zones {
+        if let Reply::Id(id) = ask(&outside(account_id), Call::FindZone { name: name.clone() })? {
+            inventory.found.insert((account_id.clone(), name.clone()), id.clone());
+            zones.insert((account_id.clone(), id));
+        }
+    }
+    for (account_id, zone_id) in zones {
+        if let Reply::Routes(routes) = ask(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone() })? {
+            inventory.zones.insert(zone_id, Zone { account_id, routes });
+        }
+    }
+    Ok(inventory)
+}
+
+impl Inventory {
+    /// Asks for the workers.dev addresses and crons of workers: two requests for each. One that is gone meanwhile is skipped.
+    pub fn ask_triggers<E>(
+        &mut self,
+        workers: &[WorkerId],
+        ask: &mut impl FnMut(&Home, Call) -> Result<Reply, E>,
+    ) -> Result<(), E> {
+        for id in workers {
+            let (home, worker) = id;
+            let Reply::On(on) = ask(home, Call::ReadWorkersDev { worker: worker.clone() })? else { continue };
+            let Reply::Crons(crons) = ask(home, Call::ReadCrons { worker: worker.clone() })? else { continue };
+            self.triggers.insert(id.clone(), (on, crons));
+        }
+        Ok(())
+    }
+}

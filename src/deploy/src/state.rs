@@ -1,0 +1,612 @@
+//! The state: what is deployed and what happened, in SQLite. All SQL is here and in `state/`, plain enough for another
+//! database. Doesn't know the platform; never holds a secret.
+
+mod history;
+mod hosts;
+mod shadow;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::fingerprint::Fingerprints;
+use flotilla_model::platform::Home;
+use flotilla_model::spec::Environment;
+
+pub use history::{Entry, Record, Run, RunId, Stored, deflated};
+pub use hosts::{Lead, Table};
+
+/// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
+const VERSION: i64 = 2;
+/// Marks the file as ours: "flot" in ASCII.
+const APPLICATION: i64 = 0x666c_6f74;
+/// How long another process may hold the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// What version 1 had already; `run` came with version 2.
+const TABLES: &str = "
+CREATE TABLE begun (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
+    run INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (account_id, kind, name));
+CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO keys VALUES ('fingerprint', randomblob(32));
+";
+
+/// Version 2: what runs is apart from where it runs, once for each content, so that it can be gone back to.
+const TABLES_2: &str = "
+CREATE TABLE deployed (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    digest TEXT NOT NULL, revision INTEGER NOT NULL, deployed_at INTEGER NOT NULL, rejected TEXT NOT NULL,
+    drift TEXT NOT NULL, live TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, at INTEGER NOT NULL,
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    action TEXT NOT NULL, digest TEXT NOT NULL, reasons TEXT NOT NULL
+);
+CREATE INDEX records_of_customers ON records (customer, id);
+CREATE INDEX records_of_runs ON records (run, id);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, began INTEGER NOT NULL, ended INTEGER NOT NULL, who TEXT NOT NULL, host TEXT NOT NULL,
+    what TEXT NOT NULL, reason TEXT NOT NULL, plan TEXT NOT NULL, outcome TEXT NOT NULL
+);
+CREATE TABLE bundles (
+    digest TEXT PRIMARY KEY, module TEXT NOT NULL, runtime TEXT NOT NULL, runtime_file TEXT NOT NULL, metadata TEXT NOT NULL,
+    source BLOB NOT NULL
+);
+CREATE TABLE objects (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE INDEX deployed_by_digest ON deployed (digest);
+CREATE INDEX deployed_by_customer ON deployed (customer);
+CREATE INDEX bundles_by_module ON bundles (module);
+CREATE INDEX bundles_by_runtime ON bundles (runtime);
+";
+
+/// Which worker: its home and its name.
+pub type WorkerId = (Home, String);
+
+/// A worker as it is live, as far as the platform acknowledged it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployed {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The digest of its bundle.
+    pub digest: Digest,
+    /// The record that wrote this: tells whether somebody else changed it since it was read.
+    pub revision: i64,
+    /// When it was uploaded, in seconds since 1970.
+    pub deployed_at: i64,
+    /// The digest that was rolled back: it is not deployed again unless its customer is named.
+    pub rejected: Option<Digest>,
+    /// What was found to be otherwise in the cloud: a reason to upload it again. Empty, as a rule.
+    pub drift: String,
+    /// The rest.
+    pub live: Live,
+}
+
+/// What is known of a live worker beside its bundle.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// The platform's ETag.
+    pub etag: String,
+    /// Whether it answers on workers.dev.
+    pub workers_dev: bool,
+    /// Custom domains, with their ids.
+    pub domains: BTreeMap<String, String>,
+    /// Routes, with their zones' and their own ids.
+    pub routes: BTreeMap<String, (String, String)>,
+    /// Crons.
+    pub crons: BTreeSet<String>,
+    /// The keyed fingerprint of each secret.
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker
+/// whose upload was interrupted would count as what it was before, and taking the change back would do nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Begun {
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// The digest that the change leads to.
+    pub digest: Digest,
+    /// What may be done or not.
+    pub doubts: Vec<Doubt>,
+    /// The deploy that began it.
+    pub run: RunId,
+}
+
+/// Something whose outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// Which bundle is live.
+    Upload,
+    /// Whether the worker is there.
+    Delete,
+    /// Whether it answers on workers.dev.
+    WorkersDev,
+    /// Which crons it has.
+    Crons,
+    /// Whether its database was made; whoever asks finds out.
+    Database,
+    /// Whether it has a domain.
+    Domain(String),
+    /// Whether it has a route.
+    Route {
+        /// The pattern.
+        pattern: String,
+        /// The zone's name, where the route was being added.
+        zone: Option<String>,
+    },
+}
+
+/// The state.
+pub struct State {
+    db: Connection,
+    key: Vec<u8>,
+}
+
+/// What is found out once and kept: ids that names stand for.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// A zone's id.
+    Zone,
+    /// The account's part of its workers.dev addresses.
+    Subdomain,
+    /// A D1 database's id.
+    Database,
+    /// A KV namespace's id.
+    KeyValue,
+}
+
+impl Found {
+    fn as_str(self) -> &'static str {
+        match self {
+            Found::Zone => "zone",
+            Found::Subdomain => "subdomain",
+            Found::Database => "database",
+            Found::KeyValue => "kv",
+        }
+    }
+}
+
+impl State {
+    /// Opens the state, and makes it if it isn't there.
+    pub fn open(path: &Path) -> Result<State, Failure> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::new(format!("the folder {} can't be made: {error}", folder.display())))?;
+        }
+        State::open_with(path, OpenFlags::default()).map_err(|error| told(path, error))?
+    }
+
+    /// An empty state in memory: for a plan where nothing was deployed yet.
+    pub fn in_memory() -> State {
+        State::open_with(Path::new(":memory:"), OpenFlags::default())
+            .expect("BUG: a database in memory opens")
+            .expect("BUG: a new database has our version")
+    }
+
+    /// Opens the state if it is there, without changing anything.
+    pub fn read(path: &Path) -> Result<State, Failure> {
+        if !path.exists() {
+            return Ok(State::in_memory());
+        }
+        State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(|error| told(path, error))?
+    }
+
+    fn open_with(path: &Path, flags: OpenFlags) -> rusqlite::Result<Result<State, Failure>> {
+        let db = Connection::open_with_flags(path, flags)?;
+        db.busy_timeout(BUSY)?;
+        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+        let writable = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if tables == 0 && version == 0 && writable {
+            // One transaction: a process that is killed here leaves an empty file, and two that begin at once
+            // make one set of tables.
+            db.execute_batch("PRAGMA journal_mode = WAL; BEGIN IMMEDIATE")?;
+            let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+            if tables == 0 {
+                db.execute_batch(TABLES)?;
+                db.execute_batch(TABLES_2)?;
+                db.execute_batch(hosts::TABLE)?;
+                db.pragma_update(None, "application_id", APPLICATION)?;
+                db.pragma_update(None, "user_version", VERSION)?;
+            }
+            db.execute_batch("COMMIT")?;
+        } else if tables == 0 {
+            return Ok(Ok(State::in_memory()));
+        } else if application != APPLICATION {
+            return Ok(Err(Failure::new(format!("{} is a database of something else", path.display()))
+                .hint("move it away, and run the command again")));
+        } else if version > VERSION {
+            return Ok(Err(Failure::new(format!(
+                "{} was written by a newer flotilla (version {version} of its tables, this one knows {VERSION})",
+                path.display()
+            ))
+            .hint("update flotilla on this machine: an older one could lose what the newer one recorded")));
+        } else if version < VERSION {
+            if !writable {
+                drop(db);
+                return State::open_with(path, OpenFlags::default());
+            }
+            history::upgrade(&db)?;
+        }
+        // A record must survive a power failure: it says what was acknowledged.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.set_prepared_statement_cache_capacity(64);
+        let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
+        Ok(Ok(State { db, key }))
+    }
+
+    /// Several writes as one: all of them or none, and one wait for the disk.
+    pub fn all<T>(&mut self, write: impl FnOnce(&mut State) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.open_batch()?;
+        match write(self) {
+            Ok(done) => self.close_batch().map(|()| done),
+            Err(failure) => {
+                let _ = self.db.execute_batch("ROLLBACK");
+                Err(failure)
+            }
+        }
+    }
+
+    /// Begins a batch of writes: on disk as one, when it is closed.
+    pub fn open_batch(&mut self) -> Result<(), Failure> {
+        self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.told(error))
+    }
+
+    /// Ends a batch. What it can't write, it undoes.
+    pub fn close_batch(&mut self) -> Result<(), Failure> {
+        self.db.execute_batch("COMMIT").map_err(|error| {
+            let failure = self.told(error);
+            let _ = self.db.execute_batch("ROLLBACK");
+            failure
+        })
+    }
+
+    /// All live workers, in memory: for fleets and commands that look at few; see [`State::each`].
+    pub fn deployed(&self) -> Result<BTreeMap<WorkerId, Deployed>, Failure> {
+        let mut all = BTreeMap::new();
+        self.each(|id, deployed| {
+            all.insert(id, deployed);
+        })?;
+        Ok(all)
+    }
+
+    /// Hears of each live worker, one after the other.
+    pub fn each(&self, mut hear: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = self.db.prepare_cached(&format!("SELECT {DEPLOYED} FROM deployed"))?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                hear(worker_id(row)?, deployed_of(row)?);
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// The live workers of a customer.
+    pub fn of_customer(&self, customer: &str) -> Result<Vec<(WorkerId, Deployed)>, Failure> {
+        let read = || -> rusqlite::Result<Vec<(WorkerId, Deployed)>> {
+            let sql = format!("SELECT {DEPLOYED} FROM deployed WHERE customer = ? ORDER BY environment, worker");
+            let mut statement = self.db.prepare_cached(&sql)?;
+            statement.query_map([customer], |row| Ok((worker_id(row)?, deployed_of(row)?)))?.collect()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// A live worker.
+    pub fn one(&self, (home, worker): &WorkerId) -> Result<Option<Deployed>, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(&format!(
+                    "SELECT {DEPLOYED} FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?"
+                ))?
+                .query_row(params![home.account_id, namespace(home), worker], deployed_of)
+                .optional()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// The changes that were begun and not ended.
+    pub fn begun(&self) -> Result<BTreeMap<WorkerId, Begun>, Failure> {
+        let read = || -> rusqlite::Result<BTreeMap<WorkerId, Begun>> {
+            let mut statement = self.db.prepare_cached(&format!("SELECT {BEGUN} FROM begun"))?;
+            let rows = statement.query_map([], |row| Ok((worker_id(row)?, begun_of(row)?)))?;
+            rows.collect()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// What was begun and not ended of a worker.
+    pub fn begun_one(&self, (home, worker): &WorkerId) -> Result<Option<Begun>, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(&format!(
+                    "SELECT {BEGUN} FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?"
+                ))?
+                .query_row(params![home.account_id, namespace(home), worker], begun_of)
+                .optional()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// Notes that a change begins, before its first request is sent.
+    pub fn begin(&mut self, id: &WorkerId, begun: &Begun) -> Result<(), Failure> {
+        let (home, worker) = id;
+        let write = || -> rusqlite::Result<usize> {
+            self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+                home.account_id,
+                namespace(home),
+                worker,
+                begun.account,
+                begun.customer,
+                begun.environment.as_str(),
+                begun.digest.to_string(),
+                serde_json::to_string(&begun.doubts).expect("BUG: doubts are JSON"),
+                begun.run.0
+            ])
+        };
+        write().map(|_| ()).map_err(|error| self.told(error))
+    }
+
+    /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
+    pub fn settle(&mut self, id: &WorkerId, left: &[Doubt]) -> Result<(), Failure> {
+        settle(&self.db, id, left).map_err(|error| self.told(error))
+    }
+
+    /// What was found out earlier.
+    pub fn found(&self, account_id: &str, kind: Found, name: &str) -> Result<Option<String>, Failure> {
+        let read = || {
+            let sql = "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?";
+            let mut statement = self.db.prepare_cached(sql)?;
+            statement.query_row(params![account_id, kind.as_str(), name], |row| row.get(0)).optional()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// Keeps what was found out.
+    pub fn keep(&mut self, account_id: &str, kind: Found, name: &str, id: &str) -> Result<(), Failure> {
+        self.db
+            .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
+            .map(|_| ())
+            .map_err(|error| self.told(error))
+    }
+
+    /// Forgets what was found out: it isn't so any more.
+    pub fn lose(&mut self, account_id: &str, kind: Found, name: &str) -> Result<(), Failure> {
+        self.db
+            .execute(
+                "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?",
+                params![account_id, kind.as_str(), name],
+            )
+            .map(|_| ())
+            .map_err(|error| self.told(error))
+    }
+
+    /// What makes fingerprints of secrets.
+    pub fn fingerprints(&self) -> Fingerprints {
+        Fingerprints::new(&self.key)
+    }
+
+    fn told(&self, error: rusqlite::Error) -> Failure {
+        told(self.path().as_ref(), error)
+    }
+
+    fn path(&self) -> String {
+        self.db.path().filter(|path| !path.is_empty()).unwrap_or("the state").to_owned()
+    }
+}
+
+/// The columns of a live worker.
+const DEPLOYED: &str = "account_id, namespace, worker, account, customer, environment, digest, revision, deployed_at, rejected, drift, live";
+
+fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
+    Ok(Deployed {
+        account: row.get(3)?,
+        customer: row.get(4)?,
+        environment: environment_of(row, 5)?,
+        digest: digest_of(row, 6)?,
+        revision: row.get(7)?,
+        deployed_at: row.get(8)?,
+        rejected: Digest::parse(&row.get::<_, String>(9)?),
+        drift: row.get(10)?,
+        live: json_of(row, 11)?,
+    })
+}
+
+/// The columns of what was begun.
+const BEGUN: &str = "account_id, namespace, worker, account, customer, environment, digest, doubts, run";
+
+fn begun_of(row: &Row<'_>) -> rusqlite::Result<Begun> {
+    Ok(Begun {
+        account: row.get(3)?,
+        customer: row.get(4)?,
+        environment: environment_of(row, 5)?,
+        digest: digest_of(row, 6)?,
+        doubts: json_of(row, 7)?,
+        run: RunId(row.get(8)?),
+    })
+}
+
+fn namespace(home: &Home) -> &str {
+    home.namespace.as_deref().unwrap_or_default()
+}
+
+fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Doubt]) -> rusqlite::Result<()> {
+    let namespace = namespace(home);
+    if left.is_empty() {
+        db.prepare_cached("DELETE FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?")?
+            .execute(params![home.account_id, namespace, worker])?;
+    } else {
+        let doubts = serde_json::to_string(left).expect("BUG: doubts are JSON");
+        db.prepare_cached("UPDATE begun SET doubts = ? WHERE account_id = ? AND namespace = ? AND worker = ?")?
+            .execute(params![doubts, home.account_id, namespace, worker])?;
+    }
+    Ok(())
+}
+
+/// The worker that a row is about: its first three columns.
+fn worker_id(row: &Row<'_>) -> rusqlite::Result<WorkerId> {
+    let namespace = Some(row.get(1)?).filter(|name: &String| !name.is_empty());
+    Ok((Home { account_id: row.get(0)?, namespace }, row.get(2)?))
+}
+
+fn environment_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Environment> {
+    serde_json::from_value(Value::String(row.get(at)?)).map_err(|_| odd(at, "no environment"))
+}
+
+fn digest_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+    Digest::parse(&row.get::<_, String>(at)?).ok_or_else(|| odd(at, "no digest"))
+}
+
+fn json_of<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    serde_json::from_str(&row.get::<_, String>(at)?).map_err(|error| odd(at, &error.to_string()))
+}
+
+/// A column that holds something else than we wrote.
+fn odd(at: usize, what: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
+}
+
+/// What SQLite says, and what to do about it.
+fn told(path: &Path, error: rusqlite::Error) -> Failure {
+    let name = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Failure::refused(format!("{name} is in use by another process"))
+                .hint("wait for it to end, and run the command again")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &error),
+        Some(ErrorCode::DiskFull) => Failure::new(format!("the disk is full: {name} can't be written"))
+            .hint("make room, and run the command again: what was acknowledged is recorded, what wasn't is repeated"),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Failure::new(format!("{name} can't be opened for writing: {error}"))
+                .hint("check its permissions and its folder's")
+        }
+        None => damaged(path, &error),
+        _ => Failure::new(format!("{name}: {error}")),
+    }
+}
+
+fn damaged(path: &Path, error: &rusqlite::Error) -> Failure {
+    let name = path.display();
+    Failure::new(format!("{name} is damaged: {error}")).hint(format!(
+        "move it away (`mv {name} {name}.damaged`) and run `flotilla state rebuild`, or deploy again: both ask the cloud what is there"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn sample() -> (WorkerId, Deployed) {
+        let live = Live {
+            etag: "e".to_owned(),
+            workers_dev: true,
+            domains: BTreeMap::from([("a.example.com".to_owned(), "d1".to_owned())]),
+            routes: BTreeMap::new(),
+            crons: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+        };
+        let deployed = Deployed {
+            account: "default".to_owned(),
+            customer: "acme".to_owned(),
+            environment: Environment::Production,
+            digest: Digest::of(b"b"),
+            revision: 0,
+            deployed_at: 7,
+            rejected: None,
+            drift: String::new(),
+            live,
+        };
+        ((Home { account_id: "a".to_owned(), namespace: None }, "c15t-acme".to_owned()), deployed)
+    }
+
+    fn entry(action: &str) -> Entry<'_> {
+        Entry { run: RunId(1), at: 7, action, reasons: &[], left: &[] }
+    }
+
+    #[test]
+    fn what_is_recorded_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (id, mut deployed) = sample();
+        let fingerprint = {
+            let mut state = State::open(&path).unwrap();
+            state.record(&id, &mut deployed, &entry("create")).unwrap();
+            state.keep("a", Found::Zone, "example.com", "z").unwrap();
+            state.fingerprints().of("s3cret")
+        };
+        let mut state = State::open(&path).unwrap();
+        assert_eq!(state.deployed().unwrap(), BTreeMap::from([(id.clone(), deployed.clone())]));
+        assert_eq!(state.found("a", Found::Zone, "example.com").unwrap(), Some("z".to_owned()));
+        assert_eq!(state.fingerprints().of("s3cret"), fingerprint);
+        assert_ne!(State::in_memory().fingerprints().of("s3cret"), fingerprint, "each state has a key of its own");
+        state.forget(&id, &deployed, &entry("delete")).unwrap();
+        assert!(State::read(&path).unwrap().deployed().unwrap().is_empty());
+    }
+
+    #[test]
+    fn newer_damaged_and_foreign_files_are_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        drop(State::open(&path).unwrap());
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+        let before = std::fs::read(&path).unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("newer flotilla"));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::write(&path, &before[..before.len() / 2]).unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "truncated");
+        std::fs::write(
+            &path,
+            "no database, but long enough for a header, or so one would think; it is just text".repeat(9),
+        )
+        .unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("damaged"), "text");
+        std::fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        assert!(State::open(&path).err().unwrap().to_string().contains("something else"));
+    }
+
+    #[test]
+    fn a_locked_state_is_refused_with_exit_code_5() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut state = State::open(&path).unwrap();
+        state.db.busy_timeout(Duration::from_millis(50)).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let (id, mut deployed) = sample();
+        let failure = state.record(&id, &mut deployed, &entry("create")).unwrap_err();
+        assert_eq!(failure.exit, flotilla_model::failure::Exit::Refused);
+        assert!(failure.to_string().contains("in use"));
+    }
+}

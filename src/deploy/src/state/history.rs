@@ -1,0 +1,520 @@
+//! What happened and what ran: records, deploys, and the bundles that can be gone back to, each content once.
+
+use std::io::{Read as _, Write as _};
+
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Deployed, Doubt, State, TABLES_2, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle,
+};
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
+use flotilla_model::spec::Environment;
+
+/// One deploy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RunId(pub i64);
+
+/// What a deploy is, or was.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Run {
+    /// When it began, in seconds since 1970.
+    pub began: i64,
+    /// When it ended; 0 as long as it runs, or if it was killed.
+    pub ended: i64,
+    /// The user.
+    pub who: String,
+    /// The machine.
+    pub host: String,
+    /// The command: `deploy`, `rollback`, `prune`.
+    pub what: String,
+    /// Why, if that was said.
+    pub reason: String,
+    /// The digest of its plan.
+    pub plan: String,
+    /// What it did, once it ended.
+    pub outcome: Value,
+}
+
+/// What is recorded with a write.
+pub struct Entry<'a> {
+    /// The deploy that it belongs to.
+    pub run: RunId,
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// What was done: `create`, `update`, `attach domain`.
+    pub action: &'a str,
+    /// Why.
+    pub reasons: &'a [String],
+    /// What of the same change is still to come.
+    pub left: &'a [Doubt],
+}
+
+/// One line of what happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its number; later ones are larger.
+    pub id: i64,
+    /// The deploy that it belongs to.
+    pub run: RunId,
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The customer.
+    pub customer: String,
+    /// The environment.
+    pub environment: Environment,
+    /// What was done.
+    pub action: String,
+    /// The digest that was live then.
+    pub digest: Digest,
+    /// Why.
+    pub reasons: Vec<String>,
+}
+
+impl Record {
+    /// Whether it put a bundle in place.
+    pub fn is_upload(&self) -> bool {
+        matches!(self.action.as_str(), "create" | "update" | "rollback")
+    }
+}
+
+/// A bundle as it is kept: what is needed to upload it again, but the values of secrets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The digest of its own module.
+    pub module: Digest,
+    /// The digest of the runtime's script.
+    pub runtime: Digest,
+    /// The runtime's name as a module.
+    pub runtime_file: String,
+    /// The canonical metadata.
+    pub metadata: Value,
+    /// What it was made from, to explain it with: the resolved worker and the recipe. Null, if that isn't known.
+    pub source: Value,
+}
+
+/// An object's bytes, deflated: done where there is time for it, not where the state is written.
+pub fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("BUG: memory can be written")
+}
+
+fn inflated(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    DeflateDecoder::new(bytes).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+impl State {
+    /// Records what the platform acknowledged, and what is still to come of the same change, in one small write.
+    pub fn record(&mut self, id: &WorkerId, deployed: &mut Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
+        let (home, worker) = id;
+        let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
+        let mut write = || -> rusqlite::Result<()> {
+            let savepoint = self.db.savepoint()?;
+            deployed.revision = insert(&savepoint, id, deployed, entry)?;
+            savepoint
+                .prepare_cached("INSERT OR REPLACE INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+                .execute(params![
+                    home.account_id,
+                    namespace(home),
+                    worker,
+                    deployed.account,
+                    deployed.customer,
+                    deployed.environment.as_str(),
+                    deployed.digest.to_string(),
+                    deployed.revision,
+                    deployed.deployed_at,
+                    deployed.rejected.map(|digest| digest.to_string()).unwrap_or_default(),
+                    deployed.drift,
+                    live
+                ])?;
+            settle(&savepoint, id, entry.left)?;
+            savepoint.commit()
+        };
+        let written = write();
+        written.map_err(|error| self.told(error))
+    }
+
+    /// Records that a worker is gone.
+    pub fn forget(&mut self, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
+        let (home, worker) = id;
+        let mut write = || -> rusqlite::Result<()> {
+            let savepoint = self.db.savepoint()?;
+            savepoint
+                .prepare_cached("DELETE FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?")?
+                .execute(params![home.account_id, namespace(home), worker])?;
+            insert(&savepoint, id, deployed, entry)?;
+            settle(&savepoint, id, &[])?;
+            savepoint.commit()
+        };
+        let written = write();
+        written.map_err(|error| self.told(error))
+    }
+
+    /// Notes that a deploy begins.
+    pub fn begin_run(&mut self, run: &Run) -> Result<RunId, Failure> {
+        let write = || -> rusqlite::Result<RunId> {
+            self.db
+                .prepare_cached(
+                    "INSERT INTO runs (began, ended, who, host, what, reason, plan, outcome) VALUES (?, 0, ?, ?, ?, ?, ?, '')",
+                )?
+                .execute(params![run.began, run.who, run.host, run.what, run.reason, run.plan])?;
+            Ok(RunId(self.db.last_insert_rowid()))
+        };
+        write().map_err(|error| self.told(error))
+    }
+
+    /// Notes that a deploy ended.
+    pub fn end_run(&mut self, run: RunId, at: i64, outcome: &Value) -> Result<(), Failure> {
+        let write = || {
+            self.db.prepare_cached("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?")?.execute(params![
+                at,
+                outcome.to_string(),
+                run.0
+            ])
+        };
+        write().map(|_| ()).map_err(|error| self.told(error))
+    }
+
+    /// The last deploys, the newest first.
+    pub fn runs(&self, most: usize) -> Result<Vec<(RunId, Run)>, Failure> {
+        let read = || -> rusqlite::Result<Vec<(RunId, Run)>> {
+            let mut statement = self.db.prepare_cached(
+                "SELECT id, began, ended, who, host, what, reason, plan, outcome FROM runs ORDER BY id DESC LIMIT ?",
+            )?;
+            statement
+                .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                    let run = Run {
+                        began: row.get(1)?,
+                        ended: row.get(2)?,
+                        who: row.get(3)?,
+                        host: row.get(4)?,
+                        what: row.get(5)?,
+                        reason: row.get(6)?,
+                        plan: row.get(7)?,
+                        outcome: serde_json::from_str(&row.get::<_, String>(8)?).unwrap_or_default(),
+                    };
+                    Ok((RunId(row.get(0)?), run))
+                })?
+                .collect()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// What happened to a customer's workers, the newest first.
+    pub fn records_of(&self, customer: &str, most: usize) -> Result<Vec<Record>, Failure> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.records("WHERE customer = ?1 ORDER BY id DESC LIMIT ?2", params![customer, most])
+    }
+
+    /// What a deploy did, in order.
+    pub fn records_of_run(&self, run: RunId) -> Result<Vec<Record>, Failure> {
+        self.records("WHERE run = ?1 ORDER BY id", params![run.0])
+    }
+
+    /// The uploads of a worker, the newest first.
+    pub fn uploads_of(&self, (home, worker): &WorkerId, customer: &str, most: usize) -> Result<Vec<Record>, Failure> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.records(
+            "WHERE customer = ?1 AND account_id = ?2 AND namespace = ?3 AND worker = ?4
+                AND action IN ('create', 'update', 'rollback') ORDER BY id DESC LIMIT ?5",
+            params![customer, home.account_id, namespace(home), worker, most],
+        )
+    }
+
+    fn records(&self, which: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Record>, Failure> {
+        let read = || -> rusqlite::Result<Vec<Record>> {
+            let sql = format!(
+                "SELECT account_id, namespace, worker, id, run, at, customer, environment, action, digest, reasons FROM records {which}"
+            );
+            let mut statement = self.db.prepare_cached(&sql)?;
+            statement.query_map(values, record_of)?.collect()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// Keeps a bundle, and the objects that it consists of, deflated; what is there already stays.
+    pub fn store(&mut self, digest: &Digest, stored: &Stored, objects: &[(Digest, Vec<u8>)]) -> Result<(), Failure> {
+        let write = || -> rusqlite::Result<()> {
+            self.db.prepare_cached("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
+                digest.to_string(),
+                stored.module.to_string(),
+                stored.runtime.to_string(),
+                stored.runtime_file,
+                stored.metadata.to_string(),
+                deflated(stored.source.to_string().as_bytes()),
+            ])?;
+            let mut insert = self.db.prepare_cached("INSERT OR IGNORE INTO objects VALUES (?, ?)")?;
+            for (digest, bytes) in objects {
+                insert.execute(params![digest.to_string(), bytes])?;
+            }
+            Ok(())
+        };
+        write().map_err(|error| self.told(error))
+    }
+
+    /// A bundle that was deployed, if it is still kept.
+    pub fn stored(&self, digest: &Digest) -> Result<Option<Stored>, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached("SELECT module, runtime, runtime_file, metadata, source FROM bundles WHERE digest = ?")?
+                .query_row([digest.to_string()], |row| {
+                    let source = inflated(&row.get::<_, Vec<u8>>(4)?).ok();
+                    Ok(Stored {
+                        module: digest_of(row, 0)?,
+                        runtime: digest_of(row, 1)?,
+                        runtime_file: row.get(2)?,
+                        metadata: json_of(row, 3)?,
+                        source: source.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default(),
+                    })
+                })
+                .optional()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// Whether a bundle can be gone back to.
+    pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached(
+                    "SELECT 1 FROM bundles b JOIN objects m ON m.digest = b.module JOIN objects r ON r.digest = b.runtime
+                     WHERE b.digest = ?",
+                )?
+                .exists([digest.to_string()])
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// The bytes of an object, if it is still kept and whole.
+    pub fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
+        let read = || {
+            self.db
+                .prepare_cached("SELECT bytes FROM objects WHERE digest = ?")?
+                .query_row([digest.to_string()], |row| row.get::<_, Vec<u8>>(0))
+                .optional()
+        };
+        let bytes = read().map_err(|error| self.told(error))?;
+        Ok(bytes.and_then(|bytes| inflated(&bytes).ok()))
+    }
+
+    /// Lets go of bundles beyond the last `keep` of each of these workers, but never of one that is live.
+    pub fn retire(&mut self, workers: &[(WorkerId, String)], keep: usize) -> Result<(), Failure> {
+        self.all(|state| {
+            for (id, customer) in workers {
+                let uploads = state.uploads_of(id, customer, usize::MAX)?;
+                let mut kept: Vec<Digest> = state.one(id)?.map(|live| live.digest).into_iter().collect();
+                for record in &uploads {
+                    if kept.contains(&record.digest) {
+                        continue;
+                    }
+                    if kept.len() < keep.max(1) {
+                        kept.push(record.digest);
+                        continue;
+                    }
+                    state.drop_bundle(&record.digest).map_err(|error| state.told(error))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Lets go of a bundle, and of its module; a runtime goes with the last bundle that has it.
+    fn drop_bundle(&self, digest: &Digest) -> rusqlite::Result<()> {
+        let digest = digest.to_string();
+        let live = self.db.prepare_cached("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1")?.exists([&digest])?;
+        let found: Option<(String, String)> = self
+            .db
+            .prepare_cached("SELECT module, runtime FROM bundles WHERE digest = ?")?
+            .query_row([&digest], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (false, Some((module, runtime))) = (live, found) else { return Ok(()) };
+        self.db.prepare_cached("DELETE FROM bundles WHERE digest = ?")?.execute([&digest])?;
+        for object in [module, runtime] {
+            let used = self
+                .db
+                .prepare_cached("SELECT 1 FROM bundles WHERE module = ?1 OR runtime = ?1 LIMIT 1")?
+                .exists([&object])?;
+            if !used {
+                self.db.prepare_cached("DELETE FROM objects WHERE digest = ?")?.execute([&object])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds a record; gives its number.
+fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> rusqlite::Result<i64> {
+    let (home, worker) = id;
+    db.prepare_cached(
+        "INSERT INTO records (run, at, account_id, namespace, worker, customer, environment, action, digest, reasons)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        entry.run.0,
+        entry.at,
+        home.account_id,
+        namespace(home),
+        worker,
+        deployed.customer,
+        deployed.environment.as_str(),
+        entry.action,
+        deployed.digest.to_string(),
+        json!(entry.reasons).to_string()
+    ])?;
+    Ok(db.last_insert_rowid())
+}
+
+fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let namespace = Some(row.get(1)?).filter(|name: &String| !name.is_empty());
+    Ok(Record {
+        worker: (Home { account_id: row.get(0)?, namespace }, row.get(2)?),
+        id: row.get(3)?,
+        run: RunId(row.get(4)?),
+        at: row.get(5)?,
+        customer: row.get(6)?,
+        environment: environment_of(row, 7)?,
+        action: row.get(8)?,
+        digest: digest_of(row, 9)?,
+        reasons: json_of(row, 10)?,
+    })
+}
+
+/// Brings tables of version 1 up to date, in one transaction.
+pub(super) fn upgrade(db: &Connection) -> rusqlite::Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    // Another process can have been faster.
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == VERSION {
+        return Ok(());
+    }
+    transaction.execute_batch(
+        "ALTER TABLE begun ADD COLUMN run INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE deployed RENAME TO deployed_1; ALTER TABLE records RENAME TO records_1",
+    )?;
+    transaction.execute_batch(TABLES_2)?;
+    transaction.execute_batch(super::hosts::TABLE)?;
+    transaction.execute_batch(
+        "INSERT INTO records SELECT r.id, 0, r.at, r.account_id, r.namespace, r.worker, coalesce(d.customer, ''),
+            coalesce(d.environment, 'production'), r.action, r.digest, '[]'
+         FROM records_1 r LEFT JOIN deployed_1 d
+            ON d.account_id = r.account_id AND d.namespace = r.namespace AND d.worker = r.worker",
+    )?;
+    {
+        let mut rows = transaction.prepare(
+            "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed_1",
+        )?;
+        let mut rows = rows.query([])?;
+        let mut deployed = transaction.prepare("INSERT INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', '', ?)")?;
+        let mut bundles = transaction.prepare("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, '', ?, ?)")?;
+        while let Some(row) = rows.next()? {
+            let text = |at: usize| row.get::<_, String>(at);
+            let mut live: Value = json_of(row, 8)?;
+            let mut take = |key: &str| live.as_object_mut().and_then(|live| live.remove(key)).unwrap_or_default();
+            let (module, runtime, metadata) = (take("module"), take("runtime"), take("metadata"));
+            let digest = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let (module, runtime) = (digest(&module), digest(&runtime));
+            bundles.execute(params![text(6)?, module, runtime, metadata.to_string(), deflated(b"null")])?;
+            deployed.execute(params![
+                text(0)?,
+                text(1)?,
+                text(2)?,
+                text(3)?,
+                text(4)?,
+                text(5)?,
+                text(6)?,
+                row.get::<_, i64>(7)?,
+                live.to_string()
+            ])?;
+        }
+    }
+    transaction.execute_batch("DROP TABLE deployed_1; DROP TABLE records_1")?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables as version 1 made them.
+    const TABLES_1: &str = "
+CREATE TABLE deployed (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
+    digest TEXT NOT NULL, deployed_at INTEGER NOT NULL, live TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    action TEXT NOT NULL, digest TEXT NOT NULL
+);
+CREATE TABLE begun (
+    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
+    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
+    PRIMARY KEY (account_id, namespace, worker)
+);
+CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (account_id, kind, name));
+CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO keys VALUES ('fingerprint', x'0102');
+PRAGMA application_id = 1718382452;
+PRAGMA user_version = 1;
+";
+
+    #[test]
+    fn a_state_of_version_1_is_brought_up_to_date_whoever_opens_it() {
+        for reads in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("state.db");
+            let digests = [b"b", b"m", b"r"].map(|bytes| Digest::of(bytes));
+            let live = json!({
+                "module": digests[1], "runtime": digests[2], "metadata": {"bindings": []}, "etag": "e", "workers_dev": true,
+                "domains": {"a.example.com": "d1"}, "routes": {}, "crons": ["* * * * *"], "secrets": {"S": "f"},
+            });
+            let db = Connection::open(&path).unwrap();
+            db.execute_batch(TABLES_1).unwrap();
+            db.execute(
+                "INSERT INTO deployed VALUES ('a', '', 'w', 'default', 'acme', 'production', ?, 7, ?)",
+                params![digests[0].to_string(), live.to_string()],
+            )
+            .unwrap();
+            db.execute("INSERT INTO records VALUES (1, 7, 'a', '', 'w', 'create', ?)", [digests[0].to_string()])
+                .unwrap();
+            db.execute(
+                "INSERT INTO begun VALUES ('a', '', 'v', 'default', 'bolt', 'production', ?, '[\"upload\"]')",
+                [digests[0].to_string()],
+            )
+            .unwrap();
+            drop(db);
+            let state = if reads { State::read(&path) } else { State::open(&path) }.unwrap();
+            let id = (Home { account_id: "a".to_owned(), namespace: None }, "w".to_owned());
+            let deployed = state.one(&id).unwrap().expect("it is still deployed");
+            assert_eq!((deployed.customer.as_str(), deployed.digest, deployed.deployed_at), ("acme", digests[0], 7));
+            assert_eq!(deployed.live.domains["a.example.com"], "d1");
+            assert_eq!((deployed.live.secrets["S"].as_str(), deployed.live.workers_dev), ("f", true));
+            let stored = state.stored(&digests[0]).unwrap().expect("what was known of its bundle");
+            assert_eq!(
+                (stored.module, stored.metadata, stored.source),
+                (digests[1], json!({"bindings": []}), Value::Null)
+            );
+            assert!(!state.is_kept(&digests[0]).unwrap(), "version 1 kept no modules");
+            let records = state.records_of("acme", 9).unwrap();
+            assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
+            assert_eq!(state.begun().unwrap().into_values().next().expect("still in doubt").doubts, [Doubt::Upload]);
+            drop(state);
+            let again = State::open(&path).unwrap();
+            assert_eq!(again.records_of("acme", 9).unwrap().len(), 1, "once is enough");
+            assert!(again.hosts().unwrap().is_empty(), "the tables that came later are there");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The hosts that were written to KV, each with the worker that it leads to.
+
+use std::collections::BTreeMap;
+
+use rusqlite::params;
+
+use super::State;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
+
+/// The table. The worker is the last one that was acknowledged, empty if there was none; `sure` is 0 while a request about the
+/// host is on its way, and as long as nobody knows what came of it; `maybe` has the workers then that it can lead to as well, with
+/// a space around each.
+pub(super) const TABLE: &str = "
+CREATE TABLE IF NOT EXISTS hosts (
+    account_id TEXT NOT NULL, title TEXT NOT NULL, host TEXT NOT NULL,
+    account TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, sure INTEGER NOT NULL, maybe TEXT NOT NULL,
+    PRIMARY KEY (account_id, title, host)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS hosts_of_workers ON hosts (account_id, namespace, worker);
+CREATE INDEX IF NOT EXISTS hosts_in_doubt ON hosts (account_id) WHERE sure = 0;
+";
+
+/// A KV namespace with hosts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Table {
+    /// The account's id.
+    pub account_id: String,
+    /// Its title.
+    pub title: String,
+}
+
+/// Where a host leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The account's name in fleet.yaml, when it was written.
+    pub account: String,
+    /// Where the worker is.
+    pub home: Home,
+    /// The worker, if one was acknowledged.
+    pub worker: Option<String>,
+    /// Whether that is all that is known: no request about the host was interrupted.
+    pub sure: bool,
+}
+
+impl State {
+    /// All hosts that were written, or may have been.
+    pub fn hosts(&self) -> Result<BTreeMap<(Table, String), Lead>, Failure> {
+        let read = || -> rusqlite::Result<_> {
+            let mut statement = self
+                .db
+                .prepare_cached("SELECT account_id, title, host, account, namespace, worker, sure FROM hosts")?;
+            let rows = statement.query_map([], |row| {
+                let account_id: String = row.get(0)?;
+                let table = Table { account_id: account_id.clone(), title: row.get(1)? };
+                let namespace = Some(row.get(4)?).filter(|name: &String| !name.is_empty());
+                let worker = Some(row.get(5)?).filter(|name: &String| !name.is_empty());
+                let lead =
+                    Lead { account: row.get(3)?, home: Home { account_id, namespace }, worker, sure: row.get(6)? };
+                Ok(((table, row.get(2)?), lead))
+            })?;
+            rows.collect()
+        };
+        read().map_err(|error| self.told(error))
+    }
+
+    /// A host that leads to a worker, if one does, or may.
+    pub fn host_of(&self, home: &Home, worker: &str) -> Result<Option<String>, Failure> {
+        use rusqlite::OptionalExtension as _;
+        let namespace = home.namespace.as_deref().unwrap_or_default();
+        let read = || {
+            self.db
+                .prepare_cached("SELECT host FROM hosts WHERE account_id = ? AND namespace = ? AND worker = ? LIMIT 1")?
+                .query_row(params![home.account_id, namespace, worker], |row| row.get(0))
+                .optional()
+        };
+        let may = || {
+            self.db
+                .prepare_cached(
+                    "SELECT host FROM hosts WHERE account_id = ? AND sure = 0 AND instr(maybe, ?) > 0 LIMIT 1",
+                )?
+                .query_row(params![home.account_id, format!(" {worker} ")], |row| row.get(0))
+                .optional()
+        };
+        read().and_then(|found| found.map_or_else(may, |host| Ok(Some(host)))).map_err(|error| self.told(error))
+    }
+
+    /// Notes that a request about a host is on its way: whatever it does, the host leads to its old worker, to the one that the
+    /// request names, or nowhere.
+    pub fn doubt_host(
+        &mut self,
+        table: &Table,
+        host: &str,
+        account: &str,
+        (home, to): (&Home, Option<&str>),
+    ) -> Result<(), Failure> {
+        let maybe = to.map(|to| format!(" {to} ")).unwrap_or_default();
+        let namespace = home.namespace.as_deref().unwrap_or_default();
+        let write = || {
+            self.db
+                .prepare_cached(
+                    "INSERT INTO hosts VALUES (?, ?, ?, ?, ?, '', 0, ?) ON CONFLICT (account_id, title, host)
+                     DO UPDATE SET sure = 0, maybe = replace(maybe, excluded.maybe, '') || excluded.maybe",
+                )?
+                .execute(params![table.account_id, table.title, host, account, namespace, maybe])
+        };
+        write().map(|_| ()).map_err(|error| self.told(error))
+    }
+
+    /// Notes that a host leads to a worker.
+    pub fn lead(
+        &mut self,
+        table: &Table,
+        host: &str,
+        account: &str,
+        (home, worker): (&Home, &str),
+    ) -> Result<(), Failure> {
+        let namespace = home.namespace.as_deref().unwrap_or_default();
+        let write =
+            || {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')")?
+                    .execute(params![table.account_id, table.title, host, account, namespace, worker])
+            };
+        write().map(|_| ()).map_err(|error| self.told(error))
+    }
+
+    /// Notes that a host is gone.
+    pub fn unlead(&mut self, table: &Table, host: &str) -> Result<(), Failure> {
+        let write = || {
+            self.db
+                .prepare_cached("DELETE FROM hosts WHERE account_id = ? AND title = ? AND host = ?")?
+                .execute(params![table.account_id, table.title, host])
+        };
+        write().map(|_| ()).map_err(|error| self.told(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_leads_to_one_worker_and_is_gone_when_it_is_told() {
+        let mut state = State::in_memory();
+        let table = Table { account_id: "a".to_owned(), title: "hosts".to_owned() };
+        let home = Home { account_id: "a".to_owned(), namespace: Some("shops".to_owned()) };
+        let lead = |state: &mut State, host, worker| state.lead(&table, host, "default", (&home, worker)).unwrap();
+        lead(&mut state, "a.example", "one");
+        lead(&mut state, "b.example", "one");
+        lead(&mut state, "a.example", "two");
+        assert_eq!(state.host_of(&home, "one").unwrap(), Some("b.example".to_owned()));
+        assert_eq!(state.host_of(&home, "two").unwrap(), Some("a.example".to_owned()));
+        for host in ["b.example", "c.example"] {
+            state.doubt_host(&table, host, "default", (&home, Some("three"))).unwrap();
+        }
+        state.doubt_host(&table, "c.example", "default", (&home, Some("four"))).unwrap();
+        state.doubt_host(&table, "c.example", "default", (&home, None)).unwrap();
+        for (worker, may) in [("three", true), ("four", true), ("thre", false), ("five", false)] {
+            assert_eq!(state.host_of(&home, worker).unwrap().is_some(), may, "{worker}");
+        }
+        let known = |state: &State, host: &str| {
+            state.hosts().unwrap().remove(&(table.clone(), host.to_owned())).map(|lead| (lead.worker, lead.sure))
+        };
+        assert_eq!(known(&state, "a.example"), Some((Some("two".to_owned()), true)));
+        assert_eq!(known(&state, "b.example"), Some((Some("one".to_owned()), false)), "it may lead there still");
+        assert_eq!(state.host_of(&home, "one").unwrap(), Some("b.example".to_owned()));
+        assert_eq!(known(&state, "c.example"), Some((None, false)));
+        state.unlead(&table, "b.example").unwrap();
+        assert_eq!(known(&state, "b.example"), None);
+        assert_eq!(state.host_of(&home, "one").unwrap(), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! A state that can be corrected without touching its file: what a plan is made from that asks the cloud. The tables that
+//! change lie in memory, in front of those of the file.
+
+use std::path::Path;
+
+use rusqlite::OpenFlags;
+
+use super::{State, told};
+use flotilla_model::failure::Failure;
+
+/// The tables that a correction writes to. What they hold is copied, apart from the records, which are only added to.
+const SHADOWED: [&str; 4] = ["deployed", "begun", "found", "records"];
+
+impl State {
+    /// The state at a path, to be read and corrected in memory; the file stays as it is.
+    pub fn shadow(path: &Path) -> Result<State, Failure> {
+        if !path.exists() {
+            return Ok(State::in_memory());
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let state = State::open_with(path, flags).map_err(|error| told(path, error))??;
+        let shadow = || -> rusqlite::Result<()> {
+            state.db.execute_batch("PRAGMA temp_store = MEMORY; BEGIN")?;
+            for table in SHADOWED {
+                let sql: String = state.db.query_row(
+                    "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?",
+                    [table],
+                    |row| row.get(0),
+                )?;
+                // A name without a database means the one in memory from here on.
+                state.db.execute_batch(&sql.replacen("CREATE TABLE", "CREATE TEMP TABLE", 1))?;
+                if table != "records" {
+                    state.db.execute_batch(&format!("INSERT INTO temp.{table} SELECT * FROM main.{table}"))?;
+                }
+            }
+            state.db.execute_batch("COMMIT")
+        };
+        shadow().map_err(|error| told(path, error))?;
+        Ok(state)
+    }
+
+    /// How many workers are live.
+    pub fn live(&self) -> Result<usize, Failure> {
+        let rows: i64 = self
+            .db
+            .query_row("SELECT count(*) FROM deployed", [], |row| row.get(0))
+            .map_err(|error| self.told(error))?;
+        Ok(usize::try_from(rows).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::sample;
+    use crate::state::{Entry, Found, RunId};
+    use flotilla_model::platform::Home;
+
+    #[test]
+    fn a_shadow_is_corrected_and_the_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        assert!(State::shadow(&path).unwrap().live().unwrap() == 0 && !path.exists());
+        let id = |name: &str| (Home { account_id: "a".to_owned(), namespace: None }, name.to_owned());
+        let (_, mut deployed) = sample();
+        let entry = Entry { run: RunId(1), at: 7, action: "create", reasons: &[], left: &[] };
+        let mut state = State::open(&path).unwrap();
+        state.record(&id("one"), &mut deployed, &entry).unwrap();
+        let key = state.fingerprints().of("x");
+        drop(state);
+        let before = std::fs::read(&path).unwrap();
+        let mut shadow = State::shadow(&path).unwrap();
+        assert_eq!(shadow.fingerprints().of("x"), key);
+        shadow
+            .all(|shadow| {
+                shadow.record(&id("two"), &mut deployed.clone(), &entry)?;
+                shadow.forget(&id("one"), &deployed, &entry)?;
+                shadow.keep("a", Found::Zone, "example.com", "z")
+            })
+            .unwrap();
+        let names: Vec<String> = shadow.deployed().unwrap().into_keys().map(|(_, name)| name).collect();
+        assert_eq!(names, ["two"]);
+        assert_eq!(shadow.live().unwrap(), 1);
+        assert_eq!(shadow.found("a", Found::Zone, "example.com").unwrap().as_deref(), Some("z"));
+        drop(shadow);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        let names: Vec<String> =
+            State::read(&path).unwrap().deployed().unwrap().into_keys().map(|(_, name)| name).collect();
+        assert_eq!(names, ["one"]);
+    }
+}

@@ -1,0 +1,599 @@
+//! Asks deployed workers whether they are there and do what their packs promise: DNS, TLS, and the requests that a pack
+//! declares; again, until they do or the time is up. Knows no HTTP, no terminal, and no specs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use flotilla_model::clock::Clock;
+use flotilla_model::progress::Progress;
+use flotilla_model::spec::{Environment, Probe};
+
+/// So many workers are asked at once.
+const AT_ONCE: usize = 32;
+/// The wait before those that fail are asked for the second time; then twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// A certificate that ends within so many days is worth a word.
+const SOON: i64 = 14;
+/// The path that tells whether a worker is well.
+const HEALTH: &str = "/health";
+/// Of a value that differs, so many characters are told.
+const SHOWN: usize = 40;
+
+/// The seam to the network.
+pub trait Web: Sync {
+    /// Whether DNS has an address for a host.
+    fn resolve(&self, host: &str) -> Result<(), String>;
+    /// Until when the certificate of a host is valid, in seconds since 1970; why it can't be trusted, otherwise.
+    fn certificate(&self, host: &str) -> Result<i64, String>;
+    /// What is answered to a request. Sends no credentials.
+    fn get(&self, url: &str) -> Result<Answer, String>;
+}
+
+/// What was answered.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body as JSON; null, if it is none.
+    pub body: Value,
+}
+
+/// A worker to ask.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its customer.
+    pub customer: String,
+    /// Its environment.
+    pub environment: Environment,
+    /// Its name.
+    pub worker: String,
+    /// Where it answers.
+    pub address: Option<String>,
+    /// The hosts that DNS and TLS are asked for.
+    pub hosts: BTreeSet<String>,
+    /// Why they aren't, if so.
+    pub apart: Option<&'static str>,
+    /// The digest that was deployed.
+    pub digest: String,
+    /// What it is asked.
+    pub probes: Vec<Probe>,
+    /// Whether it calls other workers: the bindings and variables by which it does, with whether the pack behind each says that it
+    /// serves `/health`.
+    pub peers: BTreeMap<String, bool>,
+    /// Why it isn't asked at all.
+    pub skip: Option<String>,
+}
+
+/// What came of one worker.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Its customer.
+    pub customer: String,
+    /// Its environment.
+    pub environment: Environment,
+    /// Its name.
+    pub worker: String,
+    /// Where it was asked.
+    pub address: Option<String>,
+    /// Whether one check failed, all were skipped, or neither.
+    pub status: Status,
+    /// The checks in their order.
+    pub checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// What it is called: `dns`, `tls`, or as the pack calls it.
+    pub name: String,
+    /// The host, or the path.
+    pub of: String,
+    /// What came of it.
+    pub status: Status,
+    /// How long the last try took.
+    pub seconds: f64,
+    /// What there is to tell; empty, if nothing.
+    pub message: String,
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is as it should be.
+    Passed,
+    /// It is, and won't be for long.
+    Warning,
+    /// It isn't.
+    Failed,
+    /// It was not asked.
+    Skipped,
+}
+
+impl Status {
+    /// Whether there is no need to ask again.
+    fn is_settled(self) -> bool {
+        matches!(self, Status::Passed | Status::Warning)
+    }
+}
+
+/// Asks all targets, and again those that fail, until `deadline` has passed since each was asked once. What comes back is in
+/// the order of the targets.
+pub fn verify(
+    targets: &[Target],
+    web: &dyn Web,
+    clock: &dyn Clock,
+    deadline: Duration,
+    progress: &dyn Progress,
+) -> Vec<Report> {
+    let reports: Vec<Mutex<Report>> = targets.iter().map(|target| Mutex::new(unasked(target))).collect();
+    let mut open: Vec<usize> = (0..targets.len()).collect();
+    let (mut wait, mut end) = (FIRST_WAIT, None);
+    progress.begin("verifying", Some(open.len() as u64));
+    loop {
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE.min(open.len()) {
+                scope.spawn(|| {
+                    while let Some(at) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let mut report = reports[*at].lock().unwrap_or_else(PoisonError::into_inner);
+                        ask(&targets[*at], &mut report, web, clock);
+                        progress.step(1);
+                    }
+                });
+            }
+        });
+        let failed = |at: &usize| {
+            let report = reports[*at].lock().unwrap_or_else(PoisonError::into_inner);
+            report.status == Status::Failed
+        };
+        open.retain(failed);
+        let end = *end.get_or_insert_with(|| clock.now() + deadline);
+        let left = end.saturating_sub(clock.now());
+        if open.is_empty() || left.is_zero() {
+            break;
+        }
+        progress.begin("waiting for what isn't well yet", Some(open.len() as u64));
+        clock.sleep(wait.min(left));
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+    progress.end();
+    reports.into_iter().map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+}
+
+/// A report with everything still to be asked.
+fn unasked(target: &Target) -> Report {
+    let check = |name: &str, of: &str| Check {
+        name: name.to_owned(),
+        of: of.to_owned(),
+        status: Status::Skipped,
+        seconds: 0.0,
+        message: String::new(),
+    };
+    let hosts = target.hosts.iter().flat_map(|host| [check("dns", host), check("tls", host)]);
+    let mut checks: Vec<Check> = hosts.chain(probes(target).map(|probe| check(&probe.name, &probe.path))).collect();
+    for check in &mut checks {
+        let of_host = !check.of.starts_with('/');
+        let why = target.skip.as_deref().or(target.apart.filter(|_| of_host));
+        check.message = why.unwrap_or_default().to_owned();
+    }
+    Report {
+        customer: target.customer.clone(),
+        environment: target.environment,
+        worker: target.worker.clone(),
+        address: target.address.clone(),
+        status: Status::Skipped,
+        checks,
+    }
+}
+
+/// What a worker is asked: of one that calls nobody, nothing about peers.
+fn probes(target: &Target) -> impl Iterator<Item = &Probe> {
+    target.probes.iter().filter(|probe| probe.peers != Some(true) || !target.peers.is_empty())
+}
+
+/// Asks a worker what isn't settled yet.
+fn ask(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
+    if target.skip.is_some() {
+        return;
+    }
+    let own_host = target.address.as_deref().map(host_of);
+    // What can't be reached isn't asked further: each attempt would take its time.
+    let mut unreachable: Option<String> = None;
+    let mut checks = std::mem::take(&mut report.checks);
+    let (of_hosts, of_worker) = checks.split_at_mut(2 * target.hosts.len());
+    for (host, pair) in target.hosts.iter().zip(of_hosts.chunks_mut(2)) {
+        if target.apart.is_some() {
+            break;
+        }
+        let [dns, tls] = pair else { unreachable!("BUG: two checks for each host") };
+        timed(dns, clock, || web.resolve(host).map(|()| None));
+        if dns.status == Status::Failed {
+            skipped(tls, "DNS has no address");
+        } else {
+            timed(tls, clock, || web.certificate(host).and_then(|until| until_when(until, clock.unix())));
+        }
+        let failed = [&*dns, &*tls].into_iter().find(|check| check.status == Status::Failed);
+        if let (Some(failed), true) = (failed, own_host == Some(host)) {
+            unreachable = Some(format!("{} failed", failed.name.to_uppercase()));
+        }
+    }
+    for (probe, check) in probes(target).zip(of_worker) {
+        let Some(address) = &target.address else {
+            skipped(check, "it has no address of its own");
+            continue;
+        };
+        if check.status.is_settled() {
+            continue;
+        }
+        if let Some(why) = &unreachable {
+            skipped(check, why);
+            continue;
+        }
+        let url = format!("{}{}", address.trim_end_matches('/'), probe.path);
+        timed(check, clock, || {
+            let answer = web.get(&url).inspect_err(|_| unreachable = Some("it doesn't answer".to_owned()))?;
+            judged(target, probe, &answer).map(|()| None)
+        });
+    }
+    let any = |status: Status| checks.iter().any(|check| check.status == status);
+    report.status = if any(Status::Failed) {
+        Status::Failed
+    } else if any(Status::Warning) {
+        Status::Warning
+    } else if any(Status::Passed) {
+        Status::Passed
+    } else {
+        Status::Skipped
+    };
+    report.checks = checks;
+}
+
+fn skipped(check: &mut Check, why: &str) {
+    (check.status, check.message) = (Status::Skipped, why.to_owned());
+}
+
+/// Makes a check, unless it is settled. What comes back beside success is a warning.
+fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Option<String>, String>) {
+    if check.status.is_settled() {
+        return;
+    }
+    let start = clock.now();
+    (check.status, check.message) = match make() {
+        Ok(None) => (Status::Passed, String::new()),
+        Ok(Some(warning)) => (Status::Warning, warning),
+        Err(why) => (Status::Failed, why),
+    };
+    check.seconds = clock.now().saturating_sub(start).as_secs_f64();
+}
+
+/// What is to be said of how long a certificate is valid.
+fn until_when(until: i64, now: i64) -> Result<Option<String>, String> {
+    match (until - now).div_euclid(86_400) {
+        ..0 => Err("the certificate has expired".to_owned()),
+        0 => Ok(Some("the certificate ends today".to_owned())),
+        1 => Ok(Some("the certificate ends in a day".to_owned())),
+        days if days < SOON => Ok(Some(format!("the certificate ends in {days} days"))),
+        _ => Ok(None),
+    }
+}
+
+/// The host of an address.
+fn host_of(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    rest.split(['/', ':']).next().unwrap_or(rest)
+}
+
+/// Whether an answer is what the probe wants; why not, otherwise.
+fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String> {
+    let wanted = probe.status.unwrap_or(200);
+    if answer.status != wanted && !(probe.peers == Some(true) && answer.status == 503) {
+        let said = answer.body["status"].as_str().map(|word| format!(", {}", told(word))).unwrap_or_default();
+        let ill = ill(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
+        return Err(format!("HTTP {} instead of {wanted}{said}{ill}", answer.status));
+    }
+    for (key, pattern) in probe.json.iter().flatten() {
+        differs(target, pattern, &answer.body[key], key)?;
+    }
+    if probe.peers == Some(true) { peers(target, &answer.body) } else { Ok(()) }
+}
+
+/// The checks of its own that a worker says fail.
+fn ill(body: &Value) -> Option<String> {
+    let failing = body["checks"].as_object()?.iter().filter(|(_, check)| check["ok"] == false);
+    let name = |(name, check): (&String, &Value)| {
+        let missing: Vec<&str> = check["missing"].as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(if missing.is_empty() { name.clone() } else { format!("{name} (missing: {})", missing.join(", ")) })
+    };
+    let names: Vec<String> = failing.map(|entry| name(entry).unwrap_or_else(|| entry.0.clone())).collect();
+    (!names.is_empty()).then(|| told(&names.join(", ")))
+}
+
+/// Where a value isn't what a pattern wants: of a map it holds at least the pattern's keys, of a list the pattern's entries.
+fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Result<(), String> {
+    match (pattern, value) {
+        (Value::Object(wanted), Value::Object(is)) => wanted.iter().try_for_each(|(key, pattern)| {
+            differs(target, pattern, is.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"))
+        }),
+        (Value::Array(wanted), Value::Array(is)) => wanted.iter().enumerate().try_for_each(|(at, pattern)| {
+            differs(target, pattern, is.get(at).unwrap_or(&Value::Null), &format!("{path}[{at}]"))
+        }),
+        (Value::String(text), _) => {
+            let wanted = text
+                .replace("{worker}", &target.worker)
+                .replace("{customer}", &target.customer)
+                .replace("{environment}", target.environment.as_str())
+                .replace("{digest}", &target.digest);
+            match value.as_str() {
+                Some(is) if is == wanted => Ok(()),
+                Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", told(is))),
+                Some(is) => Err(format!("{path} is {}, not {wanted}", told(is))),
+                None => Err(format!("{path} is {}, not {wanted}", told(&value.to_string()))),
+            }
+        }
+        (Value::Object(_), _) => Err(format!("{path} is no map")),
+        (Value::Array(_), _) => Err(format!("{path} is no list")),
+        _ if pattern == value => Ok(()),
+        _ => Err(format!("{path} is {}, not {pattern}", told(&value.to_string()))),
+    }
+}
+
+/// A foreign text as far as it is told.
+fn told(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// What a worker says of those that it calls.
+fn peers(target: &Target, body: &Value) -> Result<(), String> {
+    let Some(list) = body["peers"].as_array() else { return Err("it tells nothing of those that it calls".to_owned()) };
+    let missing = |name: &&String| list.iter().all(|peer| peer["name"].as_str() != Some(name.as_str()));
+    let mut wrong: Vec<String> = target.peers.keys().filter(missing).map(|name| format!("{name}: not asked")).collect();
+    for peer in list {
+        let name = peer["name"].as_str().unwrap_or_default();
+        let answered = peer["http"].as_u64();
+        // Of a pack that serves no health, any answer shows that the call arrives.
+        let serves = target.peers.get(name).copied().unwrap_or(true);
+        if peer["ok"] == true || (!serves && answered.is_some_and(|status| status < 500)) {
+            continue;
+        }
+        let why = match (peer["error"].as_str(), answered, peer["status"].as_str()) {
+            (Some(error), _, _) => told(error).to_lowercase(),
+            (None, Some(status), Some(word)) => format!("HTTP {status}, {}", told(word)),
+            (None, Some(status), None) => format!("HTTP {status}"),
+            (None, None, _) => "no answer".to_owned(),
+        };
+        wrong.push(format!("{}: {why}", told(name)));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+/// Whether a pack's workers say how they are.
+pub fn serves_health(probes: &[Probe]) -> bool {
+    probes.iter().any(|probe| probe.path == HEALTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use flotilla_model::clock::FakeClock;
+    use flotilla_model::progress::Silent;
+
+    /// An answer, and from when on it is given.
+    type At = (u64, Result<Answer, String>);
+
+    /// What the network answers to each question.
+    #[derive(Default)]
+    struct Fake {
+        clock: FakeClock,
+        answers: BTreeMap<String, Vec<At>>,
+        certificates: BTreeMap<String, Result<i64, String>>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl Fake {
+        fn note(&self, what: String) {
+            self.asked.lock().unwrap().push(what);
+        }
+    }
+
+    impl Web for Fake {
+        fn resolve(&self, host: &str) -> Result<(), String> {
+            self.note(format!("dns {host}"));
+            self.certificates.contains_key(host).then_some(()).ok_or_else(|| "no address".to_owned())
+        }
+        fn certificate(&self, host: &str) -> Result<i64, String> {
+            self.note(format!("tls {host}"));
+            self.certificates[host].clone()
+        }
+        fn get(&self, url: &str) -> Result<Answer, String> {
+            self.note(format!("get {url}"));
+            self.clock.sleep(Duration::from_millis(10));
+            let now = self.clock.now().as_secs();
+            let all = self.answers.get(url).map(Vec::as_slice).unwrap_or_default();
+            let found = all.iter().rev().find(|(from, _)| *from <= now);
+            found.map_or_else(|| Err("no connection".to_owned()), |(_, answer)| answer.clone())
+        }
+    }
+
+    fn probe(name: &str, path: &str, json: Value) -> Probe {
+        serde_json::from_value(json!({"name": name, "path": path, "json": json})).unwrap()
+    }
+
+    fn target() -> Target {
+        let host = "a.example.com".to_owned();
+        let wanted =
+            json!({"status": "healthy", "worker": "{worker}", "environment": "{environment}", "digest": "{digest}"});
+        Target {
+            customer: "acme".to_owned(),
+            environment: Environment::Production,
+            worker: "t-acme".to_owned(),
+            address: Some(format!("https://{host}/")),
+            hosts: BTreeSet::from([host]),
+            apart: None,
+            digest: "d1".to_owned(),
+            probes: vec![probe("health", "/health", wanted)],
+            peers: BTreeMap::new(),
+            skip: None,
+        }
+    }
+
+    const URL: &str = "https://a.example.com/health";
+    const DAY: i64 = 86_400;
+
+    fn answer(status: u16, body: Value) -> Result<Answer, String> {
+        Ok(Answer { status, body })
+    }
+
+    fn well(digest: &str) -> Result<Answer, String> {
+        answer(200, json!({"status": "healthy", "worker": "t-acme", "environment": "production", "digest": digest}))
+    }
+
+    fn fake(answers: Vec<At>) -> Fake {
+        let mut fake = Fake::default();
+        fake.answers.insert(URL.to_owned(), answers);
+        fake.certificates.insert("a.example.com".to_owned(), Ok(1_800_000_000 + 90 * DAY));
+        fake
+    }
+
+    fn run(target: &Target, fake: &Fake, deadline: u64) -> Report {
+        let targets = std::slice::from_ref(target);
+        verify(targets, fake, &fake.clock, Duration::from_secs(deadline), &Silent).remove(0)
+    }
+
+    fn lines(report: &Report) -> Vec<String> {
+        let line = |check: &Check| format!("{} {:?} {}", check.name, check.status, check.message).trim_end().to_owned();
+        report.checks.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_worker_that_is_well_is_asked_once() {
+        let fake = fake(vec![(0, well("d1"))]);
+        let report = run(&target(), &fake, 60);
+        assert_eq!(report.status, Status::Passed);
+        assert_eq!(lines(&report), ["dns Passed", "tls Passed", "health Passed"]);
+        assert_eq!(report.checks[2].seconds, 0.01);
+        assert_eq!(*fake.asked.lock().unwrap(), ["dns a.example.com", "tls a.example.com", &format!("get {URL}")]);
+    }
+
+    #[test]
+    fn who_is_not_well_yet_is_asked_again_and_nothing_else_is() {
+        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, well("old")), (20, well("d1"))]);
+        assert_eq!(run(&target(), &fake, 60).status, Status::Passed);
+        let asked = fake.asked.lock().unwrap();
+        assert_eq!(asked.iter().filter(|what| what.starts_with("get")).count(), 7, "{asked:?}");
+        assert_eq!(asked.iter().filter(|what| what.starts_with("dns")).count(), 1);
+        assert!((20..30).contains(&fake.clock.now().as_secs()));
+    }
+
+    #[test]
+    fn at_the_deadline_the_last_reason_counts() {
+        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, well("old"))]);
+        let report = run(&target(), &fake, 30);
+        assert_eq!(lines(&report)[2], "health Failed digest is old, not d1");
+        assert!((30..31).contains(&fake.clock.now().as_secs()));
+        let once = super::tests::fake(vec![(0, well("old")), (1, well("d1"))]);
+        assert_eq!(run(&target(), &once, 0).status, Status::Failed);
+        assert_eq!(once.asked.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_a_host_lacks_is_told_and_nobody_waits_for_the_rest() {
+        let mut nowhere = fake(vec![(0, well("d1"))]);
+        nowhere.certificates.clear();
+        let report = run(&target(), &nowhere, 0);
+        let told = ["dns Failed no address", "tls Skipped DNS has no address", "health Skipped DNS failed"];
+        assert_eq!(lines(&report), told);
+        for (until, said) in [
+            (-DAY, "tls Failed the certificate has expired"),
+            (DAY / 2, "tls Warning the certificate ends today"),
+            (DAY, "tls Warning the certificate ends in a day"),
+            (13 * DAY, "tls Warning the certificate ends in 13 days"),
+            (14 * DAY, "tls Passed"),
+        ] {
+            let mut fake = fake(vec![(0, well("d1"))]);
+            fake.certificates.insert("a.example.com".to_owned(), Ok(1_800_000_000 + until));
+            assert_eq!(lines(&run(&target(), &fake, 0))[1], said);
+        }
+        // Another host than the one that it is asked at.
+        let mut two = target();
+        two.hosts.insert("b.example.com".to_owned());
+        let told = lines(&run(&two, &fake(vec![(0, well("d1"))]), 0));
+        assert_eq!(told[2..], ["dns Failed no address", "tls Skipped DNS has no address", "health Passed"]);
+    }
+
+    #[test]
+    fn why_an_answer_is_not_the_one_that_is_wanted() {
+        let ill = json!({"status": "degraded", "checks": {
+            "secrets": {"ok": false, "missing": ["A", "B"]}, "database": {"ok": true}, "hosts": {"ok": false}
+        }});
+        let hostile = "\u{1b}".to_owned() + &"x".repeat(100);
+        for (given, said) in [
+            (answer(503, ill), "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned()),
+            (answer(404, Value::Null), "HTTP 404 instead of 200".to_owned()),
+            (answer(200, json!("text")), "digest is null, not d1".to_owned()),
+            (
+                answer(200, json!({"digest": "d1", "environment": hostile})),
+                format!("environment is {}…, not production", &hostile[..40]),
+            ),
+            (Err("no answer in time".to_owned()), "no answer in time".to_owned()),
+        ] {
+            let report = run(&target(), &fake(vec![(0, given)]), 0);
+            assert_eq!(report.checks[2].message, said);
+        }
+        let differs =
+            |pattern: Value, value: Value| super::differs(&target(), &pattern, &value, "p").err().unwrap_or_default();
+        assert_eq!(differs(json!([]), json!([1])), "");
+        assert_eq!(differs(json!([]), json!({})), "p is no list");
+        assert_eq!(differs(json!({"a": {"b": true}}), json!({"a": {"b": true, "c": 1}})), "");
+        assert_eq!(differs(json!({"a": {"b": true}}), json!({"a": {}})), "p.a.b is null, not true");
+        assert_eq!(differs(json!([{"x": 1}]), json!([{"x": 2}])), "p[0].x is 2, not 1");
+        assert_eq!(differs(json!("a"), json!(1)), "p is 1, not a");
+    }
+
+    #[test]
+    fn peers_are_asked_for_where_there_are_some() {
+        let mut asking = target();
+        asking.probes =
+            vec![serde_json::from_value(json!({"name": "peers", "path": "/health", "peers": true})).unwrap()];
+        let told = |target: &Target, peers: Value| {
+            let fake = fake(vec![(0, answer(503, json!({"status": "degraded", "peers": peers})))]);
+            lines(&run(target, &fake, 0)).get(2).cloned().unwrap_or_default()
+        };
+        assert_eq!(told(&asking, json!([])), "", "it calls nobody");
+        asking.peers = BTreeMap::from([("AUTH".to_owned(), true), ("OLD".to_owned(), false)]);
+        let old = json!({"name": "OLD", "ok": false, "http": 404});
+        assert_eq!(told(&asking, json!([{"name": "AUTH", "ok": true, "http": 200}, old])), "peers Passed");
+        let down = json!([{"name": "AUTH", "ok": false, "http": 503, "status": "degraded"}, old]);
+        assert_eq!(told(&asking, down), "peers Failed AUTH: HTTP 503, degraded");
+        let silent = json!([{"name": "AUTH", "ok": false, "error": "No answer"}]);
+        assert_eq!(told(&asking, silent), "peers Failed OLD: not asked; AUTH: no answer");
+        assert_eq!(told(&asking, Value::Null), "peers Failed it tells nothing of those that it calls");
+    }
+
+    #[test]
+    fn who_is_not_asked_says_why() {
+        let fake = fake(vec![(0, well("d1"))]);
+        let mut apart = target();
+        apart.apart = Some("elsewhere");
+        assert_eq!(lines(&run(&apart, &fake, 0)), ["dns Skipped elsewhere", "tls Skipped elsewhere", "health Passed"]);
+        let mut skip = target();
+        skip.skip = Some("not deployed".to_owned());
+        let report = run(&skip, &fake, 60);
+        assert_eq!((report.status, lines(&report)[2].as_str()), (Status::Skipped, "health Skipped not deployed"));
+        let mut nowhere = target();
+        (nowhere.address, nowhere.hosts) = (None, BTreeSet::new());
+        assert_eq!(lines(&run(&nowhere, &fake, 60)), ["health Skipped it has no address of its own"]);
+    }
+}

@@ -1,0 +1,344 @@
+//! What a worker runs, as a pack: the modules that its entry point reaches, the packages that they import, and how wrangler
+//! was told to bundle them. Reads files of the project alone; bundles nothing.
+
+mod closure;
+mod options;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Map, Value, json};
+
+use flotilla_model::digest::Framed;
+
+use super::wrangler::{Config, text};
+use super::{Findings, News};
+use closure::{Closure, versions};
+use options::options;
+
+/// The most bytes of one file.
+const MAX_BYTES: u64 = 8 << 20;
+/// What wrangler bundles as text, unless `rules` say otherwise.
+const TEXT: [&str; 3] = ["txt", "html", "sql"];
+
+/// A worker's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// What its pack could be called.
+    pub name: String,
+    /// Its files by path, below the pack's `src`.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The entry point among them. Without files: what it would be.
+    pub main: String,
+    /// The packages that it imports, with their versions.
+    pub packages: BTreeMap<String, String>,
+    /// The project's lock file of npm.
+    pub lock: Option<Vec<u8>>,
+    /// What a bundler is told.
+    pub options: Options,
+}
+
+/// What a bundler is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Names that are replaced, and by what.
+    pub define: BTreeMap<String, String>,
+    /// Modules that stand for others.
+    pub alias: BTreeMap<String, String>,
+    /// The options of the TypeScript compiler that change what code does.
+    pub compiler: Map<String, Value>,
+    /// The extensions that are imported as text, beside those that are anyway.
+    pub text: BTreeSet<String>,
+}
+
+impl Code {
+    /// The code of a live worker: modules as they were uploaded.
+    pub fn of_modules(name: &str, main: String, modules: BTreeMap<String, Vec<u8>>) -> Code {
+        let plain = |path: &str| {
+            !path.starts_with('/') && path.split('/').all(|step| !step.is_empty() && step != ".." && step != ".")
+        };
+        let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| plain(path)).collect();
+        let main = if files.contains_key(&main) { main } else { files.keys().next().cloned().unwrap_or_default() };
+        Code {
+            name: super::customers::slug(name),
+            files,
+            main,
+            packages: BTreeMap::new(),
+            lock: None,
+            options: Options::default(),
+        }
+    }
+
+    /// What two workers share that run the same.
+    pub fn key(&self) -> String {
+        let mut framed = Framed::new("code").field(self.main.as_bytes());
+        for (path, bytes) in &self.files {
+            framed = framed.field(path.as_bytes()).field(bytes);
+        }
+        let options = json!({"define": self.options.define, "alias": self.options.alias, "compiler": self.options.compiler, "text": self.options.text, "packages": self.packages});
+        framed.field(options.to_string().as_bytes()).finish().to_string()
+    }
+
+    /// The files of its pack, by path within it, made from those of the pack `worker`; without a lock file if the packages
+    /// want one of their own.
+    pub fn pack(&self, name: &str, prefix: &str, worker: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        for (path, bytes) in worker {
+            let text = || String::from_utf8_lossy(bytes).into_owned();
+            let changed = match path.as_str() {
+                "pack.yaml" => manifest(name, prefix, &text()),
+                "build.mjs" => self.bundler(&text()),
+                "package.json" => self.package(name, &text()),
+                "package-lock.json" if self.packages.is_empty() => {
+                    text().replace("\"flotilla-worker\"", &format!("\"flotilla-{name}\""))
+                }
+                "package-lock.json" => continue,
+                "README.md" => format!(
+                    "# {name}\n\nThe code of a worker that `flotilla import` found, as a pack. `src/{}` is where it begins.\n",
+                    self.main
+                ),
+                path if path.starts_with("src/") || path.starts_with("test/") => continue,
+                _ => {
+                    files.insert(path.clone(), bytes.clone());
+                    continue;
+                }
+            };
+            files.insert(path.clone(), changed.into_bytes());
+        }
+        files.extend(self.files.iter().map(|(path, bytes)| (format!("src/{path}"), bytes.clone())));
+        files
+    }
+
+    fn bundler(&self, text: &str) -> String {
+        let quoted = |text: &str| Value::from(text).to_string();
+        let define: String =
+            self.options.define.iter().map(|(name, value)| format!("{}: {}, ", quoted(name), quoted(value))).collect();
+        let loaders: String = self
+            .options
+            .text
+            .iter()
+            .map(|extension| format!("{}: \"text\", ", quoted(&format!(".{extension}"))))
+            .collect();
+        let mut more = String::new();
+        if !self.options.alias.is_empty() {
+            more = format!("\n    alias: {},", json!(self.options.alias));
+        }
+        let compiler = match self.options.compiler.is_empty() {
+            true => "{}".to_owned(),
+            false => json!({"compilerOptions": self.options.compiler}).to_string(),
+        };
+        text.replace("src/index.ts", &format!("src/{}", self.main))
+            .replacen("define: { ", &format!("define: {{ {define}"), 1)
+            .replacen("loader: { ", &format!("loader: {{ {loaders}"), 1)
+            .replacen("tsconfigRaw: {},", &format!("tsconfigRaw: {compiler},{more}"), 1)
+    }
+
+    fn package(&self, name: &str, text: &str) -> String {
+        let mut package: Value = serde_json::from_str(text).unwrap_or_default();
+        package["name"] = format!("flotilla-{name}").into();
+        if let Some(scripts) = package["scripts"].as_object_mut() {
+            scripts.retain(|key, _| key == "build");
+        }
+        for (name, version) in &self.packages {
+            package["dependencies"][name] = version.clone().into();
+        }
+        serde_json::to_string_pretty(&package).expect("BUG: a package is JSON") + "\n"
+    }
+}
+
+fn manifest(name: &str, prefix: &str, text: &str) -> String {
+    let line = |line: &str| match line.split_once(": ") {
+        Some(("name", _)) => format!("name: {name}"),
+        Some(("prefix", _)) => format!("prefix: {prefix}"),
+        Some(("description", _)) => "description: Imported from a project of wrangler's.".to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// A lock file for a package.json, made by npm from the versions of an older one. The error is what npm said.
+pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
+    let folder = std::env::temp_dir().join(format!(
+        "flotilla-lock-{}-{}",
+        std::process::id(),
+        Framed::new("lock").field(package).finish().short()
+    ));
+    let made = (|| {
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(folder.join("package.json"), package))
+            .map_err(|error| error.to_string())?;
+        if let Some(older) = older {
+            std::fs::write(folder.join("package-lock.json"), older).map_err(|error| error.to_string())?;
+        }
+        let output = Command::new("npm")
+            .args([
+                "install",
+                "--package-lock-only",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--prefer-offline",
+                "--loglevel=error",
+                "--omit-lockfile-registry-resolved",
+            ])
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("npm can't be started: {error}"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm said nothing").to_owned());
+        }
+        std::fs::read(folder.join("package-lock.json")).map_err(|error| error.to_string())
+    })();
+    let _ = std::fs::remove_dir_all(&folder);
+    made
+}
+
+/// The keys of a configuration that decide its code.
+pub const KEYS: [&str; 9] =
+    ["alias", "assets", "define", "jsx_factory", "jsx_fragment", "main", "rules", "site", "tsconfig"];
+
+/// The code of a configuration. Without a `main` there is none.
+pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Option<Code> {
+    let name = config
+        .document
+        .file
+        .rsplit('/')
+        .nth(1)
+        .or_else(|| config.document.root.get("name").and_then(text))
+        .unwrap_or("worker");
+    let main = match config.text("main") {
+        Some(main) => main,
+        None => {
+            if config.get("assets").is_none() && config.get("site").is_none() {
+                let help = "write where its code begins: `main = \"src/index.ts\"`";
+                findings.push(News::Lost, config.start(), format!("{} has no `main`", config.what()), help);
+                lost.push("its code".to_owned());
+            }
+            return None;
+        }
+    };
+    let place = config.place("main");
+    let mut code = Code {
+        name: super::customers::slug(name),
+        files: BTreeMap::new(),
+        main: "index.ts".to_owned(),
+        packages: BTreeMap::new(),
+        lock: None,
+        options: options(root, config, findings, lost),
+    };
+    let Some(entry) = inside(config.folder(), main) else {
+        let help = "a worker's code is within the folder that is imported: name that folder, or move the code";
+        findings.push(News::Lost, place, "`main` leads out of the project", help);
+        lost.push("its code".to_owned());
+        return Some(code);
+    };
+    if entry.ends_with(".py") {
+        let help = "flotilla bundles JavaScript and TypeScript; keep deploying this worker with `wrangler deploy`";
+        findings.push(News::Lost, place, "it is a worker in Python", help);
+        lost.push("its code".to_owned());
+        return Some(code);
+    }
+    if !root.join(&entry).exists() {
+        let help = format!(
+            "if a build makes it, run that build and import again with --force; or put the bundled worker at \
+                            templates/…/src/{}",
+            file_name(&entry)
+        );
+        code.main = file_name(&entry).to_owned();
+        findings.push(News::Lost, place, format!("`{main}`, where the worker begins, isn't there"), help);
+        lost.push("its code, which was not built".to_owned());
+        return Some(code);
+    }
+    let mut closure = Closure {
+        root,
+        options: &code.options,
+        files: BTreeMap::new(),
+        bytes: 0,
+        packages: BTreeSet::new(),
+        findings,
+        lost,
+    };
+    closure.follow(&entry, &place);
+    let (files, packages) = (closure.files, closure.packages);
+    // Below what all have in common, `src/` in most projects.
+    let above =
+        files.keys().map(|path| path.rfind('/').map_or("", |at| &path[..=at])).reduce(common).unwrap_or("").to_owned();
+    code.main = entry.strip_prefix(&above).unwrap_or(&entry).to_owned();
+    if !code.options.alias.is_empty() {
+        let moved = |target: &String| match target.strip_prefix("./").and_then(|path| path.strip_prefix(above.as_str()))
+        {
+            Some(path) => format!("./src/{path}"),
+            None => target.clone(),
+        };
+        code.options.alias.values_mut().for_each(|target| *target = moved(target));
+    }
+    code.files = files.into_iter().map(|(path, bytes)| (path[above.len()..].to_owned(), bytes)).collect();
+    code.packages = versions(root, config, &packages, findings, lost);
+    if !code.packages.is_empty() {
+        code.lock = nearest(root, config.folder(), "package-lock.json").map(|(_, bytes)| bytes);
+    }
+    Some(code)
+}
+
+/// The folders that two have in common.
+fn common<'a>(one: &'a str, other: &'a str) -> &'a str {
+    let mut end = 0;
+    for (at, byte) in one.bytes().enumerate() {
+        if other.as_bytes().get(at) != Some(&byte) {
+            break;
+        }
+        if byte == b'/' {
+            end = at + 1;
+        }
+    }
+    &one[..end]
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A path from a folder, without `.` and `..`; `None` if it leads out of the project.
+fn inside(folder: &str, path: &str) -> Option<String> {
+    if path.starts_with('/') || path.contains('\\') || path.contains('\0') {
+        return None;
+    }
+    let mut steps: Vec<&str> = folder.split('/').filter(|step| !step.is_empty()).collect();
+    for step in path.split('/') {
+        match step {
+            "" | "." => {}
+            ".." => _ = steps.pop()?,
+            step => steps.push(step),
+        }
+    }
+    Some(steps.join("/"))
+}
+
+/// Whether a path goes through a symbolic link.
+fn is_linked(root: &Path, path: &str) -> bool {
+    let mut at = root.to_owned();
+    path.split('/').any(|step| {
+        at.push(step);
+        std::fs::symlink_metadata(&at).is_ok_and(|metadata| metadata.is_symlink())
+    })
+}
+
+/// The nearest file of a name, from a folder upwards to the project's own.
+fn nearest(root: &Path, folder: &str, name: &str) -> Option<(String, Vec<u8>)> {
+    let mut folder = folder.trim_end_matches('/');
+    loop {
+        let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        let is_plain = std::fs::symlink_metadata(root.join(&path))
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_BYTES * 4);
+        if is_plain && let Ok(bytes) = std::fs::read(root.join(&path)) {
+            return Some((path, bytes));
+        }
+        if folder.is_empty() {
+            return None;
+        }
+        folder = folder.rfind('/').map_or("", |at| &folder[..at]);
+    }
+}

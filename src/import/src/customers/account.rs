@@ -1,0 +1,68 @@
+//! What the account adds to the files: which of their workers are live, and the workers that no file is for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flotilla_model::diagnostic::Place;
+use flotilla_model::spec::Environment;
+
+use super::super::code::Code;
+use super::super::{Finding, Findings, Found, Live, News};
+use super::{slug, split};
+
+/// Tells which of the workers the account doesn't have.
+pub(super) fn live_or_not(found: &[Found], live: &Live, findings: &mut Findings) {
+    let Some(id) = &live.account_id else { return };
+    for one in
+        found.iter().filter(|one| !one.name.is_empty() && one.account_id.as_ref().is_none_or(|other| other == id))
+    {
+        if !live.workers.iter().any(|worker| worker.name == one.name) {
+            let help = "a deploy makes it; take its environment out of the spec if it isn't wanted";
+            findings.push(News::Note, one.place.clone(), format!("`{}` isn't live in the account", one.name), help);
+        }
+    }
+}
+
+/// The workers of the account that no file is for.
+pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
+    let known: BTreeSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
+    let mut taken: BTreeSet<(String, Environment)> =
+        found.iter().map(|one| (one.customer.clone(), one.environment)).collect();
+    let mut more = Vec::new();
+    let id = live.account_id;
+    let all: BTreeSet<String> = live.workers.iter().map(|worker| worker.name.clone()).collect();
+    // What runs the same is called after the first that runs it, so that it becomes one pack.
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for worker in live.workers.into_iter().filter(|worker| !known.contains(worker.name.as_str())) {
+        // `shop-staging` is the customer shop's only if there is a shop, too.
+        let (customer, environment) = match split(&worker.name) {
+            (Some(customer), Some(environment))
+                if environment == Environment::Production
+                    || all.iter().any(|name| split(name).0.as_deref() == Some(&customer) && name != &worker.name) =>
+            {
+                (customer, environment)
+            }
+            _ => (slug(&worker.name), Environment::Production),
+        };
+        let key = (customer, environment);
+        let (customer, environment) =
+            if taken.contains(&key) { (slug(&worker.name), Environment::Production) } else { key };
+        taken.insert((customer.clone(), environment));
+        let mut code = Code::of_modules(&worker.name, worker.main, worker.modules);
+        code.name = names.entry(code.key()).or_insert(code.name).clone();
+        more.push(Found {
+            place: Place::file("the account"),
+            what: format!("the live worker {}", worker.name),
+            customer,
+            environment,
+            role: None,
+            account_id: id.clone(),
+            settings: worker.settings,
+            calls: worker.calls.into_iter().map(|(name, to)| (name, (to, Place::file("the account")))).collect(),
+            lost: worker.lost,
+            code: Some(Arc::new(code)),
+            name: worker.name,
+        });
+    }
+    (more, live.findings)
+}

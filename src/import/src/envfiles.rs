@@ -1,0 +1,146 @@
+//! The env files of the layout `config/base/*.env` and `config/customers/<name>/<environment>.env`, with the names of fields
+//! that tools gave them at different times. Knows whose they are; not what a worker makes of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_spec::envfile;
+use flotilla_spec::tree::Tree;
+use flotilla_spec::yaml::Kind;
+
+use super::credential;
+use super::customers::{slug, word};
+use super::{Findings, News};
+use flotilla_model::spec::Environment;
+
+/// Where customers' folders are.
+const CUSTOMERS: &str = "config/customers";
+
+/// The variables of a file that are no variables of a worker, under their names of today.
+#[derive(Clone, Debug, Default)]
+pub struct EnvFile {
+    /// The file.
+    pub file: String,
+    /// The worker's variables, each with its place.
+    pub vars: BTreeMap<String, (String, Place)>,
+    /// The names of those that are secrets.
+    pub secrets: Vec<String>,
+    /// The customer's domain.
+    pub domain: Option<(String, Place)>,
+    /// The id of the account.
+    pub account_id: Option<String>,
+    /// Where the id of the zone stands.
+    pub zone_id: Option<(String, Place)>,
+    /// The name of the database.
+    pub database_name: Option<(String, Place)>,
+    /// The id of the database.
+    pub database_id: Option<String>,
+    /// wrangler's file for this customer, from the project's folder.
+    pub wrangler: Option<(String, Place)>,
+}
+
+/// All env files of a project.
+#[derive(Clone, Debug, Default)]
+pub struct EnvFiles {
+    /// Those that hold for all customers.
+    pub base: Vec<EnvFile>,
+    /// Those of each customer and environment.
+    pub customers: BTreeMap<(String, Environment), EnvFile>,
+}
+
+/// Reads them.
+pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, wrong: &mut Vec<Diagnostic>) -> EnvFiles {
+    let mut files = EnvFiles::default();
+    for name in tree.names("config/base").unwrap_or_default().iter().filter(|name| name.ends_with(".env")) {
+        files.base.extend(one(tree, &format!("config/base/{name}"), findings, wrong));
+    }
+    for folder in tree.names(CUSTOMERS).unwrap_or_default() {
+        let path = format!("{CUSTOMERS}/{folder}");
+        if std::fs::symlink_metadata(root.join(&path)).is_ok_and(|metadata| metadata.is_symlink()) {
+            findings.push(News::LeftOut, Place::file(&path), "it is a symbolic link", "put a copy here");
+            continue;
+        }
+        for name in tree.names(&path).unwrap_or_default() {
+            let Some(written) = name.strip_suffix(".env") else { continue };
+            let file = format!("{path}/{name}");
+            let Some(environment) = word(written) else {
+                let help = "environments are development, staging and production";
+                findings.push(
+                    News::LeftOut,
+                    Place::file(&file),
+                    format!("`{written}` is no environment of a fleet"),
+                    help,
+                );
+                continue;
+            };
+            if let Some(read) = one(tree, &file, findings, wrong) {
+                files.customers.insert((slug(&folder), environment), read);
+            }
+        }
+    }
+    files
+}
+
+fn one(tree: &Tree, file: &str, findings: &mut Findings, wrong: &mut Vec<Diagnostic>) -> Option<EnvFile> {
+    let bytes = tree.plain(file).map_err(|diagnostic| wrong.push(*diagnostic)).ok()?;
+    let (document, diagnostics) = envfile::parse(file, &bytes);
+    let mut read = EnvFile { file: file.to_owned(), ..EnvFile::default() };
+    for diagnostic in diagnostics {
+        // What it says of a secret is its name.
+        let name = diagnostic.message.split('`').nth(1).unwrap_or_default().to_owned();
+        match diagnostic.code {
+            Code::LiteralSecret => secret(&mut read, &name, diagnostic.place, findings),
+            _ => wrong.push(diagnostic),
+        }
+    }
+    let Some(Kind::Map(entries)) = document.root.get("vars").map(|node| &node.kind) else { return Some(read) };
+    for (name, span, node) in entries {
+        let place = document.place(*span);
+        let Kind::Text(value) = &node.kind else { continue };
+        if credential::is_credential(name, value) {
+            secret(&mut read, name, place, findings);
+            continue;
+        }
+        if value.is_empty() {
+            continue;
+        }
+        let value = value.clone();
+        match name.as_str() {
+            "CUSTOMER_DOMAIN" => read.domain = Some((bare(&value), place)),
+            "DOMAIN" => {
+                let help = "it is mapped as CUSTOMER_DOMAIN is";
+                findings.push(News::Note, place.clone(), "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`", help);
+                read.domain.get_or_insert((bare(&value), place));
+            }
+            "CLOUDFLARE_ACCOUNT_ID" => read.account_id = Some(value),
+            "CLOUDFLARE_ZONE_ID" => read.zone_id = Some((value, place)),
+            "DATABASE_NAME" => read.database_name = Some((value, place)),
+            "DATABASE_ID" => read.database_id = Some(value),
+            "WRANGLER_CONFIG" => read.wrangler = Some((value, place)),
+            _ => _ = read.vars.insert(name.clone(), (value, place)),
+        }
+    }
+    Some(read)
+}
+
+fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings) {
+    let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
+    let of_account = matches!(name, "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN" | "CLOUDFLARE_API_KEY" | "CF_API_KEY");
+    let (message, help) = if of_account {
+        (
+            format!("`{name}` is an API token of the account"),
+            format!("it is what deploys the account, and no worker needs it: set the environment variable; {told}"),
+        )
+    } else {
+        read.secrets.push(name.to_owned());
+        (format!("`{name}` is a secret that stands in the file"), format!("it is a secret of the worker now; {told}"))
+    };
+    findings.push(News::Credential, place, message, help);
+}
+
+/// A domain without what is around it: `https://shop.example.com/` is `shop.example.com`.
+fn bare(domain: &str) -> String {
+    let domain = domain.split_once("://").map_or(domain, |(_, rest)| rest);
+    domain.split('/').next().unwrap_or_default().to_owned()
+}

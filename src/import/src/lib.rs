@@ -1,0 +1,191 @@
+//! An existing project that wrangler deploys, or what is live in an account, as a fleet: read, mapped to fleet.yaml, specs and
+//! packs as values, and written all at once. What can't be mapped is a finding with its place; a credential is one, too, and
+//! its value goes nowhere. Doesn't print, and knows no command line.
+
+pub mod code;
+pub mod credential;
+pub mod customers;
+pub mod documents;
+pub mod envfiles;
+pub mod forms;
+pub mod keys;
+pub mod live;
+pub mod settings;
+pub mod specs;
+pub mod wrangler;
+pub mod write;
+pub mod yaml_text;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use flotilla_model::diagnostic::{Diagnostic, Place};
+use flotilla_model::spec::Environment;
+
+/// What a reader should know about the import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of news it is.
+    pub kind: News,
+    /// Where it stands; without a line where it stands in no file.
+    pub place: Place,
+    /// What was found: lower case, no full stop, never a value that may be a secret.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// Kinds of findings, the gravest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum News {
+    /// A secret stands in a file. Its value was not copied.
+    Credential,
+    /// A spec can't say it, and a deploy without it would break the worker; its delivery is `manual`.
+    Lost,
+    /// A spec can't say it; a deploy leaves it as it is, or does without.
+    LeftOut,
+    /// Somebody has to decide or to look.
+    Note,
+}
+
+impl News {
+    /// The word, as it is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            News::Credential => "credential",
+            News::Lost => "lost",
+            News::LeftOut => "left out",
+            News::Note => "note",
+        }
+    }
+}
+
+/// A worker as it was found: in a file of wrangler's, or live in an account.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its name at Cloudflare, which it keeps.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+    /// What it is called in a sentence: `[env.production] of wrangler.toml`.
+    pub what: String,
+    /// Whose it is.
+    pub customer: String,
+    /// In which environment.
+    pub environment: Environment,
+    /// Which of the customer's workers it is, if there are several.
+    pub role: Option<String>,
+    /// The id of its account, if it is known.
+    pub account_id: Option<String>,
+    /// Its settings as a spec says them, without what refers to other workers.
+    pub settings: Map<String, Value>,
+    /// The workers that it calls by service bindings: the binding's name, the worker's name, and where that stands.
+    pub calls: BTreeMap<String, (String, Place)>,
+    /// What a spec can't say, so that a deploy would break it.
+    pub lost: Vec<String>,
+    /// What it runs.
+    pub code: Option<Arc<code::Code>>,
+}
+
+/// A project that was read.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// The files to write, by path from the project's folder.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The packs whose lock files npm has to make: their folders, and the project's own lock file.
+    pub locks: Vec<(String, Option<Vec<u8>>)>,
+    /// The customers' ids.
+    pub customers: Vec<String>,
+    /// The workers' names.
+    pub workers: Vec<String>,
+    /// The names of those of them whose delivery is `manual`.
+    pub manual: Vec<String>,
+    /// The packs' names.
+    pub packs: Vec<String>,
+    /// The secrets that somebody has to set: the customer and the name.
+    pub secrets: Vec<(String, String)>,
+    /// What the reader should know, by file and line.
+    pub findings: Vec<Finding>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// The fleet's name, if it is given.
+    pub name: Option<&'a str>,
+    /// Whose the workers are that no file gives to somebody.
+    pub customer: Option<&'a str>,
+    /// The files of the pack `worker`, of which packs are made.
+    pub worker_pack: &'a [(String, Vec<u8>)],
+}
+
+/// What an account tells beside the files: nothing where nobody asked.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// The account's id.
+    pub account_id: Option<String>,
+    /// Its workers.
+    pub workers: Vec<LiveWorker>,
+    /// Its zones: their names by id.
+    pub zones: BTreeMap<String, String>,
+    /// What the reader should know.
+    pub findings: Vec<Finding>,
+}
+
+/// A worker that is live.
+#[derive(Clone, Debug)]
+pub struct LiveWorker {
+    /// Its name.
+    pub name: String,
+    /// Its settings as a spec says them, without what refers to other workers.
+    pub settings: Map<String, Value>,
+    /// The workers that it calls by service bindings without an entry point: the binding's name and the worker's.
+    pub calls: BTreeMap<String, String>,
+    /// What a spec can't say, so that a deploy would break it.
+    pub lost: Vec<String>,
+    /// The name of its main module.
+    pub main: String,
+    /// Its modules by name.
+    pub modules: BTreeMap<String, Vec<u8>>,
+}
+
+/// Findings as they come.
+#[derive(Debug, Default)]
+pub struct Findings(pub Vec<Finding>);
+
+impl Findings {
+    /// Notes one.
+    pub fn push(&mut self, kind: News, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        let finding = Finding { kind, place, message: message.into(), help: help.into() };
+        // What several environments inherit stands in one place.
+        if !self.0.contains(&finding) {
+            self.0.push(finding);
+        }
+    }
+
+    /// By file and line; of one place, the gravest first.
+    pub fn sorted(mut self) -> Vec<Finding> {
+        self.0.sort_by(|a, b| {
+            let key = |finding: &Finding| {
+                (finding.place.file.clone(), finding.place.line, finding.place.column, finding.kind)
+            };
+            key(a).cmp(&key(b))
+        });
+        self.0
+    }
+}
+
+/// Reads a project and what is live, and maps both. Files that aren't what they should be are told all at once.
+pub fn import(path: Option<&Path>, live: Live, asked: Asked<'_>) -> Result<Imported, Vec<Diagnostic>> {
+    let mut findings = Findings::default();
+    let (found, others) = match path {
+        Some(path) => customers::read(path, &live, asked, &mut findings)?,
+        None => (Vec::new(), customers::Others::default()),
+    };
+    Ok(specs::assemble(path, found, others, live, asked, findings))
+}

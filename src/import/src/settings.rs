@@ -1,0 +1,337 @@
+//! One worker's configuration as a spec's settings. What a spec can't say becomes a finding with its place. Knows one worker
+//! at a time.
+
+mod bindings;
+mod hosts;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use flotilla_model::binding::KINDS;
+use flotilla_model::diagnostic::Place;
+use flotilla_model::names;
+use flotilla_spec::yaml::{Kind, Node};
+
+use super::forms::{holds_credential, is_date, is_secret_name, is_turso, is_variable};
+use super::keys::{Fate, key};
+use super::wrangler::{Config, entries, items, text};
+use super::{Findings, News};
+
+/// What a worker's configuration says.
+#[derive(Debug, Default)]
+pub struct Settings {
+    /// As a spec says it.
+    pub settings: Map<String, Value>,
+    /// The workers that it calls: the binding's name, the worker's, and where that stands.
+    pub calls: BTreeMap<String, (String, Place)>,
+    /// What a spec can't say, so that a deploy would break it.
+    pub lost: Vec<String>,
+}
+
+/// Maps a configuration. `zones` are names of zones by their ids, as far as they are known.
+pub fn settings(config: &Config<'_>, zones: &BTreeMap<String, String>, findings: &mut Findings) -> Settings {
+    let mut mapping = Mapping { config, zones, findings, into: Settings::default() };
+    mapping.keys();
+    mapping.name();
+    mapping.compatibility();
+    mapping.hosts();
+    mapping.vars();
+    mapping.databases();
+    for kind in KINDS {
+        mapping.bindings(kind);
+    }
+    mapping.queue_consumers();
+    mapping.clock();
+    mapping.observability();
+    mapping.limits();
+    mapping.into
+}
+
+struct Mapping<'a, 'f> {
+    config: &'a Config<'a>,
+    zones: &'a BTreeMap<String, String>,
+    findings: &'f mut Findings,
+    into: Settings,
+}
+
+impl Mapping<'_, '_> {
+    fn set(&mut self, key: &str, value: Value) {
+        self.into.settings.insert(key.to_owned(), value);
+    }
+
+    fn entry(&mut self, map: &str, key: &str, value: Value) {
+        let map = self.into.settings.entry(map).or_insert_with(|| json!({}));
+        map.as_object_mut().expect("BUG: a map").insert(key.to_owned(), value);
+    }
+
+    fn note(&mut self, place: Place, message: String, help: impl Into<String>) {
+        self.findings.push(News::Note, place, message, help);
+    }
+
+    fn left_out(&mut self, place: Place, message: String, help: impl Into<String>) {
+        self.findings.push(News::LeftOut, place, message, help);
+    }
+
+    fn lost(&mut self, place: Place, what: &str, message: String, help: impl Into<String>) {
+        self.into.lost.push(what.to_owned());
+        self.findings.push(News::Lost, place, message, help);
+    }
+
+    fn at(&self, node: &Node) -> Place {
+        self.config.document.place(node.span)
+    }
+
+    /// What of the keys is told by themselves.
+    fn keys(&mut self) {
+        for (name, place) in self.config.keys() {
+            let Some(node) = self.config.get(name) else { continue };
+            match key(name) {
+                Some((_, Fate::Mapped | Fate::Local)) => {}
+                Some(_) if says_nothing(node) => {}
+                Some((_, Fate::LeftOut(help))) => {
+                    self.left_out(place, format!("`{name}` has nothing in a spec that says it"), help);
+                }
+                Some((_, Fate::Lost(help))) => {
+                    self.lost(place, name, format!("`{name}` has nothing in a spec that says it"), help);
+                }
+                None => {
+                    let help = "wrangler doesn't know it either: it can go, if no other program reads it";
+                    self.left_out(place, format!("`{name}` is no key of wrangler's"), help);
+                }
+            }
+        }
+        if self.config.get("legacy_env").is_some_and(|node| node.to_value() == false) {
+            let help = "service environments are done away with: deploy each environment as a worker of its own";
+            self.lost(
+                self.config.place("legacy_env"),
+                "legacy_env",
+                "`legacy_env = false` can't be mapped".to_owned(),
+                help,
+            );
+        }
+        if let Some(node) = self.config.get("build").filter(|node| node.get("command").is_some()) {
+            let place = self.at(node);
+            let help = "run it before `flotilla build`, if what it makes is imported by the worker";
+            self.note(place, "`build.command` isn't run by flotilla".to_owned(), help);
+        }
+        if self.config.get("preview_urls").is_some_and(|node| node.to_value() == true) {
+            let help = "flotilla switches them off; `flotilla preview` makes workers to look at";
+            self.left_out(self.config.place("preview_urls"), "`preview_urls` has nothing in a spec".to_owned(), help);
+        }
+    }
+
+    fn name(&mut self) {
+        if let Some(name) = self.config.name()
+            && let Err((wrong, _)) = names::worker(&name)
+        {
+            let help = "deploy it under such a name first, or keep deploying it with `wrangler deploy`";
+            self.lost(self.config.place("name"), "name", format!("{wrong}, which flotilla's names can't have"), help);
+        }
+    }
+
+    fn compatibility(&mut self) {
+        match self.config.text("compatibility_date") {
+            Some(date) if is_date(date) => self.set("compatibilityDate", date.into()),
+            Some(_) => {
+                let place = self.config.place("compatibility_date");
+                self.left_out(place, "`compatibility_date` is no day".to_owned(), "write it as 2026-06-01");
+            }
+            None => {
+                let help = "set `compatibilityDate` in the spec to the day that the worker was deployed with";
+                let what = format!("{} says no `compatibility_date`", self.config.what());
+                self.note(self.config.start(), what, help);
+            }
+        }
+        let mut flags = Vec::new();
+        for item in items(self.config.get("compatibility_flags")) {
+            match text(item)
+                .filter(|flag| flag.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+            {
+                Some(flag) if !flag.is_empty() => flags.push(flag),
+                _ => self.left_out(self.at(item), "it is no flag of the runtime".to_owned(), "take it out"),
+            }
+        }
+        if !flags.is_empty() {
+            self.set("compatibilityFlags", json!(flags));
+        }
+        if flags.iter().any(|flag| flag.starts_with("nodejs_compat")) {
+            let help = "the runtime's own modules of Node.js are used, without those that wrangler puts in the place of missing ones; \
+                        `flotilla build` and the worker's tests tell whether that is enough";
+            let place = self.config.place("compatibility_flags");
+            self.note(place, "`nodejs_compat` is bundled otherwise than by wrangler".to_owned(), help);
+        }
+    }
+
+    fn vars(&mut self) {
+        let config = self.config;
+        for item in items(config.get("secrets").and_then(|node| node.get("required"))) {
+            match text(item) {
+                Some(name) if is_secret_name(name) => self.entry("secrets", name, json!({"secret": name})),
+                _ => self.lost(
+                    self.at(item),
+                    "secrets",
+                    "it can't be a secret's name".to_owned(),
+                    "upper-case letters, digits and `_`",
+                ),
+            }
+        }
+        let all = entries(config.get("vars"));
+        let value = |name: &str| all.iter().find(|(key, _, _)| key == name).and_then(|(_, _, node)| text(node));
+        let turso = value("TURSO_DATABASE_URL").filter(|url| is_turso(url)).map(str::to_owned);
+        if let Some(url) = &turso {
+            self.set("database", json!({"type": "turso", "url": url, "token": {"secret": "TURSO_AUTH_TOKEN"}}));
+        }
+        for (name, span, node) in all {
+            let (place, value) = (config.document.place(*span), node.to_value());
+            let secret = holds_credential(name, &value);
+            let told = "its value was not copied; if the file was ever committed, replace it where it was issued";
+            if secret && matches!(name.as_str(), "CLOUDFLARE_API_TOKEN" | "CF_API_TOKEN") {
+                let help = format!(
+                    "it is what deploys the account, and no worker needs it: set the environment variable; {told}"
+                );
+                self.findings.push(News::Credential, place, format!("`{name}` is an API token of the account"), help);
+            } else if secret && value.is_string() && is_secret_name(name) {
+                let help = format!("it is a secret of the worker now; {told}");
+                self.findings.push(
+                    News::Credential,
+                    place,
+                    format!("`{name}` is a secret that stands in the file"),
+                    help,
+                );
+                if name != "TURSO_AUTH_TOKEN" || turso.is_none() {
+                    self.entry("secrets", name, json!({"secret": name}));
+                }
+            } else if secret {
+                let help = format!(
+                    "take the secret out of it, and read it from a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
+                );
+                self.findings.push(News::Credential, place.clone(), format!("`{name}` holds a secret"), help);
+                let message = format!("`{name}` can't be mapped: it is no text under an upper-case name");
+                self.lost(place, name, message, "give the secret a name of its own, such as API_KEY");
+            } else if name == "FLOTILLA_DIGEST" || (turso.is_some() && name == "TURSO_DATABASE_URL") {
+                // flotilla gives both itself.
+            } else if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN") {
+                let message =
+                    format!("the variable `{name}` can't be mapped: flotilla gives it to workers with a database");
+                self.lost(place, name, message, "call it otherwise, in the code and here");
+            } else if !is_variable(name) {
+                let message = "a variable's name in a spec is letters, digits and `_`".to_owned();
+                self.lost(place, "vars", message, "call it otherwise, in the code and here");
+            } else {
+                self.entry("vars", name, value);
+            }
+        }
+    }
+
+    fn clock(&mut self) {
+        let mut crons = Vec::new();
+        for item in items(self.config.get("triggers").and_then(|node| node.get("crons"))) {
+            match text(item).map(|cron| (cron, names::cron(cron))) {
+                Some((cron, Ok(()))) => crons.push(cron),
+                Some((_, Err((wrong, help)))) => self.lost(self.at(item), "triggers.crons", wrong, help),
+                None => {}
+            }
+        }
+        if !crons.is_empty() {
+            self.set("crons", json!(crons));
+        }
+    }
+
+    fn observability(&mut self) {
+        let Some(node) = self.config.get("observability") else {
+            self.set("observability", json!({"enabled": false}));
+            return;
+        };
+        let mut observability = self.translate(
+            node,
+            &[("enabled", "enabled"), ("head_sampling_rate", "sampling"), ("logs", ""), ("traces", "")],
+        );
+        let logs = [
+            ("enabled", "enabled"),
+            ("head_sampling_rate", "sampling"),
+            ("invocation_logs", "invocationLogs"),
+            ("persist", "persist"),
+            ("destinations", "destinations"),
+        ];
+        for part in ["logs", "traces"] {
+            let Some(below) = node.get(part) else { continue };
+            let known: Vec<_> =
+                logs.into_iter().filter(|(key, _)| part == "logs" || *key != "invocation_logs").collect();
+            let below = self.translate(below, &known);
+            observability.insert(part.to_owned(), Value::Object(below));
+        }
+        self.set("observability", Value::Object(observability));
+    }
+
+    fn limits(&mut self) {
+        if let Some(node) = self.config.get("limits") {
+            let limits = self.translate(node, &[("cpu_ms", "cpuMs"), ("subrequests", "subrequests")]);
+            if !limits.is_empty() {
+                self.set("limits", Value::Object(limits));
+            }
+        }
+        if let Some(node) = self.config.get("placement") {
+            let value = node.to_value();
+            let target = ["region", "host", "hostname"].into_iter().find(|key| value[key].is_string());
+            match (value["mode"].as_str(), target) {
+                (_, Some(key)) => self.set("placement", json!({key: value[key]})),
+                (Some("smart"), None) => self.set("placement", "smart".into()),
+                _ => {}
+            }
+            if value.get("hint").is_some() {
+                self.left_out(
+                    self.at(node),
+                    "`placement.hint` has nothing in a spec".to_owned(),
+                    "`placement: smart` is kept",
+                );
+            }
+        }
+        if let Some(Value::Bool(logpush)) = self.config.get("logpush").map(Node::to_value) {
+            self.set("logpush", logpush.into());
+        }
+        let mut consumers = Vec::new();
+        for item in items(self.config.get("tail_consumers")) {
+            match item.get("service").and_then(text).filter(|_| item.get("environment").is_none()) {
+                Some(service) => consumers.push(service),
+                None => self.left_out(
+                    self.at(item),
+                    "a tail consumer in a service environment can't be mapped".to_owned(),
+                    "name a worker",
+                ),
+            }
+        }
+        if !consumers.is_empty() {
+            self.set("tailConsumers", json!(consumers));
+        }
+    }
+
+    /// A map under other names. A known key without one is read elsewhere.
+    fn translate(&mut self, node: &Node, known: &[(&str, &str)]) -> Map<String, Value> {
+        let mut map = Map::new();
+        for (name, span, value) in entries(Some(node)) {
+            match known.iter().find(|(key, _)| key == name) {
+                Some((_, "")) => {}
+                Some((_, key)) => _ = map.insert((*key).to_owned(), value.to_value()),
+                None => {
+                    let place = self.config.document.place(*span);
+                    self.left_out(
+                        place,
+                        format!("`{name}` has nothing in a spec that says it"),
+                        "set it at Cloudflare",
+                    );
+                }
+            }
+        }
+        map
+    }
+}
+
+fn says_nothing(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Null | Kind::Bool(false) => true,
+        Kind::List(items) => items.is_empty(),
+        Kind::Map(entries) => entries.iter().all(|(_, _, node)| says_nothing(node)),
+        _ => false,
+    }
+}

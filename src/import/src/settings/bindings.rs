@@ -1,0 +1,142 @@
+//! What a worker is bound to, as a spec says it: its database, its bindings, whom it calls. The kinds are `binding`'s.
+
+use serde_json::{Value, json};
+
+use flotilla_model::binding::{self, Binding};
+
+use super::super::forms::{fits, is_database_name, is_uuid, is_variable};
+use super::super::wrangler::{items, text};
+use super::Mapping;
+
+/// Fields of bindings that are for `wrangler dev` and for wrangler's own commands.
+const LOCAL_FIELDS: [&str; 11] = [
+    "preview_id",
+    "preview_bucket_name",
+    "preview_database_id",
+    "remote",
+    "experimental_remote",
+    "migrations_dir",
+    "migrations_table",
+    "migrations_pattern",
+    "database_internal_env",
+    "localConnectionString",
+    "local_connection_string",
+];
+
+impl Mapping<'_, '_> {
+    /// The database that a spec has under `database`: D1, bound as `DB`. All others are bindings.
+    pub(super) fn databases(&mut self) {
+        for item in items(self.config.get("d1_databases")) {
+            let field = |name: &str| item.get(name).and_then(text);
+            let (name, id) = (field("database_name"), field("database_id"));
+            let fits = name.is_some_and(is_database_name) && id.is_none_or(is_uuid);
+            if field("binding") != Some("DB") || !fits || self.into.settings.contains_key("database") {
+                continue;
+            }
+            let mut database = json!({"type": "d1", "name": name});
+            if let Some(id) = id {
+                database["id"] = id.into();
+            }
+            self.set("database", database);
+        }
+    }
+
+    pub(super) fn bindings(&mut self, kind: &'static binding::Kind) {
+        let config = self.config;
+        let mut steps = kind.wrangler.split('.');
+        let section = steps.next().unwrap_or_default();
+        let Some(node) = steps.try_fold(config.get(section), |node, step| Some(node?.get(step))).flatten() else {
+            return;
+        };
+        let single = [node.clone()];
+        let all = if kind.is_single { &single } else { items(Some(node)) };
+        for item in all {
+            let place = self.at(item);
+            let name = item.get(kind.name).and_then(text).unwrap_or_default().to_owned();
+            let is_database = kind.wrangler == "d1_databases"
+                && name == "DB"
+                && self.into.settings.get("database").is_some_and(|database| database["type"] == "d1");
+            if is_database {
+                continue;
+            }
+            let mut entry = item.to_value();
+            if let Some(entry) = entry.as_object_mut() {
+                entry.retain(|key, _| !LOCAL_FIELDS.contains(&key.as_str()));
+            }
+            let own = config.name();
+            let script = entry["script_name"].as_str().map(str::to_owned);
+            let has_class = matches!(kind.key(), "durableObject" | "workflow");
+            if has_class && (script.is_none() || script == own) {
+                let what = if kind.key() == "workflow" { "workflow" } else { "class of Durable Objects" };
+                let class = entry["class_name"].as_str().unwrap_or_default();
+                let message =
+                    format!("the {what} `{class}` is the worker's own, which `wrangler deploy` alone deploys");
+                let help = "keep deploying this worker with it; or move the class to a worker that you do so, and name it: `worker: …`";
+                self.lost(place, section, message, help);
+                continue;
+            }
+            // wrangler calls a dataset after its binding, unless told otherwise.
+            if kind.key() == "analyticsEngine" && entry["dataset"].is_null() {
+                entry["dataset"] = name.clone().into();
+            }
+            match Binding::of_wrangler(kind.wrangler, &entry) {
+                Some((name, binding)) if is_variable(&name) && fits(&binding) => {
+                    let calls = kind.wrangler == "services" && binding.0.len() == 1;
+                    match binding.text(binding::WORKER).filter(|_| calls) {
+                        Some(worker) => _ = self.into.calls.insert(name, (worker.to_owned(), place)),
+                        None => self.entry("bindings", &name, Value::Object(binding.0)),
+                    }
+                }
+                _ => {
+                    let (message, help) = unread(kind, &name, &entry);
+                    self.lost(place, &name, message, help);
+                }
+            }
+        }
+    }
+
+    pub(super) fn queue_consumers(&mut self) {
+        for item in items(self.config.get("queues").and_then(|node| node.get("consumers"))) {
+            let queue = item.get("queue").and_then(text).unwrap_or_default();
+            let help = "the consumer stays as it is at Cloudflare when the worker is uploaded; make and change it with \
+                        `wrangler queues consumer`";
+            self.lost(
+                self.at(item),
+                "queues.consumers",
+                format!("that the worker consumes the queue `{queue}` has nothing in a spec"),
+                help,
+            );
+        }
+    }
+}
+
+/// Why an entry isn't a binding that a spec can have.
+fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
+    let what = kind.wrangler;
+    let field = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+    let known: Vec<String> = kind.fields.iter().map(|own| field(own.wrangler)).chain([kind.name.to_owned()]).collect();
+    let more: Vec<&String> =
+        entry.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| !known.contains(key)).collect();
+    if let Some(key) = more.first() {
+        let message = format!("`{key}` of the binding `{name}` (`{what}`) has nothing in a spec that says it");
+        return (message, "keep deploying this worker with `wrangler deploy`, or do without it".to_owned());
+    }
+    let missing = kind.fields.iter().find(|own| {
+        own.is_required
+            && !own.wrangler.is_empty()
+            && entry.pointer(&format!("/{}", own.wrangler.replace('.', "/"))).is_none()
+    });
+    match missing {
+        Some(own) => (
+            format!("the binding `{name}` (`{what}`) has no `{}`", own.wrangler),
+            format!(
+                "wrangler finds or makes one when it deploys; look it up at Cloudflare and add it to the spec: `bindings: {{ {name}: {{ {}: … }} }}`",
+                kind.key()
+            ),
+        ),
+        None => (
+            format!("the binding `{name}` (`{what}`) isn't one that a spec can have"),
+            "look at its ids: placeholders such as `<your-id>` have to be filled in".to_owned(),
+        ),
+    }
+}

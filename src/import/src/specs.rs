@@ -1,0 +1,345 @@
+//! Workers that were found, as the files of a fleet: who calls whom, one pack for what runs the same, what several workers share
+//! written once. Pure; the texts are made here.
+
+mod naming;
+mod refer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use flotilla_model::spec::Environment;
+
+use super::code::Code;
+use super::customers::{self, Others, slug};
+use super::yaml_text::map;
+use super::{Asked, Findings, Found, Imported, Live};
+use naming::{expected, name, prefix};
+use refer::refer;
+
+/// What several customers can share in `defaults` of fleet.yaml.
+const SHARED: [&str; 11] = [
+    "account",
+    "compatibilityDate",
+    "compatibilityFlags",
+    "crons",
+    "limits",
+    "logpush",
+    "observability",
+    "pack",
+    "placement",
+    "tailConsumers",
+    "workersDev",
+];
+/// Maps that are merged key by key, so that part of them can be shared.
+const MERGED: [&str; 4] = ["bindings", "secrets", "services", "vars"];
+/// The longest prefix of a pack.
+const PREFIX_LENGTH: usize = 20;
+
+type Settings = Map<String, Value>;
+
+/// Makes the files.
+pub fn assemble(
+    root: Option<&Path>,
+    mut found: Vec<Found>,
+    others: Others,
+    live: Live,
+    asked: Asked<'_>,
+    mut findings: Findings,
+) -> Imported {
+    let (more, of_account) = customers::of_account(live, &found);
+    findings.0.extend(of_account);
+    found.extend(more);
+    found.sort_by(|a, b| (&a.customer, &a.role, a.environment).cmp(&(&b.customer, &b.role, b.environment)));
+    let folder = || root.and_then(|root| Some(root.file_name()?.to_string_lossy().into_owned()));
+    let project = if others.name.is_empty() { folder().unwrap_or_default() } else { others.name };
+    let mut fleet = slug(asked.name.unwrap_or(&project));
+    fleet.truncate(40);
+    let fleet = fleet.trim_end_matches('-').to_owned();
+    if found.is_empty() {
+        return Imported { findings: findings.sorted(), ..Imported::default() };
+    }
+
+    let accounts = accounts(&mut found);
+    refer(&mut found, &mut findings);
+    let mut imported = Imported::default();
+    let packs = packs(&mut found, asked, &mut imported);
+    for one in &mut found {
+        if !one.lost.is_empty() {
+            one.settings.insert("delivery".to_owned(), "manual".into());
+        }
+        for (name, _) in one.settings.get("secrets").and_then(Value::as_object).into_iter().flatten() {
+            imported.secrets.push((one.customer.clone(), name.clone()));
+        }
+        if one.settings.get("database").is_some_and(|database| database["type"] == "turso") {
+            imported.secrets.push((one.customer.clone(), "TURSO_AUTH_TOKEN".to_owned()));
+        }
+        if !one.name.is_empty() {
+            imported.workers.push(one.name.clone());
+            imported.manual.extend((!one.lost.is_empty()).then(|| one.name.clone()));
+        }
+    }
+    imported.secrets.sort();
+    imported.secrets.dedup();
+
+    let mut specs: BTreeMap<String, Settings> = BTreeMap::new();
+    let ids: BTreeSet<String> = found.iter().map(|one| one.customer.clone()).collect();
+    for id in &ids {
+        let own: Vec<&Found> = found.iter().filter(|one| one.customer == *id).collect();
+        specs.insert(id.clone(), customer(&own, &packs));
+    }
+    let defaults = share(&mut specs);
+    for (id, spec) in &specs {
+        let lost: Vec<&Found> = found.iter().filter(|one| one.customer == *id && !one.lost.is_empty()).collect();
+        imported.files.insert(format!("customers/{id}.yaml"), spec_text(id, spec, &lost).into_bytes());
+    }
+    imported.files.insert("fleet.yaml".to_owned(), fleet_text(&fleet, &accounts, &packs, &defaults).into_bytes());
+    imported.customers = specs.into_keys().collect();
+    imported.findings = findings.sorted();
+    imported
+}
+
+/// Names for the accounts. Where there is one, no spec has to say it.
+fn accounts(found: &mut [Found]) -> Vec<(String, String)> {
+    let ids: BTreeSet<String> = found.iter().filter_map(|one| one.account_id.clone()).collect();
+    let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let ids: Vec<String> = ids.into_iter().filter(plain).collect();
+    let several = ids.len() > 1;
+    let accounts: Vec<(String, String)> = ids
+        .into_iter()
+        .enumerate()
+        .map(|(at, id)| (if several { format!("account-{}", at + 1) } else { "default".to_owned() }, id))
+        .collect();
+    for one in found.iter_mut().filter(|_| several) {
+        let own = accounts.iter().find(|(_, id)| Some(id) == one.account_id.as_ref()).or(accounts.first());
+        if let Some((name, _)) = own {
+            one.settings.insert("account".to_owned(), name.as_str().into());
+        }
+    }
+    accounts
+}
+
+fn insert(settings: &mut Settings, key: &str, name: &str, value: Value) {
+    let map = settings.entry(key).or_insert_with(|| json!({}));
+    map[name] = value;
+}
+
+/// A pack: its name, and what the names of its workers begin with.
+struct Pack {
+    name: String,
+    prefix: String,
+}
+
+/// One pack for what runs the same; `settings` get its name.
+fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<Pack> {
+    let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut digests: Vec<(Arc<Code>, String)> = Vec::new();
+    for (at, one) in found.iter().enumerate() {
+        let key = match &one.code {
+            None => format!("none of {:?}", one.role),
+            Some(code) => match digests.iter().find(|(other, _)| Arc::ptr_eq(other, code)) {
+                Some((_, key)) => key.clone(),
+                None => {
+                    // What isn't there can't be told apart by what it is.
+                    let key = code.key() + if code.files.is_empty() { &code.name } else { "" };
+                    digests.push((Arc::clone(code), key.clone()));
+                    key
+                }
+            },
+        };
+        match keys.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, all)) => all.push(at),
+            None => keys.push((key, vec![at])),
+        }
+    }
+    let mut packs: Vec<Pack> = Vec::new();
+    for (_, all) in keys {
+        let first = &found[all[0]];
+        let written = first
+            .code
+            .as_ref()
+            .map_or_else(|| first.role.clone().unwrap_or_else(|| "worker".to_owned()), |code| code.name.clone());
+        let mut base = slug(&written);
+        base.truncate(36);
+        let base = base.trim_end_matches('-').to_owned();
+        let mut name = base.clone();
+        let mut number = 2;
+        while packs.iter().any(|pack| pack.name == name) {
+            name = format!("{base}-{number}");
+            number += 1;
+        }
+        let prefix = prefix(&all.iter().map(|at| &found[*at]).collect::<Vec<_>>(), &name);
+        for at in &all {
+            found[*at].settings.insert("pack".to_owned(), name.as_str().into());
+        }
+        let nothing = Arc::new(Code::of_modules(&name, String::new(), BTreeMap::new()));
+        let code = found[all[0]].code.as_ref().unwrap_or(&nothing);
+        let folder = format!("templates/{name}");
+        for (path, bytes) in code.pack(&name, &prefix, asked.worker_pack) {
+            imported.files.insert(format!("{folder}/{path}"), bytes);
+        }
+        if !code.packages.is_empty() {
+            imported.locks.push((folder, code.lock.clone()));
+        }
+        imported.packs.push(name.clone());
+        packs.push(Pack { name, prefix });
+    }
+    packs
+}
+
+/// A customer's spec, without its id.
+fn customer(own: &[&Found], packs: &[Pack]) -> Settings {
+    let mut by_role: BTreeMap<Option<String>, Vec<(Environment, Settings)>> = BTreeMap::new();
+    let mut names: BTreeMap<Option<String>, BTreeMap<Environment, String>> = BTreeMap::new();
+    for one in own {
+        by_role.entry(one.role.clone()).or_default().push((one.environment, one.settings.clone()));
+        if !one.name.is_empty() {
+            names.entry(one.role.clone()).or_default().insert(one.environment, one.name.clone());
+        }
+    }
+    let id = &own[0].customer;
+    let mut roles: BTreeMap<Option<String>, Settings> = BTreeMap::new();
+    for (role, mut environments) in by_role {
+        let mut parts: Vec<&mut Settings> = environments.iter_mut().map(|(_, settings)| settings).collect();
+        let mut base = hoist(&mut parts, None);
+        let prefix = base
+            .get("pack")
+            .and_then(Value::as_str)
+            .and_then(|name| packs.iter().find(|pack| pack.name == name))
+            .map_or("", |pack| &pack.prefix);
+        name(&mut base, &mut environments, names.get(&role), &expected(prefix, id, role.as_deref()));
+        environments.sort_by_key(|(environment, _)| *environment);
+        if environments.len() != 1 || environments[0].0 != Environment::Production || !environments[0].1.is_empty() {
+            let differs: Settings = environments
+                .into_iter()
+                .rev()
+                .map(|(environment, settings)| {
+                    (
+                        environment.as_str().to_owned(),
+                        if settings.is_empty() { Value::Null } else { Value::Object(settings) },
+                    )
+                })
+                .collect();
+            base.insert("environments".to_owned(), Value::Object(differs));
+        }
+        roles.insert(role, base);
+    }
+    if let Some(alone) = roles.remove(&None) {
+        // A worker without a role beside others would be none of them: there is one file of wrangler's for it.
+        if roles.is_empty() {
+            return alone;
+        }
+        roles.insert(Some("main".to_owned()), alone);
+    }
+    let mut parts: Vec<&mut Settings> = roles.values_mut().collect();
+    let mut spec = hoist(&mut parts, Some(&["workerName", "domains", "routes", "pack"]));
+    let workers: Settings = roles
+        .into_iter()
+        .map(|(role, settings)| {
+            (role.unwrap_or_default(), if settings.is_empty() { Value::Null } else { Value::Object(settings) })
+        })
+        .collect();
+    spec.insert("workers".to_owned(), Value::Object(workers));
+    spec
+}
+
+/// Takes out of all what all have: whole values, and entries of the maps that are merged. Of several, `not` stays where it is.
+fn hoist(parts: &mut [&mut Settings], not: Option<&[&str]>) -> Settings {
+    let mut common = Settings::new();
+    let Some(first) = parts.first() else { return common };
+    let keys: Vec<String> =
+        first.keys().filter(|key| not.is_none_or(|not| !not.contains(&key.as_str()))).cloned().collect();
+    for key in keys {
+        let value = parts[0][&key].clone();
+        if parts.iter().all(|part| part.get(&key) == Some(&value)) {
+            parts.iter_mut().for_each(|part| _ = part.remove(&key));
+            common.insert(key, value);
+        } else if MERGED.contains(&key.as_str()) {
+            let entries: Vec<(String, Value)> =
+                value.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+            for (name, value) in entries {
+                if parts.iter().all(|part| part.get(&key).and_then(|map| map.get(&name)) == Some(&value)) {
+                    for part in parts.iter_mut() {
+                        if let Some(map) = part.get_mut(&key).and_then(Value::as_object_mut) {
+                            map.remove(&name);
+                        }
+                    }
+                    insert(&mut common, &key, &name, value);
+                }
+            }
+            for part in parts.iter_mut() {
+                if part.get(&key).and_then(Value::as_object).is_some_and(Map::is_empty) {
+                    part.remove(&key);
+                }
+            }
+        }
+    }
+    common
+}
+
+/// What all customers have, for `defaults`.
+fn share(specs: &mut BTreeMap<String, Settings>) -> Settings {
+    if specs.len() < 2 {
+        return Settings::new();
+    }
+    let mut parts: Vec<Settings> = specs
+        .values_mut()
+        .map(|spec| {
+            let keys: Vec<String> =
+                spec.keys().filter(|key| SHARED.contains(&key.as_str()) || *key == "vars").cloned().collect();
+            keys.into_iter().filter_map(|key| spec.remove(&key).map(|value| (key, value))).collect()
+        })
+        .collect();
+    let common = hoist(&mut parts.iter_mut().collect::<Vec<_>>(), None);
+    for (spec, part) in specs.values_mut().zip(parts) {
+        spec.extend(part);
+    }
+    common
+}
+
+fn spec_text(id: &str, spec: &Settings, lost: &[&Found]) -> String {
+    let mut text = "# yaml-language-server: $schema=../schema/customer.schema.json\n".to_owned();
+    if !lost.is_empty() {
+        text.push_str("# Not all that these workers have can be said here. A deploy by flotilla would take away:\n");
+        for one in lost {
+            let mut what: Vec<&str> = one.lost.iter().map(String::as_str).collect();
+            what.sort_unstable();
+            what.dedup();
+            let name = if one.name.is_empty() { id } else { &one.name };
+            let line: String =
+                format!("{name}: {}", what.join(", ")).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            text.push_str(&format!("#   {line}\n"));
+        }
+        text.push_str("# So their delivery is `manual`: only a deploy that names the customer touches them.\n");
+    }
+    let mut whole = Settings::new();
+    whole.insert("id".to_owned(), id.into());
+    whole.extend(spec.clone());
+    text + &map(&whole)
+}
+
+fn fleet_text(name: &str, accounts: &[(String, String)], packs: &[Pack], defaults: &Settings) -> String {
+    let mut fleet = Settings::new();
+    fleet.insert("name".to_owned(), name.into());
+    if !accounts.is_empty() {
+        let several = accounts.len() > 1;
+        let account = |(name, id): &(String, String)| {
+            let token = if several {
+                format!("CLOUDFLARE_API_TOKEN_{}", name.replace('-', "_").to_uppercase())
+            } else {
+                "CLOUDFLARE_API_TOKEN".to_owned()
+            };
+            (name.clone(), json!({"id": id, "token": {"secret": token}}))
+        };
+        fleet.insert("accounts".to_owned(), Value::Object(accounts.iter().map(account).collect()));
+    }
+    let packs =
+        packs.iter().map(|pack| (pack.name.clone(), json!({"path": format!("templates/{}", pack.name)}))).collect();
+    fleet.insert("packs".to_owned(), Value::Object(packs));
+    if !defaults.is_empty() {
+        fleet.insert("defaults".to_owned(), Value::Object(defaults.clone()));
+    }
+    "# yaml-language-server: $schema=schema/fleet.schema.json\n".to_owned() + &map(&fleet)
+}

@@ -1,0 +1,202 @@
+//! The customer as it is: every default applied, every name derived. Nothing here means "use the default" any
+//! more. Knows no files and no templates.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::binding::Binding;
+use crate::spec::{
+    Delivery, Environment, Jurisdiction, LocationHint, LogLevel, Observability, Placement, Purpose, RequestLimits,
+    Route,
+};
+
+/// The variable by which a worker tells the digest of its bundle.
+pub const DIGEST_VARIABLE: &str = "FLOTILLA_DIGEST";
+/// The variable with the address of a Turso database.
+pub const TURSO_URL: &str = "TURSO_DATABASE_URL";
+/// The secret with the token of a Turso database.
+pub const TURSO_TOKEN: &str = "TURSO_AUTH_TOKEN";
+/// The binding of a D1 database.
+pub const D1_BINDING: &str = "DB";
+/// The binding by which a dispatch worker reaches the workers of its namespace.
+pub const DISPATCHER_BINDING: &str = "DISPATCHER";
+/// The binding of the KV namespace in which a dispatch worker looks hosts up.
+pub const HOSTS_BINDING: &str = "HOSTS";
+/// What stands for the customer where a worker is shared by all; no customer can be called so.
+pub const SHARED: &str = "_shared";
+
+/// One deployable unit: a customer in an environment, and in a role where it has several workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Worker {
+    /// The customer's id.
+    pub customer: String,
+    /// The customer's name for people.
+    pub customer_name: String,
+    /// Labels to select by.
+    pub labels: BTreeMap<String, String>,
+    /// The file of its spec, from the project's root.
+    pub file: String,
+    /// Where it runs.
+    pub environment: Environment,
+    /// Which of the customer's workers it is, if there are several.
+    pub role: Option<String>,
+    /// The worker's name at Cloudflare.
+    pub name: String,
+    /// The pack's name in fleet.yaml.
+    pub pack: String,
+    /// The account's name in fleet.yaml.
+    pub account: String,
+    /// The dispatch namespace, if the account has one.
+    pub namespace: Option<String>,
+    /// Whether it answers on workers.dev.
+    pub workers_dev: bool,
+    /// Its custom domains, sorted.
+    pub domains: BTreeSet<String>,
+    /// Those of them that may be taken from workers that aren't the fleet's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub take_over: BTreeSet<String>,
+    /// Its routes, sorted.
+    pub routes: BTreeSet<Route>,
+    /// Its hosts, if it is in a dispatch namespace with a dispatch worker: these take the place of domains and routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Hosts>,
+    /// What it passes requests on to, if it is a dispatch worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<Dispatch>,
+    /// Who may call it from a browser, in the order of the spec.
+    pub trusted_origins: Vec<String>,
+    /// How much it logs.
+    pub log_level: LogLevel,
+    /// Its database.
+    pub database: Database,
+    /// Its destinations in this environment, in the order of the spec.
+    pub destinations: Vec<Destination>,
+    /// Its variables, those of the database included.
+    pub vars: BTreeMap<String, Value>,
+    /// Its secrets: the binding's name → the name under which the value is looked up.
+    pub secrets: BTreeMap<String, String>,
+    /// Its service bindings: the binding's name → the name of the worker that it calls.
+    pub services: BTreeMap<String, String>,
+    /// What else it is bound to, by the binding's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bindings: BTreeMap<String, Binding>,
+    /// Those of its variables that hold the address of another worker → the name of that worker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, String>,
+    /// When the clock starts it, sorted.
+    pub crons: BTreeSet<String>,
+    /// The day whose runtime behaviour it gets.
+    pub compatibility_date: String,
+    /// Flags of the runtime, sorted.
+    pub compatibility_flags: BTreeSet<String>,
+    /// Whether its logs are kept.
+    pub observability: Observability,
+    /// What one request may take, if less than the account's plan allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RequestLimits>,
+    /// Where it runs, if not near to who calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Whether its logs go to the account's Logpush jobs, if the spec says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logpush: Option<bool>,
+    /// The workers that get its logs, sorted, if the spec says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_consumers: Option<BTreeSet<String>>,
+    /// Who deploys it.
+    pub delivery: Delivery,
+}
+
+impl Worker {
+    /// The folder under out/ with its files: `production/acme`, or `production/acme/web`.
+    pub fn folder(&self) -> String {
+        folder(self.environment, &self.customer, self.role.as_deref())
+    }
+}
+
+/// The hosts by which a dispatch worker finds a worker of its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// The title of the KV namespace that they are written to.
+    pub table: String,
+    /// The host names, sorted.
+    pub names: BTreeSet<String>,
+}
+
+/// What a dispatch worker passes requests on to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// The dispatch namespace; its binding is [`DISPATCHER_BINDING`].
+    pub namespace: String,
+    /// The title of the KV namespace with the hosts; its binding is [`HOSTS_BINDING`].
+    pub hosts: String,
+}
+
+/// The folder under out/ of a customer's worker.
+pub fn folder(environment: Environment, customer: &str, role: Option<&str>) -> String {
+    match role {
+        None => format!("{environment}/{customer}"),
+        Some(role) => format!("{environment}/{customer}/{role}"),
+    }
+}
+
+/// A worker's database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Database {
+    /// libSQL at Turso; its address and token are in the variables and secrets.
+    Turso,
+    /// D1.
+    D1 {
+        /// The binding's name.
+        binding: String,
+        /// The database's name.
+        name: String,
+        /// The database's id, if the spec says it. Otherwise a deploy looks for the name, and makes what isn't there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Where its data has to stay, if it is made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        jurisdiction: Option<Jurisdiction>,
+        /// Where it should lie, if it is made.
+        #[serde(default, rename = "locationHint", skip_serializing_if = "Option::is_none")]
+        location_hint: Option<LocationHint>,
+    },
+    /// None.
+    None,
+}
+
+/// A destination that is in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// An id within the worker: its type, numbered from the second one on.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The consents that a visitor must have given.
+    pub required_consent: Vec<Purpose>,
+    /// Its settings; secrets are references.
+    pub settings: Map<String, Value>,
+}
+
+/// A worker for tests, with a domain, a route and a cron.
+#[cfg(any(test, feature = "testing"))]
+pub fn sample(customer: &str) -> Worker {
+    let worker = serde_json::json!({
+        "customer": customer, "customerName": customer, "labels": {}, "file": format!("customers/{customer}.yaml"),
+        "environment": "production", "role": null, "name": format!("c15t-{customer}"), "pack": "consent",
+        "account": "default", "namespace": null, "workersDev": true, "domains": [format!("{customer}.example.com")],
+        "routes": [{"pattern": format!("{customer}.example.org/*"), "zone": "example.org"}], "trustedOrigins": [],
+        "logLevel": "info", "database": {"type": "none"}, "destinations": [], "vars": {}, "secrets": {}, "services": {},
+        "crons": ["* * * * *"], "compatibilityDate": "2026-06-01", "compatibilityFlags": [], "observability": {},
+        "delivery": "automatic",
+    });
+    serde_json::from_value(worker).expect("BUG: a worker")
+}

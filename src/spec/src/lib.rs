@@ -1,0 +1,11 @@
+//! Reading: customers' YAML, fleet.yaml, packs, env files and the sources of secrets become typed values. Doesn't know what is made of them.
+
+pub mod edit;
+pub mod envfile;
+pub mod layer;
+pub mod pack;
+pub mod project;
+pub mod schema;
+pub mod secrets;
+pub mod tree;
+pub mod yaml;

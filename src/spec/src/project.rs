@@ -1,0 +1,608 @@
+//! A project on disk: fleet.yaml, its packs, and the customers' files. Reads; doesn't resolve or check across files.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+
+use crate::envfile;
+use crate::pack::{self, Pack};
+use crate::schema::Checker;
+use crate::tree::Tree;
+use crate::yaml::{self, Document, Kind, Node};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
+use flotilla_model::digest::{Digest, Framed};
+use flotilla_model::failure::Failure;
+use flotilla_model::limits::{Limit, Limits, Plan, WORKERS_PER_CUSTOMER, grouped};
+use flotilla_model::names;
+use flotilla_model::preview::{self, Preview};
+use flotilla_model::spec::{
+    Account, AccountId, Assignment, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference, Settings,
+};
+
+/// The file that makes a folder a project.
+pub const FLEET_FILE: &str = "fleet.yaml";
+/// The folder of the customers' files.
+pub const CUSTOMERS: &str = "customers";
+/// The folder of the layers' files.
+pub const LAYERS: &str = "layers";
+/// The folder of previews: each has what the project's folder has, `out/` and `.flotilla/`.
+pub const PREVIEWS: &str = ".flotilla/previews";
+/// The environment variable with the id of the default account; wrangler's own.
+pub const ACCOUNT_ID_VARIABLE: &str = "CLOUDFLARE_ACCOUNT_ID";
+/// The environment variable with the API token; wrangler's own.
+pub const TOKEN_VARIABLE: &str = "CLOUDFLARE_API_TOKEN";
+
+/// fleet.yaml, read, with the layers and packs that it names.
+pub struct Fleet {
+    /// The tree of the file, for places.
+    pub document: Document,
+    /// The file.
+    pub file: FleetFile,
+    /// The accounts by name.
+    pub accounts: BTreeMap<String, Account>,
+    /// The packs by name.
+    pub packs: BTreeMap<String, Pack>,
+    /// The layers, weakest first.
+    pub layers: Vec<Layer>,
+    /// The labels that all customers have unless they say otherwise.
+    pub labels: BTreeMap<String, String>,
+    /// The digest of what of fleet.yaml and the packs decides how customers are resolved.
+    pub decides: Digest,
+    /// The digest of the file's bytes.
+    pub raw: Digest,
+    /// The preview that is looked at, if it isn't the fleet itself.
+    pub preview: Option<Preview>,
+}
+
+impl Fleet {
+    /// As whose its workers are tagged: the fleet's, or the preview's.
+    pub fn owner(&self) -> Cow<'_, str> {
+        match &self.preview {
+            None => Cow::Borrowed(&self.file.name),
+            Some(preview) => Cow::Owned(preview::owner(&self.file.name, &preview.id)),
+        }
+    }
+
+    /// The environments whose workers are looked at.
+    pub fn environments(&self) -> &'static [Environment] {
+        if self.preview.is_some() { &[Environment::Preview] } else { &Environment::ALL }
+    }
+
+    /// A limit of an account; that of the paid plan for one that isn't known.
+    pub fn limit(&self, account: &str, limit: Limit) -> u64 {
+        let same = self.alike(account, |one, other| one.id == other.id);
+        same.map(|(_, account)| account.limit(limit)).max().unwrap_or_else(|| Plan::default().limit(limit))
+    }
+
+    /// The first name of an account: one account can have several entries, for a namespace each or a token each. `same`
+    /// says when two entries are one.
+    pub fn first_name<'a>(&'a self, account: &'a str, same: fn(&Account, &Account) -> bool) -> &'a str {
+        self.alike(account, same).next().map_or(account, |(name, _)| name)
+    }
+
+    fn alike(&self, account: &str, same: fn(&Account, &Account) -> bool) -> impl Iterator<Item = (&str, &Account)> {
+        let one = self.accounts.get(account);
+        let like = move |(_, other): &(&String, &Account)| one.is_some_and(|one| same(one, other));
+        self.accounts.iter().filter(like).map(|(name, account)| (name.as_str(), account))
+    }
+
+    /// How an account gets more of something.
+    pub fn raise(&self, account: &str, limit: Limit) -> String {
+        let plan = self.accounts.get(account).map_or(Plan::default(), |account| account.plan);
+        let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
+        let upgrade = if own < paid { format!("`plan: paid` has {}; ", grouped(paid)) } else { String::new() };
+        let key = limit.row().key;
+        format!("{upgrade}if Cloudflare raised it, set `limits: {{ {key}: … }}` of the account `{account}`")
+    }
+
+    /// The zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
+    pub fn zone_of<'a>(&'a self, host: &'a str) -> &'a str {
+        let below = |zone: &&String| {
+            host.strip_suffix(zone.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        let listed = self.file.zones.iter().filter(below).max_by_key(|zone| zone.len());
+        listed.map_or_else(|| names::zone_of(host), String::as_str)
+    }
+}
+
+/// Settings that several customers share.
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// When it is used.
+    pub rule: LayerRule,
+    /// What it sets; of a folder of env files, those that are for all customers.
+    pub documents: Vec<Document>,
+    /// The digest of what it sets.
+    pub digest: Digest,
+}
+
+/// A customer's file, read.
+pub struct Spec {
+    /// The tree of the file.
+    pub document: Document,
+    /// Who it is.
+    pub identity: Identity,
+    /// The id that stands in the file, if it is another than its name's: perhaps the file alone was renamed.
+    pub written: Option<String>,
+    /// The layers that it uses, by their place in [`Fleet::layers`], weakest first.
+    pub layers: Vec<usize>,
+    /// The env files that are looked for, for this customer.
+    pub env_files: Vec<EnvFile>,
+}
+
+/// A customer's own env file, or its absence.
+pub struct EnvFile {
+    /// The layer that it belongs to.
+    pub layer: usize,
+    /// The environment that it is for.
+    pub environment: Environment,
+    /// Its path from the project's root.
+    pub file: String,
+    /// Its bytes, if it is there.
+    pub bytes: Option<Vec<u8>>,
+    /// What it sets.
+    pub document: Option<Document>,
+}
+
+/// Finds the project: the nearest folder upwards from `from` with a fleet.yaml. A folder with customers and without
+/// one is a project, too, whose mistake is told as such.
+pub fn find(from: &Path) -> Result<PathBuf, Failure> {
+    let from = from
+        .canonicalize()
+        .map_err(|error| Failure::new(format!("the folder {} can't be opened: {error}", from.display())))?;
+    let found = from.ancestors().find(|folder| folder.join(FLEET_FILE).is_file());
+    let customers = || Some(from.as_path()).filter(|folder| folder.join(CUSTOMERS).is_dir());
+    found.or_else(customers).map(Path::to_owned).ok_or_else(|| {
+        Failure::new(format!("there is no {FLEET_FILE} in {} or above it", from.display()))
+            .hint("go to a project's folder, or name one with --project DIR")
+    })
+}
+
+/// Reads fleet.yaml, its layers and its packs.
+pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
+    if !tree.has(FLEET_FILE) {
+        return Err(vec![Diagnostic::error(
+            Code::NoFleetFile,
+            Place::file(FLEET_FILE),
+            "the project has no fleet.yaml",
+            "write one at its root, with the lines `name: my-fleet` and `packs: { consent: { path: templates/consent } }`",
+        )]);
+    }
+    let bytes = tree.plain(FLEET_FILE).map_err(|diagnostic| vec![*diagnostic])?;
+    let (document, mut diagnostics) = yaml::parse(FLEET_FILE, &bytes);
+    let Some(document) = document else {
+        if diagnostics.is_empty() {
+            diagnostics.push(empty(FLEET_FILE));
+        }
+        return Err(diagnostics);
+    };
+    let value = document.root.to_value();
+    let keys = literal_keys(&document);
+    let found = Checker::fleet().check(&document, &[], &value, "a fleet");
+    // What else is wrong with a key would show it.
+    diagnostics.extend(found.into_iter().filter(|found| keys.iter().all(|key| key.place.line != found.place.line)));
+    diagnostics.extend(keys);
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
+    }
+    let file = FleetFile::deserialize(&value).map_err(|error| {
+        let place = Place::file(FLEET_FILE);
+        vec![Diagnostic::error(Code::WrongForm, place, error.to_string(), "see schema/fleet.schema.json")]
+    })?;
+    if let Some(pattern) = &file.worker_name
+        && let Err((message, help)) = names::pattern(pattern, true)
+    {
+        diagnostics.push(Diagnostic::error(Code::BadNamePattern, document.place_of(["workerName"]), message, help));
+    }
+    let accounts = file.accounts.clone().unwrap_or_else(|| {
+        let account = Account {
+            id: AccountId::Variable { env: ACCOUNT_ID_VARIABLE.to_owned() },
+            token: SecretReference { secret: TOKEN_VARIABLE.to_owned() },
+            dispatch_namespace: None,
+            dispatch: None,
+            subdomain: None,
+            plan: Plan::default(),
+            limits: Limits::default(),
+            api_limit: None,
+        };
+        BTreeMap::from([("default".to_owned(), account)])
+    });
+    let mut packs = BTreeMap::new();
+    for (name, reference) in &file.packs {
+        let outside = reference.path.split('/').any(|step| step == "..");
+        if outside || !tree.root.join(&reference.path).is_dir() {
+            diagnostics.push(Diagnostic::error(
+                Code::BadPack,
+                document.place_of(["packs", name, "path"]),
+                format!("`{}` is not a folder of this project", reference.path),
+                "a pack is a folder such as templates/consent",
+            ));
+            continue;
+        }
+        match pack::read(tree, reference.path.trim_end_matches('/')) {
+            Ok(pack) => {
+                packs.insert(name.clone(), pack);
+            }
+            Err(found) => diagnostics.extend(found),
+        }
+    }
+    let layers = read_layers(tree, &document, &mut diagnostics);
+    check_secret_sources(&document, &file, &mut diagnostics);
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
+    }
+    let decides = fleet_digest(&document.root, &packs);
+    let raw = Framed::new("fleet.yaml").field(&bytes).finish();
+    let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
+    Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw, preview: None })
+}
+
+/// What of fleet.yaml and the packs decides how customers are resolved: neither comments, nor what is for deploys alone.
+fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
+    let mut digest = Framed::new("fleet");
+    let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
+    for (key, _, node) in entries {
+        let value = match key.as_str() {
+            "deploy" | "previews" => continue,
+            "accounts" => accounts_that_decide(node),
+            // Values are no part of what is resolved, wherever they come from.
+            "secrets" => continue,
+            // The order of layers decides, and within one that of a list and what is appended to it.
+            _ => node.in_order(),
+        };
+        digest = digest.field(key.as_bytes()).field(value.as_bytes());
+    }
+    for (name, pack) in packs {
+        digest = digest.field(name.as_bytes()).field(pack.manifest.prefix.as_bytes());
+        digest = digest.field(&serde_json::to_vec(&pack.catalogue).expect("BUG: a catalogue is JSON"));
+        for kind in pack.types.values() {
+            digest = digest.field(&serde_json::to_vec(&kind.required_consent).expect("BUG: consents are JSON"));
+        }
+    }
+    digest.finish()
+}
+
+fn accounts_that_decide(node: &Node) -> String {
+    let mut accounts = node.to_value();
+    for account in accounts.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(account) = account.as_object_mut() {
+            let decide = ["id", "token", "dispatchNamespace", "dispatch", "subdomain", "plan", "limits"];
+            account.retain(|key, _| decide.contains(&key.as_str()));
+        }
+    }
+    accounts.to_string()
+}
+
+/// Keys to encrypted files that stand in fleet.yaml themselves.
+fn literal_keys(document: &Document) -> Vec<Diagnostic> {
+    fn walk(node: &Node, document: &Document, found: &mut Vec<Diagnostic>) {
+        match &node.kind {
+            Kind::Text(text) if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") => {
+                let help = "take it out here, and name the variable or the file that holds it: `identity: { env: FLOTILLA_AGE_KEY }`; \
+                            if it was ever committed, replace it and what it opens";
+                let message = "an age identity stands in the file";
+                found.push(Diagnostic::error(Code::LiteralSecret, document.place(node.span), message, help));
+            }
+            Kind::Map(entries) => entries.iter().for_each(|(_, _, node)| walk(node, document, found)),
+            Kind::List(items) => items.iter().for_each(|node| walk(node, document, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Some(node) = document.root.get("secrets") {
+        walk(node, document, &mut found);
+    }
+    found
+}
+
+/// Checks what the schema doesn't: that the sources of secrets can be used.
+fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut Vec<Diagnostic>) {
+    for (at, source) in file.secrets.iter().flatten().enumerate() {
+        let at = at.to_string();
+        let place = |key| document.place_of(["secrets", at.as_str(), key]);
+        if let Some((key, only)) = source.misplaced() {
+            let message = format!("`{key}` belongs to sources with `{only}` alone");
+            diagnostics.push(Diagnostic::error(Code::Conflict, place(key), message, "take it out"));
+        }
+        let mut wrong = |key, message: String, help: &str| {
+            diagnostics.push(Diagnostic::error(Code::BadSecretSource, place(key), message, help));
+        };
+        if let Some((key, path)) = source.path() {
+            if path.split('/').any(|step| step == "..") {
+                let help = "name a file of the project, or write an absolute path";
+                wrong(key, format!("`{path}` leads out of the project"), help);
+            } else if path.replace("{environment}", "").contains(['{', '}']) {
+                wrong(
+                    key,
+                    format!("`{path}` has another placeholder than `{{environment}}`"),
+                    "only that one is replaced",
+                );
+            }
+        }
+        if source.age.is_some() && source.identity.is_none() {
+            let help = "add the variable or the file with the key that opens it: `identity: { env: FLOTILLA_AGE_KEY }`";
+            wrong("age", "nothing says what opens the file".to_owned(), help);
+        }
+        if let Some(command) = &source.command {
+            if command.first().is_none_or(|program| program.is_empty() || program.contains('{')) {
+                wrong("command", "it begins with no program".to_owned(), "name the program first, then its arguments");
+            } else if !command.iter().any(|argument| argument.contains("{name}")) {
+                let help = "write `{name}` where the secret's name belongs: `[vault, kv, get, \"-field={name}\", secret/fleet]`";
+                wrong("command", "it would print the same value for every secret".to_owned(), help);
+            }
+        }
+    }
+}
+
+fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>) -> Vec<Layer> {
+    let Some(Kind::Map(entries)) = fleet.root.get("layers").map(|node| &node.kind) else { return Vec::new() };
+    let checker = Checker::layer();
+    let mut layers = Vec::new();
+    for (name, span, node) in entries {
+        let value = node.to_value();
+        let rule =
+            if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
+        let mut documents = Vec::new();
+        let mut digest = Framed::new("layer").field(name.as_bytes());
+        if let Some(folder) = rule.env_files.as_ref().filter(|folder| folder.split('/').any(|step| step == "..")) {
+            let place = fleet.place_of(["layers", name, "envFiles"]);
+            let message = format!("`{folder}` is not a folder of this project");
+            diagnostics.push(Diagnostic::error(
+                Code::BadLayer,
+                place,
+                message,
+                "name a folder within it, without `..`",
+            ));
+            continue;
+        }
+        if let Some(folder) = &rule.env_files {
+            let base = format!("{folder}/base");
+            let names = tree.names(&base).unwrap_or_default();
+            for name in names.iter().filter(|name| name.ends_with(".env")) {
+                match tree.plain(&format!("{base}/{name}")) {
+                    Ok(bytes) => {
+                        let (document, found) = envfile::parse(&format!("{base}/{name}"), &bytes);
+                        diagnostics.extend(found);
+                        digest = digest.field(&bytes);
+                        documents.push(document);
+                    }
+                    Err(diagnostic) => diagnostics.push(*diagnostic),
+                }
+            }
+            if !tree.root.join(folder).is_dir() {
+                let place = fleet.place_of(["layers", name, "envFiles"]);
+                let help = "name a folder with base/ and customers/ in it";
+                diagnostics.push(Diagnostic::error(
+                    Code::BadLayer,
+                    place,
+                    format!("there is no folder `{folder}`"),
+                    help,
+                ));
+            }
+        } else {
+            let file = format!("{LAYERS}/{name}.yaml");
+            if !tree.has(&file) {
+                let place = fleet.place(*span);
+                let help = format!("write {file}, with what its customers share, or take the layer out here");
+                diagnostics.push(Diagnostic::error(Code::BadLayer, place, format!("there is no {file}"), help));
+                continue;
+            }
+            let bytes = match tree.plain(&file) {
+                Ok(bytes) => bytes,
+                Err(diagnostic) => {
+                    diagnostics.push(*diagnostic);
+                    continue;
+                }
+            };
+            let (document, found) = yaml::parse(&file, &bytes);
+            diagnostics.extend(found);
+            if let Some(document) = document {
+                let value = document.root.to_value();
+                diagnostics.extend(checker.check(&document, &[], &value, "a layer"));
+                digest = digest.field(document.root.in_order().as_bytes());
+                documents.push(document);
+            }
+        }
+        layers.push(Layer { name: name.clone(), rule, documents, digest: digest.finish() });
+    }
+    layers
+}
+
+/// The customers' files, sorted by name. Other files of the folder are left alone.
+pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
+    let missing = |message: String| {
+        vec![Diagnostic::error(
+            Code::NoCustomers,
+            Place::file(CUSTOMERS),
+            message,
+            "write customers/acme.yaml with the line `id: acme` to begin",
+        )]
+    };
+    let names =
+        tree.names(CUSTOMERS).map_err(|error| missing(format!("the folder of customers can't be read: {error}")))?;
+    let files: Vec<String> = names
+        .into_iter()
+        .filter(|name| {
+            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
+            ["yaml", "yml"].contains(&extension.as_str()) && !name.starts_with('.')
+        })
+        .map(|name| format!("{CUSTOMERS}/{name}"))
+        .collect();
+    if files.is_empty() {
+        return Err(missing("there are no customers".to_owned()));
+    }
+    Ok(files)
+}
+
+/// The folder of a preview, from the project's root.
+pub fn preview_folder(id: &str) -> String {
+    format!("{PREVIEWS}/{id}")
+}
+
+/// The id that a spec's file name gives it.
+pub fn id_of(file: &str) -> &str {
+    let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+    name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name)
+}
+
+/// Reads one customer's file. Beside mistakes there can be a spec without the parts that are beyond reading: what else
+/// is wrong in it is found in the same run.
+pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], checker: &Checker) -> Reading {
+    let (document, mut diagnostics) = yaml::parse(file, bytes);
+    let Some(mut document) = document else {
+        if diagnostics.is_empty() {
+            diagnostics.push(empty(file));
+        }
+        return Reading { spec: None, diagnostics };
+    };
+    let value = document.root.to_value();
+    diagnostics.extend(checker.check(&document, &[], &value, "a customer"));
+    let expected = id_of(file);
+    let mut written = None;
+    if let Some(id) = value["id"].as_str()
+        && id != expected
+    {
+        written = Some(id.to_owned());
+        let place = document.place_of(["id"]);
+        let form = "an id is lower-case letters, digits and hyphens, and the file is called after it";
+        let help = if is_id(expected) {
+            // The form of what is to be replaced anyhow is nothing to dwell on.
+            diagnostics.retain(|diagnostic| diagnostic.place != place);
+            format!("write `id: {expected}`, or rename the file")
+        } else if is_id(id) {
+            format!("rename the file to {id}.yaml: {form}")
+        } else {
+            form.to_owned()
+        };
+        let message = format!("the id {id:?} is not the file's name, {expected:?}");
+        diagnostics.push(Diagnostic::error(Code::IdNotFileName, place, message, help));
+    }
+    if !diagnostics.is_empty()
+        && let Kind::Map(entries) = &mut document.root.kind
+    {
+        entries.retain(|(key, _, node)| {
+            let alone = Value::Object(
+                [("id".to_owned(), expected.into()), (key.clone(), node.to_value())].into_iter().collect(),
+            );
+            // Half a database is none: what is missing in it is told already.
+            let crowd = key == "workers" && alone[key].as_object().is_some_and(|all| all.len() > WORKERS_PER_CUSTOMER);
+            key == "id" || (typed(&alone) && !crowd && (key != "database" || checker.is_valid(&alone)))
+        });
+    }
+    let value = if diagnostics.is_empty() { value } else { document.root.to_value() };
+    let identity = match Identity::deserialize(&value) {
+        // The file's name is what its folder in out/ is called after.
+        Ok(identity) => Identity { id: expected.to_owned(), ..identity },
+        Err(_) => Identity { id: expected.to_owned(), ..Identity::default() },
+    };
+    let mut spec = Spec { identity, document, written, layers: Vec::new(), env_files: Vec::new() };
+    if let Some(fleet) = fleet {
+        layers_of(fleet, &mut spec, &mut diagnostics);
+        env_files_of(tree, fleet, &mut spec, &mut diagnostics);
+    }
+    Reading { spec: Some(spec), diagnostics }
+}
+
+/// What reading a customer's file gave.
+pub struct Reading {
+    /// The spec, as far as it could be read.
+    pub spec: Option<Spec>,
+    /// What is wrong in it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+fn typed(value: &Value) -> bool {
+    Identity::deserialize(value).is_ok()
+        && Assignment::deserialize(value).is_ok()
+        && Roles::deserialize(value).is_ok()
+        && Settings::deserialize(value).is_ok()
+}
+
+/// The layers of a customer: those that its labels choose, in the order of fleet.yaml, then those that it lists.
+fn layers_of(fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) {
+    if fleet.layers.is_empty() && spec.identity.layers.is_none() {
+        return;
+    }
+    let labels = labels(fleet, &spec.identity);
+    let listed = spec.identity.layers.clone().unwrap_or_default();
+    let chosen = |layer: &Layer| {
+        let when = layer.rule.when.as_ref();
+        when.is_some_and(|when| when.iter().all(|(key, wanted)| labels.get(key).is_some_and(|value| wanted.has(value))))
+    };
+    spec.layers = (0..fleet.layers.len())
+        .filter(|at| chosen(&fleet.layers[*at]) && !listed.contains(&fleet.layers[*at].name))
+        .collect();
+    for (at, name) in listed.iter().enumerate() {
+        match fleet.layers.iter().position(|layer| layer.name == *name) {
+            Some(layer) => spec.layers.push(layer),
+            None => {
+                let place = spec.document.place_of(["layers", &at.to_string()]);
+                let known = fleet.layers.iter().map(|layer| layer.name.as_str());
+                diagnostics.push(unknown("layer", name, place, known));
+            }
+        }
+    }
+}
+
+fn env_files_of(tree: &Tree, fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) {
+    for layer in spec.layers.clone() {
+        let Some(folder) = &fleet.layers[layer].rule.env_files else { continue };
+        for environment in Environment::ALL {
+            let file = format!("{folder}/customers/{}/{environment}.env", spec.identity.id);
+            let document = if tree.has(&file) {
+                match tree.plain(&file) {
+                    Ok(bytes) => {
+                        let (document, found) = envfile::parse(&file, &bytes);
+                        diagnostics.extend(found);
+                        Some((document, bytes))
+                    }
+                    Err(diagnostic) => {
+                        diagnostics.push(*diagnostic);
+                        None
+                    }
+                }
+            } else {
+                None
+            };
+            let (document, bytes) = document.unzip();
+            spec.env_files.push(EnvFile { layer, environment, file, bytes, document });
+        }
+    }
+}
+
+/// The labels of a customer: the fleet's defaults, and its own over them.
+pub fn labels(fleet: &Fleet, identity: &Identity) -> BTreeMap<String, String> {
+    let mut labels = fleet.labels.clone();
+    labels.extend(identity.labels.clone().unwrap_or_default());
+    labels
+}
+
+/// A name that nothing has, with what was probably meant.
+pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
+    let help = match did_you_mean(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => match known.collect::<Vec<_>>() {
+            known if known.is_empty() => format!("there is no {what} at all"),
+            known => format!("known: {}", known.join(", ")),
+        },
+    };
+    Diagnostic::error(Code::UnknownName, place, format!("there is no {what} `{name}`"), help)
+}
+
+/// Whether a text has the form of an id; its length is the schema's business.
+fn is_id(text: &str) -> bool {
+    names::label(text).is_ok()
+}
+
+fn empty(file: &str) -> Diagnostic {
+    let help = if file == FLEET_FILE {
+        "it begins with `name: my-fleet`".to_owned()
+    } else {
+        format!("it begins with `id: {}`", id_of(file))
+    };
+    Diagnostic::error(Code::EmptyFile, Place::file(file), "the file is empty", help)
+}

@@ -1,0 +1,829 @@
+//! JSON Schemas: generated from the types of `spec`, and what a validator finds, told in the author's terms.
+//! Doesn't know where documents come from.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{ValidationError, Validator};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Map, Value, json};
+
+use crate::yaml::{Document, Kind, Node, Span};
+use flotilla_model::binding;
+use flotilla_model::customer::TURSO_TOKEN;
+use flotilla_model::diagnostic::{Code, Diagnostic, did_you_mean};
+use flotilla_model::spec::{
+    Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
+};
+
+/// The name of the definition for references to secrets, in catalogues as well.
+const SECRET: &str = "SecretReference";
+
+/// A schema that is ready to check documents.
+pub struct Checker {
+    schema: Value,
+    validator: Validator,
+}
+
+impl Checker {
+    /// Compiles a schema. Errors say what is wrong with the schema itself.
+    pub fn new(schema: Value) -> Result<Checker, String> {
+        let validator =
+            jsonschema::options().should_validate_formats(true).build(&schema).map_err(|error| error.to_string())?;
+        Ok(Checker { schema, validator })
+    }
+
+    /// Compiled once, as all of these: the schema of a customer's spec, without the destination types of any pack.
+    pub fn customer() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(customer(None)).expect("BUG: the schema of customers compiles"));
+        &ONCE
+    }
+
+    /// The schema of a layer.
+    pub fn layer() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(layer(None)).expect("BUG: the schema of layers compiles"));
+        &ONCE
+    }
+
+    /// The schema of fleet.yaml.
+    pub fn fleet() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles"));
+        &ONCE
+    }
+
+    /// The schema of pack.yaml.
+    pub fn pack() -> &'static Checker {
+        static ONCE: LazyLock<Checker> =
+            LazyLock::new(|| Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles"));
+        &ONCE
+    }
+
+    /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` says what it is, as in
+    /// `a destination of type meta-pixel`.
+    pub fn check(&self, document: &Document, path: &[&str], value: &Value, subject: &str) -> Vec<Diagnostic> {
+        self.check_node(document, document.root.along(path.iter().copied()).0, value, subject)
+    }
+
+    /// Whether a value is right.
+    pub fn is_valid(&self, value: &Value) -> bool {
+        self.validator.is_valid(value)
+    }
+
+    /// Checks a node of a document, whose JSON form is `value`.
+    pub fn check_node(&self, document: &Document, base: &Node, value: &Value, subject: &str) -> Vec<Diagnostic> {
+        if self.validator.is_valid(value) {
+            return Vec::new();
+        }
+        let errors: Vec<ValidationError<'_>> = self.validator.iter_errors(value).collect();
+        let misspelt: HashSet<(&str, &str)> = errors.iter().flat_map(|error| self.misspelt(error)).collect();
+        let at = |is: fn(&ValidationErrorKind) -> bool| -> HashSet<&str> {
+            errors.iter().filter(|error| is(error.kind())).map(|error| error.instance_path().as_str()).collect()
+        };
+        let (shapeless, several) = (at(is_shapeless), at(is_several));
+        errors
+            .iter()
+            // What isn't a map, or has a key that nothing has, is told as that; and what is several things at once, as that.
+            .filter(|error| match error.kind() {
+                ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::OneOfMultipleValid { .. } => {
+                    !shapeless.contains(error.instance_path().as_str())
+                }
+                ValidationErrorKind::PropertyNames { .. } | ValidationErrorKind::Required { .. } if of_type(error) => {
+                    !several.contains(error.instance_path().as_str())
+                }
+                _ => true,
+            })
+            // A key that is there, but misspelt, is not missing as well.
+            .filter(|error| match error.kind() {
+                ValidationErrorKind::Required { property } => {
+                    !misspelt.contains(&(error.instance_path().as_str(), property.as_str().unwrap_or_default()))
+                }
+                _ => true,
+            })
+            .flat_map(|error| self.tell(document, base, error, subject))
+            .collect()
+    }
+
+    /// The keys that an error's unknown keys were probably meant to be, with the place of their object.
+    fn misspelt<'a>(&'a self, error: &'a ValidationError<'_>) -> Vec<(&'a str, &'a str)> {
+        let (ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected }) = error.kind()
+        else {
+            return Vec::new();
+        };
+        let known = self.siblings(error);
+        let near = unexpected.iter().filter_map(|key| did_you_mean(key, known.iter().copied()));
+        near.map(|near| (error.instance_path().as_str(), near)).collect()
+    }
+
+    fn tell(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
+        let pointer = error.instance_path().as_str();
+        let steps: Vec<String> =
+            pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+        let (node, _) = base.along(steps.iter().map(String::as_str));
+        let at = || document.place(node.span);
+        let what = describe(&steps, subject);
+        let one = |code, message: String, help: String| vec![Diagnostic::error(code, at(), message, help)];
+        if self.is_secret(error) {
+            return vec![literal_secret(document, base, error, steps, subject)];
+        }
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                let known = self.siblings(error);
+                unexpected
+                    .iter()
+                    .map(|key| {
+                        let place = document.place(node.key_span(key).unwrap_or(node.span));
+                        let help = match did_you_mean(key, known.iter().copied()) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None if known.is_empty() => "nothing can be set here".to_owned(),
+                            None => {
+                                let plain: Vec<&str> =
+                                    known.iter().copied().filter(|key| !key.ends_with('+')).collect();
+                                format!("known here: {}", plain.join(", "))
+                            }
+                        };
+                        let whom = if steps.is_empty() { subject.to_owned() } else { what.clone() };
+                        Diagnostic::error(Code::UnknownKey, place, format!("unknown key `{key}` in {whom}"), help)
+                    })
+                    .collect()
+            }
+            ValidationErrorKind::Required { property } => {
+                let key = property.as_str().unwrap_or_default();
+                let help = match self.described(error, key) {
+                    Some(description) => format!("add `{key}`: {description}"),
+                    None => format!("add `{key}`"),
+                };
+                let whom = if steps.is_empty() { subject.to_owned() } else { what };
+                one(Code::MissingKey, format!("{whom} has no `{key}`"), help)
+            }
+            ValidationErrorKind::Type { kind }
+                if expected(kind) == "a map" && steps.last().is_some_and(|step| step == "secrets") =>
+            {
+                one(
+                    Code::LiteralSecret,
+                    format!("{what} must be a map of references to secrets"),
+                    format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}"),
+                )
+            }
+            ValidationErrorKind::Type { kind } => {
+                // Text where a map belongs may be a whole database with its token.
+                let found = match &node.kind {
+                    Kind::Text(_) if expected(kind) == "a map" => "text".to_owned(),
+                    _ => found(node),
+                };
+                one(
+                    Code::WrongType,
+                    format!("{what} must be {}, but is {found}", expected(kind)),
+                    quoting_help(kind, node),
+                )
+            }
+            ValidationErrorKind::Enum { options } => {
+                let written = error.instance().as_str().unwrap_or_default();
+                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, options))
+            }
+            ValidationErrorKind::Constant { expected_value } => one(
+                Code::NotAllowed,
+                format!("{what} can't be {}", found(node)),
+                format!("it has to be {expected_value}"),
+            ),
+            ValidationErrorKind::PropertyNames { error: inner } => {
+                let key = inner.instance().as_str().unwrap_or_default().to_owned();
+                let place = document.place(node.key_span(&key).unwrap_or(node.span));
+                let (code, help) = match inner.kind() {
+                    ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
+                    // Keys of another type of the same thing.
+                    ValidationErrorKind::Enum { options } if of_type(error) => {
+                        let known = self.of_all_types(error);
+                        if known.is_some_and(|known| known.get(&key).is_none()) {
+                            // No type has it, which is told already.
+                            return Vec::new();
+                        }
+                        let help = format!("its type takes {}", one_of("", options).trim_start_matches("allowed: "));
+                        let message = format!("`{key}` doesn't belong to the type of {what}");
+                        return vec![Diagnostic::error(Code::Conflict, place, message, help)];
+                    }
+                    ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
+                    _ => (Code::WrongForm, inner.to_string()),
+                };
+                vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
+            }
+            // What stands there may be the secret itself: it isn't repeated.
+            ValidationErrorKind::Pattern { pattern } if self.is_secret(error) => {
+                one(Code::WrongForm, format!("{what} is no secret's name"), explain_pattern(pattern))
+            }
+            ValidationErrorKind::Pattern { pattern } => one(
+                Code::WrongForm,
+                format!("{what} has not the right form: {}", found(node)),
+                self.example(error).map_or_else(
+                    || explain_pattern(pattern),
+                    |example| format!("{}, such as {example}", explain_pattern(pattern)),
+                ),
+            ),
+            ValidationErrorKind::Format { format } => one(
+                Code::WrongForm,
+                format!("{what} is not a valid {format}: {}", found(node)),
+                self.example(error)
+                    .map_or_else(|| format!("write a valid {format}"), |example| format!("write it like {example}")),
+            ),
+            ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. }
+                if let Some(options) = self.constants(error) =>
+            {
+                let written = error.instance().as_str().unwrap_or_default();
+                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, &options))
+            }
+            ValidationErrorKind::AnyOf { .. }
+            | ValidationErrorKind::OneOfNotValid { .. }
+            | ValidationErrorKind::OneOfMultipleValid { .. } => {
+                let keys = self.alternatives(error);
+                let help = format!("set exactly one of these: {}", keys.join(" | "));
+                one(
+                    Code::Conflict,
+                    format!(
+                        "{} fits none, or more than one, of its forms",
+                        if steps.is_empty() { subject.to_owned() } else { what }
+                    ),
+                    help,
+                )
+            }
+            ValidationErrorKind::MinLength { limit: 1 } => {
+                one(Code::WrongForm, format!("{what} is empty"), "write something between the quotes".to_owned())
+            }
+            ValidationErrorKind::MinLength { limit } => {
+                one(Code::WrongForm, format!("{what} is too short"), format!("it needs at least {limit} characters"))
+            }
+            ValidationErrorKind::MaxLength { limit } => {
+                one(Code::WrongForm, format!("{what} is too long"), format!("it may have at most {limit} characters"))
+            }
+            ValidationErrorKind::MaxProperties { limit } => {
+                one(Code::WrongForm, format!("{what} has too many keys"), format!("it may have at most {limit}"))
+            }
+            ValidationErrorKind::Minimum { limit } => one(
+                Code::WrongForm,
+                format!("{what} is too small: {}", found(node)),
+                format!("it must be at least {}", plain(limit)),
+            ),
+            ValidationErrorKind::Maximum { limit } => one(
+                Code::WrongForm,
+                format!("{what} is too large: {}", found(node)),
+                format!("it must be at most {}", plain(limit)),
+            ),
+            ValidationErrorKind::UniqueItems => {
+                let items: &[Node] = if let Kind::List(items) = &node.kind { items } else { &[] };
+                // By lookup: a list can be long.
+                let mut first: HashMap<String, Span> = HashMap::new();
+                let twice = items.iter().find_map(|item| {
+                    first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span))
+                });
+                let place = document.place(twice.map_or(node.span, |(_, again)| again));
+                let message = format!("{what} has an entry twice");
+                let told = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
+                match twice {
+                    Some((first, _)) => vec![told.also(document.place(first), "it stands here first")],
+                    None => vec![told],
+                }
+            }
+            _ => one(Code::WrongForm, format!("{what}: {}", error.masked()), "see the schema".to_owned()),
+        }
+    }
+
+    /// The schema object that an error's keyword stands in.
+    fn around(&self, error: &ValidationError<'_>) -> Option<&Value> {
+        let path = error.schema_path().as_str();
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        self.schema.pointer(parent)
+    }
+
+    fn siblings(&self, error: &ValidationError<'_>) -> Vec<&str> {
+        self.around(error)
+            .and_then(|schema| schema.get("properties"))
+            .and_then(Value::as_object)
+            .map(|properties| properties.keys().map(String::as_str).collect())
+            .unwrap_or_default()
+    }
+
+    /// The properties of all types of what an error tells of one type.
+    fn of_all_types(&self, error: &ValidationError<'_>) -> Option<&Value> {
+        let (whole, _) = error.schema_path().as_str().split_once("/allOf/")?;
+        self.schema.pointer(whole)?.get("properties")
+    }
+
+    fn described(&self, error: &ValidationError<'_>, key: &str) -> Option<&str> {
+        let around =
+            self.around(error).and_then(|schema| schema.get("properties")).or_else(|| self.of_all_types(error));
+        let description = around?.get(key)?.get("description")?.as_str()?;
+        description.split(['\n']).next().map(|line| line.trim_end_matches('.'))
+    }
+
+    fn example(&self, error: &ValidationError<'_>) -> Option<String> {
+        Some(self.around(error)?.get("examples")?.get(0)?.to_string())
+    }
+
+    /// What is allowed, where the branches of a choice are nothing but constants.
+    fn constants(&self, error: &ValidationError<'_>) -> Option<Value> {
+        let branches = self.schema.pointer(error.schema_path().as_str())?.as_array()?;
+        branches.iter().map(|branch| branch.get("const").cloned()).collect::<Option<Vec<_>>>().map(Value::from)
+    }
+
+    fn alternatives(&self, error: &ValidationError<'_>) -> Vec<String> {
+        self.schema
+            .pointer(error.schema_path().as_str())
+            .and_then(Value::as_array)
+            .map(|branches| {
+                branches
+                    .iter()
+                    .filter_map(|branch| branch.get("required")?.as_array())
+                    .map(|keys| keys.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" and "))
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    fn is_secret(&self, error: &ValidationError<'_>) -> bool {
+        let path = error.schema_path().as_str();
+        path.starts_with(&format!("/$defs/{SECRET}/")) || path.starts_with("/$defs/secret/")
+    }
+}
+
+/// Whether an error tells that something isn't a map of known keys.
+fn is_shapeless(kind: &ValidationErrorKind) -> bool {
+    use ValidationErrorKind::{AdditionalProperties, Type, UnevaluatedProperties};
+    matches!(kind, Type { .. } | AdditionalProperties { .. } | UnevaluatedProperties { .. })
+}
+
+/// Whether an error tells that something is of several forms at once.
+fn is_several(kind: &ValidationErrorKind) -> bool {
+    matches!(kind, ValidationErrorKind::OneOfMultipleValid { .. })
+}
+
+/// Whether an error is about what one type of a thing takes.
+fn of_type(error: &ValidationError<'_>) -> bool {
+    error.schema_path().as_str().contains("/allOf/")
+}
+
+/// Where the values of secrets belong.
+const NEVER_HERE: &str = "the value belongs into the environment or a dotenv file outside of git; if it was ever \
+                          committed, replace it";
+
+/// Whatever is wrong with a reference to a secret: nothing of what stands there is repeated.
+fn literal_secret(
+    document: &Document,
+    base: &Node,
+    error: &ValidationError<'_>,
+    mut steps: Vec<String>,
+    subject: &str,
+) -> Diagnostic {
+    let place = document.place(base.along(steps.iter().map(String::as_str)).0.span);
+    // Within the reference: the name in it.
+    let inner = steps.last().is_some_and(|step| step == "secret") && error.schema_path().as_str().contains("/secret/");
+    if inner {
+        steps.pop();
+    }
+    let last = steps.last().map_or("", String::as_str);
+    let name = match steps.first().map(String::as_str) {
+        Some("database") => TURSO_TOKEN.to_owned(),
+        Some("accounts") => "CLOUDFLARE_API_TOKEN".to_owned(),
+        _ => secret_name(last, subject),
+    };
+    let what = describe(&steps, subject);
+    let message = if inner {
+        format!("{what} has something else than the name of a secret")
+    } else {
+        format!("{what} must be a reference to a secret, and nothing else")
+    };
+    let help = format!("write `{{ secret: {name} }}`, with a name in upper case; {NEVER_HERE}");
+    Diagnostic::error(Code::LiteralSecret, place, message, help)
+}
+
+/// A path in the author's notation: `destinations[0].settings.pixelId`.
+fn describe(steps: &[String], subject: &str) -> String {
+    let mut text = String::new();
+    for step in steps {
+        if step.bytes().all(|byte| byte.is_ascii_digit()) {
+            text += &format!("[{step}]");
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text += step;
+        }
+    }
+    match (text.as_str(), subject) {
+        ("", subject) => subject.to_owned(),
+        (_, "a customer" | "a fleet" | "a pack" | "the defaults") => format!("`{text}`"),
+        (_, subject) => format!("`{text}` of {subject}"),
+    }
+}
+
+/// What is allowed, and which of it was probably meant.
+fn one_of(written: &str, options: &Value) -> String {
+    let options: Vec<&str> =
+        options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+    match did_you_mean(written, options.iter().copied()) {
+        // A list that is longer than anybody reads helps nobody who is that near.
+        Some(near) if options.len() > 40 => format!("did you mean `{near}`?"),
+        Some(near) => format!("did you mean `{near}`? allowed: {}", options.join(", ")),
+        None => format!("allowed: {}", options.join(", ")),
+    }
+}
+
+fn expected(kind: &TypeKind) -> String {
+    let name = |kind: String| match kind.as_str() {
+        "string" => "text",
+        "array" => "a list",
+        "object" => "a map",
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        "number" => "a number",
+        _ => "nothing",
+    };
+    match kind {
+        TypeKind::Single(kind) => name(kind.to_string()).to_owned(),
+        // That null removes what a weaker layer has is no form for what is meant.
+        TypeKind::Multiple(kinds) => kinds
+            .iter()
+            .map(|kind| kind.to_string())
+            .filter(|kind| kind != "null")
+            .map(|kind| name(kind).to_owned())
+            .collect::<Vec<_>>()
+            .join(" or "),
+    }
+}
+
+fn found(node: &Node) -> String {
+    match &node.kind {
+        Kind::Null => "empty".to_owned(),
+        Kind::Bool(bool) => format!("{bool}"),
+        Kind::Number(_, raw) => format!("the number {raw}"),
+        // An address can carry credentials.
+        Kind::Text(text) if text.contains("://") && text.contains(['@', '?']) => {
+            "an address with credentials or a query".to_owned()
+        }
+        Kind::Text(text) if text.chars().count() <= 60 => format!("{text:?}"),
+        Kind::Text(text) => format!("a text of {} characters", text.chars().count()),
+        Kind::List(_) => "a list".to_owned(),
+        Kind::Map(_) => "a map".to_owned(),
+    }
+}
+
+/// A limit as people write it: 1 rather than 1.0.
+fn plain(limit: &Value) -> String {
+    let text = limit.to_string();
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+fn quoting_help(kind: &TypeKind, node: &Node) -> String {
+    let wanted = expected(kind);
+    match &node.kind {
+        Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
+        Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
+        Kind::Null => "give it a value, or leave the key out".to_owned(),
+        Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
+        _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
+        Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
+            "yes" | "on" | "y" => "write `true`: in YAML 1.2, on and yes are text".to_owned(),
+            "no" | "off" | "n" => "write `false`: in YAML 1.2, off and no are text".to_owned(),
+            _ => "write `true` or `false`".to_owned(),
+        },
+        Kind::Text(text) if wanted.ends_with("number") && text.parse::<f64>().is_ok() => {
+            format!("write it without quotes: {text}")
+        }
+        _ => format!("it has to be {wanted}"),
+    }
+}
+
+/// What some patterns mean, for people.
+fn explain_pattern(pattern: &str) -> String {
+    match pattern {
+        "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" => {
+            "lower-case letters, digits and hyphens, with a letter or digit at both ends".to_owned()
+        }
+        "^[A-Z][A-Z0-9_]*$" => {
+            "the name of a secret: upper-case letters, digits and underscores, as in TURSO_AUTH_TOKEN".to_owned()
+        }
+        "^[A-Za-z_][A-Za-z0-9_]*$" => "letters, digits and underscores, not a digit first".to_owned(),
+        binding::ID => "an id of 32 characters: digits, and letters from a to f".to_owned(),
+        binding::UUID => "an id of the form 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01".to_owned(),
+        "^[0-9]+$" => "digits alone, in quotes".to_owned(),
+        "^smart$" => "`smart`, or a map: `{ region: aws:us-east-1 }`".to_owned(),
+        "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$" => "a day: 2026-06-01".to_owned(),
+        "^(libsql|https)://[^\\s/?#@]+/?$" => {
+            "an address without a path or credentials: libsql://acme.turso.io".to_owned()
+        }
+        other => format!("it has to match {other}"),
+    }
+}
+
+/// A name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
+fn secret_name(setting: &str, subject: &str) -> String {
+    if !setting.is_empty() && setting.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
+        return setting.to_owned();
+    }
+    let kind = subject.rsplit_once(" type ").map_or("", |(_, kind)| kind);
+    let mut name = String::new();
+    for part in [kind, setting] {
+        if !name.is_empty() && !part.is_empty() {
+            name.push('_');
+        }
+        let mut before = '_';
+        for c in part.chars() {
+            if c.is_ascii_uppercase() && before.is_ascii_lowercase() {
+                name.push('_');
+            }
+            before = c;
+            name.push(if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+        }
+    }
+    if name.starts_with(|c: char| c.is_ascii_uppercase()) { name } else { "NAME".to_owned() }
+}
+
+/// The JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
+pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
+    let mut schema = layered(&[of::<Identity>(), settable()], "flotilla customer");
+    schema["required"] = json!(["id"]);
+    complete(&mut schema, catalogue);
+    schema
+}
+
+/// The JSON Schema of layers/*.yaml.
+pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
+    let mut schema = layered(&[settable()], "flotilla layer");
+    schema["description"] = "What several customers share.".into();
+    complete(&mut schema, catalogue);
+    schema
+}
+
+/// The JSON Schema of fleet.yaml.
+pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
+    let mut schema = of::<FleetFile>();
+    let mut labels = of::<Identity>();
+    labels["properties"].as_object_mut().expect("BUG: an object").retain(|key, _| key == "labels");
+    let mut defaults = layered(&[settable(), labels], "defaults");
+    let definitions = defaults["$defs"].take();
+    merge(&mut schema["$defs"], definitions);
+    let object = defaults.as_object_mut().expect("BUG: a schema is an object");
+    for key in ["$defs", "$schema", "title"] {
+        object.remove(key);
+    }
+    defaults["description"] = schema["properties"]["defaults"]["description"].take();
+    schema["properties"]["defaults"] = defaults;
+    let mut rule = of::<LayerRule>();
+    merge(&mut schema["$defs"], rule["$defs"].take());
+    for key in ["$defs", "$schema", "title"] {
+        rule.as_object_mut().expect("BUG: a schema is an object").remove(key);
+    }
+    rule["type"] = json!(["object", "null"]);
+    schema["properties"]["layers"]["additionalProperties"] = rule;
+    complete(&mut schema, catalogue);
+    schema
+}
+
+/// What can be set at every level: in the defaults, in a layer, in a spec.
+fn settable() -> Value {
+    let mut schema = of::<Settings>();
+    for part in [of::<Assignment>(), of::<Roles>()] {
+        merge(&mut schema["properties"], part["properties"].clone());
+        merge(&mut schema["$defs"], part["$defs"].clone());
+    }
+    // Both may be empty: `production:`.
+    for (name, from) in [("InEnvironment", of::<InEnvironment>()), ("Role", of::<Role>())] {
+        schema["$defs"][name] = json!({
+            "description": schema["$defs"][name]["description"],
+            "type": ["object", "null"],
+            "properties": from["properties"],
+            "additionalProperties": false,
+        });
+        merge_into_layers(&mut schema["$defs"][name]["properties"]);
+    }
+    for name in ["Database", "Logs", "Observability", "RequestLimits", "Traces"] {
+        merge_into_layers(&mut schema["$defs"][name]["properties"]);
+    }
+    let kinds: HashSet<&str> = binding::KINDS.iter().map(binding::Kind::key).collect();
+    let fields = schema["$defs"]["Binding"]["properties"].as_object_mut().into_iter().flatten();
+    fields.filter(|(key, _)| !kinds.contains(key.as_str())).for_each(|(_, field)| nullable(field));
+    merge_into_layers(&mut schema["properties"]);
+    schema
+}
+
+/// What layers can do with properties: remove one by `null`, append to a list by `key+`.
+fn merge_into_layers(properties: &mut Value) {
+    let Some(properties) = properties.as_object_mut() else { return };
+    let mut appended = Map::new();
+    for (key, property) in properties.iter_mut() {
+        if property["type"] == "array" {
+            let mut append = property.clone();
+            append["description"] = format!("Appended to the `{key}` of the weaker layers.").into();
+            appended.insert(format!("{key}+"), append);
+        }
+        if let Some(entries) = property.get_mut("additionalProperties")
+            && key != "environments"
+            && key != "workers"
+        {
+            nullable(entries);
+        }
+        nullable(property);
+    }
+    properties.extend(appended);
+}
+
+fn nullable(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some(reference) = object.remove("$ref") {
+        // Not a choice of two: what is wrong with the one that is meant would be lost.
+        object.insert("if".to_owned(), json!({"type": "null"}));
+        object.insert("else".to_owned(), json!({"$ref": reference}));
+    }
+    match object.get_mut("type") {
+        Some(Value::Array(types)) if !types.contains(&"null".into()) => types.push("null".into()),
+        Some(kind @ Value::String(_)) => *kind = json!([kind, "null"]),
+        _ => {}
+    }
+    if let Some(Value::Array(options)) = object.get_mut("enum") {
+        options.push(Value::Null);
+    }
+}
+
+/// The JSON Schema of pack.yaml.
+pub fn pack() -> Value {
+    of::<PackFile>()
+}
+
+/// The schema of a reference to a secret, which catalogues call `#/$defs/secret`.
+pub fn secret() -> Value {
+    let mut schema = of::<SecretReference>();
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("$schema");
+    }
+    schema
+}
+
+fn of<T: JsonSchema>() -> Value {
+    let schema = SchemaSettings::draft2020_12()
+        .with_transform(schemars::transform::RecursiveTransform(without_null))
+        .into_generator()
+        .into_root_schema_for::<T>();
+    let mut value = Value::from(schema);
+    if value.get("$defs").is_none() {
+        value["$defs"] = json!({});
+    }
+    value
+}
+
+/// An option is a key that may be left out, not one that may be null.
+fn without_null(schema: &mut Schema) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [single] = types.as_slice() {
+            let single = single.clone();
+            object.insert("type".to_owned(), single);
+        }
+    }
+    if let Some(Value::Array(options)) = object.get_mut("enum") {
+        options.retain(|option| !option.is_null());
+    }
+    if let Some(Value::Array(branches)) = object.get_mut("anyOf") {
+        branches.retain(|branch| branch != &json!({"type": "null"}));
+        if let [single] = branches.as_slice() {
+            let single = single.clone();
+            object.remove("anyOf");
+            for (key, value) in single.as_object().into_iter().flatten() {
+                object.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+}
+
+/// One object schema out of several.
+fn layered(parts: &[Value], title: &str) -> Value {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": parts[0]["description"],
+        "type": "object",
+        "properties": {},
+        "additionalProperties": false,
+        "$defs": {},
+    });
+    for part in parts {
+        merge(&mut schema["properties"], part["properties"].clone());
+        merge(&mut schema["$defs"], part["$defs"].clone());
+    }
+    schema
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+/// Adds a pack's destination types.
+fn complete(schema: &mut Value, catalogue: Option<&Map<String, Value>>) {
+    let Some(catalogue) = catalogue else { return };
+    schema["$defs"]["secret"] = secret();
+    let destination = &mut schema["$defs"]["Destination"];
+    destination["properties"]["type"]["enum"] = catalogue.keys().cloned().collect();
+    destination["allOf"] = catalogue
+        .iter()
+        .map(|(name, settings)| {
+            let mut then = json!({"properties": {"settings": settings}});
+            if settings["required"].as_array().is_some_and(|required| !required.is_empty()) {
+                then["required"] = json!(["settings"]);
+            }
+            json!({"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then})
+        })
+        .collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    fn check(checker: &Checker, text: &str) -> Vec<String> {
+        let (document, diagnostics) = yaml::parse("t.yaml", text.as_bytes());
+        assert_eq!(diagnostics, vec![]);
+        let document = document.unwrap();
+        let value = document.root.to_value();
+        flotilla_model::diagnostic::sorted(checker.check(&document, &[], &value, "a customer"))
+            .iter()
+            .map(|d| format!("{} {} {}; {}", d.code, d.place, d.message, d.help))
+            .collect()
+    }
+
+    #[test]
+    fn the_schemas_compile_and_are_valid() {
+        for schema in [customer(None), fleet(None), pack()] {
+            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error} in {schema:#}"));
+            Checker::new(schema).map_err(|error| panic!("{error}")).ok();
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_authors_terms() {
+        let checker = Checker::customer();
+        assert_eq!(check(checker, "id: acme\nenvironments:\n  production:\n  staging: {workersDev: true}\n"), [""; 0]);
+        assert_eq!(
+            check(checker, "id: acme\ntrusted_origins: []\nworkersDev: on\nlogLevel: verbos\ndomains: a.example\n"),
+            [
+                "S0201 t.yaml:2:1 unknown key `trusted_origins` in a customer; did you mean `trustedOrigins`?",
+                "S0202 t.yaml:3:13 `workersDev` must be true or false, but is \"on\"; write `true`: in YAML 1.2, on and yes are text",
+                "S0204 t.yaml:4:11 `logLevel` can't be \"verbos\"; allowed: debug, info, warn, error",
+                "S0202 t.yaml:5:10 `domains` must be a list, but is \"a.example\"; put it into a list: `[a.example]`",
+            ]
+        );
+        let found = check(checker, "id: acme\ndatabase: {type: turso, url: libsql://a.turso.io, token: eyJhbGciOi}\n");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("S0206 t.yaml:2:58 `database.token` must be a reference"), "{found:?}");
+        for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
+            let found =
+                check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
+            assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
+        }
+        let bound = |binding: &str| check(checker, &format!("id: acme\nbindings:\n  B: {binding}\n"));
+        for right in ["{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}", "{r2: a, jurisdiction: null}", "null", "{ai: true}"] {
+            assert_eq!(bound(right), [""; 0], "{right}");
+        }
+        let worker = "add `worker`: A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
+                      the worker that has the class";
+        for (wrong, told) in [
+            ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` has not the right form: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
+            ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
+            ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
+            ("{queue: jobs, jurisdiction: eu}", "S0210 t.yaml:3:20 `jurisdiction` doesn't belong to the type of `bindings.B`; its type takes queue".to_owned()),
+            ("{durableObject: Counter}", format!("S0203 t.yaml:3:6 `bindings.B` has no `worker`; {worker}")),
+            ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; it has to be true".to_owned()),
+        ] {
+            assert_eq!(bound(wrong), [told], "{wrong}");
+        }
+        let both = bound("{r2: files, queue: jobs}");
+        assert_eq!(both.len(), 1, "{both:?}");
+        assert!(
+            both[0].starts_with("S0210 t.yaml:3:6 `bindings.B` fits none, or more than one, of its forms"),
+            "{both:?}"
+        );
+        assert_eq!(check(checker, "id: acme\nplacement: smart\nlimits: {cpuMs: 50}\n"), [""; 0]);
+        let placed = check(checker, "id: acme\nplacement: clever\n");
+        assert_eq!(placed.len(), 1, "{placed:?}");
+        let found = check(checker, "id: acme\ndestinations:\n- {name: A, type: b, settings: {}, enbled: true}\n");
+        assert_eq!(found, ["S0201 t.yaml:3:36 unknown key `enbled` in `destinations[0]`; did you mean `enabled`?"]);
+        let found = check(checker, "name: 12\nenvironments: {stagin: {}}\n");
+        assert!(found[1].contains("write it in quotes: \"12\""), "{found:?}");
+        assert!(found[2].contains("`stagin`") && found[2].contains("did you mean `staging`?"), "{found:?}");
+    }
+
+    #[test]
+    fn a_name_for_a_secret() {
+        assert_eq!(secret_name("accessToken", "a destination of type meta-pixel"), "META_PIXEL_ACCESS_TOKEN");
+        assert_eq!(secret_name("token", "a customer"), "TOKEN");
+        assert_eq!(secret_name("WEBHOOK_KEY", "a customer"), "WEBHOOK_KEY");
+    }
+}

@@ -1,0 +1,391 @@
+//! Where the values of secrets come from: the environment, dotenv files outside of git, files that are encrypted with age or
+//! SOPS, and programs that are asked. Values leave this module only as `SecretString`, which prints as nothing.
+//!
+//! The sources have an order, and the first that has a value counts. One that can't say whether it has it, because its key is
+//! not on this machine or its program fails, hides those behind it: otherwise an old value from further down would be uploaded
+//! in place of the right one.
+
+mod age;
+mod command;
+mod entries;
+mod program;
+mod source;
+mod store;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use flotilla_model::customer::Worker;
+use flotilla_model::failure::Failure;
+use flotilla_model::fingerprint::Fingerprints;
+use flotilla_model::names::own_secret;
+use flotilla_model::spec::{DOTENV, Environment, SecretSource};
+
+use source::{Answer, Content, Kind, Source};
+pub use store::Store;
+
+/// The sources of secrets, in their order.
+pub struct Secrets {
+    sources: Vec<Source>,
+    environment: HashMap<String, SecretString>,
+    made_up: bool,
+}
+
+/// A value that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The value.
+    pub value: SecretString,
+    /// The source that it comes from: `environment`, the path of a file, a program.
+    pub source: String,
+    /// The name under which it stands there.
+    pub name: String,
+}
+
+/// What the sources say of a secret.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// Its value.
+    Value(Found),
+    /// No source has it.
+    Nowhere,
+    /// A source that comes before all that have it can't be asked.
+    Hidden {
+        /// The source.
+        source: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Secrets {
+    /// The sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the
+    /// place of the listed ones. Made up: a secret that is nowhere gets a value that is good for the local Cloudflare alone.
+    /// Dotenv files are read here; what is encrypted is opened, and programs are run, when they are
+    /// first asked.
+    pub fn open(
+        root: &Path,
+        listed: Option<&[SecretSource]>,
+        named: Option<&Path>,
+        made_up: bool,
+    ) -> Result<Secrets, Failure> {
+        let environment: HashMap<String, SecretString> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name, SecretString::from(value)))
+            .collect();
+        let mut secrets = Secrets { sources: Vec::new(), environment, made_up };
+        let default = [
+            SecretSource { env: Some(true), ..SecretSource::default() },
+            SecretSource { dotenv: Some(DOTENV.to_owned()), ..SecretSource::default() },
+        ];
+        let mut named = named.map(Source::named).transpose()?;
+        for listed in listed.unwrap_or(&default) {
+            let replaced = listed.dotenv.is_some() && (named.is_some() || secrets.sources.iter().any(Source::is_named));
+            if !replaced {
+                secrets.sources.push(Source::new(root, listed)?);
+            }
+            // Where the first dotenv file would stand.
+            if listed.dotenv.is_some() {
+                secrets.sources.extend(named.take());
+            }
+        }
+        // No other is listed: what is named on the command line comes first.
+        if let Some(named) = named {
+            secrets.sources.insert(0, named);
+        }
+        Ok(secrets)
+    }
+
+    /// A variable of this machine, such as an account's id: from the environment, and then from dotenv files.
+    pub fn named(&self, name: &str) -> Option<SecretString> {
+        let file = || self.sources.iter().find_map(|source| source.clear(name));
+        self.environment.get(name).cloned().or_else(file)
+    }
+
+    /// A secret of no customer, such as an account's token: from the environment, and then from the sources that are the same
+    /// for all customers and environments.
+    pub fn token(&self, name: &str) -> Option<SecretString> {
+        self.environment.get(name).cloned().or_else(|| {
+            for source in self.sources.iter().filter(|source| source.is_for_all()) {
+                match self.ask(source, Environment::Production, name, None) {
+                    Answer::Value(value) => return Some(value),
+                    Answer::None => {}
+                    Answer::Unknown(_) => return None,
+                }
+            }
+            None
+        })
+    }
+
+    /// What the sources say of a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, wherever
+    /// they stand: nobody is to get another's value because it is nearer.
+    pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
+        let own = own_secret(customer, name);
+        for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
+            for source in &self.sources {
+                match self.ask(source, environment, name, whose) {
+                    Answer::Value(value) => {
+                        let (source, name) = (source.label(environment), name.to_owned());
+                        return Finding::Value(Found { value, source, name });
+                    }
+                    Answer::None => {}
+                    Answer::Unknown(_) if self.made_up => return self.make_up(customer, name),
+                    Answer::Unknown(why) => return Finding::Hidden { source: source.label(environment), why },
+                }
+            }
+        }
+        if self.made_up { self.make_up(customer, name) } else { Finding::Nowhere }
+    }
+
+    fn make_up(&self, customer: &str, name: &str) -> Finding {
+        let value = SecretString::from(format!("made-up-for-{customer}-{name}"));
+        Finding::Value(Found { value, source: "made up".to_owned(), name: name.to_owned() })
+    }
+
+    /// The value of a customer's secret.
+    pub fn value(&self, customer: &str, environment: Environment, name: &str) -> Option<SecretString> {
+        match self.find(customer, environment, name) {
+            Finding::Value(found) => Some(found.value),
+            Finding::Nowhere | Finding::Hidden { .. } => None,
+        }
+    }
+
+    /// The fingerprints of a worker's secrets, by binding, as far as their values are known here.
+    pub fn fingerprints(&self, worker: &Worker, fingerprints: &Fingerprints) -> BTreeMap<String, String> {
+        let known = worker.secrets.iter().filter_map(|(binding, name)| {
+            let value = self.value(&worker.customer, worker.environment, name)?;
+            Some((binding.clone(), fingerprints.of(value.expose_secret())))
+        });
+        known.collect()
+    }
+
+    /// Asks for what these workers need where that takes time: programs are run side by side, and what they say is kept. Without
+    /// it, they are run one by one.
+    pub fn prepare<'a>(&self, workers: impl IntoIterator<Item = &'a Worker>) {
+        let most = self.sources.iter().filter_map(Source::at_once).max();
+        let Some(most) = most else { return };
+        let mut wanted: Vec<(&str, Environment, &str)> = workers
+            .into_iter()
+            .flat_map(|worker| {
+                worker.secrets.values().map(|name| (worker.customer.as_str(), worker.environment, name.as_str()))
+            })
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..most.min(wanted.len()) {
+                scope.spawn(|| {
+                    while let Some((customer, environment, name)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let _ = self.value(customer, *environment, name);
+                    }
+                });
+            }
+        });
+    }
+
+    /// The sources that were asked and can't be, each with why.
+    pub fn closed(&self) -> Vec<(String, String)> {
+        self.sources.iter().flat_map(Source::closed).collect()
+    }
+
+    /// The files that are read, as far as they were read, with the names that stand in them.
+    pub fn names(&self) -> BTreeMap<String, Vec<String>> {
+        self.sources.iter().flat_map(Source::names).collect()
+    }
+
+    /// Asks one source: for a name, and if it is one customer's own, for whose, and what it is called for all.
+    fn ask(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+        let lookup =
+            |values: &HashMap<String, SecretString>| values.get(name).cloned().map_or(Answer::None, Answer::Value);
+        match &source.kind {
+            Kind::Environment => lookup(&self.environment),
+            Kind::File(file) => match file.content(environment, |name| self.named(name)) {
+                Content::Values(values) => lookup(values),
+                Content::Absent => Answer::None,
+                Content::Closed(why) => Answer::Unknown(why.clone()),
+            },
+            Kind::Program(program) => program.ask(environment, name, whose),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(pairs: &[(&str, &str)]) -> HashMap<String, SecretString> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
+    }
+
+    fn dotenv(path: &str) -> SecretSource {
+        SecretSource { dotenv: Some(path.to_owned()), ..SecretSource::default() }
+    }
+
+    fn command(script: &str) -> SecretSource {
+        let words = ["sh", "-c", script, "{name}", "{customer}", "{environment}"];
+        SecretSource { command: Some(words.map(str::to_owned).into()), ..SecretSource::default() }
+    }
+
+    fn environment() -> SecretSource {
+        SecretSource { env: Some(true), ..SecretSource::default() }
+    }
+
+    /// What is found, and where.
+    fn told(secrets: &Secrets, customer: &str, name: &str) -> String {
+        match secrets.find(customer, Environment::Production, name) {
+            Finding::Value(found) => format!("{} = {} from {}", found.name, found.value.expose_secret(), found.source),
+            Finding::Nowhere => "nowhere".to_owned(),
+            Finding::Hidden { source, why } => format!("hidden by {source}: {why}"),
+        }
+    }
+
+    fn open(folder: &Path, listed: &[SecretSource]) -> Secrets {
+        Secrets::open(folder, Some(listed), None, false).unwrap()
+    }
+
+    #[test]
+    fn the_customers_own_value_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.env"), "CAFE_CENTRAL__T=own\nT=file\nU=file\n").unwrap();
+        let mut secrets = open(folder.path(), &[environment(), dotenv("a.env")]);
+        secrets.environment = values(&[("T", "env")]);
+        assert_eq!(told(&secrets, "cafe-central", "T"), "CAFE_CENTRAL__T = own from a.env");
+        assert_eq!(
+            told(&secrets, "acme", "T"),
+            "T = env from environment",
+            "of two that are for all, the first counts"
+        );
+        let mut secrets = open(folder.path(), &[dotenv("a.env"), environment()]);
+        secrets.environment = values(&[("T", "env")]);
+        assert_eq!(told(&secrets, "acme", "T"), "T = file from a.env");
+        assert_eq!(told(&secrets, "acme", "NOT_THERE"), "nowhere");
+    }
+
+    #[test]
+    fn without_a_list_it_is_the_environment_and_the_dotenv_file() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".env"), "A=default\nB=default\n").unwrap();
+        std::fs::write(folder.path().join("named"), "A=named\n").unwrap();
+        let mut secrets = Secrets::open(folder.path(), None, None, false).unwrap();
+        secrets.environment = values(&[("B", "environment")]);
+        assert_eq!(told(&secrets, "x", "A"), "A = default from .env");
+        assert_eq!(told(&secrets, "x", "B"), "B = environment from environment");
+        let named = folder.path().join("named");
+        let mut secrets = Secrets::open(folder.path(), None, Some(&named), true).unwrap();
+        secrets.environment.clear();
+        assert_eq!(secrets.value("x", Environment::Staging, "A").unwrap().expose_secret(), "named");
+        assert_eq!(told(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
+        let missing = Secrets::open(folder.path(), None, Some(&folder.path().join("missing")), false).err().unwrap();
+        assert!(missing.to_string().contains("can't be read: it isn't there"), "{missing}");
+        // It takes the place of the listed ones; where none is listed, it comes first.
+        let listed = [dotenv(".env"), environment(), dotenv("other.env")];
+        let labels = |listed: &[SecretSource]| {
+            let secrets = Secrets::open(folder.path(), Some(listed), Some(&named), false).unwrap();
+            secrets.sources.iter().map(|source| source.label(Environment::Production)).collect::<Vec<_>>()
+        };
+        let path = named.to_string_lossy().into_owned();
+        assert_eq!(labels(&listed), [path.clone(), "environment".to_owned()]);
+        assert_eq!(labels(&[environment()]), [path, "environment".to_owned()]);
+    }
+
+    #[test]
+    fn a_broken_dotenv_file_is_told_without_its_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e");
+        std::fs::write(&path, "A=1\nB='canary-value\n").unwrap();
+        let failure = Secrets::open(folder.path(), None, Some(&path), false).err().unwrap();
+        assert!(!format!("{failure} {:?}", failure.hints).contains("canary"));
+    }
+
+    #[test]
+    fn a_program_is_asked_once_for_each_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let script =
+            "echo $0 >> asked; case $0 in NONE) ;; BAD) echo no canary-01 >&2; exit 7 ;; *) echo $0-$1-$2 ;; esac";
+        let secrets = open(folder.path(), &[command(script), dotenv("a.env")]);
+        for _ in 0..3 {
+            assert_eq!(told(&secrets, "acme", "A"), "ACME__A = A-acme-production from command sh");
+        }
+        assert_eq!(told(&secrets, "acme", "NONE"), "nowhere");
+        assert_eq!(told(&secrets, "acme", "BAD"), "hidden by command sh: sh ended with 7: no ***");
+        assert_eq!(std::fs::read_to_string(folder.path().join("asked")).unwrap(), "A\nNONE\nBAD\n");
+        // It differs between customers, so that it isn't asked for an account's token.
+        assert!(secrets.token("A").is_none());
+        let shared =
+            SecretSource { command: Some(vec!["echo".into(), "{name}-value".into()]), ..SecretSource::default() };
+        assert_eq!(open(folder.path(), &[shared]).token("A").unwrap().expose_secret(), "A-value");
+    }
+
+    #[test]
+    fn a_source_that_cannot_say_hides_those_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.env"), "A=old\n").unwrap();
+        std::fs::write(folder.path().join("s.age"), "canary").unwrap();
+        let identity =
+            |name: &str| Some(flotilla_model::spec::IdentityPlace { env: Some(name.to_owned()), file: None });
+        let age = |path: &str| SecretSource {
+            age: Some(path.to_owned()),
+            identity: identity("NO_SUCH_KEY"),
+            ..SecretSource::default()
+        };
+        let secrets = open(folder.path(), &[age("s.age"), dotenv("a.env")]);
+        assert_eq!(told(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which opens it, is not set");
+        assert_eq!(secrets.closed().len(), 1);
+        assert!(secrets.token("A").is_none());
+        assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
+        // Not behind one that isn't there, nor before it.
+        assert_eq!(told(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"), "A = old from a.env");
+        std::fs::write(folder.path().join("a.env"), "A=old\nX__A=own\n").unwrap();
+        let before = open(folder.path(), &[dotenv("a.env"), age("s.age")]);
+        assert_eq!(told(&before, "x", "A"), "X__A = own from a.env");
+        assert_eq!(
+            told(&before, "y", "A"),
+            "hidden by s.age: NO_SUCH_KEY, which opens it, is not set",
+            "it may be its own"
+        );
+        let mut secrets = open(folder.path(), &[age("s.age")]);
+        secrets.environment = values(&[("NO_SUCH_KEY", "AGE-SECRET-KEY-1CANARY")]);
+        assert_eq!(
+            told(&secrets, "x", "A"),
+            "hidden by s.age: NO_SUCH_KEY: it holds something else than age identities"
+        );
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_not_asked_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let hangs = SecretSource { timeout: Some(1), at_once: Some(1), ..command("sleep 60") };
+        let secrets = open(folder.path(), &[hangs]);
+        let start = std::time::Instant::now();
+        let all: Vec<String> = (0..20).map(|at| told(&secrets, "x", &format!("N{at}"))).collect();
+        assert_eq!(all[19], "hidden by command sh: sh took too long 3 times in a row, and isn't asked any more");
+        assert!(start.elapsed().as_secs() < 20);
+    }
+
+    #[test]
+    fn a_hundred_thousand_workers_are_looked_up_in_no_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines: String = (0..1000).map(|at| format!("C{at}__TOKEN=value-{at}\n")).collect();
+        std::fs::write(folder.path().join(".env"), lines + "TOKEN=all\nKEY=all\n").unwrap();
+        let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
+        let start = std::time::Instant::now();
+        let fingerprints = Fingerprints::new(b"a key");
+        let mut found = 0;
+        for at in 0..100_000 {
+            let customer = format!("c{at}");
+            for name in ["TOKEN", "KEY", "NOT_THERE"] {
+                if let Some(value) = secrets.value(&customer, Environment::Production, name) {
+                    found += usize::from(fingerprints.of(value.expose_secret()).len() == 32);
+                }
+            }
+        }
+        assert_eq!(found, 200_000);
+        // Without optimisation, on a machine with other work: far from what a file or a process for each would take.
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
+}

@@ -1,0 +1,127 @@
+//! A source that is a program: asked for one value after the other, a few at a time, and for each at most once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use flotilla_model::spec::Environment;
+
+use super::program::{self, Trouble};
+use super::source::Answer;
+
+/// How many of one program run at once, unless fleet.yaml says otherwise.
+const AT_ONCE: u8 = 8;
+/// After so many time-outs in a row a program isn't run any more: a vault that is down would take hours to say so for each
+/// secret.
+const TIMED_OUT: usize = 3;
+
+/// A program that is asked for one value after the other.
+pub struct Program {
+    root: PathBuf,
+    /// The program and its arguments, with placeholders.
+    pub words: Vec<String>,
+    timeout: Duration,
+    pub at_once: u8,
+    running: Mutex<u8>,
+    ended: Condvar,
+    timed_out: AtomicUsize,
+    said: Mutex<HashMap<Vec<String>, Arc<OnceLock<Said>>>>,
+}
+
+/// What a program said.
+enum Said {
+    Value(SecretString),
+    None,
+    Failed(String),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Program {
+    pub fn new(root: &Path, words: &[String], timeout: Duration, at_once: Option<u8>) -> Program {
+        Program {
+            root: root.to_owned(),
+            words: words.to_vec(),
+            timeout,
+            at_once: at_once.unwrap_or(AT_ONCE),
+            running: Mutex::new(0),
+            ended: Condvar::new(),
+            timed_out: AtomicUsize::new(0),
+            said: Mutex::default(),
+        }
+    }
+
+    /// Asks for a value. What it says is a customer's own if `{customer}` stands in its words, and else it is for all.
+    pub fn ask(&self, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+        if whose.is_some() != self.is_for_one() {
+            return Answer::None;
+        }
+        let (customer, name) = whose.unwrap_or(("", name));
+        let fill = |word: &String| {
+            word.replace("{customer}", customer).replace("{environment}", environment.as_str()).replace("{name}", name)
+        };
+        let words: Vec<String> = self.words.iter().map(fill).collect();
+        let said = Arc::clone(lock(&self.said).entry(words.clone()).or_default());
+        match said.get_or_init(|| self.run(&words)) {
+            Said::Value(value) => Answer::Value(value.clone()),
+            Said::None => Answer::None,
+            Said::Failed(why) => Answer::Unknown(why.clone()),
+        }
+    }
+
+    /// Whether it has another value for each customer.
+    pub fn is_for_one(&self) -> bool {
+        self.words.iter().any(|word| word.contains("{customer}"))
+    }
+
+    fn run(&self, words: &[String]) -> Said {
+        let mut running = lock(&self.running);
+        while *running >= self.at_once {
+            running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+        *running += 1;
+        drop(running);
+        let said = self.run_now(words);
+        *lock(&self.running) -= 1;
+        self.ended.notify_one();
+        said
+    }
+
+    fn run_now(&self, words: &[String]) -> Said {
+        let program = &self.words[0];
+        if self.timed_out.load(Ordering::Relaxed) >= TIMED_OUT {
+            return Said::Failed(format!(
+                "{program} took too long {TIMED_OUT} times in a row, and isn't asked any more"
+            ));
+        }
+        let ended = match program::run(words, &self.root, self.timeout) {
+            Ok(ended) => ended,
+            Err(trouble) => {
+                return Said::Failed(match trouble {
+                    Trouble::NotStarted => format!("{program} can't be started"),
+                    Trouble::TooMuch => format!("{program} prints more than a secret"),
+                    Trouble::TimedOut => {
+                        self.timed_out.fetch_add(1, Ordering::Relaxed);
+                        format!("{program} took more than {} s", self.timeout.as_secs())
+                    }
+                });
+            }
+        };
+        self.timed_out.store(0, Ordering::Relaxed);
+        if ended.code != Some(0) {
+            return Said::Failed(program::failed(program, ended.code, &ended.complaint));
+        }
+        let Ok(text) = std::str::from_utf8(&ended.printed) else {
+            return Said::Failed(format!("{program} prints something else than text"));
+        };
+        // Programs end their output with a line break that is no part of the value.
+        let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+        if text.is_empty() { Said::None } else { Said::Value(SecretString::from(text)) }
+    }
+}

@@ -1,0 +1,326 @@
+//! One source of secrets: what it is, what it is called, and what is in its files. Opens each file at most once.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use flotilla_model::failure::Failure;
+use flotilla_model::spec::{Environment, IdentityPlace, SecretSource};
+
+use super::age;
+use super::command::Program;
+use super::entries::{self, Form};
+use super::program::{self, Trouble};
+
+/// How long a program may take, unless fleet.yaml says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A larger file isn't one of secrets.
+const LARGEST: u64 = 8 << 20;
+
+/// What a source says of a secret.
+pub enum Answer {
+    /// Its value.
+    Value(SecretString),
+    /// It has none.
+    None,
+    /// It can't say, and why.
+    Unknown(String),
+}
+
+pub struct Source {
+    pub kind: Kind,
+    /// Given on the command line.
+    named: bool,
+}
+
+pub enum Kind {
+    Environment,
+    File(File),
+    Program(Program),
+}
+
+/// A file with the entries of all customers, perhaps one for each environment.
+pub struct File {
+    pub root: PathBuf,
+    /// Its path, perhaps with `{environment}`.
+    pub path: String,
+    pub cipher: Cipher,
+    content: Box<[OnceLock<Content>; 4]>,
+}
+
+/// How a file is written.
+pub enum Cipher {
+    Clear,
+    Age { identity: IdentityPlace, recipients: Option<Vec<String>> },
+    Sops { timeout: Duration },
+}
+
+/// What is in a file.
+pub enum Content {
+    Values(HashMap<String, SecretString>),
+    /// There is no such file.
+    Absent,
+    /// It can't be opened here, and why.
+    Closed(String),
+}
+
+impl Source {
+    /// A source of fleet.yaml. A dotenv file is read at once: what is wrong with it is told before anything else is done.
+    pub fn new(root: &Path, listed: &SecretSource) -> Result<Source, Failure> {
+        let timeout = listed.timeout.map_or(TIMEOUT, Duration::from_secs);
+        let file = |path: &String, cipher| File {
+            root: root.to_owned(),
+            path: path.clone(),
+            cipher,
+            content: Default::default(),
+        };
+        let kind = match listed {
+            SecretSource { dotenv: Some(path), .. } => {
+                let file = file(path, Cipher::Clear);
+                file.read_clear()?;
+                Kind::File(file)
+            }
+            SecretSource { age: Some(path), identity: Some(identity), recipients, .. } => {
+                Kind::File(file(path, Cipher::Age { identity: identity.clone(), recipients: recipients.clone() }))
+            }
+            SecretSource { sops: Some(path), .. } => Kind::File(file(path, Cipher::Sops { timeout })),
+            SecretSource { command: Some(words), at_once, .. } => {
+                Kind::Program(Program::new(root, words, timeout, *at_once))
+            }
+            _ => Kind::Environment,
+        };
+        Ok(Source { kind, named: false })
+    }
+
+    /// The dotenv file of the command line, which has to be there.
+    pub fn named(path: &Path) -> Result<Source, Failure> {
+        // From where the command is run, not from the project's root.
+        let file = File {
+            root: PathBuf::new(),
+            path: path.to_string_lossy().into_owned(),
+            cipher: Cipher::Clear,
+            content: Default::default(),
+        };
+        let read = read_clear(path)?.ok_or_else(|| unreadable(path, "it isn't there"))?;
+        for content in file.content.iter() {
+            let _ = content.set(Content::Values(read.clone()));
+        }
+        Ok(Source { kind: Kind::File(file), named: true })
+    }
+
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// What it is called in an environment.
+    pub fn label(&self, environment: Environment) -> String {
+        match &self.kind {
+            Kind::Environment => "environment".to_owned(),
+            Kind::File(file) => file.path_in(environment),
+            // Its arguments may hold what isn't everybody's.
+            Kind::Program(program) => format!("command {}", program.words[0]),
+        }
+    }
+
+    /// The value of a name in a dotenv file that is the same in all environments.
+    pub fn clear(&self, name: &str) -> Option<SecretString> {
+        match &self.kind {
+            Kind::File(file @ File { cipher: Cipher::Clear, .. }) if !file.varies() => {
+                match file.content(Environment::Production, |_| None) {
+                    Content::Values(values) => values.get(name).cloned(),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it has the same for all customers and environments.
+    pub fn is_for_all(&self) -> bool {
+        match &self.kind {
+            Kind::Environment => true,
+            Kind::File(file) => !file.varies(),
+            Kind::Program(program) => {
+                !program.words.iter().any(|word| word.contains("{customer}") || word.contains("{environment}"))
+            }
+        }
+    }
+
+    /// How many of its programs run at once, if it has one.
+    pub fn at_once(&self) -> Option<usize> {
+        if let Kind::Program(program) = &self.kind { Some(program.at_once.into()) } else { None }
+    }
+
+    /// What of it was asked and can't be.
+    pub fn closed(&self) -> Vec<(String, String)> {
+        let Kind::File(file) = &self.kind else { return Vec::new() };
+        let closed = file.contents().filter_map(|(path, content)| match content {
+            Content::Closed(why) => Some((path, why.clone())),
+            _ => None,
+        });
+        closed.collect()
+    }
+
+    /// The names that stand in its files, as far as they were read.
+    pub fn names(&self) -> Vec<(String, Vec<String>)> {
+        let Kind::File(file) = &self.kind else { return Vec::new() };
+        let names = file.contents().filter_map(|(path, content)| match content {
+            Content::Values(values) => Some((path, values.keys().cloned().collect())),
+            _ => None,
+        });
+        names.collect()
+    }
+}
+
+impl File {
+    /// Whether there is one for each environment.
+    pub fn varies(&self) -> bool {
+        self.path.contains("{environment}")
+    }
+
+    /// Its path in an environment.
+    pub fn path_in(&self, environment: Environment) -> String {
+        self.path.replace("{environment}", environment.as_str())
+    }
+
+    /// Where it is on disk.
+    pub fn on_disk(&self, environment: Environment) -> PathBuf {
+        self.root.join(self.path_in(environment))
+    }
+
+    /// The environments that have one of their own; of one for all, any.
+    pub fn environments(&self) -> &'static [Environment] {
+        if self.varies() { &Environment::EACH } else { &[Environment::Production] }
+    }
+
+    fn slot(&self, environment: Environment) -> &OnceLock<Content> {
+        match environment {
+            _ if !self.varies() => &self.content[2],
+            Environment::Development => &self.content[0],
+            Environment::Staging => &self.content[1],
+            Environment::Production => &self.content[2],
+            Environment::Preview => &self.content[3],
+        }
+    }
+
+    fn contents(&self) -> impl Iterator<Item = (String, &Content)> {
+        let read = |environment: &Environment| Some((self.path_in(*environment), self.slot(*environment).get()?));
+        self.environments().iter().filter_map(read)
+    }
+
+    fn read_clear(&self) -> Result<(), Failure> {
+        for environment in self.environments() {
+            let content = read_clear(&self.on_disk(*environment))?.map_or(Content::Absent, Content::Values);
+            let _ = self.slot(*environment).set(content);
+        }
+        Ok(())
+    }
+
+    /// What is in it; opened when it is first asked. `variable` looks up where its key is.
+    pub fn content(&self, environment: Environment, variable: impl Fn(&str) -> Option<SecretString>) -> &Content {
+        self.slot(environment).get_or_init(|| {
+            let path = self.on_disk(environment);
+            let opened = match &self.cipher {
+                Cipher::Clear => read_clear(&path).map_err(|failure| failure.to_string()),
+                Cipher::Age { .. } => self
+                    .plain(environment, variable)
+                    .and_then(|text| text.map(|text| entries::parse(&text, Form::of(&self.path))).transpose()),
+                Cipher::Sops { .. } if !path.exists() => Ok(None),
+                Cipher::Sops { timeout } => self.sops(&path, *timeout).map(Some),
+            };
+            match opened {
+                Ok(Some(values)) => Content::Values(values),
+                Ok(None) => Content::Absent,
+                Err(why) => Content::Closed(why),
+            }
+        })
+    }
+
+    /// The text in it, in clear, if it is there.
+    pub fn plain(
+        &self,
+        environment: Environment,
+        variable: impl Fn(&str) -> Option<SecretString>,
+    ) -> Result<Option<Zeroizing<String>>, String> {
+        let Some(bytes) = bytes(&self.on_disk(environment)).map_err(|error| format!("it can't be read: {error}"))?
+        else {
+            return Ok(None);
+        };
+        match &self.cipher {
+            Cipher::Clear => match std::str::from_utf8(&bytes) {
+                Ok(text) => Ok(Some(Zeroizing::new(text.to_owned()))),
+                Err(_) => Err("it is not UTF-8".to_owned()),
+            },
+            Cipher::Age { identity, .. } => age::open(&bytes, &identities(&self.root, identity, variable)?).map(Some),
+            Cipher::Sops { .. } => Err("only sops itself writes it".to_owned()),
+        }
+    }
+
+    fn sops(&self, path: &Path, timeout: Duration) -> Result<HashMap<String, SecretString>, String> {
+        let words = ["sops", "decrypt", "--output-type", "json"].map(str::to_owned);
+        let words: Vec<String> = words.into_iter().chain([path.to_string_lossy().into_owned()]).collect();
+        let ended = program::run(&words, &self.root, timeout).map_err(|trouble| match trouble {
+            Trouble::NotStarted => "sops is not installed".to_owned(),
+            Trouble::TimedOut => format!("sops took more than {} s", timeout.as_secs()),
+            Trouble::TooMuch => "it is too large".to_owned(),
+        })?;
+        if ended.code != Some(0) {
+            return Err(program::failed("sops", ended.code, &ended.complaint));
+        }
+        // As text and nothing else: of a number, zeros at the beginning would be lost.
+        let values: HashMap<String, String> = serde_json::from_slice(&ended.printed).map_err(|_| {
+            "it has something else than names and texts: write numbers in quotes, and no maps".to_owned()
+        })?;
+        Ok(values.into_iter().map(|(name, value)| (name, SecretString::from(value))).collect())
+    }
+}
+
+/// The identities that open a file.
+pub fn identities(
+    root: &Path,
+    place: &IdentityPlace,
+    variable: impl Fn(&str) -> Option<SecretString>,
+) -> Result<Vec<::age::x25519::Identity>, String> {
+    match place {
+        IdentityPlace { env: Some(name), .. } => {
+            let text = variable(name).ok_or_else(|| format!("{name}, which opens it, is not set"))?;
+            age::identities(text.expose_secret()).map_err(|why| format!("{name}: {why}"))
+        }
+        IdentityPlace { file, .. } => {
+            let file = file.as_deref().unwrap_or_default();
+            let home = || std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+            let path = file.strip_prefix("~/").map_or_else(|| root.join(file), |below| home().join(below));
+            let bytes = bytes(&path).map_err(|error| format!("the identity {file} can't be read: {error}"))?;
+            let bytes = bytes.ok_or_else(|| format!("the identity {file}, which opens it, isn't there"))?;
+            age::identities(&Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
+                .map_err(|why| format!("{file}: {why}"))
+        }
+    }
+}
+
+/// The bytes of a file, if it is there.
+fn bytes(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is no file")),
+        Ok(metadata) if metadata.len() > LARGEST => Err(io::Error::other("it is too large")),
+        Ok(_) => std::fs::read(path).map(|bytes| Some(Zeroizing::new(bytes))),
+    }
+}
+
+fn read_clear(path: &Path) -> Result<Option<HashMap<String, SecretString>>, Failure> {
+    let Some(bytes) = bytes(path).map_err(|error| unreadable(path, &error.to_string()))? else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(path, "it is not UTF-8"))?;
+    entries::parse(text, Form::Dotenv).map(Some).map_err(|why| unreadable(path, &why))
+}
+
+/// What can't be read is told without its text.
+fn unreadable(path: &Path, why: &str) -> Failure {
+    Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()))
+}

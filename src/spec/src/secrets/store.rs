@@ -1,0 +1,195 @@
+//! Files that secrets can be written to: dotenv files, and those that are encrypted with age. Writes whole files or none; the
+//! plain text of an encrypted one is never on disk.
+
+use std::fs::{self, File as Disk, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
+
+use flotilla_model::failure::Failure;
+use flotilla_model::spec::Environment;
+
+use super::Secrets;
+use super::age;
+use super::entries::{self, Form};
+use super::source::{Cipher, Content, File, Kind, identities};
+
+/// A file that a secret can be written to.
+pub struct Store<'a> {
+    secrets: &'a Secrets,
+    file: &'a File,
+    environment: Environment,
+}
+
+impl Secrets {
+    /// The files that can be written to, in the order of the sources; of those with one for each environment, each.
+    pub fn stores(&self) -> Vec<Store<'_>> {
+        let mut stores = Vec::new();
+        for source in &self.sources {
+            let Kind::File(file) = &source.kind else { continue };
+            if matches!(file.cipher, Cipher::Sops { .. }) {
+                continue;
+            }
+            let each = file.environments().iter();
+            stores.extend(each.map(|environment| Store { secrets: self, file, environment: *environment }));
+        }
+        stores
+    }
+}
+
+impl Store<'_> {
+    /// Its path, as fleet.yaml has it.
+    pub fn path(&self) -> String {
+        self.file.path_in(self.environment)
+    }
+
+    /// Where it is.
+    pub fn on_disk(&self) -> PathBuf {
+        self.file.on_disk(self.environment)
+    }
+
+    /// The environment that it is for, if it isn't for all.
+    pub fn environment(&self) -> Option<Environment> {
+        self.file.varies().then_some(self.environment)
+    }
+
+    /// Whether values stand in it in clear.
+    pub fn is_clear(&self) -> bool {
+        matches!(self.file.cipher, Cipher::Clear)
+    }
+
+    /// Whether a name stands in it; why that can't be told.
+    pub fn has(&self, name: &str) -> Result<bool, String> {
+        match self.file.content(self.environment, |name| self.secrets.named(name)) {
+            Content::Values(values) => Ok(values.contains_key(name)),
+            Content::Absent => Ok(false),
+            Content::Closed(why) => Err(why.clone()),
+        }
+    }
+
+    /// Sets an entry, and makes the file if it isn't there. All other lines stay as they are.
+    pub fn set(&self, name: &str, value: &SecretString) -> Result<(), Failure> {
+        let (path, variable) = (self.on_disk(), |name: &str| self.secrets.named(name));
+        let told = |why: String| Failure::new(format!("{} is left as it was: {why}", self.path()));
+        let text = self.file.plain(self.environment, variable).map_err(told)?.unwrap_or_default();
+        match &self.file.cipher {
+            Cipher::Age { identity, recipients } => {
+                let text = entries::set(&text, Form::of(&self.file.path), name, value).map_err(told)?;
+                // Who names recipients and makes a new file needs no identity for it.
+                let keys = match recipients {
+                    Some(_) => Vec::new(),
+                    None => identities(&self.file.root, identity, variable).map_err(told)?,
+                };
+                let recipients = age::recipients(recipients.as_deref(), &keys).map_err(told)?;
+                replace(&path, &age::close(&text, &recipients).map_err(told)?, 0o644)
+            }
+            Cipher::Clear | Cipher::Sops { .. } => {
+                let text: Zeroizing<String> = entries::set(&text, Form::Dotenv, name, value).map_err(told)?;
+                replace(&path, text.as_bytes(), 0o600)
+            }
+        }
+        .map_err(|error| told(error.to_string()))
+    }
+}
+
+/// Puts a file in the place of another one, which keeps its permissions. Whoever kills this leaves the one or the other.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let before = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Some(metadata),
+        Ok(_) => return Err(io::Error::other("it is a symbolic link or no file: name the file itself")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(folder)?;
+    let beside = folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let write = || {
+        // Nobody else reads it at any time.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        let mode = before.as_ref().map_or(mode, |metadata| metadata.permissions().mode());
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        Disk::open(folder)?.sync_all()
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_model::spec::{IdentityPlace, SecretSource};
+    use secrecy::ExposeSecret as _;
+
+    fn open(root: &Path, listed: &[SecretSource]) -> Secrets {
+        Secrets::open(root, Some(listed), None, false).unwrap()
+    }
+
+    #[test]
+    fn a_dotenv_file_is_made_for_its_owner_alone_and_keeps_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let listed = [SecretSource { dotenv: Some("secrets/{environment}.env".to_owned()), ..SecretSource::default() }];
+        let set = |value: &str| {
+            let secrets = open(folder.path(), &listed);
+            let stores = secrets.stores();
+            assert_eq!(stores[1].path(), "secrets/staging.env");
+            stores[1].set("A_B", &value.into()).unwrap();
+        };
+        set("one");
+        let path = folder.path().join("secrets/staging.env");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode()), ("A_B=one\n", 0o600));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        set("two words");
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode()), ("A_B='two words'\n", 0o640));
+        let secrets = open(folder.path(), &listed);
+        let of = |environment| secrets.value("acme", environment, "A_B").map(|value| value.expose_secret().to_owned());
+        assert_eq!((of(Environment::Staging).as_deref(), of(Environment::Production)), (Some("two words"), None));
+        assert_eq!(fs::read_dir(folder.path().join("secrets")).unwrap().count(), 1);
+        // A link is not replaced.
+        std::os::unix::fs::symlink(&path, folder.path().join("secrets/production.env")).unwrap();
+        assert!(secrets.stores()[2].set("A", &"x".into()).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "A_B='two words'\n");
+    }
+
+    #[test]
+    fn an_encrypted_file_is_written_for_its_recipients() {
+        let folder = tempfile::tempdir().unwrap();
+        let [own, other] = [(); 2].map(|()| ::age::x25519::Identity::generate());
+        let key = |identity: &::age::x25519::Identity, name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, identity.to_string().expose_secret()).unwrap();
+            Some(IdentityPlace { env: None, file: Some(path.to_string_lossy().into_owned()) })
+        };
+        let source = |identity, recipients| SecretSource {
+            age: Some("fleet.yaml.age".to_owned()),
+            identity,
+            recipients,
+            ..SecretSource::default()
+        };
+        let both = Some(vec![own.to_public().to_string(), other.to_public().to_string()]);
+        let secrets = open(folder.path(), &[source(key(&own, "own"), both)]);
+        secrets.stores()[0].set("A", &"canary: \"1\"".into()).unwrap();
+        for name in ["own", "other"] {
+            let identity = if name == "own" { &own } else { &other };
+            let secrets = open(folder.path(), &[source(key(identity, name), None)]);
+            let value = secrets.value("acme", Environment::Production, "A").unwrap();
+            assert_eq!(value.expose_secret(), "canary: \"1\"");
+        }
+        // Who can't open it can't add to it, either.
+        let nobody = ::age::x25519::Identity::generate();
+        let secrets = open(folder.path(), &[source(key(&nobody, "nobody"), None)]);
+        let told = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
+        assert_eq!(told, "fleet.yaml.age is left as it was: it isn't encrypted for this identity");
+    }
+}

@@ -1,0 +1,103 @@
+//! The files of a project, as they are on disk or, in part, as they were at another time. Reads plain files only, of a size
+//! that people write; doesn't know what is in them.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::yaml;
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+
+/// A project's files.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// The files that were otherwise at the time that is looked at, by path; nothing where there was no file.
+    pub past: HashMap<String, Option<Vec<u8>>>,
+}
+
+impl Tree {
+    /// The files on disk.
+    pub fn new(root: &Path) -> Tree {
+        Tree { root: root.to_owned(), past: HashMap::new() }
+    }
+
+    /// The bytes of a file; its path is from the project's root, with `/`.
+    pub fn bytes(&self, file: &str) -> io::Result<Vec<u8>> {
+        match self.past.get(file) {
+            Some(Some(bytes)) => Ok(bytes.clone()),
+            Some(None) => Err(io::ErrorKind::NotFound.into()),
+            None => std::fs::read(self.root.join(file)),
+        }
+    }
+
+    /// The text of a file.
+    pub fn text(&self, file: &str) -> io::Result<String> {
+        String::from_utf8(self.bytes(file)?).map_err(|_| io::Error::other("it is not UTF-8"))
+    }
+
+    /// Whether there is such a file, or something else of that name.
+    pub fn has(&self, file: &str) -> bool {
+        match self.past.get(file) {
+            Some(bytes) => bytes.is_some(),
+            None => std::fs::symlink_metadata(self.root.join(file)).is_ok(),
+        }
+    }
+
+    /// The names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence would count
+    /// as removed.
+    pub fn names(&self, folder: &str) -> io::Result<Vec<String>> {
+        let mut names: Vec<String> = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(folder))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        for (file, bytes) in &self.past {
+            let Some(name) = file.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else { continue };
+            if !name.contains('/') {
+                names.retain(|other| other != name);
+                names.extend(bytes.is_some().then(|| name.to_owned()));
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The bytes of a file that people write: a plain file, not a link, and not larger than is read.
+    pub fn plain(&self, file: &str) -> Result<Vec<u8>, Box<Diagnostic>> {
+        if self.past.contains_key(file) {
+            return self.bytes(file).map_err(|error| unreadable(file, &error));
+        }
+        let path = self.root.join(file);
+        let metadata = std::fs::symlink_metadata(&path).map_err(|error| {
+            let lost = file.contains(char::REPLACEMENT_CHARACTER) && error.kind() == io::ErrorKind::NotFound;
+            if !lost {
+                return unreadable(file, &error);
+            }
+            let help = "rename it: the name is the customer's id and `.yaml`";
+            Box::new(Diagnostic::error(Code::Unreadable, Place::file(file), "its name is not UTF-8", help))
+        })?;
+        if !metadata.is_file() {
+            return Err(Box::new(Diagnostic::error(
+                Code::NotAFile,
+                Place::file(file),
+                if metadata.is_symlink() { "it is a symbolic link" } else { "it is not a plain file" },
+                "specs are read from the project itself: put a copy here",
+            )));
+        }
+        if metadata.len() > yaml::MAX_BYTES {
+            return Err(Box::new(Diagnostic::error(
+                Code::TooLarge,
+                Place::file(file),
+                format!("it has {} bytes; up to {} are read", metadata.len(), yaml::MAX_BYTES),
+                "no spec is that large: is it the right file?",
+            )));
+        }
+        std::fs::read(&path).map_err(|error| unreadable(file, &error))
+    }
+}
+
+fn unreadable(file: &str, error: &io::Error) -> Box<Diagnostic> {
+    let message = format!("it can't be read: {error}");
+    Box::new(Diagnostic::error(Code::Unreadable, Place::file(file), message, "check its permissions"))
+}
