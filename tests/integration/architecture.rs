@@ -16,7 +16,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("deploy", &["model"]),
     ("import", &["model", "spec"]),
     ("local", &[]),
-    ("engine", &["model"]),
+    ("engine", &["model", "spec", "build", "deploy", "local"]),
     ("cli", &["model", "spec", "build", "deploy", "import", "local", "engine"]),
 ];
 
@@ -109,9 +109,9 @@ fn crates_depend_on_each_other_as_drawn() {
 
 #[test]
 fn no_modules_use_each_other_in_a_circle() {
-    for (name, _) in CRATES.iter().filter(|(name, _)| !["cli", "import"].contains(name)) {
+    for (name, _) in CRATES.iter().filter(|(name, _)| *name != "import") {
         let uses = uses(name);
-        assert!(uses.len() > 3 || *name == "engine", "the sources of {name} are read wrongly: {uses:?}");
+        assert!(uses.len() > 3, "the sources of {name} are read wrongly: {uses:?}");
         let mut left: BTreeSet<&String> = uses.keys().collect();
         // Takes away what uses nothing that is left, until nothing is left.
         while let Some(free) = left.iter().copied().find(|module| !uses[*module].iter().any(|to| left.contains(to))) {

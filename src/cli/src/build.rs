@@ -2,18 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::Serialize;
 
-use flotilla_build::build::{self, Built, Project, Runtimes, Scope, Survey};
-use flotilla_build::manifest::{FOLDER, Record, Unit};
-use flotilla_build::runtime;
-use flotilla_model::diagnostic::{Diagnostic, sorted};
+use flotilla_engine::built::{Built, build_fleet};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::lock::Lock;
 use flotilla_model::progress::Progress as _;
-use flotilla_spec::tree::Tree;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -55,10 +49,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if arguments.watch {
         return watch::run(session, &arguments.selection);
     }
-    let Some(done) = done(session, &arguments.selection, arguments.check, arguments.explain)? else {
-        return Ok(Exit::Diagnostics);
-    };
-    let Done { survey, built, diagnostics, seconds, .. } = &done;
+    let done = done(session, &arguments.selection, arguments.check, arguments.explain)?;
+    let Built { survey, built, diagnostics, seconds, .. } = &done;
     if let Some(error) = &built.forgotten
         && built.rendered > 0
     {
@@ -170,77 +162,9 @@ fn summary_figures(report: &Report, check: bool) -> Vec<String> {
     told
 }
 
-/// The line up to out/.
-pub(super) struct Done {
-    pub project: Project,
-    pub survey: Survey,
-    pub runtimes: Runtimes,
-    pub built: Built,
-    /// Those of the selection.
-    pub diagnostics: Vec<Diagnostic>,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-/// The line up to out/, its diagnostics printed. Nothing, if the fleet as a whole can't be built.
-pub(super) fn done(
-    session: &Session,
-    selection: &Selection,
-    dry: bool,
-    explain: bool,
-) -> Result<Option<Done>, Failure> {
-    Ok(match attempt(session, selection, dry, explain)? {
-        Ok(done) => {
-            report::diagnostics(&session.root, &session.ui, &done.diagnostics);
-            Some(done)
-        }
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            None
-        }
-    })
-}
-
-/// The same, with nothing printed: what keeps the fleet as a whole from being built comes back.
-pub(super) fn attempt(
-    session: &Session,
-    selection: &Selection,
-    dry: bool,
-    explain: bool,
-) -> Result<Result<Done, Vec<Diagnostic>>, Failure> {
-    let start = Instant::now();
-    // One at a time: the second one waits, and then has little to do. Nothing is read before, as it might be old by then.
-    let _lock = if dry { None } else { Lock::wait(&session.place().join(FOLDER).join("lock"), "build", &session.ui)? };
-    let tree = Tree::new(&session.root);
-    let opened = match &session.preview {
-        None => build::open(tree, &session.ui),
-        Some(preview) => build::open_preview(tree, preview, &session.ui),
-    };
-    let project = match opened {
-        Ok(project) => project,
-        Err(diagnostics) => return Ok(Err(diagnostics)),
-    };
-    let mut survey = match build::survey(&project, !dry, &session.ui) {
-        Ok(survey) => survey,
-        Err(diagnostics) => return Ok(Err(diagnostics)),
-    };
-    selection.verify(&session.ui, &project, &survey)?;
-    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
-        Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = survey.diagnostics;
-            diagnostics.push(*diagnostic);
-            return Ok(Err(sorted(diagnostics)));
-        }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
-    };
-    let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
-    let scope = Scope { includes: &includes, whole: selection.is_all(), dry, explain };
-    let mut built = build::build(&project, &mut survey, &runtimes, &scope, &session.ui)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let mut diagnostics: Vec<Diagnostic> =
-        survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
-    diagnostics.append(&mut built.diagnostics);
-    let diagnostics = sorted(diagnostics);
-    Ok(Ok(Done { project, survey, runtimes, built, diagnostics, seconds }))
+/// Builds the fleet, with its diagnostics printed.
+pub(super) fn done(session: &Session, selection: &Selection, dry: bool, explain: bool) -> Result<Built, Failure> {
+    let built = build_fleet(&session.context(), selection, dry, explain)?;
+    report::diagnostics(&session.root, &session.ui, &built.diagnostics);
+    Ok(built)
 }

@@ -41,7 +41,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     });
     let (customers, mut diagnostics, mut suppressed) = match surveyed {
         Ok((project, survey)) => {
-            selection.verify(&session.ui, &project, &survey)?;
+            selection.verify(&session.operator, &project, &survey)?;
             (selection.count(&survey), survey.diagnostics, survey.suppressed)
         }
         Err(diagnostics) => {

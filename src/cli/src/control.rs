@@ -2,12 +2,11 @@
 
 use clap::ValueEnum;
 
+use flotilla_engine::context::{FOLDER, LOCK};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
 
-use super::cloud::FOLDER;
-use super::deploy::LOCK;
-use super::{Format, Session, orders, report};
+use super::{Format, Session, control_channel, report};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -36,7 +35,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         What::Resume => ("resume", "it goes on"),
         What::Abort => ("abort", "it ends after what is in flight; the next deploy goes on from there"),
     };
-    orders::tell(&folder, word)?;
+    control_channel::tell(&folder, word)?;
     match session.format {
         Format::Json => session.json(&serde_json::json!({ "told": word }))?,
         Format::Text => report::print(told),

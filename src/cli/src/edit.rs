@@ -19,7 +19,7 @@ use flotilla_spec::edit::{self, Change};
 use super::changes::{Changes, Interrupted};
 use super::dialogue::Dialogue;
 use super::new::{deleter, whole};
-use super::preflight;
+use super::operator;
 use super::questions::database::{self, Database, Wanted};
 use super::questions::destinations;
 use super::questions::host::{self, Host};
@@ -28,10 +28,10 @@ use super::questions::{Ground, assignment, steps, value, write};
 use super::report;
 use super::secrets::value as typed;
 use super::selection::environment;
-use super::status::mask;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use deployment::Deployment;
+use flotilla_model::text::mask;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -154,7 +154,7 @@ fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes:
             match dialogue.is_on() {
                 true if !dialogue.yes("Write it?", true)? => return Err(Failure::refused("not confirmed")),
                 true => {}
-                false => preflight::ask("Write it?")?,
+                false => operator::ask("Write it?")?,
             }
         }
         for (file, text) in &wish.files {

@@ -16,8 +16,9 @@ use flotilla_model::failure::Failure;
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Where the lines go, if they were asked for.
+#[derive(Default)]
 pub(super) struct Events {
-    out: Option<Box<dyn Write>>,
+    out: Option<Box<dyn Write + Send>>,
     /// When progress was told last.
     told: Option<Instant>,
 }

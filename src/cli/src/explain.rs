@@ -14,7 +14,7 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_spec::tree::Tree;
 
-use super::cloud::{Cloud, CloudArguments};
+use super::cloud::CloudArguments;
 use super::ui::{Ui, clean, time};
 use super::{Format, Session, report};
 
@@ -126,7 +126,7 @@ fn deployments(
 ) -> Result<BTreeMap<String, Deployment>, Failure> {
     let arguments = CloudArguments::default();
     let secrets = arguments.secrets(session, &project.fleet)?;
-    let cloud = Cloud::new(session, &project.fleet, &arguments, &secrets)?;
+    let cloud = arguments.cloud(session, &project.fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
     let mut found = BTreeMap::new();
     for (id, live) in state.of_customer(build::id(record))? {

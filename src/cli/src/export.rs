@@ -239,7 +239,7 @@ fn rendered(session: &Session, arguments: &Arguments) -> Result<Result<Rendered,
         Ok(survey) => survey,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    arguments.selection.verify(&session.ui, &project, &survey)?;
+    arguments.selection.verify(&session.operator, &project, &survey)?;
     let runtimes = match build::runtimes(&project, &survey, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {

@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
 use flotilla_deploy::refresh::Finding;
+use flotilla_engine::estimates::{Estimate, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
 
-use super::prices::{self, Price, eta};
-use super::refresh;
+use super::estimates;
+use super::findings;
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
 
@@ -36,7 +37,7 @@ const LONGEST: usize = 300;
 pub struct Form<'a> {
     pub plan: &'a Plan,
     /// What it costs; what takes longest first.
-    pub prices: Vec<Price>,
+    pub estimates: Vec<Estimate>,
     /// What the cloud has otherwise than the state or the specs, if it was asked.
     pub findings: &'a [Finding],
     /// The accounts whose ids aren't known here.
@@ -63,7 +64,7 @@ pub struct Report<'a> {
     #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
-    lanes: &'a [Price],
+    lanes: &'a [Estimate],
     groups: Vec<GroupReport>,
 }
 
@@ -103,7 +104,7 @@ impl Form<'_> {
             delete,
             unchanged: plan.unchanged,
             requests: self.requests(),
-            eta_seconds: eta(&self.prices),
+            eta_seconds: eta(&self.estimates),
             digest: plan.digest,
             changes: &plan.changes,
             hosts: &plan.hosts,
@@ -111,7 +112,7 @@ impl Form<'_> {
             orphans: &plan.orphans,
             findings: self.findings,
             waves: waves.collect(),
-            lanes: &self.prices,
+            lanes: &self.estimates,
             groups: groups.collect(),
         }
     }
@@ -119,7 +120,7 @@ impl Form<'_> {
     /// The plan for people: a page, however many changes there are, unless it is to be all of it. With `hints`: what to run next.
     pub fn text(&self, ui: &Ui, full: bool, hints: bool) -> String {
         let plan = self.plan;
-        let mut lines = refresh::text(ui, self.findings);
+        let mut lines = findings::text(ui, self.findings);
         if full || plan.changes.len() <= FEW {
             lines.extend(plan.changes.iter().map(|change| one(ui, change, &reasons(change), full)));
         } else {
@@ -153,7 +154,7 @@ impl Form<'_> {
                 waves.map(|(name, changes)| format!("{} {}", clean(name), grouped(changes as u64))).collect();
             lines.push(format!("waves: {}", first(&waves, most(NAMES), " → ")));
         }
-        lines.extend(prices::text(&self.prices));
+        lines.extend(estimates::text(&self.estimates));
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
         let hosts = match plan.hosts.len() {
             0 => String::new(),
@@ -163,7 +164,7 @@ impl Form<'_> {
             "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{hosts} · {} · about {}",
             grouped(plan.unchanged as u64),
             requests(self.requests()),
-            duration(eta(&self.prices))
+            duration(eta(&self.estimates))
         ));
         if hints {
             let local = if self.local { "--local" } else { "--yes" };
@@ -358,15 +359,15 @@ mod tests {
         Plan { changes, hosts: Vec::new(), unchanged: 3, held: Vec::new(), orphans: Vec::new(), waves, digest }
     }
 
-    pub fn price(account: &str, requests: usize, used: u64) -> Price {
+    pub fn price(account: &str, requests: usize, used: u64) -> Estimate {
         let accounts = vec![account.to_owned()];
         let (limit, window_seconds) = (1140, 300.0);
-        Price { accounts, requests, seconds: requests as f64, used, limit, window_seconds, blocked_seconds: 0.0 }
+        Estimate { accounts, requests, seconds: requests as f64, used, limit, window_seconds, blocked_seconds: 0.0 }
     }
 
     pub fn form(plan: &Plan) -> Form<'_> {
-        let price = Price { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        Form { plan, prices: vec![price], findings: &[], unknown: Vec::new(), local: false }
+        let price = Estimate { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
+        Form { plan, estimates: vec![price], findings: &[], unknown: Vec::new(), local: false }
     }
 
     fn text(plan: &Plan, full: bool) -> String {
@@ -460,8 +461,8 @@ mod tests {
         plan.waves = vec!["canaries".to_owned(), "the rest".to_owned()];
         plan.changes[1].wave = 1;
         plan.changes[2].wave = 1;
-        let prices = vec![price("b", 1200, 0), price("a", 7, 312)];
-        let form = Form { prices, ..form(&plan) };
+        let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
+        let form = Form { estimates, ..form(&plan) };
         let text = form.text(&Ui::new(true, false), false, true);
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
         assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");

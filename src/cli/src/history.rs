@@ -7,7 +7,7 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
-use super::cloud::{Cloud, CloudArguments};
+use super::cloud::CloudArguments;
 use super::report::{self, count};
 use super::ui::{Style, clean, duration, time};
 use super::{Format, Session};
@@ -54,7 +54,7 @@ pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Opt
         }
     };
     let secrets = arguments.secrets(session, &fleet)?;
-    let cloud = Cloud::new(session, &fleet, arguments, &secrets)?;
+    let cloud = arguments.cloud(session, &fleet, &secrets)?;
     State::read(&cloud.state).map(Some)
 }
 

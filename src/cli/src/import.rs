@@ -19,10 +19,10 @@ use flotilla_spec::project::TOKEN_VARIABLE;
 use flotilla_spec::secrets::Secrets;
 
 use super::packs::Pack;
-use super::refresh::Asking;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
+use flotilla_engine::refresh::Asking;
 
 /// The longest name of a fleet.
 const FLEET_NAME_LENGTH: usize = 40;
@@ -75,8 +75,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         Ok(imported) => imported,
         Err(diagnostics) => {
             // Without the lines themselves: what can't be read may have a secret anywhere.
-            let session =
-                Session { root: PathBuf::from("/dev/null"), format, ui: ui.clone(), summary: None, preview: None };
+            let session = Session::new(PathBuf::from("/dev/null"), format, ui, None);
             report::stopped(&session, &diagnostics)?;
             return Ok(Exit::Diagnostics);
         }
@@ -104,7 +103,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         }
         locks(ui, &mut imported);
         write::write(&project, &imported.files)?;
-        let session = Session { root: project.clone(), format, ui: ui.clone(), summary: None, preview: None };
+        let session = Session::new(project.clone(), format, ui, None);
         schema::write(&session)?;
     }
     findings(ui, &imported.findings);

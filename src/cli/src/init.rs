@@ -74,7 +74,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             new(&folder, arguments.pack, format, ui)
         }
         Some(Ci::Github) => {
-            let session = Session { root: project::find(from)?, format, ui: ui.clone(), summary: None, preview: None };
+            let session = Session::new(project::find(from)?, format, ui, None);
             ci(&session, arguments)
         }
     }
@@ -110,7 +110,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         let parent = path.parent().expect("BUG: a file has a folder");
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
     }
-    let session = Session { root, format, ui: ui.clone(), summary: None, preview: None };
+    let session = Session::new(root, format, ui, None);
     let number = files.len() + schema::write(&session)?;
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,

@@ -7,13 +7,16 @@ mod check;
 mod cloud;
 mod completions;
 mod control;
+mod control_channel;
 mod deploy;
 mod dialogue;
 mod diff;
 mod edit;
+mod estimates;
 mod events;
 mod explain;
 mod export;
+mod findings;
 mod forms;
 mod github;
 mod groups;
@@ -24,25 +27,20 @@ mod junit;
 mod list;
 mod local;
 mod new;
-mod orders;
+mod operator;
 pub mod packs;
 mod phase;
 mod pieces;
 mod plan;
-mod planfile;
-mod preflight;
 mod preview;
-mod prices;
 mod prune;
 mod questions;
-mod refresh;
 mod report;
 mod rollback;
 mod sarif;
 mod schema;
 mod secrets;
 mod selection;
-mod sending;
 mod show;
 mod state;
 mod status;
@@ -61,11 +59,12 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use flotilla_engine::context::Context;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::preview::Preview;
 use flotilla_model::progress::Progress as _;
 use flotilla_model::trace;
 use flotilla_spec::project;
+use operator::Terminal;
 use selection::Selection;
 use ui::Ui;
 
@@ -345,23 +344,19 @@ struct Session {
     ui: Ui,
     /// The file that a summary is appended to.
     summary: Option<PathBuf>,
-    /// The preview that it is about, if it isn't the fleet itself.
-    preview: Option<Preview>,
+    /// The engine's side of this terminal.
+    operator: Terminal,
 }
 
 impl Session {
-    /// The folder in which out/ lies, and the folder of what flotilla keeps: the project's, or that of a preview.
-    fn place(&self) -> PathBuf {
-        match &self.preview {
-            None => self.root.clone(),
-            Some(preview) => self.root.join(project::preview_folder(&preview.id)),
-        }
+    fn new(root: PathBuf, format: Format, ui: &Ui, summary: Option<PathBuf>) -> Session {
+        let operator = Terminal::new(&root, format, ui);
+        Session { root, format, ui: ui.clone(), summary, operator }
     }
 
-    /// The same, about a preview.
-    fn of_preview(&self, preview: Preview) -> Session {
-        let (root, format, ui, summary) = (self.root.clone(), self.format, self.ui.clone(), self.summary.clone());
-        Session { root, format, ui, summary, preview: Some(preview) }
+    /// Returns what the engine works on.
+    fn context(&self) -> Context<'_> {
+        Context::new(&self.root, &self.operator)
     }
 
     /// Writes a result as one JSON object, on one line.
@@ -457,8 +452,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Prune(arguments) => arguments.apply.summary.clone(),
         _ => None,
     };
-    let session = Session { root: project::find(&from)?, format, ui: ui.clone(), summary, preview: None };
-    match command {
+    let session = Session::new(project::find(&from)?, format, ui, summary);
+    let result = match command {
         Command::New(arguments) => new::run(&session, &arguments),
         Command::Edit(arguments) => edit::run(&session, &arguments),
         Command::Check(arguments) => check::run(&session, &arguments, global.format),
@@ -484,5 +479,12 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         Command::Import(_) | Command::Init(_) | Command::Completions { .. } => {
             unreachable!("BUG: they need no project")
         }
+    };
+    match result {
+        Err(failure) if !failure.diagnostics.is_empty() => {
+            report::stopped(&session, &failure.diagnostics)?;
+            Ok(Exit::Diagnostics)
+        }
+        other => other,
     }
 }

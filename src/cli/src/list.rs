@@ -58,7 +58,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         }
     };
     let selection = &arguments.selection;
-    selection.verify(&session.ui, &project, &survey)?;
+    selection.verify(&session.operator, &project, &survey)?;
     let diagnostics: Vec<_> = survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let sources = Sources::open(session, &project.fleet, &arguments.cloud)?;

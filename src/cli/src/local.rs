@@ -1,6 +1,7 @@
 //! `flotilla local`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,8 +11,9 @@ use flotilla_local as local;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
 
-use super::cloud::{FOLDER, PORT, address_file, local_folder, local_options, lock_file};
 use super::{Session, report};
+use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file};
+use flotilla_engine::context::FOLDER;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -40,7 +42,7 @@ fn limit(text: &str) -> Result<local::RateLimit, String> {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
-    let mut options = local_options(session, address);
+    let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address);
     options.tokens = arguments.tokens.clone();
     options.zones = arguments.zones.clone();
     if let Some(limit) = arguments.limit {

@@ -15,15 +15,15 @@ use flotilla_spec::project::FLEET_FILE;
 
 use super::changes::{Changes, Delete, Interrupted};
 use super::dialogue::Dialogue;
-use super::preflight;
+use super::operator;
 use super::questions::database::{self, Database, Wanted};
 use super::questions::{Ground, assignment, token, write};
-use super::refresh::Asking;
 use super::report;
-use super::status::mask;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use answers::{Answers, Question};
+use flotilla_engine::refresh::Asking;
+use flotilla_model::text::mask;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -130,7 +130,7 @@ fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes:
         let mut again = None;
         if !arguments.yes {
             if !dialogue.is_on() {
-                preflight::ask("Write it?")?;
+                operator::ask("Write it?")?;
             }
             match answers.confirm(&dialogue, Question::Write)? {
                 Question::Write => {}

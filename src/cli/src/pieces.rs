@@ -14,8 +14,10 @@ use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
 use super::Session;
-use super::cloud::{Cloud, CloudArguments};
-use super::status::mask;
+use flotilla_engine::cloud::Cloud;
+
+use super::cloud::CloudArguments;
+use flotilla_model::text::mask;
 
 /// A worker's six core pieces.
 #[derive(Debug, Serialize)]
@@ -66,7 +68,7 @@ impl<'a> Sources<'a> {
         arguments: &CloudArguments,
     ) -> Result<Sources<'a>, Failure> {
         let secrets = arguments.secrets(session, fleet)?;
-        let cloud = Cloud::new(session, fleet, arguments, &secrets)?;
+        let cloud = arguments.cloud(session, fleet, &secrets)?;
         let state = State::read(&cloud.state)?;
         Ok(Sources { fleet, cloud, secrets, state, tokens: RefCell::default(), zones: RefCell::default() })
     }

@@ -20,7 +20,9 @@ use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
 
 use super::Session;
-use super::cloud::{Cloud, CloudArguments};
+use flotilla_engine::cloud::Cloud;
+
+use super::cloud::CloudArguments;
 use super::report;
 
 /// The fleet as it is before anything is changed.
@@ -63,7 +65,7 @@ impl Ground {
         let mistakes = mistakes.iter().map(said).collect();
         let arguments = CloudArguments::default();
         let secrets = arguments.secrets(session, &fleet)?;
-        let cloud = Cloud::new(session, &fleet, &arguments, &secrets)?;
+        let cloud = arguments.cloud(session, &fleet, &secrets)?;
         Ok(Some(Ground { fleet, secrets, cloud, workers, ids, mistakes }))
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
+pub use flotilla_model::text::count;
 
 use super::groups::{Group, Tally, groups, tallies};
 use super::timings::Timing;
@@ -296,11 +297,6 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
         (0, warnings) => count(warnings, "warning"),
         (errors, warnings) => format!("{} and {}", count(errors, "error"), count(warnings, "warning")),
     }
-}
-
-/// `1 worker`, `2 workers`.
-pub fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// Writes a result to stdout. A reader that went away is no error.

@@ -23,7 +23,9 @@ use flotilla_model::spec::{Delivery, Environment};
 use flotilla_spec::secrets::{Finding, Secrets};
 
 use super::Session;
-use super::cloud::{Cloud, CloudArguments};
+use flotilla_engine::cloud::Cloud;
+
+use super::cloud::CloudArguments;
 use super::report;
 use super::selection::Selection;
 
@@ -130,7 +132,7 @@ fn open(session: &Session, arguments: &CloudArguments) -> Result<Option<Opened>,
     };
     let fleet = &loaded.project.fleet;
     let secrets = arguments.secrets(session, fleet)?;
-    let cloud = Cloud::new(session, fleet, arguments, &secrets)?;
+    let cloud = arguments.cloud(session, fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
     Ok(Some(Opened { loaded, secrets, cloud, state }))
 }

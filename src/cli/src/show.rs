@@ -22,7 +22,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
     let diagnostics: Vec<_> =
         loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);

@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use flotilla_deploy::refresh::What;
 use flotilla_deploy::state::State;
+use flotilla_engine::context::{AHEAD_LOCK, FOLDER, LOCK};
+use flotilla_engine::rebuild::rebuild_state;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::{Holder, Lock};
 use flotilla_model::spec::Environment;
+use flotilla_model::text::mask;
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
-use super::cloud::{Cloud, CloudArguments, FOLDER};
-use super::deploy::{AHEAD_LOCK, LOCK};
-use super::plan::{Wish, wish};
-use super::preflight::ask;
-use super::refresh::{self, How};
+use super::apply::given;
+use super::cloud::CloudArguments;
+use super::findings;
 use super::report::{self, count};
-use super::status::mask;
 use super::ui::{Style, clean, time};
 use super::{Format, Session};
 
@@ -92,15 +92,9 @@ pub(super) fn run(session: &Session, command: &Command) -> Result<Exit, Failure>
 }
 
 fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
-    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) => fleet,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
     let secrets = arguments.cloud.secrets(session, &fleet)?;
-    let cloud = Cloud::new(session, &fleet, &arguments.cloud, &secrets)?;
+    let cloud = arguments.cloud.cloud(session, &fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
     let begun = state.begun()?;
     let mut rows = Vec::new();
@@ -167,43 +161,21 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
 }
 
 fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
-    let _lock = Lock::take_from_all(&session.root.join(FOLDER).join(LOCK), "deploy")?;
-    let Some(wish) = wish(session, &arguments.cloud)? else {
-        return Ok(Exit::Diagnostics);
-    };
-    let Wish { project, secrets, mut cloud, wanted, held, whole, homes } = wish;
-    if !arguments.yes && cloud.local.is_none() {
-        let before = count(State::read(&cloud.state)?.live()?, "worker");
-        ask(&format!("replace the record of {before} by what is in the cloud?"))?;
-    }
-    let mut state = State::open(&cloud.state)?;
-    let how = How {
-        wanted,
-        held: &held,
-        whole,
-        adopt: BTreeSet::new(),
-        homes: &homes,
-        anew: true,
-        all_domains: true,
-        tag: true,
-    };
-    let truth = refresh::refresh(session, &project.fleet, &mut cloud, &secrets, &mut state, how)?;
-    let findings = &truth.refreshed.findings;
-    let number = |is: fn(&What) -> bool| findings.iter().filter(|finding| is(&finding.what)).count();
-    let rebuilt = Rebuilt {
-        workers: state.live()?,
-        corrected: truth.corrected,
-        changed: number(|what| matches!(what, What::Changed { .. })),
-        orphans: number(|what| matches!(what, What::Orphan { .. })),
-        missing: truth.missing.len(),
-    };
+    let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes))?;
     if session.format == Format::Json {
-        session.json(&rebuilt)?;
+        session.json(&Rebuilt {
+            workers: rebuilt.workers,
+            corrected: rebuilt.corrected,
+            changed: rebuilt.number(|what| matches!(what, What::Changed { .. })),
+            orphans: rebuilt.number(|what| matches!(what, What::Orphan { .. })),
+            missing: rebuilt.missing,
+        })?;
         return Ok(Exit::Done);
     }
     // That they were deployed by some machine is what all of them have in common.
-    let told: Vec<_> = findings.iter().filter(|finding| finding.what != What::DeployedElsewhere).cloned().collect();
-    refresh::print(&session.ui, &told);
+    let shown: Vec<_> =
+        rebuilt.findings.iter().filter(|found| found.what != What::DeployedElsewhere).cloned().collect();
+    findings::print(&session.ui, &shown);
     report::print(&format!(
         "{} on record now, {} corrected, {} not there any more",
         count(rebuilt.workers, "worker"),

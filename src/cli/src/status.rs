@@ -1,23 +1,22 @@
 //! `flotilla status`.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use flotilla_build::build;
-use flotilla_deploy::cloudflare;
-use flotilla_deploy::state::{Deployed, Found, State};
+use flotilla_deploy::state::State;
+use flotilla_engine::addresses::{dispatched, health_address, known_subdomain, url};
+use flotilla_engine::health::{HealthTarget, WorkerHealth, ask_workers};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::platform::{Health, Home};
-use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::Environment;
+use flotilla_model::text::mask;
 
-use super::cloud::{Cloud, CloudArguments};
+use super::cloud::CloudArguments;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, time};
 use super::{Format, Session};
-
-/// So many workers are asked at once.
-const ASKED_AT_ONCE: usize = 16;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -52,16 +51,10 @@ struct Row {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let loaded = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => loaded,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
-    arguments.selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
+    arguments.selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
     let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
-    let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
+    let cloud = arguments.cloud.cloud(session, &loaded.project.fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
     let deployed = state.deployed()?;
     let mut rows: Vec<Row> = loaded
@@ -71,7 +64,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         .map(|worker| {
             let home = cloud.home(&worker.account, worker.namespace.as_deref());
             let live = deployed.get(&(home.clone(), worker.name.clone()));
-            let subdomain = || state.found(&home.account_id, Found::Subdomain, "").ok().flatten();
+            let subdomain = || known_subdomain(&state, &home);
             Row {
                 customer: worker.customer.clone(),
                 environment: worker.environment,
@@ -85,7 +78,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 health: None,
                 live: live.map(|live| live.digest.to_string()),
                 address: live.and_then(|live| {
-                    let address = cloud.address(&worker.name, live, subdomain());
+                    let address = health_address(&cloud, &worker.name, live, subdomain());
                     address.or_else(|| dispatched(&state, &home, &worker.name))
                 }),
             }
@@ -119,61 +112,18 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(exit)
 }
 
-/// Asks the deployed workers how they are, a few at a time; says whether all are well and run what was deployed.
+/// Asks the deployed workers for their health; says whether all are healthy and run what was deployed.
 fn ask(session: &Session, rows: &mut [Row]) -> bool {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let pool = blocking_threadpool::ThreadPool::new(ASKED_AT_ONCE);
-    session.ui.begin("asking workers", Some(rows.len() as u64));
-    for (at, row) in rows.iter().enumerate() {
-        let (Some(address), Some(digest)) = (row.address.clone(), &row.live) else { continue };
-        let (sender, digest, ui) = (sender.clone(), digest.clone(), session.ui.clone());
-        pool.execute(move || {
-            let said = match cloudflare::health(&address) {
-                Health::Healthy(runs) if runs == digest => (true, "healthy".to_owned()),
-                Health::Healthy(_) => (false, "healthy, but runs something else than was deployed".to_owned()),
-                Health::Degraded(word) => (false, word),
-                Health::Unreachable(why) => (false, format!("unreachable: {why}")),
-            };
-            ui.step(1);
-            let _ = sender.send((at, said));
+    let target = |row: &Row| Some(HealthTarget { address: row.address.clone()?, digest: row.live.clone()? });
+    let targets = rows.iter().map(target).collect();
+    let mut all_healthy = true;
+    for (row, health) in rows.iter_mut().zip(ask_workers(&session.operator, targets, Duration::ZERO)) {
+        let Some(health) = health else { continue };
+        all_healthy &= health == WorkerHealth::Healthy;
+        row.health = Some(match health {
+            WorkerHealth::OtherBundle => "healthy, but runs something else than was deployed".to_owned(),
+            other => other.to_string(),
         });
     }
-    drop(sender);
-    let mut all_well = true;
-    for (at, (well, said)) in receiver {
-        all_well &= well;
-        rows[at].health = Some(said);
-    }
-    session.ui.end();
-    all_well
-}
-
-/// The first eight characters of an id: enough to tell ids apart, not enough to use one.
-pub(super) fn mask(id: &str) -> String {
-    if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
-}
-
-/// Where the dispatch worker leads to a worker of its namespace, as far as the state knows.
-pub(super) fn dispatched(state: &State, home: &Home, worker: &str) -> Option<String> {
-    home.namespace.as_ref()?;
-    state.host_of(home, worker).ok()?.map(|host| format!("https://{host}/"))
-}
-
-/// Where a live worker answers.
-pub(super) fn url(
-    cloud: &Cloud,
-    worker: &str,
-    live: &Deployed,
-    subdomain: impl FnOnce() -> Option<String>,
-) -> Option<String> {
-    if let Some(port) = cloud.local {
-        return Some(format!("http://{worker}.localhost:{port}/"));
-    }
-    match live.live.domains.keys().next() {
-        Some(domain) => Some(format!("https://{domain}/")),
-        None if live.live.workers_dev => {
-            subdomain().map(|subdomain| format!("https://{worker}.{subdomain}.workers.dev/"))
-        }
-        None => None,
-    }
+    all_healthy
 }

@@ -73,7 +73,10 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
 
 /// A command's result; if it is a failure, it is told there, too.
 pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
-    if let Err(told) = &result {
+    // What a fleet's own errors are is reported with them.
+    if let Err(told) = &result
+        && told.diagnostics.is_empty()
+    {
         append(session.summary.as_deref(), &failure(command, told))?;
     }
     result

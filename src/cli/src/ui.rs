@@ -3,9 +3,10 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use flotilla_model::failure::Failure;
+pub use flotilla_model::text::{clean, clean_lines, duration, time};
 
 use super::phase::{Phase, Signals, lock};
 use super::timings::{self, Measured, Timing};
@@ -92,52 +93,4 @@ pub enum Style {
 /// A broken pipe is no error.
 pub(super) fn stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Text from files without what would drive a terminal.
-pub fn clean(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let hostile = c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-            if hostile { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }
-        })
-        .collect()
-}
-
-/// The same for text of several lines.
-pub fn clean_lines(text: &str) -> String {
-    text.lines().map(clean).collect::<Vec<_>>().join("\n")
-}
-
-/// A moment, given in seconds since 1970.
-pub fn time(seconds: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
-}
-
-/// A duration for people: `4.2 s`, `3 min 20 s`, `6 h 57 min`.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0..10 => format!("{seconds:.1} s"),
-        10..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_from_files_drives_no_terminal() {
-        assert_eq!(clean("a\x1b[31mb\u{202e}é"), "a\\u{1b}[31mb\\u{202e}é");
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!([1.25, 42.0, 200.0, 25_020.0].map(duration), ["1.2 s", "42 s", "3 min 20 s", "6 h 57 min"]);
-    }
 }

@@ -1,30 +1,21 @@
 //! `flotilla verify`, and what `deploy --verify` asks after it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
 
-use flotilla_build::build::{self, Project};
-use flotilla_deploy::cloudflare::{BASE, Network};
-use flotilla_deploy::state::{Deployed, Found, State, WorkerId};
-use flotilla_deploy::verify::{Check, Report, Status, Target, serves_health, verify};
-use flotilla_model::clock::SystemClock;
-use flotilla_model::customer::Worker;
+use flotilla_deploy::verify::{Check, Report, Status};
+use flotilla_engine::verification::{Results, VerifyOptions, verify_fleet};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::spec::Delivery;
 
-use super::cloud::{Cloud, CloudArguments};
+use super::cloud::CloudArguments;
 use super::report::{self, count};
 use super::selection::Selection;
-use super::status::{dispatched, url};
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit};
 
-/// How long those that fail are asked again, unless told otherwise.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// So many failures are told with what to do.
 const TOLD: usize = 50;
 /// So many rows of workers that are well are shown.
@@ -52,6 +43,11 @@ pub(super) struct Asking {
 }
 
 impl Asking {
+    /// Returns what the engine is told.
+    pub(super) fn options(&self) -> VerifyOptions {
+        VerifyOptions { deadline: self.deadline.map(Duration::from_secs) }
+    }
+
     /// The first of its options that was given.
     pub(super) fn given(&self) -> Option<&'static str> {
         let deadline = self.deadline.map(|_| "--deadline");
@@ -59,159 +55,27 @@ impl Asking {
     }
 }
 
-/// The results of all workers.
-#[derive(Serialize)]
-pub(super) struct Results {
-    pub workers: Vec<Report>,
-    passed: usize,
-    pub failed: usize,
-    skipped: usize,
-    pub seconds: f64,
-}
-
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let loaded = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => loaded,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
-    arguments.selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
-    let diagnostics: Vec<_> =
-        loaded.survey.diagnostics.iter().filter(|found| arguments.selection.concerns(found)).cloned().collect();
-    report::diagnostics(&session.root, &session.ui, &diagnostics);
-    let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
-    let mut cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
-    if cloud.local.is_some() {
-        cloud.start(session)?;
-    }
-    let selected: Vec<&Worker> = loaded.workers.iter().filter(|worker| arguments.selection.includes(worker)).collect();
-    let state = State::read(&cloud.state)?;
-    let targets = targets(&loaded.project, &cloud, &state, &selected)?;
-    let results = asked(session, &targets, &arguments.asking)?;
+    let (cloud, options) = (arguments.cloud.options(), arguments.asking.options());
+    let results = verify_fleet(&session.context(), &arguments.selection, &cloud, &options)?;
+    write_junit(&arguments.asking, &results)?;
     match session.format {
         Format::Json => session.json(&results)?,
         Format::Text => report::print(&text(&session.ui, &results)),
     }
-    Ok(match (results.failed, report::counts(&diagnostics).0) {
+    Ok(match (results.failed, results.has_errors) {
         (1.., _) => Exit::SomeFailed,
-        (0, 1..) => Exit::Diagnostics,
-        (0, 0) => Exit::Done,
+        (0, true) => Exit::Diagnostics,
+        (0, false) => Exit::Done,
     })
 }
 
-/// Asks targets, and writes what CI shows.
-pub(super) fn asked(session: &Session, targets: &[Target], asking: &Asking) -> Result<Results, Failure> {
-    let start = Instant::now();
-    let deadline = asking.deadline.map_or(DEADLINE, Duration::from_secs);
-    let workers = verify(targets, &Network::new()?, &SystemClock::new(), deadline, &session.ui);
-    let of = |wanted: &[Status]| workers.iter().filter(|report| wanted.contains(&report.status)).count();
-    let results = Results {
-        passed: of(&[Status::Passed, Status::Warning]),
-        failed: of(&[Status::Failed]),
-        skipped: of(&[Status::Skipped]),
-        seconds: start.elapsed().as_secs_f64(),
-        workers,
-    };
-    if let Some(path) = &asking.junit {
-        write(path, &junit::document(&results.workers, results.seconds))?;
-    }
-    Ok(results)
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))?;
+/// Writes the results as JUnit XML, if a file for it was named.
+pub(super) fn write_junit(asking: &Asking, results: &Results) -> Result<(), Failure> {
+    let Some(path) = &asking.junit else { return Ok(()) };
+    let document = junit::document(&results.workers, results.seconds);
+    std::fs::write(path, document).with_context(|| format!("{} can't be written", path.display()))?;
     Ok(())
-}
-
-/// What each worker is asked where.
-pub(super) fn targets(
-    project: &Project,
-    cloud: &Cloud,
-    state: &State,
-    workers: &[&Worker],
-) -> Result<Vec<Target>, Failure> {
-    let packs: HashMap<(&str, &str), &str> =
-        workers.iter().map(|worker| ((worker.account.as_str(), worker.name.as_str()), worker.pack.as_str())).collect();
-    let probes = |pack: &str| project.fleet.packs[pack].manifest.verify.clone().unwrap_or_default();
-    let serves = |account: &str, name: &str| {
-        // Of a worker that isn't selected, nobody knows here; its pack says so as a rule.
-        packs.get(&(account, name)).is_none_or(|pack| serves_health(&probes(pack)))
-    };
-    let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
-    let apart = apart(cloud);
-    let mut all = Vec::with_capacity(workers.len());
-    for worker in workers {
-        let home = cloud.home(&worker.account, worker.namespace.as_deref());
-        let id: WorkerId = (home.clone(), worker.name.clone());
-        let live = state.one(&id)?;
-        let subdomain = subdomains
-            .entry(home.account_id.clone())
-            .or_insert_with(|| state.found(&home.account_id, Found::Subdomain, "").ok().flatten())
-            .clone();
-        let by_host = || dispatched(state, &home, &worker.name);
-        let address = live.as_ref().and_then(|live| {
-            let found = match apart {
-                Some(_) => cloud.address(&worker.name, live, subdomain),
-                None => url(cloud, &worker.name, live, || subdomain).or_else(|| routed(live)),
-            };
-            found.or_else(by_host)
-        });
-        let called = worker.services.iter().chain(&worker.peers);
-        all.push(Target {
-            customer: worker.customer.clone(),
-            environment: worker.environment,
-            worker: worker.name.clone(),
-            hosts: live.as_ref().map(|live| hosts(live, address.as_deref())).unwrap_or_default(),
-            address,
-            apart,
-            digest: live.as_ref().map(|live| live.digest.to_string()).unwrap_or_default(),
-            probes: probes(&worker.pack),
-            peers: called.map(|(name, to)| (name.clone(), serves(&worker.account, to))).collect(),
-            skip: live.is_none().then(|| undeployed(worker.delivery).to_owned()),
-        });
-    }
-    Ok(all)
-}
-
-/// Why DNS and TLS aren't asked.
-fn apart(cloud: &Cloud) -> Option<&'static str> {
-    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if cloud.local.is_some() {
-        return Some("on this machine, hosts have no DNS and no TLS");
-    }
-    if cloud.base.trim_end_matches('/') != BASE {
-        return Some("behind another API than Cloudflare's, public names mean nothing");
-    }
-    let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(set);
-    proxied.then_some("behind a proxy, hosts aren't reached directly")
-}
-
-fn undeployed(delivery: Delivery) -> &'static str {
-    match delivery {
-        Delivery::SelfHosted | Delivery::Gitops => "not deployed by flotilla",
-        Delivery::Automatic | Delivery::Manual => "not deployed",
-    }
-}
-
-/// The address of a worker that routes alone lead to: a host of which it has every path.
-fn routed(live: &Deployed) -> Option<String> {
-    live.live.routes.keys().find_map(|pattern| Some(format!("https://{}/", plain_host(pattern.strip_suffix("/*")?)?)))
-}
-
-/// The hosts that are to be found: custom domains, those of routes, and where it is asked.
-fn hosts(live: &Deployed, address: Option<&str>) -> BTreeSet<String> {
-    let routes = live.live.routes.keys().filter_map(|pattern| plain_host(pattern.split('/').next()?));
-    let own = address.filter(|address| !address.contains("://127.0.0.1"));
-    let own =
-        own.and_then(|address| address.strip_prefix("https://")).and_then(|rest| plain_host(rest.split('/').next()?));
-    live.live.domains.keys().map(String::as_str).chain(routes).chain(own).map(str::to_owned).collect()
-}
-
-/// A host that stands for no other.
-fn plain_host(host: &str) -> Option<&str> {
-    (!host.contains('*') && host.contains('.') && !host.contains(':')).then_some(host)
 }
 
 /// The table, what failed and what to do, and how many.

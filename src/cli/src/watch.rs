@@ -10,13 +10,13 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use flotilla_build::build::{self, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
+use flotilla_engine::built::{Built, build_fleet};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
 use flotilla_model::progress::{Progress as _, Silent};
 use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, LAYERS};
 
-use super::build::{Done, attempt};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, clean};
@@ -74,15 +74,15 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                     }
                 }
             }
-            Some(_) => match attempt(session, selection, false, false) {
-                Ok(Ok(mut done)) => {
+            Some(_) => match build_fleet(&session.context(), selection, false, false) {
+                Ok(mut done) => {
                     let changed = (done.built.written, done.built.removed);
                     let told = std::mem::take(&mut done.diagnostics);
                     known = Some(tell(session, known.as_deref(), told, changed, start)?);
                     current = Some(done);
                 }
-                Ok(Err(diagnostics)) => {
-                    known = Some(tell(session, known.as_deref(), diagnostics, (0, 0), start)?);
+                Err(failure) if !failure.diagnostics.is_empty() => {
+                    known = Some(tell(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
                     current = None;
                 }
                 // A wrong command line stays wrong; the rest can be mended while we watch.
@@ -187,7 +187,7 @@ enum Outcome {
 fn again(
     session: &Session,
     selection: &Selection,
-    done: &mut Done,
+    done: &mut Built,
     files: &BTreeSet<String>,
 ) -> Result<Outcome, Failure> {
     let _lock = Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)?;

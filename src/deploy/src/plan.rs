@@ -178,6 +178,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Returns the worker that it changes.
+    pub fn id(&self) -> WorkerId {
+        (self.home.clone(), self.worker.clone())
+    }
+
     /// Deletes a database with the worker. Before it: as long as the worker is there, its tags tell of the database.
     pub fn delete_database(&mut self, name: String) {
         if let Some(at) = self.steps.iter().position(|step| *step == Step::Delete) {

@@ -1,3 +1,27 @@
-//! The program without a terminal: plans, applies, rolls back and verifies a fleet. Reports events, prints nothing and names no command line.
+//! The program without a terminal: plans, applies, rolls back, previews and verifies a fleet. Reports events to an operator; prints nothing and names no command line.
 
+pub mod addresses;
+mod apply;
+mod approval;
+pub mod built;
+pub mod cloud;
+pub mod context;
+pub mod deploy_fleet;
+pub mod estimates;
+pub mod health;
+pub mod operator;
+pub mod plan_file;
+pub mod planning;
+mod preflight;
+pub mod previews;
+pub mod prune;
+pub mod rebuild;
+pub mod refresh;
+pub mod rollback;
+mod secret_upload;
+pub mod selection;
+mod upload;
+pub mod verification;
 pub mod workerd;
+
+pub use apply::RunKind;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::text::count;
+
 /// The exit codes of the program; documented in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -30,6 +33,8 @@ pub struct Failure {
     pub error: anyhow::Error,
     /// What to do next, one sentence each.
     pub hints: Vec<String>,
+    /// The errors in files that are the reason, if they are.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Failure {
@@ -48,6 +53,12 @@ impl Failure {
         Failure { exit: Exit::Usage, ..Failure::new(message) }
     }
 
+    /// A fleet that can't be built because of errors in its files: exit code 1.
+    pub fn invalid(diagnostics: Vec<Diagnostic>) -> Failure {
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        Failure { diagnostics, ..Failure::new(format!("{}; nothing was changed", count(errors, "error"))) }
+    }
+
     /// Adds what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -58,7 +69,7 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure { exit: Exit::Diagnostics, error, hints: Vec::new() }
+        Failure { exit: Exit::Diagnostics, error, hints: Vec::new(), diagnostics: Vec::new() }
     }
 }
 

@@ -19,4 +19,5 @@ pub mod progress;
 pub mod selection;
 pub mod spec;
 pub mod tags;
+pub mod text;
 pub mod trace;

@@ -75,7 +75,7 @@ impl Note {
         Note {
             what: what.to_owned(),
             by: told("USER").or_else(|| told("LOGNAME")).unwrap_or_else(|| "unknown".to_owned()),
-            host: host(),
+            host: host_name(),
             process: std::process::id(),
             since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             command: format!("flotilla {}", command.join(" ")).chars().take(COMMAND).collect(),
@@ -95,8 +95,8 @@ fn text(file: &mut File) -> Option<String> {
     text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// This host's name.
-fn host() -> String {
+/// Returns this host's name.
+pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -107,7 +107,7 @@ fn left(file: &mut File) -> Holder {
         None if empty => Holder::Nobody,
         None => Holder::Stale(None),
         // Here, the operating system would know.
-        Some(note) if note.host == host() => Holder::Stale(Some(note)),
+        Some(note) if note.host == host_name() => Holder::Stale(Some(note)),
         Some(note) => {
             let renewed = file.metadata().and_then(|metadata| metadata.modified());
             // Of a clock that is ahead of ours, it is as of now.
@@ -264,7 +264,7 @@ mod tests {
         for failure in [Lock::take(&path, "deploy").err().unwrap(), Lock::take_from_all(&path, "deploy").err().unwrap()]
         {
             let text = failure.to_string();
-            assert!(text.contains(&format!("on {}, process {}, since 2", host(), std::process::id())), "{text}");
+            assert!(text.contains(&format!("on {}, process {}, since 2", host_name(), std::process::id())), "{text}");
             assert_eq!(failure.exit, crate::failure::Exit::Refused);
         }
         let held = |holder| matches!(holder, Holder::Process(Some(note)) if note.process == std::process::id());

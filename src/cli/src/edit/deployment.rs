@@ -16,8 +16,8 @@ use flotilla_spec::yaml;
 
 use super::super::dialogue::Dialogue;
 use super::super::questions::Ground;
-use super::super::status::mask;
 use super::super::ui::clean;
+use flotilla_model::text::mask;
 
 /// One worker, and when it was deployed.
 pub struct Deployment<'a> {

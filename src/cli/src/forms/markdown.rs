@@ -5,12 +5,12 @@ use flotilla_deploy::plan::{Action, Change, HostChange};
 use flotilla_deploy::refresh::Finding;
 use flotilla_model::limits::grouped;
 
-use super::super::prices::{Price, eta};
 use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
 use super::hunks::{Hunk, hunks};
 use super::{FEW, Form, by_reason, reasons, requests};
+use flotilla_engine::estimates::{Estimate, eta};
 
 /// So many bytes at the most: a comment's characters, and a reserve for what somebody adds.
 const MOST: usize = 60_000;
@@ -43,7 +43,7 @@ impl Form<'_> {
         }
         if !plan.is_empty() {
             told.push(requests(self.requests()));
-            told.push(format!("about {}", duration(eta(&self.prices))));
+            told.push(format!("about {}", duration(eta(&self.estimates))));
         }
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
@@ -134,7 +134,7 @@ impl Form<'_> {
                 page.table("| wave | changes |\n|---|---:|\n", rows);
             });
         }
-        let lanes = &self.prices;
+        let lanes = &self.estimates;
         if lanes.len() > 1 || lanes.iter().any(|lane| lane.used > 0) {
             page.fold(&count(lanes.len(), "lane"), |page| {
                 page.table(
@@ -157,7 +157,7 @@ fn row(change: &Change, reasons: &[&str]) -> String {
     format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, told.join("<br>"))
 }
 
-fn lane_row(lane: &Price) -> String {
+fn lane_row(lane: &Estimate) -> String {
     let used = format!("{} of {} in {}", grouped(lane.used), grouped(lane.limit), duration(lane.window_seconds));
     let accounts = some(lane.accounts.iter().map(String::as_str));
     format!("| {accounts} | {} | {} | {used} |\n", grouped(lane.requests as u64), duration(lane.seconds))
@@ -267,8 +267,8 @@ mod tests {
             (0..100).map(|at| change(at, Action::Update, &["the runtime changed"])).collect();
         changes[7].reasons.push("secret KEY changed".to_owned());
         let plan = plan(changes);
-        let prices = vec![price("gold", 60, 12), price("rest", 40, 0)];
-        let page = Form { unknown: vec!["rest"], prices, ..form(&plan) }.markdown();
+        let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
+        let page = Form { unknown: vec!["rest"], estimates, ..form(&plan) }.markdown();
         assert!(page.contains(
             "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
         ));
@@ -283,10 +283,10 @@ mod tests {
     #[test]
     fn a_hundred_thousand_changes_and_hostile_names_fit_into_a_comment() {
         let plan = hundred_thousand();
-        let prices = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
+        let estimates = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let page = Form { unknown, prices, ..form(&plan) }.markdown();
+        let page = Form { unknown, estimates, ..form(&plan) }.markdown();
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());

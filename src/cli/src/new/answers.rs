@@ -17,9 +17,9 @@ use super::super::questions::database::{self, Database, Wanted};
 use super::super::questions::destinations::{self, Destination};
 use super::super::questions::host::{self, Host};
 use super::super::questions::token::{self, Access, Account, Entry};
-use super::super::status::mask;
 use super::super::ui::clean;
 use super::{Arguments, spec_file, spec_text};
+use flotilla_model::text::mask;
 
 /// The longest id.
 const ID_LENGTH: usize = 50;

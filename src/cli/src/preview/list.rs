@@ -4,18 +4,16 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use flotilla_deploy::refresh::{Seen, previews};
+use flotilla_deploy::refresh::Seen;
+use flotilla_engine::previews::{created, list_previews};
 use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::SHARED;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_spec::project;
-use flotilla_spec::tree::Tree;
 
-use super::super::cloud::{Cloud, CloudArguments};
+use super::super::cloud::CloudArguments;
 use super::super::report::{self, count};
 use super::super::ui::{Style, clean, time};
 use super::super::{Format, Session};
-use super::{look, made, reachable};
 
 #[derive(clap::Args)]
 pub(in super::super) struct Arguments {
@@ -42,26 +40,16 @@ impl Row {
             workers: seen.workers.into_iter().map(|(_, worker)| worker).collect(),
             customers: seen.customers.into_iter().filter(|customer| customer != SHARED).collect(),
             hosts: seen.hosts,
-            created: made(&seen.created),
+            created: created(&seen.created),
             expires: seen.expires.map(time),
         }
     }
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) => fleet,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
-    let secrets = arguments.cloud.secrets(session, &fleet)?;
-    let mut cloud = Cloud::new(session, &fleet, &arguments.cloud, &secrets)?;
-    let homes = reachable(session, &fleet, &cloud, &secrets)?;
-    let inventory = look(session, &fleet, &mut cloud, &secrets, &homes)?;
+    let found = list_previews(&session.context(), &arguments.cloud.options())?;
     let now = SystemClock::new().unix();
-    let rows: Vec<Row> = previews(&inventory, &fleet.file.name).into_iter().map(|seen| Row::of(seen, now)).collect();
+    let rows: Vec<Row> = found.into_iter().map(|seen| Row::of(seen, now)).collect();
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "previews": rows }))?;
         return Ok(Exit::Done);

@@ -13,11 +13,11 @@ use flotilla_model::platform::{Call, CallError, DATABASE_EXISTS, Reply};
 
 use super::super::changes::Changes;
 use super::super::dialogue::Dialogue;
-use super::super::refresh::Asking;
-use super::super::status::mask;
 use super::super::ui::clean;
 use super::Ground;
 use super::token::home;
+use flotilla_engine::refresh::Asking;
+use flotilla_model::text::mask;
 
 /// A database as it is asked for: `none`, `d1:NAME`, `d1-new:NAME`, `turso:URL`.
 #[derive(Clone, Debug, PartialEq, Eq)]

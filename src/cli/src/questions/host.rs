@@ -6,10 +6,10 @@ use flotilla_model::failure::Failure;
 use flotilla_model::names;
 use flotilla_model::platform::{Call, Reply};
 
-use super::super::refresh::Asking;
 use super::super::ui::clean;
 use super::Ground;
 use super::token::home;
+use flotilla_engine::refresh::Asking;
 
 /// How a worker is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

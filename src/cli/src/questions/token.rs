@@ -8,10 +8,10 @@ use flotilla_model::platform::{Call, CallError, Home, ListedZone, Reply};
 use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 
 use super::super::dialogue::Dialogue;
-use super::super::refresh::Asking;
-use super::super::status::mask;
 use super::super::ui::clean;
 use super::Ground;
+use flotilla_engine::refresh::Asking;
+use flotilla_model::text::mask;
 
 /// A token that was verified.
 pub struct Access {

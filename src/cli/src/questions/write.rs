@@ -14,11 +14,11 @@ use flotilla_spec::secrets::{Secrets, Store};
 use flotilla_spec::tree::Tree;
 
 use super::super::changes::Changes;
-use super::super::cloud::FOLDER;
 use super::super::report;
 use super::super::ui::clean;
 use super::super::{Format, Session};
 use super::Ground;
+use flotilla_engine::context::FOLDER;
 
 /// The text of a file of the project.
 pub fn read(session: &Session, file: &str) -> Result<String, Failure> {

@@ -11,7 +11,9 @@ use flotilla_model::names::own_secret;
 use flotilla_model::spec::Environment;
 use flotilla_spec::secrets::Store;
 
-use super::super::cloud::{CloudArguments, FOLDER};
+use flotilla_engine::context::FOLDER;
+
+use super::super::cloud::CloudArguments;
 use super::super::report::{self, count};
 use super::super::selection::environment;
 use super::super::ui::clean;

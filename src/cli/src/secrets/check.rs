@@ -63,7 +63,7 @@ struct Report {
 pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
     let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
     let (loaded, selection) = (&opened.loaded, &arguments.selection);
-    selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
     // Of what isn't known, nothing can be said to be unused.
     let whole = selection.is_all() && loaded.survey.held.is_empty();

@@ -1,5 +1,5 @@
-//! What a plan costs: the requests of each lane, how long the limit lets them take, and what of it is used already. Sends
-//! nothing.
+//! What a plan costs: the requests of each lane, how long the rate limit makes them take, and how much of it is used already.
+//! Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,15 +12,11 @@ use flotilla_deploy::plan::Plan;
 use flotilla_model::clock::Clock;
 use flotilla_spec::project::Fleet;
 
-use super::cloud::Cloud;
-use super::report::count;
-use super::ui::{clean, duration};
-
-/// So many lanes are told of, those that take longest.
-const SHOWN: usize = 3;
+use crate::cloud::Cloud;
 
 /// The lanes of a plan.
-pub(super) struct Lanes {
+pub struct Lanes {
+    /// The lanes, one for each token.
     pub lanes: Vec<Lane>,
     /// Which one an account's requests go through, by the account's id.
     pub of: HashMap<String, usize>,
@@ -29,7 +25,7 @@ pub(super) struct Lanes {
 impl Lanes {
     /// One for each token, shared with all processes that have it. Where the token isn't known, one for the account, of which
     /// nothing is known either.
-    pub(super) fn open(
+    pub fn open(
         plan: &Plan,
         fleet: &Fleet,
         cloud: &Cloud,
@@ -57,12 +53,12 @@ impl Lanes {
     }
 
     /// The same, before those of other processes.
-    pub(super) fn ahead(self) -> Lanes {
+    pub fn ahead(self) -> Lanes {
         Lanes { lanes: self.lanes.into_iter().map(Lane::ahead).collect(), ..self }
     }
 
     /// What a plan costs, lane by lane; what takes longest first.
-    pub(super) fn prices(&self, plan: &Plan) -> Vec<Price> {
+    pub fn estimates(&self, plan: &Plan) -> Vec<Estimate> {
         let mut requests = vec![0; self.lanes.len()];
         let mut accounts = vec![BTreeSet::new(); self.lanes.len()];
         let ids: BTreeMap<&str, &str> = plan.accounts().map(|(id, account)| (account, id)).collect();
@@ -71,13 +67,13 @@ impl Lanes {
             requests[lane] += count;
             accounts[lane].insert(account);
         }
-        let mut prices: Vec<Price> = self
+        let mut estimates: Vec<Estimate> = self
             .lanes
             .iter()
             .zip(requests.into_iter().zip(accounts))
             .map(|(lane, (requests, accounts))| {
                 let usage = lane.usage();
-                Price {
+                Estimate {
                     accounts: accounts.into_iter().map(str::to_owned).collect(),
                     requests,
                     seconds: lane.finish(requests, lane.per_second()).as_secs_f64(),
@@ -88,16 +84,16 @@ impl Lanes {
                 }
             })
             .collect();
-        prices.sort_by(|one, other| {
+        estimates.sort_by(|one, other| {
             other.seconds.total_cmp(&one.seconds).then_with(|| one.accounts.cmp(&other.accounts))
         });
-        prices
+        estimates
     }
 }
 
 /// What the requests of a lane cost.
 #[derive(Debug, Serialize)]
-pub(super) struct Price {
+pub struct Estimate {
     /// The accounts, which have one token.
     pub accounts: Vec<String>,
     /// Requests that the plan makes.
@@ -115,32 +111,6 @@ pub(super) struct Price {
 }
 
 /// How long a plan takes, in seconds: lanes run side by side.
-pub(super) fn eta(prices: &[Price]) -> f64 {
-    prices.iter().map(|price| price.seconds).fold(0.0, f64::max)
-}
-
-/// The prices for people; nothing, where one lane is all there is and all of it is free.
-pub(super) fn text(prices: &[Price]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let many = prices.len() > 1;
-    for price in prices.iter().take(SHOWN).filter(|price| many || price.used > 0 || price.blocked_seconds > 0.0) {
-        let mut line = format!(
-            "  {}: {}, about {}",
-            clean(&price.accounts.join(" and ")),
-            count(price.requests, "request"),
-            duration(price.seconds)
-        );
-        if price.used > 0 {
-            let window = duration(price.window_seconds);
-            line += &format!("; {} of the {} in {window} that the limit allows are used", price.used, price.limit);
-        }
-        if price.blocked_seconds > 0.0 {
-            line += &format!("; the API refuses requests for another {}", duration(price.blocked_seconds));
-        }
-        lines.push(line);
-    }
-    if prices.len() > SHOWN {
-        lines.push(format!("  … and {} more side by side", count(prices.len() - SHOWN, "token")));
-    }
-    lines
+pub fn eta(estimates: &[Estimate]) -> f64 {
+    estimates.iter().map(|estimate| estimate.seconds).fold(0.0, f64::max)
 }

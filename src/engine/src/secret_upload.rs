@@ -19,22 +19,22 @@ use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
-use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::Environment;
+use flotilla_model::text::first_lines;
 use flotilla_spec::secrets::{Finding, Secrets};
 
-use super::Session;
-use super::plan::Planned;
-use super::refresh::Asking;
+use crate::context::Context;
+use crate::planning::Planned;
+use crate::refresh::Asking;
 
-/// So many changes are looked at at a time.
+/// The number of changes that are looked at at a time.
 const CHUNK: usize = 4096;
-/// So many are told of.
-const TOLD: usize = 20;
+/// The number of secrets that are listed.
+const SHOWN: usize = 20;
 
 /// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
 /// threads than the one that writes.
-pub(super) struct Live {
+pub struct Live {
     state: Mutex<State>,
     /// Of these nobody knows: an upload was interrupted.
     in_doubt: HashSet<WorkerId>,
@@ -57,7 +57,7 @@ impl Live {
 
     /// The same with what was asked for a plan.
     pub fn of_plan(planned: &Planned) -> Result<Live, Failure> {
-        Ok(Live { there: planned.there.clone(), ..Live::open(&planned.cloud.state)? })
+        Ok(Live { there: planned.unknown_secrets.clone(), ..Live::open(&planned.cloud.state)? })
     }
 
     /// The fingerprints of a worker's secrets, by binding. Nothing, if it isn't there, or if nobody knows for certain: then all
@@ -87,14 +87,14 @@ impl Live {
 
     /// What the upload of a change sends: what differs from what is live.
     pub fn sending(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
-        let live = self.of(&id(change)).map_err(|failure| failure.to_string())?;
+        let live = self.of(&change.id()).map_err(|failure| failure.to_string())?;
         sent(secrets, needs, live.as_ref(), &self.fingerprints()).map_err(|(missing, _)| missing.to_string())
     }
 
     /// What it sends where secrets stay as they are, also those that were rotated here: what isn't live, or all if they can't be
     /// kept.
     pub fn keeping(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
-        let live = self.of(&id(change)).map_err(|failure| failure.to_string())?.unwrap_or_default();
+        let live = self.of(&change.id()).map_err(|failure| failure.to_string())?.unwrap_or_default();
         let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
         let left: BTreeMap<String, String> = needs
             .names
@@ -115,7 +115,7 @@ impl Live {
 
 /// What a worker needs: its secrets' names by binding, and whose they are.
 #[derive(Clone, Copy)]
-pub(super) struct Needs<'a> {
+pub struct Needs<'a> {
     pub customer: &'a str,
     pub environment: Environment,
     pub names: &'a BTreeMap<String, String>,
@@ -129,7 +129,7 @@ impl<'a> Needs<'a> {
 }
 
 /// What is sent of a worker's secrets, with the values.
-pub(super) struct Sent {
+pub struct Sent {
     pub sending: Sending,
     values: HashMap<String, SecretString>,
 }
@@ -140,10 +140,6 @@ impl Sent {
         let value = self.values.get(binding).filter(|_| self.sending.send.contains(binding))?;
         Some(value.expose_secret())
     }
-}
-
-fn id(change: &Change) -> WorkerId {
-    (change.home.clone(), change.worker.clone())
 }
 
 /// What is sent of a worker's secrets; or what is missing, with why its values can't be known, by name.
@@ -175,13 +171,13 @@ fn sent(
 /// Asks what workers are bound to of which nobody here knows it. Those that are adopted: what their specs don't say would go with
 /// the upload, and is refused. And those that are on record without their secrets, if an upload lacks a value: they were changed
 /// by others, or found by a rebuild. The secrets that are there are kept then.
-pub(super) fn look(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
+pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
     let live = Live::open(&planned.cloud.state)?;
     let fingerprints = live.fingerprints();
     // With the names of what it is to be bound to, if it is adopted.
     let mut unsure: Vec<(WorkerId, Option<BTreeSet<String>>)> = Vec::new();
     for change in planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
-        let id = id(change);
+        let id = change.id();
         let adopted = planned.adopt.contains(&change.worker);
         if !adopted && (live.in_doubt.contains(&id) || !live.has_without_secrets(&id)?) {
             continue;
@@ -197,10 +193,10 @@ pub(super) fn look(session: &Session, planned: &mut Planned) -> Result<(), Failu
     if unsure.is_empty() {
         return Ok(());
     }
-    session.ui.begin("asking what workers are bound to", Some(unsure.len() as u64));
+    context.operator.begin("asking what workers are bound to", Some(unsure.len() as u64));
     let account_ids = unsure.iter().map(|((home, _), _)| home.account_id.clone()).collect();
     let fleet = &planned.project.fleet;
-    let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     let mut lost = BTreeSet::new();
     for ((home, worker), wanted) in unsure {
         if let Reply::Settings(settings) = asking.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
@@ -212,17 +208,17 @@ pub(super) fn look(session: &Session, planned: &mut Planned) -> Result<(), Failu
                     lost.insert(format!("{worker}: {}", more.join(", ")));
                 }
             }
-            planned.there.insert((home, worker), bindings(&settings, |kind| kind == "secret_text"));
+            planned.unknown_secrets.insert((home, worker), bindings(&settings, |kind| kind == "secret_text"));
         }
-        session.ui.step(1);
+        context.operator.step(1);
     }
-    session.ui.end();
+    context.operator.end();
     if lost.is_empty() {
         return Ok(());
     }
     Err(Failure::refused("adopting would take away what the specs don't say; nothing was sent").hint(format!(
         "add it to the specs (`secrets`, `vars`, `bindings`), or remove it at Cloudflare first:\n{}",
-        some(lost)
+        first_lines(lost, SHOWN)
     )))
 }
 
@@ -234,14 +230,14 @@ fn bindings(metadata: &Value, kinds: impl Fn(&str) -> bool) -> BTreeSet<String> 
 }
 
 /// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
-pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
+pub fn check(planned: &Planned) -> Result<(), Failure> {
     let live = Live::of_plan(planned)?;
     let fingerprints = live.fingerprints();
     let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
     let uploads: Vec<&Change> =
         planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)).collect();
     for changes in uploads.chunks(CHUNK) {
-        let with_live = changes.iter().map(|change| Ok((*change, live.of(&id(change))?)));
+        let with_live = changes.iter().map(|change| Ok((*change, live.of(&change.id())?)));
         let with_live: Vec<(&Change, _)> = with_live.collect::<Result<_, Failure>>()?;
         let told: Vec<(Vec<String>, Vec<String>)> = with_live
             .par_iter()
@@ -265,23 +261,15 @@ pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
             None => "set, in the environment or in a dotenv file outside of git:",
             Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
         };
-        return Err(
-            Failure::new(format!("{what} no value; nothing was sent")).hint(format!("{to_set}\n{}", some(missing)))
-        );
+        return Err(Failure::new(format!("{what} no value; nothing was sent"))
+            .hint(format!("{to_set}\n{}", first_lines(missing, SHOWN))));
     }
     let number = large.len();
     if number > 0 {
         let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
-        return Err(Failure::new(format!("{what} too large; nothing was sent")).hint(some(large)));
+        return Err(Failure::new(format!("{what} too large; nothing was sent")).hint(first_lines(large, SHOWN)));
     }
     Ok(())
-}
-
-fn some(lines: BTreeSet<String>) -> String {
-    let number = lines.len();
-    let shown: Vec<String> = lines.into_iter().take(TOLD).collect();
-    let more = if number > shown.len() { format!("\n… and {} more", number - shown.len()) } else { String::new() };
-    format!("{}{more}", shown.join("\n"))
 }
 
 fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, String>) -> Vec<String> {

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use clap::Parser;
 use serde::{Deserialize, Serialize};
 
 use flotilla_deploy::plan::{Action, Change, Deed, HostDeed, Plan, Step};
@@ -14,9 +13,9 @@ use flotilla_deploy::state::State;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
+use flotilla_model::text::count;
 
-use super::plan::{LineArguments, Planned};
-use super::report::count;
+use crate::planning::Planned;
 
 /// The version of the file's form. One of a newer one is refused.
 const VERSION: u64 = 1;
@@ -54,14 +53,6 @@ struct Entry {
 #[derive(Deserialize)]
 struct Head {
     flotilla_plan: u64,
-}
-
-/// What was asked for, as the command line reads it.
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Asked {
-    #[command(flatten)]
-    line: LineArguments,
 }
 
 impl PlanFile {
@@ -114,12 +105,9 @@ impl PlanFile {
         Ok(file)
     }
 
-    /// What it was asked for, with what this command says of the cloud.
-    pub fn asked(&self, here: &LineArguments) -> Result<LineArguments, Failure> {
-        let asked = Asked::try_parse_from(&self.asked).map_err(|_| {
-            Failure::refused("the plan's file is damaged: what was asked for can't be read; nothing was sent")
-        })?;
-        Ok(LineArguments { cloud: here.cloud.clone(), ..asked.line })
+    /// Returns what was asked for, in words of the command line.
+    pub fn asked(&self) -> &[String] {
+        &self.asked
     }
 
     /// Refuses another fleet's plan, and one that isn't the plan any more; names what differs.
@@ -315,8 +303,7 @@ mod tests {
         let read = PlanFile::parse(&bytes).unwrap();
         assert_eq!(read.digest, plan.digest);
         assert!(differences(&read, &plan).is_empty());
-        let here = LineArguments::default();
-        assert!(read.asked(&here).unwrap().all);
+        assert_eq!(read.asked(), ["--all"]);
     }
 
     #[test]

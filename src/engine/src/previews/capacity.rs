@@ -1,4 +1,4 @@
-//! Whether a preview fits: into what fleet.yaml allows, into zones and accounts, with all that is there already. Sends nothing.
+//! Checks whether a preview fits: into what fleet.yaml allows, into zones and accounts, with all that is there already. Sends nothing.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,16 @@ use flotilla_deploy::plan::{Action, Step};
 use flotilla_deploy::refresh::{Inventory, Seen, previews};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::text::{clean, count};
 
-use super::super::plan::Planned;
-use super::super::report::count;
-use super::super::ui::clean;
-use super::made;
+use super::created;
+use crate::planning::Planned;
 
-/// So many previews that could go are named.
+/// The number of previews that are named as ones that could go.
 const NAMED: usize = 5;
 
 /// Refuses a preview of more than so many.
-pub(super) fn refuse_many(number: usize, most: usize, what: &str) -> Result<(), Failure> {
+pub(super) fn check_size(number: usize, most: usize, what: &str) -> Result<(), Failure> {
     if number <= most {
         return Ok(());
     }
@@ -29,7 +28,7 @@ pub(super) fn refuse_many(number: usize, most: usize, what: &str) -> Result<(), 
 }
 
 /// Refuses what doesn't fit any more: custom domains into a zone, workers into an account, those that are there counted.
-pub(super) fn room(planned: &Planned, inventory: &Inventory, now: i64) -> Result<(), Failure> {
+pub(super) fn check_capacity(planned: &Planned, inventory: &Inventory, now: i64) -> Result<(), Failure> {
     let fleet = &planned.project.fleet;
     let mut domains: BTreeMap<(&str, &str), (i64, i64, &str)> = BTreeMap::new();
     let mut workers: BTreeMap<&str, (i64, i64, &str)> = BTreeMap::new();
@@ -96,7 +95,7 @@ pub(super) fn room(planned: &Planned, inventory: &Inventory, now: i64) -> Result
     if !standing.is_empty() {
         let named = standing.iter().take(NAMED).map(|seen| {
             let hosts = count(seen.hosts.len(), "host");
-            format!("{} ({hosts}, made {})", clean(&seen.id), made(&seen.created))
+            format!("{} ({hosts}, made {})", clean(&seen.id), created(&seen.created))
         });
         let oldest = named.collect::<Vec<_>>().join(", ");
         failure = failure.hint(format!("the oldest previews: {oldest}; flotilla preview down --id ID removes one"));

@@ -1,5 +1,5 @@
-//! Asks the cloud what is there, and puts the state right: for `--refresh`, for a first deploy from a machine, for
-//! `state rebuild` and `prune`; and what a deploy asks before it creates workers or attaches domains.
+//! Lists what the platform has, and corrects the state: for `--refresh`, for a first deploy from a machine, for
+//! `state rebuild` and `prune`. Knows how the platform is asked; what differs is found by `flotilla_deploy::refresh`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,35 +9,31 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::pace::{self, Lane, Rate};
-use flotilla_deploy::refresh::{self, Finding, Inventory, Known, Refreshed, Row, Scope, Wanted};
+use flotilla_deploy::refresh::{self, Inventory, Known, Refreshed, Row, Scope, Wanted};
 use flotilla_deploy::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, Table, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{CONCURRENT_CHANGE, Call, CallError, Home, Platform, Reply};
-use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::{Account, ApiLimit};
 use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
-use super::Session;
-use super::cloud::Cloud;
-use super::report::{self, count};
-use super::ui::{Style, Ui, clean};
+use crate::cloud::Cloud;
+use crate::context::Context;
+use crate::operator::Event;
 
 /// How often a question is asked whose answer does not come.
 const ATTEMPTS: u32 = 5;
 /// The first wait between two of them; it doubles each time.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// Findings of a kind are told one by one up to this number, then as a group.
-const SHOWN: usize = 12;
 
 /// What is in a row that takes the place of a digest that nobody knows.
 const NO_DIGEST: [u8; 32] = [0; 32];
 
 /// Asks the platform, one request after the other, within the limits of each token.
-pub(super) struct Asking {
+pub struct Asking {
     platform: Cloudflare,
     lanes: HashMap<String, Arc<Lane>>,
     clock: Arc<dyn Clock>,
@@ -48,7 +44,7 @@ pub(super) struct Asking {
 impl Asking {
     /// With the tokens of these accounts, which are told by their ids.
     pub fn new(
-        session: &Session,
+        context: &Context<'_>,
         fleet: &Fleet,
         cloud: &mut Cloud,
         secrets: &Secrets,
@@ -62,7 +58,7 @@ impl Asking {
             .collect();
         let tokens = cloud.tokens(fleet, accounts.values().map(|name| name.as_str()), secrets)?;
         if cloud.local.is_some() {
-            cloud.start(session)?;
+            cloud.start(context)?;
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut of_token: HashMap<String, Arc<Lane>> = HashMap::new();
@@ -131,19 +127,19 @@ impl Asking {
     }
 }
 
-/// How a state is put right.
-pub(super) struct How<'a> {
-    /// What should be.
+/// How a state is corrected.
+pub struct RefreshOptions<'a> {
+    /// The workers that there should be.
     pub wanted: BTreeMap<WorkerId, Wanted>,
     /// The customers whose specs have errors.
     pub held: &'a BTreeSet<String>,
     /// Whether `wanted` is all that the fleet wants.
     pub whole: bool,
-    /// Workers that are to become ours.
+    /// Workers that are adopted.
     pub adopt: BTreeSet<String>,
     /// The homes whose workers the fleet may own, with their accounts' names.
     pub homes: &'a BTreeMap<Home, String>,
-    /// Don't believe the rows' triggers, only what is there.
+    /// Doesn't believe the rows' triggers, only what is there.
     pub anew: bool,
     /// Whether the domains of all accounts are looked at, also where none is in use.
     pub all_domains: bool,
@@ -151,8 +147,8 @@ pub(super) struct How<'a> {
     pub tag: bool,
 }
 
-/// What came of it.
-pub(super) struct Truth {
+/// The result of a refresh.
+pub struct RefreshResult {
     /// What is there.
     pub inventory: Inventory,
     /// What differed.
@@ -164,26 +160,27 @@ pub(super) struct Truth {
 }
 
 /// Asks, and puts the state right: in its file, or in memory if it is a shadow.
-pub(super) fn refresh(
-    session: &Session,
+pub fn refresh(
+    context: &Context<'_>,
     fleet: &Fleet,
     cloud: &mut Cloud,
     secrets: &Secrets,
     state: &mut State,
-    how: How<'_>,
-) -> Result<Truth, Failure> {
-    let looked_at: BTreeSet<Home> = how.wanted.keys().map(|(home, _)| home.clone()).collect();
-    let concerns = |home: &Home| if how.whole { how.homes.contains_key(home) } else { looked_at.contains(home) };
+    options: RefreshOptions<'_>,
+) -> Result<RefreshResult, Failure> {
+    let looked_at: BTreeSet<Home> = options.wanted.keys().map(|(home, _)| home.clone()).collect();
+    let concerns =
+        |home: &Home| if options.whole { options.homes.contains_key(home) } else { looked_at.contains(home) };
     let mut record = OnRecord { live: state.deployed()?, begun: state.begun()? };
     record.live.retain(|(home, _), _| concerns(home));
     record.begun.retain(|(home, _), _| concerns(home));
     let rows: BTreeMap<WorkerId, Row> = record.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
     let zone_id = |account_id: &str, name: &str| state.found(account_id, Found::Zone, name).ok().flatten();
-    let mut scope = Scope::of(&rows, &how.wanted, zone_id);
-    if how.all_domains {
-        let outside = how.homes.keys().filter(|home| home.namespace.is_none());
+    let mut scope = Scope::of(&rows, &options.wanted, zone_id);
+    if options.all_domains {
+        let outside = options.homes.keys().filter(|home| home.namespace.is_none());
         scope.domains.extend(outside.map(|home| home.account_id.clone()));
-        scope.homes.extend(how.homes.keys().cloned());
+        scope.homes.extend(options.homes.keys().cloned());
     }
     in_doubt(&mut scope, &record.begun, zone_id);
     if scope.homes.iter().any(|home| home.account_id.is_empty()) {
@@ -195,23 +192,23 @@ pub(super) fn refresh(
             .hint("set it, in the environment or in .env"));
     }
     let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
-    session.ui.begin("asking the cloud", None);
-    let mut asking = Asking::new(session, fleet, cloud, secrets, &account_ids)?;
+    context.operator.begin("asking the cloud", None);
+    let mut asking = Asking::new(context, fleet, cloud, secrets, &account_ids)?;
     let mut inventory = refresh::take(&scope, &mut |home, call| asking.ask(home, call))?;
     let accounts: BTreeMap<String, String> =
-        how.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
+        options.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
     let owner = fleet.owner();
     let doubtful = record.begun.keys().cloned().collect();
     let known = Known {
         fleet: &owner,
         accounts: &accounts,
         rows: &rows,
-        wanted: &how.wanted,
-        held: how.held,
-        whole: how.whole,
-        adopt: &how.adopt,
+        wanted: &options.wanted,
+        held: options.held,
+        whole: options.whole,
+        adopt: &options.adopt,
         doubtful: &doubtful,
-        anew: how.anew,
+        anew: options.anew,
     };
     let unclear = refresh::unclear(&inventory, &known);
     inventory.ask_triggers(&unclear, &mut |home, call| asking.ask(home, call))?;
@@ -226,11 +223,11 @@ pub(super) fn refresh(
         .filter(|(home, name)| inventory.workers.get(home).is_some_and(|there| !there.contains_key(name)))
         .cloned()
         .collect();
-    let corrected = correct(state, &owner, &record, &inventory, &refreshed, &how, at)?;
+    let corrected = correct(state, &owner, &record, &inventory, &refreshed, &options, at)?;
     if fleet.preview.is_some() {
-        note_hosts(fleet, &inventory, how.homes, state)?;
+        note_hosts(fleet, &inventory, options.homes, state)?;
     }
-    if how.tag {
+    if options.tag {
         for ((home, worker), tags) in refresh::tagged(&inventory, &known, &refreshed) {
             // Without it, the next one who doesn't know asks again.
             if asking.ask(&home, Call::SetTags { worker, tags }).is_err() {
@@ -238,14 +235,10 @@ pub(super) fn refresh(
             }
         }
     }
-    session.ui.end();
+    context.operator.end();
     let there: usize = inventory.workers.values().map(BTreeMap::len).sum();
-    session.ui.note(&format!(
-        "asked the cloud: {}, {} there",
-        count(asking.requests, "request"),
-        count(there, "worker")
-    ));
-    Ok(Truth { inventory, refreshed, missing, corrected })
+    context.operator.on_event(&Event::Refreshed { requests: asking.requests, workers: there });
+    Ok(RefreshResult { inventory, refreshed, missing, corrected })
 }
 
 /// What the workers of a preview say of hosts in a dispatch namespace: that they may lead there, also where another machine wrote
@@ -319,7 +312,7 @@ fn correct(
     record: &OnRecord,
     inventory: &Inventory,
     refreshed: &Refreshed,
-    how: &How<'_>,
+    options: &RefreshOptions<'_>,
     at: i64,
 ) -> Result<usize, Failure> {
     // As a record of no deploy: nobody is to go back to it.
@@ -341,7 +334,7 @@ fn correct(
                     Some(&deployed.drift).filter(|drift| !drift.is_empty()).cloned().into_iter().collect();
                 state.record(id, &mut deployed, &entry(at, &reasons))?;
                 corrected += 1;
-            } else if begun.contains_key(id) && how.wanted.contains_key(id) {
+            } else if begun.contains_key(id) && options.wanted.contains_key(id) {
                 state.settle(id, &[])?;
             }
         }
@@ -409,34 +402,5 @@ fn deployed(
             // Which values another machine uploaded, nobody knows here.
             secrets: same.map(|before| before.live.secrets.clone()).unwrap_or_default(),
         },
-    }
-}
-
-/// Findings for people: a few one by one, many of a kind as a group.
-pub(super) fn text(ui: &Ui, findings: &[Finding]) -> Vec<String> {
-    let mut kinds: Vec<(&str, Vec<&Finding>)> = Vec::new();
-    for finding in findings {
-        match kinds.iter_mut().find(|(kind, _)| *kind == finding.what.kind()) {
-            Some((_, of_kind)) => of_kind.push(finding),
-            None => kinds.push((finding.what.kind(), vec![finding])),
-        }
-    }
-    let sign = ui.paint(Style::Warning, "!");
-    let mut lines = Vec::new();
-    for (kind, of_kind) in kinds {
-        if of_kind.len() <= SHOWN {
-            lines.extend(of_kind.iter().map(|finding| format!("{sign} {kind}  {}", clean(&finding.text()))));
-        } else {
-            let some: Vec<String> = of_kind.iter().take(3).map(|finding| clean(&finding.worker)).collect();
-            lines.push(format!("{sign} {kind}  {} ({}, …)", count(of_kind.len(), "time"), some.join(", ")));
-        }
-    }
-    lines
-}
-
-/// Tells findings on stdout.
-pub(super) fn print(ui: &Ui, findings: &[Finding]) {
-    for line in text(ui, findings) {
-        report::print(&line);
     }
 }

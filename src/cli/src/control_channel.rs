@@ -12,7 +12,7 @@ use flotilla_deploy::deploy::Order;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress as _;
 
-use super::Session;
+use super::ui::Ui;
 
 /// The file by which another process tells what it wishes.
 const FILE: &str = "control";
@@ -40,15 +40,15 @@ pub(super) fn tell(folder: &Path, word: &str) -> Result<(), Failure> {
 impl Orders {
     /// Listens until it is dropped. The first Ctrl-C stops after what is in flight, the second one at once; on a terminal
     /// `p` pauses, `r` goes on, `q` stops.
-    pub(super) fn listen(session: &Session, folder: &Path, hears_file: bool) -> Orders {
+    pub(super) fn listen(ui: &Ui, folder: &Path, hears_file: bool) -> Orders {
         let wished = Arc::new(AtomicU8::new(GO));
         let file = folder.join(FILE);
         if hears_file {
             // What was told an earlier deploy isn't meant for this one.
             let _ = std::fs::remove_file(&file);
         }
-        signals(session, &wished);
-        let terminal = keys(session, &wished);
+        signals(ui, &wished);
+        let terminal = keys(ui, &wished);
         Orders { wished, file, hears_file, terminal }
     }
 
@@ -86,8 +86,8 @@ fn wish(wished: &AtomicU8, order: u8) {
     let _ = wished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now != STOP).then_some(order));
 }
 
-fn signals(session: &Session, wished: &Arc<AtomicU8>) {
-    let (ui, wished) = (session.ui.clone(), Arc::clone(wished));
+fn signals(ui: &Ui, wished: &Arc<AtomicU8>) {
+    let (ui, wished) = (ui.clone(), Arc::clone(wished));
     ui.take_signals();
     let before = std::io::stdin().is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
     let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
@@ -113,15 +113,15 @@ fn signals(session: &Session, wished: &Arc<AtomicU8>) {
 }
 
 /// Hears keys where a person is there. Gives how the terminal was before.
-fn keys(session: &Session, wished: &Arc<AtomicU8>) -> Option<Termios> {
-    if !session.ui.0.bars || !std::io::stdin().is_terminal() {
+fn keys(ui: &Ui, wished: &Arc<AtomicU8>) -> Option<Termios> {
+    if !ui.0.bars || !std::io::stdin().is_terminal() {
         return None;
     }
     let before = tcgetattr(std::io::stdin()).ok()?;
     let mut raw = before.clone();
     raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
     tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
-    session.ui.note("p pauses, r goes on, q stops after what is in flight");
+    ui.note("p pauses, r goes on, q stops after what is in flight");
     let wished = Arc::clone(wished);
     let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
         for byte in std::io::stdin().lock().bytes() {

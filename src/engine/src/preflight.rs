@@ -1,7 +1,4 @@
-//! What a command looks at before it changes anything: how much is deleted, whose workers and domains are touched, and
-//! whether somebody agrees.
-
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+//! What is checked before anything is changed: how much is deleted, and whose workers and domains are touched.
 
 use flotilla_deploy::plan::{Action, Step};
 use flotilla_deploy::refresh::take;
@@ -10,15 +7,18 @@ use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::Share;
 use flotilla_model::tags;
+use flotilla_model::text::{count, first_lines};
 
-use super::Session;
-use super::apply::ApplyArguments;
-use super::plan::Planned;
-use super::refresh::Asking;
-use super::report::count;
+use crate::context::Context;
+use crate::operator::Event;
+use crate::planning::Planned;
+use crate::refresh::Asking;
+
+/// The number of refusals that are listed.
+const SHOWN: usize = 20;
 
 /// Refuses to delete more than is allowed at once.
-pub(super) fn deletions(planned: &Planned, arguments: &ApplyArguments) -> Result<(), Failure> {
+pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Result<(), Failure> {
     let number = planned.plan.count(Action::Delete);
     if number == 0 {
         return Ok(());
@@ -33,7 +33,7 @@ pub(super) fn deletions(planned: &Planned, arguments: &ApplyArguments) -> Result
         }
     };
     let live = planned.live;
-    let allowed = arguments.max_deletions.unwrap_or_else(|| safety::deletions(count_of_all, percent, live));
+    let allowed = max_deletions.unwrap_or_else(|| safety::deletions(count_of_all, percent, live));
     if number <= allowed {
         return Ok(());
     }
@@ -47,7 +47,7 @@ pub(super) fn deletions(planned: &Planned, arguments: &ApplyArguments) -> Result
 
 /// Looks, before anything is changed, whether a worker that is to be created or a domain that is to be attached is
 /// somebody else's. One list for each home, and one for the domains of each account.
-pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), Failure> {
+pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
     // What is on this machine is nobody else's.
     if planned.cloud.local.is_some() {
         return Ok(());
@@ -55,7 +55,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
     let mut intent = Intent::default();
     for change in &planned.plan.changes {
         if change.action == Action::Create {
-            intent.creates.insert((change.home.clone(), change.worker.clone()));
+            intent.creates.insert(change.id());
         }
         let mut attached = change.steps.iter().filter_map(|step| match step {
             Step::AttachDomain { domain } => Some(domain),
@@ -80,7 +80,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
         _ => {
             let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
             let fleet = &planned.project.fleet;
-            let mut asking = Asking::new(session, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+            let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
             asked = take(&scope, &mut |home, call| asking.ask(home, call))?;
             &asked
         }
@@ -91,11 +91,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
     };
     let there = intent.creates.iter().filter(ours).count();
     if there > 0 {
-        session.ui.line(&format!(
-            "{} of these {} there already, from another machine: with --refresh, only what changed is deployed",
-            count(there, "worker"),
-            if there == 1 { "is" } else { "are" }
-        ));
+        context.operator.on_event(&Event::AlreadyThere(there));
     }
     let state = State::read(&planned.cloud.state)?;
     let recorded = |id: &WorkerId| Some(state.one(id).ok()??.live.domains.into_keys().collect());
@@ -106,9 +102,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
         let what = count(number, if number == 1 { "thing is" } else { "thing" });
         let are = if number == 1 { "" } else { " are" };
         let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
-        let shown = preflight.refusals.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let more = if number > 20 { format!("\n… and {} more", number - 20) } else { String::new() };
-        return Err(failure.hint(format!("{shown}{more}")));
+        return Err(failure.hint(first_lines(preflight.refusals.iter().map(ToString::to_string), SHOWN)));
     }
     for change in &mut planned.plan.changes {
         let account_id = &change.home.account_id;
@@ -126,20 +120,4 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// Asks a question that is answered by yes or no.
-pub(super) fn ask(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(
-            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
-        );
-    }
-    let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::refused("not confirmed; nothing was changed"))
 }

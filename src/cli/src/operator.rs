@@ -1,0 +1,275 @@
+//! The engine's operator at the command line: reports what happens, asks on the terminal, and steers a deploy by keys, signals and
+//! the control file.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flotilla_deploy::deploy::{self, Order};
+use flotilla_deploy::plan::Plan;
+use flotilla_deploy::refresh::Seen;
+use flotilla_engine::operator::{Event, LONG_WAIT, Operator, Question};
+use flotilla_model::failure::Failure;
+use flotilla_model::progress::Progress;
+
+use super::control_channel::Orders;
+use super::events::Events;
+use super::report::{self, count};
+use super::ui::{Style, Ui, clean, duration};
+use super::{Format, findings, plan};
+
+/// The number of lanes that are shown beside the progress.
+const LANES: usize = 4;
+/// The number of changes of a rollback that are listed.
+const CHANGES: usize = 50;
+
+/// The person or the program at the command line.
+pub struct Terminal {
+    root: PathBuf,
+    format: Format,
+    ui: Ui,
+    events: Mutex<Events>,
+}
+
+impl Terminal {
+    /// For a project.
+    pub fn new(root: &Path, format: Format, ui: &Ui) -> Terminal {
+        Terminal { root: root.to_owned(), format, ui: ui.clone(), events: Mutex::default() }
+    }
+
+    /// Writes the events of a run to a file, too, or to stdout for `-`.
+    pub fn write_events(&self, path: Option<&Path>) -> Result<(), Failure> {
+        *self.events() = Events::open(path)?;
+        Ok(())
+    }
+
+    fn events(&self) -> std::sync::MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warning(&self, text: &str) {
+        self.ui.line(&format!("{} {text}", self.ui.paint(Style::Warning, "!")));
+    }
+}
+
+impl Progress for Terminal {
+    fn begin(&self, phase: &str, steps: Option<u64>) {
+        self.ui.begin(phase, steps);
+    }
+
+    fn step(&self, steps: u64) {
+        self.ui.step(steps);
+    }
+
+    fn expect(&self, time: Duration) {
+        self.ui.expect(time);
+    }
+
+    fn detail(&self, text: &str) {
+        self.ui.detail(text);
+    }
+
+    fn note(&self, text: &str) {
+        self.ui.note(text);
+    }
+
+    fn end(&self) {
+        self.ui.end();
+    }
+}
+
+impl Operator for Terminal {
+    fn background(&self) -> Arc<dyn Progress + Send + Sync> {
+        Arc::new(self.ui.clone())
+    }
+
+    fn on_event(&self, event: &Event<'_>) {
+        let ui = &self.ui;
+        match event {
+            Event::Diagnostics(diagnostics) => report::diagnostics(&self.root, ui, diagnostics),
+            Event::NothingSelected => {
+                ui.line(&format!("{} no worker is selected", ui.paint(Style::Warning, "warning:")));
+            }
+            Event::NothingPruned => {
+                ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
+            }
+            Event::SourceUnavailable { source, reason } => self.warning(&clean(&format!(
+                "{source} can't be asked ({reason}): secrets that are deployed stay as they are"
+            ))),
+            Event::Refreshed { requests, workers } => {
+                ui.note(&format!(
+                    "asked the cloud: {}, {} there",
+                    count(*requests, "request"),
+                    count(*workers, "worker")
+                ));
+            }
+            Event::AccountsUnreachable(names) => {
+                ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
+            }
+            Event::Planned { planned, asks: true } => ui.line(&plan::text(planned, ui)),
+            Event::Planned { planned, asks: false } => ui.note(&plan::text(planned, ui)),
+            Event::RollbackPlanned(plan) => report_rollback(ui, plan),
+            Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
+            Event::HostRemoved(name) if self.format == Format::Text => {
+                report::print(&clean(&format!("removed {name}")));
+            }
+            Event::HostRemoved(_) => {}
+            Event::AlreadyThere(workers) => ui.line(&format!(
+                "{} of these {} there already, from another machine: with --refresh, only what changed is deployed",
+                count(*workers, "worker"),
+                if *workers == 1 { "is" } else { "are" }
+            )),
+            Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
+            Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
+            Event::RunStarted { run, kind, plan, eta } => self.events().begun(*run, kind, plan, *eta),
+            Event::Deploy(event) => {
+                self.events().happened(event);
+                report_change(ui, event);
+            }
+            Event::RunEnded(outcome) => self.events().ended(outcome),
+            Event::PreviewsFound(found) => found.iter().for_each(|seen| ui.line(&preview_line(seen))),
+            Event::AbandonedDatabase(name) => {
+                ui.note(&format!("the database {} was made, and its worker never came", clean(name)));
+            }
+            Event::CannotRemove { path, error } => ui.line(&format!("{} can't be removed: {error}", path.display())),
+        }
+    }
+
+    fn confirm(&self, question: &Question<'_>) -> Result<(), Failure> {
+        match question {
+            Question::Apply { plan, workers, by_digest } => confirm_plan(plan, *workers, *by_digest),
+            Question::PreviewUp { id, changes } => {
+                ask(&format!("put the preview {id} up, {}?", count(*changes, "change")))
+            }
+            Question::PreviewDown(previews) => ask(&format!("remove {}, for good?", count(*previews, "preview"))),
+            Question::RemoveHosts(1) => ask("remove it?"),
+            Question::RemoveHosts(hosts) => ask(&format!("remove these {hosts}?")),
+            Question::ReplaceState(workers) => {
+                ask(&format!("replace the record of {} by what is in the cloud?", count(*workers, "worker")))
+            }
+        }
+    }
+
+    fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Order + '_> {
+        let mut orders = Orders::listen(&self.ui, folder, !ahead);
+        Box::new(move || orders.now())
+    }
+}
+
+/// The line of a preview that is going to be taken down.
+fn preview_line(seen: &Seen) -> String {
+    let hosts = seen.hosts.iter().map(|host| clean(host)).collect::<Vec<_>>().join(", ");
+    let databases = match seen.databases.len() {
+        0 => String::new(),
+        number => format!(", {}", count(number, "database")),
+    };
+    format!("- {}: {}{databases}, {hosts}", clean(&seen.id), count(seen.workers.len(), "worker"))
+}
+
+fn report_rollback(ui: &Ui, plan: &Plan) {
+    for change in plan.changes.iter().take(CHANGES) {
+        ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&change.reasons.join("; "))));
+    }
+    if plan.changes.len() > CHANGES {
+        ui.line(&format!("… and {} more", plan.changes.len() - CHANGES));
+    }
+}
+
+/// Reports what happens to the changes of a plan.
+fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
+    use deploy::Event;
+    match event {
+        Event::Applied(_) | Event::Overtaken(_) => ui.step(1),
+        Event::Failed(change, error) => {
+            ui.step(1);
+            ui.line(&format!(
+                "{} {} ({}): {}",
+                ui.paint(Style::Error, "failed"),
+                change.worker,
+                change.customer,
+                clean(error)
+            ));
+        }
+        Event::Unhealthy(change, why) => ui.line(&format!(
+            "{} {} ({}): {}",
+            ui.paint(Style::Error, "not well"),
+            change.worker,
+            change.customer,
+            clean(why)
+        )),
+        Event::Wave { name, of: (at, of), changes } if *of > 1 => {
+            ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
+        }
+        Event::Asking(0) => ui.note("no worker of this wave has an address to be asked at"),
+        Event::Asking(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
+        Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
+        Event::Waiting(account, wait) if *wait >= LONG_WAIT => {
+            ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));
+        }
+        Event::Paused(true) => ui.line("paused: `r`, or `flotilla control resume`, goes on"),
+        Event::Paused(false) => ui.line("on it goes"),
+        Event::Progress { left, lanes } => {
+            ui.expect(*left);
+            if lanes.len() > 1 {
+                let each = lanes.iter().map(|lane| {
+                    let all = lane.done + lane.left;
+                    format!(
+                        "{} {} %, {}",
+                        clean(&lane.account),
+                        100 * lane.done / all.max(1),
+                        duration(lane.seconds_left)
+                    )
+                });
+                let most = each.take(LANES).collect::<Vec<_>>().join(" · ");
+                let more = lanes.len().saturating_sub(LANES);
+                ui.detail(&if more > 0 { format!("{most} · {more} more") } else { most });
+            }
+        }
+        Event::Wave { .. } | Event::Waiting(..) => {}
+    }
+}
+
+/// Asks whether a plan is to be applied: for a large one, by its digest.
+fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Failure> {
+    let digest = plan.digest.to_string();
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
+            .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
+    }
+    let changes = plan.changes.len();
+    let question = if by_digest {
+        let share = (changes as f64 * 100.0 / workers.max(1) as f64).round();
+        format!(
+            "deploy {}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
+            count(changes, "change"),
+            &digest[..8]
+        )
+    } else {
+        format!("deploy {}? [y/N] ", count(changes, "change"))
+    };
+    let _ = write!(std::io::stderr(), "{question}");
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    let answer = answer.trim();
+    if if by_digest { answer == &digest[..8] } else { matches!(answer, "y" | "Y" | "yes") } {
+        return Ok(());
+    }
+    Err(Failure::refused("not confirmed; nothing was sent"))
+}
+
+/// Asks a question that is answered by yes or no.
+pub(super) fn ask(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
+        );
+    }
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::refused("not confirmed; nothing was changed"))
+}

@@ -1,0 +1,172 @@
+//! Applies a plan: opens the rate limits' lanes, runs the deploy loop, and records the run. Doesn't know where the plan and its
+//! uploads come from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_deploy::deploy::{self, Budget, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
+use flotilla_deploy::pace::Lane;
+use flotilla_deploy::plan::{Change, Plan};
+use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
+use flotilla_model::clock::{Clock, SystemClock};
+use flotilla_model::failure::Failure;
+use flotilla_model::lock::Lock;
+use flotilla_model::platform::Platform;
+use flotilla_model::spec::DeployRule;
+use flotilla_spec::project::Fleet;
+
+use crate::addresses::{health_address, subdomain};
+use crate::cloud::Cloud;
+use crate::context::{Context, LOCK};
+use crate::estimates::{Lanes, eta};
+use crate::operator::Event;
+
+/// Failures after which a deploy halts, unless fleet.yaml says otherwise.
+const FAILURE_LIMIT: usize = 10;
+/// The number of bundles that are kept of each worker, unless fleet.yaml says otherwise.
+const KEEP: usize = 5;
+
+/// The kind of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunKind<'a> {
+    /// The word in the state's records, such as `redeploy`.
+    pub name: &'a str,
+    /// The reason, if one was given.
+    pub reason: &'a str,
+    /// Whether it goes ahead of another run.
+    pub ahead: bool,
+}
+
+/// Everything that a plan is applied with.
+#[derive(Clone, Copy)]
+pub(crate) struct ApplyContext<'a> {
+    pub context: &'a Context<'a>,
+    pub fleet: &'a Fleet,
+    pub cloud: &'a Cloud,
+    pub platform: &'a Arc<Cloudflare>,
+    pub tokens: &'a HashMap<String, SecretString>,
+    pub kind: RunKind<'a>,
+}
+
+/// Applies a plan to the end, and records that it did.
+pub(crate) fn apply(
+    ctx: &ApplyContext<'_>,
+    plan: &Plan,
+    make: Arc<MakeUpload>,
+    state: &mut State,
+) -> Result<(Outcome, RunId), Failure> {
+    let ApplyContext { context, fleet, cloud, platform, tokens, kind } = *ctx;
+    let operator = context.operator;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let lanes = Lanes::open(plan, fleet, cloud, tokens, &clock);
+    let eta = eta(&lanes.estimates(plan));
+    let Lanes { lanes, of: lane_of } = if kind.ahead { lanes.ahead() } else { lanes };
+    let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
+    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64).max(1));
+    let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
+    let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
+    let health = HealthAddresses::find(ctx, plan, state)?;
+    let beside = if kind.ahead { run_beside(context, state)? } else { None };
+    let run = state.begin_run(&Run {
+        began: clock.unix(),
+        ended: 0,
+        who: std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()),
+        host: flotilla_model::lock::host_name(),
+        what: kind.name.to_owned(),
+        reason: kind.reason.to_owned(),
+        plan: plan.digest.to_string(),
+        outcome: serde_json::Value::Null,
+    })?;
+    let control = operator.control(&context.folder(), kind.ahead);
+    operator.on_event(&Event::RunStarted { run, kind: kind.name, plan, eta });
+    operator.begin("deploying", Some(plan.changes.len() as u64));
+    operator.expect(Duration::from_secs_f64(eta));
+    let tools = Tools {
+        pool,
+        clock: Arc::clone(&clock),
+        lanes,
+        lane_of,
+        state,
+        run,
+        beside,
+        budget: budget(&fleet.file.deploy),
+        address: Box::new(|change, live| health.address(cloud, change, live)),
+        orders: control,
+        hear: Box::new(|event| operator.on_event(&Event::Deploy(event))),
+    };
+    let outcome = deploy::deploy(plan, tools);
+    operator.end();
+    let outcome = outcome?;
+    operator.on_event(&Event::RunEnded(&outcome));
+    state.end_run(run, clock.unix(), &serde_json::to_value(&outcome).expect("BUG: an outcome is JSON"))?;
+    let touched: Vec<_> = plan.changes.iter().map(|change| (change.id(), change.customer.clone())).collect();
+    state.retire(&touched, fleet.file.deploy.keep.unwrap_or(KEEP))?;
+    Ok((outcome, run))
+}
+
+/// The run beside which one goes that is ahead of it, and whether it still goes on.
+type Beside = (RunId, Box<dyn Fn() -> bool>);
+
+fn run_beside(context: &Context<'_>, state: &State) -> Result<Option<Beside>, Failure> {
+    let lock = context.folder().join(LOCK);
+    let running = state.runs(1)?.into_iter().find(|(_, run)| run.ended == 0);
+    Ok(running.map(|(id, _)| (id, Box::new(move || Lock::is_held(&lock)) as Box<dyn Fn() -> bool>)))
+}
+
+/// Where workers are asked for their health between waves.
+struct HealthAddresses {
+    /// By account id.
+    subdomains: HashMap<String, Option<String>>,
+    hosts: HashMap<WorkerId, String>,
+}
+
+impl HealthAddresses {
+    /// Finds what isn't in the plan: nothing, where there is one wave, after which nobody is asked.
+    fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthAddresses, Failure> {
+        let mut found = HealthAddresses { subdomains: HashMap::new(), hosts: HashMap::new() };
+        if plan.waves.len() > 1 {
+            for change in &plan.changes {
+                found
+                    .subdomains
+                    .entry(change.home.account_id.clone())
+                    .or_insert_with(|| subdomain(ctx.cloud, &change.home, Some(ctx.platform)));
+            }
+            found.hosts = settled_hosts(state, plan)?;
+        }
+        Ok(found)
+    }
+
+    fn address(&self, cloud: &Cloud, change: &Change, live: &Deployed) -> Option<String> {
+        let subdomain = self.subdomains.get(&change.home.account_id).cloned().flatten();
+        let host = || self.hosts.get(&change.id()).map(|host| format!("https://{host}/"));
+        health_address(cloud, &change.worker, live, subdomain).or_else(host)
+    }
+}
+
+/// When a deploy stops by itself.
+fn budget(rule: &DeployRule) -> Budget {
+    Budget {
+        count: rule.failures.and_then(|share| share.count).unwrap_or(FAILURE_LIMIT),
+        percent: rule.failures.and_then(|share| share.percent).unwrap_or(0.0),
+        health: rule
+            .health
+            .enabled
+            .unwrap_or(true)
+            .then(|| Duration::from_secs(rule.health.deadline_seconds.unwrap_or(60))),
+    }
+}
+
+/// By which host each worker of a namespace can be asked: one that leads to it since before this deploy, as it takes KV a minute to
+/// know a new one everywhere.
+fn settled_hosts(state: &State, plan: &Plan) -> Result<HashMap<WorkerId, String>, Failure> {
+    let mut all = state.hosts()?;
+    for change in &plan.hosts {
+        all.remove(&(change.id(), change.host.clone()));
+    }
+    let leads = all.into_iter().filter(|(_, lead)| lead.sure);
+    Ok(leads.filter_map(|((_, host), lead)| Some(((lead.home, lead.worker?), host))).collect())
+}

@@ -1,0 +1,41 @@
+//! How a plan that changes something is approved: asked for, given, or given to one plan alone.
+
+use flotilla_deploy::plan::Plan;
+use flotilla_model::failure::Failure;
+use flotilla_spec::project::Fleet;
+
+use crate::operator::{Approval, Question};
+
+/// The share of a fleet, in percent, above which a plan is confirmed by its digest, unless fleet.yaml says otherwise.
+const CONFIRM_ABOVE: f64 = 20.0;
+/// The number of changes from which on that holds.
+const CONFIRM_FROM: usize = 10;
+/// The length of the shortest prefix of a digest that names a plan: by chance, one in four billion has it.
+const SHORTEST_DIGEST: usize = 8;
+
+/// Refuses a plan that isn't the approved one.
+pub(crate) fn check_digest(approval: &Approval, plan: &Plan) -> Result<(), Failure> {
+    let Approval::Digest(digest) = approval else { return Ok(()) };
+    let actual = plan.digest.to_string();
+    if names_a_plan(digest) && actual.starts_with(&digest.to_ascii_lowercase()) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "the plan isn't the one that was reviewed: its digest is {}, not {digest}; nothing was sent",
+        &actual[..16]
+    ))
+    .hint("something changed since: look at it with flotilla plan, and pass its digest"))
+}
+
+/// Returns whether it is long enough to name one plan.
+pub(crate) fn names_a_plan(digest: &str) -> bool {
+    digest.len() >= SHORTEST_DIGEST
+}
+
+/// Returns the question whether a plan is applied, of a fleet with so many workers.
+pub(crate) fn question<'a>(plan: &'a Plan, fleet: &Fleet, workers: usize) -> Question<'a> {
+    let changes = plan.changes.len();
+    let limit = fleet.file.deploy.confirm_above.unwrap_or(CONFIRM_ABOVE);
+    let by_digest = changes >= CONFIRM_FROM && changes as f64 > workers as f64 * limit / 100.0;
+    Question::Apply { plan, workers, by_digest }
+}

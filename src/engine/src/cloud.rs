@@ -1,0 +1,207 @@
+//! The cloud that a run is about: accounts, their tokens, the API's address; or the local Cloudflare emulator.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
+use flotilla_local as local;
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::lock::Lock;
+use flotilla_model::platform::Home;
+use flotilla_model::progress::Progress;
+use flotilla_model::spec::AccountId;
+use flotilla_spec::project::Fleet;
+use flotilla_spec::secrets::Secrets;
+
+use crate::context::{Context, FOLDER};
+use crate::workerd;
+
+/// The port of the local Cloudflare emulator, unless another one is chosen.
+pub const PORT: u16 = 8787;
+/// The token that requests to the local Cloudflare emulator carry.
+const LOCAL_TOKEN: &str = "local";
+
+/// A cloud and how to reach it.
+pub struct Cloud {
+    /// The API's address.
+    pub base: String,
+    /// Where it serves the workers, if it is on this machine.
+    pub local: Option<u16>,
+    /// The file of its state.
+    pub state: PathBuf,
+    /// The accounts' ids by name, as far as they are known here.
+    ids: BTreeMap<String, Option<String>>,
+    /// Running as long as this value lives.
+    pub running: Option<local::Running>,
+}
+
+/// Which cloud a run is about.
+#[derive(Clone, Debug, Default)]
+pub struct CloudOptions {
+    /// The local emulator instead of Cloudflare.
+    pub local: bool,
+    /// The dotenv file with secrets, in place of those of fleet.yaml.
+    pub env_file: Option<PathBuf>,
+}
+
+impl CloudOptions {
+    /// Opens the sources of a fleet's secrets.
+    pub fn secrets(&self, context: &Context<'_>, fleet: &Fleet) -> Result<Secrets, Failure> {
+        Secrets::open(&context.root, fleet.file.secrets.as_deref(), self.env_file.as_deref(), self.local)
+    }
+}
+
+impl Cloud {
+    /// The cloud that a command is for. Starts nothing and asks nothing.
+    pub fn new(
+        context: &Context<'_>,
+        fleet: &Fleet,
+        options: &CloudOptions,
+        secrets: &Secrets,
+    ) -> Result<Cloud, Failure> {
+        if options.local {
+            // Each account of the fleet is one of its own, named after itself.
+            let folder = local_folder(&context.root);
+            let running = running(&folder);
+            let ids = fleet
+                .accounts
+                .keys()
+                .map(|name| (name.clone(), Some(Digest::of(name.as_bytes()).to_string()[..32].to_owned())));
+            return Ok(Cloud {
+                base: running.map_or_else(String::new, api),
+                local: Some(running.map_or(PORT, |address| address.port())),
+                state: local_folder(&context.place()).join("state.db"),
+                ids: ids.collect(),
+                running: None,
+            });
+        }
+        let base = secrets_variable(secrets, BASE_VARIABLE).unwrap_or_else(|| BASE.to_owned());
+        let ids = fleet.accounts.iter().map(|(name, account)| {
+            let id = match &account.id {
+                AccountId::Literal(id) => Some(id.clone()),
+                AccountId::Variable { env } => secrets_variable(secrets, env),
+            };
+            (name.clone(), id)
+        });
+        let ids = ids.collect();
+        // Another address is another cloud: what is deployed there says nothing about this one.
+        let state = if base.trim_end_matches('/') == BASE {
+            context.folder().join("state.db")
+        } else {
+            context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
+        };
+        Ok(Cloud { base, local: None, state, ids, running: None })
+    }
+
+    /// Starts the local Cloudflare emulator, unless one is running for this project already.
+    pub fn start(&mut self, context: &Context<'_>) -> Result<(), Failure> {
+        if !self.base.is_empty() {
+            return Ok(());
+        }
+        let progress = context.operator.background();
+        let options = local_options(&context.root, progress, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let running = local::start(options)?;
+        self.base = running.api_base();
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// The home of an account's workers. Without the account's id, a home that nothing is deployed to.
+    pub fn home(&self, account: &str, namespace: Option<&str>) -> Home {
+        let id = self.ids.get(account).cloned().flatten().unwrap_or_default();
+        Home { account_id: id, namespace: namespace.map(str::to_owned) }
+    }
+
+    /// Returns whether it is Cloudflare itself: neither the local emulator nor another API.
+    pub fn is_cloudflare(&self) -> bool {
+        self.local.is_none() && self.base.trim_end_matches('/') == BASE
+    }
+
+    /// The accounts whose ids aren't known here.
+    pub fn unknown<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        accounts.into_iter().filter(|account| self.ids.get(*account).cloned().flatten().is_none()).collect()
+    }
+
+    /// The tokens of accounts, by account id; what to set where one is missing.
+    pub fn tokens<'a>(
+        &self,
+        fleet: &Fleet,
+        accounts: impl IntoIterator<Item = &'a str>,
+        secrets: &Secrets,
+    ) -> Result<HashMap<String, SecretString>, Failure> {
+        let mut tokens = HashMap::new();
+        let mut missing = Vec::new();
+        for name in accounts {
+            let account = &fleet.accounts[name];
+            if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
+                missing.push(format!("{env} (the id of the account `{name}`)"));
+            }
+            let token = if self.local.is_some() {
+                Some(SecretString::from(LOCAL_TOKEN))
+            } else {
+                secrets.token(&account.token.secret)
+            };
+            match token {
+                Some(token) => {
+                    tokens.insert(self.home(name, None).account_id, token);
+                }
+                None => missing.push(format!("{} (the API token of the account `{name}`)", account.token.secret)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(tokens);
+        }
+        Err(Failure::new("the credentials of Cloudflare are not set")
+            .hint(format!("set {}, in the environment or in .env", missing.join(" and ")))
+            .hint("a token with the permission `Workers Scripts: Edit` (and `Workers Routes: Edit` for routes and domains) is enough")
+            .hint("or try it without Cloudflare: flotilla deploy --local"))
+    }
+}
+
+fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {
+    use secrecy::ExposeSecret as _;
+    secrets.named(name).map(|value| value.expose_secret().to_owned())
+}
+
+/// The folder of the Cloudflare on this machine.
+pub fn local_folder(root: &Path) -> PathBuf {
+    root.join(FOLDER).join("local")
+}
+
+/// The file with the address of a running one.
+pub fn address_file(folder: &Path) -> PathBuf {
+    folder.join("address")
+}
+
+/// The lock that a running one holds. Without it, the address is an old one, and something else may be there now.
+pub fn lock_file(folder: &Path) -> PathBuf {
+    folder.join("local.lock")
+}
+
+/// The address of a Cloudflare that runs for this project, if one does.
+fn running(folder: &Path) -> Option<SocketAddr> {
+    if !Lock::is_held(&lock_file(folder)) {
+        return None;
+    }
+    std::fs::read_to_string(address_file(folder)).ok()?.trim().parse().ok()
+}
+
+fn api(address: SocketAddr) -> String {
+    format!("http://{address}/client/v4")
+}
+
+/// Returns how the local Cloudflare emulator of a project is started.
+pub fn local_options(root: &Path, progress: Arc<dyn Progress + Send + Sync>, address: SocketAddr) -> local::Options {
+    let mut options = local::Options::new(local_folder(root));
+    options.address = address;
+    options.make_bound = true;
+    options.workerd = local::Workerd::Lazy(Arc::new(move || {
+        workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
+    }));
+    options
+}

@@ -1,0 +1,59 @@
+//! What every run of the engine works on: a project, perhaps as one of its previews sees it, for an operator. Knows where flotilla
+//! keeps its files in a project.
+
+use std::path::{Path, PathBuf};
+
+use flotilla_model::preview::Preview;
+use flotilla_spec::project;
+
+use crate::operator::Operator;
+
+/// The folder of what flotilla keeps for a project.
+pub const FOLDER: &str = ".flotilla";
+/// The lock of a deploy, in [`FOLDER`].
+pub const LOCK: &str = "deploy.lock";
+/// The lock of a deploy that goes ahead of another one.
+pub const AHEAD_LOCK: &str = "ahead.lock";
+/// The lock of a build.
+const BUILD_LOCK: &str = "lock";
+
+/// A project, and whom a run works for.
+#[derive(Clone)]
+pub struct Context<'a> {
+    /// The project's folder.
+    pub root: PathBuf,
+    /// The preview that a run is about; none, if it is about the fleet itself.
+    pub preview: Option<Preview>,
+    /// Whom it works for.
+    pub operator: &'a dyn Operator,
+}
+
+impl<'a> Context<'a> {
+    /// A run about the fleet itself.
+    pub fn new(root: &Path, operator: &'a dyn Operator) -> Context<'a> {
+        Context { root: root.to_owned(), preview: None, operator }
+    }
+
+    /// The same, about a preview.
+    pub fn of_preview(&self, preview: Preview) -> Context<'a> {
+        Context { preview: Some(preview), ..self.clone() }
+    }
+
+    /// The folder in which out/ and the files of the state lie: the project's, or that of the preview.
+    pub fn place(&self) -> PathBuf {
+        match &self.preview {
+            None => self.root.clone(),
+            Some(preview) => self.root.join(project::preview_folder(&preview.id)),
+        }
+    }
+
+    /// The folder of what flotilla keeps, of the fleet or the preview.
+    pub fn folder(&self) -> PathBuf {
+        self.place().join(FOLDER)
+    }
+
+    /// The file of the lock of builds.
+    pub(crate) fn build_lock(&self) -> PathBuf {
+        self.place().join(flotilla_build::manifest::FOLDER).join(BUILD_LOCK)
+    }
+}

@@ -1,0 +1,244 @@
+//! A deploy, from files to the record of what was done. The one function that shows the order of a run; the command line, the control
+//! plane and the tests call it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::plan::Action;
+use flotilla_deploy::state::State;
+use flotilla_model::customer::Worker;
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::lock::Lock;
+use flotilla_model::platform::{Call, Platform as _};
+use flotilla_model::spec::OnBreach;
+
+use crate::apply::{ApplyContext, RunKind, apply};
+use crate::approval;
+use crate::context::{AHEAD_LOCK, Context, LOCK};
+use crate::operator::{Approval, Event, Question};
+use crate::plan_file::PlanFile;
+use crate::planning::{PlanRequest, Planned, plan_fleet};
+use crate::preflight::{check_deletions, preflight};
+use crate::rollback::roll_back_wave;
+use crate::verification::{self, Results, VerifyOptions};
+use crate::{secret_upload, upload};
+
+/// A deploy.
+pub struct DeployRequest<'a> {
+    /// What decides its plan.
+    pub plan: PlanRequest,
+    /// The plan that was written to a file: what is planned now has to be that plan, or what an interrupted deploy left of it.
+    pub reviewed: Option<&'a PlanFile>,
+    /// How the plan is approved.
+    pub approval: Approval,
+    /// The number of workers that may be deleted, instead of what fleet.yaml says.
+    pub max_deletions: Option<usize>,
+    /// How the run is recorded.
+    pub kind: RunKind<'a>,
+    /// How the changed workers are verified afterwards, if they are.
+    pub verify: Option<VerifyOptions>,
+}
+
+/// What came of a deploy.
+pub enum Deployed {
+    /// The plan isn't the one that was approved: nothing was sent.
+    OtherPlan {
+        /// What is planned now.
+        planned: Box<Planned>,
+        /// The refusal.
+        refusal: Failure,
+    },
+    /// There was nothing to do.
+    UpToDate(Box<Planned>),
+    /// Changes were applied, or some of them.
+    Applied(Applied),
+}
+
+/// A plan that was applied.
+pub struct Applied {
+    /// The plan, and what it was made from.
+    pub planned: Arc<Planned>,
+    /// What was done.
+    pub outcome: Outcome,
+    /// The client that it was done with.
+    pub platform: Arc<Cloudflare>,
+    /// The verification of the changed workers, if it was asked for.
+    pub verified: Option<Results>,
+}
+
+impl Applied {
+    /// Returns the exit code that fits.
+    pub fn exit(&self) -> Exit {
+        let unhealthy = self.verified.as_ref().is_some_and(|results| results.failed > 0);
+        match self.outcome.is_complete() && !unhealthy {
+            true => finished(&self.planned),
+            false => Exit::SomeFailed,
+        }
+    }
+}
+
+/// Returns the exit code of a deploy that did everything that was planned: what has errors wasn't.
+pub fn finished(planned: &Planned) -> Exit {
+    match planned.has_errors() {
+        true => Exit::Diagnostics,
+        false => Exit::Done,
+    }
+}
+
+/// Deploys a fleet: the order of a run. A dry run is [`plan_fleet`], the same code stopped after step 3. Running it again does
+/// nothing, or what was left.
+pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result<Deployed, Failure> {
+    // 1. Lock. First of all: what the plan is made from can't move until it is applied.
+    let _lock = lock(context, request.kind.ahead)?;
+    // 2. Scan, build and plan.
+    let planned = plan_fleet(context, &PlanRequest { applies: true, ..request.plan.clone() })?;
+    if let Some(file) = request.reviewed {
+        file.refuse_other(&planned)?;
+    }
+    // 3. to 9.
+    apply_planned(context, planned, &request)
+}
+
+/// Takes the lock of deploys of the project, or of those that go ahead of one.
+fn lock(context: &Context<'_>, ahead: bool) -> Result<Lock, Failure> {
+    let folder = context.folder();
+    match ahead {
+        false => Lock::take_from_all(&folder.join(LOCK), "deploy")
+            .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")),
+        true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another"),
+    }
+}
+
+/// Applies a plan under a lock that is held already: steps 3 to 9 of [`deploy_fleet`].
+pub(crate) fn apply_planned(
+    context: &Context<'_>,
+    mut planned: Planned,
+    request: &DeployRequest<'_>,
+) -> Result<Deployed, Failure> {
+    // 3. Safety: the approved plan or none, no secret without a value, not too many deletions.
+    let continues = match check_approval(&planned, &request.approval)? {
+        Approved::Yes { continues } => continues,
+        Approved::No(refusal) => return Ok(Deployed::OtherPlan { planned: Box::new(planned), refusal }),
+    };
+    if planned.plan.is_empty() {
+        return Ok(Deployed::UpToDate(Box::new(planned)));
+    }
+    let tokens = tokens(&planned)?;
+    check_secrets(context, &mut planned)?;
+    check_deletions(&planned, request.max_deletions)?;
+    // 4. Confirm.
+    confirm(context, &planned, &request.approval)?;
+    // 5. Preflight: nothing of others is overwritten. The state is opened first, so that one that can't be is known before.
+    let mut state = State::open(&planned.cloud.state)?;
+    if let (Approval::Digest(_), false) = (&request.approval, continues) {
+        PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
+    }
+    let platform = connect(context, &mut planned, &tokens)?;
+    preflight(context, &mut planned)?;
+    // 6. Waves: upload, attach, ask for health, halt or go on.
+    let planned = Arc::new(planned);
+    let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
+    let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, kind: request.kind };
+    let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;
+    // 7. Roll back a wave that isn't healthy, where fleet.yaml says so.
+    if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
+        let of_wave = planned.plan.changes.iter().filter(|change| change.wave == wave);
+        let ids = of_wave.map(flotilla_deploy::plan::Change::id).collect();
+        outcome.rolled_back = Some(roll_back_wave(&ctx, &mut state, run, &ids, &planned.secrets)?);
+    }
+    // 8. Verify. 9. The record was written change by change, and when the run ended.
+    let verified = match &request.verify {
+        Some(options) => Some(verify(context, &planned, options)?),
+        None => None,
+    };
+    Ok(Deployed::Applied(Applied { planned, outcome, platform, verified }))
+}
+
+/// Whether a plan is the approved one.
+enum Approved {
+    /// It is; `continues`: it is what an interrupted deploy left of the approved plan.
+    Yes { continues: bool },
+    /// It isn't.
+    No(Failure),
+}
+
+fn check_approval(planned: &Planned, approval: &Approval) -> Result<Approved, Failure> {
+    let Err(refusal) = approval::check_digest(approval, &planned.plan) else {
+        return Ok(Approved::Yes { continues: false });
+    };
+    if let Approval::Digest(digest) = approval
+        && approval::names_a_plan(digest)
+        // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
+        && let Ok(file) = PlanFile::read(&planned.reviewed_plan())
+        && file.is(digest)
+        && file.goes_on(planned)?
+    {
+        return Ok(Approved::Yes { continues: true });
+    }
+    // Without the id of an account it is another plan, as well.
+    tokens(planned)?;
+    Ok(Approved::No(refusal))
+}
+
+fn tokens(planned: &Planned) -> Result<HashMap<String, SecretString>, Failure> {
+    let accounts: BTreeSet<&str> = planned.plan.accounts().map(|(_, account)| account).collect();
+    planned.cloud.tokens(&planned.project.fleet, accounts, &planned.secrets)
+}
+
+/// Looks at what workers are bound to where nobody here knows it, and names every secret that lacks a value.
+fn check_secrets(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
+    if !planned.adopt.is_empty() || secret_upload::check(planned).is_err() {
+        secret_upload::look(context, planned)?;
+        secret_upload::check(planned)?;
+    }
+    Ok(())
+}
+
+fn confirm(context: &Context<'_>, planned: &Planned, approval: &Approval) -> Result<(), Failure> {
+    let asks = *approval == Approval::Ask && planned.cloud.local.is_none();
+    context.operator.on_event(&Event::Planned { planned, asks });
+    if !asks {
+        return Ok(());
+    }
+    let fleet = &planned.project.fleet;
+    let question = match &fleet.preview {
+        None => approval::question(&planned.plan, fleet, planned.workers),
+        Some(preview) => Question::PreviewUp { id: &preview.id, changes: planned.plan.changes.len() },
+    };
+    context.operator.confirm(&question)
+}
+
+/// Makes the client, and starts the local emulator with its dispatch namespaces if that is the cloud.
+fn connect(
+    context: &Context<'_>,
+    planned: &mut Planned,
+    tokens: &HashMap<String, SecretString>,
+) -> Result<Arc<Cloudflare>, Failure> {
+    let is_local = planned.cloud.local.is_some();
+    if is_local {
+        planned.cloud.start(context)?;
+    }
+    let platform = Arc::new(Cloudflare::new(&planned.cloud.base, tokens.clone())?);
+    let accounts: BTreeSet<&str> = planned.plan.accounts().map(|(_, account)| account).collect();
+    for account in accounts.into_iter().filter(|_| is_local) {
+        if let Some(namespace) = planned.project.fleet.accounts[account].dispatch_namespace.as_deref() {
+            // That it exists already is fine.
+            let _ = platform.call(&planned.cloud.home(account, Some(namespace)), &Call::CreateNamespace);
+        }
+    }
+    Ok(platform)
+}
+
+/// Verifies the workers that a deploy changed.
+fn verify(context: &Context<'_>, planned: &Planned, options: &VerifyOptions) -> Result<Results, Failure> {
+    let changed = planned.plan.changes.iter().filter(|change| change.action != Action::Delete);
+    let workers: Vec<Worker> = changed.filter_map(|change| Some(planned.worker(change)?.0)).collect();
+    let workers: Vec<&Worker> = workers.iter().collect();
+    let state = State::read(&planned.cloud.state)?;
+    let targets = verification::targets(&planned.project, &planned.cloud, &state, &workers)?;
+    verification::verify_targets(context, &targets, options)
+}

@@ -1,0 +1,150 @@
+//! The seam to whoever a run works for: a person at a terminal, a CI job, a page. Says what happens and asks what a person has to
+//! decide; knows neither words nor forms of output.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_deploy::deploy::{Order, Outcome};
+use flotilla_deploy::plan::Plan;
+use flotilla_deploy::refresh::{Finding, Seen};
+use flotilla_deploy::state::RunId;
+use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::failure::Failure;
+use flotilla_model::progress::Progress;
+
+use crate::planning::Planned;
+
+/// Something that happens in a run.
+pub enum Event<'a> {
+    /// The files were read and built; these are their errors and warnings, of the selected customers.
+    Diagnostics(&'a [Diagnostic]),
+    /// The selection is valid, and no worker belongs to it.
+    NothingSelected,
+    /// Nothing is pruned, because a spec can't be read: it may be that of any customer.
+    NothingPruned,
+    /// A source of secrets can't be asked; secrets that are deployed stay as they are.
+    SourceUnavailable {
+        /// The source.
+        source: &'a str,
+        /// Why.
+        reason: &'a str,
+    },
+    /// The platform was asked what is there.
+    Refreshed {
+        /// Requests that this took.
+        requests: usize,
+        /// Workers that are there.
+        workers: usize,
+    },
+    /// Accounts that are left out, because their ids or tokens aren't set here.
+    AccountsUnreachable(&'a [&'a str]),
+    /// The plan that is going to be applied; `asks`: once it was confirmed.
+    Planned {
+        /// The plan.
+        planned: &'a Planned,
+        /// Whether a confirmation is asked for.
+        asks: bool,
+    },
+    /// The plan of a rollback, before it is confirmed.
+    RollbackPlanned(&'a Plan),
+    /// These domains and routes point to no worker, and are going to be removed.
+    HostsPointNowhere(&'a [Finding]),
+    /// A domain or a route was removed.
+    HostRemoved(&'a str),
+    /// So many of the workers that are to be created are there already, deployed by another machine.
+    AlreadyThere(usize),
+    /// A worker stays as it is.
+    Stays {
+        /// The worker.
+        worker: &'a str,
+        /// Why.
+        reason: &'a str,
+    },
+    /// So many workers are put back, because their wave wasn't healthy.
+    RollingBack(usize),
+    /// Changes begin.
+    RunStarted {
+        /// Under which number they are recorded.
+        run: RunId,
+        /// What kind of a run it is, as the state records it.
+        kind: &'a str,
+        /// The plan.
+        plan: &'a Plan,
+        /// How long it takes, in seconds.
+        eta: f64,
+    },
+    /// Something happens to the changes.
+    Deploy(&'a flotilla_deploy::deploy::Event<'a>),
+    /// The changes ended.
+    RunEnded(&'a Outcome),
+    /// These previews are going to be taken down.
+    PreviewsFound(&'a [&'a Seen]),
+    /// A database of a preview was created, and its worker never was.
+    AbandonedDatabase(&'a str),
+    /// A folder of flotilla's own can't be removed.
+    CannotRemove {
+        /// The folder.
+        path: &'a Path,
+        /// Why.
+        error: &'a std::io::Error,
+    },
+}
+
+/// A question that a person decides.
+pub enum Question<'a> {
+    /// Whether a plan is applied.
+    Apply {
+        /// The plan.
+        plan: &'a Plan,
+        /// How many workers there are, changed or not.
+        workers: usize,
+        /// Whether it changes so much of the fleet that the answer has to name its digest.
+        by_digest: bool,
+    },
+    /// Whether a preview is put up.
+    PreviewUp {
+        /// Its id.
+        id: &'a str,
+        /// How many changes that takes.
+        changes: usize,
+    },
+    /// Whether so many previews are removed.
+    PreviewDown(usize),
+    /// Whether so many domains and routes that point to no worker are removed.
+    RemoveHosts(usize),
+    /// Whether the state of so many workers is replaced by what the platform has.
+    ReplaceState(usize),
+}
+
+/// Whoever a run works for.
+pub trait Operator: Progress {
+    /// Returns the progress of work that outlives a run's calls, such as what the local emulator installs.
+    fn background(&self) -> Arc<dyn Progress + Send + Sync>;
+
+    /// Hears what happens.
+    fn on_event(&self, event: &Event<'_>);
+
+    /// Decides. A no, and that nobody can be asked, is a refusal: nothing was changed.
+    fn confirm(&self, question: &Question<'_>) -> Result<(), Failure>;
+
+    /// Opens the way by which a person steers a run while it changes something: the function is called a few times a second, and is
+    /// dropped when the run ends. `folder` is the one of flotilla's own files; `ahead`: the run goes ahead of another one, which is
+    /// steered separately.
+    fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Order + '_>;
+}
+
+/// How a plan that changes something is approved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Approval {
+    /// The operator is asked.
+    #[default]
+    Ask,
+    /// It is given.
+    Given,
+    /// It is given to the plan that has this digest, or whose digest begins with these characters, and to no other.
+    Digest(String),
+}
+
+/// The wait after which an operator hears that a rate limit holds up a run.
+pub const LONG_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,529 @@
+//! Puts a plan together: from what was built, the state and, if wanted, what the platform has. Decides nothing about single workers:
+//! that is `flotilla_deploy::plan`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use rayon::prelude::*;
+
+use flotilla_build::build::{self, Project, Runtimes, Survey};
+use flotilla_build::render::Recipe;
+use flotilla_build::resolve::Thing;
+use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
+use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
+use flotilla_deploy::state::{self, Begun, Deployed, Run, State, Stored, WorkerId, deflated};
+use flotilla_model::bundle::{self, Bundle};
+use flotilla_model::clock::{Clock, SystemClock};
+use flotilla_model::customer::{Database, Hosts, Worker};
+use flotilla_model::diagnostic::{Diagnostic, Severity};
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
+use flotilla_model::spec::{Delivery, Environment};
+use flotilla_model::tags::Triggers;
+use flotilla_spec::project;
+use flotilla_spec::secrets::Secrets;
+
+use crate::built::{Built, build_fleet};
+use crate::cloud::{Cloud, CloudOptions};
+use crate::context::Context;
+use crate::estimates::{Estimate, Lanes};
+use crate::operator::Event;
+use crate::refresh::{self, RefreshOptions};
+use crate::selection::Selection;
+
+/// The number of customers that are planned at a time.
+const CHUNK: usize = 1024;
+/// The number of interruptions of one redeploy that are looked back at.
+const RUNS: usize = 1000;
+
+/// What decides a plan, beside the files and the state.
+#[derive(Clone, Debug, Default)]
+pub struct PlanRequest {
+    /// The customers that it is about.
+    pub selection: Selection,
+    /// The cloud that it is for.
+    pub cloud: CloudOptions,
+    /// Uploads every selected worker, changed or not, for this reason.
+    pub force: Option<String>,
+    /// Deletes deployed workers that no spec owns any more.
+    pub prune: bool,
+    /// Deletes and does nothing else.
+    pub only_prune: bool,
+    /// Asks the platform first what is there.
+    pub refresh: bool,
+    /// Workers that are overwritten and belong to the fleet from then on.
+    pub adopt: BTreeSet<String>,
+    /// The plan is going to be applied: then a refresh corrects the state itself, else a copy in memory.
+    pub applies: bool,
+    /// When the uploaded workers expire, in seconds since 1970: they are a preview's.
+    pub expires: i64,
+}
+
+/// A plan, and everything that it was made from.
+pub struct Planned {
+    /// The fleet's files.
+    pub project: Project,
+    /// The fleet's customers.
+    pub survey: Survey,
+    /// The bundles of its packs.
+    pub runtimes: Runtimes,
+    /// The errors and warnings of the selected customers.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The sources of secrets.
+    pub secrets: Arc<Secrets>,
+    /// The cloud that it is for.
+    pub cloud: Cloud,
+    /// The plan.
+    pub plan: Plan,
+    /// The number of workers that it is about, changed or not.
+    pub workers: usize,
+    /// The number of workers that are live, as far as the state knows.
+    pub live: usize,
+    /// What the platform has, if it was asked.
+    pub inventory: Option<Inventory>,
+    /// Where the platform differs from the state or the specs, if it was asked.
+    pub findings: Vec<Finding>,
+    /// The workers that are adopted.
+    pub adopt: BTreeSet<String>,
+    /// When the uploaded workers expire, in seconds since 1970, if they are a preview's.
+    pub expires: i64,
+    /// The secrets that workers have, of those that the state doesn't know of.
+    pub(crate) unknown_secrets: HashMap<WorkerId, BTreeSet<String>>,
+    /// The customers that it is about.
+    selection: Selection,
+    /// The packs' bundles, deflated once.
+    deflated: OnceLock<HashMap<String, Vec<u8>>>,
+    /// Where the workers of changes are in the survey: by home and name, the record and the unit.
+    places: HashMap<WorkerId, (usize, usize)>,
+}
+
+/// Builds the fleet and plans. Fails with diagnostics where the fleet as a whole can't be built.
+pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planned, Failure> {
+    if request.prune && !request.selection.is_all() {
+        return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
+    }
+    let built = build_fleet(context, &request.selection, false, false)?;
+    context.operator.on_event(&Event::Diagnostics(&built.diagnostics));
+    if context.preview.is_some() && built.built.workers == 0 && built.has_errors() {
+        return Err(Failure::new("no worker of the preview can be built; nothing was sent"));
+    }
+    plan_built(context, request, built)
+}
+
+/// Plans from what was built.
+fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Result<Planned, Failure> {
+    let Built { project, survey, runtimes, built, diagnostics, .. } = built;
+    let (operator, selection) = (context.operator, &request.selection);
+    let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
+    operator.begin("planning", None);
+    let mut cloud = Cloud::new(context, &project.fleet, &request.cloud, &secrets)?;
+    if request.prune && survey.unread {
+        operator.on_event(&Event::NothingPruned);
+    }
+    let homes = planned_homes(context, &project.fleet, &cloud, &secrets);
+    let waves = if context.preview.is_some() { Vec::new() } else { Wave::of(&project.fleet.file.deploy.waves) };
+    let mut options = options(context, request, &cloud, (&survey, &built), &homes, &waves);
+    let mut state = match (request.refresh, request.applies) {
+        (false, _) => State::read(&cloud.state)?,
+        (true, false) => State::shadow(&cloud.state)?,
+        (true, true) => State::open(&cloud.state)?,
+    };
+    if let Some(reason) = &request.force {
+        options.forced_since = interrupted(&state, reason)?;
+    }
+    let (mut inventory, mut findings) = (None, Vec::new());
+    if request.refresh {
+        let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+            .desired(selection, &options);
+        let refresh_options = RefreshOptions {
+            wanted,
+            held: &options.invalid,
+            whole: options.whole && !survey.unread,
+            adopt: request.adopt.clone(),
+            homes: &homes,
+            anew: false,
+            all_domains: request.only_prune || context.preview.is_some(),
+            tag: request.applies,
+        };
+        let result = refresh::refresh(context, &project.fleet, &mut cloud, &secrets, &mut state, refresh_options)?;
+        options.unowned = result.refreshed.unowned;
+        options.missing = result.missing;
+        inventory = Some(result.inventory);
+        findings = result.refreshed.findings;
+    }
+    let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
+    let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
+    let live = state.live()?;
+    operator.end();
+    for (source, reason) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
+        operator.on_event(&Event::SourceUnavailable { source, reason });
+    }
+    Ok(Planned {
+        project,
+        survey,
+        runtimes,
+        diagnostics,
+        secrets,
+        cloud,
+        plan,
+        workers,
+        live,
+        inventory,
+        findings,
+        adopt: request.adopt.clone(),
+        expires: request.expires,
+        places,
+        selection: selection.clone(),
+        unknown_secrets: HashMap::new(),
+        deflated: OnceLock::new(),
+    })
+}
+
+/// The homes that a plan may look at: of a preview, those that are reached from here.
+fn planned_homes(
+    context: &Context<'_>,
+    fleet: &project::Fleet,
+    cloud: &Cloud,
+    secrets: &Secrets,
+) -> BTreeMap<Home, String> {
+    let mut homes = homes(fleet, cloud);
+    if context.preview.is_some() {
+        homes.retain(|_, account| cloud.tokens(fleet, [account.as_str()], secrets).is_ok());
+    }
+    homes
+}
+
+/// The options of a plan, as the request and the files decide them.
+fn options<'a>(
+    context: &Context<'_>,
+    request: &'a PlanRequest,
+    cloud: &Cloud,
+    (survey, built): (&Survey, &build::Built),
+    homes: &BTreeMap<Home, String>,
+    waves: &'a [Wave],
+) -> Options<'a> {
+    let selection = &request.selection;
+    // What could not be rendered is held, as well.
+    let mut invalid: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    invalid.retain(|customer| selection.includes_id(customer));
+    Options {
+        force: request.force.as_deref(),
+        forced_since: None,
+        prune: request.prune && !survey.unread,
+        only_prune: request.only_prune,
+        named: selection.named(),
+        any_delivery: cloud.local.is_some() || context.preview.is_some(),
+        whole: selection.is_all(),
+        invalid,
+        homes: homes.keys().cloned().collect(),
+        waves,
+        unowned: BTreeMap::new(),
+        missing: BTreeSet::new(),
+    }
+}
+
+/// What there should be, beside the state: for what corrects the state.
+pub struct DesiredFleet {
+    /// The fleet's files.
+    pub project: Project,
+    /// The sources of secrets.
+    pub secrets: Secrets,
+    /// The cloud.
+    pub cloud: Cloud,
+    /// The workers that there should be.
+    pub wanted: BTreeMap<WorkerId, refreshing::Wanted>,
+    /// The customers whose specs have errors.
+    pub held: BTreeSet<String>,
+    /// Whether all specs can be read.
+    pub whole: bool,
+    /// The homes whose workers the fleet may own, with their accounts' names.
+    pub homes: BTreeMap<Home, String>,
+}
+
+/// Builds the fleet and finds what there should be. Fails with diagnostics where the fleet as a whole can't be built.
+pub fn desired_fleet(context: &Context<'_>, cloud: &CloudOptions) -> Result<DesiredFleet, Failure> {
+    let selection = Selection::default();
+    let built = build_fleet(context, &selection, false, false)?;
+    context.operator.on_event(&Event::Diagnostics(&built.diagnostics));
+    let Built { project, survey, runtimes, built, .. } = built;
+    let secrets = cloud.secrets(context, &project.fleet)?;
+    let cloud = Cloud::new(context, &project.fleet, cloud, &secrets)?;
+    let held: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
+    let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+        .desired(&selection, &options);
+    let (whole, homes) = (!survey.unread, homes(&project.fleet, &cloud));
+    Ok(DesiredFleet { project, secrets, cloud, wanted, held, whole, homes })
+}
+
+/// Since when a redeploy for this reason has been going on that was interrupted, perhaps several times.
+fn interrupted(state: &State, reason: &str) -> Result<Option<i64>, Failure> {
+    let open = |run: &Run| {
+        let left = ["failed", "skipped"].iter().any(|key| run.outcome[key].as_u64() != Some(0));
+        run.what == "redeploy" && run.reason == reason && left
+    };
+    let runs = state.runs(RUNS)?;
+    Ok(runs.iter().map(|(_, run)| run).take_while(|run| open(run)).last().map(|run| run.began))
+}
+
+/// The homes whose workers the fleet may own, with their account's names.
+pub fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, String> {
+    let accounts = fleet.accounts.iter();
+    let homes = accounts.flat_map(|(name, account)| {
+        [cloud.home(name, account.dispatch_namespace.as_deref()), cloud.home(name, None)]
+            .map(|home| (home, name.clone()))
+    });
+    homes.filter(|(home, _)| !home.account_id.is_empty()).collect()
+}
+
+/// What is planned from.
+struct Fleet<'a> {
+    project: &'a Project,
+    survey: &'a Survey,
+    runtimes: &'a Runtimes,
+    built: &'a build::Built,
+    cloud: &'a Cloud,
+}
+
+/// A worker on its way into a plan.
+struct Wanted {
+    place: (usize, usize),
+    worker: Worker,
+    bundle: Bundle,
+    home: Home,
+    live: Option<Deployed>,
+    begun: Option<Begun>,
+    bundle_before: Option<Stored>,
+    /// Whether its database's id is known, if it needs one.
+    has_database: bool,
+}
+
+/// What was decided of a worker.
+struct Decided {
+    id: WorkerId,
+    place: (usize, usize),
+    account: String,
+    hosts: Option<Hosts>,
+    decision: Decision,
+}
+
+impl Wanted {
+    fn id(&self) -> WorkerId {
+        (self.home.clone(), self.worker.name.clone())
+    }
+}
+
+/// A plan, the number of workers that it is about, and where those of its changes are.
+type Found = (Plan, usize, HashMap<WorkerId, (usize, usize)>);
+
+impl Fleet<'_> {
+    /// Plans, some workers at a time: what doesn't change isn't kept.
+    fn plan(
+        &self,
+        selection: &Selection,
+        secrets: &Secrets,
+        state: &State,
+        options: &Options<'_>,
+        homes: &BTreeMap<Home, String>,
+    ) -> Result<Found, Failure> {
+        let fingerprints = state.fingerprints();
+        let mut begun = state.begun()?;
+        for ((home, _), begun) in &mut begun {
+            // An account can have got another name in fleet.yaml since.
+            if let Some(name) = homes.get(home) {
+                begun.account.clone_from(name);
+            }
+        }
+        let mut planner = Planner::new(options);
+        let (mut workers, mut places) = (0, HashMap::new());
+        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        for records in all.chunks(CHUNK) {
+            let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
+            for one in &mut wanted {
+                let id = one.id();
+                one.live = state.one(&id)?;
+                one.begun = begun.get(&id).cloned();
+                if let Database::D1 { id: None, name, .. } = &one.worker.database {
+                    one.has_database = state.found(&id.0.account_id, state::Found::Database, name)?.is_some();
+                }
+                if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
+                    one.bundle_before = state.stored(&live.digest)?;
+                }
+            }
+            secrets.prepare(wanted.iter().map(|one| &one.worker));
+            let decided: Vec<Decided> = wanted
+                .into_par_iter()
+                .map(|one| {
+                    let differences = self.differences(&one);
+                    let known = Known {
+                        live: one.live.as_ref(),
+                        begun: one.begun.as_ref(),
+                        bundle: one.bundle_before.as_ref(),
+                        differences: &differences,
+                        has_database: one.has_database,
+                    };
+                    let desired = Desired {
+                        home: one.home.clone(),
+                        worker: &one.worker,
+                        bundle: &one.bundle,
+                        secrets: secrets.fingerprints(&one.worker, &fingerprints),
+                    };
+                    let decision = plan::decide(&desired, &known, options);
+                    let (id, hosts) = (one.id(), one.worker.hosts);
+                    Decided { id, place: one.place, account: one.worker.account, hosts, decision }
+                })
+                .collect();
+            workers += decided.len();
+            for Decided { id, place, account, hosts, decision } in decided {
+                if let Decision::Change(_) = decision {
+                    places.insert(id.clone(), place);
+                }
+                planner.lead(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
+                planner.add(&id, decision);
+            }
+        }
+        if options.whole {
+            let mut gone = Vec::new();
+            state.each(|id, live| {
+                if planner.is_gone(&id, &live.customer) {
+                    gone.push((id, live));
+                }
+            })?;
+            for (id, live) in &mut gone {
+                if let Some(name) = homes.get(&id.0) {
+                    live.account.clone_from(name);
+                }
+                planner.gone(id, Some(live), begun.get(id));
+                begun.remove(id);
+            }
+            for (id, begun) in &begun {
+                if planner.is_gone(id, &begun.customer) {
+                    planner.gone(id, None, Some(begun));
+                }
+            }
+        }
+        let mut recorded = state.hosts()?;
+        // What lies in an account that fleet.yaml no longer has can't be reached.
+        recorded.retain(|_, lead| match homes.get(&lead.home) {
+            Some(name) => {
+                lead.account.clone_from(name);
+                true
+            }
+            None => false,
+        });
+        let claims: OnceLock<HashSet<u64>> = OnceLock::new();
+        let is_claimed = |host: &str| {
+            let all = || self.survey.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
+            claims.get_or_init(all).contains(&Thing::Entry(host.to_owned()).digest())
+        };
+        Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
+    }
+
+    /// What there should be of the selected workers, for what the cloud has to be held against.
+    fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
+        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
+            let worker = &one.worker;
+            let ours = options.any_delivery || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual);
+            let wanted = refreshing::Wanted {
+                account: worker.account.clone(),
+                customer: worker.customer.clone(),
+                environment: worker.environment,
+                digest: one.bundle.digest,
+                triggers: Triggers::of(worker),
+                zones: worker.routes.iter().map(|route| route.zone.clone()).collect(),
+                ours,
+            };
+            (one.id(), wanted)
+        });
+        wanted.collect()
+    }
+
+    /// The workers of a customer that are to be deployed as they were built.
+    fn wanted(&self, at: usize, selection: &Selection) -> Vec<Wanted> {
+        let record = &self.survey.records[at];
+        let customer = build::id(record);
+        if self.survey.held.contains(customer) || self.built.failed.contains(customer) {
+            return Vec::new();
+        }
+        let units = record.units.iter().enumerate().filter(|(_, unit)| selection.includes_unit(record, unit));
+        let wanted = units.filter_map(|(place, unit)| {
+            let made = unit.made.as_ref().filter(|made| made.from == unit.resolved)?;
+            let worker = self.survey.worker(self.project, record, unit)?;
+            let bundle = bundle::remembered(
+                &worker,
+                made.bundle(),
+                Digest::from_bytes(made.module),
+                &self.runtimes[&worker.pack],
+            );
+            let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
+            let place = (at, place);
+            Some(Wanted {
+                place,
+                worker,
+                bundle,
+                home,
+                live: None,
+                begun: None,
+                bundle_before: None,
+                has_database: false,
+            })
+        });
+        wanted.collect()
+    }
+
+    /// What differs between what is live and what is desired, in the author's terms.
+    fn differences(&self, one: &Wanted) -> Vec<String> {
+        let Some(before) = &one.bundle_before else { return Vec::new() };
+        let (record, unit) = one.place;
+        let recipe = build::recipe(self.project, self.runtimes, &self.survey.records[record].units[unit]);
+        build::since(self.project, &one.worker, &recipe, &before.source)
+    }
+}
+
+impl Planned {
+    /// Returns the worker that a change is about, and its recipe.
+    pub fn worker(&self, change: &Change) -> Option<(Worker, Recipe)> {
+        let (record, unit) = *self.places.get(&change.id())?;
+        let record = &self.survey.records[record];
+        let unit = &record.units[unit];
+        let worker = self.survey.worker(&self.project, record, unit)?;
+        Some((worker, build::recipe(&self.project, &self.runtimes, unit)))
+    }
+
+    /// Returns a pack's bundle, deflated.
+    pub(crate) fn deflated_runtime(&self, pack: &str) -> Vec<u8> {
+        let all = || self.runtimes.iter().map(|(name, runtime)| (name.clone(), deflated(&runtime.script))).collect();
+        self.deflated.get_or_init(all)[pack].clone()
+    }
+
+    /// Returns whether a worker that is deployed belongs to the selection, as far as its customer and environment tell.
+    pub fn selects(&self, customer: &str, environment: Environment) -> bool {
+        self.selection.includes_id(customer) && self.selection.includes_environment(environment)
+    }
+
+    /// Returns what the plan costs, lane by lane.
+    pub fn estimates(&self) -> Vec<Estimate> {
+        let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
+        let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan)
+    }
+
+    /// Returns whether there are errors: of customers that are left as they are.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Returns the file of the plan that was approved by its digest last.
+    pub(crate) fn reviewed_plan(&self) -> PathBuf {
+        self.cloud.state.with_extension("plan")
+    }
+
+    /// Returns the accounts whose ids aren't known here.
+    pub fn unknown_accounts(&self) -> Vec<&str> {
+        self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str))
+    }
+}

@@ -1,0 +1,338 @@
+//! Puts a preview up: the line over the project as the preview sees it, its size checked before anything is sent, and its workers
+//! asked until they run what was uploaded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use flotilla_build::build;
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::refresh::{Finding, Inventory, What};
+use flotilla_deploy::state::{State, WorkerId};
+use flotilla_model::clock::{Clock as _, SystemClock};
+use flotilla_model::customer::{Database, SHARED};
+use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::lock::Lock;
+use flotilla_model::platform::Call;
+use flotilla_model::preview::Preview;
+use flotilla_model::selection::Selector;
+use flotilla_model::spec::{Environment, PreviewRule};
+use flotilla_model::tags;
+use flotilla_model::text::time;
+use flotilla_spec::project;
+use flotilla_spec::tree::Tree;
+
+use super::capacity::{check_capacity, check_size};
+use super::delete_databases;
+use crate::addresses::{dispatched, health_address, known_subdomain, subdomain, url};
+use crate::apply::RunKind;
+use crate::cloud::CloudOptions;
+use crate::context::{Context, LOCK};
+use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned, finished};
+use crate::health::{HealthTarget, WorkerHealth, ask_workers};
+use crate::operator::Approval;
+use crate::planning::{PlanRequest, Planned, plan_fleet};
+use crate::refresh::Asking;
+use crate::selection::Selection;
+
+/// The days after which a preview expires, unless fleet.yaml or the request says otherwise.
+const DAYS: u16 = 7;
+/// The largest number of workers of one preview, unless fleet.yaml says otherwise: fewer than a person looks at, more than a change
+/// is about.
+const LARGEST: usize = 50;
+/// How long a worker may take to run what was uploaded, unless fleet.yaml says otherwise.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// A day, in seconds.
+const DAY: i64 = 86_400;
+
+/// A preview that is put up, or brought up to date.
+pub struct UpRequest {
+    /// Its id.
+    pub id: String,
+    /// Its customers: ids or globs; none of them: all.
+    pub customers: Vec<String>,
+    /// The labels that its customers have.
+    pub labels: Vec<Selector>,
+    /// Only customers that differ from this commit, branch or tag.
+    pub since: Option<String>,
+    /// The environment whose settings it takes.
+    pub from: Option<Environment>,
+    /// The days after which it expires.
+    pub days: Option<u16>,
+    /// The cloud.
+    pub cloud: CloudOptions,
+    /// How it is approved.
+    pub approval: Approval,
+}
+
+/// A worker of a preview, as it is now.
+#[derive(Serialize)]
+pub struct PreviewWorker {
+    /// Its customer.
+    pub customer: String,
+    /// Its name.
+    pub worker: String,
+    /// Where it answers.
+    pub address: Option<String>,
+    /// The digest of its bundle.
+    pub digest: String,
+    /// Its health in words; none, if it wasn't asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// Whether it is healthy, as far as it was asked.
+    #[serde(skip)]
+    pub healthy: bool,
+    /// Where its health is asked for.
+    #[serde(skip)]
+    health_address: Option<String>,
+}
+
+/// A preview that was put up.
+#[derive(Serialize)]
+pub struct PreviewUp {
+    /// Its id.
+    pub id: String,
+    /// The environment whose settings it takes.
+    pub from: Environment,
+    /// When it expires.
+    pub expires: String,
+    /// Its workers.
+    pub workers: Vec<PreviewWorker>,
+    /// Changes that were applied.
+    pub applied: usize,
+    /// Changes that failed.
+    pub failed: usize,
+    /// Changes that weren't attempted.
+    pub skipped: usize,
+    /// Workers that aren't healthy.
+    pub unhealthy: usize,
+    /// Requests that were sent.
+    pub requests: u64,
+    /// The failures, as a deploy's JSON has them.
+    pub failures: serde_json::Value,
+    /// The exit code that fits.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// Puts a preview up, or brings it up to date.
+pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewUp, Failure> {
+    let Selected { customers, shared, rule } = selected(context, request)?;
+    let largest = rule.most.unwrap_or(LARGEST);
+    // Each has a worker, at the least.
+    check_size(customers.len(), largest, "customer")?;
+    let from = request.from.or(rule.from).unwrap_or(Environment::Staging);
+    let preview = Preview {
+        id: request.id.clone(),
+        from,
+        domain: rule.domain,
+        customers,
+        shared: Some(shared),
+        hosts: BTreeMap::new(),
+    };
+    let context = &context.of_preview(preview);
+    let days = i64::from(request.days.or(rule.days).unwrap_or(DAYS));
+    let now = SystemClock::new().unix();
+    let expires = now + days * DAY;
+    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "preview up")?;
+    let plan = PlanRequest {
+        cloud: request.cloud.clone(),
+        prune: true,
+        refresh: true,
+        applies: true,
+        expires,
+        ..PlanRequest::default()
+    };
+    let mut planned = plan_fleet(context, &plan)?;
+    check_size(planned.workers, largest, "worker")?;
+    let inventory = planned.inventory.clone().unwrap_or_default();
+    refuse_others(&planned)?;
+    // Each machine that puts it up finds what another one deployed.
+    planned.findings.retain(|finding| !matches!(finding.what, What::DeployedElsewhere | What::Orphan { .. }));
+    check_capacity(&planned, &inventory, now)?;
+    let kept = databases(&mut planned);
+    delete_databases(&mut planned.plan.changes, &inventory, |account, name| {
+        kept.contains(&(account.to_owned(), name.to_owned()))
+    });
+    let deploy = DeployRequest {
+        plan,
+        reviewed: None,
+        approval: request.approval.clone(),
+        max_deletions: Some(usize::MAX),
+        kind: RunKind { name: "preview up", reason: "", ahead: false },
+        verify: None,
+    };
+    let (mut planned, outcome, platform, exit) = match apply_planned(context, planned, &deploy)? {
+        Deployed::Applied(applied) => {
+            let exit = applied.exit();
+            (applied.planned, applied.outcome, Some(applied.platform), exit)
+        }
+        Deployed::UpToDate(planned) => {
+            let exit = finished(&planned);
+            (Arc::from(planned), Outcome::default(), None, exit)
+        }
+        Deployed::OtherPlan { refusal, .. } => return Err(refusal),
+    };
+    let mut requests = outcome.requests;
+    if outcome.is_complete()
+        && let Some(planned) = Arc::get_mut(&mut planned)
+    {
+        requests += renew(context, planned, &inventory, days, now)?;
+    }
+    let mut workers = workers(&planned, platform.as_deref())?;
+    let rule = &planned.project.fleet.file.deploy.health;
+    let deadline = rule.deadline_seconds.map_or(DEADLINE, Duration::from_secs);
+    if outcome.is_complete() && rule.enabled.unwrap_or(true) {
+        wait(context, &mut workers, deadline);
+    }
+    let unhealthy = workers.iter().filter(|worker| !worker.healthy).count();
+    Ok(PreviewUp {
+        id: request.id.clone(),
+        from,
+        expires: time(expires),
+        applied: outcome.applied,
+        failed: outcome.failed,
+        skipped: outcome.skipped + outcome.hosts_skipped,
+        unhealthy,
+        requests,
+        failures: serde_json::to_value(&outcome.failures).unwrap_or_default(),
+        workers,
+        exit: if unhealthy > 0 || !outcome.is_complete() { Exit::SomeFailed } else { exit },
+    })
+}
+
+/// The workers that a preview has, as the state knows them.
+fn workers(planned: &Planned, platform: Option<&Cloudflare>) -> Result<Vec<PreviewWorker>, Failure> {
+    let state = State::read(&planned.cloud.state)?;
+    let workers = state.deployed()?.into_iter().map(|((home, worker), live)| {
+        let known = || known_subdomain(&state, &home);
+        let part = || known().or_else(|| subdomain(&planned.cloud, &home, platform));
+        let by_host = dispatched(&state, &home, &worker);
+        PreviewWorker {
+            address: url(&planned.cloud, &worker, &live, part).or_else(|| by_host.clone()),
+            health_address: health_address(&planned.cloud, &worker, &live, known()).or(by_host),
+            digest: live.digest.to_string(),
+            customer: live.customer,
+            worker,
+            health: None,
+            healthy: true,
+        }
+    });
+    Ok(workers.collect())
+}
+
+/// Waits until the workers run what was uploaded, or it takes too long.
+fn wait(context: &Context<'_>, workers: &mut [PreviewWorker], deadline: Duration) {
+    let target = |worker: &PreviewWorker| {
+        worker.health_address.clone().map(|address| HealthTarget { address, digest: worker.digest.clone() })
+    };
+    let targets = workers.iter().map(target).collect();
+    for (worker, health) in workers.iter_mut().zip(ask_workers(context.operator, targets, deadline)) {
+        if let Some(health) = health {
+            (worker.healthy, worker.health) = (health == WorkerHealth::Healthy, Some(health.to_string()));
+        }
+    }
+}
+
+/// The customers of a preview, and what fleet.yaml says of previews.
+struct Selected {
+    customers: BTreeSet<String>,
+    /// The shared workers that are selected themselves, whether or not a customer refers to them.
+    shared: BTreeSet<String>,
+    rule: PreviewRule,
+}
+
+/// Finds the customers of a preview.
+fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Failure> {
+    let (customers, labels) = (request.customers.clone(), request.labels.clone());
+    let selection = Selection::new(customers, labels, Vec::new(), request.since.clone());
+    let opened = build::open(Tree::new(&context.root), context.operator).map_err(Failure::invalid)?;
+    let survey = match selection.is_all() {
+        true => None,
+        false => Some(build::survey(&opened, false, context.operator).map_err(Failure::invalid)?),
+    };
+    let mut shared = BTreeSet::new();
+    let customers = match survey {
+        None => opened.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
+        Some(survey) => {
+            selection.verify(context.operator, &opened, &survey)?;
+            let included = survey
+                .records
+                .iter()
+                .filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
+            let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
+            // What is wrong with a spec is told for whom it is meant.
+            ids.extend(survey.held.iter().filter(|id| selection.includes_id(id)).cloned());
+            let of_shared = survey.records.iter().filter(|record| build::id(record) == SHARED);
+            if ids.remove(SHARED) && request.customers.is_empty() && request.labels.is_empty() {
+                // What is made otherwise is meant, also where it is nobody's.
+                let units = of_shared.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
+                let differing = units.filter(|(record, unit)| selection.includes_unit(record, unit));
+                shared.extend(differing.filter_map(|(_, unit)| unit.role.clone()));
+            }
+            ids
+        }
+    };
+    Ok(Selected { customers, shared, rule: opened.fleet.file.previews.clone() })
+}
+
+/// Refuses to take what is somebody else's: a name or a host of the preview that is in use.
+fn refuse_others(planned: &Planned) -> Result<(), Failure> {
+    let told = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
+        What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
+        What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
+        What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    let Some(first) = told.first() else { return Ok(()) };
+    let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
+    Err(told[1..].iter().fold(failure, |failure, more| failure.hint(more)))
+}
+
+/// The D1 databases that the preview's workers have, by account and name.
+fn databases(planned: &mut Planned) -> BTreeSet<(String, String)> {
+    let workers = planned.survey.workers(&planned.project);
+    let named = workers.iter().filter_map(|worker| match &worker.database {
+        Database::D1 { name, .. } => Some((planned.cloud.home(&worker.account, None).account_id, name.clone())),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Puts off the end of what was not uploaded anew, once half of its days are over. Gives how many requests that took.
+fn renew(
+    context: &Context<'_>,
+    planned: &mut Planned,
+    inventory: &Inventory,
+    days: i64,
+    now: i64,
+) -> Result<u64, Failure> {
+    let fleet = &planned.project.fleet;
+    let owner = fleet.owner();
+    let changed: BTreeSet<WorkerId> =
+        planned.plan.changes.iter().map(|change| (change.home.clone(), change.worker.clone())).collect();
+    let mut late = Vec::new();
+    for (home, workers) in &inventory.workers {
+        for listed in workers.values() {
+            let marks = tags::read(&listed.tags);
+            let ends_soon = marks.expires.is_none_or(|expires| expires < now + days * DAY / 2);
+            if marks.fleet == Some(&owner) && ends_soon && !changed.contains(&(home.clone(), listed.name.clone())) {
+                let tags = tags::renewed(&listed.tags, now + days * DAY);
+                late.push((home.clone(), Call::SetTags { worker: listed.name.clone(), tags }));
+            }
+        }
+    }
+    if late.is_empty() {
+        return Ok(0);
+    }
+    let account_ids = late.iter().map(|(home, _)| home.account_id.clone()).collect();
+    let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    for (home, call) in late {
+        asking.ask(&home, call)?;
+    }
+    Ok(asking.requests as u64)
+}

@@ -1,0 +1,98 @@
+//! Deletes what no spec owns any more, and removes domains and routes that point to workers which don't exist.
+
+use flotilla_deploy::refresh::{Finding, What};
+use flotilla_model::failure::Failure;
+use flotilla_model::lock::Lock;
+use flotilla_model::platform::{Call, Home};
+
+use crate::apply::RunKind;
+use crate::cloud::CloudOptions;
+use crate::context::{Context, LOCK};
+use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned};
+use crate::operator::{Approval, Event, Question};
+use crate::planning::{PlanRequest, Planned, plan_fleet};
+use crate::refresh::Asking;
+
+/// What is pruned.
+pub struct PruneRequest {
+    /// The cloud.
+    pub cloud: CloudOptions,
+    /// How it is approved.
+    pub approval: Approval,
+    /// The number of workers that may be deleted, instead of what fleet.yaml says.
+    pub max_deletions: Option<usize>,
+    /// Removes domains and routes that point to no worker, too.
+    pub hosts: bool,
+}
+
+/// A domain or a route that points to no worker, and the call that removes it.
+fn removal(finding: &Finding) -> Option<(String, Call)> {
+    match &finding.what {
+        What::OrphanedDomain { domain, id, exists: false } => {
+            Some((domain.clone(), Call::DetachDomain { id: id.clone() }))
+        }
+        What::OrphanedRoute { pattern, zone_id, id, exists: false } => {
+            Some((pattern.clone(), Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() }))
+        }
+        _ => None,
+    }
+}
+
+/// Prunes a fleet.
+pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
+    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy")?;
+    let plan = PlanRequest {
+        cloud: request.cloud.clone(),
+        prune: true,
+        only_prune: true,
+        refresh: true,
+        applies: true,
+        ..PlanRequest::default()
+    };
+    let mut planned = plan_fleet(context, &plan)?;
+    // The rest of what differs is for plan and deploy to report.
+    planned.findings.retain(|finding| matches!(finding.what, What::OrphanedDomain { .. } | What::OrphanedRoute { .. }));
+    if request.hosts {
+        remove_hosts(context, &mut planned, request.approval != Approval::Ask)?;
+    }
+    let kind = RunKind { name: "prune", reason: "", ahead: false };
+    let deploy = DeployRequest {
+        plan,
+        reviewed: None,
+        approval: request.approval.clone(),
+        max_deletions: request.max_deletions,
+        kind,
+        verify: None,
+    };
+    apply_planned(context, planned, &deploy)
+}
+
+/// Removes the domains and routes among the findings.
+fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) -> Result<(), Failure> {
+    let nowhere: Vec<(Finding, String, Call)> = planned
+        .findings
+        .iter()
+        .filter_map(|finding| removal(finding).map(|(name, call)| (finding.clone(), name, call)))
+        .collect();
+    if nowhere.is_empty() {
+        return Ok(());
+    }
+    let findings: Vec<Finding> = nowhere.iter().map(|(finding, ..)| finding.clone()).collect();
+    context.operator.on_event(&Event::HostsPointNowhere(&findings));
+    if !approved && planned.cloud.local.is_none() {
+        context.operator.confirm(&Question::RemoveHosts(nowhere.len()))?;
+    }
+    let homes: Vec<Home> = findings
+        .iter()
+        .map(|finding| Home { account_id: planned.cloud.home(&finding.account, None).account_id, namespace: None })
+        .collect();
+    let account_ids = homes.iter().map(|home| home.account_id.clone()).collect();
+    let fleet = &planned.project.fleet;
+    let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    for (home, (_, name, call)) in homes.iter().zip(nowhere) {
+        asking.ask(home, call)?;
+        context.operator.on_event(&Event::HostRemoved(&name));
+    }
+    planned.findings.retain(|finding| removal(finding).is_none());
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Puts workers back to a bundle that ran before, from what the state keeps. Needs no spec: it works where the specs are what is
+//! broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::plan::{self, Change, Plan, Wave};
+use flotilla_deploy::state::{Deployed, Record, RunId, State, WorkerId};
+use flotilla_model::failure::Failure;
+use flotilla_model::lock::Lock;
+use flotilla_model::spec::Environment;
+use flotilla_model::text::time;
+use flotilla_spec::project;
+use flotilla_spec::secrets::Secrets;
+use flotilla_spec::tree::Tree;
+
+use crate::apply::{ApplyContext, RunKind, apply};
+use crate::approval;
+use crate::cloud::{Cloud, CloudOptions};
+use crate::context::{Context, LOCK};
+use crate::operator::{Approval, Event};
+use crate::upload;
+
+/// The number of earlier uploads of a worker that are looked at.
+const UPLOADS: usize = 1000;
+/// The number of workers that are reported to stay as they are.
+const SHOWN: usize = 50;
+/// The word in the records.
+const KIND: &str = "rollback";
+
+/// What goes back.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The workers of these customers.
+    Customers {
+        /// Their ids.
+        customers: Vec<String>,
+        /// What this record put in place; none: what ran before.
+        record: Option<i64>,
+        /// Only this environment.
+        environment: Option<Environment>,
+    },
+    /// Every worker that a run uploaded, to what it ran before.
+    Run(RunId),
+}
+
+/// A rollback.
+pub struct RollbackRequest {
+    /// What goes back.
+    pub target: Target,
+    /// The cloud.
+    pub cloud: CloudOptions,
+    /// How it is approved.
+    pub approval: Approval,
+}
+
+/// Puts workers back.
+pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outcome, Failure> {
+    // 1. Lock.
+    let _lock = Lock::take(&context.folder().join(LOCK), KIND)?;
+    // 2. Plan, from the state alone.
+    let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
+    let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
+    let mut cloud = Cloud::new(context, &fleet, &request.cloud, &secrets)?;
+    if !cloud.state.exists() {
+        return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
+    }
+    let mut state = State::open(&cloud.state)?;
+    let (back, stay) = match &request.target {
+        Target::Run(run) => of_run(&state, *run, None)?,
+        Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
+    };
+    for (worker, reason) in stay.iter().take(SHOWN) {
+        context.operator.on_event(&Event::Stays { worker, reason });
+    }
+    let plan = Plan::of(back, &Wave::of(&fleet.file.deploy.waves));
+    // 3. Safety.
+    approval::check_digest(&request.approval, &plan)?;
+    if plan.changes.is_empty() {
+        let failure = Failure::new("there is nothing to go back to");
+        return Err(failure.hint("`flotilla history CUSTOMER` lists what ran, and what of it is kept"));
+    }
+    let names: BTreeSet<&str> = plan.changes.iter().map(|change| change.account.as_str()).collect();
+    let tokens = cloud.tokens(&fleet, names, &secrets)?;
+    // 4. Confirm.
+    context.operator.on_event(&Event::RollbackPlanned(&plan));
+    if request.approval == Approval::Ask && cloud.local.is_none() {
+        let mut workers = 0;
+        state.each(|_, _| workers += 1)?;
+        context.operator.confirm(&approval::question(&plan, &fleet, workers))?;
+    }
+    // 5. Waves and record.
+    if cloud.local.is_some() {
+        cloud.start(context)?;
+    }
+    let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
+    let make = upload::of_state(&cloud.state, &fleet.owner(), &secrets)?;
+    let kind = RunKind { name: KIND, reason: "", ahead: false };
+    let ctx = ApplyContext { context, fleet: &fleet, cloud: &cloud, platform: &platform, tokens: &tokens, kind };
+    let (outcome, _) = apply(&ctx, &plan, make, &mut state)?;
+    Ok(outcome)
+}
+
+/// Puts back a wave that isn't healthy. Returns the number of workers that were.
+pub(crate) fn roll_back_wave(
+    ctx: &ApplyContext<'_>,
+    state: &mut State,
+    run: RunId,
+    ids: &BTreeSet<WorkerId>,
+    secrets: &Arc<Secrets>,
+) -> Result<usize, Failure> {
+    let operator = ctx.context.operator;
+    let (back, stay) = of_run(state, run, Some(ids))?;
+    for (worker, reason) in &stay {
+        operator.on_event(&Event::Stays { worker, reason });
+    }
+    if back.is_empty() {
+        return Ok(0);
+    }
+    operator.on_event(&Event::RollingBack(back.len()));
+    let plan = Plan::of(back, &[]);
+    let make = upload::of_state(&ctx.cloud.state, &ctx.fleet.owner(), secrets)?;
+    let kind = RunKind { name: KIND, reason: "its wave was not healthy", ahead: ctx.kind.ahead };
+    let (outcome, _) = apply(&ApplyContext { kind, ..*ctx }, &plan, make, state)?;
+    Ok(outcome.applied)
+}
+
+/// Changes that go back, and workers that stay, with the reason.
+type Back = (Vec<Change>, Vec<(String, String)>);
+
+fn reason(to: &Record) -> String {
+    format!("back to record {}, {} of {}", to.id, to.digest.short(), time(to.at))
+}
+
+fn of_customers(
+    state: &State,
+    customers: &[String],
+    record: Option<i64>,
+    environment: Option<Environment>,
+) -> Result<Back, Failure> {
+    let (mut back, mut stay) = (Vec::new(), Vec::new());
+    let mut found = false;
+    for customer in customers {
+        let workers = state.of_customer(customer)?;
+        if workers.is_empty() {
+            return Err(Failure::usage(format!("nothing of a customer `{customer}` is deployed")));
+        }
+        for (id, live) in workers {
+            if environment.is_some_and(|environment| environment != live.environment) {
+                continue;
+            }
+            let uploads = state.uploads_of(&id, customer, UPLOADS)?;
+            let to = match record {
+                Some(to) => match uploads.iter().find(|upload| upload.id == to) {
+                    Some(record) => Some(record),
+                    // It can be one of another worker of the customer.
+                    None => continue,
+                },
+                None => uploads.iter().find(|record| record.digest != live.digest),
+            };
+            found = true;
+            add(state, id, &live, to, &mut back, &mut stay)?;
+        }
+    }
+    if let (Some(to), false) = (record, found) {
+        let failure = Failure::usage(format!("record {to} is no upload of {}", customers.join(", ")));
+        return Err(failure.hint("`flotilla history CUSTOMER` lists the records"));
+    }
+    Ok((back, stay))
+}
+
+/// What a deploy uploaded, as far as it is still live; of these workers alone, if they are given.
+fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Result<Back, Failure> {
+    let (mut back, mut stay) = (Vec::new(), Vec::new());
+    let records = state.records_of_run(run)?;
+    if records.is_empty() {
+        return Err(
+            Failure::usage(format!("deploy {} recorded nothing", run.0)).hint("`flotilla history` lists deploys")
+        );
+    }
+    // The last upload of each worker, if there were several.
+    let uploads: BTreeMap<&WorkerId, &Record> =
+        records.iter().filter(|record| record.is_upload()).map(|record| (&record.worker, record)).collect();
+    for (id, record) in uploads {
+        if only.is_some_and(|only| !only.contains(id)) {
+            continue;
+        }
+        match state.one(id)? {
+            Some(live) if live.digest == record.digest => {
+                let uploads = state.uploads_of(id, &record.customer, UPLOADS)?;
+                let to = uploads.iter().find(|other| other.run < run && other.digest != live.digest);
+                add(state, id.clone(), &live, to, &mut back, &mut stay)?;
+            }
+            _ => stay.push((id.1.clone(), "something else was deployed since".to_owned())),
+        }
+    }
+    Ok((back, stay))
+}
+
+fn add(
+    state: &State,
+    id: WorkerId,
+    live: &Deployed,
+    to: Option<&Record>,
+    back: &mut Vec<Change>,
+    stay: &mut Vec<(String, String)>,
+) -> Result<(), Failure> {
+    match to {
+        None => stay.push((id.1, "nothing ran before".to_owned())),
+        Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
+        Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
+            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(to))),
+            None => {
+                stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
+            }
+        },
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Which customers a run is about.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use flotilla_build::build::{Project, Survey, id};
+use flotilla_build::manifest::{Record, Unit};
+use flotilla_build::since::{Since, since};
+use flotilla_model::customer::{self, Worker};
+use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::failure::Failure;
+use flotilla_model::selection::{self, Selector, What};
+use flotilla_model::spec::Environment;
+use flotilla_spec::project;
+
+use crate::operator::{Event, Operator};
+
+/// Customers by id, label and environment; without any of them, the whole fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Ids, or globs of ids.
+    customers: Vec<String>,
+    labels: Vec<Selector>,
+    environments: Vec<Environment>,
+    /// Only what differs from this commit, branch or tag.
+    since: Option<String>,
+    /// What differs; found by [`Selection::verify`].
+    differing: OnceLock<Since>,
+    /// The same, made ready to match by the first question.
+    compiled: OnceLock<selection::Selection>,
+}
+
+impl Selection {
+    /// Customers by id or glob, by label, by environment, and by what differs from a commit, branch or tag.
+    pub fn new(
+        customers: Vec<String>,
+        labels: Vec<Selector>,
+        environments: Vec<Environment>,
+        since: Option<String>,
+    ) -> Selection {
+        Selection { customers, labels, environments, since, ..Selection::default() }
+    }
+
+    fn compiled(&self) -> &selection::Selection {
+        self.compiled.get_or_init(|| {
+            selection::Selection::new(&self.customers, self.labels.iter().cloned(), self.environments.iter().copied())
+        })
+    }
+
+    /// Whether it is the whole fleet.
+    pub fn is_all(&self) -> bool {
+        self.compiled().is_all() && self.since.is_none()
+    }
+
+    /// Whether a worker belongs to it.
+    pub fn includes(&self, worker: &Worker) -> bool {
+        let label = |key: &str| worker.labels.get(key).map(String::as_str);
+        self.differs(|since| since.folders.contains(&worker.folder()))
+            && self.compiled().matches(&worker.customer, label, worker.environment)
+    }
+
+    /// Whether a customer may belong to it, as far as its id tells.
+    pub fn includes_id(&self, customer: &str) -> bool {
+        self.compiled().matches_id(customer) && self.differs(|since| since.customers.contains(customer))
+    }
+
+    /// Whether something differs from the state of `--since`; without it, everything counts.
+    fn differs(&self, of: impl FnOnce(&Since) -> bool) -> bool {
+        self.since.is_none() || self.differing.get().is_some_and(of)
+    }
+
+    /// Whether an environment belongs to it.
+    pub fn includes_environment(&self, environment: Environment) -> bool {
+        self.environments.is_empty() || self.environments.contains(&environment)
+    }
+
+    /// The customers that are named by their ids.
+    pub fn named(&self) -> &[String] {
+        // Globs are among them, and are nobody's id.
+        &self.customers
+    }
+
+    /// The same of what is remembered of it.
+    pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
+        let folder = || customer::folder(unit.environment, id(record), unit.role.as_deref());
+        let label = |key: &str| record.labels.iter().find(|label| label.0 == key).map(|label| label.1.as_str());
+        self.differs(|since| since.folders.contains(&folder()))
+            && self.compiled().matches(id(record), label, unit.environment)
+    }
+
+    /// Whether a diagnostic belongs to it: those outside of customers/ concern everybody.
+    pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
+        let file = &diagnostic.place.file;
+        !file.starts_with(project::CUSTOMERS) || self.includes_id(project::id_of(file))
+    }
+
+    /// How many of the fleet's customers have an id that belongs to it.
+    pub fn count(&self, survey: &Survey) -> usize {
+        if self.compiled().is_every_customer() && self.since.is_none() {
+            return survey.customers;
+        }
+        ids(survey).into_iter().filter(|id| self.includes_id(id)).count()
+    }
+
+    /// Refuses what no customer has: ids, globs that match nothing, keys of labels. Says so where nothing is left that
+    /// has all of it: that can be meant, or a slip.
+    pub fn verify(&self, operator: &dyn Operator, project: &Project, survey: &Survey) -> Result<(), Failure> {
+        if self.is_all() {
+            return Ok(());
+        }
+        if let Some(reference) = &self.since {
+            let _ = self.differing.set(since(project, survey, reference)?);
+        }
+        let ids = ids(survey);
+        let labels = survey.records.iter().flat_map(|record| &record.labels);
+        let keys: BTreeSet<&str> = labels.map(|(key, _)| key.as_str()).collect();
+        // The labels of customers with errors may not be known.
+        let keys = survey.held.is_empty().then_some(&keys);
+        let Some(unknown) = self.compiled().unknown(&ids, keys) else {
+            let units = |record: &Record| record.units.iter().any(|unit| self.includes_unit(record, unit));
+            let any = survey.records.iter().any(units) || survey.held.iter().any(|id| self.includes_id(id));
+            if !any {
+                operator.on_event(&Event::NothingSelected);
+            }
+            return Ok(());
+        };
+        let written = &unknown.written;
+        let (message, help) = match unknown.what {
+            What::Id => {
+                (format!("there is no customer `{written}`"), "customers are the files of customers/, without `.yaml`")
+            }
+            What::Glob => (format!("no customer's id matches `{written}`"), "`*` stands for any letters, `?` for one"),
+            What::Key => {
+                (format!("no customer has a label `{written}`"), "`labels` in a customer's file gives it some")
+            }
+        };
+        let near = unknown.near.map(|near| format!("did you mean `{near}`?"));
+        Err(Failure::usage(message).hint(near.unwrap_or_else(|| help.to_owned())))
+    }
+}
+
+fn ids(survey: &Survey) -> BTreeSet<&str> {
+    survey.records.iter().map(id).chain(survey.held.iter().map(String::as_str)).collect()
+}

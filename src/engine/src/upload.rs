@@ -1,0 +1,160 @@
+//! Makes the upload of a change: from what was planned, or from what the state keeps of an earlier one. Sends nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flotilla_build::build;
+use flotilla_deploy::deploy::{Made, MakeUpload, Upload};
+use flotilla_deploy::plan::{Change, Step};
+use flotilla_deploy::state::{Deployed, State, Stored, deflated};
+use flotilla_model::bundle::{self, Bundle};
+use flotilla_model::digest::Digest;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Module;
+use flotilla_model::preview;
+use flotilla_model::tags::{self, Triggers};
+use flotilla_spec::secrets::Secrets;
+
+use crate::planning::Planned;
+use crate::secret_upload::{Live, Needs, Sent};
+
+/// Makes the uploads of a plan: each is rendered again when it is its turn, so that it is the planned bundle or none.
+pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure> {
+    let (live, planned) = (Live::of_plan(planned)?, Arc::clone(planned));
+    // By the threads that render, one for each core: each thread keeps the memory that rendering took, and the pool has dozens.
+    Ok(Arc::new(move |change: &Change| rayon::scope(|_| planned_upload(&planned, change, &live))))
+}
+
+/// Makes the uploads of a rollback: of the bundles that the state keeps, for the fleet `owner`.
+pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Result<Arc<MakeUpload>, Failure> {
+    let (kept, live) = (Mutex::new(State::read(path)?), Live::open(path)?);
+    let (owner, secrets) = (owner.to_owned(), Arc::clone(secrets));
+    Ok(Arc::new(move |change: &Change| {
+        let kept = Kept::find(&kept.lock().unwrap_or_else(PoisonError::into_inner), change)?;
+        kept_upload(change, kept, &owner, &secrets, &live)
+    }))
+}
+
+/// The parts of an upload.
+struct Parts {
+    digest: Digest,
+    tags: Vec<String>,
+    secrets: Sent,
+    stored: Stored,
+    module: Vec<u8>,
+    runtime: Arc<[u8]>,
+    deflated_runtime: Vec<u8>,
+}
+
+impl Parts {
+    fn upload(self) -> Upload {
+        let Parts { digest, tags, secrets, stored, module, runtime, deflated_runtime } = self;
+        let bundle =
+            Bundle { digest, module: stored.module, runtime: stored.runtime, metadata: stored.metadata.clone() };
+        let keep = secrets.sending.keep;
+        let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| secrets.value(binding));
+        let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
+        let made = Made {
+            secrets: secrets.sending.live,
+            objects: vec![(stored.module, deflated(&module)), (stored.runtime, deflated_runtime)],
+            stored,
+        };
+        let runtime = Module { name: made.stored.runtime_file.clone(), bytes: runtime };
+        Upload { metadata, modules: vec![Module { name: main, bytes: module.into() }, runtime], made }
+    }
+}
+
+fn planned_upload(planned: &Planned, change: &Change, live: &Live) -> Result<Upload, String> {
+    let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
+    let (module, bundle) =
+        build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
+    if bundle.digest != change.digest {
+        return Err("BUG: it renders otherwise than it was planned".to_owned());
+    }
+    let runtime = &planned.runtimes[&worker.pack];
+    let pending = change.steps.iter().any(|step| !matches!(step, Step::Upload));
+    let fleet = planned.project.fleet.owner();
+    let (customer, environment) = (&worker.customer, worker.environment);
+    let mut tags = tags::of(&fleet, customer, environment, &bundle.digest, &Triggers::of(&worker), pending);
+    if let Some(preview) = &planned.project.fleet.preview {
+        let database = preview::own_database(preview, &worker);
+        let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
+        tags.extend(tags::of_preview(planned.expires, database, &hosts));
+    }
+    let parts = Parts {
+        digest: bundle.digest,
+        tags,
+        secrets: live.sending(&planned.secrets, &Needs::of(&worker), change)?,
+        stored: Stored {
+            module: bundle.module,
+            runtime: bundle.runtime,
+            runtime_file: runtime.file.clone(),
+            metadata: bundle.metadata,
+            source: build::source(&worker, &recipe),
+        },
+        module: module.into_bytes(),
+        runtime: Arc::clone(&runtime.script),
+        deflated_runtime: planned.deflated_runtime(&worker.pack),
+    };
+    Ok(parts.upload())
+}
+
+/// What the state keeps of an upload.
+struct Kept {
+    stored: Stored,
+    /// The worker that is live.
+    live: Option<Deployed>,
+    module: Vec<u8>,
+    runtime: Vec<u8>,
+}
+
+impl Kept {
+    fn find(state: &State, change: &Change) -> Result<Kept, String> {
+        let text = |failure: Failure| failure.to_string();
+        let gone = || "its bundle is no longer kept".to_owned();
+        let stored = state.stored(&change.digest).map_err(text)?.ok_or_else(gone)?;
+        let module = state.object(&stored.module).map_err(text)?.ok_or_else(gone)?;
+        let runtime = state.object(&stored.runtime).map_err(text)?.ok_or_else(gone)?;
+        Ok(Kept { stored, live: state.one(&change.id()).map_err(text)?, module, runtime })
+    }
+
+    /// The name under which each secret is looked up, by its binding.
+    fn secret_names(&self) -> BTreeMap<String, String> {
+        let lookups = self.stored.source["worker"]["secrets"].as_object();
+        let bindings = self.stored.metadata["bindings"].as_array().into_iter().flatten();
+        bindings
+            .filter(|binding| binding["type"] == "secret_text")
+            .filter_map(|binding| binding["name"].as_str())
+            .map(|binding| {
+                let name = lookups.and_then(|lookups| lookups.get(binding)?.as_str()).unwrap_or(binding);
+                (binding.to_owned(), name.to_owned())
+            })
+            .collect()
+    }
+}
+
+fn kept_upload(change: &Change, kept: Kept, owner: &str, secrets: &Secrets, live: &Live) -> Result<Upload, String> {
+    let names = kept.secret_names();
+    let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
+    let sent = live.keeping(secrets, &needs, change)?;
+    // The hosts and crons that it has stay as they are.
+    let triggers = kept.live.as_ref().map(|there| Triggers {
+        workers_dev: there.live.workers_dev,
+        domains: there.live.domains.keys().cloned().collect(),
+        patterns: there.live.routes.keys().cloned().collect(),
+        crons: there.live.crons.clone(),
+    });
+    let pending = triggers.is_none();
+    let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
+    let parts = Parts {
+        digest: change.digest,
+        tags: tags::of(owner, &change.customer, change.environment, digest, &triggers, pending),
+        secrets: sent,
+        deflated_runtime: deflated(&kept.runtime),
+        stored: kept.stored,
+        module: kept.module,
+        runtime: kept.runtime.into(),
+    };
+    Ok(parts.upload())
+}

@@ -1,0 +1,183 @@
+//! Verifies deployed workers: finds where each one answers and what its pack promises, and asks. The checks themselves are
+//! `flotilla_deploy::verify`'s.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use flotilla_build::build::{self, Project};
+use flotilla_deploy::cloudflare::Network;
+use flotilla_deploy::state::{Deployed, State, WorkerId};
+use flotilla_deploy::verify::{Report, Status, Target, serves_health, verify};
+use flotilla_model::clock::SystemClock;
+use flotilla_model::customer::Worker;
+use flotilla_model::diagnostic::{Diagnostic, Severity};
+use flotilla_model::failure::Failure;
+use flotilla_model::spec::Delivery;
+
+use crate::addresses::{dispatched, health_address, known_subdomain, url};
+use crate::cloud::{Cloud, CloudOptions};
+use crate::context::Context;
+use crate::operator::Event;
+use crate::selection::Selection;
+
+/// How long workers that fail are asked again, unless another time is given.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How workers are verified.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerifyOptions {
+    /// How long those that fail are asked again, once each worker was asked; zero asks once.
+    pub deadline: Option<Duration>,
+}
+
+/// The results of all workers.
+#[derive(Serialize)]
+pub struct Results {
+    /// Worker by worker.
+    pub workers: Vec<Report>,
+    /// The number of workers that passed, perhaps with warnings.
+    pub passed: usize,
+    /// The number of workers of which a check failed.
+    pub failed: usize,
+    /// The number of workers that weren't asked.
+    pub skipped: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// Whether specs have errors: their workers aren't known.
+    #[serde(skip)]
+    pub has_errors: bool,
+}
+
+/// Verifies the selected workers of a fleet.
+pub fn verify_fleet(
+    context: &Context<'_>,
+    selection: &Selection,
+    cloud: &CloudOptions,
+    options: &VerifyOptions,
+) -> Result<Results, Failure> {
+    let loaded = build::load(&context.root, context.operator).map_err(Failure::invalid)?;
+    selection.verify(context.operator, &loaded.project, &loaded.survey)?;
+    let concerns = |found: &&Diagnostic| selection.concerns(found);
+    let diagnostics: Vec<Diagnostic> = loaded.survey.diagnostics.iter().filter(concerns).cloned().collect();
+    context.operator.on_event(&Event::Diagnostics(&diagnostics));
+    let secrets = cloud.secrets(context, &loaded.project.fleet)?;
+    let mut cloud = Cloud::new(context, &loaded.project.fleet, cloud, &secrets)?;
+    if cloud.local.is_some() {
+        cloud.start(context)?;
+    }
+    let selected: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
+    let state = State::read(&cloud.state)?;
+    let targets = targets(&loaded.project, &cloud, &state, &selected)?;
+    let results = verify_targets(context, &targets, options)?;
+    let has_errors = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    Ok(Results { has_errors, ..results })
+}
+
+/// Asks targets.
+pub(crate) fn verify_targets(
+    context: &Context<'_>,
+    targets: &[Target],
+    options: &VerifyOptions,
+) -> Result<Results, Failure> {
+    let start = Instant::now();
+    let deadline = options.deadline.unwrap_or(DEADLINE);
+    let workers = verify(targets, &Network::new()?, &SystemClock::new(), deadline, context.operator);
+    let number = |wanted: &[Status]| workers.iter().filter(|report| wanted.contains(&report.status)).count();
+    Ok(Results {
+        passed: number(&[Status::Passed, Status::Warning]),
+        failed: number(&[Status::Failed]),
+        skipped: number(&[Status::Skipped]),
+        seconds: start.elapsed().as_secs_f64(),
+        workers,
+        has_errors: false,
+    })
+}
+
+/// What each worker is asked where.
+pub(crate) fn targets(
+    project: &Project,
+    cloud: &Cloud,
+    state: &State,
+    workers: &[&Worker],
+) -> Result<Vec<Target>, Failure> {
+    let packs: HashMap<(&str, &str), &str> =
+        workers.iter().map(|worker| ((worker.account.as_str(), worker.name.as_str()), worker.pack.as_str())).collect();
+    let probes = |pack: &str| project.fleet.packs[pack].manifest.verify.clone().unwrap_or_default();
+    let serves = |account: &str, name: &str| {
+        // Of a worker that isn't selected, nobody knows here; its pack says so as a rule.
+        packs.get(&(account, name)).is_none_or(|pack| serves_health(&probes(pack)))
+    };
+    let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
+    let apart = apart(cloud);
+    let mut all = Vec::with_capacity(workers.len());
+    for worker in workers {
+        let home = cloud.home(&worker.account, worker.namespace.as_deref());
+        let id: WorkerId = (home.clone(), worker.name.clone());
+        let live = state.one(&id)?;
+        let subdomain =
+            subdomains.entry(home.account_id.clone()).or_insert_with(|| known_subdomain(state, &home)).clone();
+        let by_host = || dispatched(state, &home, &worker.name);
+        let address = live.as_ref().and_then(|live| {
+            let found = match apart {
+                Some(_) => health_address(cloud, &worker.name, live, subdomain),
+                None => url(cloud, &worker.name, live, || subdomain).or_else(|| routed(live)),
+            };
+            found.or_else(by_host)
+        });
+        let called = worker.services.iter().chain(&worker.peers);
+        all.push(Target {
+            customer: worker.customer.clone(),
+            environment: worker.environment,
+            worker: worker.name.clone(),
+            hosts: live.as_ref().map(|live| hosts(live, address.as_deref())).unwrap_or_default(),
+            address,
+            apart,
+            digest: live.as_ref().map(|live| live.digest.to_string()).unwrap_or_default(),
+            probes: probes(&worker.pack),
+            peers: called.map(|(name, to)| (name.clone(), serves(&worker.account, to))).collect(),
+            skip: live.is_none().then(|| undeployed(worker.delivery).to_owned()),
+        });
+    }
+    Ok(all)
+}
+
+/// Why DNS and TLS aren't asked.
+fn apart(cloud: &Cloud) -> Option<&'static str> {
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if cloud.local.is_some() {
+        return Some("on this machine, hosts have no DNS and no TLS");
+    }
+    if !cloud.is_cloudflare() {
+        return Some("behind another API than Cloudflare's, public names mean nothing");
+    }
+    let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].iter().any(set);
+    proxied.then_some("behind a proxy, hosts aren't reached directly")
+}
+
+fn undeployed(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::SelfHosted | Delivery::Gitops => "not deployed by flotilla",
+        Delivery::Automatic | Delivery::Manual => "not deployed",
+    }
+}
+
+/// The address of a worker that routes alone lead to: a host of which it has every path.
+fn routed(live: &Deployed) -> Option<String> {
+    live.live.routes.keys().find_map(|pattern| Some(format!("https://{}/", plain_host(pattern.strip_suffix("/*")?)?)))
+}
+
+/// The hosts that are to be found: custom domains, those of routes, and where it is asked.
+fn hosts(live: &Deployed, address: Option<&str>) -> BTreeSet<String> {
+    let routes = live.live.routes.keys().filter_map(|pattern| plain_host(pattern.split('/').next()?));
+    let own = address.filter(|address| !address.contains("://127.0.0.1"));
+    let own =
+        own.and_then(|address| address.strip_prefix("https://")).and_then(|rest| plain_host(rest.split('/').next()?));
+    live.live.domains.keys().map(String::as_str).chain(routes).chain(own).map(str::to_owned).collect()
+}
+
+/// A host that stands for no other.
+fn plain_host(host: &str) -> Option<&str> {
+    (!host.contains('*') && host.contains('.') && !host.contains(':')).then_some(host)
+}

@@ -1,0 +1,79 @@
+//! Values as people read them: numbers with nouns, times, ids. Knows no terminal.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Returns `1 worker`, `2 workers`.
+pub fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Returns text from files without the characters that would drive a terminal.
+pub fn clean(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let hostile = c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+            if hostile { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }
+        })
+        .collect()
+}
+
+/// Does the same as [`clean`] for text of several lines.
+pub fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a moment, given in seconds since 1970, in RFC 3339.
+pub fn time(seconds: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+/// Returns a duration as `4.2 s`, `3 min 20 s` or `6 h 57 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Returns the first eight characters of an id: enough to tell ids apart, not enough to use one.
+pub fn mask(id: &str) -> String {
+    if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
+}
+
+/// Returns the first of these lines, one below the other, and how many more there are.
+pub fn first_lines(lines: impl IntoIterator<Item = String>, limit: usize) -> String {
+    let mut lines: Vec<String> = lines.into_iter().collect();
+    let more = lines.len().saturating_sub(limit);
+    lines.truncate(limit);
+    if more > 0 {
+        lines.push(format!("… and {more} more"));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_drives_no_terminal() {
+        assert_eq!(clean("a\x1b[31mb\u{202e}é"), "a\\u{1b}[31mb\\u{202e}é");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!([1.25, 42.0, 200.0, 25_020.0].map(duration), ["1.2 s", "42 s", "3 min 20 s", "6 h 57 min"]);
+    }
+
+    #[test]
+    fn of_many_lines_the_first_are_shown() {
+        let lines = || ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(first_lines(lines(), 3), "a\nb\nc");
+        assert_eq!(first_lines(lines(), 1), "a\n… and 2 more");
+    }
+}
