@@ -17,7 +17,7 @@ use flotilla_model::failure::{Exit, Failure};
 
 use super::Session;
 use super::dialogue::Dialogue;
-use super::phase::lock;
+use super::ui::lock;
 use super::ui::{Ui, clean, time};
 
 /// Who is told to end after a signal, and isn't, had none.

@@ -87,15 +87,15 @@ pub(super) fn report_deployed(
     let summary_file = arguments.summary.as_deref();
     match deployed {
         Deployed::OtherPlan { planned, refusal } => {
-            summary::append(summary_file, &plan::form(&planned).markdown())?;
-            Err(refusal.hint(format!("what is planned now:\n{}", plan::text(&planned, &session.ui))))
+            summary::append(summary_file, &plan::form(planned.view()).markdown())?;
+            Err(refusal.hint(format!("what is planned now:\n{}", plan::text(planned.view(), &session.ui))))
         }
         Deployed::UpToDate(planned) => {
-            summary::append(summary_file, &plan::form(&planned).markdown())?;
+            summary::append(summary_file, &plan::form(planned.view()).markdown())?;
             match session.format {
                 Format::Json => session.json(&Outcome::default())?,
                 Format::Text => {
-                    report::print(&plan::text(&planned, &session.ui));
+                    report::print(&plan::text(planned.view(), &session.ui));
                     if asking.is_some() {
                         addresses(session, &planned, None);
                     }

@@ -1,6 +1,6 @@
 //! The estimates of a plan for people.
 
-use flotilla_engine::estimates::Estimate;
+use flotilla_engine::plan_view::Estimate;
 use flotilla_model::text::{clean, count, duration};
 
 /// The number of lanes that are shown, those that take longest.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
 use flotilla_deploy::refresh::Finding;
-use flotilla_engine::estimates::{Estimate, eta};
+use flotilla_engine::plan_view::{Estimate, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
 

@@ -29,7 +29,6 @@ mod local;
 mod new;
 mod operator;
 pub mod packs;
-mod phase;
 mod pieces;
 mod plan;
 mod preview;

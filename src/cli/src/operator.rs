@@ -107,8 +107,8 @@ impl Operator for Terminal {
             Event::AccountsUnreachable(names) => {
                 ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
             }
-            Event::Planned { planned, asks: true } => ui.line(&plan::text(planned, ui)),
-            Event::Planned { planned, asks: false } => ui.note(&plan::text(planned, ui)),
+            Event::Planned { view, asks: true } => ui.line(&plan::text((*view).clone(), ui)),
+            Event::Planned { view, asks: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use flotilla_engine::plan_file::PlanFile;
-use flotilla_engine::planning::{PlanRequest, Planned, plan_fleet};
+use flotilla_engine::plan_view::PlanView;
+use flotilla_engine::planning::{PlanRequest, plan_fleet};
 use flotilla_model::failure::{Exit, Failure};
 
 use super::cloud::CloudArguments;
@@ -110,7 +111,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     if let Some(path) = &arguments.out {
         PlanFile::new(&planned, arguments.line.words()).write(path)?;
     }
-    let form = form(&planned);
+    let form = form(planned.view());
     summary::append(arguments.summary.as_deref(), &form.markdown())?;
     match output {
         Output::Json => session.json(&form.report())?,
@@ -125,12 +126,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
 }
 
 /// Returns the plan with everything that is shown beside it.
-pub(super) fn form(planned: &Planned) -> Form<'_> {
-    let (plan, estimates, findings) = (&planned.plan, planned.estimates(), &planned.findings);
-    Form { plan, estimates, findings, unknown: planned.unknown_accounts(), local: planned.cloud.local.is_some() }
+pub(super) fn form(view: PlanView<'_>) -> Form<'_> {
+    let PlanView { plan, estimates, findings, unknown_accounts: unknown, local } = view;
+    Form { plan, estimates, findings, unknown, local }
 }
 
 /// Returns the plan for people, without what to run next.
-pub(super) fn text(planned: &Planned, ui: &Ui) -> String {
-    form(planned).text(ui, false, false)
+pub(super) fn text(view: PlanView<'_>, ui: &Ui) -> String {
+    form(view).text(ui, false, false)
 }

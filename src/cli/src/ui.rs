@@ -1,5 +1,7 @@
 //! How flotilla speaks to people: lines in colours, bars where a terminal is. Everything here goes to stderr.
 
+mod progress_bar;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -8,8 +10,9 @@ use std::time::Instant;
 use flotilla_model::failure::Failure;
 pub use flotilla_model::text::{clean, clean_lines, duration, time};
 
-use super::phase::{Phase, Signals, lock};
 use super::timings::{self, Measured, Timing};
+pub(crate) use progress_bar::lock;
+use progress_bar::{Phase, Signals};
 
 /// How to speak to people.
 #[derive(Clone)]

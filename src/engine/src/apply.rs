@@ -22,8 +22,9 @@ use flotilla_spec::project::Fleet;
 use crate::addresses::{health_address, subdomain};
 use crate::cloud::Cloud;
 use crate::context::{Context, LOCK};
-use crate::estimates::{Lanes, eta};
+use crate::lanes::Lanes;
 use crate::operator::Event;
+use crate::plan_view::eta;
 
 /// Failures after which a deploy halts, unless fleet.yaml says otherwise.
 const FAILURE_LIMIT: usize = 10;

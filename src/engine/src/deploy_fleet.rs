@@ -200,7 +200,7 @@ fn check_secrets(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
 
 fn confirm(context: &Context<'_>, planned: &Planned, approval: &Approval) -> Result<(), Failure> {
     let asks = *approval == Approval::Ask && planned.cloud.local.is_none();
-    context.operator.on_event(&Event::Planned { planned, asks });
+    context.operator.on_event(&Event::Planned { view: &planned.view(), asks });
     if !asks {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 
-use crate::planning::Planned;
+use crate::plan_view::PlanView;
 
 /// Something that happens in a run.
 pub enum Event<'a> {
@@ -42,7 +42,7 @@ pub enum Event<'a> {
     /// The plan that is going to be applied; `asks`: once it was confirmed.
     Planned {
         /// The plan.
-        planned: &'a Planned,
+        view: &'a PlanView<'a>,
         /// Whether a confirmation is asked for.
         asks: bool,
     },

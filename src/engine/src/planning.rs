@@ -28,8 +28,9 @@ use flotilla_spec::secrets::Secrets;
 use crate::built::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
-use crate::estimates::{Estimate, Lanes};
+use crate::lanes::Lanes;
 use crate::operator::Event;
+use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
 use crate::selection::Selection;
 
@@ -504,8 +505,19 @@ impl Planned {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }
 
+    /// Returns the plan and what is shown beside it.
+    pub fn view(&self) -> PlanView<'_> {
+        PlanView {
+            plan: &self.plan,
+            estimates: self.estimates(),
+            findings: &self.findings,
+            unknown_accounts: self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str)),
+            local: self.cloud.local.is_some(),
+        }
+    }
+
     /// Returns what the plan costs, lane by lane.
-    pub fn estimates(&self) -> Vec<Estimate> {
+    fn estimates(&self) -> Vec<Estimate> {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
         let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -520,10 +532,5 @@ impl Planned {
     /// Returns the file of the plan that was approved by its digest last.
     pub(crate) fn reviewed_plan(&self) -> PathBuf {
         self.cloud.state.with_extension("plan")
-    }
-
-    /// Returns the accounts whose ids aren't known here.
-    pub fn unknown_accounts(&self) -> Vec<&str> {
-        self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str))
     }
 }

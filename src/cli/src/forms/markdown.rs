@@ -10,7 +10,7 @@ use super::super::summary::{boxed, text};
 use super::super::ui::duration;
 use super::hunks::{Hunk, hunks};
 use super::{FEW, Form, by_reason, reasons, requests};
-use flotilla_engine::estimates::{Estimate, eta};
+use flotilla_engine::plan_view::{Estimate, eta};
 
 /// So many bytes at the most: a comment's characters, and a reserve for what somebody adds.
 const MOST: usize = 60_000;

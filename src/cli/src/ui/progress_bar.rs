@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use flotilla_model::progress::Progress;
 use flotilla_model::trace;
 
-use super::timings::{self, Measured};
-use super::ui::{Inner, Ui, clean, duration, stderr};
+use super::{Inner, Ui, clean, duration, stderr};
+use crate::timings::{self, Measured};
 
 /// How often the watcher of a phase looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -274,7 +274,7 @@ impl Inner {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Serialize;
 
 use flotilla_deploy::pace::{self, Lane, Rate};
 use flotilla_deploy::plan::Plan;
@@ -13,6 +12,7 @@ use flotilla_model::clock::Clock;
 use flotilla_spec::project::Fleet;
 
 use crate::cloud::Cloud;
+use crate::plan_view::Estimate;
 
 /// The lanes of a plan.
 pub struct Lanes {
@@ -89,28 +89,4 @@ impl Lanes {
         });
         estimates
     }
-}
-
-/// What the requests of a lane cost.
-#[derive(Debug, Serialize)]
-pub struct Estimate {
-    /// The accounts, which have one token.
-    pub accounts: Vec<String>,
-    /// Requests that the plan makes.
-    pub requests: usize,
-    /// How long they take.
-    pub seconds: f64,
-    /// Requests that count in the present window already.
-    pub used: u64,
-    /// So many fit into it, without those that are left to people.
-    pub limit: u64,
-    /// How long it is.
-    pub window_seconds: f64,
-    /// How long the platform lets nothing pass yet.
-    pub blocked_seconds: f64,
-}
-
-/// How long a plan takes, in seconds: lanes run side by side.
-pub fn eta(estimates: &[Estimate]) -> f64 {
-    estimates.iter().map(|estimate| estimate.seconds).fold(0.0, f64::max)
 }
