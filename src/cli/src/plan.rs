@@ -27,7 +27,7 @@ use flotilla_spec::secrets::Secrets;
 
 use super::build;
 use super::cloud::{Cloud, CloudArguments};
-use super::forms::Form;
+use super::plan_output::PlanOutput;
 use super::planfile::PlanFile;
 use super::prices::{Lanes, Price};
 use super::refresh::{self, How};
@@ -550,10 +550,10 @@ impl Planned {
     }
 
     /// The plan and what is told with it.
-    pub(super) fn form(&self) -> Form<'_> {
+    pub(super) fn form(&self) -> PlanOutput<'_> {
         let unknown = self.cloud.unknown(self.project.fleet.accounts.keys().map(String::as_str));
         let (plan, prices, findings) = (&self.plan, self.prices(), &self.findings);
-        Form { plan, prices, findings, unknown, local: self.cloud.local.is_some() }
+        PlanOutput { plan, prices, findings, unknown, local: self.cloud.local.is_some() }
     }
 
     /// The plan for people, without what to run next.

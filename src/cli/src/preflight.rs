@@ -8,6 +8,7 @@ use flotilla_deploy::refresh::take;
 use flotilla_deploy::safety::{self, Attach, Intent};
 use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::failure::Failure;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Share;
 use flotilla_model::tags;
 
@@ -118,7 +119,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
                 && let Some(taken) = preflight.taken.get(&(account_id.clone(), domain.clone()))
             {
                 let (domain, id, from) = (domain.clone(), taken.id.clone(), taken.holder.clone());
-                change.reasons.push(format!("domain {domain} is taken from {from}"));
+                change.reasons.push(Reason::DomainTaken { domain: domain.clone(), old: from.clone() });
                 change.steps.insert(at, Step::TakeDomain { domain, id, from });
                 at += 1;
             }

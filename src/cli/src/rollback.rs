@@ -12,6 +12,7 @@ use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
 use flotilla_model::platform::Module;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_model::tags::{self, Triggers};
 use flotilla_spec::project;
@@ -23,7 +24,7 @@ use super::cloud::{Cloud, CloudArguments, FOLDER};
 use super::deploy::LOCK;
 use super::report::{self, count};
 use super::sending::{Live, Needs};
-use super::ui::{clean, time};
+use super::ui::clean;
 use super::{Format, Session, summary};
 
 /// So many earlier uploads of a worker are looked at.
@@ -86,7 +87,7 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let names: BTreeSet<&str> = plan.changes.iter().map(|change| change.account.as_str()).collect();
     let tokens = cloud.tokens(&fleet, names, &secrets)?;
     for change in plan.changes.iter().take(SHOWN) {
-        session.ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&change.reasons.join("; "))));
+        session.ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&why(&change.reasons))));
     }
     if plan.changes.len() > SHOWN {
         session.ui.line(&format!("… and {} more", plan.changes.len() - SHOWN));
@@ -157,8 +158,12 @@ pub(super) fn wave(
 /// Changes that go back, and workers that stay, with the reason.
 type Back = (Vec<Change>, Vec<(String, String)>);
 
-fn reason(to: &Record) -> String {
-    format!("back to record {}, {} of {}", to.id, to.digest.short(), time(to.at))
+fn reason(live: &Deployed, to: &Record) -> Reason {
+    Reason::RolledBack { record: to.id, at: to.at, old: live.digest.short(), new: to.digest.short() }
+}
+
+fn why(reasons: &[Reason]) -> String {
+    reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn of_customers(state: &State, arguments: &Arguments) -> Result<Back, Failure> {
@@ -233,7 +238,7 @@ fn add(
         None => stay.push((id.1, "nothing ran before".to_owned())),
         Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
         Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
-            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(to))),
+            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(live, to))),
             None => {
                 stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
             }

@@ -3,8 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+pub use flotilla_model::clock::timestamp as time;
 use flotilla_model::failure::Failure;
 
 use super::phase::{Phase, Signals, lock};
@@ -108,12 +109,6 @@ pub fn clean(text: &str) -> String {
 /// The same for text of several lines.
 pub fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
-}
-
-/// A moment, given in seconds since 1970.
-pub fn time(seconds: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// A duration for people: `4.2 s`, `3 min 20 s`, `6 h 57 min`.

@@ -1,8 +1,8 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
-mod deed;
 mod hosts;
+mod planned_action;
 mod waves;
 
 use std::collections::hash_map::DefaultHasher;
@@ -16,14 +16,12 @@ use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::Home;
+use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
-pub use deed::{Deed, HostDeed};
 pub use hosts::HostChange;
+pub use planned_action::{HostAction, PlannedAction};
 pub use waves::Wave;
-
-/// Why a worker is uploaded that may be as it should be.
-const INTERRUPTED: &str = "an earlier upload was interrupted";
 
 /// A worker as it should be.
 pub struct Desired<'a> {
@@ -47,7 +45,7 @@ pub struct Known<'a> {
     /// The bundle that is live, if it is kept.
     pub bundle: Option<&'a Stored>,
     /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
-    pub differences: &'a [String],
+    pub differences: &'a [Reason],
     /// Whether the id of its database is known, if its spec gives the name alone.
     pub has_database: bool,
 }
@@ -145,7 +143,8 @@ pub struct Change {
     /// What is done.
     pub action: Action,
     /// Why, in the author's terms.
-    pub reasons: Vec<String>,
+    #[serde(flatten, serialize_with = "with_details")]
+    pub reasons: Vec<Reason>,
     /// The requests, in their order.
     pub steps: Vec<Step>,
     /// The digest that is live afterwards, or was before a deletion.
@@ -390,13 +389,14 @@ impl<'a> Planner<'a> {
         let plan = Plan::of(changes, options.waves);
         let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
         hosts.retain(|change| !options.only_prune || change.to.is_none());
-        let digest = Deed::digest(plan.changes.iter().map(Deed::of), hosts.iter().map(HostDeed::of));
+        let digest =
+            PlannedAction::digest(plan.changes.iter().map(PlannedAction::of), hosts.iter().map(HostAction::of));
         Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
 }
 
 /// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
-pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: String) -> Change {
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: Reason) -> Change {
     Change {
         customer: live.customer.clone(),
         environment: live.environment,
@@ -431,7 +431,7 @@ impl Plan {
         });
         rank(&mut changes);
         let waves = waves::assign(waves, &mut changes);
-        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), []);
         let (held, orphans) = (Vec::new(), Vec::new());
         Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
@@ -472,18 +472,18 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     let before = live.map(|deployed| &deployed.live);
     match live {
         None if options.missing.contains(&(wanted.home.clone(), worker.name.clone())) => {
-            reasons.push("it is not there any more".to_owned());
+            reasons.push(Reason::Missing);
         }
-        None => reasons.push("it is new".to_owned()),
+        None => reasons.push(Reason::New),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
     if reasons.is_empty() && doubtful(Doubt::Upload) {
-        reasons.push(INTERRUPTED.to_owned());
+        reasons.push(Reason::UploadInterrupted);
     }
     if reasons.is_empty() {
         let since = |live: &Deployed| options.forced_since.is_some_and(|since| live.deployed_at > since);
         let force = options.force.filter(|_| !known.live.is_some_and(since));
-        reasons.extend(force.map(|reason| format!("forced: {reason}")));
+        reasons.extend(force.map(|reason| Reason::Forced { reason: reason.to_owned() }));
     }
     if !reasons.is_empty() {
         if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
@@ -497,53 +497,50 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     let (domains, routes) = in_doubt(doubts);
     for (domain, id) in before.iter().flat_map(|live| &live.domains) {
         if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
-            reasons.push(format!("domain {domain} removed"));
+            reasons.push(Reason::DomainRemoved { old: domain.clone() });
             steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
         }
     }
     for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
-        reasons.push(format!("domain {domain} removed"));
+        reasons.push(Reason::DomainRemoved { old: (*domain).to_owned() });
         steps.push(Step::DropDomain { domain: (*domain).to_owned() });
     }
     let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
     let added = |pattern: &str| routes.get(pattern).cloned().flatten();
     for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
         if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
-            reasons.push(format!("route {pattern} removed"));
+            reasons.push(Reason::RouteRemoved { old: pattern.clone() });
             steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
         }
     }
     for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
         if let Some(zone) = zone {
-            reasons.push(format!("route {pattern} removed"));
+            reasons.push(Reason::RouteRemoved { old: (*pattern).to_owned() });
             steps.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
     if worker.workers_dev != on || doubtful(Doubt::WorkersDev) {
-        reasons.push(format!("workers.dev {}", if worker.workers_dev { "on" } else { "off" }));
+        reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
     for domain in &worker.domains {
         if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
-            reasons.push(format!("domain {domain} added"));
+            reasons.push(Reason::DomainAdded { new: domain.clone() });
             steps.push(Step::AttachDomain { domain: domain.clone() });
         }
     }
     for route in &worker.routes {
         let pattern = &route.pattern;
         if routes.contains_key(pattern.as_str()) || !before.is_some_and(|live| live.routes.contains_key(pattern)) {
-            reasons.push(format!("route {pattern} added"));
+            reasons.push(Reason::RouteAdded { new: pattern.clone() });
             steps.push(Step::AddRoute { pattern: pattern.clone(), zone: route.zone.clone() });
         }
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
     if &worker.crons != crons || doubtful(Doubt::Crons) {
-        reasons.push(match worker.crons.len() {
-            0 => "crons removed".to_owned(),
-            _ => format!("crons {}", worker.crons.iter().cloned().collect::<Vec<_>>().join(", ")),
-        });
+        reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
     (!steps.is_empty()).then(|| Change {
@@ -568,30 +565,27 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
 }
 
 /// Why a live worker has to be uploaded again.
-fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<String> {
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<Reason> {
     let (bundle, live) = (wanted.bundle, &deployed.live);
-    let mut reasons = Vec::new();
-    if !deployed.drift.is_empty() {
-        reasons.push(deployed.drift.clone());
-    }
+    let mut reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
     if bundle.digest != deployed.digest {
         reasons.extend(known.differences.iter().cloned());
         if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
             if bundle.runtime != before.runtime {
-                reasons.push("the runtime changed".to_owned());
+                reasons.push(Reason::PackBundleChanged { old: None, new: None });
             } else if bundle.module != before.module {
                 // The module names the runtime, so that it differs with it.
-                reasons.push("the module changed".to_owned());
+                reasons.push(Reason::ModuleChanged { old: before.module.short(), new: bundle.module.short() });
             }
             reasons.extend(differences(&before.metadata, &bundle.metadata));
         }
         if reasons.is_empty() {
-            reasons.push("the bundle changed".to_owned());
+            reasons.push(Reason::BundleChanged { old: deployed.digest.short(), new: bundle.digest.short() });
         }
     }
     for (name, fingerprint) in &wanted.secrets {
         if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
-            reasons.push(format!("secret {name} changed"));
+            reasons.push(Reason::SecretChanged { name: name.clone() });
         }
     }
     reasons
@@ -670,7 +664,7 @@ impl<'a> Gone<'a> {
             worker: worker.clone(),
             account: self.account.to_owned(),
             action: Action::Delete,
-            reasons: vec!["no spec owns it any more".to_owned()],
+            reasons: vec![Reason::Orphaned],
             steps,
             digest: self.digest,
             was: self.live.map(|_| self.digest),
@@ -788,7 +782,7 @@ mod tests {
             revision: 1,
             deployed_at: 1,
             rejected: None,
-            drift: String::new(),
+            drift: None,
             live,
         };
         ((home(), worker.name.clone()), deployed)
@@ -846,16 +840,16 @@ mod tests {
         let upload = |plan: Plan| (plan.changes[0].steps.clone(), plan.changes[0].reasons.clone());
         assert_eq!(
             upload(check(&worker, &other, "1", &deployed, &whole())),
-            (vec![Step::Upload], vec!["the module changed".to_owned()])
+            (vec![Step::Upload], vec![Reason::ModuleChanged { old: bundle.module.short(), new: other.module.short() }])
         );
         assert_eq!(
             upload(check(&worker, &bundle, "2", &deployed, &whole())),
-            (vec![Step::Upload], vec!["secret S changed".to_owned()])
+            (vec![Step::Upload], vec![Reason::SecretChanged { name: "S".to_owned() }])
         );
         let force = Options { force: Some("CVE"), ..whole() };
         assert_eq!(
             upload(check(&worker, &bundle, "1", &deployed, &force)),
-            (vec![Step::Upload], vec!["forced: CVE".to_owned()])
+            (vec![Step::Upload], vec![Reason::Forced { reason: "CVE".to_owned() }])
         );
         // What was uploaded since a redeploy for this reason began isn't uploaded by its next run.
         let since = |time| Options { forced_since: Some(time), ..Options { force: Some("CVE"), ..whole() } };
@@ -879,7 +873,7 @@ mod tests {
         let change = |edit: &dyn Fn(&mut Change)| {
             let mut change = one.changes[0].clone();
             edit(&mut change);
-            Deed::digest([Deed::of(&change)], [])
+            PlannedAction::digest([PlannedAction::of(&change)], [])
         };
         assert_eq!(change(&|_| {}), one.digest);
         let edits: [&dyn Fn(&mut Change); 8] = [
@@ -895,10 +889,10 @@ mod tests {
         let mut seen: BTreeSet<Digest> = edits.iter().map(|edit| change(edit)).collect();
         seen.insert(one.digest);
         assert_eq!(seen.len(), 9, "each of them is another plan");
-        let deed = Deed::of(&one.changes[0]);
-        let read: Deed = serde_json::from_slice(&serde_json::to_vec(&deed).unwrap()).unwrap();
-        assert_eq!(read, deed);
-        assert!(!serde_json::to_string(&deed).unwrap().contains("\"a\""), "an account's id is told");
+        let action = PlannedAction::of(&one.changes[0]);
+        let read: PlannedAction = serde_json::from_slice(&serde_json::to_vec(&action).unwrap()).unwrap();
+        assert_eq!(read, action);
+        assert!(!serde_json::to_string(&action).unwrap().contains("\"a\""), "an account's id is told");
     }
 
     #[test]

@@ -9,12 +9,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    Deployed, Doubt, State, TABLES_2, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle,
-};
+use super::{Deployed, Doubt, State, WorkerId, digest_of, environment_of, json_of, namespace, settle};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
 /// One deploy.
@@ -51,7 +50,7 @@ pub struct Entry<'a> {
     /// What was done: `create`, `update`, `attach domain`.
     pub action: &'a str,
     /// Why.
-    pub reasons: &'a [String],
+    pub reasons: &'a [Reason],
     /// What of the same change is still to come.
     pub left: &'a [Doubt],
 }
@@ -76,7 +75,7 @@ pub struct Record {
     /// The digest that was live then.
     pub digest: Digest,
     /// Why.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<Reason>,
 }
 
 impl Record {
@@ -118,6 +117,7 @@ impl State {
     pub fn record(&mut self, id: &WorkerId, deployed: &mut Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
         let (home, worker) = id;
         let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
+        let drift = deployed.drift.as_ref().map(|drift| json!(drift).to_string()).unwrap_or_default();
         let mut write = || -> rusqlite::Result<()> {
             let savepoint = self.db.savepoint()?;
             deployed.revision = insert(&savepoint, id, deployed, entry)?;
@@ -134,7 +134,7 @@ impl State {
                     deployed.revision,
                     deployed.deployed_at,
                     deployed.rejected.map(|digest| digest.to_string()).unwrap_or_default(),
-                    deployed.drift,
+                    drift,
                     live
                 ])?;
             settle(&savepoint, id, entry.left)?;
@@ -387,134 +387,4 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
         digest: digest_of(row, 9)?,
         reasons: json_of(row, 10)?,
     })
-}
-
-/// Brings tables of version 1 up to date, in one transaction.
-pub(super) fn upgrade(db: &Connection) -> rusqlite::Result<()> {
-    let transaction = db.unchecked_transaction()?;
-    // Another process can have been faster.
-    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == VERSION {
-        return Ok(());
-    }
-    transaction.execute_batch(
-        "ALTER TABLE begun ADD COLUMN run INTEGER NOT NULL DEFAULT 0;
-         ALTER TABLE deployed RENAME TO deployed_1; ALTER TABLE records RENAME TO records_1",
-    )?;
-    transaction.execute_batch(TABLES_2)?;
-    transaction.execute_batch(super::hosts::TABLE)?;
-    transaction.execute_batch(
-        "INSERT INTO records SELECT r.id, 0, r.at, r.account_id, r.namespace, r.worker, coalesce(d.customer, ''),
-            coalesce(d.environment, 'production'), r.action, r.digest, '[]'
-         FROM records_1 r LEFT JOIN deployed_1 d
-            ON d.account_id = r.account_id AND d.namespace = r.namespace AND d.worker = r.worker",
-    )?;
-    {
-        let mut rows = transaction.prepare(
-            "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed_1",
-        )?;
-        let mut rows = rows.query([])?;
-        let mut deployed = transaction.prepare("INSERT INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', '', ?)")?;
-        let mut bundles = transaction.prepare("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, '', ?, ?)")?;
-        while let Some(row) = rows.next()? {
-            let text = |at: usize| row.get::<_, String>(at);
-            let mut live: Value = json_of(row, 8)?;
-            let mut take = |key: &str| live.as_object_mut().and_then(|live| live.remove(key)).unwrap_or_default();
-            let (module, runtime, metadata) = (take("module"), take("runtime"), take("metadata"));
-            let digest = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let (module, runtime) = (digest(&module), digest(&runtime));
-            bundles.execute(params![text(6)?, module, runtime, metadata.to_string(), deflated(b"null")])?;
-            deployed.execute(params![
-                text(0)?,
-                text(1)?,
-                text(2)?,
-                text(3)?,
-                text(4)?,
-                text(5)?,
-                text(6)?,
-                row.get::<_, i64>(7)?,
-                live.to_string()
-            ])?;
-        }
-    }
-    transaction.execute_batch("DROP TABLE deployed_1; DROP TABLE records_1")?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The tables as version 1 made them.
-    const TABLES_1: &str = "
-CREATE TABLE deployed (
-    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
-    digest TEXT NOT NULL, deployed_at INTEGER NOT NULL, live TEXT NOT NULL,
-    PRIMARY KEY (account_id, namespace, worker)
-);
-CREATE TABLE records (
-    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    action TEXT NOT NULL, digest TEXT NOT NULL
-);
-CREATE TABLE begun (
-    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
-    PRIMARY KEY (account_id, namespace, worker)
-);
-CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
-    PRIMARY KEY (account_id, kind, name));
-CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-INSERT INTO keys VALUES ('fingerprint', x'0102');
-PRAGMA application_id = 1718382452;
-PRAGMA user_version = 1;
-";
-
-    #[test]
-    fn a_state_of_version_1_is_brought_up_to_date_whoever_opens_it() {
-        for reads in [true, false] {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("state.db");
-            let digests = [b"b", b"m", b"r"].map(|bytes| Digest::of(bytes));
-            let live = json!({
-                "module": digests[1], "runtime": digests[2], "metadata": {"bindings": []}, "etag": "e", "workers_dev": true,
-                "domains": {"a.example.com": "d1"}, "routes": {}, "crons": ["* * * * *"], "secrets": {"S": "f"},
-            });
-            let db = Connection::open(&path).unwrap();
-            db.execute_batch(TABLES_1).unwrap();
-            db.execute(
-                "INSERT INTO deployed VALUES ('a', '', 'w', 'default', 'acme', 'production', ?, 7, ?)",
-                params![digests[0].to_string(), live.to_string()],
-            )
-            .unwrap();
-            db.execute("INSERT INTO records VALUES (1, 7, 'a', '', 'w', 'create', ?)", [digests[0].to_string()])
-                .unwrap();
-            db.execute(
-                "INSERT INTO begun VALUES ('a', '', 'v', 'default', 'bolt', 'production', ?, '[\"upload\"]')",
-                [digests[0].to_string()],
-            )
-            .unwrap();
-            drop(db);
-            let state = if reads { State::read(&path) } else { State::open(&path) }.unwrap();
-            let id = (Home { account_id: "a".to_owned(), namespace: None }, "w".to_owned());
-            let deployed = state.one(&id).unwrap().expect("it is still deployed");
-            assert_eq!((deployed.customer.as_str(), deployed.digest, deployed.deployed_at), ("acme", digests[0], 7));
-            assert_eq!(deployed.live.domains["a.example.com"], "d1");
-            assert_eq!((deployed.live.secrets["S"].as_str(), deployed.live.workers_dev), ("f", true));
-            let stored = state.stored(&digests[0]).unwrap().expect("what was known of its bundle");
-            assert_eq!(
-                (stored.module, stored.metadata, stored.source),
-                (digests[1], json!({"bindings": []}), Value::Null)
-            );
-            assert!(!state.is_kept(&digests[0]).unwrap(), "version 1 kept no modules");
-            let records = state.records_of("acme", 9).unwrap();
-            assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
-            assert_eq!(state.begun().unwrap().into_values().next().expect("still in doubt").doubts, [Doubt::Upload]);
-            drop(state);
-            let again = State::open(&path).unwrap();
-            assert_eq!(again.records_of("acme", 9).unwrap().len(), 1, "once is enough");
-            assert!(again.hosts().unwrap().is_empty(), "the tables that came later are there");
-        }
-    }
 }

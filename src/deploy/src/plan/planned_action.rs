@@ -11,7 +11,7 @@ use flotilla_model::spec::Environment;
 /// whatever is on record there of how it came to this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Deed {
+pub struct PlannedAction {
     /// The customer.
     pub customer: String,
     /// The environment.
@@ -34,10 +34,10 @@ pub struct Deed {
     pub wave: usize,
 }
 
-impl Deed {
+impl PlannedAction {
     /// What a change does.
-    pub fn of(change: &Change) -> Deed {
-        Deed {
+    pub fn of(change: &Change) -> PlannedAction {
+        PlannedAction {
             customer: change.customer.clone(),
             environment: change.environment,
             worker: change.worker.clone(),
@@ -52,10 +52,14 @@ impl Deed {
     }
 
     /// The digest of a plan that does this.
-    pub fn digest(deeds: impl IntoIterator<Item = Deed>, hosts: impl IntoIterator<Item = HostDeed>) -> Digest {
-        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a deed is JSON");
+    pub fn digest(
+        actions: impl IntoIterator<Item = PlannedAction>,
+        hosts: impl IntoIterator<Item = HostAction>,
+    ) -> Digest {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: an action is JSON");
         let framed = Framed::new("plan");
-        let framed = deeds.into_iter().fold(framed, |framed, deed| framed.field(&json(serde_json::to_vec(&deed))));
+        let framed =
+            actions.into_iter().fold(framed, |framed, action| framed.field(&json(serde_json::to_vec(&action))));
         let hosts = hosts.into_iter().map(|host| json(serde_json::to_vec(&host)));
         hosts.fold(framed, |framed, host| framed.field(&host)).finish()
     }
@@ -64,7 +68,7 @@ impl Deed {
 /// The same of a host. What it led to before isn't part of it: not every machine has that on record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HostDeed {
+pub struct HostAction {
     /// The account's name in fleet.yaml.
     pub account: String,
     /// The beginning of a digest of where its worker belongs.
@@ -79,10 +83,10 @@ pub struct HostDeed {
     pub wave: usize,
 }
 
-impl HostDeed {
+impl HostAction {
     /// What a change of a host does.
-    pub fn of(change: &HostChange) -> HostDeed {
-        HostDeed {
+    pub fn of(change: &HostChange) -> HostAction {
+        HostAction {
             account: change.account.clone(),
             home: short_home(&change.home),
             table: change.table.clone(),
