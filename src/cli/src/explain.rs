@@ -185,7 +185,8 @@ fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
             }
         }
     }
-    part("made from".to_owned(), &worker.files);
+    part("made from".to_owned(), &[]);
+    lines.extend(worker.files.iter().map(|file| format!("    {}", clean(file))));
     lines.extend(worker.digest.map(|digest| format!("  bundle {digest}")));
     lines.join("\n")
 }

@@ -20,6 +20,7 @@ use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress as _;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::{Delivery, Environment};
 use flotilla_model::tags::Triggers;
 use flotilla_spec::project;
@@ -511,7 +512,7 @@ impl Fleet<'_> {
     }
 
     /// What differs between what is live and what is desired, in the author's terms.
-    fn differences(&self, one: &Wanted) -> Vec<String> {
+    fn differences(&self, one: &Wanted) -> Vec<Reason> {
         let Some(before) = &one.bundle_before else { return Vec::new() };
         let (record, unit) = one.place;
         let recipe =

@@ -348,7 +348,9 @@ mod tests {
 
     /// A change of the customer with this number.
     pub fn change(at: usize, action: Action, reasons: Vec<Reason>) -> Change {
-        Change { reasons, ..Change::made_up(&format!("c{at}"), action) }
+        let mut change = Change::made_up(&format!("c{at}"), action);
+        change.reasons = reasons;
+        change
     }
 
     pub fn recorded(text: &str) -> Reason {

@@ -645,6 +645,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_each_kind() {
+        let page = include_str!("../../../docs/deploying.md");
+        let section = page.split("## Reasons\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+        let kinds = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(kinds.collect::<Vec<_>>(), Reason::KINDS);
+    }
+
+    #[test]
     fn a_reason_is_small() {
         // A plan of a hundred thousand workers holds several of each.
         assert!(size_of::<Reason>() <= 72, "{}", size_of::<Reason>());

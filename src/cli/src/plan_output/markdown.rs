@@ -49,8 +49,8 @@ impl PlanOutput<'_> {
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
         if !self.unknown.is_empty() && !plan.is_empty() {
-            let names = sample(self.unknown.iter().copied());
-            page.add(&format!("\nThe id of {some} is not set here, so that nothing counts as deployed there.\n"));
+            let names = first_names(self.unknown.iter().copied());
+            page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));
         }
         if !self.findings.is_empty() {
             page.fold(&format!("{} found in the cloud", grouped(self.findings.len() as u64)), |page| {
@@ -111,7 +111,7 @@ impl PlanOutput<'_> {
             page.fold(&format!("{} held", grouped(self.plan.held.len() as u64)), |page| {
                 let held = by_reason(&self.plan.held);
                 let rows = held.iter().map(|(reason, customers)| {
-                    format!("| {} | {} |\n", text(reason), sample(customers.iter().copied()))
+                    format!("| {} | {} |\n", text(reason), first_names(customers.iter().copied()))
                 });
                 page.table("| why | customers |\n|---|---|\n", rows);
             });
@@ -119,8 +119,8 @@ impl PlanOutput<'_> {
         if !self.plan.orphans.is_empty() {
             let what = count(self.plan.orphans.len(), "worker");
             page.fold(&format!("{what} that no spec owns"), |page| {
-                let names = sample(self.plan.orphans.iter().map(|orphan| orphan.worker.as_str()));
-                page.add(&format!("\n{some}; `--prune` deletes\n"));
+                let names = first_names(self.plan.orphans.iter().map(|orphan| orphan.worker.as_str()));
+                page.add(&format!("\n{names}; `--prune` deletes\n"));
             });
         }
     }
@@ -160,15 +160,15 @@ fn row<'a>(change: &Change, mut reasons: impl ExactSizeIterator<Item = &'a Reaso
 
 fn lane_row(lane: &Price) -> String {
     let used = format!("{} of {} in {}", grouped(lane.used), grouped(lane.limit), duration(lane.window_seconds));
-    let accounts = sample(lane.accounts.iter().map(String::as_str));
+    let accounts = first_names(lane.accounts.iter().map(String::as_str));
     format!("| {accounts} | {} | {} | {used} |\n", grouped(lane.requests as u64), duration(lane.seconds))
 }
 
 fn folded(group: &ReasonGroup<'_>) -> String {
     let number = grouped(group.members.len() as u64);
-    let names = sample(group.members.iter().map(|change| change.worker.as_str()));
+    let names = first_names(group.members.iter().map(|change| change.worker.as_str()));
     let (action, reason) = (word(group.action), text(&group.reason));
-    format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{some}\n\n</details>\n")
+    format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{names}\n\n</details>\n")
 }
 
 fn word(action: Action) -> &'static str {
@@ -176,7 +176,7 @@ fn word(action: Action) -> &'static str {
 }
 
 /// Joins the first names, and says how many more there are.
-fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn first_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut names = names.peekable();
     let shown: Vec<String> = names.by_ref().take(NAMES).map(|name| boxed(name, 80)).collect();
     let more = names.count();

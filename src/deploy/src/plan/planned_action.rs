@@ -1,4 +1,4 @@
-//! What a plan does, without why: what its digest is of, and what is written to a file. Pure.
+//! The actions of a plan, without their reasons: its digest is made of them, and they are written to its file. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +7,8 @@ use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::platform::Home;
 use flotilla_model::spec::Environment;
 
-/// What a change does, without why: what a plan's digest is made of. So it is the same wherever the same plan is made,
-/// whatever is on record there of how it came to this.
+/// What a change does, without its reasons: what a plan's digest is made of. So the digest is the same wherever the same plan is
+/// made, whatever the state there says of how it came to this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedAction {
@@ -20,7 +20,7 @@ pub struct PlannedAction {
     pub worker: String,
     /// The account's name in fleet.yaml.
     pub account: String,
-    /// The beginning of a digest of where the worker belongs: an account's id isn't told.
+    /// The beginning of a digest of where the worker belongs: an account's id isn't shown.
     pub home: String,
     /// What is done.
     pub action: Action,
@@ -35,7 +35,7 @@ pub struct PlannedAction {
 }
 
 impl PlannedAction {
-    /// What a change does.
+    /// Returns what a change does.
     pub fn of(change: &Change) -> PlannedAction {
         PlannedAction {
             customer: change.customer.clone(),
@@ -51,7 +51,7 @@ impl PlannedAction {
         }
     }
 
-    /// The digest of a plan that does this.
+    /// Returns the digest of a plan that does this.
     pub fn digest(
         actions: impl IntoIterator<Item = PlannedAction>,
         hosts: impl IntoIterator<Item = HostAction>,
@@ -65,7 +65,7 @@ impl PlannedAction {
     }
 }
 
-/// The same of a host. What it led to before isn't part of it: not every machine has that on record.
+/// What a change of a host does. The worker that it pointed to before isn't part of it: not every machine's state has that.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostAction {
@@ -77,14 +77,14 @@ pub struct HostAction {
     pub table: String,
     /// The host.
     pub host: String,
-    /// The worker that it leads to from now on.
+    /// The worker that it points to from now on.
     pub to: Option<String>,
     /// The wave after whose uploads it is written.
     pub wave: usize,
 }
 
 impl HostAction {
-    /// What a change of a host does.
+    /// Returns what a change of a host does.
     pub fn of(change: &HostChange) -> HostAction {
         HostAction {
             account: change.account.clone(),
@@ -97,7 +97,7 @@ impl HostAction {
     }
 }
 
-/// The beginning of a digest of a home.
+/// Returns the beginning of a digest of a home.
 fn short_home(home: &Home) -> String {
     let framed = Framed::new("home").field(home.account_id.as_bytes());
     home.namespace.iter().fold(framed, |framed, name| framed.field(name.as_bytes())).finish().short()

@@ -1,4 +1,4 @@
-//! What happened and what ran: records, deploys, and the bundles that can be gone back to, each content once.
+//! The history: records of actions, deploys, and the bundles that can be rolled back to, each content once.
 
 use std::io::{Read as _, Write as _};
 
@@ -20,12 +20,12 @@ use flotilla_model::spec::Environment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RunId(pub i64);
 
-/// What a deploy is, or was.
+/// A deploy, running or ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
     /// When it began, in seconds since 1970.
     pub began: i64,
-    /// When it ended; 0 as long as it runs, or if it was killed.
+    /// When it ended; 0 while it runs, or if it was killed.
     pub ended: i64,
     /// The user.
     pub who: String,
@@ -33,11 +33,11 @@ pub struct Run {
     pub host: String,
     /// The command: `deploy`, `rollback`, `prune`.
     pub what: String,
-    /// Why, if that was said.
+    /// Why, if the person who ordered it said so.
     pub reason: String,
     /// The digest of its plan.
     pub plan: String,
-    /// What it did, once it ended.
+    /// Its outcome, once it ended.
     pub outcome: Value,
 }
 
@@ -47,15 +47,15 @@ pub struct Entry<'a> {
     pub run: RunId,
     /// When, in seconds since 1970.
     pub at: i64,
-    /// What was done: `create`, `update`, `attach domain`.
+    /// The action: `create`, `update`, `attach domain`.
     pub action: &'a str,
     /// Why.
     pub reasons: &'a [Reason],
-    /// What of the same change is still to come.
+    /// The parts of the same change that are still pending.
     pub left: &'a [Doubt],
 }
 
-/// One line of what happened.
+/// A record of one action on a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its number; later ones are larger.
@@ -79,13 +79,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether it put a bundle in place.
+    /// Returns whether it put a bundle in place.
     pub fn is_upload(&self) -> bool {
         matches!(self.action.as_str(), "create" | "update" | "rollback")
     }
 }
 
-/// A bundle as it is kept: what is needed to upload it again, but the values of secrets.
+/// A bundle as the state keeps it: all that an upload needs, except the values of secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The digest of its own module.
@@ -96,11 +96,11 @@ pub struct Stored {
     pub runtime_file: String,
     /// The canonical metadata.
     pub metadata: Value,
-    /// What it was made from, to explain it with: the resolved worker and the recipe. Null, if that isn't known.
+    /// What it was made from, to explain changes: the resolved worker and the recipe. Null if that isn't known.
     pub source: Value,
 }
 
-/// An object's bytes, deflated: done where there is time for it, not where the state is written.
+/// Deflates an object's bytes: called where there is time for it, not where the state is written.
 pub fn deflated(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("BUG: memory can be written")
@@ -113,7 +113,7 @@ fn inflated(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 impl State {
-    /// Records what the platform acknowledged, and what is still to come of the same change, in one small write.
+    /// Records what the platform acknowledged, and what is still pending of the same change, in one small write.
     pub fn record(&mut self, id: &WorkerId, deployed: &mut Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
         let (home, worker) = id;
         let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
@@ -144,7 +144,7 @@ impl State {
         written.map_err(|error| self.told(error))
     }
 
-    /// Records that a worker is gone.
+    /// Records that a worker doesn't exist any more.
     pub fn forget(&mut self, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
         let (home, worker) = id;
         let mut write = || -> rusqlite::Result<()> {
@@ -160,7 +160,7 @@ impl State {
         written.map_err(|error| self.told(error))
     }
 
-    /// Notes that a deploy begins.
+    /// Records that a deploy begins.
     pub fn begin_run(&mut self, run: &Run) -> Result<RunId, Failure> {
         let write = || -> rusqlite::Result<RunId> {
             self.db
@@ -173,7 +173,7 @@ impl State {
         write().map_err(|error| self.told(error))
     }
 
-    /// Notes that a deploy ended.
+    /// Records that a deploy ended.
     pub fn end_run(&mut self, run: RunId, at: i64, outcome: &Value) -> Result<(), Failure> {
         let write = || {
             self.db.prepare_cached("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?")?.execute(params![
@@ -185,14 +185,14 @@ impl State {
         write().map(|_| ()).map_err(|error| self.told(error))
     }
 
-    /// The last deploys, the newest first.
-    pub fn runs(&self, most: usize) -> Result<Vec<(RunId, Run)>, Failure> {
+    /// Returns the last deploys, the newest first.
+    pub fn runs(&self, limit: usize) -> Result<Vec<(RunId, Run)>, Failure> {
         let read = || -> rusqlite::Result<Vec<(RunId, Run)>> {
             let mut statement = self.db.prepare_cached(
                 "SELECT id, began, ended, who, host, what, reason, plan, outcome FROM runs ORDER BY id DESC LIMIT ?",
             )?;
             statement
-                .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
                     let run = Run {
                         began: row.get(1)?,
                         ended: row.get(2)?,
@@ -210,24 +210,24 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// What happened to a customer's workers, the newest first.
-    pub fn records_of(&self, customer: &str, most: usize) -> Result<Vec<Record>, Failure> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        self.records("WHERE customer = ?1 ORDER BY id DESC LIMIT ?2", params![customer, most])
+    /// Returns the records of a customer's workers, the newest first.
+    pub fn records_of(&self, customer: &str, limit: usize) -> Result<Vec<Record>, Failure> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.records("WHERE customer = ?1 ORDER BY id DESC LIMIT ?2", params![customer, limit])
     }
 
-    /// What a deploy did, in order.
+    /// Returns the records of a deploy, in order.
     pub fn records_of_run(&self, run: RunId) -> Result<Vec<Record>, Failure> {
         self.records("WHERE run = ?1 ORDER BY id", params![run.0])
     }
 
-    /// The uploads of a worker, the newest first.
-    pub fn uploads_of(&self, (home, worker): &WorkerId, customer: &str, most: usize) -> Result<Vec<Record>, Failure> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
+    /// Returns the uploads of a worker, the newest first.
+    pub fn uploads_of(&self, (home, worker): &WorkerId, customer: &str, limit: usize) -> Result<Vec<Record>, Failure> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.records(
             "WHERE customer = ?1 AND account_id = ?2 AND namespace = ?3 AND worker = ?4
                 AND action IN ('create', 'update', 'rollback') ORDER BY id DESC LIMIT ?5",
-            params![customer, home.account_id, namespace(home), worker, most],
+            params![customer, home.account_id, namespace(home), worker, limit],
         )
     }
 
@@ -242,7 +242,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// Keeps a bundle, and the objects that it consists of, deflated; what is there already stays.
+    /// Keeps a bundle, and the objects that it consists of, deflated; an object that is there already stays.
     pub fn store(&mut self, digest: &Digest, stored: &Stored, objects: &[(Digest, Vec<u8>)]) -> Result<(), Failure> {
         let write = || -> rusqlite::Result<()> {
             self.db.prepare_cached("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -262,7 +262,7 @@ impl State {
         write().map_err(|error| self.told(error))
     }
 
-    /// A bundle that was deployed, if it is still kept.
+    /// Returns a bundle that was deployed, if it is still kept.
     pub fn stored(&self, digest: &Digest) -> Result<Option<Stored>, Failure> {
         let read = || {
             self.db
@@ -282,7 +282,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// Whether a bundle can be gone back to.
+    /// Returns whether a bundle can be rolled back to.
     pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
         let read = || {
             self.db
@@ -295,7 +295,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// The bytes of an object, if it is still kept and whole.
+    /// Returns the bytes of an object, if it is still kept and whole.
     pub fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
         let read = || {
             self.db
@@ -307,7 +307,7 @@ impl State {
         Ok(bytes.and_then(|bytes| inflated(&bytes).ok()))
     }
 
-    /// Lets go of bundles beyond the last `keep` of each of these workers, but never of one that is live.
+    /// Deletes the bundles beyond the last `keep` of each of these workers, but never one that is live.
     pub fn retire(&mut self, workers: &[(WorkerId, String)], keep: usize) -> Result<(), Failure> {
         self.all(|state| {
             for (id, customer) in workers {
@@ -328,7 +328,7 @@ impl State {
         })
     }
 
-    /// Lets go of a bundle, and of its module; a runtime goes with the last bundle that has it.
+    /// Deletes a bundle and its module; a pack's bundle is deleted with the last worker's bundle that has it.
     fn drop_bundle(&self, digest: &Digest) -> rusqlite::Result<()> {
         let digest = digest.to_string();
         let live = self.db.prepare_cached("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1")?.exists([&digest])?;
@@ -352,7 +352,7 @@ impl State {
     }
 }
 
-/// Adds a record; gives its number.
+/// Adds a record, and returns its number.
 fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> rusqlite::Result<i64> {
     let (home, worker) = id;
     db.prepare_cached(

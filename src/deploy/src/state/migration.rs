@@ -85,7 +85,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::{Doubt, RunId, State};
+    use super::super::{Doubt, State};
     use super::*;
     use flotilla_model::digest::Digest;
     use flotilla_model::platform::Home;
@@ -173,7 +173,7 @@ PRAGMA user_version = 1;
         (folder, path)
     }
 
-    /// Returns all rows of all tables, a line each, and the version.
+    /// Returns the version, and all rows of all tables, a line each, sorted.
     fn dump(path: &Path) -> (i64, Vec<String>) {
         let db = Connection::open(path).unwrap();
         let version = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
@@ -181,7 +181,7 @@ PRAGMA user_version = 1;
         let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         let mut lines = Vec::new();
         for table in tables {
-            let mut rows = db.prepare(&format!("SELECT * FROM {table} ORDER BY rowid")).unwrap();
+            let mut rows = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
             let columns = rows.column_count();
             let mut rows = rows.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
@@ -189,6 +189,7 @@ PRAGMA user_version = 1;
                 lines.push(format!("{table} {values:?}"));
             }
         }
+        lines.sort();
         (version, lines)
     }
 
@@ -247,6 +248,7 @@ PRAGMA user_version = 1;
             let (old, new) = (format!("Text({kept:?})"), format!("Text({:?})", wrapped(kept)));
             expected.iter_mut().for_each(|line| *line = line.replace(&old, &new));
         }
+        expected.sort();
         assert_eq!(after.1, expected);
         // A second run changes nothing, and neither does a migration that comes too late.
         drop(State::open(&path).unwrap());
