@@ -41,6 +41,14 @@ fn a_rollback_is_one_request_and_holds_until_the_spec_changes() {
         (&after[0]["action"], &after[0]["digest"], &after[0]["live"]),
         (&json!("rollback"), first, &json!(true))
     );
+    // Why is recorded as a value: what ran, what runs now, and which record that was.
+    let why = &after[0]["reason_details"][0];
+    let digests = (&json!(now.as_str().unwrap()[..16]), &json!(first.as_str().unwrap()[..16]));
+    assert_eq!((&why["kind"], (&why["old"], &why["new"])), (&json!("rolled_back"), digests));
+    assert_eq!((&why["record"], &why["place"]), (&uploaded[1]["record"], &Value::Null));
+    let edited = &uploaded[0]["reason_details"][0];
+    assert_eq!((&edited["kind"], &edited["place"]["file"]), (&json!("value_changed"), &json!("customers/acme.yaml")));
+    assert!(edited["old"].is_string() && edited["new"].is_string(), "{edited}");
     // The bundle that it was rolled back from is not deployed again by itself.
     project.write("customers/bolt.yaml", "id: bolt\n");
     let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();

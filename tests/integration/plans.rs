@@ -114,7 +114,11 @@ fn a_plan_in_a_file_is_applied_exactly_or_refused_with_what_differs() {
     let write = |more: &[&str]| cloud.run(&project, &[&["plan", "--out", "fleet.plan"], more].concat()).exits(0);
     write(&[]);
     let text = project.read("fleet.plan");
-    assert!(text.starts_with("{\"flotilla_plan\":1,\"fleet\":\"test\",") && !text.contains(crate::fleet::ACCOUNT));
+    assert!(text.starts_with("{\"flotilla_plan\":2,\"fleet\":\"test\",") && !text.contains(crate::fleet::ACCOUNT));
+    let file: Value = serde_json::from_str(&text).expect("JSON");
+    let first = &file["changes"][0];
+    assert_eq!(first["reasons"].as_array().map(Vec::len), first["reason_details"].as_array().map(Vec::len), "{first}");
+    assert_eq!((&first["reasons"][0], &first["reason_details"][0]["kind"]), (&json!("it is new"), &json!("new")));
     write(&[]);
     assert_eq!(project.read("fleet.plan"), text, "the same plan is the same file");
     // Whoever was faster, and what was edited since, is named; nothing is sent.
@@ -148,7 +152,7 @@ fn a_plan_in_a_file_is_applied_exactly_or_refused_with_what_differs() {
     for (text, why) in [
         (whole[..whole.len() / 2].to_owned(), "damaged"),
         ("id: acme\n".to_owned(), "no plan that flotilla wrote"),
-        (whole.replace("\"flotilla_plan\":1", "\"flotilla_plan\":7"), "by another version"),
+        (whole.replace("\"flotilla_plan\":2", "\"flotilla_plan\":7"), "by another version"),
         (whole.replace("\"fleet\":\"test\"", "\"fleet\":\"other\""), "the plan is the fleet other's"),
     ] {
         project.write("fleet.plan", text);

@@ -36,6 +36,7 @@ use flotilla_model::digest::{Digest, Framed, Mark};
 use flotilla_model::failure::Failure;
 use flotilla_model::preview::Preview;
 use flotilla_model::progress::Progress;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
 use flotilla_model::trace;
 use flotilla_spec::project::{self, Fleet, Reading};
@@ -289,7 +290,7 @@ pub struct Built {
     /// The ids of customers with a worker that could not be rendered.
     pub failed: BTreeSet<String>,
     /// Why each worker was rendered, where that was asked for: its folder, and the reasons in the author's terms.
-    pub why: Vec<(String, Vec<String>)>,
+    pub why: Vec<(String, Vec<Reason>)>,
     /// What the templates' author did wrong.
     pub diagnostics: Vec<Diagnostic>,
     /// What could not be remembered.
@@ -428,7 +429,7 @@ pub fn build(
         survey.fresh.fill(false);
         survey.changed = false;
     }
-    built.why.sort();
+    built.why.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(built)
 }
 

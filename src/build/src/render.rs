@@ -16,6 +16,7 @@ use flotilla_model::bundle;
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::{Digest, Framed, Mark};
+use flotilla_model::reason::Reason;
 use flotilla_spec::pack::Pack;
 
 /// A pack's templates, parsed.
@@ -215,25 +216,26 @@ pub struct Recipe {
 
 impl Recipe {
     /// What differs from an earlier one, in the author's terms.
-    pub fn differences(&self, before: &Recipe) -> Vec<String> {
-        let mut lines = Vec::new();
+    pub fn differences(&self, before: &Recipe) -> Vec<Reason> {
+        let mut reasons = Vec::new();
         if before.tool != self.tool {
-            lines.push(format!("flotilla itself changed: {} → {}", before.tool, self.tool));
+            reasons.push(Reason::ToolChanged { old: before.tool.clone(), new: self.tool.clone() });
         }
         let file = |name: &str| format!("{}/{name}", self.pack);
         for (name, mark) in &self.templates {
             match before.templates.iter().find(|(other, _)| other == name) {
-                Some((_, other)) if other != mark => lines.push(format!("{} changed", file(name))),
+                Some((_, other)) if other != mark => reasons.push(Reason::TemplateChanged { file: file(name) }),
                 Some(_) => {}
-                None => lines.push(format!("{} is read now", file(name))),
+                None => reasons.push(Reason::TemplateAdded { file: file(name) }),
             }
         }
         let gone = before.templates.iter().filter(|(name, _)| self.templates.iter().all(|(other, _)| other != name));
-        lines.extend(gone.map(|(name, _)| format!("{} is no longer read", file(name))));
+        reasons.extend(gone.map(|(name, _)| Reason::TemplateRemoved { file: file(name) }));
         if before.runtime != self.runtime {
-            lines.push(format!("the runtime changed: {} → {}", before.runtime, self.runtime));
+            let (old, new) = (Some(before.runtime.clone()), Some(self.runtime.clone()));
+            reasons.push(Reason::PackBundleChanged { old, new });
         }
-        lines
+        reasons
     }
 
     /// What decides whether two are the same.

@@ -1,6 +1,6 @@
 //! `flotilla build`.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use flotilla_engine::built::{Built, build_fleet};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
+use flotilla_model::reason::Reason;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -118,12 +119,12 @@ const SMALL: usize = 12;
 const SHOWN: usize = 100;
 
 /// Why each worker was rendered; what is the same for many is told once.
-fn reasons(why: &[(String, Vec<String>)]) {
-    let mut groups: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
+fn reasons(why: &[(String, Vec<Reason>)]) {
+    let mut groups: HashMap<&[Reason], Vec<&str>> = HashMap::new();
     for (folder, lines) in why {
         groups.entry(lines).or_default().push(folder);
     }
-    let mut shown: Vec<(&[String], Vec<&str>)> = groups.into_iter().collect();
+    let mut shown: Vec<(&[Reason], Vec<&str>)> = groups.into_iter().collect();
     shown.sort_by(|a, b| (b.1.len(), a.1[0]).cmp(&(a.1.len(), b.1[0])));
     let rest = shown.split_off(shown.len().min(SHOWN));
     for (lines, folders) in shown {
@@ -131,7 +132,7 @@ fn reasons(why: &[(String, Vec<String>)]) {
         let more = if folders.len() > SMALL { format!(" and {} more", folders.len() - SMALL) } else { String::new() };
         report::print(&format!("{}: {some}{more}", count(folders.len(), "worker")));
         for line in lines {
-            report::print(&format!("  {}", clean(line)));
+            report::print(&format!("  {}", clean(&line.to_string())));
         }
     }
     if !rest.is_empty() {

@@ -12,6 +12,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
+use flotilla_model::reason::{Reason, sentences};
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
@@ -110,7 +111,8 @@ struct Deployment {
     digest: String,
     at: String,
     /// Why the next deploy uploads it; nothing, if it doesn't.
-    now: Vec<String>,
+    #[serde(serialize_with = "sentences")]
+    now: Vec<Reason>,
     /// Why it doesn't, though something differs.
     held: Option<&'static str>,
 }
@@ -137,20 +139,18 @@ fn deployments(
             let worker = survey.worker(project, record, unit)?;
             (worker.name == id.1).then_some((unit, worker))
         });
-        let mut now = Vec::new();
-        if !live.drift.is_empty() {
-            now.push(live.drift.clone());
-        }
+        let mut now: Vec<Reason> = live.drift.iter().cloned().collect();
         if built != live.digest {
             let before = state.stored(&live.digest)?;
             let differs = before.zip(unit).map(|(before, (unit, worker))| {
                 build::since(project, &worker, &build::recipe(project, runtimes, unit), &before.source)
             });
             let differs = differs.filter(|lines| !lines.is_empty());
-            now.extend(differs.unwrap_or_else(|| vec!["its bundle changed".to_owned()]));
+            let unknown = || Reason::SourceUnknown { old: live.digest.short(), new: built.short() };
+            now.extend(differs.unwrap_or_else(|| vec![unknown()]));
         }
         if state.begun_one(&id)?.is_some() {
-            now.push("an earlier change of it was interrupted".to_owned());
+            now.push(Reason::ChangeInterrupted);
         }
         let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from what was built");
         let at = time(live.deployed_at);
@@ -161,9 +161,9 @@ fn deployments(
 
 fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
     let mut lines = vec![format!("{}  ({})", worker.folder, worker.worker)];
-    let mut part = |head: String, reasons: &[String]| {
+    let mut part = |head: String, reasons: &[Reason]| {
         lines.push(format!("  {head}"));
-        lines.extend(reasons.iter().map(|reason| format!("    {}", clean(reason))));
+        lines.extend(reasons.iter().map(|reason| format!("    {}", clean(&reason.to_string()))));
     };
     match worker.rendered_at {
         None => part("never rendered, as far as is remembered".to_owned(), &[]),
@@ -185,7 +185,8 @@ fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
             }
         }
     }
-    part("made from".to_owned(), &worker.files);
+    part("made from".to_owned(), &[]);
+    lines.extend(worker.files.iter().map(|file| format!("    {}", clean(file))));
     lines.extend(worker.digest.map(|digest| format!("  bundle {digest}")));
     lines.join("\n")
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 
-use super::groups::{Group, groups};
+use super::grouping::{Group, groups};
 use super::ui::{clean, clean_lines};
 
 /// A line for each diagnostic. GitHub shows ten errors and ten warnings of a step and leaves the others in its log: so

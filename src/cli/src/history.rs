@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use flotilla_deploy::state::{Record, Run, RunId, State};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::reason::{Reason, with_details};
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
@@ -41,7 +42,8 @@ struct Line {
     live: bool,
     /// Whether it can be gone back to.
     kept: bool,
-    reasons: Vec<String>,
+    #[serde(flatten, serialize_with = "with_details")]
+    reasons: Vec<Reason>,
 }
 
 /// The state of the cloud that a command is for.
@@ -92,7 +94,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     line.environment
                 ));
                 for reason in &line.reasons {
-                    report::print(&session.ui.paint(Style::Dim, &format!("        {}", clean(reason))));
+                    report::print(&session.ui.paint(Style::Dim, &format!("        {}", clean(&reason.to_string()))));
                 }
             }
             if lines.iter().any(|line| line.kept && !line.live) {

@@ -14,10 +14,10 @@ use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
-use super::pieces::{Pieces, Sources};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::clean;
+use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
 /// So many customers are read at once; the columns are as wide as the first of them need.
@@ -44,7 +44,7 @@ struct Row<'a> {
     role: Option<&'a str>,
     worker: &'a str,
     #[serde(flatten)]
-    pieces: Pieces,
+    pieces: WorkerDetails,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {

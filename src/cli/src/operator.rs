@@ -169,7 +169,8 @@ fn preview_line(seen: &Seen) -> String {
 
 fn report_rollback(ui: &Ui, plan: &Plan) {
     for change in plan.changes.iter().take(CHANGES) {
-        ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&change.reasons.join("; "))));
+        let reasons: Vec<String> = change.reasons.iter().map(ToString::to_string).collect();
+        ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&reasons.join("; "))));
     }
     if plan.changes.len() > CHANGES {
         ui.line(&format!("… and {} more", plan.changes.len() - CHANGES));

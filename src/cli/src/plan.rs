@@ -10,7 +10,7 @@ use flotilla_engine::planning::{PlanRequest, plan_fleet};
 use flotilla_model::failure::{Exit, Failure};
 
 use super::cloud::CloudArguments;
-use super::forms::Form;
+use super::plan_output::PlanOutput;
 use super::report;
 use super::selection::Selection;
 use super::ui::Ui;
@@ -126,9 +126,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
 }
 
 /// Returns the plan with everything that is shown beside it.
-pub(super) fn form(view: PlanView<'_>) -> Form<'_> {
+pub(super) fn form(view: PlanView<'_>) -> PlanOutput<'_> {
     let PlanView { plan, estimates, findings, unknown_accounts: unknown, local } = view;
-    Form { plan, estimates, findings, unknown, local }
+    PlanOutput { plan, estimates, findings, unknown, local }
 }
 
 /// Returns the plan for people, without what to run next.

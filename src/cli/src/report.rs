@@ -11,7 +11,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
 pub use flotilla_model::text::count;
 
-use super::groups::{Group, Tally, groups, tallies};
+use super::grouping::{Group, Tally, groups, tallies};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, summary};

@@ -8,10 +8,10 @@ use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
 
 use super::cloud::CloudArguments;
-use super::pieces::{Pieces, Sources};
 use super::report;
 use super::selection::Selection;
 use super::ui::clean;
+use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
@@ -60,7 +60,7 @@ struct Line {
 }
 
 /// A worker as YAML, below its core pieces; behind each value, the place that it comes from.
-fn document(project: &Project, worker: &Worker, pieces: &Pieces) -> Result<String, Failure> {
+fn document(project: &Project, worker: &Worker, pieces: &WorkerDetails) -> Result<String, Failure> {
     let value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
     let mut lines = Vec::new();
     project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));

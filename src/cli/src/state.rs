@@ -67,8 +67,8 @@ struct Row {
     /// The names of the secrets' bindings.
     secrets: BTreeSet<String>,
     /// What was found to be otherwise in the cloud.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    drift: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drift: Option<String>,
     /// Whether a change of it was begun and not ended.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     interrupted: bool,
@@ -114,7 +114,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             routes: deployed.live.routes.into_keys().collect(),
             crons: deployed.live.crons,
             secrets: deployed.live.secrets.into_keys().collect(),
-            drift: deployed.drift,
+            drift: deployed.drift.map(|drift| drift.to_string()),
             interrupted: begun.contains_key(&id),
             worker: id.1,
         });
@@ -148,8 +148,8 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             line("secrets", &row.secrets);
             line("workers.dev", &BTreeSet::from([if row.workers_dev { "on" } else { "off" }.to_owned()]));
         }
-        if !row.drift.is_empty() {
-            report::print(&format!("  {} {}", session.ui.paint(Style::Warning, "!"), clean(&row.drift)));
+        if let Some(drift) = &row.drift {
+            report::print(&format!("  {} {}", session.ui.paint(Style::Warning, "!"), clean(drift)));
         }
         if row.interrupted {
             let sign = session.ui.paint(Style::Warning, "!");

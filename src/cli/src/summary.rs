@@ -13,7 +13,7 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
 
 use super::Session;
-use super::groups::groups;
+use super::grouping::groups;
 use super::report::{count, found};
 use super::ui::{clean, duration};
 

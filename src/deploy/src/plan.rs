@@ -1,8 +1,8 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
-mod deed;
 mod hosts;
+mod planned_action;
 mod waves;
 
 use std::collections::hash_map::DefaultHasher;
@@ -16,16 +16,14 @@ use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::Home;
+use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
-pub use deed::{Deed, HostDeed};
 pub use hosts::HostChange;
+pub use planned_action::{HostAction, PlannedAction};
 pub use waves::Wave;
 
-/// Why a worker is uploaded that may be as it should be.
-const INTERRUPTED: &str = "an earlier upload was interrupted";
-
-/// A worker as it should be.
+/// A worker as it is desired.
 pub struct Desired<'a> {
     /// Where it belongs.
     pub home: Home,
@@ -37,22 +35,22 @@ pub struct Desired<'a> {
     pub secrets: BTreeMap<String, String>,
 }
 
-/// A worker as it is, as far as the state knows.
+/// A worker as the state knows it.
 #[derive(Clone, Copy, Default)]
 pub struct Known<'a> {
-    /// What is live.
+    /// What is live, if it is deployed.
     pub live: Option<&'a Deployed>,
-    /// What of an earlier change may be done or not.
+    /// An earlier change that was interrupted: what of it is done is unknown.
     pub begun: Option<&'a Begun>,
-    /// The bundle that is live, if it is kept.
+    /// The bundle that is live, if the state keeps it.
     pub bundle: Option<&'a Stored>,
-    /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
-    pub differences: &'a [String],
+    /// The reasons for which the live bundle and the desired one differ, in the author's terms, if they are known.
+    pub differences: &'a [Reason],
     /// Whether the id of its database is known, if its spec gives the name alone.
     pub has_database: bool,
 }
 
-/// What is done to a worker.
+/// The action on a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -63,7 +61,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The word.
+    /// Returns the word.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Create => "create",
@@ -78,7 +76,7 @@ impl Action {
 #[serde(tag = "do", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Step {
-    /// Finds the database of this name, or makes it.
+    /// Finds the database of this name, or creates it.
     CreateDatabase {
         name: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +93,7 @@ pub enum Step {
     DropDomain {
         domain: String,
     },
-    /// Detaches a domain from another worker, which the state doesn't have, or not with that domain.
+    /// Detaches a domain from another worker, which the state doesn't know, or not with that domain.
     TakeDomain {
         domain: String,
         id: String,
@@ -124,7 +122,7 @@ pub enum Step {
     SetCrons {
         crons: BTreeSet<String>,
     },
-    /// Deletes the database of this name, which is nobody else's: that of a preview.
+    /// Deletes the database of this name, which only this worker uses: that of a preview.
     DeleteDatabase {
         name: String,
     },
@@ -142,28 +140,29 @@ pub struct Change {
     pub worker: String,
     /// The account's name in fleet.yaml.
     pub account: String,
-    /// What is done.
+    /// The action.
     pub action: Action,
     /// Why, in the author's terms.
-    pub reasons: Vec<String>,
+    #[serde(flatten, serialize_with = "with_details")]
+    pub reasons: Vec<Reason>,
     /// The requests, in their order.
     pub steps: Vec<Step>,
     /// The digest that is live afterwards, or was before a deletion.
     pub digest: Digest,
     /// The digest that was live before, if there was one.
     pub was: Option<Digest>,
-    /// Which wave it belongs to, from 0.
+    /// The wave that it belongs to, from 0.
     pub wave: usize,
     /// Where it belongs.
     #[serde(skip)]
     pub home: Home,
-    /// What the state said of the worker when this was planned: if it says something else, somebody was faster.
+    /// The worker's revision in the state when this was planned: if it is another one, another deploy was faster.
     #[serde(skip)]
     pub revision: Option<i64>,
-    /// What it takes back, if it goes back to an earlier bundle.
+    /// The digest that it takes back, if it goes back to an earlier bundle.
     #[serde(skip)]
     pub rejects: Option<Digest>,
-    /// What its bundle gives by name: the upload needs the ids.
+    /// The resources that its bundle gives by name: the upload needs their ids.
     #[serde(skip)]
     pub needs: Vec<(Resource, String)>,
     /// The workers that it calls.
@@ -172,7 +171,7 @@ pub struct Change {
     /// The wave that its labels pick.
     #[serde(skip)]
     picked: Option<usize>,
-    /// How many changes come before it, one after the other: a service binding wants the worker that it calls.
+    /// The length of the longest chain of changes before it: a service binding requires the worker that it calls.
     #[serde(skip)]
     pub rank: usize,
 }
@@ -183,7 +182,7 @@ impl Change {
         (self.home.clone(), self.worker.clone())
     }
 
-    /// Deletes a database with the worker. Before it: as long as the worker is there, its tags tell of the database.
+    /// Deletes a database before the worker: as long as the worker exists, its tags name the database.
     pub fn delete_database(&mut self, name: String) {
         if let Some(at) = self.steps.iter().position(|step| *step == Step::Delete) {
             self.steps.insert(at, Step::DeleteDatabase { name });
@@ -191,18 +190,18 @@ impl Change {
     }
 }
 
-/// A worker that is left as it is, and why.
+/// A customer whose worker is skipped, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Held {
     /// The customer.
     pub customer: String,
     /// The environment, if it is known.
     pub environment: Option<Environment>,
-    /// Why.
+    /// Why it is skipped.
     pub reason: String,
 }
 
-/// A deployed worker that no spec owns.
+/// An orphaned worker: it is deployed, and no spec defines it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Orphan {
     /// The worker's name.
@@ -213,66 +212,66 @@ pub struct Orphan {
     pub environment: Environment,
 }
 
-/// The difference.
+/// The difference between what is desired and what is deployed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// The changes, sorted by environment and customer.
     pub changes: Vec<Change>,
-    /// The hosts of dispatch namespaces that are to lead elsewhere, sorted.
+    /// The hosts of dispatch namespaces that are to point to another worker, sorted.
     pub hosts: Vec<HostChange>,
-    /// How many workers are as they should be.
+    /// The number of workers that are up to date.
     pub unchanged: usize,
-    /// What is left alone.
+    /// The workers that are skipped.
     pub held: Vec<Held>,
-    /// What nobody owns any more.
+    /// The workers that are orphaned.
     pub orphans: Vec<Orphan>,
     /// The names of the waves, in their order; at least one.
     pub waves: Vec<String>,
-    /// The digest of what the changes do: what was reviewed is what is applied.
+    /// The digest of the actions: the plan that was reviewed is the one that is applied.
     pub digest: Digest,
 }
 
-/// How to plan.
+/// The options of a plan.
 #[derive(Default)]
 pub struct Options<'a> {
     /// Upload every worker, changed or not, for this reason.
     pub force: Option<&'a str>,
-    /// But for those that were uploaded after this time, in seconds since 1970: a redeploy for the same reason was interrupted.
+    /// Except workers that were uploaded after this time, in seconds since 1970: a redeploy for the same reason was interrupted.
     pub forced_since: Option<i64>,
-    /// Delete what no spec owns. Only a plan of the whole fleet can.
+    /// Delete orphaned workers. Only a plan of the whole fleet can.
     pub prune: bool,
     /// Delete, and nothing else.
     pub only_prune: bool,
-    /// The customers that were named: a manual delivery wants that.
+    /// The customers that were named: a manual delivery requires that.
     pub named: &'a [String],
-    /// Deploy whatever its delivery: where it is only tried out, on this machine.
+    /// Deploy regardless of the delivery: to the local emulator, and previews.
     pub any_delivery: bool,
     /// Whether it is a plan of the whole fleet.
     pub whole: bool,
-    /// The customers whose specs have errors: their workers are held.
+    /// The customers whose specs have errors: their workers are skipped.
     pub invalid: BTreeSet<String>,
-    /// The homes whose workers the fleet may own.
+    /// The homes whose workers the fleet may manage.
     pub homes: BTreeSet<Home>,
     /// The waves.
     pub waves: &'a [Wave],
-    /// The workers that are not the fleet's, and why nothing may be done to them.
+    /// The workers that this fleet doesn't manage, and why they are skipped.
     pub unowned: BTreeMap<WorkerId, String>,
-    /// The workers that were deployed and are not there any more.
+    /// The workers that were deployed and don't exist any more.
     pub missing: BTreeSet<WorkerId>,
 }
 
-/// What becomes of one worker.
+/// The decision about one worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// It changes.
     Change(Box<Change>),
-    /// It is as it should be.
+    /// It is up to date.
     Unchanged,
-    /// It is left alone.
+    /// It is skipped.
     Held(Held),
 }
 
-/// Decides what becomes of a worker that is desired. Pure, and each worker by itself: many can be decided at once.
+/// Decides about a desired worker. Pure, and each worker by itself: many can be decided at once.
 pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Decision {
     let worker = wanted.worker;
     let named = options.named.contains(&worker.customer);
@@ -301,7 +300,7 @@ pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) ->
     }
 }
 
-/// Makes a plan, worker by worker: of those that are as they should be, nothing stays in memory but a number.
+/// Makes a plan, worker by worker: those that are up to date are only counted.
 pub struct Planner<'a> {
     options: &'a Options<'a>,
     changes: Vec<Change>,
@@ -312,7 +311,7 @@ pub struct Planner<'a> {
     hosts: hosts::Hosts,
 }
 
-/// A short name of a worker's id. Two that share one would both count as owned: that deletes nothing.
+/// Returns a short hash of a worker's id. Two that share one would both count as defined by a spec: that deletes nothing.
 fn short(id: &WorkerId) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
@@ -320,7 +319,7 @@ fn short(id: &WorkerId) -> u64 {
 }
 
 impl<'a> Planner<'a> {
-    /// A plan without workers.
+    /// Starts a plan without workers.
     pub fn new(options: &'a Options<'a>) -> Planner<'a> {
         let held = options.invalid.iter().map(|customer| Held {
             customer: customer.clone(),
@@ -338,12 +337,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds the hosts of a worker that a spec owns; `held`: it is left alone, and so are they.
+    /// Adds the hosts of a worker that a spec defines; `held`: it is skipped, and so are they.
     pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&flotilla_model::customer::Hosts>, held: bool) {
         self.hosts.add(&id.0, &id.1, account, hosts, held);
     }
 
-    /// Adds a worker that a spec owns, and what becomes of it.
+    /// Adds a worker that a spec defines, with its decision.
     pub fn add(&mut self, id: &WorkerId, decision: Decision) {
         self.owned.insert(short(id));
         match decision {
@@ -354,7 +353,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether a worker that the state knows is one that no spec owns. Asked when all were added that a spec owns.
+    /// Returns whether a worker of the state is orphaned. Called when all workers were added that specs define.
     pub fn is_gone(&self, id: &WorkerId, customer: &str) -> bool {
         self.options.whole
             && self.options.homes.contains(&id.0)
@@ -362,32 +361,32 @@ impl<'a> Planner<'a> {
             && !self.options.invalid.contains(customer)
     }
 
-    /// Adds a worker of the state, live or begun, if no spec owns it.
+    /// Adds a worker of the state, live or interrupted, if it is orphaned.
     pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&Begun>) {
-        let one = match (live, begun) {
+        let gone = match (live, begun) {
             (Some(live), begun) => Gone::of(live, begun),
             // A worker whose first upload was interrupted may be there, as well.
             (None, Some(begun)) => Gone::begun(begun),
             (None, None) => return,
         };
-        if !self.is_gone(id, one.customer) {
+        if !self.is_gone(id, gone.customer) {
             return;
         }
         if self.options.prune {
-            self.changes.push(one.deletion(id));
+            self.changes.push(gone.deletion(id));
         } else {
-            let (customer, environment) = (one.customer.to_owned(), one.environment);
+            let (customer, environment) = (gone.customer.to_owned(), gone.environment);
             self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });
         }
     }
 
-    /// The plan, of a fleet without hosts.
+    /// Returns the plan of a fleet without hosts.
     pub fn finish(self) -> Plan {
         self.finish_with(&BTreeMap::new(), &|_| false)
     }
 
-    /// The plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this plan
-    /// isn't about.
+    /// Returns the plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this
+    /// plan isn't about.
     pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
         let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
@@ -395,13 +394,14 @@ impl<'a> Planner<'a> {
         let plan = Plan::of(changes, options.waves);
         let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
         hosts.retain(|change| !options.only_prune || change.to.is_none());
-        let digest = Deed::digest(plan.changes.iter().map(Deed::of), hosts.iter().map(HostDeed::of));
+        let digest =
+            PlannedAction::digest(plan.changes.iter().map(PlannedAction::of), hosts.iter().map(HostAction::of));
         Plan { hosts, unchanged, held, orphans, digest, ..plan }
     }
 }
 
-/// The change that puts a worker back to an earlier bundle. What is live counts as rejected.
-pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: String) -> Change {
+/// Returns the change that puts a worker back to an earlier bundle. The live one counts as rejected.
+pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), reason: Reason) -> Change {
     Change {
         customer: live.customer.clone(),
         environment: live.environment,
@@ -424,7 +424,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
 }
 
 impl Plan {
-    /// A plan of these changes and nothing else.
+    /// Returns a plan of these changes and nothing else.
     pub fn of(mut changes: Vec<Change>, waves: &[Wave]) -> Plan {
         changes.sort_by(|a, b| {
             (a.environment, &a.customer, &a.account, &a.worker).cmp(&(
@@ -436,7 +436,7 @@ impl Plan {
         });
         rank(&mut changes);
         let waves = waves::assign(waves, &mut changes);
-        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), []);
         let (held, orphans) = (Vec::new(), Vec::new());
         Plan { changes, hosts: Vec::new(), unchanged: 0, held, orphans, waves, digest }
     }
@@ -450,7 +450,7 @@ fn rank(changes: &mut [Change]) {
     }
     let at: HashMap<(Home, String), usize> =
         changes.iter().enumerate().map(|(at, change)| ((change.home.clone(), change.worker.clone()), at)).collect();
-    // Circles were told where they stand; a bound keeps one that came through from turning for ever.
+    // Circles are diagnosed in the specs; the bound ends a loop over one that wasn't.
     for _ in 0..callers.len() {
         let mut moved = false;
         for &index in &callers {
@@ -477,18 +477,18 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     let before = live.map(|deployed| &deployed.live);
     match live {
         None if options.missing.contains(&(wanted.home.clone(), worker.name.clone())) => {
-            reasons.push("it is not there any more".to_owned());
+            reasons.push(Reason::Missing);
         }
-        None => reasons.push("it is new".to_owned()),
+        None => reasons.push(Reason::New),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
     if reasons.is_empty() && doubtful(Doubt::Upload) {
-        reasons.push(INTERRUPTED.to_owned());
+        reasons.push(Reason::UploadInterrupted);
     }
     if reasons.is_empty() {
         let since = |live: &Deployed| options.forced_since.is_some_and(|since| live.deployed_at > since);
         let force = options.force.filter(|_| !known.live.is_some_and(since));
-        reasons.extend(force.map(|reason| format!("forced: {reason}")));
+        reasons.extend(force.map(|reason| Reason::Forced { reason: reason.to_owned() }));
     }
     if !reasons.is_empty() {
         if let (Database::D1 { id: None, name, jurisdiction, location_hint, .. }, false) =
@@ -502,53 +502,50 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     let (domains, routes) = in_doubt(doubts);
     for (domain, id) in before.iter().flat_map(|live| &live.domains) {
         if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
-            reasons.push(format!("domain {domain} removed"));
+            reasons.push(Reason::DomainRemoved { old: domain.clone() });
             steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
         }
     }
     for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
-        reasons.push(format!("domain {domain} removed"));
+        reasons.push(Reason::DomainRemoved { old: (*domain).to_owned() });
         steps.push(Step::DropDomain { domain: (*domain).to_owned() });
     }
     let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
     let added = |pattern: &str| routes.get(pattern).cloned().flatten();
     for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
         if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
-            reasons.push(format!("route {pattern} removed"));
+            reasons.push(Reason::RouteRemoved { old: pattern.clone() });
             steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
         }
     }
     for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
         if let Some(zone) = zone {
-            reasons.push(format!("route {pattern} removed"));
+            reasons.push(Reason::RouteRemoved { old: (*pattern).to_owned() });
             steps.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
     if worker.workers_dev != on || doubtful(Doubt::WorkersDev) {
-        reasons.push(format!("workers.dev {}", if worker.workers_dev { "on" } else { "off" }));
+        reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
     for domain in &worker.domains {
         if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
-            reasons.push(format!("domain {domain} added"));
+            reasons.push(Reason::DomainAdded { new: domain.clone() });
             steps.push(Step::AttachDomain { domain: domain.clone() });
         }
     }
     for route in &worker.routes {
         let pattern = &route.pattern;
         if routes.contains_key(pattern.as_str()) || !before.is_some_and(|live| live.routes.contains_key(pattern)) {
-            reasons.push(format!("route {pattern} added"));
+            reasons.push(Reason::RouteAdded { new: pattern.clone() });
             steps.push(Step::AddRoute { pattern: pattern.clone(), zone: route.zone.clone() });
         }
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
     if &worker.crons != crons || doubtful(Doubt::Crons) {
-        reasons.push(match worker.crons.len() {
-            0 => "crons removed".to_owned(),
-            _ => format!("crons {}", worker.crons.iter().cloned().collect::<Vec<_>>().join(", ")),
-        });
+        reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
     (!steps.is_empty()).then(|| Change {
@@ -572,38 +569,35 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     })
 }
 
-/// Why a live worker has to be uploaded again.
-fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<String> {
+/// Returns the reasons for which a live worker is uploaded again.
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<Reason> {
     let (bundle, live) = (wanted.bundle, &deployed.live);
-    let mut reasons = Vec::new();
-    if !deployed.drift.is_empty() {
-        reasons.push(deployed.drift.clone());
-    }
+    let mut reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
     if bundle.digest != deployed.digest {
         reasons.extend(known.differences.iter().cloned());
         if let (Some(before), true) = (known.bundle, known.differences.is_empty()) {
             if bundle.runtime != before.runtime {
-                reasons.push("the runtime changed".to_owned());
+                reasons.push(Reason::PackBundleChanged { old: None, new: None });
             } else if bundle.module != before.module {
                 // The module names the runtime, so that it differs with it.
-                reasons.push("the module changed".to_owned());
+                reasons.push(Reason::ModuleChanged { old: before.module.short(), new: bundle.module.short() });
             }
             reasons.extend(differences(&before.metadata, &bundle.metadata));
         }
         if reasons.is_empty() {
-            reasons.push("the bundle changed".to_owned());
+            reasons.push(Reason::BundleChanged { old: deployed.digest.short(), new: bundle.digest.short() });
         }
     }
     for (name, fingerprint) in &wanted.secrets {
         if live.secrets.get(name).is_some_and(|before| before != fingerprint) {
-            reasons.push(format!("secret {name} changed"));
+            reasons.push(Reason::SecretChanged { name: name.clone() });
         }
     }
     reasons
 }
 
-/// The domains of which it is unknown whether the worker has them, and the routes, with their zones where they were
-/// being added.
+/// Returns the domains of which it is unknown whether the worker has them, and the routes, with their zones where they were being
+/// added.
 fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
     let mut domains = BTreeSet::new();
     let mut routes = BTreeMap::new();
@@ -621,7 +615,7 @@ fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) 
     (domains, routes)
 }
 
-/// A worker that no spec owns, as far as it is known.
+/// An orphaned worker, as far as it is known.
 struct Gone<'a> {
     account: &'a str,
     customer: &'a str,
@@ -653,7 +647,7 @@ impl<'a> Gone<'a> {
     fn deletion(&self, (home, worker): &WorkerId) -> Change {
         let mut steps = Vec::new();
         let (domains, routes) = in_doubt(self.doubts);
-        // First what leads to it, so that no host name points at nothing.
+        // First what points to it, so that no host points to nothing.
         for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
             if !domains.contains(domain.as_str()) {
                 steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
@@ -675,7 +669,7 @@ impl<'a> Gone<'a> {
             worker: worker.clone(),
             account: self.account.to_owned(),
             action: Action::Delete,
-            reasons: vec!["no spec owns it any more".to_owned()],
+            reasons: vec![Reason::Orphaned],
             steps,
             digest: self.digest,
             was: self.live.map(|_| self.digest),
@@ -692,23 +686,23 @@ impl<'a> Gone<'a> {
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.hosts.is_empty()
     }
 
-    /// The accounts that it is about: their ids, and their names in fleet.yaml.
+    /// Returns the accounts that it is about: their ids, and their names in fleet.yaml.
     pub fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
         let changes = self.changes.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str()));
         changes.chain(self.hosts.iter().map(|change| (change.home.account_id.as_str(), change.account.as_str())))
     }
 
-    /// How many changes there are of a kind.
+    /// Returns the number of changes with an action.
     pub fn count(&self, action: Action) -> usize {
         self.changes.iter().filter(|change| change.action == action).count()
     }
 
-    /// How many changes each wave has.
+    /// Returns the number of changes of each wave.
     pub fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![0; self.waves.len()];
         for change in &self.changes {
@@ -717,7 +711,7 @@ impl Plan {
         sizes
     }
 
-    /// How many requests the changes take, by account; without the few that find out ids for the first time.
+    /// Returns the number of requests that the changes take, by account, without the few that look up ids for the first time.
     pub fn requests(&self) -> BTreeMap<&str, usize> {
         let mut requests = BTreeMap::new();
         for change in &self.changes {
@@ -732,7 +726,7 @@ impl Plan {
 
 #[cfg(any(test, feature = "testing"))]
 impl Change {
-    /// One for tests of other modules.
+    /// Returns a change for tests of other modules.
     pub fn made_up(customer: &str, action: Action) -> Change {
         let digest = Digest::of(customer.as_bytes());
         Change {
@@ -793,7 +787,7 @@ mod tests {
             revision: 1,
             deployed_at: 1,
             rejected: None,
-            drift: String::new(),
+            drift: None,
             live,
         };
         ((home(), worker.name.clone()), deployed)
@@ -851,16 +845,16 @@ mod tests {
         let upload = |plan: Plan| (plan.changes[0].steps.clone(), plan.changes[0].reasons.clone());
         assert_eq!(
             upload(check(&worker, &other, "1", &deployed, &whole())),
-            (vec![Step::Upload], vec!["the module changed".to_owned()])
+            (vec![Step::Upload], vec![Reason::ModuleChanged { old: bundle.module.short(), new: other.module.short() }])
         );
         assert_eq!(
             upload(check(&worker, &bundle, "2", &deployed, &whole())),
-            (vec![Step::Upload], vec!["secret S changed".to_owned()])
+            (vec![Step::Upload], vec![Reason::SecretChanged { name: "S".to_owned() }])
         );
         let force = Options { force: Some("CVE"), ..whole() };
         assert_eq!(
             upload(check(&worker, &bundle, "1", &deployed, &force)),
-            (vec![Step::Upload], vec!["forced: CVE".to_owned()])
+            (vec![Step::Upload], vec![Reason::Forced { reason: "CVE".to_owned() }])
         );
         // What was uploaded since a redeploy for this reason began isn't uploaded by its next run.
         let since = |time| Options { forced_since: Some(time), ..Options { force: Some("CVE"), ..whole() } };
@@ -884,7 +878,7 @@ mod tests {
         let change = |edit: &dyn Fn(&mut Change)| {
             let mut change = one.changes[0].clone();
             edit(&mut change);
-            Deed::digest([Deed::of(&change)], [])
+            PlannedAction::digest([PlannedAction::of(&change)], [])
         };
         assert_eq!(change(&|_| {}), one.digest);
         let edits: [&dyn Fn(&mut Change); 8] = [
@@ -900,10 +894,10 @@ mod tests {
         let mut seen: BTreeSet<Digest> = edits.iter().map(|edit| change(edit)).collect();
         seen.insert(one.digest);
         assert_eq!(seen.len(), 9, "each of them is another plan");
-        let deed = Deed::of(&one.changes[0]);
-        let read: Deed = serde_json::from_slice(&serde_json::to_vec(&deed).unwrap()).unwrap();
-        assert_eq!(read, deed);
-        assert!(!serde_json::to_string(&deed).unwrap().contains("\"a\""), "an account's id is told");
+        let action = PlannedAction::of(&one.changes[0]);
+        let read: PlannedAction = serde_json::from_slice(&serde_json::to_vec(&action).unwrap()).unwrap();
+        assert_eq!(read, action);
+        assert!(!serde_json::to_string(&action).unwrap().contains("\"a\""), "an account's id is told");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::state::WorkerId;
 use flotilla_model::digest::Digest;
 use flotilla_model::limits;
 use flotilla_model::platform::{Home, ListedDomain, ListedWorker};
+use flotilla_model::reason::{Reason, changed_outside};
 use flotilla_model::spec::Environment;
 use flotilla_model::tags::{self, Triggers};
 
@@ -231,7 +232,7 @@ impl Finding {
             What::Unowned { fleet: Some(fleet) } => format!(
                 "{worker} belongs to the fleet {fleet}: it is left alone; `--adopt {worker}` makes it this fleet's"
             ),
-            What::Changed { at, by } => format!("{worker} was {}", changed(at, by.as_deref())),
+            What::Changed { at, by } => format!("{worker} was {}", changed_outside(at, other_means(by.as_deref()))),
             What::Missing => format!("{worker} is not there any more"),
             What::Orphan { customer: Some(customer) } => {
                 format!("{worker} of {customer} is there, and no spec wants it; `flotilla prune` deletes it")
@@ -269,9 +270,9 @@ impl Finding {
     }
 }
 
-fn changed(at: &str, by: Option<&str>) -> String {
-    let by = by.filter(|by| *by != API).map_or_else(|| "outside of flotilla".to_owned(), |by| format!("by {by}"));
-    if at.is_empty() { format!("changed {by}") } else { format!("changed {by} at {at}") }
+/// Returns what a worker was uploaded by, unless that is the API: flotilla's uploads are listed as the same.
+fn other_means(by: Option<&str>) -> Option<&str> {
+    by.filter(|by| *by != API)
 }
 
 /// What came out.
@@ -282,7 +283,7 @@ pub struct Refreshed {
     /// What differs, sorted.
     pub findings: Vec<Finding>,
     /// Why a worker has to be uploaded whose row has no digest, or that is gone: for the plan.
-    pub reasons: BTreeMap<WorkerId, String>,
+    pub reasons: BTreeMap<WorkerId, Reason>,
     /// The workers that are wanted and not ours: nothing may be done to them.
     pub unowned: BTreeMap<WorkerId, String>,
     /// How many workers of the fleet are as on record.
@@ -455,14 +456,15 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     continue;
                 }
                 Standing::Changed | Standing::Untagged => {
-                    let reason = format!("it was {}", changed(&listed.modified_on, listed.uploaded_by.as_deref()));
+                    let by = other_means(listed.uploaded_by.as_deref()).map(str::to_owned);
+                    let reason = Reason::ChangedOutside { at: listed.modified_on.clone(), by };
                     refreshed.reasons.insert(id.clone(), reason);
                     find(&listed.name, change());
                     None
                 }
                 Standing::Unowned(_) if wanted.is_none() => continue,
                 Standing::Unowned(_) if known.adopt.contains(&listed.name) => {
-                    refreshed.reasons.insert(id.clone(), "it is adopted".to_owned());
+                    refreshed.reasons.insert(id.clone(), Reason::Adopted);
                     find(&listed.name, What::Adopted);
                     None
                 }
@@ -490,7 +492,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
         let gone = known.rows.keys().filter(|(at, name)| at == home && !workers.contains_key(name));
         for id in gone {
             find(&id.1, What::Missing);
-            refreshed.reasons.insert(id.clone(), "it is not there any more".to_owned());
+            refreshed.reasons.insert(id.clone(), Reason::Missing);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod history;
 mod hosts;
+mod migration;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,13 +19,14 @@ use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::platform::Home;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
 pub use hosts::{Lead, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Marks the file as ours: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
 /// How long another process may hold the file.
@@ -95,8 +97,8 @@ pub struct Deployed {
     pub deployed_at: i64,
     /// The digest that was rolled back: it is not deployed again unless its customer is named.
     pub rejected: Option<Digest>,
-    /// What was found to be otherwise in the cloud: a reason to upload it again. Empty, as a rule.
-    pub drift: String,
+    /// The drift that a refresh found: a reason to upload the worker again.
+    pub drift: Option<Reason>,
     /// The rest.
     pub live: Live,
 }
@@ -253,7 +255,7 @@ impl State {
                 drop(db);
                 return State::open_with(path, OpenFlags::default());
             }
-            history::upgrade(&db)?;
+            migration::migrate(&db)?;
         }
         // A record must survive a power failure: it says what was acknowledged.
         db.pragma_update(None, "synchronous", "FULL")?;
@@ -435,7 +437,7 @@ fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
         revision: row.get(7)?,
         deployed_at: row.get(8)?,
         rejected: Digest::parse(&row.get::<_, String>(9)?),
-        drift: row.get(10)?,
+        drift: drift_of(row, 10)?,
         live: json_of(row, 11)?,
     })
 }
@@ -487,6 +489,11 @@ fn digest_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Digest> {
 
 fn json_of<T: DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
     serde_json::from_str(&row.get::<_, String>(at)?).map_err(|error| odd(at, &error.to_string()))
+}
+
+/// Reads drift: empty where there is none.
+fn drift_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Reason>> {
+    if row.get::<_, String>(at)?.is_empty() { Ok(None) } else { json_of(row, at).map(Some) }
 }
 
 /// A column that holds something else than we wrote.
@@ -542,7 +549,7 @@ mod tests {
             revision: 0,
             deployed_at: 7,
             rejected: None,
-            drift: String::new(),
+            drift: None,
             live,
         };
         ((Home { account_id: "a".to_owned(), namespace: None }, "c15t-acme".to_owned()), deployed)

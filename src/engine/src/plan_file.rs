@@ -7,18 +7,20 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use flotilla_deploy::plan::{Action, Change, Deed, HostDeed, Plan, Step};
+use flotilla_deploy::plan::{Action, Change, HostAction as HostDeed, Plan, PlannedAction as Deed, Step};
 use flotilla_deploy::state::State;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
 use flotilla_model::text::count;
+use flotilla_model::reason::{Reason, details};
 
 use crate::planning::Planned;
 
-/// The version of the file's form. One of a newer one is refused.
-const VERSION: u64 = 1;
+/// The version of the file's form; version 1 had no `reason_details`. One of a newer one is refused.
+const VERSION: u64 = 2;
 /// So many deploys are looked at for the one that a plan goes on with.
 const RUNS: usize = 100;
 /// So many differences are named.
@@ -46,7 +48,21 @@ pub struct PlanFile {
 #[serde(deny_unknown_fields)]
 struct Entry {
     reasons: Vec<String>,
+    /// The same as values, for other programs.
+    #[serde(default)]
+    reason_details: Vec<Value>,
     does: Deed,
+}
+
+impl Entry {
+    fn of(change: &Change) -> Entry {
+        let reasons = sentences(&change.reasons);
+        Entry { reasons, reason_details: details(&change.reasons), does: Deed::of(change) }
+    }
+}
+
+fn sentences(reasons: &[Reason]) -> Vec<String> {
+    reasons.iter().map(Reason::to_string).collect()
 }
 
 /// What is known of a file whatever its version.
@@ -59,7 +75,7 @@ impl PlanFile {
     /// A plan, and in which words it was asked for.
     pub fn new(planned: &Planned, asked: Vec<String>) -> PlanFile {
         let changes = planned.plan.changes.iter();
-        let entries = changes.map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
+        let entries = changes.map(Entry::of);
         let fleet = planned.project.fleet.file.name.clone();
         let digest = planned.plan.digest;
         let hosts = planned.plan.hosts.iter().map(HostDeed::of).collect();
@@ -91,7 +107,7 @@ impl PlanFile {
             serde_json::error::Category::Data => "is no plan that flotilla wrote".to_owned(),
             _ => format!("is damaged, or no plan that flotilla wrote: {error}"),
         })?;
-        if head.flotilla_plan != VERSION {
+        if !(1..=VERSION).contains(&head.flotilla_plan) {
             let number = head.flotilla_plan;
             return Err(format!(
                 "has the form {number} of a plan's file, and this flotilla reads {VERSION}: it was written by another version"
@@ -191,14 +207,18 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
     for (change, deed) in &deeds {
         let head = head(deed);
         match old.remove(&key(deed)) {
-            None => lines.push(format!("{head}: not in the plan, {}: {}", deed.action.as_str(), why(&change.reasons))),
+            None => lines.push(format!(
+                "{head}: not in the plan, {}: {}",
+                deed.action.as_str(),
+                why(&sentences(&change.reasons))
+            )),
             Some(entry) if entry.does != *deed => {
                 lines.push(format!("{head}: {}", otherwise(&entry.does, deed).join("; ")))
             }
             Some(_) => {}
         }
     }
-    let gone = old.values().map(|Entry { does, reasons }| {
+    let gone = old.values().map(|Entry { does, reasons, .. }| {
         format!("{}: only in the plan, {}: {}", head(does), does.action.as_str(), why(reasons))
     });
     lines.extend(gone);
@@ -271,7 +291,7 @@ mod tests {
 
     fn change(customer: &str) -> Change {
         let mut change = Change::made_up(customer, Action::Update);
-        change.reasons = vec!["the runtime changed".to_owned()];
+        change.reasons = vec![Reason::PackBundleChanged { old: None, new: None }];
         change
     }
 
@@ -289,8 +309,7 @@ mod tests {
     }
 
     fn file(plan: &Plan) -> PlanFile {
-        let entries =
-            plan.changes.iter().map(|change| Entry { reasons: change.reasons.clone(), does: Deed::of(change) });
+        let entries = plan.changes.iter().map(Entry::of);
         let (fleet, changes) = ("test".to_owned(), entries.collect());
         let (hosts, asked) = (plan.hosts.iter().map(HostDeed::of).collect(), vec!["--all".to_owned()]);
         PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked, changes, hosts }
@@ -304,6 +323,20 @@ mod tests {
         assert_eq!(read.digest, plan.digest);
         assert!(differences(&read, &plan).is_empty());
         assert_eq!(read.asked(), ["--all"]);
+        assert_eq!(read.changes[0].reason_details[0]["kind"], "pack_bundle_changed");
+    }
+
+    #[test]
+    fn a_plan_of_version_1_is_read() {
+        let plan = plan(vec![change("a"), change("b")]);
+        let mut old = serde_json::to_value(file(&plan)).unwrap();
+        old["flotilla_plan"] = 1.into();
+        for entry in old["changes"].as_array_mut().unwrap() {
+            entry.as_object_mut().unwrap().remove("reason_details").unwrap();
+        }
+        let read = PlanFile::parse(old.to_string().as_bytes()).unwrap();
+        assert_eq!(read.digest, plan.digest, "reasons are no part of it");
+        assert!(differences(&read, &plan).is_empty());
     }
 
     #[test]
@@ -315,7 +348,8 @@ mod tests {
         assert!(refused("name: fleet\n").starts_with("is damaged, or no plan"));
         assert_eq!(refused("{\"create\": 1}"), "is no plan that flotilla wrote");
         assert!(refused("[1]").starts_with("is damaged: "));
-        assert!(refused(&text.replace("\"flotilla_plan\":1", "\"flotilla_plan\":2")).contains("form 2"));
+        assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":3")).contains("form 3"));
+        assert!(refused(&text.replace("\"flotilla_plan\":2", "\"flotilla_plan\":0")).contains("form 0"));
         assert!(refused(&text.replace("t-b", "t-c")).contains("aren't those of its digest"));
         assert!(refused(&text.replace("\"fleet\":", "\"flet\":")).contains("is damaged: unknown field `flet`"));
         // Wherever it is cut.
@@ -360,7 +394,7 @@ mod tests {
         now[1].steps.push(Step::AttachDomain { domain: "b.example".to_owned() });
         now[1].wave = 1;
         // Why it is done is no difference.
-        now[2].reasons = vec!["secret KEY changed".to_owned()];
+        now[2].reasons = vec![Reason::SecretChanged { name: "KEY".to_owned() }];
         now.remove(3);
         now.push(change("e"));
         let (a, x) = (Digest::of(b"a").short(), Digest::of(b"x").short());

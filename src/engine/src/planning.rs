@@ -20,6 +20,7 @@ use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::{Delivery, Environment};
 use flotilla_model::tags::Triggers;
 use flotilla_spec::project;
@@ -476,7 +477,7 @@ impl Fleet<'_> {
     }
 
     /// What differs between what is live and what is desired, in the author's terms.
-    fn differences(&self, one: &Wanted) -> Vec<String> {
+    fn differences(&self, one: &Wanted) -> Vec<Reason> {
         let Some(before) = &one.bundle_before else { return Vec::new() };
         let (record, unit) = one.place;
         let recipe = build::recipe(self.project, self.runtimes, &self.survey.records[record].units[unit]);

@@ -5,6 +5,7 @@ use flotilla_deploy::refresh::take;
 use flotilla_deploy::safety::{self, Attach, Intent};
 use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::failure::Failure;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Share;
 use flotilla_model::tags;
 use flotilla_model::text::{count, first_lines};
@@ -112,7 +113,7 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
                 && let Some(taken) = preflight.taken.get(&(account_id.clone(), domain.clone()))
             {
                 let (domain, id, from) = (domain.clone(), taken.id.clone(), taken.holder.clone());
-                change.reasons.push(format!("domain {domain} is taken from {from}"));
+                change.reasons.push(Reason::DomainTaken { domain: domain.clone(), old: from.clone() });
                 change.steps.insert(at, Step::TakeDomain { domain, id, from });
                 at += 1;
             }

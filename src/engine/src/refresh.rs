@@ -15,6 +15,7 @@ use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{CONCURRENT_CHANGE, Call, CallError, Home, Platform, Reply};
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::{Account, ApiLimit};
 use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
@@ -290,7 +291,7 @@ fn row(deployed: &Deployed) -> Row {
         account: deployed.account.clone(),
         customer: deployed.customer.clone(),
         environment: deployed.environment,
-        digest: Some(deployed.digest).filter(|_| deployed.drift.is_empty()),
+        digest: Some(deployed.digest).filter(|_| deployed.drift.is_none()),
         etag,
         workers_dev,
         domains,
@@ -316,7 +317,7 @@ fn correct(
     at: i64,
 ) -> Result<usize, Failure> {
     // As a record of no deploy: nobody is to go back to it.
-    fn entry(at: i64, reasons: &[String]) -> Entry<'_> {
+    fn entry(at: i64, reasons: &[Reason]) -> Entry<'_> {
         Entry { run: RunId(0), at, action: "refresh", reasons, left: &[] }
     }
     let OnRecord { live: before, begun } = record;
@@ -330,8 +331,7 @@ fn correct(
             }
             let mut deployed = deployed(row, before.get(id), inventory, id, refreshed.reasons.get(id), at);
             if before.get(id) != Some(&deployed) {
-                let reasons: Vec<String> =
-                    Some(&deployed.drift).filter(|drift| !drift.is_empty()).cloned().into_iter().collect();
+                let reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
                 state.record(id, &mut deployed, &entry(at, &reasons))?;
                 corrected += 1;
             } else if begun.contains_key(id) && options.wanted.contains_key(id) {
@@ -341,12 +341,12 @@ fn correct(
         for (id, deployed) in before.iter().filter(|(id, _)| listed(id) && !refreshed.rows.contains_key(*id)) {
             let there = inventory.workers[&id.0].get(&id.1);
             let reason = match there.map(|there| tags::read(&there.tags).fleet == Some(fleet)) {
-                None => "it is not there any more",
-                Some(false) => "it is not this fleet's any more",
+                None => Reason::Missing,
+                Some(false) => Reason::NotManaged,
                 // Ours, but nobody knows what is wanted of it, as its spec has errors.
                 Some(true) => continue,
             };
-            state.forget(id, deployed, &entry(at, &[reason.to_owned()]))?;
+            state.forget(id, deployed, &entry(at, &[reason]))?;
             corrected += 1;
         }
         // What was begun and is not there was never done, or is undone.
@@ -367,7 +367,7 @@ fn deployed(
     before: Option<&Deployed>,
     inventory: &Inventory,
     id: &WorkerId,
-    reason: Option<&String>,
+    reason: Option<&Reason>,
     at: i64,
 ) -> Deployed {
     if let Some(before) = before.filter(|before| self::row(before) == *row) {
@@ -389,9 +389,9 @@ fn deployed(
         deployed_at: same.map(|before| before.deployed_at).or(modified).unwrap_or(at),
         rejected: before.and_then(|before| before.rejected),
         drift: match (row.digest, reason) {
-            (Some(_), _) => String::new(),
-            (None, Some(reason)) => reason.clone(),
-            (None, None) => before.map(|before| before.drift.clone()).unwrap_or_default(),
+            (Some(_), _) => None,
+            (None, Some(reason)) => Some(reason.clone()),
+            (None, None) => before.and_then(|before| before.drift.clone()),
         },
         live: Live {
             etag: row.etag.clone(),

@@ -10,8 +10,8 @@ use flotilla_deploy::plan::{self, Change, Plan, Wave};
 use flotilla_deploy::state::{Deployed, Record, RunId, State, WorkerId};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
-use flotilla_model::text::time;
 use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
@@ -130,8 +130,8 @@ pub(crate) fn roll_back_wave(
 /// Changes that go back, and workers that stay, with the reason.
 type Back = (Vec<Change>, Vec<(String, String)>);
 
-fn reason(to: &Record) -> String {
-    format!("back to record {}, {} of {}", to.id, to.digest.short(), time(to.at))
+fn reason(live: &Deployed, to: &Record) -> Reason {
+    Reason::RolledBack { record: to.id, at: to.at, old: live.digest.short(), new: to.digest.short() }
 }
 
 fn of_customers(
@@ -211,7 +211,7 @@ fn add(
         None => stay.push((id.1, "nothing ran before".to_owned())),
         Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
         Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
-            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(to))),
+            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(live, to))),
             None => {
                 stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
             }

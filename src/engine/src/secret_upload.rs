@@ -70,7 +70,7 @@ impl Live {
             return Ok(Some(names.iter().map(|name| (name.clone(), UNKNOWN.to_owned())).collect()));
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = state.one(id)?.filter(|deployed| deployed.drift.is_empty());
+        let live = state.one(id)?.filter(|deployed| deployed.drift.is_none());
         Ok(live.map(|deployed| deployed.live.secrets))
     }
 
@@ -78,7 +78,7 @@ impl Live {
     fn has_without_secrets(&self, id: &WorkerId) -> Result<bool, Failure> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let row = state.one(id)?;
-        Ok(row.is_some_and(|deployed| !deployed.drift.is_empty() || deployed.live.secrets.is_empty()))
+        Ok(row.is_some_and(|deployed| deployed.drift.is_some() || deployed.live.secrets.is_empty()))
     }
 
     fn fingerprints(&self) -> Fingerprints {

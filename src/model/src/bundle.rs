@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::customer::{DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Dispatch, HOSTS_BINDING, Worker};
 use crate::digest::{Digest, Framed};
+use crate::reason::{MetadataChange, Reason};
 use crate::spec::{Observability, Placement};
 
 /// A pack's shared code, bundled.
@@ -237,10 +238,10 @@ pub fn with_ids(metadata: &mut Value, id: impl Fn(Resource, &str) -> Option<Stri
     Ok(())
 }
 
-/// What differs between the metadata of two bundles, in the author's terms.
-pub fn differences(old: &Value, new: &Value) -> Vec<String> {
+/// Returns the reasons for which the metadata of two bundles differ, in the author's terms.
+pub fn differences(old: &Value, new: &Value) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    for (key, what) in [
+    for (key, name) in [
         ("compatibility_date", "compatibilityDate"),
         ("compatibility_flags", "compatibilityFlags"),
         ("observability", "observability"),
@@ -250,9 +251,10 @@ pub fn differences(old: &Value, new: &Value) -> Vec<String> {
         ("tail_consumers", "tailConsumers"),
         ("main_module", "the module's name"),
     ] {
-        if old[key] != new[key] {
-            let told = |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
-            reasons.push(format!("{what} {} → {}", told(&old[key]), told(&new[key])));
+        let (old, new) = (&old[key], &new[key]);
+        if old != new {
+            let change = MetadataChange { name: name.to_owned(), old: old.clone(), new: new.clone() };
+            reasons.push(Reason::MetadataChanged(Box::new(change)));
         }
     }
     let by_name = |metadata: &Value| -> Map<String, Value> {
@@ -266,12 +268,13 @@ pub fn differences(old: &Value, new: &Value) -> Vec<String> {
     let (before, after) = (by_name(old), by_name(new));
     for (name, binding) in &after {
         match before.get(name) {
-            None => reasons.push(format!("{name} added")),
-            Some(other) if other != binding => reasons.push(format!("{name} changed")),
+            None => reasons.push(Reason::BindingAdded { name: name.clone() }),
+            Some(other) if other != binding => reasons.push(Reason::BindingChanged { name: name.clone() }),
             Some(_) => {}
         }
     }
-    reasons.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("{name} removed")));
+    let removed = before.keys().filter(|name| !after.contains_key(*name));
+    reasons.extend(removed.map(|name| Reason::BindingRemoved { name: name.clone() }));
     reasons
 }
 

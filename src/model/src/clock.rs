@@ -7,6 +7,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::digest::Digest;
 
+/// Returns a time of day, in seconds since 1970, as people and programs read it: `2026-11-29T18:24:39Z`.
+pub fn timestamp(seconds: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
 /// A clock, and a way to wait by it.
 pub trait Clock: Send + Sync {
     /// The time since some fixed moment; never goes back. All processes of a machine see the same.

@@ -16,6 +16,7 @@ pub mod names;
 pub mod platform;
 pub mod preview;
 pub mod progress;
+pub mod reason;
 pub mod selection;
 pub mod spec;
 pub mod tags;

@@ -1,6 +1,6 @@
 //! Values as people read them: numbers with nouns, times, ids. Knows no terminal.
 
-use std::time::{Duration, UNIX_EPOCH};
+pub use crate::clock::timestamp as time;
 
 /// Returns `1 worker`, `2 workers`.
 pub fn count(number: usize, noun: &str) -> String {
@@ -21,12 +21,6 @@ pub fn clean(text: &str) -> String {
 /// Does the same as [`clean`] for text of several lines.
 pub fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
-}
-
-/// Returns a moment, given in seconds since 1970, in RFC 3339.
-pub fn time(seconds: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// Returns a duration as `4.2 s`, `3 min 20 s` or `6 h 57 min`.

@@ -10,6 +10,7 @@ use crate::out::Out;
 use crate::render;
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
+use flotilla_model::reason::{Excerpt, Reason, ValueChange, sentences};
 
 /// Why a worker was rendered the last time, in the author's terms.
 pub(super) fn last(
@@ -18,7 +19,7 @@ pub(super) fn last(
     recipes: &Recipes<'_>,
     unit: &Unit,
     worker: &Worker,
-) -> Vec<String> {
+) -> Vec<Reason> {
     let Some(made) = &unit.made else { return Vec::new() };
     let read = |mark, chunk| serde_json::from_slice::<Value>(&survey.writer.read(&survey.manifest, chunk, mark)?).ok();
     let before = made.before.and_then(|(mark, chunk, _)| read(mark, chunk));
@@ -35,20 +36,21 @@ fn told(
     why: &[Why],
     (before, after): (Option<Value>, Option<Value>),
     (recipe_before, recipe): (Option<render::Recipe>, Option<render::Recipe>),
-) -> Vec<String> {
+) -> Vec<Reason> {
+    let output = |name: &str| format!("out/{}/{name}", worker.folder());
     let mut lines = Vec::new();
     for why in why {
         match why {
-            Why::New => lines.push("it is new, or nothing is remembered of it".to_owned()),
-            Why::Missing(name) => lines.push(format!("out/{}/{name} is gone", worker.folder())),
-            Why::Edited(name) => lines.push(format!("out/{}/{name} isn't what was written", worker.folder())),
+            Why::New => lines.push(Reason::NotRemembered),
+            Why::Missing(name) => lines.push(Reason::OutputMissing { file: output(name) }),
+            Why::Edited(name) => lines.push(Reason::OutputEdited { file: output(name) }),
             Why::Values => match (&before, &after) {
                 (Some(before), Some(after)) => lines.extend(project.differences(worker, before, after)),
-                _ => lines.push("what its files say of it changed".to_owned()),
+                _ => lines.push(Reason::ValuesChanged),
             },
             Why::Recipe => match (&recipe_before, &recipe) {
                 (Some(before), Some(after)) => lines.extend(after.differences(before)),
-                _ => lines.push("its templates, its runtime or flotilla itself changed".to_owned()),
+                _ => lines.push(Reason::RecipeChanged),
             },
         }
     }
@@ -67,9 +69,11 @@ pub struct Explained {
     /// When it was rendered last, in seconds since 1970.
     pub rendered_at: Option<i64>,
     /// Why.
-    pub last: Vec<String>,
+    #[serde(serialize_with = "sentences")]
+    pub last: Vec<Reason>,
     /// Why it would be rendered now; nothing, if it is up to date.
-    pub now: Vec<String>,
+    #[serde(serialize_with = "sentences")]
+    pub now: Vec<Reason>,
     /// The files that decide it.
     pub files: Vec<String>,
 }
@@ -116,7 +120,7 @@ pub fn source(worker: &Worker, recipe: &render::Recipe) -> Value {
 }
 
 /// What differs from an earlier [`source`], in the author's terms. Nothing, if that isn't known.
-pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before: &Value) -> Vec<String> {
+pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before: &Value) -> Vec<Reason> {
     let mut lines = Vec::new();
     if let (before @ Value::Object(_), Ok(after)) = (&before["worker"], serde_json::to_value(worker)) {
         lines.extend(project.differences(worker, before, &after));
@@ -128,30 +132,19 @@ pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before
 }
 
 impl Project {
-    /// What differs between two resolved workers, with the places where what is now stands.
-    fn differences(&self, worker: &Worker, before: &Value, after: &Value) -> Vec<String> {
-        let written = |value: Option<&Value>| match value {
-            None => "nothing".to_owned(),
-            Some(value) => {
-                let text = value.to_string();
-                if text.chars().count() > 80 {
-                    format!("{}…", text.chars().take(80).collect::<String>())
-                } else {
-                    text
-                }
-            }
-        };
+    /// The reasons for which two resolved workers differ, with the places where what is now stands.
+    fn differences(&self, worker: &Worker, before: &Value, after: &Value) -> Vec<Reason> {
         self.origins(worker, |origins| {
-            let line = |(path, before, after): (Vec<String>, Option<Value>, Option<Value>)| {
+            let reason = |(path, old, new): (Vec<String>, Option<Value>, Option<Value>)| {
                 let steps: Vec<&str> = path.iter().map(String::as_str).collect();
                 let place = match origins.of(&steps) {
-                    Origin::At(place) if after.is_some() => format!("{place} "),
-                    _ => String::new(),
+                    Origin::At(place) if new.is_some() => Some(place.into()),
+                    _ => None,
                 };
-                let change = format!("{} → {}", written(before.as_ref()), written(after.as_ref()));
-                format!("{place}{} {change}", origin::notation(&path))
+                let [old, new] = [old, new].map(|value| value.as_ref().map(Excerpt::from));
+                Reason::ValueChanged(Box::new(ValueChange { path: origin::notation(&path), old, new, place }))
             };
-            origin::differences(before, after).into_iter().map(line).collect()
+            origin::differences(before, after).into_iter().map(reason).collect()
         })
     }
 }

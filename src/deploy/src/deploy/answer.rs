@@ -115,7 +115,7 @@ impl Run<'_> {
                 revision: 0,
                 deployed_at: self.tools.clock.unix(),
                 rejected: change.rejects,
-                drift: String::new(),
+                drift: None,
                 live,
             });
         }

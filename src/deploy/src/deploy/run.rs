@@ -600,7 +600,7 @@ pub(super) fn nothing_of(change: &Change) -> Deployed {
         revision: 0,
         deployed_at: 0,
         rejected: None,
-        drift: String::new(),
+        drift: None,
         live: Default::default(),
     }
 }

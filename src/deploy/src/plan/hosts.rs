@@ -1,5 +1,5 @@
-//! The hosts of dispatch namespaces: which of them lead to another worker than before. Pure; the whole table is compared, as
-//! a host that moves belongs to two workers.
+//! The hosts of dispatch namespaces: which of them are to point to another worker than before. Pure; the whole table is compared,
+//! as a host that moves belongs to two workers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,7 +9,7 @@ use super::{Action, Change};
 use crate::state::{Lead, Table};
 use flotilla_model::platform::{Home, KEYS_PER_CALL};
 
-/// A host that is to lead elsewhere.
+/// A host that is to point to another worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct HostChange {
     /// The account's name in fleet.yaml.
@@ -18,9 +18,9 @@ pub struct HostChange {
     pub table: String,
     /// The host.
     pub host: String,
-    /// The worker that it led to, if that is known.
+    /// The worker that it pointed to, if that is known.
     pub from: Option<String>,
-    /// The worker that it leads to from now on; nothing, if nobody has it any more.
+    /// The worker that it points to from now on; nothing if no worker has it any more.
     pub to: Option<String>,
     /// The wave after whose uploads it is written.
     pub wave: usize,
@@ -30,27 +30,27 @@ pub struct HostChange {
 }
 
 impl HostChange {
-    /// Where it is written.
+    /// Returns the KV namespace that it is written to.
     pub fn id(&self) -> Table {
         Table { account_id: self.home.account_id.clone(), title: self.table.clone() }
     }
 }
 
-/// The hosts as they should be, and as they are.
+/// The hosts that are desired.
 #[derive(Default)]
 pub(super) struct Hosts {
-    /// What workers are to have: by table and host, the worker.
+    /// The worker that each host is to point to, by table and host.
     wanted: BTreeMap<(Table, String), (Home, String)>,
     /// The account's name in fleet.yaml, by its id.
     accounts: HashMap<String, String>,
-    /// Who was looked at, and had a say.
+    /// The workers that are planned.
     decided: BTreeSet<(Home, String)>,
-    /// What isn't touched: it is that of workers that are left alone.
+    /// The hosts of workers that are skipped: they aren't touched.
     left_alone: BTreeSet<(Table, String)>,
 }
 
 impl Hosts {
-    /// A worker, with its hosts if it has any; `held`: it is left alone, and so are they.
+    /// Adds a worker, with its hosts if it has any; `held`: it is skipped, and so are they.
     pub fn add(
         &mut self,
         home: &Home,
@@ -74,8 +74,8 @@ impl Hosts {
         }
     }
 
-    /// The difference. `recorded`: what was written so far. `is_claimed` says whether any spec names a host, also one that this plan
-    /// isn't about. What is removed is removed with the last wave.
+    /// Returns the differences from what was `recorded`. `is_claimed` says whether any spec names a host, also one that this plan isn't
+    /// about. Hosts are removed with the last wave.
     pub fn changes(
         self,
         recorded: &BTreeMap<(Table, String), Lead>,
@@ -90,7 +90,7 @@ impl Hosts {
             .filter(|change| change.action == Action::Delete)
             .map(|change| (&change.home, change.worker.as_str()))
             .collect();
-        let mut found = Vec::new();
+        let mut host_changes = Vec::new();
         for (key, (home, worker)) in &self.wanted {
             let before = recorded.get(key);
             let is_there =
@@ -98,7 +98,7 @@ impl Hosts {
             if is_there {
                 continue;
             }
-            found.push(HostChange {
+            host_changes.push(HostChange {
                 account: self.accounts[&home.account_id].clone(),
                 table: key.0.title.clone(),
                 host: key.1.clone(),
@@ -117,7 +117,7 @@ impl Hosts {
             if !given_up || self.wanted.contains_key(key) || self.left_alone.contains(key) || is_claimed(&key.1) {
                 continue;
             }
-            found.push(HostChange {
+            host_changes.push(HostChange {
                 account: self.accounts.get(&key.0.account_id).cloned().unwrap_or_else(|| lead.account.clone()),
                 table: key.0.title.clone(),
                 host: key.1.clone(),
@@ -127,12 +127,12 @@ impl Hosts {
                 home: lead.home.clone(),
             });
         }
-        found.sort();
-        found
+        host_changes.sort();
+        host_changes
     }
 }
 
-/// How many requests changes of hosts take, by account.
+/// Returns the number of requests that changes of hosts take, by account.
 pub(super) fn requests(hosts: &[HostChange]) -> BTreeMap<&str, usize> {
     let mut keys: BTreeMap<(&str, &str, usize, bool), usize> = BTreeMap::new();
     for change in hosts {

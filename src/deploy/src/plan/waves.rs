@@ -7,21 +7,21 @@ use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::spec::{OneOrMore, WaveRule};
 
-/// A wave: whoever has its labels, then so many customers, then so much of all.
+/// A wave: the customers that have its labels, then a number of others, then a share of all.
 #[derive(Clone, Debug, Default)]
 pub struct Wave {
-    /// Its name, for people.
+    /// Its name, shown to people.
     pub name: String,
-    /// The labels that its customers have, and the values of which one has to hold.
+    /// The labels that its customers have, each with the values that match.
     pub labels: BTreeMap<String, OneOrMore>,
-    /// So many customers more.
+    /// The number of customers that are added.
     pub count: Option<usize>,
-    /// So much of all customers that change, in percent, those of the waves before included.
+    /// The share of all customers that change, in percent, those of the waves before included.
     pub percent: Option<f64>,
 }
 
 impl Wave {
-    /// The waves of fleet.yaml.
+    /// Returns the waves of fleet.yaml.
     pub fn of(rules: &[WaveRule]) -> Vec<Wave> {
         let wave = |(at, rule): (usize, &WaveRule)| Wave {
             name: rule.name.clone().unwrap_or_else(|| format!("wave {}", at + 1)),
@@ -32,14 +32,14 @@ impl Wave {
         rules.iter().enumerate().map(wave).collect()
     }
 
-    /// Whether a customer belongs to it by its labels.
+    /// Returns whether a customer belongs to it by its labels.
     pub(super) fn picks(&self, labels: &BTreeMap<String, String>) -> bool {
         !self.labels.is_empty()
             && self.labels.iter().all(|(key, values)| labels.get(key).is_some_and(|label| values.has(label)))
     }
 }
 
-/// Gives each change its wave; gives the waves' names. A customer's workers stay together, shared workers come first,
+/// Sets the wave of each change, and returns the waves' names. A customer's workers stay together, shared workers come first,
 /// deletions last. Waves without changes are left out.
 pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
     let rest = "the rest".to_owned();
@@ -50,7 +50,7 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
         let wave = customers.entry(&change.customer).or_insert(first);
         *wave = (*wave).min(first);
     }
-    // Whoever isn't picked comes in an order that is the same each time, and not that of the alphabet.
+    // Customers without a wave of their own come in an order that is the same each time, and not that of the alphabet.
     let mut others: Vec<&str> =
         customers.iter().filter(|(_, wave)| **wave == usize::MAX).map(|(customer, _)| *customer).collect();
     others.sort_by_cached_key(|customer| Digest::of(customer.as_bytes()).to_bytes());

@@ -243,7 +243,7 @@ fn what_others_changed_loses_its_digest() {
     by_wrangler(world.worker("w-acme"));
     let refreshed = world.finds(&["changed by others"]);
     assert_eq!(refreshed.rows[&id("w-acme")].digest, None);
-    assert_eq!(refreshed.reasons[&id("w-acme")], "it was changed by wrangler at 2026-02-02T00:00:00Z");
+    assert_eq!(refreshed.reasons[&id("w-acme")].to_string(), "it was changed by wrangler at 2026-02-02T00:00:00Z");
     assert_eq!(world.refresh().1, ["w-acme"], "its triggers may be others, too");
     // It stays changed until it is uploaded again.
     world.rows = refreshed.rows;
@@ -258,7 +258,11 @@ fn what_others_changed_loses_its_digest() {
     // Other content with the tags that we gave it.
     let mut api = World::new();
     api.worker("w-acme").etag = "another".to_owned();
-    assert!(api.finds(&["changed by others"]).reasons[&id("w-acme")].starts_with("it was changed outside of flotilla"));
+    assert!(
+        api.finds(&["changed by others"]).reasons[&id("w-acme")]
+            .to_string()
+            .starts_with("it was changed outside of flotilla")
+    );
 
     // And without any tag: it is wanted and on record, so it is put right.
     let mut bald = World::new();
@@ -274,7 +278,7 @@ fn a_worker_that_is_gone_is_created_again() {
     world.inventory.zones.get_mut("z").unwrap().routes.clear();
     let refreshed = world.finds(&["missing"]);
     assert!(refreshed.rows.is_empty());
-    assert_eq!(refreshed.reasons[&id("w-acme")], "it is not there any more");
+    assert_eq!(refreshed.reasons[&id("w-acme")], Reason::Missing);
     // In a home that was not listed, nothing is missing.
     world.inventory.workers.clear();
     world.inventory.domains.clear();
@@ -299,7 +303,7 @@ fn a_worker_of_others_is_left_alone_unless_it_is_adopted() {
         let refreshed = world.finds(&["adopted"]);
         assert_eq!(refreshed.rows[&id("w-acme")].digest, None);
         assert!(refreshed.unowned.is_empty());
-        assert_eq!(refreshed.reasons[&id("w-acme")], "it is adopted");
+        assert_eq!(refreshed.reasons[&id("w-acme")], Reason::Adopted);
     }
 }
 

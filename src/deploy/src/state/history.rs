@@ -1,4 +1,4 @@
-//! What happened and what ran: records, deploys, and the bundles that can be gone back to, each content once.
+//! The history: records of actions, deploys, and the bundles that can be rolled back to, each content once.
 
 use std::io::{Read as _, Write as _};
 
@@ -9,24 +9,23 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    Deployed, Doubt, State, TABLES_2, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle,
-};
+use super::{Deployed, Doubt, State, WorkerId, digest_of, environment_of, json_of, namespace, settle};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
+use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
 /// One deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RunId(pub i64);
 
-/// What a deploy is, or was.
+/// A deploy, running or ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
     /// When it began, in seconds since 1970.
     pub began: i64,
-    /// When it ended; 0 as long as it runs, or if it was killed.
+    /// When it ended; 0 while it runs, or if it was killed.
     pub ended: i64,
     /// The user.
     pub who: String,
@@ -34,11 +33,11 @@ pub struct Run {
     pub host: String,
     /// The command: `deploy`, `rollback`, `prune`.
     pub what: String,
-    /// Why, if that was said.
+    /// Why, if the person who ordered it said so.
     pub reason: String,
     /// The digest of its plan.
     pub plan: String,
-    /// What it did, once it ended.
+    /// Its outcome, once it ended.
     pub outcome: Value,
 }
 
@@ -48,15 +47,15 @@ pub struct Entry<'a> {
     pub run: RunId,
     /// When, in seconds since 1970.
     pub at: i64,
-    /// What was done: `create`, `update`, `attach domain`.
+    /// The action: `create`, `update`, `attach domain`.
     pub action: &'a str,
     /// Why.
-    pub reasons: &'a [String],
-    /// What of the same change is still to come.
+    pub reasons: &'a [Reason],
+    /// The parts of the same change that are still pending.
     pub left: &'a [Doubt],
 }
 
-/// One line of what happened.
+/// A record of one action on a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its number; later ones are larger.
@@ -76,17 +75,17 @@ pub struct Record {
     /// The digest that was live then.
     pub digest: Digest,
     /// Why.
-    pub reasons: Vec<String>,
+    pub reasons: Vec<Reason>,
 }
 
 impl Record {
-    /// Whether it put a bundle in place.
+    /// Returns whether it put a bundle in place.
     pub fn is_upload(&self) -> bool {
         matches!(self.action.as_str(), "create" | "update" | "rollback")
     }
 }
 
-/// A bundle as it is kept: what is needed to upload it again, but the values of secrets.
+/// A bundle as the state keeps it: all that an upload needs, except the values of secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     /// The digest of its own module.
@@ -97,11 +96,11 @@ pub struct Stored {
     pub runtime_file: String,
     /// The canonical metadata.
     pub metadata: Value,
-    /// What it was made from, to explain it with: the resolved worker and the recipe. Null, if that isn't known.
+    /// What it was made from, to explain changes: the resolved worker and the recipe. Null if that isn't known.
     pub source: Value,
 }
 
-/// An object's bytes, deflated: done where there is time for it, not where the state is written.
+/// Deflates an object's bytes: called where there is time for it, not where the state is written.
 pub fn deflated(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("BUG: memory can be written")
@@ -114,10 +113,11 @@ fn inflated(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 impl State {
-    /// Records what the platform acknowledged, and what is still to come of the same change, in one small write.
+    /// Records what the platform acknowledged, and what is still pending of the same change, in one small write.
     pub fn record(&mut self, id: &WorkerId, deployed: &mut Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
         let (home, worker) = id;
         let live = serde_json::to_string(&deployed.live).expect("BUG: what is live is JSON");
+        let drift = deployed.drift.as_ref().map(|drift| json!(drift).to_string()).unwrap_or_default();
         let mut write = || -> rusqlite::Result<()> {
             let savepoint = self.db.savepoint()?;
             deployed.revision = insert(&savepoint, id, deployed, entry)?;
@@ -134,7 +134,7 @@ impl State {
                     deployed.revision,
                     deployed.deployed_at,
                     deployed.rejected.map(|digest| digest.to_string()).unwrap_or_default(),
-                    deployed.drift,
+                    drift,
                     live
                 ])?;
             settle(&savepoint, id, entry.left)?;
@@ -144,7 +144,7 @@ impl State {
         written.map_err(|error| self.told(error))
     }
 
-    /// Records that a worker is gone.
+    /// Records that a worker doesn't exist any more.
     pub fn forget(&mut self, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> Result<(), Failure> {
         let (home, worker) = id;
         let mut write = || -> rusqlite::Result<()> {
@@ -160,7 +160,7 @@ impl State {
         written.map_err(|error| self.told(error))
     }
 
-    /// Notes that a deploy begins.
+    /// Records that a deploy begins.
     pub fn begin_run(&mut self, run: &Run) -> Result<RunId, Failure> {
         let write = || -> rusqlite::Result<RunId> {
             self.db
@@ -173,7 +173,7 @@ impl State {
         write().map_err(|error| self.told(error))
     }
 
-    /// Notes that a deploy ended.
+    /// Records that a deploy ended.
     pub fn end_run(&mut self, run: RunId, at: i64, outcome: &Value) -> Result<(), Failure> {
         let write = || {
             self.db.prepare_cached("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?")?.execute(params![
@@ -185,14 +185,14 @@ impl State {
         write().map(|_| ()).map_err(|error| self.told(error))
     }
 
-    /// The last deploys, the newest first.
-    pub fn runs(&self, most: usize) -> Result<Vec<(RunId, Run)>, Failure> {
+    /// Returns the last deploys, the newest first.
+    pub fn runs(&self, limit: usize) -> Result<Vec<(RunId, Run)>, Failure> {
         let read = || -> rusqlite::Result<Vec<(RunId, Run)>> {
             let mut statement = self.db.prepare_cached(
                 "SELECT id, began, ended, who, host, what, reason, plan, outcome FROM runs ORDER BY id DESC LIMIT ?",
             )?;
             statement
-                .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+                .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
                     let run = Run {
                         began: row.get(1)?,
                         ended: row.get(2)?,
@@ -210,24 +210,24 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// What happened to a customer's workers, the newest first.
-    pub fn records_of(&self, customer: &str, most: usize) -> Result<Vec<Record>, Failure> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        self.records("WHERE customer = ?1 ORDER BY id DESC LIMIT ?2", params![customer, most])
+    /// Returns the records of a customer's workers, the newest first.
+    pub fn records_of(&self, customer: &str, limit: usize) -> Result<Vec<Record>, Failure> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.records("WHERE customer = ?1 ORDER BY id DESC LIMIT ?2", params![customer, limit])
     }
 
-    /// What a deploy did, in order.
+    /// Returns the records of a deploy, in order.
     pub fn records_of_run(&self, run: RunId) -> Result<Vec<Record>, Failure> {
         self.records("WHERE run = ?1 ORDER BY id", params![run.0])
     }
 
-    /// The uploads of a worker, the newest first.
-    pub fn uploads_of(&self, (home, worker): &WorkerId, customer: &str, most: usize) -> Result<Vec<Record>, Failure> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
+    /// Returns the uploads of a worker, the newest first.
+    pub fn uploads_of(&self, (home, worker): &WorkerId, customer: &str, limit: usize) -> Result<Vec<Record>, Failure> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.records(
             "WHERE customer = ?1 AND account_id = ?2 AND namespace = ?3 AND worker = ?4
                 AND action IN ('create', 'update', 'rollback') ORDER BY id DESC LIMIT ?5",
-            params![customer, home.account_id, namespace(home), worker, most],
+            params![customer, home.account_id, namespace(home), worker, limit],
         )
     }
 
@@ -242,7 +242,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// Keeps a bundle, and the objects that it consists of, deflated; what is there already stays.
+    /// Keeps a bundle, and the objects that it consists of, deflated; an object that is there already stays.
     pub fn store(&mut self, digest: &Digest, stored: &Stored, objects: &[(Digest, Vec<u8>)]) -> Result<(), Failure> {
         let write = || -> rusqlite::Result<()> {
             self.db.prepare_cached("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -262,7 +262,7 @@ impl State {
         write().map_err(|error| self.told(error))
     }
 
-    /// A bundle that was deployed, if it is still kept.
+    /// Returns a bundle that was deployed, if it is still kept.
     pub fn stored(&self, digest: &Digest) -> Result<Option<Stored>, Failure> {
         let read = || {
             self.db
@@ -282,7 +282,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// Whether a bundle can be gone back to.
+    /// Returns whether a bundle can be rolled back to.
     pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
         let read = || {
             self.db
@@ -295,7 +295,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// The bytes of an object, if it is still kept and whole.
+    /// Returns the bytes of an object, if it is still kept and whole.
     pub fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
         let read = || {
             self.db
@@ -307,7 +307,7 @@ impl State {
         Ok(bytes.and_then(|bytes| inflated(&bytes).ok()))
     }
 
-    /// Lets go of bundles beyond the last `keep` of each of these workers, but never of one that is live.
+    /// Deletes the bundles beyond the last `keep` of each of these workers, but never one that is live.
     pub fn retire(&mut self, workers: &[(WorkerId, String)], keep: usize) -> Result<(), Failure> {
         self.all(|state| {
             for (id, customer) in workers {
@@ -328,7 +328,7 @@ impl State {
         })
     }
 
-    /// Lets go of a bundle, and of its module; a runtime goes with the last bundle that has it.
+    /// Deletes a bundle and its module; a pack's bundle is deleted with the last worker's bundle that has it.
     fn drop_bundle(&self, digest: &Digest) -> rusqlite::Result<()> {
         let digest = digest.to_string();
         let live = self.db.prepare_cached("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1")?.exists([&digest])?;
@@ -352,7 +352,7 @@ impl State {
     }
 }
 
-/// Adds a record; gives its number.
+/// Adds a record, and returns its number.
 fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>) -> rusqlite::Result<i64> {
     let (home, worker) = id;
     db.prepare_cached(
@@ -387,134 +387,4 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
         digest: digest_of(row, 9)?,
         reasons: json_of(row, 10)?,
     })
-}
-
-/// Brings tables of version 1 up to date, in one transaction.
-pub(super) fn upgrade(db: &Connection) -> rusqlite::Result<()> {
-    let transaction = db.unchecked_transaction()?;
-    // Another process can have been faster.
-    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version == VERSION {
-        return Ok(());
-    }
-    transaction.execute_batch(
-        "ALTER TABLE begun ADD COLUMN run INTEGER NOT NULL DEFAULT 0;
-         ALTER TABLE deployed RENAME TO deployed_1; ALTER TABLE records RENAME TO records_1",
-    )?;
-    transaction.execute_batch(TABLES_2)?;
-    transaction.execute_batch(super::hosts::TABLE)?;
-    transaction.execute_batch(
-        "INSERT INTO records SELECT r.id, 0, r.at, r.account_id, r.namespace, r.worker, coalesce(d.customer, ''),
-            coalesce(d.environment, 'production'), r.action, r.digest, '[]'
-         FROM records_1 r LEFT JOIN deployed_1 d
-            ON d.account_id = r.account_id AND d.namespace = r.namespace AND d.worker = r.worker",
-    )?;
-    {
-        let mut rows = transaction.prepare(
-            "SELECT account_id, namespace, worker, account, customer, environment, digest, deployed_at, live FROM deployed_1",
-        )?;
-        let mut rows = rows.query([])?;
-        let mut deployed = transaction.prepare("INSERT INTO deployed VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', '', ?)")?;
-        let mut bundles = transaction.prepare("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, '', ?, ?)")?;
-        while let Some(row) = rows.next()? {
-            let text = |at: usize| row.get::<_, String>(at);
-            let mut live: Value = json_of(row, 8)?;
-            let mut take = |key: &str| live.as_object_mut().and_then(|live| live.remove(key)).unwrap_or_default();
-            let (module, runtime, metadata) = (take("module"), take("runtime"), take("metadata"));
-            let digest = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let (module, runtime) = (digest(&module), digest(&runtime));
-            bundles.execute(params![text(6)?, module, runtime, metadata.to_string(), deflated(b"null")])?;
-            deployed.execute(params![
-                text(0)?,
-                text(1)?,
-                text(2)?,
-                text(3)?,
-                text(4)?,
-                text(5)?,
-                text(6)?,
-                row.get::<_, i64>(7)?,
-                live.to_string()
-            ])?;
-        }
-    }
-    transaction.execute_batch("DROP TABLE deployed_1; DROP TABLE records_1")?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The tables as version 1 made them.
-    const TABLES_1: &str = "
-CREATE TABLE deployed (
-    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL,
-    digest TEXT NOT NULL, deployed_at INTEGER NOT NULL, live TEXT NOT NULL,
-    PRIMARY KEY (account_id, namespace, worker)
-);
-CREATE TABLE records (
-    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    action TEXT NOT NULL, digest TEXT NOT NULL
-);
-CREATE TABLE begun (
-    account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
-    account TEXT NOT NULL, customer TEXT NOT NULL, environment TEXT NOT NULL, digest TEXT NOT NULL, doubts TEXT NOT NULL,
-    PRIMARY KEY (account_id, namespace, worker)
-);
-CREATE TABLE found (account_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
-    PRIMARY KEY (account_id, kind, name));
-CREATE TABLE keys (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-INSERT INTO keys VALUES ('fingerprint', x'0102');
-PRAGMA application_id = 1718382452;
-PRAGMA user_version = 1;
-";
-
-    #[test]
-    fn a_state_of_version_1_is_brought_up_to_date_whoever_opens_it() {
-        for reads in [true, false] {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("state.db");
-            let digests = [b"b", b"m", b"r"].map(|bytes| Digest::of(bytes));
-            let live = json!({
-                "module": digests[1], "runtime": digests[2], "metadata": {"bindings": []}, "etag": "e", "workers_dev": true,
-                "domains": {"a.example.com": "d1"}, "routes": {}, "crons": ["* * * * *"], "secrets": {"S": "f"},
-            });
-            let db = Connection::open(&path).unwrap();
-            db.execute_batch(TABLES_1).unwrap();
-            db.execute(
-                "INSERT INTO deployed VALUES ('a', '', 'w', 'default', 'acme', 'production', ?, 7, ?)",
-                params![digests[0].to_string(), live.to_string()],
-            )
-            .unwrap();
-            db.execute("INSERT INTO records VALUES (1, 7, 'a', '', 'w', 'create', ?)", [digests[0].to_string()])
-                .unwrap();
-            db.execute(
-                "INSERT INTO begun VALUES ('a', '', 'v', 'default', 'bolt', 'production', ?, '[\"upload\"]')",
-                [digests[0].to_string()],
-            )
-            .unwrap();
-            drop(db);
-            let state = if reads { State::read(&path) } else { State::open(&path) }.unwrap();
-            let id = (Home { account_id: "a".to_owned(), namespace: None }, "w".to_owned());
-            let deployed = state.one(&id).unwrap().expect("it is still deployed");
-            assert_eq!((deployed.customer.as_str(), deployed.digest, deployed.deployed_at), ("acme", digests[0], 7));
-            assert_eq!(deployed.live.domains["a.example.com"], "d1");
-            assert_eq!((deployed.live.secrets["S"].as_str(), deployed.live.workers_dev), ("f", true));
-            let stored = state.stored(&digests[0]).unwrap().expect("what was known of its bundle");
-            assert_eq!(
-                (stored.module, stored.metadata, stored.source),
-                (digests[1], json!({"bindings": []}), Value::Null)
-            );
-            assert!(!state.is_kept(&digests[0]).unwrap(), "version 1 kept no modules");
-            let records = state.records_of("acme", 9).unwrap();
-            assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
-            assert_eq!(state.begun().unwrap().into_values().next().expect("still in doubt").doubts, [Doubt::Upload]);
-            drop(state);
-            let again = State::open(&path).unwrap();
-            assert_eq!(again.records_of("acme", 9).unwrap().len(), 1, "once is enough");
-            assert!(again.hosts().unwrap().is_empty(), "the tables that came later are there");
-        }
-    }
 }

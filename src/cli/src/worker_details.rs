@@ -1,5 +1,5 @@
-//! The six core pieces of a worker, as people ask for them: account, zone, token, domain, database, its id. Ids are masked, and
-//! of a token only whether it is found.
+//! The details of a worker that people ask for: account, zone, token, domain, database, its id. Ids are masked, and of a token
+//! only whether it is found.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -19,20 +19,20 @@ use flotilla_engine::cloud::Cloud;
 use super::cloud::CloudArguments;
 use flotilla_model::text::mask;
 
-/// A worker's six core pieces.
+/// The account, zones, token, domains and database of a worker.
 #[derive(Debug, Serialize)]
-pub(super) struct Pieces {
+pub(super) struct WorkerDetails {
     account: Named,
-    /// Those of its domains and routes.
+    /// The zones of its domains and routes.
     pub zones: Vec<Named>,
     /// Whether the account's token is found in the sources of secrets.
     pub token: &'static str,
     /// Its custom domains, or its hosts behind a dispatch worker; the hosts of its routes come last.
     pub domains: Vec<String>,
-    database: Kept,
+    database: DatabaseDetails,
 }
 
-/// Something with a name and, if that is known here, an id.
+/// A name, and the id if it is known here.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Named {
     pub name: String,
@@ -40,9 +40,9 @@ pub(super) struct Named {
     id: Option<String>,
 }
 
-/// Where a worker keeps its data.
+/// The database that a worker keeps its data in.
 #[derive(Debug, Serialize)]
-struct Kept {
+struct DatabaseDetails {
     #[serde(rename = "type")]
     kind: &'static str,
     name: Option<String>,
@@ -50,13 +50,13 @@ struct Kept {
     id: Option<String>,
 }
 
-/// What the pieces are looked up in.
+/// The sources that the details are looked up in.
 pub(super) struct Sources<'a> {
     fleet: &'a Fleet,
     cloud: Cloud,
     secrets: Secrets,
     state: State,
-    /// Each account is asked for once.
+    /// Each account's token is looked up once.
     tokens: RefCell<HashMap<String, &'static str>>,
     zones: RefCell<HashMap<(String, String), Option<String>>>,
 }
@@ -73,8 +73,8 @@ impl<'a> Sources<'a> {
         Ok(Sources { fleet, cloud, secrets, state, tokens: RefCell::default(), zones: RefCell::default() })
     }
 
-    /// The pieces of a worker.
-    pub(super) fn of(&self, worker: &Worker) -> Result<Pieces, Failure> {
+    /// Returns the details of a worker.
+    pub(super) fn of(&self, worker: &Worker) -> Result<WorkerDetails, Failure> {
         let account_id = self.cloud.home(&worker.account, None).account_id;
         let hosts = worker.hosts.iter().flat_map(|hosts| &hosts.names);
         let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| zone_of(host));
@@ -88,7 +88,7 @@ impl<'a> Sources<'a> {
                 domains.push(host.to_owned());
             }
         }
-        Ok(Pieces {
+        Ok(WorkerDetails {
             account: Named {
                 name: worker.account.clone(),
                 id: Some(&account_id).filter(|id| !id.is_empty()).map(|id| mask(id)),
@@ -103,7 +103,7 @@ impl<'a> Sources<'a> {
     fn token(&self, account: &str) -> &'static str {
         let mut tokens = self.tokens.borrow_mut();
         tokens.entry(account.to_owned()).or_insert_with(|| {
-            // The Cloudflare on this machine takes any.
+            // The local Cloudflare emulator accepts any.
             let found =
                 self.cloud.local.is_some() || self.secrets.token(&self.fleet.accounts[account].token.secret).is_some();
             if found { "found" } else { "missing" }
@@ -120,60 +120,64 @@ impl<'a> Sources<'a> {
         Ok(id)
     }
 
-    fn database(&self, account_id: &str, worker: &Worker) -> Result<Kept, Failure> {
+    fn database(&self, account_id: &str, worker: &Worker) -> Result<DatabaseDetails, Failure> {
         Ok(match &worker.database {
-            Database::None => Kept { kind: "none", name: None, id: None },
+            Database::None => DatabaseDetails { kind: "none", name: None, id: None },
             Database::Turso => {
                 let url = worker.vars.get(TURSO_URL).and_then(|url| url.as_str()).unwrap_or_default();
                 let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-                // An address can hold what is nobody's business after its host.
+                // Behind its host, an address can hold what must not be shown.
                 let host = host.split(['/', '?']).next().unwrap_or_default();
-                Kept { kind: "turso", name: Some(host.rsplit('@').next().unwrap_or(host).to_owned()), id: None }
+                DatabaseDetails {
+                    kind: "turso",
+                    name: Some(host.rsplit('@').next().unwrap_or(host).to_owned()),
+                    id: None,
+                }
             }
             Database::D1 { name, id, .. } => {
                 let found = match id {
                     Some(id) => Some(id.clone()),
                     None => self.state.found(account_id, Found::Database, name)?,
                 };
-                Kept { kind: "d1", name: Some(name.clone()), id: found.map(|id| mask(&id)) }
+                DatabaseDetails { kind: "d1", name: Some(name.clone()), id: found.map(|id| mask(&id)) }
             }
         })
     }
 }
 
-impl Pieces {
-    /// The account in a few words.
+impl WorkerDetails {
+    /// Returns the account in a few words.
     pub(super) fn account(&self) -> String {
         format!("{} {}", self.account.name, self.account.id.as_deref().unwrap_or("(id not set)"))
     }
 
-    /// The zones in a few words.
+    /// Returns the zones in a few words.
     pub(super) fn zones(&self) -> String {
         let zone = |zone: &Named| match &zone.id {
             Some(id) => format!("{} {id}", zone.name),
             None => zone.name.clone(),
         };
-        some(self.zones.iter().map(zone))
+        first_of(self.zones.iter().map(zone))
     }
 
-    /// The domains in a few words.
+    /// Returns the domains in a few words.
     pub(super) fn domains(&self) -> String {
-        some(self.domains.iter().cloned())
+        first_of(self.domains.iter().cloned())
     }
 
-    /// The database's name.
+    /// Returns the database's name.
     pub(super) fn database(&self) -> String {
         self.database.name.clone().unwrap_or_else(|| self.database.kind.to_owned())
     }
 
-    /// The database's id.
+    /// Returns the database's id.
     pub(super) fn database_id(&self) -> String {
         self.database.id.clone().unwrap_or_else(|| "-".to_owned())
     }
 
-    /// All of them on one line.
+    /// Returns all of them on one line.
     pub(super) fn line(&self) -> String {
-        let pieces = [
+        let details = [
             ("account", self.account()),
             ("zone", self.zones()),
             ("token", self.token.to_owned()),
@@ -181,13 +185,13 @@ impl Pieces {
             ("database", self.database()),
             ("its id", self.database_id()),
         ];
-        let one = |(name, piece): &(&str, String)| format!("{name} {}", if piece == "-" { "none" } else { piece });
-        pieces.iter().map(one).collect::<Vec<_>>().join(" · ")
+        let shown = |(name, value): &(&str, String)| format!("{name} {}", if value == "-" { "none" } else { value });
+        details.iter().map(shown).collect::<Vec<_>>().join(" · ")
     }
 }
 
-/// The first of several, and how many more there are.
-fn some(mut all: impl ExactSizeIterator<Item = String>) -> String {
+/// Returns the first of several, and how many more there are.
+fn first_of(mut all: impl ExactSizeIterator<Item = String>) -> String {
     match (all.next(), all.len()) {
         (None, _) => "-".to_owned(),
         (Some(first), 0) => first,

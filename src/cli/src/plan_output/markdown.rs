@@ -4,27 +4,28 @@
 use flotilla_deploy::plan::{Action, Change, HostChange};
 use flotilla_deploy::refresh::Finding;
 use flotilla_model::limits::grouped;
+use flotilla_model::reason::Reason;
 
 use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
-use super::hunks::{Hunk, hunks};
-use super::{FEW, Form, by_reason, reasons, requests};
+use super::reason_groups::{ReasonGroup, group_reasons};
+use super::{FEW, PlanOutput, by_reason, requests};
 use flotilla_engine::plan_view::{Estimate, eta};
 
-/// So many bytes at the most: a comment's characters, and a reserve for what somebody adds.
+/// The limit of bytes: a comment's characters, and a reserve for what people add.
 const MOST: usize = 60_000;
-/// So many bytes are left for what is said at the end.
+/// The bytes that are left for the last line.
 const END: usize = 400;
-/// So many rows of a table.
+/// The limit of rows of a table.
 const ROWS: usize = 50;
-/// So many names.
+/// The limit of names.
 const NAMES: usize = 20;
-/// So many reasons of a change.
+/// The limit of reasons of a change.
 const REASONS: usize = 6;
 
-impl Form<'_> {
-    /// The plan as Markdown: counts first, the rest folded; by its first line it is found again.
+impl PlanOutput<'_> {
+    /// Returns the plan as Markdown: counts first, the rest folded; by its first line it is found again.
     pub fn markdown(&self) -> String {
         let (plan, digest) = (self.plan, self.plan.digest);
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
@@ -48,8 +49,8 @@ impl Form<'_> {
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
         if !self.unknown.is_empty() && !plan.is_empty() {
-            let some = some(self.unknown.iter().copied());
-            page.add(&format!("\nThe id of {some} is not set here, so that nothing counts as deployed there.\n"));
+            let names = first_names(self.unknown.iter().copied());
+            page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));
         }
         if !self.findings.is_empty() {
             page.fold(&format!("{} found in the cloud", grouped(self.findings.len() as u64)), |page| {
@@ -58,7 +59,7 @@ impl Form<'_> {
             });
         }
         self.changes(&mut page);
-        self.beside(&mut page);
+        self.others(&mut page);
         self.price(&mut page);
         let short = digest.short();
         match plan.is_empty() {
@@ -73,15 +74,15 @@ impl Form<'_> {
     fn changes(&self, page: &mut Page) {
         let changes = &self.plan.changes;
         if changes.len() <= FEW {
-            page.table(HEAD, changes.iter().map(|change| row(change, &reasons(change))));
+            page.table(HEAD, changes.iter().map(|change| row(change, change.reasons.iter())));
             return;
         }
-        let hunks = hunks(changes);
-        let shown = hunks.common.iter().take(FEW).filter(|hunk| page.add(&folded(hunk))).count();
-        page.more(hunks.common.len() - shown, "reasons");
-        if !hunks.own.is_empty() {
-            let number = hunks.own.len();
-            let what = if hunks.common.is_empty() {
+        let groups = group_reasons(changes);
+        let shown = groups.common.iter().take(FEW).filter(|group| page.add(&folded(group))).count();
+        page.more(groups.common.len() - shown, "reasons");
+        if !groups.own.is_empty() {
+            let number = groups.own.len();
+            let what = if groups.common.is_empty() {
                 count(number, "change")
             } else if number == 1 {
                 "1 differs".to_owned()
@@ -89,13 +90,13 @@ impl Form<'_> {
                 format!("{} differ", grouped(number as u64))
             };
             page.fold(&what, |page| {
-                page.table(HEAD, hunks.own.iter().map(|(change, reasons)| row(change, reasons)));
+                page.table(HEAD, groups.own.iter().map(|(change, reasons)| row(change, reasons.iter().copied())));
             });
         }
     }
 
-    /// Hosts that lead elsewhere, what is held, and what nobody owns.
-    fn beside(&self, page: &mut Page) {
+    /// Adds the hosts that point to another worker, the customers that are skipped, and the orphaned workers.
+    fn others(&self, page: &mut Page) {
         if !self.plan.hosts.is_empty() {
             page.fold(&count(self.plan.hosts.len(), "host"), |page| {
                 let cell = |worker: &Option<String>| worker.as_deref().map(text).unwrap_or_default();
@@ -109,22 +110,22 @@ impl Form<'_> {
         if !self.plan.held.is_empty() {
             page.fold(&format!("{} held", grouped(self.plan.held.len() as u64)), |page| {
                 let held = by_reason(&self.plan.held);
-                let rows = held
-                    .iter()
-                    .map(|(reason, customers)| format!("| {} | {} |\n", text(reason), some(customers.iter().copied())));
+                let rows = held.iter().map(|(reason, customers)| {
+                    format!("| {} | {} |\n", text(reason), first_names(customers.iter().copied()))
+                });
                 page.table("| why | customers |\n|---|---|\n", rows);
             });
         }
         if !self.plan.orphans.is_empty() {
             let what = count(self.plan.orphans.len(), "worker");
             page.fold(&format!("{what} that no spec owns"), |page| {
-                let some = some(self.plan.orphans.iter().map(|orphan| orphan.worker.as_str()));
-                page.add(&format!("\n{some}; `--prune` deletes\n"));
+                let names = first_names(self.plan.orphans.iter().map(|orphan| orphan.worker.as_str()));
+                page.add(&format!("\n{names}; `--prune` deletes\n"));
             });
         }
     }
 
-    /// Waves and lanes, where there are several.
+    /// Adds waves and lanes, where there are several.
     fn price(&self, page: &mut Page) {
         let plan = self.plan;
         if plan.waves.len() > 1 {
@@ -148,34 +149,34 @@ impl Form<'_> {
 
 const HEAD: &str = "| | worker | customer | environment | why |\n|---|---|---|---|---|\n";
 
-fn row(change: &Change, reasons: &[&str]) -> String {
-    let mut told: Vec<String> = reasons.iter().take(REASONS).map(|reason| text(reason)).collect();
-    if reasons.len() > REASONS {
-        told.push(format!("… {} more", grouped((reasons.len() - REASONS) as u64)));
+fn row<'a>(change: &Change, mut reasons: impl ExactSizeIterator<Item = &'a Reason>) -> String {
+    let mut why: Vec<String> = reasons.by_ref().take(REASONS).map(|reason| text(&reason.to_string())).collect();
+    if reasons.len() > 0 {
+        why.push(format!("… {} more", grouped(reasons.len() as u64)));
     }
     let (worker, customer) = (text(&change.worker), text(&change.customer));
-    format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, told.join("<br>"))
+    format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, why.join("<br>"))
 }
 
 fn lane_row(lane: &Estimate) -> String {
     let used = format!("{} of {} in {}", grouped(lane.used), grouped(lane.limit), duration(lane.window_seconds));
-    let accounts = some(lane.accounts.iter().map(String::as_str));
+    let accounts = first_names(lane.accounts.iter().map(String::as_str));
     format!("| {accounts} | {} | {} | {used} |\n", grouped(lane.requests as u64), duration(lane.seconds))
 }
 
-fn folded(hunk: &Hunk<'_>) -> String {
-    let number = grouped(hunk.members.len() as u64);
-    let some = some(hunk.members.iter().map(|change| change.worker.as_str()));
-    let (action, reason) = (word(hunk.action), text(&hunk.reason));
-    format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{some}\n\n</details>\n")
+fn folded(group: &ReasonGroup<'_>) -> String {
+    let number = grouped(group.members.len() as u64);
+    let names = first_names(group.members.iter().map(|change| change.worker.as_str()));
+    let (action, reason) = (word(group.action), text(&group.reason));
+    format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{names}\n\n</details>\n")
 }
 
 fn word(action: Action) -> &'static str {
     action.as_str()
 }
 
-/// The first of some names, and how many more there are.
-fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
+/// Joins the first names, and says how many more there are.
+fn first_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut names = names.peekable();
     let shown: Vec<String> = names.by_ref().take(NAMES).map(|name| boxed(name, 80)).collect();
     let more = names.count();
@@ -187,7 +188,7 @@ fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
 struct Page(String);
 
 impl Page {
-    /// Adds a text if there is room for it, and for an end.
+    /// Adds a text if there is room for it and for the last line.
     fn add(&mut self, text: &str) -> bool {
         let fits = self.0.len() + text.len() <= MOST - END;
         if fits {
@@ -196,7 +197,7 @@ impl Page {
         fits
     }
 
-    /// A table, as far as there is room for it.
+    /// Adds a table, as far as there is room for it.
     fn table(&mut self, head: &str, rows: impl ExactSizeIterator<Item = String>) {
         let number = rows.len();
         // Without a row, a head says nothing.
@@ -211,7 +212,7 @@ impl Page {
         self.more(number - shown, "");
     }
 
-    /// How much more there is, if there is more.
+    /// Says how much more there is, if there is more.
     fn more(&mut self, number: usize, what: &str) {
         if number > 0 {
             let line = format!("\n… and {} more {what}", grouped(number as u64));
@@ -219,7 +220,7 @@ impl Page {
         }
     }
 
-    /// What is shown once somebody unfolds it.
+    /// Adds a part that is folded.
     fn fold(&mut self, title: &str, inside: impl FnOnce(&mut Page)) {
         let before = self.0.len();
         // Whatever is in it, its end has room.
@@ -240,14 +241,20 @@ impl Page {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::Form;
-    use super::super::tests::{change, form, hundred_thousand, plan, price};
+    use super::super::PlanOutput;
+    use super::super::tests::{
+        change, hundred_thousand, output, plan, price, recorded, runtime_changed, secret_changed,
+    };
     use super::*;
 
     #[test]
     fn counts_come_first_and_its_first_line_names_the_plan() {
-        let plan = plan(vec![change(1, Action::Create, &["it is new", "domain a.example added"])]);
-        let page = form(&plan).markdown();
+        let plan = plan(vec![change(
+            1,
+            Action::Create,
+            vec![Reason::New, Reason::DomainAdded { new: "a.example".to_owned() }],
+        )]);
+        let page = output(&plan).markdown();
         let digest = plan.digest;
         let head = format!(
             "<!-- flotilla plan {digest} -->\n### flotilla plan: 1 to create, 0 to update, 0 to delete\n\n\
@@ -257,18 +264,17 @@ mod tests {
         let end = format!("\nPlan `{0}`. `flotilla deploy --digest {0}` applies it and no other.\n", digest.short());
         assert!(page.ends_with(&end), "{page}");
         let none = super::super::tests::plan(Vec::new());
-        let page = form(&none).markdown();
+        let page = output(&none).markdown();
         assert!(page.contains("### flotilla plan: nothing to deploy\n\n3 unchanged\n\nPlan `"), "{page}");
     }
 
     #[test]
     fn many_changes_are_folded_by_what_they_have_in_common() {
-        let mut changes: Vec<Change> =
-            (0..100).map(|at| change(at, Action::Update, &["the runtime changed"])).collect();
-        changes[7].reasons.push("secret KEY changed".to_owned());
+        let mut changes: Vec<Change> = (0..100).map(|at| change(at, Action::Update, vec![runtime_changed()])).collect();
+        changes[7].reasons.push(secret_changed());
         let plan = plan(changes);
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
-        let page = Form { unknown: vec!["rest"], estimates, ..form(&plan) }.markdown();
+        let page = PlanOutput { unknown: vec!["rest"], estimates, ..output(&plan) }.markdown();
         assert!(page.contains(
             "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
         ));
@@ -286,7 +292,7 @@ mod tests {
         let estimates = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let page = Form { unknown, estimates, ..form(&plan) }.markdown();
+        let page = PlanOutput { unknown, estimates, ..output(&plan) }.markdown();
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());
@@ -294,10 +300,12 @@ mod tests {
         check_markup(&page);
         // Also where each change is by itself.
         let mut each = super::super::tests::plan(
-            (0..FEW).map(|at| change(at, Action::Update, &[plan.held[at].reason.repeat(50).as_str(); 30])).collect(),
+            (0..FEW)
+                .map(|at| change(at, Action::Update, vec![recorded(&plan.held[at].reason.repeat(50)); 30]))
+                .collect(),
         );
         each.held = plan.held.clone();
-        let page = form(&each).markdown();
+        let page = output(&each).markdown();
         assert!(page.len() < 65_536, "{}", page.len());
         check_markup(&page);
     }

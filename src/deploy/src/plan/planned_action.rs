@@ -1,4 +1,4 @@
-//! What a plan does, without why: what its digest is of, and what is written to a file. Pure.
+//! The actions of a plan, without their reasons: its digest is made of them, and they are written to its file. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,11 +7,11 @@ use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::platform::Home;
 use flotilla_model::spec::Environment;
 
-/// What a change does, without why: what a plan's digest is made of. So it is the same wherever the same plan is made,
-/// whatever is on record there of how it came to this.
+/// What a change does, without its reasons: what a plan's digest is made of. So the digest is the same wherever the same plan is
+/// made, whatever the state there says of how it came to this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Deed {
+pub struct PlannedAction {
     /// The customer.
     pub customer: String,
     /// The environment.
@@ -20,7 +20,7 @@ pub struct Deed {
     pub worker: String,
     /// The account's name in fleet.yaml.
     pub account: String,
-    /// The beginning of a digest of where the worker belongs: an account's id isn't told.
+    /// The beginning of a digest of where the worker belongs: an account's id isn't shown.
     pub home: String,
     /// What is done.
     pub action: Action,
@@ -34,10 +34,10 @@ pub struct Deed {
     pub wave: usize,
 }
 
-impl Deed {
-    /// What a change does.
-    pub fn of(change: &Change) -> Deed {
-        Deed {
+impl PlannedAction {
+    /// Returns what a change does.
+    pub fn of(change: &Change) -> PlannedAction {
+        PlannedAction {
             customer: change.customer.clone(),
             environment: change.environment,
             worker: change.worker.clone(),
@@ -51,20 +51,24 @@ impl Deed {
         }
     }
 
-    /// The digest of a plan that does this.
-    pub fn digest(deeds: impl IntoIterator<Item = Deed>, hosts: impl IntoIterator<Item = HostDeed>) -> Digest {
-        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: a deed is JSON");
+    /// Returns the digest of a plan that does this.
+    pub fn digest(
+        actions: impl IntoIterator<Item = PlannedAction>,
+        hosts: impl IntoIterator<Item = HostAction>,
+    ) -> Digest {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("BUG: an action is JSON");
         let framed = Framed::new("plan");
-        let framed = deeds.into_iter().fold(framed, |framed, deed| framed.field(&json(serde_json::to_vec(&deed))));
+        let framed =
+            actions.into_iter().fold(framed, |framed, action| framed.field(&json(serde_json::to_vec(&action))));
         let hosts = hosts.into_iter().map(|host| json(serde_json::to_vec(&host)));
         hosts.fold(framed, |framed, host| framed.field(&host)).finish()
     }
 }
 
-/// The same of a host. What it led to before isn't part of it: not every machine has that on record.
+/// What a change of a host does. The worker that it pointed to before isn't part of it: not every machine's state has that.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HostDeed {
+pub struct HostAction {
     /// The account's name in fleet.yaml.
     pub account: String,
     /// The beginning of a digest of where its worker belongs.
@@ -73,16 +77,16 @@ pub struct HostDeed {
     pub table: String,
     /// The host.
     pub host: String,
-    /// The worker that it leads to from now on.
+    /// The worker that it points to from now on.
     pub to: Option<String>,
     /// The wave after whose uploads it is written.
     pub wave: usize,
 }
 
-impl HostDeed {
-    /// What a change of a host does.
-    pub fn of(change: &HostChange) -> HostDeed {
-        HostDeed {
+impl HostAction {
+    /// Returns what a change of a host does.
+    pub fn of(change: &HostChange) -> HostAction {
+        HostAction {
             account: change.account.clone(),
             home: short_home(&change.home),
             table: change.table.clone(),
@@ -93,7 +97,7 @@ impl HostDeed {
     }
 }
 
-/// The beginning of a digest of a home.
+/// Returns the beginning of a digest of a home.
 fn short_home(home: &Home) -> String {
     let framed = Framed::new("home").field(home.account_id.as_bytes());
     home.namespace.iter().fold(framed, |framed, name| framed.field(name.as_bytes())).finish().short()

@@ -1,4 +1,4 @@
-//! Diagnostics that say the same of many places, put together, and counted by code. Knows no form of output.
+//! Diagnostics that say the same of many places, grouped, and counted by code. Knows no form of output.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
 use flotilla_model::limits::grouped;
 
-/// So many groups of one code at most: the largest, and one of all the others.
-const KINDS: usize = 8;
+/// The limit of groups of one code: the largest, and one of all the others.
+const GROUPS_PER_CODE: usize = 8;
 
 /// Diagnostics of one code and one severity.
 pub struct Group<'a> {
@@ -18,12 +18,12 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// The one that stands for them all.
+    /// Returns the one that stands for them all.
     pub fn first(&self) -> &Diagnostic {
         self.members[0]
     }
 
-    /// `3 more like it, in 2 files`: what comes after so many of them that are shown.
+    /// Returns what follows the ones that are shown: `3 more like it, in 2 files`.
     pub fn more(&self, shown: usize) -> String {
         let rest = &self.members[shown..];
         let files = rest.iter().map(|told| &told.place.file).collect::<HashSet<_>>().len();
@@ -37,7 +37,7 @@ impl Group<'_> {
     }
 }
 
-/// Puts together what is alike. Errors come first, then what stands first.
+/// Groups diagnostics that are alike. Errors come first, then by place.
 pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     let mut alike: HashMap<(Code, Severity, String), usize> = HashMap::new();
     let mut found: Vec<Group<'_>> = Vec::new();
@@ -56,8 +56,9 @@ pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     let mut all = Vec::new();
     for mut groups in by_code.into_values() {
         groups.sort_by_key(|group| Reverse(group.members.len()));
-        if groups.len() > KINDS {
-            let mut members: Vec<_> = groups.split_off(KINDS - 1).into_iter().flat_map(|group| group.members).collect();
+        if groups.len() > GROUPS_PER_CODE {
+            let mut members: Vec<_> =
+                groups.split_off(GROUPS_PER_CODE - 1).into_iter().flat_map(|group| group.members).collect();
             members.sort_by(|a, b| a.place.cmp(&b.place));
             groups.push(Group { members, alike: false });
         }
@@ -67,7 +68,7 @@ pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     all
 }
 
-/// A message without what differs from place to place: numbers, and text in double quotes.
+/// Returns a message without what differs from place to place: numbers, and text in double quotes.
 fn shape(message: &str) -> String {
     let mut shape = String::with_capacity(message.len());
     let mut quoted = false;
@@ -86,19 +87,19 @@ fn shape(message: &str) -> String {
     shape
 }
 
-/// How often a code is told.
+/// How often a code is reported.
 pub struct Tally {
     /// The code.
     pub code: Code,
-    /// As what.
+    /// The severity that it is reported with.
     pub severity: Severity,
-    /// How often.
+    /// The number of diagnostics.
     pub number: usize,
-    /// In how many files.
+    /// The number of files that have one.
     pub files: usize,
 }
 
-/// The codes, errors first, the most frequent first.
+/// Counts diagnostics by code: errors first, the most frequent first.
 pub fn tallies(diagnostics: &[Diagnostic]) -> Vec<Tally> {
     let mut codes: BTreeMap<(Severity, Code), (usize, HashSet<&str>)> = BTreeMap::new();
     for told in diagnostics {
@@ -136,7 +137,7 @@ mod tests {
         let groups = groups(&all);
         let sizes: Vec<(usize, bool)> = groups.iter().map(|group| (group.members.len(), group.alike)).collect();
         assert_eq!(groups.iter().map(|group| group.members.len()).sum::<usize>(), 180);
-        assert_eq!(groups.len(), KINDS);
+        assert_eq!(groups.len(), GROUPS_PER_CODE);
         assert!(
             sizes.contains(&(100, true)) && sizes.contains(&(50, true)) && sizes.contains(&(25, false)),
             "{sizes:?}"

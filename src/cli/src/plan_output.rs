@@ -1,7 +1,7 @@
-//! The forms of a plan: for people, as JSON, and as Markdown for a pull request. Makes no choice about what is done.
+//! The output of a plan: for people, as JSON, and as Markdown for a pull request. Makes no choice about what is done.
 
-mod hunks;
 mod markdown;
+mod reason_groups;
 
 use std::collections::BTreeMap;
 
@@ -12,37 +12,38 @@ use flotilla_deploy::refresh::Finding;
 use flotilla_engine::plan_view::{Estimate, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
+use flotilla_model::reason::Reason;
 
 use super::estimates;
 use super::findings;
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
 
-use hunks::{Hunks, hunks};
+use reason_groups::{GroupedReasons, group_reasons};
 
-/// So many changes are told one by one; of more, what they have in common.
+/// The number of changes that are shown one by one; of more, what they have in common is shown.
 const FEW: usize = 20;
-/// So many lines of a kind at the most.
+/// The limit of lines of a kind.
 const LINES: usize = 20;
-/// So many names in a line.
+/// The limit of names in a line.
 const NAMES: usize = 12;
-/// So many examples of a hunk.
+/// The number of examples of a group.
 const EXAMPLES: usize = 3;
-/// So many reasons of a change.
+/// The limit of reasons of a change.
 const REASONS: usize = 12;
-/// So many characters of a reason.
+/// The limit of characters of a reason.
 const LONGEST: usize = 300;
 
-/// A plan and what is told with it.
-pub struct Form<'a> {
+/// A plan and what is shown with it.
+pub struct PlanOutput<'a> {
     pub plan: &'a Plan,
-    /// What it costs; what takes longest first.
+    /// What it costs, lane by lane; what takes longest first.
     pub estimates: Vec<Estimate>,
-    /// What the cloud has otherwise than the state or the specs, if it was asked.
+    /// The drift that a refresh found.
     pub findings: &'a [Finding],
     /// The accounts whose ids aren't known here.
     pub unknown: Vec<&'a str>,
-    /// Whether it is for the Cloudflare on this machine.
+    /// Whether it is for the local Cloudflare emulator.
     pub local: bool,
 }
 
@@ -74,28 +75,28 @@ struct WaveReport<'a> {
     changes: usize,
 }
 
-/// What many changes have in common.
+/// A reason that many changes have in common.
 #[derive(Serialize)]
 struct GroupReport {
     action: Action,
     reason: String,
-    /// Whether all have the reason word for word.
+    /// Whether all have the reason word for word, apart from its place.
     alike: bool,
     workers: usize,
     examples: Vec<String>,
 }
 
-impl Form<'_> {
-    /// The plan as JSON.
+impl PlanOutput<'_> {
+    /// Returns the plan as JSON.
     pub fn report(&self) -> Report<'_> {
         let plan = self.plan;
         let [create, update, delete] = self.counts();
-        let groups = hunks(&plan.changes).common.into_iter().map(|hunk| GroupReport {
-            action: hunk.action,
-            workers: hunk.members.len(),
-            examples: hunk.members.iter().take(EXAMPLES).map(|change| change.worker.clone()).collect(),
-            alike: hunk.alike,
-            reason: hunk.reason,
+        let groups = group_reasons(&plan.changes).common.into_iter().map(|group| GroupReport {
+            action: group.action,
+            workers: group.members.len(),
+            examples: group.members.iter().take(EXAMPLES).map(|change| change.worker.clone()).collect(),
+            alike: group.alike,
+            reason: group.reason,
         });
         let waves = plan.waves.iter().zip(plan.sizes()).map(|(name, changes)| WaveReport { name, changes });
         Report {
@@ -117,22 +118,23 @@ impl Form<'_> {
         }
     }
 
-    /// The plan for people: a page, however many changes there are, unless it is to be all of it. With `hints`: what to run next.
+    /// Returns the plan for people: a page, however many changes there are, or with `full` all of it. With `hints`, it ends with
+    /// the command to run next.
     pub fn text(&self, ui: &Ui, full: bool, hints: bool) -> String {
         let plan = self.plan;
         let mut lines = findings::text(ui, self.findings);
         if full || plan.changes.len() <= FEW {
-            lines.extend(plan.changes.iter().map(|change| one(ui, change, &reasons(change), full)));
+            lines.extend(plan.changes.iter().map(|change| change_line(ui, change, change.reasons.iter(), full)));
         } else {
-            lines.extend(together(ui, &hunks(&plan.changes)));
+            lines.extend(group_lines(ui, &group_reasons(&plan.changes)));
         }
-        let most = |most: usize| if full { usize::MAX } else { most };
-        lines.extend(hosts(ui, &plan.hosts, most(NAMES)));
-        lines.extend(self.held(ui, most(LINES), most(NAMES)));
+        let limit = |limit: usize| if full { usize::MAX } else { limit };
+        lines.extend(hosts(ui, &plan.hosts, limit(NAMES)));
+        lines.extend(self.held(ui, limit(LINES), limit(NAMES)));
         if !plan.orphans.is_empty() {
-            let some = names(plan.orphans.iter().map(|orphan| orphan.worker.as_str()), most(NAMES));
+            let orphans = names(plan.orphans.iter().map(|orphan| orphan.worker.as_str()), limit(NAMES));
             lines.push(format!(
-                "{} orphan {} deployed that no spec owns: {some}; --prune deletes",
+                "{} orphan {} deployed that no spec owns: {orphans}; --prune deletes",
                 ui.paint(Style::Warning, "!"),
                 count(plan.orphans.len(), "worker"),
             ));
@@ -145,14 +147,14 @@ impl Form<'_> {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",
                 ui.paint(Style::Warning, "!"),
-                names(self.unknown.iter().copied(), most(NAMES))
+                names(self.unknown.iter().copied(), limit(NAMES))
             ));
         }
         if plan.waves.len() > 1 {
             let waves = plan.waves.iter().zip(plan.sizes());
             let waves: Vec<String> =
                 waves.map(|(name, changes)| format!("{} {}", clean(name), grouped(changes as u64))).collect();
-            lines.push(format!("waves: {}", first(&waves, most(NAMES), " → ")));
+            lines.push(format!("waves: {}", first(&waves, limit(NAMES), " → ")));
         }
         lines.extend(estimates::text(&self.estimates));
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
@@ -184,26 +186,26 @@ impl Form<'_> {
         self.plan.requests().values().sum()
     }
 
-    /// Who is left alone, by why.
-    fn held(&self, ui: &Ui, most: usize, most_names: usize) -> Vec<String> {
+    /// Returns the customers that are skipped, by reason.
+    fn held(&self, ui: &Ui, limit: usize, name_limit: usize) -> Vec<String> {
         let held = by_reason(&self.plan.held);
         let mut lines: Vec<String> = held
             .iter()
-            .take(most)
+            .take(limit)
             .map(|(reason, customers)| {
-                let some = names(customers.iter().copied(), most_names);
-                format!("{} held   {some}  ({})", ui.paint(Style::Dim, "="), clean(reason))
+                let customers = names(customers.iter().copied(), name_limit);
+                format!("{} held   {customers}  ({})", ui.paint(Style::Dim, "="), clean(reason))
             })
             .collect();
-        if held.len() > most {
-            lines.push(format!("… and held for {} reasons more", grouped((held.len() - most) as u64)));
+        if held.len() > limit {
+            lines.push(format!("… and held for {} reasons more", grouped((held.len() - limit) as u64)));
         }
         lines
     }
 }
 
-/// The hosts that are to lead elsewhere: a line each, or for many of one kind.
-fn hosts(ui: &Ui, changes: &[HostChange], most: usize) -> Vec<String> {
+/// Returns the hosts that are to point to another worker: a line each, or one for many of a kind.
+fn hosts(ui: &Ui, changes: &[HostChange], limit: usize) -> Vec<String> {
     let mut kinds: BTreeMap<(&str, Action), Vec<&HostChange>> = BTreeMap::new();
     for change in changes {
         let kind = match (&change.from, &change.to) {
@@ -216,8 +218,8 @@ fn hosts(ui: &Ui, changes: &[HostChange], most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for ((table, kind), changes) in kinds {
         let sign = sign(ui, kind);
-        if changes.len() > most {
-            let some: Vec<&str> = changes.iter().take(EXAMPLES).map(|change| change.host.as_str()).collect();
+        if changes.len() > limit {
+            let examples: Vec<&str> = changes.iter().take(EXAMPLES).map(|change| change.host.as_str()).collect();
             let what = match kind {
                 Action::Create => "lead to their workers",
                 Action::Update => "lead to other workers",
@@ -226,100 +228,98 @@ fn hosts(ui: &Ui, changes: &[HostChange], most: usize) -> Vec<String> {
             lines.push(format!(
                 "{sign} host   {} ({}, …) {what}  ({table})",
                 count(changes.len(), "host"),
-                some.join(", ")
+                examples.join(", ")
             ));
             continue;
         }
         for change in changes {
-            let way = match (&change.from, &change.to) {
+            let direction = match (&change.from, &change.to) {
                 (Some(from), Some(to)) if from != to => format!("{from} → {to}"),
                 (_, Some(to)) => format!("→ {to}"),
                 (from, None) => format!("{} →", from.as_deref().unwrap_or_default()),
             };
-            lines.push(format!("{sign} host   {}  {way}  ({table})", change.host));
+            lines.push(format!("{sign} host   {}  {direction}  ({table})", change.host));
         }
     }
     lines
 }
 
-/// Who is held, by why.
+/// Groups the customers that are skipped by reason.
 fn by_reason(held: &[Held]) -> Vec<(&str, Vec<&str>)> {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for one in held {
-        reasons.entry(&one.reason).or_default().push(&one.customer);
+    for Held { customer, reason, .. } in held {
+        reasons.entry(reason).or_default().push(customer);
     }
     reasons.into_iter().collect()
 }
 
-/// A change's reasons.
-fn reasons(change: &Change) -> Vec<&str> {
-    change.reasons.iter().map(String::as_str).collect()
-}
-
-/// A change as a line.
-fn one(ui: &Ui, change: &Change, reasons: &[&str], full: bool) -> String {
-    let told = match full {
+/// Returns a change as a line, with these of its reasons.
+fn change_line<'a>(ui: &Ui, change: &Change, reasons: impl Iterator<Item = &'a Reason>, full: bool) -> String {
+    let reasons: Vec<String> = reasons.map(Reason::to_string).collect();
+    let why = match full {
         true => reasons.join("; "),
         false => first(&reasons.iter().map(|reason| short(reason)).collect::<Vec<_>>(), REASONS, "; "),
     };
     let action = change.action.as_str();
     let (worker, customer, environment) = (clean(&change.worker), clean(&change.customer), change.environment);
-    format!("{} {action:<7}{worker}  ({customer} · {environment})  {}", sign(ui, change.action), clean(&told))
+    format!("{} {action:<7}{worker}  ({customer} · {environment})  {}", sign(ui, change.action), clean(&why))
 }
 
-/// Changes by what they have in common; those that have reasons of their own beside, below.
-fn together(ui: &Ui, hunks: &Hunks<'_>) -> Vec<String> {
-    let mut lines: Vec<String> = hunks
+/// Returns a line for each reason that many changes have, and one for each change that has others.
+fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
+    let mut lines: Vec<String> = groups
         .common
         .iter()
         .take(LINES)
-        .map(|hunk| {
-            let (number, some) = (hunk.members.len(), hunk.members.iter().take(EXAMPLES));
-            let some: Vec<String> = some.map(|change| clean(&change.worker)).collect();
+        .map(|group| {
+            let (number, examples) = (group.members.len(), group.members.iter().take(EXAMPLES));
+            let examples: Vec<String> = examples.map(|change| clean(&change.worker)).collect();
             let more = if number > EXAMPLES { ", …" } else { "" };
-            let action = hunk.action.as_str();
-            let head = format!("{} {action:<7}{} workers", sign(ui, hunk.action), grouped(number as u64));
-            format!("{head}  {}  ({}{more})", clean(&short(&hunk.reason)), some.join(", "))
+            let action = group.action.as_str();
+            let head = format!("{} {action:<7}{} workers", sign(ui, group.action), grouped(number as u64));
+            format!("{head}  {}  ({}{more})", clean(&short(&group.reason)), examples.join(", "))
         })
         .collect();
-    if hunks.common.len() > LINES {
-        lines.push(format!("… and {} reasons more; --full shows all", grouped((hunks.common.len() - LINES) as u64)));
+    if groups.common.len() > LINES {
+        lines.push(format!("… and {} reasons more; --full shows all", grouped((groups.common.len() - LINES) as u64)));
     }
-    if hunks.own.is_empty() {
+    if groups.own.is_empty() {
         return lines;
     }
-    if !hunks.common.is_empty() {
-        let others = if hunks.own.len() == 1 {
+    if !groups.common.is_empty() {
+        let others = if groups.own.len() == 1 {
             "1 differs:".to_owned()
         } else {
-            format!("{} differ:", grouped(hunks.own.len() as u64))
+            format!("{} differ:", grouped(groups.own.len() as u64))
         };
         lines.push(others);
     }
-    lines.extend(hunks.own.iter().take(LINES).map(|(change, reasons)| one(ui, change, reasons, false)));
-    if hunks.own.len() > LINES {
-        let more = grouped((hunks.own.len() - LINES) as u64);
+    lines.extend(
+        groups.own.iter().take(LINES).map(|(change, reasons)| change_line(ui, change, reasons.iter().copied(), false)),
+    );
+    if groups.own.len() > LINES {
+        let more = grouped((groups.own.len() - LINES) as u64);
         lines.push(format!("… and {more} more; --full shows all, `flotilla plan CUSTOMER` one"));
     }
     lines
 }
 
-/// The first of some words, and how many more there are.
-fn first(words: &[impl AsRef<str>], most: usize, between: &str) -> String {
-    let some: Vec<&str> = words.iter().take(most).map(AsRef::as_ref).collect();
-    let more = words.len() - some.len();
+/// Joins words up to a limit, and says how many more there are.
+fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
+    let shown: Vec<&str> = words.iter().take(limit).map(AsRef::as_ref).collect();
+    let more = words.len() - shown.len();
     let more = if more > 0 { format!("{between}… {} more", grouped(more as u64)) } else { String::new() };
-    some.join(between) + &more
+    shown.join(between) + &more
 }
 
-/// The first of some names, and how many more there are.
-fn names<'a>(names: impl Iterator<Item = &'a str>, most: usize) -> String {
+/// Joins names up to a limit, and says how many more there are.
+fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
     let all: Vec<&str> = names.collect();
-    let some = all.iter().take(most).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
-    if all.len() > most { format!("{some} and {} more", grouped((all.len() - most) as u64)) } else { some }
+    let shown = all.iter().take(limit).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
+    if all.len() > limit { format!("{shown} and {} more", grouped((all.len() - limit) as u64)) } else { shown }
 }
 
-/// A reason that isn't too long for a line.
+/// Cuts a reason that is too long for a line.
 fn short(reason: &str) -> String {
     match reason.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &reason[..end]),
@@ -341,16 +341,33 @@ fn sign(ui: &Ui, action: Action) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
     use super::*;
     use flotilla_model::spec::Environment;
 
     /// A change of the customer with this number.
-    pub fn change(at: usize, action: Action, reasons: &[&str]) -> Change {
+    pub fn change(at: usize, action: Action, reasons: Vec<Reason>) -> Change {
         let mut change = Change::made_up(&format!("c{at}"), action);
-        change.reasons = reasons.iter().map(|reason| (*reason).to_owned()).collect();
+        change.reasons = reasons;
         change
+    }
+
+    pub fn recorded(text: &str) -> Reason {
+        Reason::recorded(text)
+    }
+
+    pub fn runtime_changed() -> Reason {
+        Reason::PackBundleChanged { old: None, new: None }
+    }
+
+    pub fn secret_changed() -> Reason {
+        Reason::SecretChanged { name: "KEY".to_owned() }
+    }
+
+    fn domain_added(domain: &str) -> Reason {
+        Reason::DomainAdded { new: domain.to_owned() }
     }
 
     pub fn plan(changes: Vec<Change>) -> Plan {
@@ -365,27 +382,28 @@ mod tests {
         Estimate { accounts, requests, seconds: requests as f64, used, limit, window_seconds, blocked_seconds: 0.0 }
     }
 
-    pub fn form(plan: &Plan) -> Form<'_> {
+    pub fn output(plan: &Plan) -> PlanOutput<'_> {
         let price = Estimate { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        Form { plan, estimates: vec![price], findings: &[], unknown: Vec::new(), local: false }
+        PlanOutput { plan, estimates: vec![price], findings: &[], unknown: Vec::new(), local: false }
     }
 
     fn text(plan: &Plan, full: bool) -> String {
-        form(plan).text(&Ui::new(true, false), full, true)
+        output(plan).text(&Ui::new(true, false), full, true)
     }
 
     /// A hundred thousand changes of all kinds, and names that nobody should choose.
     pub fn hundred_thousand() -> Plan {
         let hostile = "-->`</code></details><script>alert(1)</script>|@everyone\n\n# a\u{1b}[31m &#96; ![x](y) \\";
         let changes = (0..100_000usize).map(|at| {
-            let mine = format!("customers/c{at}.yaml:3:19 vars.N{} \"{at}\" → \"{hostile}\"", at % 7000);
-            let domain = format!("domain c{at}.example added");
-            let long = format!("{}{at}", "x".repeat(2000));
+            let (file, path) = (format!("customers/c{at}.yaml"), format!("vars.N{}", at % 7000));
+            let value = || Reason::value_changed(Some((&file, 3, 19)), &path, at.into(), hostile.into());
+            let long = || recorded(&format!("{hostile}{}{at}", "x".repeat(2000)));
+            let on = Reason::WorkersDev { old: false, new: true };
             match at % 10 {
-                0 => change(at, Action::Create, &["it is new", "workers.dev on", &domain]),
-                1 => change(at, Action::Update, &["the runtime changed", &mine, &long]),
-                2 => change(at, Action::Delete, &["no spec owns it any more"]),
-                _ => change(at, Action::Update, &["the runtime changed"]),
+                0 => change(at, Action::Create, vec![Reason::New, on, domain_added(&format!("c{at}.example"))]),
+                1 => change(at, Action::Update, vec![runtime_changed(), value(), long()]),
+                2 => change(at, Action::Delete, vec![Reason::Orphaned]),
+                _ => change(at, Action::Update, vec![runtime_changed()]),
             }
         });
         let mut plan = plan(changes.collect());
@@ -407,7 +425,9 @@ mod tests {
 
     #[test]
     fn few_changes_are_told_one_by_one() {
-        let plan = plan((0..FEW).map(|at| change(at, Action::Update, &["the runtime changed", "crons *"])).collect());
+        let crons = || Reason::Crons { old: BTreeSet::new(), new: BTreeSet::from(["*".to_owned()]) };
+        let changes = (0..FEW).map(|at| change(at, Action::Update, vec![runtime_changed(), crons()]));
+        let plan = plan(changes.collect());
         let text = text(&plan, false);
         assert_eq!(text.matches("the runtime changed; crons *").count(), FEW, "{text}");
         assert!(text.contains("~ update t-c0  (c0 · production)  the runtime changed; crons *\n"), "{text}");
@@ -419,11 +439,12 @@ mod tests {
     #[test]
     fn of_many_changes_what_they_have_in_common_is_told_once() {
         let mut changes: Vec<Change> =
-            (0..9812).map(|at| change(at, Action::Update, &["the runtime changed"])).collect();
-        for (at, own) in [(3, "vars.A \"1\" → \"2\""), (5, "secret KEY changed"), (9000, "domain a.example added")] {
-            changes[at].reasons.push(own.to_owned());
+            (0..9812).map(|at| change(at, Action::Update, vec![runtime_changed()])).collect();
+        let value = Reason::value_changed(None, "vars.A", "1".into(), "2".into());
+        for (at, own) in [(3, value), (5, secret_changed()), (9000, domain_added("a.example"))] {
+            changes[at].reasons.push(own);
         }
-        changes.push(change(9812, Action::Create, &["it is new"]));
+        changes.push(change(9812, Action::Create, vec![Reason::New]));
         let text = text(&plan(changes), false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
@@ -456,18 +477,18 @@ mod tests {
 
     #[test]
     fn lanes_and_waves_are_told_where_they_say_something() {
-        let mut plan = plan((0..3).map(|at| change(at, Action::Update, &["x"])).collect());
+        let mut plan = plan((0..3).map(|at| change(at, Action::Update, vec![recorded("x")])).collect());
         assert!(!text(&plan, false).contains("\n  "));
         plan.waves = vec!["canaries".to_owned(), "the rest".to_owned()];
         plan.changes[1].wave = 1;
         plan.changes[2].wave = 1;
         let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
-        let form = Form { estimates, ..form(&plan) };
-        let text = form.text(&Ui::new(true, false), false, true);
+        let output = PlanOutput { estimates, ..output(&plan) };
+        let text = output.text(&Ui::new(true, false), false, true);
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
         assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");
         assert!(text.contains("· 3 requests · about 20 min 0 s\n"), "{text}");
-        let report = serde_json::to_value(form.report()).unwrap();
+        let report = serde_json::to_value(output.report()).unwrap();
         assert_eq!(
             report["waves"],
             serde_json::json!([{"name": "canaries", "changes": 1}, {"name": "the rest", "changes": 2}])
@@ -479,8 +500,8 @@ mod tests {
 
     #[test]
     fn json_has_what_many_changes_have_in_common() {
-        let plan = plan((0..5).map(|at| change(at, Action::Create, &["it is new"])).collect());
-        let report = serde_json::to_value(form(&plan).report()).unwrap();
+        let plan = plan((0..5).map(|at| change(at, Action::Create, vec![Reason::New])).collect());
+        let report = serde_json::to_value(output(&plan).report()).unwrap();
         let group = serde_json::json!({
             "action": "create", "reason": "it is new", "alike": true, "workers": 5, "examples": ["t-c0", "t-c1", "t-c2"],
         });

@@ -1,0 +1,660 @@
+//! The reasons for which a worker is rendered, uploaded, changed or deleted: one variant for each cause, with what was, what
+//! is, and where that is written. Puts each cause into words in one place, and nothing reads these words. Doesn't know who
+//! finds a cause, who shows it and who records it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::clock::timestamp;
+use crate::diagnostic::Place;
+
+/// The longest JSON of a value that a reason holds as a whole, in characters.
+const LONGEST_VALUE: usize = 80;
+/// The fields that each reason has in `reason_details`; null where they don't apply.
+const COMMON_FIELDS: [&str; 3] = ["old", "new", "place"];
+
+/// Why a worker is rendered, uploaded, changed or deleted.
+///
+/// Shown by `Display`, and serialised as an object with its `kind`: that is how the state records it, so that kinds and fields
+/// that were released keep their names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// The worker was never deployed.
+    New,
+    /// The worker was deployed, and the platform doesn't have it any more.
+    Missing,
+    /// Every selected worker is uploaded, changed or not.
+    Forced {
+        /// Why, as the person who ordered it put it.
+        reason: String,
+    },
+    /// An earlier upload was interrupted: the bundle that is live is unknown.
+    UploadInterrupted,
+    /// An earlier change of the worker was interrupted.
+    ChangeInterrupted,
+    /// A value in a file that the worker is resolved from differs.
+    ValueChanged(Box<ValueChange>),
+    /// An entry of the bundle's metadata differs, apart from its bindings.
+    MetadataChanged(Box<MetadataChange>),
+    /// A binding was added.
+    BindingAdded {
+        /// Its name.
+        name: String,
+    },
+    /// A binding has the same name and another value.
+    BindingChanged {
+        /// Its name.
+        name: String,
+    },
+    /// A binding was removed.
+    BindingRemoved {
+        /// Its name.
+        name: String,
+    },
+    /// The bundled code of the worker's pack differs.
+    PackBundleChanged {
+        /// The file that had it; nothing where the state doesn't know.
+        old: Option<String>,
+        /// The file that has it.
+        new: Option<String>,
+    },
+    /// The worker's own module differs.
+    ModuleChanged {
+        /// The short digest of the one that is live.
+        old: String,
+        /// The short digest of the one that is built.
+        new: String,
+    },
+    /// The bundle differs, and the state doesn't know in what.
+    BundleChanged {
+        /// The short digest of the one that is live.
+        old: String,
+        /// The short digest of the one that is built.
+        new: String,
+    },
+    /// The bundle differs, and what the live one was made from isn't known.
+    SourceUnknown {
+        /// The short digest of the one that is live.
+        old: String,
+        /// The short digest of the one that is built.
+        new: String,
+    },
+    /// A template or a partial of the pack differs.
+    TemplateChanged {
+        /// Its file.
+        file: String,
+    },
+    /// A template or a partial is read that wasn't before.
+    TemplateAdded {
+        /// Its file.
+        file: String,
+    },
+    /// A template or a partial is no longer read.
+    TemplateRemoved {
+        /// Its file.
+        file: String,
+    },
+    /// flotilla itself differs in what decides the bytes of files.
+    ToolChanged {
+        /// The version before.
+        old: String,
+        /// The version that runs.
+        new: String,
+    },
+    /// The value of a secret was rotated.
+    SecretChanged {
+        /// The name of its binding.
+        name: String,
+    },
+    /// A custom domain is attached.
+    DomainAdded {
+        /// The host name.
+        new: String,
+    },
+    /// A custom domain is detached.
+    DomainRemoved {
+        /// The host name.
+        old: String,
+    },
+    /// A custom domain is taken from another worker.
+    DomainTaken {
+        /// The host name.
+        domain: String,
+        /// The worker that it is taken from.
+        old: String,
+    },
+    /// A route is added.
+    RouteAdded {
+        /// The pattern.
+        new: String,
+    },
+    /// A route is removed.
+    RouteRemoved {
+        /// The pattern.
+        old: String,
+    },
+    /// The worker's address on workers.dev is turned on or off.
+    WorkersDev {
+        /// Whether it was on, as far as the state knows.
+        old: bool,
+        /// Whether it is to be on.
+        new: bool,
+    },
+    /// The crons are replaced.
+    Crons {
+        /// The crons before, as far as the state knows.
+        old: BTreeSet<String>,
+        /// The crons from now on.
+        new: BTreeSet<String>,
+    },
+    /// Drift: somebody changed the worker by other means.
+    ChangedOutside {
+        /// When, as the platform writes it; empty if it doesn't say.
+        at: String,
+        /// By what, as `wrangler` or `dash`, if the platform says.
+        by: Option<String>,
+    },
+    /// The worker was not managed by this fleet, and is adopted.
+    Adopted,
+    /// The worker is not managed by this fleet any more.
+    NotManaged,
+    /// No spec defines the worker any more.
+    Orphaned,
+    /// The worker is put back to an earlier bundle.
+    RolledBack {
+        /// The record of the upload that it is put back to.
+        record: i64,
+        /// When that was, in seconds since 1970.
+        at: i64,
+        /// The short digest of the bundle that is live.
+        old: String,
+        /// The short digest of the bundle that it is put back to.
+        new: String,
+    },
+    /// The worker was never rendered, or nothing is remembered of it.
+    NotRemembered,
+    /// A rendered file is gone.
+    OutputMissing {
+        /// Its path.
+        file: String,
+    },
+    /// A rendered file was edited.
+    OutputEdited {
+        /// Its path.
+        file: String,
+    },
+    /// What the files say of the worker differs, and it isn't known in what.
+    ValuesChanged,
+    /// The templates, the pack's bundle or flotilla itself differ, and it isn't known which.
+    RecipeChanged,
+    /// A reason that a version of flotilla recorded which kept sentences.
+    Recorded {
+        /// The sentence.
+        text: String,
+    },
+}
+
+/// A value of a file that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ValueChange {
+    /// The path of the value, as in `destinations[0].settings.pixelId`.
+    pub path: String,
+    /// The value before; nothing where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub old: Option<Excerpt>,
+    /// The value now; nothing where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub new: Option<Excerpt>,
+    /// Where the value now is written, if that is one place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Position>,
+}
+
+/// An entry of a bundle's metadata that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MetadataChange {
+    /// Its name in a spec.
+    pub name: String,
+    /// The value before; null where there was none.
+    #[serde(default)]
+    pub old: Value,
+    /// The value now; null where there is none.
+    #[serde(default)]
+    pub new: Value,
+}
+
+/// A place in a file. Lines and columns count from 1; line 0 is the file as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The path from the project's root.
+    pub file: String,
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+}
+
+impl From<Place> for Position {
+    fn from(Place { file, line, column, .. }: Place) -> Position {
+        Position { file, line, column }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}:{}", self.file, self.column),
+        }
+    }
+}
+
+/// A value's JSON, cut after 80 characters: plans and records of many workers hold many of them. Serialised as the value
+/// itself, or as a string that ends in `…` where it was cut.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Excerpt(String);
+
+impl From<&Value> for Excerpt {
+    fn from(value: &Value) -> Excerpt {
+        let text = value.to_string();
+        Excerpt(match text.char_indices().nth(LONGEST_VALUE) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        })
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Excerpt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serde_json::from_str::<Value>(&self.0) {
+            Ok(value) => value.serialize(serializer),
+            Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Excerpt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Excerpt, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let excerpt = Excerpt::from(&value);
+        // A whole value that is cut now was cut before: it is what is left of its JSON.
+        Ok(match value {
+            Value::String(text) if excerpt.0.ends_with('…') && text.ends_with('…') => Excerpt(text),
+            _ => excerpt,
+        })
+    }
+}
+
+/// Reads a value that is there: null is a value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Excerpt>, D::Error> {
+    Excerpt::deserialize(deserializer).map(Some)
+}
+
+/// Names each variant once: a variant without a kind doesn't compile.
+macro_rules! kinds {
+    ($($variant:ident $kind:literal)*) => {
+        /// The kinds of reasons, as they are named in JSON.
+        pub const KINDS: &'static [&'static str] = &[$($kind),*];
+
+        /// Returns the name of the cause in JSON, which stays the same from version to version.
+        pub fn kind(&self) -> &'static str {
+            match self {
+                $(Reason::$variant { .. } => $kind,)*
+            }
+        }
+    };
+}
+
+impl Reason {
+    kinds! {
+        New "new"
+        Missing "missing"
+        Forced "forced"
+        UploadInterrupted "upload_interrupted"
+        ChangeInterrupted "change_interrupted"
+        ValueChanged "value_changed"
+        MetadataChanged "metadata_changed"
+        BindingAdded "binding_added"
+        BindingChanged "binding_changed"
+        BindingRemoved "binding_removed"
+        PackBundleChanged "pack_bundle_changed"
+        ModuleChanged "module_changed"
+        BundleChanged "bundle_changed"
+        SourceUnknown "source_unknown"
+        TemplateChanged "template_changed"
+        TemplateAdded "template_added"
+        TemplateRemoved "template_removed"
+        ToolChanged "tool_changed"
+        SecretChanged "secret_changed"
+        DomainAdded "domain_added"
+        DomainRemoved "domain_removed"
+        DomainTaken "domain_taken"
+        RouteAdded "route_added"
+        RouteRemoved "route_removed"
+        WorkersDev "workers_dev"
+        Crons "crons"
+        ChangedOutside "changed_outside"
+        Adopted "adopted"
+        NotManaged "not_managed"
+        Orphaned "orphaned"
+        RolledBack "rolled_back"
+        NotRemembered "not_remembered"
+        OutputMissing "output_missing"
+        OutputEdited "output_edited"
+        ValuesChanged "values_changed"
+        RecipeChanged "recipe_changed"
+        Recorded "recorded"
+    }
+
+    /// Returns the place where the cause is written, if it is one.
+    pub fn place(&self) -> Option<&Position> {
+        match self {
+            Reason::ValueChanged(change) => change.place.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns the reason in words, without its place: the same edit in two files reads the same.
+    pub fn statement(&self) -> String {
+        Statement(self).to_string()
+    }
+
+    /// Returns what reasons for the same thing have in common, whatever the values: `…` takes the place of a value, a domain,
+    /// a pattern.
+    pub fn pattern(&self) -> String {
+        match self {
+            Reason::ValueChanged(change) => format!("{} … → …", change.path),
+            Reason::MetadataChanged(change) => format!("{} … → …", change.name),
+            Reason::ToolChanged { .. } => "flotilla itself changed: … → …".to_owned(),
+            Reason::PackBundleChanged { old: Some(_), new: Some(_) } => "the runtime changed: … → …".to_owned(),
+            Reason::DomainAdded { .. } => "domain … added".to_owned(),
+            Reason::DomainRemoved { .. } => "domain … removed".to_owned(),
+            Reason::RouteAdded { .. } => "route … added".to_owned(),
+            Reason::RouteRemoved { .. } => "route … removed".to_owned(),
+            Reason::Crons { new, .. } if !new.is_empty() => "crons …".to_owned(),
+            other => other.statement(),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = self.place() {
+            write!(f, "{place} ")?;
+        }
+        Statement(self).fmt(f)
+    }
+}
+
+/// A reason in words, without its place.
+struct Statement<'a>(&'a Reason);
+
+impl fmt::Display for Statement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Reason::New => f.write_str("it is new"),
+            Reason::Missing => f.write_str("it is not there any more"),
+            Reason::Forced { reason } => write!(f, "forced: {reason}"),
+            Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
+            Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
+            Reason::ValueChanged(change) => {
+                let ValueChange { path, old, new, .. } = &**change;
+                let shown = |value: &Option<Excerpt>| value.as_ref().map_or("nothing".to_owned(), Excerpt::to_string);
+                write!(f, "{path} {} → {}", shown(old), shown(new))
+            }
+            Reason::MetadataChanged(change) => {
+                let MetadataChange { name, old, new } = &**change;
+                let shown = |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+                write!(f, "{name} {} → {}", shown(old), shown(new))
+            }
+            Reason::BindingAdded { name } => write!(f, "{name} added"),
+            Reason::BindingChanged { name } => write!(f, "{name} changed"),
+            Reason::BindingRemoved { name } => write!(f, "{name} removed"),
+            Reason::PackBundleChanged { old: Some(old), new: Some(new) } => {
+                write!(f, "the runtime changed: {old} → {new}")
+            }
+            Reason::PackBundleChanged { .. } => f.write_str("the runtime changed"),
+            Reason::ModuleChanged { .. } => f.write_str("the module changed"),
+            Reason::BundleChanged { .. } => f.write_str("the bundle changed"),
+            Reason::SourceUnknown { .. } => f.write_str("its bundle changed"),
+            Reason::TemplateChanged { file } => write!(f, "{file} changed"),
+            Reason::TemplateAdded { file } => write!(f, "{file} is read now"),
+            Reason::TemplateRemoved { file } => write!(f, "{file} is no longer read"),
+            Reason::ToolChanged { old, new } => write!(f, "flotilla itself changed: {old} → {new}"),
+            Reason::SecretChanged { name } => write!(f, "secret {name} changed"),
+            Reason::DomainAdded { new } => write!(f, "domain {new} added"),
+            Reason::DomainRemoved { old } => write!(f, "domain {old} removed"),
+            Reason::DomainTaken { domain, old } => write!(f, "domain {domain} is taken from {old}"),
+            Reason::RouteAdded { new } => write!(f, "route {new} added"),
+            Reason::RouteRemoved { old } => write!(f, "route {old} removed"),
+            Reason::WorkersDev { new, .. } => write!(f, "workers.dev {}", if *new { "on" } else { "off" }),
+            Reason::Crons { new, .. } if new.is_empty() => f.write_str("crons removed"),
+            Reason::Crons { new, .. } => {
+                write!(f, "crons {}", new.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+            }
+            Reason::ChangedOutside { at, by } => write!(f, "it was {}", changed_outside(at, by.as_deref())),
+            Reason::Adopted => f.write_str("it is adopted"),
+            Reason::NotManaged => f.write_str("it is not this fleet's any more"),
+            Reason::Orphaned => f.write_str("no spec owns it any more"),
+            Reason::RolledBack { record, at, new, .. } => {
+                write!(f, "back to record {record}, {new} of {}", timestamp(*at))
+            }
+            Reason::NotRemembered => f.write_str("it is new, or nothing is remembered of it"),
+            Reason::OutputMissing { file } => write!(f, "{file} is gone"),
+            Reason::OutputEdited { file } => write!(f, "{file} isn't what was written"),
+            Reason::ValuesChanged => f.write_str("what its files say of it changed"),
+            Reason::RecipeChanged => f.write_str("its templates, its runtime or flotilla itself changed"),
+            Reason::Recorded { text } => f.write_str(text),
+        }
+    }
+}
+
+/// Returns how and when somebody changed a worker by other means: `changed by wrangler at …`.
+pub fn changed_outside(at: &str, by: Option<&str>) -> String {
+    let by = by.map_or_else(|| "outside of flotilla".to_owned(), |by| format!("by {by}"));
+    if at.is_empty() { format!("changed {by}") } else { format!("changed {by} at {at}") }
+}
+
+/// Serialises reasons as a list of sentences.
+pub fn sentences<S: Serializer>(reasons: &[Reason], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(reasons.iter().map(Reason::to_string))
+}
+
+/// Returns reasons as values for programs: each with its `kind`, and with `old`, `new` and `place`, which are null where they
+/// don't apply.
+pub fn details(reasons: &[Reason]) -> Vec<Value> {
+    let detail = |reason: &Reason| {
+        let mut value = serde_json::to_value(reason).expect("BUG: a reason is JSON");
+        for field in COMMON_FIELDS {
+            value.as_object_mut().expect("BUG: a reason is an object").entry(field).or_insert(Value::Null);
+        }
+        value
+    };
+    reasons.iter().map(detail).collect()
+}
+
+/// Serialises reasons as two fields of an object, which are in the same order: `reasons`, as sentences, and `reason_details`,
+/// as values.
+pub fn with_details<S: Serializer>(reasons: &[Reason], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Fields {
+        reasons: Vec<String>,
+        reason_details: Vec<Value>,
+    }
+    let sentences = reasons.iter().map(Reason::to_string).collect();
+    Fields { reasons: sentences, reason_details: details(reasons) }.serialize(serializer)
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Reason {
+    /// Returns a reason that is a sentence, for tests of other modules.
+    pub fn recorded(text: &str) -> Reason {
+        Reason::Recorded { text: text.to_owned() }
+    }
+
+    /// Returns a change of a value of a file, for tests of other modules.
+    pub fn value_changed(place: Option<(&str, usize, usize)>, path: &str, old: Value, new: Value) -> Reason {
+        let place = place.map(|(file, line, column)| Position { file: file.to_owned(), line, column });
+        let (path, old, new) = (path.to_owned(), Some(Excerpt::from(&old)), Some(Excerpt::from(&new)));
+        Reason::ValueChanged(Box::new(ValueChange { path, old, new, place }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A reason of each kind, and the sentence that it is shown as.
+    fn samples() -> Vec<(Reason, &'static str)> {
+        let text = str::to_owned;
+        let crons = |crons: &[&str]| crons.iter().map(|cron| text(cron)).collect::<BTreeSet<String>>();
+        let name = || text("DB");
+        let file = || text("templates/tiny/a.tera");
+        let (old, new) = (|| text("1"), || text("2"));
+        let value = |old: Option<Value>, new: Option<Value>, place: Option<Position>| {
+            let (old, new) = (old.as_ref().map(Excerpt::from), new.as_ref().map(Excerpt::from));
+            Reason::ValueChanged(Box::new(ValueChange { path: text("vars.A"), old, new, place }))
+        };
+        let place = || Some(Position { file: text("customers/a.yaml"), line: 3, column: 19 });
+        let metadata =
+            |old, new| Reason::MetadataChanged(Box::new(MetadataChange { name: text("compatibilityFlags"), old, new }));
+        let long = json!("é".repeat(200));
+        let outside = |at: &str, by: Option<&str>| Reason::ChangedOutside { at: text(at), by: by.map(str::to_owned) };
+        vec![
+            (Reason::New, "it is new"),
+            (Reason::Missing, "it is not there any more"),
+            (Reason::Forced { reason: text("a → b") }, "forced: a → b"),
+            (Reason::UploadInterrupted, "an earlier upload was interrupted"),
+            (Reason::ChangeInterrupted, "an earlier change of it was interrupted"),
+            (value(Some(json!("1")), Some(json!([2])), place()), "customers/a.yaml:3:19 vars.A \"1\" → [2]"),
+            (value(Some(Value::Null), None, None), "vars.A null → nothing"),
+            (
+                value(None, Some(long), None),
+                "vars.A nothing → \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…",
+            ),
+            (value(Some(json!("x".repeat(78))), Some(json!("…")), None), {
+                "vars.A \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" → \"…\""
+            }),
+            (metadata(Value::Null, json!(["a"])), "compatibilityFlags none → [\"a\"]"),
+            (Reason::BindingAdded { name: name() }, "DB added"),
+            (Reason::BindingChanged { name: name() }, "DB changed"),
+            (Reason::BindingRemoved { name: name() }, "DB removed"),
+            (Reason::PackBundleChanged { old: None, new: None }, "the runtime changed"),
+            (Reason::PackBundleChanged { old: Some(old()), new: Some(new()) }, "the runtime changed: 1 → 2"),
+            (Reason::ModuleChanged { old: old(), new: new() }, "the module changed"),
+            (Reason::BundleChanged { old: old(), new: new() }, "the bundle changed"),
+            (Reason::SourceUnknown { old: old(), new: new() }, "its bundle changed"),
+            (Reason::TemplateChanged { file: file() }, "templates/tiny/a.tera changed"),
+            (Reason::TemplateAdded { file: file() }, "templates/tiny/a.tera is read now"),
+            (Reason::TemplateRemoved { file: file() }, "templates/tiny/a.tera is no longer read"),
+            (Reason::ToolChanged { old: old(), new: new() }, "flotilla itself changed: 1 → 2"),
+            (Reason::SecretChanged { name: text("KEY") }, "secret KEY changed"),
+            (Reason::DomainAdded { new: text("a.example") }, "domain a.example added"),
+            (Reason::DomainRemoved { old: text("a.example") }, "domain a.example removed"),
+            (Reason::DomainTaken { domain: text("a.example"), old: text("w") }, "domain a.example is taken from w"),
+            (Reason::RouteAdded { new: text("a.example/*") }, "route a.example/* added"),
+            (Reason::RouteRemoved { old: text("a.example/*") }, "route a.example/* removed"),
+            (Reason::WorkersDev { old: false, new: true }, "workers.dev on"),
+            (Reason::WorkersDev { old: true, new: false }, "workers.dev off"),
+            (Reason::Crons { old: crons(&["* * * * *"]), new: crons(&[]) }, "crons removed"),
+            (Reason::Crons { old: crons(&[]), new: crons(&["0 4 * * *", "* * * * *"]) }, "crons * * * * *, 0 4 * * *"),
+            (outside("T", Some("wrangler")), "it was changed by wrangler at T"),
+            (outside("", None), "it was changed outside of flotilla"),
+            (Reason::Adopted, "it is adopted"),
+            (Reason::NotManaged, "it is not this fleet's any more"),
+            (Reason::Orphaned, "no spec owns it any more"),
+            (
+                Reason::RolledBack { record: 7, at: 86_400, old: old(), new: new() },
+                "back to record 7, 2 of 1970-01-02T00:00:00Z",
+            ),
+            (Reason::NotRemembered, "it is new, or nothing is remembered of it"),
+            (Reason::OutputMissing { file: text("out/a") }, "out/a is gone"),
+            (Reason::OutputEdited { file: text("out/a") }, "out/a isn't what was written"),
+            (Reason::ValuesChanged, "what its files say of it changed"),
+            (Reason::RecipeChanged, "its templates, its runtime or flotilla itself changed"),
+            (Reason::Recorded { text: text("the runtime changed") }, "the runtime changed"),
+        ]
+    }
+
+    #[test]
+    fn each_kind_has_its_sentence_and_is_read_as_it_was_written() {
+        let mut kinds = BTreeSet::new();
+        for (reason, sentence) in samples() {
+            assert_eq!(reason.to_string(), sentence);
+            let written = serde_json::to_value(&reason).unwrap();
+            assert_eq!(written["kind"], reason.kind(), "the tag is the kind");
+            let read: Reason = serde_json::from_str(&written.to_string()).unwrap();
+            assert_eq!(read, reason, "{written}");
+            let detail = &details(std::slice::from_ref(&reason))[0];
+            assert!(COMMON_FIELDS.iter().all(|field| detail.get(field).is_some()), "{detail}");
+            kinds.insert(reason.kind());
+        }
+        assert_eq!(
+            kinds,
+            Reason::KINDS.iter().copied().collect(),
+            "each kind has a sample, and each kind is one cause"
+        );
+        assert_eq!(kinds.len(), Reason::KINDS.len());
+    }
+
+    #[test]
+    fn patterns_leave_out_what_differs_from_worker_to_worker() {
+        let patterns: BTreeSet<String> =
+            samples().iter().map(|(reason, _)| reason.pattern()).filter(|pattern| pattern.contains('…')).collect();
+        let expected = [
+            "compatibilityFlags … → …",
+            "crons …",
+            "domain … added",
+            "domain … removed",
+            "flotilla itself changed: … → …",
+            "route … added",
+            "route … removed",
+            "the runtime changed: … → …",
+            "vars.A … → …",
+        ];
+        assert_eq!(patterns.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+        for (reason, sentence) in samples().iter().filter(|(reason, _)| !reason.pattern().contains('…')) {
+            assert_eq!(reason.pattern(), *sentence);
+        }
+    }
+
+    #[test]
+    fn details_say_what_was_what_is_and_where() {
+        let change = Reason::value_changed(Some(("a.yaml", 3, 9)), "vars.A", json!({"b": 1}), Value::Null);
+        assert_eq!(
+            details(&[change, Reason::New]),
+            [
+                json!({
+                    "kind": "value_changed", "path": "vars.A", "old": {"b": 1}, "new": null,
+                    "place": {"file": "a.yaml", "line": 3, "column": 9},
+                }),
+                json!({"kind": "new", "old": null, "new": null, "place": null}),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_documentation_lists_each_kind() {
+        let page = include_str!("../../../docs/deploying.md");
+        let section = page.split("## Reasons\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+        let kinds = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(kinds.collect::<Vec<_>>(), Reason::KINDS);
+    }
+
+    #[test]
+    fn a_reason_is_small() {
+        // A plan of a hundred thousand workers holds several of each.
+        assert!(size_of::<Reason>() <= 72, "{}", size_of::<Reason>());
+    }
+}
