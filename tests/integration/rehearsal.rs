@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use flotilla_deploy::deploy::{Budget, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
+use flotilla_deploy::deploy::{Budget, LaneId, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
 use flotilla_deploy::pace::{Lane, Rate};
 use flotilla_deploy::plan::{self, Desired, Known, Options, Plan, Planner};
 use flotilla_deploy::state::{RunId, State, Stored};
@@ -104,7 +104,7 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
         Tools {
             pool: Box::new(Rehearsal::new(&platform, make, Arc::clone(&shared), what.latency, at_once)),
             clock: shared,
-            lane_of: (0..lanes.len()).map(|at| (account(at), at)).collect::<HashMap<_, _>>(),
+            lane_of: (0..lanes.len()).map(|at| (account(at), LaneId::new(at))).collect::<HashMap<_, _>>(),
             lanes,
             state: &mut state,
             run: RunId(1),

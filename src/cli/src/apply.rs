@@ -10,7 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::deploy::{self, Budget, Event, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
+use flotilla_deploy::deploy::{self, Budget, Event, LaneId, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
 use flotilla_deploy::pace::Lane;
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::state::{Found, Run, RunId, State, WorkerId};
@@ -194,7 +194,7 @@ pub(super) fn apply(
         pool,
         clock: Arc::clone(&clock),
         lanes,
-        lane_of,
+        lane_of: lane_of.into_iter().map(|(account, lane)| (account, LaneId::new(lane))).collect(),
         state,
         run,
         beside,

@@ -6,9 +6,14 @@
 //! lane may send again.
 
 mod answer;
-mod between;
+mod begin;
+mod health;
+mod hosts;
+mod index;
+mod lookups;
 mod pool;
 mod run;
+mod schedule;
 mod task;
 
 use std::collections::HashMap;
@@ -25,8 +30,10 @@ use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::Module;
 
+pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, WaveIndex};
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
 pub use run::deploy;
+pub use schedule::RequestId;
 
 /// Requests in flight at once, over all lanes, at the most.
 pub const MOST_IN_FLIGHT: usize = 256;
@@ -36,12 +43,6 @@ const FIRST_IN_FLIGHT: usize = 8;
 pub const USUAL_LATENCY: Duration = Duration::from_millis(500);
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(1);
-/// How often a call is tried whose outcome is unknown.
-const ATTEMPTS: u32 = 5;
-/// How often a call may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
-const THROTTLED_ATTEMPTS: u32 = 20;
-/// The first wait between two attempts; it doubles each time.
-const BACKOFF: Duration = Duration::from_millis(500);
 /// How often a worker is asked whether it is well, until it is.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often orders are looked for.
@@ -160,7 +161,7 @@ pub struct Tools<'a> {
     /// The lanes.
     pub lanes: Vec<Arc<Lane>>,
     /// Which lane an account's requests go through, by the account's id: one token is one lane.
-    pub lane_of: HashMap<String, usize>,
+    pub lane_of: HashMap<String, LaneId>,
     /// The state.
     pub state: &'a mut State,
     /// Under which number it is recorded.

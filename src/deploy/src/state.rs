@@ -168,7 +168,7 @@ pub struct State {
 }
 
 /// What is found out once and kept: ids that names stand for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Found {
     /// A zone's id.
     Zone,
