@@ -10,10 +10,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::deploy::{self, Budget, Event, LaneId, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
+use flotilla_deploy::deploy::{
+    self, Budget, DeployContext, Event, LaneId, MAX_IN_FLIGHT, MakeUpload, Outcome, Threads,
+};
 use flotilla_deploy::pace::Lane;
 use flotilla_deploy::plan::Plan;
-use flotilla_deploy::state::{Found, Run, RunId, State, WorkerId};
+use flotilla_deploy::state::{ResourceKind, Run, RunId, State, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -155,7 +157,7 @@ pub(super) fn apply(
     let eta = eta(&lanes.prices(plan));
     let Lanes { lanes, of: lane_of } = if kind.ahead { lanes.ahead() } else { lanes };
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
-    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64).max(1));
+    let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
     let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
     let mut subdomains: HashMap<String, Option<String>> = HashMap::new();
@@ -190,14 +192,14 @@ pub(super) fn apply(
     events.begun(run, kind.what, plan, eta);
     session.ui.begin("deploying", Some(plan.changes.len() as u64));
     session.ui.expect(Duration::from_secs_f64(eta));
-    let tools = Tools {
+    let tools = DeployContext {
         pool,
         clock: Arc::clone(&clock),
         lanes,
         lane_of: lane_of.into_iter().map(|(account, lane)| (account, LaneId::new(lane))).collect(),
         state,
         run,
-        beside,
+        concurrent_run: beside,
         budget: budget(rule),
         address: Box::new(|change, live| {
             let address =
@@ -205,8 +207,8 @@ pub(super) fn apply(
             let host = || hosts.get(&(change.home.clone(), change.worker.clone()));
             address.or_else(|| host().map(|host| format!("https://{host}/")))
         }),
-        orders: Box::new(|| orders.now()),
-        hear: Box::new(|event| {
+        control: Box::new(|| orders.now()),
+        on_event: Box::new(|event| {
             events.happened(event);
             told(session, event);
         }),
@@ -326,11 +328,11 @@ pub(super) fn summary(outcome: &Outcome) -> String {
 
 /// The account's part of its workers.dev addresses: asked for once, with a deploy, then kept.
 pub(super) fn subdomain(cloud: &Cloud, home: &Home, platform: Option<&Cloudflare>) -> Option<String> {
-    let known = State::read(&cloud.state).ok()?.found(&home.account_id, Found::Subdomain, "").ok()?;
+    let known = State::read(&cloud.state).ok()?.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok()?;
     known.or_else(|| {
         let (Ok(Reply::Id(subdomain)), _) = platform?.call(home, &Call::FindSubdomain) else { return None };
         let mut state = State::open(&cloud.state).ok()?;
-        state.keep(&home.account_id, Found::Subdomain, "", &subdomain).ok()?;
+        state.cache_id(&home.account_id, ResourceKind::Subdomain, "", &subdomain).ok()?;
         Some(subdomain)
     })
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use flotilla_build::build;
 use flotilla_deploy::cloudflare;
-use flotilla_deploy::state::{Deployed, Found, State};
+use flotilla_deploy::state::{Deployed, ResourceKind, State};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::platform::{Health, Home};
 use flotilla_model::progress::Progress as _;
@@ -71,7 +71,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         .map(|worker| {
             let home = cloud.home(&worker.account, worker.namespace.as_deref());
             let live = deployed.get(&(home.clone(), worker.name.clone()));
-            let subdomain = || state.found(&home.account_id, Found::Subdomain, "").ok().flatten();
+            let subdomain = || state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten();
             Row {
                 customer: worker.customer.clone(),
                 environment: worker.environment,

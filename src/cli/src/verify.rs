@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use flotilla_build::build::{self, Project};
 use flotilla_deploy::cloudflare::{BASE, Network};
-use flotilla_deploy::state::{Deployed, Found, State, WorkerId};
+use flotilla_deploy::state::{Deployed, ResourceKind, State, WorkerId};
 use flotilla_deploy::verify::{Check, Report, Status, Target, serves_health, verify};
 use flotilla_model::clock::SystemClock;
 use flotilla_model::customer::Worker;
@@ -148,7 +148,7 @@ pub(super) fn targets(
         let live = state.one(&id)?;
         let subdomain = subdomains
             .entry(home.account_id.clone())
-            .or_insert_with(|| state.found(&home.account_id, Found::Subdomain, "").ok().flatten())
+            .or_insert_with(|| state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten())
             .clone();
         let by_host = || dispatched(state, &home, &worker.name);
         let address = live.as_ref().and_then(|live| {

@@ -11,7 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Begun, Deployed, Doubt, Lead, Live, Stored, Table, WorkerId};
+use crate::state::{Deployed, InFlight, Lead, Live, Stored, Table, Uncertainty, WorkerId};
 use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
@@ -43,7 +43,7 @@ pub struct Known<'a> {
     /// What is live.
     pub live: Option<&'a Deployed>,
     /// What of an earlier change may be done or not.
-    pub begun: Option<&'a Begun>,
+    pub begun: Option<&'a InFlight>,
     /// The bundle that is live, if it is kept.
     pub bundle: Option<&'a Stored>,
     /// What differs between the live bundle and the desired one, in the author's terms, if that is known.
@@ -358,7 +358,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds a worker of the state, live or begun, if no spec owns it.
-    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&Begun>) {
+    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&InFlight>) {
         let one = match (live, begun) {
             (Some(live), begun) => Gone::of(live, begun),
             // A worker whose first upload was interrupted may be there, as well.
@@ -466,7 +466,7 @@ fn rank(changes: &mut [Change]) {
 fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Option<Change> {
     let (worker, live) = (wanted.worker, known.live);
     let doubts = known.begun.map(|begun| &begun.doubts[..]).unwrap_or_default();
-    let doubtful = |doubt: Doubt| doubts.contains(&doubt) || doubts.contains(&Doubt::Delete);
+    let doubtful = |doubt: Uncertainty| doubts.contains(&doubt) || doubts.contains(&Uncertainty::Delete);
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
@@ -477,7 +477,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         None => reasons.push("it is new".to_owned()),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
-    if reasons.is_empty() && doubtful(Doubt::Upload) {
+    if reasons.is_empty() && doubtful(Uncertainty::Upload) {
         reasons.push(INTERRUPTED.to_owned());
     }
     if reasons.is_empty() {
@@ -520,7 +520,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || doubtful(Doubt::WorkersDev) {
+    if worker.workers_dev != on || doubtful(Uncertainty::WorkersDev) {
         reasons.push(format!("workers.dev {}", if worker.workers_dev { "on" } else { "off" }));
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
@@ -539,7 +539,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
-    if &worker.crons != crons || doubtful(Doubt::Crons) {
+    if &worker.crons != crons || doubtful(Uncertainty::Crons) {
         reasons.push(match worker.crons.len() {
             0 => "crons removed".to_owned(),
             _ => format!("crons {}", worker.crons.iter().cloned().collect::<Vec<_>>().join(", ")),
@@ -599,18 +599,22 @@ fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) 
 
 /// The domains of which it is unknown whether the worker has them, and the routes, with their zones where they were
 /// being added.
-fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+fn in_doubt(doubts: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
     let mut domains = BTreeSet::new();
     let mut routes = BTreeMap::new();
     for doubt in doubts {
         match doubt {
-            Doubt::Domain(domain) => {
+            Uncertainty::Domain(domain) => {
                 domains.insert(domain.as_str());
             }
-            Doubt::Route { pattern, zone } => {
+            Uncertainty::Route { pattern, zone } => {
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
-            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons | Doubt::Database => {}
+            Uncertainty::Upload
+            | Uncertainty::Delete
+            | Uncertainty::WorkersDev
+            | Uncertainty::Crons
+            | Uncertainty::Database => {}
         }
     }
     (domains, routes)
@@ -624,11 +628,11 @@ struct Gone<'a> {
     digest: Digest,
     live: Option<&'a Live>,
     revision: Option<i64>,
-    doubts: &'a [Doubt],
+    doubts: &'a [Uncertainty],
 }
 
 impl<'a> Gone<'a> {
-    fn of(deployed: &'a Deployed, begun: Option<&'a Begun>) -> Gone<'a> {
+    fn of(deployed: &'a Deployed, begun: Option<&'a InFlight>) -> Gone<'a> {
         Gone {
             account: &deployed.account,
             customer: &deployed.customer,
@@ -640,8 +644,8 @@ impl<'a> Gone<'a> {
         }
     }
 
-    fn begun(begun: &'a Begun) -> Gone<'a> {
-        let Begun { account, customer, environment, digest, doubts, .. } = begun;
+    fn begun(begun: &'a InFlight) -> Gone<'a> {
+        let InFlight { account, customer, environment, digest, doubts, .. } = begun;
         Gone { account, customer, environment: *environment, digest: *digest, live: None, revision: None, doubts }
     }
 

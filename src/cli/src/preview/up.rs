@@ -11,7 +11,7 @@ use serde::Serialize;
 use flotilla_build::build;
 use flotilla_deploy::cloudflare;
 use flotilla_deploy::refresh::{Finding, Inventory, What};
-use flotilla_deploy::state::{Found, State, WorkerId};
+use flotilla_deploy::state::{ResourceKind, State, WorkerId};
 use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::{Database, SHARED};
 use flotilla_model::failure::{Exit, Failure};
@@ -164,7 +164,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let state = State::read(&planned.cloud.state)?;
     let mut rows = Vec::new();
     for ((home, worker), live) in state.deployed()? {
-        let found = || state.found(&home.account_id, Found::Subdomain, "").ok().flatten();
+        let found = || state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten();
         let part = || found().or_else(|| subdomain(&planned.cloud, &home, platform.as_deref()));
         let by_host = dispatched(&state, &home, &worker);
         rows.push(Row {

@@ -8,11 +8,11 @@ use super::lookups::kind_of;
 use super::pool::Answer;
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
-use super::task::{doubt, same_thing, word};
-use super::{Event, FIRST_IN_FLIGHT, Failed, Made};
+use super::task::{action_name, is_about_same, uncertainty_of};
+use super::{Event, Failed, INITIAL_WINDOW, Made};
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
-use crate::state::{Deployed, Doubt, Entry, Found};
+use crate::state::{Deployed, Entry, ResourceKind, Uncertainty};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
@@ -61,7 +61,7 @@ impl Run<'_> {
             lane.concurrency_window = match answer {
                 Answer::Called(Ok(_), ..) => lane.concurrency_window + 1,
                 Answer::Called(Err(CallError::Throttled { .. }), ..) => lane.concurrency_window,
-                _ => FIRST_IN_FLIGHT,
+                _ => INITIAL_WINDOW,
             };
         }
     }
@@ -150,7 +150,7 @@ impl Run<'_> {
         let change = self.change(index);
         let now = self.ctx.clock.unix();
         let ids = &self.ids;
-        let zone = |name: &str| ids.get(&change.home.account_id, Found::Zone, name).cloned();
+        let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
         let task = self.schedule.task(index);
         if let Some(made) = made {
             task.live = Some(uploaded(change, task.live.take(), made, now));
@@ -203,7 +203,7 @@ impl Run<'_> {
                 }
             }
             Step::DeleteDatabase { name } => {
-                self.ctx.state.lose(account_id, kind_of(Resource::Database), name)?;
+                self.ctx.state.forget_id(account_id, kind_of(Resource::Database), name)?;
                 self.ids.remove(account_id, kind_of(Resource::Database), name);
             }
             _ => {}
@@ -216,8 +216,8 @@ impl Run<'_> {
         let change = self.change(index);
         let phase = self.phase;
         let task = self.schedule.task(index);
-        let this = doubt(step);
-        task.earlier.retain(|other| !same_thing(other, &this));
+        let this = uncertainty_of(step);
+        task.earlier.retain(|other| !is_about_same(other, &this));
         let left = match task.steps_left() == 1 && phase == Phase::Apply {
             true => Vec::new(),
             false => union(&task.left[1..], &task.earlier),
@@ -228,7 +228,7 @@ impl Run<'_> {
             action: match step {
                 Step::Upload if change.rejects.is_some() => "rollback",
                 Step::Upload => change.action.as_str(),
-                step => word(step),
+                step => action_name(step),
             },
             reasons: if is_upload || *step == Step::Delete { &change.reasons } else { &[] },
             left: &left,
@@ -320,7 +320,7 @@ fn needs_worker(step: &Step) -> bool {
 }
 
 /// Returns these uncertainties, and those of another list that are about something else.
-pub(super) fn union(doubts: &[Doubt], more: &[Doubt]) -> Vec<Doubt> {
-    let others = more.iter().filter(|other| !doubts.iter().any(|doubt| same_thing(doubt, other)));
+pub(super) fn union(doubts: &[Uncertainty], more: &[Uncertainty]) -> Vec<Uncertainty> {
+    let others = more.iter().filter(|other| !doubts.iter().any(|doubt| is_about_same(doubt, other)));
     doubts.iter().chain(others).cloned().collect()
 }

@@ -3,10 +3,10 @@
 use super::index::{ChangeIndex, StepIndex};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, RequestId};
-use super::task::{Task, doubt, same_thing};
-use super::{LISTEN, answer::union};
+use super::task::{Task, is_about_same, uncertainty_of};
+use super::{CONTROL_INTERVAL, answer::union};
 use crate::plan::{Action, Change, Step};
-use crate::state::{Begun, Deployed, Doubt, WorkerId};
+use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 
@@ -38,7 +38,7 @@ impl Run<'_> {
         let earlier = self.ctx.state.begun_one(&id)?;
         if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
             // The other deploy writes to the state as well: it is looked at again in a moment.
-            self.schedule.queue_again(index, self.ctx.clock.now() + LISTEN);
+            self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
             return Ok(false);
         }
         let live = self.ctx.state.one(&id)?;
@@ -100,12 +100,12 @@ impl Run<'_> {
     }
 
     /// Whether the deploy beside which this one runs has the worker in flight.
-    fn is_in_flight_elsewhere(&self, earlier: &Begun) -> bool {
-        self.ctx.beside.as_ref().is_some_and(|(run, runs)| earlier.run == *run && runs())
+    fn is_in_flight_elsewhere(&self, earlier: &InFlight) -> bool {
+        self.ctx.concurrent_run.as_ref().is_some_and(|(run, runs)| earlier.run == *run && runs())
     }
 
     /// Whether another deploy changed the worker since this was planned.
-    fn is_overtaken(&self, index: ChangeIndex, live: Option<&Deployed>, earlier: Option<&Begun>) -> bool {
+    fn is_overtaken(&self, index: ChangeIndex, live: Option<&Deployed>, earlier: Option<&InFlight>) -> bool {
         let planned = match self.schedule.released(index) {
             Some(released) => released.revision,
             None => self.change(index).revision,
@@ -121,10 +121,10 @@ impl Run<'_> {
         id: WorkerId,
         steps: Vec<StepIndex>,
         live: Option<Deployed>,
-        earlier: Vec<Doubt>,
+        earlier: Vec<Uncertainty>,
     ) -> Result<Task, Failure> {
-        let left: Vec<Doubt> = steps.iter().map(|step| doubt(&change.steps[step.place()])).collect();
-        let begun = Begun {
+        let left: Vec<Uncertainty> = steps.iter().map(|step| uncertainty_of(&change.steps[step.place()])).collect();
+        let begun = InFlight {
             account: change.account.clone(),
             customer: change.customer.clone(),
             environment: change.environment,
@@ -147,7 +147,7 @@ impl Run<'_> {
                 self.schedule.lane_of(index).drop_steps(task.steps_left());
                 if task.is_outcome_unknown {
                     let present = task.left.remove(0);
-                    task.earlier.retain(|other| !same_thing(other, &present));
+                    task.earlier.retain(|other| !is_about_same(other, &present));
                     task.earlier.push(present);
                 }
                 self.ctx.state.settle(&task.id, &task.earlier)?;

@@ -8,7 +8,7 @@ use super::index::ChangeIndex;
 use super::pool::{Answer, Job};
 use super::run::Run;
 use super::schedule::RequestId;
-use super::{ASK_AGAIN, Event, Failed, LISTEN, Order};
+use super::{CONTROL_INTERVAL, Control, Event, Failed, HEALTH_INTERVAL};
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Health;
 
@@ -34,7 +34,10 @@ impl Run<'_> {
             self.poll_control();
             let now = self.ctx.clock.now();
             self.send_checks(&mut checks, now);
-            let next = checks.queue.first().map_or(now + LISTEN, |(when, _)| (*when).clamp(now, now + LISTEN));
+            let next = checks
+                .queue
+                .first()
+                .map_or(now + CONTROL_INTERVAL, |(when, _)| (*when).clamp(now, now + CONTROL_INTERVAL));
             for (id, answer) in self.ctx.pool.wait(next) {
                 let (RequestId::HealthCheck(index), Answer::Health(health)) = (id, answer) else {
                     unreachable!("BUG: only health is checked between waves")
@@ -52,7 +55,7 @@ impl Run<'_> {
                 break;
             }
             checks.queue.remove(&(when, index));
-            if self.control != Order::Stop {
+            if self.control != Control::Stop {
                 checks.in_flight += 1;
                 self.ctx.pool.submit(RequestId::HealthCheck(index), Job::Health(checks.addresses[&index].clone()));
             }
@@ -70,7 +73,7 @@ impl Run<'_> {
         };
         let now = self.ctx.clock.now();
         if now < checks.deadline {
-            checks.queue.insert((now + ASK_AGAIN, index));
+            checks.queue.insert((now + HEALTH_INTERVAL, index));
             return;
         }
         self.emit(&Event::Unhealthy(change, &why));

@@ -9,7 +9,7 @@ use super::lookups::explained;
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, RequestId, RequestState};
 use crate::plan::HostChange;
-use crate::state::{Found, Table};
+use crate::state::{ResourceKind, Table};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Call, CallError, KEYS_PER_CALL, Reply};
@@ -43,7 +43,7 @@ impl<'p> Run<'p> {
     pub(super) fn write_hosts(&mut self, wave: WaveIndex) -> Result<(), Failure> {
         for ((table, _), changes) in self.hosts_by_table(wave)? {
             let account_id = &table.account_id;
-            let Some(namespace_id) = self.ids.get(account_id, Found::KeyValue, &table.title).cloned() else {
+            let Some(namespace_id) = self.ids.get(account_id, ResourceKind::KeyValue, &table.title).cloned() else {
                 self.outcome.hosts_skipped += changes.len();
                 if let Some(why) = self.unavailable.get(&(account_id.clone(), Resource::Kv)).cloned() {
                     self.report_failed_hosts(&table, why);

@@ -8,7 +8,7 @@ use super::index::{ChangeIndex, LookupId};
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, Permit, RequestId, RequestState};
 use crate::plan::{Change, Step};
-use crate::state::Found;
+use crate::state::ResourceKind;
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Call, CallError, KV_EXISTS, Reply};
@@ -72,27 +72,27 @@ impl Lookup {
 
 /// The ids that are known in this run, by account, kind and name.
 #[derive(Default)]
-pub(super) struct KnownIds(HashMap<(String, Found, String), String>);
+pub(super) struct KnownIds(HashMap<(String, ResourceKind, String), String>);
 
 impl KnownIds {
-    pub fn get(&self, account_id: &str, kind: Found, name: &str) -> Option<&String> {
+    pub fn get(&self, account_id: &str, kind: ResourceKind, name: &str) -> Option<&String> {
         self.0.get(&(account_id.to_owned(), kind, name.to_owned()))
     }
 
-    pub fn insert(&mut self, account_id: &str, kind: Found, name: &str, id: String) {
+    pub fn insert(&mut self, account_id: &str, kind: ResourceKind, name: &str, id: String) {
         self.0.insert((account_id.to_owned(), kind, name.to_owned()), id);
     }
 
-    pub fn remove(&mut self, account_id: &str, kind: Found, name: &str) {
+    pub fn remove(&mut self, account_id: &str, kind: ResourceKind, name: &str) {
         self.0.remove(&(account_id.to_owned(), kind, name.to_owned()));
     }
 }
 
 /// Returns the kind under which the state keeps the id of a resource.
-pub(super) fn kind_of(resource: Resource) -> Found {
+pub(super) fn kind_of(resource: Resource) -> ResourceKind {
     match resource {
-        Resource::Database => Found::Database,
-        Resource::Kv => Found::KeyValue,
+        Resource::Database => ResourceKind::Database,
+        Resource::Kv => ResourceKind::KeyValue,
     }
 }
 
@@ -103,7 +103,7 @@ impl Run<'_> {
         for ((account_id, resource), names) in self.names_needed() {
             let mut missing = BTreeSet::new();
             for name in names {
-                match self.ctx.state.found(&account_id, kind_of(resource), &name)? {
+                match self.ctx.state.cached_id(&account_id, kind_of(resource), &name)? {
                     Some(id) => self.ids.insert(&account_id, kind_of(resource), &name, id),
                     None => drop(missing.insert(name)),
                 }
@@ -193,7 +193,7 @@ impl Run<'_> {
         let is_repeated = self.is_repeatedly_unauthorized(account_id, &result);
         let why = match result {
             Ok(Reply::Id(zone_id)) => {
-                self.cache_id(account_id, Found::Zone, name, zone_id)?;
+                self.cache_id(account_id, ResourceKind::Zone, name, zone_id)?;
                 self.schedule.end_lookup(id, RequestState::Succeeded);
                 return Ok(());
             }
@@ -268,7 +268,7 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         match result {
             Ok(Reply::Id(table_id)) => {
-                self.cache_id(account_id, Found::KeyValue, &title, table_id)?;
+                self.cache_id(account_id, ResourceKind::KeyValue, &title, table_id)?;
                 self.schedule.end_lookup(id, RequestState::Succeeded);
             }
             Err(CallError::Rejected { code: KV_EXISTS, .. }) => {
@@ -300,15 +300,21 @@ impl Run<'_> {
     /// Forgets the ids of what a change needs, because it doesn't exist any more. The next deploy looks it up again.
     pub(super) fn forget_ids(&mut self, change: &Change) -> Result<(), Failure> {
         for (resource, name) in &change.needs {
-            self.ctx.state.lose(&change.home.account_id, kind_of(*resource), name)?;
+            self.ctx.state.forget_id(&change.home.account_id, kind_of(*resource), name)?;
             self.ids.remove(&change.home.account_id, kind_of(*resource), name);
         }
         Ok(())
     }
 
     /// Keeps an id, for this run and for later ones.
-    pub(super) fn cache_id(&mut self, account_id: &str, kind: Found, name: &str, id: String) -> Result<(), Failure> {
-        self.ctx.state.keep(account_id, kind, name, &id)?;
+    pub(super) fn cache_id(
+        &mut self,
+        account_id: &str,
+        kind: ResourceKind,
+        name: &str,
+        id: String,
+    ) -> Result<(), Failure> {
+        self.ctx.state.cache_id(account_id, kind, name, &id)?;
         self.ids.insert(account_id, kind, name, id);
         Ok(())
     }

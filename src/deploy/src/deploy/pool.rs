@@ -16,16 +16,16 @@ use flotilla_model::bundle::{Resource, with_ids};
 use flotilla_model::clock::Clock;
 use flotilla_model::platform::{Call, CallError, Health, Home, Platform, Quota, Reply};
 
-/// Ids that the names in a bundle stand for.
+/// The ids that the names in a bundle stand for.
 pub type Ids = Vec<(Resource, String, String)>;
 
-/// Something that is asked of the world.
+/// A request, as the pool makes it.
 pub enum Job {
     /// A request.
     Call(Home, Call),
     /// An upload, with the ids that it needs: made when it is its turn, so that no more than what is in flight is in memory.
     Upload(Box<Change>, Ids),
-    /// Whether the worker at an address is well.
+    /// A health check of the worker at an address.
     Health(String),
 }
 
@@ -36,21 +36,21 @@ impl Job {
     }
 }
 
-/// What came back.
+/// The answer to a job.
 pub enum Answer {
-    /// Of a request; of an upload with what was made for it.
+    /// The answer to a request; that to an upload comes with what the state keeps of it.
     Called(Result<Reply, CallError>, Option<Quota>, Option<Box<Made>>),
-    /// The upload couldn't be made.
+    /// The upload could not be made, for this reason.
     NotMade(String),
-    /// How the worker is.
+    /// The health of the worker.
     Health(Health),
 }
 
 /// Makes requests, several at once.
 pub trait Pool {
-    /// How many at once.
+    /// The most jobs at once.
     fn size(&self) -> usize;
-    /// Begins one; its answer comes from [`Pool::wait`] under the same id.
+    /// Begins a job; its answer comes from [`Pool::wait`] under the same id.
     fn submit(&mut self, id: RequestId, job: Job);
     /// Waits for answers, but not longer than until a time of the clock; gives those that there are.
     fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)>;
@@ -94,7 +94,7 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// So many threads.
+    /// A pool of this number of threads.
     pub fn new(size: usize, platform: Arc<dyn Platform>, make: Arc<MakeUpload>, clock: Arc<dyn Clock>) -> Threads {
         let pool = Builder::new().num_threads(size).queue_len(size).thread_name("deploy".to_owned()).build();
         let (sender, answers) = channel();

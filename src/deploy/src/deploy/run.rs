@@ -10,9 +10,9 @@ use super::lookups::{KnownIds, kind_of};
 use super::pool::{Ids, Job};
 use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Schedule};
 use super::task::Next;
-use super::{Event, LISTEN, LaneProgress, Order, Outcome, TELL, Tools};
+use super::{CONTROL_INTERVAL, Control, DeployContext, Event, LaneProgress, Outcome, PROGRESS_INTERVAL};
 use crate::plan::{Action, Change, Plan, Step};
-use crate::state::Found;
+use crate::state::ResourceKind;
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 
@@ -29,7 +29,7 @@ pub(super) enum Phase {
 /// A deploy that runs.
 pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) ctx: Tools<'a>,
+    pub(super) ctx: DeployContext<'a>,
     pub(super) phase: Phase,
     pub(super) schedule: Schedule<'a>,
     pub(super) ids: KnownIds,
@@ -47,7 +47,7 @@ pub(super) struct Run<'a> {
     pub(super) concluded: Vec<(ChangeIndex, Conclusion)>,
     /// Whether a batch of notes on what begins is open.
     noting: bool,
-    pub(super) control: Order,
+    pub(super) control: Control,
     control_polled: Option<Duration>,
     progress_emitted: Duration,
     pub(super) outcome: Outcome,
@@ -55,9 +55,9 @@ pub(super) struct Run<'a> {
 
 /// Applies a plan once. Safe to call again: what was acknowledged is recorded and not repeated. Fails as a whole only
 /// where the state can't be written.
-pub fn deploy(plan: &Plan, tools: Tools<'_>) -> Result<Outcome, Failure> {
-    let start = tools.clock.now();
-    let mut run = Run::new(plan, tools);
+pub fn deploy(plan: &Plan, ctx: DeployContext<'_>) -> Result<Outcome, Failure> {
+    let start = ctx.clock.now();
+    let mut run = Run::new(plan, ctx);
     run.look_up_names()?;
     run.run_waves()?;
     let Run { mut outcome, ctx, .. } = run;
@@ -78,7 +78,7 @@ fn acquired(changes: &[Change]) -> HashMap<String, WaveIndex> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, ctx: Tools<'a>) -> Run<'a> {
+    fn new(plan: &'a Plan, ctx: DeployContext<'a>) -> Run<'a> {
         let lane_of: Vec<LaneId> = plan.changes.iter().map(|change| ctx.lane_of[&change.home.account_id]).collect();
         let mut schedule = Schedule::new(&ctx.lanes, lane_of);
         for (place, change) in plan.changes.iter().enumerate() {
@@ -100,7 +100,7 @@ impl<'a> Run<'a> {
             uploaded: Vec::new(),
             concluded: Vec::new(),
             noting: false,
-            control: Order::Go,
+            control: Control::Continue,
             control_polled: None,
             progress_emitted: ctx.clock.now(),
             outcome: Outcome::default(),
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
             let size = changes.len();
             self.run_wave(WaveIndex::new(place), changes)?;
             let is_last = place + 1 == count;
-            if !is_last && self.outcome.halted.is_none() && self.control != Order::Stop {
+            if !is_last && self.outcome.halted.is_none() && self.control != Control::Stop {
                 self.check_wave(WaveIndex::new(place), size, failed_before)?;
             }
         }
@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
         loop {
             self.poll_control();
             let now = self.ctx.clock.now();
-            self.schedule.wake(Some(now).filter(|_| self.control != Order::Stop));
+            self.schedule.wake(Some(now).filter(|_| self.control != Control::Stop));
             self.dispatch()?;
             if self.schedule.is_idle() {
                 return Ok(());
@@ -222,23 +222,23 @@ impl<'a> Run<'a> {
 
     /// Reports an event.
     pub(super) fn emit(&mut self, event: &Event<'_>) {
-        (self.ctx.hear)(event);
+        (self.ctx.on_event)(event);
     }
 
     /// Asks whether to continue, pause or stop, a few times a second.
     pub(super) fn poll_control(&mut self) {
         let now = self.ctx.clock.now();
-        if self.control == Order::Stop || self.control_polled.is_some_and(|polled| now < polled + LISTEN) {
+        if self.control == Control::Stop || self.control_polled.is_some_and(|polled| now < polled + CONTROL_INTERVAL) {
             return;
         }
         self.control_polled = Some(now);
-        if now >= self.progress_emitted + TELL {
+        if now >= self.progress_emitted + PROGRESS_INTERVAL {
             self.progress_emitted = now;
             self.emit_progress();
         }
-        let control = (self.ctx.orders)();
-        if (control == Order::Pause) != (self.control == Order::Pause) && control != Order::Stop {
-            self.emit(&Event::Paused(control == Order::Pause));
+        let control = (self.ctx.control)();
+        if (control == Control::Pause) != (self.control == Control::Pause) && control != Control::Stop {
+            self.emit(&Event::Paused(control == Control::Pause));
         }
         self.control = control;
     }
@@ -263,12 +263,12 @@ impl<'a> Run<'a> {
         let is_full = self.schedule.in_flight() >= self.ctx.pool.size();
         let waits = |lane: &&LaneQueue| !is_full && lane.not_before > now && self.has_work(lane);
         let lanes = self.schedule.lanes().iter().filter(waits).map(|lane| lane.not_before);
-        lanes.chain(self.schedule.next_retry()).fold(now + LISTEN, Duration::min)
+        lanes.chain(self.schedule.next_retry()).fold(now + CONTROL_INTERVAL, Duration::min)
     }
 
     /// Whether a lane has something that may be sent now.
     fn has_work(&self, lane: &LaneQueue) -> bool {
-        !lane.ready.is_empty() || !lane.fresh.is_empty() && self.control != Order::Pause
+        !lane.ready.is_empty() || !lane.fresh.is_empty() && self.control != Control::Pause
     }
 
     /// Sends as many requests as there are permits for. What is noted before they are sent is written as one.
@@ -360,7 +360,7 @@ impl<'a> Run<'a> {
     /// Ends what isn't to go on, as it comes to the front of its queue: all of it after a stop, changes to begin after a halt, and
     /// the changes of an unauthorized token.
     fn skip_obsolete(&mut self, id: LaneId) -> Result<(), Failure> {
-        if self.control != Order::Stop && self.outcome.halted.is_none() && self.unauthorized.is_empty() {
+        if self.control != Control::Stop && self.outcome.halted.is_none() && self.unauthorized.is_empty() {
             return Ok(());
         }
         while let Some(front) = self.schedule.lane(id).ready.front().copied() {
@@ -384,10 +384,10 @@ impl<'a> Run<'a> {
         let account_id = match id {
             RequestId::Change(change) => &self.change(change).home.account_id,
             RequestId::Lookup(id) => &self.schedule.lookup(id).account_id,
-            RequestId::HostWrite(_) | RequestId::HealthCheck(_) => return self.control == Order::Stop,
+            RequestId::HostWrite(_) | RequestId::HealthCheck(_) => return self.control == Control::Stop,
         };
         let is_halted = self.outcome.halted.is_some() && matches!(id, RequestId::Change(_));
-        self.control == Order::Stop || is_fresh && is_halted || self.unauthorized.contains(account_id)
+        self.control == Control::Stop || is_fresh && is_halted || self.unauthorized.contains(account_id)
     }
 
     fn cancel(&mut self, id: RequestId) -> Result<(), Failure> {
@@ -422,8 +422,8 @@ impl<'a> Run<'a> {
         let mut next = self.next_of(index);
         if let Next::Zone(name) = &next {
             // An earlier deploy can have found it out.
-            if let Some(id) = self.ctx.state.found(account_id, Found::Zone, name)? {
-                self.ids.insert(account_id, Found::Zone, name, id);
+            if let Some(id) = self.ctx.state.cached_id(account_id, ResourceKind::Zone, name)? {
+                self.ids.insert(account_id, ResourceKind::Zone, name, id);
                 next = self.next_of(index);
             }
         }
@@ -463,7 +463,7 @@ impl<'a> Run<'a> {
     fn next_of(&mut self, index: ChangeIndex) -> Next {
         let change = self.change(index);
         let ids = &self.ids;
-        let zone = |name: &str| ids.get(&change.home.account_id, Found::Zone, name).cloned();
+        let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
         self.schedule.task(index).next(change, zone)
     }
 }

@@ -4,16 +4,15 @@
 //! A change goes through these states; each arrow is a method of [`Schedule`], and there are no others:
 //!
 //! ```text
-//!              queue            begin           sent
-//!   Pending ──────────► Queued ──────► Ready ──────────► InFlight
-//!      ▲                  ▲  │        ▲ ▲ ▲ │ answered       │
-//!      │ nothing to do    │  │        │ │ │ └◄───────────────┘
-//!      └──────────────────┼──┤  wake  │ │ │
-//!                         │  │        │ │ └──── Backoff      its request is sent again at a later time
-//!           queue         │  │        │ └────── WaitingFor   a lookup finds out an id that it needs
-//!   Released ─────────────┘  │        │
-//!      ▲                     ▼        ▼
-//!      └──────────────── Applied · Failed · Skipped · Overtaken
+//! Pending ───queue───► Queued ───begin───► Ready ───sent───► InFlight
+//!                        ▲                 │ ▲ ▲               │
+//! Released ──queue───────┘                 │ │ └───answered────┘
+//!    ▲                                     │ │
+//!    └───────────────release───────────────┘ ├──wake◄──────── Backoff ◄──────retry_at── Ready
+//!                                            └──end_lookup◄── WaitingFor ◄───wait_for── Ready
+//!
+//! Queued ──put_back──► Pending or Released
+//! Queued, Ready or WaitingFor ──conclude──► Applied, Failed, Skipped or Overtaken
 //! ```
 //!
 //! A change whose turn has come is Queued. When its lane has a permit it begins, which is written to the state: from then on it
@@ -36,7 +35,7 @@ use super::hosts::HostWrite;
 use super::index::{ChangeIndex, HostWriteId, LaneId, LookupId};
 use super::lookups::Lookup;
 use super::task::{Released, Task};
-use super::{FIRST_IN_FLIGHT, USUAL_LATENCY};
+use super::{DEFAULT_LATENCY, INITIAL_WINDOW};
 use crate::pace::{Lane, Ticket};
 use crate::retry::Attempts;
 
@@ -194,7 +193,7 @@ impl LaneQueue {
             fresh: VecDeque::new(),
             ready: VecDeque::new(),
             in_flight: 0,
-            concurrency_window: FIRST_IN_FLIGHT,
+            concurrency_window: INITIAL_WINDOW,
             not_before: Duration::ZERO,
             account: String::new(),
             done: 0,
@@ -206,7 +205,7 @@ impl LaneQueue {
     /// Returns the time that the steps left take, as fast as the lane answers and as its limit allows.
     pub fn time_left(&self) -> Duration {
         let at_once = self.lane.in_flight_bound().min(self.concurrency_window + self.left / 2).max(1);
-        let latency = if self.latency.is_zero() { USUAL_LATENCY } else { self.latency };
+        let latency = if self.latency.is_zero() { DEFAULT_LATENCY } else { self.latency };
         self.lane.finish(self.left, at_once as f64 / latency.as_secs_f64())
     }
 
@@ -254,7 +253,7 @@ impl<'p> Schedule<'p> {
         &mut self.lanes[lane.place()]
     }
 
-    /// The lane of a change.
+    /// Returns the lane of a change.
     pub fn lane_of(&mut self, change: ChangeIndex) -> &mut LaneQueue {
         let lane = self.lane_of[change.place()];
         self.lane(lane)
@@ -272,7 +271,7 @@ impl<'p> Schedule<'p> {
         }
     }
 
-    /// What a change gave up before its turn.
+    /// Returns what a change gave up before its turn.
     pub fn released(&self, change: ChangeIndex) -> Option<&Released> {
         match &self.changes[change.place()] {
             ChangeState::Released(released) | ChangeState::Queued(Some(released)) => Some(released),
@@ -288,7 +287,7 @@ impl<'p> Schedule<'p> {
         &mut self.host_writes[id.place()]
     }
 
-    /// How often a request was tried.
+    /// Returns the attempts at a request.
     pub fn attempts(&mut self, id: RequestId) -> &mut Attempts {
         match id {
             RequestId::Change(change) => &mut self.task(change).attempts,
@@ -304,18 +303,18 @@ impl<'p> Schedule<'p> {
         }
     }
 
-    /// Whether the phase is at its end.
+    /// Returns whether the phase is at its end.
     pub fn is_idle(&self) -> bool {
         self.open == 0
     }
 
-    /// Whether an open request is in a queue or on its way: otherwise nothing would ever end the phase.
+    /// Returns whether a request is in a queue or on its way: otherwise nothing would ever end the phase.
     pub fn can_progress(&self) -> bool {
         let queued = |lane: &LaneQueue| !lane.fresh.is_empty() || !lane.ready.is_empty();
         self.in_flight > 0 || !self.retry_queue.is_empty() || self.lanes.iter().any(queued)
     }
 
-    /// When the next request is sent again.
+    /// Returns when the next request is sent again.
     pub fn next_retry(&self) -> Option<Duration> {
         self.retry_queue.peek().map(|Reverse((when, _))| *when)
     }

@@ -4,7 +4,7 @@
 use super::index::StepIndex;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
-use crate::state::{Deployed, Doubt, WorkerId};
+use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 
 /// What a change gave up before its own turn.
@@ -26,29 +26,29 @@ pub(super) struct Task {
     /// The worker as far as it is known.
     pub live: Option<Deployed>,
     /// What an earlier deploy left uncertain.
-    pub earlier: Vec<Doubt>,
+    pub earlier: Vec<Uncertainty>,
     /// What is uncertain until the rest of this change was acknowledged: one entry for each step that is left.
-    pub left: Vec<Doubt>,
+    pub left: Vec<Uncertainty>,
     /// The attempts at the present step.
     pub attempts: Attempts,
     /// Whether a request of the present step was sent to which no answer came.
     pub is_outcome_unknown: bool,
     /// What look-ups of the present step found.
-    pub found: Looked,
+    pub found: StepLookups,
     /// What it gave up earlier.
     pub released: Option<Box<Released>>,
 }
 
-/// What look-ups of the present step found.
+/// The results of look-ups in the present step.
 #[derive(Default)]
-pub(super) struct Looked {
+pub(super) struct StepLookups {
     /// The id of the domain or route that is to go, or of the database.
     pub id: Option<Option<String>>,
     /// Something is there already under that name.
     exists: bool,
 }
 
-/// What comes next in a step.
+/// The next thing to do in a step.
 pub(super) enum Next {
     /// This request.
     Call(Call),
@@ -66,8 +66,8 @@ impl Task {
         id: WorkerId,
         steps: Vec<StepIndex>,
         live: Option<Deployed>,
-        earlier: Vec<Doubt>,
-        left: Vec<Doubt>,
+        earlier: Vec<Uncertainty>,
+        left: Vec<Uncertainty>,
     ) -> Task {
         Task {
             id,
@@ -78,7 +78,7 @@ impl Task {
             left,
             attempts: Attempts::default(),
             is_outcome_unknown: false,
-            found: Looked::default(),
+            found: StepLookups::default(),
             released: None,
         }
     }
@@ -234,12 +234,12 @@ impl Task {
     pub fn proceed(&mut self) {
         self.done += 1;
         self.left.remove(0);
-        (self.attempts, self.is_outcome_unknown, self.found) = (Attempts::default(), false, Looked::default());
+        (self.attempts, self.is_outcome_unknown, self.found) = (Attempts::default(), false, StepLookups::default());
     }
 }
 
-/// What a step is called in the records.
-pub(super) fn word(step: &Step) -> &'static str {
+/// Returns the name of a step in the records.
+pub(super) fn action_name(step: &Step) -> &'static str {
     match step {
         Step::CreateDatabase { .. } => "create database",
         Step::Upload => "upload",
@@ -255,34 +255,34 @@ pub(super) fn word(step: &Step) -> &'static str {
     }
 }
 
-/// What isn't known while a step is on its way.
-pub(super) fn doubt(step: &Step) -> Doubt {
+/// Returns what is uncertain while a step is on its way.
+pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
     let route =
-        |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
+        |pattern: &String, zone: Option<&String>| Uncertainty::Route { pattern: pattern.clone(), zone: zone.cloned() };
     match step {
-        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Doubt::Database,
-        Step::Upload => Doubt::Upload,
-        Step::Delete => Doubt::Delete,
-        Step::SetWorkersDev { .. } => Doubt::WorkersDev,
-        Step::SetCrons { .. } => Doubt::Crons,
+        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Uncertainty::Database,
+        Step::Upload => Uncertainty::Upload,
+        Step::Delete => Uncertainty::Delete,
+        Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
+        Step::SetCrons { .. } => Uncertainty::Crons,
         Step::AttachDomain { domain }
         | Step::DetachDomain { domain, .. }
         | Step::DropDomain { domain }
-        | Step::TakeDomain { domain, .. } => Doubt::Domain(domain.clone()),
+        | Step::TakeDomain { domain, .. } => Uncertainty::Domain(domain.clone()),
         Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
         Step::RemoveRoute { pattern, .. } => route(pattern, None),
     }
 }
 
-/// Whether two doubts are about the same thing.
-pub(super) fn same_thing(a: &Doubt, b: &Doubt) -> bool {
+/// Returns whether two uncertainties are about the same thing.
+pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
     match (a, b) {
-        (Doubt::Route { pattern, .. }, Doubt::Route { pattern: other, .. }) => pattern == other,
+        (Uncertainty::Route { pattern, .. }, Uncertainty::Route { pattern: other, .. }) => pattern == other,
         _ => a == b,
     }
 }
 
-/// What the platform said, and what to do where that is known.
+/// Returns the message of the platform, with advice where there is some.
 fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
         (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {

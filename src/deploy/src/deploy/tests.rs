@@ -16,7 +16,7 @@ use super::*;
 use crate::pace::Rate;
 use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
-use crate::state::Found;
+use crate::state::ResourceKind;
 use flotilla_model::bundle::Bundle;
 use flotilla_model::clock::FakeClock;
 use flotilla_model::customer::{Database, Hosts, Worker, sample};
@@ -465,7 +465,7 @@ impl Bench {
         for (customer, wish) in fleet {
             let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
             let id = (home(&worker.account), worker.name.clone());
-            let found = state.found(&worker.account, Found::Database, &format!("db-{customer}")).unwrap();
+            let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
             let known = Known {
                 live: deployed.get(&id),
                 begun: begun.get(&id),
@@ -503,18 +503,18 @@ impl Bench {
         let told = RefCell::new(Vec::new());
         let outcome = deploy(
             plan,
-            Tools {
+            DeployContext {
                 pool: Box::new(Rehearsal::new(self.fake.as_ref(), &make, Arc::clone(&clock), LATENCY, 64)),
                 clock: Arc::clone(&clock),
                 lanes: (0..2).map(lane).collect(),
                 lane_of: HashMap::from([("one".to_owned(), LaneId::new(0)), ("two".to_owned(), LaneId::new(1))]),
                 state,
                 run: RunId(1),
-                beside: None,
+                concurrent_run: None,
                 budget: self.budget,
                 address: Box::new(|change, _| Some(change.worker.clone())),
-                orders: Box::new(|| if left.get() == 0 { Order::Stop } else { Order::Go }),
-                hear: Box::new(|event| {
+                control: Box::new(|| if left.get() == 0 { Control::Stop } else { Control::Continue }),
+                on_event: Box::new(|event| {
                     if let Event::Applied(change) = event {
                         left.set(left.get().saturating_sub(1));
                         told.borrow_mut().push(change.worker.clone());
@@ -685,7 +685,7 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
     assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 199));
     assert_eq!(outcome.failures[0].error, "the token is refused");
     let sent = bench.called().iter().filter(|words| words.starts_with("upload w-a")).count();
-    assert!(sent <= FIRST_IN_FLIGHT, "{sent} were in flight when it was known");
+    assert!(sent <= INITIAL_WINDOW, "{sent} were in flight when it was known");
 }
 
 #[test]
@@ -907,7 +907,7 @@ fn a_mistake_stops_after_ten_workers() {
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
     let outcome = bench.deploy(&fleet);
     // Those that were in flight when the tenth failed end, too.
-    assert!(outcome.failed >= 10 && outcome.failed < 10 + FIRST_IN_FLIGHT, "{} failed", outcome.failed);
+    assert!(outcome.failed >= 10 && outcome.failed < 10 + INITIAL_WINDOW, "{} failed", outcome.failed);
     assert_eq!(outcome.skipped, 500 - outcome.failed);
     assert!(outcome.halted.is_some());
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Deployed, Doubt, State, TABLES_2, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle,
+    Deployed, State, TABLES_2, Uncertainty, VERSION, WorkerId, digest_of, environment_of, json_of, namespace, settle,
 };
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
@@ -53,7 +53,7 @@ pub struct Entry<'a> {
     /// Why.
     pub reasons: &'a [String],
     /// What of the same change is still to come.
-    pub left: &'a [Doubt],
+    pub left: &'a [Uncertainty],
 }
 
 /// One line of what happened.
@@ -510,7 +510,10 @@ PRAGMA user_version = 1;
             assert!(!state.is_kept(&digests[0]).unwrap(), "version 1 kept no modules");
             let records = state.records_of("acme", 9).unwrap();
             assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
-            assert_eq!(state.begun().unwrap().into_values().next().expect("still in doubt").doubts, [Doubt::Upload]);
+            assert_eq!(
+                state.begun().unwrap().into_values().next().expect("still in doubt").doubts,
+                [Uncertainty::Upload]
+            );
             drop(state);
             let again = State::open(&path).unwrap();
             assert_eq!(again.records_of("acme", 9).unwrap().len(), 1, "once is enough");

@@ -126,32 +126,32 @@ fn deploy_scripted(
     *lock(&bench.fake.faults) = Box::new(move |_, _| lock(&of_call).take());
     let (fake, in_flight) = (bench.fake.as_ref(), Vec::new());
     let applied = RefCell::new(BTreeSet::new());
-    let mut control = Order::Go;
-    let tools = Tools {
+    let mut control = Control::Continue;
+    let ctx = DeployContext {
         pool: Box::new(Scripted { fake, make: &make, script, faults, fault, in_flight, waits: 0 }),
         clock: Arc::clone(&clock),
         lanes: (0..2).map(|_| Arc::new(Lane::new(bench.rate, Arc::clone(&clock)))).collect(),
         lane_of: HashMap::from([("one".to_owned(), LaneId::new(0)), ("two".to_owned(), LaneId::new(1))]),
         state,
         run: RunId(1),
-        beside: None,
+        concurrent_run: None,
         budget: bench.budget,
         address: Box::new(|_, _| None),
-        orders: Box::new(|| {
+        control: Box::new(|| {
             control = match (script.borrow_mut().choose(3), control) {
-                (1, _) | (_, Order::Stop) => Order::Stop,
-                (2, Order::Go) => Order::Pause,
-                _ => Order::Go,
+                (1, _) | (_, Control::Stop) => Control::Stop,
+                (2, Control::Continue) => Control::Pause,
+                _ => Control::Continue,
             };
             control
         }),
-        hear: Box::new(|event| {
+        on_event: Box::new(|event| {
             if let Event::Applied(change) = event {
                 assert!(applied.borrow_mut().insert(change.customer.clone()), "it is applied once");
             }
         }),
     };
-    let outcome = deploy(&plan, tools).expect("the state can be written");
+    let outcome = deploy(&plan, ctx).expect("the state can be written");
     (plan, outcome, applied.into_inner())
 }
 
@@ -197,7 +197,7 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
 /// Runs a scenario as a script says, and then to its end.
 fn run(scenario: &Scenario, script: Script) -> Script {
     let mut bench = Bench::new();
-    // An unauthorized token or a halt may leave things undone: the budget is part of what is explored elsewhere.
+    // Nothing halts it: what is left undone is left by a failure, an unauthorized token or a stop.
     bench.budget = Budget { count: usize::MAX, health: None, ..Budget::default() };
     let mut state = State::in_memory();
     let first = RefCell::new(Script::default());
@@ -245,7 +245,11 @@ fn zones_are_looked_up_once_whatever_fails() {
 
 #[test]
 fn two_failures_of_lookups_leave_nobody_behind() {
-    let after = fleet([customer("a", "one", &["a.example.org/*"]), customer("b", "one", &["b.example.net/*"])]);
+    let after = fleet([
+        customer("a", "one", &["a.example.org/*"]),
+        customer("b", "one", &["b.example.net/*"]),
+        customer("c", "one", &["c.example.org/*"]),
+    ]);
     let faults = &[Fault::Lost { applied: true }, Fault::Unauthorized];
     let runs = explore(&Scenario { before: Fleet::new(), after, faults }, 2);
     assert!(runs > 300, "{runs}");
