@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use flotilla_deploy::deploy::{Budget, Made, MakeUpload, Order, Outcome, Rehearsal, Tools, Upload, deploy};
+use flotilla_deploy::deploy::{
+    Budget, Control, DeployContext, LaneId, Made, MakeUpload, Outcome, Rehearsal, Upload, deploy,
+};
 use flotilla_deploy::pace::{Lane, Rate};
 use flotilla_deploy::plan::{self, Desired, Known, Options, Plan, Planner};
 use flotilla_deploy::state::{RunId, State, Stored};
@@ -101,18 +103,18 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
     let start = Instant::now();
     let outcome = deploy(
         &plan,
-        Tools {
+        DeployContext {
             pool: Box::new(Rehearsal::new(&platform, make, Arc::clone(&shared), what.latency, at_once)),
             clock: shared,
-            lane_of: (0..lanes.len()).map(|at| (account(at), at)).collect::<HashMap<_, _>>(),
+            lane_of: (0..lanes.len()).map(|at| (account(at), LaneId::new(at))).collect::<HashMap<_, _>>(),
             lanes,
             state: &mut state,
             run: RunId(1),
-            beside: None,
+            concurrent_run: None,
             budget: Budget::default(),
             address: Box::new(|_, _| None),
-            orders: Box::new(|| Order::Go),
-            hear: Box::new(|_| {}),
+            control: Box::new(|| Control::Continue),
+            on_event: Box::new(|_| {}),
         },
     );
     let took = start.elapsed();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
-use flotilla_deploy::deploy::Order;
+use flotilla_deploy::deploy::Control;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress as _;
 
@@ -53,7 +53,7 @@ impl Orders {
     }
 
     /// What is wished now.
-    pub(super) fn now(&mut self) -> Order {
+    pub(super) fn now(&mut self) -> Control {
         if self.hears_file
             && let Ok(word) = std::fs::read_to_string(&self.file)
         {
@@ -66,9 +66,9 @@ impl Orders {
             }
         }
         match self.wished.load(Ordering::Relaxed) {
-            GO => Order::Go,
-            PAUSE => Order::Pause,
-            _ => Order::Stop,
+            GO => Control::Continue,
+            PAUSE => Control::Pause,
+            _ => Control::Stop,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flotilla_deploy::deploy::{self, Order};
+use flotilla_deploy::deploy::{self, Control};
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::Seen;
 use flotilla_engine::operator::{Event, LONG_WAIT, Operator, Question};
@@ -151,7 +151,7 @@ impl Operator for Terminal {
         }
     }
 
-    fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Order + '_> {
+    fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_> {
         let mut orders = Orders::listen(&self.ui, folder, !ahead);
         Box::new(move || orders.now())
     }

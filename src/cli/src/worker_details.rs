@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use flotilla_deploy::state::{Found, State};
+use flotilla_deploy::state::{ResourceKind, State};
 use flotilla_model::customer::{Database, TURSO_URL, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::names::zone_of;
@@ -115,7 +115,7 @@ impl<'a> Sources<'a> {
         if let Some(id) = self.zones.borrow().get(&key) {
             return Ok(id.clone());
         }
-        let id = self.state.found(account_id, Found::Zone, name)?.map(|id| mask(&id));
+        let id = self.state.cached_id(account_id, ResourceKind::Zone, name)?.map(|id| mask(&id));
         self.zones.borrow_mut().insert(key, id.clone());
         Ok(id)
     }
@@ -137,7 +137,7 @@ impl<'a> Sources<'a> {
             Database::D1 { name, id, .. } => {
                 let found = match id {
                     Some(id) => Some(id.clone()),
-                    None => self.state.found(account_id, Found::Database, name)?,
+                    None => self.state.cached_id(account_id, ResourceKind::Database, name)?,
                 };
                 DatabaseDetails { kind: "d1", name: Some(name.clone()), id: found.map(|id| mask(&id)) }
             }

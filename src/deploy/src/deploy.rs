@@ -6,9 +6,14 @@
 //! lane may send again.
 
 mod answer;
-mod between;
+mod begin;
+mod health;
+mod hosts;
+mod index;
+mod lookups;
 mod pool;
 mod run;
+mod schedule;
 mod task;
 
 use std::collections::HashMap;
@@ -25,39 +30,35 @@ use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::Module;
 
+pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, WaveIndex};
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
 pub use run::deploy;
+pub use schedule::RequestId;
 
-/// Requests in flight at once, over all lanes, at the most.
-pub const MOST_IN_FLIGHT: usize = 256;
-/// Requests in flight at once in a lane that hasn't answered yet.
-const FIRST_IN_FLIGHT: usize = 8;
-/// How long a request takes, as long as nothing is known of it.
-pub const USUAL_LATENCY: Duration = Duration::from_millis(500);
-/// How often progress is told.
-const TELL: Duration = Duration::from_secs(1);
-/// How often a call is tried whose outcome is unknown.
-const ATTEMPTS: u32 = 5;
-/// How often a call may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
-const THROTTLED_ATTEMPTS: u32 = 20;
-/// The first wait between two attempts; it doubles each time.
-const BACKOFF: Duration = Duration::from_millis(500);
-/// How often a worker is asked whether it is well, until it is.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often orders are looked for.
-const LISTEN: Duration = Duration::from_millis(200);
+/// The most requests in flight at once, over all lanes.
+pub const MAX_IN_FLIGHT: usize = 256;
+/// The most changes in flight at once in a lane that has not answered yet.
+const INITIAL_WINDOW: usize = 8;
+/// The time that a request takes, until answers show another one.
+pub const DEFAULT_LATENCY: Duration = Duration::from_millis(500);
+/// The time between two reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two health checks of a worker.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two looks at whether to continue, pause or stop.
+const CONTROL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What an upload consists of.
+/// An upload as it is sent.
 pub struct Upload {
     /// The metadata, with the values of secrets.
     pub metadata: Value,
     /// The modules.
     pub modules: Vec<Module>,
-    /// What is known once it was acknowledged.
+    /// What the state keeps once it was acknowledged.
     pub made: Made,
 }
 
-/// What is known of an upload once it was acknowledged.
+/// What the state keeps of an upload once it was acknowledged.
 pub struct Made {
     /// The keyed fingerprint of each secret.
     pub secrets: std::collections::BTreeMap<String, String>,
@@ -67,22 +68,22 @@ pub struct Made {
     pub objects: Vec<(Digest, Vec<u8>)>,
 }
 
-/// Makes the upload of a change; only when it is its turn, so that no more than a few are in memory.
+/// Makes the upload of a change, when it is its turn: no more than a few are in memory.
 pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
 
-/// What is wished of a deploy while it runs.
+/// What a deploy that runs is told to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// Go on.
+pub enum Control {
+    /// Continue.
     #[default]
-    Go,
+    Continue,
     /// Begin nothing more, for now.
     Pause,
-    /// Begin nothing more, and end after what is in flight.
+    /// Begin nothing more, and stop after what is in flight.
     Stop,
 }
 
-/// What happens in a deploy, as it happens.
+/// An event of a deploy, as it happens.
 pub enum Event<'a> {
     /// A wave begins.
     Wave {
@@ -97,28 +98,28 @@ pub enum Event<'a> {
     Applied(&'a Change),
     /// A change failed.
     Failed(&'a Change, &'a str),
-    /// A change that is left to another deploy, which was faster.
+    /// A change is left to another deploy, which changed its worker first.
     Overtaken(&'a Change),
-    /// The workers of a wave are asked whether they are well; so many have an address.
+    /// Health checks of a wave begin, of this number of workers.
     Asking(usize),
-    /// A worker isn't well.
+    /// A worker is unhealthy.
     Unhealthy(&'a Change, &'a str),
-    /// Nothing more is begun, because of this.
+    /// Nothing more is begun, for this reason.
     Halted(&'a str),
-    /// A lane waits for the limit, for so long.
+    /// A lane waits this long for its limit.
     Waiting(&'a str, Duration),
-    /// It pauses, or goes on.
+    /// The deploy is paused, or resumed.
     Paused(bool),
-    /// How far it is; about once a second.
+    /// The progress, about once a second.
     Progress {
-        /// How long the rest takes.
+        /// The time that the rest takes.
         left: Duration,
         /// Each lane that has something to do.
         lanes: &'a [LaneProgress],
     },
 }
 
-/// How far a lane is.
+/// The progress of a lane.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LaneProgress {
     /// The first account whose requests go through it.
@@ -127,18 +128,18 @@ pub struct LaneProgress {
     pub done: usize,
     /// Requests that are left, as far as the plan tells.
     pub left: usize,
-    /// How long these take, in seconds.
+    /// The time that these take, in seconds.
     pub seconds_left: f64,
 }
 
 /// When a deploy stops by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// So many failures, workers that aren't well included, and nothing more is begun.
+    /// The number of failures, unhealthy workers included, after which nothing more is begun.
     pub count: usize,
-    /// So much of a wave, in percent, may fail for the next one to begin.
+    /// The share of a wave, in percent, that may fail for the next one to begin.
     pub percent: f64,
-    /// How long a worker may take to say that it runs the new bundle; none, if they aren't asked.
+    /// The time in which a worker has to report that it runs the new bundle; none if health is not checked.
     pub health: Option<Duration>,
 }
 
@@ -148,33 +149,33 @@ impl Default for Budget {
     }
 }
 
-/// Where the worker of a change answers, if it has an address.
+/// Returns where the worker of a change answers, if it has an address.
 pub type Address<'a> = dyn Fn(&Change, &Deployed) -> Option<String> + 'a;
 
-/// What a deploy works with.
-pub struct Tools<'a> {
-    /// Where requests are made.
+/// Everything that a deploy works with.
+pub struct DeployContext<'a> {
+    /// Makes the requests.
     pub pool: Box<dyn Pool + 'a>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The lanes.
     pub lanes: Vec<Arc<Lane>>,
-    /// Which lane an account's requests go through, by the account's id: one token is one lane.
-    pub lane_of: HashMap<String, usize>,
+    /// The lane of each account, by the account's id: one token is one lane.
+    pub lane_of: HashMap<String, LaneId>,
     /// The state.
     pub state: &'a mut State,
-    /// Under which number it is recorded.
+    /// The number under which it is recorded.
     pub run: RunId,
-    /// A deploy beside which this one runs, and whether it still does: what that one has in flight is waited for.
-    pub beside: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
+    /// Another deploy that runs at the same time, and whether it still does: its requests in flight are waited for.
+    pub concurrent_run: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
     /// When it stops by itself.
     pub budget: Budget,
-    /// Where a worker answers, if it has an address.
+    /// Returns where a worker answers, if it has an address.
     pub address: Box<Address<'a>>,
-    /// What is wished now; asked a few times a second.
-    pub orders: Box<dyn FnMut() -> Order + 'a>,
-    /// Hears what happens.
-    pub hear: Box<dyn FnMut(&Event<'_>) + 'a>,
+    /// Returns whether to continue, pause or stop; called a few times a second.
+    pub control: Box<dyn FnMut() -> Control + 'a>,
+    /// Takes in what happens.
+    pub on_event: Box<dyn FnMut(&Event<'_>) + 'a>,
 }
 
 /// What a deploy did.
@@ -186,7 +187,7 @@ pub struct Outcome {
     pub failed: usize,
     /// Changes that were not begun, or not finished, because the deploy was stopped.
     pub skipped: usize,
-    /// Changes that another deploy made meanwhile, or that it made needless.
+    /// Changes that another deploy made meanwhile, or made unnecessary.
     pub overtaken: usize,
     /// Workers that were asked and aren't well.
     pub unhealthy: usize,
@@ -200,7 +201,7 @@ pub struct Outcome {
     pub retries: u64,
     /// Requests that the platform refused because of its limit.
     pub throttled: u64,
-    /// How long it took, in seconds.
+    /// The time that it took, in seconds.
     pub seconds: f64,
     /// Why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,7 +217,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether everything that was planned is done, and well.
+    /// Returns whether everything that was planned is applied, and healthy.
     pub fn is_complete(&self) -> bool {
         self.failed + self.skipped + self.unhealthy + self.hosts_skipped == 0
     }

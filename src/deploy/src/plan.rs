@@ -11,7 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Begun, Deployed, Doubt, Lead, Live, Stored, Table, WorkerId};
+use crate::state::{Deployed, InFlight, Lead, Live, Stored, Table, Uncertainty, WorkerId};
 use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
@@ -41,7 +41,7 @@ pub struct Known<'a> {
     /// What is live, if it is deployed.
     pub live: Option<&'a Deployed>,
     /// An earlier change that was interrupted: what of it is done is unknown.
-    pub begun: Option<&'a Begun>,
+    pub begun: Option<&'a InFlight>,
     /// The bundle that is live, if the state keeps it.
     pub bundle: Option<&'a Stored>,
     /// The reasons for which the live bundle and the desired one differ, in the author's terms, if they are known.
@@ -362,7 +362,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds a worker of the state, live or interrupted, if it is orphaned.
-    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&Begun>) {
+    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&InFlight>) {
         let gone = match (live, begun) {
             (Some(live), begun) => Gone::of(live, begun),
             // A worker whose first upload was interrupted may be there, as well.
@@ -471,7 +471,7 @@ fn rank(changes: &mut [Change]) {
 fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Option<Change> {
     let (worker, live) = (wanted.worker, known.live);
     let doubts = known.begun.map(|begun| &begun.doubts[..]).unwrap_or_default();
-    let doubtful = |doubt: Doubt| doubts.contains(&doubt) || doubts.contains(&Doubt::Delete);
+    let doubtful = |doubt: Uncertainty| doubts.contains(&doubt) || doubts.contains(&Uncertainty::Delete);
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
@@ -482,7 +482,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         None => reasons.push(Reason::New),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
-    if reasons.is_empty() && doubtful(Doubt::Upload) {
+    if reasons.is_empty() && doubtful(Uncertainty::Upload) {
         reasons.push(Reason::UploadInterrupted);
     }
     if reasons.is_empty() {
@@ -525,7 +525,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || doubtful(Doubt::WorkersDev) {
+    if worker.workers_dev != on || doubtful(Uncertainty::WorkersDev) {
         reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
@@ -544,7 +544,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
-    if &worker.crons != crons || doubtful(Doubt::Crons) {
+    if &worker.crons != crons || doubtful(Uncertainty::Crons) {
         reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
@@ -598,18 +598,22 @@ fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) 
 
 /// Returns the domains of which it is unknown whether the worker has them, and the routes, with their zones where they were being
 /// added.
-fn in_doubt(doubts: &[Doubt]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+fn in_doubt(doubts: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
     let mut domains = BTreeSet::new();
     let mut routes = BTreeMap::new();
     for doubt in doubts {
         match doubt {
-            Doubt::Domain(domain) => {
+            Uncertainty::Domain(domain) => {
                 domains.insert(domain.as_str());
             }
-            Doubt::Route { pattern, zone } => {
+            Uncertainty::Route { pattern, zone } => {
                 routes.insert(pattern.as_str(), zone.as_deref());
             }
-            Doubt::Upload | Doubt::Delete | Doubt::WorkersDev | Doubt::Crons | Doubt::Database => {}
+            Uncertainty::Upload
+            | Uncertainty::Delete
+            | Uncertainty::WorkersDev
+            | Uncertainty::Crons
+            | Uncertainty::Database => {}
         }
     }
     (domains, routes)
@@ -623,11 +627,11 @@ struct Gone<'a> {
     digest: Digest,
     live: Option<&'a Live>,
     revision: Option<i64>,
-    doubts: &'a [Doubt],
+    doubts: &'a [Uncertainty],
 }
 
 impl<'a> Gone<'a> {
-    fn of(deployed: &'a Deployed, begun: Option<&'a Begun>) -> Gone<'a> {
+    fn of(deployed: &'a Deployed, begun: Option<&'a InFlight>) -> Gone<'a> {
         Gone {
             account: &deployed.account,
             customer: &deployed.customer,
@@ -639,8 +643,8 @@ impl<'a> Gone<'a> {
         }
     }
 
-    fn begun(begun: &'a Begun) -> Gone<'a> {
-        let Begun { account, customer, environment, digest, doubts, .. } = begun;
+    fn begun(begun: &'a InFlight) -> Gone<'a> {
+        let InFlight { account, customer, environment, digest, doubts, .. } = begun;
         Gone { account, customer, environment: *environment, digest: *digest, live: None, revision: None, doubts }
     }
 

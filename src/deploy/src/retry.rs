@@ -6,9 +6,9 @@ use std::time::Duration;
 use flotilla_model::platform::{CONCURRENT_CHANGE, CallError, Reply};
 
 /// How often a request is sent whose outcome is unknown. With the waits between, that is about eight seconds.
-const ATTEMPTS: u32 = 5;
+pub(crate) const ATTEMPTS: u32 = 5;
 /// How often a request may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
-const THROTTLED_ATTEMPTS: u32 = 20;
+pub(crate) const THROTTLED_ATTEMPTS: u32 = 20;
 /// The wait before the second attempt; it doubles each time.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// The part of a wait, in percent, by which it is lengthened at random.

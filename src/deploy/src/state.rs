@@ -123,7 +123,7 @@ pub struct Live {
 /// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker
 /// whose upload was interrupted would count as what it was before, and taking the change back would do nothing.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Begun {
+pub struct InFlight {
     /// The account's name in fleet.yaml.
     pub account: String,
     /// The customer.
@@ -133,7 +133,7 @@ pub struct Begun {
     /// The digest that the change leads to.
     pub digest: Digest,
     /// What may be done or not.
-    pub doubts: Vec<Doubt>,
+    pub doubts: Vec<Uncertainty>,
     /// The deploy that began it.
     pub run: RunId,
 }
@@ -141,7 +141,7 @@ pub struct Begun {
 /// Something whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Doubt {
+pub enum Uncertainty {
     /// Which bundle is live.
     Upload,
     /// Whether the worker is there.
@@ -169,9 +169,9 @@ pub struct State {
     key: Vec<u8>,
 }
 
-/// What is found out once and kept: ids that names stand for.
-#[derive(Clone, Copy, Debug)]
-pub enum Found {
+/// The kinds of things whose ids are found out by name once, and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResourceKind {
     /// A zone's id.
     Zone,
     /// The account's part of its workers.dev addresses.
@@ -182,13 +182,13 @@ pub enum Found {
     KeyValue,
 }
 
-impl Found {
+impl ResourceKind {
     fn as_str(self) -> &'static str {
         match self {
-            Found::Zone => "zone",
-            Found::Subdomain => "subdomain",
-            Found::Database => "database",
-            Found::KeyValue => "kv",
+            ResourceKind::Zone => "zone",
+            ResourceKind::Subdomain => "subdomain",
+            ResourceKind::Database => "database",
+            ResourceKind::KeyValue => "kv",
         }
     }
 }
@@ -336,8 +336,8 @@ impl State {
     }
 
     /// The changes that were begun and not ended.
-    pub fn begun(&self) -> Result<BTreeMap<WorkerId, Begun>, Failure> {
-        let read = || -> rusqlite::Result<BTreeMap<WorkerId, Begun>> {
+    pub fn begun(&self) -> Result<BTreeMap<WorkerId, InFlight>, Failure> {
+        let read = || -> rusqlite::Result<BTreeMap<WorkerId, InFlight>> {
             let mut statement = self.db.prepare_cached(&format!("SELECT {BEGUN} FROM begun"))?;
             let rows = statement.query_map([], |row| Ok((worker_id(row)?, begun_of(row)?)))?;
             rows.collect()
@@ -346,7 +346,7 @@ impl State {
     }
 
     /// What was begun and not ended of a worker.
-    pub fn begun_one(&self, (home, worker): &WorkerId) -> Result<Option<Begun>, Failure> {
+    pub fn begun_one(&self, (home, worker): &WorkerId) -> Result<Option<InFlight>, Failure> {
         let read = || {
             self.db
                 .prepare_cached(&format!(
@@ -359,7 +359,7 @@ impl State {
     }
 
     /// Notes that a change begins, before its first request is sent.
-    pub fn begin(&mut self, id: &WorkerId, begun: &Begun) -> Result<(), Failure> {
+    pub fn begin(&mut self, id: &WorkerId, begun: &InFlight) -> Result<(), Failure> {
         let (home, worker) = id;
         let write = || -> rusqlite::Result<usize> {
             self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
@@ -378,12 +378,12 @@ impl State {
     }
 
     /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
-    pub fn settle(&mut self, id: &WorkerId, left: &[Doubt]) -> Result<(), Failure> {
+    pub fn settle(&mut self, id: &WorkerId, left: &[Uncertainty]) -> Result<(), Failure> {
         settle(&self.db, id, left).map_err(|error| self.told(error))
     }
 
-    /// What was found out earlier.
-    pub fn found(&self, account_id: &str, kind: Found, name: &str) -> Result<Option<String>, Failure> {
+    /// Returns the id of a name, if it was found out earlier.
+    pub fn cached_id(&self, account_id: &str, kind: ResourceKind, name: &str) -> Result<Option<String>, Failure> {
         let read = || {
             let sql = "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?";
             let mut statement = self.db.prepare_cached(sql)?;
@@ -392,16 +392,16 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// Keeps what was found out.
-    pub fn keep(&mut self, account_id: &str, kind: Found, name: &str, id: &str) -> Result<(), Failure> {
+    /// Keeps the id of a name for later runs.
+    pub fn cache_id(&mut self, account_id: &str, kind: ResourceKind, name: &str, id: &str) -> Result<(), Failure> {
         self.db
             .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
             .map(|_| ())
             .map_err(|error| self.told(error))
     }
 
-    /// Forgets what was found out: it isn't so any more.
-    pub fn lose(&mut self, account_id: &str, kind: Found, name: &str) -> Result<(), Failure> {
+    /// Forgets the id of a name, because it isn't valid any more.
+    pub fn forget_id(&mut self, account_id: &str, kind: ResourceKind, name: &str) -> Result<(), Failure> {
         self.db
             .execute(
                 "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?",
@@ -445,8 +445,8 @@ fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
 /// The columns of what was begun.
 const BEGUN: &str = "account_id, namespace, worker, account, customer, environment, digest, doubts, run";
 
-fn begun_of(row: &Row<'_>) -> rusqlite::Result<Begun> {
-    Ok(Begun {
+fn begun_of(row: &Row<'_>) -> rusqlite::Result<InFlight> {
+    Ok(InFlight {
         account: row.get(3)?,
         customer: row.get(4)?,
         environment: environment_of(row, 5)?,
@@ -460,7 +460,7 @@ fn namespace(home: &Home) -> &str {
     home.namespace.as_deref().unwrap_or_default()
 }
 
-fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Doubt]) -> rusqlite::Result<()> {
+fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Uncertainty]) -> rusqlite::Result<()> {
     let namespace = namespace(home);
     if left.is_empty() {
         db.prepare_cached("DELETE FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?")?
@@ -567,12 +567,12 @@ mod tests {
         let fingerprint = {
             let mut state = State::open(&path).unwrap();
             state.record(&id, &mut deployed, &entry("create")).unwrap();
-            state.keep("a", Found::Zone, "example.com", "z").unwrap();
+            state.cache_id("a", ResourceKind::Zone, "example.com", "z").unwrap();
             state.fingerprints().of("s3cret")
         };
         let mut state = State::open(&path).unwrap();
         assert_eq!(state.deployed().unwrap(), BTreeMap::from([(id.clone(), deployed.clone())]));
-        assert_eq!(state.found("a", Found::Zone, "example.com").unwrap(), Some("z".to_owned()));
+        assert_eq!(state.cached_id("a", ResourceKind::Zone, "example.com").unwrap(), Some("z".to_owned()));
         assert_eq!(state.fingerprints().of("s3cret"), fingerprint);
         assert_ne!(State::in_memory().fingerprints().of("s3cret"), fingerprint, "each state has a key of its own");
         state.forget(&id, &deployed, &entry("delete")).unwrap();

@@ -1,7 +1,7 @@
 //! Where deployed workers answer: for people, and for health checks. Knows no HTTP.
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::state::{Deployed, Found, State};
+use flotilla_deploy::state::{Deployed, ResourceKind, State};
 use flotilla_model::platform::{Call, Home, Platform as _, Reply};
 
 use crate::cloud::Cloud;
@@ -41,7 +41,7 @@ pub fn dispatched(state: &State, home: &Home, worker: &str) -> Option<String> {
 
 /// Returns the account's part of its workers.dev addresses, if the state knows it.
 pub fn known_subdomain(state: &State, home: &Home) -> Option<String> {
-    state.found(&home.account_id, Found::Subdomain, "").ok().flatten()
+    state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten()
 }
 
 /// Returns the account's part of its workers.dev addresses: asked for once, with a deploy, then kept in the state.
@@ -49,7 +49,7 @@ pub fn subdomain(cloud: &Cloud, home: &Home, platform: Option<&Cloudflare>) -> O
     known_subdomain(&State::read(&cloud.state).ok()?, home).or_else(|| {
         let (Ok(Reply::Id(subdomain)), _) = platform?.call(home, &Call::FindSubdomain) else { return None };
         let mut state = State::open(&cloud.state).ok()?;
-        state.keep(&home.account_id, Found::Subdomain, "", &subdomain).ok()?;
+        state.cache_id(&home.account_id, ResourceKind::Subdomain, "", &subdomain).ok()?;
         Some(subdomain)
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::deploy::{self, Budget, MOST_IN_FLIGHT, MakeUpload, Outcome, Threads, Tools};
+use flotilla_deploy::deploy::{self, Budget, DeployContext, LaneId, MAX_IN_FLIGHT, MakeUpload, Outcome, Threads};
 use flotilla_deploy::pace::Lane;
 use flotilla_deploy::plan::{Change, Plan};
 use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
@@ -67,7 +67,7 @@ pub(crate) fn apply(
     let eta = eta(&lanes.estimates(plan));
     let Lanes { lanes, of: lane_of } = if kind.ahead { lanes.ahead() } else { lanes };
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
-    let size = plan.changes.len().clamp(1, MOST_IN_FLIGHT.min(lanes.len() * 64).max(1));
+    let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
     let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
     let health = HealthAddresses::find(ctx, plan, state)?;
@@ -86,20 +86,20 @@ pub(crate) fn apply(
     operator.on_event(&Event::RunStarted { run, kind: kind.name, plan, eta });
     operator.begin("deploying", Some(plan.changes.len() as u64));
     operator.expect(Duration::from_secs_f64(eta));
-    let tools = Tools {
+    let deploy_context = DeployContext {
         pool,
         clock: Arc::clone(&clock),
         lanes,
-        lane_of,
+        lane_of: lane_of.into_iter().map(|(account, lane)| (account, LaneId::new(lane))).collect(),
         state,
         run,
-        beside,
+        concurrent_run: beside,
         budget: budget(&fleet.file.deploy),
         address: Box::new(|change, live| health.address(cloud, change, live)),
-        orders: control,
-        hear: Box::new(|event| operator.on_event(&Event::Deploy(event))),
+        control,
+        on_event: Box::new(|event| operator.on_event(&Event::Deploy(event))),
     };
-    let outcome = deploy::deploy(plan, tools);
+    let outcome = deploy::deploy(plan, deploy_context);
     operator.end();
     let outcome = outcome?;
     operator.on_event(&Event::RunEnded(&outcome));

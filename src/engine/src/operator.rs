@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_deploy::deploy::{Order, Outcome};
+use flotilla_deploy::deploy::{Control, Outcome};
 use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::{Finding, Seen};
 use flotilla_deploy::state::RunId;
@@ -131,7 +131,7 @@ pub trait Operator: Progress {
     /// Opens the way by which a person steers a run while it changes something: the function is called a few times a second, and is
     /// dropped when the run ends. `folder` is the one of flotilla's own files; `ahead`: the run goes ahead of another one, which is
     /// steered separately.
-    fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Order + '_>;
+    fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_>;
 }
 
 /// How a plan that changes something is approved.

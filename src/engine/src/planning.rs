@@ -12,7 +12,7 @@ use flotilla_build::render::Recipe;
 use flotilla_build::resolve::Thing;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
-use flotilla_deploy::state::{self, Begun, Deployed, Run, State, Stored, WorkerId, deflated};
+use flotilla_deploy::state::{self, InFlight, Deployed, Run, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
@@ -296,7 +296,7 @@ struct Wanted {
     bundle: Bundle,
     home: Home,
     live: Option<Deployed>,
-    begun: Option<Begun>,
+    begun: Option<InFlight>,
     bundle_before: Option<Stored>,
     /// Whether its database's id is known, if it needs one.
     has_database: bool,
@@ -348,7 +348,7 @@ impl Fleet<'_> {
                 one.live = state.one(&id)?;
                 one.begun = begun.get(&id).cloned();
                 if let Database::D1 { id: None, name, .. } = &one.worker.database {
-                    one.has_database = state.found(&id.0.account_id, state::Found::Database, name)?.is_some();
+                    one.has_database = state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
                 }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::pace::{self, Lane, Rate};
 use flotilla_deploy::refresh::{self, Inventory, Known, Refreshed, Row, Scope, Wanted};
-use flotilla_deploy::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, Table, WorkerId};
+use flotilla_deploy::state::{InFlight, Deployed, Uncertainty, Entry, ResourceKind, Live, RunId, State, Table, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
@@ -176,7 +176,7 @@ pub fn refresh(
     record.live.retain(|(home, _), _| concerns(home));
     record.begun.retain(|(home, _), _| concerns(home));
     let rows: BTreeMap<WorkerId, Row> = record.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
-    let zone_id = |account_id: &str, name: &str| state.found(account_id, Found::Zone, name).ok().flatten();
+    let zone_id = |account_id: &str, name: &str| state.cached_id(account_id, ResourceKind::Zone, name).ok().flatten();
     let mut scope = Scope::of(&rows, &options.wanted, zone_id);
     if options.all_domains {
         let outside = options.homes.keys().filter(|home| home.namespace.is_none());
@@ -215,7 +215,7 @@ pub fn refresh(
     inventory.ask_triggers(&unclear, &mut |home, call| asking.ask(home, call))?;
     let refreshed = refresh::refresh(&inventory, &known);
     for ((account_id, name), id) in &inventory.found {
-        state.keep(account_id, Found::Zone, name, id)?;
+        state.cache_id(account_id, ResourceKind::Zone, name, id)?;
     }
     let at = asking.clock.unix();
     let missing: BTreeSet<WorkerId> = record
@@ -268,14 +268,14 @@ fn note_hosts(
 }
 
 /// What an interrupted deploy left in doubt is looked at, too.
-fn in_doubt(scope: &mut Scope, begun: &BTreeMap<WorkerId, Begun>, zone_id: impl Fn(&str, &str) -> Option<String>) {
+fn in_doubt(scope: &mut Scope, begun: &BTreeMap<WorkerId, InFlight>, zone_id: impl Fn(&str, &str) -> Option<String>) {
     for ((home, _), begun) in begun {
         scope.homes.insert(home.clone());
         let account_id = home.account_id.clone();
         for doubt in &begun.doubts {
             match doubt {
-                Doubt::Domain(_) => drop(scope.domains.insert(account_id.clone())),
-                Doubt::Route { zone: Some(name), .. } => match zone_id(&account_id, name) {
+                Uncertainty::Domain(_) => drop(scope.domains.insert(account_id.clone())),
+                Uncertainty::Route { zone: Some(name), .. } => match zone_id(&account_id, name) {
                     Some(id) => drop(scope.zones.insert((account_id.clone(), id))),
                     None => drop(scope.named_zones.insert((account_id.clone(), name.clone()))),
                 },
@@ -303,7 +303,7 @@ fn row(deployed: &Deployed) -> Row {
 /// What the state says before it is put right.
 struct OnRecord {
     live: BTreeMap<WorkerId, Deployed>,
-    begun: BTreeMap<WorkerId, Begun>,
+    begun: BTreeMap<WorkerId, InFlight>,
 }
 
 /// Writes what differs, all of it or nothing.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use flotilla_build::build;
 use flotilla_deploy::plan::{Change, Step};
 use flotilla_deploy::rotation::{Missing, Sending, sending};
-use flotilla_deploy::state::{Doubt, State, WorkerId};
+use flotilla_deploy::state::{State, Uncertainty, WorkerId};
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
@@ -49,7 +49,7 @@ impl Live {
     /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
     pub fn open(path: &Path) -> Result<Live, Failure> {
         let state = State::read(path)?;
-        let doubtful = |doubt: &Doubt| matches!(doubt, Doubt::Upload | Doubt::Delete);
+        let doubtful = |doubt: &Uncertainty| matches!(doubt, Uncertainty::Upload | Uncertainty::Delete);
         let begun = state.begun()?.into_iter().filter(|(_, begun)| begun.doubts.iter().any(doubtful));
         let in_doubt = begun.map(|(id, _)| id).collect();
         Ok(Live { state: Mutex::new(state), in_doubt, there: HashMap::new() })

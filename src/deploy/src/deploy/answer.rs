@@ -1,164 +1,75 @@
-//! What becomes of an answer: repeated, recorded, or a failure. Knows what is in flight; sends nothing.
+//! What becomes of an answer: what it changes of what is known and recorded, and whether its request is sent again. Decides
+//! nothing about what is sent; sends nothing.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::between;
+use super::index::ChangeIndex;
+use super::lookups::kind_of;
 use super::pool::Answer;
-use super::run::{Part, Run, nothing_of};
-use super::task::{doubt, same_thing, word};
-use super::{ATTEMPTS, BACKOFF, Event, FIRST_IN_FLIGHT, Failed, Made, THROTTLED_ATTEMPTS};
-use crate::pace::{Lane, Ticket};
+use super::run::{Phase, Run};
+use super::schedule::{Conclusion, Permit, RequestId};
+use super::task::{action_name, is_about_same, uncertainty_of};
+use super::{Event, Failed, INITIAL_WINDOW, Made};
 use crate::plan::{Change, Step};
-use crate::state::{Deployed, Doubt, Entry, Found};
+use crate::retry::Verdict;
+use crate::state::{Deployed, Entry, ResourceKind, Uncertainty};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::{BINDING_MISSING, CONCURRENT_CHANGE, CallError, Quota, Reply};
+use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
 
 impl Run<'_> {
     /// Takes in what was answered, and writes it to the state as one.
-    pub(super) fn take(&mut self, answers: Vec<(usize, Answer)>, part: Part) -> Result<(), Failure> {
-        self.tools.state.open_batch()?;
-        // What is told of is told once it was written.
-        let mut ended = Vec::new();
-        for (at, answer) in answers {
-            if let Some(result) = self.answered(at, answer, part)? {
-                ended.push((at, result));
-            }
+    pub(super) fn on_answers(&mut self, answers: Vec<(RequestId, Answer)>) -> Result<(), Failure> {
+        self.ctx.state.open_batch()?;
+        for (id, answer) in answers {
+            self.on_answer(id, answer)?;
         }
-        self.tools.state.close_batch()?;
-        for (at, result) in ended {
-            self.end(at, part, result);
-        }
+        self.ctx.state.close_batch()?;
+        // What ended is reported once it was written.
+        self.report_concluded();
         Ok(())
     }
 
-    /// Takes in one answer. Something, if its change came to an end with it.
-    pub(super) fn answered(
-        &mut self,
-        at: usize,
-        answer: Answer,
-        part: Part,
-    ) -> Result<Option<Result<(), String>>, Failure> {
-        let change = &self.plan.changes[at];
-        let account = change.home.account_id.clone();
-        let (lane, ticket, sent) = self.tickets.remove(&at).expect("BUG: an answer has a permit");
-        let took = self.tools.clock.now().saturating_sub(sent);
-        let queue = &mut self.queues[lane];
-        queue.latency = if queue.latency.is_zero() { took } else { (queue.latency * 15 + took) / 16 };
-        queue.in_flight -= 1;
-        queue.trust = match &answer {
-            Answer::Called(Ok(_), ..) => queue.trust + 1,
-            Answer::Called(Err(CallError::Throttled { .. }), ..) => queue.trust,
-            _ => FIRST_IN_FLIGHT,
-        };
-        let lane = Arc::clone(&queue.lane);
-        let (result, quota, made) = match answer {
-            Answer::Called(result, quota, made) => (result, quota, made),
-            Answer::NotMade(why) => {
-                lane.unused(ticket);
-                self.abandon(at)?;
-                return Ok(Some(Err(why)));
-            }
-            Answer::Health(_) => unreachable!("BUG: health is asked between waves"),
-        };
-        self.answer_lane(&lane, ticket, &result, quota.as_ref());
-        if let Err(CallError::Unauthorized(_)) = result {
-            // One failure tells it; the account's other changes would fail alike.
-            if !self.dead.insert(account.clone()) {
-                self.abandon(at)?;
-                self.over.insert(at);
-                self.outcome.skipped += 1;
-                return Ok(None);
-            }
-        }
-        let asked: Option<String> = self
-            .asking
-            .iter()
-            .find(|((of, _), waiting)| *of == account && waiting.first() == Some(&at))
-            .map(|((_, name), _)| name.clone());
-        let result = match self.outlast(at, result) {
-            Some(result) => result,
-            None => {
-                if let Some(name) = asked {
-                    // It asks again; the others wait on.
-                    self.asking.entry((account, name)).or_default().retain(|other| *other != at);
-                    self.wake_who_asked(&change.home.account_id.clone());
+    fn on_answer(&mut self, id: RequestId, answer: Answer) -> Result<(), Failure> {
+        let permit = self.schedule.answered(id);
+        self.adapt_window(id, &permit, &answer);
+        match answer {
+            Answer::Called(result, quota, made) => {
+                self.count_answer(permit, &result, quota.as_ref());
+                match id {
+                    RequestId::Change(change) => self.on_change_answer(change, result, made),
+                    RequestId::Lookup(lookup) => self.on_lookup_answer(lookup, result),
+                    RequestId::HostWrite(write) => self.on_host_answer(write, result),
+                    RequestId::HealthCheck(_) => unreachable!("BUG: health is checked between waves"),
                 }
-                return Ok(None);
             }
-        };
-        if let Some(name) = asked {
-            return self.zone(at, account, name, result);
-        }
-        if let Err(CallError::Rejected { code, .. }) = &result
-            && BINDING_MISSING.contains(code)
-            && self.tasks[&at].step(change) == Some(&Step::Upload)
-        {
-            self.lose(change)?;
-        }
-        let zones = &self.zones;
-        let zone = |name: &str| zones.get(&(account.clone(), name.to_owned())).cloned();
-        let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
-        let lost = task.lost;
-        let made = made.filter(|_| result.is_ok());
-        if let (Some(made), Some(_)) = (&made, task.step(change)) {
-            let before = task.live.take();
-            let mut live = before.map(|before| before.live).unwrap_or_default();
-            live.secrets.clone_from(&made.secrets);
-            task.live = Some(Deployed {
-                account: change.account.clone(),
-                customer: change.customer.clone(),
-                environment: change.environment,
-                digest: change.digest,
-                revision: 0,
-                deployed_at: self.tools.clock.unix(),
-                rejected: change.rejects,
-                drift: None,
-                live,
-            });
-        }
-        let stale = task.live.is_none()
-            && !matches!(
-                task.step(change),
-                Some(
-                    Step::Delete
-                        | Step::DropDomain { .. }
-                        | Step::DropRoute { .. }
-                        | Step::CreateDatabase { .. }
-                        | Step::DeleteDatabase { .. }
-                        | Step::Upload
-                )
-            );
-        let done = match task.answered(change, result, zone) {
-            Ok(done) if !stale => done,
-            Ok(_) => {
-                self.abandon(at)?;
-                return Ok(Some(Err("the plan is stale: the state no longer has this worker".to_owned())));
+            Answer::NotMade(why) => {
+                self.return_permit(permit);
+                let RequestId::Change(change) = id else { unreachable!("BUG: only uploads are made") };
+                self.fail(change, why)
             }
-            Err(why) => {
-                task.lost = lost;
-                self.abandon(at)?;
-                return Ok(Some(Err(why)));
-            }
-        };
-        if !done {
-            let lane = self.lane(at);
-            self.queues[lane].ready.push_back(at);
-            return Ok(None);
+            Answer::Health(_) => unreachable!("BUG: health is checked between waves"),
         }
-        self.acknowledged(at, made, part)
     }
 
-    /// Tells the lane what came of its request.
-    pub(super) fn answer_lane(
-        &mut self,
-        lane: &Lane,
-        ticket: Ticket,
-        result: &Result<Reply, CallError>,
-        quota: Option<&Quota>,
-    ) {
+    /// Adapts how many changes a lane has in flight to how it answers.
+    fn adapt_window(&mut self, id: RequestId, permit: &Permit, answer: &Answer) {
+        let took = self.ctx.clock.now().saturating_sub(permit.sent_at);
+        let lane = self.schedule.lane(permit.lane);
+        lane.latency = if lane.latency.is_zero() { took } else { (lane.latency * 15 + took) / 16 };
+        if let RequestId::Change(_) = id {
+            lane.concurrency_window = match answer {
+                Answer::Called(Ok(_), ..) => lane.concurrency_window + 1,
+                Answer::Called(Err(CallError::Throttled { .. }), ..) => lane.concurrency_window,
+                _ => INITIAL_WINDOW,
+            };
+        }
+    }
+
+    /// Counts an answer against the lane's limit.
+    fn count_answer(&mut self, permit: Permit, result: &Result<Reply, CallError>, quota: Option<&Quota>) {
+        let lane = Arc::clone(&self.schedule.lane(permit.lane).lane);
+        let ticket = self.schedule.give_back(permit);
         if let Err(CallError::Throttled { retry_after }) = result {
             self.outcome.throttled += 1;
             lane.throttled(ticket, *retry_after);
@@ -167,204 +78,249 @@ impl Run<'_> {
         }
     }
 
-    /// Repeats what can be repeated; gives what can't.
-    pub(super) fn outlast(&mut self, at: usize, result: Result<Reply, CallError>) -> Option<Result<Reply, CallError>> {
-        let change = &self.plan.changes[at];
-        let lane = self.tools.lane_of[&change.home.account_id];
-        let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
-        match result {
-            Err(CallError::Throttled { retry_after }) => {
-                task.throttled += 1;
-                if task.throttled >= THROTTLED_ATTEMPTS {
-                    return Some(Err(CallError::Throttled { retry_after }));
-                }
-                self.queues[lane].ready.push_front(at);
-                None
-            }
-            Err(CallError::Unavailable(message)) => {
-                task.lost = true;
-                task.attempts += 1;
-                if task.attempts >= ATTEMPTS {
-                    let told = format!("{message}, {ATTEMPTS} times in a row");
-                    return Some(Err(CallError::Unavailable(told)));
-                }
-                let wait = backoff(change, task.attempts);
-                self.outcome.retries += 1;
-                self.again.push(Reverse((self.tools.clock.now() + wait, at)));
-                None
-            }
-            Err(CallError::Rejected { code: CONCURRENT_CHANGE, .. }) if task.attempts + 1 < ATTEMPTS => {
-                task.attempts += 1;
-                let wait = backoff(change, task.attempts);
-                self.outcome.retries += 1;
-                self.again.push(Reverse((self.tools.clock.now() + wait, at)));
-                None
-            }
-            other => Some(other),
-        }
-    }
-
-    /// A zone's id: found out once, then kept.
-    pub(super) fn zone(
+    /// Sends a request again if its answer isn't final; returns a final one.
+    pub(super) fn handle_transient_error(
         &mut self,
-        at: usize,
-        account: String,
-        name: String,
+        id: RequestId,
         result: Result<Reply, CallError>,
-    ) -> Result<Option<Result<(), String>>, Failure> {
-        let waiting = self.asking.remove(&(account.clone(), name.clone())).unwrap_or_default();
-        let failed = match result {
-            Ok(Reply::Id(id)) => {
-                self.tools.state.keep(&account, Found::Zone, &name, &id)?;
-                self.zones.insert((account, name), id);
-                None
-            }
-            Ok(_) => Some(format!("the account has no zone `{name}`, or the token can't see it")),
-            Err(error) => Some(error.to_string()),
-        };
-        for other in waiting {
-            if failed.is_none() || other != at {
-                // Who waited asks for itself, if it has to.
-                let lane = self.lane(other);
-                self.queues[lane].ready.push_back(other);
+    ) -> Option<Result<Reply, CallError>> {
+        let key = self.retry_key(id);
+        match self.schedule.attempts(id).decide(&key, result) {
+            Verdict::Final(result) => return Some(result),
+            Verdict::WhenAllowed => self.schedule.retry_when_allowed(id),
+            Verdict::Retry { wait, .. } => {
+                self.outcome.retries += 1;
+                self.schedule.retry_at(id, self.ctx.clock.now() + wait);
             }
         }
-        match failed {
-            None => Ok(None),
-            Some(why) => {
-                self.abandon(at)?;
-                Ok(Some(Err(why)))
-            }
+        None
+    }
+
+    /// Names a request among those in flight.
+    fn retry_key(&mut self, id: RequestId) -> String {
+        match id {
+            RequestId::Change(change) | RequestId::HealthCheck(change) => self.change(change).worker.clone(),
+            RequestId::Lookup(lookup) => self.schedule.lookup(lookup).key().to_owned(),
+            RequestId::HostWrite(write) => self.schedule.host_write(write).table.title.clone(),
         }
     }
 
-    /// Those who wait for a zone that nobody asks for any more ask for themselves.
-    pub(super) fn wake_who_asked(&mut self, account: &str) {
-        let names: Vec<(String, String)> = self.asking.keys().filter(|(of, _)| of == account).cloned().collect();
-        for key in names {
-            for at in self.asking.remove(&key).unwrap_or_default() {
-                let lane = self.lane(at);
-                self.queues[lane].ready.push_back(at);
+    /// Whether an answer says that a token is unauthorized which is known to be.
+    pub(super) fn is_repeatedly_unauthorized(&mut self, account_id: &str, result: &Result<Reply, CallError>) -> bool {
+        matches!(result, Err(CallError::Unauthorized(_))) && !self.unauthorized.insert(account_id.to_owned())
+    }
+
+    fn on_change_answer(
+        &mut self,
+        index: ChangeIndex,
+        result: Result<Reply, CallError>,
+        made: Option<Box<Made>>,
+    ) -> Result<(), Failure> {
+        let change = self.change(index);
+        if self.is_repeatedly_unauthorized(&change.home.account_id, &result) {
+            // One failure reports it; the account's other changes would fail alike.
+            return self.skip(index);
+        }
+        self.schedule.task(index).is_outcome_unknown |= matches!(result, Err(CallError::Unavailable(_)));
+        let Some(result) = self.handle_transient_error(RequestId::Change(index), result) else { return Ok(()) };
+        if let Err(CallError::Rejected { code, .. }) = &result
+            && BINDING_MISSING.contains(code)
+            && *self.schedule.task(index).step(change) == Step::Upload
+        {
+            self.forget_ids(change)?;
+        }
+        let made = made.filter(|_| result.is_ok());
+        match self.advance(index, result, made.as_deref()) {
+            Err(why) => self.fail(index, why),
+            Ok(false) => {
+                self.schedule.proceed(index);
+                Ok(())
             }
+            Ok(true) => self.on_step_done(index, made.as_deref()),
+        }
+    }
+
+    /// Lets the step at hand take in its answer. True: the step is done.
+    fn advance(
+        &mut self,
+        index: ChangeIndex,
+        result: Result<Reply, CallError>,
+        made: Option<&Made>,
+    ) -> Result<bool, String> {
+        let change = self.change(index);
+        let now = self.ctx.clock.unix();
+        let ids = &self.ids;
+        let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
+        let task = self.schedule.task(index);
+        if let Some(made) = made {
+            task.live = Some(uploaded(change, task.live.take(), made, now));
+        }
+        let is_stale = task.live.is_none() && needs_worker(task.step(change));
+        match task.on_answer(change, result, zone)? {
+            _ if is_stale => Err("the plan is stale: the state no longer has this worker".to_owned()),
+            is_done => Ok(is_done),
         }
     }
 
     /// Records a step that was acknowledged, and goes on to the next one.
-    pub(super) fn acknowledged(
-        &mut self,
-        at: usize,
-        made: Option<Box<Made>>,
-        part: Part,
-    ) -> Result<Option<Result<(), String>>, Failure> {
-        let change = &self.plan.changes[at];
-        let task = self.tasks.get_mut(&at).expect("BUG: an answer has a task");
-        let step = task.step(change).expect("BUG: something was acknowledged");
-        let this = doubt(step);
-        task.earlier.retain(|other| !same_thing(other, &this));
-        let is_last = task.at + 1 == task.steps.len();
-        let left = match is_last && part == Part::Rest {
+    fn on_step_done(&mut self, index: ChangeIndex, made: Option<&Made>) -> Result<(), Failure> {
+        let change = self.change(index);
+        let step = self.schedule.task(index).step(change);
+        self.update_database_id(index, step)?;
+        if let Some(made) = made {
+            self.ctx.state.store(&change.digest, &made.stored, &made.objects)?;
+        }
+        self.record_step(index, step, made.is_some())?;
+        let task = self.schedule.task(index);
+        if made.is_some()
+            && let Some(address) = task.live.as_ref().and_then(|live| (self.ctx.address)(change, live))
+        {
+            self.uploaded.push((index, address));
+        }
+        task.proceed();
+        let is_last = task.steps_left() == 0;
+        let lane = self.schedule.lane_of(index);
+        lane.done += 1;
+        lane.drop_steps(1);
+        match (is_last, self.phase) {
+            (false, _) => self.schedule.proceed(index),
+            (true, Phase::Release(_)) => self.schedule.release(index),
+            (true, Phase::Apply) => {
+                self.schedule.conclude(index, &Conclusion::Applied);
+                self.concluded.push((index, Conclusion::Applied));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the id of a database that was created or found, and forgets that of one that was deleted.
+    fn update_database_id(&mut self, index: ChangeIndex, step: &Step) -> Result<(), Failure> {
+        let account_id = &self.change(index).home.account_id;
+        match step {
+            Step::CreateDatabase { name, .. } => {
+                if let Some(Some(id)) = self.schedule.task(index).found.id.clone() {
+                    self.cache_id(account_id, kind_of(Resource::Database), name, id)?;
+                }
+            }
+            Step::DeleteDatabase { name } => {
+                self.ctx.state.forget_id(account_id, kind_of(Resource::Database), name)?;
+                self.ids.remove(account_id, kind_of(Resource::Database), name);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes an acknowledged step to the state, with what of the change is still uncertain.
+    fn record_step(&mut self, index: ChangeIndex, step: &Step, is_upload: bool) -> Result<(), Failure> {
+        let change = self.change(index);
+        let phase = self.phase;
+        let task = self.schedule.task(index);
+        let this = uncertainty_of(step);
+        task.earlier.retain(|other| !is_about_same(other, &this));
+        let left = match task.steps_left() == 1 && phase == Phase::Apply {
             true => Vec::new(),
             false => union(&task.left[1..], &task.earlier),
         };
-        let action = match step {
-            Step::Upload if change.rejects.is_some() => "rollback",
-            Step::Upload => change.action.as_str(),
-            step => word(step),
-        };
         let entry = Entry {
-            run: self.tools.run,
-            at: self.tools.clock.unix(),
-            action,
-            reasons: if made.is_some() || *step == Step::Delete { &change.reasons } else { &[] },
+            run: self.ctx.run,
+            at: self.ctx.clock.unix(),
+            action: match step {
+                Step::Upload if change.rejects.is_some() => "rollback",
+                Step::Upload => change.action.as_str(),
+                step => action_name(step),
+            },
+            reasons: if is_upload || *step == Step::Delete { &change.reasons } else { &[] },
             left: &left,
         };
-        let state = &mut *self.tools.state;
-        if let (Step::CreateDatabase { name, .. }, Some(Some(database))) = (step, &task.found.id) {
-            state.keep(&change.home.account_id, between::found(Resource::Database), name, database)?;
-            let key = (change.home.account_id.clone(), Resource::Database, name.clone());
-            self.ids.insert(key, database.clone());
-        }
-        if let Step::DeleteDatabase { name } = step {
-            state.lose(&change.home.account_id, between::found(Resource::Database), name)?;
-            self.ids.remove(&(change.home.account_id.clone(), Resource::Database, name.clone()));
-        }
-        if let Some(made) = &made {
-            state.store(&change.digest, &made.stored, &made.objects)?;
-        }
+        let state = &mut *self.ctx.state;
         match (&mut task.live, step) {
             (live, Step::Delete) => {
-                let gone = live.take().unwrap_or_else(|| nothing_of(change));
-                state.forget(&task.id, &gone, &entry)?;
+                let gone = live.take().unwrap_or_else(|| unknown_worker(change));
+                state.forget(&task.id, &gone, &entry)
             }
-            (Some(live), _) => state.record(&task.id, live, &entry)?,
-            (None, _) => state.settle(&task.id, &left)?,
-        }
-        if made.is_some()
-            && let Some(address) = task.live.as_ref().and_then(|live| (self.tools.address)(change, live))
-        {
-            self.uploaded.push((at, address));
-        }
-        task.proceed();
-        let lane = self.lane(at);
-        self.queues[lane].done += 1;
-        self.queues[lane].left = self.queues[lane].left.saturating_sub(1);
-        if !is_last {
-            let lane = self.lane(at);
-            self.queues[lane].ready.push_back(at);
-            return Ok(None);
-        }
-        let task = self.tasks.remove(&at).expect("BUG: it was there");
-        if let Part::Giving(_) = part {
-            let (done, revision) = self.given.entry(at).or_default();
-            done.extend(task.steps);
-            *revision = task.live.map(|live| live.revision);
-        }
-        Ok(Some(Ok(())))
-    }
-
-    /// A change came to the end of a part.
-    pub(super) fn end(&mut self, at: usize, part: Part, result: Result<(), String>) {
-        let change = &self.plan.changes[at];
-        match result {
-            Ok(()) if part != Part::Rest => {}
-            Ok(()) => {
-                self.outcome.applied += 1;
-                (self.tools.hear)(&Event::Applied(change));
-            }
-            Err(error) => {
-                self.over.insert(at);
-                self.failed(at, error);
-            }
+            (Some(live), _) => state.record(&task.id, live, &entry),
+            (None, _) => state.settle(&task.id, &left),
         }
     }
 
-    pub(super) fn failed(&mut self, at: usize, error: String) {
-        let change = &self.plan.changes[at];
-        (self.tools.hear)(&Event::Failed(change, &error));
-        self.outcome.failed += 1;
-        let (worker, customer) = (change.worker.clone(), change.customer.clone());
-        self.outcome.failures.push(Failed { worker, customer, error });
-        self.spend();
+    /// Reports the changes that ended.
+    pub(super) fn report_concluded(&mut self) {
+        for (index, conclusion) in std::mem::take(&mut self.concluded) {
+            let change = self.change(index);
+            match conclusion {
+                Conclusion::Skipped => self.outcome.skipped += 1,
+                Conclusion::Applied => {
+                    self.outcome.applied += 1;
+                    self.emit(&Event::Applied(change));
+                }
+                Conclusion::Overtaken => {
+                    self.outcome.overtaken += 1;
+                    self.emit(&Event::Overtaken(change));
+                }
+                Conclusion::Failed(error) => {
+                    self.emit(&Event::Failed(change, &error));
+                    self.outcome.failed += 1;
+                    let (worker, customer) = (change.worker.clone(), change.customer.clone());
+                    self.outcome.failures.push(Failed { worker, customer, error });
+                    self.check_failure_budget();
+                }
+            }
+        }
     }
 
     /// Halts when too much has failed.
-    pub(super) fn spend(&mut self) {
+    pub(super) fn check_failure_budget(&mut self) {
         let failed = self.outcome.failed + self.outcome.unhealthy;
-        if failed >= self.tools.budget.count && self.outcome.halted.is_none() {
+        if failed >= self.ctx.budget.count && self.outcome.halted.is_none() {
             self.halt(format!("{failed} changes failed, as many as may"));
         }
     }
 }
 
-/// Doubts, and those of another list that are about something else.
-pub(super) fn union(doubts: &[Doubt], more: &[Doubt]) -> Vec<Doubt> {
-    let others = more.iter().filter(|other| !doubts.iter().any(|doubt| same_thing(doubt, other)));
-    doubts.iter().chain(others).cloned().collect()
+/// The worker after an upload; what is known of its hosts and crons stays.
+fn uploaded(change: &Change, before: Option<Deployed>, made: &Made, now: i64) -> Deployed {
+    let mut live = before.map(|before| before.live).unwrap_or_default();
+    live.secrets.clone_from(&made.secrets);
+    Deployed { deployed_at: now, rejected: change.rejects, live, ..unknown_worker(change) }
 }
 
-/// How long to wait before the next attempt: twice as long each time, and not the same for all workers.
-fn backoff(change: &Change, attempt: u32) -> Duration {
-    let spread =
-        change.worker.bytes().fold(attempt, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 50;
-    BACKOFF * 2u32.pow(attempt - 1) * (100 + spread) / 100
+/// A worker of which nothing is known but its change.
+fn unknown_worker(change: &Change) -> Deployed {
+    Deployed {
+        account: change.account.clone(),
+        customer: change.customer.clone(),
+        environment: change.environment,
+        digest: change.digest,
+        revision: 0,
+        deployed_at: 0,
+        rejected: None,
+        drift: None,
+        live: Default::default(),
+    }
+}
+
+/// Whether a step changes a worker that has to be in the state.
+fn needs_worker(step: &Step) -> bool {
+    match step {
+        Step::Delete
+        | Step::DropDomain { .. }
+        | Step::DropRoute { .. }
+        | Step::CreateDatabase { .. }
+        | Step::DeleteDatabase { .. }
+        | Step::Upload => false,
+        Step::DetachDomain { .. }
+        | Step::TakeDomain { .. }
+        | Step::RemoveRoute { .. }
+        | Step::SetWorkersDev { .. }
+        | Step::AttachDomain { .. }
+        | Step::AddRoute { .. }
+        | Step::SetCrons { .. } => true,
+    }
+}
+
+/// Returns these uncertainties, and those of another list that are about something else.
+pub(super) fn union(doubts: &[Uncertainty], more: &[Uncertainty]) -> Vec<Uncertainty> {
+    let others = more.iter().filter(|other| !doubts.iter().any(|doubt| is_about_same(doubt, other)));
+    doubts.iter().chain(others).cloned().collect()
 }

@@ -1,7 +1,7 @@
 //! Where a deploy's requests are made: by threads, or in a rehearsal. Knows how to make them, not when or why.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,47 +9,55 @@ use std::time::Duration;
 
 use blocking_threadpool::{Builder, ThreadPool};
 
+use super::schedule::RequestId;
 use super::{Made, MakeUpload};
 use crate::plan::Change;
 use flotilla_model::bundle::{Resource, with_ids};
 use flotilla_model::clock::Clock;
 use flotilla_model::platform::{Call, CallError, Health, Home, Platform, Quota, Reply};
 
-/// Ids that the names in a bundle stand for.
+/// The ids that the names in a bundle stand for.
 pub type Ids = Vec<(Resource, String, String)>;
 
-/// Something that is asked of the world.
+/// A request, as the pool makes it.
 pub enum Job {
     /// A request.
     Call(Home, Call),
     /// An upload, with the ids that it needs: made when it is its turn, so that no more than what is in flight is in memory.
     Upload(Box<Change>, Ids),
-    /// Whether the worker at an address is well.
+    /// A health check of the worker at an address.
     Health(String),
 }
 
-/// What came back.
+impl Job {
+    /// A request that is about an account, and no worker of it.
+    pub(super) fn of_account(account_id: String, call: Call) -> Job {
+        Job::Call(Home { account_id, namespace: None }, call)
+    }
+}
+
+/// The answer to a job.
 pub enum Answer {
-    /// Of a request; of an upload with what was made for it.
+    /// The answer to a request; that to an upload comes with what the state keeps of it.
     Called(Result<Reply, CallError>, Option<Quota>, Option<Box<Made>>),
-    /// The upload couldn't be made.
+    /// The upload could not be made, for this reason.
     NotMade(String),
-    /// How the worker is.
+    /// The health of the worker.
     Health(Health),
 }
 
 /// Makes requests, several at once.
 pub trait Pool {
-    /// How many at once.
+    /// The most jobs at once.
     fn size(&self) -> usize;
-    /// Begins one; its answer comes from [`Pool::wait`] under the same id.
-    fn submit(&mut self, id: usize, job: Job);
+    /// Begins a job; its answer comes from [`Pool::wait`] under the same id.
+    fn submit(&mut self, id: RequestId, job: Job);
     /// Waits for answers, but not longer than until a time of the clock; gives those that there are.
-    fn wait(&mut self, until: Duration) -> Vec<(usize, Answer)>;
+    fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)>;
 }
 
 /// Answers a job. This is all that a rehearsal and a deploy have in common with a platform.
-fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> Answer {
+pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> Answer {
     match job {
         Job::Call(home, call) => {
             let (result, quota) = platform.call(&home, &call);
@@ -81,12 +89,12 @@ pub struct Threads {
     clock: Arc<dyn Clock>,
     size: usize,
     pool: ThreadPool,
-    sender: Sender<(usize, Option<Answer>)>,
-    answers: Receiver<(usize, Option<Answer>)>,
+    sender: Sender<(RequestId, Option<Answer>)>,
+    answers: Receiver<(RequestId, Option<Answer>)>,
 }
 
 impl Threads {
-    /// So many threads.
+    /// A pool of this number of threads.
     pub fn new(size: usize, platform: Arc<dyn Platform>, make: Arc<MakeUpload>, clock: Arc<dyn Clock>) -> Threads {
         let pool = Builder::new().num_threads(size).queue_len(size).thread_name("deploy".to_owned()).build();
         let (sender, answers) = channel();
@@ -99,7 +107,7 @@ impl Pool for Threads {
         self.size
     }
 
-    fn submit(&mut self, id: usize, job: Job) {
+    fn submit(&mut self, id: RequestId, job: Job) {
         let (platform, make, sender) = (Arc::clone(&self.platform), Arc::clone(&self.make), self.sender.clone());
         self.pool.execute(move || {
             // A panic is told to the loop, which would wait for ever otherwise.
@@ -108,7 +116,7 @@ impl Pool for Threads {
         });
     }
 
-    fn wait(&mut self, until: Duration) -> Vec<(usize, Answer)> {
+    fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)> {
         let left = until.saturating_sub(self.clock.now());
         let first = match self.answers.recv_timeout(left) {
             Ok(first) => first,
@@ -129,8 +137,8 @@ pub struct Rehearsal<'a> {
     latency: Duration,
     size: usize,
     /// When answers come, in order; of those at the same time, first what was asked first.
-    due: BinaryHeap<Reverse<(Duration, u64, usize)>>,
-    answers: std::collections::HashMap<usize, Answer>,
+    due: BinaryHeap<Reverse<(Duration, u64, RequestId)>>,
+    answers: HashMap<RequestId, Answer>,
     asked: u64,
 }
 
@@ -143,16 +151,7 @@ impl<'a> Rehearsal<'a> {
         latency: Duration,
         size: usize,
     ) -> Rehearsal<'a> {
-        Rehearsal {
-            platform,
-            make,
-            clock,
-            latency,
-            size,
-            due: BinaryHeap::new(),
-            answers: std::collections::HashMap::new(),
-            asked: 0,
-        }
+        Rehearsal { platform, make, clock, latency, size, due: BinaryHeap::new(), answers: HashMap::new(), asked: 0 }
     }
 }
 
@@ -161,13 +160,13 @@ impl Pool for Rehearsal<'_> {
         self.size
     }
 
-    fn submit(&mut self, id: usize, job: Job) {
+    fn submit(&mut self, id: RequestId, job: Job) {
         self.asked += 1;
         self.due.push(Reverse((self.clock.now() + self.latency, self.asked, id)));
         self.answers.insert(id, answer(self.platform, self.make, job));
     }
 
-    fn wait(&mut self, until: Duration) -> Vec<(usize, Answer)> {
+    fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)> {
         let now = self.clock.now();
         let next = self.due.peek().map_or(until, |Reverse((at, ..))| (*at).min(until));
         self.clock.sleep(next.saturating_sub(now));

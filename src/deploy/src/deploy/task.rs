@@ -1,44 +1,54 @@
 //! One change on its way: which request comes next, and what an answer means for what is live. Pure; knows neither pace nor
 //! state.
 
+use super::index::StepIndex;
 use crate::plan::{Change, Step};
-use crate::state::{Deployed, Doubt, WorkerId};
+use crate::retry::Attempts;
+use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 
-/// A change that was begun.
+/// What a change gave up before its own turn.
+pub(super) struct Released {
+    /// The steps that were done.
+    pub steps: Vec<StepIndex>,
+    /// The worker's revision since.
+    pub revision: Option<i64>,
+}
+
+/// A change that has begun.
 pub(super) struct Task {
     /// Its worker.
     pub id: WorkerId,
-    /// The steps that are to be done now, by their place in the change.
-    pub steps: Vec<usize>,
-    /// Which of them is next.
-    pub at: usize,
+    /// The steps that are done now.
+    steps: Vec<StepIndex>,
+    /// How many of them are done.
+    done: usize,
     /// The worker as far as it is known.
     pub live: Option<Deployed>,
-    /// What an earlier deploy left in doubt.
-    pub earlier: Vec<Doubt>,
-    /// What isn't known until the rest of this change was acknowledged.
-    pub left: Vec<Doubt>,
-    /// How often the present request came to an unknown outcome.
-    pub attempts: u32,
-    /// How often it was throttled.
-    pub throttled: u32,
-    /// Whether its outcome is unknown: it was sent, and no answer came.
-    pub lost: bool,
+    /// What an earlier deploy left uncertain.
+    pub earlier: Vec<Uncertainty>,
+    /// What is uncertain until the rest of this change was acknowledged: one entry for each step that is left.
+    pub left: Vec<Uncertainty>,
+    /// The attempts at the present step.
+    pub attempts: Attempts,
+    /// Whether a request of the present step was sent to which no answer came.
+    pub is_outcome_unknown: bool,
     /// What look-ups of the present step found.
-    pub found: Looked,
+    pub found: StepLookups,
+    /// What it gave up earlier.
+    pub released: Option<Box<Released>>,
 }
 
-/// What look-ups of the present step found.
+/// The results of look-ups in the present step.
 #[derive(Default)]
-pub(super) struct Looked {
+pub(super) struct StepLookups {
     /// The id of the domain or route that is to go, or of the database.
     pub id: Option<Option<String>>,
     /// Something is there already under that name.
     exists: bool,
 }
 
-/// What comes next in a step.
+/// The next thing to do in a step.
 pub(super) enum Next {
     /// This request.
     Call(Call),
@@ -51,16 +61,49 @@ pub(super) enum Next {
 }
 
 impl Task {
-    /// The step that is at hand.
-    pub fn step<'c>(&self, change: &'c Change) -> Option<&'c Step> {
-        self.steps.get(self.at).map(|at| &change.steps[*at])
+    /// A change of which no step is done yet; `left` has what each of its steps makes uncertain.
+    pub fn new(
+        id: WorkerId,
+        steps: Vec<StepIndex>,
+        live: Option<Deployed>,
+        earlier: Vec<Uncertainty>,
+        left: Vec<Uncertainty>,
+    ) -> Task {
+        Task {
+            id,
+            steps,
+            done: 0,
+            live,
+            earlier,
+            left,
+            attempts: Attempts::default(),
+            is_outcome_unknown: false,
+            found: StepLookups::default(),
+            released: None,
+        }
     }
 
-    /// What comes next in the step at hand; `zone` gives the ids of zones that are known.
+    /// Returns what it gave up, when all of its steps are done.
+    pub fn into_released(self) -> Released {
+        let mut steps = self.released.map(|released| released.steps).unwrap_or_default();
+        steps.extend(self.steps);
+        Released { steps, revision: self.live.map(|live| live.revision) }
+    }
+
+    /// How many steps are left, the present one included.
+    pub fn steps_left(&self) -> usize {
+        self.steps.len() - self.done
+    }
+
+    /// Returns the present step.
+    pub fn step<'c>(&self, change: &'c Change) -> &'c Step {
+        &change.steps[self.steps[self.done].place()]
+    }
+
+    /// Returns what comes next in the present step; `zone` gives the ids of zones that are known.
     pub fn next(&self, change: &Change, zone: impl Fn(&str) -> Option<String>) -> Next {
         let worker = change.worker.clone();
-        let Some(step) = self.step(change) else { return Next::Done };
-        match step {
+        match self.step(change) {
             Step::CreateDatabase { name, .. } if self.found.exists => {
                 Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 })
             }
@@ -106,14 +149,14 @@ impl Task {
         }
     }
 
-    /// Takes in the answer to the request of the step at hand. True: the step is done.
-    pub fn answered(
+    /// Takes in the answer to a request of the present step. True: the step is done.
+    pub fn on_answer(
         &mut self,
         change: &Change,
         result: Result<Reply, CallError>,
         zone: impl Fn(&str) -> Option<String>,
     ) -> Result<bool, String> {
-        let step = self.step(change).expect("BUG: an answer belongs to a step");
+        let step = self.step(change);
         let reply = match (step, result) {
             // That it exists already can be our own doing, by an attempt whose answer was lost.
             (Step::CreateDatabase { .. }, Err(CallError::Rejected { code: DATABASE_EXISTS, .. }))
@@ -189,14 +232,14 @@ impl Task {
 
     /// Goes on to the next step.
     pub fn proceed(&mut self) {
-        self.at += 1;
+        self.done += 1;
         self.left.remove(0);
-        (self.attempts, self.throttled, self.lost, self.found) = (0, 0, false, Looked::default());
+        (self.attempts, self.is_outcome_unknown, self.found) = (Attempts::default(), false, StepLookups::default());
     }
 }
 
-/// What a step is called in the records.
-pub(super) fn word(step: &Step) -> &'static str {
+/// Returns the name of a step in the records.
+pub(super) fn action_name(step: &Step) -> &'static str {
     match step {
         Step::CreateDatabase { .. } => "create database",
         Step::Upload => "upload",
@@ -212,34 +255,34 @@ pub(super) fn word(step: &Step) -> &'static str {
     }
 }
 
-/// What isn't known while a step is on its way.
-pub(super) fn doubt(step: &Step) -> Doubt {
+/// Returns what is uncertain while a step is on its way.
+pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
     let route =
-        |pattern: &String, zone: Option<&String>| Doubt::Route { pattern: pattern.clone(), zone: zone.cloned() };
+        |pattern: &String, zone: Option<&String>| Uncertainty::Route { pattern: pattern.clone(), zone: zone.cloned() };
     match step {
-        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Doubt::Database,
-        Step::Upload => Doubt::Upload,
-        Step::Delete => Doubt::Delete,
-        Step::SetWorkersDev { .. } => Doubt::WorkersDev,
-        Step::SetCrons { .. } => Doubt::Crons,
+        Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => Uncertainty::Database,
+        Step::Upload => Uncertainty::Upload,
+        Step::Delete => Uncertainty::Delete,
+        Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
+        Step::SetCrons { .. } => Uncertainty::Crons,
         Step::AttachDomain { domain }
         | Step::DetachDomain { domain, .. }
         | Step::DropDomain { domain }
-        | Step::TakeDomain { domain, .. } => Doubt::Domain(domain.clone()),
+        | Step::TakeDomain { domain, .. } => Uncertainty::Domain(domain.clone()),
         Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
         Step::RemoveRoute { pattern, .. } => route(pattern, None),
     }
 }
 
-/// Whether two doubts are about the same thing.
-pub(super) fn same_thing(a: &Doubt, b: &Doubt) -> bool {
+/// Returns whether two uncertainties are about the same thing.
+pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
     match (a, b) {
-        (Doubt::Route { pattern, .. }, Doubt::Route { pattern: other, .. }) => pattern == other,
+        (Uncertainty::Route { pattern, .. }, Uncertainty::Route { pattern: other, .. }) => pattern == other,
         _ => a == b,
     }
 }
 
-/// What the platform said, and what to do where that is known.
+/// Returns the message of the platform, with advice where there is some.
 fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
         (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {

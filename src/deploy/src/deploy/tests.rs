@@ -15,7 +15,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::pace::Rate;
 use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
-use crate::state::Found;
+use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
+use crate::state::ResourceKind;
 use flotilla_model::bundle::Bundle;
 use flotilla_model::clock::FakeClock;
 use flotilla_model::customer::{Database, Hosts, Worker, sample};
@@ -26,6 +27,8 @@ use flotilla_model::platform::{
     ROUTE_EXISTS, Reply,
 };
 use flotilla_model::spec::Route;
+
+mod model;
 
 /// What is wished for a customer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,8 +71,13 @@ fn bare(customer: &str) -> (String, Wish) {
     (customer.to_owned(), Wish { account: "one".to_owned(), version: 1, ..Wish::default() })
 }
 
+/// The zone of a route: `example.org` of `a.example.org/*`.
+fn zone_of(pattern: &str) -> &str {
+    pattern.split_once('.').map_or(pattern, |(_, zone)| zone).trim_end_matches("/*")
+}
+
 fn worker(customer: &str, wish: &Wish) -> Worker {
-    let route = |pattern: &String| Route { pattern: pattern.clone(), zone: "example.org".to_owned() };
+    let route = |pattern: &String| Route { pattern: pattern.clone(), zone: zone_of(pattern).to_owned() };
     let database = || Database::D1 {
         binding: "DB".to_owned(),
         name: format!("db-{customer}"),
@@ -263,9 +271,10 @@ impl World {
                 _ => Reply::Nothing,
             }),
             Call::FindZone { name } => {
-                Ok(if name == "example.org" { Reply::Id("zone".to_owned()) } else { Reply::Nothing })
+                Ok(if name.starts_with("example.") { Reply::Id(format!("zone {name}")) } else { Reply::Nothing })
             }
-            Call::AddRoute { worker, pattern, .. } => {
+            Call::AddRoute { worker, pattern, zone_id } => {
+                assert_eq!(*zone_id, format!("zone {}", zone_of(pattern)));
                 if self.routes.contains_key(pattern) {
                     return Err(rejected(409, ROUTE_EXISTS, "A route with the same pattern already exists."));
                 }
@@ -378,6 +387,24 @@ fn die() -> ! {
     resume_unwind(Box::new("the program is killed"))
 }
 
+/// Makes the uploads of a fleet.
+fn maker(fleet: &Fleet) -> impl Fn(&Change) -> Result<Upload, String> + Send + Sync + use<> {
+    let source = fleet.clone();
+    move |change: &Change| {
+        let bundle = bundle(&change.customer, &source[&change.customer]);
+        let stored = Stored {
+            module: bundle.module,
+            runtime: bundle.runtime,
+            runtime_file: String::new(),
+            metadata: bundle.metadata,
+            source: json!(null),
+        };
+        let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
+        let metadata = json!({"digest": bundle.digest, "bindings": made.stored.metadata["bindings"]});
+        Ok(Upload { metadata, modules: Vec::new(), made })
+    }
+}
+
 /// A platform, a state in a file, and a clock.
 struct Bench {
     folder: TempDir,
@@ -421,8 +448,12 @@ impl Bench {
 
     /// The plan of a whole fleet, orphans deleted.
     fn plan(&self, fleet: &Fleet) -> Plan {
+        self.plan_from(&self.state(), fleet)
+    }
+
+    fn plan_from(&self, state: &State, fleet: &Fleet) -> Plan {
         let home = |account: &str| Home { account_id: account.to_owned(), namespace: None };
-        let (mut begun, deployed) = (self.state().begun().unwrap(), self.state().deployed().unwrap());
+        let (mut begun, deployed) = (state.begun().unwrap(), state.deployed().unwrap());
         let options = Options {
             whole: true,
             prune: true,
@@ -434,7 +465,7 @@ impl Bench {
         for (customer, wish) in fleet {
             let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
             let id = (home(&worker.account), worker.name.clone());
-            let found = self.state().found(&worker.account, Found::Database, &format!("db-{customer}")).unwrap();
+            let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
             let known = Known {
                 live: deployed.get(&id),
                 begun: begun.get(&id),
@@ -451,7 +482,7 @@ impl Bench {
         for (id, begun) in &begun {
             planner.gone(id, None, Some(begun));
         }
-        planner.finish_with(&self.state().hosts().unwrap(), &|_| false)
+        planner.finish_with(&state.hosts().unwrap(), &|_| false)
     }
 
     /// Deploys once; none if the program was killed.
@@ -466,37 +497,24 @@ impl Bench {
 
     fn apply(&self, plan: &Plan, fleet: &Fleet, state: &mut State) -> Result<Outcome, Failure> {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let source = fleet.clone();
-        let make = move |change: &Change| {
-            let bundle = bundle(&change.customer, &source[&change.customer]);
-            let stored = Stored {
-                module: bundle.module,
-                runtime: bundle.runtime,
-                runtime_file: String::new(),
-                metadata: bundle.metadata,
-                source: json!(null),
-            };
-            let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
-            let metadata = json!({"digest": bundle.digest, "bindings": made.stored.metadata["bindings"]});
-            Ok(Upload { metadata, modules: Vec::new(), made })
-        };
+        let make = maker(fleet);
         let lane = |_| Arc::new(Lane::new(self.rate, Arc::clone(&clock)));
         let left = Cell::new(self.stop_after);
         let told = RefCell::new(Vec::new());
         let outcome = deploy(
             plan,
-            Tools {
+            DeployContext {
                 pool: Box::new(Rehearsal::new(self.fake.as_ref(), &make, Arc::clone(&clock), LATENCY, 64)),
                 clock: Arc::clone(&clock),
                 lanes: (0..2).map(lane).collect(),
-                lane_of: HashMap::from([("one".to_owned(), 0), ("two".to_owned(), 1)]),
+                lane_of: HashMap::from([("one".to_owned(), LaneId::new(0)), ("two".to_owned(), LaneId::new(1))]),
                 state,
                 run: RunId(1),
-                beside: None,
+                concurrent_run: None,
                 budget: self.budget,
                 address: Box::new(|change, _| Some(change.worker.clone())),
-                orders: Box::new(|| if left.get() == 0 { Order::Stop } else { Order::Go }),
-                hear: Box::new(|event| {
+                control: Box::new(|| if left.get() == 0 { Control::Stop } else { Control::Continue }),
+                on_event: Box::new(|event| {
                     if let Event::Applied(change) = event {
                         left.set(left.get().saturating_sub(1));
                         told.borrow_mut().push(change.worker.clone());
@@ -528,6 +546,11 @@ impl Bench {
     /// Asserts that the platform is as the fleet wishes, and that there is nothing left to do.
     #[track_caller]
     fn converged(&self, fleet: &Fleet) {
+        self.converged_in(&self.state(), fleet);
+    }
+
+    #[track_caller]
+    fn converged_in(&self, state: &State, fleet: &Fleet) {
         let mut world = lock(&self.fake.log).world.clone();
         world.ids = 0;
         for (_, (id, _)) in world.domains.iter_mut().chain(world.routes.iter_mut()) {
@@ -554,7 +577,7 @@ impl Bench {
             assert!(!wish.database || databases.contains_key(&format!("db-{customer}")));
         }
         assert_eq!(world, wanted);
-        let plan = self.plan(fleet);
+        let plan = self.plan_from(state, fleet);
         assert_eq!((plan.changes, plan.hosts), (Vec::new(), Vec::new()));
     }
 }
@@ -662,7 +685,7 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
     assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (5, 1, 199));
     assert_eq!(outcome.failures[0].error, "the token is refused");
     let sent = bench.called().iter().filter(|words| words.starts_with("upload w-a")).count();
-    assert!(sent <= FIRST_IN_FLIGHT, "{sent} were in flight when it was known");
+    assert!(sent <= INITIAL_WINDOW, "{sent} were in flight when it was known");
 }
 
 #[test]
@@ -884,7 +907,7 @@ fn a_mistake_stops_after_ten_workers() {
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
     let outcome = bench.deploy(&fleet);
     // Those that were in flight when the tenth failed end, too.
-    assert!(outcome.failed >= 10 && outcome.failed < 10 + FIRST_IN_FLIGHT, "{} failed", outcome.failed);
+    assert!(outcome.failed >= 10 && outcome.failed < 10 + INITIAL_WINDOW, "{} failed", outcome.failed);
     assert_eq!(outcome.skipped, 500 - outcome.failed);
     assert!(outcome.halted.is_some());
 }

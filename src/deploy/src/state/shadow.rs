@@ -53,7 +53,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::state::tests::sample;
-    use crate::state::{Entry, Found, RunId};
+    use crate::state::{Entry, ResourceKind, RunId};
     use flotilla_model::platform::Home;
 
     #[test]
@@ -75,13 +75,13 @@ mod tests {
             .all(|shadow| {
                 shadow.record(&id("two"), &mut deployed.clone(), &entry)?;
                 shadow.forget(&id("one"), &deployed, &entry)?;
-                shadow.keep("a", Found::Zone, "example.com", "z")
+                shadow.cache_id("a", ResourceKind::Zone, "example.com", "z")
             })
             .unwrap();
         let names: Vec<String> = shadow.deployed().unwrap().into_keys().map(|(_, name)| name).collect();
         assert_eq!(names, ["two"]);
         assert_eq!(shadow.live().unwrap(), 1);
-        assert_eq!(shadow.found("a", Found::Zone, "example.com").unwrap().as_deref(), Some("z"));
+        assert_eq!(shadow.cached_id("a", ResourceKind::Zone, "example.com").unwrap().as_deref(), Some("z"));
         drop(shadow);
         assert_eq!(std::fs::read(&path).unwrap(), before);
         let names: Vec<String> =

@@ -1,0 +1,169 @@
+//! How a change begins: whether it still may, what of it is left to do, and the note in the state before its first request.
+
+use super::index::{ChangeIndex, StepIndex};
+use super::run::{Phase, Run};
+use super::schedule::{Conclusion, RequestId};
+use super::task::{Task, is_about_same, uncertainty_of};
+use super::{CONTROL_INTERVAL, answer::union};
+use crate::plan::{Action, Change, Step};
+use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
+use flotilla_model::bundle::Resource;
+use flotilla_model::failure::Failure;
+
+impl Run<'_> {
+    /// Begins what came to the front of a lane's queue. True: its first request is to be sent.
+    pub(super) fn begin(&mut self, id: RequestId) -> Result<bool, Failure> {
+        match id {
+            RequestId::Change(change) => self.begin_change(change),
+            RequestId::HostWrite(write) => self.begin_host_write(write).map(|()| true),
+            RequestId::Lookup(_) => Ok(true),
+            RequestId::HealthCheck(_) => unreachable!("BUG: a health check is in no queue"),
+        }
+    }
+
+    /// Begins a change, and notes that it begins: what is sent may be carried out, whatever becomes of this program.
+    fn begin_change(&mut self, index: ChangeIndex) -> Result<bool, Failure> {
+        let change = self.change(index);
+        let steps = self.steps_to_do(index);
+        if steps.is_empty() {
+            self.end_without_steps(index);
+            return Ok(false);
+        }
+        if let Some(why) = self.blocked_by(change)? {
+            self.fail(index, why)?;
+            self.report_concluded();
+            return Ok(false);
+        }
+        let id = (change.home.clone(), change.worker.clone());
+        let earlier = self.ctx.state.begun_one(&id)?;
+        if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
+            // The other deploy writes to the state as well: it is looked at again in a moment.
+            self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
+            return Ok(false);
+        }
+        let live = self.ctx.state.one(&id)?;
+        if self.is_overtaken(index, live.as_ref(), earlier.as_ref()) {
+            self.conclude(index, Conclusion::Overtaken)?;
+            self.report_concluded();
+            return Ok(false);
+        }
+        let earlier = earlier.map(|earlier| earlier.doubts).unwrap_or_default();
+        let task = self.note_begin(change, id, steps, live, earlier)?;
+        self.schedule.begin(index, Box::new(task));
+        Ok(true)
+    }
+
+    /// The steps of a change that are left to do in the present phase.
+    fn steps_to_do(&mut self, index: ChangeIndex) -> Vec<StepIndex> {
+        let change = self.change(index);
+        let released = self.schedule.released(index).map(|released| &released.steps[..]).unwrap_or_default();
+        let all = change.steps.iter().enumerate().map(|(place, step)| (StepIndex::new(place), step));
+        let open = all.filter(|(place, step)| self.is_of_phase(step) && !released.contains(place));
+        let planned: Vec<(StepIndex, &Step)> = open.collect();
+        // A list of the account's databases, or another change, can have found it out since the plan.
+        let is_left = |(_, step): &&(StepIndex, &Step)| match step {
+            Step::CreateDatabase { name, .. } => {
+                self.ids.get(&change.home.account_id, super::lookups::kind_of(Resource::Database), name).is_none()
+            }
+            _ => true,
+        };
+        let left: Vec<StepIndex> = planned.iter().filter(is_left).map(|(place, _)| *place).collect();
+        self.schedule.lane_of(index).drop_steps(planned.len() - left.len());
+        left
+    }
+
+    /// Ends the phase of a change that has nothing to do in it.
+    fn end_without_steps(&mut self, index: ChangeIndex) {
+        match self.phase {
+            Phase::Release(_) => self.schedule.put_back(index),
+            Phase::Apply => {
+                self.schedule.conclude(index, &Conclusion::Applied);
+                self.concluded.push((index, Conclusion::Applied));
+                self.report_concluded();
+            }
+        }
+    }
+
+    /// Returns why a change can't begin: what it needs is unavailable, or a host leads to what it deletes.
+    fn blocked_by(&self, change: &Change) -> Result<Option<String>, Failure> {
+        if change.action == Action::Delete && self.phase == Phase::Apply {
+            let host = self.ctx.state.host_of(&change.home, &change.worker)?;
+            return Ok(host.map(|host| format!("not deleted, because the host {host} still leads to it")));
+        }
+        if !change.steps.contains(&Step::Upload) {
+            return Ok(None);
+        }
+        let unavailable = |(resource, _): &(Resource, String)| {
+            self.unavailable.get(&(change.home.account_id.clone(), *resource)).cloned()
+        };
+        Ok(change.needs.iter().find_map(unavailable))
+    }
+
+    /// Whether the deploy beside which this one runs has the worker in flight.
+    fn is_in_flight_elsewhere(&self, earlier: &InFlight) -> bool {
+        self.ctx.concurrent_run.as_ref().is_some_and(|(run, runs)| earlier.run == *run && runs())
+    }
+
+    /// Whether another deploy changed the worker since this was planned.
+    fn is_overtaken(&self, index: ChangeIndex, live: Option<&Deployed>, earlier: Option<&InFlight>) -> bool {
+        let planned = match self.schedule.released(index) {
+            Some(released) => released.revision,
+            None => self.change(index).revision,
+        };
+        let is_newer = earlier.is_some_and(|earlier| earlier.run > self.ctx.run);
+        is_newer || live.map(|live| live.revision) != planned
+    }
+
+    /// Notes in the state what may be carried out from now on.
+    fn note_begin(
+        &mut self,
+        change: &Change,
+        id: WorkerId,
+        steps: Vec<StepIndex>,
+        live: Option<Deployed>,
+        earlier: Vec<Uncertainty>,
+    ) -> Result<Task, Failure> {
+        let left: Vec<Uncertainty> = steps.iter().map(|step| uncertainty_of(&change.steps[step.place()])).collect();
+        let begun = InFlight {
+            account: change.account.clone(),
+            customer: change.customer.clone(),
+            environment: change.environment,
+            digest: change.digest,
+            doubts: union(&left, &earlier),
+            run: self.ctx.run,
+        };
+        self.open_notes()?;
+        self.ctx.state.begin(&id, &begun)?;
+        Ok(Task::new(id, steps, live, earlier, left))
+    }
+
+    /// Ends a change that isn't to go on: nothing of what follows was sent, but what was uncertain before still is.
+    pub(super) fn conclude(&mut self, index: ChangeIndex, conclusion: Conclusion) -> Result<(), Failure> {
+        let change = self.change(index);
+        let released = self.schedule.released(index).map_or(0, |released| released.steps.len());
+        match self.schedule.conclude(index, &conclusion) {
+            None => self.schedule.lane_of(index).drop_steps(change.steps.len() - released),
+            Some(mut task) => {
+                self.schedule.lane_of(index).drop_steps(task.steps_left());
+                if task.is_outcome_unknown {
+                    let present = task.left.remove(0);
+                    task.earlier.retain(|other| !is_about_same(other, &present));
+                    task.earlier.push(present);
+                }
+                self.ctx.state.settle(&task.id, &task.earlier)?;
+            }
+        }
+        self.concluded.push((index, conclusion));
+        Ok(())
+    }
+
+    /// Ends a change with an error.
+    pub(super) fn fail(&mut self, index: ChangeIndex, why: String) -> Result<(), Failure> {
+        self.conclude(index, Conclusion::Failed(why))
+    }
+
+    /// Ends a change that the deploy leaves for another run.
+    pub(super) fn skip(&mut self, index: ChangeIndex) -> Result<(), Failure> {
+        self.conclude(index, Conclusion::Skipped)
+    }
+}

@@ -1,0 +1,86 @@
+//! Health checks between waves: asks the workers that a wave uploaded whether they run the new bundle. They count against no
+//! limit, so that they need no permits.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::index::ChangeIndex;
+use super::pool::{Answer, Job};
+use super::run::Run;
+use super::schedule::RequestId;
+use super::{CONTROL_INTERVAL, Control, Event, Failed, HEALTH_INTERVAL};
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Health;
+
+/// The health checks of a wave.
+struct Checks {
+    addresses: HashMap<ChangeIndex, String>,
+    /// The checks that are to be made, and when.
+    queue: BTreeSet<(Duration, ChangeIndex)>,
+    in_flight: usize,
+    /// The time from which on an unhealthy worker isn't asked again.
+    deadline: Duration,
+}
+
+impl Run<'_> {
+    /// Asks the workers of a wave until they are healthy and run what was uploaded, or until it takes too long.
+    pub(super) fn check_health(&mut self, limit: Duration) -> Result<(), Failure> {
+        let addresses: HashMap<ChangeIndex, String> = std::mem::take(&mut self.uploaded).into_iter().collect();
+        self.emit(&Event::Asking(addresses.len()));
+        let queue = addresses.keys().map(|index| (Duration::ZERO, *index)).collect();
+        let deadline = self.ctx.clock.now() + limit;
+        let mut checks = Checks { addresses, queue, in_flight: 0, deadline };
+        while !checks.queue.is_empty() || checks.in_flight > 0 {
+            self.poll_control();
+            let now = self.ctx.clock.now();
+            self.send_checks(&mut checks, now);
+            let next = checks
+                .queue
+                .first()
+                .map_or(now + CONTROL_INTERVAL, |(when, _)| (*when).clamp(now, now + CONTROL_INTERVAL));
+            for (id, answer) in self.ctx.pool.wait(next) {
+                let (RequestId::HealthCheck(index), Answer::Health(health)) = (id, answer) else {
+                    unreachable!("BUG: only health is checked between waves")
+                };
+                self.on_health(&mut checks, index, health);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the checks whose time has come; none after a stop.
+    fn send_checks(&mut self, checks: &mut Checks, now: Duration) {
+        while let Some((when, index)) = checks.queue.first().copied() {
+            if when > now || checks.in_flight >= self.ctx.pool.size() {
+                break;
+            }
+            checks.queue.remove(&(when, index));
+            if self.control != Control::Stop {
+                checks.in_flight += 1;
+                self.ctx.pool.submit(RequestId::HealthCheck(index), Job::Health(checks.addresses[&index].clone()));
+            }
+        }
+    }
+
+    fn on_health(&mut self, checks: &mut Checks, index: ChangeIndex, health: Health) {
+        checks.in_flight -= 1;
+        let change = self.change(index);
+        let why = match health {
+            Health::Healthy(runs) if runs == change.digest.to_string() => return,
+            Health::Healthy(_) => "it runs something else than was uploaded".to_owned(),
+            Health::Degraded(word) => format!("it says that it is {word}"),
+            Health::Unreachable(why) => format!("it can't be reached: {why}"),
+        };
+        let now = self.ctx.clock.now();
+        if now < checks.deadline {
+            checks.queue.insert((now + HEALTH_INTERVAL, index));
+            return;
+        }
+        self.emit(&Event::Unhealthy(change, &why));
+        self.outcome.unhealthy += 1;
+        let (worker, customer) = (change.worker.clone(), change.customer.clone());
+        let error = format!("uploaded, but not well: {why}");
+        self.outcome.failures.push(Failed { worker, customer, error });
+        self.check_failure_budget();
+    }
+}

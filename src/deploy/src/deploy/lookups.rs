@@ -1,0 +1,334 @@
+//! Finds out the ids that names stand for. Databases and KV namespaces are looked up before the first wave, with one list of an
+//! account for all names that the state doesn't know; a zone when the first change needs it. Each lookup makes its own requests;
+//! changes wait for it. Knows nothing of what changes do with an id.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::index::{ChangeIndex, LookupId};
+use super::run::{Phase, Run};
+use super::schedule::{Delivery, Permit, RequestId, RequestState};
+use crate::plan::{Change, Step};
+use crate::state::ResourceKind;
+use flotilla_model::bundle::Resource;
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::{Call, CallError, KV_EXISTS, Reply};
+
+/// Something that is looked up.
+pub(super) struct Lookup {
+    /// The account that is asked.
+    pub account_id: String,
+    /// What is looked for.
+    pub target: Target,
+    /// Its request.
+    pub delivery: Delivery,
+    /// The changes that wait for it.
+    pub waiters: Vec<ChangeIndex>,
+}
+
+/// What a lookup looks for.
+pub(super) enum Target {
+    /// The id of the zone of this name.
+    Zone(String),
+    /// The ids of names, in the account's list of such resources.
+    Names(Names),
+    /// The id of the KV namespace of this title, which it creates.
+    NewTable(String),
+}
+
+/// Names that are looked for in a list.
+pub(super) struct Names {
+    resource: Resource,
+    /// The names that were not found yet.
+    missing: BTreeSet<String>,
+    /// The name, if it is the only one that is looked for.
+    only: Option<String>,
+    /// The page that is read next.
+    page: u32,
+    /// Whether they exist for certain: the platform refused to create them a second time.
+    exist: bool,
+}
+
+impl Lookup {
+    /// Returns its next request.
+    pub fn call(&self) -> Call {
+        match &self.target {
+            Target::Zone(name) => Call::FindZone { name: name.clone() },
+            Target::NewTable(title) => Call::CreateKv { title: title.clone() },
+            Target::Names(names) => match names.resource {
+                Resource::Database => Call::ListDatabases { name: names.only.clone(), page: names.page },
+                Resource::Kv => Call::ListKv { page: names.page },
+            },
+        }
+    }
+
+    /// Names it among the requests in flight.
+    pub fn key(&self) -> &str {
+        match &self.target {
+            Target::Zone(name) | Target::NewTable(name) => name,
+            Target::Names(_) => &self.account_id,
+        }
+    }
+}
+
+/// The ids that are known in this run, by account, kind and name.
+#[derive(Default)]
+pub(super) struct KnownIds(HashMap<(String, ResourceKind, String), String>);
+
+impl KnownIds {
+    pub fn get(&self, account_id: &str, kind: ResourceKind, name: &str) -> Option<&String> {
+        self.0.get(&(account_id.to_owned(), kind, name.to_owned()))
+    }
+
+    pub fn insert(&mut self, account_id: &str, kind: ResourceKind, name: &str, id: String) {
+        self.0.insert((account_id.to_owned(), kind, name.to_owned()), id);
+    }
+
+    pub fn remove(&mut self, account_id: &str, kind: ResourceKind, name: &str) {
+        self.0.remove(&(account_id.to_owned(), kind, name.to_owned()));
+    }
+}
+
+/// Returns the kind under which the state keeps the id of a resource.
+pub(super) fn kind_of(resource: Resource) -> ResourceKind {
+    match resource {
+        Resource::Database => ResourceKind::Database,
+        Resource::Kv => ResourceKind::KeyValue,
+    }
+}
+
+impl Run<'_> {
+    /// Looks up the databases and KV namespaces that changes and hosts name. KV namespaces that don't exist are created here;
+    /// databases by the changes that need them.
+    pub(super) fn look_up_names(&mut self) -> Result<(), Failure> {
+        for ((account_id, resource), names) in self.names_needed() {
+            let mut missing = BTreeSet::new();
+            for name in names {
+                match self.ctx.state.cached_id(&account_id, kind_of(resource), &name)? {
+                    Some(id) => self.ids.insert(&account_id, kind_of(resource), &name, id),
+                    None => drop(missing.insert(name)),
+                }
+            }
+            if !missing.is_empty() {
+                let only = missing.first().filter(|_| missing.len() == 1).cloned();
+                let names = Names { resource, missing, only, page: 1, exist: false };
+                let id = self.add_lookup(&account_id, Target::Names(names));
+                self.schedule.queue_request(RequestId::Lookup(id));
+            }
+        }
+        self.run_phase(Phase::Apply)
+    }
+
+    /// The names of resources that the plan needs, by account.
+    fn names_needed(&self) -> BTreeMap<(String, Resource), BTreeSet<String>> {
+        let plan = self.plan;
+        let uploads = plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload));
+        let needs = uploads
+            .flat_map(|change| change.needs.iter().map(|(resource, name)| (&change.home.account_id, *resource, name)));
+        let tables = plan.hosts.iter().map(|change| (&change.home.account_id, Resource::Kv, &change.table));
+        let mut needed: BTreeMap<(String, Resource), BTreeSet<String>> = BTreeMap::new();
+        for (account_id, resource, name) in needs.chain(tables) {
+            let names = needed.entry((account_id.clone(), resource)).or_default();
+            if !names.contains(name) {
+                names.insert(name.clone());
+            }
+        }
+        needed
+    }
+
+    fn add_lookup(&mut self, account_id: &str, target: Target) -> LookupId {
+        let delivery = Delivery::new(self.ctx.lane_of[account_id]);
+        self.schedule.add_lookup(Lookup { account_id: account_id.to_owned(), target, delivery, waiters: Vec::new() })
+    }
+
+    /// Lets a change wait for a zone's id. The first one that needs it starts the lookup, with the change's permit.
+    pub(super) fn wait_for_zone(&mut self, change: ChangeIndex, name: &str, permit: Permit) -> Result<(), Failure> {
+        let account_id = &self.change(change).home.account_id;
+        let key = (account_id.clone(), name.to_owned());
+        let Some(id) = self.zone_lookups.get(&key).copied() else {
+            let id = self.add_lookup(account_id, Target::Zone(name.to_owned()));
+            self.zone_lookups.insert(key, id);
+            self.schedule.wait_for(change, id);
+            self.send_lookup(id, permit);
+            return Ok(());
+        };
+        self.return_permit(permit);
+        match &self.schedule.lookup(id).delivery.state {
+            RequestState::Failed(why) => {
+                let why = why.clone();
+                self.fail(change, why)
+            }
+            _ => {
+                self.schedule.wait_for(change, id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in the answer to a lookup's request.
+    pub(super) fn on_lookup_answer(&mut self, id: LookupId, result: Result<Reply, CallError>) -> Result<(), Failure> {
+        let Some(result) = self.handle_transient_error(RequestId::Lookup(id), result) else { return Ok(()) };
+        let Lookup { account_id, target, .. } = self.schedule.lookup(id);
+        let account_id = account_id.clone();
+        match target {
+            Target::Zone(name) => {
+                let name = name.clone();
+                self.on_zone(id, &account_id, &name, result)
+            }
+            Target::Names(_) => self.on_page(id, &account_id, result),
+            Target::NewTable(title) => {
+                let title = title.clone();
+                self.on_new_table(id, &account_id, title, result)
+            }
+        }
+    }
+
+    /// All who wait for a zone go on with its id, or fail for the same reason.
+    fn on_zone(
+        &mut self,
+        id: LookupId,
+        account_id: &str,
+        name: &str,
+        result: Result<Reply, CallError>,
+    ) -> Result<(), Failure> {
+        let is_repeated = self.is_repeatedly_unauthorized(account_id, &result);
+        let why = match result {
+            Ok(Reply::Id(zone_id)) => {
+                self.cache_id(account_id, ResourceKind::Zone, name, zone_id)?;
+                self.schedule.end_lookup(id, RequestState::Succeeded);
+                return Ok(());
+            }
+            Ok(_) => format!("the account has no zone `{name}`, or the token can't see it"),
+            Err(CallError::Unauthorized(why)) => return self.on_unauthorized_zone(id, why, is_repeated),
+            Err(error) => error.to_string(),
+        };
+        for change in self.schedule.fail_lookup(id, why.clone()) {
+            self.fail(change, why.clone())?;
+        }
+        Ok(())
+    }
+
+    /// One failure reports that a token is unauthorized: the other changes of its account would fail alike, and are skipped.
+    fn on_unauthorized_zone(&mut self, id: LookupId, why: String, is_repeated: bool) -> Result<(), Failure> {
+        let mut is_reported = is_repeated;
+        for change in self.schedule.fail_lookup(id, why.clone()) {
+            match std::mem::replace(&mut is_reported, true) {
+                false => self.fail(change, why.clone())?,
+                true => self.skip(change)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a page of a list: it ends with the last page, or when all names were found.
+    fn on_page(&mut self, id: LookupId, account_id: &str, result: Result<Reply, CallError>) -> Result<(), Failure> {
+        let (listed, more) = match result {
+            Ok(Reply::Page { names, more }) => (names, more),
+            Ok(_) => (Vec::new(), false),
+            Err(error) => {
+                let why = explained(&self.schedule.lookup(id).call(), &error);
+                self.fail_names(id, why);
+                return Ok(());
+            }
+        };
+        let Target::Names(names) = &mut self.schedule.lookup(id).target else {
+            unreachable!("BUG: only a list has pages")
+        };
+        let (resource, exist) = (names.resource, names.exist);
+        let found: Vec<_> = listed.into_iter().filter(|(name, _)| names.missing.remove(name)).collect();
+        let is_last = names.missing.is_empty() || !more;
+        names.page += 1;
+        let missing = if is_last { std::mem::take(&mut names.missing) } else { BTreeSet::new() };
+        for (name, resource_id) in found {
+            self.cache_id(account_id, kind_of(resource), &name, resource_id)?;
+        }
+        match missing.first() {
+            _ if !is_last => self.schedule.continue_lookup(id),
+            Some(title) if exist => {
+                self.fail_names(id, format!("the KV namespace `{title}` is there and can't be found"));
+            }
+            _ => {
+                for title in missing.into_iter().filter(|_| resource == Resource::Kv) {
+                    let table = self.add_lookup(account_id, Target::NewTable(title));
+                    self.schedule.queue_request(RequestId::Lookup(table));
+                }
+                self.schedule.end_lookup(id, RequestState::Succeeded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in that a KV namespace was created. That it exists already can be our own doing, by an attempt whose answer was
+    /// lost: then it is in the list.
+    fn on_new_table(
+        &mut self,
+        id: LookupId,
+        account_id: &str,
+        title: String,
+        result: Result<Reply, CallError>,
+    ) -> Result<(), Failure> {
+        match result {
+            Ok(Reply::Id(table_id)) => {
+                self.cache_id(account_id, ResourceKind::KeyValue, &title, table_id)?;
+                self.schedule.end_lookup(id, RequestState::Succeeded);
+            }
+            Err(CallError::Rejected { code: KV_EXISTS, .. }) => {
+                let missing = BTreeSet::from([title]);
+                let names = Names { resource: Resource::Kv, missing, only: None, page: 1, exist: true };
+                self.schedule.lookup(id).target = Target::Names(names);
+                self.schedule.continue_lookup(id);
+            }
+            Ok(_) => self.fail_names(id, format!("the KV namespace `{title}` was made without an id")),
+            Err(error) => self.fail_names(id, error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Notes why an account's resources of a kind are unavailable; the changes and hosts that need them fail with that.
+    fn fail_names(&mut self, id: LookupId, why: String) {
+        let Lookup { account_id, target, .. } = self.schedule.lookup(id);
+        let resource = match target {
+            Target::Names(names) => names.resource,
+            Target::NewTable(_) => Resource::Kv,
+            Target::Zone(_) => unreachable!("BUG: a zone is no such resource"),
+        };
+        let key = (account_id.clone(), resource);
+        self.unavailable.insert(key, why.clone());
+        let waiters = self.schedule.fail_lookup(id, why);
+        assert!(waiters.is_empty(), "BUG: changes begin after the lists were read");
+    }
+
+    /// Forgets the ids of what a change needs, because it doesn't exist any more. The next deploy looks it up again.
+    pub(super) fn forget_ids(&mut self, change: &Change) -> Result<(), Failure> {
+        for (resource, name) in &change.needs {
+            self.ctx.state.forget_id(&change.home.account_id, kind_of(*resource), name)?;
+            self.ids.remove(&change.home.account_id, kind_of(*resource), name);
+        }
+        Ok(())
+    }
+
+    /// Keeps an id, for this run and for later ones.
+    pub(super) fn cache_id(
+        &mut self,
+        account_id: &str,
+        kind: ResourceKind,
+        name: &str,
+        id: String,
+    ) -> Result<(), Failure> {
+        self.ctx.state.cache_id(account_id, kind, name, &id)?;
+        self.ids.insert(account_id, kind, name, id);
+        Ok(())
+    }
+}
+
+/// Returns the platform's message, with the missing permission where it is known.
+pub(super) fn explained(call: &Call, error: &CallError) -> String {
+    let denied = matches!(error, CallError::Rejected { status: 401 | 403, .. } | CallError::Unauthorized(_));
+    let permission = match call {
+        Call::ListDatabases { .. } => "D1: Edit",
+        _ => "Workers KV Storage: Edit",
+    };
+    match denied {
+        true => format!("{error}; does the token have the permission `{permission}`?"),
+        false => error.to_string(),
+    }
+}

@@ -1,0 +1,313 @@
+//! Explores the loop systematically: answers come in any order, any of them goes wrong in any way, and somebody stops or pauses at
+//! any time. A run is a list of choices. The first one takes the first option everywhere; from there the search tries every other
+//! option, up to a number of departures from the first option in one run.
+
+use super::super::pool::answer;
+use super::*;
+
+/// What can go wrong with an answer.
+const FAULTS: &[Fault] = &[
+    Fault::Lost { applied: true },
+    Fault::Lost { applied: false },
+    Fault::Throttled(Some(1)),
+    Fault::Rejected,
+    Fault::Unauthorized,
+    Fault::Concurrent,
+];
+
+/// The most times that a run waits: one that waits longer never ends.
+const WAITS: usize = 20_000;
+
+/// The choices of a run.
+#[derive(Default)]
+struct Script {
+    /// The choices that are given; after them, always the first option.
+    given: Vec<usize>,
+    /// What was chosen, of how many options.
+    chosen: Vec<(usize, usize)>,
+}
+
+impl Script {
+    fn choose(&mut self, options: usize) -> usize {
+        let choice = self.given.get(self.chosen.len()).map_or(0, |choice| choice % options);
+        self.chosen.push((choice, options));
+        choice
+    }
+
+    /// Returns the script that the search tries next, with so many departures at most.
+    fn next(&self, departures: usize) -> Option<Script> {
+        let is_allowed = |place: &usize| {
+            let (choice, options) = self.chosen[*place];
+            let before = self.chosen[..*place].iter().filter(|(choice, _)| *choice > 0).count();
+            choice + 1 < options && before < departures
+        };
+        let place = (0..self.chosen.len()).rev().find(is_allowed)?;
+        let mut given: Vec<usize> = self.chosen[..=place].iter().map(|(choice, _)| *choice).collect();
+        given[place] += 1;
+        Some(Script { given, chosen: Vec::new() })
+    }
+}
+
+/// A pool that answers as a script says.
+struct Scripted<'a> {
+    fake: &'a Fake,
+    make: &'a MakeUpload,
+    script: &'a RefCell<Script>,
+    faults: &'static [Fault],
+    fault: Arc<Mutex<Option<Fault>>>,
+    in_flight: Vec<(RequestId, Job)>,
+    waits: usize,
+}
+
+impl Pool for Scripted<'_> {
+    fn size(&self) -> usize {
+        64
+    }
+
+    fn submit(&mut self, id: RequestId, job: Job) {
+        assert!(self.in_flight.iter().all(|(other, _)| *other != id), "{id:?} is in flight twice");
+        self.in_flight.push((id, job));
+    }
+
+    fn wait(&mut self, until: Duration) -> Vec<(RequestId, Answer)> {
+        self.waits += 1;
+        assert!(self.waits < WAITS, "the run doesn't end");
+        // One of the answers comes, or none of them does in time.
+        let which = match self.in_flight.len() {
+            0 => 0,
+            count => self.script.borrow_mut().choose(count + 1),
+        };
+        if which >= self.in_flight.len() {
+            self.fake.clock.sleep(until.saturating_sub(self.fake.clock.now()));
+            return Vec::new();
+        }
+        self.fake.clock.sleep(Duration::from_millis(1));
+        let fault = self.script.borrow_mut().choose(self.faults.len() + 1);
+        *lock(&self.fault) = fault.checked_sub(1).map(|fault| self.faults[fault].clone());
+        let (id, job) = self.in_flight.remove(which);
+        vec![(id, answer(self.fake, self.make, job))]
+    }
+}
+
+/// A fleet before and after a deploy.
+struct Scenario {
+    before: Fleet,
+    after: Fleet,
+    /// What can go wrong.
+    faults: &'static [Fault],
+}
+
+/// A customer of an account with these hosts: routes in zones, domains, and hosts of a dispatch worker.
+fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, Wish) {
+    let mut wish = Wish { account: account.to_owned(), version: 1, ..Wish::default() };
+    for host in hosts {
+        match host {
+            host if host.ends_with("/*") => wish.routes.insert((*host).to_owned()),
+            host if host.ends_with(".com") => wish.domains.insert((*host).to_owned()),
+            host => wish.hosts.insert((*host).to_owned()),
+        };
+    }
+    (name.to_owned(), wish)
+}
+
+/// Deploys a fleet from a state, as a script says; returns what came of it, and which customers were reported as applied.
+fn deploy_scripted(
+    bench: &Bench,
+    state: &mut State,
+    fleet: &Fleet,
+    faults: &'static [Fault],
+    script: &RefCell<Script>,
+) -> (Plan, Outcome, BTreeSet<String>) {
+    let plan = bench.plan_from(state, fleet);
+    let make = maker(fleet);
+    let clock = Arc::clone(&bench.clock) as Arc<dyn Clock>;
+    let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
+    let of_call = Arc::clone(&fault);
+    *lock(&bench.fake.faults) = Box::new(move |_, _| lock(&of_call).take());
+    let (fake, in_flight) = (bench.fake.as_ref(), Vec::new());
+    let applied = RefCell::new(BTreeSet::new());
+    let mut control = Control::Continue;
+    let ctx = DeployContext {
+        pool: Box::new(Scripted { fake, make: &make, script, faults, fault, in_flight, waits: 0 }),
+        clock: Arc::clone(&clock),
+        lanes: (0..2).map(|_| Arc::new(Lane::new(bench.rate, Arc::clone(&clock)))).collect(),
+        lane_of: HashMap::from([("one".to_owned(), LaneId::new(0)), ("two".to_owned(), LaneId::new(1))]),
+        state,
+        run: RunId(1),
+        concurrent_run: None,
+        budget: bench.budget,
+        address: Box::new(|_, _| None),
+        control: Box::new(|| {
+            control = match (script.borrow_mut().choose(3), control) {
+                (1, _) | (_, Control::Stop) => Control::Stop,
+                (2, Control::Continue) => Control::Pause,
+                _ => Control::Continue,
+            };
+            control
+        }),
+        on_event: Box::new(|event| {
+            if let Event::Applied(change) = event {
+                assert!(applied.borrow_mut().insert(change.customer.clone()), "it is applied once");
+            }
+        }),
+    };
+    let outcome = deploy(&plan, ctx).expect("the state can be written");
+    (plan, outcome, applied.into_inner())
+}
+
+/// Asserts what holds however a run went.
+fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): (Plan, Outcome, BTreeSet<String>)) {
+    let failed: Vec<&Failed> = outcome.failures.iter().filter(|failed| !failed.customer.is_empty()).collect();
+    let names: BTreeSet<&str> = failed.iter().map(|failed| failed.worker.as_str()).collect();
+    assert_eq!(names.len(), failed.len(), "a change fails once");
+    assert_eq!(outcome.failures.len(), outcome.failed, "each failure is named");
+    assert_eq!(outcome.applied, applied.len());
+    assert_eq!((outcome.applied + failed.len() + outcome.skipped, outcome.overtaken), (plan.changes.len(), 0));
+    assert_eq!(outcome.hosts + outcome.hosts_skipped, plan.hosts.len());
+    let world = lock(&bench.fake.log).world.clone();
+    let held = |things: &BTreeMap<String, (String, String)>, worker: &str| -> BTreeSet<String> {
+        things.iter().filter(|(_, (_, holder))| holder == worker).map(|(name, _)| name.clone()).collect()
+    };
+    for customer in &applied {
+        let worker = format!("w-{customer}");
+        match fleet.get(customer) {
+            None => assert!(!world.scripts.contains_key(&worker), "{worker} is deleted"),
+            Some(wish) => {
+                assert_eq!(world.scripts[&worker], bundle(customer, wish).digest.to_string());
+                assert_eq!(held(&world.routes, &worker), wish.routes, "{worker} has its routes");
+                assert_eq!(held(&world.domains, &worker), wish.domains, "{worker} has its domains");
+            }
+        }
+    }
+    // What isn't uncertain is as the state says.
+    let (deployed, begun) = (state.deployed().unwrap(), state.begun().unwrap());
+    for ((home, worker), live) in deployed.iter().filter(|(id, _)| !begun.contains_key(*id)) {
+        assert_eq!(world.scripts.get(worker), Some(&live.digest.to_string()), "{worker} in {}", home.account_id);
+        assert_eq!(held(&world.routes, worker), live.live.routes.keys().cloned().collect());
+        assert_eq!(held(&world.domains, worker), live.live.domains.keys().cloned().collect());
+    }
+    let known = |worker: &String| deployed.keys().chain(begun.keys()).any(|(_, name)| name == worker);
+    assert!(world.scripts.keys().all(known), "the state knows each worker that exists");
+    let hosts = state.hosts().unwrap();
+    for ((_, host), lead) in hosts.iter().filter(|(_, lead)| lead.sure) {
+        assert_eq!(world.hosts.get(host), lead.worker.as_ref());
+    }
+}
+
+/// Runs a scenario as a script says, and then to its end.
+fn run(scenario: &Scenario, script: Script) -> Script {
+    let mut bench = Bench::new();
+    // Nothing halts it: what is left undone is left by a failure, an unauthorized token or a stop.
+    bench.budget = Budget { count: usize::MAX, health: None, ..Budget::default() };
+    let mut state = State::in_memory();
+    let first = RefCell::new(Script::default());
+    if !scenario.before.is_empty() {
+        deploy_scripted(&bench, &mut state, &scenario.before, &[], &first);
+    }
+    let script = RefCell::new(script);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let ran = deploy_scripted(&bench, &mut state, &scenario.after, scenario.faults, &script);
+        check(&bench, &state, &scenario.after, ran);
+        let rest = RefCell::new(Script::default());
+        let ran = deploy_scripted(&bench, &mut state, &scenario.after, &[], &rest);
+        assert_eq!(ran.1.failed, 0, "{:?}", ran.1.failures);
+        bench.converged_in(&state, &scenario.after);
+    }));
+    if let Err(panic) = result {
+        eprintln!("the choices of the run that failed: {:?}", script.borrow().chosen);
+        resume_unwind(panic);
+    }
+    script.into_inner()
+}
+
+/// Tries every run of a scenario with so many departures at most; returns how many there were.
+fn explore(scenario: &Scenario, departures: usize) -> usize {
+    let mut next = Some(Script::default());
+    let mut runs = 0;
+    while let Some(script) = next {
+        next = run(scenario, script).next(departures);
+        runs += 1;
+    }
+    runs
+}
+
+#[test]
+fn zones_are_looked_up_once_whatever_fails() {
+    let after = fleet([
+        customer("a", "one", &["a.example.org/*"]),
+        customer("b", "one", &["b.example.net/*"]),
+        customer("c", "one", &["c.example.org/*"]),
+        customer("d", "two", &["d.example.org/*"]),
+    ]);
+    let runs = explore(&Scenario { before: Fleet::new(), after, faults: FAULTS }, 1);
+    assert!(runs > 50, "{runs}");
+}
+
+#[test]
+fn two_failures_of_lookups_leave_nobody_behind() {
+    let after = fleet([
+        customer("a", "one", &["a.example.org/*"]),
+        customer("b", "one", &["b.example.net/*"]),
+        customer("c", "one", &["c.example.org/*"]),
+    ]);
+    let faults = &[Fault::Lost { applied: true }, Fault::Unauthorized];
+    let runs = explore(&Scenario { before: Fleet::new(), after, faults }, 2);
+    assert!(runs > 300, "{runs}");
+}
+
+#[test]
+fn what_moves_between_workers_is_never_lost() {
+    let before = fleet([
+        customer("a", "one", &["x.example.org/*", "y.example.com"]),
+        customer("b", "one", &["z.example.net/*", "h.internal"]),
+    ]);
+    let after = fleet([
+        customer("b", "one", &["x.example.org/*", "z.example.net/*"]),
+        customer("c", "two", &["y.example.com"]),
+        customer("d", "one", &["h.internal"]),
+    ]);
+    let runs = explore(&Scenario { before, after, faults: FAULTS }, 1);
+    assert!(runs > 50, "{runs}");
+}
+
+#[test]
+fn databases_and_tables_are_there_before_who_needs_them() {
+    let mut after = fleet([customer("a", "one", &["h.internal"]), with_database("b"), with_database("c")]);
+    after.get_mut("c").unwrap().account = "two".to_owned();
+    let runs = explore(&Scenario { before: Fleet::new(), after, faults: FAULTS }, 1);
+    assert!(runs > 50, "{runs}");
+}
+
+/// The same fleet over three zones, and two accounts: of the second one are two customers, without hosts.
+fn spread(mut fleet: Fleet) -> Fleet {
+    for (customer, wish) in &mut fleet {
+        wish.routes = wish
+            .routes
+            .iter()
+            .map(|route| match route.as_str() {
+                "h3.example.org/*" => "h3.example.net/*".to_owned(),
+                "h4.example.org/*" => "h4.example.edu/*".to_owned(),
+                route => route.to_owned(),
+            })
+            .collect();
+        if customer.as_str() >= "d" {
+            wish.account = "two".to_owned();
+            wish.hosts.clear();
+        }
+    }
+    fleet
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 200, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_fleet_survives_any_run(
+        before in wishes(),
+        after in wishes(),
+        choices in prop::collection::vec(prop_oneof![4 => Just(0usize), 1 => 0usize..12], 0..120),
+    ) {
+        let (before, after) = (spread(before), spread(after));
+        run(&Scenario { before, after, faults: FAULTS }, Script { given: choices, chosen: Vec::new() });
+    }
+}
