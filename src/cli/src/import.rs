@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
+use flotilla_deploy::pace::Priority;
 use flotilla_import::{self, Asked, Finding, Imported, Live, News, code, live, write};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::failure::{Exit, Failure};
@@ -128,7 +129,8 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Fai
             .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
     })?;
     let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
-    let mut asking = Asking::with_token(base.as_deref().unwrap_or(BASE), &token, None)?;
+    // Three requests for each worker: a deploy that runs isn't held up by them.
+    let mut asking = Asking::with_token(ui, Priority::Bulk, base.as_deref().unwrap_or(BASE), &token, ("", None))?;
     let home = Home { account_id: id.to_owned(), namespace: None };
     ui.begin("reading the account", None);
     let live = live::read(id, fleet, |call| {

@@ -115,7 +115,8 @@ fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
 
 /// What deletes a database with this token.
 pub(super) fn deleter(ground: &Ground, token: &SecretString) -> Result<Delete, Failure> {
-    let mut asking = Asking::with_token(&ground.cloud.base, token, None)?;
+    let cloud = &ground.cloud;
+    let mut asking = Asking::with_token(&ground.ui, cloud.priority, &cloud.base, token, ("", None))?;
     Ok(Box::new(move |made| database::delete(&mut asking, made)))
 }
 

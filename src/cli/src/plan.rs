@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use flotilla_build::build::{Built, Project, Runtimes, Survey};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::Thing;
+use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Begun, Deployed, Run, State, Stored, WorkerId, deflated};
@@ -180,6 +181,9 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let secrets = Arc::new(arguments.cloud.secrets(session, &project.fleet)?);
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
+    if arguments.applies {
+        cloud.priority = Priority::Bulk;
+    }
     // What could not be rendered is held, as well.
     let mut invalid: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
     if arguments.prune && survey.unread {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use flotilla_deploy::pace::{self, Lane, Rate};
+use flotilla_deploy::pace::{self, Lane, Priority, Rate};
 use flotilla_deploy::plan::Plan;
 use flotilla_model::clock::Clock;
 use flotilla_spec::project::Fleet;
@@ -58,7 +58,7 @@ impl Lanes {
 
     /// The same, before those of other processes.
     pub(super) fn ahead(self) -> Lanes {
-        Lanes { lanes: self.lanes.into_iter().map(Lane::ahead).collect(), ..self }
+        Lanes { lanes: self.lanes.into_iter().map(|lane| lane.with_priority(Priority::Interactive)).collect(), ..self }
     }
 
     /// What a plan costs, lane by lane; what takes longest first.

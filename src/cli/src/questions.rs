@@ -22,6 +22,7 @@ use flotilla_spec::tree::Tree;
 use super::Session;
 use super::cloud::{Cloud, CloudArguments};
 use super::report;
+use super::ui::Ui;
 
 /// The fleet as it is before anything is changed.
 pub struct Ground {
@@ -31,6 +32,8 @@ pub struct Ground {
     pub secrets: Secrets,
     /// The cloud that is asked.
     pub cloud: Cloud,
+    /// Where waits are shown.
+    pub ui: Ui,
     /// The workers of all customers without mistakes.
     pub workers: Vec<Worker>,
     /// The ids of all customers.
@@ -64,7 +67,7 @@ impl Ground {
         let arguments = CloudArguments::default();
         let secrets = arguments.secrets(session, &fleet)?;
         let cloud = Cloud::new(session, &fleet, &arguments, &secrets)?;
-        Ok(Some(Ground { fleet, secrets, cloud, workers, ids, mistakes }))
+        Ok(Some(Ground { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, mistakes }))
     }
 
     /// The errors that were not there before.

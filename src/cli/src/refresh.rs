@@ -2,19 +2,21 @@
 //! `state rebuild` and `prune`; and what a deploy asks before it creates workers or attaches domains.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::pace::{self, Lane, Rate};
+use flotilla_deploy::pace::{Lane, Priority, Rate};
 use flotilla_deploy::refresh::{self, Finding, Inventory, Known, Refreshed, Row, Scope, Wanted};
+use flotilla_deploy::requester::{self, Event, Observer, Requester};
 use flotilla_deploy::state::{Begun, Deployed, Doubt, Entry, Found, Live, RunId, State, Table, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::{CONCURRENT_CHANGE, Call, CallError, Home, Platform, Reply};
+use flotilla_model::platform::{Call, Home};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::{Account, ApiLimit};
 use flotilla_model::tags;
@@ -26,24 +28,16 @@ use super::cloud::Cloud;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean};
 
-/// How often a question is asked whose answer does not come.
-const ATTEMPTS: u32 = 5;
-/// The first wait between two of them; it doubles each time.
-const BACKOFF: Duration = Duration::from_millis(500);
+/// The length of a wait that is worth a line of its own.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 /// Findings of a kind are told one by one up to this number, then as a group.
 const SHOWN: usize = 12;
 
 /// What is in a row that takes the place of a digest that nobody knows.
 const NO_DIGEST: [u8; 32] = [0; 32];
 
-/// Asks the platform, one request after the other, within the limits of each token.
-pub(super) struct Asking {
-    platform: Cloudflare,
-    lanes: HashMap<String, Arc<Lane>>,
-    clock: Arc<dyn Clock>,
-    /// Requests so far.
-    pub requests: usize,
-}
+/// Asks the platform: a [`Requester`] for the accounts and tokens of a command.
+pub(super) struct Asking(Requester);
 
 impl Asking {
     /// With the tokens of these accounts, which are told by their ids.
@@ -54,81 +48,91 @@ impl Asking {
         secrets: &Secrets,
         account_ids: &BTreeSet<String>,
     ) -> Result<Asking, Failure> {
-        let accounts: BTreeMap<String, &String> = fleet
+        let names: BTreeMap<String, &String> = fleet
             .accounts
             .keys()
             .map(|name| (cloud.home(name, None).account_id, name))
             .filter(|(id, _)| account_ids.contains(id))
             .collect();
-        let tokens = cloud.tokens(fleet, accounts.values().map(|name| name.as_str()), secrets)?;
+        let tokens = cloud.tokens(fleet, names.values().map(|name| name.as_str()), secrets)?;
         if cloud.local.is_some() {
             cloud.start(session)?;
         }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let mut of_token: HashMap<String, Arc<Lane>> = HashMap::new();
-        let mut lanes = HashMap::new();
-        for (id, name) in accounts {
-            let token = tokens[&id].expose_secret();
-            let lane = of_token.entry(token.to_owned()).or_insert_with(|| {
-                let rate = Rate::new(fleet.accounts[name].api_limit);
-                Arc::new(match pace::file(&cloud.base, token) {
-                    Ok(file) => Lane::shared(rate, &file, Arc::clone(&clock)),
-                    Err(_) => Lane::new(rate, Arc::clone(&clock)),
-                })
-            });
-            lanes.insert(id, Arc::clone(lane));
-        }
-        Ok(Asking { platform: Cloudflare::new(&cloud.base, tokens)?, lanes, clock, requests: 0 })
+        let limits = names.into_iter().map(|(id, name)| (id, (name.as_str(), fleet.accounts[name].api_limit)));
+        Asking::of(&session.ui, cloud.priority, &cloud.base, tokens, limits.collect())
     }
 
     /// With one token for all accounts: nobody may know yet whose it is.
-    pub fn with_token(base: &str, token: &SecretString, limit: Option<ApiLimit>) -> Result<Asking, Failure> {
+    pub fn with_token(
+        ui: &Ui,
+        priority: Priority,
+        base: &str,
+        token: &SecretString,
+        account: (&str, Option<ApiLimit>),
+    ) -> Result<Asking, Failure> {
+        let tokens = HashMap::from([(String::new(), token.clone())]);
+        Asking::of(ui, priority, base, tokens, BTreeMap::from([(String::new(), account)]))
+    }
+
+    /// With these tokens, and the names and limits of their accounts; those with one token share a lane.
+    fn of(
+        ui: &Ui,
+        priority: Priority,
+        base: &str,
+        tokens: HashMap<String, SecretString>,
+        accounts: BTreeMap<String, (&str, Option<ApiLimit>)>,
+    ) -> Result<Asking, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let rate = Rate::new(limit);
-        let lane = Arc::new(match pace::file(base, token.expose_secret()) {
-            Ok(file) => Lane::shared(rate, &file, Arc::clone(&clock)),
-            Err(_) => Lane::new(rate, Arc::clone(&clock)),
-        });
-        let platform = Cloudflare::new(base, HashMap::from([(String::new(), token.clone())]))?;
-        Ok(Asking { platform, lanes: HashMap::from([(String::new(), lane)]), clock, requests: 0 })
+        let mut lanes: HashMap<&str, Arc<Lane>> = HashMap::new();
+        let mut of = HashMap::new();
+        for (id, (name, limit)) in accounts {
+            let token = tokens[&id].expose_secret();
+            let lane = lanes.entry(token).or_insert_with(|| {
+                let lane = Lane::of_token(Rate::new(limit), base, token, Arc::clone(&clock));
+                Arc::new(lane.with_priority(priority))
+            });
+            of.insert(id, requester::Account { name: name.to_owned(), lane: Arc::clone(lane) });
+        }
+        let platform = Box::new(Cloudflare::new(base, tokens)?);
+        Ok(Asking(Requester::new(platform, of, clock, waits(ui))))
     }
+}
 
-    /// One request, repeated where its answer did not come.
-    pub fn ask(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
-        self.try_ask(home, &call)
-            .map_err(|error| Failure::new(format!("Cloudflare can't be asked what is there: {error}")))
+impl Deref for Asking {
+    type Target = Requester;
+
+    fn deref(&self) -> &Requester {
+        &self.0
     }
+}
 
-    /// The same, with what Cloudflare says where it refuses.
-    pub fn try_ask(&mut self, home: &Home, call: &Call) -> Result<Reply, CallError> {
-        let lane = Arc::clone(self.lanes.get(&home.account_id).unwrap_or_else(|| &self.lanes[""]));
-        let mut attempts = 0;
-        loop {
-            let ticket = loop {
-                match lane.try_acquire() {
-                    Ok(ticket) => break ticket,
-                    Err(wait) => self.clock.sleep(wait),
+impl DerefMut for Asking {
+    fn deref_mut(&mut self) -> &mut Requester {
+        &mut self.0
+    }
+}
+
+/// Shows what a requester waits for beside the progress, and what takes long once on a line of its own.
+fn waits(ui: &Ui) -> Observer {
+    let (ui, mut noted) = (ui.clone(), false);
+    Box::new(move |event| {
+        match event {
+            Event::Waiting(waiting) => {
+                let text = clean(&waiting.to_string());
+                ui.detail(&text);
+                if !noted && waiting.waited + waiting.left >= LONG_WAIT {
+                    noted = true;
+                    ui.note(&text);
                 }
-            };
-            self.requests += 1;
-            let (result, quota) = self.platform.call(home, call);
-            if let Err(CallError::Throttled { retry_after }) = &result {
-                lane.throttled(ticket, *retry_after);
-                continue;
             }
-            lane.answered(ticket, quota.as_ref());
-            attempts += 1;
-            match result {
-                Ok(reply) => return Ok(reply),
-                Err(CallError::Unavailable(_) | CallError::Rejected { code: CONCURRENT_CHANGE, .. })
-                    if attempts < ATTEMPTS =>
-                {
-                    self.clock.sleep(BACKOFF * 2u32.pow(attempts - 1));
-                }
-                Err(error) => return Err(error),
+            Event::Retrying { attempt, reason, .. } => ui.detail(&clean(&format!("attempt {attempt}: {reason}"))),
+            Event::Resumed => {
+                noted = false;
+                ui.detail("");
             }
         }
-    }
+        ControlFlow::Continue(())
+    })
 }
 
 /// How a state is put right.

@@ -7,6 +7,7 @@ use flotilla_model::names;
 use flotilla_model::platform::{Call, CallError, Home, ListedZone, Reply};
 use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 
+use super::super::cloud::Cloud;
 use super::super::dialogue::Dialogue;
 use super::super::refresh::Asking;
 use super::super::status::mask;
@@ -103,7 +104,9 @@ pub fn access(dialogue: &Dialogue, ground: &Ground, account: Option<&str>) -> Re
 /// A token that Cloudflare takes.
 pub fn verified(ground: &Ground, token: SecretString, typed: bool, of: Option<String>) -> Result<Access, Failure> {
     let account = of.as_ref().and_then(|name| ground.fleet.accounts.get(name));
-    let mut asking = Asking::with_token(&ground.cloud.base, &token, account.and_then(|account| account.api_limit))?;
+    let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
+    let Cloud { base, priority, .. } = &ground.cloud;
+    let mut asking = Asking::with_token(&ground.ui, *priority, base, &token, named)?;
     let known = of.as_ref().map(|name| ground.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
     verify(&mut asking, known.as_deref())?;
     Ok(Access { token, typed, of, asking })
