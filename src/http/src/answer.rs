@@ -1,7 +1,7 @@
 //! An answer: its head as values, its body within limits. Doesn't know what it means.
 
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::blocking::Response;
 use reqwest::header::HeaderMap;
@@ -14,12 +14,13 @@ pub struct Answer {
     status: u16,
     headers: HeaderMap,
     response: Response,
+    end: Instant,
 }
 
 impl Answer {
-    pub(crate) fn new(mut response: Response) -> Answer {
+    pub(crate) fn new(mut response: Response, end: Instant) -> Answer {
         let headers = std::mem::take(response.headers_mut());
-        Answer { status: response.status().as_u16(), headers, response }
+        Answer { status: response.status().as_u16(), headers, response, end }
     }
 
     /// The status: 200.
@@ -49,7 +50,7 @@ impl Answer {
 
     /// The body, to be read as it comes. Reading fails after so many bytes.
     pub fn body(self, limit: u64) -> Body {
-        Body { response: self.response, left: limit }
+        Body { response: self.response, left: limit, end: self.end }
     }
 
     /// The whole body.
@@ -66,13 +67,17 @@ impl Answer {
 pub struct Body {
     response: Response,
     left: u64,
+    end: Instant,
 }
 
 impl Body {
     /// What an error means that reading gave: [`Kind::TooLong`], [`Kind::Timeout`] or [`Kind::Broken`].
     pub fn error(error: &io::Error) -> Error {
-        if error.kind() == io::ErrorKind::FileTooLarge {
-            return Error { kind: Kind::TooLong, cause: String::new() };
+        let plain = |kind| Error { kind, cause: String::new() };
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => return plain(Kind::TooLong),
+            io::ErrorKind::TimedOut => return plain(Kind::Timeout),
+            _ => {}
         }
         match error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>()) {
             Some(inner) => match Error::of(inner) {
@@ -86,6 +91,9 @@ impl Body {
 
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if Instant::now() >= self.end {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the answer took too long"));
+        }
         let read = self.response.read(buffer)?;
         self.left = self
             .left

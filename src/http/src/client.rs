@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client as Http, ClientBuilder};
 
@@ -15,10 +15,10 @@ use crate::request::Request;
 pub struct Timeouts {
     /// Until a connection is made.
     pub connect: Duration,
-    /// Without a byte of the answer.
+    /// Until the head of the answer, and for each piece of its body.
     pub silence: Duration,
     /// For a whole request: connection, upload, and the answer to the end of its body. A server that sends a byte now and then gets no
-    /// more. A request can have its own: [`Request::within`].
+    /// more; where this is longer than `silence`, it gets one `silence` more. A request can have its own: [`Request::within`].
     pub total: Duration,
     /// For a connection that nothing is sent over, before it is closed.
     pub idle: Duration,
@@ -48,19 +48,20 @@ impl Client {
     pub fn send(&self, request: Request) -> Result<Answer, Error> {
         let http = self.http(&request.url)?;
         let within = request.within.unwrap_or(self.timeouts.total);
-        request.build(http, within).send().map(Answer::new).map_err(|error| Error::of(&error))
+        let end = Instant::now() + within;
+        // A request's own timeout is one for all of it, a client's is one for each piece; reqwest takes one of the two.
+        let exact = (within <= self.timeouts.silence).then_some(within);
+        let sent = request.build(http, exact).send();
+        sent.map(|response| Answer::new(response, end)).map_err(|error| Error::of(&error))
     }
 
     fn http(&self, url: &str) -> Result<&Http, Error> {
         let make = |direct: bool| {
             let Timeouts { connect, silence, idle, .. } = self.timeouts;
-            let http = async_builder().connect_timeout(connect).read_timeout(silence).pool_idle_timeout(idle);
+            let http = async_builder().connect_timeout(connect).pool_idle_timeout(idle);
             let http = if direct { http.no_proxy() } else { http };
-            // Without one of its own, the blocking client would wait for 30 seconds for each piece.
-            ClientBuilder::from(http)
-                .timeout(None)
-                .build()
-                .map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
+            let made = ClientBuilder::from(http).timeout(silence).build();
+            made.map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
         };
         // What stays on this machine doesn't go to a proxy of the network, in the clear.
         let made = match is_loopback(url) {
@@ -104,7 +105,6 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
     use std::thread;
-    use std::time::Instant;
 
     use secrecy::SecretString;
 
@@ -174,9 +174,14 @@ mod tests {
         ends_in_time(start);
         // A request can have a time of its own.
         let start = Instant::now();
-        let request = Request::get(address).within(Duration::from_millis(1500));
+        let request = Request::get(&*address).within(Duration::from_millis(1500));
         assert!(client.send(request).unwrap().bytes(1 << 20).is_err());
         assert!(start.elapsed() >= Duration::from_millis(1450));
+        // Also one that is longer than a silence may be.
+        let client = Client::new(Timeouts { silence: Duration::from_millis(300), ..TIMEOUTS });
+        let start = Instant::now();
+        assert_eq!(client.send(Request::get(address)).unwrap().bytes(1 << 20).unwrap_err().kind, Kind::Timeout);
+        ends_in_time(start);
     }
 
     #[test]

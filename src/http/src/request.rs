@@ -94,10 +94,17 @@ impl Request {
         Request { within: Some(time), ..self }
     }
 
-    /// The request as reqwest sends it, to be given up after a time.
-    pub(crate) fn build(self, http: &reqwest::blocking::Client, within: Duration) -> reqwest::blocking::RequestBuilder {
-        // A request's own timeout, unlike a client's, is one for all of it.
-        let request = http.request(self.method, self.url).timeout(within);
+    /// The request as reqwest sends it, with a timeout of its own or without.
+    pub(crate) fn build(
+        self,
+        http: &reqwest::blocking::Client,
+        timeout: Option<Duration>,
+    ) -> reqwest::blocking::RequestBuilder {
+        let request = http.request(self.method, self.url);
+        let request = match timeout {
+            Some(timeout) => request.timeout(timeout),
+            None => request,
+        };
         let request = match &self.bearer {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
