@@ -240,7 +240,8 @@ impl Waiting {
         let whose = if self.account.is_empty() { "this token".to_owned() } else { format!("account {}", self.account) };
         let why = match self.reason {
             Reason::Used { requests, window } => {
-                format!("{} requests per {} used", grouped(requests), duration(window))
+                let plural = if requests == 1 { "" } else { "s" };
+                format!("{} request{plural} per {} used", grouped(requests), duration(window))
             }
             Reason::Blocked => "Cloudflare accepts no requests with its token for now".to_owned(),
             Reason::Yields => "commands with a higher priority go first".to_owned(),
