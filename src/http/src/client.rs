@@ -120,19 +120,23 @@ mod tests {
     };
 
     /// A server that does this with each connection once it got a request; its address, and what it was sent.
-    fn server(answer: impl Fn(&mut TcpStream) + Send + 'static) -> (String, std::sync::mpsc::Receiver<String>) {
+    fn server(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> (String, std::sync::mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/", listener.local_addr().unwrap());
         let (sender, received) = std::sync::mpsc::channel();
+        let answer = Arc::new(answer);
         thread::spawn(move || {
             for mut socket in listener.incoming().flatten() {
-                let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-                socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-                while let Ok(read @ 1..) = socket.read(&mut buffer) {
-                    request.extend_from_slice(&buffer[..read]);
-                }
-                let _ = sender.send(String::from_utf8_lossy(&request).into_owned());
-                answer(&mut socket);
+                let (sender, answer) = (sender.clone(), Arc::clone(&answer));
+                thread::spawn(move || {
+                    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+                    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                    while let Ok(read @ 1..) = socket.read(&mut buffer) {
+                        request.extend_from_slice(&buffer[..read]);
+                    }
+                    let _ = sender.send(String::from_utf8_lossy(&request).into_owned());
+                    answer(&mut socket);
+                });
             }
         });
         (address, received)
@@ -178,7 +182,8 @@ mod tests {
         assert!(client.send(request).unwrap().bytes(1 << 20).is_err());
         assert!(start.elapsed() >= Duration::from_millis(1450));
         // Also one that is longer than a silence may be.
-        let client = Client::new(Timeouts { silence: Duration::from_millis(300), ..TIMEOUTS });
+        let (silence, total) = (Duration::from_millis(600), Duration::from_millis(1200));
+        let client = Client::new(Timeouts { silence, total, ..TIMEOUTS });
         let start = Instant::now();
         assert_eq!(client.send(Request::get(address)).unwrap().bytes(1 << 20).unwrap_err().kind, Kind::Timeout);
         ends_in_time(start);
