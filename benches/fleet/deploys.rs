@@ -27,7 +27,7 @@ pub fn run(report: &mut Report, customers: usize, rounds: usize) {
     options.make_bound = true;
     let running = local::start(options).expect("a local Cloudflare");
     let base = running.api_base();
-    let namespace = flotilla_deploy::cloudflare::client()
+    let namespace = flotilla_http::builder()
         .build()
         .expect("an HTTP client")
         .post(format!("{base}/accounts/{}/workers/dispatch/namespaces", ACCOUNTS[0].1))

@@ -239,7 +239,7 @@ impl Cloud {
 
     fn http(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("http://{}{path}", self.running.address());
-        let client = flotilla_deploy::cloudflare::client().no_proxy().build().expect("an HTTP client");
+        let client = flotilla_http::builder().no_proxy().build().expect("an HTTP client");
         let request = client.request(method.parse().expect("a method"), url);
         let request = if body.is_null() { request } else { request.json(body) };
         request.send().and_then(|answer| answer.json()).expect("an answer")

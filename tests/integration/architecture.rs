@@ -10,10 +10,11 @@ use super::support::{output, repository};
 /// The crates and those of flotilla that each may depend on, from the inside out, as ARCHITECTURE.md draws them. A new entry
 /// is a change of the architecture, and worth a discussion.
 const CRATES: &[(&str, &[&str])] = &[
+    ("http", &[]),
     ("model", &[]),
     ("spec", &["model"]),
     ("build", &["model", "spec"]),
-    ("deploy", &["model"]),
+    ("deploy", &["http", "model"]),
     ("import", &["model", "spec"]),
     ("local", &[]),
     ("engine", &["model", "spec", "build", "deploy", "local"]),
@@ -22,7 +23,8 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// The paths that may name something: a crate, or a macro that prints.
 const ONLY: &[(&[&str], &[&str])] = &[
-    (&["reqwest::", "rustls::"], &["src/deploy/src/cloudflare.rs", "src/deploy/src/cloudflare/"]),
+    (&["reqwest::", "rustls::", "rustls_platform_verifier::"], &["src/http/"]),
+    (&["TcpStream::", "hyper::"], &["src/http/", "src/local/"]),
     (&["tera::"], &["src/build/src/render.rs", "src/build/src/escape.rs"]),
     (&["println!", "eprintln!", "print!(", "stdout()", "stderr()"], &["src/cli/", "src/build/build.rs"]),
     (&["rusqlite::"], &["src/deploy/src/state.rs", "src/deploy/src/state/", "src/local/"]),

@@ -175,3 +175,27 @@ fn a_process_that_is_killed_and_one_that_follows_keep_to_the_limit() {
     // What was in flight may be uploaded twice.
     assert!((250..=250 + 64).contains(&uploaded), "{uploaded}");
 }
+
+#[test]
+fn what_a_command_waits_for_is_said_with_its_reason_and_once_on_a_line_of_its_own() {
+    let limited = Limited::start(10);
+    let project = limited.project("a", 1);
+    let fleet = project.read("fleet.yaml").replace("requests: 100", "requests: 1");
+    project.write("fleet.yaml", fleet);
+    let plan = || {
+        let output = limited.command(&project, &["plan", "--refresh"]).output().expect("it runs");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        stderr
+    };
+    // The first one uses up what there is.
+    plan();
+    let stderr = plan();
+    let waiting = "waiting for the API rate limit of account default (1 request per 10 s used) · continues in ";
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.contains(waiting)).collect();
+    assert!(lines.iter().any(|line| line.starts_with("asking the cloud")), "beside the progress: {stderr}");
+    let own = lines.iter().filter(|line| line.starts_with(waiting)).count();
+    let requests = limited.cloud.requests().len();
+    assert!((1..requests).contains(&own), "once per wait, of {requests} requests: {stderr}");
+    assert_eq!(limited.outcome().1, 0, "Cloudflare refused none");
+}

@@ -589,7 +589,7 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
     let rows = report["workers"].as_array().expect("workers");
     assert!(rows.len() == 4 && rows.iter().all(|row| row["health"] == "healthy"), "{report}");
     let origin = cloud.base().replace("/client/v4", "");
-    let http = flotilla_deploy::cloudflare::client().no_proxy().build().expect("a client");
+    let http = flotilla_http::builder().no_proxy().build().expect("a client");
     let ask = |host: &str| -> Value {
         let answer = http.get(format!("{origin}/ask")).header("host", host).send().expect("an answer");
         answer.json().unwrap_or_else(|error| panic!("{host}: {error}"))

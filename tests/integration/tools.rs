@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
-use flotilla_deploy::cloudflare::client;
+use flotilla_http::builder;
 use flotilla_model::digest::Digest;
 use flotilla_model::progress::Progress;
 use reqwest::Method;
@@ -132,7 +132,7 @@ impl Local {
             .find_map(|line| Some(line.trim().strip_prefix("API")?.trim().to_owned()))
             .expect("`flotilla local` says where its API is");
         let origin = api.strip_suffix("/client/v4").expect("the API's address has its path").to_owned();
-        let http = client().timeout(Duration::from_secs(60)).build().expect("an HTTP client");
+        let http = builder().timeout(Duration::from_secs(60)).build().expect("an HTTP client");
         Local { shell, origin, http }
     }
 
@@ -241,6 +241,6 @@ fn a_server_ends_with_its_test() {
     assert!(local.journal().is_empty());
     let origin = local.origin.clone();
     drop(local);
-    assert!(client().build().expect("an HTTP client").get(origin).send().is_err(), "it still listens");
+    assert!(builder().build().expect("an HTTP client").get(origin).send().is_err(), "it still listens");
     assert!(!project.path(".flotilla/local/address").exists(), "and says so to `flotilla deploy --local`");
 }

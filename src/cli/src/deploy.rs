@@ -3,18 +3,17 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use flotilla_deploy::cloudflare::Cloudflare;
+use secrecy::SecretString;
+
 use flotilla_deploy::deploy::Outcome;
-use flotilla_deploy::state::{Deployed as Live, State};
 use flotilla_engine::RunKind;
-use flotilla_engine::addresses::{dispatched, subdomain, url};
+use flotilla_engine::addresses;
 use flotilla_engine::deploy_fleet::{DeployRequest, Deployed, deploy_fleet, finished};
 use flotilla_engine::operator::Approval;
 use flotilla_engine::plan_file::PlanFile;
 use flotilla_engine::planning::Planned;
 use flotilla_engine::verification::Results;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress as _;
 
 use super::apply::{self, ApplyArguments};
@@ -114,7 +113,7 @@ pub(super) fn report_deployed(
                     report::print(&apply::summary(&applied.outcome));
                     match &applied.verified {
                         Some(results) => report::print(&verify::text(&session.ui, results)),
-                        None => addresses(session, &applied.planned, Some(&applied.platform)),
+                        None => addresses(session, &applied.planned, Some(&applied.tokens)),
                     }
                 }
             }
@@ -132,38 +131,13 @@ fn with_verified(outcome: &Outcome, verified: Option<&Results>) -> Result<serde_
     Ok(object)
 }
 
-/// Where each worker answers: of those that changed, or of all where nothing did.
-fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>) {
-    let Ok(state) = State::read(&planned.cloud.state) else { return };
-    let mut subdomains: HashMap<Home, Option<String>> = HashMap::new();
-    let mut lines = Vec::new();
-    let mut more = 0;
-    let mut add = |home: &Home, worker: &str, live: &Live| {
-        if lines.len() == ADDRESSES {
-            more += 1;
-            return;
-        }
-        let subdomain =
-            || subdomains.entry(home.clone()).or_insert_with(|| subdomain(&planned.cloud, home, platform)).clone();
-        let address = url(&planned.cloud, worker, live, subdomain).or_else(|| dispatched(&state, home, worker));
-        lines.extend(address.map(|address| format!("  {worker:<32} {address}")));
-    };
-    if planned.plan.is_empty() {
-        let selected = |live: &Live| planned.selects(&live.customer, live.environment);
-        let _ = state.each(|(home, worker), live| {
-            if selected(&live) {
-                add(&home, &worker, &live);
-            }
-        });
-    } else {
-        for change in &planned.plan.changes {
-            if let Ok(Some(live)) = state.one(&change.id()) {
-                add(&change.home, &change.worker, &live);
-            }
-        }
-    }
-    if more > 0 {
-        lines.push(format!("  … and {more} more: flotilla status"));
+/// Prints where each worker answers. An address that can't be found out is no reason to fail after a deploy.
+fn addresses(session: &Session, planned: &Planned, tokens: Option<&HashMap<String, SecretString>>) {
+    let Ok(found) = addresses::of_planned(&session.context(), planned, tokens, ADDRESSES) else { return };
+    let mut lines: Vec<String> =
+        found.listed.iter().map(|(worker, address)| format!("  {worker:<32} {address}")).collect();
+    if found.more > 0 {
+        lines.push(format!("  … and {} more: flotilla status", found.more));
     }
     if !lines.is_empty() {
         report::print(&lines.join("\n"));

@@ -1,5 +1,6 @@
 //! `flotilla import`: a project from one that wrangler deploys.
 
+use std::sync::Arc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
+use flotilla_deploy::pace::Priority;
 use flotilla_import::{self, Asked, Finding, Imported, Live, News, code, live, write};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::failure::{Exit, Failure};
@@ -22,7 +24,7 @@ use super::packs::Pack;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
-use flotilla_engine::refresh::Asking;
+use flotilla_engine::requests::Asking;
 
 /// The longest name of a fleet.
 const FLEET_NAME_LENGTH: usize = 40;
@@ -127,7 +129,8 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Fai
             .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
     })?;
     let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
-    let mut asking = Asking::with_token(base.as_deref().unwrap_or(BASE), &token, None)?;
+    // Three requests for each worker: a deploy that runs isn't held up by them.
+    let mut asking = Asking::with_token(Arc::new(ui.clone()), Priority::Bulk, base.as_deref().unwrap_or(BASE), &token, ("", None))?;
     let home = Home { account_id: id.to_owned(), namespace: None };
     ui.begin("reading the account", None);
     let live = live::read(id, fleet, |call| {

@@ -2,6 +2,7 @@
 
 mod answers;
 
+use std::sync::Arc;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
@@ -22,7 +23,7 @@ use super::report;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use answers::{Answers, Question};
-use flotilla_engine::refresh::Asking;
+use flotilla_engine::requests::Asking;
 use flotilla_model::text::mask;
 
 #[derive(clap::Args)]
@@ -115,7 +116,8 @@ fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
 
 /// What deletes a database with this token.
 pub(super) fn deleter(ground: &Ground, token: &SecretString) -> Result<Delete, Failure> {
-    let mut asking = Asking::with_token(&ground.cloud.base, token, None)?;
+    let cloud = &ground.cloud;
+    let mut asking = Asking::with_token(Arc::new(ground.ui.clone()), cloud.priority, &cloud.base, token, ("", None))?;
     Ok(Box::new(move |made| database::delete(&mut asking, made)))
 }
 

@@ -24,6 +24,7 @@ use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
 use super::report;
+use super::ui::Ui;
 
 /// The fleet as it is before anything is changed.
 pub struct Ground {
@@ -33,6 +34,8 @@ pub struct Ground {
     pub secrets: Secrets,
     /// The cloud that is asked.
     pub cloud: Cloud,
+    /// Where waits are shown.
+    pub ui: Ui,
     /// The workers of all customers without mistakes.
     pub workers: Vec<Worker>,
     /// The ids of all customers.
@@ -66,7 +69,7 @@ impl Ground {
         let arguments = CloudArguments::default();
         let secrets = arguments.secrets(session, &fleet)?;
         let cloud = arguments.cloud(session, &fleet, &secrets)?;
-        Ok(Some(Ground { fleet, secrets, cloud, workers, ids, mistakes }))
+        Ok(Some(Ground { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, mistakes }))
     }
 
     /// The errors that were not there before.

@@ -5,6 +5,7 @@ pub mod deploy;
 pub mod pace;
 pub mod plan;
 pub mod refresh;
+pub mod requester;
 pub mod retry;
 pub mod rotation;
 pub mod safety;

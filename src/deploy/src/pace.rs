@@ -86,6 +86,21 @@ pub fn file(base: &str, token: &str) -> Result<PathBuf, Failure> {
     Ok(cache::folder()?.join("lanes").join(name))
 }
 
+/// Whose requests go first where several processes, or several parts of one, share the limit of a token. A class waits as long as a
+/// class before it waits for a permit or got one within the last seconds, so that what becomes free is left to that one.
+/// Nobody is interrupted: what was sent is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Somebody waits for it: a plan, a question, the change of a few customers ahead of a deploy.
+    #[default]
+    Interactive,
+    /// A deploy of any size, and what it lists and checks.
+    Bulk,
+    /// The periodic refresh of a whole fleet, which may take any time. Nothing sends with it yet; its place in the order is fixed
+    /// here because processes of different versions share one file.
+    Sweep,
+}
+
 /// A permit for one request. Give it back with what came: [`Lane::answered`] or [`Lane::throttled`]. One that is dropped counts
 /// until its request can't be on its way any more, and then for a window.
 #[derive(Debug)]
@@ -106,13 +121,17 @@ pub struct Usage {
     pub window: Duration,
     /// How long the platform lets nothing pass, after a 429 or because others used what there was; zero if it does.
     pub blocked: Duration,
+    /// How long another class of requests is let through first.
+    pub yields: Duration,
+    /// The time after which the next request may be sent, as far as is known now: the longest of the waits.
+    pub free_in: Duration,
 }
 
 /// The budget of one token.
 pub struct Lane {
     rate: Rate,
     clock: Arc<dyn Clock>,
-    ahead: bool,
+    priority: Priority,
     known: Mutex<Known>,
 }
 
@@ -134,39 +153,53 @@ impl Known {
 impl Lane {
     /// A lane that has sent nothing yet, and that no other process knows.
     pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
-        Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(None)) }
+        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(Known::new(None)) }
     }
 
     /// A lane whose budget is in a file ([`file()`]): shared with other processes and with later runs. Where the file can't be
     /// kept, as on a disk that is only read, it is in memory alone.
     pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
         let file = Shared::open(file, clock.epoch()).ok();
-        Lane { rate, clock, ahead: false, known: Mutex::new(Known::new(file)) }
+        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(Known::new(file)) }
     }
 
-    /// Its requests go before those of other processes of the same lane.
+    /// The lane of a token: its budget is in the file that all processes of this user share, or in memory where there is no
+    /// folder for it.
+    pub fn of_token(rate: Rate, base: &str, token: &str, clock: Arc<dyn Clock>) -> Lane {
+        match file(base, token) {
+            Ok(file) => Lane::shared(rate, &file, clock),
+            Err(_) => Lane::new(rate, clock),
+        }
+    }
+
+    /// The same lane with requests of this priority; they are [`Priority::Bulk`] otherwise.
     #[must_use]
-    pub fn ahead(self) -> Lane {
-        Lane { ahead: true, ..self }
+    pub fn with_priority(self, priority: Priority) -> Lane {
+        Lane { priority, ..self }
     }
 
     /// A permit for one request, or how long to wait before asking again.
     pub fn try_acquire(&self) -> Result<Ticket, Duration> {
         self.change(|ledger, now| {
-            if self.ahead {
-                ledger.ahead_until = now + nanos(ledger::AHEAD);
-            } else if now < ledger.ahead_until {
-                return (Err(Duration::from_nanos(ledger.ahead_until - now)), false);
-            }
-            let free = self.free_at(ledger);
+            let free = self.free_at(ledger).max(ledger.yields_until(self.priority));
             if free > now {
-                // Who goes ahead says again in time that it still wants to.
-                let longest = if self.ahead { ledger::AHEAD / 2 } else { Duration::MAX };
-                return (Err(Duration::from_nanos(free - now).min(longest)), self.ahead);
+                let (wait, again) = match self.priority {
+                    // It asks often, so that a process that was killed is soon waited for no more.
+                    Priority::Interactive => ((free - now).min(nanos(ledger::YIELD) / 2), now),
+                    // A deploy comes back when it was told to.
+                    Priority::Bulk | Priority::Sweep => (free - now, free),
+                };
+                return (Err(Duration::from_nanos(wait)), ledger.claim(self.priority, again));
             }
             let gone = ledger.send(now);
+            ledger.claim(self.priority, now);
             (Ok(Ticket { sent: now, gone }), true)
         })
+    }
+
+    /// Nothing more is sent for now: the classes behind don't have to wait until that shows.
+    pub fn release(&self) {
+        self.change(|ledger, now| ((), ledger.release(self.priority, now)));
     }
 
     /// The request was answered, or failed for good; with what the answer told of the limits.
@@ -206,6 +239,11 @@ impl Lane {
         }
     }
 
+    /// The length of the window in which this lane's own limit holds.
+    pub fn window(&self) -> Duration {
+        self.rate.window
+    }
+
     /// How full it is.
     pub fn usage(&self) -> Usage {
         self.change(|ledger, now| {
@@ -216,8 +254,17 @@ impl Lane {
                     (u128::from(*used) * u128::from(*others)).cmp(&(u128::from(*other) * u128::from(*limit)))
                 });
             let (used, limit, length) = fullest.expect("BUG: a lane has a window");
-            let blocked = Duration::from_nanos(ledger.blocked_until.saturating_sub(now));
-            (Usage { used, limit, window: Duration::from_nanos(length), blocked }, false)
+            let from_now = |time: Nanos| Duration::from_nanos(time.saturating_sub(now));
+            let yields = ledger.yields_until(self.priority);
+            let usage = Usage {
+                used,
+                limit,
+                window: Duration::from_nanos(length),
+                blocked: from_now(ledger.blocked_until),
+                yields: from_now(yields),
+                free_in: from_now(yields.max(self.free_at(ledger))),
+            };
+            (usage, false)
         })
     }
 

@@ -1,10 +1,18 @@
 //! Where deployed workers answer: for people, and for health checks. Knows no HTTP.
 
-use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::state::{Deployed, ResourceKind, State};
-use flotilla_model::platform::{Call, Home, Platform as _, Reply};
+use std::collections::{BTreeSet, HashMap};
+
+use secrecy::SecretString;
+
+use flotilla_deploy::state::{Deployed, ResourceKind, State, WorkerId};
+use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
+use flotilla_spec::project::Fleet;
 
 use crate::cloud::Cloud;
+use crate::context::Context;
+use crate::planning::Planned;
+use crate::requests::Asking;
 
 /// Returns where a live worker answers in public, if it has an address of its own.
 pub fn url(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: impl FnOnce() -> Option<String>) -> Option<String> {
@@ -45,11 +53,70 @@ pub fn known_subdomain(state: &State, home: &Home) -> Option<String> {
 }
 
 /// Returns the account's part of its workers.dev addresses: asked for once, with a deploy, then kept in the state.
-pub fn subdomain(cloud: &Cloud, home: &Home, platform: Option<&Cloudflare>) -> Option<String> {
+pub(crate) fn find_subdomain(
+    context: &Context<'_>,
+    fleet: &Fleet,
+    cloud: &Cloud,
+    tokens: &HashMap<String, SecretString>,
+    home: &Home,
+) -> Option<String> {
     known_subdomain(&State::read(&cloud.state).ok()?, home).or_else(|| {
-        let (Ok(Reply::Id(subdomain)), _) = platform?.call(home, &Call::FindSubdomain) else { return None };
+        let accounts = BTreeSet::from([home.account_id.clone()]);
+        let mut asking = Asking::with_tokens(context, fleet, cloud, tokens.clone(), &accounts).ok()?;
+        let subdomain = asking.subdomain(home).ok().flatten()?;
         let mut state = State::open(&cloud.state).ok()?;
         state.cache_id(&home.account_id, ResourceKind::Subdomain, "", &subdomain).ok()?;
         Some(subdomain)
     })
+}
+
+/// Where workers answer.
+pub struct Addresses {
+    /// The names of workers with their addresses; those without one are left out.
+    pub listed: Vec<(String, String)>,
+    /// The number of workers beyond the limit.
+    pub more: usize,
+}
+
+/// Lists where each worker answers: of those that a plan changed, or of all that were selected where nothing did. `tokens`: what isn't
+/// known yet is asked for with these.
+pub fn of_planned(
+    context: &Context<'_>,
+    planned: &Planned,
+    tokens: Option<&HashMap<String, SecretString>>,
+    limit: usize,
+) -> Result<Addresses, Failure> {
+    let state = State::read(&planned.cloud.state)?;
+    let mut live: Vec<(WorkerId, Deployed)> = Vec::new();
+    let mut more = 0;
+    let mut add = |id: WorkerId, deployed: Deployed| {
+        if live.len() < limit { live.push((id, deployed)) } else { more += 1 }
+    };
+    if planned.plan.is_empty() {
+        state.each(|id, deployed| {
+            if planned.selects(&deployed.customer, deployed.environment) {
+                add(id, deployed);
+            }
+        })?;
+    } else {
+        for change in &planned.plan.changes {
+            if let Some(deployed) = state.one(&change.id())? {
+                add(change.id(), deployed);
+            }
+        }
+    }
+    let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
+    let mut subdomains: HashMap<Home, Option<String>> = HashMap::new();
+    let mut subdomain = |home: &Home| {
+        let find = || match tokens {
+            Some(tokens) => find_subdomain(context, fleet, cloud, tokens, home),
+            None => known_subdomain(&state, home),
+        };
+        subdomains.entry(home.clone()).or_insert_with(find).clone()
+    };
+    let address = |((home, worker), deployed): (WorkerId, Deployed)| {
+        let address = url(cloud, &worker, &deployed, || subdomain(&home)).or_else(|| dispatched(&state, &home, &worker));
+        address.map(|address| (worker, address))
+    };
+    Ok(Addresses { listed: live.into_iter().filter_map(address).collect(), more })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::deploy::{self, Budget, DeployContext, LaneId, MAX_IN_FLIGHT, MakeUpload, Outcome, Threads};
+use flotilla_deploy::deploy::{self, Budget, DeployContext, MAX_IN_FLIGHT, MakeUpload, Outcome, Threads};
 use flotilla_deploy::pace::Lane;
 use flotilla_deploy::plan::{Change, Plan};
 use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
@@ -19,7 +19,7 @@ use flotilla_model::platform::Platform;
 use flotilla_model::spec::DeployRule;
 use flotilla_spec::project::Fleet;
 
-use crate::addresses::{health_address, subdomain};
+use crate::addresses::{find_subdomain, health_address};
 use crate::cloud::Cloud;
 use crate::context::{Context, LOCK};
 use crate::lanes::Lanes;
@@ -90,7 +90,7 @@ pub(crate) fn apply(
         pool,
         clock: Arc::clone(&clock),
         lanes,
-        lane_of: lane_of.into_iter().map(|(account, lane)| (account, LaneId::new(lane))).collect(),
+        lane_of,
         state,
         run,
         concurrent_run: beside,
@@ -134,7 +134,7 @@ impl HealthAddresses {
                 found
                     .subdomains
                     .entry(change.home.account_id.clone())
-                    .or_insert_with(|| subdomain(ctx.cloud, &change.home, Some(ctx.platform)));
+                    .or_insert_with(|| find_subdomain(ctx.context, ctx.fleet, ctx.cloud, ctx.tokens, &change.home));
             }
             found.hosts = settled_hosts(state, plan)?;
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
+use flotilla_deploy::pace::Priority;
 use flotilla_local as local;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
@@ -36,6 +37,8 @@ pub struct Cloud {
     pub state: PathBuf,
     /// The accounts' ids by name, as far as they are known here.
     ids: BTreeMap<String, Option<String>>,
+    /// The priority of the requests that look at it.
+    pub priority: Priority,
     /// Running as long as this value lives.
     pub running: Option<local::Running>,
 }
@@ -77,6 +80,7 @@ impl Cloud {
                 local: Some(running.map_or(PORT, |address| address.port())),
                 state: local_folder(&context.place()).join("state.db"),
                 ids: ids.collect(),
+                priority: Priority::Interactive,
                 running: None,
             });
         }
@@ -95,7 +99,7 @@ impl Cloud {
         } else {
             context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
-        Ok(Cloud { base, local: None, state, ids, running: None })
+        Ok(Cloud { base, local: None, state, ids, priority: Priority::Interactive, running: None })
     }
 
     /// Starts the local Cloudflare emulator, unless one is running for this project already.

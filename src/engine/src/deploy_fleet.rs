@@ -64,8 +64,8 @@ pub struct Applied {
     pub planned: Arc<Planned>,
     /// What was done.
     pub outcome: Outcome,
-    /// The client that it was done with.
-    pub platform: Arc<Cloudflare>,
+    /// The tokens that it was done with, by account id.
+    pub tokens: HashMap<String, SecretString>,
     /// The verification of the changed workers, if it was asked for.
     pub verified: Option<Results>,
 }
@@ -155,7 +155,7 @@ pub(crate) fn apply_planned(
         Some(options) => Some(verify(context, &planned, options)?),
         None => None,
     };
-    Ok(Deployed::Applied(Applied { planned, outcome, platform, verified }))
+    Ok(Deployed::Applied(Applied { planned, outcome, tokens, verified }))
 }
 
 /// Whether a plan is the approved one.

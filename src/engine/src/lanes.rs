@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use flotilla_deploy::pace::{self, Lane, Rate};
+use flotilla_deploy::deploy::LaneId;
+use flotilla_deploy::pace::{Lane, Priority, Rate};
 use flotilla_deploy::plan::Plan;
 use flotilla_model::clock::Clock;
 use flotilla_spec::project::Fleet;
@@ -19,7 +20,7 @@ pub struct Lanes {
     /// The lanes, one for each token.
     pub lanes: Vec<Lane>,
     /// Which one an account's requests go through, by the account's id.
-    pub of: HashMap<String, usize>,
+    pub of: HashMap<String, LaneId>,
 }
 
 impl Lanes {
@@ -37,24 +38,22 @@ impl Lanes {
         let (mut lanes, mut of_token, mut of) = (Vec::new(), HashMap::new(), HashMap::new());
         for (id, account) in accounts {
             let token = tokens.get(id).map(|token| token.expose_secret());
-            let at = *of_token.entry((token, token.is_none().then_some(id))).or_insert_with(|| {
+            let lane = *of_token.entry((token, token.is_none().then_some(id))).or_insert_with(|| {
                 let rate = Rate::new(fleet.accounts.get(account).and_then(|account| account.api_limit));
-                let file =
-                    token.filter(|_| !cloud.base.is_empty()).and_then(|token| pace::file(&cloud.base, token).ok());
-                lanes.push(match file {
-                    Some(file) => Lane::shared(rate, &file, Arc::clone(clock)),
+                lanes.push(match token.filter(|_| !cloud.base.is_empty()) {
+                    Some(token) => Lane::of_token(rate, &cloud.base, token, Arc::clone(clock)),
                     None => Lane::new(rate, Arc::clone(clock)),
                 });
-                lanes.len() - 1
+                LaneId::new(lanes.len() - 1)
             });
-            of.insert(id.to_owned(), at);
+            of.insert(id.to_owned(), lane);
         }
         Lanes { lanes, of }
     }
 
     /// The same, before those of other processes.
     pub fn ahead(self) -> Lanes {
-        Lanes { lanes: self.lanes.into_iter().map(Lane::ahead).collect(), ..self }
+        Lanes { lanes: self.lanes.into_iter().map(|lane| lane.with_priority(Priority::Interactive)).collect(), ..self }
     }
 
     /// What a plan costs, lane by lane; what takes longest first.

@@ -18,6 +18,7 @@ pub mod previews;
 pub mod prune;
 pub mod rebuild;
 pub mod refresh;
+pub mod requests;
 pub mod rollback;
 mod secret_upload;
 pub mod selection;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use flotilla_build::build::{self, Project, Runtimes, Survey};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::Thing;
+use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, InFlight, Deployed, Run, State, Stored, WorkerId, deflated};
@@ -121,6 +122,9 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
     operator.begin("planning", None);
     let mut cloud = Cloud::new(context, &project.fleet, &request.cloud, &secrets)?;
+    if request.applies {
+        cloud.priority = Priority::Bulk;
+    }
     if request.prune && survey.unread {
         operator.on_event(&Event::NothingPruned);
     }

@@ -13,7 +13,7 @@ use flotilla_model::text::{count, first_lines};
 use crate::context::Context;
 use crate::operator::Event;
 use crate::planning::Planned;
-use crate::refresh::Asking;
+use crate::requests::Asking;
 
 /// The number of refusals that are listed.
 const SHOWN: usize = 20;

@@ -24,7 +24,7 @@ use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::operator::Event;
 use crate::planning::homes;
-use crate::refresh::Asking;
+use crate::requests::Asking;
 
 pub use down::{DownRequest, PreviewsDown, Which, previews_down};
 pub use up::{PreviewUp, PreviewWorker, UpRequest, preview_up};

@@ -11,7 +11,7 @@ use crate::context::{Context, LOCK};
 use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned};
 use crate::operator::{Approval, Event, Question};
 use crate::planning::{PlanRequest, Planned, plan_fleet};
-use crate::refresh::Asking;
+use crate::requests::Asking;
 
 /// What is pruned.
 pub struct PruneRequest {

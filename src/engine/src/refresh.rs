@@ -1,22 +1,16 @@
 //! Lists what the platform has, and corrects the state: for `--refresh`, for a first deploy from a machine, for
 //! `state rebuild` and `prune`. Knows how the platform is asked; what differs is found by `flotilla_deploy::refresh`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::UNIX_EPOCH;
 
-use secrecy::{ExposeSecret as _, SecretString};
-
-use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::pace::{self, Lane, Rate};
 use flotilla_deploy::refresh::{self, Inventory, Known, Refreshed, Row, Scope, Wanted};
 use flotilla_deploy::state::{InFlight, Deployed, Uncertainty, Entry, ResourceKind, Live, RunId, State, Table, WorkerId};
-use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::{CONCURRENT_CHANGE, Call, CallError, Home, Platform, Reply};
+use flotilla_model::platform::{Call, Home};
 use flotilla_model::reason::Reason;
-use flotilla_model::spec::{Account, ApiLimit};
+use flotilla_model::spec::Account;
 use flotilla_model::tags;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
@@ -24,109 +18,11 @@ use flotilla_spec::secrets::Secrets;
 use crate::cloud::Cloud;
 use crate::context::Context;
 use crate::operator::Event;
+use crate::requests::Asking;
 
-/// How often a question is asked whose answer does not come.
-const ATTEMPTS: u32 = 5;
-/// The first wait between two of them; it doubles each time.
-const BACKOFF: Duration = Duration::from_millis(500);
 
 /// What is in a row that takes the place of a digest that nobody knows.
 const NO_DIGEST: [u8; 32] = [0; 32];
-
-/// Asks the platform, one request after the other, within the limits of each token.
-pub struct Asking {
-    platform: Cloudflare,
-    lanes: HashMap<String, Arc<Lane>>,
-    clock: Arc<dyn Clock>,
-    /// Requests so far.
-    pub requests: usize,
-}
-
-impl Asking {
-    /// With the tokens of these accounts, which are told by their ids.
-    pub fn new(
-        context: &Context<'_>,
-        fleet: &Fleet,
-        cloud: &mut Cloud,
-        secrets: &Secrets,
-        account_ids: &BTreeSet<String>,
-    ) -> Result<Asking, Failure> {
-        let accounts: BTreeMap<String, &String> = fleet
-            .accounts
-            .keys()
-            .map(|name| (cloud.home(name, None).account_id, name))
-            .filter(|(id, _)| account_ids.contains(id))
-            .collect();
-        let tokens = cloud.tokens(fleet, accounts.values().map(|name| name.as_str()), secrets)?;
-        if cloud.local.is_some() {
-            cloud.start(context)?;
-        }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let mut of_token: HashMap<String, Arc<Lane>> = HashMap::new();
-        let mut lanes = HashMap::new();
-        for (id, name) in accounts {
-            let token = tokens[&id].expose_secret();
-            let lane = of_token.entry(token.to_owned()).or_insert_with(|| {
-                let rate = Rate::new(fleet.accounts[name].api_limit);
-                Arc::new(match pace::file(&cloud.base, token) {
-                    Ok(file) => Lane::shared(rate, &file, Arc::clone(&clock)),
-                    Err(_) => Lane::new(rate, Arc::clone(&clock)),
-                })
-            });
-            lanes.insert(id, Arc::clone(lane));
-        }
-        Ok(Asking { platform: Cloudflare::new(&cloud.base, tokens)?, lanes, clock, requests: 0 })
-    }
-
-    /// With one token for all accounts: nobody may know yet whose it is.
-    pub fn with_token(base: &str, token: &SecretString, limit: Option<ApiLimit>) -> Result<Asking, Failure> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let rate = Rate::new(limit);
-        let lane = Arc::new(match pace::file(base, token.expose_secret()) {
-            Ok(file) => Lane::shared(rate, &file, Arc::clone(&clock)),
-            Err(_) => Lane::new(rate, Arc::clone(&clock)),
-        });
-        let platform = Cloudflare::new(base, HashMap::from([(String::new(), token.clone())]))?;
-        Ok(Asking { platform, lanes: HashMap::from([(String::new(), lane)]), clock, requests: 0 })
-    }
-
-    /// One request, repeated where its answer did not come.
-    pub fn ask(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
-        self.try_ask(home, &call)
-            .map_err(|error| Failure::new(format!("Cloudflare can't be asked what is there: {error}")))
-    }
-
-    /// The same, with what Cloudflare says where it refuses.
-    pub fn try_ask(&mut self, home: &Home, call: &Call) -> Result<Reply, CallError> {
-        let lane = Arc::clone(self.lanes.get(&home.account_id).unwrap_or_else(|| &self.lanes[""]));
-        let mut attempts = 0;
-        loop {
-            let ticket = loop {
-                match lane.try_acquire() {
-                    Ok(ticket) => break ticket,
-                    Err(wait) => self.clock.sleep(wait),
-                }
-            };
-            self.requests += 1;
-            let (result, quota) = self.platform.call(home, call);
-            if let Err(CallError::Throttled { retry_after }) = &result {
-                lane.throttled(ticket, *retry_after);
-                continue;
-            }
-            lane.answered(ticket, quota.as_ref());
-            attempts += 1;
-            match result {
-                Ok(reply) => return Ok(reply),
-                Err(CallError::Unavailable(_) | CallError::Rejected { code: CONCURRENT_CHANGE, .. })
-                    if attempts < ATTEMPTS =>
-                {
-                    self.clock.sleep(BACKOFF * 2u32.pow(attempts - 1));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
 
 /// How a state is corrected.
 pub struct RefreshOptions<'a> {

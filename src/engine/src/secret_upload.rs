@@ -25,7 +25,7 @@ use flotilla_spec::secrets::{Finding, Secrets};
 
 use crate::context::Context;
 use crate::planning::Planned;
-use crate::refresh::Asking;
+use crate::requests::Asking;
 
 /// The number of changes that are looked at at a time.
 const CHUNK: usize = 4096;

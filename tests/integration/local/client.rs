@@ -29,7 +29,7 @@ pub fn workerd() -> Workerd {
 pub fn local(change: impl FnOnce(&mut Options)) -> Local {
     let folder = tempfile::tempdir().unwrap();
     let running = Some(begin(&folder, change));
-    Local { running, folder, token: "a-token".to_owned(), http: flotilla_deploy::cloudflare::client().build().unwrap() }
+    Local { running, folder, token: "a-token".to_owned(), http: flotilla_http::builder().build().unwrap() }
 }
 
 fn begin(folder: &tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Running {

@@ -16,7 +16,7 @@ use super::super::dialogue::Dialogue;
 use super::super::ui::clean;
 use super::Ground;
 use super::token::home;
-use flotilla_engine::refresh::Asking;
+use flotilla_engine::requests::Asking;
 use flotilla_model::text::mask;
 
 /// A database as it is asked for: `none`, `d1:NAME`, `d1-new:NAME`, `turso:URL`.

@@ -9,7 +9,7 @@ use flotilla_model::platform::{Call, Reply};
 use super::super::ui::clean;
 use super::Ground;
 use super::token::home;
-use flotilla_engine::refresh::Asking;
+use flotilla_engine::requests::Asking;
 
 /// How a worker is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

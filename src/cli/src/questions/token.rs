@@ -1,5 +1,6 @@
 //! Which token, and which account: the token is verified, and what it reaches is listed.
 
+use std::sync::Arc;
 use secrecy::SecretString;
 
 use flotilla_model::failure::Failure;
@@ -7,10 +8,11 @@ use flotilla_model::names;
 use flotilla_model::platform::{Call, CallError, Home, ListedZone, Reply};
 use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 
+use flotilla_engine::cloud::Cloud;
 use super::super::dialogue::Dialogue;
 use super::super::ui::clean;
 use super::Ground;
-use flotilla_engine::refresh::Asking;
+use flotilla_engine::requests::Asking;
 use flotilla_model::text::mask;
 
 /// A token that was verified.
@@ -103,7 +105,9 @@ pub fn access(dialogue: &Dialogue, ground: &Ground, account: Option<&str>) -> Re
 /// A token that Cloudflare takes.
 pub fn verified(ground: &Ground, token: SecretString, typed: bool, of: Option<String>) -> Result<Access, Failure> {
     let account = of.as_ref().and_then(|name| ground.fleet.accounts.get(name));
-    let mut asking = Asking::with_token(&ground.cloud.base, &token, account.and_then(|account| account.api_limit))?;
+    let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
+    let Cloud { base, priority, .. } = &ground.cloud;
+    let mut asking = Asking::with_token(Arc::new(ground.ui.clone()), *priority, base, &token, named)?;
     let known = of.as_ref().map(|name| ground.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
     verify(&mut asking, known.as_deref())?;
     Ok(Access { token, typed, of, asking })

@@ -126,7 +126,10 @@ impl Watched {
             };
             if self.inner.bars {
                 self.bar.set_position(done);
-                self.bar.set_prefix(pace(rate.per_second, left) + &detail);
+                match self.steps {
+                    Some(_) => self.bar.set_prefix(pace(rate.per_second, left) + &detail),
+                    None => self.bar.set_message(format!("{}{detail}", self.name)),
+                }
                 let long = match (left, self.steps) {
                     (Some(left), _) => left >= BAR_AFTER,
                     // Nothing is done yet.

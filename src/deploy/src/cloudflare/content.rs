@@ -1,21 +1,20 @@
-//! A worker's code as Cloudflare answers it: its modules as a form, or a script in the older form. Knows no HTTP; keeps all
+//! A worker's code as Cloudflare answers it: its modules as a form, or a script in the older form. Sends nothing; keeps all
 //! bytes as they are.
 
 use std::io::Read;
 
+use flotilla_http::Body;
 use flotilla_model::platform::{CallError, ReadModule, Reply};
 
 /// The largest code that is read, in bytes. Source: Cloudflare docs, Workers › Limits: 64 MB before compression.
-const MAX_CONTENT: u64 = 128 << 20;
+pub const MAX_CONTENT: u64 = 128 << 20;
 /// The header that names the main module; what wrangler reads, too.
 pub const ENTRY: &str = "cf-entrypoint";
 
 /// Reads the answer of a content type, with the main module's name if it was told.
-pub fn read(kind: &str, entry: &str, body: impl Read) -> Result<Reply, CallError> {
+pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallError> {
     let mut bytes = Vec::new();
-    if let Err(error) = body.take(MAX_CONTENT).read_to_end(&mut bytes) {
-        return Err(CallError::Unavailable(format!("the connection to Cloudflare broke: {error}")));
-    }
+    body.read_to_end(&mut bytes).map_err(|error| super::failed(&Body::error(&error)))?;
     let Some(boundary) = boundary(kind) else {
         let script = ReadModule { name: "index.js".to_owned(), kind: plain(kind), bytes };
         return Ok(Reply::Content { main: None, modules: vec![script] });

@@ -1,14 +1,15 @@
 //! Lists as Cloudflare answers them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read
-//! as they come, never as a whole; knows no HTTP.
+//! as they come, never as a whole; sends nothing.
 
 use std::io::{self, BufReader, Read};
 
+use flotilla_http::{Body, Error, Kind};
 use serde::{Deserialize, Deserializer};
 
 use flotilla_model::platform::{Call, CallError, Home, ListedDomain, ListedRoute, ListedWorker, Reply};
 
 /// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is a million of them.
-const MAX_LIST: u64 = 1 << 30;
+pub const MAX_LIST: u64 = 1 << 30;
 
 /// The envelope of an answer. What isn't named here is skipped without being kept.
 #[derive(Deserialize)]
@@ -113,15 +114,15 @@ pub fn read(home: &Home, call: &Call, body: impl Read) -> Result<Reply, CallErro
 }
 
 fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallError> {
-    let mut body = Counted { body: body.take(MAX_LIST), broken: None };
+    let mut body = Watched { body, broken: None };
     let read: Result<Envelope<T>, serde_json::Error> =
         serde_json::from_reader(BufReader::with_capacity(64 << 10, &mut body));
     let envelope = match read {
         Ok(envelope) => envelope,
-        Err(_) if body.body.limit() == 0 => return Err(refused(0, "the list is longer than flotilla reads")),
         Err(error) => {
             return Err(match body.broken {
-                Some(broken) => CallError::Unavailable(format!("the connection to Cloudflare broke: {broken}")),
+                Some(broken) if broken.kind == Kind::TooLong => refused(0, "the list is longer than flotilla reads"),
+                Some(broken) => super::failed(&broken),
                 // Cut off in the middle, it may be whole the next time.
                 None if error.is_eof() => CallError::Unavailable("Cloudflare's list ends in the middle".to_owned()),
                 None => refused(0, &format!("Cloudflare answered with a list that can't be read: {error}")),
@@ -151,16 +152,16 @@ fn refused(code: u64, message: &str) -> CallError {
 }
 
 /// Keeps why reading failed: the parser tells only that it did.
-struct Counted<R> {
-    body: io::Take<R>,
-    broken: Option<String>,
+struct Watched<R> {
+    body: R,
+    broken: Option<Error>,
 }
 
-impl<R: Read> Read for &mut Counted<R> {
+impl<R: Read> Read for &mut Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.body.read(buffer).inspect_err(|error| {
             if error.kind() != io::ErrorKind::Interrupted {
-                self.broken = Some(error.to_string());
+                self.broken = Some(Body::error(error));
             }
         })
     }

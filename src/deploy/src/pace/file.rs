@@ -20,9 +20,12 @@ const MAGIC: &[u8; 8] = b"flotlan1";
 const PLACE: usize = 12 << 10;
 /// What comes before the ledger: the magic, the checksum of the rest, the number of the change, the time, the epoch.
 const HEAD: usize = 8 + 8 + 8 + 8 + 16;
-/// The size of a ledger.
+/// The size of a ledger as the first version wrote it.
 const BODY: usize = 8 * 5 + 4 * Ledger::FLIGHTS + WINDOWS * (8 * 5 + 4 * Window::COUNTS);
-const _: () = assert!(HEAD + BODY <= PLACE);
+/// What came later, at the end, where the first version has zeros: the claim of [`Priority::Bulk`](super::Priority::Bulk). An older
+/// flotilla passes it over and writes zeros again, which costs nothing but the order of two classes.
+const MORE: usize = 8;
+const _: () = assert!(HEAD + BODY + MORE <= PLACE);
 
 /// After so long without a change a file is removed: longer than any window or block is.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
@@ -162,7 +165,7 @@ fn encode(ledger: &Ledger, bytes: &mut Vec<u8>) {
     number(ledger.sent);
     number(ledger.blocked_until);
     number(u64::from(ledger.strikes));
-    number(ledger.ahead_until);
+    number(ledger.claims[0]);
     number(ledger.flight.newest);
     for count in &ledger.flight.counts {
         bytes.extend_from_slice(&count.to_le_bytes());
@@ -176,14 +179,16 @@ fn encode(ledger: &Ledger, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(&count.to_le_bytes());
         }
     }
+    bytes.resize(HEAD + BODY, 0);
+    bytes.extend_from_slice(&ledger.claims[1].to_le_bytes());
 }
 
 fn decoded(bytes: &[u8]) -> Ledger {
     let mut reader = Reader(bytes);
-    let (sent, blocked_until, strikes, ahead_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
+    let (sent, blocked_until, strikes, interactive) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
     let newest = reader.u64();
     let mut ledger = Ledger::of(newest, reader.counts(Ledger::FLIGHTS));
-    (ledger.sent, ledger.blocked_until, ledger.ahead_until) = (sent, blocked_until, ahead_until);
+    (ledger.sent, ledger.blocked_until) = (sent, blocked_until);
     ledger.strikes = u32::try_from(strikes).unwrap_or(u32::MAX);
     for _ in 0..WINDOWS {
         let (length, told, foreign, foreign_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
@@ -194,6 +199,7 @@ fn decoded(bytes: &[u8]) -> Ledger {
             ledger.windows.push(Window { told, foreign, foreign_until, ..window });
         }
     }
+    ledger.claims = [interactive, reader.u64()];
     ledger
 }
 

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::Priority;
+
 /// A moment, or a length of time, in nanoseconds.
 pub(super) type Nanos = u64;
 
@@ -17,8 +19,8 @@ pub(super) const WINDOWS: usize = 4;
 pub(super) const FLIGHT: Duration = Duration::from_secs(150);
 /// The buckets of the requests on their way.
 const FLIGHT_BUCKETS: u64 = 50;
-/// How long those who go ahead are waited for after they last asked.
-pub(super) const AHEAD: Duration = Duration::from_secs(2);
+/// How long a class of requests is waited for after it last asked: longer than the pauses between the requests of one command.
+pub(super) const YIELD: Duration = Duration::from_secs(2);
 /// The longest time that an answer can stop the lane for: a day.
 const LONGEST: Nanos = 86_400 * 1_000_000_000;
 /// The first wait after a 429 that doesn't say how long, and the longest one. It doubles each time.
@@ -166,8 +168,8 @@ pub(super) struct Ledger {
     pub(super) blocked_until: Nanos,
     /// How many 429s followed one another, each after the wait that the one before asked for.
     pub(super) strikes: u32,
-    /// Those who go ahead are waited for until then.
-    pub(super) ahead_until: Nanos,
+    /// The times until which each class is waited for by those behind it. Nobody is behind the last one.
+    pub(super) claims: [Nanos; 2],
     /// Requests on their way, by the time of their sending.
     pub(super) flight: Ring,
     pub(super) windows: Vec<Window>,
@@ -185,7 +187,7 @@ impl Ledger {
     /// With these requests on their way.
     pub(super) fn of(newest: u64, counts: Vec<u32>) -> Ledger {
         let flight = Ring::of(nanos(FLIGHT), FLIGHT_BUCKETS, newest, counts);
-        Ledger { sent: 0, blocked_until: 0, strikes: 0, ahead_until: 0, flight, windows: Vec::new() }
+        Ledger { sent: 0, blocked_until: 0, strikes: 0, claims: [0; 2], flight, windows: Vec::new() }
     }
 
     /// Forgets what is over. What is on its way for so long that nobody waits for it any more was answered at the latest now.
@@ -255,6 +257,27 @@ impl Ledger {
             *slot = (window.length, self.sent.saturating_sub(window.answered.sum + self.flight.sum));
         }
         gone
+    }
+
+    /// The time until which a class waits for those before it.
+    pub(super) fn yields_until(&self, priority: Priority) -> Nanos {
+        self.claims.iter().take(priority as usize).copied().max().unwrap_or(0)
+    }
+
+    /// A class wants to send, and asks again at this time at the latest. Whether that is new.
+    pub(super) fn claim(&mut self, priority: Priority, again: Nanos) -> bool {
+        let Some(claim) = self.claims.get_mut(priority as usize) else { return false };
+        let until = again.saturating_add(nanos(YIELD));
+        let new = until > *claim;
+        *claim = until.max(*claim);
+        new
+    }
+
+    /// A class is done. Whether that is new. Where several processes are of one class, the others claim it when they next ask.
+    pub(super) fn release(&mut self, priority: Priority, now: Nanos) -> bool {
+        let Some(claim) = self.claims.get_mut(priority as usize).filter(|claim| **claim > now) else { return false };
+        *claim = now;
+        true
     }
 
     /// What was counted at a time was not sent after all.

@@ -84,6 +84,8 @@ enum Act {
     Wait(usize),
     /// A process is killed and another one takes its place: the answers that it waited for are lost.
     Restart(usize),
+    /// It says that it is done.
+    Release(usize),
 }
 
 const LANES: usize = 3;
@@ -98,17 +100,43 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..200_000_u64).prop_map(Act::Pass),
         3 => (0..LANES).prop_map(Act::Wait),
         1 => (0..LANES).prop_map(Act::Restart),
+        1 => (0..LANES).prop_map(Act::Release),
     ];
     proptest::collection::vec(act, 1..120)
 }
 
+/// The priorities of the lanes, alike or not.
+fn priorities() -> impl Strategy<Value = [Priority; LANES]> {
+    let one = || proptest::sample::select(vec![Priority::Interactive, Priority::Bulk, Priority::Sweep]);
+    prop_oneof![Just([Priority::Bulk; LANES]), [one(), one(), one()]]
+}
+
+/// Asks a lane for a permit; the classes before it must not have asked within the last seconds.
+fn acquire(lane: &Lane, now: Duration, asked: &mut [Option<Duration>; 3]) -> Result<Ticket, Duration> {
+    let given = lane.try_acquire();
+    let class = lane.priority as usize;
+    if given.is_ok() {
+        let before = asked[..class].iter().flatten().max();
+        assert!(before.is_none_or(|at| *at + ledger::YIELD <= now), "{:?} at {now:?}, {asked:?}", lane.priority);
+    }
+    asked[class] = Some(now);
+    given
+}
+
 /// Plays some acts; all requests with their answers. What is lost can be counted until its time is over.
-fn play(machine: &Machine, rate: Rate, quota: Option<&Quota>, acts: &[Act]) -> Vec<(Duration, Duration)> {
-    let mut lanes: Vec<Lane> = (0..LANES).map(|_| machine.lane(rate)).collect();
+fn play(
+    machine: &Machine,
+    rate: Rate,
+    priorities: [Priority; LANES],
+    quota: Option<&Quota>,
+    acts: &[Act],
+) -> Vec<(Duration, Duration)> {
+    let mut lanes = priorities.map(|priority| machine.lane(rate).with_priority(priority));
+    let mut asked = [None; 3];
     let (mut flying, mut done) = (Vec::new(), Vec::new());
     let mut blocked = Duration::ZERO;
     if let Some(quota) = quota {
-        let ticket = lanes[0].try_acquire().expect("nothing was sent");
+        let ticket = acquire(&lanes[0], machine.clock.now(), &mut asked).expect("nothing was sent");
         lanes[0].answered(ticket, Some(quota));
         done.push((machine.clock.now(), machine.clock.now()));
     }
@@ -121,7 +149,7 @@ fn play(machine: &Machine, rate: Rate, quota: Option<&Quota>, acts: &[Act]) -> V
                     Act::Flood(lane) => (*lane, 1000),
                     _ => unreachable!(),
                 };
-                for ticket in std::iter::from_fn(|| lanes[lane].try_acquire().ok()).take(times) {
+                for ticket in std::iter::from_fn(|| acquire(&lanes[lane], now, &mut asked).ok()).take(times) {
                     assert!(now >= blocked, "sent at {now:?}, though blocked until {blocked:?}");
                     flying.push((lane, now, ticket));
                 }
@@ -140,16 +168,20 @@ fn play(machine: &Machine, rate: Rate, quota: Option<&Quota>, acts: &[Act]) -> V
                 }
             }
             Act::Pass(time) => machine.pass(Duration::from_millis(*time)),
-            Act::Wait(lane) => match lanes[*lane].try_acquire() {
+            Act::Wait(lane) => match acquire(&lanes[*lane], now, &mut asked) {
                 Ok(ticket) => flying.push((*lane, now, ticket)),
                 Err(wait) => machine.pass(wait),
             },
             Act::Restart(lane) => {
-                lanes[*lane] = machine.lane(rate);
+                lanes[*lane] = machine.lane(rate).with_priority(priorities[*lane]);
                 for at in (0..flying.len()).rev().filter(|at| flying[*at].0 == *lane).collect::<Vec<_>>() {
                     let (_, sent, _) = flying.swap_remove(at);
                     done.push((sent, sent + ledger::FLIGHT));
                 }
+            }
+            Act::Release(lane) => {
+                lanes[*lane].release();
+                asked[priorities[*lane] as usize] = None;
             }
             _ => {}
         }
@@ -160,15 +192,15 @@ fn play(machine: &Machine, rate: Rate, quota: Option<&Quota>, acts: &[Act]) -> V
 
 proptest! {
     #[test]
-    fn no_window_ever_holds_more_than_the_limit(acts in acts()) {
-        let requests = play(&Machine::new(), rate(7, 10), None, &acts);
+    fn no_window_ever_holds_more_than_the_limit(acts in acts(), priorities in priorities()) {
+        let requests = play(&Machine::new(), rate(7, 10), priorities, None, &acts);
         prop_assert!(most(&requests, 10 * SECOND) <= 7, "{requests:?}");
     }
 
     #[test]
-    fn no_window_holds_more_than_any_of_the_limits_that_the_platform_tells(acts in acts()) {
+    fn no_window_holds_more_than_any_of_the_limits_that_the_platform_tells(acts in acts(), priorities in priorities()) {
         let quota = Quota { left: vec![], policies: vec![policy("burst", 5, 4), policy("default", 12, 40)] };
-        let requests = play(&Machine::new(), rate(9, 10), Some(&quota), &acts);
+        let requests = play(&Machine::new(), rate(9, 10), priorities, Some(&quota), &acts);
         for (limit, window) in [(5, 4), (9, 10), (12, 40)] {
             prop_assert!(most(&requests, window * SECOND) <= limit, "{limit} in {window} s: {requests:?}");
         }
@@ -218,7 +250,8 @@ fn what_others_sent_of_the_same_file_counts_also_after_they_ended() {
     assert_eq!(send_all(&two), 6);
     drop((one, two));
     let three = machine.lane(rate(10, 60));
-    assert_eq!(three.usage(), Usage { used: 10, limit: 10, window: 60 * SECOND, blocked: Duration::ZERO });
+    let (blocked, yields, free_in) = (Duration::ZERO, Duration::ZERO, waits(&three));
+    assert_eq!(three.usage(), Usage { used: 10, limit: 10, window: 60 * SECOND, blocked, yields, free_in });
     machine.pass(waits(&three));
     assert_eq!(send_all(&three), 10);
 }
@@ -374,7 +407,7 @@ fn send_and_answer(lane: &Lane) {
 #[test]
 fn who_goes_ahead_is_let_through_first() {
     let machine = Machine::new();
-    let (bulk, single) = (machine.lane(rate(5, 10)), machine.lane(rate(5, 10)).ahead());
+    let (bulk, single) = (machine.lane(rate(5, 10)), machine.lane(rate(5, 10)).with_priority(Priority::Interactive));
     assert_eq!(send_all(&bulk), 5);
     // It wants to send: from now on, what becomes free is its.
     let mut sent = Vec::new();
@@ -395,7 +428,7 @@ fn who_goes_ahead_is_let_through_first() {
     assert!(sent.iter().all(|at| *at < 11 * SECOND), "{sent:?}");
     // It is done: soon it isn't waited for any more.
     let wait = waits(&bulk);
-    assert!(wait <= ledger::AHEAD);
+    assert!(wait <= ledger::YIELD);
     machine.pass(wait);
     assert_eq!(send_all(&bulk), 2);
 }
@@ -403,11 +436,68 @@ fn who_goes_ahead_is_let_through_first() {
 #[test]
 fn a_killed_process_that_went_ahead_holds_nobody_up() {
     let machine = Machine::new();
-    drop(machine.lane(rate(5, 10)).ahead().try_acquire().unwrap());
+    drop(machine.lane(rate(5, 10)).with_priority(Priority::Interactive).try_acquire().unwrap());
     let bulk = machine.lane(rate(5, 10));
     machine.pass(waits(&bulk));
-    assert_eq!(machine.clock.now(), ledger::AHEAD);
+    assert_eq!(machine.clock.now(), ledger::YIELD);
     assert_eq!(send_all(&bulk), 4);
+}
+
+#[test]
+fn a_sweep_waits_for_a_deploy_also_while_that_waits_and_both_for_a_person() {
+    let machine = Machine::new();
+    let bulk = machine.lane(rate(5, 10));
+    let sweep = machine.lane(rate(5, 10)).with_priority(Priority::Sweep);
+    let person = machine.lane(rate(5, 10)).with_priority(Priority::Interactive);
+    assert_eq!(send_all(&sweep), 5);
+    let wait = waits(&bulk);
+    // The deploy comes back when it was told to, and finds what became free.
+    assert_eq!(waits(&sweep), wait + ledger::YIELD);
+    assert_eq!(sweep.usage().yields, wait + ledger::YIELD);
+    machine.pass(wait);
+    assert!(sweep.try_acquire().is_err());
+    send_and_answer(&bulk);
+    send_and_answer(&person);
+    assert_eq!((bulk.usage().yields, sweep.usage().yields), (ledger::YIELD, ledger::YIELD));
+    assert!(bulk.try_acquire().is_err() && sweep.try_acquire().is_err());
+    machine.pass(ledger::YIELD);
+    send_and_answer(&bulk);
+    machine.pass(ledger::YIELD);
+    assert_eq!(send_all(&sweep), 2, "what is left of the window");
+}
+
+#[test]
+fn who_is_done_is_waited_for_no_longer() {
+    let machine = Machine::new();
+    let bulk = machine.lane(rate(5, 10));
+    let person = machine.lane(rate(5, 10)).with_priority(Priority::Interactive);
+    send_and_answer(&person);
+    assert_eq!(waits(&bulk), ledger::YIELD);
+    person.release();
+    send_and_answer(&bulk);
+    // The class behind it can't give away the turn of the one before.
+    send_and_answer(&person);
+    bulk.release();
+    assert_eq!(waits(&bulk), ledger::YIELD);
+}
+
+#[test]
+fn a_file_of_the_version_before_is_read_and_what_it_does_not_know_is_at_its_end() {
+    let machine = Machine::new();
+    let (bulk, sweep) = (machine.lane(rate(5, 10)), machine.lane(rate(5, 10)).with_priority(Priority::Sweep));
+    send_and_answer(&bulk);
+    assert!(sweep.try_acquire().is_err());
+    // As the version before writes it: with zeros there, in both places.
+    let mut bytes = fs::read(machine.file()).unwrap();
+    for place in bytes.chunks_mut(12 << 10).filter(|place| place.starts_with(b"flotlan1")) {
+        place[48 + 40 + 4 * 51 + 4 * (40 + 4 * 601)..].fill(0);
+        let sum = u64::from(crc32fast::hash(&place[16..]));
+        place[8..16].copy_from_slice(&sum.to_le_bytes());
+    }
+    fs::write(machine.file(), bytes).unwrap();
+    let sweep = machine.lane(rate(5, 10)).with_priority(Priority::Sweep);
+    assert_eq!((sweep.usage().used, sweep.usage().yields), (1, Duration::ZERO));
+    assert_eq!(send_all(&sweep), 4);
 }
 
 #[test]

@@ -30,7 +30,8 @@ use crate::apply::{ApplyContext, RunKind, apply};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
 use crate::operator::{Approval, Event, Question};
-use crate::refresh::{Asking, RefreshOptions, refresh};
+use crate::refresh::{RefreshOptions, refresh};
+use crate::requests::Asking;
 
 /// The previews that are taken down.
 #[derive(Clone, Debug)]

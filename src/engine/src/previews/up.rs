@@ -1,14 +1,14 @@
 //! Puts a preview up: the line over the project as the preview sees it, its size checked before anything is sent, and its workers
 //! asked until they run what was uploaded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use flotilla_build::build;
-use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::deploy::Outcome;
 use flotilla_deploy::refresh::{Finding, Inventory, What};
 use flotilla_deploy::state::{State, WorkerId};
@@ -27,7 +27,7 @@ use flotilla_spec::tree::Tree;
 
 use super::capacity::{check_capacity, check_size};
 use super::delete_databases;
-use crate::addresses::{dispatched, health_address, known_subdomain, subdomain, url};
+use crate::addresses::{dispatched, health_address, find_subdomain, known_subdomain, url};
 use crate::apply::RunKind;
 use crate::cloud::CloudOptions;
 use crate::context::{Context, LOCK};
@@ -35,7 +35,7 @@ use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned, finished};
 use crate::health::{HealthTarget, WorkerHealth, ask_workers};
 use crate::operator::Approval;
 use crate::planning::{PlanRequest, Planned, plan_fleet};
-use crate::refresh::Asking;
+use crate::requests::Asking;
 use crate::selection::Selection;
 
 /// The days after which a preview expires, unless fleet.yaml or the request says otherwise.
@@ -165,14 +165,14 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         kind: RunKind { name: "preview up", reason: "", ahead: false },
         verify: None,
     };
-    let (mut planned, outcome, platform, exit) = match apply_planned(context, planned, &deploy)? {
+    let (mut planned, outcome, tokens, exit) = match apply_planned(context, planned, &deploy)? {
         Deployed::Applied(applied) => {
             let exit = applied.exit();
-            (applied.planned, applied.outcome, Some(applied.platform), exit)
+            (applied.planned, applied.outcome, applied.tokens, exit)
         }
         Deployed::UpToDate(planned) => {
             let exit = finished(&planned);
-            (Arc::from(planned), Outcome::default(), None, exit)
+            (Arc::from(planned), Outcome::default(), HashMap::new(), exit)
         }
         Deployed::OtherPlan { refusal, .. } => return Err(refusal),
     };
@@ -182,7 +182,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
     {
         requests += renew(context, planned, &inventory, days, now)?;
     }
-    let mut workers = workers(&planned, platform.as_deref())?;
+    let mut workers = workers(context, &planned, &tokens)?;
     let rule = &planned.project.fleet.file.deploy.health;
     let deadline = rule.deadline_seconds.map_or(DEADLINE, Duration::from_secs);
     if outcome.is_complete() && rule.enabled.unwrap_or(true) {
@@ -205,11 +205,15 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
 }
 
 /// The workers that a preview has, as the state knows them.
-fn workers(planned: &Planned, platform: Option<&Cloudflare>) -> Result<Vec<PreviewWorker>, Failure> {
+fn workers(
+    context: &Context<'_>,
+    planned: &Planned,
+    tokens: &HashMap<String, SecretString>,
+) -> Result<Vec<PreviewWorker>, Failure> {
     let state = State::read(&planned.cloud.state)?;
     let workers = state.deployed()?.into_iter().map(|((home, worker), live)| {
         let known = || known_subdomain(&state, &home);
-        let part = || known().or_else(|| subdomain(&planned.cloud, &home, platform));
+        let part = || find_subdomain(context, &planned.project.fleet, &planned.cloud, tokens, &home);
         let by_host = dispatched(&state, &home, &worker);
         PreviewWorker {
             address: url(&planned.cloud, &worker, &live, part).or_else(|| by_host.clone()),

@@ -1,0 +1,135 @@
+//! Requests to the platform outside of a deploy: a requester for the accounts and tokens of a run, whose waits are shown beside its
+//! progress. Knows which lane each account's requests go through; the loop is `flotilla_deploy::requester`'s.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{ControlFlow, Deref, DerefMut};
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_deploy::pace::{Lane, Priority, Rate};
+use flotilla_deploy::requester::{self, Event, Observer, Requester};
+use flotilla_model::clock::{Clock, SystemClock};
+use flotilla_model::failure::Failure;
+use flotilla_model::progress::Progress;
+use flotilla_model::spec::ApiLimit;
+use flotilla_model::text::clean;
+use flotilla_spec::project::Fleet;
+use flotilla_spec::secrets::Secrets;
+
+use crate::cloud::Cloud;
+use crate::context::Context;
+use crate::operator::LONG_WAIT;
+
+/// Asks the platform: a [`Requester`] for the accounts and tokens of a command.
+pub struct Asking(Requester);
+
+impl Asking {
+    /// With the tokens of these accounts, which are told by their ids.
+    pub fn new(
+        context: &Context<'_>,
+        fleet: &Fleet,
+        cloud: &mut Cloud,
+        secrets: &Secrets,
+        account_ids: &BTreeSet<String>,
+    ) -> Result<Asking, Failure> {
+        let names: Vec<&str> = names(fleet, cloud, account_ids).into_values().collect();
+        let tokens = cloud.tokens(fleet, names, secrets)?;
+        if cloud.local.is_some() {
+            cloud.start(context)?;
+        }
+        Asking::with_tokens(context, fleet, cloud, tokens, account_ids)
+    }
+
+    /// With these tokens of these accounts; a local emulator has been started.
+    pub(crate) fn with_tokens(
+        context: &Context<'_>,
+        fleet: &Fleet,
+        cloud: &Cloud,
+        tokens: HashMap<String, SecretString>,
+        account_ids: &BTreeSet<String>,
+    ) -> Result<Asking, Failure> {
+        let names = names(fleet, cloud, account_ids).into_iter();
+        let limits = names.map(|(id, name)| (id, (name, fleet.accounts[name].api_limit))).collect();
+        Asking::of(context.operator.background(), cloud.priority, &cloud.base, tokens, limits)
+    }
+
+    /// With one token for all accounts: nobody may know yet whose it is.
+    pub fn with_token(
+        progress: Arc<dyn Progress + Send + Sync>,
+        priority: Priority,
+        base: &str,
+        token: &SecretString,
+        account: (&str, Option<ApiLimit>),
+    ) -> Result<Asking, Failure> {
+        let tokens = HashMap::from([(String::new(), token.clone())]);
+        Asking::of(progress, priority, base, tokens, BTreeMap::from([(String::new(), account)]))
+    }
+
+    /// With these tokens, and the names and limits of their accounts; those with one token share a lane.
+    fn of(
+        progress: Arc<dyn Progress + Send + Sync>,
+        priority: Priority,
+        base: &str,
+        tokens: HashMap<String, SecretString>,
+        accounts: BTreeMap<String, (&str, Option<ApiLimit>)>,
+    ) -> Result<Asking, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let mut lanes: HashMap<&str, Arc<Lane>> = HashMap::new();
+        let mut of = HashMap::new();
+        for (id, (name, limit)) in accounts {
+            let token = tokens[&id].expose_secret();
+            let lane = lanes.entry(token).or_insert_with(|| {
+                let lane = Lane::of_token(Rate::new(limit), base, token, Arc::clone(&clock));
+                Arc::new(lane.with_priority(priority))
+            });
+            of.insert(id, requester::Account { name: name.to_owned(), lane: Arc::clone(lane) });
+        }
+        let platform = Box::new(Cloudflare::new(base, tokens)?);
+        Ok(Asking(Requester::new(platform, of, clock, waits(progress))))
+    }
+}
+
+impl Deref for Asking {
+    type Target = Requester;
+
+    fn deref(&self) -> &Requester {
+        &self.0
+    }
+}
+
+impl DerefMut for Asking {
+    fn deref_mut(&mut self) -> &mut Requester {
+        &mut self.0
+    }
+}
+
+/// Shows what a requester waits for beside the progress, and what takes long once on a line of its own.
+fn waits(progress: Arc<dyn Progress + Send + Sync>) -> Observer {
+    let mut noted = false;
+    Box::new(move |event| {
+        match event {
+            Event::Waiting(waiting) => {
+                let text = clean(&waiting.to_string());
+                progress.detail(&text);
+                if !noted && waiting.waited + waiting.left >= LONG_WAIT {
+                    noted = true;
+                    progress.note(&text);
+                }
+            }
+            Event::Retrying { attempt, reason, .. } => progress.detail(&clean(&format!("attempt {attempt}: {reason}"))),
+            Event::Resumed => {
+                noted = false;
+                progress.detail("");
+            }
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// The names in fleet.yaml of these accounts, by id.
+fn names<'f>(fleet: &'f Fleet, cloud: &Cloud, account_ids: &BTreeSet<String>) -> BTreeMap<String, &'f str> {
+    let names = fleet.accounts.keys().map(|name| (cloud.home(name, None).account_id, name.as_str()));
+    names.filter(|(id, _)| account_ids.contains(id)).collect()
+}

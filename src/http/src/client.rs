@@ -1,0 +1,281 @@
+//! The client: TLS by rustls on ring, no redirects, no proxy within this machine, and an end to every wait.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use reqwest::blocking::{Client as Http, ClientBuilder};
+
+use crate::answer::Answer;
+use crate::error::{Error, Kind};
+use crate::request::Request;
+
+/// The times after which a client gives up.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Until a connection is made.
+    pub connect: Duration,
+    /// Until the head of the answer, and for each piece of its body.
+    pub silence: Duration,
+    /// For a whole request: connection, upload, and the answer to the end of its body. A server that sends a byte now and then gets no
+    /// more; where this is longer than `silence`, it gets one `silence` more. A request can have its own: [`Request::within`].
+    pub total: Duration,
+    /// For a connection that nothing is sent over, before it is closed.
+    pub idle: Duration,
+}
+
+/// Sends requests. One is enough for all threads; connections are kept and shared.
+pub struct Client {
+    timeouts: Timeouts,
+    /// Made with the first request that needs it: each has a thread of its own and reads the certificates that this machine trusts.
+    outward: OnceLock<Result<Http, Error>>,
+    /// The client for this machine, past any proxy.
+    loopback: OnceLock<Result<Http, Error>>,
+}
+
+impl Client {
+    /// A client with these timeouts.
+    pub const fn new(timeouts: Timeouts) -> Client {
+        Client { timeouts, outward: OnceLock::new(), loopback: OnceLock::new() }
+    }
+
+    /// Fails if nothing can be sent to this address: better known before than with the first request.
+    pub fn prepare(&self, url: &str) -> Result<(), Error> {
+        self.http(url).map(|_| ())
+    }
+
+    /// Sends a request. Its answer's head is there, its body is yet to be read.
+    pub fn send(&self, request: Request) -> Result<Answer, Error> {
+        let http = self.http(&request.url)?;
+        let within = request.within.unwrap_or(self.timeouts.total);
+        let end = Instant::now() + within;
+        // A request's own timeout is one for all of it, a client's is one for each piece; reqwest takes one of the two.
+        let exact = (within <= self.timeouts.silence).then_some(within);
+        let sent = request.build(http, exact).send();
+        sent.map(|response| Answer::new(response, end)).map_err(|error| Error::of(&error))
+    }
+
+    fn http(&self, url: &str) -> Result<&Http, Error> {
+        let make = |direct: bool| {
+            let Timeouts { connect, silence, idle, .. } = self.timeouts;
+            let http = async_builder().connect_timeout(connect).pool_idle_timeout(idle);
+            let http = if direct { http.no_proxy() } else { http };
+            let made = ClientBuilder::from(http).timeout(silence).build();
+            made.map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
+        };
+        // What stays on this machine doesn't go to a proxy of the network, in the clear.
+        let made = match is_loopback(url) {
+            true => self.loopback.get_or_init(|| make(true)),
+            false => self.outward.get_or_init(|| make(false)),
+        };
+        made.as_ref().map_err(Clone::clone)
+    }
+}
+
+/// Whether an address is one of this machine: `http://localhost:8787/…`.
+fn is_loopback(url: &str) -> bool {
+    let Some(rest) = url.split_once("://").map(|(_, rest)| rest) else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    host.is_some_and(|host| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+}
+
+/// The builder of a client that follows no redirect: it would carry the token elsewhere, and no API here has one. TLS is rustls on
+/// ring: reqwest's default, aws-lc, compiles for more than a minute.
+fn async_builder() -> reqwest::ClientBuilder {
+    // It is there already if another client was made before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("flotilla/", env!("CARGO_PKG_VERSION")))
+}
+
+/// A builder of reqwest's own client, for tests and benches, which are clients of the program as others are.
+pub fn builder() -> ClientBuilder {
+    ClientBuilder::from(async_builder())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::thread;
+
+    use secrecy::SecretString;
+
+    use crate::request::{Method, Part};
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        connect: Duration::from_secs(5),
+        silence: Duration::from_secs(5),
+        total: Duration::from_millis(700),
+        idle: Duration::from_secs(5),
+    };
+
+    /// A server that does this with each connection once it got a request; its address, and what it was sent.
+    fn server(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> (String, std::sync::mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let (sender, received) = std::sync::mpsc::channel();
+        let answer = Arc::new(answer);
+        thread::spawn(move || {
+            for mut socket in listener.incoming().flatten() {
+                let (sender, answer) = (sender.clone(), Arc::clone(&answer));
+                thread::spawn(move || {
+                    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+                    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                    while let Ok(read @ 1..) = socket.read(&mut buffer) {
+                        request.extend_from_slice(&buffer[..read]);
+                    }
+                    let _ = sender.send(String::from_utf8_lossy(&request).into_owned());
+                    answer(&mut socket);
+                });
+            }
+        });
+        (address, received)
+    }
+
+    /// Sends a piece, and then a byte now and then as long as somebody listens.
+    fn drip(socket: &mut TcpStream, first: &str) {
+        let mut write = |bytes: &[u8]| socket.write_all(bytes).is_ok();
+        let mut listens = write(first.as_bytes());
+        while listens {
+            thread::sleep(Duration::from_millis(50));
+            listens = write(b"x");
+        }
+    }
+
+    #[track_caller]
+    fn ends_in_time(start: Instant) {
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(650) && took < Duration::from_secs(4), "{took:?}");
+    }
+
+    #[test]
+    fn a_server_that_drips_is_cut_off_in_its_head_and_in_its_body() {
+        let client = Client::new(TIMEOUTS);
+        let (address, _) = server(|socket| drip(socket, "HTTP/1.1 200 OK\r\nx-header: "));
+        let start = Instant::now();
+        assert_eq!(client.send(Request::get(address)).err().unwrap().kind, Kind::Timeout);
+        ends_in_time(start);
+
+        let (address, _) = server(|socket| drip(socket, "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"));
+        let start = Instant::now();
+        assert_eq!(client.send(Request::get(&*address)).unwrap().bytes(1 << 20).unwrap_err().kind, Kind::Timeout);
+        ends_in_time(start);
+        // Also where the body is read piece by piece, each of which comes in time.
+        let (start, mut body) = (Instant::now(), client.send(Request::get(&*address)).unwrap().body(1 << 20));
+        let mut byte = [0];
+        let error = std::iter::from_fn(|| Some(body.read(&mut byte))).find_map(Result::err).unwrap();
+        assert_eq!(crate::Body::error(&error).kind, Kind::Timeout);
+        ends_in_time(start);
+        // A request can have a time of its own.
+        let start = Instant::now();
+        let request = Request::get(&*address).within(Duration::from_millis(1500));
+        assert!(client.send(request).unwrap().bytes(1 << 20).is_err());
+        assert!(start.elapsed() >= Duration::from_millis(1450));
+        // Also one that is longer than a silence may be.
+        let (silence, total) = (Duration::from_millis(600), Duration::from_millis(1200));
+        let client = Client::new(Timeouts { silence, total, ..TIMEOUTS });
+        let start = Instant::now();
+        assert_eq!(client.send(Request::get(address)).unwrap().bytes(1 << 20).unwrap_err().kind, Kind::Timeout);
+        ends_in_time(start);
+    }
+
+    #[test]
+    fn silence_ends_sooner_than_the_whole() {
+        let timeouts = Timeouts { silence: Duration::from_millis(300), total: Duration::from_secs(60), ..TIMEOUTS };
+        let client = Client::new(timeouts);
+        let (address, _) = server(|socket| {
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc").unwrap();
+            thread::sleep(Duration::from_secs(5));
+        });
+        let start = Instant::now();
+        assert_eq!(client.send(Request::get(address)).unwrap().bytes(9).unwrap_err().kind, Kind::Timeout);
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn an_answer_is_read_up_to_its_limit_and_to_its_end() {
+        let client = Client::new(TIMEOUTS);
+        let (address, _) = server(|socket| {
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\nconnection: close\r\n\r\n0123456789").unwrap();
+        });
+        assert_eq!(client.send(Request::get(&*address)).unwrap().bytes(10).unwrap(), b"0123456789");
+        assert_eq!(client.send(Request::get(address)).unwrap().bytes(9).unwrap_err().kind, Kind::TooLong);
+        let (address, _) = server(|socket| {
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\nconnection: close\r\n\r\n01234").unwrap();
+        });
+        assert_eq!(client.send(Request::get(address)).unwrap().bytes(10).unwrap_err().kind, Kind::Broken);
+    }
+
+    #[test]
+    fn the_head_of_an_answer_is_given_as_values_and_no_redirect_is_followed() {
+        let client = Client::new(TIMEOUTS);
+        let (address, received) = server(|socket| {
+            let head = "HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\nretry-after: 17 \r\n\
+                        ratelimit: \"burst\";r=7;t=3, \"default\";r=1100;t=200\r\n\
+                        ratelimit-policy: \"burst\";q=100;w=60 , \"default\"; q=1200; w=300; pk=:abc=:\r\n\
+                        connection: close\r\ncontent-length: 0\r\n\r\n";
+            socket.write_all(head.as_bytes()).unwrap();
+        });
+        let token = SecretString::from("canary-token");
+        let part = |name: &str, bytes: &[u8]| Part {
+            name: name.to_owned(),
+            file_name: Some(name.to_owned()),
+            content_type: "application/javascript+module",
+            bytes: Arc::from(bytes),
+        };
+        let form = Request::new(Method::PUT, &*address).bearer(&token).form(vec![part("a/b.js", b"export {}")]);
+        let answer = client.send(form).unwrap();
+        assert_eq!((answer.status(), answer.header("location")), (307, Some("/elsewhere")));
+        assert_eq!(answer.retry_after(), Some(Duration::from_secs(17)));
+        let limit = |name: &str, requests, seconds| crate::RateLimit {
+            name: name.to_owned(),
+            requests,
+            time: Duration::from_secs(seconds),
+        };
+        assert_eq!(answer.limits_left(), [limit("burst", 7, 3), limit("default", 1100, 200)]);
+        assert_eq!(answer.limits(), [limit("burst", 100, 60), limit("default", 1200, 300)]);
+        let sent = received.recv().unwrap().to_lowercase();
+        for text in
+            ["put / http", "authorization: bearer canary-token", "name=\"a/b.js\"; filename=\"a/b.js\"", "export {}"]
+        {
+            assert!(sent.contains(text), "{text}: {sent}");
+        }
+        assert!(received.recv_timeout(Duration::from_millis(300)).is_err(), "one request");
+    }
+
+    #[test]
+    fn nobody_listens_and_no_address_is_in_the_error() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Client::new(TIMEOUTS).send(Request::get(format!("http://user:canary@{free}/"))).err().unwrap();
+        assert_eq!(error.kind, Kind::Connect);
+        assert!(!format!("{error:?} {error}").contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn what_is_on_this_machine() {
+        for url in [
+            "http://localhost:8787/x",
+            "http://127.0.0.1/",
+            "http://127.9.9.9:1",
+            "http://[::1]:80/",
+            "http://u@localhost",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in
+            ["https://api.cloudflare.com/client/v4", "http://localhost.example.com/", "http://127.evil.example", "x"]
+        {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+}

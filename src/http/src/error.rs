@@ -1,0 +1,60 @@
+//! Why no answer came, or none that was read to its end. Holds no address: one can have a password in it.
+
+use std::error::Error as _;
+use std::fmt;
+
+/// A failed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What failed.
+    pub kind: Kind,
+    /// The last cause, as the system or the library says it; empty if there is none.
+    pub cause: String,
+}
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// There is no client: the certificates that this machine trusts can't be read, or a proxy's address is invalid.
+    Client,
+    /// No connection came about.
+    Connect,
+    /// The answer, or its end, did not come in time.
+    Timeout,
+    /// The connection broke.
+    Broken,
+    /// The answer is longer than it may be.
+    TooLong,
+}
+
+impl Error {
+    /// What reqwest says failed.
+    pub(crate) fn of(error: &reqwest::Error) -> Error {
+        let kind = match () {
+            () if error.is_timeout() => Kind::Timeout,
+            () if error.is_connect() => Kind::Connect,
+            () if error.is_builder() => Kind::Client,
+            () => Kind::Broken,
+        };
+        let mut last = error.source();
+        while let Some(cause) = last.and_then(std::error::Error::source) {
+            last = Some(cause);
+        }
+        Error { kind, cause: last.map(ToString::to_string).unwrap_or_default() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Client => "no HTTP client",
+            Kind::Connect => "no connection",
+            Kind::Timeout => "no answer in time",
+            Kind::Broken => "the connection broke",
+            Kind::TooLong => "the answer is too long",
+        })?;
+        if self.cause.is_empty() { Ok(()) } else { write!(f, ": {}", self.cause) }
+    }
+}
+
+impl std::error::Error for Error {}

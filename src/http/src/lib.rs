@@ -1,0 +1,18 @@
+//! The one client for everything outside: it sends requests, reads answers within limits of size and time, and looks at the
+//! certificates of hosts. Knows no API, and doesn't retry, wait or remember.
+
+mod answer;
+mod certificate;
+mod client;
+mod error;
+mod ratelimit;
+mod redact;
+mod request;
+
+pub use answer::{Answer, Body};
+pub use certificate::Hosts;
+pub use client::{Client, Timeouts, builder};
+pub use error::{Error, Kind};
+pub use ratelimit::RateLimit;
+pub use redact::redact;
+pub use request::{Method, Part, Request};
