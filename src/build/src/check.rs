@@ -3,17 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::resolve::{Claim, Thing};
+use crate::resolve::{ClaimedResource, UniqueClaim};
 use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names::own_secret;
 
 /// Two claims of one thing: a diagnostic at each place where it is claimed, and who is held for it. Sorts the claims.
-pub fn claims(claims: &mut [Claim]) -> Vec<Contest> {
+pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Contest> {
     claims.sort_unstable();
-    let groups = claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1);
+    let groups = claims.chunk_by(|a, b| a.resource == b.resource).filter(|group| group.len() > 1);
     let (names, groups): (Vec<_>, Vec<_>) =
-        groups.partition(|group| matches!(group[0].thing, Thing::DatabaseName { .. }));
+        groups.partition(|group| matches!(group[0].resource, ClaimedResource::DatabaseName { .. }));
     let mut contests: Vec<Contest> = groups.into_iter().flat_map(contested).collect();
     let places = |contests: &[Contest]| -> BTreeSet<Place> {
         contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect()
@@ -42,10 +42,10 @@ pub struct Contest {
 /// So many other claims are shown with each; more would bury the one that is meant.
 const OTHERS: usize = 3;
 
-fn contested(group: &[Claim]) -> Vec<Contest> {
-    let told = |claim: &Claim, diagnostic| Contest { holds: Some(claim.by.customer.clone()), diagnostic };
-    match &group[0].thing {
-        Thing::Secrets(owner) => {
+fn contested(group: &[UniqueClaim]) -> Vec<Contest> {
+    let told = |claim: &UniqueClaim, diagnostic| Contest { holds: Some(claim.by.customer.clone()), diagnostic };
+    match &group[0].resource {
+        ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
             let Some(own) = group.iter().find(|claim| own_secret(&claim.by.customer, "") == *owner) else {
                 return Vec::new();
@@ -53,16 +53,16 @@ fn contested(group: &[Claim]) -> Vec<Contest> {
             let others = group.iter().filter(|claim| claim.by.customer != own.by.customer);
             return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
         }
-        Thing::Database(_) | Thing::DatabaseName { .. }
+        ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. }
             if group.iter().all(|claim| claim.by.customer == group[0].by.customer) =>
         {
             return Vec::new();
         }
         // See `hosts`.
-        Thing::Host(_) => return Vec::new(),
+        ClaimedResource::Host(_) => return Vec::new(),
         _ => {}
     }
-    let places: Vec<&[Claim]> = group.chunk_by(|a, b| a.place == b.place).collect();
+    let places: Vec<&[UniqueClaim]> = group.chunk_by(|a, b| a.place == b.place).collect();
     match places.as_slice() {
         // Told once, at the one place.
         [_] => match shared(group) {
@@ -77,12 +77,12 @@ fn contested(group: &[Claim]) -> Vec<Contest> {
 }
 
 /// One place that claims a thing for several workers: a customer's environments, or all customers by a default.
-fn shared(group: &[Claim]) -> Option<Diagnostic> {
+fn shared(group: &[UniqueClaim]) -> Option<Diagnostic> {
     let (first, last) = (group.first()?, group.last()?);
-    let (code, what) = named(&first.thing);
+    let (code, what) = named(&first.resource);
     let (whose, help) = if first.by == last.by {
         // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
-        matches!(first.thing, Thing::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
+        matches!(first.resource, ClaimedResource::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
     } else if group.iter().all(|claim| (&claim.by.customer, &claim.by.role) == (&first.by.customer, &first.by.role)) {
         let environments: Vec<String> = group.iter().map(|claim| claim.by.environment.to_string()).collect();
         (format!("by each environment: {}", environments.join(", ")), own_each(code, first))
@@ -101,21 +101,21 @@ fn shared(group: &[Claim]) -> Option<Diagnostic> {
 }
 
 /// One claim of a thing that is claimed at other places, too.
-fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
-    let rivals = |other: &&Claim| {
+fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
+    let rivals = |other: &&UniqueClaim| {
         other.place != claim.place
-            && (!matches!(claim.thing, Thing::Database(_) | Thing::DatabaseName { .. })
+            && (!matches!(claim.resource, ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. })
                 || other.by.customer != claim.by.customer)
     };
     let elsewhere = || places.iter().map(|here| &here[0]).filter(rivals);
     let other = elsewhere().next()?;
     let own = other.by.customer == claim.by.customer;
     let twice = other.by == claim.by;
-    if twice && !matches!(claim.thing, Thing::Route(_)) {
+    if twice && !matches!(claim.resource, ClaimedResource::Route(_)) {
         // Two files of one id, or one entry twice: told of the files, and by the schema.
         return None;
     }
-    let (code, what) = named(&claim.thing);
+    let (code, what) = named(&claim.resource);
     let message = if twice {
         format!("{what} is claimed twice by this worker")
     } else if own {
@@ -147,11 +147,13 @@ fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
 
 /// Hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. What is told of
 /// a place already, isn't told of its host once more.
-fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
-    let mut claims: Vec<(&str, &Claim)> = claims
+fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Contest> {
+    let mut claims: Vec<(&str, &UniqueClaim)> = claims
         .iter()
-        .filter_map(|claim| match &claim.thing {
-            Thing::Domain(host) | Thing::Entry(host) | Thing::Host(host) if !told.contains(&claim.place) => {
+        .filter_map(|claim| match &claim.resource {
+            ClaimedResource::Domain(host) | ClaimedResource::Entry(host) | ClaimedResource::Host(host)
+                if !told.contains(&claim.place) =>
+            {
                 Some((host.as_str(), claim))
             }
             _ => None,
@@ -159,9 +161,12 @@ fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
         .collect();
     // Domains before what a dispatch worker looks up, that before routes, and so on in the order of claims.
     claims.sort_unstable();
-    let dispatched: BTreeSet<&str> =
-        claims.iter().filter(|(_, claim)| matches!(claim.thing, Thing::Entry(_))).map(|(host, _)| *host).collect();
-    // By its own domains and routes, a dispatch worker is reached.
+    let dispatched: BTreeSet<&str> = claims
+        .iter()
+        .filter(|(_, claim)| matches!(claim.resource, ClaimedResource::Entry(_)))
+        .map(|(host, _)| *host)
+        .collect();
+    // Claimant its own domains and routes, a dispatch worker is reached.
     claims.retain(|(host, claim)| claim.by.customer != SHARED || !dispatched.contains(host));
     let groups = claims.chunk_by(|a, b| a.0 == b.0);
     groups
@@ -170,11 +175,11 @@ fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
         .collect()
 }
 
-fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
+fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Contest> {
     let (host, first) = group[0];
     // An asterisk at the beginning is an alias to YAML.
     let written = if host.starts_with('*') { format!("\"{host}\"") } else { host.to_owned() };
-    let others: Vec<&Claim> =
+    let others: Vec<&UniqueClaim> =
         group.iter().map(|(_, claim)| *claim).filter(|claim| claim.by.customer != first.by.customer).collect();
     let also = |diagnostic: Diagnostic, what: &str| {
         let shown = others.chunk_by(|a, b| a.by.customer == b.by.customer).map(|own| own[0]).take(OTHERS);
@@ -182,7 +187,7 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
             diagnostic.also(other.place.clone(), format!("{what} of {}", other.by))
         })
     };
-    if matches!(first.thing, Thing::Host(_)) {
+    if matches!(first.resource, ClaimedResource::Host(_)) {
         let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.by.customer.as_str()).collect();
         let message = format!("routes of {} customers share the host `{host}`", customers.len());
         let help = format!(
@@ -197,9 +202,9 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
          meant, name it in fleet.yaml: `sharedHosts: [{written}]`"
     );
     let error =
-        |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
-    let what = if matches!(first.thing, Thing::Domain(_)) { "custom domain" } else { "dispatched host" };
-    let other = if matches!(others[0].thing, Thing::Entry(_)) { "dispatched host" } else { "route" };
+        |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
+    let what = if matches!(first.resource, ClaimedResource::Domain(_)) { "custom domain" } else { "dispatched host" };
+    let other = if matches!(others[0].resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route" };
     let own = match other {
         "route" => format!("a route of {} has the host of the {what} `{host}`", others[0].by),
         _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].by),
@@ -208,7 +213,8 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
     let mut contests =
         vec![Contest { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, &format!("the {other}"))) }];
     contests.extend(others.iter().map(|claim| {
-        let subject = if matches!(claim.thing, Thing::Entry(_)) { "dispatched host" } else { "route's host" };
+        let subject =
+            if matches!(claim.resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route's host" };
         let message = format!("the {subject} `{host}` is a {what} of {}", first.by);
         let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.by));
         Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
@@ -218,17 +224,17 @@ fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
 
 /// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, as
 /// routes come first; of a route there, what it doesn't match itself is taken.
-fn wildcards(claims: &[Claim]) -> Vec<Contest> {
-    let hosts: Vec<(&str, &Claim)> = claims
+fn wildcards(claims: &[UniqueClaim]) -> Vec<Contest> {
+    let hosts: Vec<(&str, &UniqueClaim)> = claims
         .iter()
-        .filter_map(|claim| match &claim.thing {
-            Thing::Domain(host) | Thing::Host(host) => Some((host.as_str(), claim)),
+        .filter_map(|claim| match &claim.resource {
+            ClaimedResource::Domain(host) | ClaimedResource::Host(host) => Some((host.as_str(), claim)),
             _ => None,
         })
         .collect();
     let wild = hosts.iter().filter_map(|(host, claim)| Some((*host, host.strip_prefix('*')?, *claim)));
     wild.flat_map(|(host, suffix, claim)| {
-        let taken = |other: &&(&str, &Claim)| {
+        let taken = |other: &&(&str, &UniqueClaim)| {
             other.1.by.customer != claim.by.customer && other.0 != host && other.0.ends_with(suffix)
         };
         wildcard(host, claim, &hosts.iter().filter(taken).copied().collect::<Vec<_>>())
@@ -236,9 +242,9 @@ fn wildcards(claims: &[Claim]) -> Vec<Contest> {
     .collect()
 }
 
-fn wildcard(host: &str, claim: &Claim, taken: &[(&str, &Claim)]) -> Vec<Contest> {
-    let domains: Vec<&(&str, &Claim)> =
-        taken.iter().filter(|(_, other)| matches!(other.thing, Thing::Domain(_))).collect();
+fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> Vec<Contest> {
+    let domains: Vec<&(&str, &UniqueClaim)> =
+        taken.iter().filter(|(_, other)| matches!(other.resource, ClaimedResource::Domain(_))).collect();
     let meant = format!("if it is meant, name it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
     let Some((domain, first)) = domains.first() else {
         // That is what a worker for everybody is there for.
@@ -248,16 +254,16 @@ fn wildcard(host: &str, claim: &Claim, taken: &[(&str, &Claim)]) -> Vec<Contest>
         let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.by);
         let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
-        let label = |other: &Claim| format!("a route of {}", other.by);
+        let label = |other: &UniqueClaim| format!("a route of {}", other.by);
         let warning =
             taken.iter().take(OTHERS).fold(warning, |told, (_, other)| told.also(other.place.clone(), label(other)));
         return vec![Contest { holds: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
     let error =
-        |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
+        |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
     let own = error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.by));
-    let label = |other: &Claim| format!("the custom domain of {}", other.by);
+    let label = |other: &UniqueClaim| format!("the custom domain of {}", other.by);
     let own = domains.iter().take(OTHERS).fold(own, |told, (_, other)| told.also(other.place.clone(), label(other)));
     let mut contests = vec![Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(own) }];
     contests.extend(domains.iter().map(|(domain, other)| {
@@ -269,23 +275,23 @@ fn wildcard(host: &str, claim: &Claim, taken: &[(&str, &Claim)]) -> Vec<Contest>
 }
 
 /// A reference to a secret that is another customer's.
-fn foreign(claim: &Claim, own: &Claim) -> Diagnostic {
-    let Thing::Secrets(owner) = &claim.thing else { unreachable!("BUG: only secrets are foreign") };
+fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
+    let ClaimedResource::Secrets(owner) = &claim.resource else { unreachable!("BUG: only secrets are foreign") };
     let message = format!("secrets whose names begin with `{owner}` are those of {}", own.by.customer);
     let help = "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME";
     Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help).also(own.place.clone(), "whose they are")
 }
 
-fn named(thing: &Thing) -> (Code, String) {
+fn named(thing: &ClaimedResource) -> (Code, String) {
     match thing {
-        Thing::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
-        Thing::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
-        Thing::Entry(host) => (Code::DuplicateDomain, format!("the host `{host}`")),
-        Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
-        Thing::Database(database) => (Code::SharedDatabase, format!("the database `{database}`")),
-        Thing::DatabaseName { name, .. } => (Code::SharedDatabase, format!("the database `{name}`")),
-        Thing::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
-        Thing::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
+        ClaimedResource::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
+        ClaimedResource::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
+        ClaimedResource::Entry(host) => (Code::DuplicateDomain, format!("the host `{host}`")),
+        ClaimedResource::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
+        ClaimedResource::Database(database) => (Code::SharedDatabase, format!("the database `{database}`")),
+        ClaimedResource::DatabaseName { name, .. } => (Code::SharedDatabase, format!("the database `{name}`")),
+        ClaimedResource::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
+        ClaimedResource::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
     }
 }
 
@@ -303,34 +309,34 @@ fn keep_one() -> String {
     "keep one of the two".to_owned()
 }
 
-fn own_each(code: Code, first: &Claim) -> String {
+fn own_each(code: Code, first: &UniqueClaim) -> String {
     format!("give each its own: `environments: {{ {}: {{ {} }} }}`", first.by.environment, key(code))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::By;
+    use crate::resolve::Claimant;
     use flotilla_model::spec::Environment::{Production, Staging};
 
     /// `acme`, or `acme/web`, or `acme@staging`: who claims something, each at a place of its own.
-    fn claim(thing: Thing, who: &str, line: usize) -> Claim {
+    fn claim(thing: ClaimedResource, who: &str, line: usize) -> UniqueClaim {
         let (who, environment) = who.split_once('@').map_or((who, Production), |(who, _)| (who, Staging));
         let (customer, role) = who.split_once('/').map_or((who, None), |(who, role)| (who, Some(role.to_owned())));
         let place = Place { line, column: 1, ..Place::file(&format!("customers/{customer}.yaml")) };
-        Claim { thing, place, by: By { customer: customer.to_owned(), environment, role } }
+        UniqueClaim { resource: thing, place, by: Claimant { customer: customer.to_owned(), environment, role } }
     }
 
-    fn domain(host: &str) -> Thing {
-        Thing::Domain(host.to_owned())
+    fn domain(host: &str) -> ClaimedResource {
+        ClaimedResource::Domain(host.to_owned())
     }
 
-    fn host(host: &str) -> Thing {
-        Thing::Host(host.to_owned())
+    fn host(host: &str) -> ClaimedResource {
+        ClaimedResource::Host(host.to_owned())
     }
 
     /// What is told, in short; and who is held.
-    fn told(mut all: Vec<Claim>) -> (Vec<String>, Vec<String>) {
+    fn told(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
         let contests = claims(&mut all);
         let short = |found: &Diagnostic| {
             let related: Vec<String> = found.related.iter().map(|(place, _)| format!(" + {place}")).collect();
@@ -371,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_dispatched_host_is_one_workers_and_reached_by_the_dispatch_worker() {
-        let entry = |host: &str| Thing::Entry(host.to_owned());
+        let entry = |host: &str| ClaimedResource::Entry(host.to_owned());
         let (found, held) = told(vec![
             claim(entry("a.example"), "acme/web", 1),
             claim(host("a.example"), "_shared/front", 2),
@@ -408,8 +414,8 @@ mod tests {
 
     #[test]
     fn a_databases_name_tells_of_those_that_give_no_id() {
-        let name = || Thing::DatabaseName { account: "default".to_owned(), name: "shop".to_owned() };
-        let id = || Thing::Database("0-1".to_owned());
+        let name = || ClaimedResource::DatabaseName { account: "default".to_owned(), name: "shop".to_owned() };
+        let id = || ClaimedResource::Database("0-1".to_owned());
         let (found, held) = told(vec![
             claim(name(), "acme", 1),
             claim(id(), "bluebird", 1),
@@ -429,7 +435,7 @@ mod tests {
 
     #[test]
     fn routes_on_one_host_are_a_warning_told_once() {
-        let all: Vec<Claim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
+        let all: Vec<UniqueClaim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
         let mut sorted = all.clone();
         assert!(
             claims(&mut sorted).iter().all(|contest| contest.diagnostic.as_ref().unwrap().severity
@@ -480,7 +486,7 @@ mod tests {
     #[test]
     fn what_is_told_of_a_route_is_not_told_of_its_host_again() {
         let route = |who, line| {
-            [Thing::Route("a.example/*".to_owned()), host("a.example")].map(|thing| claim(thing, who, line))
+            [ClaimedResource::Route("a.example/*".to_owned()), host("a.example")].map(|thing| claim(thing, who, line))
         };
         let (found, held) = told([route("acme", 1), route("bluebird", 2)].concat());
         assert_eq!(held, ["acme", "bluebird"]);
@@ -489,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_database_is_one_customers_and_all_of_its_workers() {
-        let database = || Thing::Database("db.example".to_owned());
+        let database = || ClaimedResource::Database("db.example".to_owned());
         let (found, _) = told(vec![claim(database(), "acme/web", 1), claim(database(), "acme/web@staging", 1)]);
         assert_eq!(found, [""; 0]);
         let (found, held) = told(vec![
@@ -510,7 +516,7 @@ mod tests {
 
     #[test]
     fn secrets_belong_to_whom_they_are_named_after() {
-        let secrets = |owner: &str| Thing::Secrets(owner.to_owned());
+        let secrets = |owner: &str| ClaimedResource::Secrets(owner.to_owned());
         let (found, held) = told(vec![
             claim(secrets("ACME__"), "acme", 1),
             claim(secrets("ACME__"), "bluebird", 2),
@@ -529,7 +535,7 @@ mod tests {
     #[test]
     fn one_place_for_several_workers_is_told_once() {
         let at = |who: &str| claim(domain("a.example"), who, 1);
-        let help = |all: Vec<Claim>| {
+        let help = |all: Vec<UniqueClaim>| {
             let mut all = all;
             let mut contests = claims(&mut all).into_iter().filter_map(|contest| contest.diagnostic);
             let found = contests.next().unwrap();
@@ -548,7 +554,7 @@ mod tests {
              give each worker its own: `workers: { api: { domains: […] } }`"
         );
         let name = |role: &str| {
-            let thing = Thing::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
+            let thing = ClaimedResource::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
             claim(thing, &format!("acme/{role}"), 1)
         };
         assert!(help(vec![name("api"), name("web")]).ends_with("`workers: { api: { workerName: … } }`"));

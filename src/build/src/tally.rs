@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use rayon::slice::ParallelSliceMut as _;
 use serde::{Deserialize, Serialize};
 
-use crate::resolve::Thing;
+use crate::resolve::ClaimedResource;
 use flotilla_model::binding::D1;
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
@@ -231,11 +231,11 @@ impl Full {
     }
 
     /// Whether what is claimed adds to it.
-    pub fn is_of(&self, fleet: &Fleet, thing: &Thing) -> bool {
+    pub fn is_of(&self, fleet: &Fleet, thing: &ClaimedResource) -> bool {
         match (self.limit, thing, &self.zone) {
-            (Limit::CustomDomainsPerZone, Thing::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
+            (Limit::CustomDomainsPerZone, ClaimedResource::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
             // A route's own zone stands beside it, and its host is in that.
-            (Limit::RoutesPerZone, Thing::Route(pattern), Some(zone)) => {
+            (Limit::RoutesPerZone, ClaimedResource::Route(pattern), Some(zone)) => {
                 let host = pattern.split('/').next().unwrap_or_default();
                 host.strip_suffix(zone).is_some_and(|before| before.is_empty() || before.ends_with(['.', '*']))
             }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use flotilla_build::build::{Built, Project, Runtimes, Survey};
 use flotilla_build::render::Recipe;
-use flotilla_build::resolve::Thing;
+use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Begun, Deployed, Run, State, Stored, WorkerId, deflated};
@@ -452,7 +452,7 @@ impl Fleet<'_> {
         let claims: OnceLock<HashSet<u64>> = OnceLock::new();
         let is_claimed = |host: &str| {
             let all = || self.survey.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
-            claims.get_or_init(all).contains(&Thing::Entry(host.to_owned()).digest())
+            claims.get_or_init(all).contains(&ClaimedResource::Entry(host.to_owned()).digest())
         };
         Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
     }

@@ -11,7 +11,7 @@ use super::Project;
 use crate::check;
 use crate::manifest::{Input, Made, Manifest, Record, Stamp, Unit, Writer};
 use crate::policy::{self, Judged, Suppressed};
-use crate::resolve::Claim;
+use crate::resolve::UniqueClaim;
 use crate::tally::{self, Counted, Full, Tally};
 use flotilla_model::customer::{self, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
@@ -425,9 +425,9 @@ fn stamp_at(tree: &Tree, file: &str, now: SystemTime) -> Stamp {
 }
 
 /// The digests of what a customer claims. What its workers may share is there once.
-fn claims(claims: &[Claim]) -> Vec<u64> {
+fn claims(claims: &[UniqueClaim]) -> Vec<u64> {
     let digests = |shared: bool| {
-        claims.iter().filter(move |claim| claim.thing.is_customers() == shared).map(|claim| claim.thing.digest())
+        claims.iter().filter(move |claim| claim.resource.is_customers() == shared).map(|claim| claim.resource.digest())
     };
     let mut all: Vec<u64> = digests(false).collect();
     let (own, shared): (BTreeSet<u64>, BTreeSet<u64>) = (all.iter().copied().collect(), digests(true).collect());
@@ -481,7 +481,7 @@ fn contested(project: &Project, records: &[Record]) -> Vec<check::Contest> {
     });
     suspects.append(&mut tally::beside_wildcards(counted));
     let suspects: Vec<u32> = suspects.into_iter().collect();
-    let mut full: Vec<Claim> = suspects
+    let mut full: Vec<UniqueClaim> = suspects
         .par_iter()
         .flat_map_iter(|at| match records[*at as usize].file() {
             FLEET_FILE => project.shared.resolved.claims.clone(),
@@ -509,7 +509,7 @@ fn greatest(project: &Project, records: &[Record], held: &BTreeSet<String>, full
             FLEET_FILE => project.shared.resolved.claims.clone(),
             file => project.resolve(file, &project.tree.plain(file).ok()?).1.claims,
         };
-        claims.into_iter().find(|claim| full.is_of(&project.fleet, &claim.thing)).map(|claim| claim.place)
+        claims.into_iter().find(|claim| full.is_of(&project.fleet, &claim.resource)).map(|claim| claim.place)
     };
     let name = |record: &Record| if id(record) == SHARED { "what all share".to_owned() } else { id(record).to_owned() };
     let records = found.into_iter().map(|(at, share)| (&records[at], share));
