@@ -106,9 +106,9 @@ fn remembering(criterion: &mut Criterion) {
     let once = || {
         let told = |mistakes| -> ! { panic!("{mistakes:?}") };
         let project = build::open(Tree::new(folder.path()), &Silent).unwrap_or_else(|mistakes| told(mistakes));
-        let mut survey = build::survey(&project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
-        let Ok(runtimes) = build::runtimes(&project, &survey, &Silent) else { panic!("no runtime") };
-        let built = build::build(&project, &mut survey, &runtimes, &all, &Silent).expect("a build");
+        let mut scan = build::scan(&project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
+        let Ok(runtimes) = build::runtimes(&project, &scan, &Silent) else { panic!("no runtime") };
+        let built = build::build(&project, &mut scan, &runtimes, &all, &Silent).expect("a build");
         built.rendered
     };
     assert!(once() >= CUSTOMERS);

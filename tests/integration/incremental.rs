@@ -522,16 +522,16 @@ impl Bench {
             Ok(project) => project,
             Err(diagnostics) => return Outcome { built: None, diagnostics, left: BTreeSet::new(), unread: false },
         };
-        let mut survey = match build::survey(&project, keep, &Silent) {
-            Ok(survey) => survey,
+        let mut scan = match build::scan(&project, keep, &Silent) {
+            Ok(scan) => scan,
             Err(diagnostics) => return Outcome { built: None, diagnostics, left: BTreeSet::new(), unread: false },
         };
-        let mut diagnostics = survey.diagnostics.clone();
-        let mut left = survey.held.clone();
+        let mut diagnostics = scan.diagnostics.clone();
+        let mut left = scan.held.clone();
         if matches!(run, Run::Surveyed) {
-            return Outcome { built: None, diagnostics, left, unread: survey.unread };
+            return Outcome { built: None, diagnostics, left, unread: scan.unread };
         }
-        let valid = survey.records.iter().filter(|record| !survey.held.contains(build::id(record)));
+        let valid = scan.records.iter().filter(|record| !scan.held.contains(build::id(record)));
         let used: BTreeSet<&str> = valid.flat_map(|record| record.units.iter().map(|unit| &unit.pack[..])).collect();
         let runtimes: Runtimes = self
             .runtimes
@@ -545,12 +545,12 @@ impl Bench {
             Run::Whole | Run::Surveyed => true,
         };
         let scope = Scope { includes: &includes, whole: matches!(run, Run::Whole), dry, explain: false };
-        let built = build::build(&project, &mut survey, &runtimes, &scope, &Silent)
+        let built = build::build(&project, &mut scan, &runtimes, &scope, &Silent)
             .unwrap_or_else(|failure| panic!("{failure:?}"));
         assert!(built.forgotten.is_none(), "{:?}", built.forgotten);
         diagnostics.extend(built.diagnostics.iter().cloned());
         left.extend(built.failed.iter().cloned());
-        Outcome { built: Some(built), diagnostics, left, unread: survey.unread }
+        Outcome { built: Some(built), diagnostics, left, unread: scan.unread }
     }
 
     /// A build of the whole fleet, held against a clean one.

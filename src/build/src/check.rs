@@ -9,30 +9,30 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names::own_secret;
 
 /// Two claims of one thing: a diagnostic at each place where it is claimed, and who is held for it. Sorts the claims.
-pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Contest> {
+pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
     claims.sort_unstable();
     let groups = claims.chunk_by(|a, b| a.resource == b.resource).filter(|group| group.len() > 1);
     let (names, groups): (Vec<_>, Vec<_>) =
         groups.partition(|group| matches!(group[0].resource, ClaimedResource::DatabaseName { .. }));
-    let mut contests: Vec<Contest> = groups.into_iter().flat_map(contested).collect();
-    let places = |contests: &[Contest]| -> BTreeSet<Place> {
-        contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect()
+    let mut conflicts: Vec<Conflict> = groups.into_iter().flat_map(contested).collect();
+    let places = |conflicts: &[Conflict]| -> BTreeSet<Place> {
+        conflicts.iter().filter_map(|conflict| Some(conflict.diagnostic.as_ref()?.place.clone())).collect()
     };
-    let told = places(&contests);
+    let told = places(&conflicts);
     // What is told of a database's id isn't told of its name once more.
-    contests.extend(names.into_iter().flat_map(contested).map(|contest| Contest {
-        diagnostic: contest.diagnostic.filter(|diagnostic| !told.contains(&diagnostic.place)),
-        ..contest
+    conflicts.extend(names.into_iter().flat_map(contested).map(|conflict| Conflict {
+        diagnostic: conflict.diagnostic.filter(|diagnostic| !told.contains(&diagnostic.place)),
+        ..conflict
     }));
-    let told = places(&contests);
-    contests.extend(hosts(claims, &told));
-    contests.extend(wildcards(claims));
-    contests
+    let told = places(&conflicts);
+    conflicts.extend(hosts(claims, &told));
+    conflicts.extend(wildcards(claims));
+    conflicts
 }
 
 /// A claim that can't be granted, or only with a warning.
 #[derive(Debug)]
-pub struct Contest {
+pub struct Conflict {
     /// The customer that is held for it.
     pub holds: Option<String>,
     /// What is wrong; none where it is told at another claim of the same place.
@@ -42,8 +42,8 @@ pub struct Contest {
 /// So many other claims are shown with each; more would bury the one that is meant.
 const OTHERS: usize = 3;
 
-fn contested(group: &[UniqueClaim]) -> Vec<Contest> {
-    let told = |claim: &UniqueClaim, diagnostic| Contest { holds: Some(claim.by.customer.clone()), diagnostic };
+fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
+    let told = |claim: &UniqueClaim, diagnostic| Conflict { holds: Some(claim.by.customer.clone()), diagnostic };
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
@@ -147,7 +147,7 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
 
 /// Hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. What is told of
 /// a place already, isn't told of its host once more.
-fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Contest> {
+fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Conflict> {
     let mut claims: Vec<(&str, &UniqueClaim)> = claims
         .iter()
         .filter_map(|claim| match &claim.resource {
@@ -166,7 +166,7 @@ fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Contest> {
         .filter(|(_, claim)| matches!(claim.resource, ClaimedResource::Entry(_)))
         .map(|(host, _)| *host)
         .collect();
-    // Claimant its own domains and routes, a dispatch worker is reached.
+    // By its own domains and routes, a dispatch worker is reached.
     claims.retain(|(host, claim)| claim.by.customer != SHARED || !dispatched.contains(host));
     let groups = claims.chunk_by(|a, b| a.0 == b.0);
     groups
@@ -175,7 +175,7 @@ fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Contest> {
         .collect()
 }
 
-fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Contest> {
+fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     let (host, first) = group[0];
     // An asterisk at the beginning is an alias to YAML.
     let written = if host.starts_with('*') { format!("\"{host}\"") } else { host.to_owned() };
@@ -195,7 +195,7 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Contest> {
              name it in fleet.yaml: `sharedHosts: [{written}]`"
         );
         let diagnostic = Diagnostic::warning(Code::CloseHosts, first.place.clone(), message, help);
-        return vec![Contest { holds: None, diagnostic: Some(also(diagnostic, "a route")) }];
+        return vec![Conflict { holds: None, diagnostic: Some(also(diagnostic, "a route")) }];
     }
     let help = format!(
         "routes come before custom domains, so that one would answer for the other: give each a host of its own, or, if it is \
@@ -210,21 +210,21 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Contest> {
         _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].by),
     };
     let own = error(first, own);
-    let mut contests =
-        vec![Contest { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, &format!("the {other}"))) }];
-    contests.extend(others.iter().map(|claim| {
+    let mut conflicts =
+        vec![Conflict { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, &format!("the {other}"))) }];
+    conflicts.extend(others.iter().map(|claim| {
         let subject =
             if matches!(claim.resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route's host" };
         let message = format!("the {subject} `{host}` is a {what} of {}", first.by);
         let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.by));
-        Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
+        Conflict { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
     }));
-    contests
+    conflicts
 }
 
 /// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, as
 /// routes come first; of a route there, what it doesn't match itself is taken.
-fn wildcards(claims: &[UniqueClaim]) -> Vec<Contest> {
+fn wildcards(claims: &[UniqueClaim]) -> Vec<Conflict> {
     let hosts: Vec<(&str, &UniqueClaim)> = claims
         .iter()
         .filter_map(|claim| match &claim.resource {
@@ -242,7 +242,7 @@ fn wildcards(claims: &[UniqueClaim]) -> Vec<Contest> {
     .collect()
 }
 
-fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> Vec<Contest> {
+fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     let domains: Vec<&(&str, &UniqueClaim)> =
         taken.iter().filter(|(_, other)| matches!(other.resource, ClaimedResource::Domain(_))).collect();
     let meant = format!("if it is meant, name it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
@@ -257,7 +257,7 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
         let label = |other: &UniqueClaim| format!("a route of {}", other.by);
         let warning =
             taken.iter().take(OTHERS).fold(warning, |told, (_, other)| told.also(other.place.clone(), label(other)));
-        return vec![Contest { holds: None, diagnostic: Some(warning) }];
+        return vec![Conflict { holds: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
     let error =
@@ -265,13 +265,13 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
     let own = error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.by));
     let label = |other: &UniqueClaim| format!("the custom domain of {}", other.by);
     let own = domains.iter().take(OTHERS).fold(own, |told, (_, other)| told.also(other.place.clone(), label(other)));
-    let mut contests = vec![Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(own) }];
-    contests.extend(domains.iter().map(|(domain, other)| {
+    let mut conflicts = vec![Conflict { holds: Some(claim.by.customer.clone()), diagnostic: Some(own) }];
+    conflicts.extend(domains.iter().map(|(domain, other)| {
         let message = format!("the custom domain `{domain}` is among the hosts `{host}` of a route of {}", claim.by);
         let diagnostic = error(other, message).also(claim.place.clone(), "the route");
-        Contest { holds: Some(other.by.customer.clone()), diagnostic: Some(diagnostic) }
+        Conflict { holds: Some(other.by.customer.clone()), diagnostic: Some(diagnostic) }
     }));
-    contests
+    conflicts
 }
 
 /// A reference to a secret that is another customer's.
@@ -337,14 +337,14 @@ mod tests {
 
     /// What is told, in short; and who is held.
     fn told(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
-        let contests = claims(&mut all);
+        let conflicts = claims(&mut all);
         let short = |found: &Diagnostic| {
             let related: Vec<String> = found.related.iter().map(|(place, _)| format!(" + {place}")).collect();
             format!("{} {} {}{}", found.code, found.place, found.message, related.concat())
         };
-        let mut held: Vec<String> = contests.iter().filter_map(|contest| contest.holds.clone()).collect();
+        let mut held: Vec<String> = conflicts.iter().filter_map(|conflict| conflict.holds.clone()).collect();
         held.dedup();
-        (contests.iter().filter_map(|contest| contest.diagnostic.as_ref()).map(short).collect(), held)
+        (conflicts.iter().filter_map(|conflict| conflict.diagnostic.as_ref()).map(short).collect(), held)
     }
 
     #[test]
@@ -438,7 +438,7 @@ mod tests {
         let all: Vec<UniqueClaim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
         let mut sorted = all.clone();
         assert!(
-            claims(&mut sorted).iter().all(|contest| contest.diagnostic.as_ref().unwrap().severity
+            claims(&mut sorted).iter().all(|conflict| conflict.diagnostic.as_ref().unwrap().severity
                 == flotilla_model::diagnostic::Severity::Warning)
         );
         let (found, held) = told(all);
@@ -537,9 +537,9 @@ mod tests {
         let at = |who: &str| claim(domain("a.example"), who, 1);
         let help = |all: Vec<UniqueClaim>| {
             let mut all = all;
-            let mut contests = claims(&mut all).into_iter().filter_map(|contest| contest.diagnostic);
-            let found = contests.next().unwrap();
-            assert!(contests.next().is_none());
+            let mut conflicts = claims(&mut all).into_iter().filter_map(|conflict| conflict.diagnostic);
+            let found = conflicts.next().unwrap();
+            assert!(conflicts.next().is_none());
             format!("{}; {}", found.message, found.help)
         };
         assert_eq!(

@@ -5,6 +5,7 @@ pub mod check;
 pub mod escape;
 pub mod export;
 pub mod git;
+pub mod index;
 pub mod manifest;
 pub mod origin;
 pub mod out;

@@ -17,8 +17,10 @@ use std::time::{Duration, SystemTime};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::index::UnitIndex;
 use crate::render::Recipe;
 use crate::tally::Counted;
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::{Digest, Mark};
 use flotilla_model::spec::Environment;
 
@@ -195,8 +197,8 @@ pub struct Record {
     pub context: Mark,
     /// The layers that it uses.
     pub layers: Vec<String>,
-    /// Whether there was something to tell of it: then it is read each time.
-    pub loud: bool,
+    /// Whether diagnostics were found: then it is read each time.
+    pub has_diagnostics: bool,
     /// Its labels, sorted.
     pub labels: Vec<(String, String)>,
     /// The digests of what it claims.
@@ -206,9 +208,29 @@ pub struct Record {
 }
 
 impl Record {
-    /// The customer's file.
+    /// Returns the customer's file.
     pub fn file(&self) -> &str {
         self.inputs.first().map_or("", |input| &input.file)
+    }
+
+    /// Returns the unit at an index.
+    pub fn unit(&self, index: UnitIndex) -> &Unit {
+        &self.units[index.get()]
+    }
+
+    /// Returns the unit at an index, to be changed.
+    pub fn unit_mut(&mut self, index: UnitIndex) -> &mut Unit {
+        &mut self.units[index.get()]
+    }
+
+    /// Returns its units, each with its index.
+    pub fn indexed_units(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {
+        self.units.iter().enumerate().map(|(index, unit)| (UnitIndex::new(index), unit))
+    }
+
+    /// Returns the indices of its units.
+    pub fn unit_indices(&self) -> impl Iterator<Item = UnitIndex> + use<> {
+        (0..self.units.len()).map(UnitIndex::new)
     }
 }
 
@@ -643,9 +665,7 @@ fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<(
     if !entries.is_empty() {
         log.extend(frame(&entries));
     }
-    let new = folder.join("log.new");
-    fs::write(&new, &log)?;
-    fs::rename(&new, folder.join("log"))?;
+    AtomicFile::new(&folder.join("log")).temporary(folder.join("log.new")).write(&log)?;
     manifest.whole = log.len() as u64;
     manifest.stale = 0;
     Ok(())
@@ -685,7 +705,7 @@ mod tests {
             inputs: vec![Input { file: file.to_owned(), stamp: Stamp(9), content: Some(resolved) }],
             context: Mark([4; 16]),
             layers: vec!["gold".to_owned()],
-            loud: false,
+            has_diagnostics: false,
             labels: vec![("tier".to_owned(), "gold".to_owned())],
             claims: vec![1, u64::MAX],
             units: vec![unit],
@@ -740,7 +760,7 @@ mod tests {
 
         // The last one counts, and what is gone is gone.
         writer.forget("b.yaml");
-        let newer = Record { loud: true, ..a };
+        let newer = Record { has_diagnostics: true, ..a };
         writer.record(newer.clone());
         writer.folder("production", Stamp::NONE);
         assert!(writer.settle().is_none());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::Environment;
 
@@ -298,24 +299,8 @@ fn temporary(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.new"))
 }
 
-/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name. What the file system says
-/// of it is said of the file that was written here, not of one that somebody put there since.
+/// Replaces a file. One process at a time builds: what a killed one left beside is found by its name. A build can be
+/// repeated, and writes hundreds of thousands of files: none of them waits for the disk.
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<fs::Metadata> {
-    let neighbour = temporary(folder, name);
-    // Never through a link that somebody left there.
-    let create = || fs::File::options().write(true).create_new(true).open(&neighbour);
-    let mut file = match create() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(folder)?;
-            create()?
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&neighbour)?;
-            create()?
-        }
-        other => other?,
-    };
-    file.write_all(bytes)?;
-    fs::rename(neighbour, folder.join(name))?;
-    file.metadata()
+    AtomicFile::new(&folder.join(name)).temporary(temporary(folder, name)).write(bytes)
 }

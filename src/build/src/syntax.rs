@@ -5,6 +5,8 @@ use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
 
+use flotilla_spec::jsonc;
+
 /// What is wrong, and on which line and column (from 1) if the parser says.
 pub type Wrong = (String, Option<(usize, usize)>);
 
@@ -35,19 +37,7 @@ fn script(text: &str) -> Result<(), Wrong> {
 }
 
 fn jsonc(text: &str) -> Result<(), Wrong> {
-    let options = jsonc_parser::ParseOptions {
-        allow_comments: true,
-        allow_trailing_commas: true,
-        allow_loose_object_property_names: false,
-        allow_missing_commas: false,
-        allow_single_quoted_strings: false,
-        allow_hexadecimal_numbers: false,
-        allow_unary_plus_numbers: false,
-        allow_bare_decimal_point_numbers: false,
-        allow_non_finite_numbers: false,
-        allow_extended_string_escapes: false,
-    };
-    match jsonc_parser::parse_to_value(text, &options) {
+    match jsonc_parser::parse_to_value(text, &jsonc::OPTIONS) {
         Ok(_) => Ok(()),
         Err(error) => Err((error.kind().to_string(), Some((error.line_display(), error.column_display())))),
     }

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use rayon::slice::ParallelSliceMut as _;
 use serde::{Deserialize, Serialize};
 
+use crate::index::RecordIndex;
 use crate::resolve::ClaimedResource;
 use flotilla_model::binding::D1;
 use flotilla_model::customer::{Database, Worker};
@@ -77,18 +78,20 @@ impl Counted {
     }
 }
 
-/// Who can have hosts that another's wildcard takes in: the customers of each zone that several have a part in, and one of
-/// them a wildcard. Each worker is given with its customer's number.
-pub fn beside_wildcards<'a>(counted: impl Iterator<Item = (u32, &'a Counted)> + Clone) -> BTreeSet<u32> {
-    if !counted.clone().any(|(_, one)| one.wildcard) {
+/// Returns the customers that can have hosts that another's wildcard covers: those of each zone that several customers use,
+/// one of them with a wildcard. Each worker is given with the index of its customer's record.
+pub fn beside_wildcards<'a>(
+    counted: impl Iterator<Item = (RecordIndex, &'a Counted)> + Clone,
+) -> BTreeSet<RecordIndex> {
+    if !counted.clone().any(|(_, worker)| worker.wildcard) {
         return BTreeSet::new();
     }
-    let mut zones: Vec<(u64, u32, bool)> = Vec::new();
-    for (customer, one) in counted {
-        zones.extend(one.zones.iter().map(|(zone, ..)| (digest("", zone), customer, one.wildcard)));
+    let mut zones: Vec<(u64, RecordIndex, bool)> = Vec::new();
+    for (customer, worker) in counted {
+        zones.extend(worker.zones.iter().map(|(zone, ..)| (digest("", zone), customer, worker.wildcard)));
     }
     zones.par_sort_unstable();
-    let shared = |group: &&[(u64, u32, bool)]| {
+    let shared = |group: &&[(u64, RecordIndex, bool)]| {
         group.iter().any(|(_, _, wildcard)| *wildcard) && group.iter().any(|(_, customer, _)| *customer != group[0].1)
     };
     let groups = zones.chunk_by(|a, b| a.0 == b.0).filter(shared);
@@ -471,7 +474,10 @@ mod tests {
             (3, counted("a", 0, &[("y.example", 1, 0)])),
             (4, counted("a", 0, &[])),
         ];
-        let beside = |all: &[(u32, Counted)]| beside_wildcards(all.iter().map(|(at, one)| (*at, one)));
+        let beside = |all: &[(u32, Counted)]| {
+            let indexed = all.iter().map(|(index, worker)| (RecordIndex::new(*index as usize), worker));
+            beside_wildcards(indexed).into_iter().map(RecordIndex::get).collect::<BTreeSet<_>>()
+        };
         assert_eq!(beside(&all), BTreeSet::from([1, 2]));
         assert_eq!(beside(&all[3..]), BTreeSet::new());
     }

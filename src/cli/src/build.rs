@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use flotilla_build::build::{self, Built, Project, Runtimes, Scope, Survey};
+use flotilla_build::build::{self, Built, Project, Runtimes, Scan, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
 use flotilla_build::runtime;
 use flotilla_model::diagnostic::{Diagnostic, sorted};
@@ -58,7 +58,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let Some(done) = done(session, &arguments.selection, arguments.check, arguments.explain)? else {
         return Ok(Exit::Diagnostics);
     };
-    let Done { survey, built, diagnostics, seconds, .. } = &done;
+    let Done { scan, built, diagnostics, seconds, .. } = &done;
     if let Some(error) = &built.forgotten
         && built.rendered > 0
     {
@@ -66,14 +66,14 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     let workers = built.workers;
     let report = Report {
-        customers: survey.customers,
+        customers: scan.customers,
         workers,
         rendered: built.rendered,
         unchanged: built.unchanged,
         written: built.written,
         removed: built.removed,
-        invalid: survey.invalid + built.failed.len(),
-        suppressed: survey.suppressed.iter().filter(|off| arguments.selection.concerns(&off.diagnostic)).count(),
+        invalid: scan.invalid + built.failed.len(),
+        suppressed: scan.suppressed.iter().filter(|off| arguments.selection.concerns(&off.diagnostic)).count(),
         seconds: *seconds,
     };
     let stale = built.written + built.removed > 0;
@@ -173,7 +173,7 @@ fn summary_figures(report: &Report, check: bool) -> Vec<String> {
 /// The line up to out/.
 pub(super) struct Done {
     pub project: Project,
-    pub survey: Survey,
+    pub scan: Scan,
     pub runtimes: Runtimes,
     pub built: Built,
     /// Those of the selection.
@@ -220,15 +220,15 @@ pub(super) fn attempt(
         Ok(project) => project,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    let mut survey = match build::survey(&project, !dry, &session.ui) {
-        Ok(survey) => survey,
+    let mut scan = match build::scan(&project, !dry, &session.ui) {
+        Ok(scan) => scan,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    selection.verify(&session.ui, &project, &survey)?;
-    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
+    selection.verify(&session.ui, &project, &scan)?;
+    let runtimes = match build::runtimes(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = survey.diagnostics;
+            let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
             return Ok(Err(sorted(diagnostics)));
         }
@@ -236,11 +236,11 @@ pub(super) fn attempt(
     };
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
     let scope = Scope { includes: &includes, whole: selection.is_all(), dry, explain };
-    let mut built = build::build(&project, &mut survey, &runtimes, &scope, &session.ui)?;
+    let mut built = build::build(&project, &mut scan, &runtimes, &scope, &session.ui)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut diagnostics: Vec<Diagnostic> =
-        survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
+        scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
-    Ok(Ok(Done { project, survey, runtimes, built, diagnostics, seconds }))
+    Ok(Ok(Done { project, scan, runtimes, built, diagnostics, seconds }))
 }

@@ -235,26 +235,26 @@ fn rendered(session: &Session, arguments: &Arguments) -> Result<Result<Rendered,
         Ok(project) => project,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    let mut survey = match build::survey(&project, false, &session.ui) {
-        Ok(survey) => survey,
+    let mut scan = match build::scan(&project, false, &session.ui) {
+        Ok(scan) => scan,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    arguments.selection.verify(&session.ui, &project, &survey)?;
-    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
+    arguments.selection.verify(&session.ui, &project, &scan)?;
+    let runtimes = match build::runtimes(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(runtime::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = survey.diagnostics;
+            let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
             return Ok(Err(sorted(diagnostics)));
         }
         Err(runtime::Error::Failure(failure)) => return Err(failure),
     };
     let mut diagnostics: Vec<Diagnostic> =
-        survey.diagnostics.iter().filter(|found| arguments.selection.concerns(found)).cloned().collect();
+        scan.diagnostics.iter().filter(|found| arguments.selection.concerns(found)).cloned().collect();
     let role = |worker: &Worker| {
         arguments.role.is_empty() || worker.role.as_ref().is_some_and(|role| arguments.role.contains(role))
     };
-    let workers: Vec<Worker> = survey
+    let workers: Vec<Worker> = scan
         .workers(&project)
         .into_iter()
         .filter(|worker| worker.customer != SHARED && arguments.selection.includes(worker) && role(worker))

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use flotilla_build::build::{Built, Project, Runtimes, Survey};
+use flotilla_build::build::{Built, Project, Runtimes, Scan};
+use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
@@ -114,7 +115,7 @@ impl LineArguments {
 /// The line up to the plan.
 pub(super) struct Planned {
     pub project: Project,
-    pub survey: Survey,
+    pub scan: Scan,
     pub runtimes: Runtimes,
     pub diagnostics: Vec<Diagnostic>,
     pub secrets: Arc<Secrets>,
@@ -138,8 +139,8 @@ pub(super) struct Planned {
     pub there: HashMap<WorkerId, BTreeSet<String>>,
     /// The runtimes, deflated once.
     deflated: OnceLock<HashMap<String, Vec<u8>>>,
-    /// Where the workers of changes are in the survey: by home and name, the record and the unit.
-    places: HashMap<WorkerId, (usize, usize)>,
+    /// Where the workers of changes are in the scan: by home and name, the record and the unit.
+    places: HashMap<WorkerId, WorkerIndex>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
@@ -169,7 +170,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     if arguments.prune && !selection.is_all() {
         return Err(Failure::usage("--prune needs the whole fleet").hint("leave the customers, labels and --env out"));
     }
-    let Some(build::Done { project, survey, runtimes, built, diagnostics, .. }) =
+    let Some(build::Done { project, scan, runtimes, built, diagnostics, .. }) =
         build::done(session, selection, false, false)?
     else {
         return Ok(None);
@@ -181,8 +182,8 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     session.ui.begin("planning", None);
     let mut cloud = Cloud::new(session, &project.fleet, &arguments.cloud, &secrets)?;
     // What could not be rendered is held, as well.
-    let mut invalid: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
-    if arguments.prune && survey.unread {
+    let mut invalid: BTreeSet<String> = scan.held.union(&built.failed).cloned().collect();
+    if arguments.prune && scan.unread {
         session.ui.line("nothing is pruned: as long as a spec can't be read, it may be that of any customer");
     }
     invalid.retain(|customer| selection.includes_id(customer));
@@ -195,7 +196,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let mut options = Options {
         force: arguments.all.then_some(arguments.reason.as_str()),
         forced_since: None,
-        prune: arguments.prune && !survey.unread,
+        prune: arguments.prune && !scan.unread,
         only_prune: arguments.only_prune,
         named: selection.named(),
         any_delivery: cloud.local.is_some() || session.preview.is_some(),
@@ -217,9 +218,9 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     let adopt: BTreeSet<String> = arguments.adopt.iter().cloned().collect();
     let (mut inventory, mut findings) = (None, Vec::new());
     if arguments.refresh {
-        let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+        let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
-        let whole = options.whole && !survey.unread;
+        let whole = options.whole && !scan.unread;
         let how = How {
             wanted,
             held: &options.invalid,
@@ -236,7 +237,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
         inventory = Some(truth.inventory);
         findings = truth.refreshed.findings;
     }
-    let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
+    let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let live = state.live()?;
     session.ui.end();
@@ -246,7 +247,7 @@ pub(super) fn line(session: &Session, arguments: &LineArguments) -> Result<Optio
     }
     Ok(Some(Planned {
         project,
-        survey,
+        scan,
         runtimes,
         diagnostics,
         secrets,
@@ -290,17 +291,17 @@ pub(super) struct Wish {
 /// From files to what there should be. Nothing, if the fleet as a whole can't be built.
 pub(super) fn wish(session: &Session, arguments: &CloudArguments) -> Result<Option<Wish>, Failure> {
     let selection = Selection::default();
-    let Some(build::Done { project, survey, runtimes, built, .. }) = build::done(session, &selection, false, false)?
+    let Some(build::Done { project, scan, runtimes, built, .. }) = build::done(session, &selection, false, false)?
     else {
         return Ok(None);
     };
     let secrets = arguments.secrets(session, &project.fleet)?;
     let cloud = Cloud::new(session, &project.fleet, arguments, &secrets)?;
-    let held: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    let held: BTreeSet<String> = scan.held.union(&built.failed).cloned().collect();
     let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
-    let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+    let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
         .desired(&selection, &options);
-    let (whole, homes) = (!survey.unread, homes(&project.fleet, &cloud));
+    let (whole, homes) = (!scan.unread, homes(&project.fleet, &cloud));
     Ok(Some(Wish { project, secrets, cloud, wanted, held, whole, homes }))
 }
 
@@ -317,7 +318,7 @@ pub(super) fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, Str
 /// What is planned from.
 struct Fleet<'a> {
     project: &'a Project,
-    survey: &'a Survey,
+    scan: &'a Scan,
     runtimes: &'a Runtimes,
     built: &'a Built,
     cloud: &'a Cloud,
@@ -325,7 +326,7 @@ struct Fleet<'a> {
 
 /// A worker on its way into a plan.
 struct Wanted {
-    place: (usize, usize),
+    place: WorkerIndex,
     worker: Worker,
     bundle: Bundle,
     home: Home,
@@ -339,7 +340,7 @@ struct Wanted {
 /// What was decided of a worker.
 struct Decided {
     id: WorkerId,
-    place: (usize, usize),
+    place: WorkerIndex,
     account: String,
     hosts: Option<Hosts>,
     decision: Decision,
@@ -352,7 +353,7 @@ impl Wanted {
 }
 
 /// A plan, the number of workers that it is about, and where those of its changes are.
-type Found = (Plan, usize, HashMap<WorkerId, (usize, usize)>);
+type Found = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
 
 impl Fleet<'_> {
     /// Plans, some workers at a time: what doesn't change isn't kept.
@@ -374,7 +375,7 @@ impl Fleet<'_> {
         }
         let mut planner = Planner::new(options);
         let (mut workers, mut places) = (0, HashMap::new());
-        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
             let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
             for one in &mut wanted {
@@ -451,7 +452,7 @@ impl Fleet<'_> {
         });
         let claims: OnceLock<HashSet<u64>> = OnceLock::new();
         let is_claimed = |host: &str| {
-            let all = || self.survey.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
+            let all = || self.scan.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
             claims.get_or_init(all).contains(&ClaimedResource::Entry(host.to_owned()).digest())
         };
         Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
@@ -459,7 +460,7 @@ impl Fleet<'_> {
 
     /// What there should be of the selected workers, for what the cloud has to be held against.
     fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
-        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        let all: Vec<RecordIndex> = self.scan.indices().collect();
         let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
             let worker = &one.worker;
             let ours = options.any_delivery || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual);
@@ -478,16 +479,16 @@ impl Fleet<'_> {
     }
 
     /// The workers of a customer that are to be deployed as they were built.
-    fn wanted(&self, at: usize, selection: &Selection) -> Vec<Wanted> {
-        let record = &self.survey.records[at];
+    fn wanted(&self, index: RecordIndex, selection: &Selection) -> Vec<Wanted> {
+        let record = self.scan.record(index);
         let customer = flotilla_build::build::id(record);
-        if self.survey.held.contains(customer) || self.built.failed.contains(customer) {
+        if self.scan.held.contains(customer) || self.built.failed.contains(customer) {
             return Vec::new();
         }
-        let units = record.units.iter().enumerate().filter(|(_, unit)| selection.includes_unit(record, unit));
-        let wanted = units.filter_map(|(place, unit)| {
+        let units = record.indexed_units().filter(|(_, unit)| selection.includes_unit(record, unit));
+        let wanted = units.filter_map(|(unit_index, unit)| {
             let made = unit.made.as_ref().filter(|made| made.from == unit.resolved)?;
-            let worker = self.survey.worker(self.project, record, unit)?;
+            let worker = self.scan.worker(self.project, record, unit)?;
             let bundle = bundle::remembered(
                 &worker,
                 made.bundle(),
@@ -495,7 +496,7 @@ impl Fleet<'_> {
                 &self.runtimes[&worker.pack],
             );
             let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
-            let place = (at, place);
+            let place = WorkerIndex { record: index, unit: unit_index };
             Some(Wanted {
                 place,
                 worker,
@@ -513,9 +514,7 @@ impl Fleet<'_> {
     /// What differs between what is live and what is desired, in the author's terms.
     fn differences(&self, one: &Wanted) -> Vec<String> {
         let Some(before) = &one.bundle_before else { return Vec::new() };
-        let (record, unit) = one.place;
-        let recipe =
-            flotilla_build::build::recipe(self.project, self.runtimes, &self.survey.records[record].units[unit]);
+        let recipe = flotilla_build::build::recipe(self.project, self.runtimes, self.scan.unit(one.place).1);
         flotilla_build::build::since(self.project, &one.worker, &recipe, &before.source)
     }
 }
@@ -523,10 +522,8 @@ impl Fleet<'_> {
 impl Planned {
     /// The worker that a change is about, and its recipe.
     pub(super) fn worker(&self, change: &Change) -> Option<(Worker, Recipe)> {
-        let (record, unit) = *self.places.get(&(change.home.clone(), change.worker.clone()))?;
-        let record = &self.survey.records[record];
-        let unit = &record.units[unit];
-        let worker = self.survey.worker(&self.project, record, unit)?;
+        let (record, unit) = self.scan.unit(*self.places.get(&(change.home.clone(), change.worker.clone()))?);
+        let worker = self.scan.worker(&self.project, record, unit)?;
         Some((worker, flotilla_build::build::recipe(&self.project, &self.runtimes, unit)))
     }
 

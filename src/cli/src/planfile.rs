@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use flotilla_deploy::plan::{Action, Change, Deed, HostDeed, Plan, Step};
 use flotilla_deploy::state::State;
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
@@ -79,9 +80,7 @@ impl PlanFile {
     pub fn write(&self, path: &Path) -> Result<(), Failure> {
         let mut bytes = serde_json::to_vec(self).expect("BUG: a plan is JSON");
         bytes.push(b'\n');
-        let mut neighbour = path.as_os_str().to_owned();
-        neighbour.push(".new");
-        let written = fs::write(&neighbour, &bytes).and_then(|()| fs::rename(&neighbour, path));
+        let written = AtomicFile::new(path).durable().write(&bytes);
         written.with_context(|| format!("the plan can't be written to {}", path.display()))?;
         Ok(())
     }

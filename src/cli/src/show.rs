@@ -22,9 +22,9 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    selection.verify(&session.ui, &loaded.project, &loaded.scan)?;
     let diagnostics: Vec<_> =
-        loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
+        loaded.scan.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let workers: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
     let sources = Sources::open(session, &loaded.project.fleet, &CloudArguments::default())?;

@@ -59,7 +59,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    arguments.selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    arguments.selection.verify(&session.ui, &loaded.project, &loaded.scan)?;
     let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
     let cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;
     let state = State::read(&cloud.state)?;

@@ -77,9 +77,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    arguments.selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    arguments.selection.verify(&session.ui, &loaded.project, &loaded.scan)?;
     let diagnostics: Vec<_> =
-        loaded.survey.diagnostics.iter().filter(|found| arguments.selection.concerns(found)).cloned().collect();
+        loaded.scan.diagnostics.iter().filter(|found| arguments.selection.concerns(found)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
     let mut cloud = Cloud::new(session, &loaded.project.fleet, &arguments.cloud, &secrets)?;

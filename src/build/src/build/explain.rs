@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Project, Recipes, Runtimes, Survey, reasons};
+use super::dirty::{Recipes, dirty_reasons};
+use super::{Project, Runtimes, Scan};
 use crate::manifest::{Made, Record, Unit, Why};
 use crate::origin::{self, Origin};
 use crate::out::Out;
@@ -12,15 +13,9 @@ use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 
 /// Why a worker was rendered the last time, in the author's terms.
-pub(super) fn last(
-    project: &Project,
-    survey: &Survey,
-    recipes: &Recipes<'_>,
-    unit: &Unit,
-    worker: &Worker,
-) -> Vec<String> {
+pub(super) fn last(project: &Project, scan: &Scan, recipes: &Recipes<'_>, unit: &Unit, worker: &Worker) -> Vec<String> {
     let Some(made) = &unit.made else { return Vec::new() };
-    let read = |mark, chunk| serde_json::from_slice::<Value>(&survey.writer.read(&survey.manifest, chunk, mark)?).ok();
+    let read = |mark, chunk| serde_json::from_slice::<Value>(&scan.writer.read(&scan.manifest, chunk, mark)?).ok();
     let before = made.before.and_then(|(mark, chunk, _)| read(mark, chunk));
     let after = read(made.from, made.value).or_else(|| serde_json::to_value(worker).ok());
     let recipe_before = made.before.and_then(|(_, _, recipe)| recipes.recipe(recipe));
@@ -75,15 +70,15 @@ pub struct Explained {
 }
 
 /// Explains the workers of one customer, by the code that builds them.
-pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: &Record) -> Vec<Explained> {
+pub fn explain(project: &Project, scan: &Scan, runtimes: &Runtimes, record: &Record) -> Vec<Explained> {
     let out = Out::new(project.place(), true);
-    let recipes = Recipes::new(project, survey, runtimes);
+    let recipes = Recipes::new(project, scan, runtimes);
     let units = record.units.iter().filter_map(|unit| {
-        let worker = survey.worker(project, record, unit)?;
+        let worker = scan.worker(project, record, unit)?;
         let folder = worker.folder();
-        let (why, _) = reasons(&mut unit.clone(), &folder, &recipes, &out);
+        let (why, _) = dirty_reasons(&mut unit.clone(), &folder, &recipes, &out);
         let made = unit.made.as_ref();
-        let before = made.and_then(|made| survey.earlier(made));
+        let before = made.and_then(|made| scan.earlier(made));
         let after = serde_json::to_value(&worker).ok();
         let partials = made.map_or(0, |made| made.partials);
         let recipe = render::recipe(&project.fleet.packs[&unit.pack], &runtimes[&unit.pack].file, partials);
@@ -95,7 +90,7 @@ pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: 
             worker: worker.name.clone(),
             digest: made.map(Made::bundle),
             rendered_at: made.map(|made| made.at),
-            last: last(project, survey, &recipes, unit, &worker),
+            last: last(project, scan, &recipes, unit, &worker),
             now: told(project, &worker, &why, (before, after), (recipe_before, Some(recipe))),
             folder,
             files,

@@ -215,13 +215,13 @@ struct Selected {
 fn selected(session: &Session, arguments: &Arguments) -> Result<Option<Selected>, Failure> {
     let selection = Selection::of(&arguments.customers, &arguments.labels, arguments.since.as_deref());
     let opened = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
-        let survey = match selection.is_all() {
+        let scan = match selection.is_all() {
             true => None,
-            false => Some(build::survey(&project, false, &session.ui)?),
+            false => Some(build::scan(&project, false, &session.ui)?),
         };
-        Ok((project, survey))
+        Ok((project, scan))
     });
-    let (project, survey) = match opened {
+    let (project, scan) = match opened {
         Ok(opened) => opened,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
@@ -229,18 +229,18 @@ fn selected(session: &Session, arguments: &Arguments) -> Result<Option<Selected>
         }
     };
     let mut shared = BTreeSet::new();
-    let customers = match survey {
+    let customers = match scan {
         None => project.files.iter().map(|file| flotilla_spec::project::id_of(file).to_owned()).collect(),
-        Some(survey) => {
-            selection.verify(&session.ui, &project, &survey)?;
-            let included = survey
+        Some(scan) => {
+            selection.verify(&session.ui, &project, &scan)?;
+            let included = scan
                 .records
                 .iter()
                 .filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
             let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
             // What is wrong with a spec is told for whom it is meant.
-            ids.extend(survey.held.iter().filter(|id| selection.includes_id(id)).cloned());
-            let of_shared = survey.records.iter().filter(|record| build::id(record) == SHARED);
+            ids.extend(scan.held.iter().filter(|id| selection.includes_id(id)).cloned());
+            let of_shared = scan.records.iter().filter(|record| build::id(record) == SHARED);
             if ids.remove(SHARED) && arguments.customers.is_empty() && arguments.labels.is_empty() {
                 // What is made otherwise is meant, also where it is nobody's.
                 let units = of_shared.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
@@ -269,7 +269,7 @@ fn refuse_others(planned: &Planned) -> Result<(), Failure> {
 
 /// The D1 databases that the preview's workers have, by account and name.
 fn databases(planned: &mut Planned) -> BTreeSet<(String, String)> {
-    let workers = planned.survey.workers(&planned.project);
+    let workers = planned.scan.workers(&planned.project);
     let named = workers.iter().filter_map(|worker| match &worker.database {
         Database::D1 { name, .. } => Some((planned.cloud.home(&worker.account, None).account_id, name.clone())),
         _ => None,

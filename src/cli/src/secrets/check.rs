@@ -63,10 +63,10 @@ struct Report {
 pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
     let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
     let (loaded, selection) = (&opened.loaded, &arguments.selection);
-    selection.verify(&session.ui, &loaded.project, &loaded.survey)?;
+    selection.verify(&session.ui, &loaded.project, &loaded.scan)?;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
     // Of what isn't known, nothing can be said to be unused.
-    let whole = selection.is_all() && loaded.survey.held.is_empty();
+    let whole = selection.is_all() && loaded.scan.held.is_empty();
     let closed = opened.secrets.closed().into_iter().map(|(source, why)| Closed { source, why });
     let report = Report {
         secrets: needs.iter().map(|needs| needs.rows.len()).sum(),

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::yaml::{self, Kind};
+
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -38,24 +40,24 @@ pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, St
             });
             read.collect()
         }
-        Form::Yaml if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) => Ok(HashMap::new()),
-        Form::Yaml => {
-            let map: serde_yaml::Mapping = serde_yaml::from_str(text).map_err(|error| {
-                let at = error.location().map(|at| format!("near line {}: ", at.line())).unwrap_or_default();
-                format!("{at}it has to be a YAML map of names to texts, each name once")
-            })?;
-            let read = map.into_iter().map(|(name, value)| match (name, value) {
-                (serde_yaml::Value::String(name), serde_yaml::Value::String(value)) => {
-                    Ok((name, SecretString::from(value)))
-                }
-                (serde_yaml::Value::String(name), _) => {
-                    Err(format!("the value of {name} is no text: write it in quotes"))
-                }
-                _ => Err("a name is no text: write it in quotes".to_owned()),
-            });
-            read.collect()
-        }
+        Form::Yaml => yaml_entries(text),
     }
+}
+
+/// Reads a YAML map of names to texts. Of what the parser says, only the line is repeated: the rest may quote a value.
+fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
+    let wrong = |line: usize| format!("near line {line}: it has to be a YAML map of names to texts, each name once");
+    let (document, diagnostics) = yaml::parse("", text.as_bytes());
+    if let Some(diagnostic) = diagnostics.first() {
+        return Err(wrong(diagnostic.place.line));
+    }
+    let Some(document) = document else { return Ok(HashMap::new()) };
+    let Kind::Map(entries) = document.root.kind else { return Err(wrong(document.root.span.line)) };
+    let read = entries.into_iter().map(|(name, _, node)| match node.kind {
+        Kind::Text(value) => Ok((name, SecretString::from(value))),
+        _ => Err(format!("the value of {name} is no text: write it in quotes")),
+    });
+    read.collect()
 }
 
 /// The text with one entry set: in its place if it is there, else at the end. All other lines stay as they are; if that
