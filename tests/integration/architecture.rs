@@ -35,7 +35,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["age::", "dotenvy::"], &["src/spec/src/secrets/"]),
     (&["rpassword::"], &["src/cli/src/secrets/"]),
     (&["include_dir::"], &["src/cli/src/packs.rs"]),
-    (&["tar::", "zip::"], &["src/build/src/export.rs"]),
+    (&["tar::", "zip::"], &["src/build/src/export/archive.rs"]),
     (&["quick_xml::"], &["src/cli/src/junit.rs"]),
 ];
 

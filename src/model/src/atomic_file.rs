@@ -231,7 +231,10 @@ mod tests {
         fs::write(&file, "old").unwrap();
         assert!(AtomicFile::new(&file.join("below")).write(b"x").is_err(), "a file is no folder");
         drop(AtomicFile::new(&file).stage(b"new").unwrap());
-        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), names(folder.path())), ("old", vec!["file".to_owned(), "taken".to_owned()]));
+        assert_eq!(
+            (fs::read_to_string(&file).unwrap().as_str(), names(folder.path())),
+            ("old", vec!["file".to_owned(), "taken".to_owned()])
+        );
         assert!(AtomicFile::new(Path::new("/")).write(b"x").is_err());
         let closed = folder.path().join("closed");
         fs::create_dir(&closed).unwrap();

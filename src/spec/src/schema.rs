@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::binding;
 use flotilla_model::customer::TURSO_TOKEN;
-use flotilla_model::diagnostic::{Code, Diagnostic, did_you_mean};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use flotilla_model::spec::{
     Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
 };
@@ -104,7 +104,7 @@ impl Checker {
                 }
                 _ => true,
             })
-            .flat_map(|error| self.tell(document, base, error, subject))
+            .flat_map(|error| self.report(document, base, error, subject))
             .collect()
     }
 
@@ -120,175 +120,127 @@ impl Checker {
         near.map(|near| (error.instance_path().as_str(), near)).collect()
     }
 
-    fn tell(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
+    /// Returns what an error means, in the author's terms.
+    fn report(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
         let pointer = error.instance_path().as_str();
         let steps: Vec<String> =
             pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
-        let (node, _) = base.along(steps.iter().map(String::as_str));
-        let at = || document.place(node.span);
-        let what = describe(&steps, subject);
-        let one = |code, message: String, help: String| vec![Diagnostic::error(code, at(), message, help)];
         if self.is_secret(error) {
             return vec![literal_secret(document, base, error, steps, subject)];
         }
+        let (node, _) = base.along(steps.iter().map(String::as_str));
+        let what = describe(&steps, subject);
+        let whole = if steps.is_empty() { subject.to_owned() } else { what.clone() };
+        let at = Located { document, node, what, whole };
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected }
-            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                let known = self.siblings(error);
-                unexpected
-                    .iter()
-                    .map(|key| {
-                        let place = document.place(node.key_span(key).unwrap_or(node.span));
-                        let help = match did_you_mean(key, known.iter().copied()) {
-                            Some(near) => format!("did you mean `{near}`?"),
-                            None if known.is_empty() => "nothing can be set here".to_owned(),
-                            None => {
-                                let plain: Vec<&str> =
-                                    known.iter().copied().filter(|key| !key.ends_with('+')).collect();
-                                format!("known here: {}", plain.join(", "))
-                            }
-                        };
-                        let whom = if steps.is_empty() { subject.to_owned() } else { what.clone() };
-                        Diagnostic::error(Code::UnknownKey, place, format!("unknown key `{key}` in {whom}"), help)
-                    })
-                    .collect()
-            }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => self.unknown_keys(&at, error, unexpected),
+            ValidationErrorKind::PropertyNames { error: inner } => self.bad_name(&at, error, inner),
+            ValidationErrorKind::UniqueItems => vec![duplicate_item(&at)],
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
                 let help = match self.described(error, key) {
                     Some(description) => format!("add `{key}`: {description}"),
                     None => format!("add `{key}`"),
                 };
-                let whom = if steps.is_empty() { subject.to_owned() } else { what };
-                one(Code::MissingKey, format!("{whom} has no `{key}`"), help)
-            }
-            ValidationErrorKind::Type { kind }
-                if expected(kind) == "a map" && steps.last().is_some_and(|step| step == "secrets") =>
-            {
-                one(
-                    Code::LiteralSecret,
-                    format!("{what} must be a map of references to secrets"),
-                    format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}"),
-                )
+                at.error(Code::MissingKey, format!("{} has no `{key}`", at.whole), help)
             }
             ValidationErrorKind::Type { kind } => {
-                // Text where a map belongs may be a whole database with its token.
-                let found = match &node.kind {
-                    Kind::Text(_) if expected(kind) == "a map" => "text".to_owned(),
-                    _ => found(node),
-                };
-                one(
-                    Code::WrongType,
-                    format!("{what} must be {}, but is {found}", expected(kind)),
-                    quoting_help(kind, node),
-                )
+                let is_secrets = steps.last().is_some_and(|step| step == "secrets");
+                wrong_type(&at, kind, is_secrets && expected(kind) == "a map")
             }
-            ValidationErrorKind::Enum { options } => {
-                let written = error.instance().as_str().unwrap_or_default();
-                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, options))
-            }
-            ValidationErrorKind::Constant { expected_value } => one(
-                Code::NotAllowed,
-                format!("{what} can't be {}", found(node)),
-                format!("it has to be {expected_value}"),
-            ),
-            ValidationErrorKind::PropertyNames { error: inner } => {
-                let key = inner.instance().as_str().unwrap_or_default().to_owned();
-                let place = document.place(node.key_span(&key).unwrap_or(node.span));
-                let (code, help) = match inner.kind() {
-                    ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
-                    // Keys of another type of the same thing.
-                    ValidationErrorKind::Enum { options } if of_type(error) => {
-                        let known = self.of_all_types(error);
-                        if known.is_some_and(|known| known.get(&key).is_none()) {
-                            // No type has it, which is told already.
-                            return Vec::new();
-                        }
-                        let help = format!("its type takes {}", one_of("", options).trim_start_matches("allowed: "));
-                        let message = format!("`{key}` doesn't belong to the type of {what}");
-                        return vec![Diagnostic::error(Code::Conflict, place, message, help)];
-                    }
-                    ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
-                    _ => (Code::WrongForm, inner.to_string()),
-                };
-                vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
-            }
-            // What stands there may be the secret itself: it isn't repeated.
-            ValidationErrorKind::Pattern { pattern } if self.is_secret(error) => {
-                one(Code::WrongForm, format!("{what} is no secret's name"), explain_pattern(pattern))
-            }
-            ValidationErrorKind::Pattern { pattern } => one(
-                Code::WrongForm,
-                format!("{what} has not the right form: {}", found(node)),
-                self.example(error).map_or_else(
-                    || explain_pattern(pattern),
-                    |example| format!("{}, such as {example}", explain_pattern(pattern)),
-                ),
-            ),
-            ValidationErrorKind::Format { format } => one(
-                Code::WrongForm,
-                format!("{what} is not a valid {format}: {}", found(node)),
-                self.example(error)
-                    .map_or_else(|| format!("write a valid {format}"), |example| format!("write it like {example}")),
-            ),
-            ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. }
-                if let Some(options) = self.constants(error) =>
-            {
-                let written = error.instance().as_str().unwrap_or_default();
-                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, &options))
-            }
-            ValidationErrorKind::AnyOf { .. }
+            ValidationErrorKind::Enum { .. }
+            | ValidationErrorKind::Constant { .. }
+            | ValidationErrorKind::AnyOf { .. }
             | ValidationErrorKind::OneOfNotValid { .. }
-            | ValidationErrorKind::OneOfMultipleValid { .. } => {
-                let keys = self.alternatives(error);
-                let help = format!("set exactly one of these: {}", keys.join(" | "));
-                one(
-                    Code::Conflict,
-                    format!(
-                        "{} fits none, or more than one, of its forms",
-                        if steps.is_empty() { subject.to_owned() } else { what }
-                    ),
-                    help,
-                )
-            }
-            ValidationErrorKind::MinLength { limit: 1 } => {
-                one(Code::WrongForm, format!("{what} is empty"), "write something between the quotes".to_owned())
-            }
-            ValidationErrorKind::MinLength { limit } => {
-                one(Code::WrongForm, format!("{what} is too short"), format!("it needs at least {limit} characters"))
-            }
-            ValidationErrorKind::MaxLength { limit } => {
-                one(Code::WrongForm, format!("{what} is too long"), format!("it may have at most {limit} characters"))
-            }
-            ValidationErrorKind::MaxProperties { limit } => {
-                one(Code::WrongForm, format!("{what} has too many keys"), format!("it may have at most {limit}"))
-            }
-            ValidationErrorKind::Minimum { limit } => one(
-                Code::WrongForm,
-                format!("{what} is too small: {}", found(node)),
-                format!("it must be at least {}", plain(limit)),
-            ),
-            ValidationErrorKind::Maximum { limit } => one(
-                Code::WrongForm,
-                format!("{what} is too large: {}", found(node)),
-                format!("it must be at most {}", plain(limit)),
-            ),
-            ValidationErrorKind::UniqueItems => {
-                let items: &[Node] = if let Kind::List(items) = &node.kind { items } else { &[] };
-                // By lookup: a list can be long.
-                let mut first: HashMap<String, Span> = HashMap::new();
-                let twice = items.iter().find_map(|item| {
-                    first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span))
-                });
-                let place = document.place(twice.map_or(node.span, |(_, again)| again));
-                let message = format!("{what} has an entry twice");
-                let told = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
-                match twice {
-                    Some((first, _)) => vec![told.also(document.place(first), "it stands here first")],
-                    None => vec![told],
+            | ValidationErrorKind::OneOfMultipleValid { .. } => self.not_allowed(&at, error),
+            ValidationErrorKind::Pattern { .. } | ValidationErrorKind::Format { .. } => self.wrong_form(&at, error),
+            _ => out_of_range(&at, error),
+        }
+    }
+
+    fn unknown_keys(&self, at: &Located<'_>, error: &ValidationError<'_>, unexpected: &[String]) -> Vec<Diagnostic> {
+        let known = self.siblings(error);
+        let report = |key: &String| {
+            let help = match did_you_mean(key, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if known.is_empty() => "nothing can be set here".to_owned(),
+                None => {
+                    let plain: Vec<&str> = known.iter().copied().filter(|key| !key.ends_with('+')).collect();
+                    format!("known here: {}", plain.join(", "))
                 }
+            };
+            let message = format!("unknown key `{key}` in {}", at.whole);
+            Diagnostic::error(Code::UnknownKey, at.key_place(key), message, help)
+        };
+        unexpected.iter().map(report).collect()
+    }
+
+    /// Reports a key that can't be one here.
+    fn bad_name(&self, at: &Located<'_>, error: &ValidationError<'_>, inner: &ValidationError<'_>) -> Vec<Diagnostic> {
+        let key = inner.instance().as_str().unwrap_or_default().to_owned();
+        let (place, what) = (at.key_place(&key), &at.what);
+        let (code, help) = match inner.kind() {
+            ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
+            // Keys of another type of the same thing.
+            ValidationErrorKind::Enum { options } if of_type(error) => {
+                let known = self.of_all_types(error);
+                if known.is_some_and(|known| known.get(&key).is_none()) {
+                    // No type has it, which is reported already.
+                    return Vec::new();
+                }
+                let help = format!("its type takes {}", one_of("", options).trim_start_matches("allowed: "));
+                let message = format!("`{key}` doesn't belong to the type of {what}");
+                return vec![Diagnostic::error(Code::Conflict, place, message, help)];
             }
-            _ => one(Code::WrongForm, format!("{what}: {}", error.masked()), "see the schema".to_owned()),
+            ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
+            _ => (Code::WrongForm, inner.to_string()),
+        };
+        vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
+    }
+
+    /// Reports a value that is none of those that are allowed, or a map that is none of the forms.
+    fn not_allowed(&self, at: &Located<'_>, error: &ValidationError<'_>) -> Vec<Diagnostic> {
+        let written = error.instance().as_str().unwrap_or_default();
+        let message = format!("{} can't be {}", at.what, found(at.node));
+        match error.kind() {
+            ValidationErrorKind::Enum { options } => at.error(Code::NotAllowed, message, one_of(written, options)),
+            ValidationErrorKind::Constant { expected_value } => {
+                at.error(Code::NotAllowed, message, format!("it has to be {expected_value}"))
+            }
+            kind => {
+                let constants = match kind {
+                    ValidationErrorKind::OneOfMultipleValid { .. } => None,
+                    _ => self.constants(error),
+                };
+                if let Some(options) = constants {
+                    return at.error(Code::NotAllowed, message, one_of(written, &options));
+                }
+                let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
+                at.error(Code::Conflict, format!("{} fits none, or more than one, of its forms", at.whole), help)
+            }
+        }
+    }
+
+    /// Reports a text of another form.
+    fn wrong_form(&self, at: &Located<'_>, error: &ValidationError<'_>) -> Vec<Diagnostic> {
+        let (what, found, example) = (&at.what, found(at.node), self.example(error));
+        match error.kind() {
+            ValidationErrorKind::Format { format } => {
+                let help = match example {
+                    Some(example) => format!("write it like {example}"),
+                    None => format!("write a valid {format}"),
+                };
+                at.error(Code::WrongForm, format!("{what} is not a valid {format}: {found}"), help)
+            }
+            ValidationErrorKind::Pattern { pattern } => {
+                let help = match example {
+                    Some(example) => format!("{}, such as {example}", explain_pattern(pattern)),
+                    None => explain_pattern(pattern),
+                };
+                at.error(Code::WrongForm, format!("{what} has not the right form: {found}"), help)
+            }
+            _ => out_of_range(at, error),
         }
     }
 
@@ -359,6 +311,84 @@ fn is_shapeless(kind: &ValidationErrorKind) -> bool {
 /// Whether an error tells that something is of several forms at once.
 fn is_several(kind: &ValidationErrorKind) -> bool {
     matches!(kind, ValidationErrorKind::OneOfMultipleValid { .. })
+}
+
+/// The value that an error is about.
+struct Located<'a> {
+    document: &'a Document,
+    node: &'a Node,
+    /// The value in words.
+    what: String,
+    /// The map whose keys an error is about, in words.
+    whole: String,
+}
+
+impl Located<'_> {
+    fn error(&self, code: Code, message: String, help: String) -> Vec<Diagnostic> {
+        vec![Diagnostic::error(code, self.document.place(self.node.span), message, help)]
+    }
+
+    fn key_place(&self, key: &str) -> Place {
+        self.document.place(self.node.key_span(key).unwrap_or(self.node.span))
+    }
+}
+
+fn wrong_type(at: &Located<'_>, kind: &TypeKind, is_map_of_secrets: bool) -> Vec<Diagnostic> {
+    let what = &at.what;
+    if is_map_of_secrets {
+        let help = format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}");
+        return at.error(Code::LiteralSecret, format!("{what} must be a map of references to secrets"), help);
+    }
+    // Text where a map belongs may be a whole database with its token.
+    let found = match &at.node.kind {
+        Kind::Text(_) if expected(kind) == "a map" => "text".to_owned(),
+        _ => found(at.node),
+    };
+    let message = format!("{what} must be {}, but is {found}", expected(kind));
+    at.error(Code::WrongType, message, quoting_help(kind, at.node))
+}
+
+/// Reports a value that is too short, too long, too small or too large.
+fn out_of_range(at: &Located<'_>, error: &ValidationError<'_>) -> Vec<Diagnostic> {
+    let what = &at.what;
+    let (message, help) = match error.kind() {
+        ValidationErrorKind::MinLength { limit: 1 } => {
+            (format!("{what} is empty"), "write something between the quotes".to_owned())
+        }
+        ValidationErrorKind::MinLength { limit } => {
+            (format!("{what} is too short"), format!("it needs at least {limit} characters"))
+        }
+        ValidationErrorKind::MaxLength { limit } => {
+            (format!("{what} is too long"), format!("it may have at most {limit} characters"))
+        }
+        ValidationErrorKind::MaxProperties { limit } => {
+            (format!("{what} has too many keys"), format!("it may have at most {limit}"))
+        }
+        ValidationErrorKind::Minimum { limit } => {
+            (format!("{what} is too small: {}", found(at.node)), format!("it must be at least {}", plain(limit)))
+        }
+        ValidationErrorKind::Maximum { limit } => {
+            (format!("{what} is too large: {}", found(at.node)), format!("it must be at most {}", plain(limit)))
+        }
+        _ => (format!("{what}: {}", error.masked()), "see the schema".to_owned()),
+    };
+    at.error(Code::WrongForm, message, help)
+}
+
+fn duplicate_item(at: &Located<'_>) -> Diagnostic {
+    let items: &[Node] = if let Kind::List(items) = &at.node.kind { items } else { &[] };
+    // By lookup: a list can be long.
+    let mut first: HashMap<String, Span> = HashMap::new();
+    let twice = items
+        .iter()
+        .find_map(|item| first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span)));
+    let place = at.document.place(twice.map_or(at.node.span, |(_, again)| again));
+    let message = format!("{} has an entry twice", at.what);
+    let diagnostic = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
+    match twice {
+        Some((first, _)) => diagnostic.also(at.document.place(first), "it stands here first"),
+        None => diagnostic,
+    }
 }
 
 /// Whether an error is about what one type of a thing takes.

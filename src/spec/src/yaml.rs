@@ -8,7 +8,7 @@ mod extent;
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span as ParserSpan};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span as ParserSpan, Tag};
 use serde_json::{Map, Number, Value};
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
@@ -210,6 +210,17 @@ struct Open {
     children: Children,
 }
 
+impl Open {
+    /// Returns the list or map as a node, with its anchor.
+    fn close(self) -> (Node, usize) {
+        let kind = match self.children {
+            Children::List(items) => Kind::List(items),
+            Children::Map { entries, .. } => Kind::Map(entries),
+        };
+        (Node { span: self.span, kind }, self.anchor)
+    }
+}
+
 enum Children {
     List(Vec<Node>),
     Map { entries: Vec<(String, Span, Node)>, seen: HashMap<String, usize>, key: Option<(String, Span)> },
@@ -248,16 +259,7 @@ impl Builder<'_> {
                     Some((Node { span, ..node }, 0))
                 }
                 Event::Scalar(text, style, anchor, tag) => {
-                    if let Some(tag) = &tag
-                        && !(tag.is_yaml_core_schema() && tag.suffix == "str")
-                    {
-                        return Err(self.tag(span));
-                    } else if tag.is_some() {
-                        Some((Node { span, kind: Kind::Text(text.into_owned()) }, anchor))
-                    } else {
-                        let kind = self.scalar(&text, style, span)?;
-                        Some((Node { span, kind }, anchor))
-                    }
+                    Some((self.tagged(&text, style, tag.as_deref(), span)?, anchor))
                 }
                 Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) if tag.is_some() => {
                     let _ = anchor;
@@ -279,21 +281,13 @@ impl Builder<'_> {
                     });
                     None
                 }
-                Event::SequenceEnd | Event::MappingEnd => stack.pop().map(|open| {
-                    let kind = match open.children {
-                        Children::List(items) => Kind::List(items),
-                        Children::Map { entries, .. } => Kind::Map(entries),
-                    };
-                    (Node { span: open.span, kind }, open.anchor)
-                }),
+                Event::SequenceEnd | Event::MappingEnd => stack.pop().map(Open::close),
                 _ => continue,
             };
             if stack.len() > MAX_DEPTH {
                 return Err(self.too_deep(span));
             }
-            let Some((node, anchor)) = finished else {
-                continue;
-            };
+            let Some((node, anchor)) = finished else { continue };
             if !matches!(node.kind, Kind::List(_) | Kind::Map(_)) {
                 self.nodes += 1;
                 self.limit(span)?;
@@ -301,28 +295,50 @@ impl Builder<'_> {
             if anchor != 0 {
                 self.anchors.insert(anchor, node.clone());
             }
-            match stack.last_mut().map(|open| &mut open.children) {
+            match stack.last_mut() {
                 None => root = Some(node),
-                Some(Children::List(items)) => items.push(node),
-                Some(Children::Map { entries, seen, key }) => match key.take() {
-                    None => *key = Some(self.key(node)?),
-                    Some((name, at)) => match seen.get(&name) {
-                        Some(first) => {
-                            let first = entries[*first].1;
-                            let message = format!("`{name}` stands twice in this map");
-                            let help = "keep one of the two";
-                            let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, help);
-                            self.diagnostics.push(twice.also(place(self.file, first), "it stands here first"));
-                        }
-                        None => {
-                            seen.insert(name.clone(), entries.len());
-                            entries.push((name, at, node));
-                        }
-                    },
-                },
+                Some(open) => self.add(&mut open.children, node)?,
             }
         }
         Ok(root.filter(|root: &Node| !matches!(root.kind, Kind::Null)))
+    }
+
+    /// Adds a node to the list or map that it stands in: as an item, a key or a value.
+    fn add(&mut self, children: &mut Children, node: Node) -> Result<(), Stop> {
+        let (entries, seen, key) = match children {
+            Children::List(items) => {
+                items.push(node);
+                return Ok(());
+            }
+            Children::Map { entries, seen, key } => (entries, seen, key),
+        };
+        let Some((name, at)) = key.take() else {
+            *key = Some(self.key(node)?);
+            return Ok(());
+        };
+        match seen.get(&name) {
+            Some(first) => {
+                let first = entries[*first].1;
+                let message = format!("`{name}` stands twice in this map");
+                let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, "keep one of the two");
+                self.diagnostics.push(twice.also(place(self.file, first), "it stands here first"));
+            }
+            None => {
+                seen.insert(name.clone(), entries.len());
+                entries.push((name, at, node));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a scalar with its tag.
+    fn tagged(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Node, Stop> {
+        let kind = match tag {
+            Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Kind::Text(text.to_owned()),
+            Some(_) => return Err(self.tag(span)),
+            None => self.scalar(text, style, span)?,
+        };
+        Ok(Node { span, kind })
     }
 
     fn key(&self, node: Node) -> Result<(String, Span), Stop> {
