@@ -147,7 +147,7 @@ fn the_pure_layers_name_no_clock_no_disk_and_no_network() {
     let world =
         ["std::fs", "std::env", "std::net", "std::process", "std::thread", "SystemTime", "Instant::now", "tokio::"];
     // From values to values: what is parsed, resolved, checked, rendered, hashed and planned.
-    let build = ["check", "escape", "origin", "policy", "render", "resolve", "syntax", "tally"];
+    let build = ["check", "escape", "policy", "provenance", "render", "resolve", "syntax", "usage"];
     let pure = |file: &str| match module_of(file) {
         Some(("model", module)) => module == "bundle",
         Some(("spec", module)) => ["yaml", "schema"].contains(&module),

@@ -9,9 +9,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use flotilla_build::build::{self, Built, Project, Runtimes, Scope};
+use flotilla_build::build::{self, Built, PackBundles, Project, Scope};
 use flotilla_build::manifest::{Record, Unit};
-use flotilla_model::bundle::Runtime;
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::progress::Silent;
 use flotilla_model::spec::Environment;
@@ -263,7 +263,7 @@ struct Bench {
     folder: TempDir,
     /// Where links lead, and what is kept.
     beside: TempDir,
-    runtimes: Runtimes,
+    runtimes: PackBundles,
     /// Whether what builds remember was damaged: then nobody knows which files a pack once had.
     forgot: bool,
 }
@@ -331,7 +331,7 @@ impl Bench {
     fn new() -> Bench {
         let runtimes = ["tiny", "other"].map(|name| {
             let script = format!("export const defineWorker = (config) => config; // {name}\n");
-            (name.to_owned(), Runtime::new(name, script.into_bytes(), b"export {};\n".to_vec()))
+            (name.to_owned(), PackBundle::new(name, script.into_bytes(), b"export {};\n".to_vec()))
         });
         let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let bench = Bench { folder, beside, runtimes: runtimes.into(), forgot: false };
@@ -533,7 +533,7 @@ impl Bench {
         }
         let valid = scan.records.iter().filter(|record| !scan.held.contains(build::id(record)));
         let used: BTreeSet<&str> = valid.flat_map(|record| record.units.iter().map(|unit| &unit.pack[..])).collect();
-        let runtimes: Runtimes = self
+        let runtimes: PackBundles = self
             .runtimes
             .iter()
             .filter(|(name, _)| used.contains(&name[..]))

@@ -22,12 +22,12 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::index::UnitIndex;
-use crate::manifest::{Output, Record, Stamp, Unit, Why};
+use crate::manifest::{DirtyReason, Output, Record, Stamp, Unit};
 use crate::out::Out;
-use crate::runtime;
+use crate::pack_bundle;
 use dirty::{Recipes, dirty_reasons};
 use files::{Broken, Done};
-use flotilla_model::bundle::Runtime;
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Diagnostic, sorted};
 use flotilla_model::failure::Failure;
@@ -36,15 +36,19 @@ use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 
 pub use explain::{Explained, explain, recipe, since, source};
-pub use files::{Texts, files, module};
+pub use files::{RenderedFiles, files, module};
 pub use project::{Project, open, open_preview};
 pub use scan::{Scan, id, scan};
 
-/// The runtimes by pack.
-pub type Runtimes = HashMap<String, Runtime>;
+/// The bundles of packs, by the pack's name.
+pub type PackBundles = HashMap<String, PackBundle>;
 
-/// The runtimes of the packs that workers use: from the cache, or bundled now.
-pub fn runtimes(project: &Project, scan: &Scan, progress: &dyn Progress) -> Result<Runtimes, runtime::Error> {
+/// Returns the bundles of the packs that workers use: from the cache, or built now.
+pub fn pack_bundles(
+    project: &Project,
+    scan: &Scan,
+    progress: &dyn Progress,
+) -> Result<PackBundles, pack_bundle::Error> {
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for unit in scan.records.iter().filter(|record| !scan.is_held(record)).flat_map(|record| &record.units) {
         if !used.contains(unit.pack.as_str()) {
@@ -52,23 +56,23 @@ pub fn runtimes(project: &Project, scan: &Scan, progress: &dyn Progress) -> Resu
         }
     }
     used.into_iter()
-        .map(|name| Ok((name.to_owned(), runtime::runtime(name, &project.fleet.packs[name], progress)?)))
+        .map(|name| Ok((name.to_owned(), pack_bundle::pack_bundle(name, &project.fleet.packs[name], progress)?)))
         .collect()
 }
 
-/// Which part of the fleet a build is for.
+/// The part of the fleet that a build is for.
 pub struct Scope<'a> {
-    /// Whether a worker belongs to it: by its customer's record, and by itself.
+    /// Returns whether a worker belongs to it, by its customer's record and its unit.
     pub includes: &'a (dyn Fn(&Record, &Unit) -> bool + Sync),
-    /// Whether it is the whole fleet, so that what no worker owns can go.
+    /// Whether it is the whole fleet, so that orphaned files are removed.
     pub whole: bool,
-    /// Count what differs, and write nothing.
+    /// Whether changes are only counted, and nothing is written.
     pub dry: bool,
-    /// Say why each worker is rendered.
+    /// Whether the reasons of each rendering are reported.
     pub explain: bool,
 }
 
-/// What a build did.
+/// The result of a build.
 #[derive(Default)]
 pub struct Built {
     /// Workers that belong to it.
@@ -83,11 +87,11 @@ pub struct Built {
     pub removed: usize,
     /// The ids of customers with a worker that could not be rendered.
     pub failed: BTreeSet<String>,
-    /// Why each worker was rendered, where that was asked for: its folder, and the reasons in the author's terms.
-    pub why: Vec<(String, Vec<String>)>,
-    /// What the templates' author did wrong.
+    /// The reasons of each rendering, if they were asked for: the worker's folder, and the reasons in the author's terms.
+    pub reasons: Vec<(String, Vec<String>)>,
+    /// The errors in templates.
     pub diagnostics: Vec<Diagnostic>,
-    /// What could not be remembered.
+    /// The error because of which the manifest could not be written.
     pub forgotten: Option<std::io::Error>,
 }
 
@@ -99,7 +103,7 @@ impl Built {
         self.written += other.written;
         self.removed += other.removed;
         self.failed.append(&mut other.failed);
-        self.why.append(&mut other.why);
+        self.reasons.append(&mut other.reasons);
         self.diagnostics.append(&mut other.diagnostics);
     }
 
@@ -115,15 +119,15 @@ impl Built {
 pub fn build(
     project: &Project,
     scan: &mut Scan,
-    runtimes: &Runtimes,
+    bundles: &PackBundles,
     scope: &Scope<'_>,
     progress: &dyn Progress,
 ) -> Result<Built, Failure> {
-    let out = Out::new(project.place(), scope.dry);
+    let out = Out::new(project.output_root(), scope.dry);
     let quiet = quiet_environments(project, scan, &out);
-    let mut built = Built { written: write_runtimes(runtimes, &out)?, ..Built::default() };
+    let mut built = Built { written: write_bundles(bundles, &out)?, ..Built::default() };
     let mut records = std::mem::take(&mut scan.records);
-    let builder = Builder { project, scan, recipes: Recipes::new(project, scan, runtimes), out: &out, scope };
+    let builder = Builder { project, scan, recipes: Recipes::new(project, scan, bundles), out: &out, scope };
     let result = builder.customers(&mut records, progress);
     drop(builder);
     scan.records = records;
@@ -143,7 +147,7 @@ pub fn build(
         }
         built.removed += removed;
         if scan.held.is_empty() && built.diagnostics.is_empty() {
-            built.removed += prune_runtimes(runtimes, &out)?;
+            built.removed += prune_bundles(bundles, &out)?;
         }
     }
     built.diagnostics = sorted(std::mem::take(&mut built.diagnostics));
@@ -156,7 +160,7 @@ pub fn build(
         scan.dirty.fill(false);
         scan.is_dirty = false;
     }
-    built.why.sort();
+    built.reasons.sort();
     Ok(built)
 }
 
@@ -174,9 +178,9 @@ fn folder_stamp(out: &Out, environment: Environment) -> Option<Stamp> {
 }
 
 /// Writes the packs' bundles; returns the number of files that differed.
-fn write_runtimes(runtimes: &Runtimes, out: &Out) -> Result<usize, Failure> {
+fn write_bundles(bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
     let mut differed = 0;
-    for runtime in runtimes.values() {
+    for runtime in bundles.values() {
         let (folder, file) = runtime.file.split_once('/').expect("BUG: a runtime has a folder");
         let types = file.replace(".js", ".d.ts");
         let written = out.write_folder(folder, &[(file, &runtime.script), (&types, &runtime.types)])?;
@@ -262,11 +266,11 @@ impl Builder<'_> {
     fn worker(&self, record: &mut Record, index: UnitIndex, built: &mut Built) -> Result<bool, Failure> {
         built.workers += 1;
         let folder = scan::folder(record, record.unit(index));
-        let (why, is_restamped) = dirty_reasons(record.unit_mut(index), &folder, &self.recipes, self.out);
-        if why.is_empty() {
+        let (reasons, is_restamped) = dirty_reasons(record.unit_mut(index), &folder, &self.recipes, self.out);
+        if reasons.is_empty() {
             let unit = record.unit(index);
-            let size = unit.made.as_ref().map_or(0, |made| made.size);
-            match self.recipes.room.check(record.file(), &unit.pack, unit.counted.account(), size) {
+            let size = unit.rendered.as_ref().map_or(0, |rendering| rendering.size);
+            match self.recipes.size_limit.check(record.file(), &unit.pack, unit.usage.account(), size) {
                 None => built.unchanged += 1,
                 Some(diagnostic) => built.fail(id(record), *diagnostic),
             }
@@ -282,7 +286,7 @@ impl Builder<'_> {
         }
         match files::render(self.project, &self.recipes, &worker, self.out) {
             Ok(done) => {
-                self.note(record.unit_mut(index), &worker, done, why, built)?;
+                self.note(record.unit_mut(index), &worker, done, reasons, built)?;
             }
             Err(Broken::Diagnostic(diagnostic)) => {
                 built.rendered -= 1;
@@ -299,7 +303,7 @@ impl Builder<'_> {
         unit: &mut Unit,
         worker: &Worker,
         done: Done,
-        why: Vec<Why>,
+        reasons: Vec<DirtyReason>,
         built: &mut Built,
     ) -> Result<(), Failure> {
         let folder = worker.folder();
@@ -309,14 +313,14 @@ impl Builder<'_> {
         if written > 0 && !self.scope.dry {
             self.scan.writer.wrote();
         }
-        let before = unit.made.take();
+        let before = unit.rendered.take();
         let is_old = |output: &&Output| done.files.iter().all(|(name, _)| *name != output.name);
         for output in before.iter().flat_map(|before| &before.outputs).filter(is_old) {
             built.removed += usize::from(self.out.remove_file(&folder, &output.name)?);
         }
-        unit.made = Some(done.record(unit, before, why));
+        unit.rendered = Some(done.record(unit, before, reasons));
         if self.scope.explain {
-            built.why.push((folder, explain::last(self.project, self.scan, &self.recipes, unit, worker)));
+            built.reasons.push((folder, explain::last(self.project, self.scan, &self.recipes, unit, worker)));
         }
         Ok(())
     }
@@ -354,9 +358,9 @@ fn prune_workers(project: &Project, scan: &Scan, out: &Out, quiet: &[Environment
 
 /// Removes packs' bundles that no worker imports; returns the number of files. All are kept as long as a customer with
 /// errors might import them.
-fn prune_runtimes(runtimes: &Runtimes, out: &Out) -> Result<usize, Failure> {
-    let name = |runtime: &Runtime| runtime.file.trim_start_matches("runtime/").trim_end_matches(".js").to_owned();
-    out.prune_runtimes(&runtimes.values().map(name).collect())
+fn prune_bundles(bundles: &PackBundles, out: &Out) -> Result<usize, Failure> {
+    let name = |runtime: &PackBundle| runtime.file.trim_start_matches("runtime/").trim_end_matches(".js").to_owned();
+    out.prune_bundles(&bundles.values().map(name).collect())
 }
 
 /// The fleet with all of its workers in memory: for what looks at each of them.

@@ -1,5 +1,5 @@
-//! What only all customers together show: one thing claimed by two workers or by two customers. Pure; checks push
-//! diagnostics and never stop early.
+//! Checks across customers: one resource claimed by two workers or by two customers. Pure; checks push diagnostics and
+//! never stop early.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,8 @@ use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names::own_secret;
 
-/// Two claims of one thing: a diagnostic at each place where it is claimed, and who is held for it. Sorts the claims.
+/// Finds resources that are claimed twice: returns a diagnostic for each claim, and the customer that is held for it. Sorts
+/// the claims.
 pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
     claims.sort_unstable();
     let groups = claims.chunk_by(|a, b| a.resource == b.resource).filter(|group| group.len() > 1);
@@ -34,27 +35,27 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
 #[derive(Debug)]
 pub struct Conflict {
     /// The customer that is held for it.
-    pub holds: Option<String>,
-    /// What is wrong; none where it is told at another claim of the same place.
+    pub held: Option<String>,
+    /// The diagnostic; `None` where it is reported at another claim of the same place.
     pub diagnostic: Option<Diagnostic>,
 }
 
-/// So many other claims are shown with each; more would bury the one that is meant.
+/// The number of other claims that are shown with each; more would bury the one that is meant.
 const OTHERS: usize = 3;
 
 fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
-    let told = |claim: &UniqueClaim, diagnostic| Conflict { holds: Some(claim.by.customer.clone()), diagnostic };
+    let told = |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
-            let Some(own) = group.iter().find(|claim| own_secret(&claim.by.customer, "") == *owner) else {
+            let Some(own) = group.iter().find(|claim| own_secret(&claim.claimant.customer, "") == *owner) else {
                 return Vec::new();
             };
-            let others = group.iter().filter(|claim| claim.by.customer != own.by.customer);
+            let others = group.iter().filter(|claim| claim.claimant.customer != own.claimant.customer);
             return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
         }
         ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. }
-            if group.iter().all(|claim| claim.by.customer == group[0].by.customer) =>
+            if group.iter().all(|claim| claim.claimant.customer == group[0].claimant.customer) =>
         {
             return Vec::new();
         }
@@ -76,41 +77,43 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
     }
 }
 
-/// One place that claims a thing for several workers: a customer's environments, or all customers by a default.
+/// Reports one place that claims a resource for several workers: a customer's environments, or all customers by a default.
 fn shared(group: &[UniqueClaim]) -> Option<Diagnostic> {
     let (first, last) = (group.first()?, group.last()?);
     let (code, what) = named(&first.resource);
-    let (whose, help) = if first.by == last.by {
+    let (whose, help) = if first.claimant == last.claimant {
         // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
         matches!(first.resource, ClaimedResource::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
-    } else if group.iter().all(|claim| (&claim.by.customer, &claim.by.role) == (&first.by.customer, &first.by.role)) {
-        let environments: Vec<String> = group.iter().map(|claim| claim.by.environment.to_string()).collect();
+    } else if group.iter().all(|claim| {
+        (&claim.claimant.customer, &claim.claimant.role) == (&first.claimant.customer, &first.claimant.role)
+    }) {
+        let environments: Vec<String> = group.iter().map(|claim| claim.claimant.environment.to_string()).collect();
         (format!("by each environment: {}", environments.join(", ")), own_each(code, first))
     } else {
-        let some: Vec<String> = group.iter().take(OTHERS).map(|claim| claim.by.to_string()).collect();
+        let sample: Vec<String> = group.iter().take(OTHERS).map(|claim| claim.claimant.to_string()).collect();
         let more = if group.len() > OTHERS { ", …" } else { "" };
-        let help = if first.by.customer == last.by.customer {
-            let role = first.by.role.as_deref().unwrap_or("web");
+        let help = if first.claimant.customer == last.claimant.customer {
+            let role = first.claimant.role.as_deref().unwrap_or("web");
             format!("give each worker its own: `workers: {{ {role}: {{ {} }} }}`", key(code))
         } else {
             "give each customer its own".to_owned()
         };
-        (format!("by {} workers: {}{more}", group.len(), some.join(", ")), help)
+        (format!("by {} workers: {}{more}", group.len(), sample.join(", ")), help)
     };
     Some(Diagnostic::error(code, first.place.clone(), format!("{what} is claimed {whose}"), help))
 }
 
-/// One claim of a thing that is claimed at other places, too.
+/// Reports a claim of a resource that is claimed at other places, too.
 fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
     let rivals = |other: &&UniqueClaim| {
         other.place != claim.place
             && (!matches!(claim.resource, ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. })
-                || other.by.customer != claim.by.customer)
+                || other.claimant.customer != claim.claimant.customer)
     };
     let elsewhere = || places.iter().map(|here| &here[0]).filter(rivals);
     let other = elsewhere().next()?;
-    let own = other.by.customer == claim.by.customer;
-    let twice = other.by == claim.by;
+    let own = other.claimant.customer == claim.claimant.customer;
+    let twice = other.claimant == claim.claimant;
     if twice && !matches!(claim.resource, ClaimedResource::Route(_)) {
         // Two files of one id, or one entry twice: told of the files, and by the schema.
         return None;
@@ -119,9 +122,9 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
     let message = if twice {
         format!("{what} is claimed twice by this worker")
     } else if own {
-        format!("{what} is also claimed by the {} worker", other.by.own())
+        format!("{what} is also claimed by the {} worker", other.claimant.own())
     } else {
-        format!("{what} is also claimed by {}", other.by)
+        format!("{what} is also claimed by {}", other.claimant)
     };
     let help = if twice {
         keep_one()
@@ -129,17 +132,17 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
         "rename one of the customers, or change `workerName` in fleet.yaml".to_owned()
     } else if code == Code::SharedDatabase {
         "each customer has a database of its own; give one of them another".to_owned()
-    } else if own && other.by.role == claim.by.role {
+    } else if own && other.claimant.role == claim.claimant.role {
         own_each(code, places[0].first()?)
     } else {
         "only one worker can have it".to_owned()
     };
     let diagnostic = Diagnostic::error(code, claim.place.clone(), message, help);
     Some(elsewhere().take(OTHERS).fold(diagnostic, |diagnostic, other| {
-        let label = match (other.by == claim.by, other.by.customer == claim.by.customer) {
+        let label = match (other.claimant == claim.claimant, other.claimant.customer == claim.claimant.customer) {
             (true, _) => "claimed here, too".to_owned(),
-            (_, true) => format!("claimed here by the {} worker", other.by.own()),
-            _ => format!("claimed here by {}", other.by),
+            (_, true) => format!("claimed here by the {} worker", other.claimant.own()),
+            _ => format!("claimed here by {}", other.claimant),
         };
         diagnostic.also(other.place.clone(), label)
     }))
@@ -167,10 +170,10 @@ fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Conflict> {
         .map(|(host, _)| *host)
         .collect();
     // By its own domains and routes, a dispatch worker is reached.
-    claims.retain(|(host, claim)| claim.by.customer != SHARED || !dispatched.contains(host));
+    claims.retain(|(host, claim)| claim.claimant.customer != SHARED || !dispatched.contains(host));
     let groups = claims.chunk_by(|a, b| a.0 == b.0);
     groups
-        .filter(|group| group.iter().any(|(_, claim)| claim.by.customer != group[0].1.by.customer))
+        .filter(|group| group.iter().any(|(_, claim)| claim.claimant.customer != group[0].1.claimant.customer))
         .flat_map(shared_host)
         .collect()
 }
@@ -179,23 +182,26 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     let (host, first) = group[0];
     // An asterisk at the beginning is an alias to YAML.
     let written = if host.starts_with('*') { format!("\"{host}\"") } else { host.to_owned() };
-    let others: Vec<&UniqueClaim> =
-        group.iter().map(|(_, claim)| *claim).filter(|claim| claim.by.customer != first.by.customer).collect();
+    let others: Vec<&UniqueClaim> = group
+        .iter()
+        .map(|(_, claim)| *claim)
+        .filter(|claim| claim.claimant.customer != first.claimant.customer)
+        .collect();
     let also = |diagnostic: Diagnostic, what: &str| {
-        let shown = others.chunk_by(|a, b| a.by.customer == b.by.customer).map(|own| own[0]).take(OTHERS);
+        let shown = others.chunk_by(|a, b| a.claimant.customer == b.claimant.customer).map(|own| own[0]).take(OTHERS);
         shown.fold(diagnostic, |diagnostic, other| {
-            diagnostic.also(other.place.clone(), format!("{what} of {}", other.by))
+            diagnostic.also(other.place.clone(), format!("{what} of {}", other.claimant))
         })
     };
     if matches!(first.resource, ClaimedResource::Host(_)) {
-        let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.by.customer.as_str()).collect();
+        let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.claimant.customer.as_str()).collect();
         let message = format!("routes of {} customers share the host `{host}`", customers.len());
         let help = format!(
             "a route of one can take requests that are meant for another: give each a host of its own, or, if it is meant, \
              name it in fleet.yaml: `sharedHosts: [{written}]`"
         );
         let diagnostic = Diagnostic::warning(Code::CloseHosts, first.place.clone(), message, help);
-        return vec![Conflict { holds: None, diagnostic: Some(also(diagnostic, "a route")) }];
+        return vec![Conflict { held: None, diagnostic: Some(also(diagnostic, "a route")) }];
     }
     let help = format!(
         "routes come before custom domains, so that one would answer for the other: give each a host of its own, or, if it is \
@@ -206,18 +212,20 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     let what = if matches!(first.resource, ClaimedResource::Domain(_)) { "custom domain" } else { "dispatched host" };
     let other = if matches!(others[0].resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route" };
     let own = match other {
-        "route" => format!("a route of {} has the host of the {what} `{host}`", others[0].by),
-        _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].by),
+        "route" => format!("a route of {} has the host of the {what} `{host}`", others[0].claimant),
+        _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].claimant),
     };
     let own = error(first, own);
-    let mut conflicts =
-        vec![Conflict { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, &format!("the {other}"))) }];
+    let mut conflicts = vec![Conflict {
+        held: Some(first.claimant.customer.clone()),
+        diagnostic: Some(also(own, &format!("the {other}"))),
+    }];
     conflicts.extend(others.iter().map(|claim| {
         let subject =
             if matches!(claim.resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route's host" };
-        let message = format!("the {subject} `{host}` is a {what} of {}", first.by);
-        let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.by));
-        Conflict { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
+        let message = format!("the {subject} `{host}` is a {what} of {}", first.claimant);
+        let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.claimant));
+        Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(diagnostic) }
     }));
     conflicts
 }
@@ -235,7 +243,7 @@ fn wildcards(claims: &[UniqueClaim]) -> Vec<Conflict> {
     let wild = hosts.iter().filter_map(|(host, claim)| Some((*host, host.strip_prefix('*')?, *claim)));
     wild.flat_map(|(host, suffix, claim)| {
         let taken = |other: &&(&str, &UniqueClaim)| {
-            other.1.by.customer != claim.by.customer && other.0 != host && other.0.ends_with(suffix)
+            other.1.claimant.customer != claim.claimant.customer && other.0 != host && other.0.ends_with(suffix)
         };
         wildcard(host, claim, &hosts.iter().filter(taken).copied().collect::<Vec<_>>())
     })
@@ -248,42 +256,44 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
     let meant = format!("if it is meant, name it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
     let Some((domain, first)) = domains.first() else {
         // That is what a worker for everybody is there for.
-        if taken.is_empty() || claim.by.customer == SHARED {
+        if taken.is_empty() || claim.claimant.customer == SHARED {
             return Vec::new();
         }
-        let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.by);
+        let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.claimant);
         let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
-        let label = |other: &UniqueClaim| format!("a route of {}", other.by);
+        let label = |other: &UniqueClaim| format!("a route of {}", other.claimant);
         let warning =
             taken.iter().take(OTHERS).fold(warning, |told, (_, other)| told.also(other.place.clone(), label(other)));
-        return vec![Conflict { holds: None, diagnostic: Some(warning) }];
+        return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
     let error =
         |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
-    let own = error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.by));
-    let label = |other: &UniqueClaim| format!("the custom domain of {}", other.by);
+    let own =
+        error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.claimant));
+    let label = |other: &UniqueClaim| format!("the custom domain of {}", other.claimant);
     let own = domains.iter().take(OTHERS).fold(own, |told, (_, other)| told.also(other.place.clone(), label(other)));
-    let mut conflicts = vec![Conflict { holds: Some(claim.by.customer.clone()), diagnostic: Some(own) }];
+    let mut conflicts = vec![Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(own) }];
     conflicts.extend(domains.iter().map(|(domain, other)| {
-        let message = format!("the custom domain `{domain}` is among the hosts `{host}` of a route of {}", claim.by);
+        let message =
+            format!("the custom domain `{domain}` is among the hosts `{host}` of a route of {}", claim.claimant);
         let diagnostic = error(other, message).also(claim.place.clone(), "the route");
-        Conflict { holds: Some(other.by.customer.clone()), diagnostic: Some(diagnostic) }
+        Conflict { held: Some(other.claimant.customer.clone()), diagnostic: Some(diagnostic) }
     }));
     conflicts
 }
 
-/// A reference to a secret that is another customer's.
+/// Reports a reference to a secret that is another customer's.
 fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
     let ClaimedResource::Secrets(owner) = &claim.resource else { unreachable!("BUG: only secrets are foreign") };
-    let message = format!("secrets whose names begin with `{owner}` are those of {}", own.by.customer);
+    let message = format!("secrets whose names begin with `{owner}` are those of {}", own.claimant.customer);
     let help = "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME";
     Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help).also(own.place.clone(), "whose they are")
 }
 
-fn named(thing: &ClaimedResource) -> (Code, String) {
-    match thing {
+fn named(resource: &ClaimedResource) -> (Code, String) {
+    match resource {
         ClaimedResource::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
         ClaimedResource::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
         ClaimedResource::Entry(host) => (Code::DuplicateDomain, format!("the host `{host}`")),
@@ -310,7 +320,7 @@ fn keep_one() -> String {
 }
 
 fn own_each(code: Code, first: &UniqueClaim) -> String {
-    format!("give each its own: `environments: {{ {}: {{ {} }} }}`", first.by.environment, key(code))
+    format!("give each its own: `environments: {{ {}: {{ {} }} }}`", first.claimant.environment, key(code))
 }
 
 #[cfg(test)]
@@ -320,11 +330,15 @@ mod tests {
     use flotilla_model::spec::Environment::{Production, Staging};
 
     /// `acme`, or `acme/web`, or `acme@staging`: who claims something, each at a place of its own.
-    fn claim(thing: ClaimedResource, who: &str, line: usize) -> UniqueClaim {
+    fn claim(resource: ClaimedResource, who: &str, line: usize) -> UniqueClaim {
         let (who, environment) = who.split_once('@').map_or((who, Production), |(who, _)| (who, Staging));
         let (customer, role) = who.split_once('/').map_or((who, None), |(who, role)| (who, Some(role.to_owned())));
         let place = Place { line, column: 1, ..Place::file(&format!("customers/{customer}.yaml")) };
-        UniqueClaim { resource: thing, place, by: Claimant { customer: customer.to_owned(), environment, role } }
+        UniqueClaim {
+            resource: resource,
+            place,
+            claimant: Claimant { customer: customer.to_owned(), environment, role },
+        }
     }
 
     fn domain(host: &str) -> ClaimedResource {
@@ -335,14 +349,14 @@ mod tests {
         ClaimedResource::Host(host.to_owned())
     }
 
-    /// What is told, in short; and who is held.
+    /// Returns the diagnostics in short, and the customers that are held.
     fn told(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
         let conflicts = claims(&mut all);
         let short = |found: &Diagnostic| {
             let related: Vec<String> = found.related.iter().map(|(place, _)| format!(" + {place}")).collect();
             format!("{} {} {}{}", found.code, found.place, found.message, related.concat())
         };
-        let mut held: Vec<String> = conflicts.iter().filter_map(|conflict| conflict.holds.clone()).collect();
+        let mut held: Vec<String> = conflicts.iter().filter_map(|conflict| conflict.held.clone()).collect();
         held.dedup();
         (conflicts.iter().filter_map(|conflict| conflict.diagnostic.as_ref()).map(short).collect(), held)
     }
@@ -486,7 +500,8 @@ mod tests {
     #[test]
     fn what_is_told_of_a_route_is_not_told_of_its_host_again() {
         let route = |who, line| {
-            [ClaimedResource::Route("a.example/*".to_owned()), host("a.example")].map(|thing| claim(thing, who, line))
+            [ClaimedResource::Route("a.example/*".to_owned()), host("a.example")]
+                .map(|resource| claim(resource, who, line))
         };
         let (found, held) = told([route("acme", 1), route("bluebird", 2)].concat());
         assert_eq!(held, ["acme", "bluebird"]);
@@ -554,8 +569,8 @@ mod tests {
              give each worker its own: `workers: { api: { domains: […] } }`"
         );
         let name = |role: &str| {
-            let thing = ClaimedResource::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
-            claim(thing, &format!("acme/{role}"), 1)
+            let resource = ClaimedResource::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
+            claim(resource, &format!("acme/{role}"), 1)
         };
         assert!(help(vec![name("api"), name("web")]).ends_with("`workers: { api: { workerName: … } }`"));
     }

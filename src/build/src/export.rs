@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::build::{self, Project, Runtimes};
-use flotilla_model::bundle::{Bundle, Runtime};
+use crate::build::{self, PackBundles, Project};
+use flotilla_model::bundle::{Bundle, PackBundle};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::digest::Digest;
@@ -41,7 +41,7 @@ pub struct Piece<'a> {
     /// Its bundle.
     pub bundle: Bundle,
     /// The runtime that it imports.
-    pub runtime: &'a Runtime,
+    pub runtime: &'a PackBundle,
 }
 
 /// Files by path, with `/`.
@@ -70,13 +70,13 @@ pub struct ExportedWorker {
 
 /// Renders the exports of some workers, sorted by customer, with the diagnostics of those that can't be rendered. Leaves out/
 /// as it is.
-pub fn render(project: &Project, runtimes: &Runtimes, workers: &[Worker]) -> (Vec<Export>, Vec<Diagnostic>) {
+pub fn render(project: &Project, bundles: &PackBundles, workers: &[Worker]) -> (Vec<Export>, Vec<Diagnostic>) {
     let mut pieces: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
     let mut diagnostics = Vec::new();
     for worker in workers {
-        match build::files(project, runtimes, worker) {
+        match build::files(project, bundles, worker) {
             Ok((files, bundle)) => {
-                let runtime = &runtimes[&worker.pack];
+                let runtime = &bundles[&worker.pack];
                 pieces.entry(&worker.customer).or_default().push(Piece { worker, files, bundle, runtime });
             }
             Err(diagnostic) => diagnostics.push(*diagnostic),
@@ -112,14 +112,14 @@ pub fn files(customer: &str, pieces: &[Piece<'_>]) -> Files {
     text("update.mjs", UPDATE.to_owned());
     text(".gitignore", IGNORED.to_owned());
     let sums: Map<String, Value> = files.iter().map(|(path, bytes)| (path.clone(), sum(bytes).into())).collect();
-    let workers: Vec<Value> = pieces.iter().map(|piece| told(piece)).collect();
+    let workers: Vec<Value> = pieces.iter().map(|piece| listed(piece)).collect();
     let list = pretty(&json!({"customer": customer, "workers": workers, "files": sums}));
     files.insert(LIST.to_owned(), list.into_bytes());
     files
 }
 
-/// A worker as the list tells of it.
-fn told(piece: &Piece<'_>) -> Value {
+/// Returns a worker as the list tells of it.
+fn listed(piece: &Piece<'_>) -> Value {
     json!({
         "worker": piece.worker.name,
         "environment": piece.worker.environment,
@@ -128,12 +128,12 @@ fn told(piece: &Piece<'_>) -> Value {
     })
 }
 
-/// The SHA-256 of bytes, as `sha256sum` writes it.
+/// Returns the SHA-256 of bytes, as `sha256sum` writes it.
 pub fn sum(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 
-/// The workflow of GitHub Actions that fetches the archive at an address; `action` gives the pinned version of one.
+/// Returns the workflow of GitHub Actions that fetches the archive at an address; `action` gives the pinned version of one.
 pub fn workflow(url: &str, action: impl Fn(&str) -> String) -> String {
     let protocol = if url.starts_with("https:") { "https" } else { "http" };
     let mut text = GITHUB.replace("ARCHIVE_URL: ARCHIVE\n", &format!("ARCHIVE_URL: {}\n", json!(url)));
@@ -152,13 +152,13 @@ fn callees_first<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p Piece<'a>> {
         let names: BTreeSet<&str> = left.iter().map(|piece| piece.worker.name.as_str()).collect();
         let free = |piece: &&Piece<'_>| piece.worker.services.values().all(|to| !names.contains(to.as_str()));
         // A circle is a mistake that was told before.
-        let at = left.iter().position(free).unwrap_or(0);
-        sorted.push(left.remove(at));
+        let index = left.iter().position(free).unwrap_or(0);
+        sorted.push(left.remove(index));
     }
     sorted
 }
 
-/// What a worker is called in the names of scripts: nothing, where there is one alone.
+/// Returns the suffix of a worker's scripts; empty if it is the only worker.
 fn suffix(pieces: &[&Piece<'_>], worker: &Worker) -> String {
     match (pieces.len(), &worker.role) {
         (1, _) => String::new(),
@@ -279,14 +279,14 @@ mod tests {
     use flotilla_model::bundle;
     use flotilla_model::customer::sample;
 
-    fn piece<'a>(worker: &'a Worker, runtime: &'a Runtime) -> Piece<'a> {
+    fn piece<'a>(worker: &'a Worker, runtime: &'a PackBundle) -> Piece<'a> {
         let module = format!("// {}\n", worker.name);
         let bundle = bundle::bundle(worker, &module, runtime);
         Piece { worker, files: vec![("index.ts", module), ("wrangler.jsonc", "{}\n".to_owned())], bundle, runtime }
     }
 
-    fn runtime() -> Runtime {
-        Runtime::new("consent", b"export {};\n".to_vec(), b"export {};\n".to_vec())
+    fn runtime() -> PackBundle {
+        PackBundle::new("consent", b"export {};\n".to_vec(), b"export {};\n".to_vec())
     }
 
     #[test]
@@ -350,8 +350,8 @@ mod tests {
         let zipped = Archive::Zip.pack("acme", &all).unwrap();
         let mut archive = zip::ZipArchive::new(Cursor::new(&zipped)).unwrap();
         let mut found = Files::new();
-        for at in 0..archive.len() {
-            let mut file = archive.by_index(at).unwrap();
+        for index in 0..archive.len() {
+            let mut file = archive.by_index(index).unwrap();
             let path = file.name().unwrap().strip_prefix("acme/").unwrap().to_owned();
             let mut bytes = Vec::new();
             std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();

@@ -15,7 +15,7 @@ use crate::git::{git, output};
 use crate::manifest::{Record, Unit};
 use crate::render;
 use flotilla_model::customer;
-use flotilla_model::digest::{Digest, Mark};
+use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Silent;
 use flotilla_spec::project::{FLEET_FILE, Fleet};
@@ -56,7 +56,7 @@ pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, F
         ))
         .hint("name a commit whose fleet.yaml, layers and packs are right")
     })?;
-    let packs = project.fleet.packs.iter().filter(|(_, pack)| is_runtime_changed(pack, &changed));
+    let packs = project.fleet.packs.iter().filter(|(_, pack)| is_bundle_changed(pack, &changed));
     let comparison = Comparison {
         project,
         scan,
@@ -97,7 +97,7 @@ impl Comparison<'_> {
     fn differing(&self, record: &Record) -> Vec<String> {
         let before = match self.is_resolved_alike(record) {
             true => record.units.iter().map(|unit| ((unit.environment, unit.role.clone()), unit.resolved)).collect(),
-            false => marks(self.before, record.file()),
+            false => short_hashes(self.before, record.file()),
         };
         let differs = |unit: &&Unit| {
             before.get(&(unit.environment, unit.role.clone())) != Some(&unit.resolved)
@@ -126,18 +126,21 @@ impl Comparison<'_> {
     }
 
     /// Returns the digest of the recipe that a project renders a worker by.
-    fn recipe(&self, project: &Project, record: &Record, unit: &Unit) -> Option<Mark> {
+    fn recipe(&self, project: &Project, record: &Record, unit: &Unit) -> Option<ShortHash> {
         let pack = project.fleet.packs.get(&unit.pack)?;
-        let partials = match &unit.made {
-            Some(made) if made.from == unit.resolved => made.partials,
+        let partials = match &unit.rendered {
+            Some(rendering) if rendering.from == unit.resolved => rendering.partials,
             _ => self.scan.worker(self.project, record, unit).map_or(u64::MAX, |worker| project.partials(&worker)),
         };
-        Some(render::recipe(pack, "", partials).mark())
+        Some(render::recipe(pack, "", partials).short_hash())
     }
 }
 
 /// Returns the digests of the resolved workers of a customer's file, by environment and role.
-fn marks(project: &Project, file: &str) -> HashMap<(flotilla_model::spec::Environment, Option<String>), Mark> {
+fn short_hashes(
+    project: &Project,
+    file: &str,
+) -> HashMap<(flotilla_model::spec::Environment, Option<String>), ShortHash> {
     let workers = match file {
         FLEET_FILE => project.shared.resolved.workers.clone(),
         file => match project.tree.plain(file) {
@@ -149,12 +152,12 @@ fn marks(project: &Project, file: &str) -> HashMap<(flotilla_model::spec::Enviro
         .iter()
         .map(|worker| {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
-            ((worker.environment, worker.role.clone()), Digest::of(&json).mark())
+            ((worker.environment, worker.role.clone()), Digest::of(&json).short_hash())
         })
         .collect()
 }
 
-fn is_runtime_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String>) -> bool {
+fn is_bundle_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String>) -> bool {
     let sources = pack.manifest.runtime.sources.iter().map(String::as_str).chain([
         "package.json",
         "package-lock.json",

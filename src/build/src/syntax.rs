@@ -1,5 +1,4 @@
-//! Whether a rendered file is what its name says: each is parsed before it is written. Doesn't know where it came
-//! from.
+//! Checks that a rendered file is what its name says: each is parsed before it is written. Doesn't know where it comes from.
 
 use oxc_allocator::Allocator;
 use oxc_parser::Parser;
@@ -7,7 +6,7 @@ use oxc_span::SourceType;
 
 use flotilla_spec::jsonc;
 
-/// What is wrong, and on which line and column (from 1) if the parser says.
+/// A syntax error, with its line and column (from 1) if the parser gives them.
 pub type Wrong = (String, Option<(usize, usize)>);
 
 /// Parses a file by its extension. A module must be JavaScript, also where it is called `.ts`: what people review is

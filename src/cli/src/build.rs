@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use flotilla_build::build::{self, Built, Project, Runtimes, Scan, Scope};
+use flotilla_build::build::{self, Built, PackBundles, Project, Scan, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
-use flotilla_build::runtime;
+use flotilla_build::pack_bundle;
 use flotilla_model::diagnostic::{Diagnostic, sorted};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 use flotilla_model::lock::Lock;
 use flotilla_model::progress::Progress as _;
 use flotilla_spec::tree::Tree;
@@ -78,7 +79,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     };
     let stale = built.written + built.removed > 0;
     if arguments.explain && session.format == Format::Text {
-        reasons(&built.why);
+        reasons(&built.reasons);
     }
     let figures = summary_figures(&report, arguments.check);
     summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics))?;
@@ -135,9 +136,7 @@ fn reasons(why: &[(String, Vec<String>)]) {
     shown.sort_by(|a, b| (b.1.len(), a.1[0]).cmp(&(a.1.len(), b.1[0])));
     let rest = shown.split_off(shown.len().min(SHOWN));
     for (lines, folders) in shown {
-        let some = folders.iter().take(SMALL).copied().collect::<Vec<_>>().join(", ");
-        let more = if folders.len() > SMALL { format!(" and {} more", folders.len() - SMALL) } else { String::new() };
-        report::print(&format!("{}: {some}{more}", count(folders.len(), "worker")));
+        report::print(&format!("{}: {}", count(folders.len(), "worker"), listing::names(&folders, SMALL)));
         for line in lines {
             report::print(&format!("  {}", clean(line)));
         }
@@ -174,7 +173,7 @@ fn summary_figures(report: &Report, check: bool) -> Vec<String> {
 pub(super) struct Done {
     pub project: Project,
     pub scan: Scan,
-    pub runtimes: Runtimes,
+    pub runtimes: PackBundles,
     pub built: Built,
     /// Those of the selection.
     pub diagnostics: Vec<Diagnostic>,
@@ -225,14 +224,14 @@ pub(super) fn attempt(
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
     selection.verify(&session.ui, &project, &scan)?;
-    let runtimes = match build::runtimes(&project, &scan, &session.ui) {
+    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
             return Ok(Err(sorted(diagnostics)));
         }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
+        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
     let scope = Scope { includes: &includes, whole: selection.is_all(), dry, explain };

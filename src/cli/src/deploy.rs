@@ -12,6 +12,7 @@ use flotilla_deploy::state::{Deployed, State, Stored, deflated};
 use flotilla_model::bundle;
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing::and_more;
 use flotilla_model::lock::Lock;
 use flotilla_model::platform::{Call, Home, Module, Platform as _};
 use flotilla_model::preview;
@@ -314,7 +315,7 @@ fn addresses(session: &Session, planned: &Planned, platform: Option<&Cloudflare>
         }
     }
     if more > 0 {
-        lines.push(format!("  … and {more} more: flotilla status"));
+        lines.push(format!("  {}: flotilla status", and_more(more)));
     }
     if !lines.is_empty() {
         report::print(&lines.join("\n"));

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use flotilla_build::build::{self, Explained, Project, Runtimes, Scan};
+use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
 use flotilla_build::manifest::Record;
-use flotilla_build::runtime;
+use flotilla_build::pack_bundle;
 use flotilla_deploy::state::State;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
@@ -70,13 +70,13 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
     let of_it = |diagnostic: &&Diagnostic| diagnostic.place.file == record.file();
     let diagnostics: Vec<Diagnostic> = scan.diagnostics.iter().filter(of_it).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    let runtimes = match build::runtimes(&project, &scan, &session.ui) {
+    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
             report::stopped(session, &[*diagnostic])?;
             return Ok(Exit::Diagnostics);
         }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
+        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
     let held = scan.held.contains(subject);
     let workers = if held { Vec::new() } else { build::explain(&project, &scan, &runtimes, record) };
@@ -120,7 +120,7 @@ fn deployments(
     session: &Session,
     project: &Project,
     scan: &Scan,
-    runtimes: &Runtimes,
+    runtimes: &PackBundles,
     record: &Record,
     workers: &[Explained],
 ) -> Result<BTreeMap<String, Deployment>, Failure> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use flotilla_build::build;
 use flotilla_build::export::{self, Archive, Export, ExportedWorker, WORKFLOW, deliver};
-use flotilla_build::runtime;
+use flotilla_build::pack_bundle;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Diagnostic, sorted};
 use flotilla_model::failure::{Exit, Failure};
@@ -228,14 +228,14 @@ fn render(session: &Session, arguments: &Arguments) -> Result<Rendered, Failure>
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
     selection.verify(&session.ui, &project, &scan)?;
-    let runtimes = match build::runtimes(&project, &scan, &session.ui) {
+    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
             return Ok(Err(sorted(diagnostics)));
         }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
+        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
     let has_role = |worker: &Worker| {
         arguments.role.is_empty() || worker.role.as_ref().is_some_and(|role| arguments.role.contains(role))

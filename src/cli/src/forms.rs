@@ -11,6 +11,7 @@ use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
 use flotilla_deploy::refresh::Finding;
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
+use flotilla_model::listing;
 
 use super::prices::{self, Price, eta};
 use super::refresh;
@@ -297,8 +298,8 @@ fn together(ui: &Ui, hunks: &Hunks<'_>) -> Vec<String> {
     }
     lines.extend(hunks.own.iter().take(LINES).map(|(change, reasons)| one(ui, change, reasons, false)));
     if hunks.own.len() > LINES {
-        let more = grouped((hunks.own.len() - LINES) as u64);
-        lines.push(format!("… and {more} more; --full shows all, `flotilla plan CUSTOMER` one"));
+        let more = hunks.own.len() - LINES;
+        lines.push(format!("{}; --full shows all, `flotilla plan CUSTOMER` one", listing::and_more(more)));
     }
     lines
 }
@@ -313,9 +314,7 @@ fn first(words: &[impl AsRef<str>], most: usize, between: &str) -> String {
 
 /// The first of some names, and how many more there are.
 fn names<'a>(names: impl Iterator<Item = &'a str>, most: usize) -> String {
-    let all: Vec<&str> = names.collect();
-    let some = all.iter().take(most).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
-    if all.len() > most { format!("{some} and {} more", grouped((all.len() - most) as u64)) } else { some }
+    listing::names(&names.map(clean).collect::<Vec<_>>(), most)
 }
 
 /// A reason that isn't too long for a line.

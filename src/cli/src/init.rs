@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use flotilla_build::build::{self, Loaded};
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{AccountId, Environment};
@@ -101,9 +102,8 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     if let Some(first) = taken.first() {
         let what =
             if *first == project::FLEET_FILE { "is a project already" } else { "has files of a project already" };
-        let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
-            .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
+            .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
     }
     files.extend(ignore(&root));
     for (path, bytes) in &files {

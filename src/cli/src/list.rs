@@ -14,6 +14,7 @@ use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
+use super::columns;
 use super::pieces::{Pieces, Sources};
 use super::report::{self, count};
 use super::selection::Selection;
@@ -184,23 +185,23 @@ impl Out<'_> {
     }
 }
 
-/// How many columns the terminal has, if there is one.
+/// Returns the number of columns of the terminal, if there is one.
 fn terminal() -> Option<usize> {
     let stdout = std::io::stdout();
     let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// As wide as the rows need; where that is too much, the widest give way.
-fn widths(rows: &[[String; 9]], most: Option<usize>) -> [usize; 9] {
-    let mut widths = HEAD.map(|head| head.chars().count());
+/// Returns the widths that the rows need; where that is too much, the widest columns are cut.
+fn widths(rows: &[[String; 9]], limit: Option<usize>) -> [usize; 9] {
+    let mut widths = HEAD.map(columns::width);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(columns::width(cell));
         }
     }
     let gaps = GAP.len() * (HEAD.len() - 1);
-    while most.is_some_and(|most| widths.iter().sum::<usize>() + gaps > most) {
+    while limit.is_some_and(|limit| widths.iter().sum::<usize>() + gaps > limit) {
         match widths.iter_mut().max() {
             Some(widest) if *widest > LEAST => *widest -= 1,
             _ => break,
@@ -212,12 +213,9 @@ fn widths(rows: &[[String; 9]], most: Option<usize>) -> [usize; 9] {
 fn line(cells: &[String; 9], widths: &[usize; 9], cut: bool) -> String {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        let long = cut && cell.chars().count() > *width;
-        let shown = match long {
-            true => cell.chars().take(width - 1).chain(['…']).collect(),
-            false => cell.clone(),
-        };
-        line += &format!("{shown:width$}{GAP}");
+        let shown = if cut { columns::cut(cell, *width) } else { cell.clone() };
+        line += &columns::pad(&shown, *width);
+        line += GAP;
     }
     line.truncate(line.trim_end().len());
     line + "\n"

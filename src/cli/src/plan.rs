@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use flotilla_build::build::{Built, Project, Runtimes, Scan};
+use flotilla_build::build::{Built, PackBundles, Project, Scan};
 use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
@@ -116,7 +116,7 @@ impl LineArguments {
 pub(super) struct Planned {
     pub project: Project,
     pub scan: Scan,
-    pub runtimes: Runtimes,
+    pub runtimes: PackBundles,
     pub diagnostics: Vec<Diagnostic>,
     pub secrets: Arc<Secrets>,
     pub cloud: Cloud,
@@ -319,7 +319,7 @@ pub(super) fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, Str
 struct Fleet<'a> {
     project: &'a Project,
     scan: &'a Scan,
-    runtimes: &'a Runtimes,
+    runtimes: &'a PackBundles,
     built: &'a Built,
     cloud: &'a Cloud,
 }
@@ -487,7 +487,7 @@ impl Fleet<'_> {
         }
         let units = record.indexed_units().filter(|(_, unit)| selection.includes_unit(record, unit));
         let wanted = units.filter_map(|(unit_index, unit)| {
-            let made = unit.made.as_ref().filter(|made| made.from == unit.resolved)?;
+            let made = unit.rendered.as_ref().filter(|made| made.from == unit.resolved)?;
             let worker = self.scan.worker(self.project, record, unit)?;
             let bundle = bundle::remembered(
                 &worker,

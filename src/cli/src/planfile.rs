@@ -15,6 +15,7 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
+use flotilla_model::listing::and_more;
 
 use super::plan::{LineArguments, Planned};
 use super::report::count;
@@ -135,7 +136,7 @@ impl PlanFile {
         let number = differences.len();
         let mut named: Vec<String> = differences.into_iter().take(NAMED).collect();
         if number > NAMED {
-            named.push(format!("… and {} more", grouped((number - NAMED) as u64)));
+            named.push(and_more(number - NAMED));
         }
         let differ =
             if number == 1 { "1 change differs".to_owned() } else { format!("{} differ", count(number, "change")) };

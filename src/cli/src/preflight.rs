@@ -8,6 +8,7 @@ use flotilla_deploy::refresh::take;
 use flotilla_deploy::safety::{self, Attach, Intent};
 use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::failure::Failure;
+use flotilla_model::listing::and_more;
 use flotilla_model::spec::Share;
 use flotilla_model::tags;
 
@@ -107,7 +108,7 @@ pub(super) fn preflight(session: &Session, planned: &mut Planned) -> Result<(), 
         let are = if number == 1 { "" } else { " are" };
         let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
         let shown = preflight.refusals.iter().take(20).map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let more = if number > 20 { format!("\n… and {} more", number - 20) } else { String::new() };
+        let more = if number > 20 { format!("\n{}", and_more(number - 20)) } else { String::new() };
         return Err(failure.hint(format!("{shown}{more}")));
     }
     for change in &mut planned.plan.changes {

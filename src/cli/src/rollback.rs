@@ -10,6 +10,7 @@ use flotilla_deploy::plan::{self, Change, Plan, Wave};
 use flotilla_deploy::state::{Deployed, Record, RunId, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing::and_more;
 use flotilla_model::lock::Lock;
 use flotilla_model::platform::Module;
 use flotilla_model::spec::Environment;
@@ -89,7 +90,7 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         session.ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&change.reasons.join("; "))));
     }
     if plan.changes.len() > SHOWN {
-        session.ui.line(&format!("… and {} more", plan.changes.len() - SHOWN));
+        session.ui.line(&and_more(plan.changes.len() - SHOWN));
     }
     if !arguments.apply.yes && arguments.apply.digest.is_none() && cloud.local.is_none() {
         let mut all = 0;

@@ -17,6 +17,7 @@ use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::{Limit, grouped};
+use flotilla_model::listing::and_more;
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
 use flotilla_model::progress::Progress as _;
@@ -280,7 +281,7 @@ pub(super) fn check(planned: &Planned) -> Result<(), Failure> {
 fn some(lines: BTreeSet<String>) -> String {
     let number = lines.len();
     let shown: Vec<String> = lines.into_iter().take(TOLD).collect();
-    let more = if number > shown.len() { format!("\n… and {} more", number - shown.len()) } else { String::new() };
+    let more = if number > shown.len() { format!("\n{}", and_more(number - shown.len())) } else { String::new() };
     format!("{}{more}", shown.join("\n"))
 }
 

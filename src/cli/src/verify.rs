@@ -14,6 +14,7 @@ use flotilla_deploy::verify::{Check, Report, Status, Target, serves_health, veri
 use flotilla_model::clock::SystemClock;
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing::and_more;
 use flotilla_model::spec::Delivery;
 
 use super::cloud::{Cloud, CloudArguments};
@@ -293,7 +294,7 @@ fn remarks(results: &Results) -> Vec<String> {
         }
     }
     if more > 0 {
-        lines.push(format!("  … and {more} more: `--format json` has them all"));
+        lines.push(format!("  {}: `--format json` has them all", and_more(more)));
     }
     let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
     for report in &results.workers {

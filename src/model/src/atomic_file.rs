@@ -23,7 +23,7 @@ pub struct AtomicFile<'a> {
 }
 
 impl<'a> AtomicFile<'a> {
-    /// A file at a path.
+    /// Returns a file at a path.
     pub fn new(path: &'a Path) -> AtomicFile<'a> {
         AtomicFile {
             path,

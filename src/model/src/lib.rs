@@ -12,6 +12,7 @@ pub mod explanation;
 pub mod failure;
 pub mod fingerprint;
 pub mod limits;
+pub mod listing;
 pub mod lock;
 pub mod names;
 pub mod platform;

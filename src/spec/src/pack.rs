@@ -51,12 +51,12 @@ impl Type {
 }
 
 impl Pack {
-    /// The name of the uploaded module's file: the template's name without `.tera`.
+    /// Returns the name of the uploaded module's file: the template's name without `.tera`.
     pub fn module(&self) -> &str {
         self.manifest.module.trim_end_matches(".tera")
     }
 
-    /// The names of all files that a worker's folder holds.
+    /// Returns the names of all files that a worker's folder holds.
     pub fn file_names(&self) -> impl Iterator<Item = &str> {
         self.templates.iter().map(|(name, _)| name.as_str())
     }

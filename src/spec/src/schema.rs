@@ -42,21 +42,21 @@ impl Checker {
         &ONCE
     }
 
-    /// The schema of a layer.
+    /// Returns the schema of a layer.
     pub fn layer() -> &'static Checker {
         static ONCE: LazyLock<Checker> =
             LazyLock::new(|| Checker::new(layer(None)).expect("BUG: the schema of layers compiles"));
         &ONCE
     }
 
-    /// The schema of fleet.yaml.
+    /// Returns the schema of fleet.yaml.
     pub fn fleet() -> &'static Checker {
         static ONCE: LazyLock<Checker> =
             LazyLock::new(|| Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles"));
         &ONCE
     }
 
-    /// The schema of pack.yaml.
+    /// Returns the schema of pack.yaml.
     pub fn pack() -> &'static Checker {
         static ONCE: LazyLock<Checker> =
             LazyLock::new(|| Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles"));
@@ -69,7 +69,7 @@ impl Checker {
         self.check_node(document, document.root.along(path.iter().copied()).0, value, subject)
     }
 
-    /// Whether a value is right.
+    /// Returns whether a value is right.
     pub fn is_valid(&self, value: &Value) -> bool {
         self.validator.is_valid(value)
     }
@@ -108,7 +108,7 @@ impl Checker {
             .collect()
     }
 
-    /// The keys that an error's unknown keys were probably meant to be, with the place of their object.
+    /// Returns the keys that an error's unknown keys were probably meant to be, with the place of their object.
     fn misspelt<'a>(&'a self, error: &'a ValidationError<'_>) -> Vec<(&'a str, &'a str)> {
         let (ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected }) = error.kind()
@@ -244,7 +244,7 @@ impl Checker {
         }
     }
 
-    /// The schema object that an error's keyword stands in.
+    /// Returns the schema object that an error's keyword stands in.
     fn around(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let path = error.schema_path().as_str();
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -259,7 +259,7 @@ impl Checker {
             .unwrap_or_default()
     }
 
-    /// The properties of all types of what an error tells of one type.
+    /// Returns the properties of all types of what an error tells of one type.
     fn of_all_types(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let (whole, _) = error.schema_path().as_str().split_once("/allOf/")?;
         self.schema.pointer(whole)?.get("properties")
@@ -276,7 +276,7 @@ impl Checker {
         Some(self.around(error)?.get("examples")?.get(0)?.to_string())
     }
 
-    /// What is allowed, where the branches of a choice are nothing but constants.
+    /// Returns the allowed values, where the branches of a choice are nothing but constants.
     fn constants(&self, error: &ValidationError<'_>) -> Option<Value> {
         let branches = self.schema.pointer(error.schema_path().as_str())?.as_array()?;
         branches.iter().map(|branch| branch.get("const").cloned()).collect::<Option<Vec<_>>>().map(Value::from)
@@ -302,13 +302,13 @@ impl Checker {
     }
 }
 
-/// Whether an error tells that something isn't a map of known keys.
+/// Returns whether an error tells that something isn't a map of known keys.
 fn is_shapeless(kind: &ValidationErrorKind) -> bool {
     use ValidationErrorKind::{AdditionalProperties, Type, UnevaluatedProperties};
     matches!(kind, Type { .. } | AdditionalProperties { .. } | UnevaluatedProperties { .. })
 }
 
-/// Whether an error tells that something is of several forms at once.
+/// Returns whether an error tells that something is of several forms at once.
 fn is_several(kind: &ValidationErrorKind) -> bool {
     matches!(kind, ValidationErrorKind::OneOfMultipleValid { .. })
 }
@@ -391,7 +391,7 @@ fn duplicate_item(at: &Located<'_>) -> Diagnostic {
     }
 }
 
-/// Whether an error is about what one type of a thing takes.
+/// Returns whether an error is about what one type of a thing takes.
 fn of_type(error: &ValidationError<'_>) -> bool {
     error.schema_path().as_str().contains("/allOf/")
 }
@@ -430,7 +430,7 @@ fn literal_secret(
     Diagnostic::error(Code::LiteralSecret, place, message, help)
 }
 
-/// A path in the author's notation: `destinations[0].settings.pixelId`.
+/// Returns a path in the author's notation: `destinations[0].settings.pixelId`.
 fn describe(steps: &[String], subject: &str) -> String {
     let mut text = String::new();
     for step in steps {
@@ -450,7 +450,7 @@ fn describe(steps: &[String], subject: &str) -> String {
     }
 }
 
-/// What is allowed, and which of it was probably meant.
+/// Returns a help text with the allowed values, or the one that was probably meant.
 fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
@@ -501,7 +501,7 @@ fn found(node: &Node) -> String {
     }
 }
 
-/// A limit as people write it: 1 rather than 1.0.
+/// Returns a limit as people write it: 1 rather than 1.0.
 fn plain(limit: &Value) -> String {
     let text = limit.to_string();
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
@@ -527,7 +527,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
     }
 }
 
-/// What some patterns mean, for people.
+/// Explains a pattern to people.
 fn explain_pattern(pattern: &str) -> String {
     match pattern {
         "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" => {
@@ -549,7 +549,7 @@ fn explain_pattern(pattern: &str) -> String {
     }
 }
 
-/// A name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
+/// Returns a name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
 fn secret_name(setting: &str, subject: &str) -> String {
     if !setting.is_empty() && setting.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
         return setting.to_owned();
@@ -572,7 +572,7 @@ fn secret_name(setting: &str, subject: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_uppercase()) { name } else { "NAME".to_owned() }
 }
 
-/// The JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
+/// Returns the JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
 pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = layered(&[of::<Identity>(), settable()], "flotilla customer");
     schema["required"] = json!(["id"]);
@@ -580,7 +580,7 @@ pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
     schema
 }
 
-/// The JSON Schema of layers/*.yaml.
+/// Returns the JSON Schema of layers/*.yaml.
 pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = layered(&[settable()], "flotilla layer");
     schema["description"] = "What several customers share.".into();
@@ -588,7 +588,7 @@ pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
     schema
 }
 
-/// The JSON Schema of fleet.yaml.
+/// Returns the JSON Schema of fleet.yaml.
 pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = of::<FleetFile>();
     let mut labels = of::<Identity>();
@@ -613,7 +613,7 @@ pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
     schema
 }
 
-/// What can be set at every level: in the defaults, in a layer, in a spec.
+/// Returns the properties that can be set at every level: in the defaults, in a layer, in a spec.
 fn settable() -> Value {
     let mut schema = of::<Settings>();
     for part in [of::<Assignment>(), of::<Roles>()] {
@@ -640,7 +640,7 @@ fn settable() -> Value {
     schema
 }
 
-/// What layers can do with properties: remove one by `null`, append to a list by `key+`.
+/// Extends properties for layers, which can remove one by `null`, and append to a list by `key+`.
 fn merge_into_layers(properties: &mut Value) {
     let Some(properties) = properties.as_object_mut() else { return };
     let mut appended = Map::new();
@@ -678,12 +678,12 @@ fn nullable(schema: &mut Value) {
     }
 }
 
-/// The JSON Schema of pack.yaml.
+/// Returns the JSON Schema of pack.yaml.
 pub fn pack() -> Value {
     of::<PackFile>()
 }
 
-/// The schema of a reference to a secret, which catalogues call `#/$defs/secret`.
+/// Returns the schema of a reference to a secret, which catalogues call `#/$defs/secret`.
 pub fn secret() -> Value {
     let mut schema = of::<SecretReference>();
     if let Some(schema) = schema.as_object_mut() {

@@ -46,7 +46,7 @@ pub struct Node {
     pub kind: Kind,
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Nothing, `~` or `null`.
@@ -64,7 +64,7 @@ pub enum Kind {
 }
 
 impl Node {
-    /// The node as JSON.
+    /// Returns the node as JSON.
     pub fn to_value(&self) -> Value {
         match &self.kind {
             Kind::Null => Value::Null,
@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// The node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.
+    /// Returns the node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.
     pub fn in_order(&self) -> String {
         let mut text = String::new();
         self.write_in_order(&mut text);
@@ -109,7 +109,7 @@ impl Node {
         }
     }
 
-    /// The node under a key.
+    /// Returns the node under a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|(k, _, _)| k == key).map(|(_, _, node)| node),
@@ -126,7 +126,7 @@ impl Node {
         }
     }
 
-    /// The deepest node along a path that is there, and whether the whole path is.
+    /// Returns the deepest node along a path that is there, and whether the whole path is.
     pub fn along<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> (&Node, bool) {
         let mut node = self;
         for step in path {
@@ -149,12 +149,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// The place of a span in this file.
+    /// Returns the place of a span in this file.
     pub fn place(&self, span: Span) -> Place {
         Place { file: self.file.clone(), line: span.line, column: span.column, width: span.width }
     }
 
-    /// The place of the value at a path, or of what is nearest to it.
+    /// Returns the place of the value at a path, or of what is nearest to it.
     pub fn place_of<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Place {
         self.place(self.root.along(path).0.span)
     }
@@ -191,7 +191,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Option<Document>, Vec<Diagnostic>) {
     (root, builder.diagnostics)
 }
 
-/// What ends the reading of a file; boxed, as it is rare.
+/// The error that ends the reading of a file; boxed, as it is rare.
 type Stop = Box<Diagnostic>;
 
 struct Builder<'a> {
@@ -433,7 +433,7 @@ impl Builder<'_> {
         Box::new(Diagnostic::error(code, place(self.file, span), message, help))
     }
 
-    /// What the parser says, in the author's words: what it says in its own is about how it works.
+    /// Translates an error of the parser into the author's terms: its own message is about how it works.
     fn syntax(&self, error: &saphyr_parser::ScanError, open: Option<&Open>) -> Stop {
         let marker = error.marker();
         let line = |number: usize| self.text.lines().nth(number.wrapping_sub(1)).unwrap_or("");
@@ -505,7 +505,7 @@ enum Numeric {
     Lossy,
 }
 
-/// A plain scalar as a number of the core schema. Leading zeros and more than 53 bits are lossy: telephone numbers
+/// Returns a plain scalar as a number of the core schema. Leading zeros and more than 53 bits are lossy: telephone numbers
 /// and pixel ids are text.
 fn number(text: &str) -> Numeric {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);

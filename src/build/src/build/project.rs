@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use crate::git;
-use crate::origin::Origins;
 use crate::policy::Policy;
+use crate::provenance::ProvenanceLookup;
 use crate::render::{self, TOOL, Templates};
 use crate::resolve::{self, Resolved, Shared};
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
-use flotilla_model::digest::{Framed, Mark};
+use flotilla_model::digest::{Framed, ShortHash};
 use flotilla_model::preview::Preview;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
@@ -22,7 +22,7 @@ use flotilla_spec::project::{self, Fleet, Reading};
 use flotilla_spec::schema::Checker;
 use flotilla_spec::tree::Tree;
 
-/// A project, open: what holds for all of its customers.
+/// An opened project: everything that all of its customers share.
 pub struct Project {
     /// Its files.
     pub tree: Tree,
@@ -34,19 +34,19 @@ pub struct Project {
     pub shared: Shared,
     /// Each pack's templates.
     pub(super) templates: BTreeMap<String, Templates>,
-    /// Which warnings count, and how much.
+    /// The severity of warnings.
     pub(super) policy: Policy,
-    /// What is wrong with templates and with the policy.
+    /// The errors in templates and in the policy.
     pub(super) broken: Vec<Diagnostic>,
     /// Files with secrets in clear that git tracks.
-    pub(super) exposed: Vec<Diagnostic>,
+    pub(super) committed_secrets: Vec<Diagnostic>,
     /// The schema of customers' files; compiled when the first one is read.
     checker: OnceLock<&'static Checker>,
-    /// The folder in which out/ lies, and what builds remember.
-    place: PathBuf,
+    /// The folder of out/ and of the manifest.
+    output_root: PathBuf,
 }
 
-/// Opens a project. A mistake in fleet.yaml, a layer or a pack ends it: with all other mistakes that can be found.
+/// Opens a project. An error in fleet.yaml, a layer or a pack ends it, with all other errors that can be found.
 pub fn open(tree: Tree, progress: &dyn Progress) -> Result<Project, Vec<Diagnostic>> {
     open_as(tree, None, progress)
 }
@@ -107,10 +107,10 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
             return Err(sorted(diagnostics));
         }
     };
-    let mut place = tree.root.clone();
+    let mut output_root = tree.root.clone();
     if let Some(preview) = preview {
         files.retain(|file| preview.customers.contains(project::id_of(file)));
-        place.push(project::preview_folder(&preview.id));
+        output_root.push(project::preview_folder(&preview.id));
         fleet.preview = Some(preview.clone());
     }
     let shared = resolve::shared(&fleet);
@@ -124,45 +124,45 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
             Err(found) => broken.extend(found),
         }
     }
-    let exposed = exposed(&tree, &fleet);
-    Ok(Project { tree, fleet, files, shared, templates, policy, broken, exposed, checker, place })
+    let committed_secrets = committed_secrets(&tree, &fleet);
+    Ok(Project { tree, fleet, files, shared, templates, policy, broken, committed_secrets, checker, output_root })
 }
 
-/// The dotenv files of the project that git tracks.
-fn exposed(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
-    let listed = |(at, source): (usize, &SecretSource)| {
-        let place = || fleet.document.place_of(["secrets", at.to_string().as_str(), "dotenv"]);
+/// Returns a warning for each of the project's dotenv files that git tracks.
+fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
+    let listed = |(index, source): (usize, &SecretSource)| {
+        let place = || fleet.document.place_of(["secrets", index.to_string().as_str(), "dotenv"]);
         Some((source.dotenv.clone()?, place()))
     };
     let files: Vec<(String, Place)> = match &fleet.file.secrets {
         Some(sources) => sources.iter().enumerate().filter_map(listed).collect(),
         None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
     };
-    let each = files.into_iter().flat_map(|(path, place)| {
+    let files = files.into_iter().flat_map(|(path, place)| {
         let of = |environment: Environment| path.replace("{environment}", environment.as_str());
         BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
     });
-    let tracked = each.filter(|(path, _)| {
+    let tracked = files.filter(|(path, _)| {
         let file = tree.root.join(path);
         file.is_file() && git::is_tracked(&file)
     });
-    let told = tracked.map(|(path, place)| {
+    let warnings = tracked.map(|(path, place)| {
         let message = format!("git tracks {path}, which has secrets in clear");
         let help = format!("replace its secrets, add it to .gitignore, and take it out: git rm --cached {path}");
         Diagnostic::warning(Code::TrackedSecrets, place, message, help)
     });
-    told.collect()
+    warnings.collect()
 }
 
 impl Project {
-    /// The project's folder.
+    /// Returns the project's folder.
     pub fn root(&self) -> &Path {
         &self.tree.root
     }
 
-    /// The folder in which out/ lies, and what builds remember: the project's, or that of a preview.
-    pub fn place(&self) -> &Path {
-        &self.place
+    /// Returns the folder of out/ and of the manifest: the project's, or that of a preview.
+    pub fn output_root(&self) -> &Path {
+        &self.output_root
     }
 
     /// Reads and resolves a customer.
@@ -174,12 +174,12 @@ impl Project {
             None => Resolved::default(),
         };
         // Of one place, the first thing that is wrong is enough.
-        resolved.diagnostics.retain(|found| reading.diagnostics.iter().all(|told| told.place != found.place));
+        resolved.diagnostics.retain(|found| reading.diagnostics.iter().all(|warnings| warnings.place != found.place));
         reading.diagnostics.append(&mut resolved.diagnostics);
         (reading, resolved)
     }
 
-    /// Which partials a worker's templates include: found by rendering it.
+    /// Returns the partials that a worker's templates include, a bit for each: found by rendering it.
     pub fn partials(&self, worker: &Worker) -> u64 {
         let (templates, pack) = (&self.templates[&worker.pack], &self.fleet.packs[&worker.pack]);
         if pack.partials.is_empty() {
@@ -193,8 +193,8 @@ impl Project {
         render::partials_read()
     }
 
-    /// Looks up where a worker's values come from.
-    pub fn origins<T>(&self, worker: &Worker, look: impl FnOnce(&Origins<'_>) -> T) -> T {
+    /// Looks up the provenance of a worker's values.
+    pub fn provenance<T>(&self, worker: &Worker, look: impl FnOnce(&ProvenanceLookup<'_>) -> T) -> T {
         let fleet = &self.fleet;
         let role = worker.role.as_deref();
         let spec = if worker.customer == SHARED {
@@ -208,16 +208,16 @@ impl Project {
             Some(spec) => resolve::merged(fleet, spec, worker.environment, role),
             None => resolve::merged_shared(fleet, worker.environment, role.unwrap_or_default()),
         };
-        look(&Origins { fleet, spec: spec.as_ref(), merged, worker })
+        look(&ProvenanceLookup { fleet, spec: spec.as_ref(), merged, worker })
     }
 
-    /// The digest of everything beside a customer's own files that decides how it is resolved.
-    pub(super) fn context(&self, layers: &[String]) -> Option<Mark> {
+    /// Returns the digest of everything beside a customer's own files that decides how it is resolved.
+    pub(super) fn context(&self, layers: &[String]) -> Option<ShortHash> {
         let start = Framed::new("context").field(TOOL.as_bytes()).field(&self.fleet.decides.to_bytes());
         let all = layers.iter().try_fold(start, |framed, name| {
             let layer = self.fleet.layers.iter().find(|layer| layer.name == *name)?;
             Some(framed.field(&layer.digest.to_bytes()))
         });
-        all.map(|framed| framed.finish().mark())
+        all.map(|framed| framed.finish().short_hash())
     }
 }

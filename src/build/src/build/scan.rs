@@ -2,21 +2,21 @@
 //! and writes nothing.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::Project;
 use crate::check::{self, Conflict};
 use crate::index::{RecordIndex, WorkerIndex};
-use crate::manifest::{Input, Made, Manifest, Record, Stamp, Unit, Writer};
+use crate::manifest::{Input, Manifest, Record, RenderRecord, Stamp, Unit, Writer};
 use crate::policy::{self, Judged, Suppressed};
 use crate::resolve::UniqueClaim;
-use crate::tally::{self, Counted, Full, Tally};
+use crate::usage::{self, LimitUsage, Usage, WorkerUsage};
 use flotilla_model::customer::{self, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
-use flotilla_model::digest::{Digest, Mark};
+use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::Environment;
 use flotilla_model::trace;
@@ -48,7 +48,7 @@ pub struct Scan {
     pub diagnostics: Vec<Diagnostic>,
     /// The diagnostics that fleet.yaml turns off, sorted.
     pub suppressed: Vec<Suppressed>,
-    /// What earlier builds recorded.
+    /// The manifest of earlier builds.
     pub(super) manifest: Manifest,
     /// Writes the manifest.
     pub(super) writer: Writer,
@@ -75,13 +75,13 @@ struct Scanned {
 }
 
 impl Scanned {
-    /// A customer that resolves to what is known already.
+    /// Returns a customer that resolves to what is known already.
     fn known(record: Record, is_dirty: bool) -> Scanned {
         Scanned { record, is_dirty, orphaned: Vec::new(), findings: None }
     }
 }
 
-/// What is to be reported about a customer.
+/// The findings about a customer.
 #[derive(Default)]
 struct Findings {
     /// The id that is written in the file, if it isn't that of the file's name.
@@ -93,8 +93,8 @@ struct Findings {
 
 /// Scans all customers. `persist`: the result may be recorded on disk.
 pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result<Scan, Vec<Diagnostic>> {
-    let mut manifest = Manifest::read(project.place());
-    let writer = Writer::new(project.place(), &mut manifest, persist);
+    let mut manifest = Manifest::read(project.output_root());
+    let writer = Writer::new(project.output_root(), &mut manifest, persist);
     let mut remembered = std::mem::take(&mut manifest.records);
     let known: Vec<Option<Record>> = project.files.iter().map(|file| remembered.remove(file)).collect();
     progress.begin("reading customers", Some(project.files.len() as u64));
@@ -225,7 +225,7 @@ impl Scan {
     /// Judges resources that are claimed twice; the customers that claim them are held.
     fn judge_conflicts(&self, project: &Project, held: &mut BTreeSet<String>, judged: &mut Judged) {
         for conflict in conflicts(project, &self.records) {
-            held.extend(conflict.holds);
+            held.extend(conflict.held);
             let Some(diagnostic) = conflict.diagnostic else { continue };
             let file = diagnostic.place.file.clone();
             let customer = file.starts_with(CUSTOMERS).then(|| project::id_of(&file));
@@ -240,18 +240,19 @@ impl Scan {
     /// Judges what concerns the fleet as a whole: the limits of accounts and zones, secrets in git, and unused rules. Returns
     /// whether an error is among it.
     fn judge_limits(&self, project: &Project, held: &BTreeSet<String>, judged: &mut Judged) -> bool {
-        let tally = self
+        let usage = self
             .records
             .par_iter()
             .filter(|record| held.is_empty() || !held.contains(id(record)))
-            .fold(Tally::default, |mut tally, record| {
-                record.units.iter().for_each(|unit| tally.add(&unit.counted));
-                tally
+            .fold(Usage::default, |mut usage, record| {
+                record.units.iter().for_each(|unit| usage.add(&unit.usage));
+                usage
             })
-            .reduce(Tally::default, Tally::and);
-        let diagnostic = |full: &Full| full.diagnostic(&project.fleet, greatest(project, &self.records, held, full));
-        let mut found: Vec<Diagnostic> = tally.full(&project.fleet).iter().map(diagnostic).collect();
-        found.extend(project.exposed.iter().cloned());
+            .reduce(Usage::default, Usage::and);
+        let diagnostic =
+            |full: &LimitUsage| full.diagnostic(&project.fleet, greatest(project, &self.records, held, full));
+        let mut found: Vec<Diagnostic> = usage.full(&project.fleet).iter().map(diagnostic).collect();
+        found.extend(project.committed_secrets.iter().cloned());
         let mut of_fleet = project.policy.judge(None, found);
         judged.matched.append(&mut of_fleet.matched.clone());
         if self.invalid == 0 {
@@ -285,13 +286,13 @@ fn unique_ids<'p>(project: &'p Project, held: &mut BTreeSet<String>, judged: &mu
 
 /// Context digests by the layers that they are made of: most customers use one of few sets.
 #[derive(Default)]
-struct Contexts(Mutex<HashMap<Vec<String>, Option<Mark>>>);
+struct Contexts(Mutex<HashMap<Vec<String>, Option<ShortHash>>>);
 
 impl Contexts {
-    fn of(&self, project: &Project, layers: &[String]) -> Option<Mark> {
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn of(&self, project: &Project, layers: &[String]) -> Option<ShortHash> {
+        let mut known = self.0.lock();
         match known.get(layers) {
-            Some(mark) => *mark,
+            Some(hash) => *hash,
             None => *known.entry(layers.to_vec()).or_insert(project.context(layers)),
         }
     }
@@ -327,7 +328,7 @@ impl<'a> Scanner<'a> {
             Ok(bytes) => bytes,
             Err(diagnostic) => return self.unreadable(file, known, *diagnostic),
         };
-        let input = Input { file: file.to_owned(), stamp, content: Some(Digest::of(&bytes).mark()) };
+        let input = Input { file: file.to_owned(), stamp, content: Some(Digest::of(&bytes).short_hash()) };
         if let (Some(record), Some(stamps)) = (&known, stamps)
             && let Some(record) = self.restamped(record, &input, &stamps)
         {
@@ -363,7 +364,9 @@ impl<'a> Scanner<'a> {
         for (input, now) in record.inputs.iter_mut().zip(stamps).skip(1) {
             // A file that exists and can't be read has to be reported.
             let is_same = match tree.has(&input.file) {
-                true => tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).mark()) == input.content),
+                true => {
+                    tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).short_hash()) == input.content)
+                }
                 false => input.content.is_none(),
             };
             if !is_same {
@@ -378,7 +381,7 @@ impl<'a> Scanner<'a> {
         let record = Record {
             inputs: vec![Input { file: file.to_owned(), stamp: Stamp::NONE, content: None }],
             has_diagnostics: true,
-            context: Mark::default(),
+            context: ShortHash::default(),
             layers: Vec::new(),
             labels: Vec::new(),
             claims: Vec::new(),
@@ -405,7 +408,7 @@ impl<'a> Scanner<'a> {
                 file: file.file.clone(),
                 // Which they are is known only after they were read; what changed since the start isn't settled.
                 stamp: stamp_at(&project.tree, &file.file, start),
-                content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).mark()),
+                content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
             }));
         }
         let has_diagnostics = !reading.diagnostics.is_empty();
@@ -436,7 +439,7 @@ impl<'a> Scanner<'a> {
         let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
         let record = Record {
             inputs: vec![Input { file: FLEET_FILE.to_owned(), stamp: Stamp::NONE, content: None }],
-            context: Mark::default(),
+            context: ShortHash::default(),
             layers: Vec::new(),
             labels: Vec::new(),
             has_diagnostics: true,
@@ -497,10 +500,10 @@ fn claims(claims: &[UniqueClaim]) -> Vec<u64> {
 fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
     workers
         .iter()
-        .zip(Counted::all(fleet, workers))
-        .map(|(worker, counted)| {
+        .zip(WorkerUsage::all(fleet, workers))
+        .map(|(worker, usage)| {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
-            let resolved = Digest::of(&json).mark();
+            let resolved = Digest::of(&json).short_hash();
             let same = |unit: &Unit| unit.environment == worker.environment && unit.role == worker.role;
             let before = old.iter().position(same).map(|index| old.swap_remove(index));
             let value = match &before {
@@ -513,8 +516,8 @@ fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer)
                 pack: worker.pack.clone(),
                 resolved,
                 value,
-                counted,
-                made: before.and_then(|before| before.made),
+                usage,
+                rendered: before.and_then(|before| before.rendered),
             }
         })
         .collect()
@@ -531,8 +534,8 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
         .filter(|group| group.len() > 1)
         .flat_map(|group| group.iter().map(|(_, index)| *index))
         .collect();
-    let counted = indexed().flat_map(|(index, record)| record.units.iter().map(move |unit| (index, &unit.counted)));
-    suspects.append(&mut tally::beside_wildcards(counted));
+    let usage = indexed().flat_map(|(index, record)| record.units.iter().map(move |unit| (index, &unit.usage)));
+    suspects.append(&mut usage::beside_wildcards(usage));
     let suspects: Vec<RecordIndex> = suspects.into_iter().collect();
     let mut full: Vec<UniqueClaim> = suspects
         .par_iter()
@@ -548,13 +551,18 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
 }
 
 /// Returns the customers with the largest shares of an exceeded limit: the place, the name and the share of each.
-fn greatest(project: &Project, records: &[Record], held: &BTreeSet<String>, full: &Full) -> Vec<(Place, String, u64)> {
+fn greatest(
+    project: &Project,
+    records: &[Record],
+    held: &BTreeSet<String>,
+    full: &LimitUsage,
+) -> Vec<(Place, String, u64)> {
     if !full.is_passed() {
         return Vec::new();
     }
     let share = |record: &Record| match held.contains(id(record)) {
         true => 0,
-        false => record.units.iter().map(|unit| full.share(&unit.counted)).sum(),
+        false => record.units.iter().map(|unit| full.share(&unit.usage)).sum(),
     };
     let found = full.greatest(records.iter().map(share));
     let place = |record: &Record| {
@@ -604,8 +612,9 @@ impl Scan {
             FLEET_FILE => project.shared.resolved.workers.clone(),
             file => project.resolve(file, &project.tree.plain(file).ok()?).1.workers,
         };
-        let same =
-            |worker: &Worker| serde_json::to_vec(worker).is_ok_and(|json| Digest::of(&json).mark() == unit.resolved);
+        let same = |worker: &Worker| {
+            serde_json::to_vec(worker).is_ok_and(|json| Digest::of(&json).short_hash() == unit.resolved)
+        };
         workers.into_iter().find(same)
     }
 
@@ -633,21 +642,9 @@ impl Scan {
         workers
     }
 
-    /// Returns the record of each worker's last rendering by its folder, with the digest of the worker as it is now.
-    pub fn made(&self) -> HashMap<String, (&Made, &Mark)> {
-        let valid = self.records.iter().filter(|record| !self.is_held(record));
-        let units = valid.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
-        units
-            .filter_map(|(record, unit)| {
-                let folder = customer::folder(unit.environment, id(record), unit.role.as_deref());
-                Some((folder, (unit.made.as_ref()?, &unit.resolved)))
-            })
-            .collect()
-    }
-
     /// Returns the worker from which a rendering was made, if it is still known.
-    pub fn earlier(&self, made: &Made) -> Option<serde_json::Value> {
-        let json = self.writer.read(&self.manifest, made.value, made.from)?;
+    pub fn earlier(&self, rendering: &RenderRecord) -> Option<serde_json::Value> {
+        let json = self.writer.read(&self.manifest, rendering.value, rendering.from)?;
         serde_json::from_slice(&json).ok()
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker is given: variables, secrets, its database, its destinations. Knows one worker at a time.
+//! The variables, secrets, bindings and destinations of a worker. Knows one worker at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,19 +20,19 @@ use super::peers::{Reference, WORKER_URL};
 use super::worker::{Secrets, WorkerResolver};
 
 impl WorkerResolver<'_, '_> {
-    /// The variables that stand in the layers; those that refer to other workers are noted, and filled in later.
+    /// Resolves the variables of the layers; those that refer to other workers are noted, and filled in later.
     pub(super) fn vars(&mut self, secrets: &Secrets) -> BTreeMap<String, Value> {
         let mut vars = BTreeMap::new();
         for (name, value) in self.settings.vars.iter().flatten() {
-            if let Some(why) = reserved(name) {
+            if let Some(reasons) = reserved(name) {
                 let place = self.key_place(&["vars", name]);
-                self.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), why));
+                self.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), reasons));
             } else if let Some((_, secret)) = secrets.get(name) {
                 let place = self.key_place(&["vars", name]);
                 let message = format!("`{name}` is a variable and a secret");
-                let told = Diagnostic::error(Code::Conflict, place, message, "keep one of the two");
+                let diagnostic = Diagnostic::error(Code::Conflict, place, message, "keep one of the two");
                 let secret = secret.clone();
-                self.push(told.also(secret, "the secret"));
+                self.push(diagnostic.also(secret, "the secret"));
             }
             if let Some(to) = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(WORKER_URL)) {
                 let place = self.place(&["vars", name, WORKER_URL]);
@@ -55,7 +55,7 @@ impl WorkerResolver<'_, '_> {
         vars
     }
 
-    /// The bindings that a dispatch worker gets.
+    /// Reports names that a dispatch worker needs for its own bindings.
     pub(super) fn of_dispatch(&mut self, vars: &BTreeMap<String, Value>, secrets: &Secrets) {
         for name in [DISPATCHER_BINDING, HOSTS_BINDING] {
             let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
@@ -64,22 +64,22 @@ impl WorkerResolver<'_, '_> {
             for (map, _) in keys.into_iter().filter(|(_, taken)| *taken) {
                 let message = format!("`{name}` can't be set here");
                 let place = self.key_place(&[map, name]);
-                let why = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
-                self.push(Diagnostic::error(Code::ReservedName, place, message, why));
+                let reasons = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
+                self.push(Diagnostic::error(Code::ReservedName, place, message, reasons));
             }
         }
     }
 
     pub(super) fn reserved(&mut self, secrets: &Secrets) {
         for (name, (_, place)) in secrets {
-            if let Some(why) = reserved(name) {
+            if let Some(reasons) = reserved(name) {
                 let message = format!("`{name}` can't be set here");
-                self.push(Diagnostic::error(Code::ReservedName, place.clone(), message, why));
+                self.push(Diagnostic::error(Code::ReservedName, place.clone(), message, reasons));
             }
         }
     }
 
-    /// What else it is bound to: each by a name of its own, a database by one customer alone.
+    /// Resolves the other bindings: each has a name of its own, a database belongs to one customer alone.
     pub(super) fn bindings(
         &mut self,
         vars: &BTreeMap<String, Value>,
@@ -138,7 +138,7 @@ impl WorkerResolver<'_, '_> {
         bindings
     }
 
-    /// What a worker can't have too much of.
+    /// Checks the limits of a single worker.
     pub(super) fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
         let raise = |limit: Limit| self.batch.fleet.raise(account, limit);
         // FLOTILLA_DIGEST is one of them.
@@ -179,7 +179,7 @@ impl WorkerResolver<'_, '_> {
         }
     }
 
-    /// Claims the secrets of whom a secret's name names: `ACME__TOKEN` is acme's.
+    /// Claims the secrets of the customer that a secret is named after: `ACME__TOKEN` is acme's.
     pub(super) fn foreign(&mut self, secrets: &Secrets) {
         if self.target.subject.id != SHARED {
             self.claim(
@@ -196,8 +196,8 @@ impl WorkerResolver<'_, '_> {
             }
         }
         for (name, place) in secrets.values() {
-            for (at, _) in name.match_indices("__") {
-                let owner = &name[..at + 2];
+            for (start, _) in name.match_indices("__") {
+                let owner = &name[..start + 2];
                 if owner != names::own_secret(self.target.subject.id, "") {
                     self.claim(ClaimedResource::Secrets(owner.to_owned()), place.clone());
                 }
@@ -208,21 +208,21 @@ impl WorkerResolver<'_, '_> {
     pub(super) fn destinations(&mut self, pack: &Pack, secrets: &mut Secrets) -> Vec<Destination> {
         let mut used: BTreeMap<&str, usize> = BTreeMap::new();
         let mut resolved = Vec::new();
-        for (at, destination) in self.settings.destinations.iter().flatten().enumerate() {
-            let at = at.to_string();
+        for (index, destination) in self.settings.destinations.iter().flatten().enumerate() {
+            let index = index.to_string();
             if destination.environment.is_some() && destination.environments.is_some() {
-                let place = self.place(&["destinations", &at, "environment"]);
+                let place = self.place(&["destinations", &index, "environment"]);
                 let message = "`environment` and `environments` both say where the destination exists";
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
             }
             let Some(kind) = pack.types.get(&destination.kind) else {
-                let place = self.place(&["destinations", &at, "type"]);
+                let place = self.place(&["destinations", &index, "type"]);
                 let known = pack.types.keys().map(String::as_str);
                 self.push(unknown("destination type", &destination.kind, place, known));
                 continue;
             };
             let settings = Value::Object(destination.settings.clone());
-            let found = match self.target.merged.node(&["destinations", &at]) {
+            let found = match self.target.merged.node(&["destinations", &index]) {
                 Some((document, node)) => {
                     kind.check(document, node.get("settings").unwrap_or(node), &settings, &destination.kind)
                 }
@@ -239,7 +239,7 @@ impl WorkerResolver<'_, '_> {
                 let Some(name) = destination.settings.get(setting).and_then(|value| value["secret"].as_str()) else {
                     continue;
                 };
-                let place = self.place(&["destinations", &at, "settings", setting]);
+                let place = self.place(&["destinations", &index, "settings", setting]);
                 match secrets.get(name) {
                     Some((other, _)) if other != name => {
                         let message = format!("`{name}` is looked up here as itself, but under `secrets` as `{other}`");
@@ -268,7 +268,7 @@ impl WorkerResolver<'_, '_> {
     }
 }
 
-/// Why a name can't be given to a variable or a secret.
+/// Returns why a name can't be given to a variable or a secret.
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
     match name {
         DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),

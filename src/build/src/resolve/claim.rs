@@ -14,7 +14,7 @@ pub struct UniqueClaim {
     /// The place at which it is claimed.
     pub place: Place,
     /// The worker that claims it.
-    pub by: Claimant,
+    pub claimant: Claimant,
 }
 
 /// A worker that claims a resource.

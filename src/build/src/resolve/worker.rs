@@ -133,8 +133,8 @@ impl<'a> WorkerResolver<'a, '_> {
         self.services(&vars, &secrets);
         let bindings = self.bindings(&vars, &secrets, &database, dispatches);
         let (target, settings) = (self.target, self.settings);
-        let origins = settings.trusted_origins.as_ref();
-        let trusted_origins = self.checked(origins, "trustedOrigins", Code::BadOrigin, names::origin);
+        let provenance = settings.trusted_origins.as_ref();
+        let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.crons(reach.namespace.as_deref());
         self.claim_name(&name, &reach);
         self.offer(&name, &reach);
@@ -311,8 +311,8 @@ impl<'a> WorkerResolver<'a, '_> {
 
     pub(super) fn claim(&mut self, resource: ClaimedResource, place: Place) {
         let (customer, role) = (self.target.subject.id.to_owned(), self.target.role.map(str::to_owned));
-        let by = Claimant { customer, environment: self.target.environment, role };
-        self.batch.resolved.claims.push(UniqueClaim { resource, place, by });
+        let claimant = Claimant { customer, environment: self.target.environment, role };
+        self.batch.resolved.claims.push(UniqueClaim { resource, place, claimant });
     }
 
     fn pack(&mut self) -> Option<(&'a str, &'a Pack)> {

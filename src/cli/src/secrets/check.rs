@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
+use flotilla_model::listing::and_more;
 use flotilla_model::names::own_secret;
 use flotilla_model::spec::AccountId;
 
@@ -86,7 +87,7 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
             session.ui.line(&format!("{} {}", session.ui.paint(style, word), clean(line)));
         }
         if lines.len() > TOLD {
-            session.ui.line(&format!("… and {} more; --format json has all", lines.len() - TOLD));
+            session.ui.line(&format!("{}; --format json has all", and_more(lines.len() - TOLD)));
         }
     };
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));

@@ -18,7 +18,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form of a file, by its name: `….yaml` and `….yml`, encrypted or not, are YAML.
+    /// Returns the form of a file, by its name: `….yaml` and `….yml`, encrypted or not, are YAML.
     pub fn of(path: &str) -> Form {
         let path = path.strip_suffix(".age").unwrap_or(path);
         if path.ends_with(".yaml") || path.ends_with(".yml") { Form::Yaml } else { Form::Dotenv }
@@ -60,7 +60,7 @@ fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
     read.collect()
 }
 
-/// The text with one entry set: in its place if it is there, else at the end. All other lines stay as they are; if that
+/// Returns the text with one entry set: in its place if it is there, else at the end. All other lines stay as they are; if that
 /// can't be, nothing is changed.
 pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Zeroizing<String>, String> {
     let before = parse(text, form)?;
@@ -101,7 +101,7 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
 const CANNOT: &str = "the entry can't be set without changing others, or its value has characters that such a file can't hold: \
                       edit it by hand";
 
-/// The pieces of a dotenv text: each entry with all lines of its value, and each other line.
+/// Returns the pieces of a dotenv text: each entry with all lines of its value, and each other line.
 fn dotenv_chunks(text: &str) -> Vec<&str> {
     let (mut chunks, mut start, mut open) = (Vec::new(), 0, None);
     let mut end = 0;
@@ -121,7 +121,7 @@ fn dotenv_chunks(text: &str) -> Vec<&str> {
     chunks
 }
 
-/// The quote that is open at the end of a line.
+/// Returns the quote that is open at the end of a line.
 fn open_quote(line: &str, mut open: Option<char>) -> Option<char> {
     let (mut escaped, mut before) = (false, ' ');
     for c in line.chars() {
@@ -138,7 +138,7 @@ fn open_quote(line: &str, mut open: Option<char>) -> Option<char> {
     open
 }
 
-/// The pieces of a YAML map: each entry with the lines that are indented below it, and each other line.
+/// Returns the pieces of a YAML map: each entry with the lines that are indented below it, and each other line.
 fn yaml_chunks(text: &str) -> Vec<&str> {
     let (mut chunks, mut start, mut end) = (Vec::new(), 0, 0);
     for line in text.split_inclusive('\n') {
@@ -167,7 +167,7 @@ fn name_of(chunk: &str, form: Form) -> Option<&str> {
     }
 }
 
-/// A value as it is written in a dotenv file.
+/// Returns a value as it is written in a dotenv file.
 fn quoted(value: &str) -> Zeroizing<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
     if !value.is_empty() && value.chars().all(plain) {

@@ -25,7 +25,7 @@ pub struct Store<'a> {
 }
 
 impl Secrets {
-    /// The files that can be written to, in the order of the sources; of those with one for each environment, each.
+    /// Returns the files that can be written to, in the order of the sources; of those with one for each environment, each.
     pub fn stores(&self) -> Vec<Store<'_>> {
         let mut stores = Vec::new();
         for source in &self.sources {
@@ -41,7 +41,7 @@ impl Secrets {
 }
 
 impl Store<'_> {
-    /// Its path, as fleet.yaml has it.
+    /// Returns its path, as fleet.yaml has it.
     pub fn path(&self) -> String {
         self.file.path_in(self.environment)
     }
@@ -51,17 +51,17 @@ impl Store<'_> {
         self.file.on_disk(self.environment)
     }
 
-    /// The environment that it is for, if it isn't for all.
+    /// Returns the environment that it is for, if it isn't for all.
     pub fn environment(&self) -> Option<Environment> {
         self.file.varies().then_some(self.environment)
     }
 
-    /// Whether values stand in it in clear.
+    /// Returns whether values stand in it in clear.
     pub fn is_clear(&self) -> bool {
         matches!(self.file.cipher, Cipher::Clear)
     }
 
-    /// Whether a name stands in it; why that can't be told.
+    /// Returns whether a name stands in it; why that can't be told.
     pub fn has(&self, name: &str) -> Result<bool, String> {
         match self.file.content(self.environment, |name| self.secrets.named(name)) {
             Content::Values(values) => Ok(values.contains_key(name)),
