@@ -14,7 +14,6 @@ use flotilla_deploy::state::State;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::limits::grouped;
 use flotilla_model::listing::and_more;
 
 use super::plan::{LineArguments, Planned};

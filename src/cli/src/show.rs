@@ -34,9 +34,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             let with_origins = |worker: &&Worker| -> Result<Value, Failure> {
                 let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
                 let mut lines = Vec::new();
-                loaded
-                    .project
-                    .provenance(worker, |provenance| walk(&value, &mut Vec::new(), 0, provenance, &mut lines));
+                loaded.project.provenance(worker, |lookup| walk(&value, &mut Vec::new(), 0, lookup, &mut lines));
                 let of = |line: Line| Some((line.path, line.provenance?.to_string().into()));
                 value["core"] = serde_json::to_value(sources.of(worker)?).map_err(anyhow::Error::from)?;
                 value["origins"] = Value::Object(lines.into_iter().filter_map(of).collect());
@@ -66,7 +64,7 @@ struct Line {
 fn document(project: &Project, worker: &Worker, pieces: &Pieces) -> Result<String, Failure> {
     let value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
     let mut lines = Vec::new();
-    project.provenance(worker, |provenance| walk(&value, &mut Vec::new(), 0, provenance, &mut lines));
+    project.provenance(worker, |lookup| walk(&value, &mut Vec::new(), 0, lookup, &mut lines));
     let width = lines.iter().map(|line| columns::width(&line.text)).filter(|width| *width <= WIDE).max().unwrap_or(0);
     let mut text = format!("---\n# {}", clean(&pieces.line()));
     for Line { text: line, provenance, .. } in lines {
@@ -82,11 +80,11 @@ fn document(project: &Project, worker: &Worker, pieces: &Pieces) -> Result<Strin
 /// Lines that are longer don't push the places of all others to the right.
 const WIDE: usize = 60;
 
-fn walk(value: &Value, path: &mut Vec<String>, depth: usize, provenance: &ProvenanceLookup<'_>, lines: &mut Vec<Line>) {
+fn walk(value: &Value, path: &mut Vec<String>, depth: usize, lookup: &ProvenanceLookup<'_>, lines: &mut Vec<Line>) {
     let pad = "  ".repeat(depth);
     let entries: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
         _ => Vec::new(),
     };
     for (step, entry) in entries {
@@ -102,13 +100,13 @@ fn walk(value: &Value, path: &mut Vec<String>, depth: usize, provenance: &Proven
         };
         let steps: Vec<&str> = path.iter().map(String::as_str).collect();
         let (text, provenance) = if whole {
-            (format!("{pad}{head} {}", scalar(entry)), Some(provenance.of(&steps)))
+            (format!("{pad}{head} {}", scalar(entry)), Some(lookup.of(&steps)))
         } else {
             (format!("{pad}{head}"), None)
         };
         lines.push(Line { path: notation(path), text, provenance });
         if !whole {
-            walk(entry, path, depth + 1, provenance, lines);
+            walk(entry, path, depth + 1, lookup, lines);
         }
         path.pop();
     }
