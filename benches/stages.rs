@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput};
 use flotilla_build::render::Templates;
 use flotilla_build::resolve::{Shared, resolve};
 use flotilla_build::{build, manifest, syntax};
-use flotilla_model::bundle::{self, Runtime};
+use flotilla_model::bundle::{self, PackBundle};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::progress::Silent;
@@ -70,7 +70,7 @@ fn making(criterion: &mut Criterion) {
     let Line { fleet, spec, worker } = line();
     let pack = &fleet.packs[&worker.pack];
     let templates = Templates::new(pack).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-    let runtime = Runtime::new(&worker.pack, b"export const defineWorker = 0;".to_vec(), Vec::new());
+    let runtime = PackBundle::new(&worker.pack, b"export const defineWorker = 0;".to_vec(), Vec::new());
     let specifier = runtime.specifier(&worker);
     let render = |name: &str, digest: Option<&Digest>| {
         templates.render(name, black_box(&worker), &specifier, digest).unwrap_or_else(|mistake| panic!("{mistake:?}"))
@@ -106,9 +106,9 @@ fn remembering(criterion: &mut Criterion) {
     let once = || {
         let told = |mistakes| -> ! { panic!("{mistakes:?}") };
         let project = build::open(Tree::new(folder.path()), &Silent).unwrap_or_else(|mistakes| told(mistakes));
-        let mut survey = build::survey(&project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
-        let Ok(runtimes) = build::runtimes(&project, &survey, &Silent) else { panic!("no runtime") };
-        let built = build::build(&project, &mut survey, &runtimes, &all, &Silent).expect("a build");
+        let mut scan = build::scan(&project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
+        let Ok(runtimes) = build::pack_bundles(&project, &scan, &Silent) else { panic!("no runtime") };
+        let built = build::build(&project, &mut scan, &runtimes, &all, &Silent).expect("a build");
         built.rendered
     };
     assert!(once() >= CUSTOMERS);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use flotilla_build::render::Templates;
 use flotilla_build::resolve::{Shared, resolve};
-use flotilla_model::bundle::{self, Bundle, Runtime};
+use flotilla_model::bundle::{self, Bundle, PackBundle};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::{Digest, Framed};
 use flotilla_spec::project::{self, Fleet, Reading};
@@ -212,8 +212,8 @@ impl Drop for Node {
 }
 
 /// The runtime that bundles are made with here.
-fn runtime() -> Runtime {
-    Runtime::new("tiny", b"export const defineWorker = (config) => config;\n".to_vec(), b"export {};\n".to_vec())
+fn runtime() -> PackBundle {
+    PackBundle::new("tiny", b"export const defineWorker = (config) => config;\n".to_vec(), b"export {};\n".to_vec())
 }
 
 impl Bench {

@@ -9,9 +9,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use flotilla_build::build::{self, Built, Project, Runtimes, Scope};
+use flotilla_build::build::{self, Built, PackBundles, Project, Scope};
 use flotilla_build::manifest::{Record, Unit};
-use flotilla_model::bundle::Runtime;
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::progress::Silent;
 use flotilla_model::spec::Environment;
@@ -263,7 +263,7 @@ struct Bench {
     folder: TempDir,
     /// Where links lead, and what is kept.
     beside: TempDir,
-    runtimes: Runtimes,
+    runtimes: PackBundles,
     /// Whether what builds remember was damaged: then nobody knows which files a pack once had.
     forgot: bool,
 }
@@ -331,7 +331,7 @@ impl Bench {
     fn new() -> Bench {
         let runtimes = ["tiny", "other"].map(|name| {
             let script = format!("export const defineWorker = (config) => config; // {name}\n");
-            (name.to_owned(), Runtime::new(name, script.into_bytes(), b"export {};\n".to_vec()))
+            (name.to_owned(), PackBundle::new(name, script.into_bytes(), b"export {};\n".to_vec()))
         });
         let (folder, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let bench = Bench { folder, beside, runtimes: runtimes.into(), forgot: false };
@@ -522,18 +522,18 @@ impl Bench {
             Ok(project) => project,
             Err(diagnostics) => return Outcome { built: None, diagnostics, left: BTreeSet::new(), unread: false },
         };
-        let mut survey = match build::survey(&project, keep, &Silent) {
-            Ok(survey) => survey,
+        let mut scan = match build::scan(&project, keep, &Silent) {
+            Ok(scan) => scan,
             Err(diagnostics) => return Outcome { built: None, diagnostics, left: BTreeSet::new(), unread: false },
         };
-        let mut diagnostics = survey.diagnostics.clone();
-        let mut left = survey.held.clone();
+        let mut diagnostics = scan.diagnostics.clone();
+        let mut left = scan.held.clone();
         if matches!(run, Run::Surveyed) {
-            return Outcome { built: None, diagnostics, left, unread: survey.unread };
+            return Outcome { built: None, diagnostics, left, unread: scan.unread };
         }
-        let valid = survey.records.iter().filter(|record| !survey.held.contains(build::id(record)));
+        let valid = scan.records.iter().filter(|record| !scan.held.contains(build::id(record)));
         let used: BTreeSet<&str> = valid.flat_map(|record| record.units.iter().map(|unit| &unit.pack[..])).collect();
-        let runtimes: Runtimes = self
+        let runtimes: PackBundles = self
             .runtimes
             .iter()
             .filter(|(name, _)| used.contains(&name[..]))
@@ -545,12 +545,12 @@ impl Bench {
             Run::Whole | Run::Surveyed => true,
         };
         let scope = Scope { includes: &includes, whole: matches!(run, Run::Whole), dry, explain: false };
-        let built = build::build(&project, &mut survey, &runtimes, &scope, &Silent)
+        let built = build::build(&project, &mut scan, &runtimes, &scope, &Silent)
             .unwrap_or_else(|failure| panic!("{failure:?}"));
         assert!(built.forgotten.is_none(), "{:?}", built.forgotten);
         diagnostics.extend(built.diagnostics.iter().cloned());
         left.extend(built.failed.iter().cloned());
-        Outcome { built: Some(built), diagnostics, left, unread: survey.unread }
+        Outcome { built: Some(built), diagnostics, left, unread: scan.unread }
     }
 
     /// A build of the whole fleet, held against a clean one.

@@ -32,12 +32,12 @@ fn seen(
         shared: None,
         hosts: BTreeMap::new(),
     };
-    let surveyed = build::open_preview(Tree::new(project.root()), &preview, &Silent).and_then(|project| {
-        let mut survey = build::survey(&project, false, &Silent)?;
-        Ok((survey.workers(&project), survey.diagnostics))
+    let scanned = build::open_preview(Tree::new(project.root()), &preview, &Silent).and_then(|project| {
+        let mut scan = build::scan(&project, false, &Silent)?;
+        Ok((scan.workers(&project), scan.diagnostics))
     });
-    let (workers, told) = match surveyed {
-        Ok(surveyed) => surveyed,
+    let (workers, told) = match scanned {
+        Ok(scanned) => scanned,
         Err(told) => (Vec::new(), told),
     };
     let told = told.iter().map(|one| format!("{} {} {}", one.code, one.place, one.message)).collect();

@@ -21,7 +21,7 @@ struct Found {
 
 fn find(project: &Project) -> Found {
     let (workers, diagnostics) = match build::load(project.root(), &Silent) {
-        Ok(loaded) => (loaded.workers, loaded.survey.diagnostics),
+        Ok(loaded) => (loaded.workers, loaded.scan.diagnostics),
         Err(diagnostics) => (Vec::new(), diagnostics),
     };
     Found {

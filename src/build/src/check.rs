@@ -1,68 +1,69 @@
-//! What only all customers together show: one thing claimed by two workers or by two customers. Pure; checks push
-//! diagnostics and never stop early.
+//! Checks across customers: one resource claimed by two workers or by two customers. Pure; checks push diagnostics and
+//! never stop early.
 
 use std::collections::BTreeSet;
 
-use crate::resolve::{Claim, Thing};
+use crate::resolve::{ClaimedResource, UniqueClaim};
 use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names::own_secret;
 
-/// Two claims of one thing: a diagnostic at each place where it is claimed, and who is held for it. Sorts the claims.
-pub fn claims(claims: &mut [Claim]) -> Vec<Contest> {
+/// Finds resources that are claimed twice: returns a diagnostic for each claim, and the customer that is held for it. Sorts
+/// the claims.
+pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
     claims.sort_unstable();
-    let groups = claims.chunk_by(|a, b| a.thing == b.thing).filter(|group| group.len() > 1);
+    let groups = claims.chunk_by(|a, b| a.resource == b.resource).filter(|group| group.len() > 1);
     let (names, groups): (Vec<_>, Vec<_>) =
-        groups.partition(|group| matches!(group[0].thing, Thing::DatabaseName { .. }));
-    let mut contests: Vec<Contest> = groups.into_iter().flat_map(contested).collect();
-    let places = |contests: &[Contest]| -> BTreeSet<Place> {
-        contests.iter().filter_map(|contest| Some(contest.diagnostic.as_ref()?.place.clone())).collect()
+        groups.partition(|group| matches!(group[0].resource, ClaimedResource::DatabaseName { .. }));
+    let mut conflicts: Vec<Conflict> = groups.into_iter().flat_map(contested).collect();
+    let places = |conflicts: &[Conflict]| -> BTreeSet<Place> {
+        conflicts.iter().filter_map(|conflict| Some(conflict.diagnostic.as_ref()?.place.clone())).collect()
     };
-    let told = places(&contests);
+    let told = places(&conflicts);
     // What is told of a database's id isn't told of its name once more.
-    contests.extend(names.into_iter().flat_map(contested).map(|contest| Contest {
-        diagnostic: contest.diagnostic.filter(|diagnostic| !told.contains(&diagnostic.place)),
-        ..contest
+    conflicts.extend(names.into_iter().flat_map(contested).map(|conflict| Conflict {
+        diagnostic: conflict.diagnostic.filter(|diagnostic| !told.contains(&diagnostic.place)),
+        ..conflict
     }));
-    let told = places(&contests);
-    contests.extend(hosts(claims, &told));
-    contests.extend(wildcards(claims));
-    contests
+    let told = places(&conflicts);
+    conflicts.extend(hosts(claims, &told));
+    conflicts.extend(wildcards(claims));
+    conflicts
 }
 
 /// A claim that can't be granted, or only with a warning.
 #[derive(Debug)]
-pub struct Contest {
+pub struct Conflict {
     /// The customer that is held for it.
-    pub holds: Option<String>,
-    /// What is wrong; none where it is told at another claim of the same place.
+    pub held: Option<String>,
+    /// The diagnostic; `None` where it is reported at another claim of the same place.
     pub diagnostic: Option<Diagnostic>,
 }
 
-/// So many other claims are shown with each; more would bury the one that is meant.
+/// The number of other claims that are shown with each; more would bury the one that is meant.
 const OTHERS: usize = 3;
 
-fn contested(group: &[Claim]) -> Vec<Contest> {
-    let told = |claim: &Claim, diagnostic| Contest { holds: Some(claim.by.customer.clone()), diagnostic };
-    match &group[0].thing {
-        Thing::Secrets(owner) => {
+fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
+    let told = |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
+    match &group[0].resource {
+        ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
-            let Some(own) = group.iter().find(|claim| own_secret(&claim.by.customer, "") == *owner) else {
+            let Some(own) = group.iter().find(|claim| own_secret(&claim.claimant.customer, "") == *owner) else {
                 return Vec::new();
             };
-            let others = group.iter().filter(|claim| claim.by.customer != own.by.customer);
+            let others = group.iter().filter(|claim| claim.claimant.customer != own.claimant.customer);
             return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
         }
-        Thing::Database(_) | Thing::DatabaseName { .. }
-            if group.iter().all(|claim| claim.by.customer == group[0].by.customer) =>
+        ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. }
+            if group.iter().all(|claim| claim.claimant.customer == group[0].claimant.customer) =>
         {
             return Vec::new();
         }
         // See `hosts`.
-        Thing::Host(_) => return Vec::new(),
+        ClaimedResource::Host(_) => return Vec::new(),
         _ => {}
     }
-    let places: Vec<&[Claim]> = group.chunk_by(|a, b| a.place == b.place).collect();
+    let places: Vec<&[UniqueClaim]> = group.chunk_by(|a, b| a.place == b.place).collect();
     match places.as_slice() {
         // Told once, at the one place.
         [_] => match shared(group) {
@@ -76,52 +77,54 @@ fn contested(group: &[Claim]) -> Vec<Contest> {
     }
 }
 
-/// One place that claims a thing for several workers: a customer's environments, or all customers by a default.
-fn shared(group: &[Claim]) -> Option<Diagnostic> {
+/// Reports one place that claims a resource for several workers: a customer's environments, or all customers by a default.
+fn shared(group: &[UniqueClaim]) -> Option<Diagnostic> {
     let (first, last) = (group.first()?, group.last()?);
-    let (code, what) = named(&first.thing);
-    let (whose, help) = if first.by == last.by {
+    let (code, what) = named(&first.resource);
+    let (whose, help) = if first.claimant == last.claimant {
         // One entry twice is the schema's to tell; a worker's name and a domain are claimed once by each worker.
-        matches!(first.thing, Thing::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
-    } else if group.iter().all(|claim| (&claim.by.customer, &claim.by.role) == (&first.by.customer, &first.by.role)) {
-        let environments: Vec<String> = group.iter().map(|claim| claim.by.environment.to_string()).collect();
+        matches!(first.resource, ClaimedResource::Route(_)).then(|| ("twice by this worker".to_owned(), keep_one()))?
+    } else if group.iter().all(|claim| {
+        (&claim.claimant.customer, &claim.claimant.role) == (&first.claimant.customer, &first.claimant.role)
+    }) {
+        let environments: Vec<String> = group.iter().map(|claim| claim.claimant.environment.to_string()).collect();
         (format!("by each environment: {}", environments.join(", ")), own_each(code, first))
     } else {
-        let some: Vec<String> = group.iter().take(OTHERS).map(|claim| claim.by.to_string()).collect();
+        let sample: Vec<String> = group.iter().take(OTHERS).map(|claim| claim.claimant.to_string()).collect();
         let more = if group.len() > OTHERS { ", …" } else { "" };
-        let help = if first.by.customer == last.by.customer {
-            let role = first.by.role.as_deref().unwrap_or("web");
+        let help = if first.claimant.customer == last.claimant.customer {
+            let role = first.claimant.role.as_deref().unwrap_or("web");
             format!("give each worker its own: `workers: {{ {role}: {{ {} }} }}`", key(code))
         } else {
             "give each customer its own".to_owned()
         };
-        (format!("by {} workers: {}{more}", group.len(), some.join(", ")), help)
+        (format!("by {} workers: {}{more}", group.len(), sample.join(", ")), help)
     };
     Some(Diagnostic::error(code, first.place.clone(), format!("{what} is claimed {whose}"), help))
 }
 
-/// One claim of a thing that is claimed at other places, too.
-fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
-    let rivals = |other: &&Claim| {
+/// Reports a claim of a resource that is claimed at other places, too.
+fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
+    let rivals = |other: &&UniqueClaim| {
         other.place != claim.place
-            && (!matches!(claim.thing, Thing::Database(_) | Thing::DatabaseName { .. })
-                || other.by.customer != claim.by.customer)
+            && (!matches!(claim.resource, ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. })
+                || other.claimant.customer != claim.claimant.customer)
     };
     let elsewhere = || places.iter().map(|here| &here[0]).filter(rivals);
     let other = elsewhere().next()?;
-    let own = other.by.customer == claim.by.customer;
-    let twice = other.by == claim.by;
-    if twice && !matches!(claim.thing, Thing::Route(_)) {
+    let own = other.claimant.customer == claim.claimant.customer;
+    let twice = other.claimant == claim.claimant;
+    if twice && !matches!(claim.resource, ClaimedResource::Route(_)) {
         // Two files of one id, or one entry twice: told of the files, and by the schema.
         return None;
     }
-    let (code, what) = named(&claim.thing);
+    let (code, what) = named(&claim.resource);
     let message = if twice {
         format!("{what} is claimed twice by this worker")
     } else if own {
-        format!("{what} is also claimed by the {} worker", other.by.own())
+        format!("{what} is also claimed by the {} worker", other.claimant.own())
     } else {
-        format!("{what} is also claimed by {}", other.by)
+        format!("{what} is also claimed by {}", other.claimant)
     };
     let help = if twice {
         keep_one()
@@ -129,17 +132,17 @@ fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
         "rename one of the customers, or change `workerName` in fleet.yaml".to_owned()
     } else if code == Code::SharedDatabase {
         "each customer has a database of its own; give one of them another".to_owned()
-    } else if own && other.by.role == claim.by.role {
+    } else if own && other.claimant.role == claim.claimant.role {
         own_each(code, places[0].first()?)
     } else {
         "only one worker can have it".to_owned()
     };
     let diagnostic = Diagnostic::error(code, claim.place.clone(), message, help);
     Some(elsewhere().take(OTHERS).fold(diagnostic, |diagnostic, other| {
-        let label = match (other.by == claim.by, other.by.customer == claim.by.customer) {
+        let label = match (other.claimant == claim.claimant, other.claimant.customer == claim.claimant.customer) {
             (true, _) => "claimed here, too".to_owned(),
-            (_, true) => format!("claimed here by the {} worker", other.by.own()),
-            _ => format!("claimed here by {}", other.by),
+            (_, true) => format!("claimed here by the {} worker", other.claimant.own()),
+            _ => format!("claimed here by {}", other.claimant),
         };
         diagnostic.also(other.place.clone(), label)
     }))
@@ -147,11 +150,13 @@ fn rival(claim: &Claim, places: &[&[Claim]]) -> Option<Diagnostic> {
 
 /// Hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. What is told of
 /// a place already, isn't told of its host once more.
-fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
-    let mut claims: Vec<(&str, &Claim)> = claims
+fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Conflict> {
+    let mut claims: Vec<(&str, &UniqueClaim)> = claims
         .iter()
-        .filter_map(|claim| match &claim.thing {
-            Thing::Domain(host) | Thing::Entry(host) | Thing::Host(host) if !told.contains(&claim.place) => {
+        .filter_map(|claim| match &claim.resource {
+            ClaimedResource::Domain(host) | ClaimedResource::Entry(host) | ClaimedResource::Host(host)
+                if !told.contains(&claim.place) =>
+            {
                 Some((host.as_str(), claim))
             }
             _ => None,
@@ -159,133 +164,144 @@ fn hosts(claims: &[Claim], told: &BTreeSet<Place>) -> Vec<Contest> {
         .collect();
     // Domains before what a dispatch worker looks up, that before routes, and so on in the order of claims.
     claims.sort_unstable();
-    let dispatched: BTreeSet<&str> =
-        claims.iter().filter(|(_, claim)| matches!(claim.thing, Thing::Entry(_))).map(|(host, _)| *host).collect();
+    let dispatched: BTreeSet<&str> = claims
+        .iter()
+        .filter(|(_, claim)| matches!(claim.resource, ClaimedResource::Entry(_)))
+        .map(|(host, _)| *host)
+        .collect();
     // By its own domains and routes, a dispatch worker is reached.
-    claims.retain(|(host, claim)| claim.by.customer != SHARED || !dispatched.contains(host));
+    claims.retain(|(host, claim)| claim.claimant.customer != SHARED || !dispatched.contains(host));
     let groups = claims.chunk_by(|a, b| a.0 == b.0);
     groups
-        .filter(|group| group.iter().any(|(_, claim)| claim.by.customer != group[0].1.by.customer))
+        .filter(|group| group.iter().any(|(_, claim)| claim.claimant.customer != group[0].1.claimant.customer))
         .flat_map(shared_host)
         .collect()
 }
 
-fn shared_host(group: &[(&str, &Claim)]) -> Vec<Contest> {
+fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
     let (host, first) = group[0];
     // An asterisk at the beginning is an alias to YAML.
     let written = if host.starts_with('*') { format!("\"{host}\"") } else { host.to_owned() };
-    let others: Vec<&Claim> =
-        group.iter().map(|(_, claim)| *claim).filter(|claim| claim.by.customer != first.by.customer).collect();
+    let others: Vec<&UniqueClaim> = group
+        .iter()
+        .map(|(_, claim)| *claim)
+        .filter(|claim| claim.claimant.customer != first.claimant.customer)
+        .collect();
     let also = |diagnostic: Diagnostic, what: &str| {
-        let shown = others.chunk_by(|a, b| a.by.customer == b.by.customer).map(|own| own[0]).take(OTHERS);
+        let shown = others.chunk_by(|a, b| a.claimant.customer == b.claimant.customer).map(|own| own[0]).take(OTHERS);
         shown.fold(diagnostic, |diagnostic, other| {
-            diagnostic.also(other.place.clone(), format!("{what} of {}", other.by))
+            diagnostic.also(other.place.clone(), format!("{what} of {}", other.claimant))
         })
     };
-    if matches!(first.thing, Thing::Host(_)) {
-        let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.by.customer.as_str()).collect();
+    if matches!(first.resource, ClaimedResource::Host(_)) {
+        let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.claimant.customer.as_str()).collect();
         let message = format!("routes of {} customers share the host `{host}`", customers.len());
         let help = format!(
             "a route of one can take requests that are meant for another: give each a host of its own, or, if it is meant, \
              name it in fleet.yaml: `sharedHosts: [{written}]`"
         );
         let diagnostic = Diagnostic::warning(Code::CloseHosts, first.place.clone(), message, help);
-        return vec![Contest { holds: None, diagnostic: Some(also(diagnostic, "a route")) }];
+        return vec![Conflict { held: None, diagnostic: Some(also(diagnostic, "a route")) }];
     }
     let help = format!(
         "routes come before custom domains, so that one would answer for the other: give each a host of its own, or, if it is \
          meant, name it in fleet.yaml: `sharedHosts: [{written}]`"
     );
     let error =
-        |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
-    let what = if matches!(first.thing, Thing::Domain(_)) { "custom domain" } else { "dispatched host" };
-    let other = if matches!(others[0].thing, Thing::Entry(_)) { "dispatched host" } else { "route" };
+        |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
+    let what = if matches!(first.resource, ClaimedResource::Domain(_)) { "custom domain" } else { "dispatched host" };
+    let other = if matches!(others[0].resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route" };
     let own = match other {
-        "route" => format!("a route of {} has the host of the {what} `{host}`", others[0].by),
-        _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].by),
+        "route" => format!("a route of {} has the host of the {what} `{host}`", others[0].claimant),
+        _ => format!("a dispatched host of {} is the {what} `{host}`", others[0].claimant),
     };
     let own = error(first, own);
-    let mut contests =
-        vec![Contest { holds: Some(first.by.customer.clone()), diagnostic: Some(also(own, &format!("the {other}"))) }];
-    contests.extend(others.iter().map(|claim| {
-        let subject = if matches!(claim.thing, Thing::Entry(_)) { "dispatched host" } else { "route's host" };
-        let message = format!("the {subject} `{host}` is a {what} of {}", first.by);
-        let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.by));
-        Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(diagnostic) }
+    let mut conflicts = vec![Conflict {
+        held: Some(first.claimant.customer.clone()),
+        diagnostic: Some(also(own, &format!("the {other}"))),
+    }];
+    conflicts.extend(others.iter().map(|claim| {
+        let subject =
+            if matches!(claim.resource, ClaimedResource::Entry(_)) { "dispatched host" } else { "route's host" };
+        let message = format!("the {subject} `{host}` is a {what} of {}", first.claimant);
+        let diagnostic = error(claim, message).also(first.place.clone(), format!("claimed here by {}", first.claimant));
+        Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(diagnostic) }
     }));
-    contests
+    conflicts
 }
 
 /// Routes with a wildcard for their host that takes in another customer's host. A custom domain there is never reached, as
 /// routes come first; of a route there, what it doesn't match itself is taken.
-fn wildcards(claims: &[Claim]) -> Vec<Contest> {
-    let hosts: Vec<(&str, &Claim)> = claims
+fn wildcards(claims: &[UniqueClaim]) -> Vec<Conflict> {
+    let hosts: Vec<(&str, &UniqueClaim)> = claims
         .iter()
-        .filter_map(|claim| match &claim.thing {
-            Thing::Domain(host) | Thing::Host(host) => Some((host.as_str(), claim)),
+        .filter_map(|claim| match &claim.resource {
+            ClaimedResource::Domain(host) | ClaimedResource::Host(host) => Some((host.as_str(), claim)),
             _ => None,
         })
         .collect();
     let wild = hosts.iter().filter_map(|(host, claim)| Some((*host, host.strip_prefix('*')?, *claim)));
     wild.flat_map(|(host, suffix, claim)| {
-        let taken = |other: &&(&str, &Claim)| {
-            other.1.by.customer != claim.by.customer && other.0 != host && other.0.ends_with(suffix)
+        let taken = |other: &&(&str, &UniqueClaim)| {
+            other.1.claimant.customer != claim.claimant.customer && other.0 != host && other.0.ends_with(suffix)
         };
         wildcard(host, claim, &hosts.iter().filter(taken).copied().collect::<Vec<_>>())
     })
     .collect()
 }
 
-fn wildcard(host: &str, claim: &Claim, taken: &[(&str, &Claim)]) -> Vec<Contest> {
-    let domains: Vec<&(&str, &Claim)> =
-        taken.iter().filter(|(_, other)| matches!(other.thing, Thing::Domain(_))).collect();
+fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
+    let domains: Vec<&(&str, &UniqueClaim)> =
+        taken.iter().filter(|(_, other)| matches!(other.resource, ClaimedResource::Domain(_))).collect();
     let meant = format!("if it is meant, name it in fleet.yaml: `sharedHosts: [\"{host}\"]`");
     let Some((domain, first)) = domains.first() else {
         // That is what a worker for everybody is there for.
-        if taken.is_empty() || claim.by.customer == SHARED {
+        if taken.is_empty() || claim.claimant.customer == SHARED {
             return Vec::new();
         }
-        let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.by);
+        let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.claimant);
         let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
-        let label = |other: &Claim| format!("a route of {}", other.by);
+        let label = |other: &UniqueClaim| format!("a route of {}", other.claimant);
         let warning =
             taken.iter().take(OTHERS).fold(warning, |told, (_, other)| told.also(other.place.clone(), label(other)));
-        return vec![Contest { holds: None, diagnostic: Some(warning) }];
+        return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
     let error =
-        |claim: &Claim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
-    let own = error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.by));
-    let label = |other: &Claim| format!("the custom domain of {}", other.by);
+        |claim: &UniqueClaim, message: String| Diagnostic::error(Code::SharedHost, claim.place.clone(), message, &help);
+    let own =
+        error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.claimant));
+    let label = |other: &UniqueClaim| format!("the custom domain of {}", other.claimant);
     let own = domains.iter().take(OTHERS).fold(own, |told, (_, other)| told.also(other.place.clone(), label(other)));
-    let mut contests = vec![Contest { holds: Some(claim.by.customer.clone()), diagnostic: Some(own) }];
-    contests.extend(domains.iter().map(|(domain, other)| {
-        let message = format!("the custom domain `{domain}` is among the hosts `{host}` of a route of {}", claim.by);
+    let mut conflicts = vec![Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(own) }];
+    conflicts.extend(domains.iter().map(|(domain, other)| {
+        let message =
+            format!("the custom domain `{domain}` is among the hosts `{host}` of a route of {}", claim.claimant);
         let diagnostic = error(other, message).also(claim.place.clone(), "the route");
-        Contest { holds: Some(other.by.customer.clone()), diagnostic: Some(diagnostic) }
+        Conflict { held: Some(other.claimant.customer.clone()), diagnostic: Some(diagnostic) }
     }));
-    contests
+    conflicts
 }
 
-/// A reference to a secret that is another customer's.
-fn foreign(claim: &Claim, own: &Claim) -> Diagnostic {
-    let Thing::Secrets(owner) = &claim.thing else { unreachable!("BUG: only secrets are foreign") };
-    let message = format!("secrets whose names begin with `{owner}` are those of {}", own.by.customer);
+/// Reports a reference to a secret that is another customer's.
+fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
+    let ClaimedResource::Secrets(owner) = &claim.resource else { unreachable!("BUG: only secrets are foreign") };
+    let message = format!("secrets whose names begin with `{owner}` are those of {}", own.claimant.customer);
     let help = "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME";
     Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help).also(own.place.clone(), "whose they are")
 }
 
-fn named(thing: &Thing) -> (Code, String) {
-    match thing {
-        Thing::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
-        Thing::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
-        Thing::Entry(host) => (Code::DuplicateDomain, format!("the host `{host}`")),
-        Thing::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
-        Thing::Database(database) => (Code::SharedDatabase, format!("the database `{database}`")),
-        Thing::DatabaseName { name, .. } => (Code::SharedDatabase, format!("the database `{name}`")),
-        Thing::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
-        Thing::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
+fn named(resource: &ClaimedResource) -> (Code, String) {
+    match resource {
+        ClaimedResource::Domain(domain) => (Code::DuplicateDomain, format!("the domain `{domain}`")),
+        ClaimedResource::Route(pattern) => (Code::DuplicateRoute, format!("the route `{pattern}`")),
+        ClaimedResource::Entry(host) => (Code::DuplicateDomain, format!("the host `{host}`")),
+        ClaimedResource::WorkerName { name, .. } => (Code::DuplicateWorkerName, format!("the worker name `{name}`")),
+        ClaimedResource::Database(database) => (Code::SharedDatabase, format!("the database `{database}`")),
+        ClaimedResource::DatabaseName { name, .. } => (Code::SharedDatabase, format!("the database `{name}`")),
+        ClaimedResource::Secrets(owner) => (Code::ForeignSecret, format!("the secrets `{owner}…`")),
+        ClaimedResource::Host(host) => (Code::SharedHost, format!("the host `{host}`")),
     }
 }
 
@@ -303,42 +319,46 @@ fn keep_one() -> String {
     "keep one of the two".to_owned()
 }
 
-fn own_each(code: Code, first: &Claim) -> String {
-    format!("give each its own: `environments: {{ {}: {{ {} }} }}`", first.by.environment, key(code))
+fn own_each(code: Code, first: &UniqueClaim) -> String {
+    format!("give each its own: `environments: {{ {}: {{ {} }} }}`", first.claimant.environment, key(code))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::By;
+    use crate::resolve::Claimant;
     use flotilla_model::spec::Environment::{Production, Staging};
 
     /// `acme`, or `acme/web`, or `acme@staging`: who claims something, each at a place of its own.
-    fn claim(thing: Thing, who: &str, line: usize) -> Claim {
+    fn claim(resource: ClaimedResource, who: &str, line: usize) -> UniqueClaim {
         let (who, environment) = who.split_once('@').map_or((who, Production), |(who, _)| (who, Staging));
         let (customer, role) = who.split_once('/').map_or((who, None), |(who, role)| (who, Some(role.to_owned())));
         let place = Place { line, column: 1, ..Place::file(&format!("customers/{customer}.yaml")) };
-        Claim { thing, place, by: By { customer: customer.to_owned(), environment, role } }
+        UniqueClaim {
+            resource: resource,
+            place,
+            claimant: Claimant { customer: customer.to_owned(), environment, role },
+        }
     }
 
-    fn domain(host: &str) -> Thing {
-        Thing::Domain(host.to_owned())
+    fn domain(host: &str) -> ClaimedResource {
+        ClaimedResource::Domain(host.to_owned())
     }
 
-    fn host(host: &str) -> Thing {
-        Thing::Host(host.to_owned())
+    fn host(host: &str) -> ClaimedResource {
+        ClaimedResource::Host(host.to_owned())
     }
 
-    /// What is told, in short; and who is held.
-    fn told(mut all: Vec<Claim>) -> (Vec<String>, Vec<String>) {
-        let contests = claims(&mut all);
+    /// Returns the diagnostics in short, and the customers that are held.
+    fn told(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
+        let conflicts = claims(&mut all);
         let short = |found: &Diagnostic| {
             let related: Vec<String> = found.related.iter().map(|(place, _)| format!(" + {place}")).collect();
             format!("{} {} {}{}", found.code, found.place, found.message, related.concat())
         };
-        let mut held: Vec<String> = contests.iter().filter_map(|contest| contest.holds.clone()).collect();
+        let mut held: Vec<String> = conflicts.iter().filter_map(|conflict| conflict.held.clone()).collect();
         held.dedup();
-        (contests.iter().filter_map(|contest| contest.diagnostic.as_ref()).map(short).collect(), held)
+        (conflicts.iter().filter_map(|conflict| conflict.diagnostic.as_ref()).map(short).collect(), held)
     }
 
     #[test]
@@ -371,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_dispatched_host_is_one_workers_and_reached_by_the_dispatch_worker() {
-        let entry = |host: &str| Thing::Entry(host.to_owned());
+        let entry = |host: &str| ClaimedResource::Entry(host.to_owned());
         let (found, held) = told(vec![
             claim(entry("a.example"), "acme/web", 1),
             claim(host("a.example"), "_shared/front", 2),
@@ -408,8 +428,8 @@ mod tests {
 
     #[test]
     fn a_databases_name_tells_of_those_that_give_no_id() {
-        let name = || Thing::DatabaseName { account: "default".to_owned(), name: "shop".to_owned() };
-        let id = || Thing::Database("0-1".to_owned());
+        let name = || ClaimedResource::DatabaseName { account: "default".to_owned(), name: "shop".to_owned() };
+        let id = || ClaimedResource::Database("0-1".to_owned());
         let (found, held) = told(vec![
             claim(name(), "acme", 1),
             claim(id(), "bluebird", 1),
@@ -429,10 +449,10 @@ mod tests {
 
     #[test]
     fn routes_on_one_host_are_a_warning_told_once() {
-        let all: Vec<Claim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
+        let all: Vec<UniqueClaim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
         let mut sorted = all.clone();
         assert!(
-            claims(&mut sorted).iter().all(|contest| contest.diagnostic.as_ref().unwrap().severity
+            claims(&mut sorted).iter().all(|conflict| conflict.diagnostic.as_ref().unwrap().severity
                 == flotilla_model::diagnostic::Severity::Warning)
         );
         let (found, held) = told(all);
@@ -480,7 +500,8 @@ mod tests {
     #[test]
     fn what_is_told_of_a_route_is_not_told_of_its_host_again() {
         let route = |who, line| {
-            [Thing::Route("a.example/*".to_owned()), host("a.example")].map(|thing| claim(thing, who, line))
+            [ClaimedResource::Route("a.example/*".to_owned()), host("a.example")]
+                .map(|resource| claim(resource, who, line))
         };
         let (found, held) = told([route("acme", 1), route("bluebird", 2)].concat());
         assert_eq!(held, ["acme", "bluebird"]);
@@ -489,7 +510,7 @@ mod tests {
 
     #[test]
     fn a_database_is_one_customers_and_all_of_its_workers() {
-        let database = || Thing::Database("db.example".to_owned());
+        let database = || ClaimedResource::Database("db.example".to_owned());
         let (found, _) = told(vec![claim(database(), "acme/web", 1), claim(database(), "acme/web@staging", 1)]);
         assert_eq!(found, [""; 0]);
         let (found, held) = told(vec![
@@ -510,7 +531,7 @@ mod tests {
 
     #[test]
     fn secrets_belong_to_whom_they_are_named_after() {
-        let secrets = |owner: &str| Thing::Secrets(owner.to_owned());
+        let secrets = |owner: &str| ClaimedResource::Secrets(owner.to_owned());
         let (found, held) = told(vec![
             claim(secrets("ACME__"), "acme", 1),
             claim(secrets("ACME__"), "bluebird", 2),
@@ -529,11 +550,11 @@ mod tests {
     #[test]
     fn one_place_for_several_workers_is_told_once() {
         let at = |who: &str| claim(domain("a.example"), who, 1);
-        let help = |all: Vec<Claim>| {
+        let help = |all: Vec<UniqueClaim>| {
             let mut all = all;
-            let mut contests = claims(&mut all).into_iter().filter_map(|contest| contest.diagnostic);
-            let found = contests.next().unwrap();
-            assert!(contests.next().is_none());
+            let mut conflicts = claims(&mut all).into_iter().filter_map(|conflict| conflict.diagnostic);
+            let found = conflicts.next().unwrap();
+            assert!(conflicts.next().is_none());
             format!("{}; {}", found.message, found.help)
         };
         assert_eq!(
@@ -548,8 +569,8 @@ mod tests {
              give each worker its own: `workers: { api: { domains: […] } }`"
         );
         let name = |role: &str| {
-            let thing = Thing::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
-            claim(thing, &format!("acme/{role}"), 1)
+            let resource = ClaimedResource::WorkerName { account: "default".to_owned(), name: "x".to_owned() };
+            claim(resource, &format!("acme/{role}"), 1)
         };
         assert!(help(vec![name("api"), name("web")]).ends_with("`workers: { api: { workerName: … } }`"));
     }

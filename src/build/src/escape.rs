@@ -13,7 +13,7 @@ use tera::{Value, value::ValueKind};
 /// Objects and lists up to this width stay on one line.
 const WIDTH: usize = 90;
 
-/// Whether a character stands in the output as it is.
+/// Returns whether a character stands in the output as it is.
 fn plain(c: char) -> bool {
     match c {
         '"' | '\\' | '\'' | '`' | '$' | '<' | '>' | '&' => false,
@@ -75,7 +75,7 @@ pub enum Language {
     Toml,
 }
 
-/// A value as a literal of the language, broken into lines that are indented by `indent` more than the first one.
+/// Returns a value as a literal of the language, broken into lines that are indented by `indent` more than the first one.
 pub fn literal(value: &Value, language: Language, indent: usize) -> Result<String, String> {
     let mut out = String::new();
     write(&mut out, value, language, indent)?;
@@ -91,15 +91,15 @@ fn write(out: &mut String, value: &Value, language: Language, indent: usize) -> 
         }
         ValueKind::Array => {
             let items = value.as_array().unwrap_or_default();
-            list(out, language, indent, ("[", "]"), items.len(), |out, at, indent| {
-                write(out, &items[at], language, indent)
+            list(out, language, indent, ("[", "]"), items.len(), |out, index, indent| {
+                write(out, &items[index], language, indent)
             })?;
         }
         ValueKind::Map => {
             let map = value.as_map().ok_or("a map that is none")?;
             let entries: Vec<_> = map.iter().collect();
-            list(out, language, indent, ("{", "}"), entries.len(), |out, at, indent| {
-                let (name, value) = entries[at];
+            list(out, language, indent, ("{", "}"), entries.len(), |out, index, indent| {
+                let (name, value) = entries[index];
                 key(out, name, language)?;
                 out.push_str(if language == Language::Toml { " = " } else { ": " });
                 write(out, value, language, indent)
@@ -131,11 +131,11 @@ fn list(
     let pad = if open == "{" && count > 0 { " " } else { "" };
     out.push_str(open);
     out.push_str(pad);
-    for at in 0..count {
-        if at > 0 {
+    for index in 0..count {
+        if index > 0 {
             out.push_str(", ");
         }
-        item(out, at, indent + 2)?;
+        item(out, index, indent + 2)?;
     }
     out.push_str(pad);
     out.push_str(close);
@@ -145,10 +145,10 @@ fn list(
     }
     out.truncate(start);
     out.push_str(open);
-    for at in 0..count {
+    for index in 0..count {
         let _ = write!(out, "\n{:width$}", "", width = indent + 2);
-        item(out, at, indent + 2)?;
-        if at + 1 < count || language == Language::Script {
+        item(out, index, indent + 2)?;
+        if index + 1 < count || language == Language::Script {
             out.push(',');
         }
     }

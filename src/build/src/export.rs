@@ -1,15 +1,22 @@
-//! A customer's workers as a folder that deploys itself: what stands under out/, with what wrangler needs around it, as files, a
-//! tar archive or a zip archive. The same bytes wherever and whenever it is made. Writes nothing; knows no secret's value.
+//! A customer's workers as a folder that deploys itself: the files under out/, with what wrangler needs around them, as files
+//! or as an archive. The same bytes wherever and whenever it is made. Knows no secret's value.
+
+mod archive;
+pub mod deliver;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Cursor, Write as _};
 
-use flate2::{Compression, GzBuilder};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use flotilla_model::bundle::{Bundle, Runtime};
+use crate::build::{self, PackBundles, Project};
+use flotilla_model::bundle::{Bundle, PackBundle};
 use flotilla_model::customer::{Database, Worker};
+use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::digest::Digest;
+use flotilla_model::spec::Environment;
+
+pub use archive::Archive;
 
 /// The file that says what is in an export.
 pub const LIST: &str = "export.json";
@@ -34,13 +41,60 @@ pub struct Piece<'a> {
     /// Its bundle.
     pub bundle: Bundle,
     /// The runtime that it imports.
-    pub runtime: &'a Runtime,
+    pub runtime: &'a PackBundle,
 }
 
 /// Files by path, with `/`.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// The files of an export, the list of them included.
+/// An export of one customer.
+pub struct Export {
+    /// The customer's id.
+    pub customer: String,
+    /// Its files.
+    pub files: Files,
+    /// Its workers.
+    pub workers: Vec<ExportedWorker>,
+}
+
+/// A worker of an export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportedWorker {
+    /// Its name.
+    pub worker: String,
+    /// Its environment.
+    pub environment: Environment,
+    /// The digest of its bundle.
+    pub digest: Digest,
+}
+
+/// Renders the exports of some workers, sorted by customer, with the diagnostics of those that can't be rendered. Leaves out/
+/// as it is.
+pub fn render(project: &Project, bundles: &PackBundles, workers: &[Worker]) -> (Vec<Export>, Vec<Diagnostic>) {
+    let mut pieces: BTreeMap<&str, Vec<Piece<'_>>> = BTreeMap::new();
+    let mut diagnostics = Vec::new();
+    for worker in workers {
+        match build::files(project, bundles, worker) {
+            Ok((files, bundle)) => {
+                let runtime = &bundles[&worker.pack];
+                pieces.entry(&worker.customer).or_default().push(Piece { worker, files, bundle, runtime });
+            }
+            Err(diagnostic) => diagnostics.push(*diagnostic),
+        }
+    }
+    let export = |(customer, pieces): (&str, Vec<Piece<'_>>)| {
+        let worker = |piece: &Piece<'_>| ExportedWorker {
+            worker: piece.worker.name.clone(),
+            environment: piece.worker.environment,
+            digest: piece.bundle.digest,
+        };
+        let (files, workers) = (files(customer, &pieces), pieces.iter().map(worker).collect());
+        Export { customer: customer.to_owned(), files, workers }
+    };
+    (pieces.into_iter().map(export).collect(), diagnostics)
+}
+
+/// Returns the files of an export, the list of them included.
 pub fn files(customer: &str, pieces: &[Piece<'_>]) -> Files {
     let pieces = callees_first(pieces);
     let mut files = Files::new();
@@ -58,14 +112,14 @@ pub fn files(customer: &str, pieces: &[Piece<'_>]) -> Files {
     text("update.mjs", UPDATE.to_owned());
     text(".gitignore", IGNORED.to_owned());
     let sums: Map<String, Value> = files.iter().map(|(path, bytes)| (path.clone(), sum(bytes).into())).collect();
-    let workers: Vec<Value> = pieces.iter().map(|piece| told(piece)).collect();
+    let workers: Vec<Value> = pieces.iter().map(|piece| listed(piece)).collect();
     let list = pretty(&json!({"customer": customer, "workers": workers, "files": sums}));
     files.insert(LIST.to_owned(), list.into_bytes());
     files
 }
 
-/// A worker as the list tells of it.
-fn told(piece: &Piece<'_>) -> Value {
+/// Returns a worker as the list tells of it.
+fn listed(piece: &Piece<'_>) -> Value {
     json!({
         "worker": piece.worker.name,
         "environment": piece.worker.environment,
@@ -74,12 +128,12 @@ fn told(piece: &Piece<'_>) -> Value {
     })
 }
 
-/// The SHA-256 of bytes, as `sha256sum` writes it.
+/// Returns the SHA-256 of bytes, as `sha256sum` writes it.
 pub fn sum(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()
 }
 
-/// The workflow of GitHub Actions that fetches the archive at an address; `action` gives the pinned version of one.
+/// Returns the workflow of GitHub Actions that fetches the archive at an address; `action` gives the pinned version of one.
 pub fn workflow(url: &str, action: impl Fn(&str) -> String) -> String {
     let protocol = if url.starts_with("https:") { "https" } else { "http" };
     let mut text = GITHUB.replace("ARCHIVE_URL: ARCHIVE\n", &format!("ARCHIVE_URL: {}\n", json!(url)));
@@ -98,13 +152,13 @@ fn callees_first<'p, 'a>(pieces: &'p [Piece<'a>]) -> Vec<&'p Piece<'a>> {
         let names: BTreeSet<&str> = left.iter().map(|piece| piece.worker.name.as_str()).collect();
         let free = |piece: &&Piece<'_>| piece.worker.services.values().all(|to| !names.contains(to.as_str()));
         // A circle is a mistake that was told before.
-        let at = left.iter().position(free).unwrap_or(0);
-        sorted.push(left.remove(at));
+        let index = left.iter().position(free).unwrap_or(0);
+        sorted.push(left.remove(index));
     }
     sorted
 }
 
-/// What a worker is called in the names of scripts: nothing, where there is one alone.
+/// Returns the suffix of a worker's scripts; empty if it is the only worker.
 fn suffix(pieces: &[&Piece<'_>], worker: &Worker) -> String {
     match (pieces.len(), &worker.role) {
         (1, _) => String::new(),
@@ -217,52 +271,22 @@ fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("BUG: JSON") + "\n"
 }
 
-/// A gzipped tar archive of files below one folder: sorted, without times, owners or a name.
-pub fn tar_gz(root: &str, files: &Files) -> std::io::Result<Vec<u8>> {
-    let mut archive =
-        tar::Builder::new(GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best()));
-    for (path, bytes) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(0);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_entry_type(tar::EntryType::Regular);
-        archive.append_data(&mut header, format!("{root}/{path}"), bytes.as_slice())?;
-    }
-    archive.into_inner()?.finish()
-}
-
-/// A zip archive of the same.
-pub fn zip(root: &str, files: &Files) -> std::io::Result<Vec<u8>> {
-    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default()
-        .compression_method(zip::CompressionMethod::Deflated)
-        .last_modified_time(zip::DateTime::default())
-        .unix_permissions(0o644)
-        .system(zip::System::Unix);
-    for (path, bytes) in files {
-        archive.start_file(format!("{root}/{path}"), options).map_err(std::io::Error::other)?;
-        archive.write_all(bytes)?;
-    }
-    Ok(archive.finish().map_err(std::io::Error::other)?.into_inner())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Cursor;
+
     use flotilla_model::bundle;
     use flotilla_model::customer::sample;
 
-    fn piece<'a>(worker: &'a Worker, runtime: &'a Runtime) -> Piece<'a> {
+    fn piece<'a>(worker: &'a Worker, runtime: &'a PackBundle) -> Piece<'a> {
         let module = format!("// {}\n", worker.name);
         let bundle = bundle::bundle(worker, &module, runtime);
         Piece { worker, files: vec![("index.ts", module), ("wrangler.jsonc", "{}\n".to_owned())], bundle, runtime }
     }
 
-    fn runtime() -> Runtime {
-        Runtime::new("consent", b"export {};\n".to_vec(), b"export {};\n".to_vec())
+    fn runtime() -> PackBundle {
+        PackBundle::new("consent", b"export {};\n".to_vec(), b"export {};\n".to_vec())
     }
 
     #[test]
@@ -307,7 +331,7 @@ mod tests {
     fn archives_have_nothing_of_the_time_and_the_machine() {
         let (worker, runtime) = (sample("acme"), runtime());
         let all = files("acme", &[piece(&worker, &runtime)]);
-        let tar = tar_gz("acme", &all).unwrap();
+        let tar = Archive::TarGz.pack("acme", &all).unwrap();
         // Of the header of gzip: no flags, no time, best compression, an unknown system.
         assert_eq!(tar[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255]);
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(tar.as_slice()));
@@ -323,17 +347,20 @@ mod tests {
             found.insert(path.strip_prefix("acme/").unwrap().to_owned(), bytes);
         }
         assert!(found == all);
-        let zipped = zip("acme", &all).unwrap();
+        let zipped = Archive::Zip.pack("acme", &all).unwrap();
         let mut archive = zip::ZipArchive::new(Cursor::new(&zipped)).unwrap();
         let mut found = Files::new();
-        for at in 0..archive.len() {
-            let mut file = archive.by_index(at).unwrap();
+        for index in 0..archive.len() {
+            let mut file = archive.by_index(index).unwrap();
             let path = file.name().unwrap().strip_prefix("acme/").unwrap().to_owned();
             let mut bytes = Vec::new();
             std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
             found.insert(path, bytes);
         }
         assert!(found == all);
-        assert_eq!((tar, zipped), (tar_gz("acme", &all).unwrap(), zip("acme", &all).unwrap()));
+        assert_eq!(
+            (tar, zipped),
+            (Archive::TarGz.pack("acme", &all).unwrap(), Archive::Zip.pack("acme", &all).unwrap())
+        );
     }
 }

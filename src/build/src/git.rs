@@ -12,7 +12,7 @@ pub fn git(folder: &Path) -> Command {
     command
 }
 
-/// What a command of git's says; what it complains of, if it fails.
+/// Returns the output of a git command; if it fails, its complaint.
 pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     let output = command.output().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::new("git is not installed"),
@@ -25,12 +25,12 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     Err(Failure::new(format!("git: {}", said.lines().next().unwrap_or("it failed"))))
 }
 
-/// Whether git tracks a file. Without a repository, or without git, nothing is tracked.
+/// Returns whether git tracks a file. Without a repository, or without git, nothing is tracked.
 pub fn is_tracked(file: &Path) -> bool {
     asked(file, &["--literal-pathspecs", "ls-files", "--error-unmatch"])
 }
 
-/// Whether a file lies in a repository that would take it in with the next `git add`.
+/// Returns whether a file lies in a repository that would take it in with the next `git add`.
 pub fn is_exposed(file: &Path) -> bool {
     let in_repository =
         in_folder(file).is_some_and(|folder| output(git(folder).args(["rev-parse", "--git-dir"])).is_ok());
@@ -42,7 +42,7 @@ fn asked(file: &Path, question: &[&str]) -> bool {
     output(git(folder).args(question).arg("--").arg(name)).is_ok()
 }
 
-/// The folder of a file, if it is there.
+/// Returns the folder of a file, if it is there.
 fn in_folder(file: &Path) -> Option<&Path> {
     file.parent().filter(|folder| folder.is_dir())
 }

@@ -1,5 +1,5 @@
-//! What builds remember: of each customer, which files were read, what came of them, and what was written, so that the next
-//! build does only what is out of date. Knows bytes, stamps and digests; decides nothing.
+//! The manifest of builds: of each customer, the files that were read, the workers that they resolved to, and the files that
+//! were written, so that the next build does only what is out of date. Knows bytes, stamps and digests; decides nothing.
 //!
 //! `.flotilla/build/log` is a log of records: the last one of a customer counts. Each frame of records has its length and
 //! checksum, and a frame that isn't whole ends the log: who is killed while writing loses what was not written, and nothing
@@ -11,24 +11,26 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::index::UnitIndex;
 use crate::render::Recipe;
-use crate::tally::Counted;
-use flotilla_model::digest::{Digest, Mark};
+use crate::usage::WorkerUsage;
+use flotilla_model::atomic_file::AtomicFile;
+use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::spec::Environment;
 
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, and the file of its values.
 const FORMAT: &str = "flotilla build log 3";
-/// So many records are written at once.
+/// The number of records that are written at once.
 const FRAME: usize = 256;
-/// So many frames are read at once.
+/// The number of frames that are read at once.
 const AT_ONCE: usize = 64;
 /// The longest first line.
 const HEAD: u64 = 256;
@@ -37,7 +39,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// The same for one that has none.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-/// When a file was last changed, as far as its entry in the file system tells: a digest of length, times and inode.
+/// The time of a file's last change, as far as its metadata shows: a digest of length, times and inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp(u64);
 
@@ -45,7 +47,7 @@ impl Stamp {
     /// Nothing: never the stamp of a file. What has it is looked at again.
     pub const NONE: Stamp = Stamp(0);
 
-    /// The stamp of a file that was not just changed. A file that was changed within the same tick of the clock can change
+    /// Returns the stamp of a file that was not just changed. A file that was changed within the same tick of the clock can change
     /// again without a trace: its stamp says nothing.
     pub fn settled(metadata: &fs::Metadata, now: SystemTime) -> Stamp {
         let coarse = metadata.mtime_nsec() == 0 && metadata.ctime_nsec() == 0;
@@ -61,7 +63,7 @@ impl Stamp {
         }
     }
 
-    /// The stamp of a file that this build has just written; see [`Writer::settle`].
+    /// Returns the stamp of a file that this build has just written; see [`Writer::settle`].
     pub fn of(metadata: &fs::Metadata) -> Stamp {
         let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
         let parts = [
@@ -83,13 +85,13 @@ impl Stamp {
         Stamp(hash.max(1))
     }
 
-    /// Whether it is known that nothing changed.
+    /// Returns whether it is certain that nothing changed.
     pub fn same(self, now: Stamp) -> bool {
         self != Stamp::NONE && self == now
     }
 }
 
-/// Where a value stands in the file of values.
+/// The position of a value in the file of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     offset: u64,
@@ -104,7 +106,7 @@ pub struct Input {
     /// Its stamp when it was read.
     pub stamp: Stamp,
     /// The digest of its bytes; nothing if there was no file.
-    pub content: Option<Mark>,
+    pub content: Option<ShortHash>,
 }
 
 /// A file that was written for a worker.
@@ -113,20 +115,20 @@ pub struct Output {
     /// Its name in the worker's folder.
     pub name: String,
     /// The digest of its bytes.
-    pub content: Mark,
+    pub content: ShortHash,
     /// Its stamp after it was written.
     pub stamp: Stamp,
 }
 
-/// A worker's files under out/ and what they were made from.
+/// A rendering of a worker: its files under out/, and what they were rendered from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct RenderRecord {
     /// The digest of the resolved worker that was rendered.
-    pub from: Mark,
+    pub from: ShortHash,
     /// That worker.
     pub value: Chunk,
     /// The digest of the recipe.
-    pub recipe: Mark,
+    pub recipe: ShortHash,
     /// The partial templates that were read, a bit for each.
     pub partials: u64,
     /// The bytes of the module.
@@ -138,26 +140,26 @@ pub struct Made {
     /// The digest of the module.
     pub module: [u8; 32],
     /// Seconds since 1970 when it was rendered.
-    pub at: i64,
-    /// Why it was rendered.
-    pub why: Vec<Why>,
-    /// What it was rendered from the time before: the digest of the resolved worker, where it stands, and the recipe.
-    pub before: Option<(Mark, Chunk, Mark)>,
+    pub rendered_at: i64,
+    /// The reasons of the rendering.
+    pub reasons: Vec<DirtyReason>,
+    /// The rendering before this one: the digest of the resolved worker, its chunk, and the digest of the recipe.
+    pub before: Option<(ShortHash, Chunk, ShortHash)>,
 }
 
-impl Made {
-    /// The digest of the bundle.
+impl RenderRecord {
+    /// Returns the digest of the bundle.
     pub fn bundle(&self) -> Digest {
         Digest::from_bytes(self.bundle)
     }
 }
 
-/// Why a worker is rendered.
+/// The reason why a worker is rendered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Why {
-    /// It never was, as far as is known.
+pub enum DirtyReason {
+    /// It never was, as far as the manifest shows.
     New,
-    /// What the spec, its layers and the defaults say of it changed.
+    /// Its values in the spec, the layers or the defaults changed.
     Values,
     /// A template, the runtime, or flotilla itself changed.
     Recipe,
@@ -170,33 +172,33 @@ pub enum Why {
 /// A worker of a customer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unit {
-    /// Where it runs.
+    /// Its environment.
     pub environment: Environment,
     /// Its role, if the customer has several workers.
     pub role: Option<String>,
     /// Its pack's name.
     pub pack: String,
     /// The digest of the resolved worker.
-    pub resolved: Mark,
+    pub resolved: ShortHash,
     /// The resolved worker.
     pub value: Chunk,
-    /// What of it counts against limits.
-    pub counted: Counted,
-    /// What was written of it, if it was.
-    pub made: Option<Made>,
+    /// Its usage of limits.
+    pub usage: WorkerUsage,
+    /// Its last rendering, if there was one.
+    pub rendered: Option<RenderRecord>,
 }
 
-/// What is remembered of a customer.
+/// The record of a customer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The files that were read; the spec is the first.
     pub inputs: Vec<Input>,
     /// The digest of everything else that decided how it was resolved.
-    pub context: Mark,
+    pub context: ShortHash,
     /// The layers that it uses.
     pub layers: Vec<String>,
-    /// Whether there was something to tell of it: then it is read each time.
-    pub loud: bool,
+    /// Whether diagnostics were found: then it is read each time.
+    pub has_diagnostics: bool,
     /// Its labels, sorted.
     pub labels: Vec<(String, String)>,
     /// The digests of what it claims.
@@ -206,9 +208,29 @@ pub struct Record {
 }
 
 impl Record {
-    /// The customer's file.
+    /// Returns the customer's file.
     pub fn file(&self) -> &str {
         self.inputs.first().map_or("", |input| &input.file)
+    }
+
+    /// Returns the unit at an index.
+    pub fn unit(&self, index: UnitIndex) -> &Unit {
+        &self.units[index.get()]
+    }
+
+    /// Returns the unit at an index, to be changed.
+    pub fn unit_mut(&mut self, index: UnitIndex) -> &mut Unit {
+        &mut self.units[index.get()]
+    }
+
+    /// Returns its units, each with its index.
+    pub fn indexed_units(&self) -> impl Iterator<Item = (UnitIndex, &Unit)> {
+        self.units.iter().enumerate().map(|(index, unit)| (UnitIndex::new(index), unit))
+    }
+
+    /// Returns the indices of its units.
+    pub fn unit_indices(&self) -> impl Iterator<Item = UnitIndex> + use<> {
+        (0..self.units.len()).map(UnitIndex::new)
     }
 }
 
@@ -220,13 +242,13 @@ enum Entry {
     Folder(String, Stamp),
 }
 
-/// What earlier builds remember.
+/// The records of earlier builds.
 #[derive(Default)]
 pub struct Manifest {
     /// The customers by file.
     pub records: HashMap<String, Record>,
     /// The recipes by digest.
-    pub recipes: HashMap<Mark, Recipe>,
+    pub recipes: HashMap<ShortHash, Recipe>,
     /// The folders of out/ in which nothing was left over.
     pub folders: HashMap<String, Stamp>,
     /// The file of values.
@@ -305,28 +327,30 @@ impl Manifest {
                 self.records.remove(&file);
                 true
             }
-            Entry::Recipe(recipe) => self.recipes.insert(recipe.mark(), recipe).is_some(),
+            Entry::Recipe(recipe) => self.recipes.insert(recipe.short_hash(), recipe).is_some(),
             Entry::Folder(folder, stamp) => self.folders.insert(folder, stamp).is_some(),
         };
         self.stale += usize::from(replaced);
     }
 
-    /// Whether most of the values are no longer those of any record.
+    /// Returns whether most of the values are no longer those of any record.
     fn wastes_values(&self) -> bool {
-        let of_made =
-            |made: &Made| u64::from(made.value.length) + made.before.map_or(0, |before| u64::from(before.1.length));
+        let of_made = |rendering: &RenderRecord| {
+            u64::from(rendering.value.length) + rendering.before.map_or(0, |before| u64::from(before.1.length))
+        };
         let units = self.records.values().flat_map(|record| &record.units);
-        let live: u64 = units.map(|unit| u64::from(unit.value.length) + unit.made.as_ref().map_or(0, of_made)).sum();
+        let live: u64 =
+            units.map(|unit| u64::from(unit.value.length) + unit.rendered.as_ref().map_or(0, of_made)).sum();
         let length = self.values.as_ref().and_then(|(_, file)| file.metadata().ok()).map_or(0, |found| found.len());
         length > 2 * live + 4096
     }
 
-    /// The JSON of a value, if it is what it should be.
-    pub fn value(&self, chunk: Chunk, mark: Mark) -> Option<Vec<u8>> {
+    /// Returns the JSON of a value, if it is what it should be.
+    pub fn value(&self, chunk: Chunk, hash: ShortHash) -> Option<Vec<u8>> {
         let (_, file) = self.values.as_ref()?;
         let mut bytes = vec![0; chunk.length as usize];
         file.read_exact_at(&mut bytes, chunk.offset).ok()?;
-        (Digest::of(&bytes).mark() == mark).then_some(bytes)
+        (Digest::of(&bytes).short_hash() == hash).then_some(bytes)
     }
 }
 
@@ -373,11 +397,11 @@ impl Writer {
         Writer { inner: Mutex::new(inner) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
-    /// Keeps a value.
+    /// Stores a value.
     pub fn value(&self, bytes: &[u8]) -> Chunk {
         let mut inner = self.lock();
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -403,18 +427,18 @@ impl Writer {
         self.lock().flush_values();
     }
 
-    /// The JSON of a value of this run or an earlier one; call [`Writer::flush`] before.
-    pub fn read(&self, manifest: &Manifest, chunk: Chunk, mark: Mark) -> Option<Vec<u8>> {
+    /// Returns the JSON of a value of this run or an earlier one; call [`Writer::flush`] before.
+    pub fn read(&self, manifest: &Manifest, chunk: Chunk, hash: ShortHash) -> Option<Vec<u8>> {
         if chunk.offset >= MEMORY {
             let inner = self.lock();
             let Store::Memory(all) = &inner.values else { return None };
             let start = usize::try_from(chunk.offset - MEMORY).ok()?;
             return all.get(start..start + chunk.length as usize).map(<[u8]>::to_vec);
         }
-        manifest.value(chunk, mark)
+        manifest.value(chunk, hash)
     }
 
-    /// Keeps what is known of a customer.
+    /// Stores the record of a customer.
     pub fn record(&self, record: Record) {
         self.entry(Entry::Customer(record));
     }
@@ -424,17 +448,17 @@ impl Writer {
         self.entry(Entry::Gone(file.to_owned()));
     }
 
-    /// Keeps a recipe.
+    /// Stores a recipe.
     pub fn recipe(&self, recipe: Recipe) {
         self.entry(Entry::Recipe(recipe));
     }
 
-    /// Keeps the stamp of a folder in which nothing is left over.
+    /// Stores the stamp of a folder without orphaned files.
     pub fn folder(&self, folder: &str, stamp: Stamp) {
         self.entry(Entry::Folder(folder.to_owned(), stamp));
     }
 
-    /// Whether the log is as long as this process left it: nobody else has written on.
+    /// Returns whether the log is as long as this process left it: nobody else has written on.
     pub fn is_current(&self) -> bool {
         let inner = self.lock();
         let length = |file: &File| file.metadata().map(|metadata| metadata.len()).ok();
@@ -458,7 +482,7 @@ impl Writer {
         }
     }
 
-    /// Whether files under out/ were written since this was asked the last time.
+    /// Returns whether files under out/ were written since this was asked the last time.
     pub fn ended(&self) -> bool {
         std::mem::take(&mut self.lock().began)
     }
@@ -585,29 +609,29 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     for record in records.values_mut() {
         for unit in &mut record.units {
             let mut moved: HashMap<u64, Chunk> = HashMap::new();
-            let mut keep = |chunk: &mut Chunk, mark: Mark| -> io::Result<bool> {
-                if let Some(at) = moved.get(&chunk.offset) {
-                    *chunk = *at;
+            let mut keep = |chunk: &mut Chunk, hash: ShortHash| -> io::Result<bool> {
+                if let Some(new) = moved.get(&chunk.offset) {
+                    *chunk = *new;
                     return Ok(true);
                 }
-                let Some(bytes) = manifest.value(*chunk, mark) else { return Ok(false) };
+                let Some(bytes) = manifest.value(*chunk, hash) else { return Ok(false) };
                 values.write_all(&bytes)?;
-                let at = Chunk { offset: end, length: chunk.length };
+                let new = Chunk { offset: end, length: chunk.length };
                 end += bytes.len() as u64;
-                moved.insert(chunk.offset, at);
-                *chunk = at;
+                moved.insert(chunk.offset, new);
+                *chunk = new;
                 Ok(true)
             };
             if !keep(&mut unit.value, unit.resolved)? {
                 // Never taken for known: it is resolved anew.
-                record.context = Mark::default();
+                record.context = ShortHash::default();
             }
-            if let Some(made) = &mut unit.made {
-                keep(&mut made.value, made.from)?;
-                if let Some((mark, chunk, _)) = &mut made.before
-                    && !keep(chunk, *mark)?
+            if let Some(rendering) = &mut unit.rendered {
+                keep(&mut rendering.value, rendering.from)?;
+                if let Some((hash, chunk, _)) = &mut rendering.before
+                    && !keep(chunk, *hash)?
                 {
-                    made.before = None;
+                    rendering.before = None;
                 }
             }
         }
@@ -643,9 +667,7 @@ fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<(
     if !entries.is_empty() {
         log.extend(frame(&entries));
     }
-    let new = folder.join("log.new");
-    fs::write(&new, &log)?;
-    fs::rename(&new, folder.join("log"))?;
+    AtomicFile::new(&folder.join("log")).temporary(folder.join("log.new")).write(&log)?;
     manifest.whole = log.len() as u64;
     manifest.stale = 0;
     Ok(())
@@ -655,22 +677,22 @@ fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<(
 mod tests {
     use super::*;
 
-    /// A record of a customer with one worker, of which the text is all that is known.
+    /// Returns a record of a customer with one worker, of which the text is all that is known.
     fn record(writer: &Writer, file: &str, text: &str) -> Record {
-        let resolved = Digest::of(text.as_bytes()).mark();
+        let resolved = Digest::of(text.as_bytes()).short_hash();
         let value = writer.value(text.as_bytes());
-        let made = Made {
+        let rendering = RenderRecord {
             from: resolved,
             value,
-            recipe: Mark([7; 16]),
+            recipe: ShortHash([7; 16]),
             partials: 5,
             outputs: vec![Output { name: "index.ts".to_owned(), content: resolved, stamp: Stamp(3) }],
             bundle: [1; 32],
             module: [2; 32],
             size: 9,
-            at: 1_800_000_000,
-            why: vec![Why::New, Why::Missing("index.ts".to_owned())],
-            before: Some((resolved, value, Mark([8; 16]))),
+            rendered_at: 1_800_000_000,
+            reasons: vec![DirtyReason::New, DirtyReason::Missing("index.ts".to_owned())],
+            before: Some((resolved, value, ShortHash([8; 16]))),
         };
         let unit = Unit {
             environment: Environment::Staging,
@@ -678,14 +700,14 @@ mod tests {
             pack: "tiny".to_owned(),
             resolved,
             value,
-            counted: Counted::default(),
-            made: Some(made),
+            usage: WorkerUsage::default(),
+            rendered: Some(rendering),
         };
         Record {
             inputs: vec![Input { file: file.to_owned(), stamp: Stamp(9), content: Some(resolved) }],
-            context: Mark([4; 16]),
+            context: ShortHash([4; 16]),
             layers: vec!["gold".to_owned()],
-            loud: false,
+            has_diagnostics: false,
             labels: vec![("tier".to_owned(), "gold".to_owned())],
             claims: vec![1, u64::MAX],
             units: vec![unit],
@@ -698,11 +720,11 @@ mod tests {
             pack: "packs/tiny".to_owned(),
             runtime: "runtime/tiny-0.js".to_owned(),
             files: vec!["index.ts".to_owned()],
-            templates: vec![("index.ts.tera".to_owned(), Mark([6; 16]))],
+            templates: vec![("index.ts.tera".to_owned(), ShortHash([6; 16]))],
         }
     }
 
-    /// What is read of a folder, and who writes on.
+    /// Returns the manifest of a folder, and its writer.
     fn open(root: &Path) -> (Manifest, Writer) {
         let mut manifest = Manifest::read(root);
         let writer = Writer::new(root, &mut manifest, true);
@@ -729,18 +751,18 @@ mod tests {
 
         let (manifest, writer) = open(folder.path());
         assert_eq!(manifest.records, HashMap::from([("a.yaml".to_owned(), a.clone()), ("b.yaml".to_owned(), b)]));
-        assert_eq!(manifest.recipes, HashMap::from([(recipe("1").mark(), recipe("1"))]));
+        assert_eq!(manifest.recipes, HashMap::from([(recipe("1").short_hash(), recipe("1"))]));
         assert_eq!(manifest.folders, HashMap::from([("production".to_owned(), Stamp(11))]));
         assert_eq!(
             [text(&manifest, "a.yaml"), text(&manifest, "b.yaml")],
             [Some("one".to_owned()), Some("two".to_owned())]
         );
         // A value under another name is none.
-        assert_eq!(manifest.value(a.units[0].value, Mark([0; 16])), None);
+        assert_eq!(manifest.value(a.units[0].value, ShortHash([0; 16])), None);
 
         // The last one counts, and what is gone is gone.
         writer.forget("b.yaml");
-        let newer = Record { loud: true, ..a };
+        let newer = Record { has_diagnostics: true, ..a };
         writer.record(newer.clone());
         writer.folder("production", Stamp::NONE);
         assert!(writer.settle().is_none());
@@ -756,12 +778,12 @@ mod tests {
         let log = folder.path().join(FOLDER).join("log");
         // Each in a frame of its own, and how long the log is with it.
         let mut ends = Vec::new();
-        for at in 0..4 {
+        for index in 0..4 {
             let (_, writer) = open(folder.path());
-            if at == 0 {
+            if index == 0 {
                 ends.push(fs::metadata(&log).unwrap().len());
             }
-            writer.record(record(&writer, &format!("{at}.yaml"), &format!("text {at}")));
+            writer.record(record(&writer, &format!("{index}.yaml"), &format!("text {index}")));
             assert!(writer.settle().is_none());
             ends.push(fs::metadata(&log).unwrap().len());
         }
@@ -771,8 +793,8 @@ mod tests {
             let manifest = Manifest::read(folder.path());
             let mut files: Vec<String> = manifest.records.keys().cloned().collect();
             files.sort();
-            for (at, file) in files.iter().enumerate() {
-                assert_eq!(text(&manifest, file), Some(format!("text {at}")));
+            for (index, file) in files.iter().enumerate() {
+                assert_eq!(text(&manifest, file), Some(format!("text {index}")));
             }
             files.len()
         };
@@ -781,11 +803,11 @@ mod tests {
             let wanted = ends.iter().filter(|end| **end <= cut as u64).count().saturating_sub(1);
             assert_eq!(known(&whole[..cut]), wanted, "cut at {cut}");
         }
-        for at in 0..whole.len() {
+        for index in 0..whole.len() {
             let mut bytes = whole.clone();
-            bytes[at] ^= 0x41;
-            let wanted = ends.iter().filter(|end| **end <= at as u64).count().saturating_sub(1);
-            assert_eq!(known(&bytes), wanted, "damaged at {at}");
+            bytes[index] ^= 0x41;
+            let wanted = ends.iter().filter(|end| **end <= index as u64).count().saturating_sub(1);
+            assert_eq!(known(&bytes), wanted, "damaged at {index}");
         }
         // Who writes on cuts off what is torn.
         fs::write(&log, &whole[..whole.len() - 1]).unwrap();
@@ -833,14 +855,14 @@ mod tests {
             assert_eq!(text(manifest, "b.yaml"), Some("b.yaml 599".to_owned()));
             assert_eq!(manifest.records.len(), 3);
             // What earlier workers were made from is kept as well.
-            let made = manifest.records["a.yaml"].units[0].made.as_ref().unwrap();
-            assert_eq!(manifest.value(made.value, made.from), Some(b"a.yaml 599".to_vec()));
-            let (mark, chunk, recipe) = made.before.unwrap();
-            assert_eq!((manifest.value(chunk, mark), recipe), (Some(b"a.yaml 599".to_vec()), Mark([8; 16])));
+            let rendering = manifest.records["a.yaml"].units[0].rendered.as_ref().unwrap();
+            assert_eq!(manifest.value(rendering.value, rendering.from), Some(b"a.yaml 599".to_vec()));
+            let (hash, chunk, recipe) = rendering.before.unwrap();
+            assert_eq!((manifest.value(chunk, hash), recipe), (Some(b"a.yaml 599".to_vec()), ShortHash([8; 16])));
             assert_eq!((manifest.recipes.len(), manifest.folders["production"]), (1, Stamp(11)));
             // Of whom the value is lost, nothing is taken for known.
             assert_eq!(text(manifest, "lost.yaml"), None);
-            assert_eq!(manifest.records["lost.yaml"].context, Mark::default());
+            assert_eq!(manifest.records["lost.yaml"].context, ShortHash::default());
         }
         assert_eq!(before.records["a.yaml"].inputs, read.records["a.yaml"].inputs);
         // It is written on, where it ends.

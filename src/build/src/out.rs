@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::Environment;
 
@@ -20,7 +21,7 @@ pub struct Out {
     dry: bool,
 }
 
-/// A folder or file that this run owns was found to be a symbolic link.
+/// Returns the error of a folder or file of this run that is a symbolic link.
 fn leads_out(path: &Path) -> io::Error {
     io::Error::other(format!(
         "{} is a symbolic link or no folder; flotilla writes only inside of its own out/: remove it, and build again",
@@ -29,12 +30,12 @@ fn leads_out(path: &Path) -> io::Error {
 }
 
 impl Out {
-    /// The out/ of a project. Dry: nothing is written, only counted.
+    /// Returns the out/ of a project. Dry: nothing is written, only counted.
     pub fn new(project: &Path, dry: bool) -> Out {
         Out { root: project.join(OUT), dry }
     }
 
-    /// Writes the files of one folder, those that differ; says of each whether it did, and what the file system says of it.
+    /// Writes those files of one folder that differ; returns for each whether it did, and its metadata.
     pub fn write_folder(&self, folder: &str, files: &[(&str, &[u8])]) -> Result<Vec<Written>, Failure> {
         let path = self.root.join(folder);
         // The folders below out/: that may be a link to another disk itself, by its owner's choice.
@@ -71,7 +72,7 @@ impl Out {
         Ok(all)
     }
 
-    /// What the file system says of a file; nothing, if there is no plain file.
+    /// Returns the metadata of a file; `None` if there is no plain file.
     pub fn metadata(&self, folder: &str, name: &str) -> Option<fs::Metadata> {
         // Put together by hand: this is what a build without changes does for each file.
         let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + folder.len() + name.len() + 2);
@@ -81,12 +82,12 @@ impl Out {
         fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)
     }
 
-    /// The bytes of a file.
+    /// Returns the bytes of a file.
     pub fn bytes(&self, folder: &str, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.root.join(folder).join(name))
     }
 
-    /// What the file system says of a folder.
+    /// Returns the metadata of a folder.
     pub fn folder(&self, folder: &str) -> Option<fs::Metadata> {
         fs::symlink_metadata(self.root.join(folder)).ok()
     }
@@ -153,8 +154,8 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes the runtimes that no worker imports; says how many files there were.
-    pub fn prune_runtimes(&self, keep: &HashSet<String>) -> Result<usize, Failure> {
+    /// Removes packs' bundles that no worker imports; returns the number of files.
+    pub fn prune_bundles(&self, keep: &HashSet<String>) -> Result<usize, Failure> {
         let folder = self.root.join("runtime");
         let mut removed = 0;
         if !fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_dir()) {
@@ -173,7 +174,7 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes a plain file of a folder, if it is there; says whether it was.
+    /// Removes a plain file of a folder, if it exists; returns whether it did.
     pub fn remove_file(&self, folder: &str, name: &str) -> Result<bool, Failure> {
         let there = self.metadata(folder, name).is_some();
         if there {
@@ -225,7 +226,7 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
     Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
 }
 
-/// The folders in a folder, not those that links lead to, and the names of everything else.
+/// Returns the folders in a folder, not those that links lead to, and the names of everything else.
 fn folders(folder: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<String>), Failure> {
     let read = || -> io::Result<(BTreeMap<String, PathBuf>, Vec<String>)> {
         let (mut found, mut others) = (BTreeMap::new(), Vec::new());
@@ -247,11 +248,11 @@ fn folders(folder: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<String>), Fa
 pub struct Written {
     /// Whether its bytes were others, or it wasn't there.
     pub differed: bool,
-    /// What the file system says of it now; nothing, if nothing was written.
+    /// Its metadata; `None` if nothing was written.
     pub metadata: Option<fs::Metadata>,
 }
 
-/// What the file system says of a plain file that holds just these bytes.
+/// Returns the metadata of a plain file that holds just these bytes.
 fn same(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     let metadata = match fs::symlink_metadata(file) {
         Ok(metadata) => metadata,
@@ -266,7 +267,8 @@ fn same(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
     Ok((found == bytes).then_some(metadata))
 }
 
-/// A folder that isn't there yet is made beside its place with all its files, and then takes its name: one step for all.
+/// Creates a folder that doesn't exist yet: beside its place, with all its files, and then it takes its name. One step for
+/// all.
 fn new_folder(path: &Path, files: &[(&str, &[u8])]) -> io::Result<Vec<Written>> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
@@ -298,24 +300,8 @@ fn temporary(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.new"))
 }
 
-/// A file is never seen half-written: its bytes go into a neighbour, which then takes its name. What the file system says
-/// of it is said of the file that was written here, not of one that somebody put there since.
+/// Replaces a file. One process at a time builds: what a killed one left beside is found by its name. A build can be
+/// repeated, and writes hundreds of thousands of files: none of them waits for the disk.
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<fs::Metadata> {
-    let neighbour = temporary(folder, name);
-    // Never through a link that somebody left there.
-    let create = || fs::File::options().write(true).create_new(true).open(&neighbour);
-    let mut file = match create() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(folder)?;
-            create()?
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(&neighbour)?;
-            create()?
-        }
-        other => other?,
-    };
-    file.write_all(bytes)?;
-    fs::rename(neighbour, folder.join(name))?;
-    file.metadata()
+    AtomicFile::new(&folder.join(name)).temporary(temporary(folder, name)).write(bytes)
 }

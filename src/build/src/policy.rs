@@ -28,14 +28,14 @@ struct Rule {
 /// A diagnostic that was turned off, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Suppressed {
-    /// What was found.
+    /// The diagnostic.
     #[serde(flatten)]
     pub diagnostic: Diagnostic,
     /// The reason that fleet.yaml gives.
     pub reason: String,
 }
 
-/// What becomes of diagnostics under a policy.
+/// Diagnostics after a policy was applied.
 #[derive(Clone, Default)]
 pub struct Judged {
     /// Those that stay, as bad as the policy has them.
@@ -59,8 +59,8 @@ impl Policy {
     /// Compiles the list of a fleet file. A rule for a code that is an error is a mistake, and is left out.
     pub fn new(document: &Document, file: &FleetFile) -> (Policy, Vec<Diagnostic>) {
         let (mut policy, mut mistakes) = (Policy::default(), Vec::new());
-        for (at, rule) in file.diagnostics.iter().flatten().enumerate() {
-            let step = at.to_string();
+        for (index, rule) in file.diagnostics.iter().flatten().enumerate() {
+            let step = index.to_string();
             let place = |key| document.place_of(["diagnostics", &step, key]);
             if rule.code.severity() == Severity::Error {
                 let code = rule.code;
@@ -93,9 +93,9 @@ impl Policy {
         }
         for mut diagnostic in found {
             let mut last = None;
-            for (at, rule) in self.rules.iter().enumerate() {
+            for (index, rule) in self.rules.iter().enumerate() {
                 if rule.code == diagnostic.code && rule.is_for(customer) {
-                    judged.matched.insert(at);
+                    judged.matched.insert(index);
                     last = Some(rule);
                 }
             }
@@ -116,20 +116,22 @@ impl Policy {
         judged
     }
 
-    /// The rules that nothing was found for, in a check of the whole fleet that had no errors. Being diagnostics, they
+    /// Returns the rules that nothing was found for, in a check of the whole fleet that had no errors. Being diagnostics, they
     /// are judged themselves.
     pub fn unused(&self, matched: &BTreeSet<usize>) -> Judged {
-        let unused = |at: &usize| !matched.contains(at);
-        let tell = |at: usize| {
-            let rule = &self.rules[at];
+        let unused = |index: &usize| !matched.contains(index);
+        let diagnostic = |index: usize| {
+            let rule = &self.rules[index];
             let message = format!("nothing is told by {} for this entry", rule.code);
             let help = "take it out: whatever it was written for is mended, or its customers are gone";
             Diagnostic::warning(Code::UnusedRule, rule.place.clone(), message, help)
         };
         let (about_rules, others): (Vec<usize>, Vec<usize>) =
-            (0..self.rules.len()).filter(unused).partition(|at| self.rules[*at].code == Code::UnusedRule);
-        let mut judged = self.judge(None, others.into_iter().map(tell).collect());
-        judged.diagnostics.extend(about_rules.into_iter().filter(|at| !judged.matched.contains(at)).map(tell));
+            (0..self.rules.len()).filter(unused).partition(|index| self.rules[*index].code == Code::UnusedRule);
+        let mut judged = self.judge(None, others.into_iter().map(diagnostic).collect());
+        judged
+            .diagnostics
+            .extend(about_rules.into_iter().filter(|index| !judged.matched.contains(index)).map(diagnostic));
         judged
     }
 }

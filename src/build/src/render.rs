@@ -15,7 +15,7 @@ use flotilla_model::binding;
 use flotilla_model::bundle;
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::digest::{Digest, Framed, Mark};
+use flotilla_model::digest::{Digest, Framed, ShortHash};
 use flotilla_model::reason::Reason;
 use flotilla_spec::pack::Pack;
 
@@ -25,19 +25,19 @@ pub struct Templates {
     path: String,
 }
 
-/// What templates can name, of one worker: `worker`, `runtime` (the module specifier of the runtime), `vars`, `routes`,
+/// The names that templates can use for one worker: `worker`, `runtime` (the module specifier of the runtime), `vars`, `routes`,
 /// `services` and `observability` as wrangler calls them, `bindings` (everything else that it is bound to, by wrangler's keys),
 /// and `options` (limits, placement and the like, likewise). Made once for all files of a worker.
-pub struct Scene<'a> {
+pub struct RenderContext<'a> {
     worker: &'a Worker,
     context: Context,
     /// Whether the digest is among the variables.
     digest: Option<Digest>,
 }
 
-impl<'a> Scene<'a> {
-    /// What templates can name of a worker.
-    pub fn new(worker: &'a Worker, runtime: &str) -> Scene<'a> {
+impl<'a> RenderContext<'a> {
+    /// Returns the context of a worker.
+    pub fn new(worker: &'a Worker, runtime: &str) -> RenderContext<'a> {
         let domains = worker.domains.iter().map(|domain| json!({"pattern": domain, "custom_domain": true}));
         let routes = worker.routes.iter().map(|route| json!({"pattern": route.pattern, "zone_name": route.zone}));
         let services = worker.services.iter().map(|(name, to)| json!({"binding": name, "service": to}));
@@ -53,9 +53,9 @@ impl<'a> Scene<'a> {
         context.insert("bindings", &bindings);
         context.insert("options", &bundle::options(worker));
         context.insert("observability", &bundle::observability(worker));
-        let mut scene = Scene { worker, context, digest: None };
-        scene.vars(None);
-        scene
+        let mut context = RenderContext { worker, context, digest: None };
+        context.vars(None);
+        context
     }
 
     /// The digest is a variable as well, once it is known.
@@ -82,11 +82,11 @@ impl Templates {
             if let Err(error) = engine().add_raw_template(name, &text)
                 && matches!(error.kind(), tera::ErrorKind::SyntaxError(_))
             {
-                diagnostics.push(told(Code::BadTemplate, &pack.path, name, &error, help));
+                diagnostics.push(template_error(Code::BadTemplate, &pack.path, name, &error, help));
             }
         }
         if diagnostics.is_empty() {
-            diagnostics.push(told(Code::BadTemplate, &pack.path, &pack.templates[0].0, &error, help));
+            diagnostics.push(template_error(Code::BadTemplate, &pack.path, &pack.templates[0].0, &error, help));
         }
         Err(diagnostics)
     }
@@ -99,33 +99,33 @@ impl Templates {
         runtime: &str,
         digest: Option<&Digest>,
     ) -> Result<String, Box<Diagnostic>> {
-        self.render_scene(name, &mut Scene::new(worker, runtime), digest)
+        self.render_context(name, &mut RenderContext::new(worker, runtime), digest)
     }
 
     /// The same, of what was made for several files.
-    pub fn render_scene(
+    pub fn render_context(
         &self,
         name: &str,
-        scene: &mut Scene<'_>,
+        context: &mut RenderContext<'_>,
         digest: Option<&Digest>,
     ) -> Result<String, Box<Diagnostic>> {
-        let worker = scene.worker;
-        if scene.digest.as_ref() != digest {
-            scene.vars(digest);
+        let worker = context.worker;
+        if context.digest.as_ref() != digest {
+            context.vars(digest);
         }
         let failed = |error: &tera::Error| {
             let help = format!("it failed for {}, in {}", worker.file, worker.environment);
-            Box::new(told(Code::RenderFailed, &self.path, name, error, &help))
+            Box::new(template_error(Code::RenderFailed, &self.path, name, error, &help))
         };
-        let text = self.tera.render(name, &scene.context).map_err(|error| failed(&error))?;
-        syntax::check(name, &text).map_err(|(message, at)| {
-            let line = at.and_then(|(line, _)| text.lines().nth(line - 1)).unwrap_or_default();
+        let text = self.tera.render(name, &context.context).map_err(|error| failed(&error))?;
+        syntax::check(name, &text).map_err(|(message, position)| {
+            let line = position.and_then(|(line, _)| text.lines().nth(line - 1)).unwrap_or_default();
             let shown: String = line.trim().chars().take(80).collect();
             Box::new(Diagnostic::error(
                 Code::RenderedInvalid,
                 Place::file(&format!("{}/{name}.tera", self.path)),
                 format!("what it renders for {} ({}) does not parse: {message}", worker.file, worker.environment),
-                match at {
+                match position {
                     Some((line, column)) => format!("line {line}, column {column} of the rendered {name}: `{shown}`"),
                     None => format!("see the rendered {name}"),
                 },
@@ -140,16 +140,16 @@ thread_local! {
     static READ: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The function that each partial calls at its end, to tell that it was read.
-const TELL: &str = "__flotilla_read";
+/// The function that each partial calls at its end, to note that it was read.
+const NOTE_READ: &str = "__flotilla_read";
 
-/// The partials, each so that it tells when it is read. What a template extends, and where components are defined, isn't
+/// Returns the partials, each with a call that notes when it is read. What a template extends, and where components are defined, isn't
 /// read line by line, and so is always counted as read: see [`always_read`].
 fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
-    pack.partials.iter().enumerate().map(|(at, (name, text))| {
+    pack.partials.iter().enumerate().map(|(index, (name, text))| {
         // At the top of one that extends another, nothing may stand but blocks.
-        let text = if at < 64 && !text.contains("extends") {
-            format!("{text}{{{{ {TELL}(n={at}) }}}}").into()
+        let text = if index < 64 && !text.contains("extends") {
+            format!("{text}{{{{ {NOTE_READ}(n={index}) }}}}").into()
         } else {
             text.into()
         };
@@ -157,36 +157,36 @@ fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
     })
 }
 
-/// The partials that count as read whether or not they tell.
+/// Returns the partials that always count as read.
 fn always_read(pack: &Pack) -> u64 {
     let texts = || pack.templates.iter().chain(&pack.partials).map(|(_, text)| text);
     let mut bits = 0;
-    for (at, (name, text)) in pack.partials.iter().enumerate().take(64) {
+    for (index, (name, text)) in pack.partials.iter().enumerate().take(64) {
         let extended = |text: &String| {
             text.split("{%")
                 .any(|tag| tag.trim_start_matches(['-', ' ']).starts_with("extends") && tag.contains(name.as_str()))
         };
         if text.contains("component") || text.contains("extends") || texts().any(extended) {
-            bits |= 1 << at;
+            bits |= 1 << index;
         }
     }
     bits
 }
 
-/// What was read of a pack's partials by what was rendered in this thread since the last call.
+/// Returns the partials that were read in this thread since the last call, a bit for each.
 pub fn partials_read() -> u64 {
     READ.take()
 }
 
-/// What of a pack decides a worker's files, beside the worker: the templates, and those partials that were read.
+/// Returns the recipe of a worker's files: the templates of its pack, and those partials that were read.
 pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
     let templates =
-        pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).mark()));
+        pack.templates.iter().map(|(name, text)| (format!("{name}.tera"), Digest::of(text.as_bytes()).short_hash()));
     let read = read | always_read(pack);
     let partials = pack.partials.iter().enumerate();
     // A pack with more partials than bits reads them all.
-    let partials = partials.filter(|(at, _)| *at >= 64 || read & (1 << at) != 0);
-    let partials = partials.map(|(_, (name, text))| (name.clone(), Digest::of(text.as_bytes()).mark()));
+    let partials = partials.filter(|(index, _)| *index >= 64 || read & (1 << index) != 0);
+    let partials = partials.map(|(_, (name, text))| (name.clone(), Digest::of(text.as_bytes()).short_hash()));
     Recipe {
         tool: TOOL.to_owned(),
         pack: pack.path.clone(),
@@ -199,7 +199,7 @@ pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
 /// This program and what it was built from, as far as that decides bytes.
 pub const TOOL: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("FLOTILLA_SOURCES"));
 
-/// What made a worker's files, beside the worker itself.
+/// Everything that decides a worker's files, beside the worker itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     /// flotilla's version, and the digest of its sources.
@@ -211,20 +211,20 @@ pub struct Recipe {
     /// The names of the files that it makes.
     pub files: Vec<String>,
     /// The templates that were read, with their digests.
-    pub templates: Vec<(String, Mark)>,
+    pub templates: Vec<(String, ShortHash)>,
 }
 
 impl Recipe {
-    /// What differs from an earlier one, in the author's terms.
+    /// Returns the differences from an earlier recipe, in the author's terms.
     pub fn differences(&self, before: &Recipe) -> Vec<Reason> {
         let mut reasons = Vec::new();
         if before.tool != self.tool {
             reasons.push(Reason::ToolChanged { old: before.tool.clone(), new: self.tool.clone() });
         }
         let file = |name: &str| format!("{}/{name}", self.pack);
-        for (name, mark) in &self.templates {
+        for (name, hash) in &self.templates {
             match before.templates.iter().find(|(other, _)| other == name) {
-                Some((_, other)) if other != mark => reasons.push(Reason::TemplateChanged { file: file(name) }),
+                Some((_, other)) if other != hash => reasons.push(Reason::TemplateChanged { file: file(name) }),
                 Some(_) => {}
                 None => reasons.push(Reason::TemplateAdded { file: file(name) }),
             }
@@ -238,23 +238,23 @@ impl Recipe {
         reasons
     }
 
-    /// What decides whether two are the same.
-    pub fn mark(&self) -> Mark {
+    /// Returns a digest: equal recipes have equal ones.
+    pub fn short_hash(&self) -> ShortHash {
         let start = Framed::new("recipe").field(self.tool.as_bytes()).field(self.runtime.as_bytes());
         // A template can become a file, or no longer be one, without another byte.
         let start = start.field(&(self.files.len() as u64).to_le_bytes());
         let files = self.files.iter().fold(start, |framed, name| framed.field(name.as_bytes()));
         let all =
-            self.templates.iter().fold(files, |framed, (name, mark)| framed.field(name.as_bytes()).field(&mark.0));
-        all.finish().mark()
+            self.templates.iter().fold(files, |framed, (name, hash)| framed.field(name.as_bytes()).field(&hash.0));
+        all.finish().short_hash()
     }
 }
 
 fn engine() -> Tera {
     let mut tera = Tera::new();
-    tera.register_function(TELL, |arguments: Kwargs, _: &State| -> tera::TeraResult<tera::Value> {
-        let at: u64 = arguments.must_get("n")?;
-        READ.set(READ.get() | 1 << at);
+    tera.register_function(NOTE_READ, |arguments: Kwargs, _: &State| -> tera::TeraResult<tera::Value> {
+        let index: u64 = arguments.must_get("n")?;
+        READ.set(READ.get() | 1 << index);
         Ok(tera::Value::safe_string(""))
     });
     tera.autoescape_on([""]);
@@ -274,7 +274,7 @@ fn engine() -> Tera {
     tera
 }
 
-fn told(code: Code, path: &str, name: &str, error: &tera::Error, help: &str) -> Diagnostic {
+fn template_error(code: Code, path: &str, name: &str, error: &tera::Error, help: &str) -> Diagnostic {
     use tera::ErrorKind::{RenderingError, SyntaxError};
     let file = |name: &str| format!("{path}/{}.tera", name.trim_end_matches(".tera"));
     let mut place = Place::file(&file(name));

@@ -7,6 +7,7 @@
 
 mod bindings;
 mod claim;
+mod database;
 mod dispatchers;
 mod hosts;
 mod peers;
@@ -16,54 +17,76 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use claim::{By, Claim, Thing};
+pub use claim::{Claimant, ClaimedResource, UniqueClaim};
 pub use sources::{merged, merged_shared};
 
 use dispatchers::dispatchers;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::Diagnostic;
-use flotilla_spec::layer;
+use flotilla_model::spec::Environment;
+use flotilla_spec::layer::{self, Merged};
 use flotilla_spec::project::{Fleet, Spec, labels};
 use flotilla_spec::yaml::Kind;
-use peers::{Peers, refer};
+use peers::{Peers, Reference, link};
 use previews::Base;
 use sources::{Sources, below, settings_only};
-use worker::{Named, One, Who};
+use worker::{NameScope, Subject, Target};
 
-/// What became of a spec.
+/// The result of resolving a spec.
 #[derive(Default)]
 pub struct Resolved {
     /// Its workers, by environment and role.
     pub workers: Vec<Worker>,
-    /// What they claim.
-    pub claims: Vec<Claim>,
-    /// The author's mistakes; with an error among them the workers are not to be used.
+    /// The resources that its workers claim.
+    pub claims: Vec<UniqueClaim>,
+    /// The author's errors and warnings; with an error among them the workers must not be used.
     pub diagnostics: Vec<Diagnostic>,
-    /// Which of its workers, by role, refers to which shared one.
+    /// The shared workers that its workers refer to, each with the role of the worker that does.
     pub refers: BTreeSet<(Option<String>, String)>,
-    /// The hosts that are others in a preview, and what they are there.
+    /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
 }
 
 /// The workers that all customers share.
 #[derive(Default)]
 pub struct Shared {
-    /// What became of them.
+    /// The result of resolving them.
     pub resolved: Resolved,
-    /// Whom others can refer to.
+    /// The workers that others can refer to.
     peers: Peers,
     /// The hosts that reach the dispatch worker of an account, by the account's name; `*` at the beginning stands for any.
     reach: BTreeMap<String, BTreeSet<String>>,
 }
 
+/// The workers that are resolved together: those of one customer, or the shared ones.
+struct Batch<'a> {
+    fleet: &'a Fleet,
+    /// The shared workers; `None` while these are being resolved.
+    shared: Option<&'a Shared>,
+    resolved: Resolved,
+    references: Vec<Reference>,
+    peers: Peers,
+}
+
+impl<'a> Batch<'a> {
+    fn new(fleet: &'a Fleet, shared: Option<&'a Shared>) -> Batch<'a> {
+        Batch { fleet, shared, resolved: Resolved::default(), references: Vec::new(), peers: Peers::default() }
+    }
+
+    /// Links workers that refer to each other, and sorts them.
+    fn finish(mut self) -> (Resolved, Peers) {
+        link(&mut self);
+        self.resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
+        (self.resolved, self.peers)
+    }
+}
+
 /// Resolves one customer.
 pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
-    let mut resolved = Resolved::default();
-    let mut references = Vec::new();
-    let mut peers = Peers::default();
+    let mut batch = Batch::new(fleet, Some(shared));
     let sources = Sources::of(fleet, spec);
     let labels = labels(fleet, &spec.identity);
-    let who = Who {
+    let subject = Subject {
         id: &spec.identity.id,
         name: spec.identity.name.as_deref().unwrap_or(&spec.identity.id),
         labels: &labels,
@@ -71,83 +94,53 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
         place: spec.document.place_of(["id"]),
     };
     for role in sources.roles() {
+        let has_own_name = role.is_some_and(|role| {
+            let mut roots = sources.roots.iter();
+            roots.any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
+        });
         for environment in sources.environments(role) {
-            let merged = layer::merge(&sources.chain(environment, role), settings_only);
-            let base = Base::of(&sources, environment, role);
-            let of_role = role.is_some_and(|role| {
-                sources
-                    .roots
-                    .iter()
-                    .any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
-            });
-            let named = match sources.named_exactly(environment, role) {
-                true => Named::Exactly,
-                false if of_role => Named::Role,
-                false => Named::Customer,
-            };
-            let shared = Some(shared);
-            One::resolve(
-                fleet,
-                shared,
-                &who,
-                environment,
-                role,
-                &merged,
-                named,
-                base,
-                &mut resolved,
-                &mut references,
-                &mut peers,
-            );
+            let name_scope = name_scope(&sources, environment, role, has_own_name);
+            let (merged, base) = settings(&sources, environment, role);
+            batch.resolve(&Target { subject: &subject, environment, role, name_scope, merged, base });
         }
     }
-    refer(fleet, &peers, Some(&shared.peers), &references, &mut resolved);
-    resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
-    resolved
+    batch.finish().0
 }
 
 /// Resolves the workers that all customers share.
 pub fn shared(fleet: &Fleet) -> Shared {
-    let mut resolved = Resolved::default();
-    let mut references = Vec::new();
-    let mut peers = Peers::default();
+    let mut batch = Batch::new(fleet, None);
     let (document, labels) = (&fleet.document, BTreeMap::new());
+    let included = fleet.preview.as_ref().and_then(|preview| preview.shared.as_ref());
     if let Some(Kind::Map(entries)) = document.root.get("sharedWorkers").map(|node| &node.kind) {
-        for (role, span, node) in entries {
-            let who = Who { id: SHARED, name: role, labels: &labels, document, place: document.place(*span) };
-            let wanted = fleet.preview.as_ref().and_then(|preview| preview.shared.as_ref());
-            if wanted.is_some_and(|wanted| !wanted.contains(role)) {
-                continue;
-            }
+        for (role, span, node) in entries.iter().filter(|(role, ..)| included.is_none_or(|all| all.contains(role))) {
+            let subject = Subject { id: SHARED, name: role, labels: &labels, document, place: document.place(*span) };
             let sources = Sources::shared(fleet, Some(node));
+            let has_own_name = node.get("workerName").is_some();
             for environment in sources.environments(None) {
-                let merged = layer::merge(&sources.chain(environment, None), settings_only);
-                let base = Base::of(&sources, environment, None);
-                let named = match sources.named_exactly(environment, None) {
-                    true => Named::Exactly,
-                    false if node.get("workerName").is_some() => Named::Role,
-                    false => Named::Customer,
-                };
+                let name_scope = name_scope(&sources, environment, None, has_own_name);
+                let (merged, base) = settings(&sources, environment, None);
                 let role = Some(role.as_str());
-                One::resolve(
-                    fleet,
-                    None,
-                    &who,
-                    environment,
-                    role,
-                    &merged,
-                    named,
-                    base,
-                    &mut resolved,
-                    &mut references,
-                    &mut peers,
-                );
+                batch.resolve(&Target { subject: &subject, environment, role, name_scope, merged, base });
             }
         }
     }
-    refer(fleet, &peers, None, &references, &mut resolved);
-    resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
+    let (mut resolved, peers) = batch.finish();
     // The dispatch workers are no part of a preview: which hosts reach them is for the fleet to say.
     let reach = if fleet.preview.is_some() { BTreeMap::new() } else { dispatchers(fleet, &mut resolved) };
     Shared { resolved, peers, reach }
+}
+
+/// Returns the merged settings of a worker, and those that it is derived from if it is one of a preview.
+fn settings<'a>(sources: &Sources<'a>, environment: Environment, role: Option<&str>) -> (Merged<'a>, Option<Base>) {
+    let merged = layer::merge(&sources.chain(environment, role), settings_only);
+    (merged, Base::of(sources, environment, role))
+}
+
+fn name_scope(sources: &Sources<'_>, environment: Environment, role: Option<&str>, has_own_name: bool) -> NameScope {
+    match sources.named_exactly(environment, role) {
+        true => NameScope::Exact,
+        false if has_own_name => NameScope::Role,
+        false => NameScope::Customer,
+    }
 }

@@ -1,5 +1,5 @@
-//! Which workers are made otherwise than at another state of the project in git. Compares contents: the files that differ
-//! from that state's tree, and what comes of them. Runs git; needs nothing of history but the one tree, so that a shallow
+//! The workers that changed since another state of the project in git. Compares contents: the files that differ from that
+//! state's tree, and the workers that they resolve to. Runs git; needs nothing of history but the one tree, so that a shallow
 //! clone is enough.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -10,43 +10,44 @@ use std::process::Stdio;
 use anyhow::Context as _;
 use rayon::prelude::*;
 
-use crate::build::{self, Project, Survey};
+use crate::build::{self, Project, Scan};
 use crate::git::{git, output};
+use crate::manifest::{Record, Unit};
 use crate::render;
 use flotilla_model::customer;
-use flotilla_model::digest::{Digest, Mark};
+use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Silent;
-use flotilla_spec::project::{self, FLEET_FILE};
+use flotilla_spec::project::{FLEET_FILE, Fleet};
 use flotilla_spec::tree::Tree;
 
-/// What differs from a state of the past.
+/// The difference to a state of the past.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
-    /// The folders of the workers that are made otherwise.
+    /// The folders of the workers that changed since.
     pub folders: HashSet<String>,
     /// The customers whose own files differ, or whose workers do.
     pub customers: HashSet<String>,
 }
 
 /// Compares with the tree of a commit, a branch or a tag.
-pub fn since(project: &Project, survey: &Survey, reference: &str) -> Result<Since, Failure> {
+pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, Failure> {
     let root = project.root();
     let changed = changed(root, reference)?;
-    let mut found = Since::default();
+    let mut since = Since::default();
     if changed.is_empty() {
-        return Ok(found);
+        return Ok(since);
     }
     let past = contents(root, reference, &changed)?;
     if matches!(past.get(FLEET_FILE), Some(None)) {
         // Before there was a project, there was no worker.
-        for (record, unit) in
-            survey.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)))
-        {
-            found.folders.insert(customer::folder(unit.environment, build::id(record), unit.role.as_deref()));
-            found.customers.insert(build::id(record).to_owned());
+        for record in &scan.records {
+            since.folders.extend(record.units.iter().map(|unit| folder(record, unit)));
+            if !record.units.is_empty() {
+                since.customers.insert(build::id(record).to_owned());
+            }
         }
-        return Ok(found);
+        return Ok(since);
     }
     let before = build::open(Tree { root: root.to_owned(), past }, &Silent).map_err(|mistakes| {
         let first = mistakes.first().map_or_else(String::new, |first| format!("{}: {}", first.place, first.message));
@@ -55,60 +56,91 @@ pub fn since(project: &Project, survey: &Survey, reference: &str) -> Result<Sinc
         ))
         .hint("name a commit whose fleet.yaml, layers and packs are right")
     })?;
-    let runtimes: HashSet<&str> = project
-        .fleet
-        .packs
-        .iter()
-        .filter(|(_, pack)| is_runtime_changed(pack, &changed))
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let same_fleet = before.fleet.decides == project.fleet.decides;
-    let touched = |file: &str| changed.contains(file);
-    let results: Vec<(String, Vec<String>, bool)> = survey
-        .records
-        .par_iter()
-        .map(|record| {
-            let id = build::id(record);
-            let own = record.inputs.iter().any(|input| touched(&input.file));
-            let layers = |fleet: &project::Fleet| -> Vec<Option<Digest>> {
-                let of =
-                    |name: &String| fleet.layers.iter().find(|layer| layer.name == *name).map(|layer| layer.digest);
-                record.layers.iter().map(of).collect()
-            };
-            let resolved = if own || !same_fleet || record.loud || layers(&project.fleet) != layers(&before.fleet) {
-                marks(&before, record.file())
-            } else {
-                // The same files in the same fleet: the same workers.
-                record.units.iter().map(|unit| ((unit.environment, unit.role.clone()), unit.resolved)).collect()
-            };
-            let differs = record.units.iter().filter(|unit| {
-                let made = |project: &Project| {
-                    let pack = project.fleet.packs.get(&unit.pack)?;
-                    let partials = match &unit.made {
-                        Some(made) if made.from == unit.resolved => made.partials,
-                        _ => survey.worker(project, record, unit).map_or(u64::MAX, |worker| project.partials(&worker)),
-                    };
-                    Some(render::recipe(pack, "", partials).mark())
-                };
-                resolved.get(&(unit.environment, unit.role.clone())) != Some(&unit.resolved)
-                    || runtimes.contains(unit.pack.as_str())
-                    || made(project) != made(&before)
-            });
-            let folder = |unit: &crate::manifest::Unit| customer::folder(unit.environment, id, unit.role.as_deref());
-            (id.to_owned(), differs.map(folder).collect(), own && record.file() != FLEET_FILE)
-        })
-        .collect();
-    for (id, folders, own) in results {
-        if own || !folders.is_empty() {
-            found.customers.insert(id);
+    let packs = project.fleet.packs.iter().filter(|(_, pack)| is_bundle_changed(pack, &changed));
+    let comparison = Comparison {
+        project,
+        scan,
+        before: &before,
+        changed: &changed,
+        rebundled: packs.map(|(name, _)| name.as_str()).collect(),
+        is_same_fleet: before.fleet.decides == project.fleet.decides,
+    };
+    let differing: Vec<(&Record, Vec<String>)> =
+        scan.records.par_iter().map(|record| (record, comparison.differing(record))).collect();
+    for (record, folders) in differing {
+        if !folders.is_empty() || (comparison.is_touched(record) && record.file() != FLEET_FILE) {
+            since.customers.insert(build::id(record).to_owned());
         }
-        found.folders.extend(folders);
+        since.folders.extend(folders);
     }
-    Ok(found)
+    Ok(since)
 }
 
-/// The resolved workers of a customer's file, by environment and role.
-fn marks(project: &Project, file: &str) -> HashMap<(flotilla_model::spec::Environment, Option<String>), Mark> {
+fn folder(record: &Record, unit: &Unit) -> String {
+    customer::folder(unit.environment, build::id(record), unit.role.as_deref())
+}
+
+/// A project, and the same project at a state of the past.
+struct Comparison<'a> {
+    project: &'a Project,
+    scan: &'a Scan,
+    before: &'a Project,
+    /// The files that differ.
+    changed: &'a BTreeSet<String>,
+    /// The packs whose bundles are built from other sources.
+    rebundled: HashSet<&'a str>,
+    is_same_fleet: bool,
+}
+
+impl Comparison<'_> {
+    /// Returns the folders of a customer's workers that differ.
+    fn differing(&self, record: &Record) -> Vec<String> {
+        let before = match self.is_resolved_alike(record) {
+            true => record.units.iter().map(|unit| ((unit.environment, unit.role.clone()), unit.resolved)).collect(),
+            false => short_hashes(self.before, record.file()),
+        };
+        let differs = |unit: &&Unit| {
+            before.get(&(unit.environment, unit.role.clone())) != Some(&unit.resolved)
+                || self.rebundled.contains(unit.pack.as_str())
+                || self.recipe(self.project, record, unit) != self.recipe(self.before, record, unit)
+        };
+        record.units.iter().filter(differs).map(|unit| folder(record, unit)).collect()
+    }
+
+    /// Returns whether one of the customer's own files differs.
+    fn is_touched(&self, record: &Record) -> bool {
+        record.inputs.iter().any(|input| self.changed.contains(&input.file))
+    }
+
+    /// Returns whether the customer surely resolved to the same workers: by the same files in the same fleet.
+    fn is_resolved_alike(&self, record: &Record) -> bool {
+        let layers = |fleet: &Fleet| -> Vec<Option<Digest>> {
+            let digest =
+                |name: &String| fleet.layers.iter().find(|layer| layer.name == *name).map(|layer| layer.digest);
+            record.layers.iter().map(digest).collect()
+        };
+        self.is_same_fleet
+            && !record.has_diagnostics
+            && !self.is_touched(record)
+            && layers(&self.project.fleet) == layers(&self.before.fleet)
+    }
+
+    /// Returns the digest of the recipe that a project renders a worker by.
+    fn recipe(&self, project: &Project, record: &Record, unit: &Unit) -> Option<ShortHash> {
+        let pack = project.fleet.packs.get(&unit.pack)?;
+        let partials = match &unit.rendered {
+            Some(rendering) if rendering.from == unit.resolved => rendering.partials,
+            _ => self.scan.worker(self.project, record, unit).map_or(u64::MAX, |worker| project.partials(&worker)),
+        };
+        Some(render::recipe(pack, "", partials).short_hash())
+    }
+}
+
+/// Returns the digests of the resolved workers of a customer's file, by environment and role.
+fn short_hashes(
+    project: &Project,
+    file: &str,
+) -> HashMap<(flotilla_model::spec::Environment, Option<String>), ShortHash> {
     let workers = match file {
         FLEET_FILE => project.shared.resolved.workers.clone(),
         file => match project.tree.plain(file) {
@@ -120,12 +152,12 @@ fn marks(project: &Project, file: &str) -> HashMap<(flotilla_model::spec::Enviro
         .iter()
         .map(|worker| {
             let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
-            ((worker.environment, worker.role.clone()), Digest::of(&json).mark())
+            ((worker.environment, worker.role.clone()), Digest::of(&json).short_hash())
         })
         .collect()
 }
 
-fn is_runtime_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String>) -> bool {
+fn is_bundle_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String>) -> bool {
     let sources = pack.manifest.runtime.sources.iter().map(String::as_str).chain([
         "package.json",
         "package-lock.json",
@@ -138,7 +170,7 @@ fn is_runtime_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<Strin
     })
 }
 
-/// The files below the project that aren't as they are in a tree: changed, added, removed, or new to git.
+/// Returns the files below the project that differ from a tree: changed, added, removed, or new to git.
 fn changed(root: &Path, reference: &str) -> Result<BTreeSet<String>, Failure> {
     output(git(root).args(["rev-parse", "--git-dir"])).map_err(|_| {
         Failure::usage(format!("{} is in no git repository, so there is no `{reference}`", root.display()))
@@ -168,7 +200,7 @@ fn changed(root: &Path, reference: &str) -> Result<BTreeSet<String>, Failure> {
     Ok(names(&differ).into_iter().chain(names(&new)).filter(of_project).collect())
 }
 
-/// What stood in files, at the time of a tree.
+/// Returns the contents that files have in a tree.
 fn contents(
     root: &Path,
     reference: &str,

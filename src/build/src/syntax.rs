@@ -1,11 +1,12 @@
-//! Whether a rendered file is what its name says: each is parsed before it is written. Doesn't know where it came
-//! from.
+//! Checks that a rendered file is what its name says: each is parsed before it is written. Doesn't know where it comes from.
 
 use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
 
-/// What is wrong, and on which line and column (from 1) if the parser says.
+use flotilla_spec::jsonc;
+
+/// A syntax error, with its line and column (from 1) if the parser gives them.
 pub type Wrong = (String, Option<(usize, usize)>);
 
 /// Parses a file by its extension. A module must be JavaScript, also where it is called `.ts`: what people review is
@@ -35,19 +36,7 @@ fn script(text: &str) -> Result<(), Wrong> {
 }
 
 fn jsonc(text: &str) -> Result<(), Wrong> {
-    let options = jsonc_parser::ParseOptions {
-        allow_comments: true,
-        allow_trailing_commas: true,
-        allow_loose_object_property_names: false,
-        allow_missing_commas: false,
-        allow_single_quoted_strings: false,
-        allow_hexadecimal_numbers: false,
-        allow_unary_plus_numbers: false,
-        allow_bare_decimal_point_numbers: false,
-        allow_non_finite_numbers: false,
-        allow_extended_string_escapes: false,
-    };
-    match jsonc_parser::parse_to_value(text, &options) {
+    match jsonc_parser::parse_to_value(text, &jsonc::OPTIONS) {
         Ok(_) => Ok(()),
         Err(error) => Err((error.kind().to_string(), Some((error.line_display(), error.column_display())))),
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use flotilla_engine::built::{Built, build_fleet};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 use flotilla_model::progress::Progress as _;
 use flotilla_model::reason::Reason;
 
@@ -51,7 +52,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return watch::run(session, &arguments.selection);
     }
     let done = done(session, &arguments.selection, arguments.check, arguments.explain)?;
-    let Built { survey, built, diagnostics, seconds, .. } = &done;
+    let Built { scan, built, diagnostics, seconds, .. } = &done;
     if let Some(error) = &built.forgotten
         && built.rendered > 0
     {
@@ -59,19 +60,19 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
     let workers = built.workers;
     let report = Report {
-        customers: survey.customers,
+        customers: scan.customers,
         workers,
         rendered: built.rendered,
         unchanged: built.unchanged,
         written: built.written,
         removed: built.removed,
-        invalid: survey.invalid + built.failed.len(),
-        suppressed: survey.suppressed.iter().filter(|off| arguments.selection.concerns(&off.diagnostic)).count(),
+        invalid: scan.invalid + built.failed.len(),
+        suppressed: scan.suppressed.iter().filter(|off| arguments.selection.concerns(&off.diagnostic)).count(),
         seconds: *seconds,
     };
     let stale = built.written + built.removed > 0;
     if arguments.explain && session.format == Format::Text {
-        reasons(&built.why);
+        reasons(&built.reasons);
     }
     let figures = summary_figures(&report, arguments.check);
     summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics))?;
@@ -128,9 +129,7 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     shown.sort_by(|a, b| (b.1.len(), a.1[0]).cmp(&(a.1.len(), b.1[0])));
     let rest = shown.split_off(shown.len().min(SHOWN));
     for (lines, folders) in shown {
-        let some = folders.iter().take(SMALL).copied().collect::<Vec<_>>().join(", ");
-        let more = if folders.len() > SMALL { format!(" and {} more", folders.len() - SMALL) } else { String::new() };
-        report::print(&format!("{}: {some}{more}", count(folders.len(), "worker")));
+        report::print(&format!("{}: {}", count(folders.len(), "worker"), listing::names(&folders, SMALL)));
         for line in lines {
             report::print(&format!("  {}", clean(&line.to_string())));
         }

@@ -35,14 +35,14 @@ struct Report<'a> {
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let selection = &arguments.selection;
     let tree = Tree::new(&session.root);
-    let surveyed = build::open(tree.clone(), &session.ui).and_then(|project| {
-        let survey = build::survey(&project, false, &session.ui)?;
-        Ok((project, survey))
+    let scanned = build::open(tree.clone(), &session.ui).and_then(|project| {
+        let scan = build::scan(&project, false, &session.ui)?;
+        Ok((project, scan))
     });
-    let (customers, mut diagnostics, mut suppressed) = match surveyed {
-        Ok((project, survey)) => {
-            selection.verify(&session.operator, &project, &survey)?;
-            (selection.count(&survey), survey.diagnostics, survey.suppressed)
+    let (customers, mut diagnostics, mut suppressed) = match scanned {
+        Ok((project, scan)) => {
+            selection.verify(&session.operator, &project, &scan)?;
+            (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {
             let customers = flotilla_spec::project::spec_files(&tree).map_or(0, |files| files.len());

@@ -14,6 +14,7 @@ use flotilla_engine::plan_file::PlanFile;
 use flotilla_engine::planning::Planned;
 use flotilla_engine::verification::Results;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress as _;
 
 use super::apply::{self, ApplyArguments};
@@ -137,7 +138,7 @@ fn addresses(session: &Session, planned: &Planned, tokens: Option<&HashMap<Strin
     let mut lines: Vec<String> =
         found.listed.iter().map(|(worker, address)| format!("  {worker:<32} {address}")).collect();
     if found.more > 0 {
-        lines.push(format!("  … and {} more: flotilla status", found.more));
+        lines.push(format!("  {}: flotilla status", and_more(found.more)));
     }
     if !lines.is_empty() {
         report::print(&lines.join("\n"));

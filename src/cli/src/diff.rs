@@ -2,7 +2,7 @@
 
 use similar::TextDiff;
 
-use flotilla_build::origin;
+use flotilla_build::provenance;
 use flotilla_deploy::state::{Record, State, Stored};
 use flotilla_model::failure::{Exit, Failure};
 
@@ -118,9 +118,9 @@ fn differences(old: &Stored, new: &Stored) -> Vec<String> {
     let written =
         |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
     let line = |(path, before, after): (Vec<String>, _, _)| {
-        format!("{} {} → {}", origin::notation(&path), written(before), written(after))
+        format!("{} {} → {}", provenance::notation(&path), written(before), written(after))
     };
-    origin::differences(before, after).into_iter().map(line).collect()
+    provenance::differences(before, after).into_iter().map(line).collect()
 }
 
 fn unified(before: &str, after: &str, name: &str) -> String {

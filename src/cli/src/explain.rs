@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use flotilla_build::build::{self, Explained, Project, Runtimes, Survey};
+use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
 use flotilla_build::manifest::Record;
-use flotilla_build::runtime;
+use flotilla_build::pack_bundle;
 use flotilla_deploy::state::State;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
@@ -49,40 +49,40 @@ pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Opt
 
 /// Explains a customer: why each of its workers was rendered the last time, and what would have it rendered now.
 pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure> {
-    let surveyed = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
-        let survey = build::survey(&project, false, &session.ui)?;
-        Ok((project, survey))
+    let scanned = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
+        let scan = build::scan(&project, false, &session.ui)?;
+        Ok((project, scan))
     });
-    let (project, survey) = match surveyed {
-        Ok(surveyed) => surveyed,
+    let (project, scan) = match scanned {
+        Ok(scanned) => scanned,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
             return Ok(Exit::Diagnostics);
         }
     };
-    let Some(record) = survey.records.iter().find(|record| build::id(record) == subject) else {
+    let Some(record) = scan.records.iter().find(|record| build::id(record) == subject) else {
         let failure = Failure::usage(format!("there is no customer and no code `{subject}`"));
-        let ids = survey.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
+        let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
         return Err(match did_you_mean(subject, ids) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
             None => failure.hint(format!("customers are the files of customers/, without `.yaml`; {CODES}")),
         });
     };
     let of_it = |diagnostic: &&Diagnostic| diagnostic.place.file == record.file();
-    let diagnostics: Vec<Diagnostic> = survey.diagnostics.iter().filter(of_it).cloned().collect();
+    let diagnostics: Vec<Diagnostic> = scan.diagnostics.iter().filter(of_it).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
+    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
             report::stopped(session, &[*diagnostic])?;
             return Ok(Exit::Diagnostics);
         }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
+        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
-    let held = survey.held.contains(subject);
-    let workers = if held { Vec::new() } else { build::explain(&project, &survey, &runtimes, record) };
+    let held = scan.held.contains(subject);
+    let workers = if held { Vec::new() } else { build::explain(&project, &scan, &runtimes, record) };
     let deployed =
-        if held { BTreeMap::new() } else { deployments(session, &project, &survey, &runtimes, record, &workers)? };
+        if held { BTreeMap::new() } else { deployments(session, &project, &scan, &runtimes, record, &workers)? };
     session.ui.end();
     match session.format {
         Format::Json => {
@@ -121,8 +121,8 @@ struct Deployment {
 fn deployments(
     session: &Session,
     project: &Project,
-    survey: &Survey,
-    runtimes: &Runtimes,
+    scan: &Scan,
+    runtimes: &PackBundles,
     record: &Record,
     workers: &[Explained],
 ) -> Result<BTreeMap<String, Deployment>, Failure> {
@@ -136,7 +136,7 @@ fn deployments(
             continue;
         };
         let unit = record.units.iter().find_map(|unit| {
-            let worker = survey.worker(project, record, unit)?;
+            let worker = scan.worker(project, record, unit)?;
             (worker.name == id.1).then_some((unit, worker))
         });
         let mut now: Vec<Reason> = live.drift.iter().cloned().collect();

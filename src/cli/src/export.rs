@@ -1,22 +1,17 @@
 //! `flotilla export`: a customer's workers as a folder or an archive, for who deploys them without flotilla.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
 use flotilla_build::build;
-use flotilla_build::export::{self, Files, LIST, Piece, WORKFLOW};
-use flotilla_build::runtime;
+use flotilla_build::export::{self, Archive, Export, ExportedWorker, WORKFLOW, deliver};
+use flotilla_build::pack_bundle;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Diagnostic, sorted};
-use flotilla_model::digest::Digest;
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 
 use super::report::{self, count};
@@ -24,9 +19,9 @@ use super::selection::Selection;
 use super::ui::clean;
 use super::{Format, Session, workflow};
 
-/// The folder that exports go to, unless told otherwise.
+/// The folder that exports go to by default.
 const TO: &str = "export";
-/// What stands for the customer's id in an address.
+/// The placeholder of the customer's id in an address.
 const CUSTOMER: &str = "{customer}";
 
 #[derive(clap::Args)]
@@ -81,6 +76,16 @@ impl Form {
         }
     }
 
+    /// Packs an export, if the form is that of an archive.
+    fn pack(self, export: &Export) -> Result<Option<Vec<u8>>, Failure> {
+        let archive = match self {
+            Form::Folder => return Ok(None),
+            Form::Tar => Archive::TarGz,
+            Form::Zip => Archive::Zip,
+        };
+        Ok(Some(archive.pack(&export.customer, &export.files).map_err(anyhow::Error::from)?))
+    }
+
     fn ending(self) -> &'static str {
         match self {
             Form::Folder => "",
@@ -90,7 +95,7 @@ impl Form {
     }
 }
 
-/// An address that can stand in a workflow and in a shell.
+/// Parses an address that can be written into a workflow and a shell without quotes.
 fn url(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
     if !text.starts_with("https://") && !host.is_some_and(|host| host == "127.0.0.1" || host == "localhost") {
@@ -104,6 +109,7 @@ fn url(text: &str) -> Result<String, String> {
     }
 }
 
+/// An export that was written, as it is reported.
 #[derive(Serialize)]
 struct Exported {
     customer: String,
@@ -113,219 +119,130 @@ struct Exported {
     /// Of an archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
-    workers: Vec<Told>,
-}
-
-#[derive(Serialize)]
-struct Told {
-    worker: String,
-    environment: Environment,
-    digest: Digest,
+    workers: Vec<ExportedWorker>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     if arguments.selection.is_all() {
         return Err(Failure::usage("no customer is named").hint("flotilla export acme, or '*' for all of them"));
     }
-    let stdout = arguments.to.as_deref() == Some(Path::new("-"));
+    let is_stdout = arguments.to.as_deref() == Some(Path::new("-"));
     let form = arguments.form.unwrap_or_else(|| arguments.to.as_deref().map_or(Form::Folder, Form::of));
-    if stdout && (form == Form::Folder || session.format == Format::Json) {
+    if is_stdout && (form == Form::Folder || session.format == Format::Json) {
         return Err(Failure::usage("stdout takes an archive, and nothing else").hint("add --form tar.gz or --form zip"));
     }
-    let rendered = match rendered(session, arguments)? {
+    let (mut exports, diagnostics) = match render(session, arguments)? {
         Ok(rendered) => rendered,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
             return Ok(Exit::Diagnostics);
         }
     };
-    report::diagnostics(&session.root, &session.ui, &rendered.diagnostics);
-    let errors = report::counts(&rendered.diagnostics).0;
-    let all = &rendered.customers;
-    if all.is_empty() && errors == 0 {
+    report::diagnostics(&session.root, &session.ui, &diagnostics);
+    let errors = report::counts(&diagnostics).0;
+    if exports.is_empty() && errors == 0 {
         return Err(Failure::usage("no worker is selected"));
     }
-    if all.len() > 1 && stdout {
-        return Err(Failure::usage(format!("stdout takes one customer, not {}", all.len())));
+    if exports.len() > 1 && is_stdout {
+        return Err(Failure::usage(format!("stdout takes one customer, not {}", exports.len())));
     }
-    if let (true, Some(url)) = (all.len() > 1, &arguments.url)
-        && !url.contains(CUSTOMER)
-    {
-        return Err(Failure::usage(format!("each customer has an archive of its own: write {CUSTOMER} into --url")));
-    }
-    let mut exports = Vec::new();
-    for (customer, (files, workers)) in all {
-        let mut files = files.clone();
-        if let (Some(Where::Github), Some(url)) = (arguments.workflow, &arguments.url) {
-            let text = export::workflow(&url.replace(CUSTOMER, customer), workflow::action);
-            files.insert(WORKFLOW.to_owned(), text.into_bytes());
+    add_workflows(&mut exports, arguments)?;
+    if is_stdout {
+        for export in &exports {
+            let bytes = form.pack(export)?.unwrap_or_default();
+            // A reader that went away is no error.
+            let _ = std::io::stdout().lock().write_all(&bytes);
         }
-        let to = match &arguments.to {
-            Some(to) if all.len() == 1 => to.clone(),
-            Some(to) => to.join(format!("{customer}{}", form.ending())),
-            None => PathBuf::from(TO).join(format!("{customer}{}", form.ending())),
-        };
-        let archive = match form {
-            Form::Folder => None,
-            Form::Tar => Some(export::tar_gz(customer, &files)),
-            Form::Zip => Some(export::zip(customer, &files)),
-        };
-        let archive = archive.transpose().map_err(anyhow::Error::from)?;
-        let sha256 = archive.as_deref().map(export::sum);
-        match &archive {
-            None => folder(&to, customer, &files, arguments.force)?,
-            Some(bytes) if stdout => {
-                // A reader that went away is no error.
-                let _ = std::io::stdout().lock().write_all(bytes);
-                return Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done });
-            }
-            Some(bytes) => {
-                let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if let Some(parent) = to.parent() {
-                    fs::create_dir_all(parent).with_context(|| format!("{} can't be made", parent.display()))?;
-                }
-                write(&to, bytes)?;
-                let beside = PathBuf::from(format!("{}.sha256", to.display()));
-                write(&beside, format!("{}  {name}\n", sha256.as_deref().unwrap_or_default()).as_bytes())?;
-            }
-        }
-        let to = to.display().to_string();
-        exports.push(Exported {
-            customer: customer.clone(),
-            to,
-            form,
-            files: files.len(),
-            sha256,
-            workers: told(workers),
-        });
-    }
-    match session.format {
-        Format::Json => session.json(&serde_json::json!({ "exports": exports }))?,
-        Format::Text => {
-            for export in &exports {
-                let digests = export.workers.iter().map(|told| format!("\n  {}  {}", told.worker, told.digest));
-                let files = count(export.files, "file");
-                report::print(&format!("{}: {files}{}", clean(&export.to), digests.collect::<String>()));
-            }
-        }
+    } else {
+        let path = |export: &Export| target(arguments, form, &export.customer, exports.len() == 1);
+        let written = exports.iter().map(|export| write(export, form, &path(export), arguments.force));
+        print(session, &written.collect::<Result<Vec<_>, _>>()?)?;
     }
     Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })
 }
 
-/// What was rendered of each customer: the files, and each worker's name, environment and digest.
-type Customers = BTreeMap<String, (Files, Vec<(String, Environment, Digest)>)>;
-
-struct Rendered {
-    customers: Customers,
-    diagnostics: Vec<Diagnostic>,
+/// Adds to each export the workflow that fetches newer ones.
+fn add_workflows(exports: &mut [Export], arguments: &Arguments) -> Result<(), Failure> {
+    let Some(url) = &arguments.url else { return Ok(()) };
+    if exports.len() > 1 && !url.contains(CUSTOMER) {
+        return Err(Failure::usage(format!("each customer has an archive of its own: write {CUSTOMER} into --url")));
+    }
+    if let Some(Where::Github) = arguments.workflow {
+        for export in exports {
+            let text = export::workflow(&url.replace(CUSTOMER, &export.customer), workflow::action);
+            export.files.insert(WORKFLOW.to_owned(), text.into_bytes());
+        }
+    }
+    Ok(())
 }
 
-fn told(workers: &[(String, Environment, Digest)]) -> Vec<Told> {
-    let told = |(worker, environment, digest): &(String, Environment, Digest)| Told {
-        worker: worker.clone(),
-        environment: *environment,
-        digest: *digest,
-    };
-    workers.iter().map(told).collect()
+/// Returns the path that a customer's export is written to.
+fn target(arguments: &Arguments, form: Form, customer: &str, is_only: bool) -> PathBuf {
+    match &arguments.to {
+        Some(to) if is_only => to.clone(),
+        Some(to) => to.join(format!("{customer}{}", form.ending())),
+        None => PathBuf::from(TO).join(format!("{customer}{}", form.ending())),
+    }
 }
 
-/// The line up to the rendered files; out/ is left as it is.
-fn rendered(session: &Session, arguments: &Arguments) -> Result<Result<Rendered, Vec<Diagnostic>>, Failure> {
-    let project = match build::open(Tree::new(&session.root), &session.ui) {
-        Ok(project) => project,
+fn write(export: &Export, form: Form, to: &Path, force: bool) -> Result<Exported, Failure> {
+    let archive = form.pack(export)?;
+    match &archive {
+        None => deliver::folder(to, &export.customer, &export.files, force)?,
+        Some(bytes) => deliver::archive(to, bytes)?,
+    }
+    Ok(Exported {
+        customer: export.customer.clone(),
+        to: to.display().to_string(),
+        form,
+        files: export.files.len(),
+        sha256: archive.as_deref().map(export::sum),
+        workers: export.workers.clone(),
+    })
+}
+
+fn print(session: &Session, exports: &[Exported]) -> Result<(), Failure> {
+    if session.format == Format::Json {
+        return session.json(&serde_json::json!({ "exports": exports }));
+    }
+    for export in exports {
+        let digests = export.workers.iter().map(|worker| format!("\n  {}  {}", worker.worker, worker.digest));
+        let files = count(export.files, "file");
+        report::print(&format!("{}: {files}{}", clean(&export.to), digests.collect::<String>()));
+    }
+    Ok(())
+}
+
+/// The exports with their diagnostics; or those that keep the fleet as a whole from being built.
+type Rendered = Result<(Vec<Export>, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// Renders the exports of the selected workers.
+fn render(session: &Session, arguments: &Arguments) -> Result<Rendered, Failure> {
+    let selection = &arguments.selection;
+    let scanned = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
+        let scan = build::scan(&project, false, &session.ui)?;
+        Ok((project, scan))
+    });
+    let (project, mut scan) = match scanned {
+        Ok(scanned) => scanned,
         Err(diagnostics) => return Ok(Err(diagnostics)),
     };
-    let mut survey = match build::survey(&project, false, &session.ui) {
-        Ok(survey) => survey,
-        Err(diagnostics) => return Ok(Err(diagnostics)),
-    };
-    arguments.selection.verify(&session.operator, &project, &survey)?;
-    let runtimes = match build::runtimes(&project, &survey, &session.ui) {
+    selection.verify(&session.operator, &project, &scan)?;
+    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = survey.diagnostics;
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
+            let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
             return Ok(Err(sorted(diagnostics)));
         }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
+        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
-    let mut diagnostics: Vec<Diagnostic> =
-        survey.diagnostics.iter().filter(|found| arguments.selection.concerns(found)).cloned().collect();
-    let role = |worker: &Worker| {
+    let has_role = |worker: &Worker| {
         arguments.role.is_empty() || worker.role.as_ref().is_some_and(|role| arguments.role.contains(role))
     };
-    let workers: Vec<Worker> = survey
-        .workers(&project)
-        .into_iter()
-        .filter(|worker| worker.customer != SHARED && arguments.selection.includes(worker) && role(worker))
-        .collect();
-    let mut pieces: BTreeMap<String, Vec<Piece<'_>>> = BTreeMap::new();
-    for worker in &workers {
-        match build::files(&project, &runtimes, worker) {
-            Ok((files, bundle)) => {
-                let runtime = &runtimes[&worker.pack];
-                pieces.entry(worker.customer.clone()).or_default().push(Piece { worker, files, bundle, runtime });
-            }
-            Err(diagnostic) => diagnostics.push(*diagnostic),
-        }
-    }
-    let of = |(customer, pieces): (String, Vec<Piece<'_>>)| {
-        let told = |piece: &Piece<'_>| (piece.worker.name.clone(), piece.worker.environment, piece.bundle.digest);
-        let (files, workers) = (export::files(&customer, &pieces), pieces.iter().map(told).collect());
-        (customer, (files, workers))
-    };
-    Ok(Ok(Rendered { customers: pieces.into_iter().map(of).collect(), diagnostics: sorted(diagnostics) }))
-}
-
-/// Writes an export as a folder: into a new or empty one, or over an earlier export of the same customer. What was changed there
-/// since isn't replaced, and what isn't the export's is left alone.
-fn folder(to: &Path, customer: &str, files: &Files, force: bool) -> Result<(), Failure> {
-    let empty = fs::read_dir(to).map_or(true, |mut entries| entries.next().is_none());
-    let before =
-        fs::read(to.join(LIST)).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    if !empty && before.as_ref().is_none_or(|before| before["customer"] != customer) {
-        return Err(Failure::refused(format!("{} holds something else than an export of {customer}", to.display()))
-            .hint("--to names another folder"));
-    }
-    let sums = before.as_ref().and_then(|before| before["files"].as_object());
-    let sums = || sums.into_iter().flatten().filter_map(|(path, sum)| Some((path.as_str(), sum.as_str()?)));
-    let now = |path: &str| fs::read(to.join(path)).ok();
-    if !force {
-        let edited = |(path, sum): &(&str, &str)| {
-            now(path).is_some_and(|bytes| export::sum(&bytes) != *sum && files.get(*path) != Some(&bytes))
-        };
-        let foreign = |path: &&String| {
-            let listed = sums().any(|(known, _)| known == path.as_str()) || path.as_str() == LIST;
-            !listed && now(path).is_some_and(|bytes| files.get(*path) != Some(&bytes))
-        };
-        let edited = sums().filter(edited).map(|(path, _)| path).next();
-        if let Some(path) = edited.or_else(|| files.keys().find(foreign).map(String::as_str)) {
-            return Err(Failure::refused(format!("{} was changed since it was exported", to.join(path).display()))
-                .hint("--force replaces it; nothing was written"));
-        }
-    }
-    for (path, bytes) in files.iter().filter(|(path, _)| *path != LIST) {
-        if now(path).as_ref() == Some(bytes) {
-            continue;
-        }
-        let file = to.join(path);
-        let parent = file.parent().expect("BUG: a file has a folder");
-        fs::create_dir_all(parent).with_context(|| format!("{} can't be made", parent.display()))?;
-        write(&file, bytes)?;
-    }
-    for (path, _) in sums().filter(|(path, _)| !files.contains_key(*path) && is_plain(path)) {
-        let _ = fs::remove_file(to.join(path));
-    }
-    // The last: until then it is the earlier export.
-    write(&to.join(LIST), &files[LIST])
-}
-
-/// Whether a path that was read stays below its folder.
-fn is_plain(path: &str) -> bool {
-    !path.starts_with('/') && path.split('/').all(|step| !step.is_empty() && step != "." && step != "..")
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes).with_context(|| format!("{} can't be written", path.display()))?;
-    Ok(())
+    let mut workers = scan.workers(&project);
+    workers.retain(|worker| worker.customer != SHARED && selection.includes(worker) && has_role(worker));
+    let (exports, mut diagnostics) = export::render(&project, &runtimes, &workers);
+    diagnostics.extend(scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned());
+    Ok(Ok((exports, sorted(diagnostics))))
 }

@@ -14,6 +14,7 @@ use flotilla_deploy::pace::Priority;
 use flotilla_import::{self, Asked, Finding, Imported, Live, News, code, live, write};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 use flotilla_model::names;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress as _;
@@ -98,10 +99,12 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         let taken = write::taken(&project, &imported.files);
         // It has the project's own lines, and gets more.
         let taken: Vec<&String> = taken.iter().filter(|file| *file != ".gitignore").collect();
-        if let Some(first) = taken.first().filter(|_| !arguments.force) {
-            let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
-            return Err(Failure::refused(format!("{first}{more} would be replaced, and nothing was written"))
-                .hint("import into another folder, `--project DIR`; or `--force` replaces what is there"));
+        if !taken.is_empty() && !arguments.force {
+            return Err(Failure::refused(format!(
+                "{} would be replaced, and nothing was written",
+                listing::names(&taken, 1)
+            ))
+            .hint("import into another folder, `--project DIR`; or `--force` replaces what is there"));
         }
         locks(ui, &mut imported);
         write::write(&project, &imported.files)?;

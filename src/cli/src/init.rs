@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use flotilla_build::build::{self, Loaded};
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing;
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{AccountId, Environment};
@@ -100,15 +102,13 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     if let Some(first) = taken.first() {
         let what =
             if *first == project::FLEET_FILE { "is a project already" } else { "has files of a project already" };
-        let more = if taken.len() > 1 { format!(" and {} more", taken.len() - 1) } else { String::new() };
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
-            .hint(format!("found {first}{more}: name another folder, `flotilla init DIR`")));
+            .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
     }
     files.extend(ignore(&root));
     for (path, bytes) in &files {
         let path = root.join(path);
-        let parent = path.parent().expect("BUG: a file has a folder");
-        fs::create_dir_all(parent).and_then(|()| fs::write(&path, bytes)).with_context(|| cannot(&path))?;
+        AtomicFile::new(&path).keep_permissions().follow_link().write(bytes).with_context(|| cannot(&path))?;
     }
     let session = Session::new(root, format, ui, None);
     let number = files.len() + schema::write(&session)?;
@@ -156,8 +156,8 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             return Ok(Exit::Diagnostics);
         }
     };
-    if loaded.survey.invalid > 0 {
-        let were = count(loaded.survey.invalid, "customer");
+    if loaded.scan.invalid > 0 {
+        let were = count(loaded.scan.invalid, "customer");
         session.ui.line(&format!("the secrets of {were} with mistakes are left out; `flotilla check` tells them"));
     }
     let repository = session.root.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&session.root);
@@ -200,8 +200,10 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             .hint("`--print` shows that; `--force` replaces what is there"));
     }
     if !current {
-        fs::create_dir_all(path.parent().expect("BUG: a file has a folder"))
-            .and_then(|()| fs::write(&path, &text))
+        AtomicFile::new(&path)
+            .keep_permissions()
+            .follow_link()
+            .write(text.as_bytes())
             .with_context(|| format!("{} can't be written", path.display()))?;
     }
     let shown = clean(&path.display().to_string());

@@ -5,6 +5,7 @@ mod build;
 mod changes;
 mod check;
 mod cloud;
+mod columns;
 mod completions;
 mod control;
 mod control_channel;

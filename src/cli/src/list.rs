@@ -5,7 +5,7 @@ use std::io::{BufWriter, IsTerminal as _, StdoutLock, Write as _};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use flotilla_build::build::{self, Survey, id};
+use flotilla_build::build::{self, Scan, id};
 use flotilla_build::manifest::Record;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::failure::{Exit, Failure};
@@ -14,6 +14,7 @@ use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
+use super::columns;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::clean;
@@ -49,8 +50,8 @@ struct Row<'a> {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let read = build::open(Tree::new(&session.root), &session.ui)
-        .and_then(|project| Ok((build::survey(&project, false, &session.ui)?, project)));
-    let (survey, project) = match read {
+        .and_then(|project| Ok((build::scan(&project, false, &session.ui)?, project)));
+    let (scan, project) = match read {
         Ok(read) => read,
         Err(diagnostics) => {
             report::stopped(session, &diagnostics)?;
@@ -58,21 +59,20 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         }
     };
     let selection = &arguments.selection;
-    selection.verify(&session.operator, &project, &survey)?;
-    let diagnostics: Vec<_> = survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
+    selection.verify(&session.operator, &project, &scan)?;
+    let diagnostics: Vec<_> = scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let sources = Sources::open(session, &project.fleet, &arguments.cloud)?;
     let invalid: Vec<&str> =
-        survey.held.iter().map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
+        scan.held.iter().map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
     let mut out =
         Out { stdout: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()), widths: None, gone: false };
     let (mut workers, mut customers) = (0, 0);
     if session.format == Format::Json {
         out.write("{\"workers\":[");
     }
-    for records in survey.records.chunks(CHUNK) {
-        let read: Vec<Vec<Worker>> =
-            records.par_iter().map(|record| of(&project, &survey, record, selection)).collect();
+    for records in scan.records.chunks(CHUNK) {
+        let read: Vec<Vec<Worker>> = records.par_iter().map(|record| of(&project, &scan, record, selection)).collect();
         customers += read.iter().filter(|of| of.first().is_some_and(|worker| worker.customer != SHARED)).count();
         let mut cells = Vec::new();
         for worker in read.iter().flatten() {
@@ -122,17 +122,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     drop(out);
     let errors = report::counts(&diagnostics).0;
     // The process ends here: a hundred thousand records need not be put away one by one.
-    std::mem::forget(survey);
+    std::mem::forget(scan);
     Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })
 }
 
 /// The selected workers of a customer without errors.
-fn of(project: &build::Project, survey: &Survey, record: &Record, selection: &Selection) -> Vec<Worker> {
-    if survey.held.contains(id(record)) {
+fn of(project: &build::Project, scan: &Scan, record: &Record, selection: &Selection) -> Vec<Worker> {
+    if scan.held.contains(id(record)) {
         return Vec::new();
     }
     let units = record.units.iter().filter(|unit| selection.includes_unit(record, unit));
-    units.filter_map(|unit| survey.worker(project, record, unit)).collect()
+    units.filter_map(|unit| scan.worker(project, record, unit)).collect()
 }
 
 impl Row<'_> {
@@ -185,23 +185,23 @@ impl Out<'_> {
     }
 }
 
-/// How many columns the terminal has, if there is one.
+/// Returns the number of columns of the terminal, if there is one.
 fn terminal() -> Option<usize> {
     let stdout = std::io::stdout();
     let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// As wide as the rows need; where that is too much, the widest give way.
-fn widths(rows: &[[String; 9]], most: Option<usize>) -> [usize; 9] {
-    let mut widths = HEAD.map(|head| head.chars().count());
+/// Returns the widths that the rows need; where that is too much, the widest columns are cut.
+fn widths(rows: &[[String; 9]], limit: Option<usize>) -> [usize; 9] {
+    let mut widths = HEAD.map(columns::width);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(columns::width(cell));
         }
     }
     let gaps = GAP.len() * (HEAD.len() - 1);
-    while most.is_some_and(|most| widths.iter().sum::<usize>() + gaps > most) {
+    while limit.is_some_and(|limit| widths.iter().sum::<usize>() + gaps > limit) {
         match widths.iter_mut().max() {
             Some(widest) if *widest > LEAST => *widest -= 1,
             _ => break,
@@ -213,12 +213,9 @@ fn widths(rows: &[[String; 9]], most: Option<usize>) -> [usize; 9] {
 fn line(cells: &[String; 9], widths: &[usize; 9], cut: bool) -> String {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        let long = cut && cell.chars().count() > *width;
-        let shown = match long {
-            true => cell.chars().take(width - 1).chain(['…']).collect(),
-            false => cell.clone(),
-        };
-        line += &format!("{shown:width$}{GAP}");
+        let shown = if cut { columns::cut(cell, *width) } else { cell.clone() };
+        line += &columns::pad(&shown, *width);
+        line += GAP;
     }
     line.truncate(line.trim_end().len());
     line + "\n"

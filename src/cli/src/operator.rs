@@ -11,6 +11,7 @@ use flotilla_deploy::plan::Plan;
 use flotilla_deploy::refresh::Seen;
 use flotilla_engine::operator::{Event, LONG_WAIT, Operator, Question};
 use flotilla_model::failure::Failure;
+use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress;
 
 use super::control_channel::Orders;
@@ -173,7 +174,7 @@ fn report_rollback(ui: &Ui, plan: &Plan) {
         ui.line(&format!("~ {}  ({})  {}", change.worker, change.customer, clean(&reasons.join("; "))));
     }
     if plan.changes.len() > CHANGES {
-        ui.line(&format!("… and {} more", plan.changes.len() - CHANGES));
+        ui.line(&and_more(plan.changes.len() - CHANGES));
     }
 }
 

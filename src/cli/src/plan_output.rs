@@ -12,6 +12,7 @@ use flotilla_deploy::refresh::Finding;
 use flotilla_engine::plan_view::{Estimate, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
+use flotilla_model::listing;
 use flotilla_model::reason::Reason;
 
 use super::estimates;
@@ -298,8 +299,8 @@ fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
         groups.own.iter().take(LINES).map(|(change, reasons)| change_line(ui, change, reasons.iter().copied(), false)),
     );
     if groups.own.len() > LINES {
-        let more = grouped((groups.own.len() - LINES) as u64);
-        lines.push(format!("… and {more} more; --full shows all, `flotilla plan CUSTOMER` one"));
+        let more = groups.own.len() - LINES;
+        lines.push(format!("{}; --full shows all, `flotilla plan CUSTOMER` one", listing::and_more(more)));
     }
     lines
 }
@@ -314,9 +315,7 @@ fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
 
 /// Joins names up to a limit, and says how many more there are.
 fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
-    let all: Vec<&str> = names.collect();
-    let shown = all.iter().take(limit).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
-    if all.len() > limit { format!("{shown} and {} more", grouped((all.len() - limit) as u64)) } else { shown }
+    listing::names(&names.map(clean).collect::<Vec<_>>(), limit)
 }
 
 /// Cuts a reason that is too long for a line.

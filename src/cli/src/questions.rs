@@ -58,7 +58,7 @@ impl Ground {
         let ids: BTreeSet<String> =
             project::spec_files(&tree).unwrap_or_default().iter().map(|file| project::id_of(file).to_owned()).collect();
         let (workers, mistakes) = match build::load(&session.root, &session.ui) {
-            Ok(loaded) => (loaded.workers, loaded.survey.diagnostics),
+            Ok(loaded) => (loaded.workers, loaded.scan.diagnostics),
             Err(diagnostics) if ids.is_empty() => (Vec::new(), diagnostics),
             Err(diagnostics) => {
                 report::stopped(session, &diagnostics)?;
@@ -75,7 +75,7 @@ impl Ground {
     /// The errors that were not there before.
     pub fn new_mistakes(&self, session: &Session) -> Vec<Diagnostic> {
         let found = match build::load(&session.root, &session.ui) {
-            Ok(loaded) => loaded.survey.diagnostics,
+            Ok(loaded) => loaded.scan.diagnostics,
             Err(diagnostics) => diagnostics,
         };
         let is_new = |found: &Diagnostic| {

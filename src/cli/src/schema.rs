@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::schema;
@@ -77,8 +78,10 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
         }
         differ += 1;
         if !dry {
-            fs::create_dir_all(&folder)
-                .and_then(|()| fs::write(&path, text))
+            AtomicFile::new(&path)
+                .keep_permissions()
+                .follow_link()
+                .write(text.as_bytes())
                 .with_context(|| format!("{} can't be written", path.display()))?;
         }
     }

@@ -196,8 +196,8 @@ impl Opened {
 
     /// The ids of all customers.
     fn customers(&self) -> BTreeSet<&str> {
-        let survey = &self.loaded.survey;
-        survey.records.iter().map(build::id).chain(survey.held.iter().map(String::as_str)).collect()
+        let scan = &self.loaded.scan;
+        scan.records.iter().map(build::id).chain(scan.held.iter().map(String::as_str)).collect()
     }
 }
 

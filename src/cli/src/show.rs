@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use flotilla_build::build::{self, Project};
-use flotilla_build::origin::{Origin, Origins, notation};
+use flotilla_build::provenance::{Provenance, ProvenanceLookup, notation};
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
 
 use super::cloud::CloudArguments;
+use super::columns;
 use super::report;
 use super::selection::Selection;
 use super::ui::clean;
@@ -22,9 +23,9 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             return Ok(Exit::Diagnostics);
         }
     };
-    selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
+    selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let diagnostics: Vec<_> =
-        loaded.survey.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
+        loaded.scan.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let workers: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
     let sources = Sources::open(session, &loaded.project.fleet, &CloudArguments::default())?;
@@ -33,8 +34,8 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             let with_origins = |worker: &&Worker| -> Result<Value, Failure> {
                 let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
                 let mut lines = Vec::new();
-                loaded.project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));
-                let of = |line: Line| Some((line.path, line.origin?.to_string().into()));
+                loaded.project.provenance(worker, |lookup| walk(&value, &mut Vec::new(), 0, lookup, &mut lines));
+                let of = |line: Line| Some((line.path, line.provenance?.to_string().into()));
                 value["core"] = serde_json::to_value(sources.of(worker)?).map_err(anyhow::Error::from)?;
                 value["origins"] = Value::Object(lines.into_iter().filter_map(of).collect());
                 Ok(value)
@@ -56,20 +57,20 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
 struct Line {
     path: String,
     text: String,
-    origin: Option<Origin>,
+    provenance: Option<Provenance>,
 }
 
 /// A worker as YAML, below its core pieces; behind each value, the place that it comes from.
 fn document(project: &Project, worker: &Worker, pieces: &WorkerDetails) -> Result<String, Failure> {
     let value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
     let mut lines = Vec::new();
-    project.origins(worker, |origins| walk(&value, &mut Vec::new(), 0, origins, &mut lines));
-    let width = lines.iter().map(|line| line.text.chars().count()).filter(|width| *width <= WIDE).max().unwrap_or(0);
+    project.provenance(worker, |lookup| walk(&value, &mut Vec::new(), 0, lookup, &mut lines));
+    let width = lines.iter().map(|line| columns::width(&line.text)).filter(|width| *width <= WIDE).max().unwrap_or(0);
     let mut text = format!("---\n# {}", clean(&pieces.line()));
-    for Line { text: line, origin, .. } in lines {
+    for Line { text: line, provenance, .. } in lines {
         text += "\n";
-        text += &match origin {
-            Some(origin) => format!("{line:width$}  # {}", clean(&origin.to_string())),
+        text += &match provenance {
+            Some(provenance) => format!("{}  # {}", columns::pad(&line, width), clean(&provenance.to_string())),
             None => line,
         };
     }
@@ -79,11 +80,11 @@ fn document(project: &Project, worker: &Worker, pieces: &WorkerDetails) -> Resul
 /// Lines that are longer don't push the places of all others to the right.
 const WIDE: usize = 60;
 
-fn walk(value: &Value, path: &mut Vec<String>, depth: usize, origins: &Origins<'_>, lines: &mut Vec<Line>) {
+fn walk(value: &Value, path: &mut Vec<String>, depth: usize, lookup: &ProvenanceLookup<'_>, lines: &mut Vec<Line>) {
     let pad = "  ".repeat(depth);
     let entries: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
         _ => Vec::new(),
     };
     for (step, entry) in entries {
@@ -98,14 +99,14 @@ fn walk(value: &Value, path: &mut Vec<String>, depth: usize, origins: &Origins<'
             _ => true,
         };
         let steps: Vec<&str> = path.iter().map(String::as_str).collect();
-        let (text, origin) = if whole {
-            (format!("{pad}{head} {}", scalar(entry)), Some(origins.of(&steps)))
+        let (text, provenance) = if whole {
+            (format!("{pad}{head} {}", scalar(entry)), Some(lookup.of(&steps)))
         } else {
             (format!("{pad}{head}"), None)
         };
-        lines.push(Line { path: notation(path), text, origin });
+        lines.push(Line { path: notation(path), text, provenance });
         if !whole {
-            walk(entry, path, depth + 1, origins, lines);
+            walk(entry, path, depth + 1, lookup, lines);
         }
         path.pop();
     }

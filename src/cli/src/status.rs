@@ -52,7 +52,7 @@ struct Row {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
-    arguments.selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
+    arguments.selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
     let cloud = arguments.cloud.cloud(session, &loaded.project.fleet, &secrets)?;
     let state = State::read(&cloud.state)?;

@@ -11,6 +11,7 @@ use flotilla_deploy::deploy::Outcome;
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
+use flotilla_model::listing::and_more;
 
 use super::Session;
 use super::grouping::groups;
@@ -62,7 +63,7 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
             page += &format!("| {} | {} | {} |\n", text(&failed.worker), text(&failed.customer), text(&failed.error));
         }
         if outcome.failures.len() > ROWS {
-            page += &format!("\n… and {} more\n", number(outcome.failures.len() - ROWS));
+            page += &format!("\n{}\n", and_more(outcome.failures.len() - ROWS));
         }
     }
     if outcome.failed + outcome.skipped > 0 {
@@ -93,7 +94,7 @@ fn failure(command: &str, failure: &Failure) -> String {
         page += &format!("- {}\n", text(line));
     }
     if lines.len() > ROWS {
-        page += &format!("- … and {} more\n", grouped((lines.len() - ROWS) as u64));
+        page += &format!("- {}\n", and_more(lines.len() - ROWS));
     }
     page
 }

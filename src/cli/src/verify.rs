@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use flotilla_deploy::verify::{Check, Report, Status};
 use flotilla_engine::verification::{Results, VerifyOptions, verify_fleet};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::listing::and_more;
 
 use super::cloud::CloudArguments;
 use super::report::{self, count};
@@ -157,7 +158,7 @@ fn remarks(results: &Results) -> Vec<String> {
         }
     }
     if more > 0 {
-        lines.push(format!("  … and {more} more: `--format json` has them all"));
+        lines.push(format!("  {}: `--format json` has them all", and_more(more)));
     }
     let mut skipped: BTreeMap<&str, usize> = BTreeMap::new();
     for report in &results.workers {

@@ -191,23 +191,23 @@ fn again(
     files: &BTreeSet<String>,
 ) -> Result<Outcome, Failure> {
     let _lock = Lock::wait(&session.root.join(FOLDER).join("lock"), "build", &session.ui)?;
-    if !done.survey.is_current() {
+    if !done.scan.is_current() {
         return Ok(Outcome::Outdated);
     }
-    if let Err(diagnostics) = done.survey.look_again(&mut done.project, files) {
+    if let Err(diagnostics) = done.scan.rescan(&mut done.project, files) {
         return Ok(Outcome::Stopped(diagnostics));
     }
     let packs = |record: &Record| record.units.iter().any(|unit| !done.runtimes.contains_key(&unit.pack));
-    if done.survey.records.iter().any(packs) {
+    if done.scan.records.iter().any(packs) {
         // A pack that nobody used before.
         return Ok(Outcome::Outdated);
     }
     let includes =
         |record: &Record, unit: &Unit| files.contains(record.file()) && selection.includes_unit(record, unit);
     let scope = Scope { includes: &includes, whole: selection.is_all(), dry: false, explain: false };
-    let mut built = build::build(&done.project, &mut done.survey, &done.runtimes, &scope, &Silent)?;
+    let mut built = build::build(&done.project, &mut done.scan, &done.runtimes, &scope, &Silent)?;
     let mut diagnostics: Vec<Diagnostic> =
-        done.survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
+        done.scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     diagnostics.append(&mut built.diagnostics);
     Ok(Outcome::Built { written: built.written, removed: built.removed, diagnostics })
 }

@@ -2,14 +2,15 @@
 //! disk before it is done, so that a process that was killed leaves word of it. Knows no cloud: who deletes databases is told
 //! which.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -241,7 +242,7 @@ impl Undo {
                 }
                 let done = match &copy {
                     _ if now == before => Ok(()),
-                    Some(copy) => restore(copy, path),
+                    Some(copy) => copied(copy, path),
                     None => fs::remove_file(path),
                 };
                 done.map_err(|error| Left { what: format!("{name} can't be put back: {error}"), hint: by_hand() })?;
@@ -283,54 +284,15 @@ impl Undo {
     }
 }
 
-/// A copy with the same permissions, which nobody else can read at any time.
+/// Copies a file with its permissions; nobody else can read the copy at any time.
 fn copied(from: &Path, to: &Path) -> io::Result<()> {
-    let bytes = fs::read(from)?;
-    let mode = fs::metadata(from)?.permissions();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
-    file.write_all(&bytes)?;
-    file.set_permissions(mode)?;
-    file.sync_all()
+    let mode = fs::metadata(from)?.permissions().mode();
+    AtomicFile::new(to).mode(mode).durable().write(&fs::read(from)?).map(drop)
 }
 
-/// Puts the copy of a file back into its place, permissions included.
-fn restore(copy: &Path, path: &Path) -> io::Result<()> {
-    let beside = beside(path)?;
-    let done = copied(copy, &beside).and_then(|()| fs::rename(&beside, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    done
-}
-
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    Ok(folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id())))
-}
-
-/// Puts bytes in the place of a file, which keeps its permissions. Whoever kills this leaves the one or the other.
+/// Replaces a file, which keeps its permissions.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = beside(path)?;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
-        file.write_all(bytes)?;
-        if let Ok(metadata) = fs::metadata(path) {
-            file.set_permissions(fs::Permissions::from_mode(metadata.permissions().mode()))?;
-        }
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        File::open(path.parent().unwrap_or(path))?.sync_all()
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    written
+    AtomicFile::new(path).keep_permissions().durable().write(bytes).map(drop)
 }
 
 #[cfg(test)]

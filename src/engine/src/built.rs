@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use flotilla_build::build::{self, Project, Runtimes, Scope, Survey};
+use flotilla_build::build::{self, Project, PackBundles, Scope, Scan};
 use flotilla_build::manifest::{Record, Unit};
-use flotilla_build::runtime;
+use flotilla_build::pack_bundle;
 use flotilla_model::diagnostic::{Diagnostic, Severity, sorted};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -18,9 +18,9 @@ pub struct Built {
     /// Its files.
     pub project: Project,
     /// Its customers.
-    pub survey: Survey,
+    pub scan: Scan,
     /// The bundles of its packs.
-    pub runtimes: Runtimes,
+    pub runtimes: PackBundles,
     /// What was rendered.
     pub built: build::Built,
     /// The errors and warnings of the selected customers, and of what concerns all.
@@ -49,24 +49,24 @@ pub fn build_fleet(context: &Context<'_>, selection: &Selection, dry: bool, expl
         Some(preview) => build::open_preview(tree, preview, operator),
     };
     let project = opened.map_err(Failure::invalid)?;
-    let mut survey = build::survey(&project, !dry, operator).map_err(Failure::invalid)?;
-    selection.verify(operator, &project, &survey)?;
-    let runtimes = match build::runtimes(&project, &survey, operator) {
+    let mut scan = build::scan(&project, !dry, operator).map_err(Failure::invalid)?;
+    selection.verify(operator, &project, &scan)?;
+    let runtimes = match build::pack_bundles(&project, &scan, operator) {
         Ok(runtimes) => runtimes,
-        Err(runtime::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = survey.diagnostics;
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
+            let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
             return Err(Failure::invalid(sorted(diagnostics)));
         }
-        Err(runtime::Error::Failure(failure)) => return Err(failure),
+        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
     let scope = Scope { includes: &includes, whole: selection.is_all(), dry, explain };
-    let mut built = build::build(&project, &mut survey, &runtimes, &scope, operator)?;
+    let mut built = build::build(&project, &mut scan, &runtimes, &scope, operator)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut diagnostics: Vec<Diagnostic> =
-        survey.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
+        scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     diagnostics.append(&mut built.diagnostics);
     let diagnostics = sorted(diagnostics);
-    Ok(Built { project, survey, runtimes, built, diagnostics, seconds })
+    Ok(Built { project, scan, runtimes, built, diagnostics, seconds })
 }

@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use flotilla_deploy::plan::{Action, Change, HostAction as HostDeed, Plan, PlannedAction as Deed, Step};
 use flotilla_deploy::state::State;
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::limits::grouped;
-use flotilla_model::text::count;
+use flotilla_model::listing::and_more;
 use flotilla_model::reason::{Reason, details};
+use flotilla_model::text::count;
 
 use crate::planning::Planned;
 
@@ -86,9 +87,7 @@ impl PlanFile {
     pub fn write(&self, path: &Path) -> Result<(), Failure> {
         let mut bytes = serde_json::to_vec(self).expect("BUG: a plan is JSON");
         bytes.push(b'\n');
-        let mut neighbour = path.as_os_str().to_owned();
-        neighbour.push(".new");
-        let written = fs::write(&neighbour, &bytes).and_then(|()| fs::rename(&neighbour, path));
+        let written = AtomicFile::new(path).durable().write(&bytes);
         written.with_context(|| format!("the plan can't be written to {}", path.display()))?;
         Ok(())
     }
@@ -140,7 +139,7 @@ impl PlanFile {
         let number = differences.len();
         let mut named: Vec<String> = differences.into_iter().take(NAMED).collect();
         if number > NAMED {
-            named.push(format!("… and {} more", grouped((number - NAMED) as u64)));
+            named.push(and_more(number - NAMED));
         }
         let differ =
             if number == 1 { "1 change differs".to_owned() } else { format!("{} differ", count(number, "change")) };

@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use flotilla_build::build::{self, Project, Runtimes, Survey};
+use flotilla_build::build::{self, Project, PackBundles, Scan};
+use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
-use flotilla_build::resolve::Thing;
+use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
@@ -69,9 +70,9 @@ pub struct Planned {
     /// The fleet's files.
     pub project: Project,
     /// The fleet's customers.
-    pub survey: Survey,
+    pub scan: Scan,
     /// The bundles of its packs.
-    pub runtimes: Runtimes,
+    pub runtimes: PackBundles,
     /// The errors and warnings of the selected customers.
     pub diagnostics: Vec<Diagnostic>,
     /// The sources of secrets.
@@ -98,8 +99,8 @@ pub struct Planned {
     selection: Selection,
     /// The packs' bundles, deflated once.
     deflated: OnceLock<HashMap<String, Vec<u8>>>,
-    /// Where the workers of changes are in the survey: by home and name, the record and the unit.
-    places: HashMap<WorkerId, (usize, usize)>,
+    /// The places of the changes' workers in the scan.
+    places: HashMap<WorkerId, WorkerIndex>,
 }
 
 /// Builds the fleet and plans. Fails with diagnostics where the fleet as a whole can't be built.
@@ -117,7 +118,7 @@ pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planne
 
 /// Plans from what was built.
 fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Result<Planned, Failure> {
-    let Built { project, survey, runtimes, built, diagnostics, .. } = built;
+    let Built { project, scan, runtimes, built, diagnostics, .. } = built;
     let (operator, selection) = (context.operator, &request.selection);
     let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
     operator.begin("planning", None);
@@ -125,12 +126,12 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     if request.applies {
         cloud.priority = Priority::Bulk;
     }
-    if request.prune && survey.unread {
+    if request.prune && scan.unread {
         operator.on_event(&Event::NothingPruned);
     }
     let homes = planned_homes(context, &project.fleet, &cloud, &secrets);
     let waves = if context.preview.is_some() { Vec::new() } else { Wave::of(&project.fleet.file.deploy.waves) };
-    let mut options = options(context, request, &cloud, (&survey, &built), &homes, &waves);
+    let mut options = options(context, request, &cloud, (&scan, &built), &homes, &waves);
     let mut state = match (request.refresh, request.applies) {
         (false, _) => State::read(&cloud.state)?,
         (true, false) => State::shadow(&cloud.state)?,
@@ -141,12 +142,12 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     }
     let (mut inventory, mut findings) = (None, Vec::new());
     if request.refresh {
-        let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+        let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
         let refresh_options = RefreshOptions {
             wanted,
             held: &options.invalid,
-            whole: options.whole && !survey.unread,
+            whole: options.whole && !scan.unread,
             adopt: request.adopt.clone(),
             homes: &homes,
             anew: false,
@@ -159,7 +160,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         inventory = Some(result.inventory);
         findings = result.refreshed.findings;
     }
-    let fleet = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud };
+    let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let live = state.live()?;
     operator.end();
@@ -168,7 +169,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     }
     Ok(Planned {
         project,
-        survey,
+        scan,
         runtimes,
         diagnostics,
         secrets,
@@ -206,18 +207,18 @@ fn options<'a>(
     context: &Context<'_>,
     request: &'a PlanRequest,
     cloud: &Cloud,
-    (survey, built): (&Survey, &build::Built),
+    (scan, built): (&Scan, &build::Built),
     homes: &BTreeMap<Home, String>,
     waves: &'a [Wave],
 ) -> Options<'a> {
     let selection = &request.selection;
     // What could not be rendered is held, as well.
-    let mut invalid: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    let mut invalid: BTreeSet<String> = scan.held.union(&built.failed).cloned().collect();
     invalid.retain(|customer| selection.includes_id(customer));
     Options {
         force: request.force.as_deref(),
         forced_since: None,
-        prune: request.prune && !survey.unread,
+        prune: request.prune && !scan.unread,
         only_prune: request.only_prune,
         named: selection.named(),
         any_delivery: cloud.local.is_some() || context.preview.is_some(),
@@ -253,14 +254,14 @@ pub fn desired_fleet(context: &Context<'_>, cloud: &CloudOptions) -> Result<Desi
     let selection = Selection::default();
     let built = build_fleet(context, &selection, false, false)?;
     context.operator.on_event(&Event::Diagnostics(&built.diagnostics));
-    let Built { project, survey, runtimes, built, .. } = built;
+    let Built { project, scan, runtimes, built, .. } = built;
     let secrets = cloud.secrets(context, &project.fleet)?;
     let cloud = Cloud::new(context, &project.fleet, cloud, &secrets)?;
-    let held: BTreeSet<String> = survey.held.union(&built.failed).cloned().collect();
+    let held: BTreeSet<String> = scan.held.union(&built.failed).cloned().collect();
     let options = Options { any_delivery: cloud.local.is_some(), whole: true, ..Options::default() };
-    let wanted = Fleet { project: &project, survey: &survey, runtimes: &runtimes, built: &built, cloud: &cloud }
+    let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
         .desired(&selection, &options);
-    let (whole, homes) = (!survey.unread, homes(&project.fleet, &cloud));
+    let (whole, homes) = (!scan.unread, homes(&project.fleet, &cloud));
     Ok(DesiredFleet { project, secrets, cloud, wanted, held, whole, homes })
 }
 
@@ -287,15 +288,15 @@ pub fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, String> {
 /// What is planned from.
 struct Fleet<'a> {
     project: &'a Project,
-    survey: &'a Survey,
-    runtimes: &'a Runtimes,
+    scan: &'a Scan,
+    runtimes: &'a PackBundles,
     built: &'a build::Built,
     cloud: &'a Cloud,
 }
 
 /// A worker on its way into a plan.
 struct Wanted {
-    place: (usize, usize),
+    place: WorkerIndex,
     worker: Worker,
     bundle: Bundle,
     home: Home,
@@ -309,7 +310,7 @@ struct Wanted {
 /// What was decided of a worker.
 struct Decided {
     id: WorkerId,
-    place: (usize, usize),
+    place: WorkerIndex,
     account: String,
     hosts: Option<Hosts>,
     decision: Decision,
@@ -322,7 +323,7 @@ impl Wanted {
 }
 
 /// A plan, the number of workers that it is about, and where those of its changes are.
-type Found = (Plan, usize, HashMap<WorkerId, (usize, usize)>);
+type Found = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
 
 impl Fleet<'_> {
     /// Plans, some workers at a time: what doesn't change isn't kept.
@@ -344,7 +345,7 @@ impl Fleet<'_> {
         }
         let mut planner = Planner::new(options);
         let (mut workers, mut places) = (0, HashMap::new());
-        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
             let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
             for one in &mut wanted {
@@ -421,15 +422,15 @@ impl Fleet<'_> {
         });
         let claims: OnceLock<HashSet<u64>> = OnceLock::new();
         let is_claimed = |host: &str| {
-            let all = || self.survey.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
-            claims.get_or_init(all).contains(&Thing::Entry(host.to_owned()).digest())
+            let all = || self.scan.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
+            claims.get_or_init(all).contains(&ClaimedResource::Entry(host.to_owned()).digest())
         };
         Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
     }
 
     /// What there should be of the selected workers, for what the cloud has to be held against.
     fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
-        let all: Vec<usize> = (0..self.survey.records.len()).collect();
+        let all: Vec<RecordIndex> = self.scan.indices().collect();
         let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
             let worker = &one.worker;
             let ours = options.any_delivery || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual);
@@ -448,16 +449,16 @@ impl Fleet<'_> {
     }
 
     /// The workers of a customer that are to be deployed as they were built.
-    fn wanted(&self, at: usize, selection: &Selection) -> Vec<Wanted> {
-        let record = &self.survey.records[at];
+    fn wanted(&self, index: RecordIndex, selection: &Selection) -> Vec<Wanted> {
+        let record = self.scan.record(index);
         let customer = build::id(record);
-        if self.survey.held.contains(customer) || self.built.failed.contains(customer) {
+        if self.scan.held.contains(customer) || self.built.failed.contains(customer) {
             return Vec::new();
         }
-        let units = record.units.iter().enumerate().filter(|(_, unit)| selection.includes_unit(record, unit));
-        let wanted = units.filter_map(|(place, unit)| {
-            let made = unit.made.as_ref().filter(|made| made.from == unit.resolved)?;
-            let worker = self.survey.worker(self.project, record, unit)?;
+        let units = record.indexed_units().filter(|(_, unit)| selection.includes_unit(record, unit));
+        let wanted = units.filter_map(|(unit_index, unit)| {
+            let made = unit.rendered.as_ref().filter(|made| made.from == unit.resolved)?;
+            let worker = self.scan.worker(self.project, record, unit)?;
             let bundle = bundle::remembered(
                 &worker,
                 made.bundle(),
@@ -465,7 +466,7 @@ impl Fleet<'_> {
                 &self.runtimes[&worker.pack],
             );
             let home = self.cloud.home(&worker.account, worker.namespace.as_deref());
-            let place = (at, place);
+            let place = WorkerIndex { record: index, unit: unit_index };
             Some(Wanted {
                 place,
                 worker,
@@ -483,8 +484,7 @@ impl Fleet<'_> {
     /// What differs between what is live and what is desired, in the author's terms.
     fn differences(&self, one: &Wanted) -> Vec<Reason> {
         let Some(before) = &one.bundle_before else { return Vec::new() };
-        let (record, unit) = one.place;
-        let recipe = build::recipe(self.project, self.runtimes, &self.survey.records[record].units[unit]);
+        let recipe = build::recipe(self.project, self.runtimes, self.scan.unit(one.place).1);
         build::since(self.project, &one.worker, &recipe, &before.source)
     }
 }
@@ -492,10 +492,8 @@ impl Fleet<'_> {
 impl Planned {
     /// Returns the worker that a change is about, and its recipe.
     pub fn worker(&self, change: &Change) -> Option<(Worker, Recipe)> {
-        let (record, unit) = *self.places.get(&change.id())?;
-        let record = &self.survey.records[record];
-        let unit = &record.units[unit];
-        let worker = self.survey.worker(&self.project, record, unit)?;
+        let (record, unit) = self.scan.unit(*self.places.get(&change.id())?);
+        let worker = self.scan.worker(&self.project, record, unit)?;
         Some((worker, build::recipe(&self.project, &self.runtimes, unit)))
     }
 

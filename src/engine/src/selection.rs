@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use flotilla_build::build::{Project, Survey, id};
+use flotilla_build::build::{Project, Scan, id};
 use flotilla_build::manifest::{Record, Unit};
 use flotilla_build::since::{Since, since};
 use flotilla_model::customer::{self, Worker};
@@ -95,30 +95,30 @@ impl Selection {
     }
 
     /// How many of the fleet's customers have an id that belongs to it.
-    pub fn count(&self, survey: &Survey) -> usize {
+    pub fn count(&self, scan: &Scan) -> usize {
         if self.compiled().is_every_customer() && self.since.is_none() {
-            return survey.customers;
+            return scan.customers;
         }
-        ids(survey).into_iter().filter(|id| self.includes_id(id)).count()
+        ids(scan).into_iter().filter(|id| self.includes_id(id)).count()
     }
 
     /// Refuses what no customer has: ids, globs that match nothing, keys of labels. Says so where nothing is left that
     /// has all of it: that can be meant, or a slip.
-    pub fn verify(&self, operator: &dyn Operator, project: &Project, survey: &Survey) -> Result<(), Failure> {
+    pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &Scan) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
         }
         if let Some(reference) = &self.since {
-            let _ = self.differing.set(since(project, survey, reference)?);
+            let _ = self.differing.set(since(project, scan, reference)?);
         }
-        let ids = ids(survey);
-        let labels = survey.records.iter().flat_map(|record| &record.labels);
+        let ids = ids(scan);
+        let labels = scan.records.iter().flat_map(|record| &record.labels);
         let keys: BTreeSet<&str> = labels.map(|(key, _)| key.as_str()).collect();
         // The labels of customers with errors may not be known.
-        let keys = survey.held.is_empty().then_some(&keys);
+        let keys = scan.held.is_empty().then_some(&keys);
         let Some(unknown) = self.compiled().unknown(&ids, keys) else {
             let units = |record: &Record| record.units.iter().any(|unit| self.includes_unit(record, unit));
-            let any = survey.records.iter().any(units) || survey.held.iter().any(|id| self.includes_id(id));
+            let any = scan.records.iter().any(units) || scan.held.iter().any(|id| self.includes_id(id));
             if !any {
                 operator.on_event(&Event::NothingSelected);
             }
@@ -139,6 +139,6 @@ impl Selection {
     }
 }
 
-fn ids(survey: &Survey) -> BTreeSet<&str> {
-    survey.records.iter().map(id).chain(survey.held.iter().map(String::as_str)).collect()
+fn ids(scan: &Scan) -> BTreeSet<&str> {
+    scan.records.iter().map(id).chain(scan.held.iter().map(String::as_str)).collect()
 }

@@ -58,9 +58,9 @@ pub fn verify_fleet(
     options: &VerifyOptions,
 ) -> Result<Results, Failure> {
     let loaded = build::load(&context.root, context.operator).map_err(Failure::invalid)?;
-    selection.verify(context.operator, &loaded.project, &loaded.survey)?;
+    selection.verify(context.operator, &loaded.project, &loaded.scan)?;
     let concerns = |found: &&Diagnostic| selection.concerns(found);
-    let diagnostics: Vec<Diagnostic> = loaded.survey.diagnostics.iter().filter(concerns).cloned().collect();
+    let diagnostics: Vec<Diagnostic> = loaded.scan.diagnostics.iter().filter(concerns).cloned().collect();
     context.operator.on_event(&Event::Diagnostics(&diagnostics));
     let secrets = cloud.secrets(context, &loaded.project.fleet)?;
     let mut cloud = Cloud::new(context, &loaded.project.fleet, cloud, &secrets)?;

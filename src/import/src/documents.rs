@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_spec::jsonc;
 use flotilla_spec::yaml::{Document, Kind, Node, Span};
 
 /// The largest whole number that JavaScript keeps exactly; wrangler's reader of TOML refuses larger ones.
@@ -118,20 +119,8 @@ impl Reading<'_> {
     }
 
     fn jsonc(&self, wrong: &mut Vec<Diagnostic>) -> Option<Node> {
-        let options = jsonc_parser::ParseOptions {
-            allow_comments: true,
-            allow_trailing_commas: true,
-            allow_loose_object_property_names: false,
-            allow_missing_commas: false,
-            allow_single_quoted_strings: false,
-            allow_hexadecimal_numbers: false,
-            allow_unary_plus_numbers: false,
-            allow_bare_decimal_point_numbers: false,
-            allow_non_finite_numbers: false,
-            allow_extended_string_escapes: false,
-        };
         let help = "compare with the line before: names and texts in double quotes, commas between entries";
-        match jsonc_parser::parse_to_ast(self.text, &jsonc_parser::CollectOptions::default(), &options) {
+        match jsonc_parser::parse_to_ast(self.text, &jsonc_parser::CollectOptions::default(), &jsonc::OPTIONS) {
             Ok(parsed) => match parsed.value {
                 Some(value) => Some(self.jsonc_value(&value, wrong)),
                 None => {

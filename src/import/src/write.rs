@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 
 /// Those of the files that are there already, with other bytes.
@@ -56,15 +57,14 @@ impl Undo {
             self.folders.push(folder.to_owned());
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let beside = |what: &str| path.with_file_name(format!(".{name}.{what}-{}", std::process::id()));
-        let (fresh, old) = (beside("new"), beside("old"));
-        fs::write(&fresh, bytes).inspect_err(|_| _ = fs::remove_file(&fresh))?;
+        let old = path.with_file_name(format!(".{name}.old-{}", std::process::id()));
+        let staged = AtomicFile::new(path).stage(bytes)?;
         let was = path.symlink_metadata().is_ok();
         if was {
-            fs::rename(path, &old).inspect_err(|_| _ = fs::remove_file(&fresh))?;
+            fs::rename(path, &old)?;
             self.replaced.push((path.to_owned(), old));
         }
-        fs::rename(&fresh, path).inspect_err(|_| _ = fs::remove_file(&fresh))?;
+        staged.commit()?;
         if !was {
             self.new.push(path.to_owned());
         }

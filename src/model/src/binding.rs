@@ -288,12 +288,12 @@ const ABOUT_WORKER: &str = "A worker outside of the fleet, by its name, which is
                             the worker that has the class.";
 
 impl Kind {
-    /// Its key in specs.
+    /// Returns its key in specs.
     pub fn key(&self) -> &'static str {
         self.fields[0].key
     }
 
-    /// The kind of a map with these keys.
+    /// Returns the kind of a map with these keys.
     pub fn of<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> Option<&'static Kind> {
         // `worker` is a kind and a field of others, which come first.
         KINDS.iter().find(|kind| keys.clone().any(|key| key == kind.key()))
@@ -301,12 +301,12 @@ impl Kind {
 }
 
 impl Binding {
-    /// Its kind.
+    /// Returns its kind.
     pub fn kind(&self) -> Option<&'static Kind> {
         Kind::of(self.0.keys().map(String::as_str))
     }
 
-    /// A field's text.
+    /// Returns a field's text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.as_str()
     }
@@ -318,7 +318,7 @@ impl Binding {
         entry
     }
 
-    /// A binding from how the API tells it: `None` for what the table doesn't have, kinds and fields.
+    /// Returns a binding from how the API tells it: `None` for what the table doesn't have, kinds and fields.
     pub fn of_upload(entry: &Value) -> Option<Binding> {
         let kind = KINDS.iter().find(|kind| entry["type"] == kind.api)?;
         let mut entry = entry.clone();
@@ -334,7 +334,7 @@ impl Binding {
         kind.read(entry, |field| field.api)
     }
 
-    /// A binding from an entry of wrangler's configuration, with its name; `section` is where it stands: `queues.producers`.
+    /// Returns a binding from an entry of wrangler's configuration, with its name; `section` is where it stands: `queues.producers`.
     /// `None` for what the table doesn't have.
     pub fn of_wrangler(section: &str, entry: &Value) -> Option<(String, Binding)> {
         let kind = KINDS.iter().find(|kind| kind.wrangler == section)?;
@@ -379,7 +379,7 @@ impl Kind {
     }
 }
 
-/// Whether nothing is said by it.
+/// Returns whether nothing is said by it.
 fn is_bare(value: &Value) -> bool {
     match value {
         Value::Null => true,

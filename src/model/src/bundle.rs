@@ -12,7 +12,7 @@ use crate::spec::{Observability, Placement};
 
 /// A pack's shared code, bundled.
 #[derive(Clone, Debug)]
-pub struct Runtime {
+pub struct PackBundle {
     /// Its digest: of the script and the types.
     pub digest: Digest,
     /// Its file under out/: `runtime/consent-0123456789abcdef.js`.
@@ -23,11 +23,11 @@ pub struct Runtime {
     pub types: Arc<[u8]>,
 }
 
-impl Runtime {
-    /// A runtime from what its bundler wrote.
-    pub fn new(pack: &str, script: Vec<u8>, types: Vec<u8>) -> Runtime {
+impl PackBundle {
+    /// Returns a runtime from what its bundler wrote.
+    pub fn new(pack: &str, script: Vec<u8>, types: Vec<u8>) -> PackBundle {
         let digest = Framed::new("runtime").field(&script).field(&types).finish();
-        Runtime {
+        PackBundle {
             digest,
             file: format!("runtime/{pack}-{}.js", digest.short()),
             script: script.into(),
@@ -35,7 +35,7 @@ impl Runtime {
         }
     }
 
-    /// The module specifier by which a worker's module imports it, from its folder up to out/.
+    /// Returns the module specifier by which a worker's module imports it, from its folder up to out/.
     pub fn specifier(&self, worker: &Worker) -> String {
         let up = if worker.role.is_some() { "../../.." } else { "../.." };
         format!("{up}/{}", self.file)
@@ -45,7 +45,7 @@ impl Runtime {
 /// A worker's bundle without the bytes of its modules: these are rendered again when they are uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
-    /// What decides whether the worker is deployed.
+    /// The digest that decides whether the worker is deployed.
     pub digest: Digest,
     /// The digest of the worker's own module.
     pub module: Digest,
@@ -56,7 +56,7 @@ pub struct Bundle {
 }
 
 /// Makes a worker's bundle from its rendered module.
-pub fn bundle(worker: &Worker, module: &str, runtime: &Runtime) -> Bundle {
+pub fn bundle(worker: &Worker, module: &str, runtime: &PackBundle) -> Bundle {
     let metadata = metadata(worker);
     let module = Digest::of(module.as_bytes());
     let canonical = serde_json::to_vec(&metadata).expect("BUG: metadata is JSON");
@@ -70,18 +70,18 @@ pub fn bundle(worker: &Worker, module: &str, runtime: &Runtime) -> Bundle {
     Bundle { digest, module, runtime: runtime.digest, metadata }
 }
 
-/// A worker's bundle as an earlier build made it: of its module, the digest is enough.
-pub fn remembered(worker: &Worker, digest: Digest, module: Digest, runtime: &Runtime) -> Bundle {
+/// Returns a worker's bundle as an earlier build made it: of its module, the digest is enough.
+pub fn remembered(worker: &Worker, digest: Digest, module: Digest, runtime: &PackBundle) -> Bundle {
     Bundle { digest, module, runtime: runtime.digest, metadata: metadata(worker) }
 }
 
-/// The name of a worker's module within the upload. Modules resolve each other's names like files, so that with
+/// Returns the name of a worker's module within the upload. Modules resolve each other's names like files, so that with
 /// this name the rendered import of the runtime holds as it stands.
 pub fn module_name(worker: &Worker) -> String {
     format!("{}/index.js", worker.folder())
 }
 
-/// What is uploaded beside the modules, in a canonical form: without the values of secrets, and without what is
+/// Returns the metadata that is uploaded beside the modules, in a canonical form: without the values of secrets, and without what is
 /// derived from the digest.
 fn metadata(worker: &Worker) -> Value {
     let mut bindings: Vec<Value> = worker
@@ -120,7 +120,7 @@ fn metadata(worker: &Worker) -> Value {
     metadata
 }
 
-/// What a worker's spec says beside its bindings and its compatibility, as the API and wrangler write it.
+/// Returns the options of a worker beside its bindings and its compatibility, as the API and wrangler write them.
 pub fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
     let limits = worker.limits.as_ref().map(|limits| {
         let both = [("cpu_ms", limits.cpu_ms), ("subrequests", limits.subrequests)];
@@ -143,7 +143,7 @@ pub fn options(worker: &Worker) -> BTreeMap<&'static str, Value> {
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
-/// A worker's observability, as the API and wrangler write it.
+/// Returns a worker's observability, as the API and wrangler write it.
 pub fn observability(worker: &Worker) -> Value {
     fn some<'v>(fields: impl IntoIterator<Item = (&'v str, Option<Value>)>) -> Value {
         fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect::<Map<_, _>>().into()
@@ -175,7 +175,7 @@ pub fn observability(worker: &Worker) -> Value {
     ])
 }
 
-/// The metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
+/// Returns the metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
 /// Keep: the platform keeps the secrets that aren't sent, all of them.
 pub fn upload_metadata<'a>(
     bundle: &Bundle,
@@ -206,7 +206,7 @@ const DATABASE_NAME: &str = "database_name";
 /// The key of a KV binding whose namespace's id is known by its title alone.
 const KV_TITLE: &str = "namespace_title";
 
-/// Something of an account that a worker is bound to and that its spec gives by name: its id is found out by the first deploy,
+/// A resource of an account that a worker is bound to and that its spec gives by name: its id is looked up by the first deploy,
 /// so that the digest can't hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
@@ -216,7 +216,7 @@ pub enum Resource {
     Kv,
 }
 
-/// What canonical metadata gives by name.
+/// Returns the resources that canonical metadata gives by name.
 pub fn by_name(metadata: &Value) -> impl Iterator<Item = (Resource, &str)> {
     metadata["bindings"].as_array().into_iter().flatten().filter_map(|binding| {
         let database = binding.get(DATABASE_NAME).map(|name| (Resource::Database, name));

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 /// The environment variable that moves the cache.
 pub const CACHE_VARIABLE: &str = "FLOTILLA_CACHE_DIR";
 
-/// The cache's folder: `$FLOTILLA_CACHE_DIR`, or `flotilla` where the system keeps caches.
+/// Returns the cache's folder: `$FLOTILLA_CACHE_DIR`, or `flotilla` where the system keeps caches.
 pub fn folder() -> Result<PathBuf, Failure> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable(CACHE_VARIABLE)
@@ -29,7 +29,7 @@ pub fn folder() -> Result<PathBuf, Failure> {
         })
 }
 
-/// An entry of the cache: the folder `<kind>/<key>`, made by `make` in a temporary folder if it isn't there yet.
+/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a temporary folder if it isn't there yet.
 /// Only one process at a time makes an entry; a process that is killed leaves nothing that looks like an entry.
 pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<PathBuf, Failure> {
     let parent = folder()?.join(kind);
@@ -54,7 +54,7 @@ pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<(), Failu
     Ok(entry)
 }
 
-/// A folder with the `node_modules` of a package.json and its lock file.
+/// Returns a folder with the `node_modules` of a package.json and its lock file.
 pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> Result<PathBuf, Failure> {
     let key = Framed::new("npm").field(package).field(lock).finish().short();
     entry("npm", &key, |folder| {

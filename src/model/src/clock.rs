@@ -15,7 +15,7 @@ pub fn timestamp(seconds: i64) -> String {
 
 /// A clock, and a way to wait by it.
 pub trait Clock: Send + Sync {
-    /// The time since some fixed moment; never goes back. All processes of a machine see the same.
+    /// Returns the time since some fixed moment; never goes back. All processes of a machine see the same.
     fn now(&self) -> Duration;
     /// Tells the fixed moment of [`now`](Clock::now) from others: it is another one after the machine was started again.
     fn epoch(&self) -> [u8; 16] {
@@ -23,7 +23,7 @@ pub trait Clock: Send + Sync {
     }
     /// Waits.
     fn sleep(&self, duration: Duration);
-    /// The time of day, in seconds since 1970.
+    /// Returns the time of day, in seconds since 1970.
     fn unix(&self) -> i64;
 }
 
@@ -38,7 +38,7 @@ const SINCE_START: ClockId = ClockId::Boottime;
 const SINCE_START: ClockId = ClockId::Monotonic;
 
 impl SystemClock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     pub fn new() -> SystemClock {
         SystemClock
     }

@@ -24,7 +24,7 @@ pub const D1_BINDING: &str = "DB";
 pub const DISPATCHER_BINDING: &str = "DISPATCHER";
 /// The binding of the KV namespace in which a dispatch worker looks hosts up.
 pub const HOSTS_BINDING: &str = "HOSTS";
-/// What stands for the customer where a worker is shared by all; no customer can be called so.
+/// The id in place of a customer's where a worker is shared by all; no customer can have it.
 pub const SHARED: &str = "_shared";
 
 /// One deployable unit: a customer in an environment, and in a role where it has several workers.
@@ -63,7 +63,7 @@ pub struct Worker {
     /// Its hosts, if it is in a dispatch namespace with a dispatch worker: these take the place of domains and routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Hosts>,
-    /// What it passes requests on to, if it is a dispatch worker.
+    /// The namespace that it dispatches to, if it is a dispatch worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
     /// Who may call it from a browser, in the order of the spec.
@@ -80,7 +80,7 @@ pub struct Worker {
     pub secrets: BTreeMap<String, String>,
     /// Its service bindings: the binding's name → the name of the worker that it calls.
     pub services: BTreeMap<String, String>,
-    /// What else it is bound to, by the binding's name.
+    /// Its other bindings by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bindings: BTreeMap<String, Binding>,
     /// Those of its variables that hold the address of another worker → the name of that worker.
@@ -94,7 +94,7 @@ pub struct Worker {
     pub compatibility_flags: BTreeSet<String>,
     /// Whether its logs are kept.
     pub observability: Observability,
-    /// What one request may take, if less than the account's plan allows.
+    /// The limits of one request, if lower than those of the account's plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RequestLimits>,
     /// Where it runs, if not near to who calls it.
@@ -111,7 +111,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The folder under out/ with its files: `production/acme`, or `production/acme/web`.
+    /// Returns the folder under out/ with its files: `production/acme`, or `production/acme/web`.
     pub fn folder(&self) -> String {
         folder(self.environment, &self.customer, self.role.as_deref())
     }
@@ -126,7 +126,7 @@ pub struct Hosts {
     pub names: BTreeSet<String>,
 }
 
-/// What a dispatch worker passes requests on to.
+/// The namespace that a dispatch worker passes requests on to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dispatch {
     /// The dispatch namespace; its binding is [`DISPATCHER_BINDING`].
@@ -135,7 +135,7 @@ pub struct Dispatch {
     pub hosts: String,
 }
 
-/// The folder under out/ of a customer's worker.
+/// Returns the folder under out/ of a customer's worker.
 pub fn folder(environment: Environment, customer: &str, role: Option<&str>) -> String {
     match role {
         None => format!("{environment}/{customer}"),
@@ -186,7 +186,7 @@ pub struct Destination {
     pub settings: Map<String, Value>,
 }
 
-/// A worker for tests, with a domain, a route and a cron.
+/// Returns a worker for tests, with a domain, a route and a cron.
 #[cfg(any(test, feature = "testing"))]
 pub fn sample(customer: &str) -> Worker {
     let worker = serde_json::json!({

@@ -27,7 +27,7 @@ macro_rules! codes {
             /// Every code, in order.
             pub const ALL: &'static [Code] = &[$(Code::$name,)+];
 
-            /// The code as it is printed.
+            /// Returns the code as it is printed.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $code,)+ }
             }
@@ -186,7 +186,7 @@ impl Code {
         }
     }
 
-    /// The code with this text.
+    /// Returns the code with this text.
     pub fn parse(text: &str) -> Option<Code> {
         Code::ALL.iter().copied().find(|code| code.as_str() == text)
     }
@@ -239,7 +239,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A whole file.
+    /// Returns a whole file.
     pub fn file(file: &str) -> Place {
         Place { file: file.to_owned(), line: 0, column: 0, width: 1 }
     }
@@ -261,18 +261,18 @@ pub struct Diagnostic {
     pub code: Code,
     /// How bad.
     pub severity: Severity,
-    /// What is wrong: lower case, no full stop, names the thing.
+    /// The message: lower case, no full stop, names the thing that is wrong.
     pub message: String,
     /// Where.
     pub place: Place,
-    /// What to do about it.
+    /// The way to fix it.
     pub help: String,
     /// Other places that belong to it, each with what stands there: the first of two equal keys, the other claim.
     pub related: Box<[(Place, String)]>,
 }
 
 impl Diagnostic {
-    /// An error.
+    /// Returns an error.
     #[track_caller]
     pub fn error(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         debug_assert_eq!(code.severity(), Severity::Error, "BUG: {code} is a warning");
@@ -280,7 +280,7 @@ impl Diagnostic {
         Diagnostic { code, severity: Severity::Error, message, place, help, related: Box::default() }
     }
 
-    /// A warning.
+    /// Returns a warning.
     #[track_caller]
     pub fn warning(code: Code, place: Place, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         debug_assert_eq!(code.severity(), Severity::Warning, "BUG: {code} is an error");
@@ -338,7 +338,7 @@ pub fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics
 }
 
-/// The candidate that was probably meant, as `did you mean …?`, if one is near enough.
+/// Returns the candidate that was probably meant, as `did you mean …?`, if one is near enough.
 pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = written.to_lowercase().replace(['_', '-'], "");
     let candidates: Vec<&str> = candidates.into_iter().collect();

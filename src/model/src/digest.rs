@@ -21,6 +21,7 @@
 
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
@@ -29,55 +30,48 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of some bytes, unframed: what `sha256sum` prints.
+    /// Returns the digest of some bytes, unframed: what `sha256sum` prints.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
-    /// The first 16 hexadecimal digits: for file names and for people.
+    /// Returns the first 16 hexadecimal digits: for file names and for people.
     pub fn short(&self) -> String {
         self.to_string()[..16].to_owned()
     }
 
-    /// The first half: enough to tell values apart that nobody makes alike on purpose.
-    pub fn mark(&self) -> Mark {
+    /// Returns the first half: enough to tell values apart that nobody makes alike on purpose.
+    pub fn short_hash(&self) -> ShortHash {
         let mut half = [0; 16];
         half.copy_from_slice(&self.0[..16]);
-        Mark(half)
+        ShortHash(half)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn to_bytes(self) -> [u8; 32] {
         self.0
     }
 
-    /// A digest from its bytes.
+    /// Returns a digest from its bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Digest {
         Digest(bytes)
     }
 
     /// Reads 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Digest> {
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 {
             return None;
         }
         let mut bytes = [0; 32];
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-        }
+        HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), &mut bytes).ok()?;
         Some(Digest(bytes))
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0u8; 64];
-        for (at, byte) in self.0.iter().enumerate() {
-            text[2 * at] = HEX[usize::from(byte >> 4)];
-            text[2 * at + 1] = HEX[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+        f.write_str(HEXLOWER.encode_mut_str(&self.0, &mut text))
     }
 }
 
@@ -100,9 +94,9 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Half a sha256, for what is compared with itself on one machine.
+/// Half a sha256, for values that are compared on one machine only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Mark(pub [u8; 16]);
+pub struct ShortHash(pub [u8; 16]);
 
 /// A digest over a sequence of fields. Each field is framed by its length, so that no two different
 /// sequences feed the same bytes to the hash.
@@ -123,7 +117,7 @@ impl Framed {
         self
     }
 
-    /// The digest of all fields so far.
+    /// Returns the digest of all fields so far.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }

@@ -18,7 +18,7 @@ pub struct Explanation {
     pub code: Code,
     /// How bad it is, unless fleet.yaml says otherwise.
     pub severity: Severity,
-    /// What it stands for.
+    /// Its meaning.
     pub meaning: String,
     /// Why it matters.
     pub why: String,
@@ -42,7 +42,7 @@ pub struct Example {
     pub text: &'static str,
 }
 
-/// The section of a code.
+/// Returns the section of a code.
 pub fn explanation(code: Code) -> Explanation {
     let (_, markdown) = sections().find(|(name, _)| *name == code.as_str()).expect("BUG: each code has a section");
     let (before, mend) = markdown.split_once("**Mend:**").expect("BUG: a section says how to mend it");
@@ -61,17 +61,17 @@ pub fn explanation(code: Code) -> Explanation {
     }
 }
 
-/// The page's sections: the code in the heading, and what follows.
+/// Returns the page's sections: the code in the heading, and what follows.
 fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
     PAGE.split("\n## ").skip(1).filter_map(|section| section.split_once('\n'))
 }
 
-/// A paragraph, whose lines end where the page is wide.
+/// Returns a paragraph, whose lines end where the page is wide.
 fn one_line(paragraph: &str) -> String {
     paragraph.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The fenced blocks of a text; the first line of each is a comment with the file's path.
+/// Returns the fenced blocks of a text; the first line of each is a comment with the file's path.
 fn examples(text: &'static str) -> Vec<Example> {
     text.split("```")
         .skip(1)

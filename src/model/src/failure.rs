@@ -29,21 +29,21 @@ pub enum Exit {
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What happened, with causes, and what to do next.
+    /// The error, with causes, and what to do next.
     pub error: anyhow::Error,
-    /// What to do next, one sentence each.
+    /// The next steps, one sentence each.
     pub hints: Vec<String>,
     /// The errors in files that are the reason, if they are.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Failure {
-    /// A failure that ends the command with exit code 1.
+    /// Returns a failure that ends the command with exit code 1.
     pub fn new(message: impl fmt::Display) -> Failure {
         anyhow::anyhow!("{message}").into()
     }
 
-    /// A refusal: exit code 5.
+    /// Returns a refusal: exit code 5.
     pub fn refused(message: impl fmt::Display) -> Failure {
         Failure { exit: Exit::Refused, ..Failure::new(message) }
     }

@@ -1,5 +1,6 @@
 //! Keyed fingerprints of secrets' values. Knows no values' names and keeps no key.
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -9,18 +10,17 @@ use sha2::Sha256;
 pub struct Fingerprints(Hmac<Sha256>);
 
 impl Fingerprints {
-    /// Fingerprints under this key.
+    /// Returns fingerprints under this key.
     pub fn new(key: &[u8]) -> Fingerprints {
         Fingerprints(Hmac::new_from_slice(key).expect("BUG: HMAC takes keys of any length"))
     }
 
-    /// The fingerprint of a value.
+    /// Returns the fingerprint of a value.
     pub fn of(&self, value: &str) -> String {
         // A plan makes one for each secret of the fleet.
         let mut mac = self.0.clone();
         mac.update(value.as_bytes());
         let bytes = mac.finalize().into_bytes();
-        let digits = bytes.iter().take(16).flat_map(|byte| [byte >> 4, byte & 15]);
-        digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+        HEXLOWER.encode(&bytes[..16])
     }
 }

@@ -192,7 +192,7 @@ pub const TABLE: [Row; 9] = [
 ];
 
 impl Limit {
-    /// Its line of the table.
+    /// Returns its line of the table.
     pub fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
@@ -226,7 +226,7 @@ impl Plan {
 pub struct Limits(BTreeMap<Limit, u64>);
 
 impl Limits {
-    /// A limit, if it is another than the plan's.
+    /// Returns a limit, if it is another than the plan's.
     pub fn get(&self, limit: Limit) -> Option<u64> {
         self.0.get(&limit).copied()
     }
@@ -257,7 +257,7 @@ impl JsonSchema for Limits {
     }
 }
 
-/// A number for people: `50,000`.
+/// Returns a number for people: `50,000`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -33,7 +33,7 @@ pub struct Lock {
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// What for: `deploy`.
+    /// The command: `deploy`.
     pub what: String,
     /// The user.
     pub by: String,
@@ -43,7 +43,7 @@ pub struct Note {
     pub process: u32,
     /// Since when.
     pub since: String,
-    /// What was called.
+    /// The program that was called.
     pub command: String,
 }
 
@@ -87,7 +87,7 @@ impl Note {
     }
 }
 
-/// The first line of a lock's file.
+/// Returns the first line of a lock's file.
 fn text(file: &mut File) -> Option<String> {
     let mut text = String::new();
     file.rewind().ok()?;
@@ -118,7 +118,7 @@ fn left(file: &mut File) -> Holder {
 }
 
 impl Lock {
-    /// Whether somebody holds the lock.
+    /// Returns whether somebody holds the lock.
     pub fn is_held(path: &Path) -> bool {
         File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }

@@ -8,10 +8,10 @@ use crate::limits;
 /// Cloudflare's own domains: workers have names there already, and nobody else's zone is one.
 const PLATFORM: [&str; 2] = ["workers.dev", "pages.dev"];
 
-/// What is wrong with a name, and what to write instead.
+/// The error in a name, and what to write instead.
 pub type Wrong = (String, String);
 
-/// A worker's name: lower-case letters, digits and hyphens, at most 63.
+/// Returns a worker's name: lower-case letters, digits and hyphens, at most 63.
 /// Source: Cloudflare's API pattern for script names, and DNS, as the name becomes a label on workers.dev.
 pub fn worker(name: &str) -> Result<(), Wrong> {
     let length = name.len();
@@ -29,7 +29,7 @@ pub fn worker(name: &str) -> Result<(), Wrong> {
     })
 }
 
-/// A pattern for workers' names.
+/// Returns a pattern for workers' names.
 pub fn pattern(pattern: &str, of_customers: bool) -> Result<(), Wrong> {
     const KNOWN: [&str; 5] = ["customer", "role", "pack-prefix", "fleet", "environment"];
     let mut rest = pattern;
@@ -54,7 +54,7 @@ pub fn pattern(pattern: &str, of_customers: bool) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// The name of a secret that one customer alone has: `CAFE_CENTRAL__TURSO_AUTH_TOKEN`.
+/// Returns the name of a secret that one customer alone has: `CAFE_CENTRAL__TURSO_AUTH_TOKEN`.
 pub fn own_secret(customer: &str, name: &str) -> String {
     // A plan makes one for each secret of the fleet.
     let mut own = String::with_capacity(customer.len() + 2 + name.len());
@@ -64,14 +64,14 @@ pub fn own_secret(customer: &str, name: &str) -> String {
     own
 }
 
-/// The zone that a host name belongs to, as far as its name tells: the part that can be registered.
+/// Returns the zone that a host name belongs to, as far as its name tells: the part that can be registered.
 /// Source: the Public Suffix List; a zone further down, as enterprise customers can have, isn't known from here.
 pub fn zone_of(host: &str) -> &str {
     let host = host.trim_start_matches("*.");
     psl::domain_str(host).unwrap_or(host)
 }
 
-/// A host name as one writes it who wants to compare it: in lower case and ASCII, without the dot at its end.
+/// Returns a host name as one writes it who wants to compare it: in lower case and ASCII, without the dot at its end.
 pub fn same_host(host: &str) -> Cow<'_, str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
@@ -105,7 +105,7 @@ pub fn label(label: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A host name with at least two labels, in lower case.
+/// Returns a host name with at least two labels, in lower case.
 fn host(host: &str) -> Result<(), String> {
     if host.len() > limits::HOST_LENGTH {
         return Err(format!("is longer than {} characters", limits::HOST_LENGTH));
@@ -123,7 +123,7 @@ fn host(host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A custom domain: a bare host name. Cloudflare takes neither wildcards nor paths there.
+/// Returns a custom domain: a bare host name. Cloudflare takes neither wildcards nor paths there.
 /// Source: wrangler's own check, "Wildcard operators (*) are not allowed in Custom Domains".
 pub fn domain(domain: &str) -> Result<(), Wrong> {
     let bare = domain.strip_prefix("https://").or_else(|| domain.strip_prefix("http://")).unwrap_or(domain);
@@ -173,7 +173,7 @@ pub fn domain(domain: &str) -> Result<(), Wrong> {
     }
 }
 
-/// A zone's name.
+/// Returns a zone's name.
 pub fn zone(zone: &str) -> Result<(), Wrong> {
     let help = || "a zone is a domain such as example.com".to_owned();
     host(zone).map_err(|wrong| {
@@ -187,7 +187,7 @@ pub fn zone(zone: &str) -> Result<(), Wrong> {
     }
 }
 
-/// A route pattern in a zone.
+/// Returns a route pattern in a zone.
 /// Source: Cloudflare docs, Workers › Configuration › Routes › Matching behaviour.
 pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     let help = "a pattern is a host and a path, with `*` only at their beginning and end: shop.example.com/consent/*";
@@ -224,7 +224,7 @@ pub fn route(pattern: &str, zone: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// An origin as browsers send it: scheme, host, port if it isn't the usual one.
+/// Returns an origin as browsers send it: scheme, host, port if it isn't the usual one.
 pub fn origin(origin: &str) -> Result<(), Wrong> {
     let help = "an origin is a scheme and a host, as browsers send it: https://shop.example.com".to_owned();
     let Some((scheme, rest)) = origin.split_once("://") else {
@@ -257,7 +257,7 @@ pub fn origin(origin: &str) -> Result<(), Wrong> {
     }
 }
 
-/// A cron expression of five fields. Source: Cloudflare docs, Workers › Configuration › Cron Triggers.
+/// Returns a cron expression of five fields. Source: Cloudflare docs, Workers › Configuration › Cron Triggers.
 pub fn cron(cron: &str) -> Result<(), Wrong> {
     const FIELDS: [(&str, u32, u32, &[&str]); 5] = [
         ("minute", 0, 59, &[]),

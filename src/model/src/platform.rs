@@ -232,7 +232,7 @@ pub enum Call {
     },
 }
 
-/// What a call gave.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// It is done.
@@ -271,7 +271,7 @@ pub enum Reply {
     },
     /// A page of a list.
     Page {
-        /// What is on it: names, each with its id.
+        /// Its entries: names, each with its id.
         names: Vec<(String, String)>,
         /// Whether there is another page.
         more: bool,
@@ -300,7 +300,7 @@ pub struct ListedWorker {
     pub created_on: String,
     /// When it was last changed, as the platform writes it.
     pub modified_on: String,
-    /// What last uploaded it: `api`, `wrangler`, `dash`; nothing where the platform doesn't say.
+    /// The tool that last uploaded it: `api`, `wrangler`, `dash`; `None` where the platform doesn't say.
     pub uploaded_by: Option<String>,
     /// Its tags.
     pub tags: Vec<String>,
@@ -363,7 +363,7 @@ pub enum CallError {
         status: u16,
         /// Cloudflare's error code; 0 if there was none.
         code: u64,
-        /// What it said.
+        /// Its message.
         message: String,
     },
 }
@@ -379,17 +379,17 @@ impl std::fmt::Display for CallError {
     }
 }
 
-/// What an answer told of its token's limits: what is left, and which limits there are. Cloudflare tells both with each
+/// The limits of a token that an answer reports: what is left, and which limits there are. Cloudflare reports both with each
 /// answer, and several of each; a limit and what is left of it have the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// What is left (`Ratelimit`).
+    /// The remaining requests (`Ratelimit`).
     pub left: Vec<Left>,
     /// The limits (`Ratelimit-Policy`).
     pub policies: Vec<Policy>,
 }
 
-/// What is left of a limit.
+/// The rest of a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     /// The limit's name.
@@ -405,7 +405,7 @@ pub struct Left {
 pub struct Policy {
     /// Its name.
     pub name: String,
-    /// So many requests…
+    /// The number of requests…
     pub requests: u64,
     /// … in a window of this length.
     pub window: Duration,

@@ -14,7 +14,7 @@ use crate::spec::Environment;
 
 /// The longest id of a preview.
 pub const ID_LENGTH: usize = 20;
-/// What stands between a fleet's name and a preview's id in the tag of its workers.
+/// The separator between a fleet's name and a preview's id in the tag of its workers.
 const OWNER: &str = ".preview-";
 
 /// A preview, as it is resolved.
@@ -36,12 +36,12 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// What is added to names: of workers, of databases, and to the first part of hosts.
+    /// Returns the suffix of names: of workers, of databases, and of the first part of hosts.
     pub fn suffix(&self) -> String {
         format!("-preview-{}", self.id)
     }
 
-    /// What takes the place of `{environment}` in names.
+    /// Returns the word that replaces `{environment}` in names.
     pub fn word(&self) -> String {
         format!("preview-{}", self.id)
     }
@@ -59,13 +59,13 @@ impl Preview {
         }
     }
 
-    /// The host of a worker in the preview's own domain.
+    /// Returns the host of a worker in the preview's own domain.
     pub fn host_in(&self, domain: &str, customer: Option<&str>, role: Option<&str>) -> String {
         let tenant: Vec<&str> = [role, customer].into_iter().flatten().collect();
         format!("{}{}.{domain}", tenant.join("-"), self.suffix())
     }
 
-    /// An origin, of the preview if it is that of a worker which belongs to it.
+    /// Returns an origin, of the preview if it is that of a worker which belongs to it.
     pub fn origin(&self, origin: &str) -> String {
         let moved = || {
             let (scheme, rest) = origin.split_once("://")?;
@@ -76,13 +76,13 @@ impl Preview {
         moved().unwrap_or_else(|| origin.to_owned())
     }
 
-    /// The name of a database that is the preview's own.
+    /// Returns the name of a database that is the preview's own.
     pub fn database(&self, name: &str) -> String {
         format!("{name}{}", self.suffix())
     }
 }
 
-/// The D1 database of a worker that belongs to the preview alone, by its name.
+/// Returns the D1 database of a worker that belongs to the preview alone, by its name.
 pub fn own_database<'w>(preview: &Preview, worker: &'w Worker) -> Option<&'w str> {
     match &worker.database {
         Database::D1 { id: None, name, .. } if name.ends_with(&preview.suffix()) => Some(name),
@@ -90,7 +90,7 @@ pub fn own_database<'w>(preview: &Preview, worker: &'w Worker) -> Option<&'w str
     }
 }
 
-/// Whether a text can be the id of a preview, and what else it has to be.
+/// Returns whether a text can be the id of a preview, and what else it has to be.
 pub fn check_id(id: &str) -> Result<(), String> {
     if names::label(id).is_ok() && id.len() <= ID_LENGTH {
         return Ok(());
@@ -103,7 +103,7 @@ pub fn owner(fleet: &str, id: &str) -> String {
     format!("{fleet}{OWNER}{id}")
 }
 
-/// The id of the preview of a fleet that an owner stands for.
+/// Returns the id of the preview of a fleet that an owner stands for.
 pub fn id_of<'a>(fleet: &str, owner: &'a str) -> Option<&'a str> {
     owner.strip_prefix(fleet)?.strip_prefix(OWNER)
 }

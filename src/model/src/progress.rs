@@ -6,13 +6,13 @@ use std::time::Duration;
 pub trait Progress: Sync {
     /// A phase begins, with so many steps if that is known.
     fn begin(&self, phase: &str, steps: Option<u64>);
-    /// So many steps are done since the last call. Costs next to nothing: it may be called for each customer.
+    /// Adds steps that are done. It costs next to nothing, so it may be called for each customer.
     fn step(&self, steps: u64);
     /// It is known that the phase takes so long from here on: a limit makes it wait, which its steps so far don't show.
     fn expect(&self, _: Duration) {}
-    /// What is shown beside, until something else is.
+    /// Sets the text that is shown beside the progress.
     fn detail(&self, _: &str) {}
-    /// Something worth a line of its own.
+    /// Reports something that is worth a line of its own.
     fn note(&self, text: &str);
     /// The phase ends.
     fn end(&self);

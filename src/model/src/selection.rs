@@ -20,7 +20,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// What these customers (ids and globs), label selectors and environments select together.
+    /// Returns the selection of these customers (ids and globs), label selectors and environments together.
     pub fn new(
         customers: &[String],
         selectors: impl IntoIterator<Item = Selector>,
@@ -35,17 +35,17 @@ impl Selection {
         }
     }
 
-    /// Whether it is the whole fleet.
+    /// Returns whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
         self.is_every_customer() && self.requirements.is_empty() && self.environments.is_empty()
     }
 
-    /// Whether customers are selected neither by id nor by glob.
+    /// Returns whether customers are selected neither by id nor by glob.
     pub fn is_every_customer(&self) -> bool {
         self.ids.is_empty() && self.globs.is_empty()
     }
 
-    /// Whether a worker belongs to it; `label` gives its labels by key.
+    /// Returns whether a worker belongs to it; `label` gives its labels by key.
     pub fn matches<'l>(
         &self,
         customer: &str,
@@ -57,17 +57,17 @@ impl Selection {
             && self.requirements.iter().all(|requirement| requirement.holds(label(&requirement.key)))
     }
 
-    /// Whether a customer's id belongs to it, whatever its labels and environments are.
+    /// Returns whether a customer's id belongs to it, whatever its labels and environments are.
     pub fn matches_id(&self, customer: &str) -> bool {
         self.is_every_customer() || self.names(customer) || self.globs.iter().any(|glob| glob.1.matches(customer))
     }
 
-    /// Whether a customer is selected by its id itself: a glob names nobody.
+    /// Returns whether a customer is selected by its id itself: a glob names nobody.
     pub fn names(&self, customer: &str) -> bool {
         self.ids.contains(customer)
     }
 
-    /// The first thing in it that is of no customer: an id, a glob, or the key of a label. `keys` are those of all
+    /// Returns the first thing in it that is of no customer: an id, a glob, or the key of a label. `keys` are those of all
     /// labels, if they are known.
     pub fn unknown(&self, ids: &BTreeSet<&str>, keys: Option<&BTreeSet<&str>>) -> Option<Unknown> {
         let of = |what, written: &str, near: Option<&str>| {
@@ -88,18 +88,18 @@ impl Selection {
     }
 }
 
-/// Something that a selection asks for and that no customer has.
+/// A part of a selection that no customer has.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unknown {
-    /// What it is.
+    /// Its kind.
     pub what: What,
     /// As it was written.
     pub written: String,
-    /// What was probably meant.
+    /// The name that was probably meant.
     pub near: Option<String>,
 }
 
-/// What can be unknown in a selection.
+/// The kinds of unknown parts of a selection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// A customer's id.
@@ -114,7 +114,7 @@ pub enum What {
 #[derive(Clone, Debug)]
 struct Glob(String, WildMatch);
 
-/// Whether a text selects customers by a pattern: `*` stands for any letters, `?` for one.
+/// Returns whether a text selects customers by a pattern: `*` stands for any letters, `?` for one.
 fn is_glob(text: &str) -> bool {
     text.contains(['*', '?'])
 }
@@ -213,7 +213,7 @@ fn requirement(rest: &mut &str) -> Result<Requirement, String> {
     Ok(Requirement { key, wants })
 }
 
-/// A label's value; it can be empty, as in `tier=`.
+/// Returns a label's value; it can be empty, as in `tier=`.
 fn value(rest: &mut &str) -> Result<String, String> {
     match peek(rest) {
         "" | "," => Ok(String::new()),
@@ -246,7 +246,7 @@ fn word(rest: &mut &str, what: &str) -> Result<String, String> {
     }
 }
 
-/// What can't stand in a key or a value.
+/// Characters that a key or a value can't have.
 const SIGNS: [char; 5] = [',', '!', '=', '(', ')'];
 
 /// Takes the next sign or word; nothing at the end.

@@ -202,7 +202,7 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// The word, as in specs and folder names.
+    /// Returns the word, as in specs and folder names.
     pub fn as_str(self) -> &'static str {
         match self {
             Environment::Development => "development",
@@ -218,7 +218,7 @@ impl Environment {
     pub const EACH: [Environment; 4] =
         [Environment::Development, Environment::Staging, Environment::Production, Environment::Preview];
 
-    /// The environment of a word, that of previews included.
+    /// Returns the environment of a word, that of previews included.
     pub fn of(word: &str) -> Option<Environment> {
         Environment::EACH.into_iter().find(|environment| environment.as_str() == word)
     }
@@ -257,14 +257,14 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// The host name.
+    /// Returns the host name.
     pub fn name(&self) -> &str {
         match self {
             Domain::Name(name) | Domain::Entry { name, .. } => name,
         }
     }
 
-    /// Whether it may be taken from a worker that isn't the fleet's.
+    /// Returns whether it may be taken from a worker that isn't the fleet's.
     pub fn take_over(&self) -> bool {
         matches!(self, Domain::Entry { take_over: true, .. })
     }

@@ -23,7 +23,7 @@ use crate::customer::Worker;
 use crate::digest::{Digest, Framed};
 use crate::spec::Environment;
 
-/// What calls a worker: its workers.dev address, custom domains, the patterns of its routes, crons.
+/// The triggers of a worker: its workers.dev address, custom domains, the patterns of its routes, crons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Triggers {
     /// Whether it answers on workers.dev.
@@ -37,7 +37,7 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    /// Those that a worker should have.
+    /// Returns those that a worker should have.
     pub fn of(worker: &Worker) -> Triggers {
         Triggers {
             workers_dev: worker.workers_dev,
@@ -59,7 +59,7 @@ impl Triggers {
     }
 }
 
-/// The tags of an upload. With `pending`, the change that uploads still has triggers to set.
+/// Returns the tags of an upload. With `pending`, the change that uploads still has triggers to set.
 pub fn of(
     fleet: &str,
     customer: &str,
@@ -78,10 +78,10 @@ pub fn of(
     ]
 }
 
-/// What stands between hosts in a tag: no host has it, and tags can't have commas.
+/// The separator between hosts in a tag: no host has it, and tags can't have commas.
 const BETWEEN: char = '_';
 
-/// The tags that a preview's worker has beside the others: so that whoever removes the preview knows what belongs to it.
+/// Returns the tags that a preview's worker has beside the others: so that whoever removes the preview knows what belongs to it.
 pub fn of_preview(expires: i64, database: Option<&str>, hosts: &BTreeSet<String>) -> Vec<String> {
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let mut tags = vec![format!("expires-{expires}")];
@@ -90,19 +90,19 @@ pub fn of_preview(expires: i64, database: Option<&str>, hosts: &BTreeSet<String>
     tags
 }
 
-/// The tags of a worker that expires at another time.
+/// Returns the tags of a worker that expires at another time.
 pub fn renewed(tags: &[String], expires: i64) -> Vec<String> {
     let others = tags.iter().filter(|tag| !tag.starts_with("expires-"));
     others.cloned().chain([format!("expires-{expires}")]).collect()
 }
 
-/// The tags of a worker whose triggers were found to be these, and all set.
+/// Returns the tags of a worker whose triggers were found to be these, and all set.
 pub fn settled(tags: &[String], triggers: &Triggers) -> Vec<String> {
     let others = tags.iter().filter(|tag| !tag.starts_with("pending-") && !tag.starts_with("triggers-"));
     others.cloned().chain([format!("triggers-{}", triggers.digest().short())]).collect()
 }
 
-/// What a worker's tags say. Others' tags say nothing.
+/// The content of a worker's tags. Tags of others have none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks<'a> {
     /// The fleet that owns it.

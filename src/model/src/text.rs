@@ -1,6 +1,7 @@
 //! Values as people read them: numbers with nouns, times, ids. Knows no terminal.
 
 pub use crate::clock::timestamp as time;
+use crate::listing::and_more;
 
 /// Returns `1 worker`, `2 workers`.
 pub fn count(number: usize, noun: &str) -> String {
@@ -45,7 +46,7 @@ pub fn first_lines(lines: impl IntoIterator<Item = String>, limit: usize) -> Str
     let more = lines.len().saturating_sub(limit);
     lines.truncate(limit);
     if more > 0 {
-        lines.push(format!("… and {more} more"));
+        lines.push(and_more(more));
     }
     lines.join("\n")
 }

@@ -11,14 +11,16 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// A thread's buffer goes to the file when it holds so many bytes.
+use parking_lot::Mutex;
+
+/// The number of bytes at which a thread's buffer is written to the file.
 const FULL: usize = 64 * 1024;
 
 static ON: AtomicBool = AtomicBool::new(false);
-/// What the times are counted from.
+/// The instant that times are counted from.
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 static FILE: Mutex<Option<File>> = Mutex::new(None);
 static BUFFERS: Mutex<Vec<Arc<Mutex<Buffer>>>> = Mutex::new(Vec::new());
@@ -53,19 +55,19 @@ pub fn start(out: Box<dyn Write + Send>) {
     ORIGIN.get_or_init(Instant::now);
     let mut file = File { out, failed: None };
     file.write(br#"[{"ph":"M","name":"process_name","pid":1,"args":{"name":"flotilla"}}"#);
-    *lock(&FILE) = Some(file);
+    *FILE.lock() = Some(file);
     ON.store(true, Ordering::Release);
 }
 
 /// Ends the trace: what is in the buffers goes to the file. The first error of all that were met comes back.
 pub fn finish() -> io::Result<()> {
     ON.store(false, Ordering::Release);
-    for buffer in lock(&BUFFERS).iter() {
-        let mut buffer = lock(buffer);
+    for buffer in BUFFERS.lock().iter() {
+        let mut buffer = buffer.lock();
         buffer.flush();
         buffer.introduced = false;
     }
-    let Some(mut file) = lock(&FILE).take() else { return Ok(()) };
+    let Some(mut file) = FILE.lock().take() else { return Ok(()) };
     file.write(b"\n]\n");
     match file.failed {
         Some(error) => Err(error),
@@ -93,7 +95,7 @@ pub fn span<'a>(stage: &'static str, of: &'a str) -> Span<'a> {
     open("stage", stage.into(), Some(of))
 }
 
-/// A phase of the whole work.
+/// Returns a phase of the whole work.
 #[inline]
 pub fn phase(name: &str) -> Span<'static> {
     if !ON.load(Ordering::Relaxed) {
@@ -122,7 +124,7 @@ fn close(open: &Open<'_>) {
     let (from, to) = (open.start.saturating_duration_since(*origin), origin.elapsed());
     // A span that is dropped while its thread ends is lost.
     let _ = BUFFER.try_with(|buffer| {
-        let mut buffer = lock(buffer);
+        let mut buffer = buffer.lock();
         let of = open.of.map(|of| format!(r#","args":{{"of":{}}}"#, quoted(of))).unwrap_or_default();
         let event = format!(
             r#"{{"ph":"X","name":{},"cat":"{}","pid":1,"tid":{},"ts":{:.3},"dur":{:.3}{of}}}"#,
@@ -152,24 +154,24 @@ impl Buffer {
     }
 
     fn flush(&mut self) {
-        if let Some(file) = lock(&FILE).as_mut() {
+        if let Some(file) = FILE.lock().as_mut() {
             file.write(&self.bytes);
         }
         self.bytes.clear();
     }
 }
 
-/// A buffer for this thread, the first one of which is called 1. Those of threads that are gone are let go.
+/// Returns a buffer for this thread, the first one of which is called 1. Those of threads that are gone are let go.
 fn register() -> Arc<Mutex<Buffer>> {
     static THREADS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
     let thread = THREADS.fetch_add(1, Ordering::Relaxed);
     let name = std::thread::current().name().map_or_else(|| format!("thread {thread}"), str::to_owned);
     let buffer = Arc::new(Mutex::new(Buffer { thread, name, introduced: false, bytes: Vec::new() }));
-    let mut buffers = lock(&BUFFERS);
+    let mut buffers = BUFFERS.lock();
     buffers.retain(|buffer| {
         let gone = Arc::strong_count(buffer) == 1;
         if gone {
-            lock(buffer).flush();
+            buffer.lock().flush();
         }
         !gone
     });
@@ -177,13 +179,9 @@ fn register() -> Arc<Mutex<Buffer>> {
     buffer
 }
 
-/// A text as a JSON string.
+/// Returns a text as a JSON string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -201,8 +199,8 @@ mod tests {
 
     impl Write for Paper {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            *lock(&self.writes) += 1;
-            let mut paper = lock(&self.bytes);
+            *self.writes.lock() += 1;
+            let mut paper = self.bytes.lock();
             if self.room.is_some_and(|room| paper.len() + bytes.len() > room) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -236,11 +234,11 @@ mod tests {
         });
         drop(outer);
         // Buffers went to the file before the end: what is kept does not grow.
-        let (early, writes) = (lock(&paper.bytes).len(), *lock(&paper.writes));
+        let (early, writes) = (paper.bytes.lock().len(), *paper.writes.lock());
         assert!(early > 1_000_000 && early / writes < FULL + 1024, "{early} bytes in {writes} writes");
         finish().unwrap();
         drop(span("after", "it is off"));
-        let text = String::from_utf8(lock(&paper.bytes).clone()).unwrap();
+        let text = String::from_utf8(paper.bytes.lock().clone()).unwrap();
         let events: Vec<Value> = serde_json::from_str(&text).unwrap();
         let named = |name: &str| events.iter().filter(|event| event["name"] == name).collect::<Vec<_>>();
         assert_eq!((named("render").len(), named("customer").len(), named("thread_name").len()), (20_000, 4, 5));

@@ -68,7 +68,7 @@ pub fn yaml_all(text: &str, changes: &[Change], order: &[&str]) -> Result<String
     changes.iter().try_fold(text.to_owned(), |text, change| yaml(&text, change, order))
 }
 
-/// A new YAML text with these keys in this order; for `order` see [`yaml()`].
+/// Returns a new YAML text with these keys in this order; for `order` see [`yaml()`].
 pub fn fresh(entries: &[(&str, Value)], order: &[&str]) -> String {
     let text = Text { text: "", order };
     let line = |(under, value): &(&str, Value)| {
@@ -77,7 +77,7 @@ pub fn fresh(entries: &[(&str, Value)], order: &[&str]) -> String {
     entries.iter().map(line).collect()
 }
 
-/// What a change makes of a value.
+/// Returns the new state of a value.
 fn apply(value: &mut Value, change: &Change) -> Result<(), Refused> {
     let path = match change {
         Change::Set(path, _) | Change::Append(path, _) | Change::Remove(path) => path,
@@ -133,7 +133,7 @@ struct Text<'a> {
     order: &'a [&'a str],
 }
 
-/// What holds a node.
+/// The container of a node.
 #[derive(Clone, Copy)]
 enum Holder<'a> {
     Root,
@@ -363,7 +363,7 @@ struct New<'a> {
 }
 
 impl Text<'_> {
-    /// Whether a value gets lines of its own.
+    /// Returns whether a value gets lines of its own.
     fn block(&self, new: New<'_>) -> bool {
         let plain = |value: &Value| !matches!(value, Value::Object(_) | Value::Array(_));
         let parts = match new.value {
@@ -374,7 +374,7 @@ impl Text<'_> {
         !parts || self.inline(new).chars().count() > INLINE
     }
 
-    /// What stands behind a key: `: value`, or lines below it; those of a list have an indentation of their own.
+    /// Returns the text behind a key: `: value`, or lines below it; those of a list have an indentation of their own.
     fn behind(&self, new: New<'_>, indent: usize, list: usize) -> String {
         if !self.block(new) {
             return format!(": {}", self.inline(new));
@@ -383,7 +383,7 @@ impl Text<'_> {
         format!(":{}{}{}", self.eol(), " ".repeat(indent), self.nested(new, indent))
     }
 
-    /// A value in lines, all but the first with this indentation.
+    /// Returns a value in lines, all but the first with this indentation.
     fn nested(&self, new: New<'_>, indent: usize) -> String {
         let pad = format!("{}{}", self.eol(), " ".repeat(indent));
         let lines: Vec<String> = match new.value {
@@ -399,12 +399,12 @@ impl Text<'_> {
         lines.join(&pad)
     }
 
-    /// An item of a list behind its dash.
+    /// Returns an item of a list behind its dash.
     fn item(&self, new: New<'_>, indent: usize) -> String {
         format!("- {}", self.nested(new, indent + 2))
     }
 
-    /// A value on one line.
+    /// Returns a value on one line.
     fn inline(&self, new: New<'_>) -> String {
         match new.value {
             Value::String(text) => scalar_text(text, None),
@@ -421,7 +421,7 @@ impl Text<'_> {
         }
     }
 
-    /// The entries of a map in the order in which they are written.
+    /// Returns the entries of a map in the order in which they are written.
     fn sorted<'a>(&self, map: &'a Map<String, Value>, under: &str) -> Vec<(&'a str, New<'a>)> {
         let mut entries: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), New { value, under: key })).collect();
         let rank = |key: &str| {
@@ -433,7 +433,7 @@ impl Text<'_> {
     }
 }
 
-/// A text as YAML: in the quotes that were there, or without any where it can be.
+/// Returns a text as YAML: in the quotes that were there, or without any where it can be.
 fn scalar_text(text: &str, quote: Option<char>) -> String {
     let printable = |c: char| !c.is_control() && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}');
     let plain = || {
@@ -507,7 +507,7 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
     if read(&written) == Some(wanted) { Ok(written) } else { Err(cannot()) }
 }
 
-/// What stands before a written value, and behind it: the space, and a comment.
+/// Returns the text before a written value and behind it: the space, and a comment.
 fn around(written: &str) -> (&str, &str) {
     let trimmed = written.trim_start();
     let space = &written[..written.len() - trimmed.len()];

@@ -85,7 +85,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
     (Document { file: file.to_owned(), root }, diagnostics)
 }
 
-/// A value without its quotes and without a comment behind it, and how many characters stand before it.
+/// Returns a value without its quotes and without a comment behind it, and how many characters stand before it.
 fn unquoted(written: &str) -> Result<(String, usize), &'static str> {
     let trimmed = written.trim_start();
     let before = written.chars().count() - trimmed.chars().count();

@@ -19,7 +19,7 @@ const TYPE: &str = "type";
 const BINDINGS: &str = "bindings";
 /// The map at the top that is one value.
 const PLACEMENT: &str = "placement";
-/// So many keys of a map are found as fast by looking at each.
+/// The size up to which a map's keys are found as fast by looking at each.
 const FEW: usize = 32;
 
 /// A value out of one or several layers.
@@ -41,7 +41,7 @@ pub struct Entry<'a> {
     value: Merged<'a>,
 }
 
-/// The name of a key without the mark for appending, and whether it has the mark.
+/// Returns the name of a key without the mark for appending, and whether it has the mark.
 pub fn key_of(written: &str) -> (&str, bool) {
     match written.strip_suffix('+') {
         Some(key) => (key, true),
@@ -136,7 +136,7 @@ fn lay<'a>(
 }
 
 impl<'a> Merged<'a> {
-    /// Whether a stronger map is merged into this one, rather than taking its place.
+    /// Returns whether a stronger map is merged into this one, rather than taking its place.
     fn takes(&self, over: &Node, inside: Inside) -> bool {
         let is_map = match self {
             Merged::Whole(_, node) => matches!(node.kind, Kind::Map(_)),
@@ -176,7 +176,7 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The value as JSON.
+    /// Returns the value as JSON.
     pub fn to_value(&self) -> Value {
         match self {
             Merged::Whole(_, node) => node.to_value(),
@@ -187,7 +187,7 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The value under a key, or at an index.
+    /// Returns the value under a key, or at an index.
     pub fn get(&self, step: &str) -> Option<Merged<'a>> {
         match self {
             Merged::Whole(document, node) => node.get(step).map(|node| Merged::Whole(document, node)),
@@ -204,7 +204,7 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The keys of a map whose values aren't `null`.
+    /// Returns the keys of a map whose values aren't `null`.
     pub fn keys(&self) -> Vec<&'a str> {
         match self {
             Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => entries
@@ -221,7 +221,7 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The document and node of the value at a path, where one layer alone has it.
+    /// Returns the document and node of the value at a path, where one layer alone has it.
     pub fn node(&self, path: &[&str]) -> Option<(&'a Document, &'a Node)> {
         let mut at = self.clone();
         for step in path {

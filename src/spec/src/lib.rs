@@ -2,6 +2,7 @@
 
 pub mod edit;
 pub mod envfile;
+pub mod jsonc;
 pub mod layer;
 pub mod pack;
 pub mod project;

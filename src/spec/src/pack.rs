@@ -51,12 +51,12 @@ impl Type {
 }
 
 impl Pack {
-    /// The name of the uploaded module's file: the template's name without `.tera`.
+    /// Returns the name of the uploaded module's file: the template's name without `.tera`.
     pub fn module(&self) -> &str {
         self.manifest.module.trim_end_matches(".tera")
     }
 
-    /// The names of all files that a worker's folder holds.
+    /// Returns the names of all files that a worker's folder holds.
     pub fn file_names(&self) -> impl Iterator<Item = &str> {
         self.templates.iter().map(|(name, _)| name.as_str())
     }
@@ -64,12 +64,48 @@ impl Pack {
 
 /// Reads a pack. `path` is its folder from the project's root.
 pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
+    let manifest = read_manifest(tree, path)?;
+    let mut diagnostics = Vec::new();
+    let mut template = |name: &str, help: String| match tree.text(&format!("{path}/{name}")) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            let place = Place::file(&format!("{path}/{name}"));
+            let message = format!("the template can't be read: {error}");
+            diagnostics.push(Diagnostic::error(Code::BadPack, place, message, help));
+            None
+        }
+    };
+    let mut templates = Vec::new();
+    for name in std::iter::once(&manifest.module).chain(&manifest.files) {
+        let help = format!("it is named in {path}/pack.yaml: add the file or take it out there");
+        let text = template(name, help);
+        templates.extend(text.map(|text| (name.trim_end_matches(".tera").to_owned(), text)));
+    }
+    let is_named = |file: &String| manifest.module == *file || manifest.files.contains(file);
+    let mut partials = Vec::new();
+    let names = tree.names(path).unwrap_or_default();
+    for name in names.into_iter().filter(|name| name.ends_with(".tera") && !is_named(name)) {
+        partials.extend(template(&name, "templates are text in UTF-8".to_owned()).map(|text| (name, text)));
+    }
+    let (mut types, mut catalogue) = (BTreeMap::new(), Map::new());
+    if let Some(name) = &manifest.catalogue {
+        match read_catalogue(tree, &format!("{path}/{name}")) {
+            Ok(read) => (types, catalogue) = read,
+            Err(mut wrong) => diagnostics.append(&mut wrong),
+        }
+    }
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
+    }
     let folder = tree.root.join(path);
+    Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue })
+}
+
+fn read_manifest(tree: &Tree, path: &str) -> Result<PackFile, Vec<Diagnostic>> {
     let file = format!("{path}/pack.yaml");
-    let bad = |place: Place, message: String, help: &str| vec![Diagnostic::error(Code::BadPack, place, message, help)];
+    let bad = |message: String, help: &str| vec![Diagnostic::error(Code::BadPack, Place::file(&file), message, help)];
     let bytes = tree.bytes(&file).map_err(|error| {
         bad(
-            Place::file(&file),
             format!("the pack's manifest can't be read: {error}"),
             "a pack is a folder with a pack.yaml, templates and a runtime: see templates/consent",
         )
@@ -77,7 +113,7 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     let (document, mut diagnostics) = yaml::parse(&file, &bytes);
     let Some(document) = document else {
         if diagnostics.is_empty() {
-            diagnostics = bad(Place::file(&file), "the pack's manifest is empty".to_owned(), "see templates/consent");
+            diagnostics = bad("the pack's manifest is empty".to_owned(), "see templates/consent");
         }
         return Err(diagnostics);
     };
@@ -86,84 +122,49 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    let manifest = PackFile::deserialize(&value)
-        .map_err(|error| bad(Place::file(&file), format!("the pack's manifest: {error}"), "see templates/consent"))?;
+    PackFile::deserialize(&value).map_err(|error| bad(format!("the pack's manifest: {error}"), "see templates/consent"))
+}
 
-    let mut templates = Vec::new();
-    for name in std::iter::once(&manifest.module).chain(&manifest.files) {
-        match tree.text(&format!("{path}/{name}")) {
-            Ok(text) => templates.push((name.trim_end_matches(".tera").to_owned(), text)),
-            Err(error) => diagnostics.push(Diagnostic::error(
-                Code::BadPack,
-                Place::file(&format!("{path}/{name}")),
-                format!("the template can't be read: {error}"),
-                format!("it is named in {file}: add the file or take it out there"),
-            )),
-        }
-    }
-    let named = |file: &String| manifest.module == *file || manifest.files.contains(file);
-    let mut partials = Vec::new();
-    for name in tree.names(path).unwrap_or_default().into_iter().filter(|name| name.ends_with(".tera") && !named(name))
-    {
-        match tree.text(&format!("{path}/{name}")) {
-            Ok(text) => partials.push((name, text)),
-            Err(error) => diagnostics.push(Diagnostic::error(
-                Code::BadPack,
-                Place::file(&format!("{path}/{name}")),
-                format!("the template can't be read: {error}"),
-                "templates are text in UTF-8",
-            )),
-        }
-    }
-    let mut types = BTreeMap::new();
-    let mut catalogue = Map::new();
-    if let Some(name) = &manifest.catalogue {
-        let place = Place::file(&format!("{path}/{name}"));
-        let read =
-            tree.text(&format!("{path}/{name}")).map_err(|error| (place.clone(), error.to_string())).and_then(|text| {
-                serde_json::from_str::<CatalogueFile>(&text).map_err(|error| {
-                    let message = error.to_string();
-                    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-                    (Place { line: error.line(), column: error.column().max(1), ..place.clone() }, message)
-                })
-            });
-        match read {
-            Ok(read) => {
-                // In parallel: what a catalogue of 34 types takes to compile, each build waits for.
-                let compiled: Vec<_> = read
-                    .destinations
-                    .into_par_iter()
-                    .map(|(kind, entry)| {
-                        (kind, destination_type(&entry.settings, entry.label, entry.required_consent), entry.settings)
-                    })
-                    .collect();
-                for (kind, compiled, settings) in compiled {
-                    match compiled {
-                        Ok(type_) => {
-                            types.insert(kind.clone(), type_);
-                            catalogue.insert(kind, settings);
-                        }
-                        Err(error) => diagnostics.push(Diagnostic::error(
-                            Code::BadPack,
-                            place.clone(),
-                            format!("the settings of `{kind}` are no JSON Schema: {error}"),
-                            "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
-                        )),
-                    }
-                }
+/// The types of destinations by name, and the schemas of their settings.
+type Catalogue = (BTreeMap<String, Type>, Map<String, Value>);
+
+fn read_catalogue(tree: &Tree, file: &str) -> Result<Catalogue, Vec<Diagnostic>> {
+    let bad = |place: Place, error: &str| {
+        let message = format!("the catalogue can't be read: {error}");
+        let help = "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
+        vec![Diagnostic::error(Code::BadPack, place, message, help)]
+    };
+    let place = Place::file(file);
+    let text = tree.text(file).map_err(|error| bad(place.clone(), &error.to_string()))?;
+    let read: CatalogueFile = serde_json::from_str(&text).map_err(|error| {
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        bad(Place { line: error.line(), column: error.column().max(1), ..place.clone() }, message)
+    })?;
+    // In parallel: every build waits until the schemas of all types are compiled.
+    let compiled: Vec<_> = read
+        .destinations
+        .into_par_iter()
+        .map(|(kind, entry)| {
+            (kind, destination_type(&entry.settings, entry.label, entry.required_consent), entry.settings)
+        })
+        .collect();
+    let (mut types, mut catalogue, mut diagnostics) = (BTreeMap::new(), Map::new(), Vec::new());
+    for (kind, compiled, settings) in compiled {
+        match compiled {
+            Ok(type_) => {
+                types.insert(kind.clone(), type_);
+                catalogue.insert(kind, settings);
             }
-            Err((place, error)) => diagnostics.push(Diagnostic::error(
+            Err(error) => diagnostics.push(Diagnostic::error(
                 Code::BadPack,
-                place,
-                format!("the catalogue can't be read: {error}"),
-                "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}",
+                place.clone(),
+                format!("the settings of `{kind}` are no JSON Schema: {error}"),
+                "each type's `settings` is a JSON Schema (draft 2020-12) of an object",
             )),
         }
     }
-    if !diagnostics.is_empty() {
-        return Err(diagnostics);
-    }
-    Ok(Pack { folder, path: path.to_owned(), manifest, templates, partials, types, catalogue })
+    if diagnostics.is_empty() { Ok((types, catalogue)) } else { Err(diagnostics) }
 }
 
 fn destination_type(settings: &Value, label: String, required_consent: Vec<Purpose>) -> Result<Type, String> {

@@ -66,18 +66,18 @@ impl Fleet {
         }
     }
 
-    /// The environments whose workers are looked at.
+    /// Returns the environments whose workers are looked at.
     pub fn environments(&self) -> &'static [Environment] {
         if self.preview.is_some() { &[Environment::Preview] } else { &Environment::ALL }
     }
 
-    /// A limit of an account; that of the paid plan for one that isn't known.
+    /// Returns a limit of an account; that of the paid plan for one that isn't known.
     pub fn limit(&self, account: &str, limit: Limit) -> u64 {
         let same = self.alike(account, |one, other| one.id == other.id);
         same.map(|(_, account)| account.limit(limit)).max().unwrap_or_else(|| Plan::default().limit(limit))
     }
 
-    /// The first name of an account: one account can have several entries, for a namespace each or a token each. `same`
+    /// Returns the first name of an account: one account can have several entries, for a namespace each or a token each. `same`
     /// says when two entries are one.
     pub fn first_name<'a>(&'a self, account: &'a str, same: fn(&Account, &Account) -> bool) -> &'a str {
         self.alike(account, same).next().map_or(account, |(name, _)| name)
@@ -98,7 +98,7 @@ impl Fleet {
         format!("{upgrade}if Cloudflare raised it, set `limits: {{ {key}: … }}` of the account `{account}`")
     }
 
-    /// The zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
+    /// Returns the zone of a host name: the longest one of fleet.yaml that it ends with, or else what can be registered.
     pub fn zone_of<'a>(&'a self, host: &'a str) -> &'a str {
         let below = |zone: &&String| {
             host.strip_suffix(zone.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
@@ -114,7 +114,7 @@ pub struct Layer {
     pub name: String,
     /// When it is used.
     pub rule: LayerRule,
-    /// What it sets; of a folder of env files, those that are for all customers.
+    /// Its settings; of a folder of env files, those that are for all customers.
     pub documents: Vec<Document>,
     /// The digest of what it sets.
     pub digest: Digest,
@@ -144,7 +144,7 @@ pub struct EnvFile {
     pub file: String,
     /// Its bytes, if it is there.
     pub bytes: Option<Vec<u8>>,
-    /// What it sets.
+    /// Its settings.
     pub document: Option<Document>,
 }
 
@@ -241,7 +241,8 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw, preview: None })
 }
 
-/// What of fleet.yaml and the packs decides how customers are resolved: neither comments, nor what is for deploys alone.
+/// Returns the digest of everything in fleet.yaml and the packs that decides how customers are resolved: neither comments, nor
+/// settings for deploys alone.
 fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
     let mut digest = Framed::new("fleet");
     let entries = if let Kind::Map(entries) = &root.kind { entries.as_slice() } else { &[] };
@@ -412,7 +413,7 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
     layers
 }
 
-/// The customers' files, sorted by name. Other files of the folder are left alone.
+/// Returns the customers' files, sorted by name. Other files of the folder are left alone.
 pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
     let missing = |message: String| {
         vec![Diagnostic::error(
@@ -438,12 +439,12 @@ pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
     Ok(files)
 }
 
-/// The folder of a preview, from the project's root.
+/// Returns the folder of a preview, from the project's root.
 pub fn preview_folder(id: &str) -> String {
     format!("{PREVIEWS}/{id}")
 }
 
-/// The id that a spec's file name gives it.
+/// Returns the id that a spec's file name gives it.
 pub fn id_of(file: &str) -> &str {
     let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
     name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name)
@@ -507,11 +508,11 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
     Reading { spec: Some(spec), diagnostics }
 }
 
-/// What reading a customer's file gave.
+/// The result of reading a customer's file.
 pub struct Reading {
     /// The spec, as far as it could be read.
     pub spec: Option<Spec>,
-    /// What is wrong in it.
+    /// Its errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -574,14 +575,14 @@ fn env_files_of(tree: &Tree, fleet: &Fleet, spec: &mut Spec, diagnostics: &mut V
     }
 }
 
-/// The labels of a customer: the fleet's defaults, and its own over them.
+/// Returns the labels of a customer: the fleet's defaults, and its own over them.
 pub fn labels(fleet: &Fleet, identity: &Identity) -> BTreeMap<String, String> {
     let mut labels = fleet.labels.clone();
     labels.extend(identity.labels.clone().unwrap_or_default());
     labels
 }
 
-/// A name that nothing has, with what was probably meant.
+/// Returns a name that nothing has, with what was probably meant.
 pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
     let help = match did_you_mean(name, known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -593,7 +594,7 @@ pub fn unknown<'a>(what: &str, name: &str, place: Place, known: impl Iterator<It
     Diagnostic::error(Code::UnknownName, place, format!("there is no {what} `{name}`"), help)
 }
 
-/// Whether a text has the form of an id; its length is the schema's business.
+/// Returns whether a text has the form of an id; its length is the schema's business.
 fn is_id(text: &str) -> bool {
     names::label(text).is_ok()
 }

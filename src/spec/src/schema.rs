@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::binding;
 use flotilla_model::customer::TURSO_TOKEN;
-use flotilla_model::diagnostic::{Code, Diagnostic, did_you_mean};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use flotilla_model::spec::{
     Assignment, FleetFile, Identity, InEnvironment, LayerRule, PackFile, Role, Roles, SecretReference, Settings,
 };
@@ -42,21 +42,21 @@ impl Checker {
         &ONCE
     }
 
-    /// The schema of a layer.
+    /// Returns the schema of a layer.
     pub fn layer() -> &'static Checker {
         static ONCE: LazyLock<Checker> =
             LazyLock::new(|| Checker::new(layer(None)).expect("BUG: the schema of layers compiles"));
         &ONCE
     }
 
-    /// The schema of fleet.yaml.
+    /// Returns the schema of fleet.yaml.
     pub fn fleet() -> &'static Checker {
         static ONCE: LazyLock<Checker> =
             LazyLock::new(|| Checker::new(fleet(None)).expect("BUG: the schema of fleet.yaml compiles"));
         &ONCE
     }
 
-    /// The schema of pack.yaml.
+    /// Returns the schema of pack.yaml.
     pub fn pack() -> &'static Checker {
         static ONCE: LazyLock<Checker> =
             LazyLock::new(|| Checker::new(pack()).expect("BUG: the schema of pack.yaml compiles"));
@@ -69,7 +69,7 @@ impl Checker {
         self.check_node(document, document.root.along(path.iter().copied()).0, value, subject)
     }
 
-    /// Whether a value is right.
+    /// Returns whether a value is right.
     pub fn is_valid(&self, value: &Value) -> bool {
         self.validator.is_valid(value)
     }
@@ -104,11 +104,11 @@ impl Checker {
                 }
                 _ => true,
             })
-            .flat_map(|error| self.tell(document, base, error, subject))
+            .flat_map(|error| self.report(document, base, error, subject))
             .collect()
     }
 
-    /// The keys that an error's unknown keys were probably meant to be, with the place of their object.
+    /// Returns the keys that an error's unknown keys were probably meant to be, with the place of their object.
     fn misspelt<'a>(&'a self, error: &'a ValidationError<'_>) -> Vec<(&'a str, &'a str)> {
         let (ValidationErrorKind::AdditionalProperties { unexpected }
         | ValidationErrorKind::UnevaluatedProperties { unexpected }) = error.kind()
@@ -120,179 +120,131 @@ impl Checker {
         near.map(|near| (error.instance_path().as_str(), near)).collect()
     }
 
-    fn tell(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
+    /// Returns what an error means, in the author's terms.
+    fn report(&self, document: &Document, base: &Node, error: &ValidationError<'_>, subject: &str) -> Vec<Diagnostic> {
         let pointer = error.instance_path().as_str();
         let steps: Vec<String> =
             pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
-        let (node, _) = base.along(steps.iter().map(String::as_str));
-        let at = || document.place(node.span);
-        let what = describe(&steps, subject);
-        let one = |code, message: String, help: String| vec![Diagnostic::error(code, at(), message, help)];
         if self.is_secret(error) {
             return vec![literal_secret(document, base, error, steps, subject)];
         }
+        let (node, _) = base.along(steps.iter().map(String::as_str));
+        let what = describe(&steps, subject);
+        let whole = if steps.is_empty() { subject.to_owned() } else { what.clone() };
+        let at = Located { document, node, what, whole };
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected }
-            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                let known = self.siblings(error);
-                unexpected
-                    .iter()
-                    .map(|key| {
-                        let place = document.place(node.key_span(key).unwrap_or(node.span));
-                        let help = match did_you_mean(key, known.iter().copied()) {
-                            Some(near) => format!("did you mean `{near}`?"),
-                            None if known.is_empty() => "nothing can be set here".to_owned(),
-                            None => {
-                                let plain: Vec<&str> =
-                                    known.iter().copied().filter(|key| !key.ends_with('+')).collect();
-                                format!("known here: {}", plain.join(", "))
-                            }
-                        };
-                        let whom = if steps.is_empty() { subject.to_owned() } else { what.clone() };
-                        Diagnostic::error(Code::UnknownKey, place, format!("unknown key `{key}` in {whom}"), help)
-                    })
-                    .collect()
-            }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => self.unknown_keys(&at, error, unexpected),
+            ValidationErrorKind::PropertyNames { error: inner } => self.bad_name(&at, error, inner),
+            ValidationErrorKind::UniqueItems => vec![duplicate_item(&at)],
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
                 let help = match self.described(error, key) {
                     Some(description) => format!("add `{key}`: {description}"),
                     None => format!("add `{key}`"),
                 };
-                let whom = if steps.is_empty() { subject.to_owned() } else { what };
-                one(Code::MissingKey, format!("{whom} has no `{key}`"), help)
-            }
-            ValidationErrorKind::Type { kind }
-                if expected(kind) == "a map" && steps.last().is_some_and(|step| step == "secrets") =>
-            {
-                one(
-                    Code::LiteralSecret,
-                    format!("{what} must be a map of references to secrets"),
-                    format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}"),
-                )
+                at.error(Code::MissingKey, format!("{} has no `{key}`", at.whole), help)
             }
             ValidationErrorKind::Type { kind } => {
-                // Text where a map belongs may be a whole database with its token.
-                let found = match &node.kind {
-                    Kind::Text(_) if expected(kind) == "a map" => "text".to_owned(),
-                    _ => found(node),
-                };
-                one(
-                    Code::WrongType,
-                    format!("{what} must be {}, but is {found}", expected(kind)),
-                    quoting_help(kind, node),
-                )
+                let is_secrets = steps.last().is_some_and(|step| step == "secrets");
+                wrong_type(&at, kind, is_secrets && expected(kind) == "a map")
             }
-            ValidationErrorKind::Enum { options } => {
-                let written = error.instance().as_str().unwrap_or_default();
-                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, options))
-            }
-            ValidationErrorKind::Constant { expected_value } => one(
-                Code::NotAllowed,
-                format!("{what} can't be {}", found(node)),
-                format!("it has to be {expected_value}"),
-            ),
-            ValidationErrorKind::PropertyNames { error: inner } => {
-                let key = inner.instance().as_str().unwrap_or_default().to_owned();
-                let place = document.place(node.key_span(&key).unwrap_or(node.span));
-                let (code, help) = match inner.kind() {
-                    ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
-                    // Keys of another type of the same thing.
-                    ValidationErrorKind::Enum { options } if of_type(error) => {
-                        let known = self.of_all_types(error);
-                        if known.is_some_and(|known| known.get(&key).is_none()) {
-                            // No type has it, which is told already.
-                            return Vec::new();
-                        }
-                        let help = format!("its type takes {}", one_of("", options).trim_start_matches("allowed: "));
-                        let message = format!("`{key}` doesn't belong to the type of {what}");
-                        return vec![Diagnostic::error(Code::Conflict, place, message, help)];
-                    }
-                    ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
-                    _ => (Code::WrongForm, inner.to_string()),
-                };
-                vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
-            }
-            // What stands there may be the secret itself: it isn't repeated.
-            ValidationErrorKind::Pattern { pattern } if self.is_secret(error) => {
-                one(Code::WrongForm, format!("{what} is no secret's name"), explain_pattern(pattern))
-            }
-            ValidationErrorKind::Pattern { pattern } => one(
-                Code::WrongForm,
-                format!("{what} has not the right form: {}", found(node)),
-                self.example(error).map_or_else(
-                    || explain_pattern(pattern),
-                    |example| format!("{}, such as {example}", explain_pattern(pattern)),
-                ),
-            ),
-            ValidationErrorKind::Format { format } => one(
-                Code::WrongForm,
-                format!("{what} is not a valid {format}: {}", found(node)),
-                self.example(error)
-                    .map_or_else(|| format!("write a valid {format}"), |example| format!("write it like {example}")),
-            ),
-            ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. }
-                if let Some(options) = self.constants(error) =>
-            {
-                let written = error.instance().as_str().unwrap_or_default();
-                one(Code::NotAllowed, format!("{what} can't be {}", found(node)), one_of(written, &options))
-            }
-            ValidationErrorKind::AnyOf { .. }
+            ValidationErrorKind::Enum { .. }
+            | ValidationErrorKind::Constant { .. }
+            | ValidationErrorKind::AnyOf { .. }
             | ValidationErrorKind::OneOfNotValid { .. }
-            | ValidationErrorKind::OneOfMultipleValid { .. } => {
-                let keys = self.alternatives(error);
-                let help = format!("set exactly one of these: {}", keys.join(" | "));
-                one(
-                    Code::Conflict,
-                    format!(
-                        "{} fits none, or more than one, of its forms",
-                        if steps.is_empty() { subject.to_owned() } else { what }
-                    ),
-                    help,
-                )
-            }
-            ValidationErrorKind::MinLength { limit: 1 } => {
-                one(Code::WrongForm, format!("{what} is empty"), "write something between the quotes".to_owned())
-            }
-            ValidationErrorKind::MinLength { limit } => {
-                one(Code::WrongForm, format!("{what} is too short"), format!("it needs at least {limit} characters"))
-            }
-            ValidationErrorKind::MaxLength { limit } => {
-                one(Code::WrongForm, format!("{what} is too long"), format!("it may have at most {limit} characters"))
-            }
-            ValidationErrorKind::MaxProperties { limit } => {
-                one(Code::WrongForm, format!("{what} has too many keys"), format!("it may have at most {limit}"))
-            }
-            ValidationErrorKind::Minimum { limit } => one(
-                Code::WrongForm,
-                format!("{what} is too small: {}", found(node)),
-                format!("it must be at least {}", plain(limit)),
-            ),
-            ValidationErrorKind::Maximum { limit } => one(
-                Code::WrongForm,
-                format!("{what} is too large: {}", found(node)),
-                format!("it must be at most {}", plain(limit)),
-            ),
-            ValidationErrorKind::UniqueItems => {
-                let items: &[Node] = if let Kind::List(items) = &node.kind { items } else { &[] };
-                // By lookup: a list can be long.
-                let mut first: HashMap<String, Span> = HashMap::new();
-                let twice = items.iter().find_map(|item| {
-                    first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span))
-                });
-                let place = document.place(twice.map_or(node.span, |(_, again)| again));
-                let message = format!("{what} has an entry twice");
-                let told = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
-                match twice {
-                    Some((first, _)) => vec![told.also(document.place(first), "it stands here first")],
-                    None => vec![told],
-                }
-            }
-            _ => one(Code::WrongForm, format!("{what}: {}", error.masked()), "see the schema".to_owned()),
+            | ValidationErrorKind::OneOfMultipleValid { .. } => self.not_allowed(&at, error),
+            ValidationErrorKind::Pattern { .. } | ValidationErrorKind::Format { .. } => self.wrong_form(&at, error),
+            _ => out_of_range(&at, error),
         }
     }
 
-    /// The schema object that an error's keyword stands in.
+    fn unknown_keys(&self, at: &Located<'_>, error: &ValidationError<'_>, unexpected: &[String]) -> Vec<Diagnostic> {
+        let known = self.siblings(error);
+        let report = |key: &String| {
+            let help = match did_you_mean(key, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if known.is_empty() => "nothing can be set here".to_owned(),
+                None => {
+                    let plain: Vec<&str> = known.iter().copied().filter(|key| !key.ends_with('+')).collect();
+                    format!("known here: {}", plain.join(", "))
+                }
+            };
+            let message = format!("unknown key `{key}` in {}", at.whole);
+            Diagnostic::error(Code::UnknownKey, at.key_place(key), message, help)
+        };
+        unexpected.iter().map(report).collect()
+    }
+
+    /// Reports a key that can't be one here.
+    fn bad_name(&self, at: &Located<'_>, error: &ValidationError<'_>, inner: &ValidationError<'_>) -> Vec<Diagnostic> {
+        let key = inner.instance().as_str().unwrap_or_default().to_owned();
+        let (place, what) = (at.key_place(&key), &at.what);
+        let (code, help) = match inner.kind() {
+            ValidationErrorKind::Pattern { pattern } => (Code::WrongForm, explain_pattern(pattern)),
+            // Keys of another type of the same thing.
+            ValidationErrorKind::Enum { options } if of_type(error) => {
+                let known = self.of_all_types(error);
+                if known.is_some_and(|known| known.get(&key).is_none()) {
+                    // No type has it, which is reported already.
+                    return Vec::new();
+                }
+                let help = format!("its type takes {}", one_of("", options).trim_start_matches("allowed: "));
+                let message = format!("`{key}` doesn't belong to the type of {what}");
+                return vec![Diagnostic::error(Code::Conflict, place, message, help)];
+            }
+            ValidationErrorKind::Enum { options } => (Code::UnknownKey, one_of(&key, options)),
+            _ => (Code::WrongForm, inner.to_string()),
+        };
+        vec![Diagnostic::error(code, place, format!("`{key}` can't be a name in {what}"), help)]
+    }
+
+    /// Reports a value that is none of those that are allowed, or a map that is none of the forms.
+    fn not_allowed(&self, at: &Located<'_>, error: &ValidationError<'_>) -> Vec<Diagnostic> {
+        let written = error.instance().as_str().unwrap_or_default();
+        let message = format!("{} can't be {}", at.what, found(at.node));
+        match error.kind() {
+            ValidationErrorKind::Enum { options } => at.error(Code::NotAllowed, message, one_of(written, options)),
+            ValidationErrorKind::Constant { expected_value } => {
+                at.error(Code::NotAllowed, message, format!("it has to be {expected_value}"))
+            }
+            kind => {
+                let constants = match kind {
+                    ValidationErrorKind::OneOfMultipleValid { .. } => None,
+                    _ => self.constants(error),
+                };
+                if let Some(options) = constants {
+                    return at.error(Code::NotAllowed, message, one_of(written, &options));
+                }
+                let help = format!("set exactly one of these: {}", self.alternatives(error).join(" | "));
+                at.error(Code::Conflict, format!("{} fits none, or more than one, of its forms", at.whole), help)
+            }
+        }
+    }
+
+    /// Reports a text of another form.
+    fn wrong_form(&self, at: &Located<'_>, error: &ValidationError<'_>) -> Vec<Diagnostic> {
+        let (what, found, example) = (&at.what, found(at.node), self.example(error));
+        match error.kind() {
+            ValidationErrorKind::Format { format } => {
+                let help = match example {
+                    Some(example) => format!("write it like {example}"),
+                    None => format!("write a valid {format}"),
+                };
+                at.error(Code::WrongForm, format!("{what} is not a valid {format}: {found}"), help)
+            }
+            ValidationErrorKind::Pattern { pattern } => {
+                let help = match example {
+                    Some(example) => format!("{}, such as {example}", explain_pattern(pattern)),
+                    None => explain_pattern(pattern),
+                };
+                at.error(Code::WrongForm, format!("{what} has not the right form: {found}"), help)
+            }
+            _ => out_of_range(at, error),
+        }
+    }
+
+    /// Returns the schema object that an error's keyword stands in.
     fn around(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let path = error.schema_path().as_str();
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -307,7 +259,7 @@ impl Checker {
             .unwrap_or_default()
     }
 
-    /// The properties of all types of what an error tells of one type.
+    /// Returns the properties of all types of what an error tells of one type.
     fn of_all_types(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let (whole, _) = error.schema_path().as_str().split_once("/allOf/")?;
         self.schema.pointer(whole)?.get("properties")
@@ -324,7 +276,7 @@ impl Checker {
         Some(self.around(error)?.get("examples")?.get(0)?.to_string())
     }
 
-    /// What is allowed, where the branches of a choice are nothing but constants.
+    /// Returns the allowed values, where the branches of a choice are nothing but constants.
     fn constants(&self, error: &ValidationError<'_>) -> Option<Value> {
         let branches = self.schema.pointer(error.schema_path().as_str())?.as_array()?;
         branches.iter().map(|branch| branch.get("const").cloned()).collect::<Option<Vec<_>>>().map(Value::from)
@@ -350,18 +302,96 @@ impl Checker {
     }
 }
 
-/// Whether an error tells that something isn't a map of known keys.
+/// Returns whether an error tells that something isn't a map of known keys.
 fn is_shapeless(kind: &ValidationErrorKind) -> bool {
     use ValidationErrorKind::{AdditionalProperties, Type, UnevaluatedProperties};
     matches!(kind, Type { .. } | AdditionalProperties { .. } | UnevaluatedProperties { .. })
 }
 
-/// Whether an error tells that something is of several forms at once.
+/// Returns whether an error tells that something is of several forms at once.
 fn is_several(kind: &ValidationErrorKind) -> bool {
     matches!(kind, ValidationErrorKind::OneOfMultipleValid { .. })
 }
 
-/// Whether an error is about what one type of a thing takes.
+/// The value that an error is about.
+struct Located<'a> {
+    document: &'a Document,
+    node: &'a Node,
+    /// The value in words.
+    what: String,
+    /// The map whose keys an error is about, in words.
+    whole: String,
+}
+
+impl Located<'_> {
+    fn error(&self, code: Code, message: String, help: String) -> Vec<Diagnostic> {
+        vec![Diagnostic::error(code, self.document.place(self.node.span), message, help)]
+    }
+
+    fn key_place(&self, key: &str) -> Place {
+        self.document.place(self.node.key_span(key).unwrap_or(self.node.span))
+    }
+}
+
+fn wrong_type(at: &Located<'_>, kind: &TypeKind, is_map_of_secrets: bool) -> Vec<Diagnostic> {
+    let what = &at.what;
+    if is_map_of_secrets {
+        let help = format!("write `{{ MY_KEY: {{ secret: MY_KEY }} }}`; {NEVER_HERE}");
+        return at.error(Code::LiteralSecret, format!("{what} must be a map of references to secrets"), help);
+    }
+    // Text where a map belongs may be a whole database with its token.
+    let found = match &at.node.kind {
+        Kind::Text(_) if expected(kind) == "a map" => "text".to_owned(),
+        _ => found(at.node),
+    };
+    let message = format!("{what} must be {}, but is {found}", expected(kind));
+    at.error(Code::WrongType, message, quoting_help(kind, at.node))
+}
+
+/// Reports a value that is too short, too long, too small or too large.
+fn out_of_range(at: &Located<'_>, error: &ValidationError<'_>) -> Vec<Diagnostic> {
+    let what = &at.what;
+    let (message, help) = match error.kind() {
+        ValidationErrorKind::MinLength { limit: 1 } => {
+            (format!("{what} is empty"), "write something between the quotes".to_owned())
+        }
+        ValidationErrorKind::MinLength { limit } => {
+            (format!("{what} is too short"), format!("it needs at least {limit} characters"))
+        }
+        ValidationErrorKind::MaxLength { limit } => {
+            (format!("{what} is too long"), format!("it may have at most {limit} characters"))
+        }
+        ValidationErrorKind::MaxProperties { limit } => {
+            (format!("{what} has too many keys"), format!("it may have at most {limit}"))
+        }
+        ValidationErrorKind::Minimum { limit } => {
+            (format!("{what} is too small: {}", found(at.node)), format!("it must be at least {}", plain(limit)))
+        }
+        ValidationErrorKind::Maximum { limit } => {
+            (format!("{what} is too large: {}", found(at.node)), format!("it must be at most {}", plain(limit)))
+        }
+        _ => (format!("{what}: {}", error.masked()), "see the schema".to_owned()),
+    };
+    at.error(Code::WrongForm, message, help)
+}
+
+fn duplicate_item(at: &Located<'_>) -> Diagnostic {
+    let items: &[Node] = if let Kind::List(items) = &at.node.kind { items } else { &[] };
+    // By lookup: a list can be long.
+    let mut first: HashMap<String, Span> = HashMap::new();
+    let twice = items
+        .iter()
+        .find_map(|item| first.insert(item.to_value().to_string(), item.span).map(|before| (before, item.span)));
+    let place = at.document.place(twice.map_or(at.node.span, |(_, again)| again));
+    let message = format!("{} has an entry twice", at.what);
+    let diagnostic = Diagnostic::error(Code::WrongForm, place, message, "keep one of them");
+    match twice {
+        Some((first, _)) => diagnostic.also(at.document.place(first), "it stands here first"),
+        None => diagnostic,
+    }
+}
+
+/// Returns whether an error is about what one type of a thing takes.
 fn of_type(error: &ValidationError<'_>) -> bool {
     error.schema_path().as_str().contains("/allOf/")
 }
@@ -400,7 +430,7 @@ fn literal_secret(
     Diagnostic::error(Code::LiteralSecret, place, message, help)
 }
 
-/// A path in the author's notation: `destinations[0].settings.pixelId`.
+/// Returns a path in the author's notation: `destinations[0].settings.pixelId`.
 fn describe(steps: &[String], subject: &str) -> String {
     let mut text = String::new();
     for step in steps {
@@ -420,7 +450,7 @@ fn describe(steps: &[String], subject: &str) -> String {
     }
 }
 
-/// What is allowed, and which of it was probably meant.
+/// Returns a help text with the allowed values, or the one that was probably meant.
 fn one_of(written: &str, options: &Value) -> String {
     let options: Vec<&str> =
         options.as_array().map(|options| options.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
@@ -471,7 +501,7 @@ fn found(node: &Node) -> String {
     }
 }
 
-/// A limit as people write it: 1 rather than 1.0.
+/// Returns a limit as people write it: 1 rather than 1.0.
 fn plain(limit: &Value) -> String {
     let text = limit.to_string();
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
@@ -497,7 +527,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
     }
 }
 
-/// What some patterns mean, for people.
+/// Explains a pattern to people.
 fn explain_pattern(pattern: &str) -> String {
     match pattern {
         "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" => {
@@ -519,7 +549,7 @@ fn explain_pattern(pattern: &str) -> String {
     }
 }
 
-/// A name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
+/// Returns a name for a secret, from the setting that holds it: `accessToken` of meta-pixel → META_PIXEL_ACCESS_TOKEN.
 fn secret_name(setting: &str, subject: &str) -> String {
     if !setting.is_empty() && setting.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
         return setting.to_owned();
@@ -542,7 +572,7 @@ fn secret_name(setting: &str, subject: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_uppercase()) { name } else { "NAME".to_owned() }
 }
 
-/// The JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
+/// Returns the JSON Schema of customers/*.yaml. With a catalogue, editors complete and check destinations, too.
 pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = layered(&[of::<Identity>(), settable()], "flotilla customer");
     schema["required"] = json!(["id"]);
@@ -550,7 +580,7 @@ pub fn customer(catalogue: Option<&Map<String, Value>>) -> Value {
     schema
 }
 
-/// The JSON Schema of layers/*.yaml.
+/// Returns the JSON Schema of layers/*.yaml.
 pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = layered(&[settable()], "flotilla layer");
     schema["description"] = "What several customers share.".into();
@@ -558,7 +588,7 @@ pub fn layer(catalogue: Option<&Map<String, Value>>) -> Value {
     schema
 }
 
-/// The JSON Schema of fleet.yaml.
+/// Returns the JSON Schema of fleet.yaml.
 pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
     let mut schema = of::<FleetFile>();
     let mut labels = of::<Identity>();
@@ -583,7 +613,7 @@ pub fn fleet(catalogue: Option<&Map<String, Value>>) -> Value {
     schema
 }
 
-/// What can be set at every level: in the defaults, in a layer, in a spec.
+/// Returns the properties that can be set at every level: in the defaults, in a layer, in a spec.
 fn settable() -> Value {
     let mut schema = of::<Settings>();
     for part in [of::<Assignment>(), of::<Roles>()] {
@@ -610,7 +640,7 @@ fn settable() -> Value {
     schema
 }
 
-/// What layers can do with properties: remove one by `null`, append to a list by `key+`.
+/// Extends properties for layers, which can remove one by `null`, and append to a list by `key+`.
 fn merge_into_layers(properties: &mut Value) {
     let Some(properties) = properties.as_object_mut() else { return };
     let mut appended = Map::new();
@@ -648,12 +678,12 @@ fn nullable(schema: &mut Value) {
     }
 }
 
-/// The JSON Schema of pack.yaml.
+/// Returns the JSON Schema of pack.yaml.
 pub fn pack() -> Value {
     of::<PackFile>()
 }
 
-/// The schema of a reference to a secret, which catalogues call `#/$defs/secret`.
+/// Returns the schema of a reference to a secret, which catalogues call `#/$defs/secret`.
 pub fn secret() -> Value {
     let mut schema = of::<SecretReference>();
     if let Some(schema) = schema.as_object_mut() {

@@ -45,7 +45,7 @@ pub struct Found {
     pub name: String,
 }
 
-/// What the sources say of a secret.
+/// The answer of the sources about a secret.
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// Its value.
@@ -62,7 +62,7 @@ pub enum Finding {
 }
 
 impl Secrets {
-    /// The sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the
+    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the
     /// place of the listed ones. Made up: a secret that is nowhere gets a value that is good for the local Cloudflare alone.
     /// Dotenv files are read here; what is encrypted is opened, and programs are run, when they are
     /// first asked.
@@ -100,13 +100,13 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// A variable of this machine, such as an account's id: from the environment, and then from dotenv files.
+    /// Returns a variable of this machine, such as an account's id: from the environment, and then from dotenv files.
     pub fn named(&self, name: &str) -> Option<SecretString> {
         let file = || self.sources.iter().find_map(|source| source.clear(name));
         self.environment.get(name).cloned().or_else(file)
     }
 
-    /// A secret of no customer, such as an account's token: from the environment, and then from the sources that are the same
+    /// Returns a secret of no customer, such as an account's token: from the environment, and then from the sources that are the same
     /// for all customers and environments.
     pub fn token(&self, name: &str) -> Option<SecretString> {
         self.environment.get(name).cloned().or_else(|| {
@@ -121,7 +121,7 @@ impl Secrets {
         })
     }
 
-    /// What the sources say of a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, wherever
+    /// Returns the answer of the sources about a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, wherever
     /// they stand: nobody is to get another's value because it is nearer.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
         let own = own_secret(customer, name);
@@ -146,7 +146,7 @@ impl Secrets {
         Finding::Value(Found { value, source: "made up".to_owned(), name: name.to_owned() })
     }
 
-    /// The value of a customer's secret.
+    /// Returns the value of a customer's secret.
     pub fn value(&self, customer: &str, environment: Environment, name: &str) -> Option<SecretString> {
         match self.find(customer, environment, name) {
             Finding::Value(found) => Some(found.value),
@@ -154,7 +154,7 @@ impl Secrets {
         }
     }
 
-    /// The fingerprints of a worker's secrets, by binding, as far as their values are known here.
+    /// Returns the fingerprints of a worker's secrets, by binding, as far as their values are known here.
     pub fn fingerprints(&self, worker: &Worker, fingerprints: &Fingerprints) -> BTreeMap<String, String> {
         let known = worker.secrets.iter().filter_map(|(binding, name)| {
             let value = self.value(&worker.customer, worker.environment, name)?;
@@ -188,12 +188,12 @@ impl Secrets {
         });
     }
 
-    /// The sources that were asked and can't be, each with why.
+    /// Returns the sources that were asked and can't be, each with why.
     pub fn closed(&self) -> Vec<(String, String)> {
         self.sources.iter().flat_map(Source::closed).collect()
     }
 
-    /// The files that are read, as far as they were read, with the names that stand in them.
+    /// Returns the files that are read, as far as they were read, with the names that stand in them.
     pub fn names(&self) -> BTreeMap<String, Vec<String>> {
         self.sources.iter().flat_map(Source::names).collect()
     }
@@ -235,7 +235,7 @@ mod tests {
         SecretSource { env: Some(true), ..SecretSource::default() }
     }
 
-    /// What is found, and where.
+    /// Returns the value that is found, and its source.
     fn told(secrets: &Secrets, customer: &str, name: &str) -> String {
         match secrets.find(customer, Environment::Production, name) {
             Finding::Value(found) => format!("{} = {} from {}", found.name, found.value.expose_secret(), found.source),

@@ -18,12 +18,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The files on disk.
+    /// Returns the files on disk.
     pub fn new(root: &Path) -> Tree {
         Tree { root: root.to_owned(), past: HashMap::new() }
     }
 
-    /// The bytes of a file; its path is from the project's root, with `/`.
+    /// Returns the bytes of a file; its path is from the project's root, with `/`.
     pub fn bytes(&self, file: &str) -> io::Result<Vec<u8>> {
         match self.past.get(file) {
             Some(Some(bytes)) => Ok(bytes.clone()),
@@ -32,12 +32,12 @@ impl Tree {
         }
     }
 
-    /// The text of a file.
+    /// Returns the text of a file.
     pub fn text(&self, file: &str) -> io::Result<String> {
         String::from_utf8(self.bytes(file)?).map_err(|_| io::Error::other("it is not UTF-8"))
     }
 
-    /// Whether there is such a file, or something else of that name.
+    /// Returns whether there is such a file, or something else of that name.
     pub fn has(&self, file: &str) -> bool {
         match self.past.get(file) {
             Some(bytes) => bytes.is_some(),
@@ -45,7 +45,7 @@ impl Tree {
         }
     }
 
-    /// The names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence would count
+    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence would count
     /// as removed.
     pub fn names(&self, folder: &str) -> io::Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
@@ -63,7 +63,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// The bytes of a file that people write: a plain file, not a link, and not larger than is read.
+    /// Returns the bytes of a file that people write: a plain file, not a link, and not larger than is read.
     pub fn plain(&self, file: &str) -> Result<Vec<u8>, Box<Diagnostic>> {
         if self.past.contains_key(file) {
             return self.bytes(file).map_err(|error| unreadable(file, &error));

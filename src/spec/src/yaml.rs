@@ -8,7 +8,7 @@ mod extent;
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span as ParserSpan};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span as ParserSpan, Tag};
 use serde_json::{Map, Number, Value};
 
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
@@ -46,7 +46,7 @@ pub struct Node {
     pub kind: Kind,
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Nothing, `~` or `null`.
@@ -64,7 +64,7 @@ pub enum Kind {
 }
 
 impl Node {
-    /// The node as JSON.
+    /// Returns the node as JSON.
     pub fn to_value(&self) -> Value {
         match &self.kind {
             Kind::Null => Value::Null,
@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// The node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.
+    /// Returns the node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.
     pub fn in_order(&self) -> String {
         let mut text = String::new();
         self.write_in_order(&mut text);
@@ -109,7 +109,7 @@ impl Node {
         }
     }
 
-    /// The node under a key.
+    /// Returns the node under a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|(k, _, _)| k == key).map(|(_, _, node)| node),
@@ -126,7 +126,7 @@ impl Node {
         }
     }
 
-    /// The deepest node along a path that is there, and whether the whole path is.
+    /// Returns the deepest node along a path that is there, and whether the whole path is.
     pub fn along<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> (&Node, bool) {
         let mut node = self;
         for step in path {
@@ -149,12 +149,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// The place of a span in this file.
+    /// Returns the place of a span in this file.
     pub fn place(&self, span: Span) -> Place {
         Place { file: self.file.clone(), line: span.line, column: span.column, width: span.width }
     }
 
-    /// The place of the value at a path, or of what is nearest to it.
+    /// Returns the place of the value at a path, or of what is nearest to it.
     pub fn place_of<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Place {
         self.place(self.root.along(path).0.span)
     }
@@ -191,7 +191,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Option<Document>, Vec<Diagnostic>) {
     (root, builder.diagnostics)
 }
 
-/// What ends the reading of a file; boxed, as it is rare.
+/// The error that ends the reading of a file; boxed, as it is rare.
 type Stop = Box<Diagnostic>;
 
 struct Builder<'a> {
@@ -208,6 +208,17 @@ struct Open {
     span: Span,
     anchor: usize,
     children: Children,
+}
+
+impl Open {
+    /// Returns the list or map as a node, with its anchor.
+    fn close(self) -> (Node, usize) {
+        let kind = match self.children {
+            Children::List(items) => Kind::List(items),
+            Children::Map { entries, .. } => Kind::Map(entries),
+        };
+        (Node { span: self.span, kind }, self.anchor)
+    }
 }
 
 enum Children {
@@ -248,16 +259,7 @@ impl Builder<'_> {
                     Some((Node { span, ..node }, 0))
                 }
                 Event::Scalar(text, style, anchor, tag) => {
-                    if let Some(tag) = &tag
-                        && !(tag.is_yaml_core_schema() && tag.suffix == "str")
-                    {
-                        return Err(self.tag(span));
-                    } else if tag.is_some() {
-                        Some((Node { span, kind: Kind::Text(text.into_owned()) }, anchor))
-                    } else {
-                        let kind = self.scalar(&text, style, span)?;
-                        Some((Node { span, kind }, anchor))
-                    }
+                    Some((self.tagged(&text, style, tag.as_deref(), span)?, anchor))
                 }
                 Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) if tag.is_some() => {
                     let _ = anchor;
@@ -279,21 +281,13 @@ impl Builder<'_> {
                     });
                     None
                 }
-                Event::SequenceEnd | Event::MappingEnd => stack.pop().map(|open| {
-                    let kind = match open.children {
-                        Children::List(items) => Kind::List(items),
-                        Children::Map { entries, .. } => Kind::Map(entries),
-                    };
-                    (Node { span: open.span, kind }, open.anchor)
-                }),
+                Event::SequenceEnd | Event::MappingEnd => stack.pop().map(Open::close),
                 _ => continue,
             };
             if stack.len() > MAX_DEPTH {
                 return Err(self.too_deep(span));
             }
-            let Some((node, anchor)) = finished else {
-                continue;
-            };
+            let Some((node, anchor)) = finished else { continue };
             if !matches!(node.kind, Kind::List(_) | Kind::Map(_)) {
                 self.nodes += 1;
                 self.limit(span)?;
@@ -301,28 +295,50 @@ impl Builder<'_> {
             if anchor != 0 {
                 self.anchors.insert(anchor, node.clone());
             }
-            match stack.last_mut().map(|open| &mut open.children) {
+            match stack.last_mut() {
                 None => root = Some(node),
-                Some(Children::List(items)) => items.push(node),
-                Some(Children::Map { entries, seen, key }) => match key.take() {
-                    None => *key = Some(self.key(node)?),
-                    Some((name, at)) => match seen.get(&name) {
-                        Some(first) => {
-                            let first = entries[*first].1;
-                            let message = format!("`{name}` stands twice in this map");
-                            let help = "keep one of the two";
-                            let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, help);
-                            self.diagnostics.push(twice.also(place(self.file, first), "it stands here first"));
-                        }
-                        None => {
-                            seen.insert(name.clone(), entries.len());
-                            entries.push((name, at, node));
-                        }
-                    },
-                },
+                Some(open) => self.add(&mut open.children, node)?,
             }
         }
         Ok(root.filter(|root: &Node| !matches!(root.kind, Kind::Null)))
+    }
+
+    /// Adds a node to the list or map that it stands in: as an item, a key or a value.
+    fn add(&mut self, children: &mut Children, node: Node) -> Result<(), Stop> {
+        let (entries, seen, key) = match children {
+            Children::List(items) => {
+                items.push(node);
+                return Ok(());
+            }
+            Children::Map { entries, seen, key } => (entries, seen, key),
+        };
+        let Some((name, at)) = key.take() else {
+            *key = Some(self.key(node)?);
+            return Ok(());
+        };
+        match seen.get(&name) {
+            Some(first) => {
+                let first = entries[*first].1;
+                let message = format!("`{name}` stands twice in this map");
+                let twice = Diagnostic::error(Code::DuplicateKey, place(self.file, at), message, "keep one of the two");
+                self.diagnostics.push(twice.also(place(self.file, first), "it stands here first"));
+            }
+            None => {
+                seen.insert(name.clone(), entries.len());
+                entries.push((name, at, node));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a scalar with its tag.
+    fn tagged(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Node, Stop> {
+        let kind = match tag {
+            Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Kind::Text(text.to_owned()),
+            Some(_) => return Err(self.tag(span)),
+            None => self.scalar(text, style, span)?,
+        };
+        Ok(Node { span, kind })
     }
 
     fn key(&self, node: Node) -> Result<(String, Span), Stop> {
@@ -417,7 +433,7 @@ impl Builder<'_> {
         Box::new(Diagnostic::error(code, place(self.file, span), message, help))
     }
 
-    /// What the parser says, in the author's words: what it says in its own is about how it works.
+    /// Translates an error of the parser into the author's terms: its own message is about how it works.
     fn syntax(&self, error: &saphyr_parser::ScanError, open: Option<&Open>) -> Stop {
         let marker = error.marker();
         let line = |number: usize| self.text.lines().nth(number.wrapping_sub(1)).unwrap_or("");
@@ -489,7 +505,7 @@ enum Numeric {
     Lossy,
 }
 
-/// A plain scalar as a number of the core schema. Leading zeros and more than 53 bits are lossy: telephone numbers
+/// Returns a plain scalar as a number of the core schema. Leading zeros and more than 53 bits are lossy: telephone numbers
 /// and pixel ids are text.
 fn number(text: &str) -> Numeric {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);

@@ -1,54 +1,49 @@
-//! Why workers are rendered, in the author's terms: told by the code that decides it.
+//! Explains why workers are rendered, in the author's terms, by the code that decides it.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Project, Recipes, Runtimes, Survey, reasons};
-use crate::manifest::{Made, Record, Unit, Why};
-use crate::origin::{self, Origin};
+use super::dirty::{Recipes, dirty_reasons};
+use super::{PackBundles, Project, Scan};
+use crate::manifest::{DirtyReason, Record, RenderRecord, Unit};
 use crate::out::Out;
+use crate::provenance::{self, Provenance};
 use crate::render;
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::reason::{Excerpt, Reason, ValueChange, sentences};
 
-/// Why a worker was rendered the last time, in the author's terms.
-pub(super) fn last(
-    project: &Project,
-    survey: &Survey,
-    recipes: &Recipes<'_>,
-    unit: &Unit,
-    worker: &Worker,
-) -> Vec<Reason> {
-    let Some(made) = &unit.made else { return Vec::new() };
-    let read = |mark, chunk| serde_json::from_slice::<Value>(&survey.writer.read(&survey.manifest, chunk, mark)?).ok();
-    let before = made.before.and_then(|(mark, chunk, _)| read(mark, chunk));
-    let after = read(made.from, made.value).or_else(|| serde_json::to_value(worker).ok());
-    let recipe_before = made.before.and_then(|(_, _, recipe)| recipes.recipe(recipe));
-    let recipe = recipes.recipe(made.recipe);
-    told(project, worker, &made.why, (before, after), (recipe_before, recipe))
+/// Returns why a worker was rendered the last time, in the author's terms.
+pub(super) fn last(project: &Project, scan: &Scan, recipes: &Recipes<'_>, unit: &Unit, worker: &Worker) -> Vec<Reason> {
+    let Some(rendering) = &unit.rendered else { return Vec::new() };
+    let read = |hash, chunk| serde_json::from_slice::<Value>(&scan.writer.read(&scan.manifest, chunk, hash)?).ok();
+    let before = rendering.before.and_then(|(hash, chunk, _)| read(hash, chunk));
+    let after = read(rendering.from, rendering.value).or_else(|| serde_json::to_value(worker).ok());
+    let recipe_before = rendering.before.and_then(|(_, _, recipe)| recipes.recipe(recipe));
+    let recipe = recipes.recipe(rendering.recipe);
+    describe(project, worker, &rendering.reasons, (before, after), (recipe_before, recipe))
 }
 
-/// Reasons, in the author's terms: which value of which file, which template.
-fn told(
+/// Returns reasons in the author's terms: the value and its file, or the template.
+fn describe(
     project: &Project,
     worker: &Worker,
-    why: &[Why],
+    reasons: &[DirtyReason],
     (before, after): (Option<Value>, Option<Value>),
     (recipe_before, recipe): (Option<render::Recipe>, Option<render::Recipe>),
 ) -> Vec<Reason> {
     let output = |name: &str| format!("out/{}/{name}", worker.folder());
     let mut lines = Vec::new();
-    for why in why {
-        match why {
-            Why::New => lines.push(Reason::NotRemembered),
-            Why::Missing(name) => lines.push(Reason::OutputMissing { file: output(name) }),
-            Why::Edited(name) => lines.push(Reason::OutputEdited { file: output(name) }),
-            Why::Values => match (&before, &after) {
+    for reason in reasons {
+        match reason {
+            DirtyReason::New => lines.push(Reason::NotRemembered),
+            DirtyReason::Missing(name) => lines.push(Reason::OutputMissing { file: output(name) }),
+            DirtyReason::Edited(name) => lines.push(Reason::OutputEdited { file: output(name) }),
+            DirtyReason::Values => match (&before, &after) {
                 (Some(before), Some(after)) => lines.extend(project.differences(worker, before, after)),
                 _ => lines.push(Reason::ValuesChanged),
             },
-            Why::Recipe => match (&recipe_before, &recipe) {
+            DirtyReason::Recipe => match (&recipe_before, &recipe) {
                 (Some(before), Some(after)) => lines.extend(after.differences(before)),
                 _ => lines.push(Reason::RecipeChanged),
             },
@@ -57,7 +52,7 @@ fn told(
     lines
 }
 
-/// Why a worker was rendered the last time, and what would have it rendered now.
+/// The explanation of a worker: why it was rendered the last time, and why it would be now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explained {
     /// Its folder under out/.
@@ -79,28 +74,28 @@ pub struct Explained {
 }
 
 /// Explains the workers of one customer, by the code that builds them.
-pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: &Record) -> Vec<Explained> {
-    let out = Out::new(project.place(), true);
-    let recipes = Recipes::new(project, survey, runtimes);
+pub fn explain(project: &Project, scan: &Scan, bundles: &PackBundles, record: &Record) -> Vec<Explained> {
+    let out = Out::new(project.output_root(), true);
+    let recipes = Recipes::new(project, scan, bundles);
     let units = record.units.iter().filter_map(|unit| {
-        let worker = survey.worker(project, record, unit)?;
+        let worker = scan.worker(project, record, unit)?;
         let folder = worker.folder();
-        let (why, _) = reasons(&mut unit.clone(), &folder, &recipes, &out);
-        let made = unit.made.as_ref();
-        let before = made.and_then(|made| survey.earlier(made));
+        let (reasons, _) = dirty_reasons(&mut unit.clone(), &folder, &recipes, &out);
+        let rendering = unit.rendered.as_ref();
+        let before = rendering.and_then(|rendering| scan.earlier(rendering));
         let after = serde_json::to_value(&worker).ok();
-        let partials = made.map_or(0, |made| made.partials);
-        let recipe = render::recipe(&project.fleet.packs[&unit.pack], &runtimes[&unit.pack].file, partials);
-        let mut files = project.origins(&worker, |origins| origins.files());
+        let partials = rendering.map_or(0, |rendering| rendering.partials);
+        let recipe = render::recipe(&project.fleet.packs[&unit.pack], &bundles[&unit.pack].file, partials);
+        let mut files = project.provenance(&worker, |provenance| provenance.files());
         files.extend(recipe.templates.iter().map(|(name, _)| format!("{}/{name}", recipe.pack)));
         files.push(format!("out/{}", recipe.runtime));
-        let recipe_before = made.and_then(|made| recipes.recipe(made.recipe));
+        let recipe_before = rendering.and_then(|rendering| recipes.recipe(rendering.recipe));
         Some(Explained {
             worker: worker.name.clone(),
-            digest: made.map(Made::bundle),
-            rendered_at: made.map(|made| made.at),
-            last: last(project, survey, &recipes, unit, &worker),
-            now: told(project, &worker, &why, (before, after), (recipe_before, Some(recipe))),
+            digest: rendering.map(RenderRecord::bundle),
+            rendered_at: rendering.map(|rendering| rendering.rendered_at),
+            last: last(project, scan, &recipes, unit, &worker),
+            now: describe(project, &worker, &reasons, (before, after), (recipe_before, Some(recipe))),
             folder,
             files,
         })
@@ -108,18 +103,18 @@ pub fn explain(project: &Project, survey: &Survey, runtimes: &Runtimes, record: 
     units.collect()
 }
 
-/// What a unit's files are made by.
-pub fn recipe(project: &Project, runtimes: &Runtimes, unit: &Unit) -> render::Recipe {
-    let partials = unit.made.as_ref().map_or(0, |made| made.partials);
-    render::recipe(&project.fleet.packs[&unit.pack], &runtimes[&unit.pack].file, partials)
+/// Returns the recipe of a unit's files.
+pub fn recipe(project: &Project, bundles: &PackBundles, unit: &Unit) -> render::Recipe {
+    let partials = unit.rendered.as_ref().map_or(0, |rendering| rendering.partials);
+    render::recipe(&project.fleet.packs[&unit.pack], &bundles[&unit.pack].file, partials)
 }
 
-/// What a worker and its recipe are, as one value: kept beside what is deployed, to tell later what differs.
+/// Returns a worker and its recipe as one value. It is stored beside the deployed worker, to explain later what differs.
 pub fn source(worker: &Worker, recipe: &render::Recipe) -> Value {
     serde_json::json!({ "worker": worker, "recipe": recipe })
 }
 
-/// What differs from an earlier [`source`], in the author's terms. Nothing, if that isn't known.
+/// Returns the differences from an earlier [`source`], in the author's terms; none if it isn't known.
 pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before: &Value) -> Vec<Reason> {
     let mut lines = Vec::new();
     if let (before @ Value::Object(_), Ok(after)) = (&before["worker"], serde_json::to_value(worker)) {
@@ -132,19 +127,19 @@ pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before
 }
 
 impl Project {
-    /// The reasons for which two resolved workers differ, with the places where what is now stands.
+    /// Returns the differences between two resolved workers, with the places of the new values.
     fn differences(&self, worker: &Worker, before: &Value, after: &Value) -> Vec<Reason> {
-        self.origins(worker, |origins| {
+        self.provenance(worker, |provenance| {
             let reason = |(path, old, new): (Vec<String>, Option<Value>, Option<Value>)| {
                 let steps: Vec<&str> = path.iter().map(String::as_str).collect();
-                let place = match origins.of(&steps) {
-                    Origin::At(place) if new.is_some() => Some(place.into()),
+                let place = match provenance.of(&steps) {
+                    Provenance::At(place) if new.is_some() => Some(place.into()),
                     _ => None,
                 };
                 let [old, new] = [old, new].map(|value| value.as_ref().map(Excerpt::from));
-                Reason::ValueChanged(Box::new(ValueChange { path: origin::notation(&path), old, new, place }))
+                Reason::ValueChanged(Box::new(ValueChange { path: provenance::notation(&path), old, new, place }))
             };
-            origin::differences(before, after).into_iter().map(reason).collect()
+            provenance::differences(before, after).into_iter().map(reason).collect()
         })
     }
 }

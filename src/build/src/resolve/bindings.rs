@@ -1,4 +1,4 @@
-//! What a worker is given: variables, secrets, its database, its destinations. Knows one worker at a time.
+//! The variables, secrets, bindings and destinations of a worker. Knows one worker at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,42 +9,36 @@ use flotilla_model::customer::{
     D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
     TURSO_URL,
 };
-use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names;
-use flotilla_model::spec::DatabaseKind;
-use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::Pack;
 use flotilla_spec::project::unknown;
 
-use super::claim::Thing;
+use super::claim::ClaimedResource;
 use super::peers::{Reference, WORKER_URL};
-use super::worker::One;
+use super::worker::{Secrets, WorkerResolver};
 
-impl One<'_, '_> {
-    /// The variables that stand in the layers; those that refer to other workers are noted, and filled in later.
-    pub(super) fn vars(
-        &mut self,
-        secrets: &BTreeMap<String, (String, Place)>,
-        references: &mut Vec<Reference>,
-    ) -> BTreeMap<String, Value> {
+impl WorkerResolver<'_, '_> {
+    /// Resolves the variables of the layers; those that refer to other workers are noted, and filled in later.
+    pub(super) fn vars(&mut self, secrets: &Secrets) -> BTreeMap<String, Value> {
         let mut vars = BTreeMap::new();
         for (name, value) in self.settings.vars.iter().flatten() {
-            if let Some(why) = reserved(name) {
+            if let Some(reasons) = reserved(name) {
                 let place = self.key_place(&["vars", name]);
-                self.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), why));
+                self.push(Diagnostic::error(Code::ReservedName, place, format!("`{name}` can't be set here"), reasons));
             } else if let Some((_, secret)) = secrets.get(name) {
                 let place = self.key_place(&["vars", name]);
                 let message = format!("`{name}` is a variable and a secret");
-                let told = Diagnostic::error(Code::Conflict, place, message, "keep one of the two");
+                let diagnostic = Diagnostic::error(Code::Conflict, place, message, "keep one of the two");
                 let secret = secret.clone();
-                self.push(told.also(secret, "the secret"));
+                self.push(diagnostic.also(secret, "the secret"));
             }
             if let Some(to) = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(WORKER_URL)) {
                 let place = self.place(&["vars", name, WORKER_URL]);
                 match to.as_str() {
-                    Some(to) => references.push(Reference {
-                        from: self.resolved.workers.len(),
+                    Some(to) => self.batch.references.push(Reference {
+                        from: self.batch.resolved.workers.len(),
                         key: name.clone(),
                         to: to.to_owned(),
                         is_service: false,
@@ -61,8 +55,8 @@ impl One<'_, '_> {
         vars
     }
 
-    /// The bindings that a dispatch worker gets.
-    pub(super) fn of_dispatch(&mut self, vars: &BTreeMap<String, Value>, secrets: &BTreeMap<String, (String, Place)>) {
+    /// Reports names that a dispatch worker needs for its own bindings.
+    pub(super) fn of_dispatch(&mut self, vars: &BTreeMap<String, Value>, secrets: &Secrets) {
         for name in [DISPATCHER_BINDING, HOSTS_BINDING] {
             let services = self.settings.services.iter().flatten().any(|(key, _)| key == name);
             let keys =
@@ -70,110 +64,26 @@ impl One<'_, '_> {
             for (map, _) in keys.into_iter().filter(|(_, taken)| *taken) {
                 let message = format!("`{name}` can't be set here");
                 let place = self.key_place(&[map, name]);
-                let why = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
-                self.push(Diagnostic::error(Code::ReservedName, place, message, why));
+                let reasons = "it is how the dispatch worker reaches the namespace: see `dispatch` of the account";
+                self.push(Diagnostic::error(Code::ReservedName, place, message, reasons));
             }
         }
     }
 
-    pub(super) fn reserved(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
+    pub(super) fn reserved(&mut self, secrets: &Secrets) {
         for (name, (_, place)) in secrets {
-            if let Some(why) = reserved(name) {
+            if let Some(reasons) = reserved(name) {
                 let message = format!("`{name}` can't be set here");
-                self.push(Diagnostic::error(Code::ReservedName, place.clone(), message, why));
+                self.push(Diagnostic::error(Code::ReservedName, place.clone(), message, reasons));
             }
         }
     }
 
-    pub(super) fn database(
-        &mut self,
-        account: &str,
-        vars: &mut BTreeMap<String, Value>,
-        secrets: &mut BTreeMap<String, (String, Place)>,
-    ) -> Database {
-        let Some(database) = &self.settings.database else { return Database::None };
-        if let Some(base) = self.base {
-            self.production_database(base, database);
-        }
-        let written = self.merged.get("database");
-        let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
-        let Some(kind) = database.kind else {
-            if !keys.is_empty() {
-                let place = self.place(&["database"]);
-                let help = "add `type: turso`, `type: d1` or `type: none`";
-                self.push(Diagnostic::error(Code::MissingKey, place, "`database` has no `type`", help));
-            }
-            return Database::None;
-        };
-        let (word, wanted): (_, &[&str]) = match kind {
-            DatabaseKind::Turso => ("turso", &["url", "token"]),
-            DatabaseKind::D1 => ("d1", &["name", "id", "jurisdiction", "locationHint"]),
-            DatabaseKind::None => ("none", &[]),
-        };
-        for key in keys.iter().filter(|key| **key != "type" && !wanted.contains(key)) {
-            let place = self.key_place(&["database", key]);
-            let kind = self.place(&["database", "type"]);
-            let message = format!("`database.{key}` doesn't belong to the type {word}");
-            let help = "turso takes `url` and `token`; d1 takes `name`, and `id`, `jurisdiction` and `locationHint` if need be; none takes nothing; \
-                        `key: null` removes what a weaker layer sets";
-            self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
-        }
-        let optional = ["id", "jurisdiction", "locationHint"];
-        for key in wanted.iter().filter(|key| !keys.contains(key) && !optional.contains(key)) {
-            let place = self.place(&["database"]);
-            let about = match *key {
-                "url" => "the database's address, `libsql://…`",
-                "token" => "the reference to its token, `{ secret: TURSO_AUTH_TOKEN }`",
-                _ => "the database's name",
-            };
-            let message = format!("`database` of the type {word} has no `{key}`");
-            self.push(Diagnostic::error(Code::MissingKey, place, message, format!("add `{key}`: {about}")));
-        }
-        match kind {
-            DatabaseKind::None => Database::None,
-            DatabaseKind::Turso => {
-                let url = database.url.clone().unwrap_or_default();
-                let place = self.place(&["database", "url"]);
-                // Its protocol is no part of a database.
-                let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
-                self.claim(Thing::Database(host.to_lowercase()), place);
-                vars.insert(TURSO_URL.to_owned(), Value::String(url));
-                let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
-                secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));
-                Database::Turso
-            }
-            DatabaseKind::D1 => {
-                let name = database.name.clone().unwrap_or_default();
-                // Under its name, the account has it for who gives no id, too.
-                let account = self.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
-                let key = if database.id.is_some() { "id" } else { "name" };
-                let place = self.place(&["database", key]);
-                if let Some(id) = &database.id {
-                    self.claim(Thing::Database(id.clone()), place.clone());
-                }
-                self.claim(Thing::DatabaseName { account, name: name.clone() }, place.clone());
-                if database.jurisdiction.is_some() && database.location_hint.is_some() {
-                    let place = self.place(&["database", "locationHint"]);
-                    let message =
-                        "locationHint has no effect beside `jurisdiction`, which says where the database lies";
-                    self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
-                }
-                Database::D1 {
-                    binding: D1_BINDING.to_owned(),
-                    name,
-                    id: database.id.clone(),
-                    jurisdiction: database.jurisdiction,
-                    location_hint: database.location_hint,
-                }
-            }
-        }
-    }
-
-    /// What else it is bound to: each by a name of its own, a database by one customer alone.
+    /// Resolves the other bindings: each has a name of its own, a database belongs to one customer alone.
     pub(super) fn bindings(
         &mut self,
         vars: &BTreeMap<String, Value>,
-        secrets: &BTreeMap<String, (String, Place)>,
+        secrets: &Secrets,
         database: &Database,
         dispatches: bool,
     ) -> BTreeMap<String, Binding> {
@@ -216,24 +126,24 @@ impl One<'_, '_> {
                 let message = format!("`{other}` and `{name}` are both `{}`; a worker has it once", kind.key());
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep one of them"));
             }
-            if let Some(base) = self.base {
+            if let Some(base) = &self.target.base {
                 self.production_binding(base, name, &binding);
             }
             if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
                 let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
-                self.claim(Thing::Database(id), place);
+                self.claim(ClaimedResource::Database(id), place);
             }
             bindings.insert(name.clone(), binding);
         }
         bindings
     }
 
-    /// What a worker can't have too much of.
+    /// Checks the limits of a single worker.
     pub(super) fn sizes(&mut self, account: &str, vars: &BTreeMap<String, Value>, secrets: usize) {
-        let raise = |limit: Limit| self.fleet.raise(account, limit);
+        let raise = |limit: Limit| self.batch.fleet.raise(account, limit);
         // FLOTILLA_DIGEST is one of them.
         let count = (vars.len() + secrets + 1) as u64;
-        let most = self.fleet.limit(account, Limit::Variables);
+        let most = self.batch.fleet.limit(account, Limit::Variables);
         if count > most {
             let message =
                 format!("{count} variables and secrets, {DIGEST_VARIABLE} among them; a worker can have {most}");
@@ -241,11 +151,11 @@ impl One<'_, '_> {
                 format!("put several values into one variable: a variable can be a map; {}", raise(Limit::Variables));
             let place = [["vars"], ["secrets"]]
                 .iter()
-                .find_map(|path| self.merged.key_place(path))
-                .unwrap_or_else(|| self.who.place.clone());
+                .find_map(|path| self.target.merged.key_place(path))
+                .unwrap_or_else(|| self.target.subject.place.clone());
             self.push(Diagnostic::error(Code::TooManyVariables, place, message, help));
         }
-        let most = self.fleet.limit(account, Limit::VariableBytes);
+        let most = self.batch.fleet.limit(account, Limit::VariableBytes);
         for (name, value) in vars {
             let size = match value {
                 Value::String(text) => text.len(),
@@ -259,22 +169,25 @@ impl One<'_, '_> {
             }
         }
         let zones: BTreeSet<&str> = self.settings.routes.iter().flatten().map(|route| route.zone.as_str()).collect();
-        let most = self.fleet.limit(account, Limit::ZonesPerWorker);
+        let most = self.batch.fleet.limit(account, Limit::ZonesPerWorker);
         if zones.len() as u64 > most {
             let message =
                 format!("routes of {} zones; a worker can have {}", grouped(zones.len() as u64), grouped(most));
             let help = format!("spread them over several workers; {}", raise(Limit::ZonesPerWorker));
-            let place = self.merged.key_place(&["routes"]).unwrap_or_else(|| self.who.place.clone());
+            let place = self.target.merged.key_place(&["routes"]).unwrap_or_else(|| self.target.subject.place.clone());
             self.push(Diagnostic::error(Code::TooManyZones, place, message, help));
         }
     }
 
-    /// Claims the secrets of whom a secret's name names: `ACME__TOKEN` is acme's.
-    pub(super) fn foreign(&mut self, secrets: &BTreeMap<String, (String, Place)>) {
-        if self.who.id != SHARED {
-            self.claim(Thing::Secrets(names::own_secret(self.who.id, "")), self.who.place.clone());
+    /// Claims the secrets of the customer that a secret is named after: `ACME__TOKEN` is acme's.
+    pub(super) fn foreign(&mut self, secrets: &Secrets) {
+        if self.target.subject.id != SHARED {
+            self.claim(
+                ClaimedResource::Secrets(names::own_secret(self.target.subject.id, "")),
+                self.target.subject.place.clone(),
+            );
             for (name, place) in secrets.values() {
-                let tokens = self.fleet.accounts.iter().find(|(_, account)| account.token.secret == *name);
+                let tokens = self.batch.fleet.accounts.iter().find(|(_, account)| account.token.secret == *name);
                 let Some((account, _)) = tokens else { continue };
                 let message =
                     format!("`{name}` is the API token of the account `{account}`: a customer's worker would have it");
@@ -283,46 +196,42 @@ impl One<'_, '_> {
             }
         }
         for (name, place) in secrets.values() {
-            for (at, _) in name.match_indices("__") {
-                let owner = &name[..at + 2];
-                if owner != names::own_secret(self.who.id, "") {
-                    self.claim(Thing::Secrets(owner.to_owned()), place.clone());
+            for (start, _) in name.match_indices("__") {
+                let owner = &name[..start + 2];
+                if owner != names::own_secret(self.target.subject.id, "") {
+                    self.claim(ClaimedResource::Secrets(owner.to_owned()), place.clone());
                 }
             }
         }
     }
 
-    pub(super) fn destinations(
-        &mut self,
-        pack: &Pack,
-        secrets: &mut BTreeMap<String, (String, Place)>,
-    ) -> Vec<Destination> {
+    pub(super) fn destinations(&mut self, pack: &Pack, secrets: &mut Secrets) -> Vec<Destination> {
         let mut used: BTreeMap<&str, usize> = BTreeMap::new();
         let mut resolved = Vec::new();
-        for (at, destination) in self.settings.destinations.iter().flatten().enumerate() {
-            let at = at.to_string();
+        for (index, destination) in self.settings.destinations.iter().flatten().enumerate() {
+            let index = index.to_string();
             if destination.environment.is_some() && destination.environments.is_some() {
-                let place = self.place(&["destinations", &at, "environment"]);
+                let place = self.place(&["destinations", &index, "environment"]);
                 let message = "`environment` and `environments` both say where the destination exists";
                 self.push(Diagnostic::error(Code::Conflict, place, message, "keep `environments`"));
             }
             let Some(kind) = pack.types.get(&destination.kind) else {
-                let place = self.place(&["destinations", &at, "type"]);
+                let place = self.place(&["destinations", &index, "type"]);
                 let known = pack.types.keys().map(String::as_str);
                 self.push(unknown("destination type", &destination.kind, place, known));
                 continue;
             };
             let settings = Value::Object(destination.settings.clone());
-            let found = match self.merged.node(&["destinations", &at]) {
+            let found = match self.target.merged.node(&["destinations", &index]) {
                 Some((document, node)) => {
                     kind.check(document, node.get("settings").unwrap_or(node), &settings, &destination.kind)
                 }
                 None => Vec::new(),
             };
             let valid = found.is_empty();
-            self.resolved.diagnostics.extend(found);
-            let here = destination.environment.is_none_or(|environment| environment == self.environment)
-                && destination.environments.as_ref().is_none_or(|all| all.contains(&self.environment));
+            self.batch.resolved.diagnostics.extend(found);
+            let here = destination.environment.is_none_or(|environment| environment == self.target.environment)
+                && destination.environments.as_ref().is_none_or(|all| all.contains(&self.target.environment));
             if !valid || !here || destination.enabled == Some(false) || destination.deleted == Some(true) {
                 continue;
             }
@@ -330,7 +239,7 @@ impl One<'_, '_> {
                 let Some(name) = destination.settings.get(setting).and_then(|value| value["secret"].as_str()) else {
                     continue;
                 };
-                let place = self.place(&["destinations", &at, "settings", setting]);
+                let place = self.place(&["destinations", &index, "settings", setting]);
                 match secrets.get(name) {
                     Some((other, _)) if other != name => {
                         let message = format!("`{name}` is looked up here as itself, but under `secrets` as `{other}`");
@@ -359,7 +268,7 @@ impl One<'_, '_> {
     }
 }
 
-/// Why a name can't be given to a variable or a secret.
+/// Returns why a name can't be given to a variable or a secret.
 pub(super) fn reserved(name: &str) -> Option<&'static str> {
     match name {
         DIGEST_VARIABLE => Some("flotilla gives it to each worker itself"),

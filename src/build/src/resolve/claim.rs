@@ -1,4 +1,4 @@
-//! What only one worker of the fleet, or only one customer, can have. Knows nothing of where it comes from.
+//! Resources that only one worker of the fleet, or only one customer, can have. Knows nothing of where they come from.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
@@ -6,20 +6,20 @@ use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::Place;
 use flotilla_model::spec::Environment;
 
-/// Something that only one worker of the fleet, or only one customer, can have.
+/// A claim to a resource that only one worker of the fleet, or only one customer, can have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claim {
-    /// What.
-    pub thing: Thing,
-    /// Where it is claimed.
+pub struct UniqueClaim {
+    /// The resource.
+    pub resource: ClaimedResource,
+    /// The place at which it is claimed.
     pub place: Place,
-    /// Who claims it.
-    pub by: By,
+    /// The worker that claims it.
+    pub claimant: Claimant,
 }
 
-/// A worker that claims something.
+/// A worker that claims a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct By {
+pub struct Claimant {
     /// The customer.
     pub customer: String,
     /// The environment.
@@ -28,8 +28,8 @@ pub struct By {
     pub role: Option<String>,
 }
 
-impl By {
-    /// Which of its customer's workers: `staging`, or `web`, or `web (staging)`.
+impl Claimant {
+    /// Tells it apart from the other workers of its customer: `staging`, or `web`, or `web (staging)`.
     pub fn own(&self) -> String {
         match (&self.role, self.environment) {
             (None, environment) => environment.to_string(),
@@ -39,9 +39,9 @@ impl By {
     }
 }
 
-impl std::fmt::Display for By {
+impl std::fmt::Display for Claimant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let By { customer, environment, role } = self;
+        let Claimant { customer, environment, role } = self;
         match role {
             Some(role) if customer == SHARED => write!(f, "the shared worker {role} ({environment})"),
             Some(role) => write!(f, "{customer} ({role}, {environment})"),
@@ -50,12 +50,12 @@ impl std::fmt::Display for By {
     }
 }
 
-/// What can be claimed.
+/// A resource that can be claimed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Thing {
+pub enum ClaimedResource {
     /// A custom domain, and with it its host.
     Domain(String),
-    /// A host that the dispatch worker of a namespace leads to a worker.
+    /// A host that the dispatch worker of a namespace points to a worker.
     Entry(String),
     /// A route pattern.
     Route(String),
@@ -81,17 +81,25 @@ pub enum Thing {
     Host(String),
 }
 
-impl Thing {
-    /// Whether a customer's workers may share it.
+impl ClaimedResource {
+    /// Returns whether the workers of one customer may share it.
     pub fn is_customers(&self) -> bool {
-        matches!(self, Thing::Database(_) | Thing::DatabaseName { .. } | Thing::Secrets(_) | Thing::Host(_))
+        matches!(
+            self,
+            ClaimedResource::Database(_)
+                | ClaimedResource::DatabaseName { .. }
+                | ClaimedResource::Secrets(_)
+                | ClaimedResource::Host(_)
+        )
     }
 
-    /// A digest of it: the same for things that exclude each other, as a custom domain and its host do.
+    /// Returns a digest of it: the same for resources that exclude each other, as a custom domain and its host do.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self {
-            Thing::Domain(host) | Thing::Entry(host) | Thing::Host(host) => ("host", host).hash(&mut hasher),
+            ClaimedResource::Domain(host) | ClaimedResource::Entry(host) | ClaimedResource::Host(host) => {
+                ("host", host).hash(&mut hasher)
+            }
             other => other.hash(&mut hasher),
         }
         hasher.finish()

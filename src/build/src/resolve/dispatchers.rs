@@ -1,4 +1,4 @@
-//! What accounts say of their dispatch workers. Knows the shared workers, no customers.
+//! The dispatch workers of accounts. Knows the shared workers, no customers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use flotilla_spec::yaml::Kind;
 
 use super::Resolved;
 
-/// Checks what accounts say of their dispatch workers; gives the hosts that reach these.
+/// Checks the dispatch workers of accounts; returns the hosts that reach them, by account.
 pub(super) fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::new();
     let document = &fleet.document;
@@ -38,8 +38,8 @@ pub(super) fn dispatchers(fleet: &Fleet, resolved: &mut Resolved) -> BTreeMap<St
             _ => Vec::new(),
         };
         if !known.contains(&dispatch.worker.as_str()) {
-            let told = unknown("shared worker", &dispatch.worker, place(&["worker"]), known.iter().copied());
-            resolved.diagnostics.push(told);
+            let diagnostic = unknown("shared worker", &dispatch.worker, place(&["worker"]), known.iter().copied());
+            resolved.diagnostics.push(diagnostic);
             continue;
         }
         let of_role: Vec<&Worker> =

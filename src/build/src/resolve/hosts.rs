@@ -1,4 +1,4 @@
-//! By which hosts a worker is reached: domains, routes, the entries of a dispatch worker. Knows one worker at a time.
+//! The hosts of a worker: domains, routes, the entries of a dispatch worker. Knows one worker at a time.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,15 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names;
 use flotilla_model::spec::Domain;
 
-use super::claim::Thing;
-use super::worker::One;
+use super::claim::ClaimedResource;
+use super::worker::WorkerResolver;
 
-impl One<'_, '_> {
-    /// What the worker passes requests on to, if it is the dispatch worker of its account.
+impl WorkerResolver<'_, '_> {
+    /// Returns the namespace that the worker dispatches to, if it is the dispatch worker of its account.
     pub(super) fn dispatch(&self, account: &str) -> Option<Dispatch> {
-        let account = self.fleet.accounts.get(account)?;
-        let named =
-            self.who.id == SHARED && account.dispatch.as_ref().map(|dispatch| &dispatch.worker[..]) == self.role;
+        let account = self.batch.fleet.accounts.get(account)?;
+        let named = self.target.subject.id == SHARED
+            && account.dispatch.as_ref().map(|dispatch| &dispatch.worker[..]) == self.target.role;
         let dispatch = || Some(Dispatch { namespace: account.dispatch_namespace.clone()?, hosts: account.hosts()? });
         named.then(dispatch).flatten()
     }
@@ -24,13 +24,13 @@ impl One<'_, '_> {
     /// has one.
     pub(super) fn hosts(&mut self, account: &str, namespace: Option<&str>) -> Option<Hosts> {
         let settings = self.settings;
-        let table = namespace.and_then(|_| self.fleet.accounts.get(account)?.hosts());
+        let table = namespace.and_then(|_| self.batch.fleet.accounts.get(account)?.hosts());
         let mut names = BTreeSet::new();
-        for (at, domain) in settings.domains.iter().flatten().enumerate() {
-            let at = at.to_string();
+        for (index, domain) in settings.domains.iter().flatten().enumerate() {
+            let index = index.to_string();
             let place = match domain {
-                Domain::Name(_) => self.place(&["domains", &at]),
-                Domain::Entry { .. } => self.place(&["domains", &at, "name"]),
+                Domain::Name(_) => self.place(&["domains", &index]),
+                Domain::Entry { .. } => self.place(&["domains", &index, "name"]),
             };
             let domain = domain.name();
             if let Err(wrong) = names::domain(domain) {
@@ -45,18 +45,18 @@ impl One<'_, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("custom domains", account, namespace));
             }
-            self.claim(Thing::Domain(host), place);
+            self.claim(ClaimedResource::Domain(host), place);
         }
-        for (at, route) in settings.routes.iter().flatten().enumerate() {
-            let at = at.to_string();
-            let place = self.place(&["routes", &at, "pattern"]);
+        for (index, route) in settings.routes.iter().flatten().enumerate() {
+            let index = index.to_string();
+            let place = self.place(&["routes", &index, "pattern"]);
             if let Err(wrong) = names::zone(&route.zone) {
-                self.error(Code::BadRoute, self.place(&["routes", &at, "zone"]), wrong);
+                self.error(Code::BadRoute, self.place(&["routes", &index, "zone"]), wrong);
             } else if let Err(wrong) = names::route(&route.pattern, &route.zone) {
                 self.error(Code::BadRoute, place.clone(), wrong);
             }
             let host = names::same_host(route.pattern.split('/').next().unwrap_or_default()).into_owned();
-            let path = route.pattern.find('/').map_or("", |at| &route.pattern[at..]);
+            let path = route.pattern.find('/').map_or("", |start| &route.pattern[start..]);
             if let (Some(namespace), Some(_)) = (namespace, &table) {
                 if path == "/*" && !host.starts_with('*') {
                     self.entry(account, &host, place);
@@ -75,24 +75,24 @@ impl One<'_, '_> {
             if let Some(namespace) = namespace {
                 self.error(Code::NotInNamespace, place.clone(), no_hosts("routes", account, namespace));
             }
-            self.claim(Thing::Route(format!("{host}{path}")), place.clone());
-            if !self.fleet.file.shared_hosts.contains(&host) {
-                self.claim(Thing::Host(host), place);
+            self.claim(ClaimedResource::Route(format!("{host}{path}")), place.clone());
+            if !self.batch.fleet.file.shared_hosts.contains(&host) {
+                self.claim(ClaimedResource::Host(host), place);
             }
         }
         Some(Hosts { table: table?, names })
     }
 
-    /// A host that the dispatch worker is to lead to this worker.
+    /// Claims a host that the dispatch worker points to this worker.
     pub(super) fn entry(&mut self, account: &str, host: &str, place: Place) {
-        let reach = self.shared.and_then(|shared| shared.reach.get(account));
+        let reach = self.batch.shared.and_then(|shared| shared.reach.get(account));
         let takes = |pattern: &String| match pattern.strip_prefix('*') {
             Some(suffix) => host.ends_with(suffix),
             None => pattern == host,
         };
         if reach.is_some_and(|reach| !reach.is_empty() && !reach.iter().any(takes)) {
             let message = format!("no route and no domain of the dispatch worker takes in `{host}`");
-            let zone = self.fleet.zone_of(host);
+            let zone = self.batch.fleet.zone_of(host);
             let pattern = if host == zone { format!("{host}/*") } else { format!("*.{zone}/*") };
             let help = format!(
                 "add `routes: [{{ pattern: \"{pattern}\", zone: {zone} }}]` or the host to it under `sharedWorkers`; a custom \
@@ -100,17 +100,17 @@ impl One<'_, '_> {
             );
             self.push(Diagnostic::warning(Code::Undispatched, place.clone(), message, help));
         }
-        self.claim(Thing::Entry(host.to_owned()), place);
+        self.claim(ClaimedResource::Entry(host.to_owned()), place);
     }
 
-    /// Where a worker is reached from outside, as far as files tell.
+    /// Returns the address of a worker, as far as it is known from the specs.
     pub(super) fn address(&self, name: &str, account: &str, workers_dev: bool) -> Option<String> {
         let domain = self.settings.domains.iter().flatten().next().map(|domain| domain.name().to_owned());
         let route = self.settings.routes.iter().flatten().find_map(|route| {
             let host = route.pattern.split('/').next()?;
             (!host.contains('*')).then(|| host.to_owned())
         });
-        let subdomain = self.fleet.accounts.get(account).and_then(|account| account.subdomain.as_ref());
+        let subdomain = self.batch.fleet.accounts.get(account).and_then(|account| account.subdomain.as_ref());
         let dev = subdomain.filter(|_| workers_dev).map(|subdomain| format!("{name}.{subdomain}.workers.dev"));
         domain.or(route).or(dev).map(|host| format!("https://{host}"))
     }

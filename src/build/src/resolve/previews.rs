@@ -14,21 +14,21 @@ use flotilla_spec::project::Fleet;
 use flotilla_spec::yaml::Kind;
 
 use super::sources::{Sources, settings_only};
-use super::worker::{One, Who};
+use super::worker::{Subject, WorkerResolver};
 
-/// What a worker of a preview is made from.
+/// The settings that a worker of a preview is derived from.
 pub(super) struct Base {
     /// The environment whose settings it takes.
     pub(super) environment: Environment,
-    /// Whether something says which database it has in previews.
+    /// Whether a layer defines its database in previews.
     says_database: bool,
-    /// The bindings of which something says what they are in previews.
+    /// The bindings that a layer defines for previews.
     says_bindings: BTreeSet<String>,
-    /// What it has in production, if it exists there.
+    /// Its settings in production; null if it doesn't exist there.
     production: Value,
 }
 
-/// The kinds of bindings that lead to data, or to what works on it: what a preview does there is done for good.
+/// The kinds of bindings that point to data, or to services that change data: a preview's changes there are permanent.
 const DATA: [&str; 12] = [
     "kv",
     "r2",
@@ -45,7 +45,7 @@ const DATA: [&str; 12] = [
 ];
 
 impl Base {
-    /// That of a worker; nothing, if it isn't one of a preview.
+    /// Returns the base of a worker of a preview; `None` for other workers.
     pub(super) fn of(sources: &Sources<'_>, environment: Environment, role: Option<&str>) -> Option<Base> {
         if environment != Environment::Preview {
             return None;
@@ -65,12 +65,12 @@ impl Base {
     }
 }
 
-/// Puts what is the preview's own in place of what is not. Gives the hosts that it moved.
+/// Replaces hosts, origins and databases with those of the preview, and removes crons. Returns the replaced hosts.
 pub(super) fn adapt(
     fleet: &Fleet,
     preview: &Preview,
     base: &Base,
-    who: &Who<'_>,
+    subject: &Subject<'_>,
     role: Option<&str>,
     settings: &mut Settings,
 ) -> BTreeMap<String, String> {
@@ -82,7 +82,7 @@ pub(super) fn adapt(
     match &preview.domain {
         // What is reached from nowhere outside of the preview isn't in it either.
         Some(domain) if !hosts.is_empty() || settings.workers_dev.unwrap_or(true) => {
-            let host = preview.host_in(domain, Some(who.id).filter(|id| *id != SHARED), role);
+            let host = preview.host_in(domain, Some(subject.id).filter(|id| *id != SHARED), role);
             moved.extend(hosts.iter().map(|before| ((*before).to_owned(), host.clone())));
             settings.domains = Some(vec![Domain::Name(host)]);
         }
@@ -115,8 +115,8 @@ pub(super) fn adapt(
     moved
 }
 
-impl One<'_, '_> {
-    /// Refuses a preview that would work on the data of production.
+impl WorkerResolver<'_, '_> {
+    /// Reports a preview that would use the data of production.
     pub(super) fn production_database(&mut self, base: &Base, database: &Database) {
         let url = database.url.as_ref().filter(|_| database.kind == Some(DatabaseKind::Turso));
         let of_production = &base.production["database"];
@@ -131,7 +131,7 @@ impl One<'_, '_> {
         self.push(Diagnostic::error(Code::ProductionData, place, message, help));
     }
 
-    /// Refuses a binding of a preview that leads to the data of production.
+    /// Reports a binding of a preview that points to the data of production.
     pub(super) fn production_binding(&mut self, base: &Base, name: &str, binding: &Binding) {
         let Some(key) = binding.kind().map(binding::Kind::key).filter(|key| DATA.contains(key)) else { return };
         let is_its = base.production["bindings"][name].get(key) == binding.0.get(key);

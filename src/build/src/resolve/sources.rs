@@ -1,4 +1,4 @@
-//! Where a customer's settings come from, and what holds for one of its workers. Knows trees, not what they mean.
+//! The sources of a customer's settings, and those that apply to one of its workers. Knows trees, not what they mean.
 
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::Environment;
@@ -22,9 +22,9 @@ impl<'a> Sources<'a> {
     pub(super) fn of(fleet: &'a Fleet, spec: &'a Spec) -> Sources<'a> {
         let mut sources = Sources { roots: Vec::new(), only: Vec::new(), preview: fleet.preview.as_ref() };
         sources.roots.extend(fleet.document.root.get("defaults").map(|node| (&fleet.document, node)));
-        for at in &spec.layers {
-            sources.roots.extend(fleet.layers[*at].documents.iter().map(|document| (document, &document.root)));
-            let own = spec.env_files.iter().filter(|file| file.layer == *at);
+        for index in &spec.layers {
+            sources.roots.extend(fleet.layers[*index].documents.iter().map(|document| (document, &document.root)));
+            let own = spec.env_files.iter().filter(|file| file.layer == *index);
             let after = sources.roots.len();
             sources.only.extend(own.filter_map(|file| Some((after, file.environment, file.document.as_ref()?))));
         }
@@ -32,7 +32,7 @@ impl<'a> Sources<'a> {
         sources
     }
 
-    /// Those of a worker that all customers share.
+    /// Returns the sources of a worker that all customers share.
     pub(super) fn shared(fleet: &'a Fleet, of: Option<&'a Node>) -> Sources<'a> {
         let mut sources = Sources { roots: Vec::new(), only: Vec::new(), preview: fleet.preview.as_ref() };
         let defaults = fleet.document.root.get("defaults");
@@ -40,7 +40,7 @@ impl<'a> Sources<'a> {
         sources
     }
 
-    /// Everything that holds for a worker, the weakest first.
+    /// Returns the settings that apply to a worker, the weakest first.
     pub(super) fn chain(&self, environment: Environment, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
         if environment == Environment::Preview {
             // What is said of previews comes over all that is said of the environment that they are made from, wherever it
@@ -50,8 +50,8 @@ impl<'a> Sources<'a> {
             return chain;
         }
         let mut chain = Vec::with_capacity(2 * self.roots.len() + 2);
-        for (at, (document, root)) in self.roots.iter().enumerate() {
-            let only = self.only.iter().filter(|(after, of, _)| *after == at && *of == environment);
+        for (index, (document, root)) in self.roots.iter().enumerate() {
+            let only = self.only.iter().filter(|(after, of, _)| *after == index && *of == environment);
             chain.extend(only.map(|(_, _, document)| (*document, &document.root)));
             let mut parts = vec![Some(*root)];
             parts.push(below(root, "environments", environment.as_str()));
@@ -64,7 +64,7 @@ impl<'a> Sources<'a> {
         chain
     }
 
-    /// What says how previews differ, the weakest first.
+    /// Returns the settings for previews alone, the weakest first.
     pub(super) fn of_previews(&self, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
         let word = Environment::Preview.as_str();
         let parts = self.roots.iter().flat_map(|(document, root)| {
@@ -75,7 +75,7 @@ impl<'a> Sources<'a> {
         parts.collect()
     }
 
-    /// The environment whose settings a preview of a worker takes: the one that it is made from, or production, or the last one
+    /// Returns the environment whose settings a preview of a worker takes: the one that it is made from, or production, or the last one
     /// in which the worker exists.
     pub(super) fn base(&self, role: Option<&str>) -> Option<Environment> {
         let (standing, from) = (self.standing(role), self.preview?.from);
@@ -83,7 +83,7 @@ impl<'a> Sources<'a> {
         wanted.or(standing.last().copied())
     }
 
-    /// Whether the strongest `workerName` is for one environment alone, so that nothing is to be added to it.
+    /// Returns whether the strongest `workerName` is for one environment alone, so that nothing is added to it.
     pub(super) fn named_exactly(&self, environment: Environment, role: Option<&str>) -> bool {
         let named = |node: Option<&Node>| node.is_some_and(|node| node.get("workerName").is_some());
         let strongest = self.roots.iter().rev().find_map(|(_, root)| {
@@ -95,7 +95,7 @@ impl<'a> Sources<'a> {
         strongest.unwrap_or(false)
     }
 
-    /// The roles: `None` alone where there is one worker.
+    /// Returns the roles: `None` alone where there is one worker.
     pub(super) fn roles(&self) -> Vec<Option<&'a str>> {
         let mut roles: Vec<Option<&'a str>> = Vec::new();
         for (_, root) in &self.roots {
@@ -116,13 +116,13 @@ impl<'a> Sources<'a> {
         roles
     }
 
-    /// The environments in which a worker exists and that are looked at.
+    /// Returns the environments that a worker is resolved for.
     pub(super) fn environments(&self, role: Option<&str>) -> Vec<Environment> {
         if self.preview.is_some() { vec![Environment::Preview] } else { self.standing(role) }
     }
 
-    /// The environments in which a worker exists: what the strongest source says, of the role before all. What it says of
-    /// previews says nothing of that.
+    /// Returns the environments in which a worker exists: those of the strongest source, where a role comes first. Settings
+    /// for previews don't count.
     pub(super) fn standing(&self, role: Option<&str>) -> Vec<Environment> {
         let own = role.into_iter().flat_map(|role| {
             self.roots.iter().rev().filter_map(move |(_, root)| below(root, "workers", role)?.get("environments"))
@@ -148,7 +148,7 @@ pub(super) fn settings_only(key: &str) -> bool {
     !STRUCTURE.contains(&key)
 }
 
-/// What holds for one worker of a customer, each value with its place.
+/// Returns the settings of one worker of a customer, each value with its place.
 pub fn merged<'a>(fleet: &'a Fleet, spec: &'a Spec, environment: Environment, role: Option<&str>) -> Merged<'a> {
     layer::merge(&Sources::of(fleet, spec).chain(environment, role), settings_only)
 }

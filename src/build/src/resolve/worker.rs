@@ -5,83 +5,92 @@ use std::collections::BTreeMap;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use flotilla_model::customer::{SHARED, Worker};
+use flotilla_model::customer::{Dispatch, Hosts, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names;
 use flotilla_model::preview::Preview;
-use flotilla_model::spec::{Delivery, Environment, LogLevel, Observability, RequestLimits, Settings};
+use flotilla_model::spec::{Delivery, Domain, Environment, LogLevel, Observability, RequestLimits, Route, Settings};
 use flotilla_spec::layer::Merged;
 use flotilla_spec::pack::Pack;
-use flotilla_spec::project::{Fleet, unknown};
+use flotilla_spec::project::unknown;
 use flotilla_spec::yaml::Document;
 
+use super::Batch;
 use super::bindings::reserved;
-use super::claim::{By, Claim, Thing};
-use super::peers::{Peer, Peers, Reference};
+use super::claim::{Claimant, ClaimedResource, UniqueClaim};
+use super::peers::{Peer, Reference};
 use super::previews::{self, Base};
-use super::{Resolved, Shared};
 
 /// The compatibility date of workers whose fleet sets none. Raising it redeploys them all.
 const DEFAULT_COMPATIBILITY_DATE: &str = "2026-06-01";
-/// How workers are named unless fleet.yaml says otherwise.
+/// The pattern of workers' names unless fleet.yaml sets another.
 const DEFAULT_NAME: &str = "{pack-prefix}-{customer}";
-/// How shared workers are named unless they say otherwise.
+/// The pattern of shared workers' names unless they set another.
 const DEFAULT_SHARED_NAME: &str = "{fleet}-{role}";
 
-/// Whose workers are resolved.
-pub(super) struct Who<'a> {
+/// The customer whose workers are resolved, or the shared worker.
+pub(super) struct Subject<'a> {
     pub(super) id: &'a str,
     pub(super) name: &'a str,
     pub(super) labels: &'a BTreeMap<String, String>,
     pub(super) document: &'a Document,
-    /// Where it is named: for what stands nowhere.
+    /// The place of its name: for values that no file sets.
     pub(super) place: Place,
 }
 
-/// For whom the `workerName` that counts is given, if one is.
+/// The workers that the effective `workerName` is set for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
-    /// For all workers of a customer.
+pub(super) enum NameScope {
+    /// All workers of a customer.
     Customer,
-    /// For one of several, or for a shared one.
+    /// One of several workers, or a shared one.
     Role,
-    /// For one worker in one environment.
-    Exactly,
+    /// One worker in one environment.
+    Exact,
 }
 
-/// One worker on its way.
-pub(super) struct One<'a, 'r> {
-    pub(super) fleet: &'a Fleet,
-    /// Unless it is one of them.
-    pub(super) shared: Option<&'a Shared>,
-    pub(super) who: &'a Who<'a>,
+/// A worker that is to be resolved.
+pub(super) struct Target<'a> {
+    pub(super) subject: &'a Subject<'a>,
     pub(super) environment: Environment,
     pub(super) role: Option<&'a str>,
-    pub(super) merged: &'a Merged<'a>,
-    pub(super) settings: &'a Settings,
-    /// What it is made from, if it is one of a preview.
-    pub(super) base: Option<&'a Base>,
-    pub(super) resolved: &'r mut Resolved,
+    pub(super) name_scope: NameScope,
+    pub(super) merged: Merged<'a>,
+    /// The settings that it is derived from, if it is a worker of a preview.
+    pub(super) base: Option<Base>,
 }
 
-impl<'a> One<'a, '_> {
-    #[expect(clippy::too_many_arguments, reason = "two callers, just above")]
-    pub(super) fn resolve(
-        fleet: &Fleet,
-        shared: Option<&Shared>,
-        who: &Who<'_>,
-        environment: Environment,
-        role: Option<&str>,
-        merged: &Merged<'_>,
-        named: Named,
-        base: Option<Base>,
-        resolved: &mut Resolved,
-        references: &mut Vec<Reference>,
-        peers: &mut Peers,
-    ) {
-        let mut value = merged.to_value();
-        for references in ["secrets", "services", "bindings"] {
-            if let Some(entries) = value.get_mut(references).and_then(Value::as_object_mut) {
+/// Secrets by the name that the worker reads: the name in the sources, and the place.
+pub(super) type Secrets = BTreeMap<String, (String, Place)>;
+
+/// Resolves one worker.
+pub(super) struct WorkerResolver<'a, 'r> {
+    pub(super) batch: &'r mut Batch<'a>,
+    pub(super) target: &'r Target<'r>,
+    pub(super) settings: &'r Settings,
+    /// The pack that the settings name.
+    pack: Option<&'r str>,
+    /// The pattern of the worker's name in the settings.
+    name_pattern: Option<&'r str>,
+}
+
+/// The account of a worker, and the ways to reach it.
+struct Reach {
+    account: String,
+    namespace: Option<String>,
+    dispatch: Option<Dispatch>,
+    hosts: Option<Hosts>,
+    domains: Vec<Domain>,
+    routes: Vec<Route>,
+    workers_dev: bool,
+}
+
+impl Batch<'_> {
+    /// Resolves one worker.
+    pub(super) fn resolve(&mut self, target: &Target<'_>) {
+        let mut value = target.merged.to_value();
+        for map in ["secrets", "services", "bindings"] {
+            if let Some(entries) = value.get_mut(map).and_then(Value::as_object_mut) {
                 entries.retain(|_, entry| !entry.is_null());
             }
         }
@@ -91,143 +100,62 @@ impl<'a> One<'a, '_> {
                 // Each layer is valid by itself; what is left is a map over something else.
                 let message = format!("its layers don't fit together: {error}");
                 let help = "see where each value comes from with `flotilla show`";
-                resolved.diagnostics.push(Diagnostic::error(Code::Conflict, who.place.clone(), message, help));
+                let place = target.subject.place.clone();
+                self.resolved.diagnostics.push(Diagnostic::error(Code::Conflict, place, message, help));
                 return;
             }
         };
-        if let (Some(preview), Some(base)) = (&fleet.preview, &base) {
-            let moved = previews::adapt(fleet, preview, base, who, role, &mut settings);
-            resolved.moved.extend(moved);
+        if let (Some(preview), Some(base)) = (&self.fleet.preview, &target.base) {
+            let moved = previews::adapt(self.fleet, preview, base, target.subject, target.role, &mut settings);
+            self.resolved.moved.extend(moved);
         }
-        let pack = value["pack"].as_str();
-        let pattern = value["workerName"].as_str();
-        let one =
-            One { fleet, shared, who, environment, role, merged, settings: &settings, base: base.as_ref(), resolved };
-        one.worker(pack, pattern, named, references, peers);
+        let (pack, name_pattern) = (value["pack"].as_str(), value["workerName"].as_str());
+        WorkerResolver { batch: self, target, settings: &settings, pack, name_pattern }.resolve();
     }
+}
 
-    pub(super) fn worker(
-        mut self,
-        pack: Option<&str>,
-        pattern: Option<&str>,
-        named: Named,
-        references: &mut Vec<Reference>,
-        peers: &mut Peers,
-    ) {
-        let settings = self.settings;
-        let Some((pack_name, pack)) = self.pack(pack) else { return };
-        let name = self.name(pack, pattern, named);
-        let (account, namespace) = self.account();
-        let dispatch = self.dispatch(&account);
-        let namespace = namespace.filter(|_| dispatch.is_none());
-        let hosts = self.hosts(&account, namespace.as_deref());
-        if let (Some(true), Some(namespace)) = (settings.workers_dev, &namespace) {
-            let message = format!(
-                "workersDev has no effect: workers of the dispatch namespace `{namespace}` have no workers.dev address"
-            );
-            let place = self.place(&["workersDev"]);
-            self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
-        }
-        let apart = namespace.is_none();
-        let domains = settings.domains.clone().filter(|_| apart).unwrap_or_default();
-        let routes = settings.routes.clone().filter(|_| apart).unwrap_or_default();
-        let workers_dev = namespace.is_none() && settings.workers_dev.unwrap_or(true);
-        let hostless = match &hosts {
-            // What is wrong with those that are written is told already.
-            Some(hosts) => hosts.names.is_empty() && settings.routes.as_ref().is_none_or(Vec::is_empty),
-            None => apart && domains.is_empty() && routes.is_empty(),
-        };
-        if !workers_dev && hostless {
-            let place = match self.merged.place(&["workersDev"]) {
-                Some(place) if place.file == self.who.document.file => place,
-                _ => self.who.place.clone(),
-            };
-            let (message, help) = match &hosts {
-                None => (
-                    format!("nothing reaches `{name}`: no domain, no route, and workers.dev is off"),
-                    "add `domains: [shop.example.com]`, or `workersDev: true`",
-                ),
-                Some(_) => (
-                    format!("nothing reaches `{name}`: the dispatch worker has no host for it"),
-                    "add `domains: [shop.example.com]`",
-                ),
-            };
-            self.push(Diagnostic::warning(Code::Unreachable, place, message, help));
-        }
-        let mut secrets: BTreeMap<String, (String, Place)> = BTreeMap::new();
-        for (key, value) in settings.secrets.iter().flatten() {
-            secrets.insert(key.clone(), (value.secret.clone(), self.key_place(&["secrets", key])));
-        }
-        let mut vars = self.vars(&secrets, references);
+impl<'a> WorkerResolver<'a, '_> {
+    fn resolve(mut self) {
+        let Some((pack_name, pack)) = self.pack() else { return };
+        let name = self.name(pack);
+        let reach = self.reach(&name);
+        let mut secrets = self.secrets();
+        let mut vars = self.vars(&secrets);
         self.reserved(&secrets);
-        if dispatch.is_some() {
+        let dispatches = reach.dispatch.is_some();
+        if dispatches {
             self.of_dispatch(&vars, &secrets);
         }
-        let database = self.database(&account, &mut vars, &mut secrets);
+        let database = self.database(&reach.account, &mut vars, &mut secrets);
         let destinations = self.destinations(pack, &mut secrets);
-        self.sizes(&account, &vars, secrets.len());
+        self.sizes(&reach.account, &vars, secrets.len());
         self.foreign(&secrets);
-        for (key, to) in settings.services.iter().flatten() {
-            let place = self.place(&["services", key]);
-            let taken = vars.contains_key(key) || secrets.contains_key(key) || reserved(key).is_some();
-            if taken {
-                let message = format!("`{key}` is a service binding, and something else as well");
-                self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
-            }
-            references.push(Reference {
-                key: key.clone(),
-                to: to.clone(),
-                is_service: true,
-                place,
-                from: self.resolved.workers.len(),
-            });
-        }
-        let bindings = self.bindings(&vars, &secrets, &database, dispatch.is_some());
-        let trusted_origins =
-            self.each(settings.trusted_origins.as_ref(), "trustedOrigins", Code::BadOrigin, names::origin);
-        let crons = self.each(settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
-        if let Some(namespace) = &namespace {
-            for at in 0..crons.len() {
-                let what = format!("workers of the dispatch namespace `{namespace}` are not started by the clock");
-                let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
-                self.push(Diagnostic::error(Code::NotInNamespace, self.place(&["crons", &at.to_string()]), what, help));
-            }
-        }
-        let home = match &namespace {
-            Some(_) => self.fleet.first_name(&account, |one, other| {
-                (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
-            }),
-            // Beside the namespaces, an account is one, whatever its entries say.
-            None => self.fleet.first_name(&account, |one, other| one.id == other.id),
-        };
-        let home = if namespace.is_some() { format!("{home}, in its namespace") } else { home.to_owned() };
-        self.claim(Thing::WorkerName { account: home, name: name.clone() }, self.who.place.clone());
-        if let Some(role) = self.role {
-            let address = self.address(&name, &account, workers_dev);
-            let peer = Peer { worker: name.clone(), account: account.clone(), namespace: namespace.clone(), address };
-            peers.0.insert((role.to_owned(), self.environment), peer);
-        }
+        self.services(&vars, &secrets);
+        let bindings = self.bindings(&vars, &secrets, &database, dispatches);
+        let (target, settings) = (self.target, self.settings);
+        let provenance = settings.trusted_origins.as_ref();
+        let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
+        let crons = self.crons(reach.namespace.as_deref());
+        self.claim_name(&name, &reach);
+        self.offer(&name, &reach);
+        let taken_over = reach.domains.iter().filter(|domain| domain.take_over());
         let worker = Worker {
-            customer: self.who.id.to_owned(),
-            customer_name: self.who.name.to_owned(),
-            labels: self.who.labels.clone(),
-            file: self.who.document.file.clone(),
-            environment: self.environment,
-            role: self.role.map(str::to_owned),
+            customer: target.subject.id.to_owned(),
+            customer_name: target.subject.name.to_owned(),
+            labels: target.subject.labels.clone(),
+            file: target.subject.document.file.clone(),
+            environment: target.environment,
+            role: target.role.map(str::to_owned),
             name,
             pack: pack_name.to_owned(),
-            account,
-            namespace,
-            workers_dev,
-            take_over: domains
-                .iter()
-                .filter(|domain| domain.take_over())
-                .map(|domain| domain.name().to_owned())
-                .collect(),
-            domains: domains.iter().map(|domain| domain.name().to_owned()).collect(),
-            routes: routes.into_iter().collect(),
-            hosts,
-            dispatch,
+            workers_dev: reach.workers_dev,
+            take_over: taken_over.map(|domain| domain.name().to_owned()).collect(),
+            domains: reach.domains.iter().map(|domain| domain.name().to_owned()).collect(),
+            routes: reach.routes.into_iter().collect(),
+            account: reach.account,
+            namespace: reach.namespace,
+            hosts: reach.hosts,
+            dispatch: reach.dispatch,
             trusted_origins,
             log_level: settings.log_level.unwrap_or(LogLevel::Info),
             database,
@@ -243,48 +171,156 @@ impl<'a> One<'a, '_> {
                 .clone()
                 .unwrap_or_else(|| DEFAULT_COMPATIBILITY_DATE.to_owned()),
             compatibility_flags: settings.compatibility_flags.iter().flatten().cloned().collect(),
-            observability: match &settings.observability {
-                None => Observability { enabled: Some(true), ..Observability::default() },
-                Some(written) => Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written.clone() },
-            },
+            observability: observability(settings),
             limits: settings.limits.clone().filter(|limits| *limits != RequestLimits::default()),
             placement: settings.placement.clone(),
             logpush: settings.logpush,
             tail_consumers: settings.tail_consumers.as_ref().map(|names| names.iter().cloned().collect()),
             delivery: settings.delivery.unwrap_or(Delivery::Automatic),
         };
-        self.resolved.workers.push(worker);
+        self.batch.resolved.workers.push(worker);
+    }
+
+    /// Resolves the account and everything that makes the worker reachable.
+    fn reach(&mut self, name: &str) -> Reach {
+        let settings = self.settings;
+        let (account, namespace) = self.account();
+        let dispatch = self.dispatch(&account);
+        let namespace = namespace.filter(|_| dispatch.is_none());
+        let hosts = self.hosts(&account, namespace.as_deref());
+        if let (Some(true), Some(namespace)) = (settings.workers_dev, &namespace) {
+            let message = format!(
+                "workersDev has no effect: workers of the dispatch namespace `{namespace}` have no workers.dev address"
+            );
+            let place = self.place(&["workersDev"]);
+            self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
+        }
+        let apart = namespace.is_none();
+        let domains = settings.domains.clone().filter(|_| apart).unwrap_or_default();
+        let routes = settings.routes.clone().filter(|_| apart).unwrap_or_default();
+        let workers_dev = apart && settings.workers_dev.unwrap_or(true);
+        let reach = Reach { account, namespace, dispatch, hosts, domains, routes, workers_dev };
+        self.warn_if_unreachable(name, &reach);
+        reach
+    }
+
+    fn warn_if_unreachable(&mut self, name: &str, reach: &Reach) {
+        let is_hostless = match &reach.hosts {
+            // What is wrong with those that are written is reported already.
+            Some(hosts) => hosts.names.is_empty() && self.settings.routes.as_ref().is_none_or(Vec::is_empty),
+            None => reach.namespace.is_none() && reach.domains.is_empty() && reach.routes.is_empty(),
+        };
+        if reach.workers_dev || !is_hostless {
+            return;
+        }
+        let subject = self.target.subject;
+        let place = match self.target.merged.place(&["workersDev"]) {
+            Some(place) if place.file == subject.document.file => place,
+            _ => subject.place.clone(),
+        };
+        let (message, help) = match &reach.hosts {
+            None => (
+                format!("nothing reaches `{name}`: no domain, no route, and workers.dev is off"),
+                "add `domains: [shop.example.com]`, or `workersDev: true`",
+            ),
+            Some(_) => (
+                format!("nothing reaches `{name}`: the dispatch worker has no host for it"),
+                "add `domains: [shop.example.com]`",
+            ),
+        };
+        self.push(Diagnostic::warning(Code::Unreachable, place, message, help));
+    }
+
+    fn secrets(&self) -> Secrets {
+        let written = self.settings.secrets.iter().flatten();
+        let named =
+            written.map(|(key, value)| (key.clone(), (value.secret.clone(), self.key_place(&["secrets", key]))));
+        named.collect()
+    }
+
+    /// Notes the service bindings that the layers define; they are linked later.
+    fn services(&mut self, vars: &BTreeMap<String, Value>, secrets: &Secrets) {
+        for (key, to) in self.settings.services.iter().flatten() {
+            let place = self.place(&["services", key]);
+            if vars.contains_key(key) || secrets.contains_key(key) || reserved(key).is_some() {
+                let message = format!("`{key}` is a service binding, and something else as well");
+                self.push(Diagnostic::error(Code::Conflict, place.clone(), message, "give one of them another name"));
+            }
+            let from = self.batch.resolved.workers.len();
+            let reference = Reference { key: key.clone(), to: to.clone(), is_service: true, place, from };
+            self.batch.references.push(reference);
+        }
+    }
+
+    fn crons(&mut self, namespace: Option<&str>) -> Vec<String> {
+        let crons = self.checked(self.settings.crons.as_ref(), "crons", Code::BadCron, names::cron);
+        for index in namespace.map_or(0..0, |_| 0..crons.len()) {
+            let message = format!(
+                "workers of the dispatch namespace `{}` are not started by the clock",
+                namespace.unwrap_or_default()
+            );
+            let help = "give the cron to a worker outside of the namespace, which calls them; or use an account without `dispatchNamespace`";
+            let place = self.place(&["crons", &index.to_string()]);
+            self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
+        }
+        crons
+    }
+
+    /// Claims the worker's name, in its account or namespace.
+    fn claim_name(&mut self, name: &str, reach: &Reach) {
+        let fleet = self.batch.fleet;
+        let account = match &reach.namespace {
+            Some(_) => {
+                let home = fleet.first_name(&reach.account, |one, other| {
+                    (&one.id, &one.dispatch_namespace) == (&other.id, &other.dispatch_namespace)
+                });
+                format!("{home}, in its namespace")
+            }
+            // Beside the namespaces, an account is one, whatever its entries say.
+            None => fleet.first_name(&reach.account, |one, other| one.id == other.id).to_owned(),
+        };
+        let name = name.to_owned();
+        self.claim(ClaimedResource::WorkerName { account, name }, self.target.subject.place.clone());
+    }
+
+    /// Makes the worker known to those that refer to it by its role.
+    fn offer(&mut self, name: &str, reach: &Reach) {
+        let Some(role) = self.target.role else { return };
+        let address = self.address(name, &reach.account, reach.workers_dev);
+        let (account, namespace) = (reach.account.clone(), reach.namespace.clone());
+        let peer = Peer { worker: name.to_owned(), account, namespace, address };
+        self.batch.peers.0.insert((role.to_owned(), self.target.environment), peer);
     }
 
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        self.resolved.diagnostics.push(diagnostic);
+        self.batch.resolved.diagnostics.push(diagnostic);
     }
 
     pub(super) fn error(&mut self, code: Code, place: Place, (message, help): names::Wrong) {
         self.push(Diagnostic::error(code, place, message, help));
     }
 
-    /// Where a value stands; where the customer is named, if it stands nowhere.
+    /// Returns the place of a value, or that of the customer's name if no file sets it.
     pub(super) fn place(&self, path: &[&str]) -> Place {
-        self.merged.place(path).unwrap_or_else(|| self.who.place.clone())
+        self.target.merged.place(path).unwrap_or_else(|| self.target.subject.place.clone())
     }
 
     pub(super) fn key_place(&self, path: &[&str]) -> Place {
-        self.merged.key_place(path).unwrap_or_else(|| self.who.place.clone())
+        self.target.merged.key_place(path).unwrap_or_else(|| self.target.subject.place.clone())
     }
 
-    pub(super) fn claim(&mut self, thing: Thing, place: Place) {
-        let (customer, role) = (self.who.id.to_owned(), self.role.map(str::to_owned));
-        let by = By { customer, environment: self.environment, role };
-        self.resolved.claims.push(Claim { thing, place, by });
+    pub(super) fn claim(&mut self, resource: ClaimedResource, place: Place) {
+        let (customer, role) = (self.target.subject.id.to_owned(), self.target.role.map(str::to_owned));
+        let claimant = Claimant { customer, environment: self.target.environment, role };
+        self.batch.resolved.claims.push(UniqueClaim { resource, place, claimant });
     }
 
-    pub(super) fn pack(&mut self, written: Option<&str>) -> Option<(&'a str, &'a Pack)> {
-        let packs = &self.fleet.packs;
-        match written {
+    fn pack(&mut self) -> Option<(&'a str, &'a Pack)> {
+        let packs = &self.batch.fleet.packs;
+        match self.pack {
             None if packs.len() == 1 => packs.iter().next().map(|(name, pack)| (name.as_str(), pack)),
             None => {
-                let place = self.who.document.place_of([]);
+                let place = self.target.subject.document.place_of([]);
                 let known = packs.keys().next()?;
                 let help = format!("add `pack: {known}`, here or to `defaults` of fleet.yaml");
                 let message = "it is open which pack the customer uses";
@@ -302,49 +338,54 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    pub(super) fn name(&mut self, pack: &Pack, pattern: Option<&str>, named: Named) -> String {
-        let shared = self.who.id == SHARED;
+    fn name(&mut self, pack: &Pack) -> String {
+        let (pattern, scope) = (self.name_pattern, self.target.name_scope);
+        let shared = self.target.subject.id == SHARED;
         // What stands in a customer's own file gives nobody else that name.
-        let own = self.merged.place(&["workerName"]).is_some_and(|place| place.file == self.who.document.file);
+        let own = self
+            .target
+            .merged
+            .place(&["workerName"])
+            .is_some_and(|place| place.file == self.target.subject.document.file);
         if let Some(pattern) = pattern
-            && let Err(wrong) = names::pattern(pattern, !own && self.role.is_none())
+            && let Err(wrong) = names::pattern(pattern, !own && self.target.role.is_none())
         {
             self.error(Code::BadNamePattern, self.place(&["workerName"]), wrong);
         }
         let default = if shared { DEFAULT_SHARED_NAME } else { DEFAULT_NAME };
-        let of_fleet = self.fleet.file.worker_name.as_deref().filter(|_| !shared);
-        let pattern = pattern.filter(|_| !shared || named != Named::Customer).or(of_fleet).unwrap_or(default);
-        let role = self.role.unwrap_or_default();
+        let of_fleet = self.batch.fleet.file.worker_name.as_deref().filter(|_| !shared);
+        let pattern = pattern.filter(|_| !shared || scope != NameScope::Customer).or(of_fleet).unwrap_or(default);
+        let role = self.target.role.unwrap_or_default();
         let mut name = pattern
-            .replace("{customer}", self.who.id.trim_start_matches('_'))
+            .replace("{customer}", self.target.subject.id.trim_start_matches('_'))
             .replace("{role}", role)
             .replace("{pack-prefix}", &pack.manifest.prefix)
-            .replace("{fleet}", &self.fleet.file.name)
+            .replace("{fleet}", &self.batch.fleet.file.name)
             .replace("{environment}", &self.environment_in_names());
-        if self.role.is_some() && named == Named::Customer && !pattern.contains("{role}") {
+        if self.target.role.is_some() && scope == NameScope::Customer && !pattern.contains("{role}") {
             name = format!("{name}-{role}");
         }
         // What is exact is so for the worker that stands; beside it, a preview has a name of its own.
-        let apart = match self.environment {
+        let apart = match self.target.environment {
             Environment::Production => false,
             Environment::Preview => true,
-            Environment::Development | Environment::Staging => named != Named::Exactly,
+            Environment::Development | Environment::Staging => scope != NameScope::Exact,
         };
         if apart && !pattern.contains("{environment}") {
             name = format!("{name}-{}", self.environment_in_names());
         }
         if let Err(wrong) = names::worker(&name) {
-            self.error(Code::BadWorkerName, self.who.place.clone(), wrong);
+            self.error(Code::BadWorkerName, self.target.subject.place.clone(), wrong);
         }
         name
     }
 
     fn environment_in_names(&self) -> String {
-        self.fleet.preview.as_ref().map_or_else(|| self.environment.to_string(), Preview::word)
+        self.batch.fleet.preview.as_ref().map_or_else(|| self.target.environment.to_string(), Preview::word)
     }
 
-    pub(super) fn account(&mut self) -> (String, Option<String>) {
-        let accounts = &self.fleet.accounts;
+    fn account(&mut self) -> (String, Option<String>) {
+        let accounts = &self.batch.fleet.accounts;
         let (name, place) = match &self.settings.account {
             Some(name) => (name.clone(), self.place(&["account"])),
             None if accounts.len() == 1 || accounts.contains_key("default") => {
@@ -357,7 +398,7 @@ impl<'a> One<'a, '_> {
             }
             None => {
                 let help = "add `account:`, here or to `defaults` of fleet.yaml";
-                let place = self.who.document.place_of([]);
+                let place = self.target.subject.document.place_of([]);
                 let message = "it is open which account the customer uses";
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
                 return (String::new(), None);
@@ -372,19 +413,24 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    /// A list of texts that are checked one by one.
-    pub(super) fn each(
+    /// Returns a list of texts, each of which is checked.
+    fn checked(
         &mut self,
         items: Option<&Vec<String>>,
         key: &str,
         code: Code,
         check: fn(&str) -> Result<(), names::Wrong>,
     ) -> Vec<String> {
-        for (at, item) in items.into_iter().flatten().enumerate() {
+        for (index, item) in items.into_iter().flatten().enumerate() {
             if let Err(wrong) = check(item) {
-                self.error(code, self.place(&[key, &at.to_string()]), wrong);
+                self.error(code, self.place(&[key, &index.to_string()]), wrong);
             }
         }
         items.cloned().unwrap_or_default()
     }
+}
+
+fn observability(settings: &Settings) -> Observability {
+    let written = settings.observability.clone().unwrap_or_default();
+    Observability { enabled: Some(written.enabled.unwrap_or(true)), ..written }
 }

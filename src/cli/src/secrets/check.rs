@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
+use flotilla_model::listing::and_more;
 use flotilla_model::names::own_secret;
 use flotilla_model::spec::AccountId;
 
@@ -63,10 +64,10 @@ struct Report {
 pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
     let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
     let (loaded, selection) = (&opened.loaded, &arguments.selection);
-    selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
+    selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
     // Of what isn't known, nothing can be said to be unused.
-    let whole = selection.is_all() && loaded.survey.held.is_empty();
+    let whole = selection.is_all() && loaded.scan.held.is_empty();
     let closed = opened.secrets.closed().into_iter().map(|(source, why)| Closed { source, why });
     let report = Report {
         secrets: needs.iter().map(|needs| needs.rows.len()).sum(),
@@ -86,7 +87,7 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
             session.ui.line(&format!("{} {}", session.ui.paint(style, word), clean(line)));
         }
         if lines.len() > TOLD {
-            session.ui.line(&format!("… and {} more; --format json has all", lines.len() - TOLD));
+            session.ui.line(&format!("{}; --format json has all", and_more(lines.len() - TOLD)));
         }
     };
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));

@@ -10,7 +10,7 @@ use super::{Row, Status, Whose, open};
 pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
     let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
     let loaded = &opened.loaded;
-    arguments.selection.verify(&session.operator, &loaded.project, &loaded.survey)?;
+    arguments.selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let needs = opened.needs(session, |worker| arguments.selection.includes(worker))?;
     let rows: Vec<Row> = needs.into_iter().flat_map(|needs| needs.rows).collect();
     if session.format == Format::Json {

@@ -254,23 +254,23 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
     let (customers, labels) = (request.customers.clone(), request.labels.clone());
     let selection = Selection::new(customers, labels, Vec::new(), request.since.clone());
     let opened = build::open(Tree::new(&context.root), context.operator).map_err(Failure::invalid)?;
-    let survey = match selection.is_all() {
+    let scan = match selection.is_all() {
         true => None,
-        false => Some(build::survey(&opened, false, context.operator).map_err(Failure::invalid)?),
+        false => Some(build::scan(&opened, false, context.operator).map_err(Failure::invalid)?),
     };
     let mut shared = BTreeSet::new();
-    let customers = match survey {
+    let customers = match scan {
         None => opened.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
-        Some(survey) => {
-            selection.verify(context.operator, &opened, &survey)?;
-            let included = survey
+        Some(scan) => {
+            selection.verify(context.operator, &opened, &scan)?;
+            let included = scan
                 .records
                 .iter()
                 .filter(|record| record.units.iter().any(|unit| selection.includes_unit(record, unit)));
             let mut ids: BTreeSet<String> = included.map(|record| build::id(record).to_owned()).collect();
             // What is wrong with a spec is told for whom it is meant.
-            ids.extend(survey.held.iter().filter(|id| selection.includes_id(id)).cloned());
-            let of_shared = survey.records.iter().filter(|record| build::id(record) == SHARED);
+            ids.extend(scan.held.iter().filter(|id| selection.includes_id(id)).cloned());
+            let of_shared = scan.records.iter().filter(|record| build::id(record) == SHARED);
             if ids.remove(SHARED) && request.customers.is_empty() && request.labels.is_empty() {
                 // What is made otherwise is meant, also where it is nobody's.
                 let units = of_shared.flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
@@ -299,7 +299,7 @@ fn refuse_others(planned: &Planned) -> Result<(), Failure> {
 
 /// The D1 databases that the preview's workers have, by account and name.
 fn databases(planned: &mut Planned) -> BTreeSet<(String, String)> {
-    let workers = planned.survey.workers(&planned.project);
+    let workers = planned.scan.workers(&planned.project);
     let named = workers.iter().filter_map(|worker| match &worker.database {
         Database::D1 { name, .. } => Some((planned.cloud.home(&worker.account, None).account_id, name.clone())),
         _ => None,

@@ -49,7 +49,7 @@ pub enum Jurisdiction {
 }
 
 impl Jurisdiction {
-    /// The word, as in specs and in the API.
+    /// Returns the word, as in specs and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Jurisdiction::Eu => "eu",
@@ -75,7 +75,7 @@ pub enum LocationHint {
 }
 
 impl LocationHint {
-    /// The word, as in specs and in the API.
+    /// Returns the word, as in specs and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             LocationHint::Wnam => "wnam",

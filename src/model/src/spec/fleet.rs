@@ -134,7 +134,7 @@ pub struct SecretSource {
 }
 
 impl SecretSource {
-    /// The keys that only some sources have, each with those sources.
+    /// Returns the keys that only some sources have, each with those sources.
     pub fn misplaced(&self) -> Option<(&'static str, &'static str)> {
         let only_age = self.age.is_none();
         let runs = self.command.is_some() || self.sops.is_some();
@@ -147,7 +147,7 @@ impl SecretSource {
         }
     }
 
-    /// The key and the path of its file, if it is one.
+    /// Returns the key and the path of its file, if it is one.
     pub fn path(&self) -> Option<(&'static str, &str)> {
         let paths = [("dotenv", &self.dotenv), ("age", &self.age), ("sops", &self.sops)];
         paths.into_iter().find_map(|(key, path)| Some((key, path.as_deref()?)))
@@ -273,7 +273,7 @@ pub enum OneOrMore {
 }
 
 impl OneOrMore {
-    /// Whether a text is among them.
+    /// Returns whether a text is among them.
     pub fn has(&self, text: &str) -> bool {
         match self {
             OneOrMore::One(one) => one == text,
@@ -373,7 +373,7 @@ pub struct Dispatch {
 }
 
 impl Account {
-    /// The title of the KV namespace with the hosts of the account's workers.
+    /// Returns the title of the KV namespace with the hosts of the account's workers.
     pub fn hosts(&self) -> Option<String> {
         let (namespace, dispatch) = (self.dispatch_namespace.as_ref()?, self.dispatch.as_ref()?);
         Some(dispatch.hosts.clone().unwrap_or_else(|| format!("{namespace}-hosts")))

@@ -176,7 +176,7 @@ fn variables_of_env_files_change_in_their_lines() {
     assert!(env("A=1\nA=2\n", "A", Some("3")).is_err());
 }
 
-/// A YAML text with all that people do to it: `depth` levels below a key or a dash at `indent`.
+/// Returns a YAML text with all that people do to it: `depth` levels below a key or a dash at `indent`.
 fn node(depth: u32, indent: usize) -> BoxedStrategy<String> {
     let comment = || prop_oneof![4 => Just(String::new()), 1 => Just(" # a: [comment".to_owned())];
     let word = || "[a-z][a-z0-9]{0,3}";

@@ -36,7 +36,7 @@ pub fn open(bytes: &[u8], identities: &[Identity]) -> Result<Zeroizing<String>, 
     }
 }
 
-/// A text as a file for these recipients, as lines of ASCII.
+/// Returns a text as a file for these recipients, as lines of ASCII.
 pub fn close(text: &str, recipients: &[Recipient]) -> Result<Vec<u8>, String> {
     let write = || -> Result<Vec<u8>, String> {
         let recipients = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);

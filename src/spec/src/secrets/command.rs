@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use secrecy::SecretString;
 
 use flotilla_model::spec::Environment;
@@ -32,15 +33,11 @@ pub struct Program {
     said: Mutex<HashMap<Vec<String>, Arc<OnceLock<Said>>>>,
 }
 
-/// What a program said.
+/// The output of a program.
 enum Said {
     Value(SecretString),
     None,
     Failed(String),
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Program {
@@ -67,7 +64,7 @@ impl Program {
             word.replace("{customer}", customer).replace("{environment}", environment.as_str()).replace("{name}", name)
         };
         let words: Vec<String> = self.words.iter().map(fill).collect();
-        let said = Arc::clone(lock(&self.said).entry(words.clone()).or_default());
+        let said = Arc::clone(self.said.lock().entry(words.clone()).or_default());
         match said.get_or_init(|| self.run(&words)) {
             Said::Value(value) => Answer::Value(value.clone()),
             Said::None => Answer::None,
@@ -75,20 +72,20 @@ impl Program {
         }
     }
 
-    /// Whether it has another value for each customer.
+    /// Returns whether it has another value for each customer.
     pub fn is_for_one(&self) -> bool {
         self.words.iter().any(|word| word.contains("{customer}"))
     }
 
     fn run(&self, words: &[String]) -> Said {
-        let mut running = lock(&self.running);
+        let mut running = self.running.lock();
         while *running >= self.at_once {
-            running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+            self.ended.wait(&mut running);
         }
         *running += 1;
         drop(running);
         let said = self.run_now(words);
-        *lock(&self.running) -= 1;
+        *self.running.lock() -= 1;
         self.ended.notify_one();
         said
     }

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::yaml::{self, Kind};
+
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -16,7 +18,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form of a file, by its name: `….yaml` and `….yml`, encrypted or not, are YAML.
+    /// Returns the form of a file, by its name: `….yaml` and `….yml`, encrypted or not, are YAML.
     pub fn of(path: &str) -> Form {
         let path = path.strip_suffix(".age").unwrap_or(path);
         if path.ends_with(".yaml") || path.ends_with(".yml") { Form::Yaml } else { Form::Dotenv }
@@ -38,27 +40,27 @@ pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, St
             });
             read.collect()
         }
-        Form::Yaml if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) => Ok(HashMap::new()),
-        Form::Yaml => {
-            let map: serde_yaml::Mapping = serde_yaml::from_str(text).map_err(|error| {
-                let at = error.location().map(|at| format!("near line {}: ", at.line())).unwrap_or_default();
-                format!("{at}it has to be a YAML map of names to texts, each name once")
-            })?;
-            let read = map.into_iter().map(|(name, value)| match (name, value) {
-                (serde_yaml::Value::String(name), serde_yaml::Value::String(value)) => {
-                    Ok((name, SecretString::from(value)))
-                }
-                (serde_yaml::Value::String(name), _) => {
-                    Err(format!("the value of {name} is no text: write it in quotes"))
-                }
-                _ => Err("a name is no text: write it in quotes".to_owned()),
-            });
-            read.collect()
-        }
+        Form::Yaml => yaml_entries(text),
     }
 }
 
-/// The text with one entry set: in its place if it is there, else at the end. All other lines stay as they are; if that
+/// Reads a YAML map of names to texts. Of what the parser says, only the line is repeated: the rest may quote a value.
+fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
+    let wrong = |line: usize| format!("near line {line}: it has to be a YAML map of names to texts, each name once");
+    let (document, diagnostics) = yaml::parse("", text.as_bytes());
+    if let Some(diagnostic) = diagnostics.first() {
+        return Err(wrong(diagnostic.place.line));
+    }
+    let Some(document) = document else { return Ok(HashMap::new()) };
+    let Kind::Map(entries) = document.root.kind else { return Err(wrong(document.root.span.line)) };
+    let read = entries.into_iter().map(|(name, _, node)| match node.kind {
+        Kind::Text(value) => Ok((name, SecretString::from(value))),
+        _ => Err(format!("the value of {name} is no text: write it in quotes")),
+    });
+    read.collect()
+}
+
+/// Returns the text with one entry set: in its place if it is there, else at the end. All other lines stay as they are; if that
 /// can't be, nothing is changed.
 pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Zeroizing<String>, String> {
     let before = parse(text, form)?;
@@ -99,7 +101,7 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
 const CANNOT: &str = "the entry can't be set without changing others, or its value has characters that such a file can't hold: \
                       edit it by hand";
 
-/// The pieces of a dotenv text: each entry with all lines of its value, and each other line.
+/// Returns the pieces of a dotenv text: each entry with all lines of its value, and each other line.
 fn dotenv_chunks(text: &str) -> Vec<&str> {
     let (mut chunks, mut start, mut open) = (Vec::new(), 0, None);
     let mut end = 0;
@@ -119,7 +121,7 @@ fn dotenv_chunks(text: &str) -> Vec<&str> {
     chunks
 }
 
-/// The quote that is open at the end of a line.
+/// Returns the quote that is open at the end of a line.
 fn open_quote(line: &str, mut open: Option<char>) -> Option<char> {
     let (mut escaped, mut before) = (false, ' ');
     for c in line.chars() {
@@ -136,7 +138,7 @@ fn open_quote(line: &str, mut open: Option<char>) -> Option<char> {
     open
 }
 
-/// The pieces of a YAML map: each entry with the lines that are indented below it, and each other line.
+/// Returns the pieces of a YAML map: each entry with the lines that are indented below it, and each other line.
 fn yaml_chunks(text: &str) -> Vec<&str> {
     let (mut chunks, mut start, mut end) = (Vec::new(), 0, 0);
     for line in text.split_inclusive('\n') {
@@ -165,7 +167,7 @@ fn name_of(chunk: &str, form: Form) -> Option<&str> {
     }
 }
 
-/// A value as it is written in a dotenv file.
+/// Returns a value as it is written in a dotenv file.
 fn quoted(value: &str) -> Zeroizing<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
     if !value.is_empty() && value.chars().all(plain) {

@@ -18,7 +18,7 @@ const COMPLAINT: u64 = 4 << 10;
 pub struct Ended {
     /// The exit code; none for a signal.
     pub code: Option<i32>,
-    /// What it wrote to stdout.
+    /// Its stdout.
     pub printed: Zeroizing<Vec<u8>>,
     /// The first line that it wrote to stderr, without what may be a secret.
     pub complaint: String,
@@ -100,7 +100,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>, most: u64) -> mpsc::Receiver
     receiver
 }
 
-/// The first line of a complaint. A word that has digits, that is long, or that stands in what was printed as well may be a
+/// Returns the first line of a complaint. A word that has digits, that is long, or that stands in what was printed as well may be a
 /// secret, and isn't shown.
 fn redacted(complaint: &str, printed: &str) -> String {
     let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();

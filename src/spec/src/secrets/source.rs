@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger file isn't one of secrets.
 const LARGEST: u64 = 8 << 20;
 
-/// What a source says of a secret.
+/// The answer of a source about a secret.
 pub enum Answer {
     /// Its value.
     Value(SecretString),
@@ -60,7 +60,7 @@ pub enum Cipher {
     Sops { timeout: Duration },
 }
 
-/// What is in a file.
+/// The content of a file.
 pub enum Content {
     Values(HashMap<String, SecretString>),
     /// There is no such file.
@@ -70,7 +70,7 @@ pub enum Content {
 }
 
 impl Source {
-    /// A source of fleet.yaml. A dotenv file is read at once: what is wrong with it is told before anything else is done.
+    /// Returns a source of fleet.yaml. A dotenv file is read at once: what is wrong with it is told before anything else is done.
     pub fn new(root: &Path, listed: &SecretSource) -> Result<Source, Failure> {
         let timeout = listed.timeout.map_or(TIMEOUT, Duration::from_secs);
         let file = |path: &String, cipher| File {
@@ -97,7 +97,7 @@ impl Source {
         Ok(Source { kind, named: false })
     }
 
-    /// The dotenv file of the command line, which has to be there.
+    /// Returns the dotenv file of the command line, which has to be there.
     pub fn named(path: &Path) -> Result<Source, Failure> {
         // From where the command is run, not from the project's root.
         let file = File {
@@ -117,7 +117,7 @@ impl Source {
         self.named
     }
 
-    /// What it is called in an environment.
+    /// Returns its path in an environment.
     pub fn label(&self, environment: Environment) -> String {
         match &self.kind {
             Kind::Environment => "environment".to_owned(),
@@ -127,7 +127,7 @@ impl Source {
         }
     }
 
-    /// The value of a name in a dotenv file that is the same in all environments.
+    /// Returns the value of a name in a dotenv file that is the same in all environments.
     pub fn clear(&self, name: &str) -> Option<SecretString> {
         match &self.kind {
             Kind::File(file @ File { cipher: Cipher::Clear, .. }) if !file.varies() => {
@@ -140,7 +140,7 @@ impl Source {
         }
     }
 
-    /// Whether it has the same for all customers and environments.
+    /// Returns whether it has the same for all customers and environments.
     pub fn is_for_all(&self) -> bool {
         match &self.kind {
             Kind::Environment => true,
@@ -156,7 +156,7 @@ impl Source {
         if let Kind::Program(program) = &self.kind { Some(program.at_once.into()) } else { None }
     }
 
-    /// What of it was asked and can't be.
+    /// Returns the parts that were asked for and can't be read.
     pub fn closed(&self) -> Vec<(String, String)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
         let closed = file.contents().filter_map(|(path, content)| match content {
@@ -166,7 +166,7 @@ impl Source {
         closed.collect()
     }
 
-    /// The names that stand in its files, as far as they were read.
+    /// Returns the names that stand in its files, as far as they were read.
     pub fn names(&self) -> Vec<(String, Vec<String>)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
         let names = file.contents().filter_map(|(path, content)| match content {
@@ -178,12 +178,12 @@ impl Source {
 }
 
 impl File {
-    /// Whether there is one for each environment.
+    /// Returns whether there is one for each environment.
     pub fn varies(&self) -> bool {
         self.path.contains("{environment}")
     }
 
-    /// Its path in an environment.
+    /// Returns its path in an environment.
     pub fn path_in(&self, environment: Environment) -> String {
         self.path.replace("{environment}", environment.as_str())
     }
@@ -193,7 +193,7 @@ impl File {
         self.root.join(self.path_in(environment))
     }
 
-    /// The environments that have one of their own; of one for all, any.
+    /// Returns the environments that have one of their own; of one for all, any.
     pub fn environments(&self) -> &'static [Environment] {
         if self.varies() { &Environment::EACH } else { &[Environment::Production] }
     }
@@ -221,7 +221,7 @@ impl File {
         Ok(())
     }
 
-    /// What is in it; opened when it is first asked. `variable` looks up where its key is.
+    /// Returns its content; it is opened when it is first asked for. `variable` looks up where its key is.
     pub fn content(&self, environment: Environment, variable: impl Fn(&str) -> Option<SecretString>) -> &Content {
         self.slot(environment).get_or_init(|| {
             let path = self.on_disk(environment);
@@ -241,7 +241,7 @@ impl File {
         })
     }
 
-    /// The text in it, in clear, if it is there.
+    /// Returns the text in it, in clear, if it is there.
     pub fn plain(
         &self,
         environment: Environment,
@@ -280,7 +280,7 @@ impl File {
     }
 }
 
-/// The identities that open a file.
+/// Returns the identities that open a file.
 pub fn identities(
     root: &Path,
     place: &IdentityPlace,
@@ -303,7 +303,7 @@ pub fn identities(
     }
 }
 
-/// The bytes of a file, if it is there.
+/// Returns the bytes of a file, if it is there.
 fn bytes(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -320,7 +320,7 @@ fn read_clear(path: &Path) -> Result<Option<HashMap<String, SecretString>>, Fail
     entries::parse(text, Form::Dotenv).map(Some).map_err(|why| unreadable(path, &why))
 }
 
-/// What can't be read is told without its text.
+/// Reports what can't be read, without its text.
 fn unreadable(path: &Path, why: &str) -> Failure {
     Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()))
 }

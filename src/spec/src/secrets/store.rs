@@ -1,14 +1,14 @@
 //! Files that secrets can be written to: dotenv files, and those that are encrypted with age. Writes whole files or none; the
 //! plain text of an encrypted one is never on disk.
 
-use std::fs::{self, File as Disk, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::Environment;
 
@@ -25,7 +25,7 @@ pub struct Store<'a> {
 }
 
 impl Secrets {
-    /// The files that can be written to, in the order of the sources; of those with one for each environment, each.
+    /// Returns the files that can be written to, in the order of the sources; of those with one for each environment, each.
     pub fn stores(&self) -> Vec<Store<'_>> {
         let mut stores = Vec::new();
         for source in &self.sources {
@@ -41,7 +41,7 @@ impl Secrets {
 }
 
 impl Store<'_> {
-    /// Its path, as fleet.yaml has it.
+    /// Returns its path, as fleet.yaml has it.
     pub fn path(&self) -> String {
         self.file.path_in(self.environment)
     }
@@ -51,17 +51,17 @@ impl Store<'_> {
         self.file.on_disk(self.environment)
     }
 
-    /// The environment that it is for, if it isn't for all.
+    /// Returns the environment that it is for, if it isn't for all.
     pub fn environment(&self) -> Option<Environment> {
         self.file.varies().then_some(self.environment)
     }
 
-    /// Whether values stand in it in clear.
+    /// Returns whether values stand in it in clear.
     pub fn is_clear(&self) -> bool {
         matches!(self.file.cipher, Cipher::Clear)
     }
 
-    /// Whether a name stands in it; why that can't be told.
+    /// Returns whether a name stands in it; why that can't be told.
     pub fn has(&self, name: &str) -> Result<bool, String> {
         match self.file.content(self.environment, |name| self.secrets.named(name)) {
             Content::Values(values) => Ok(values.contains_key(name)),
@@ -95,39 +95,23 @@ impl Store<'_> {
     }
 }
 
-/// Puts a file in the place of another one, which keeps its permissions. Whoever kills this leaves the one or the other.
+/// Replaces a file, which keeps its permissions; a new one gets a mode.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let before = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => Some(metadata),
-        Ok(_) => return Err(io::Error::other("it is a symbolic link or no file: name the file itself")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    fs::create_dir_all(folder)?;
-    let beside = folder.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let write = || {
-        // Nobody else reads it at any time.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        let mode = before.as_ref().map_or(mode, |metadata| metadata.permissions().mode());
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        Disk::open(folder)?.sync_all()
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(io::Error::other("it is a symbolic link or no file: name the file itself"));
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    written
+    AtomicFile::new(path).mode(mode).keep_permissions().durable().write(bytes).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use flotilla_model::spec::{IdentityPlace, SecretSource};
     use secrecy::ExposeSecret as _;
 

@@ -64,7 +64,7 @@ struct Open {
     map: bool,
 }
 
-/// The extents of the only document of a text that [`super::parse`] takes; nothing for one that is empty, or that is written in
+/// Returns the extents of the only document of a text that [`super::parse`] takes; nothing for one that is empty, or that is written in
 /// a way in which it can't be told where things are, such as with `? ` before keys.
 pub fn extents(text: &str) -> Option<Extent> {
     let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
@@ -130,7 +130,7 @@ pub fn extents(text: &str) -> Option<Extent> {
     root.filter(|root| root.shape != Shape::Empty)
 }
 
-/// The first dash of a list that is said to begin here: a list that stands as far to the left as its key is said to begin behind
+/// Returns the first dash of a list that is said to begin here: a list that stands as far to the left as its key is said to begin behind
 /// its dash.
 fn first_dash(text: &str, open: Option<&Open>, said: usize) -> Option<usize> {
     if let Some((_, key, colon)) = open.filter(|open| open.map && !open.flow).and_then(|open| open.key.as_ref()) {
@@ -192,13 +192,13 @@ fn scalar(text: &str, from: usize, start: usize, end: usize, style: ScalarStyle)
     }
 }
 
-/// The dash of an item that was read.
+/// Returns the dash of an item that was read.
 fn dash(text: &str, open: &Open, item: &Extent) -> Option<usize> {
     let before = open.items.last().map_or(open.start, |(dash, item)| item.end.max(dash + 1));
     next_dash(text, before, column(text, open.start)).filter(|dash| *dash < item.end.max(item.start + 1))
 }
 
-/// The next dash in a column.
+/// Returns the next dash in a column.
 fn next_dash(text: &str, from: usize, column: usize) -> Option<usize> {
     let mut at = from;
     loop {

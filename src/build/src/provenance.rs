@@ -1,5 +1,5 @@
-//! Where each value of a resolved worker stands in the files. Pure; follows the merged layers, and knows what is derived
-//! from what.
+//! The provenance of each value of a resolved worker: its place in the files. Pure; follows the merged layers, and knows
+//! which values are derived.
 
 use serde_json::Value;
 
@@ -8,42 +8,42 @@ use flotilla_model::diagnostic::Place;
 use flotilla_spec::layer::Merged;
 use flotilla_spec::project::{FLEET_FILE, Fleet, Spec};
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// It stands in a file.
+pub enum Provenance {
+    /// It is written in a file.
     At(Place),
-    /// It is made from other values.
+    /// It is derived from other values.
     Derived,
-    /// Nobody sets it: flotilla's default.
+    /// No file sets it: it is flotilla's default.
     Default,
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for Provenance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Origin::At(place) => place.fmt(f),
-            Origin::Derived => f.write_str("derived"),
-            Origin::Default => f.write_str("default"),
+            Provenance::At(place) => place.fmt(f),
+            Provenance::Derived => f.write_str("derived"),
+            Provenance::Default => f.write_str("default"),
         }
     }
 }
 
 /// The files that a worker was resolved from.
-pub struct Origins<'a> {
+pub struct ProvenanceLookup<'a> {
     /// The fleet.
     pub fleet: &'a Fleet,
     /// The customer's spec; none for a worker that all share.
     pub spec: Option<&'a Spec>,
     /// The layers, merged.
     pub merged: Merged<'a>,
-    /// What came of them.
+    /// The resolved worker.
     pub worker: &'a Worker,
 }
 
-impl Origins<'_> {
-    /// Where the value at a path of the worker's JSON form comes from.
-    pub fn of(&self, path: &[&str]) -> Origin {
+impl ProvenanceLookup<'_> {
+    /// Returns the provenance of the value at a path of the worker's JSON form.
+    pub fn of(&self, path: &[&str]) -> Provenance {
         let found = match path {
             ["customer"] => self.of_spec(&["id"]),
             ["customerName"] => self.of_spec(&["name"]).or_else(|| self.of_spec(&["id"])),
@@ -61,27 +61,27 @@ impl Origins<'_> {
                 // The address of another worker stands where that worker is named.
                 self.there(path).or_else(|| rest.is_empty().then(|| self.there(&["vars", key, "workerUrl"])).flatten())
             }
-            [list @ ("domains" | "routes" | "crons" | "compatibilityFlags" | "tailConsumers"), at, rest @ ..] => {
-                self.sorted(list, at, rest)
+            [list @ ("domains" | "routes" | "crons" | "compatibilityFlags" | "tailConsumers"), index, rest @ ..] => {
+                self.sorted(list, index, rest)
             }
-            ["takeOver", at] => {
-                let domain = at.parse().ok().and_then(|at| self.worker.take_over.iter().nth(at));
+            ["takeOver", index] => {
+                let domain = index.parse().ok().and_then(|index| self.worker.take_over.iter().nth(index));
                 let index = domain.and_then(|domain| self.worker.domains.iter().position(|other| other == domain));
-                index.and_then(|at| self.sorted("domains", &at.to_string(), &["takeOver"]))
+                index.and_then(|index| self.sorted("domains", &index.to_string(), &["takeOver"]))
             }
-            ["destinations", at, rest @ ..] => self.destination(at, rest),
+            ["destinations", index, rest @ ..] => self.destination(index, rest),
             ["database", "binding"] => None,
             path => self.there(path),
         };
         match (found, path) {
-            (Some(place), _) => Origin::At(place),
+            (Some(place), _) => Provenance::At(place),
             (None, ["customer" | "customerName" | "file" | "environment" | "role" | "namespace" | "name"])
-            | (None, ["destinations", _, "id"] | ["database", "binding"]) => Origin::Derived,
-            (None, _) => Origin::Default,
+            | (None, ["destinations", _, "id"] | ["database", "binding"]) => Provenance::Derived,
+            (None, _) => Provenance::Default,
         }
     }
 
-    /// The place of a value that is there.
+    /// Returns the place of a value, if a file sets it.
     fn there(&self, path: &[&str]) -> Option<Place> {
         let (mut value, mut rest) = (self.merged.clone(), path);
         while let Some((step, below)) = rest.split_first() {
@@ -101,19 +101,19 @@ impl Origins<'_> {
         document.root.along(path.iter().copied()).1.then(|| document.place_of(path.iter().copied()))
     }
 
-    /// An entry of a list that is sorted in the worker: the entry of the same value.
-    fn sorted(&self, list: &str, at: &str, rest: &[&str]) -> Option<Place> {
+    /// Returns an entry of a list that is sorted in the worker: the entry of the same value.
+    fn sorted(&self, list: &str, index: &str, rest: &[&str]) -> Option<Place> {
         let json = serde_json::to_value(self.worker).ok()?;
-        let wanted = &json[list][at.parse::<usize>().ok()?];
+        let wanted = &json[list][index.parse::<usize>().ok()?];
         let items = self.merged.get(list)?.to_value();
         // A domain can be an object with its name.
         let index = items.as_array()?.iter().position(|item| item == wanted || item["name"] == *wanted)?.to_string();
         self.there(&[&[list, &index], rest].concat())
     }
 
-    /// A destination: those that aren't in use here are left out of the worker.
-    fn destination(&self, at: &str, rest: &[&str]) -> Option<Place> {
-        let wanted = self.worker.destinations.get(at.parse::<usize>().ok()?)?;
+    /// Returns a destination: those that aren't in use here are left out of the worker.
+    fn destination(&self, index: &str, rest: &[&str]) -> Option<Place> {
+        let wanted = self.worker.destinations.get(index.parse::<usize>().ok()?)?;
         let before = self.worker.destinations.iter().take_while(|other| !std::ptr::eq(*other, wanted));
         let nth = before.filter(|other| other.name == wanted.name && other.kind == wanted.kind).count();
         let items = self.merged.get("destinations")?.to_value();
@@ -127,25 +127,25 @@ impl Origins<'_> {
         self.there(&[&["destinations", &index], rest].concat())
     }
 
-    /// A secret that a destination's settings name.
+    /// Returns a secret that a destination's settings name.
     fn secret(&self, name: &str) -> Option<Place> {
         let items = self.merged.get("destinations")?.to_value();
-        for (at, item) in items.as_array()?.iter().enumerate() {
+        for (index, item) in items.as_array()?.iter().enumerate() {
             for (key, setting) in item["settings"].as_object().into_iter().flatten() {
                 if setting["secret"] == name {
-                    return self.there(&["destinations", &at.to_string(), "settings", key, "secret"]);
+                    return self.there(&["destinations", &index.to_string(), "settings", key, "secret"]);
                 }
             }
         }
         None
     }
 
-    /// The files that it is resolved from.
+    /// Returns the files that it is resolved from.
     pub fn files(&self) -> Vec<String> {
         let mut files = vec![FLEET_FILE.to_owned()];
         if let Some(spec) = self.spec.filter(|_| self.worker.customer != SHARED) {
-            for at in &spec.layers {
-                files.extend(self.fleet.layers[*at].documents.iter().map(|document| document.file.clone()));
+            for index in &spec.layers {
+                files.extend(self.fleet.layers[*index].documents.iter().map(|document| document.file.clone()));
             }
             let own = spec.env_files.iter().filter(|file| file.environment == self.worker.environment);
             files.extend(own.filter(|file| file.document.is_some()).map(|file| file.file.clone()));
@@ -155,7 +155,7 @@ impl Origins<'_> {
     }
 }
 
-/// What differs between two values, as paths with the value before and after.
+/// Returns the differences between two values, as paths with the value before and after.
 pub fn differences(before: &Value, after: &Value) -> Vec<(Vec<String>, Option<Value>, Option<Value>)> {
     fn walk(
         path: &mut Vec<String>,
@@ -169,7 +169,7 @@ pub fn differences(before: &Value, after: &Value) -> Vec<(Vec<String>, Option<Va
                 before.keys().chain(after.keys().filter(|key| !before.contains_key(*key))).cloned().collect()
             }
             (Some(Value::Array(before)), Some(Value::Array(after))) => {
-                (0..before.len().max(after.len())).map(|at| at.to_string()).collect()
+                (0..before.len().max(after.len())).map(|index| index.to_string()).collect()
             }
             (before, after) => {
                 found.push((path.clone(), before.cloned(), after.cloned()));
@@ -192,7 +192,7 @@ pub fn differences(before: &Value, after: &Value) -> Vec<(Vec<String>, Option<Va
     found
 }
 
-/// A path in the author's notation: `destinations[0].settings.pixelId`.
+/// Returns a path in the author's notation: `destinations[0].settings.pixelId`.
 pub fn notation(path: &[impl AsRef<str>]) -> String {
     let mut text = String::new();
     for step in path {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 
 use crate::syntax;
-use flotilla_model::bundle::Runtime;
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::cache;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Framed;
@@ -37,8 +37,8 @@ impl From<anyhow::Error> for Error {
     }
 }
 
-/// A pack's runtime: from the cache, or bundled now.
-pub fn runtime(name: &str, pack: &Pack, progress: &dyn Progress) -> Result<Runtime, Error> {
+/// Returns a pack's runtime: from the cache, or bundled now.
+pub fn pack_bundle(name: &str, pack: &Pack, progress: &dyn Progress) -> Result<PackBundle, Error> {
     let sources = sources(pack)?;
     let command = &pack.manifest.runtime.build;
     let key = command.iter().fold(Framed::new("runtime sources"), |framed, word| framed.field(word.as_bytes()));
@@ -63,10 +63,10 @@ pub fn runtime(name: &str, pack: &Pack, progress: &dyn Progress) -> Result<Runti
     let read = |file: &str| {
         fs::read(folder.join(file)).with_context(|| format!("the cached runtime of {} can't be read", pack.path))
     };
-    Ok(Runtime::new(name, read("runtime.js")?, read("runtime.d.ts")?))
+    Ok(PackBundle::new(name, read("runtime.js")?, read("runtime.d.ts")?))
 }
 
-/// The files that decide the runtime, by path within the pack.
+/// Returns the files that decide the runtime, by path within the pack.
 fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let mut files = BTreeMap::new();
     let always = ["package.json", "package-lock.json"].map(str::to_owned);
@@ -186,7 +186,7 @@ fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {
     Error::Diagnostic(Box::new(Diagnostic::error(Code::RuntimeFailed, place, message, help)))
 }
 
-/// A place as esbuild prints it: `src/index.ts:3:7:`, its columns counted from 0.
+/// Returns a place as esbuild prints it: `src/index.ts:3:7:`, its columns counted from 0.
 fn position(pack: &str, line: &str) -> Option<Place> {
     let line = line.trim_start();
     let mut parts = line.splitn(4, ':');

@@ -1,5 +1,5 @@
-//! What counts against the limits of accounts and zones: counted worker by worker, summed over the fleet, and told where it
-//! is too much. Pure; doesn't know what customers' files say.
+//! The usage of limits of accounts and zones: counted worker by worker, summed over the fleet, and reported where a limit is
+//! exceeded. Pure; doesn't know what customers' files hold.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,21 +7,22 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use rayon::slice::ParallelSliceMut as _;
 use serde::{Deserialize, Serialize};
 
-use crate::resolve::Thing;
+use crate::index::RecordIndex;
+use crate::resolve::ClaimedResource;
 use flotilla_model::binding::D1;
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_spec::project::Fleet;
 
-/// So many of those who claim the most are shown.
-pub const MOST: usize = 3;
-/// Smaller limits are not warned of: that five of five are used is how they are meant.
+/// The number of customers with the largest shares that are shown.
+pub const SHOWN: usize = 3;
+/// The smallest limit that is warned of: that five of five are used is how they are meant.
 const WORTH_A_WARNING: u64 = 10;
 
-/// What of a worker counts against the limits of its account and its zones. One is remembered for each worker of the fleet.
+/// The usage of one worker: what counts against the limits of its account and its zones. It is recorded for each worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Counted {
+pub struct WorkerUsage {
     /// The account, by the first of its names.
     account: String,
     /// Whether it is in a dispatch namespace, where the number of workers has no limit.
@@ -36,9 +37,9 @@ pub struct Counted {
     wildcard: bool,
 }
 
-impl Counted {
+impl WorkerUsage {
     /// Counts a customer's workers, in their order.
-    pub fn all<'a>(fleet: &Fleet, workers: &'a [Worker]) -> impl Iterator<Item = Counted> + use<'a> {
+    pub fn all<'a>(fleet: &Fleet, workers: &'a [Worker]) -> impl Iterator<Item = WorkerUsage> + use<'a> {
         let mut databases: BTreeSet<(&str, &str)> = BTreeSet::new();
         let mut all = Vec::with_capacity(workers.len());
         for worker in workers {
@@ -59,7 +60,7 @@ impl Counted {
             let wildcard = hosts
                 .filter(|host| host.starts_with('*'))
                 .any(|host| fleet.file.shared_hosts.iter().all(|shared| shared != host));
-            all.push(Counted {
+            all.push(WorkerUsage {
                 wildcard,
                 account: fleet.first_name(&worker.account, |one, other| one.id == other.id).to_owned(),
                 namespaced: worker.namespace.is_some(),
@@ -71,42 +72,44 @@ impl Counted {
         all.into_iter()
     }
 
-    /// The account's name.
+    /// Returns the account's name.
     pub fn account(&self) -> &str {
         &self.account
     }
 }
 
-/// Who can have hosts that another's wildcard takes in: the customers of each zone that several have a part in, and one of
-/// them a wildcard. Each worker is given with its customer's number.
-pub fn beside_wildcards<'a>(counted: impl Iterator<Item = (u32, &'a Counted)> + Clone) -> BTreeSet<u32> {
-    if !counted.clone().any(|(_, one)| one.wildcard) {
+/// Returns the customers that can have hosts that another's wildcard covers: those of each zone that several customers use,
+/// one of them with a wildcard. Each worker is given with the index of its customer's record.
+pub fn beside_wildcards<'a>(
+    usage: impl Iterator<Item = (RecordIndex, &'a WorkerUsage)> + Clone,
+) -> BTreeSet<RecordIndex> {
+    if !usage.clone().any(|(_, worker)| worker.wildcard) {
         return BTreeSet::new();
     }
-    let mut zones: Vec<(u64, u32, bool)> = Vec::new();
-    for (customer, one) in counted {
-        zones.extend(one.zones.iter().map(|(zone, ..)| (digest("", zone), customer, one.wildcard)));
+    let mut zones: Vec<(u64, RecordIndex, bool)> = Vec::new();
+    for (customer, worker) in usage {
+        zones.extend(worker.zones.iter().map(|(zone, ..)| (digest("", zone), customer, worker.wildcard)));
     }
     zones.par_sort_unstable();
-    let shared = |group: &&[(u64, u32, bool)]| {
+    let shared = |group: &&[(u64, RecordIndex, bool)]| {
         group.iter().any(|(_, _, wildcard)| *wildcard) && group.iter().any(|(_, customer, _)| *customer != group[0].1)
     };
     let groups = zones.chunk_by(|a, b| a.0 == b.0).filter(shared);
     groups.flat_map(|group| group.iter().map(|(_, customer, _)| *customer)).collect()
 }
 
-/// What counts against the limits of accounts and zones, of many workers.
+/// The usage of many workers: what counts against the limits of accounts and zones.
 ///
 /// A fleet can have as many zones as customers. They are not summed in a map, which would cost more than all else here:
 /// what belongs to one zone is brought together by sorting digests, and only where that is much, names are looked at.
 #[derive(Clone, Debug, Default)]
-pub struct Tally<'a> {
+pub struct Usage<'a> {
     accounts: BTreeMap<&'a str, Sums>,
     /// The digest of a zone and its account, a worker's custom domains and routes there, and the worker.
-    zones: Vec<(u64, u32, u32, &'a Counted)>,
+    zones: Vec<(u64, u32, u32, &'a WorkerUsage)>,
 }
 
-/// What an account holds.
+/// The usage of an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Sums {
     workers: u64,
@@ -120,9 +123,9 @@ fn digest(account: &str, zone: &str) -> u64 {
     hasher.finish()
 }
 
-impl<'a> Tally<'a> {
+impl<'a> Usage<'a> {
     /// Adds a worker.
-    pub fn add(&mut self, one: &'a Counted) {
+    pub fn add(&mut self, one: &'a WorkerUsage) {
         let sums = self.accounts.entry(&one.account).or_default();
         sums.workers += u64::from(!one.namespaced);
         sums.crons += u64::from(one.crons);
@@ -133,7 +136,7 @@ impl<'a> Tally<'a> {
 
     /// Adds another tally.
     #[must_use]
-    pub fn and(mut self, mut other: Tally<'a>) -> Tally<'a> {
+    pub fn and(mut self, mut other: Usage<'a>) -> Usage<'a> {
         for (account, sums) in other.accounts {
             let all = self.accounts.entry(account).or_default();
             all.workers += sums.workers;
@@ -144,14 +147,14 @@ impl<'a> Tally<'a> {
         self
     }
 
-    /// What is full, or almost, sorted by account.
-    pub fn full(mut self, fleet: &Fleet) -> Vec<Full> {
-        let mut found: BTreeSet<Full> = BTreeSet::new();
+    /// Returns the limits that are exceeded or almost reached, sorted by account.
+    pub fn full(mut self, fleet: &Fleet) -> Vec<LimitUsage> {
+        let mut found: BTreeSet<LimitUsage> = BTreeSet::new();
         for (account, sums) in &self.accounts {
             for (limit, count) in
                 [(Limit::Workers, sums.workers), (Limit::Crons, sums.crons), (Limit::Databases, sums.databases)]
             {
-                found.extend(Full::new(fleet, account, None, limit, count));
+                found.extend(LimitUsage::new(fleet, account, None, limit, count));
             }
         }
         let of_zones = [Limit::CustomDomainsPerZone, Limit::RoutesPerZone];
@@ -160,82 +163,84 @@ impl<'a> Tally<'a> {
         self.zones.par_sort_unstable_by_key(|(digest, ..)| *digest);
         for group in self.zones.chunk_by(|a, b| a.0 == b.0) {
             let sum =
-                |count: fn(&(u64, u32, u32, &Counted)) -> u32| group.iter().map(|one| u64::from(count(one))).sum();
+                |count: fn(&(u64, u32, u32, &WorkerUsage)) -> u32| group.iter().map(|one| u64::from(count(one))).sum();
             if !is_near(sum(|one| one.1), least[0]) && !is_near(sum(|one| one.2), least[1]) {
                 continue;
             }
             let mut exact: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
-            for (_, _, _, counted) in group {
-                let zones = counted.zones.iter().filter(|(zone, ..)| digest(&counted.account, zone) == group[0].0);
+            for (_, _, _, usage) in group {
+                let zones = usage.zones.iter().filter(|(zone, ..)| digest(&usage.account, zone) == group[0].0);
                 for (zone, domains, routes) in zones {
-                    let sums = exact.entry((&counted.account, zone)).or_default();
+                    let sums = exact.entry((&usage.account, zone)).or_default();
                     sums[0] += u64::from(*domains);
                     sums[1] += u64::from(*routes);
                 }
             }
             for ((account, zone), sums) in exact {
                 let limits = of_zones.into_iter().zip(sums);
-                found.extend(limits.filter_map(|(limit, count)| Full::new(fleet, account, Some(zone), limit, count)));
+                found.extend(
+                    limits.filter_map(|(limit, count)| LimitUsage::new(fleet, account, Some(zone), limit, count)),
+                );
             }
         }
         found.into_iter().collect()
     }
 }
 
-/// Whether a tenth of what fits is left, or less. Counts are small: nothing overflows.
-fn is_near(count: u64, most: u64) -> bool {
-    count > most || (most >= WORTH_A_WARNING && 10 * count >= 9 * most)
+/// Returns whether a tenth of the limit or less is left. Counts are small: nothing overflows.
+fn is_near(count: u64, maximum: u64) -> bool {
+    count > maximum || (maximum >= WORTH_A_WARNING && 10 * count >= 9 * maximum)
 }
 
-/// A limit that is passed, or almost reached.
+/// A limit that is exceeded, or almost reached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Full {
-    /// Whose: the account's name.
+pub struct LimitUsage {
+    /// The account's name.
     pub account: String,
-    /// Which limit.
+    /// The limit.
     pub limit: Limit,
     /// The zone, if the limit is one of zones.
     pub zone: Option<String>,
-    /// How many there are.
+    /// The number in use.
     pub count: u64,
-    /// How many fit.
-    pub most: u64,
+    /// The number that fits.
+    pub maximum: u64,
 }
 
-impl Full {
-    fn new(fleet: &Fleet, account: &str, zone: Option<&str>, limit: Limit, count: u64) -> Option<Full> {
-        let most = fleet.limit(account, limit);
-        let full = || Full { account: account.to_owned(), limit, zone: zone.map(str::to_owned), count, most };
-        is_near(count, most).then(full)
+impl LimitUsage {
+    fn new(fleet: &Fleet, account: &str, zone: Option<&str>, limit: Limit, count: u64) -> Option<LimitUsage> {
+        let maximum = fleet.limit(account, limit);
+        let full = || LimitUsage { account: account.to_owned(), limit, zone: zone.map(str::to_owned), count, maximum };
+        is_near(count, maximum).then(full)
     }
 
-    /// Whether it is more than fits.
+    /// Returns whether the limit is exceeded.
     pub fn is_passed(&self) -> bool {
-        self.count > self.most
+        self.count > self.maximum
     }
 
-    /// How much a worker adds to it.
-    pub fn share(&self, counted: &Counted) -> u64 {
-        if counted.account != self.account {
+    /// Returns how much a worker adds to it.
+    pub fn share(&self, usage: &WorkerUsage) -> u64 {
+        if usage.account != self.account {
             return 0;
         }
-        let of_zone = || counted.zones.iter().filter(|(zone, _, _)| Some(zone) == self.zone.as_ref());
+        let of_zone = || usage.zones.iter().filter(|(zone, _, _)| Some(zone) == self.zone.as_ref());
         match self.limit {
-            Limit::Workers => u64::from(!counted.namespaced),
-            Limit::Crons => u64::from(counted.crons),
-            Limit::Databases => u64::from(counted.databases),
+            Limit::Workers => u64::from(!usage.namespaced),
+            Limit::Crons => u64::from(usage.crons),
+            Limit::Databases => u64::from(usage.databases),
             Limit::CustomDomainsPerZone => of_zone().map(|(_, domains, _)| u64::from(*domains)).sum(),
             Limit::RoutesPerZone => of_zone().map(|(_, _, routes)| u64::from(*routes)).sum(),
             Limit::ZonesPerWorker | Limit::Variables | Limit::VariableBytes | Limit::ScriptBytes => 0,
         }
     }
 
-    /// Whether what is claimed adds to it.
-    pub fn is_of(&self, fleet: &Fleet, thing: &Thing) -> bool {
-        match (self.limit, thing, &self.zone) {
-            (Limit::CustomDomainsPerZone, Thing::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
+    /// Returns whether a claimed resource adds to it.
+    pub fn is_of(&self, fleet: &Fleet, resource: &ClaimedResource) -> bool {
+        match (self.limit, resource, &self.zone) {
+            (Limit::CustomDomainsPerZone, ClaimedResource::Domain(host), Some(zone)) => fleet.zone_of(host) == zone,
             // A route's own zone stands beside it, and its host is in that.
-            (Limit::RoutesPerZone, Thing::Route(pattern), Some(zone)) => {
+            (Limit::RoutesPerZone, ClaimedResource::Route(pattern), Some(zone)) => {
                 let host = pattern.split('/').next().unwrap_or_default();
                 host.strip_suffix(zone).is_some_and(|before| before.is_empty() || before.ends_with(['.', '*']))
             }
@@ -243,24 +248,24 @@ impl Full {
         }
     }
 
-    /// Of those with a share, the ones with the most of it, if theirs is more than one: the number of each, and its share.
+    /// Returns the largest shares above one, each with its index.
     pub fn greatest(&self, shares: impl Iterator<Item = u64>) -> Vec<(usize, u64)> {
-        let mut greatest: Vec<(usize, u64)> = Vec::with_capacity(MOST + 1);
-        for (at, share) in shares.enumerate().filter(|(_, share)| *share > 1) {
+        let mut greatest: Vec<(usize, u64)> = Vec::with_capacity(SHOWN + 1);
+        for (index, share) in shares.enumerate().filter(|(_, share)| *share > 1) {
             let place = greatest.partition_point(|(_, other)| *other >= share);
-            if place < MOST {
-                greatest.insert(place, (at, share));
-                greatest.truncate(MOST);
+            if place < SHOWN {
+                greatest.insert(place, (index, share));
+                greatest.truncate(SHOWN);
             }
         }
         greatest
     }
 
-    /// What is told of it: an error, or a warning as long as it fits. `greatest`: where those are who have the most of it,
-    /// with their names and how much.
+    /// Returns the diagnostic: an error, or a warning as long as it fits. `greatest`: the places, names and shares of the
+    /// customers with the most of it.
     pub fn diagnostic(&self, fleet: &Fleet, greatest: Vec<(Place, String, u64)>) -> Diagnostic {
         let (row, account) = (self.limit.row(), &self.account);
-        let (count, most, unit) = (grouped(self.count), grouped(self.most), row.unit);
+        let (count, maximum, unit) = (grouped(self.count), grouped(self.maximum), row.unit);
         let place = account_place(fleet, account);
         let help = self.help(fleet);
         if !self.is_passed() {
@@ -268,21 +273,21 @@ impl Full {
                 Some(zone) => format!("the zone `{zone}` (account `{account}`)"),
                 None => format!("the account `{account}`"),
             };
-            let message = format!("{whose} is almost full: {count} of {most} {unit}");
+            let message = format!("{whose} is almost full: {count} of {maximum} {unit}");
             return Diagnostic::warning(Code::AlmostFull, place, message, help);
         }
         let unit = if self.count == 1 { unit.trim_end_matches('s') } else { unit };
         let message = match &self.zone {
-            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which holds {most} (account `{account}`)"),
-            None => format!("{count} {unit} in the account `{account}`, which holds {most}"),
+            Some(zone) => format!("{count} {unit} in the zone `{zone}`, which holds {maximum} (account `{account}`)"),
+            None => format!("{count} {unit} in the account `{account}`, which holds {maximum}"),
         };
         let diagnostic = Diagnostic::error(row.code, place, message, help);
-        greatest.into_iter().fold(diagnostic, |diagnostic, (place, who, share)| {
-            diagnostic.also(place, format!("{who} has {} of them", grouped(share)))
+        greatest.into_iter().fold(diagnostic, |diagnostic, (place, name, share)| {
+            diagnostic.also(place, format!("{name} has {} of them", grouped(share)))
         })
     }
 
-    /// What there is to be done.
+    /// Returns what to do about it.
     fn help(&self, fleet: &Fleet) -> String {
         let remedy = match self.limit {
             Limit::Workers => {
@@ -300,7 +305,7 @@ impl Full {
     }
 }
 
-/// The key of an account in fleet.yaml, if it is written out.
+/// Returns the key of an account in fleet.yaml, if it is written out.
 pub fn account_place(fleet: &Fleet, account: &str) -> Place {
     let (accounts, written) = fleet.document.root.along(["accounts"]);
     match accounts.key_span(account).filter(|_| written) {
@@ -309,42 +314,42 @@ pub fn account_place(fleet: &Fleet, account: &str) -> Place {
     }
 }
 
-/// The bytes that workers' modules can have, and what is told where they have more.
-pub struct Room<'a> {
+/// The size limit of workers' modules.
+pub struct ScriptSizeLimit<'a> {
     fleet: &'a Fleet,
     /// The size of each pack's runtime.
-    runtimes: HashMap<&'a str, u64>,
-    /// What fits everywhere: with the largest runtime, in the account with the lowest limit.
+    bundles: HashMap<&'a str, u64>,
+    /// The size that fits everywhere: with the largest bundle, in the account with the lowest limit.
     everywhere: u64,
 }
 
-impl<'a> Room<'a> {
-    /// The room that packs' runtimes leave.
-    pub fn new(fleet: &'a Fleet, runtimes: impl Iterator<Item = (&'a str, u64)>) -> Room<'a> {
-        let runtimes: HashMap<&str, u64> = runtimes.collect();
+impl<'a> ScriptSizeLimit<'a> {
+    /// Returns the limit that packs' bundles leave.
+    pub fn new(fleet: &'a Fleet, bundles: impl Iterator<Item = (&'a str, u64)>) -> ScriptSizeLimit<'a> {
+        let bundles: HashMap<&str, u64> = bundles.collect();
         let least = fleet.accounts.values().map(|account| account.limit(Limit::ScriptBytes)).min().unwrap_or_default();
-        let everywhere = least.saturating_sub(runtimes.values().copied().max().unwrap_or_default());
-        Room { fleet, runtimes, everywhere }
+        let everywhere = least.saturating_sub(bundles.values().copied().max().unwrap_or_default());
+        ScriptSizeLimit { fleet, bundles, everywhere }
     }
 
-    /// A worker's module: what is wrong if it is too large. A runtime that alone is too large is the pack's fault, and told
+    /// Returns a worker's module: what is wrong if it is too large. A runtime that alone is too large is the pack's fault, and told
     /// in the same words for each worker.
     pub fn check(&self, file: &str, pack: &str, account: &str, module: u64) -> Option<Box<Diagnostic>> {
         if module <= self.everywhere {
             return None;
         }
-        let (runtime, most) =
-            (self.runtimes.get(pack).copied().unwrap_or_default(), self.fleet.limit(account, Limit::ScriptBytes));
-        if runtime + module <= most {
+        let (runtime, maximum) =
+            (self.bundles.get(pack).copied().unwrap_or_default(), self.fleet.limit(account, Limit::ScriptBytes));
+        if runtime + module <= maximum {
             return None;
         }
         let raise = self.fleet.raise(account, Limit::ScriptBytes);
-        let (most, size) = (grouped(most), grouped(runtime));
+        let (maximum, size) = (grouped(maximum), grouped(runtime));
         let diagnostic = if runtime > self.fleet.limit(account, Limit::ScriptBytes) {
             Diagnostic::error(
                 Code::ScriptTooLarge,
                 Place::file(&format!("{}/pack.yaml", self.fleet.packs[pack].path)),
-                format!("the pack's runtime has {size} bytes; an upload to the account `{account}` can have {most}"),
+                format!("the pack's runtime has {size} bytes; an upload to the account `{account}` can have {maximum}"),
                 format!("leave out of the bundle what its workers don't serve, or minify it; {raise}"),
             )
         } else {
@@ -352,7 +357,7 @@ impl<'a> Room<'a> {
                 Code::ScriptTooLarge,
                 Place::file(file),
                 format!(
-                    "the worker's upload has {} bytes, {size} of them the runtime's; in the account `{account}` it can have {most}",
+                    "the worker's upload has {} bytes, {size} of them the runtime's; in the account `{account}` it can have {maximum}",
                     grouped(runtime + module)
                 ),
                 format!("keep large values in KV or in the database; {raise}"),
@@ -366,9 +371,9 @@ impl<'a> Room<'a> {
 mod tests {
     use super::*;
 
-    fn counted(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> Counted {
+    fn usage(account: &str, crons: u32, zones: &[(&str, u32, u32)]) -> WorkerUsage {
         let zones = zones.iter().map(|(zone, domains, routes)| ((*zone).to_owned(), *domains, *routes)).collect();
-        Counted { account: account.to_owned(), namespaced: false, crons, databases: 1, zones, wildcard: false }
+        WorkerUsage { account: account.to_owned(), namespaced: false, crons, databases: 1, zones, wildcard: false }
     }
 
     fn fleet(text: &str) -> Fleet {
@@ -395,13 +400,13 @@ mod tests {
     fn what_is_full_is_found_in_any_order() {
         let fleet = fleet(&format!("accounts: {{ a: {{ id: a, {ACCOUNT} }}, b: {{ id: b, {ACCOUNT} }} }}"));
         // Eleven domains of x.example and 22 routes in account a; nine domains in account b; each has zones of its own.
-        let mut all: Vec<Counted> =
-            (0..11).map(|at| counted("a", 1, &[("x.example", 1, 2), (&format!("c{at}.example"), 3, 3)])).collect();
-        all.extend((0..9).map(|at| counted("b", 2, &[("x.example", 1, 1), (&format!("c{at}.example"), 3, 3)])));
-        let tally = |part: &'static str| {
-            all.iter().filter(|one| part.contains(&one.account)).fold(Tally::default(), |mut tally, one| {
-                tally.add(one);
-                tally
+        let mut all: Vec<WorkerUsage> =
+            (0..11).map(|index| usage("a", 1, &[("x.example", 1, 2), (&format!("c{index}.example"), 3, 3)])).collect();
+        all.extend((0..9).map(|index| usage("b", 2, &[("x.example", 1, 1), (&format!("c{index}.example"), 3, 3)])));
+        let usage = |part: &'static str| {
+            all.iter().filter(|one| part.contains(&one.account)).fold(Usage::default(), |mut usage, one| {
+                usage.add(one);
+                usage
             })
         };
         let expected = [
@@ -410,13 +415,13 @@ mod tests {
             ("b", Limit::Crons, None, 18, 20),
             ("b", Limit::CustomDomainsPerZone, Some("x.example"), 9, 10),
         ];
-        for sum in [tally("ab"), tally("a").and(tally("b")), tally("b").and(tally("a"))] {
+        for sum in [usage("ab"), usage("a").and(usage("b")), usage("b").and(usage("a"))] {
             let full = sum.full(&fleet);
             let found: Vec<_> =
-                full.iter().map(|f| (f.account.as_str(), f.limit, f.zone.as_deref(), f.count, f.most)).collect();
+                full.iter().map(|f| (f.account.as_str(), f.limit, f.zone.as_deref(), f.count, f.maximum)).collect();
             assert_eq!(found, expected);
         }
-        assert_eq!(tally("").full(&fleet), []);
+        assert_eq!(usage("").full(&fleet), []);
     }
 
     #[test]
@@ -450,9 +455,9 @@ mod tests {
         let fleet = fleet(
             "accounts: { a: { id: a, token: { secret: T }, limits: { scriptBytes: 100 } }, b: { id: b, token: { secret: T } } }",
         );
-        let room = Room::new(&fleet, [("small", 10), ("large", 90)].into_iter());
+        let size_limit = ScriptSizeLimit::new(&fleet, [("small", 10), ("large", 90)].into_iter());
         let code = |pack, account, module| {
-            room.check("f.yaml", pack, account, module).map(|told| (told.code, told.place.file))
+            size_limit.check("f.yaml", pack, account, module).map(|told| (told.code, told.place.file))
         };
         assert_eq!(code("small", "a", 90), None);
         assert_eq!(code("large", "a", 10), None);
@@ -463,27 +468,30 @@ mod tests {
 
     #[test]
     fn wildcards_matter_where_several_have_a_part_in_a_zone() {
-        let all: [(u32, Counted); 6] = [
-            (0, Counted { wildcard: true, ..counted("a", 0, &[("own.example", 0, 1)]) }),
-            (0, counted("a", 0, &[("own.example", 1, 0)])),
-            (1, Counted { wildcard: true, ..counted("a", 0, &[("x.example", 0, 1)]) }),
-            (2, counted("b", 0, &[("x.example", 1, 0), ("y.example", 1, 0)])),
-            (3, counted("a", 0, &[("y.example", 1, 0)])),
-            (4, counted("a", 0, &[])),
+        let all: [(u32, WorkerUsage); 6] = [
+            (0, WorkerUsage { wildcard: true, ..usage("a", 0, &[("own.example", 0, 1)]) }),
+            (0, usage("a", 0, &[("own.example", 1, 0)])),
+            (1, WorkerUsage { wildcard: true, ..usage("a", 0, &[("x.example", 0, 1)]) }),
+            (2, usage("b", 0, &[("x.example", 1, 0), ("y.example", 1, 0)])),
+            (3, usage("a", 0, &[("y.example", 1, 0)])),
+            (4, usage("a", 0, &[])),
         ];
-        let beside = |all: &[(u32, Counted)]| beside_wildcards(all.iter().map(|(at, one)| (*at, one)));
+        let beside = |all: &[(u32, WorkerUsage)]| {
+            let indexed = all.iter().map(|(index, worker)| (RecordIndex::new(*index as usize), worker));
+            beside_wildcards(indexed).into_iter().map(RecordIndex::get).collect::<BTreeSet<_>>()
+        };
         assert_eq!(beside(&all), BTreeSet::from([1, 2]));
         assert_eq!(beside(&all[3..]), BTreeSet::new());
     }
 
     #[test]
     fn those_with_the_most_come_first_and_those_with_one_not_at_all() {
-        let full = Full { limit: Limit::Crons, account: "a".to_owned(), zone: None, count: 99, most: 9 };
+        let full = LimitUsage { limit: Limit::Crons, account: "a".to_owned(), zone: None, count: 99, maximum: 9 };
         let greatest = |shares: &[u64]| full.greatest(shares.iter().copied());
         assert_eq!(greatest(&[1, 5, 2, 9, 5, 0, 3]), [(3, 9), (1, 5), (4, 5)]);
         assert_eq!(greatest(&[1, 1, 2]), [(2, 2)]);
         assert_eq!(greatest(&[1, 1]), []);
-        let other = counted("b", 7, &[]);
-        assert_eq!((full.share(&counted("a", 7, &[])), full.share(&other)), (7, 0));
+        let other = usage("b", 7, &[]);
+        assert_eq!((full.share(&usage("a", 7, &[])), full.share(&other)), (7, 0));
     }
 }

@@ -1,0 +1,650 @@
+//! The first two passes: each customer scanned, and the checks across the fleet. Knows what earlier builds recorded; renders
+//! and writes nothing.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use super::Project;
+use crate::check::{self, Conflict};
+use crate::index::{RecordIndex, WorkerIndex};
+use crate::manifest::{Input, Manifest, Record, RenderRecord, Stamp, Unit, Writer};
+use crate::policy::{self, Judged, Suppressed};
+use crate::resolve::UniqueClaim;
+use crate::usage::{self, LimitUsage, Usage, WorkerUsage};
+use flotilla_model::customer::{self, SHARED, Worker};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
+use flotilla_model::digest::{Digest, ShortHash};
+use flotilla_model::progress::Progress;
+use flotilla_model::spec::Environment;
+use flotilla_model::trace;
+use flotilla_spec::project::{self, CUSTOMERS, FLEET_FILE, Fleet};
+use flotilla_spec::tree::Tree;
+
+/// The customers of a project as they are now: the records of earlier builds, brought up to date.
+pub struct Scan {
+    /// The number of customers' files.
+    pub customers: usize,
+    /// The record of each customer, in the order of the project's files; that of the shared workers is the last.
+    pub records: Vec<Record>,
+    /// Of each record, whether it differs from what is in the manifest.
+    pub(super) dirty: Vec<bool>,
+    /// The findings about each customer.
+    findings: Vec<Option<Box<Findings>>>,
+    /// The folders under out/ of workers that no longer exist.
+    pub(super) orphaned: Vec<String>,
+    /// Whether any record differs from what is in the manifest, or was removed.
+    pub(super) is_dirty: bool,
+    /// The ids of customers with errors, whose workers are skipped. Among them the ids that are written in files of other
+    /// names, as these may be customers that were renamed.
+    pub held: BTreeSet<String>,
+    /// Whether a file could not be read at all. It isn't known whose it is, so no customer counts as removed.
+    pub unread: bool,
+    /// The number of customers with errors.
+    pub invalid: usize,
+    /// The author's errors and warnings, sorted.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The diagnostics that fleet.yaml turns off, sorted.
+    pub suppressed: Vec<Suppressed>,
+    /// The manifest of earlier builds.
+    pub(super) manifest: Manifest,
+    /// Writes the manifest.
+    pub(super) writer: Writer,
+    /// Whether records may be written to disk.
+    pub(super) is_persistent: bool,
+}
+
+/// Returns the id of the customer that a record is about.
+pub fn id(record: &Record) -> &str {
+    match record.file() {
+        FLEET_FILE => SHARED,
+        file => project::id_of(file),
+    }
+}
+
+/// The result of scanning one customer.
+struct Scanned {
+    record: Record,
+    is_dirty: bool,
+    /// The folders under out/ of workers that it had and no longer has.
+    orphaned: Vec<String>,
+    /// `None` for most customers.
+    findings: Option<Box<Findings>>,
+}
+
+impl Scanned {
+    /// Returns a customer that resolves to what is known already.
+    fn known(record: Record, is_dirty: bool) -> Scanned {
+        Scanned { record, is_dirty, orphaned: Vec::new(), findings: None }
+    }
+}
+
+/// The findings about a customer.
+#[derive(Default)]
+struct Findings {
+    /// The id that is written in the file, if it isn't that of the file's name.
+    other_id: Option<String>,
+    /// Whether the file can't be read at all.
+    is_unreadable: bool,
+    judged: Judged,
+}
+
+/// Scans all customers. `persist`: the result may be recorded on disk.
+pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result<Scan, Vec<Diagnostic>> {
+    let mut manifest = Manifest::read(project.output_root());
+    let writer = Writer::new(project.output_root(), &mut manifest, persist);
+    let mut remembered = std::mem::take(&mut manifest.records);
+    let known: Vec<Option<Record>> = project.files.iter().map(|file| remembered.remove(file)).collect();
+    progress.begin("reading customers", Some(project.files.len() as u64));
+    let scanner = Scanner::new(project, &writer);
+    let scan_one = |(file, known): (&String, Option<Record>)| {
+        let scanned = scanner.scan_customer(file, known);
+        progress.step(1);
+        scanned
+    };
+    let mut scanned: Vec<Scanned> = project.files.par_iter().zip(known).map(scan_one).collect();
+    progress.end();
+    if let Some(shared) = scanner.scan_shared(remembered.get(FLEET_FILE).cloned()) {
+        remembered.remove(FLEET_FILE);
+        scanned.push(shared);
+    }
+    writer.flush();
+    let mut scan = Scan {
+        customers: project.files.len(),
+        records: Vec::with_capacity(scanned.len()),
+        dirty: Vec::with_capacity(scanned.len()),
+        findings: Vec::with_capacity(scanned.len()),
+        orphaned: Vec::new(),
+        is_dirty: !remembered.is_empty(),
+        held: BTreeSet::new(),
+        unread: false,
+        invalid: 0,
+        diagnostics: Vec::new(),
+        suppressed: Vec::new(),
+        manifest,
+        writer,
+        is_persistent: persist,
+    };
+    scan.merge(scanned, remembered.values());
+    scan.finalize(project)?;
+    Ok(scan)
+}
+
+impl Scan {
+    /// Scans some files of customers again, and lists the files that exist: for `--watch`.
+    pub fn rescan(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
+        let files = project::spec_files(&project.tree)?;
+        let mut gone: HashMap<String, Scanned> = HashMap::new();
+        let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.dirty));
+        for ((record, is_dirty), findings) in all.zip(std::mem::take(&mut self.findings)) {
+            gone.insert(record.file().to_owned(), Scanned { record, is_dirty, orphaned: Vec::new(), findings });
+        }
+        let shared_before = gone.remove(FLEET_FILE).map(|known| known.record);
+        let known: Vec<_> = files.iter().map(|file| (file, gone.remove(file))).collect();
+        let gone: Vec<Record> = gone.into_values().map(|gone| gone.record).collect();
+        project.files.clone_from(&files);
+        let scanner = Scanner::new(project, &self.writer);
+        let mut scanned: Vec<Scanned> = known
+            .into_par_iter()
+            .map(|(file, known)| match known {
+                Some(known) if !touched.contains(file) => known,
+                known => scanner.scan_customer(file, known.map(|known| known.record)),
+            })
+            .collect();
+        self.writer.flush();
+        self.customers = files.len();
+        scanned.extend(scanner.scan_shared(shared_before));
+        self.merge(scanned, &gone);
+        self.is_dirty = true;
+        self.finalize(project)
+    }
+
+    /// Merges the results of a scan, and forgets customers that are gone.
+    fn merge<'g>(&mut self, scanned: Vec<Scanned>, gone: impl IntoIterator<Item = &'g Record>) {
+        for Scanned { record, is_dirty, orphaned, findings } in scanned {
+            self.is_dirty |= is_dirty;
+            self.records.push(record);
+            self.dirty.push(is_dirty);
+            self.findings.push(findings);
+            self.orphaned.extend(orphaned);
+        }
+        let gone: Vec<&Record> = gone.into_iter().collect();
+        self.orphaned.extend(gone.iter().flat_map(|gone| gone.units.iter().map(|unit| folder(gone, unit))));
+        self.mark_orphaned();
+        for gone in gone {
+            self.is_dirty = true;
+            self.writer.forget(gone.file());
+        }
+    }
+
+    /// Notes that orphaned files may lie under out/, before their owner is forgotten: this build may be for a part of the
+    /// fleet, or end early, and then another one has to look for them.
+    fn mark_orphaned(&self) {
+        for environment in Environment::EACH {
+            let below = format!("{environment}/");
+            if self.orphaned.iter().any(|folder| folder.starts_with(&below)) {
+                self.writer.folder(environment.as_str(), Stamp::NONE);
+            }
+        }
+    }
+
+    /// Runs the checks across the fleet. An error of the fleet as a whole is returned with all the others.
+    fn finalize(&mut self, project: &Project) -> Result<(), Vec<Diagnostic>> {
+        let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
+        let mut held = BTreeSet::new();
+        let mut renamed = Vec::new();
+        self.unread = false;
+        for (record, findings) in self.records.iter().zip(&self.findings) {
+            let Some(findings) = findings else { continue };
+            if has_errors(&findings.judged) {
+                held.insert(id(record).to_owned());
+            }
+            judged.append(&mut findings.judged.clone());
+            self.unread |= findings.is_unreadable;
+            renamed.extend(findings.other_id.clone());
+        }
+        // An error of what all customers share can't skip a single one.
+        let mut is_stopped = held.contains(SHARED) || !project.broken.is_empty();
+        let ids = unique_ids(project, &mut held, &mut judged);
+        self.judge_conflicts(project, &mut held, &mut judged);
+        self.invalid = held.len();
+        held.extend(renamed.into_iter().filter(|id| !ids.contains(id.as_str())));
+        is_stopped |= self.judge_limits(project, &held, &mut judged);
+        let Judged { diagnostics, suppressed, .. } = judged;
+        if is_stopped {
+            return Err(sorted(diagnostics));
+        }
+        self.held = held;
+        self.diagnostics = sorted(diagnostics);
+        self.suppressed = policy::sorted_suppressed(suppressed);
+        Ok(())
+    }
+
+    /// Judges resources that are claimed twice; the customers that claim them are held.
+    fn judge_conflicts(&self, project: &Project, held: &mut BTreeSet<String>, judged: &mut Judged) {
+        for conflict in conflicts(project, &self.records) {
+            held.extend(conflict.held);
+            let Some(diagnostic) = conflict.diagnostic else { continue };
+            let file = diagnostic.place.file.clone();
+            let customer = file.starts_with(CUSTOMERS).then(|| project::id_of(&file));
+            let mut found = project.policy.judge(customer, vec![diagnostic]);
+            if has_errors(&found) {
+                held.extend(customer.map(str::to_owned));
+            }
+            judged.append(&mut found);
+        }
+    }
+
+    /// Judges what concerns the fleet as a whole: the limits of accounts and zones, secrets in git, and unused rules. Returns
+    /// whether an error is among it.
+    fn judge_limits(&self, project: &Project, held: &BTreeSet<String>, judged: &mut Judged) -> bool {
+        let usage = self
+            .records
+            .par_iter()
+            .filter(|record| held.is_empty() || !held.contains(id(record)))
+            .fold(Usage::default, |mut usage, record| {
+                record.units.iter().for_each(|unit| usage.add(&unit.usage));
+                usage
+            })
+            .reduce(Usage::default, Usage::and);
+        let diagnostic =
+            |full: &LimitUsage| full.diagnostic(&project.fleet, greatest(project, &self.records, held, full));
+        let mut found: Vec<Diagnostic> = usage.full(&project.fleet).iter().map(diagnostic).collect();
+        found.extend(project.committed_secrets.iter().cloned());
+        let mut of_fleet = project.policy.judge(None, found);
+        judged.matched.append(&mut of_fleet.matched.clone());
+        if self.invalid == 0 {
+            of_fleet.append(&mut project.policy.unused(&judged.matched));
+        }
+        let is_wrong = has_errors(&of_fleet);
+        judged.append(&mut of_fleet);
+        is_wrong
+    }
+
+    /// Returns whether the manifest on disk is the one that this process knows: another one may have built meanwhile.
+    pub fn is_current(&self) -> bool {
+        self.writer.is_current()
+    }
+}
+
+/// Returns the ids of all files. Those of two files are held.
+fn unique_ids<'p>(project: &'p Project, held: &mut BTreeSet<String>, judged: &mut Judged) -> HashSet<&'p str> {
+    let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
+    for file in &project.files {
+        let id = project::id_of(file);
+        if let Some(other) = first.insert(id, file) {
+            held.insert(id.to_owned());
+            let message = format!("two files have the id `{id}`");
+            let diagnostic = Diagnostic::error(Code::DuplicateId, Place::file(file), message, "keep one of the two");
+            judged.diagnostics.push(diagnostic.also(Place::file(other), "the other one"));
+        }
+    }
+    first.into_keys().collect()
+}
+
+/// Context digests by the layers that they are made of: most customers use one of few sets.
+#[derive(Default)]
+struct Contexts(Mutex<HashMap<Vec<String>, Option<ShortHash>>>);
+
+impl Contexts {
+    fn of(&self, project: &Project, layers: &[String]) -> Option<ShortHash> {
+        let mut known = self.0.lock();
+        match known.get(layers) {
+            Some(hash) => *hash,
+            None => *known.entry(layers.to_vec()).or_insert(project.context(layers)),
+        }
+    }
+}
+
+/// Scans customers one by one, in any thread.
+struct Scanner<'a> {
+    project: &'a Project,
+    writer: &'a Writer,
+    contexts: Contexts,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(project: &'a Project, writer: &'a Writer) -> Scanner<'a> {
+        Scanner { project, writer, contexts: Contexts::default() }
+    }
+
+    /// Scans one customer: reads its files if their stamps moved, and resolves it if anything that decides the result did.
+    fn scan_customer(&self, file: &str, known: Option<Record>) -> Scanned {
+        let tree = &self.project.tree;
+        let reusable = known.as_ref().filter(|record| !record.has_diagnostics && self.is_in_context(record));
+        let stamps = reusable.map(|record| self.stamps(record));
+        let known = match (known, &stamps) {
+            (Some(record), Some(stamps)) if self.is_untouched(&record, stamps) => {
+                return Scanned::known(record, false);
+            }
+            (known, _) => known,
+        };
+        // The stamp is that of before the file was read: what changes meanwhile is seen next time.
+        let start = SystemTime::now();
+        let stamp = stamp_at(tree, file, start);
+        let bytes = match tree.plain(file) {
+            Ok(bytes) => bytes,
+            Err(diagnostic) => return self.unreadable(file, known, *diagnostic),
+        };
+        let input = Input { file: file.to_owned(), stamp, content: Some(Digest::of(&bytes).short_hash()) };
+        if let (Some(record), Some(stamps)) = (&known, stamps)
+            && let Some(record) = self.restamped(record, &input, &stamps)
+        {
+            return Scanned::known(record, true);
+        }
+        self.resolve(input, &bytes, start, known.as_ref())
+    }
+
+    fn is_in_context(&self, record: &Record) -> bool {
+        self.contexts.of(self.project, &record.layers) == Some(record.context)
+    }
+
+    fn stamps(&self, record: &Record) -> Vec<Stamp> {
+        record.inputs.iter().map(|input| stamp(&self.project.tree, &input.file)).collect()
+    }
+
+    /// Returns whether the stamps show that no input of a record changed.
+    fn is_untouched(&self, record: &Record, stamps: &[Stamp]) -> bool {
+        record.inputs.iter().zip(stamps).all(|(input, now)| match input.content {
+            Some(_) => input.stamp.same(*now),
+            None => *now == Stamp::NONE && !self.project.tree.has(&input.file),
+        })
+    }
+
+    /// Returns the record of a customer whose files have other stamps and the same bytes, with these stamps.
+    fn restamped(&self, record: &Record, spec: &Input, stamps: &[Stamp]) -> Option<Record> {
+        let tree = &self.project.tree;
+        if record.inputs.first()?.content != spec.content {
+            return None;
+        }
+        let mut record = record.clone();
+        record.inputs[0].stamp = spec.stamp;
+        for (input, now) in record.inputs.iter_mut().zip(stamps).skip(1) {
+            // A file that exists and can't be read has to be reported.
+            let is_same = match tree.has(&input.file) {
+                true => {
+                    tree.plain(&input.file).is_ok_and(|bytes| Some(Digest::of(&bytes).short_hash()) == input.content)
+                }
+                false => input.content.is_none(),
+            };
+            if !is_same {
+                return None;
+            }
+            input.stamp = *now;
+        }
+        Some(record)
+    }
+
+    fn unreadable(&self, file: &str, known: Option<Record>, diagnostic: Diagnostic) -> Scanned {
+        let record = Record {
+            inputs: vec![Input { file: file.to_owned(), stamp: Stamp::NONE, content: None }],
+            has_diagnostics: true,
+            context: ShortHash::default(),
+            layers: Vec::new(),
+            labels: Vec::new(),
+            claims: Vec::new(),
+            units: known.map(|record| record.units).unwrap_or_default(),
+        };
+        let judged = self.project.policy.judge(Some(project::id_of(file)), vec![diagnostic]);
+        let findings = Findings { other_id: None, is_unreadable: true, judged };
+        Scanned { record, is_dirty: true, orphaned: Vec::new(), findings: Some(Box::new(findings)) }
+    }
+
+    /// Reads and resolves a customer. `start`: the time before its first file was read.
+    fn resolve(&self, spec: Input, bytes: &[u8], start: SystemTime, known: Option<&Record>) -> Scanned {
+        let project = self.project;
+        let file = spec.file.clone();
+        let _span = trace::span("read and resolve", &file);
+        let (reading, resolved) = project.resolve(&file, bytes);
+        let mut inputs = vec![spec];
+        let (mut layers, mut labels, mut other_id) = (Vec::new(), Vec::new(), None);
+        if let Some(spec) = &reading.spec {
+            labels = project::labels(&project.fleet, &spec.identity).into_iter().collect();
+            layers = spec.layers.iter().map(|index| project.fleet.layers[*index].name.clone()).collect();
+            other_id = spec.written.clone();
+            inputs.extend(spec.env_files.iter().map(|file| Input {
+                file: file.file.clone(),
+                // Which they are is known only after they were read; what changed since the start isn't settled.
+                stamp: stamp_at(&project.tree, &file.file, start),
+                content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
+            }));
+        }
+        let has_diagnostics = !reading.diagnostics.is_empty();
+        let judged = project.policy.judge(Some(project::id_of(&file)), reading.diagnostics);
+        let context = self.contexts.of(project, &layers).unwrap_or_default();
+        let old = known.map(|record| record.units.clone()).unwrap_or_default();
+        let claims = claims(&resolved.claims);
+        let units = if has_errors(&judged) { old } else { units(&project.fleet, &resolved.workers, old, self.writer) };
+        let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
+        let is_reported = has_diagnostics || other_id.is_some();
+        let findings = Findings { other_id, is_unreadable: reading.spec.is_none(), judged };
+        Scanned {
+            // A customer with diagnostics is read each time, mostly with the same result.
+            is_dirty: known != Some(&record),
+            orphaned: orphaned(known, &record),
+            record,
+            findings: is_reported.then(|| Box::new(findings)),
+        }
+    }
+
+    /// Scans the workers that all customers share: resolved each time, as there are few.
+    fn scan_shared(&self, known: Option<Record>) -> Option<Scanned> {
+        let project = self.project;
+        let resolved = &project.shared.resolved;
+        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() {
+            return None;
+        }
+        let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
+        let record = Record {
+            inputs: vec![Input { file: FLEET_FILE.to_owned(), stamp: Stamp::NONE, content: None }],
+            context: ShortHash::default(),
+            layers: Vec::new(),
+            labels: Vec::new(),
+            has_diagnostics: true,
+            claims: claims(&resolved.claims),
+            units: units(&project.fleet, &resolved.workers, old, self.writer),
+        };
+        let judged = project.policy.judge(None, resolved.diagnostics.clone());
+        let findings = Findings { other_id: None, is_unreadable: false, judged };
+        Some(Scanned {
+            is_dirty: known.as_ref() != Some(&record),
+            orphaned: orphaned(known.as_ref(), &record),
+            record,
+            findings: Some(Box::new(findings)),
+        })
+    }
+}
+
+/// Returns the folders of workers that a customer had and no longer has.
+fn orphaned(known: Option<&Record>, now: &Record) -> Vec<String> {
+    let has =
+        |unit: &&Unit| now.units.iter().any(|other| other.environment == unit.environment && other.role == unit.role);
+    known.into_iter().flat_map(|known| &known.units).filter(|unit| !has(unit)).map(|unit| folder(now, unit)).collect()
+}
+
+/// Returns the folder under out/ of a customer's worker.
+pub(super) fn folder(record: &Record, unit: &Unit) -> String {
+    customer::folder(unit.environment, id(record), unit.role.as_deref())
+}
+
+fn has_errors(judged: &Judged) -> bool {
+    judged.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}
+
+fn stamp(tree: &Tree, file: &str) -> Stamp {
+    // The clock first: what changes between the two is younger than the clock says.
+    stamp_at(tree, file, SystemTime::now())
+}
+
+fn stamp_at(tree: &Tree, file: &str, now: SystemTime) -> Stamp {
+    if tree.past.contains_key(file) {
+        return Stamp::NONE;
+    }
+    std::fs::symlink_metadata(tree.root.join(file)).map_or(Stamp::NONE, |metadata| Stamp::settled(&metadata, now))
+}
+
+/// Returns the digests of a customer's claims. A resource that its workers may share is there once.
+fn claims(claims: &[UniqueClaim]) -> Vec<u64> {
+    let digests = |shared: bool| {
+        claims.iter().filter(move |claim| claim.resource.is_customers() == shared).map(|claim| claim.resource.digest())
+    };
+    let mut all: Vec<u64> = digests(false).collect();
+    let (own, shared): (BTreeSet<u64>, BTreeSet<u64>) = (all.iter().copied().collect(), digests(true).collect());
+    all.extend(shared.difference(&own));
+    all
+}
+
+/// Returns the units of resolved workers, each with the record of its last rendering.
+fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer) -> Vec<Unit> {
+    workers
+        .iter()
+        .zip(WorkerUsage::all(fleet, workers))
+        .map(|(worker, usage)| {
+            let json = serde_json::to_vec(worker).expect("BUG: a worker is JSON");
+            let resolved = Digest::of(&json).short_hash();
+            let same = |unit: &Unit| unit.environment == worker.environment && unit.role == worker.role;
+            let before = old.iter().position(same).map(|index| old.swap_remove(index));
+            let value = match &before {
+                Some(before) if before.resolved == resolved => before.value,
+                _ => writer.value(&json),
+            };
+            Unit {
+                environment: worker.environment,
+                role: worker.role.clone(),
+                pack: worker.pack.clone(),
+                resolved,
+                value,
+                usage,
+                rendered: before.and_then(|before| before.rendered),
+            }
+        })
+        .collect()
+}
+
+/// Finds resources that are claimed twice. Digests find the few customers that are resolved again for it.
+fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
+    let indexed = || records.iter().enumerate().map(|(index, record)| (RecordIndex::new(index), record));
+    let mut claims: Vec<(u64, RecordIndex)> =
+        indexed().flat_map(|(index, record)| record.claims.iter().map(move |claim| (*claim, index))).collect();
+    claims.par_sort_unstable();
+    let mut suspects: BTreeSet<RecordIndex> = claims
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|group| group.len() > 1)
+        .flat_map(|group| group.iter().map(|(_, index)| *index))
+        .collect();
+    let usage = indexed().flat_map(|(index, record)| record.units.iter().map(move |unit| (index, &unit.usage)));
+    suspects.append(&mut usage::beside_wildcards(usage));
+    let suspects: Vec<RecordIndex> = suspects.into_iter().collect();
+    let mut full: Vec<UniqueClaim> = suspects
+        .par_iter()
+        .flat_map_iter(|index| match records[index.get()].file() {
+            FLEET_FILE => project.shared.resolved.claims.clone(),
+            file => match project.tree.plain(file) {
+                Ok(bytes) => project.resolve(file, &bytes).1.claims,
+                Err(_) => Vec::new(),
+            },
+        })
+        .collect();
+    check::claims(&mut full)
+}
+
+/// Returns the customers with the largest shares of an exceeded limit: the place, the name and the share of each.
+fn greatest(
+    project: &Project,
+    records: &[Record],
+    held: &BTreeSet<String>,
+    full: &LimitUsage,
+) -> Vec<(Place, String, u64)> {
+    if !full.is_passed() {
+        return Vec::new();
+    }
+    let share = |record: &Record| match held.contains(id(record)) {
+        true => 0,
+        false => record.units.iter().map(|unit| full.share(&unit.usage)).sum(),
+    };
+    let found = full.greatest(records.iter().map(share));
+    let place = |record: &Record| {
+        let claims = match record.file() {
+            FLEET_FILE => project.shared.resolved.claims.clone(),
+            file => project.resolve(file, &project.tree.plain(file).ok()?).1.claims,
+        };
+        claims.into_iter().find(|claim| full.is_of(&project.fleet, &claim.resource)).map(|claim| claim.place)
+    };
+    let name = |record: &Record| if id(record) == SHARED { "what all share".to_owned() } else { id(record).to_owned() };
+    let records = found.into_iter().map(|(index, share)| (&records[index], share));
+    records
+        .map(|(record, share)| (place(record).unwrap_or_else(|| Place::file(record.file())), name(record), share))
+        .collect()
+}
+
+impl Scan {
+    /// Returns the indices of all records.
+    pub fn indices(&self) -> impl Iterator<Item = RecordIndex> + use<> {
+        (0..self.records.len()).map(RecordIndex::new)
+    }
+
+    /// Returns the record at an index.
+    pub fn record(&self, index: RecordIndex) -> &Record {
+        &self.records[index.get()]
+    }
+
+    /// Returns the unit of a worker, and the record of its customer.
+    pub fn unit(&self, index: WorkerIndex) -> (&Record, &Unit) {
+        let record = self.record(index.record);
+        (record, record.unit(index.unit))
+    }
+
+    /// Returns whether a customer is skipped because it has errors.
+    pub(super) fn is_held(&self, record: &Record) -> bool {
+        !self.held.is_empty() && self.held.contains(id(record))
+    }
+
+    /// Returns the resolved worker of a unit.
+    pub fn worker(&self, project: &Project, record: &Record, unit: &Unit) -> Option<Worker> {
+        let read = self.writer.read(&self.manifest, unit.value, unit.resolved);
+        if let Some(worker) = read.and_then(|json| serde_json::from_slice(&json).ok()) {
+            return Some(worker);
+        }
+        // The stored value is damaged: it is resolved again.
+        let workers = match record.file() {
+            FLEET_FILE => project.shared.resolved.workers.clone(),
+            file => project.resolve(file, &project.tree.plain(file).ok()?).1.workers,
+        };
+        let same = |worker: &Worker| {
+            serde_json::to_vec(worker).is_ok_and(|json| Digest::of(&json).short_hash() == unit.resolved)
+        };
+        workers.into_iter().find(same)
+    }
+
+    /// Returns the workers of all customers without errors, sorted by environment, customer and role. A customer that can no
+    /// longer be read, because its stored value is damaged and its files have changed in this instant, is held from now on.
+    pub fn workers(&mut self, project: &Project) -> Vec<Worker> {
+        let read: Vec<Result<Worker, String>> = self
+            .records
+            .par_iter()
+            .filter(|record| !self.is_held(record))
+            .flat_map_iter(|record| {
+                let worker = |unit| self.worker(project, record, unit).ok_or_else(|| id(record).to_owned());
+                record.units.iter().map(worker)
+            })
+            .collect();
+        let mut workers = Vec::with_capacity(read.len());
+        for result in read {
+            match result {
+                Ok(worker) => workers.push(worker),
+                Err(id) => drop(self.held.insert(id)),
+            }
+        }
+        workers.retain(|worker| self.held.is_empty() || !self.held.contains(&worker.customer));
+        workers.par_sort_by(|a, b| (a.environment, &a.customer, &a.role).cmp(&(b.environment, &b.customer, &b.role)));
+        workers
+    }
+
+    /// Returns the worker from which a rendering was made, if it is still known.
+    pub fn earlier(&self, rendering: &RenderRecord) -> Option<serde_json::Value> {
+        let json = self.writer.read(&self.manifest, rendering.value, rendering.from)?;
+        serde_json::from_slice(&json).ok()
+    }
+}

@@ -1,0 +1,113 @@
+//! The database of a worker: Turso, D1 or none. Knows one worker at a time.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use flotilla_model::customer::{D1_BINDING, Database, TURSO_TOKEN, TURSO_URL};
+use flotilla_model::diagnostic::{Code, Diagnostic};
+use flotilla_model::spec::{self, DatabaseKind};
+use flotilla_spec::layer::Merged;
+
+use super::claim::ClaimedResource;
+use super::worker::{Secrets, WorkerResolver};
+
+impl WorkerResolver<'_, '_> {
+    /// Resolves the database, and adds the variables and secrets that it is reached with.
+    pub(super) fn database(
+        &mut self,
+        account: &str,
+        vars: &mut BTreeMap<String, Value>,
+        secrets: &mut Secrets,
+    ) -> Database {
+        let Some(database) = &self.settings.database else { return Database::None };
+        if let Some(base) = &self.target.base {
+            self.production_database(base, database);
+        }
+        let Some(kind) = database.kind else {
+            if self.target.merged.get("database").is_some_and(|written| !written.keys().is_empty()) {
+                let place = self.place(&["database"]);
+                let help = "add `type: turso`, `type: d1` or `type: none`";
+                self.push(Diagnostic::error(Code::MissingKey, place, "`database` has no `type`", help));
+            }
+            return Database::None;
+        };
+        self.check_database_keys(kind);
+        match kind {
+            DatabaseKind::None => Database::None,
+            DatabaseKind::Turso => self.turso(database, vars, secrets),
+            DatabaseKind::D1 => self.d1(account, database),
+        }
+    }
+
+    /// Reports keys that don't belong to the database's type, and those that its type requires.
+    fn check_database_keys(&mut self, kind: DatabaseKind) {
+        let written = self.target.merged.get("database");
+        let keys = written.as_ref().map(Merged::keys).unwrap_or_default();
+        let (word, wanted): (_, &[&str]) = match kind {
+            DatabaseKind::Turso => ("turso", &["url", "token"]),
+            DatabaseKind::D1 => ("d1", &["name", "id", "jurisdiction", "locationHint"]),
+            DatabaseKind::None => ("none", &[]),
+        };
+        for key in keys.iter().filter(|key| **key != "type" && !wanted.contains(key)) {
+            let place = self.key_place(&["database", key]);
+            let kind = self.place(&["database", "type"]);
+            let message = format!("`database.{key}` doesn't belong to the type {word}");
+            let help = "turso takes `url` and `token`; d1 takes `name`, and `id`, `jurisdiction` and `locationHint` if need be; none takes nothing; \
+                        `key: null` removes what a weaker layer sets";
+            self.push(Diagnostic::error(Code::Conflict, place, message, help).also(kind, "the type"));
+        }
+        let optional = ["id", "jurisdiction", "locationHint"];
+        for key in wanted.iter().filter(|key| !keys.contains(key) && !optional.contains(key)) {
+            let place = self.place(&["database"]);
+            let about = match *key {
+                "url" => "the database's address, `libsql://…`",
+                "token" => "the reference to its token, `{ secret: TURSO_AUTH_TOKEN }`",
+                _ => "the database's name",
+            };
+            let message = format!("`database` of the type {word} has no `{key}`");
+            self.push(Diagnostic::error(Code::MissingKey, place, message, format!("add `{key}`: {about}")));
+        }
+    }
+
+    fn turso(
+        &mut self,
+        database: &spec::Database,
+        vars: &mut BTreeMap<String, Value>,
+        secrets: &mut Secrets,
+    ) -> Database {
+        let url = database.url.clone().unwrap_or_default();
+        let place = self.place(&["database", "url"]);
+        // Its protocol is no part of a database.
+        let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
+        self.claim(ClaimedResource::Database(host.to_lowercase()), place);
+        vars.insert(TURSO_URL.to_owned(), Value::String(url));
+        let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
+        secrets.insert(TURSO_TOKEN.to_owned(), (token, self.place(&["database", "token"])));
+        Database::Turso
+    }
+
+    fn d1(&mut self, account: &str, database: &spec::Database) -> Database {
+        let name = database.name.clone().unwrap_or_default();
+        // The account knows it by this name, also for customers that give no id.
+        let account = self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
+        let key = if database.id.is_some() { "id" } else { "name" };
+        let place = self.place(&["database", key]);
+        if let Some(id) = &database.id {
+            self.claim(ClaimedResource::Database(id.clone()), place.clone());
+        }
+        self.claim(ClaimedResource::DatabaseName { account, name: name.clone() }, place);
+        if database.jurisdiction.is_some() && database.location_hint.is_some() {
+            let place = self.place(&["database", "locationHint"]);
+            let message = "locationHint has no effect beside `jurisdiction`, which says where the database lies";
+            self.push(Diagnostic::warning(Code::NoEffect, place, message, "leave it out"));
+        }
+        Database::D1 {
+            binding: D1_BINDING.to_owned(),
+            name,
+            id: database.id.clone(),
+            jurisdiction: database.jurisdiction,
+            location_hint: database.location_hint,
+        }
+    }
+}
