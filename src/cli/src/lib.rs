@@ -1,14 +1,13 @@
 //! The edge: the command line, one file for each command, exit codes. The only place that prints and that names clap.
 
 mod apply;
+mod authoring;
 mod build;
-mod changes;
 mod check;
 mod cloud;
 mod completions;
 mod control;
 mod deploy;
-mod dialogue;
 mod diff;
 mod edit;
 mod events;
@@ -33,8 +32,8 @@ mod planfile;
 mod preflight;
 mod preview;
 mod prices;
+mod prompts;
 mod prune;
-mod questions;
 mod refresh;
 mod report;
 mod rollback;
@@ -44,10 +43,12 @@ mod secrets;
 mod selection;
 mod sending;
 mod show;
+mod signals;
 mod state;
 mod status;
 mod summary;
 mod timings;
+mod transaction;
 mod ui;
 mod verify;
 mod watch;

@@ -1,114 +1,177 @@
-//! Questions on a terminal. Without one, each answer has to come by an option. The only file that names dialoguer.
+//! Asking on the terminal: yes or no, a text to confirm with, a line, a value that isn't shown, one or several of a list. The only
+//! module that names dialoguer and rpassword. Knows no command.
+//!
+//! One policy holds for all of them. Where stdin is no terminal, nothing is asked: the answer has to come as a flag or through
+//! stdin. A question whose input ends is an error or a no, never a yes. Ctrl-C at a question is a signal as at any other time.
 
-use std::io::{ErrorKind, IsTerminal as _};
+mod hidden;
+
+use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use dialoguer::console::{Term, truncate_str};
 use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use dialoguer::{Confirm, FuzzySelect, Input, MultiSelect, Select};
 use secrecy::SecretString;
 
-use flotilla_model::failure::Failure;
+use flotilla_model::failure::{Exit, Failure};
 
 use super::Session;
-use super::changes::wait_for_the_end;
-use super::secrets::value;
 use super::ui::{Ui, clean};
 
-/// Of more than so many, one types a part of the name.
-const FEW: usize = 9;
-/// What stands before each item.
-const MARGIN: usize = 6;
+pub use hidden::{hidden, hidden_or_piped, piped};
 
-/// Who is asked.
-pub struct Dialogue {
-    ui: Ui,
-    on: bool,
-    theme: Box<dyn Theme>,
+/// The answers that mean yes.
+const YES: [&str; 3] = ["y", "Y", "yes"];
+/// The longest list that is shown as a whole; a longer one is filtered by typing.
+const SELECT_ROWS: usize = 9;
+/// The columns before each item.
+const ITEM_MARGIN: usize = 6;
+/// The time that a signal's handler has to end the program before the question that was interrupted does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Returns whether stdin is a terminal, so that a question can be answered.
+pub fn is_terminal() -> bool {
+    std::io::stdin().is_terminal()
 }
 
-impl Dialogue {
-    /// A terminal whose cursor can be moved, or nobody.
-    pub fn new(session: &Session) -> Dialogue {
+/// Waits until the handler of a signal has ended the program; a failure in case it doesn't.
+pub fn wait_for_shutdown() -> Failure {
+    std::thread::sleep(SHUTDOWN_TIMEOUT);
+    Failure { exit: Exit::Refused, ..Failure::new("interrupted") }
+}
+
+/// Asks a question that is answered by yes or no, and returns whether it was yes.
+///
+/// # Errors
+/// Refuses where stdin is no terminal.
+pub fn confirm(question: &str) -> Result<bool, Failure> {
+    if !is_terminal() {
+        return Err(
+            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
+        );
+    }
+    Ok(confirm_text(&format!("{question} [y/N] "), &YES))
+}
+
+/// Asks to type one of these texts, and returns whether that was done. The caller has looked whether stdin is a terminal.
+pub fn confirm_text(question: &str, expected: &[&str]) -> bool {
+    let _ = write!(std::io::stderr(), "{question}");
+    let mut answer = String::new();
+    // An input that ends or fails is no confirmation.
+    std::io::stdin().lock().read_line(&mut answer).is_ok() && expected.contains(&answer.trim())
+}
+
+/// Asks a question that is answered by yes or no, and refuses to go on without a yes.
+pub fn require_confirmation(question: &str) -> Result<(), Failure> {
+    match confirm(question)? {
+        true => Ok(()),
+        false => Err(Failure::refused("not confirmed; nothing was changed")),
+    }
+}
+
+/// Asks the questions of an interactive command, which has to handle signals while it does.
+pub struct Prompter {
+    ui: Ui,
+    interactive: bool,
+    theme: Box<dyn Theme + Send + Sync>,
+}
+
+impl Prompter {
+    /// Looks whether there is a terminal whose cursor can be moved.
+    pub fn new(session: &Session) -> Prompter {
         let moves = std::env::var("TERM").is_ok_and(|term| term != "dumb");
-        let on = moves && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-        let theme: Box<dyn Theme> =
+        let interactive = moves && is_terminal() && std::io::stderr().is_terminal();
+        let theme: Box<dyn Theme + Send + Sync> =
             if session.ui.has_colours() { Box::new(ColorfulTheme::default()) } else { Box::new(SimpleTheme) };
-        Dialogue { ui: session.ui.clone(), on, theme }
+        Prompter { ui: session.ui.clone(), interactive, theme }
     }
 
-    /// Whether there is somebody to ask.
-    pub fn is_on(&self) -> bool {
-        self.on
+    /// Returns whether questions can be asked.
+    pub fn is_interactive(&self) -> bool {
+        self.interactive
     }
 
-    /// An answer is missing that nobody can be asked for.
-    pub fn missing(&self, what: &str, option: &str) -> Failure {
-        Failure::usage(format!("{what} is missing, and there is no terminal to ask on")).hint(format!("pass {option}"))
+    /// Returns the failure of a command that would have to ask, and can't.
+    pub fn missing(&self, what: &str, flag: &str) -> Failure {
+        Failure::usage(format!("{what} is missing, and there is no terminal to ask on")).hint(format!("pass {flag}"))
     }
 
-    /// Says something between questions.
+    /// Prints a line between questions.
     pub fn note(&self, text: &str) {
         self.ui.line(text);
     }
 
-    /// Says what was wrong with an answer, before it is asked for again.
-    pub fn again(&self, failure: &Failure) {
+    /// Prints why an answer was rejected, before the question is asked again.
+    pub fn rejected(&self, failure: &Failure) {
         self.ui.failure(failure);
     }
 
-    /// Asks for a text, until it is valid.
-    pub fn text(
+    /// Asks for a line, until it is valid.
+    pub fn line(
         &self,
         prompt: &str,
         default: &str,
-        valid: impl Fn(&str) -> Result<(), String>,
+        valid: impl Fn(&str) -> Result<(), String> + Sync,
     ) -> Result<String, Failure> {
-        let mut input = Input::<String>::with_theme(&*self.theme).with_prompt(prompt).allow_empty(true);
-        if !default.is_empty() {
-            input = input.default(clean(default));
-        }
-        let text = input.validate_with(|text: &String| valid(text.trim())).interact_text().map_err(heard)?;
+        let text = interact(|| {
+            let mut input = Input::<String>::with_theme(&*self.theme).with_prompt(prompt).allow_empty(true);
+            if !default.is_empty() {
+                input = input.default(clean(default));
+            }
+            input.validate_with(|text: &String| valid(text.trim())).interact_text()
+        })?;
         Ok(text.trim().to_owned())
     }
 
-    /// Asks to pick one; of many, by typing a part of it.
-    pub fn choose(&self, prompt: &str, items: &[String], default: usize) -> Result<usize, Failure> {
+    /// Asks to pick one item; a long list is filtered by typing.
+    pub fn select(&self, prompt: &str, items: &[String], default: usize) -> Result<usize, Failure> {
         let items = fitted(items);
-        if items.len() > FEW {
-            let select = FuzzySelect::with_theme(&*self.theme).with_prompt(format!("{prompt} (type to filter)"));
-            return select.items(&items).default(default).max_length(FEW).interact().map_err(heard);
-        }
-        Select::with_theme(&*self.theme).with_prompt(prompt).items(&items).default(default).interact().map_err(heard)
+        interact(|| {
+            if items.len() > SELECT_ROWS {
+                let select = FuzzySelect::with_theme(&*self.theme).with_prompt(format!("{prompt} (type to filter)"));
+                return select.items(&items).default(default).max_length(SELECT_ROWS).interact();
+            }
+            Select::with_theme(&*self.theme).with_prompt(prompt).items(&items).default(default).interact()
+        })
     }
 
-    /// Asks to pick any number, with the space bar.
-    pub fn several(&self, prompt: &str, items: &[String]) -> Result<Vec<usize>, Failure> {
+    /// Asks to pick any number of items.
+    pub fn multi_select(&self, prompt: &str, items: &[String]) -> Result<Vec<usize>, Failure> {
         let items = fitted(items);
-        let select = MultiSelect::with_theme(&*self.theme).with_prompt(format!("{prompt} (space picks)"));
-        select.items(&items).interact().map_err(heard)
+        interact(|| {
+            let select = MultiSelect::with_theme(&*self.theme).with_prompt(format!("{prompt} (space picks)"));
+            select.items(&items).interact()
+        })
     }
 
     /// Asks a question that is answered by yes or no.
-    pub fn yes(&self, prompt: &str, default: bool) -> Result<bool, Failure> {
-        Confirm::with_theme(&*self.theme).with_prompt(prompt).default(default).interact().map_err(heard)
+    pub fn confirm(&self, prompt: &str, default: bool) -> Result<bool, Failure> {
+        interact(|| Confirm::with_theme(&*self.theme).with_prompt(prompt).default(default).interact())
     }
 
     /// Asks for a value that isn't shown.
-    pub fn secret(&self, prompt: &str) -> Result<SecretString, Failure> {
-        value::typed(&format!("{prompt}: "))
+    pub fn hidden(&self, prompt: &str) -> Result<SecretString, Failure> {
+        hidden(&format!("{prompt}: "))
     }
 }
 
-/// Items that fit into a line each, without what would drive the terminal.
+/// Returns items that fit on one line each, without control characters.
 fn fitted(items: &[String]) -> Vec<String> {
-    let width = usize::from(Term::stderr().size().1).saturating_sub(MARGIN).max(MARGIN);
+    let width = usize::from(Term::stderr().size().1).saturating_sub(ITEM_MARGIN).max(ITEM_MARGIN);
     items.iter().map(|item| truncate_str(&clean(item), width, "…").into_owned()).collect()
 }
 
-fn heard(error: dialoguer::Error) -> Failure {
-    let dialoguer::Error::IO(error) = error;
-    match error.kind() {
-        ErrorKind::Interrupted => wait_for_the_end(),
+/// Asks one of dialoguer's questions, on a thread of its own.
+///
+/// A signal that reaches the thread that reads keys interrupts it, and dialoguer takes that for Ctrl-C and raises a SIGINT: SIGTERM
+/// would be followed, and sometimes overtaken, by a SIGINT that nobody sent. The system hands signals to the main thread, which only
+/// waits here. The SIGINT of a real Ctrl-C is the only one that is raised.
+fn interact<T: Send>(ask: impl FnOnce() -> dialoguer::Result<T> + Send) -> Result<T, Failure> {
+    let answer = std::thread::scope(|scope| scope.spawn(ask).join());
+    let answer = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    answer.map_err(|dialoguer::Error::IO(error)| match error.kind() {
+        ErrorKind::Interrupted => wait_for_shutdown(),
         _ => Failure::new(format!("nothing was answered: {error}")),
-    }
+    })
 }

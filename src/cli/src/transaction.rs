@@ -1,162 +1,159 @@
-//! What `new` and `edit` change: all of it, or nothing. An error, Ctrl-C and the request to end take back what was done, and a
-//! killed process is told of by the next one.
+//! Changes that `new` and `edit` make as a whole or not at all. An error, Ctrl-C and SIGTERM undo what was done; what a killed
+//! process left, the next one finds and offers to undo. Knows the journal and the terminal, not what is changed.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
 
-use flotilla_deploy::undo::{Journal, Left, Made, Undo};
-use flotilla_model::failure::{Exit, Failure};
+use flotilla_deploy::undo::{CreatedDatabase, Journal, Leftover, Undo};
+use flotilla_model::failure::Failure;
 
 use super::Session;
-use super::dialogue::Dialogue;
-use super::phase::lock;
+use super::prompts::{self, Prompter, wait_for_shutdown};
+use super::signals::Signal;
 use super::ui::{Ui, clean, time};
 
-/// Who is told to end after a signal, and isn't, had none.
-const SIGNAL_WAIT: Duration = Duration::from_secs(5);
+/// The time after the first signal in which others count as the same one: keys repeat.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// What comes so soon after the first signal is no second one: a question that is interrupted sends one of its own.
-const ECHO: Duration = Duration::from_millis(500);
-
-/// What becomes of what an interrupted command left.
+/// The ways to deal with the changes that an interrupted command left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Interrupted {
-    /// It is taken back.
+    /// They are undone.
     Undo,
-    /// It stays as it is.
+    /// They stay as they are.
     Keep,
 }
 
-/// Deletes a database that was made.
-pub type Delete = Box<dyn FnMut(&Made) -> Result<(), String> + Send>;
+/// Deletes a database that was created.
+pub type DeleteDatabase = Box<dyn FnMut(&CreatedDatabase) -> Result<(), String> + Send>;
 
-/// Changes that are made as a whole.
-pub struct Changes {
+/// Changes that are made as a whole or not at all.
+pub struct Transaction {
     shared: Arc<Shared>,
-    /// Whether what an interrupted command left was taken back: then the project is another one than before.
+    /// Whether the changes of an interrupted command were undone: then the project differs from what was read before.
     pub recovered: bool,
 }
 
 struct Shared {
     ui: Ui,
     undo: Mutex<Undo>,
-    delete: Mutex<Option<Delete>>,
+    delete_database: Mutex<Option<DeleteDatabase>>,
     stopped: AtomicBool,
+    /// The modes of the terminal at the start.
     terminal: Option<Termios>,
 }
 
-impl Changes {
-    /// Begins, after what an interrupted command left is dealt with; `deleter` makes what deletes a database in an account.
+impl Transaction {
+    /// Begins, after what an interrupted command left is undone or kept. `deleter` returns the function that deletes databases of
+    /// an account.
     pub fn begin(
         session: &Session,
         what: &str,
         interrupted: Option<Interrupted>,
-        deleter: impl FnOnce(&str) -> Result<Delete, Failure>,
-    ) -> Result<Changes, Failure> {
+        deleter: impl FnOnce(&str) -> Result<DeleteDatabase, Failure>,
+    ) -> Result<Transaction, Failure> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let at = i64::try_from(at).unwrap_or_default();
-        let (undo, left) = Undo::begin(&session.root, what, at)?;
-        let terminal = std::io::stdin().is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
+        let (undo, interrupted_journal) = Undo::begin(&session.root, what, at)?;
+        let terminal = prompts::is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
         let shared = Arc::new(Shared {
             ui: session.ui.clone(),
             undo: Mutex::new(undo),
-            delete: Mutex::new(None),
+            delete_database: Mutex::new(None),
             stopped: AtomicBool::new(false),
             terminal,
         });
-        session.ui.take_signals();
-        listen(&shared)?;
-        let mut changes = Changes { shared, recovered: false };
-        if let Some(left) = left {
-            changes.recovered = changes.recover(session, &left, interrupted, deleter)?;
+        handle_signals(&shared)?;
+        let mut transaction = Transaction { shared, recovered: false };
+        if let Some(journal) = interrupted_journal {
+            transaction.recovered = transaction.recover(session, &journal, interrupted, deleter)?;
         }
-        lock(&changes.shared.undo).renew(what, at)?;
-        Ok(changes)
+        transaction.shared.undo.lock().restart(what, at)?;
+        Ok(transaction)
     }
 
-    /// What an interrupted command left is taken back, or stays; which of the two.
+    /// Undoes what an interrupted command left, or keeps it; returns whether it was undone.
     fn recover(
         &self,
         session: &Session,
-        left: &Journal,
+        journal: &Journal,
         interrupted: Option<Interrupted>,
-        deleter: impl FnOnce(&str) -> Result<Delete, Failure>,
+        deleter: impl FnOnce(&str) -> Result<DeleteDatabase, Failure>,
     ) -> Result<bool, Failure> {
         let ui = &session.ui;
-        ui.line(&format!("`flotilla {}` of {} did not come to its end:", clean(&left.what), time(left.at)));
-        for told in left.told(&session.root) {
-            ui.line(&format!("  {}", clean(&told)));
+        ui.line(&format!("`flotilla {}` of {} did not come to its end:", clean(&journal.what), time(journal.at)));
+        for step in journal.descriptions(&session.root) {
+            ui.line(&format!("  {}", clean(&step)));
         }
-        let dialogue = Dialogue::new(session);
+        let prompter = Prompter::new(session);
         let undo = match interrupted {
             Some(interrupted) => interrupted == Interrupted::Undo,
-            None if dialogue.is_on() => dialogue.yes("Take it back?", true)?,
+            None if prompter.is_interactive() => prompter.confirm("Take it back?", true)?,
             None => {
                 return Err(Failure::refused("an interrupted command left changes; nothing was done")
                     .hint("--interrupted undo takes them back, --interrupted keep leaves them as they are"));
             }
         };
         if !undo {
-            lock(&self.shared.undo).keep()?;
+            self.shared.undo.lock().commit()?;
             return Ok(false);
         }
-        if let Some(account) = left.accounts().first() {
+        if let Some(account) = journal.accounts().first() {
             match deleter(account) {
-                Ok(delete) => *lock(&self.shared.delete) = Some(delete),
+                Ok(delete) => self.delete_databases_with(delete),
                 Err(failure) => ui.failure(&failure),
             }
         }
-        let told = self.shared.back();
-        if told.is_empty() {
+        let left = self.shared.roll_back();
+        if left.is_empty() {
             ui.line("it is taken back");
             return Ok(true);
         }
-        Err(remaining(Failure::new("not all of it could be taken back"), &told)
+        Err(remaining(Failure::new("not all of it could be taken back"), &left)
             .hint("--interrupted keep leaves it as it is, and forgets it"))
     }
 
-    /// Who deletes a database that was made.
-    pub fn deletes(&self, delete: Delete) {
-        *lock(&self.shared.delete) = Some(delete);
+    /// Sets the function that deletes a database that was created.
+    pub fn delete_databases_with(&self, delete: DeleteDatabase) {
+        *self.shared.delete_database.lock() = Some(delete);
     }
 
-    /// Does one thing, which is noted before it is done. While it is being done, nothing is taken back.
-    pub fn effect<T>(&self, effect: impl FnOnce(&mut Undo) -> Result<T, Failure>) -> Result<T, Failure> {
-        let mut undo = self.going()?;
-        effect(&mut undo)
+    /// Makes one change, which it has to note before. Nothing is undone while the change is being made.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Undo) -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut undo = self.undo()?;
+        change(&mut undo)
     }
 
     /// Writes a file.
     pub fn write(&self, path: &Path, text: &str) -> Result<(), Failure> {
-        self.effect(|undo| undo.write(path, text.as_bytes()))
+        self.change(|undo| undo.write(path, text.as_bytes()))
     }
 
-    /// Takes back what was done so far, to do it otherwise.
-    pub fn again(&self) -> Result<(), Failure> {
-        drop(self.going()?);
-        match self.shared.back().as_slice() {
+    /// Undoes what was done so far, to start over.
+    pub fn restart(&self) -> Result<(), Failure> {
+        drop(self.undo()?);
+        match self.shared.roll_back().as_slice() {
             [] => Ok(()),
             left => Err(remaining(Failure::new("not all of it could be taken back"), left)),
         }
     }
 
-    /// All of it stays.
-    pub fn keep(&self) -> Result<(), Failure> {
-        self.going()?.keep()
+    /// Keeps all changes.
+    pub fn commit(&self) -> Result<(), Failure> {
+        self.undo()?.commit()
     }
 
-    /// Takes everything back, because of a failure; that is told, and what could not be taken back.
-    pub fn back(&self, failure: Failure) -> Failure {
-        let was_empty = lock(&self.shared.undo).is_empty();
-        let left = self.shared.back();
+    /// Undoes all changes because of a failure, and returns it with what could not be undone.
+    pub fn roll_back(&self, failure: Failure) -> Failure {
+        let was_empty = self.shared.undo.lock().is_empty();
+        let left = self.shared.roll_back();
         match left.as_slice() {
             [] if was_empty => failure.hint("nothing was changed"),
             [] => failure.hint("everything is as it was before"),
@@ -164,19 +161,19 @@ impl Changes {
         }
     }
 
-    /// The journal, unless it is to end: then it waits for the end.
-    fn going(&self) -> Result<MutexGuard<'_, Undo>, Failure> {
-        let undo = lock(&self.shared.undo);
+    /// Returns the journal; after a signal, waits for the end instead.
+    fn undo(&self) -> Result<MutexGuard<'_, Undo>, Failure> {
+        let undo = self.shared.undo.lock();
         if self.shared.stopped.load(Ordering::SeqCst) {
             drop(undo);
-            return Err(wait_for_the_end());
+            return Err(wait_for_shutdown());
         }
         Ok(undo)
     }
 }
 
-/// What was not taken back, as hints.
-fn remaining(failure: Failure, left: &[Left]) -> Failure {
+/// Adds what was not undone to a failure, as hints.
+fn remaining(failure: Failure, left: &[Leftover]) -> Failure {
     let failure = left.iter().fold(failure, |failure, left| {
         let what = clean(&left.what);
         failure.hint(if left.hint.is_empty() { what } else { format!("{what}; {}", clean(&left.hint)) })
@@ -184,24 +181,18 @@ fn remaining(failure: Failure, left: &[Left]) -> Failure {
     failure.hint("the next `flotilla new` or `flotilla edit` offers to take back what is left")
 }
 
-/// After a signal: somebody else takes back what was done, and ends the program.
-pub(super) fn wait_for_the_end() -> Failure {
-    std::thread::sleep(SIGNAL_WAIT);
-    Failure { exit: Exit::Refused, ..Failure::new("interrupted") }
-}
-
 impl Shared {
-    fn back(&self) -> Vec<Left> {
-        let mut undo = lock(&self.undo);
-        let mut delete = lock(&self.delete);
-        undo.back(&mut |made| match &mut *delete {
-            Some(delete) => delete(made),
+    fn roll_back(&self) -> Vec<Leftover> {
+        let mut undo = self.undo.lock();
+        let mut delete = self.delete_database.lock();
+        undo.roll_back(&mut |database| match &mut *delete {
+            Some(delete) => delete(database),
             None => Err("there is no token to do it with".to_owned()),
         })
     }
 
-    /// The terminal as it was found.
-    fn leave_terminal(&self) {
+    /// Puts the terminal back into the modes that it was found in.
+    fn restore_terminal(&self) {
         if let Some(modes) = &self.terminal {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, modes);
             // What was asked stays on its line, and the cursor is shown.
@@ -209,10 +200,11 @@ impl Shared {
         }
     }
 
+    /// Undoes everything and ends the program.
     fn end(&self, code: i32) -> ! {
-        let was_empty = lock(&self.undo).is_empty();
-        let left = self.back();
-        self.leave_terminal();
+        let was_empty = self.undo.lock().is_empty();
+        let left = self.roll_back();
+        self.restore_terminal();
         match left.as_slice() {
             [] if was_empty => self.ui.line("interrupted; nothing was changed"),
             [] => self.ui.line("interrupted; everything is as it was before"),
@@ -222,42 +214,29 @@ impl Shared {
     }
 }
 
-/// Hears signals from now on: the first takes back what was done, a second one ends at once.
-fn listen(shared: &Arc<Shared>) -> Result<(), Failure> {
-    let (shared, (ready, wait)) = (Arc::clone(shared), channel());
-    let listen = move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            let _ = ready.send(());
-            let mut first: Option<Instant> = None;
-            loop {
-                // A question that is asked to end sends an interrupt of its own right after.
-                let code = tokio::select! {
-                    biased;
-                    _ = terminate.recv() => 143,
-                    _ = interrupt.recv() => 130,
-                };
-                if first.is_some_and(|first| first.elapsed() < ECHO) {
-                    continue;
-                }
+/// Handles signals from now on: the first undoes what was done, a second one ends at once.
+fn handle_signals(shared: &Arc<Shared>) -> Result<(), Failure> {
+    let ui = shared.ui.clone();
+    let (shared, mut first) = (Arc::clone(shared), None::<Instant>);
+    let handler = move |signal: Signal| {
+        let code = signal.exit_code();
+        match first {
+            Some(first) if first.elapsed() < SAME_SIGNAL => {}
+            Some(_) => {
+                shared.restore_terminal();
+                shared.ui.line("ended in the middle; the next `flotilla new` or `flotilla edit` tells what is left");
+                shared.ui.leave(code);
+            }
+            None => {
                 first = Some(Instant::now());
-                if shared.stopped.swap(true, Ordering::SeqCst) {
-                    shared.leave_terminal();
-                    shared
-                        .ui
-                        .line("ended in the middle; the next `flotilla new` or `flotilla edit` tells what is left");
-                    shared.ui.leave(code);
-                }
+                shared.stopped.store(true, Ordering::SeqCst);
                 let shared = Arc::clone(&shared);
                 let _ = std::thread::Builder::new().name("undo".to_owned()).spawn(move || shared.end(code));
             }
-        });
+        }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(anyhow::Error::from)?;
-    wait.recv().map_err(|_| Failure::new("signals can't be listened to"))
+    match ui.on_signal(Box::new(handler)) {
+        true => Ok(()),
+        false => Err(Failure::new("signals can't be listened to")),
+    }
 }

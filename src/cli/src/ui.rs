@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use flotilla_model::failure::Failure;
 
-use super::phase::{Phase, Signals, lock};
+use super::phase::{Phase, lock};
+use super::signals::Signals;
 use super::timings::{self, Measured, Timing};
 
 /// How to speak to people.
