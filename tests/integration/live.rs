@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flotilla_cli::packs::Pack;
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_import::{self as import, ImportOptions, Live, FindingKind, live, write};
+use flotilla_import::{self as import, FindingKind, ImportOptions, Live, live, write};
 use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -198,7 +198,8 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
 
     let worker_pack = Pack::Worker.files();
     let imported =
-        import::import(None, live, ImportOptions { name: Some("adopted"), customer: None, worker_pack: &worker_pack }).unwrap();
+        import::import(None, live, ImportOptions { name: Some("adopted"), customer: None, worker_pack: &worker_pack })
+            .unwrap();
     assert_eq!(imported.findings, []);
     assert_eq!(imported.packs.len(), 2, "{:?}", imported.packs);
     let all: String = imported.files.values().map(|bytes| String::from_utf8_lossy(bytes)).collect();
