@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flotilla_cli::packs::Pack;
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_import::{self as import, Asked, Live, News, live, write};
+use flotilla_import::{self as import, FindingKind, ImportOptions, Live, live, write};
 use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ impl Account {
 }
 
 /// The findings of a worker, as words.
-fn told(live: &Live, worker: &str) -> Vec<(News, String)> {
+fn told(live: &Live, worker: &str) -> Vec<(FindingKind, String)> {
     let of = live.findings.iter().filter(|finding| finding.place.file.ends_with(&format!(": {worker}")));
     of.map(|finding| (finding.kind, finding.message.clone())).collect()
 }
@@ -198,7 +198,8 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
 
     let worker_pack = Pack::Worker.files();
     let imported =
-        import::import(None, live, Asked { name: Some("adopted"), customer: None, worker_pack: &worker_pack }).unwrap();
+        import::import(None, live, ImportOptions { name: Some("adopted"), customer: None, worker_pack: &worker_pack })
+            .unwrap();
     assert_eq!(imported.findings, []);
     assert_eq!(imported.packs.len(), 2, "{:?}", imported.packs);
     let all: String = imported.files.values().map(|bytes| String::from_utf8_lossy(bytes)).collect();
@@ -228,7 +229,7 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
     assert!(live.workers.is_empty() && live.findings.len() == 3, "{:?}", live.findings);
     assert!(!asked.contains(&"settings"), "{asked:?}");
     let (live, _) = account.read(Some("adopt"));
-    assert_eq!(told(&live, "legacy"), [(News::Note, "`legacy` is of the fleet `adopted`".to_owned())]);
+    assert_eq!(told(&live, "legacy"), [(FindingKind::Note, "`legacy` is of the fleet `adopted`".to_owned())]);
     assert_eq!(live.workers.len(), 3);
 }
 
@@ -280,7 +281,7 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
     assert_eq!(odd.settings["observability"], json!({"enabled": false}));
     assert!(!format!("{live:?}").contains("sk_live"), "the value is nowhere");
     assert_eq!(odd.lost.len(), 4);
-    let asked = Asked { name: Some("odd"), customer: None, worker_pack: &Pack::Worker.files() };
+    let asked = ImportOptions { name: Some("odd"), customer: None, worker_pack: &Pack::Worker.files() };
     let imported = import::import(None, live, asked).unwrap();
     let spec = String::from_utf8(imported.files["customers/odd.yaml"].clone()).unwrap();
     assert!(spec.contains("delivery: manual"), "{spec}");

@@ -1,5 +1,5 @@
-//! `flotilla edit`: changes one deployment of a customer, as a whole or not at all. On a terminal a dialogue; everything can be
-//! said by options. It is long as each thing that can be changed has both ways.
+//! `flotilla edit`: changes one deployment of a customer, as a whole or not at all, interactively on a terminal or with flags.
+//! It is long as each change can be made in both ways.
 
 mod deployment;
 
@@ -16,18 +16,15 @@ use flotilla_model::platform::Call;
 use flotilla_model::spec::{Environment, ORDER};
 use flotilla_spec::edit::{self, Change};
 
-use super::changes::{Changes, Interrupted};
-use super::dialogue::Dialogue;
-use super::new::{deleter, whole};
-use super::operator;
-use super::questions::database::{self, Database, Wanted};
-use super::questions::destinations;
-use super::questions::host::{self, Host};
-use super::questions::token::{self, Access};
-use super::questions::{Ground, assignment, steps, value, write};
+use super::authoring::database::{self, Database, Wanted};
+use super::authoring::destinations;
+use super::authoring::host::{self, Host};
+use super::authoring::token::{self, Access};
+use super::authoring::{Workspace, assignment, run_in_transaction, steps, value, write};
+use super::prompts::{self, Prompter};
 use super::report;
-use super::secrets::value as typed;
 use super::selection::environment;
+use super::transaction::{Interrupted, Transaction};
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use deployment::Deployment;
@@ -82,8 +79,8 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Whether they say what to change.
-    fn say(&self) -> bool {
+    /// Returns whether the flags name a change.
+    fn name_a_change(&self) -> bool {
         let lists =
             [&self.destinations, &self.removed, &self.enabled, &self.disabled].iter().any(|list| !list.is_empty());
         let values = !self.sets.is_empty() || !self.unsets.is_empty();
@@ -96,85 +93,94 @@ impl Arguments {
     }
 }
 
-/// What is going to be changed.
+/// The changes to make.
 #[derive(Default)]
-struct Wish {
-    /// The texts of files by path, as they are going to be.
+struct Edits {
+    /// The new texts of files by path.
     files: BTreeMap<String, String>,
-    /// What is stored: the entry's name and the value.
+    /// The secrets to store: each entry's name and value.
     secrets: Vec<(String, SecretString)>,
-    /// A database that is made, and where its id belongs.
+    /// A database to create, and the path of its entry in the spec.
     made: Option<(String, Vec<String>)>,
-    /// Says which token comes before the one that was stored.
+    /// The account's new token, to check after storing that no other source precedes it.
     token: Option<(String, SecretString)>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    whole(session, "edit", arguments.customer.as_deref(), arguments.interrupted, |ground, changes| {
-        carry_out(session, ground, arguments, changes)
-    })
+    run_in_transaction(
+        session,
+        "edit",
+        arguments.customer.as_deref(),
+        arguments.interrupted,
+        |workspace, transaction| carry_out(session, workspace, arguments, transaction),
+    )
 }
 
-fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes: &Changes) -> Result<Exit, Failure> {
-    let dialogue = Dialogue::new(session);
-    let deployment = Deployment::choose(&dialogue, ground, arguments.customer.as_deref(), arguments.env)?;
-    if dialogue.is_on() {
+fn carry_out(
+    session: &Session,
+    workspace: &Workspace,
+    arguments: &Arguments,
+    transaction: &Transaction,
+) -> Result<Exit, Failure> {
+    let prompter = Prompter::new(session);
+    let deployment = Deployment::choose(&prompter, workspace, arguments.customer.as_deref(), arguments.env)?;
+    if prompter.is_interactive() {
         session.ui.line("");
-        for (what, value) in deployment.summary(ground) {
+        for (what, value) in deployment.summary(workspace) {
             session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
         }
         session.ui.line("");
     }
     loop {
-        let mut editing = Editing {
+        let mut editor = Editor {
             session,
-            ground,
-            dialogue: &dialogue,
+            workspace,
+            prompter: &prompter,
             deployment: &deployment,
             offline: arguments.offline,
-            wish: Wish::default(),
+            edits: Edits::default(),
             access: None,
         };
-        match arguments.say() {
-            true => editing.given(arguments)?,
-            false if dialogue.is_on() => editing.asked()?,
-            false => return Err(dialogue.missing("what to change", "--set PATH=VALUE, --domain, --database, …")),
+        match arguments.name_a_change() {
+            true => editor.collect_flags(arguments)?,
+            false if prompter.is_interactive() => editor.ask()?,
+            false => return Err(prompter.missing("what to change", "--set PATH=VALUE, --domain, --database, …")),
         }
-        let Editing { wish, access, .. } = editing;
+        let Editor { edits, access, .. } = editor;
         if let Some(access) = &access {
-            changes.deletes(deleter(ground, &access.token)?);
+            transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
-        let shown = differences(session, &wish)?;
-        if shown == 0 && wish.secrets.is_empty() && wish.made.is_none() {
-            changes.keep()?;
+        let shown = differences(session, &edits)?;
+        if shown == 0 && edits.secrets.is_empty() && edits.made.is_none() {
+            transaction.commit()?;
             report::print("nothing to change");
             return Ok(Exit::Done);
         }
         if !arguments.yes {
-            match dialogue.is_on() {
-                true if !dialogue.yes("Write it?", true)? => return Err(Failure::refused("not confirmed")),
+            match prompter.is_interactive() {
+                true if !prompter.confirm("Write it?", true)? => return Err(Failure::refused("not confirmed")),
                 true => {}
-                false => operator::ask("Write it?")?,
+                false => prompts::require_confirmation("Write it?")?,
             }
         }
-        for (file, text) in &wish.files {
-            write::file(session, changes, file, text)?;
+        for (file, text) in &edits.files {
+            write::file(session, transaction, file, text)?;
         }
-        let mistakes = write::check(session, ground);
-        if mistakes.is_empty() {
-            return finish(session, ground, &deployment, wish, access, changes);
+        let errors = write::check(session, workspace);
+        if errors.is_empty() {
+            return finish(session, workspace, &deployment, edits, access, transaction);
         }
-        if arguments.say() || !dialogue.is_on() {
-            return Err(write::mistaken(session, &mistakes));
+        if arguments.name_a_change() || !prompter.is_interactive() {
+            return Err(write::failure(session, &errors));
         }
-        changes.again()?;
+        transaction.restart()?;
     }
 }
 
-/// Shows what differs, file by file; how many lines do.
-fn differences(session: &Session, wish: &Wish) -> Result<usize, Failure> {
+/// Prints the differences file by file; returns the number of lines that differ.
+fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
     let mut lines = 0;
-    for (file, after) in &wish.files {
+    for (file, after) in &edits.files {
         let before = write::read(session, file)?;
         if before == *after {
             continue;
@@ -194,48 +200,48 @@ fn differences(session: &Session, wish: &Wish) -> Result<usize, Failure> {
             }
         }
     }
-    for (name, _) in &wish.secrets {
+    for (name, _) in &edits.secrets {
         session.ui.line(&format!("{} gets a new value", clean(name)));
     }
-    if let Some((name, _)) = &wish.made {
+    if let Some((name, _)) = &edits.made {
         session.ui.line(&format!("the D1 database {name} is made"));
     }
     Ok(lines)
 }
 
-/// After the files were found good: the database, the secrets, and what comes next.
+/// Finishes after the files passed the checks: the database, the secrets, and the next commands.
 fn finish(
     session: &Session,
-    ground: &Ground,
+    workspace: &Workspace,
     deployment: &Deployment<'_>,
-    wish: Wish,
+    edits: Edits,
     access: Option<Access>,
-    changes: &Changes,
+    transaction: &Transaction,
 ) -> Result<Exit, Failure> {
-    let mut files: Vec<&String> = wish.files.keys().collect();
-    if let (Some((name, path)), Some(mut access)) = (&wish.made, access) {
-        let account_id = deployment.account_id(ground);
-        let id = database::make(changes, &mut access.asking, &account_id, name)?;
+    let mut files: Vec<&String> = edits.files.keys().collect();
+    if let (Some((name, path)), Some(mut access)) = (&edits.made, access) {
+        let account_id = deployment.account_id(workspace);
+        let id = database::make(transaction, &mut access.asking, &account_id, name)?;
         let text = write::read(session, deployment.file())?;
         let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
         let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
             .map_err(|refused| Failure::new(refused.to_string()))?;
-        write::file(session, changes, deployment.file(), &text)?;
-        let mistakes = write::check(session, ground);
-        if !mistakes.is_empty() {
-            return Err(write::mistaken(session, &mistakes));
+        write::file(session, transaction, deployment.file(), &text)?;
+        let errors = write::check(session, workspace);
+        if !errors.is_empty() {
+            return Err(write::failure(session, &errors));
         }
     }
-    let write::Stored { stored, left } = write::secrets(session, changes, &wish.secrets)?;
+    let write::Stored { stored, left } = write::secrets(session, transaction, &edits.secrets)?;
     if let Some(name) = left.first() {
         return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
             .hint("set it where it comes from"));
     }
-    let shadowed = match &wish.token {
-        Some((name, token)) => !write::counts(session, name, token)?,
+    let shadowed = match &edits.token {
+        Some((name, token)) => !write::is_effective(session, name, token)?,
         None => false,
     };
-    changes.keep()?;
+    transaction.commit()?;
     let next = format!("flotilla plan {}", deployment.worker.customer);
     if session.format == Format::Json {
         session.json(&serde_json::json!({
@@ -259,46 +265,48 @@ fn finish(
             "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
         );
     }
-    if wish.token.is_some() {
+    if edits.token.is_some() {
         report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
     }
     report::print(&format!("next:\n  {next}"));
     Ok(Exit::Done)
 }
 
-/// What is collected, question by question.
-struct Editing<'a> {
+/// Collects the changes, question by question or flag by flag.
+struct Editor<'a> {
     session: &'a Session,
-    ground: &'a Ground,
-    dialogue: &'a Dialogue,
+    workspace: &'a Workspace,
+    prompter: &'a Prompter,
     deployment: &'a Deployment<'a>,
     offline: bool,
-    wish: Wish,
+    edits: Edits,
     access: Option<Access>,
 }
 
-impl Editing<'_> {
-    /// What the options say.
-    fn given(&mut self, arguments: &Arguments) -> Result<(), Failure> {
+impl Editor<'_> {
+    /// Collects the changes that flags name.
+    fn collect_flags(&mut self, arguments: &Arguments) -> Result<(), Failure> {
         if let Some(host) = &arguments.domain {
             self.domain(host, None)?;
         }
         if let Some(wanted) = &arguments.database {
             let database = match (wanted, self.offline) {
-                (Wanted::There(_) | Wanted::New(_), false) => {
-                    let (dialogue, ground, own) = (self.dialogue, self.ground, self.deployment.worker.customer.clone());
-                    let account_id = self.deployment.account_id(ground);
+                (Wanted::Existing(_) | Wanted::New(_), false) => {
+                    let (prompter, workspace, own) =
+                        (self.prompter, self.workspace, self.deployment.worker.customer.clone());
+                    let account_id = self.deployment.account_id(workspace);
                     let access = self.access()?;
-                    database::wanted(dialogue, ground, &mut access.asking, &account_id, &own, wanted)?
+                    database::look_up(prompter, workspace, &mut access.asking, &account_id, &own, wanted)?
                 }
-                (Wanted::New(name) | Wanted::There(name), true) => Database::D1 { name: name.clone(), id: None },
+                (Wanted::New(name) | Wanted::Existing(name), true) => Database::D1 { name: name.clone(), id: None },
                 (Wanted::Turso(url), _) => Database::Turso { url: url.clone(), token: None },
                 (Wanted::None, _) => Database::None,
             };
             self.database(&database)?;
         }
         if !arguments.destinations.is_empty() {
-            for destination in destinations::given(self.deployment.pack(self.ground), &arguments.destinations)? {
+            for destination in destinations::parse_flags(self.deployment.pack(self.workspace), &arguments.destinations)?
+            {
                 self.add(&destination)?;
             }
         }
@@ -318,7 +326,8 @@ impl Editing<'_> {
             self.unset(path)?;
         }
         if arguments.rotate_token {
-            let token = if self.dialogue.is_on() { self.dialogue.secret("New API token")? } else { typed::piped()? };
+            let token =
+                if self.prompter.is_interactive() { self.prompter.hidden("New API token")? } else { prompts::piped()? };
             self.rotate(token)?;
         }
         if let Some(name) = &arguments.rotate_secret {
@@ -328,33 +337,34 @@ impl Editing<'_> {
                 return Err(Failure::usage(format!("{} has no secret `{}`", self.deployment.worker.name, clean(name)))
                     .hint(format!("it has: {}", all.join(", "))));
             }
-            let value = if self.dialogue.is_on() { self.dialogue.secret(name)? } else { typed::piped()? };
-            self.wish.secrets.push((own_secret(&self.deployment.worker.customer, name), value));
+            let value = if self.prompter.is_interactive() { self.prompter.hidden(name)? } else { prompts::piped()? };
+            self.edits.secrets.push((own_secret(&self.deployment.worker.customer, name), value));
         }
         Ok(())
     }
 
-    /// What somebody answers.
-    fn asked(&mut self) -> Result<(), Failure> {
+    /// Asks for the changes.
+    fn ask(&mut self) -> Result<(), Failure> {
         let kinds = ["domain", "database", "variables", "destinations", "the account's API token", "a secret's value"];
-        let picked = self.dialogue.several("What to change", &kinds.map(str::to_owned))?;
+        let picked = self.prompter.multi_select("What to change", &kinds.map(str::to_owned))?;
         for kind in picked {
             match kind {
                 0 => self.ask_domain()?,
                 1 => {
-                    let (dialogue, ground, own) = (self.dialogue, self.ground, self.deployment.worker.customer.clone());
-                    let account_id = self.deployment.account_id(ground);
+                    let (prompter, workspace, own) =
+                        (self.prompter, self.workspace, self.deployment.worker.customer.clone());
+                    let account_id = self.deployment.account_id(workspace);
                     let access = self.access()?;
-                    let database = database::ask(dialogue, ground, &mut access.asking, &account_id, &own)?;
+                    let database = database::ask(prompter, workspace, &mut access.asking, &account_id, &own)?;
                     self.database(&database)?;
                 }
                 2 => self.ask_variables()?,
                 3 => self.ask_destinations()?,
                 4 => loop {
-                    let token = self.dialogue.secret("New API token")?;
+                    let token = self.prompter.hidden("New API token")?;
                     match self.rotate(token) {
                         Ok(()) => break,
-                        Err(failure) => self.dialogue.again(&failure),
+                        Err(failure) => self.prompter.rejected(&failure),
                     }
                 },
                 _ => self.ask_secret()?,
@@ -367,15 +377,15 @@ impl Editing<'_> {
         let domains: Vec<String> = self.deployment.worker.domains.iter().cloned().collect();
         let old = match domains.as_slice() {
             [] | [_] => domains.first().cloned(),
-            all => Some(all[self.dialogue.choose("Which domain", all, 0)?].clone()),
+            all => Some(all[self.prompter.select("Which domain", all, 0)?].clone()),
         };
         let own = self.deployment.worker.customer.clone();
         loop {
-            let free = |text: &str| host::in_fleet(self.ground, text, None, Some(&own));
-            let name = self.dialogue.text("Host name", old.as_deref().unwrap_or_default(), free)?;
+            let free = |text: &str| host::in_fleet(self.workspace, text, None, Some(&own));
+            let name = self.prompter.line("Host name", old.as_deref().unwrap_or_default(), free)?;
             match self.domain(&name, old.as_deref()) {
                 Ok(()) => return Ok(()),
-                Err(failure) => self.dialogue.again(&failure),
+                Err(failure) => self.prompter.rejected(&failure),
             }
         }
     }
@@ -388,7 +398,7 @@ impl Editing<'_> {
             };
             let mut items: Vec<String> = vec!["no more".to_owned(), "a new variable".to_owned()];
             items.extend(vars.iter().map(line));
-            let name = match self.dialogue.choose("Variable", &items, 0)? {
+            let name = match self.prompter.select("Variable", &items, 0)? {
                 0 => return Ok(()),
                 1 => {
                     let form = |name: &str| {
@@ -397,23 +407,23 @@ impl Editing<'_> {
                             && name.chars().all(letters);
                         if good { Ok(()) } else { Err("letters, digits and underscores, no digit first".to_owned()) }
                     };
-                    self.dialogue.text("Its name", "", form)?
+                    self.prompter.line("Its name", "", form)?
                 }
                 at => vars[at - 2].0.clone(),
             };
             let path = ["vars".to_owned(), name.clone()];
             let there = self.deployment.worker.vars.contains_key(&name);
-            if there && !self.dialogue.yes("Give it another value? (no: take it out)", true)? {
+            if there && !self.prompter.confirm("Give it another value? (no: take it out)", true)? {
                 self.unset(&path)?;
                 continue;
             }
-            let text = self.dialogue.text(&name, "", |_| Ok(()))?;
+            let text = self.prompter.line(&name, "", |_| Ok(()))?;
             self.set(&path, value(&text))?;
         }
     }
 
     fn ask_destinations(&mut self) -> Result<(), Failure> {
-        let pack = self.deployment.pack(self.ground);
+        let pack = self.deployment.pack(self.workspace);
         loop {
             let names = self.deployment.destinations(self.text()?.as_str());
             let mut items: Vec<String> = vec!["no more".to_owned(), "add one".to_owned()];
@@ -422,10 +432,10 @@ impl Editing<'_> {
                     if *enabled { name.clone() } else { format!("{name} (not used)") }
                 },
             ));
-            match self.dialogue.choose("Destination", &items, 0)? {
+            match self.prompter.select("Destination", &items, 0)? {
                 0 => return Ok(()),
                 1 => {
-                    for destination in destinations::ask(self.dialogue, pack, &self.deployment.worker.customer)? {
+                    for destination in destinations::ask(self.prompter, pack, &self.deployment.worker.customer)? {
                         self.add(&destination)?;
                     }
                 }
@@ -433,14 +443,14 @@ impl Editing<'_> {
                     let (name, enabled) = &names[at - 2];
                     let use_it = if *enabled { "don't use it" } else { "use it again" };
                     let items = [use_it, "change a setting", "take it out"].map(str::to_owned);
-                    match self.dialogue.choose(name, &items, 0)? {
+                    match self.prompter.select(name, &items, 0)? {
                         0 => self.enable(name, !enabled)?,
                         1 => {
                             let path = self.destination(name)?;
-                            let setting = self.dialogue.text("Which setting", "", |text| {
+                            let setting = self.prompter.line("Which setting", "", |text| {
                                 if text.is_empty() { Err("it needs a name".to_owned()) } else { Ok(()) }
                             })?;
-                            let text = self.dialogue.text("Its new value", "", |_| Ok(()))?;
+                            let text = self.prompter.line("Its new value", "", |_| Ok(()))?;
                             let path = path.into_iter().chain(["settings".to_owned(), setting]).collect();
                             self.spec(Change::Set(path, value(&text)))?;
                         }
@@ -457,43 +467,44 @@ impl Editing<'_> {
     fn ask_secret(&mut self) -> Result<(), Failure> {
         let names: Vec<String> = self.deployment.worker.secrets.values().cloned().collect();
         if names.is_empty() {
-            self.dialogue.note("it has no secrets");
+            self.prompter.note("it has no secrets");
             return Ok(());
         }
-        let name = &names[self.dialogue.choose("Secret", &names, 0)?];
-        let value = self.dialogue.secret(name)?;
-        self.wish.secrets.push((own_secret(&self.deployment.worker.customer, name), value));
+        let name = &names[self.prompter.select("Secret", &names, 0)?];
+        let value = self.prompter.hidden(name)?;
+        self.edits.secrets.push((own_secret(&self.deployment.worker.customer, name), value));
         Ok(())
     }
 
-    /// Asks with the token of the worker's account.
+    /// Returns the verified token of the worker's account.
     fn access(&mut self) -> Result<&mut Access, Failure> {
         if self.access.is_none() {
             let name = &self.deployment.worker.account;
-            let tokens = self.ground.cloud.tokens(&self.ground.fleet, [name.as_str()], &self.ground.secrets)?;
+            let tokens =
+                self.workspace.cloud.tokens(&self.workspace.fleet, [name.as_str()], &self.workspace.secrets)?;
             let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
-            self.access = Some(token::verified(self.ground, token, false, Some(name.clone()))?);
+            self.access = Some(token::verified(self.workspace, token, false, Some(name.clone()))?);
         }
         Ok(self.access.as_mut().expect("BUG: it was just set"))
     }
 
-    /// The spec's text, as it is going to be.
+    /// Returns the spec's text with the changes so far.
     fn text(&self) -> Result<String, Failure> {
-        match self.wish.files.get(self.deployment.file()) {
+        match self.edits.files.get(self.deployment.file()) {
             Some(text) => Ok(text.clone()),
             None => write::read(self.session, self.deployment.file()),
         }
     }
 
-    /// Changes the spec.
+    /// Transaction the spec.
     fn spec(&mut self, change: Change) -> Result<(), Failure> {
         let text = edit::yaml(&self.text()?, &change, &ORDER)
             .map_err(|refused| Failure::new(format!("{}: {refused}", self.deployment.file())))?;
-        self.wish.files.insert(self.deployment.file().to_owned(), text);
+        self.edits.files.insert(self.deployment.file().to_owned(), text);
         Ok(())
     }
 
-    /// Sets a value where it stands: in the spec, for this environment alone or for all, or in an env file.
+    /// Sets a value where it is defined: in the spec, for this environment alone or for all, or in an env file.
     fn set(&mut self, path: &[String], value: Value) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, path);
         if !place.there
@@ -521,13 +532,13 @@ impl Editing<'_> {
         self.spec(Change::Remove(place.path))
     }
 
-    /// The customer's env file in which a variable stands, if one has it.
+    /// Returns the customer's env file that defines a variable, if one does.
     fn env_file(&self, path: &[String]) -> Result<Option<String>, Failure> {
         let [vars, name] = path else { return Ok(None) };
         if vars != "vars" {
             return Ok(None);
         }
-        for file in self.deployment.env_files(self.ground) {
+        for file in self.deployment.env_files(self.workspace) {
             if !self.session.root.join(&file).is_file() {
                 continue;
             }
@@ -541,21 +552,21 @@ impl Editing<'_> {
     }
 
     fn env(&mut self, file: &str, name: &str, value: Option<&str>) -> Result<(), Failure> {
-        let text = match self.wish.files.get(file) {
+        let text = match self.edits.files.get(file) {
             Some(text) => text.clone(),
             None => write::read(self.session, file)?,
         };
         let text = edit::env(&text, name, value).map_err(|refused| Failure::new(format!("{file}: {refused}")))?;
-        self.wish.files.insert(file.to_owned(), text);
+        self.edits.files.insert(file.to_owned(), text);
         Ok(())
     }
 
-    /// Another host in the place of one, or of the only one.
+    /// Replaces a host by another one; the only one, if none is named.
     fn domain(&mut self, name: &str, old: Option<&str>) -> Result<(), Failure> {
         let worker = self.deployment.worker;
-        host::in_fleet(self.ground, name, None, Some(&worker.customer)).map_err(Failure::usage)?;
+        host::in_fleet(self.workspace, name, None, Some(&worker.customer)).map_err(Failure::usage)?;
         if !self.offline {
-            let account_id = self.deployment.account_id(self.ground);
+            let account_id = self.deployment.account_id(self.workspace);
             let own = vec![worker.name.clone()];
             let account = worker.account.clone();
             let access = self.access()?;
@@ -590,11 +601,11 @@ impl Editing<'_> {
     fn database(&mut self, database: &Database) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, &["database".to_owned()]);
         let entry = database.entry().unwrap_or_else(|| serde_json::json!({"type": "none"}));
-        self.wish.secrets.extend(database.secret(&self.deployment.worker.customer));
+        self.edits.secrets.extend(database.secret(&self.deployment.worker.customer));
         if let Database::D1 { name, id: None } = database
             && !self.offline
         {
-            self.wish.made = Some((name.clone(), place.path.clone()));
+            self.edits.made = Some((name.clone(), place.path.clone()));
         }
         match database {
             Database::None if place.there => self.spec(Change::Remove(place.path)),
@@ -605,11 +616,11 @@ impl Editing<'_> {
 
     fn add(&mut self, destination: &destinations::Destination) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, &["destinations".to_owned()]);
-        self.wish.secrets.extend(destination.secrets.iter().cloned());
+        self.edits.secrets.extend(destination.secrets.iter().cloned());
         self.spec(Change::Append(place.path, destination.entry()))
     }
 
-    /// Where a destination stands, by its name.
+    /// Returns the path of a destination in the spec.
     fn destination(&self, name: &str) -> Result<Vec<String>, Failure> {
         let text = self.text()?;
         let place = self.deployment.place(&text, &["destinations".to_owned()]);
@@ -642,20 +653,20 @@ impl Editing<'_> {
         }
     }
 
-    /// A new token of the account: it has to be good, and to reach the account.
+    /// Takes a new token of the account, which has to be valid and to reach the account.
     fn rotate(&mut self, token: SecretString) -> Result<(), Failure> {
         let name = self.deployment.worker.account.clone();
         if !self.offline {
-            let account_id = self.deployment.account_id(self.ground);
-            let mut access = token::verified(self.ground, token.clone(), true, Some(name.clone()))?;
+            let account_id = self.deployment.account_id(self.workspace);
+            let mut access = token::verified(self.workspace, token.clone(), true, Some(name.clone()))?;
             access.asking.try_ask(&token::home(&account_id), &Call::FindSubdomain).map_err(|error| {
                 Failure::new(format!("the token doesn't reach the account {name} ({}): {error}", mask(&account_id)))
                     .hint("it is not stored; a token of that account with `Workers Scripts: Edit` is wanted")
             })?;
         }
-        let secret = self.ground.fleet.accounts[&name].token.secret.clone();
-        self.wish.token = Some((secret.clone(), token.clone()));
-        self.wish.secrets.push((secret, token));
+        let secret = self.workspace.fleet.accounts[&name].token.secret.clone();
+        self.edits.token = Some((secret.clone(), token.clone()));
+        self.edits.secrets.push((secret, token));
         Ok(())
     }
 }

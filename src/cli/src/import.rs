@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
-use flotilla_import::{self, Asked, Finding, Imported, Live, News, code, live, write};
+use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, Live, code, live, write};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
@@ -29,7 +29,7 @@ use flotilla_engine::requests::Asking;
 
 /// The longest name of a fleet.
 const FLEET_NAME_LENGTH: usize = 40;
-/// So many files are named; of more, folders are.
+/// The most files that are listed; of more, their folders are.
 const FILES_SHOWN: usize = 30;
 
 #[derive(clap::Args)]
@@ -72,8 +72,11 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         None => Live::default(),
     };
     let worker_pack = Pack::Worker.files();
-    let asked =
-        Asked { name: arguments.name.as_deref(), customer: arguments.customer.as_deref(), worker_pack: &worker_pack };
+    let asked = ImportOptions {
+        name: arguments.name.as_deref(),
+        customer: arguments.customer.as_deref(),
+        worker_pack: &worker_pack,
+    };
     let mut imported = match flotilla_import::import(path, live, asked) {
         Ok(imported) => imported,
         Err(diagnostics) => {
@@ -112,7 +115,8 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         schema::write(&session)?;
     }
     findings(ui, &imported.findings);
-    let complete = !imported.findings.iter().any(|finding| matches!(finding.kind, News::Lost | News::LeftOut));
+    let complete =
+        !imported.findings.iter().any(|finding| matches!(finding.kind, FindingKind::Lost | FindingKind::LeftOut));
     match format {
         Format::Json => json(ui, &imported)?,
         Format::Text => report::print(&text(&project, &imported, arguments.dry_run)),
@@ -120,7 +124,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     Ok(if complete { Exit::Done } else { Exit::SomeFailed })
 }
 
-/// What is live in an account. Nothing is changed there.
+/// Reads what is live in an account. Changes nothing there.
 fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Failure> {
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(Failure::usage("--account wants the account's id")
@@ -146,7 +150,7 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Fai
     Ok(live)
 }
 
-/// The project's folder, made if it isn't there.
+/// Returns the project's folder, created if it doesn't exist.
 fn made(folder: &Path) -> Result<PathBuf, Failure> {
     let cannot = || format!("{} can't be written", folder.display());
     fs::create_dir_all(folder).with_context(cannot)?;
@@ -162,7 +166,7 @@ fn locks(ui: &Ui, imported: &mut Imported) {
         match code::lock(package, older.as_deref()) {
             Ok(lock) => _ = imported.files.insert(format!("{folder}/package-lock.json"), lock),
             Err(said) => found.push(Finding {
-                kind: News::LeftOut,
+                kind: FindingKind::LeftOut,
                 place: Place::file(&format!("{folder}/package.json")),
                 message: format!("npm made no lock file: {said}"),
                 help: format!("run `npm install --package-lock-only` in {folder}"),
@@ -177,9 +181,9 @@ fn locks(ui: &Ui, imported: &mut Imported) {
 fn findings(ui: &Ui, findings: &[Finding]) {
     for finding in findings {
         let style = match finding.kind {
-            News::Credential | News::Lost => Style::Error,
-            News::LeftOut => Style::Warning,
-            News::Note => Style::Dim,
+            FindingKind::Credential | FindingKind::Lost => Style::Error,
+            FindingKind::LeftOut => Style::Warning,
+            FindingKind::Note => Style::Dim,
         };
         let head = ui.paint(style, finding.kind.as_str());
         let arrow = ui.paint(Style::Help, "-->");

@@ -23,9 +23,9 @@ use super::ui::{Ui, clean};
 use super::workflow::{Workflow, github, previews};
 use super::{Format, Session, schema};
 
-/// Where GitHub looks for workflows, from the repository's root.
+/// The path of the workflow that deploys, from the repository's root.
 const WORKFLOW: &str = ".github/workflows/flotilla.yml";
-/// And for that of previews.
+/// The path of the workflow of previews.
 const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
 
 #[derive(clap::Args)]
@@ -128,7 +128,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// The `.gitignore` of a project with what flotilla wants in it, unless it has that already.
+/// Returns the `.gitignore` of a project with the lines that flotilla needs, unless it has them already.
 pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
     let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
     let rules = include_str!("init/gitignore");
@@ -139,7 +139,7 @@ pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
     Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
 }
 
-/// A fleet's name from its folder's.
+/// Derives a fleet's name from its folder's.
 fn name(root: &Path) -> String {
     let folder = root.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
@@ -215,7 +215,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The secrets that workers refer to in previews.
+/// Returns the secrets that workers refer to in previews.
 fn secrets_of_previews(session: &Session, loaded: &Loaded) -> BTreeSet<String> {
     let Loaded { project, .. } = loaded;
     let rule = &project.fleet.file.previews;

@@ -1,11 +1,10 @@
-//! `flotilla new`: from a token to a customer's spec. On a terminal a dialogue; everything can be said by options.
+//! `flotilla new`: from a token to a customer's spec, interactively on a terminal or with flags.
 
 mod answers;
 
 use std::sync::Arc;
 use std::path::PathBuf;
 
-use secrecy::SecretString;
 use serde_json::Value;
 
 use flotilla_model::failure::{Exit, Failure};
@@ -14,12 +13,11 @@ use flotilla_model::spec::ORDER;
 use flotilla_spec::edit;
 use flotilla_spec::project::FLEET_FILE;
 
-use super::changes::{Changes, Delete, Interrupted};
-use super::dialogue::Dialogue;
-use super::operator;
-use super::questions::database::{self, Database, Wanted};
-use super::questions::{Ground, assignment, token, write};
+use super::authoring::database::{self, Database, Wanted};
+use super::authoring::{Workspace, assignment, run_in_transaction, token, write};
+use super::prompts::{self, Prompter};
 use super::report;
+use super::transaction::{Interrupted, Transaction};
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use answers::{Answers, Question};
@@ -82,59 +80,34 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    whole(session, "new", arguments.customer.as_deref(), arguments.interrupted, |ground, changes| {
-        carry_out(session, ground, arguments, changes)
-    })
+    run_in_transaction(
+        session,
+        "new",
+        arguments.customer.as_deref(),
+        arguments.interrupted,
+        |workspace, transaction| carry_out(session, workspace, arguments, transaction),
+    )
 }
 
-/// Does something as a whole or not at all: after what an interrupted command left, and back to the beginning where it fails.
-pub(super) fn whole(
+fn carry_out(
     session: &Session,
-    command: &str,
-    customer: Option<&str>,
-    interrupted: Option<Interrupted>,
-    carry_out: impl FnOnce(&Ground, &Changes) -> Result<Exit, Failure>,
+    workspace: &Workspace,
+    arguments: &Arguments,
+    transaction: &Transaction,
 ) -> Result<Exit, Failure> {
-    let Some(ground) = Ground::open(session)? else { return Ok(Exit::Diagnostics) };
-    let what = customer.map_or(command.to_owned(), |id| format!("{command} {id}"));
-    let changes = Changes::begin(session, &what, interrupted, |account| deleter_of(&ground, account))?;
-    let ground = if changes.recovered { Ground::open(session)? } else { Some(ground) };
-    let Some(ground) = ground else { return Ok(Exit::Diagnostics) };
-    carry_out(&ground, &changes).map_err(|failure| changes.back(failure))
-}
-
-/// What deletes a database that an interrupted command made, with the token of its account.
-fn deleter_of(ground: &Ground, account_id: &str) -> Result<Delete, Failure> {
-    let named = ground.fleet.accounts.iter().find(|(name, _)| ground.cloud.home(name, None).account_id == account_id);
-    let token = named.and_then(|(_, account)| ground.secrets.token(&account.token.secret));
-    let token = token.ok_or_else(|| {
-        Failure::new(format!("there is no token here for the account {}", mask(account_id)))
-            .hint("set it, as `flotilla plan` says")
-    })?;
-    deleter(ground, &token)
-}
-
-/// What deletes a database with this token.
-pub(super) fn deleter(ground: &Ground, token: &SecretString) -> Result<Delete, Failure> {
-    let cloud = &ground.cloud;
-    let mut asking = Asking::with_token(Arc::new(ground.ui.clone()), cloud.priority, &cloud.base, token, ("", None))?;
-    Ok(Box::new(move |made| database::delete(&mut asking, made)))
-}
-
-fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes: &Changes) -> Result<Exit, Failure> {
-    let dialogue = Dialogue::new(session);
-    let mut answers = Answers::collect(&dialogue, ground, arguments)?;
+    let prompter = Prompter::new(session);
+    let mut answers = Answers::collect(&prompter, workspace, arguments)?;
     loop {
         if let Some(access) = &answers.access {
-            changes.deletes(deleter(ground, &access.token)?);
+            transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
-        tell(session, ground, &answers);
+        print_summary(session, workspace, &answers);
         let mut again = None;
         if !arguments.yes {
-            if !dialogue.is_on() {
-                operator::ask("Write it?")?;
+            if !prompter.is_interactive() {
+                prompts::require_confirmation("Write it?")?;
             }
-            match answers.confirm(&dialogue, Question::Write)? {
+            match answers.confirm(&prompter, Question::Write)? {
                 Question::Write => {}
                 Question::Nothing => return Err(Failure::refused("not confirmed")),
                 question => again = Some(question),
@@ -142,57 +115,62 @@ fn carry_out(session: &Session, ground: &Ground, arguments: &Arguments, changes:
         }
         if again.is_none() {
             let file = answers.file();
-            if let Some(text) = write::fleet(session, &answers.fleet_changes(ground))? {
-                write::file(session, changes, FLEET_FILE, &text)?;
+            if let Some(text) = write::fleet(session, &answers.fleet_changes(workspace))? {
+                write::file(session, transaction, FLEET_FILE, &text)?;
             }
-            write::file(session, changes, &file, &answers.spec(ground)?)?;
-            let mistakes = write::check(session, ground);
-            if mistakes.is_empty() {
-                return finish(session, ground, &mut answers, changes);
+            write::file(session, transaction, &file, &answers.spec(workspace)?)?;
+            let errors = write::check(session, workspace);
+            if errors.is_empty() {
+                return finish(session, workspace, &mut answers, transaction);
             }
-            if arguments.yes || !dialogue.is_on() {
-                return Err(write::mistaken(session, &mistakes));
+            if arguments.yes || !prompter.is_interactive() {
+                return Err(write::failure(session, &errors));
             }
             let guess =
-                mistakes.iter().find_map(|mistake| answers.to_blame(ground, mistake)).unwrap_or(Question::Customer);
-            changes.again()?;
-            match answers.confirm(&dialogue, guess)? {
+                errors.iter().find_map(|error| answers.to_blame(workspace, error)).unwrap_or(Question::Customer);
+            transaction.restart()?;
+            match answers.confirm(&prompter, guess)? {
                 Question::Write => {}
                 Question::Nothing => return Err(Failure::refused("not confirmed")),
                 question => again = Some(question),
             }
         }
         if let Some(question) = again {
-            answers.ask(&dialogue, ground, arguments, question)?;
+            answers.ask(&prompter, workspace, arguments, question)?;
         }
     }
 }
 
-/// After the files were found good: the database, the secrets, and what comes next.
-fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &Changes) -> Result<Exit, Failure> {
+/// Finishes after the files passed the checks: the database, the secrets, and the next commands.
+fn finish(
+    session: &Session,
+    workspace: &Workspace,
+    answers: &mut Answers,
+    transaction: &Transaction,
+) -> Result<Exit, Failure> {
     let file = answers.file();
     if let (Database::D1 { name, id: None }, Some(access), Some(account)) =
         (&answers.database, &mut answers.access, &answers.account)
     {
-        let id = database::make(changes, &mut access.asking, &account.id, name)?;
+        let id = database::make(transaction, &mut access.asking, &account.id, name)?;
         answers.database = Database::D1 { name: name.clone(), id: Some(id) };
-        write::file(session, changes, &file, &answers.spec(ground)?)?;
-        let mistakes = write::check(session, ground);
-        if !mistakes.is_empty() {
-            return Err(write::mistaken(session, &mistakes));
+        write::file(session, transaction, &file, &answers.spec(workspace)?)?;
+        let errors = write::check(session, workspace);
+        if !errors.is_empty() {
+            return Err(write::failure(session, &errors));
         }
     }
     let values = answers.secrets();
-    let write::Stored { stored, left } = write::secrets(session, changes, &values)?;
-    changes.keep()?;
+    let write::Stored { stored, left } = write::secrets(session, transaction, &values)?;
+    transaction.commit()?;
     let shadowed = match (&answers.access, &answers.account) {
         (Some(access), Some(account)) if access.typed && stored.iter().any(|(name, _)| *name == account.secret) => {
-            !write::counts(session, &account.secret, &access.token)?
+            !write::is_effective(session, &account.secret, &access.token)?
         }
         _ => false,
     };
     let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
-    let mut next: Vec<String> = answers.unset(ground).iter().map(set).collect();
+    let mut next: Vec<String> = answers.unset(workspace).iter().map(set).collect();
     next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
     if session.format == Format::Json {
         session.json(&serde_json::json!({
@@ -219,7 +197,7 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
     if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
         report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));
     }
-    for zone in answers.new_zone(ground) {
+    for zone in answers.new_zone(workspace) {
         report::print(&format!("{} the zone {} in {FLEET_FILE}", good("wrote"), clean(zone)));
     }
     for (name, path) in &stored {
@@ -238,21 +216,21 @@ fn finish(session: &Session, ground: &Ground, answers: &mut Answers, changes: &C
     Ok(Exit::Done)
 }
 
-/// What is going to be written, masked.
-fn tell(session: &Session, ground: &Ground, answers: &Answers) {
+/// Prints a summary of what is going to be written, with ids masked.
+fn print_summary(session: &Session, workspace: &Workspace, answers: &Answers) {
     session.ui.line("");
-    for (what, value) in answers.summary(ground) {
+    for (what, value) in answers.summary(workspace) {
         session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
     }
     session.ui.line("");
 }
 
-/// The file of a customer.
+/// Returns the path of a customer's spec.
 fn spec_file(id: &str) -> String {
     PathBuf::from(flotilla_spec::project::CUSTOMERS).join(format!("{id}.yaml")).to_string_lossy().into_owned()
 }
 
-/// The text of a new spec.
+/// Returns the text of a new spec.
 fn spec_text(entries: &[(&str, Value)], sets: &[(Vec<String>, Value)]) -> Result<String, Failure> {
     let head = "# yaml-language-server: $schema=../schema/customer.schema.json\n";
     let text = format!("{head}{}", edit::fresh(entries, &ORDER));

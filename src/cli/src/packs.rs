@@ -1,9 +1,9 @@
-//! The packs that are in the program, as they are in this version of flotilla. Knows their files; writes none.
+//! The packs that are embedded in the program. Knows their files; writes none.
 
 use clap::ValueEnum;
 use include_dir::{Dir, include_dir};
 
-/// A pack that is in the program.
+/// A pack that is embedded in the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Pack {
     /// A consent API for each customer
@@ -19,7 +19,7 @@ macro_rules! files {
     };
 }
 
-/// Files beside the folders that are in the program whole: what npm puts there isn't part of a pack.
+/// The files beside the folders that are embedded as a whole: what npm puts there isn't part of a pack.
 type Files = &'static [(&'static str, &'static [u8])];
 
 const CONSENT: Files = files!["consent":
@@ -41,7 +41,7 @@ static WORKER_FOLDERS: [(&str, Dir<'_>); 2] = [
 ];
 
 impl Pack {
-    /// Its name, and that of its folder.
+    /// Returns its name, which is that of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Pack::Consent => "consent",
@@ -49,7 +49,7 @@ impl Pack {
         }
     }
 
-    /// Its files, by path within its folder.
+    /// Returns its files, by path within its folder.
     pub fn files(self) -> Vec<(String, Vec<u8>)> {
         let (beside, folders) = match self {
             Pack::Consent => (CONSENT, &CONSENT_FOLDERS),

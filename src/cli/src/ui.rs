@@ -10,9 +10,10 @@ use std::time::Instant;
 use flotilla_model::failure::Failure;
 pub use flotilla_model::text::{clean, clean_lines, duration, time};
 
+use super::signals::Signals;
 use super::timings::{self, Measured, Timing};
 pub(crate) use progress_bar::lock;
-use progress_bar::{Phase, Signals};
+use progress_bar::Phase;
 
 /// How to speak to people.
 #[derive(Clone)]

@@ -11,15 +11,15 @@ const ACTIONS: [(&str, &str); 4] = [
     ("UPLOAD-SARIF", "8aad20d150bbac5944a9f9d289da16a4b0d87c1e # v4.36.2"),
 ];
 
-/// The pinned version of an action.
+/// Returns the pinned version of an action.
 pub fn action(name: &str) -> String {
     ACTIONS.iter().find(|(known, _)| *known == name).map_or_else(String::new, |(_, version)| (*version).to_owned())
 }
 
-/// So many secrets of customers are listed one by one; a repository holds no more than 100.
+/// The most secrets of customers that are listed one by one; a repository holds no more than 100.
 const LISTED: usize = 60;
 
-/// What a workflow is made of.
+/// The values that a workflow is rendered from.
 pub struct Workflow<'a> {
     /// The project's folder from the repository's root, with `/`; empty if that is the same.
     pub folder: &'a str,
@@ -33,13 +33,13 @@ pub struct Workflow<'a> {
     pub secrets: BTreeSet<&'a str>,
 }
 
-/// The text of the workflow that checks, plans and deploys.
+/// Returns the text of the workflow that checks, plans and deploys.
 pub fn github(workflow: &Workflow<'_>) -> String {
     let prepare = include_str!("init/prepare.yml").replace("STATE\n", include_str!("init/state.yml"));
     filled(workflow, &include_str!("init/github.yml").replace("PREPARE\n", &prepare))
 }
 
-/// The text of the workflow that puts previews of pull requests up and takes them down.
+/// Returns the text of the workflow that creates and deletes previews of pull requests.
 pub fn previews(workflow: &Workflow<'_>) -> String {
     // What is deployed is asked of the cloud.
     let prepare = include_str!("init/prepare.yml").replace("STATE\n", "");
@@ -55,7 +55,7 @@ pub fn previews(workflow: &Workflow<'_>) -> String {
     filled(workflow, &text.replace("PREPARE-BASE\n", &base).replace("PREPARE\n", &merge))
 }
 
-/// A workflow, its places filled.
+/// Renders a workflow.
 fn filled(workflow: &Workflow<'_>, text: &str) -> String {
     let entries = |names: &mut dyn Iterator<Item = &&str>| {
         names.map(|name| format!("          {name}: ${{{{ secrets.{name} }}}}\n")).collect::<String>()
@@ -107,7 +107,7 @@ fn filled(workflow: &Workflow<'_>, text: &str) -> String {
     fill(&text, &fills)
 }
 
-/// Fills the places of a text in one pass.
+/// Replaces the placeholders of a text in one pass.
 fn fill(text: &str, fills: &[(&str, String)]) -> String {
     let mut filled = String::with_capacity(2 * text.len());
     for line in text.split_inclusive('\n') {
@@ -123,7 +123,7 @@ fn fill(text: &str, fills: &[(&str, String)]) -> String {
     filled.replace("        env:\n        run:", "        run:")
 }
 
-/// A text as a scalar of YAML.
+/// Returns a text as a scalar of YAML.
 fn scalar(text: &str) -> String {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c)) && !text.starts_with('-');
     if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }

@@ -1,6 +1,6 @@
-//! What a command has done so far, and how it is taken back: files as they were, and a database that was made. It is noted on
-//! disk before it is done, so that a process that was killed leaves word of it. Knows no cloud: who deletes databases is told
-//! which.
+//! The undo journal: the changes that a command has made so far, and how they are undone: files as they were, and databases that
+//! were created. A change is noted on disk before it is made, so that the journal of a killed process is complete. Knows no cloud:
+//! the caller deletes databases.
 
 use std::fs;
 use std::io;
@@ -15,14 +15,14 @@ use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
 
-/// The folder of the journal and of what files held before, below the project's.
+/// The folder of the journal and of the copies of files, below the project's.
 const FOLDER: &str = ".flotilla/undo";
-/// Whose process is alive that writes a journal.
+/// The lock of the process that writes the journal.
 const LOCK: &str = ".flotilla/undo.lock";
-/// The journal's form.
+/// The version of the journal's format.
 const VERSION: u8 = 1;
 
-/// What was done, in its order.
+/// The changes of a command, in their order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Journal {
     version: u8,
@@ -33,62 +33,62 @@ pub struct Journal {
     steps: Vec<Step>,
 }
 
-/// One thing that was done, or was about to be.
+/// One change that was made, or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Step {
     /// A file was written.
     File {
         path: PathBuf,
-        /// The name of the copy of what it held; nothing where there was no file.
+        /// The name of the copy of its former content; none where there was no file.
         kept: Option<String>,
-        /// The digest of what was written, as soon as that is known.
+        /// The digest of what was written, once that is known.
         written: Option<String>,
-        /// The folders that were made for it, the outermost first.
+        /// The folders that were created for it, the outermost first.
         folders: Vec<PathBuf>,
     },
-    /// A database was made.
-    Database(Made),
+    /// A database was created.
+    Database(CreatedDatabase),
 }
 
-/// A D1 database that was made, or was about to be.
+/// A D1 database that was created, or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct CreatedDatabase {
     /// The account's id.
     pub account_id: String,
-    /// Its name. There was none of that name before.
+    /// Its name, which no database of the account had before.
     pub name: String,
-    /// Its id, as soon as that is known.
+    /// Its id, once that is known.
     pub id: Option<String>,
 }
 
-/// What a command does and may have to take back. One at a time in a project.
+/// The journal of a running command. One at a time in a project.
 pub struct Undo {
     root: PathBuf,
     journal: Journal,
     _lock: Lock,
 }
 
-/// What could not be taken back, and how it is done by hand.
+/// A change that could not be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// What is as the command left it.
+pub struct Leftover {
+    /// The change.
     pub what: String,
-    /// What to do.
+    /// How to undo it by hand.
     pub hint: String,
 }
 
 impl Journal {
-    /// What was done, in words, the last first.
-    pub fn told(&self, root: &Path) -> Vec<String> {
-        let told = |step: &Step| match step {
+    /// Describes the changes, the last first.
+    pub fn descriptions(&self, root: &Path) -> Vec<String> {
+        let describe = |step: &Step| match step {
             Step::File { path, kept: Some(_), .. } => format!("{} was changed", shown(root, path)),
             Step::File { path, kept: None, .. } => format!("{} was made", shown(root, path)),
             Step::Database(made) => format!("the D1 database {} was made", made.name),
         };
-        self.steps.iter().rev().map(told).collect()
+        self.steps.iter().rev().map(describe).collect()
     }
 
-    /// The accounts in which databases were made.
+    /// Returns the accounts in which databases were created.
     pub fn accounts(&self) -> Vec<&str> {
         self.steps
             .iter()
@@ -102,7 +102,7 @@ fn shown(root: &Path, path: &Path) -> String {
 }
 
 impl Undo {
-    /// Begins. What a killed process left comes along: it is to be taken back or forgotten first.
+    /// Begins. Returns the journal of a process that was killed, too, whose changes have to be undone or kept first.
     pub fn begin(root: &Path, what: &str, at: i64) -> Result<(Undo, Option<Journal>), Failure> {
         fs::create_dir_all(root.join(FOLDER)).with_context(|| format!("{FOLDER} can't be made"))?;
         let lock = Lock::take(&root.join(LOCK), "change of specs")?;
@@ -120,18 +120,18 @@ impl Undo {
         Ok((Undo { root: root.to_owned(), journal: left.clone().unwrap_or(journal), _lock: lock }, left))
     }
 
-    /// Begins with nothing done, when what was left is dealt with.
-    pub fn renew(&mut self, what: &str, at: i64) -> Result<(), Failure> {
+    /// Begins with an empty journal, once what was left is undone or kept.
+    pub fn restart(&mut self, what: &str, at: i64) -> Result<(), Failure> {
         self.journal = Journal { version: VERSION, what: what.to_owned(), at, steps: Vec::new() };
         self.save()
     }
 
-    /// Whether nothing was done.
+    /// Returns whether nothing was changed.
     pub fn is_empty(&self) -> bool {
         self.journal.steps.is_empty()
     }
 
-    /// Notes that a file is going to be written, and keeps what is in it.
+    /// Notes that a file is going to be written, and keeps a copy of it.
     pub fn note_file(&mut self, path: &Path) -> Result<(), Failure> {
         let is_it = |step: &Step| matches!(step, Step::File { path: other, .. } if other == path);
         if self.journal.steps.iter().any(is_it) {
@@ -143,7 +143,7 @@ impl Undo {
                 let name = self.journal.steps.len().to_string();
                 fs::create_dir_all(self.folder()).context("the folder of copies can't be made")?;
                 let copy = self.folder().join(&name);
-                copied(path, &copy).with_context(|| format!("a copy of {} can't be kept", path.display()))?;
+                copy_private(path, &copy).with_context(|| format!("a copy of {} can't be kept", path.display()))?;
                 Some(name)
             }
             Ok(_) => return Err(Failure::new(format!("{} is a symbolic link or no file", path.display()))),
@@ -157,8 +157,8 @@ impl Undo {
         self.save()
     }
 
-    /// Notes what was written to a file, so that what somebody else writes there afterwards is not taken back.
-    pub fn wrote(&mut self, path: &Path) -> Result<(), Failure> {
+    /// Notes what was written to a file, so that what others write there afterwards isn't undone.
+    pub fn note_written(&mut self, path: &Path) -> Result<(), Failure> {
         let digest = fs::read(path).ok().map(|bytes| Digest::of(&bytes).to_string());
         for step in &mut self.journal.steps {
             if let Step::File { path: other, written, .. } = step
@@ -170,15 +170,15 @@ impl Undo {
         self.save()
     }
 
-    /// Writes a file, noted before.
+    /// Notes a file and writes it.
     pub fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         self.note_file(path)?;
         replace(path, bytes).with_context(|| format!("{} can't be written", path.display()))?;
-        self.wrote(path)
+        self.note_written(path)
     }
 
-    /// Notes that a database is going to be made, or its id.
-    pub fn note_database(&mut self, made: Made) -> Result<(), Failure> {
+    /// Notes that a database is going to be created, or its id.
+    pub fn note_database(&mut self, made: CreatedDatabase) -> Result<(), Failure> {
         let same = |step: &&mut Step| matches!(step, Step::Database(other) if other.account_id == made.account_id && other.name == made.name);
         match self.journal.steps.iter_mut().find(same) {
             Some(step) => *step = Step::Database(made),
@@ -187,7 +187,7 @@ impl Undo {
         self.save()
     }
 
-    /// Notes that no database was made after all.
+    /// Notes that no database was created after all.
     pub fn note_no_database(&mut self, account_id: &str, name: &str) -> Result<(), Failure> {
         let is_it =
             |step: &Step| matches!(step, Step::Database(made) if made.account_id == account_id && made.name == name);
@@ -195,11 +195,11 @@ impl Undo {
         self.save()
     }
 
-    /// Takes everything back, the last first. What can't be is told, and stays in the journal.
-    pub fn back(&mut self, delete: &mut dyn FnMut(&Made) -> Result<(), String>) -> Vec<Left> {
+    /// Undoes all changes, the last first. Returns those that can't be undone; they stay in the journal.
+    pub fn roll_back(&mut self, delete: &mut dyn FnMut(&CreatedDatabase) -> Result<(), String>) -> Vec<Leftover> {
         let (mut left, mut kept) = (Vec::new(), Vec::new());
         while let Some(step) = self.journal.steps.pop() {
-            match self.back_one(&step, delete) {
+            match self.undo_step(&step, delete) {
                 Ok(()) => {}
                 Err(why) => {
                     left.push(why);
@@ -211,14 +211,18 @@ impl Undo {
         self.journal.steps = kept;
         let saved = if self.journal.steps.is_empty() { self.forget() } else { self.save() };
         if let Err(failure) = saved {
-            left.push(Left { what: failure.to_string(), hint: format!("remove {FOLDER}") });
+            left.push(Leftover { what: failure.to_string(), hint: format!("remove {FOLDER}") });
         }
         left
     }
 
-    fn back_one(&self, step: &Step, delete: &mut dyn FnMut(&Made) -> Result<(), String>) -> Result<(), Left> {
+    fn undo_step(
+        &self,
+        step: &Step,
+        delete: &mut dyn FnMut(&CreatedDatabase) -> Result<(), String>,
+    ) -> Result<(), Leftover> {
         match step {
-            Step::Database(made) => delete(made).map_err(|why| Left {
+            Step::Database(made) => delete(made).map_err(|why| Leftover {
                 what: format!("the D1 database {} is not deleted: {why}", made.name),
                 hint: format!("if it is there and empty: wrangler d1 delete {}", made.name),
             }),
@@ -232,20 +236,23 @@ impl Undo {
                 let now = fs::read(path).ok();
                 let before = copy.as_ref().and_then(|copy| fs::read(copy).ok());
                 if copy.is_some() && before.is_none() {
-                    return Err(Left { what: format!("{name} is as it is: its copy is lost"), hint: String::new() });
+                    return Err(Leftover {
+                        what: format!("{name} is as it is: its copy is lost"),
+                        hint: String::new(),
+                    });
                 }
                 let others = written
                     .as_ref()
                     .is_some_and(|written| now.as_ref().is_none_or(|now| Digest::of(now).to_string() != *written));
                 if now != before && others {
-                    return Err(Left { what: format!("{name} was changed since"), hint: by_hand() });
+                    return Err(Leftover { what: format!("{name} was changed since"), hint: by_hand() });
                 }
                 let done = match &copy {
                     _ if now == before => Ok(()),
-                    Some(copy) => copied(copy, path),
+                    Some(copy) => restore(copy, path),
                     None => fs::remove_file(path),
                 };
-                done.map_err(|error| Left { what: format!("{name} can't be put back: {error}"), hint: by_hand() })?;
+                done.map_err(|error| Leftover { what: format!("{name} can't be put back: {error}"), hint: by_hand() })?;
                 for folder in folders.iter().rev() {
                     // Whoever put something else into it needs it.
                     let _ = fs::remove_dir(folder);
@@ -255,8 +262,8 @@ impl Undo {
         }
     }
 
-    /// All of it is to stay.
-    pub fn keep(&mut self) -> Result<(), Failure> {
+    /// Keeps all changes.
+    pub fn commit(&mut self) -> Result<(), Failure> {
         self.journal.steps.clear();
         self.forget()
     }
@@ -285,9 +292,14 @@ impl Undo {
 }
 
 /// Copies a file with its permissions; nobody else can read the copy at any time.
-fn copied(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
     let mode = fs::metadata(from)?.permissions().mode();
     AtomicFile::new(to).mode(mode).durable().write(&fs::read(from)?).map(drop)
+}
+
+/// Puts a copy back in the file's place, permissions included.
+fn restore(copy: &Path, path: &Path) -> io::Result<()> {
+    copy_private(copy, path)
 }
 
 /// Replaces a file, which keeps its permissions.
@@ -303,7 +315,7 @@ mod tests {
         Undo::begin(root, "new acme", 7).unwrap()
     }
 
-    fn nothing(_: &Made) -> Result<(), String> {
+    fn nothing(_: &CreatedDatabase) -> Result<(), String> {
         panic!("there is no database")
     }
 
@@ -319,14 +331,14 @@ mod tests {
         undo.write(&at("b/c/d"), b"new").unwrap();
         undo.write(&at("a"), b"newer").unwrap();
         assert_eq!(fs::read(at("a")).unwrap(), b"newer");
-        assert_eq!(undo.back(&mut nothing), []);
+        assert_eq!(undo.roll_back(&mut nothing), []);
         assert_eq!(fs::read(at("a")).unwrap(), b"old\r\n");
         assert_eq!(fs::metadata(at("a")).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!at("b").exists() && !at(FOLDER).exists());
         // And what is kept is kept.
         undo.write(&at("a"), b"new").unwrap();
-        undo.keep().unwrap();
-        assert_eq!(undo.back(&mut nothing), []);
+        undo.commit().unwrap();
+        assert_eq!(undo.roll_back(&mut nothing), []);
         assert_eq!(fs::read(at("a")).unwrap(), b"new");
         assert!(!at(FOLDER).exists());
     }
@@ -336,10 +348,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a"), "old").unwrap();
-        let made = Made { account_id: "account".to_owned(), name: "acme".to_owned(), id: Some("id".to_owned()) };
+        let made =
+            CreatedDatabase { account_id: "account".to_owned(), name: "acme".to_owned(), id: Some("id".to_owned()) };
         {
             let (mut undo, _) = begin(folder.path());
-            undo.note_database(Made { id: None, ..made.clone() }).unwrap();
+            undo.note_database(CreatedDatabase { id: None, ..made.clone() }).unwrap();
             undo.note_database(made.clone()).unwrap();
             undo.write(&at("a"), b"new").unwrap();
             undo.write(&at("b"), b"new").unwrap();
@@ -348,9 +361,9 @@ mod tests {
         let (mut undo, left) = begin(folder.path());
         let left = left.expect("a journal");
         assert_eq!((left.what.as_str(), left.at, left.accounts()), ("new acme", 7, vec!["account"]));
-        assert_eq!(left.told(folder.path()), ["b was made", "a was changed", "the D1 database acme was made"]);
+        assert_eq!(left.descriptions(folder.path()), ["b was made", "a was changed", "the D1 database acme was made"]);
         fs::write(at("b"), "somebody else's").unwrap();
-        let told = undo.back(&mut |there| {
+        let told = undo.roll_back(&mut |there| {
             assert_eq!(*there, made);
             Err("no network".to_owned())
         });
@@ -362,9 +375,9 @@ mod tests {
         drop(undo);
         // What could not be is tried once more, the next time.
         let (mut undo, left) = begin(folder.path());
-        assert_eq!(left.unwrap().told(folder.path()), ["b was made", "the D1 database acme was made"]);
+        assert_eq!(left.unwrap().descriptions(folder.path()), ["b was made", "the D1 database acme was made"]);
         fs::remove_file(at("b")).unwrap();
-        assert_eq!(undo.back(&mut |_| Ok(())), []);
+        assert_eq!(undo.roll_back(&mut |_| Ok(())), []);
         drop(undo);
         assert!(begin(folder.path()).1.is_none());
     }

@@ -1,4 +1,4 @@
-//! What a worker runs, as a pack: the modules that its entry point reaches, the packages that they import, and how wrangler
+//! A worker's code as a pack: the modules that its entry point reaches, the packages that they import, and how wrangler
 //! was told to bundle them. Reads files of the project alone; bundles nothing.
 
 mod closure;
@@ -12,39 +12,40 @@ use serde_json::{Map, Value, json};
 
 use flotilla_model::digest::Framed;
 
+use super::ids::slug;
 use super::wrangler::{Config, text};
-use super::{Findings, News};
+use super::{FindingKind, Findings};
 use closure::{Closure, versions};
 use options::options;
 
 /// The most bytes of one file.
 const MAX_BYTES: u64 = 8 << 20;
-/// What wrangler bundles as text, unless `rules` say otherwise.
+/// The extensions that wrangler bundles as text, unless `rules` say otherwise.
 const TEXT: [&str; 3] = ["txt", "html", "sql"];
 
 /// A worker's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// What its pack could be called.
+    /// The name that its pack gets if it is free.
     pub name: String,
     /// Its files by path, below the pack's `src`.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// The entry point among them. Without files: what it would be.
+    /// The entry point among them; without files, the expected one.
     pub main: String,
     /// The packages that it imports, with their versions.
     pub packages: BTreeMap<String, String>,
     /// The project's lock file of npm.
     pub lock: Option<Vec<u8>>,
-    /// What a bundler is told.
+    /// The options of the bundler.
     pub options: Options,
 }
 
-/// What a bundler is told.
+/// The options of the bundler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Names that are replaced, and by what.
     pub define: BTreeMap<String, String>,
-    /// Modules that stand for others.
+    /// Modules that replace others.
     pub alias: BTreeMap<String, String>,
     /// The options of the TypeScript compiler that change what code does.
     pub compiler: Map<String, Value>,
@@ -53,24 +54,17 @@ pub struct Options {
 }
 
 impl Code {
-    /// The code of a live worker: modules as they were uploaded.
+    /// Returns the code of a live worker: modules as they were uploaded.
     pub fn of_modules(name: &str, main: String, modules: BTreeMap<String, Vec<u8>>) -> Code {
         let plain = |path: &str| {
             !path.starts_with('/') && path.split('/').all(|step| !step.is_empty() && step != ".." && step != ".")
         };
         let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| plain(path)).collect();
         let main = if files.contains_key(&main) { main } else { files.keys().next().cloned().unwrap_or_default() };
-        Code {
-            name: super::customers::slug(name),
-            files,
-            main,
-            packages: BTreeMap::new(),
-            lock: None,
-            options: Options::default(),
-        }
+        Code { name: slug(name), files, main, packages: BTreeMap::new(), lock: None, options: Options::default() }
     }
 
-    /// What two workers share that run the same.
+    /// Returns a key that is the same for workers that run the same code.
     pub fn key(&self) -> String {
         let mut framed = Framed::new("code").field(self.main.as_bytes());
         for (path, bytes) in &self.files {
@@ -80,8 +74,8 @@ impl Code {
         framed.field(options.to_string().as_bytes()).finish().to_string()
     }
 
-    /// The files of its pack, by path within it, made from those of the pack `worker`; without a lock file if the packages
-    /// want one of their own.
+    /// Returns the files of its pack, by path within it, made from those of the pack `worker`; without a lock file if the packages
+    /// need one of their own.
     pub fn pack(&self, name: &str, prefix: &str, worker: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         for (path, bytes) in worker {
@@ -108,6 +102,19 @@ impl Code {
         }
         files.extend(self.files.iter().map(|(path, bytes)| (format!("src/{path}"), bytes.clone())));
         files
+    }
+
+    /// Takes the files below the folder that all have in common, `src/` in most projects, and moves paths to them accordingly.
+    fn set_files(&mut self, files: BTreeMap<String, Vec<u8>>, entry: &str) {
+        let folders = files.keys().map(|path| path.rfind('/').map_or("", |at| &path[..=at]));
+        let above = folders.reduce(common).unwrap_or("").to_owned();
+        self.main = entry.strip_prefix(&above).unwrap_or(entry).to_owned();
+        for target in self.options.alias.values_mut() {
+            if let Some(path) = target.strip_prefix("./").and_then(|path| path.strip_prefix(above.as_str())) {
+                *target = format!("./src/{path}");
+            }
+        }
+        self.files = files.into_iter().map(|(path, bytes)| (path[above.len()..].to_owned(), bytes)).collect();
     }
 
     fn bundler(&self, text: &str) -> String {
@@ -157,7 +164,7 @@ fn manifest(name: &str, prefix: &str, text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// A lock file for a package.json, made by npm from the versions of an older one. The error is what npm said.
+/// Has npm make a lock file for a package.json from the versions of an older one. The error is npm's message.
 pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let folder = std::env::temp_dir().join(format!(
         "flotilla-lock-{}-{}",
@@ -200,58 +207,27 @@ pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
 pub const KEYS: [&str; 9] =
     ["alias", "assets", "define", "jsx_factory", "jsx_fragment", "main", "rules", "site", "tsconfig"];
 
-/// The code of a configuration. Without a `main` there is none.
+/// Reads the code of a configuration. Without a `main` there is none.
 pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Option<Code> {
-    let name = config
-        .document
-        .file
-        .rsplit('/')
-        .nth(1)
-        .or_else(|| config.document.root.get("name").and_then(text))
-        .unwrap_or("worker");
-    let main = match config.text("main") {
-        Some(main) => main,
-        None => {
-            if config.get("assets").is_none() && config.get("site").is_none() {
-                let help = "write where its code begins: `main = \"src/index.ts\"`";
-                findings.push(News::Lost, config.start(), format!("{} has no `main`", config.what()), help);
-                lost.push("its code".to_owned());
-            }
-            return None;
+    let folder = config.document.file.rsplit('/').nth(1);
+    let name = folder.or_else(|| config.document.root.get("name").and_then(text)).unwrap_or("worker");
+    let Some(main) = config.text("main") else {
+        if config.get("assets").is_none() && config.get("site").is_none() {
+            let help = "write where its code begins: `main = \"src/index.ts\"`";
+            findings.push(FindingKind::Lost, config.start(), format!("{} has no `main`", config.what()), help);
+            lost.push("its code".to_owned());
         }
+        return None;
     };
-    let place = config.place("main");
     let mut code = Code {
-        name: super::customers::slug(name),
+        name: slug(name),
         files: BTreeMap::new(),
         main: "index.ts".to_owned(),
         packages: BTreeMap::new(),
         lock: None,
         options: options(root, config, findings, lost),
     };
-    let Some(entry) = inside(config.folder(), main) else {
-        let help = "a worker's code is within the folder that is imported: name that folder, or move the code";
-        findings.push(News::Lost, place, "`main` leads out of the project", help);
-        lost.push("its code".to_owned());
-        return Some(code);
-    };
-    if entry.ends_with(".py") {
-        let help = "flotilla bundles JavaScript and TypeScript; keep deploying this worker with `wrangler deploy`";
-        findings.push(News::Lost, place, "it is a worker in Python", help);
-        lost.push("its code".to_owned());
-        return Some(code);
-    }
-    if !root.join(&entry).exists() {
-        let help = format!(
-            "if a build makes it, run that build and import again with --force; or put the bundled worker at \
-                            templates/…/src/{}",
-            file_name(&entry)
-        );
-        code.main = file_name(&entry).to_owned();
-        findings.push(News::Lost, place, format!("`{main}`, where the worker begins, isn't there"), help);
-        lost.push("its code, which was not built".to_owned());
-        return Some(code);
-    }
+    let Some(entry) = entry_point(root, config, main, &mut code, findings, lost) else { return Some(code) };
     let mut closure = Closure {
         root,
         options: &code.options,
@@ -261,21 +237,9 @@ pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut 
         findings,
         lost,
     };
-    closure.follow(&entry, &place);
+    closure.follow(&entry, &config.place("main"));
     let (files, packages) = (closure.files, closure.packages);
-    // Below what all have in common, `src/` in most projects.
-    let above =
-        files.keys().map(|path| path.rfind('/').map_or("", |at| &path[..=at])).reduce(common).unwrap_or("").to_owned();
-    code.main = entry.strip_prefix(&above).unwrap_or(&entry).to_owned();
-    if !code.options.alias.is_empty() {
-        let moved = |target: &String| match target.strip_prefix("./").and_then(|path| path.strip_prefix(above.as_str()))
-        {
-            Some(path) => format!("./src/{path}"),
-            None => target.clone(),
-        };
-        code.options.alias.values_mut().for_each(|target| *target = moved(target));
-    }
-    code.files = files.into_iter().map(|(path, bytes)| (path[above.len()..].to_owned(), bytes)).collect();
+    code.set_files(files, &entry);
     code.packages = versions(root, config, &packages, findings, lost);
     if !code.packages.is_empty() {
         code.lock = nearest(root, config.folder(), "package-lock.json").map(|(_, bytes)| bytes);
@@ -283,7 +247,43 @@ pub fn of(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut 
     Some(code)
 }
 
-/// The folders that two have in common.
+/// Returns the path of the entry point; none, with a finding, where the code can't be imported.
+fn entry_point(
+    root: &Path,
+    config: &Config<'_>,
+    main: &str,
+    code: &mut Code,
+    findings: &mut Findings,
+    lost: &mut Vec<String>,
+) -> Option<String> {
+    let place = config.place("main");
+    let Some(entry) = inside(config.folder(), main) else {
+        let help = "a worker's code is within the folder that is imported: name that folder, or move the code";
+        findings.push(FindingKind::Lost, place, "`main` leads out of the project", help);
+        lost.push("its code".to_owned());
+        return None;
+    };
+    if entry.ends_with(".py") {
+        let help = "flotilla bundles JavaScript and TypeScript; keep deploying this worker with `wrangler deploy`";
+        findings.push(FindingKind::Lost, place, "it is a worker in Python", help);
+        lost.push("its code".to_owned());
+        return None;
+    }
+    if !root.join(&entry).exists() {
+        let help = format!(
+            "if a build makes it, run that build and import again with --force; or put the bundled worker at \
+                            templates/…/src/{}",
+            file_name(&entry)
+        );
+        code.main = file_name(&entry).to_owned();
+        findings.push(FindingKind::Lost, place, format!("`{main}`, where the worker begins, isn't there"), help);
+        lost.push("its code, which was not built".to_owned());
+        return None;
+    }
+    Some(entry)
+}
+
+/// Returns the folders that two paths have in common.
 fn common<'a>(one: &'a str, other: &'a str) -> &'a str {
     let mut end = 0;
     for (at, byte) in one.bytes().enumerate() {
@@ -301,7 +301,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A path from a folder, without `.` and `..`; `None` if it leads out of the project.
+/// Resolves a path from a folder, without `.` and `..`; `None` if it points out of the project.
 fn inside(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') || path.contains('\\') || path.contains('\0') {
         return None;
@@ -317,7 +317,7 @@ fn inside(folder: &str, path: &str) -> Option<String> {
     Some(steps.join("/"))
 }
 
-/// Whether a path goes through a symbolic link.
+/// Returns whether a path goes through a symbolic link.
 fn is_linked(root: &Path, path: &str) -> bool {
     let mut at = root.to_owned();
     path.split('/').any(|step| {
@@ -326,7 +326,7 @@ fn is_linked(root: &Path, path: &str) -> bool {
     })
 }
 
-/// The nearest file of a name, from a folder upwards to the project's own.
+/// Returns the nearest file of a name, from a folder upwards to the project's own.
 fn nearest(root: &Path, folder: &str, name: &str) -> Option<(String, Vec<u8>)> {
     let mut folder = folder.trim_end_matches('/');
     loop {

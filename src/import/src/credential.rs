@@ -1,11 +1,11 @@
-//! What must not stand in a file: recognised by its name or by its form. Pure text; never keeps what it looked at.
+//! Credentials in files, recognised by their name or form. Pure text; never keeps the text that it examined.
 
 /// Parts of names whose values are secrets.
 const WORDS: [&str; 9] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "PRIVATE_KEY", "API_KEY", "APIKEY"];
-/// Parts of names whose values are meant for everybody, whatever else the name says.
+/// Parts of names whose values are public, whatever else the name says.
 const PUBLIC: [&str; 4] = ["PUBLIC", "PUBLISHABLE", "SITE_KEY", "SITEKEY"];
-/// How values begin that a service issued as secrets, and how long they are at least.
+/// The prefixes of secrets that services issue, and their least length.
 const PREFIXES: [(&str, usize); 26] = [
     ("sk_live_", 16),
     ("sk_test_", 16),
@@ -35,13 +35,13 @@ const PREFIXES: [(&str, usize); 26] = [
     ("AGE-SECRET-KEY-", 20),
 ];
 
-/// Whether a variable of this name is one for a secret's value.
+/// Returns whether a variable of this name holds a secret.
 pub fn by_name(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     WORDS.iter().any(|word| upper.contains(word)) && !PUBLIC.iter().any(|word| upper.contains(word))
 }
 
-/// Whether a text has a secret in it, as far as its form tells.
+/// Returns whether a text contains a secret, judged by its form.
 pub fn by_form(text: &str) -> bool {
     text.contains("-----BEGIN")
         || text.to_ascii_uppercase().contains("AGE-SECRET-KEY-")
@@ -49,7 +49,7 @@ pub fn by_form(text: &str) -> bool {
         || text.split(|c: char| c.is_whitespace() || "\"'`,;=()[]{}<>".contains(c)).any(token)
 }
 
-/// Whether a variable is a secret, by its name or its value. What is empty, a switch or a number is none; and neither is the
+/// Returns whether a variable is a secret, by its name or its value. An empty value, a switch or a number is none; neither is the
 /// name of a variable that has another's address in it.
 pub fn is_credential(name: &str, value: &str) -> bool {
     let plain = value.is_empty() || matches!(value, "true" | "false") || value.parse::<f64>().is_ok();
@@ -58,20 +58,20 @@ pub fn is_credential(name: &str, value: &str) -> bool {
     by_form(value) || (by_name(name) && !plain && !about)
 }
 
-/// A word as services issue them.
+/// Returns whether a word looks like a secret that a service issued.
 fn token(word: &str) -> bool {
     let prefixed = PREFIXES.iter().any(|(prefix, length)| word.starts_with(prefix) && word.len() >= *length);
     prefixed || jwt(word)
 }
 
-/// A JSON Web Token: three parts in base64, of which the first two begin with a brace.
+/// Returns whether a word is a JSON Web Token: three parts in base64, of which the first two begin with a brace.
 fn jwt(word: &str) -> bool {
     let mut parts = word.split('.');
     let begins = |part: Option<&str>| part.is_some_and(|part| part.starts_with("eyJ") && part.len() > 8);
     begins(parts.next()) && begins(parts.next()) && parts.next().is_some()
 }
 
-/// An address with a password in it: `postgres://user:password@host`.
+/// Returns whether a text contains an address with a password: `postgres://user:password@host`.
 fn with_password(text: &str) -> bool {
     text.match_indices("://").any(|(at, _)| {
         let rest = &text[at + 3..];

@@ -1,4 +1,4 @@
-//! Whose worker each configuration is: by the environment's name, by `SERVICE_DOMAIN`, by the folders under
+//! The customer that each configuration belongs to: by the environment's name, by `SERVICE_DOMAIN`, by the folders under
 //! `config/customers`, by the account. Two customers never share a worker or a database. Knows a project on disk.
 
 mod account;
@@ -19,65 +19,30 @@ use flotilla_spec::yaml::{Document, Node};
 use super::code::{self, Code};
 use super::envfiles::{self, EnvFile, EnvFiles};
 use super::forms::is_variable;
+use super::ids::{slug, split};
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
-use super::{Asked, Findings, Found, Live, News};
+use super::{FindingKind, Findings, FoundWorker, ImportOptions, Live};
 use account::live_or_not;
 pub use account::of_account;
 
-/// The longest id of a customer.
-const ID_LENGTH: usize = 50;
+/// A file that several customers' configurations have in common.
+const BASE_FILE: &str = "config/base/wrangler.base.toml";
 
-/// What of a project isn't one worker's.
+/// The part of a project that belongs to no single worker.
 #[derive(Debug, Default)]
 pub struct Others {
-    /// What the project is called.
+    /// The project's name.
     pub name: String,
-}
-
-/// The environment that a word means.
-pub fn word(text: &str) -> Option<Environment> {
-    Some(match text.to_ascii_lowercase().as_str() {
-        "production" | "prod" | "prd" | "live" | "main" => Environment::Production,
-        "staging" | "stage" | "stg" | "test" | "testing" | "qa" | "uat" | "preprod" => Environment::Staging,
-        "development" | "develop" | "dev" | "local" => Environment::Development,
-        _ => return None,
-    })
-}
-
-/// A customer's and an environment's part of a name: `acme-prod` and `prod-acme`.
-fn split(name: &str) -> (Option<String>, Option<Environment>) {
-    if let Some(environment) = word(name) {
-        return (None, Some(environment));
-    }
-    let of_end = name.rsplit_once(['-', '_']).and_then(|(rest, last)| Some((rest, word(last)?)));
-    let of_start = || name.split_once(['-', '_']).and_then(|(first, rest)| Some((rest, word(first)?)));
-    match of_end.or_else(of_start).filter(|(rest, _)| !rest.is_empty()) {
-        Some((customer, environment)) => (Some(slug(customer)), Some(environment)),
-        None => (Some(slug(name)), None),
-    }
-}
-
-/// A text as an id: lower-case letters, digits and hyphens.
-pub fn slug(text: &str) -> String {
-    let mut slug = String::new();
-    for c in text.to_lowercase().chars() {
-        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
-        if slug.len() < ID_LENGTH && !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
-            slug.push(c);
-        }
-    }
-    let slug = slug.trim_end_matches('-');
-    if slug.is_empty() { "customer".to_owned() } else { slug.to_owned() }
 }
 
 /// Reads the workers of a project.
 pub fn read(
     path: &Path,
     live: &Live,
-    asked: Asked<'_>,
+    options: ImportOptions<'_>,
     findings: &mut Findings,
-) -> Result<(Vec<Found>, Others), Vec<Diagnostic>> {
+) -> Result<(Vec<FoundWorker>, Others), Vec<Diagnostic>> {
     let (root, only) = match path.file_name() {
         Some(name) if path.is_file() => {
             (path.parent().unwrap_or(Path::new("")), Some(name.to_string_lossy().into_owned()))
@@ -85,67 +50,43 @@ pub fn read(
         _ => (path, None),
     };
     let tree = Tree::new(root);
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let env_files = match only {
         Some(_) => EnvFiles::default(),
-        None => envfiles::read(root, &tree, findings, &mut wrong),
+        None => envfiles::read(root, &tree, findings, &mut errors),
     };
     let mut files = only.map_or_else(|| wrangler::files(root), |file| vec![file]);
-    for (file, place) in env_files.customers.values().filter_map(|file| file.wrangler.as_ref()) {
-        let file = file.trim_start_matches("./");
-        if file.split('/').any(|step| step == "..") || file.starts_with('/') {
-            findings.push(
-                News::LeftOut,
-                place.clone(),
-                "`WRANGLER_CONFIG` leads out of the project",
-                "name a file of the project",
-            );
-        } else if !tree.has(file) {
-            findings.push(
-                News::LeftOut,
-                place.clone(),
-                "`WRANGLER_CONFIG` names a file that isn't there",
-                "name wrangler's file",
-            );
-        } else if !files.iter().any(|known| known == file) {
-            files.push(file.to_owned());
-        }
-    }
+    add_named_files(&mut files, &env_files, &tree, findings);
     let mut documents = Vec::new();
     for file in &files {
         match wrangler::read(&tree, file) {
             Ok(document) => documents.push(document),
-            Err(found) => wrong.extend(found),
+            Err(found) => errors.extend(found),
         }
     }
-    let base_file = "config/base/wrangler.base.toml";
-    let base = match tree.has(base_file).then(|| wrangler::read(&tree, base_file)) {
-        Some(Ok(document)) => Some(document),
-        Some(Err(found)) => {
-            wrong.extend(found);
-            None
-        }
-        None => None,
-    };
-    if !wrong.is_empty() {
-        return Err(wrong);
+    let base = tree.has(BASE_FILE).then(|| wrangler::read(&tree, BASE_FILE)).transpose().unwrap_or_else(|found| {
+        errors.extend(found);
+        None
+    });
+    if !errors.is_empty() {
+        return Err(errors);
     }
     for (name, span, _) in base.iter().flat_map(|base| entries(Some(&base.root)).iter()) {
         if name != "account_id" {
             let place = base.as_ref().expect("BUG: its entry").place(*span);
             let help = "wrangler doesn't read this file: set it in the spec, or in `defaults` of fleet.yaml, if a tool of yours did";
-            findings.push(News::LeftOut, place, format!("`{name}` is for no worker in particular"), help);
+            findings.push(FindingKind::LeftOut, place, format!("`{name}` is for no worker in particular"), help);
         }
     }
     dotvars(&tree, &documents, findings);
     documentation(&tree, findings);
     let mut reading =
-        Reading { root, documents: &documents, env_files: &env_files, live, asked, findings, codes: HashMap::new() };
+        Reading { root, documents: &documents, env_files: &env_files, live, options, findings, codes: HashMap::new() };
     let name = reading.project_name();
     let mut found = reading.found(&name);
     let account = base.as_ref().and_then(|base| base.root.get("account_id")).and_then(text);
-    for one in &mut found {
-        one.account_id = one.account_id.take().or_else(|| account.map(str::to_owned));
+    for worker in &mut found {
+        worker.account_id = worker.account_id.take().or_else(|| account.map(str::to_owned));
     }
     reading.env_files(&mut found);
     apart(&mut found, reading.findings);
@@ -153,7 +94,25 @@ pub fn read(
     Ok((found, Others { name }))
 }
 
-/// The secrets of `wrangler dev`: names only.
+/// Adds the files of wrangler's that env files name.
+fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, findings: &mut Findings) {
+    for (file, place) in env_files.customers.values().filter_map(|file| file.wrangler.as_ref()) {
+        let file = file.trim_start_matches("./");
+        let (message, help) = if file.split('/').any(|step| step == "..") || file.starts_with('/') {
+            ("`WRANGLER_CONFIG` leads out of the project", "name a file of the project")
+        } else if !tree.has(file) {
+            ("`WRANGLER_CONFIG` names a file that isn't there", "name wrangler's file")
+        } else {
+            if !files.iter().any(|known| known == file) {
+                files.push(file.to_owned());
+            }
+            continue;
+        };
+        findings.push(FindingKind::LeftOut, place.clone(), message, help);
+    }
+}
+
+/// Finds the secrets of `wrangler dev`; their names only.
 fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
     let folders: BTreeSet<&str> =
         documents.iter().map(|document| document.file.rfind('/').map_or("", |at| &document.file[..=at])).collect();
@@ -171,7 +130,12 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                 if is_variable(name) && super::credential::is_credential(name, value) {
                     let place = Place { file: file.clone(), line: at + 1, column: 1, width: name.len() };
                     let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
-                    findings.push(News::Credential, place, format!("`{name}` is a secret of this machine"), help);
+                    findings.push(
+                        FindingKind::Credential,
+                        place,
+                        format!("`{name}` is a secret of this machine"),
+                        help,
+                    );
                 }
             }
         }
@@ -182,11 +146,11 @@ fn documentation(tree: &Tree, findings: &mut Findings) {
     let folder = "config/environments";
     for name in tree.names(folder).unwrap_or_default().into_iter().filter(|name| name.ends_with(".toml")) {
         let help = "no tool reads it for a deploy, and neither does flotilla: what holds stands in the specs now";
-        findings.push(News::Note, Place::file(&format!("{folder}/{name}")), "it is documentation", help);
+        findings.push(FindingKind::Note, Place::file(&format!("{folder}/{name}")), "it is documentation", help);
     }
 }
 
-/// The code of a configuration, and what of it is lost.
+/// The code of a configuration, and the parts of it that are lost.
 type Read = (Option<Arc<Code>>, Vec<String>);
 
 struct Reading<'a, 'f> {
@@ -194,17 +158,17 @@ struct Reading<'a, 'f> {
     documents: &'a [Document],
     env_files: &'a EnvFiles,
     live: &'a Live,
-    asked: Asked<'a>,
+    options: ImportOptions<'a>,
     findings: &'f mut Findings,
-    /// What was read: environments mostly run the same.
+    /// The code that was read already: environments mostly run the same.
     codes: HashMap<String, Read>,
 }
 
 impl<'a> Reading<'a, '_> {
-    /// What the project is called: as the only worker is, or its package, or its folder.
+    /// Returns the project's name: that of its only worker, its package, or its folder.
     fn project_name(&self) -> String {
         let worker = match self.documents {
-            [one] => one.root.get("name").and_then(text),
+            [worker] => worker.root.get("name").and_then(text),
             _ => None,
         };
         let package = std::fs::read(self.root.join("package.json")).ok();
@@ -219,15 +183,15 @@ impl<'a> Reading<'a, '_> {
         }
     }
 
-    /// Whose a worker is that its environment's name doesn't say.
+    /// Returns the customer of workers whose environment's name names none.
     fn default_customer(&self, project: &str) -> String {
         let service = self.documents.iter().flat_map(wrangler::configs).find_map(|config| service(&config));
         let folders: BTreeSet<&String> = self.env_files.customers.keys().map(|(customer, _)| customer).collect();
         let only = folders.first().filter(|_| folders.len() == 1).map(|only| (*only).clone());
-        self.asked.customer.map(slug).or(service).or(only).unwrap_or_else(|| project.to_owned())
+        self.options.customer.map(slug).or(service).or(only).unwrap_or_else(|| project.to_owned())
     }
 
-    fn found(&mut self, project: &str) -> Vec<Found> {
+    fn found(&mut self, project: &str) -> Vec<FoundWorker> {
         let default = self.default_customer(project);
         let workers: Vec<&Document> = self.documents.iter().filter(|document| self.is_worker(document)).collect();
         let several = workers.iter().filter(|document| self.own(document).is_none()).count() > 1;
@@ -265,7 +229,7 @@ impl<'a> Reading<'a, '_> {
                     (Some(name), None) => {
                         let help = "workers to look at come and go with `flotilla preview`: leave it to that, or name the environment otherwise";
                         let message = format!("[env.{name}] is for previews");
-                        self.findings.push(News::LeftOut, config.start(), message, help);
+                        self.findings.push(FindingKind::LeftOut, config.start(), message, help);
                         continue;
                     }
                 };
@@ -274,11 +238,11 @@ impl<'a> Reading<'a, '_> {
                     let message = format!("{} is `{}` in {}, and so is {other}", config.what(), whose.0, whose.1);
                     let help =
                         "one of the two can be imported: give the other another name, such as that of a customer";
-                    self.findings.push(News::LeftOut, config.start(), message, help);
+                    self.findings.push(FindingKind::LeftOut, config.start(), message, help);
                     continue;
                 }
                 taken.insert(key, config.what());
-                found.extend(self.one(config, whose, role.clone()));
+                found.extend(self.worker(config, whose, role.clone()));
             }
         }
         found
@@ -288,11 +252,11 @@ impl<'a> Reading<'a, '_> {
         let Some(span) = document.root.key_span("pages_build_output_dir") else { return true };
         let help =
             "Pages projects are no workers; Cloudflare's guide \"Migrate from Pages to Workers\" makes one of it";
-        self.findings.push(News::LeftOut, document.place(span), "it is a project of Cloudflare Pages", help);
+        self.findings.push(FindingKind::LeftOut, document.place(span), "it is a project of Cloudflare Pages", help);
         false
     }
 
-    /// The customer whose file this is as a whole: in a folder for each customer, rather than for each part of one; or by the
+    /// Returns the customer that the whole file belongs to: by a folder for each customer, or by the
     /// name that one customer's env files give.
     fn own(&self, document: &Document) -> Option<String> {
         let mut folders = document.file.rsplit('/').skip(1);
@@ -309,7 +273,7 @@ impl<'a> Reading<'a, '_> {
         named.first().filter(|_| named.len() == 1 && self.documents.len() > 1).map(|customer| (*customer).clone())
     }
 
-    /// Whose an environment's worker is, and in which of the fleet's environments; `None` for previews and the top level.
+    /// Returns the customer and the fleet's environment of a configuration; `None` for previews and the top level.
     fn whose(&self, config: &Config<'_>, own: Option<&str>, default: &str) -> Option<(String, Environment)> {
         let name = config.environment?;
         if matches!(name, "preview" | "previews" | "pr") {
@@ -323,24 +287,24 @@ impl<'a> Reading<'a, '_> {
         Some((customer, environment.unwrap_or(Environment::Production)))
     }
 
-    /// What is told of a top level whose worker isn't imported.
+    /// Reports a top level whose worker isn't imported.
     fn top_level(&mut self, config: &Config<'_>, has_environments: bool) {
         let Some(name) = config.name().filter(|_| has_environments) else { return };
         let is_live = self.live.workers.iter().any(|worker| worker.name == name);
         if is_live {
             let message = format!("the top level deploys `{name}`, which is live beside the environments' workers");
             let help = "add a spec for it if it is used, or delete it at Cloudflare";
-            self.findings.push(News::LeftOut, config.place("name"), message, help);
+            self.findings.push(FindingKind::LeftOut, config.place("name"), message, help);
         } else {
             let message = format!(
                 "the top level is read for what environments inherit; its own worker, `{name}`, is not imported"
             );
             let help = "if `wrangler deploy` without `--env` made one that is used, put it under `[env.development]` and import again";
-            self.findings.push(News::Note, config.place("name"), message, help);
+            self.findings.push(FindingKind::Note, config.place("name"), message, help);
         }
     }
 
-    /// What a configuration runs, read once for all that say the same of it.
+    /// Reads the code of a configuration, once for all configurations that define the same.
     fn code(&mut self, config: &Config<'_>, lost: &mut Vec<String>) -> Option<Arc<Code>> {
         let keys = code::KEYS.map(|key| config.get(key).map(Node::to_value));
         let key = format!("{}{}", config.document.file, json!(keys));
@@ -353,15 +317,15 @@ impl<'a> Reading<'a, '_> {
         code.clone()
     }
 
-    fn one(
+    fn worker(
         &mut self,
         config: &Config<'_>,
         (customer, environment): (String, Environment),
         role: Option<String>,
-    ) -> Option<Found> {
+    ) -> Option<FoundWorker> {
         let Some(name) = config.name() else {
             let help = "wrangler wants a `name`: the worker is called by it";
-            self.findings.push(News::LeftOut, config.start(), format!("{} has no name", config.what()), help);
+            self.findings.push(FindingKind::LeftOut, config.start(), format!("{} has no name", config.what()), help);
             return None;
         };
         // A name that no worker of a fleet can have is told, and not kept.
@@ -369,7 +333,7 @@ impl<'a> Reading<'a, '_> {
         let mapped = settings(config, &self.live.zones, self.findings);
         let mut lost = mapped.lost;
         let code = self.code(config, &mut lost);
-        Some(Found {
+        Some(FoundWorker {
             name,
             place: config.start(),
             what: config.what(),
@@ -385,55 +349,56 @@ impl<'a> Reading<'a, '_> {
     }
 }
 
-/// The customer that the variables name.
+/// Returns the customer that the variables name.
 fn service(config: &Config<'_>) -> Option<String> {
     let name = text(config.get("vars")?.get("SERVICE_DOMAIN")?)?;
     (!name.is_empty()).then(|| slug(name))
 }
 
-/// Takes from the later of two customers what the earlier one has: its worker, its databases.
-fn apart(found: &mut [Found], findings: &mut Findings) {
+/// Removes from the later of two customers what the earlier one has: its worker, its databases.
+fn apart(found: &mut [FoundWorker], findings: &mut Findings) {
     let mut names: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
     let mut databases: BTreeMap<String, String> = BTreeMap::new();
-    let mut tell = |place: &Place, what: String, help: &str| findings.push(News::Lost, place.clone(), what, help);
-    for one in found {
-        if !one.name.is_empty() {
-            let key = (one.account_id.clone(), one.name.clone());
+    let mut tell =
+        |place: &Place, what: String, help: &str| findings.push(FindingKind::Lost, place.clone(), what, help);
+    for worker in found {
+        if !worker.name.is_empty() {
+            let key = (worker.account_id.clone(), worker.name.clone());
             match names.get(&key) {
                 Some(other) => {
                     let help =
                         "the first one keeps it; the other gets a worker and a name of its own, which a deploy makes";
                     tell(
-                        &one.place,
+                        &worker.place,
                         format!(
                             "the worker `{}` is that of {other}, too: the later deploy overwrote the earlier one",
-                            one.name
+                            worker.name
                         ),
                         help,
                     );
-                    one.lost.push(format!("its worker was that of {other}"));
-                    one.name = String::new();
+                    worker.lost.push(format!("its worker was that of {other}"));
+                    worker.name = String::new();
                 }
-                None => _ = names.insert(key, one.what.clone()),
+                None => _ = names.insert(key, worker.what.clone()),
             }
         }
-        let own = one.settings.get("database").and_then(|database| database["id"].as_str()).map(str::to_owned);
-        let bound = one.settings.get("bindings").and_then(Value::as_object).into_iter().flatten();
+        let own = worker.settings.get("database").and_then(|database| database["id"].as_str()).map(str::to_owned);
+        let bound = worker.settings.get("bindings").and_then(Value::as_object).into_iter().flatten();
         let bound: Vec<(String, String)> =
             bound.filter_map(|(name, binding)| Some((name.clone(), binding["d1"].as_str()?.to_owned()))).collect();
         let all = own.map(|id| (None, id)).into_iter().chain(bound.into_iter().map(|(name, id)| (Some(name), id)));
         for (binding, id) in all {
-            let owner = databases.entry(id).or_insert_with(|| one.customer.clone());
-            if *owner == one.customer {
+            let owner = databases.entry(id).or_insert_with(|| worker.customer.clone());
+            if *owner == worker.customer {
                 continue;
             }
             let help = "each customer has a database of its own: make one, and move this customer's rows there";
-            tell(&one.place, format!("`{}` uses the database of `{owner}`", one.customer), help);
-            one.lost.push(format!("the database of {owner}"));
+            tell(&worker.place, format!("`{}` uses the database of `{owner}`", worker.customer), help);
+            worker.lost.push(format!("the database of {owner}"));
             match binding {
-                None => _ = one.settings.remove("database"),
+                None => _ = worker.settings.remove("database"),
                 Some(name) => {
-                    if let Some(bindings) = one.settings.get_mut("bindings").and_then(Value::as_object_mut) {
+                    if let Some(bindings) = worker.settings.get_mut("bindings").and_then(Value::as_object_mut) {
                         bindings.remove(&name);
                     }
                 }

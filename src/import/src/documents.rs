@@ -1,4 +1,4 @@
-//! TOML and JSONC as trees that know where each node stands, as YAML is read: what maps them needs to know one kind of
+//! TOML and JSONC as trees that know the position of each node, as YAML is read: what maps them needs to know one kind of
 //! tree. Doesn't know what the keys mean.
 
 use jsonc_parser::ast;
@@ -14,7 +14,7 @@ use flotilla_spec::yaml::{Document, Kind, Node, Span};
 /// The largest whole number that JavaScript keeps exactly; wrangler's reader of TOML refuses larger ones.
 const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
 
-/// Reads a file by its extension, `.toml`, `.json` or `.jsonc`. The forms are those that wrangler takes: TOML 1.1, and JSON
+/// Reads a file by its extension, `.toml`, `.json` or `.jsonc`. The syntax is the one that wrangler accepts: TOML 1.1, and JSON
 /// with comments and trailing commas.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Document, Vec<Diagnostic>> {
     let text = match std::str::from_utf8(bytes) {
@@ -26,18 +26,18 @@ pub fn read(file: &str, bytes: &[u8]) -> Result<Document, Vec<Diagnostic>> {
         }
     };
     let reading = Reading { file, text, lines: lines(text) };
-    let mut wrong = Vec::new();
-    let root = if file.ends_with(".toml") { reading.toml(&mut wrong) } else { reading.jsonc(&mut wrong) };
+    let mut diagnostics = Vec::new();
+    let root = if file.ends_with(".toml") { reading.toml(&mut diagnostics) } else { reading.jsonc(&mut diagnostics) };
     match root {
-        Some(root) if wrong.is_empty() => Ok(Document { file: file.to_owned(), root }),
-        _ => Err(wrong),
+        Some(root) if diagnostics.is_empty() => Ok(Document { file: file.to_owned(), root }),
+        _ => Err(diagnostics),
     }
 }
 
 struct Reading<'a> {
     file: &'a str,
     text: &'a str,
-    /// Where each line begins, in bytes.
+    /// The offset of each line, in bytes.
     lines: Vec<usize>,
 }
 
@@ -60,7 +60,7 @@ impl Reading<'_> {
         Place { file: self.file.to_owned(), line: span.line, column: span.column, width: span.width }
     }
 
-    fn toml(&self, wrong: &mut Vec<Diagnostic>) -> Option<Node> {
+    fn toml(&self, diagnostics: &mut Vec<Diagnostic>) -> Option<Node> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         let mut errors: Vec<_> =
             errors.into_iter().map(|error| (error.span().map_or(0, |at| at.start), error)).collect();
@@ -72,18 +72,18 @@ impl Reading<'_> {
             let place = self.place(self.span(at.start, at.end.min(at.start + 1)));
             let message = format!("it is not TOML: {}", error.message());
             let help = "compare with the line before: a key, `=`, a value; text in quotes; each key and table once";
-            wrong.push(Diagnostic::error(Code::Syntax, place, message, help));
+            diagnostics.push(Diagnostic::error(Code::Syntax, place, message, help));
         }
         let span = Span { line: 1, column: 1, width: 1 };
-        Some(Node { span, kind: self.toml_table(table.get_ref(), wrong) })
+        Some(Node { span, kind: self.toml_table(table.get_ref(), diagnostics) })
     }
 
-    fn toml_table(&self, table: &DeTable<'_>, wrong: &mut Vec<Diagnostic>) -> Kind {
+    fn toml_table(&self, table: &DeTable<'_>, diagnostics: &mut Vec<Diagnostic>) -> Kind {
         let mut entries: Vec<(String, Span, Node)> = table
             .iter()
             .map(|(key, value)| {
                 let span = self.span(key.span().start, key.span().end);
-                (key.get_ref().to_string(), span, self.toml_value(value, wrong))
+                (key.get_ref().to_string(), span, self.toml_value(value, diagnostics))
             })
             .collect();
         // In the order of the file, where the parser has them in that of their names.
@@ -91,10 +91,10 @@ impl Reading<'_> {
         Kind::Map(entries)
     }
 
-    fn toml_value(&self, value: &Spanned<DeValue<'_>>, wrong: &mut Vec<Diagnostic>) -> Node {
+    fn toml_value(&self, value: &Spanned<DeValue<'_>>, diagnostics: &mut Vec<Diagnostic>) -> Node {
         let span = self.span(value.span().start, value.span().end);
         let mut refused = |message: &str, help: &str| {
-            wrong.push(Diagnostic::error(Code::WrongForm, self.place(span), message, help));
+            diagnostics.push(Diagnostic::error(Code::WrongForm, self.place(span), message, help));
             Kind::Null
         };
         let kind = match value.get_ref() {
@@ -112,33 +112,33 @@ impl Reading<'_> {
             },
             // wrangler uploads it as this text.
             DeValue::Datetime(when) => Kind::Text(when.to_string()),
-            DeValue::Array(items) => Kind::List(items.iter().map(|item| self.toml_value(item, wrong)).collect()),
-            DeValue::Table(table) => self.toml_table(table, wrong),
+            DeValue::Array(items) => Kind::List(items.iter().map(|item| self.toml_value(item, diagnostics)).collect()),
+            DeValue::Table(table) => self.toml_table(table, diagnostics),
         };
         Node { span, kind }
     }
 
-    fn jsonc(&self, wrong: &mut Vec<Diagnostic>) -> Option<Node> {
+    fn jsonc(&self, diagnostics: &mut Vec<Diagnostic>) -> Option<Node> {
         let help = "compare with the line before: names and texts in double quotes, commas between entries";
         match jsonc_parser::parse_to_ast(self.text, &jsonc_parser::CollectOptions::default(), &jsonc::OPTIONS) {
             Ok(parsed) => match parsed.value {
-                Some(value) => Some(self.jsonc_value(&value, wrong)),
+                Some(value) => Some(self.jsonc_value(&value, diagnostics)),
                 None => {
                     let message = "the file holds nothing";
-                    wrong.push(Diagnostic::error(Code::EmptyFile, Place::file(self.file), message, "write `{}`"));
+                    diagnostics.push(Diagnostic::error(Code::EmptyFile, Place::file(self.file), message, "write `{}`"));
                     None
                 }
             },
             Err(error) => {
                 let place = self.place(self.span(error.range().start, error.range().start + 1));
                 let message = format!("it is not JSON: {}", error.kind());
-                wrong.push(Diagnostic::error(Code::Syntax, place, message, help));
+                diagnostics.push(Diagnostic::error(Code::Syntax, place, message, help));
                 None
             }
         }
     }
 
-    fn jsonc_value(&self, value: &ast::Value<'_>, wrong: &mut Vec<Diagnostic>) -> Node {
+    fn jsonc_value(&self, value: &ast::Value<'_>, diagnostics: &mut Vec<Diagnostic>) -> Node {
         let span = self.span(value.range().start, value.range().end);
         let kind = match value {
             ast::Value::StringLit(text) => Kind::Text(text.value.to_string()),
@@ -148,12 +148,17 @@ impl Reading<'_> {
                 Some(number) => Kind::Number(number, literal.value.to_string()),
                 None => {
                     let message = "a number that JavaScript doesn't have";
-                    wrong.push(Diagnostic::error(Code::WrongForm, self.place(span), message, "write it in quotes"));
+                    diagnostics.push(Diagnostic::error(
+                        Code::WrongForm,
+                        self.place(span),
+                        message,
+                        "write it in quotes",
+                    ));
                     Kind::Null
                 }
             },
             ast::Value::Array(array) => {
-                Kind::List(array.elements.iter().map(|item| self.jsonc_value(item, wrong)).collect())
+                Kind::List(array.elements.iter().map(|item| self.jsonc_value(item, diagnostics)).collect())
             }
             ast::Value::Object(object) => {
                 let mut entries: Vec<(String, Span, Node)> = Vec::new();
@@ -163,9 +168,9 @@ impl Reading<'_> {
                     if entries.iter().any(|(other, _, _)| *other == name) {
                         let message = format!("`{name}` stands twice");
                         let place = self.place(at);
-                        wrong.push(Diagnostic::error(Code::DuplicateKey, place, message, "keep one of the two"));
+                        diagnostics.push(Diagnostic::error(Code::DuplicateKey, place, message, "keep one of the two"));
                     }
-                    entries.push((name, at, self.jsonc_value(&property.value, wrong)));
+                    entries.push((name, at, self.jsonc_value(&property.value, diagnostics)));
                 }
                 Kind::Map(entries)
             }
@@ -174,7 +179,7 @@ impl Reading<'_> {
     }
 }
 
-/// A number as JavaScript writes it: 1.0 is 1.
+/// Returns a number as JavaScript writes it: 1.0 is 1.
 fn number(float: f64) -> Option<Number> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "within the exact whole numbers")]
     if float.fract() == 0.0 && float.abs() <= MAX_SAFE_INTEGER as f64 {
@@ -213,8 +218,8 @@ mod tests {
     #[test]
     fn mistakes_have_their_places_and_are_told_all_at_once() {
         let told = |file: &str, text: &str| -> Vec<String> {
-            let wrong = read(file, text.as_bytes()).unwrap_err();
-            wrong.iter().map(|wrong| format!("{} {}", wrong.code, wrong.place)).collect()
+            let diagnostics = read(file, text.as_bytes()).unwrap_err();
+            diagnostics.iter().map(|diagnostic| format!("{} {}", diagnostic.code, diagnostic.place)).collect()
         };
         assert_eq!(told("a.toml", "a = 1\nb = \nc = 2\nd = = 3\n"), ["Y0106 a.toml:2:5", "Y0106 a.toml:4:5"]);
         assert_eq!(told("a.toml", "a = inf\nb = 9007199254740993\n"), ["S0205 a.toml:1:5", "S0205 a.toml:2:5"]);

@@ -1,5 +1,5 @@
 //! The env files of the layout `config/base/*.env` and `config/customers/<name>/<environment>.env`, with the names of fields
-//! that tools gave them at different times. Knows whose they are; not what a worker makes of them.
+//! that tools gave them at different times. Knows which customer they belong to; not how a worker uses them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,27 +10,27 @@ use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::Kind;
 
 use super::credential;
-use super::customers::{slug, word};
-use super::{Findings, News};
+use super::ids::{environment, slug};
+use super::{FindingKind, Findings};
 use flotilla_model::spec::Environment;
 
-/// Where customers' folders are.
+/// The folder of the customers' folders.
 const CUSTOMERS: &str = "config/customers";
 
-/// The variables of a file that are no variables of a worker, under their names of today.
+/// One env file: the worker's variables, and its other fields under their current names.
 #[derive(Clone, Debug, Default)]
 pub struct EnvFile {
     /// The file.
     pub file: String,
     /// The worker's variables, each with its place.
     pub vars: BTreeMap<String, (String, Place)>,
-    /// The names of those that are secrets.
+    /// The names of the variables that are secrets.
     pub secrets: Vec<String>,
     /// The customer's domain.
     pub domain: Option<(String, Place)>,
     /// The id of the account.
     pub account_id: Option<String>,
-    /// Where the id of the zone stands.
+    /// The id of the zone and its place.
     pub zone_id: Option<(String, Place)>,
     /// The name of the database.
     pub database_name: Option<(String, Place)>,
@@ -43,38 +43,38 @@ pub struct EnvFile {
 /// All env files of a project.
 #[derive(Clone, Debug, Default)]
 pub struct EnvFiles {
-    /// Those that hold for all customers.
+    /// The files for all customers.
     pub base: Vec<EnvFile>,
-    /// Those of each customer and environment.
+    /// The files of each customer and environment.
     pub customers: BTreeMap<(String, Environment), EnvFile>,
 }
 
-/// Reads them.
-pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, wrong: &mut Vec<Diagnostic>) -> EnvFiles {
+/// Reads the env files of a project.
+pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, errors: &mut Vec<Diagnostic>) -> EnvFiles {
     let mut files = EnvFiles::default();
     for name in tree.names("config/base").unwrap_or_default().iter().filter(|name| name.ends_with(".env")) {
-        files.base.extend(one(tree, &format!("config/base/{name}"), findings, wrong));
+        files.base.extend(env_file(tree, &format!("config/base/{name}"), findings, errors));
     }
     for folder in tree.names(CUSTOMERS).unwrap_or_default() {
         let path = format!("{CUSTOMERS}/{folder}");
         if std::fs::symlink_metadata(root.join(&path)).is_ok_and(|metadata| metadata.is_symlink()) {
-            findings.push(News::LeftOut, Place::file(&path), "it is a symbolic link", "put a copy here");
+            findings.push(FindingKind::LeftOut, Place::file(&path), "it is a symbolic link", "put a copy here");
             continue;
         }
         for name in tree.names(&path).unwrap_or_default() {
             let Some(written) = name.strip_suffix(".env") else { continue };
             let file = format!("{path}/{name}");
-            let Some(environment) = word(written) else {
+            let Some(environment) = environment(written) else {
                 let help = "environments are development, staging and production";
                 findings.push(
-                    News::LeftOut,
+                    FindingKind::LeftOut,
                     Place::file(&file),
                     format!("`{written}` is no environment of a fleet"),
                     help,
                 );
                 continue;
             };
-            if let Some(read) = one(tree, &file, findings, wrong) {
+            if let Some(read) = env_file(tree, &file, findings, errors) {
                 files.customers.insert((slug(&folder), environment), read);
             }
         }
@@ -82,8 +82,8 @@ pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, wrong: &mut Vec<D
     files
 }
 
-fn one(tree: &Tree, file: &str, findings: &mut Findings, wrong: &mut Vec<Diagnostic>) -> Option<EnvFile> {
-    let bytes = tree.plain(file).map_err(|diagnostic| wrong.push(*diagnostic)).ok()?;
+fn env_file(tree: &Tree, file: &str, findings: &mut Findings, errors: &mut Vec<Diagnostic>) -> Option<EnvFile> {
+    let bytes = tree.plain(file).map_err(|diagnostic| errors.push(*diagnostic)).ok()?;
     let (document, diagnostics) = envfile::parse(file, &bytes);
     let mut read = EnvFile { file: file.to_owned(), ..EnvFile::default() };
     for diagnostic in diagnostics {
@@ -91,7 +91,7 @@ fn one(tree: &Tree, file: &str, findings: &mut Findings, wrong: &mut Vec<Diagnos
         let name = diagnostic.message.split('`').nth(1).unwrap_or_default().to_owned();
         match diagnostic.code {
             Code::LiteralSecret => secret(&mut read, &name, diagnostic.place, findings),
-            _ => wrong.push(diagnostic),
+            _ => errors.push(diagnostic),
         }
     }
     let Some(Kind::Map(entries)) = document.root.get("vars").map(|node| &node.kind) else { return Some(read) };
@@ -110,7 +110,12 @@ fn one(tree: &Tree, file: &str, findings: &mut Findings, wrong: &mut Vec<Diagnos
             "CUSTOMER_DOMAIN" => read.domain = Some((bare(&value), place)),
             "DOMAIN" => {
                 let help = "it is mapped as CUSTOMER_DOMAIN is";
-                findings.push(News::Note, place.clone(), "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`", help);
+                findings.push(
+                    FindingKind::Note,
+                    place.clone(),
+                    "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`",
+                    help,
+                );
                 read.domain.get_or_insert((bare(&value), place));
             }
             "CLOUDFLARE_ACCOUNT_ID" => read.account_id = Some(value),
@@ -136,10 +141,10 @@ fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings)
         read.secrets.push(name.to_owned());
         (format!("`{name}` is a secret that stands in the file"), format!("it is a secret of the worker now; {told}"))
     };
-    findings.push(News::Credential, place, message, help);
+    findings.push(FindingKind::Credential, place, message, help);
 }
 
-/// A domain without what is around it: `https://shop.example.com/` is `shop.example.com`.
+/// Returns the host of an address: `https://shop.example.com/` is `shop.example.com`.
 fn bare(domain: &str) -> String {
     let domain = domain.split_once("://").map_or(domain, |(_, rest)| rest);
     domain.split('/').next().unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! The forms that specs want: of names, ids, days and addresses. Pure text.
+//! The formats that specs require: of names, ids, days and addresses. Pure text.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use flotilla_model::binding::{self, Binding, Form};
 
 use super::credential;
 
-/// Whether a variable's value, or anything in it, is a secret.
+/// Returns whether a variable's value, or anything in it, is a secret.
 pub fn holds_credential(name: &str, value: &Value) -> bool {
     match value {
         Value::String(text) => credential::is_credential(name, text),
@@ -20,31 +20,31 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Whether a text is a UUID, as databases and certificates have.
+/// Returns whether a text is a UUID, as databases and certificates have.
 pub fn is_uuid(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| is_hex(part))
 }
 
-/// What a variable or a binding can be called.
+/// Returns whether a variable or a binding can have this name.
 pub fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// What a secret can be called.
+/// Returns whether a secret can have this name.
 pub fn is_secret_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase())
         && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// What a D1 database can be called in a spec.
+/// Returns whether a D1 database can have this name in a spec.
 pub fn is_database_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
-/// Whether the fields of a binding have the form that the schema wants.
+/// Returns whether the fields of a binding have the format that the schema requires.
 pub fn fits(binding: &Binding) -> bool {
     binding.kind().is_some_and(|kind| {
         kind.fields.iter().all(|field| match (binding.0.get(field.key), field.form) {
@@ -65,7 +65,7 @@ pub fn fits(binding: &Binding) -> bool {
     })
 }
 
-/// Whether a text is a day as a compatibility date has it.
+/// Returns whether a text is a day in the format of compatibility dates.
 pub fn is_date(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let [year, month, day] = parts[..] else { return false };
@@ -79,7 +79,7 @@ pub fn is_date(text: &str) -> bool {
         && (1..=31).contains(&number(day))
 }
 
-/// Whether a text is the address of a Turso database.
+/// Returns whether a text is the address of a Turso database.
 pub fn is_turso(url: &str) -> bool {
     let host = url.strip_prefix("libsql://").or_else(|| url.strip_prefix("https://"));
     host.is_some_and(|host| {

@@ -1,19 +1,19 @@
-//! The keys of wrangler's configuration: what becomes of each, and which of them environments inherit. Knows no values.
+//! The keys of wrangler's configuration: how each is imported, and which of them environments inherit. Knows no values.
 //!
 //! Source: wrangler 4.164, its config-schema.json and the checks of its configuration (`inheritable`, `notInheritable`).
 
-/// Whether `[env.X]` has a key that stands at the top level.
+/// The inheritance of a key of the top level by `[env.X]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// It does, unless it has one of its own.
+    /// Inherited, unless the environment has its own.
     Inherited,
-    /// It doesn't.
+    /// Not inherited.
     Own,
-    /// The key stands at the top level alone, and holds for all.
+    /// The key is allowed at the top level alone, and applies to all.
     Whole,
 }
 
-/// What becomes of a key.
+/// How a key is imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is mapped.
@@ -141,7 +141,7 @@ pub const KEYS: &[(&str, Scope, Fate)] = &[
     ("zone_id", Inherited, Mapped),
 ];
 
-/// What is known of a key.
+/// Returns how a key is inherited and imported.
 pub fn key(name: &str) -> Option<(Scope, Fate)> {
     KEYS.binary_search_by_key(&name, |(key, _, _)| key).ok().map(|at| (KEYS[at].1, KEYS[at].2))
 }

@@ -1,5 +1,5 @@
-//! An existing project that wrangler deploys, or what is live in an account, as a fleet: read, mapped to fleet.yaml, specs and
-//! packs as values, and written all at once. What can't be mapped is a finding with its place; a credential is one, too, and
+//! Imports an existing project that wrangler deploys, or what is live in an account: reads it, maps it to fleet.yaml, specs and
+//! packs as values, and writes them all at once. What can't be mapped is a finding with its place; a credential is one, too, and
 //! its value goes nowhere. Doesn't print, and knows no command line.
 
 pub mod code;
@@ -8,6 +8,7 @@ pub mod customers;
 pub mod documents;
 pub mod envfiles;
 pub mod forms;
+pub mod ids;
 pub mod keys;
 pub mod live;
 pub mod settings;
@@ -26,69 +27,69 @@ use serde_json::{Map, Value};
 use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::spec::Environment;
 
-/// What a reader should know about the import.
+/// A fact about the import that somebody has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of news it is.
-    pub kind: News,
-    /// Where it stands; without a line where it stands in no file.
+    /// Its kind.
+    pub kind: FindingKind,
+    /// Its place; without a line if it is in no file.
     pub place: Place,
-    /// What was found: lower case, no full stop, never a value that may be a secret.
+    /// The message: lower case, no full stop, never a value that may be a secret.
     pub message: String,
-    /// What to do.
+    /// The next step.
     pub help: String,
 }
 
 /// Kinds of findings, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum News {
-    /// A secret stands in a file. Its value was not copied.
+pub enum FindingKind {
+    /// A file contains a secret. Its value was not copied.
     Credential,
     /// A spec can't say it, and a deploy without it would break the worker; its delivery is `manual`.
     Lost,
     /// A spec can't say it; a deploy leaves it as it is, or does without.
     LeftOut,
-    /// Somebody has to decide or to look.
+    /// Somebody has to decide or to check.
     Note,
 }
 
-impl News {
-    /// The word, as it is printed.
+impl FindingKind {
+    /// Returns the word that is printed.
     pub fn as_str(self) -> &'static str {
         match self {
-            News::Credential => "credential",
-            News::Lost => "lost",
-            News::LeftOut => "left out",
-            News::Note => "note",
+            FindingKind::Credential => "credential",
+            FindingKind::Lost => "lost",
+            FindingKind::LeftOut => "left out",
+            FindingKind::Note => "note",
         }
     }
 }
 
 /// A worker as it was found: in a file of wrangler's, or live in an account.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundWorker {
     /// Its name at Cloudflare, which it keeps.
     pub name: String,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
-    /// What it is called in a sentence: `[env.production] of wrangler.toml`.
+    /// Its name in messages: `[env.production] of wrangler.toml`.
     pub what: String,
-    /// Whose it is.
+    /// Its customer.
     pub customer: String,
-    /// In which environment.
+    /// Its environment.
     pub environment: Environment,
-    /// Which of the customer's workers it is, if there are several.
+    /// Its role, if the customer has several workers.
     pub role: Option<String>,
     /// The id of its account, if it is known.
     pub account_id: Option<String>,
-    /// Its settings as a spec says them, without what refers to other workers.
+    /// Its settings as in a spec, without references to other workers.
     pub settings: Map<String, Value>,
-    /// The workers that it calls by service bindings: the binding's name, the worker's name, and where that stands.
+    /// The workers that it calls by service bindings: the binding's name, the worker's name, and its place.
     pub calls: BTreeMap<String, (String, Place)>,
-    /// What a spec can't say, so that a deploy would break it.
+    /// What a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
-    /// What it runs.
+    /// Its code.
     pub code: Option<Arc<code::Code>>,
 }
 
@@ -103,28 +104,28 @@ pub struct Imported {
     pub customers: Vec<String>,
     /// The workers' names.
     pub workers: Vec<String>,
-    /// The names of those of them whose delivery is `manual`.
+    /// The names of the workers whose delivery is `manual`.
     pub manual: Vec<String>,
     /// The packs' names.
     pub packs: Vec<String>,
     /// The secrets that somebody has to set: the customer and the name.
     pub secrets: Vec<(String, String)>,
-    /// What the reader should know, by file and line.
+    /// The findings, by file and line.
     pub findings: Vec<Finding>,
 }
 
-/// What is asked for.
+/// The options of an import.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked<'a> {
+pub struct ImportOptions<'a> {
     /// The fleet's name, if it is given.
     pub name: Option<&'a str>,
-    /// Whose the workers are that no file gives to somebody.
+    /// The customer of the workers that no file assigns to one.
     pub customer: Option<&'a str>,
     /// The files of the pack `worker`, of which packs are made.
     pub worker_pack: &'a [(String, Vec<u8>)],
 }
 
-/// What an account tells beside the files: nothing where nobody asked.
+/// What is live in an account; empty if no account was read.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// The account's id.
@@ -133,7 +134,7 @@ pub struct Live {
     pub workers: Vec<LiveWorker>,
     /// Its zones: their names by id.
     pub zones: BTreeMap<String, String>,
-    /// What the reader should know.
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
@@ -142,11 +143,11 @@ pub struct Live {
 pub struct LiveWorker {
     /// Its name.
     pub name: String,
-    /// Its settings as a spec says them, without what refers to other workers.
+    /// Its settings as in a spec, without references to other workers.
     pub settings: Map<String, Value>,
     /// The workers that it calls by service bindings without an entry point: the binding's name and the worker's.
     pub calls: BTreeMap<String, String>,
-    /// What a spec can't say, so that a deploy would break it.
+    /// What a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
     /// The name of its main module.
     pub main: String,
@@ -154,13 +155,13 @@ pub struct LiveWorker {
     pub modules: BTreeMap<String, Vec<u8>>,
 }
 
-/// Findings as they come.
+/// Findings in the order of their discovery.
 #[derive(Debug, Default)]
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
-    /// Notes one.
-    pub fn push(&mut self, kind: News, place: Place, message: impl Into<String>, help: impl Into<String>) {
+    /// Adds a finding, unless it is there already.
+    pub fn push(&mut self, kind: FindingKind, place: Place, message: impl Into<String>, help: impl Into<String>) {
         let finding = Finding { kind, place, message: message.into(), help: help.into() };
         // What several environments inherit stands in one place.
         if !self.0.contains(&finding) {
@@ -168,7 +169,7 @@ impl Findings {
         }
     }
 
-    /// By file and line; of one place, the gravest first.
+    /// Returns the findings by file and line; of one place, the gravest first.
     pub fn sorted(mut self) -> Vec<Finding> {
         self.0.sort_by(|a, b| {
             let key = |finding: &Finding| {
@@ -180,12 +181,12 @@ impl Findings {
     }
 }
 
-/// Reads a project and what is live, and maps both. Files that aren't what they should be are told all at once.
-pub fn import(path: Option<&Path>, live: Live, asked: Asked<'_>) -> Result<Imported, Vec<Diagnostic>> {
+/// Maps a project and what is live. Files that can't be read are reported all at once.
+pub fn import(path: Option<&Path>, live: Live, options: ImportOptions<'_>) -> Result<Imported, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let (found, others) = match path {
-        Some(path) => customers::read(path, &live, asked, &mut findings)?,
+        Some(path) => customers::read(path, &live, options, &mut findings)?,
         None => (Vec::new(), customers::Others::default()),
     };
-    Ok(specs::assemble(path, found, others, live, asked, findings))
+    Ok(specs::assemble(path, found, others, live, options, findings))
 }

@@ -1,6 +1,6 @@
-//! What is live in an account, as settings of specs: workers with their bindings, code, hosts and crons. Asks through a function
-//! that it is given, which paces and repeats; sends nothing that changes anything. Never sees a secret's value, as Cloudflare
-//! tells none.
+//! The live workers of an account as settings of specs: bindings, code, hosts and crons. Asks through a function
+//! that it is given, which paces and retries; sends nothing that changes anything. Never sees a secret's value, as Cloudflare
+//! returns none.
 //!
 //! Asking comes first, then the mapping of one worker's answers, key by key; the two are one file because each of the API's
 //! answers has a single reader.
@@ -19,14 +19,14 @@ use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply}
 use flotilla_model::tags;
 
 use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
-use super::{Findings, Live, LiveWorker, News};
+use super::{FindingKind, Findings, Live, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
 const OLDEST: &str = "2021-11-02";
 /// The keys of a binding that the API tells and nobody sets: whose default environment, and the id of a class's objects.
-const TOLD: [&str; 2] = ["environment", "namespace_id"];
+const API_ONLY: [&str; 2] = ["environment", "namespace_id"];
 
-/// Why something is lost, where wrangler alone can deploy it.
+/// The help for what wrangler alone can deploy.
 const KEEP: &str = "keep deploying this worker as it was deployed so far";
 
 /// Reads an account. Workers that carry the tag of `fleet` are that fleet's already, and passed over. What a token may not see is
@@ -51,14 +51,14 @@ pub fn read(
         match tags::read(&one.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
                 let message = format!("`{}` is the fleet's already, and was passed over", one.name);
-                findings.push(News::Note, place, message, "nothing is to be done");
+                findings.push(FindingKind::Note, place, message, "nothing is to be done");
                 continue;
             }
             Some(owner) => {
                 let message = format!("`{}` is of the fleet `{owner}`", one.name);
                 let help =
                     format!("once this project deploys it, `{owner}` has to give it up: take it out of its specs");
-                findings.push(News::Note, place, message, help);
+                findings.push(FindingKind::Note, place, message, help);
             }
             None => {}
         }
@@ -95,14 +95,14 @@ pub fn read(
     Ok(Live { account_id: Some(account_id.to_owned()), workers, zones, findings: findings.sorted() })
 }
 
-/// A worker's code.
+/// Reads a worker's code.
 #[derive(Clone)]
 struct Content {
     main: Option<String>,
     modules: Vec<ReadModule>,
 }
 
-/// Which hosts lead to which worker.
+/// The hosts that point to each worker.
 #[derive(Default)]
 struct Hosts {
     domains: BTreeMap<String, Vec<String>>,
@@ -155,7 +155,7 @@ impl Hosts {
                         let message =
                             format!("the route `{}` of {name} keeps requests from all workers", route.pattern);
                         let help = "it stays as it is: no worker has it, and so no spec";
-                        findings.push(News::Note, account(), message, help);
+                        findings.push(FindingKind::Note, account(), message, help);
                     }
                 }
             }
@@ -164,13 +164,13 @@ impl Hosts {
     }
 }
 
-/// An answer; nothing, and a finding, where the token may not see it.
+/// Returns an answer; nothing, and a finding, if the token lacks the permission.
 fn seen(answer: Result<Reply, CallError>, what: &str, findings: &mut Findings) -> Result<Option<Reply>, CallError> {
     match answer {
         Ok(reply) => Ok(Some(reply)),
         Err(CallError::Unauthorized(why) | CallError::Rejected { status: 400..500, message: why, .. }) => {
             let help = format!("give the token the permission to read them, and import again: {why}");
-            findings.push(News::LeftOut, account(), format!("the token may not see {what}"), help);
+            findings.push(FindingKind::LeftOut, account(), format!("the token may not see {what}"), help);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -196,7 +196,7 @@ fn empty(name: &str) -> LiveWorker {
     }
 }
 
-/// One worker on its way.
+/// One worker while it is mapped.
 struct Reading<'a> {
     name: &'a str,
     findings: &'a mut Findings,
@@ -214,11 +214,11 @@ impl Reading<'_> {
 
     fn lost(&mut self, what: &str, message: String, help: &str) {
         self.into.lost.push(what.to_owned());
-        self.findings.push(News::Lost, place(self.name), message, help);
+        self.findings.push(FindingKind::Lost, place(self.name), message, help);
     }
 
     fn left_out(&mut self, message: String, help: &str) {
-        self.findings.push(News::LeftOut, place(self.name), message, help);
+        self.findings.push(FindingKind::LeftOut, place(self.name), message, help);
     }
 
     fn name(&mut self) {
@@ -235,7 +235,7 @@ impl Reading<'_> {
         }
         let observability = self.observability(&settings["observability"]);
         self.set("observability", observability);
-        let limits = some(&settings["limits"], &[("cpu_ms", "cpuMs"), ("subrequests", "subrequests")]);
+        let limits = renamed(&settings["limits"], &[("cpu_ms", "cpuMs"), ("subrequests", "subrequests")]);
         if !limits.is_empty() {
             self.set("limits", Value::Object(limits));
         }
@@ -263,8 +263,8 @@ impl Reading<'_> {
         }
     }
 
-    fn observability(&mut self, told: &Value) -> Value {
-        let mut observability = some(told, &[("enabled", "enabled"), ("head_sampling_rate", "sampling")]);
+    fn observability(&mut self, answer: &Value) -> Value {
+        let mut observability = renamed(answer, &[("enabled", "enabled"), ("head_sampling_rate", "sampling")]);
         observability.entry("enabled").or_insert(Value::Bool(false));
         for part in ["logs", "traces"] {
             let mut known = vec![
@@ -276,12 +276,12 @@ impl Reading<'_> {
             if part == "logs" {
                 known.push(("invocation_logs", "invocationLogs"));
             }
-            let below = some(&told[part], &known);
+            let below = renamed(&answer[part], &known);
             if !below.is_empty() {
                 observability.insert(part.to_owned(), Value::Object(below));
             }
         }
-        if told["redact_query_string"] == true || told["issues"]["enabled"] == true {
+        if answer["redact_query_string"] == true || answer["issues"]["enabled"] == true {
             let message = format!("a part of the observability of `{}` has nothing in a spec that says it", self.name);
             self.left_out(message, "a deploy by flotilla doesn't send `redact_query_string` and `issues`");
         }
@@ -336,10 +336,15 @@ impl Reading<'_> {
                 format!("the variable `{name}` of `{}` holds a secret that everybody with access can read", self.name);
             let help = "it is a secret of the worker now, and its value was not copied; replace it where it was issued";
             if is_secret_name(name) && value.is_string() && !is_reserved(name) {
-                self.findings.push(News::Credential, place(self.name), message, help);
+                self.findings.push(FindingKind::Credential, place(self.name), message, help);
                 self.entry("secrets", name, json!({"secret": name}));
             } else {
-                self.findings.push(News::Credential, place(self.name), message.clone(), "its value was not copied");
+                self.findings.push(
+                    FindingKind::Credential,
+                    place(self.name),
+                    message.clone(),
+                    "its value was not copied",
+                );
                 self.lost(name, message, "give the secret a name of its own, such as API_KEY");
             }
         } else if !is_variable(name) || is_reserved(name) || refers {
@@ -350,12 +355,12 @@ impl Reading<'_> {
         }
     }
 
-    fn binding(&mut self, name: &str, kind: &str, told: &Value) {
-        let mut binding = told.clone();
+    fn binding(&mut self, name: &str, kind: &str, answer: &Value) {
+        let mut binding = answer.clone();
         let own = matches!(kind, "durable_object_namespace" | "workflow")
-            && told["script_name"].as_str().is_none_or(|script| script == self.name);
+            && answer["script_name"].as_str().is_none_or(|script| script == self.name);
         if own {
-            let class = told["class_name"].as_str().unwrap_or(name);
+            let class = answer["class_name"].as_str().unwrap_or(name);
             let message = format!("the class `{class}` is of `{}` itself, and no spec says that", self.name);
             let help = "keep deploying this worker as it was deployed so far; or move the class to a worker of its own, and name that: `worker: …`";
             self.lost(name, message, help);
@@ -363,8 +368,8 @@ impl Reading<'_> {
         }
         if let Some(fields) = binding.as_object_mut() {
             fields.retain(|key, value| {
-                let told = TOLD.contains(&key.as_str()) && matches!(kind, "durable_object_namespace" | "service");
-                !(told && (key == "namespace_id" || *value == "production"))
+                let answer = API_ONLY.contains(&key.as_str()) && matches!(kind, "durable_object_namespace" | "service");
+                !(answer && (key == "namespace_id" || *value == "production"))
             });
         }
         match Binding::of_upload(&binding).filter(fits) {
@@ -450,7 +455,7 @@ impl Reading<'_> {
         self.into.main = main.trim_start_matches("./").to_owned();
     }
 
-    /// What is there beside the settings, and goes when somebody else uploads the worker.
+    /// Reports what exists beside the settings and is lost when somebody else uploads the worker.
     fn beside(&mut self, listed: &ListedWorker) {
         if listed.has_assets {
             let message = format!("the static assets of `{}` can't be read, and a spec can't say them", self.name);
@@ -476,17 +481,17 @@ impl Reading<'_> {
     }
 }
 
-/// Whether the owner of a worker is a fleet, or a preview of it: `shop.preview-123`.
+/// Returns whether the owner of a worker is a fleet, or a preview of it: `shop.preview-123`.
 fn is_of(owner: &str, fleet: &str) -> bool {
     owner.strip_prefix(fleet).is_some_and(|rest| rest.is_empty() || rest.starts_with(".preview-"))
 }
 
-/// Names that flotilla gives itself.
+/// Returns whether a name is one that flotilla gives itself.
 fn is_reserved(name: &str) -> bool {
     matches!(name, "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN")
 }
 
-/// What a module is that a pack doesn't bundle.
+/// Returns the kind of a module that a pack doesn't bundle.
 fn unread(module: &ReadModule) -> Option<&'static str> {
     let extension = module.name.rsplit('/').next().unwrap_or_default().rsplit_once('.').map_or("", |(_, end)| end);
     let leads_out = module.name.starts_with('/') || module.name.split('/').any(|step| matches!(step, "" | "." | ".."));
@@ -506,8 +511,8 @@ fn unread(module: &ReadModule) -> Option<&'static str> {
     }
 }
 
-/// The fields that say something, under a spec's names.
-fn some(told: &Value, known: &[(&str, &str)]) -> Map<String, Value> {
-    let there = known.iter().filter_map(|(key, name)| Some((*name, told.get(key)?)));
+/// Returns the fields that have a value, under a spec's names.
+fn renamed(answer: &Value, known: &[(&str, &str)]) -> Map<String, Value> {
+    let there = known.iter().filter_map(|(key, name)| Some((*name, answer.get(key)?)));
     there.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value.clone())).collect()
 }

@@ -1,4 +1,4 @@
-//! One worker's configuration as a spec's settings. What a spec can't say becomes a finding with its place. Knows one worker
+//! One worker's configuration as a spec's settings. What a spec can't express becomes a finding with its place. Knows one worker
 //! at a time.
 
 mod bindings;
@@ -16,16 +16,16 @@ use flotilla_spec::yaml::{Kind, Node};
 use super::forms::{holds_credential, is_date, is_secret_name, is_turso, is_variable};
 use super::keys::{Fate, key};
 use super::wrangler::{Config, entries, items, text};
-use super::{Findings, News};
+use super::{FindingKind, Findings};
 
-/// What a worker's configuration says.
+/// A worker's configuration, mapped.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// As a spec says it.
+    /// The settings of the spec.
     pub settings: Map<String, Value>,
-    /// The workers that it calls: the binding's name, the worker's, and where that stands.
+    /// The workers that it calls: the binding's name, the worker's, and its place.
     pub calls: BTreeMap<String, (String, Place)>,
-    /// What a spec can't say, so that a deploy would break it.
+    /// What a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
 }
 
@@ -66,23 +66,23 @@ impl Mapping<'_, '_> {
     }
 
     fn note(&mut self, place: Place, message: String, help: impl Into<String>) {
-        self.findings.push(News::Note, place, message, help);
+        self.findings.push(FindingKind::Note, place, message, help);
     }
 
     fn left_out(&mut self, place: Place, message: String, help: impl Into<String>) {
-        self.findings.push(News::LeftOut, place, message, help);
+        self.findings.push(FindingKind::LeftOut, place, message, help);
     }
 
     fn lost(&mut self, place: Place, what: &str, message: String, help: impl Into<String>) {
         self.into.lost.push(what.to_owned());
-        self.findings.push(News::Lost, place, message, help);
+        self.findings.push(FindingKind::Lost, place, message, help);
     }
 
     fn at(&self, node: &Node) -> Place {
         self.config.document.place(node.span)
     }
 
-    /// What of the keys is told by themselves.
+    /// Reports the keys that can't be mapped, whatever their values are.
     fn keys(&mut self) {
         for (name, place) in self.config.keys() {
             let Some(node) = self.config.get(name) else { continue };
@@ -190,11 +190,16 @@ impl Mapping<'_, '_> {
                 let help = format!(
                     "it is what deploys the account, and no worker needs it: set the environment variable; {told}"
                 );
-                self.findings.push(News::Credential, place, format!("`{name}` is an API token of the account"), help);
+                self.findings.push(
+                    FindingKind::Credential,
+                    place,
+                    format!("`{name}` is an API token of the account"),
+                    help,
+                );
             } else if secret && value.is_string() && is_secret_name(name) {
                 let help = format!("it is a secret of the worker now; {told}");
                 self.findings.push(
-                    News::Credential,
+                    FindingKind::Credential,
                     place,
                     format!("`{name}` is a secret that stands in the file"),
                     help,
@@ -206,7 +211,7 @@ impl Mapping<'_, '_> {
                 let help = format!(
                     "take the secret out of it, and read it from a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
                 );
-                self.findings.push(News::Credential, place.clone(), format!("`{name}` holds a secret"), help);
+                self.findings.push(FindingKind::Credential, place.clone(), format!("`{name}` holds a secret"), help);
                 let message = format!("`{name}` can't be mapped: it is no text under an upper-case name");
                 self.lost(place, name, message, "give the secret a name of its own, such as API_KEY");
             } else if name == "FLOTILLA_DIGEST" || (turso.is_some() && name == "TURSO_DATABASE_URL") {
@@ -306,7 +311,7 @@ impl Mapping<'_, '_> {
         }
     }
 
-    /// A map under other names. A known key without one is read elsewhere.
+    /// Renames the keys of a map. A known key without a new name is read elsewhere.
     fn translate(&mut self, node: &Node, known: &[(&str, &str)]) -> Map<String, Value> {
         let mut map = Map::new();
         for (name, span, value) in entries(Some(node)) {

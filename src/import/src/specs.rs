@@ -1,5 +1,5 @@
-//! Workers that were found, as the files of a fleet: who calls whom, one pack for what runs the same, what several workers share
-//! written once. Pure; the texts are made here.
+//! Workers that were found, as the files of a fleet: references between them, one pack for the same code, what several share
+//! written once. Pure: returns texts and writes nothing.
 
 mod naming;
 mod refer;
@@ -13,13 +13,14 @@ use serde_json::{Map, Value, json};
 use flotilla_model::spec::Environment;
 
 use super::code::Code;
-use super::customers::{self, Others, slug};
+use super::customers::{self, Others};
+use super::ids::slug;
 use super::yaml_text::map;
-use super::{Asked, Findings, Found, Imported, Live};
+use super::{Findings, FoundWorker, ImportOptions, Imported, Live};
 use naming::{expected, name, prefix};
 use refer::refer;
 
-/// What several customers can share in `defaults` of fleet.yaml.
+/// The keys that several customers can share in `defaults` of fleet.yaml.
 const SHARED: [&str; 11] = [
     "account",
     "compatibilityDate",
@@ -40,13 +41,13 @@ const PREFIX_LENGTH: usize = 20;
 
 type Settings = Map<String, Value>;
 
-/// Makes the files.
+/// Returns the files of a fleet with these workers.
 pub fn assemble(
     root: Option<&Path>,
-    mut found: Vec<Found>,
+    mut found: Vec<FoundWorker>,
     others: Others,
     live: Live,
-    asked: Asked<'_>,
+    options: ImportOptions<'_>,
     mut findings: Findings,
 ) -> Imported {
     let (more, of_account) = customers::of_account(live, &found);
@@ -55,7 +56,7 @@ pub fn assemble(
     found.sort_by(|a, b| (&a.customer, &a.role, a.environment).cmp(&(&b.customer, &b.role, b.environment)));
     let folder = || root.and_then(|root| Some(root.file_name()?.to_string_lossy().into_owned()));
     let project = if others.name.is_empty() { folder().unwrap_or_default() } else { others.name };
-    let mut fleet = slug(asked.name.unwrap_or(&project));
+    let mut fleet = slug(options.name.unwrap_or(&project));
     fleet.truncate(40);
     let fleet = fleet.trim_end_matches('-').to_owned();
     if found.is_empty() {
@@ -65,34 +66,35 @@ pub fn assemble(
     let accounts = accounts(&mut found);
     refer(&mut found, &mut findings);
     let mut imported = Imported::default();
-    let packs = packs(&mut found, asked, &mut imported);
-    for one in &mut found {
-        if !one.lost.is_empty() {
-            one.settings.insert("delivery".to_owned(), "manual".into());
+    let packs = packs(&mut found, options, &mut imported);
+    for worker in &mut found {
+        if !worker.lost.is_empty() {
+            worker.settings.insert("delivery".to_owned(), "manual".into());
         }
-        for (name, _) in one.settings.get("secrets").and_then(Value::as_object).into_iter().flatten() {
-            imported.secrets.push((one.customer.clone(), name.clone()));
+        for (name, _) in worker.settings.get("secrets").and_then(Value::as_object).into_iter().flatten() {
+            imported.secrets.push((worker.customer.clone(), name.clone()));
         }
-        if one.settings.get("database").is_some_and(|database| database["type"] == "turso") {
-            imported.secrets.push((one.customer.clone(), "TURSO_AUTH_TOKEN".to_owned()));
+        if worker.settings.get("database").is_some_and(|database| database["type"] == "turso") {
+            imported.secrets.push((worker.customer.clone(), "TURSO_AUTH_TOKEN".to_owned()));
         }
-        if !one.name.is_empty() {
-            imported.workers.push(one.name.clone());
-            imported.manual.extend((!one.lost.is_empty()).then(|| one.name.clone()));
+        if !worker.name.is_empty() {
+            imported.workers.push(worker.name.clone());
+            imported.manual.extend((!worker.lost.is_empty()).then(|| worker.name.clone()));
         }
     }
     imported.secrets.sort();
     imported.secrets.dedup();
 
     let mut specs: BTreeMap<String, Settings> = BTreeMap::new();
-    let ids: BTreeSet<String> = found.iter().map(|one| one.customer.clone()).collect();
+    let ids: BTreeSet<String> = found.iter().map(|worker| worker.customer.clone()).collect();
     for id in &ids {
-        let own: Vec<&Found> = found.iter().filter(|one| one.customer == *id).collect();
+        let own: Vec<&FoundWorker> = found.iter().filter(|worker| worker.customer == *id).collect();
         specs.insert(id.clone(), customer(&own, &packs));
     }
     let defaults = share(&mut specs);
     for (id, spec) in &specs {
-        let lost: Vec<&Found> = found.iter().filter(|one| one.customer == *id && !one.lost.is_empty()).collect();
+        let lost: Vec<&FoundWorker> =
+            found.iter().filter(|worker| worker.customer == *id && !worker.lost.is_empty()).collect();
         imported.files.insert(format!("customers/{id}.yaml"), spec_text(id, spec, &lost).into_bytes());
     }
     imported.files.insert("fleet.yaml".to_owned(), fleet_text(&fleet, &accounts, &packs, &defaults).into_bytes());
@@ -101,9 +103,9 @@ pub fn assemble(
     imported
 }
 
-/// Names for the accounts. Where there is one, no spec has to say it.
-fn accounts(found: &mut [Found]) -> Vec<(String, String)> {
-    let ids: BTreeSet<String> = found.iter().filter_map(|one| one.account_id.clone()).collect();
+/// Names the accounts. If there is only one, no spec has to name it.
+fn accounts(found: &mut [FoundWorker]) -> Vec<(String, String)> {
+    let ids: BTreeSet<String> = found.iter().filter_map(|worker| worker.account_id.clone()).collect();
     let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     let ids: Vec<String> = ids.into_iter().filter(plain).collect();
     let several = ids.len() > 1;
@@ -112,10 +114,10 @@ fn accounts(found: &mut [Found]) -> Vec<(String, String)> {
         .enumerate()
         .map(|(at, id)| (if several { format!("account-{}", at + 1) } else { "default".to_owned() }, id))
         .collect();
-    for one in found.iter_mut().filter(|_| several) {
-        let own = accounts.iter().find(|(_, id)| Some(id) == one.account_id.as_ref()).or(accounts.first());
+    for worker in found.iter_mut().filter(|_| several) {
+        let own = accounts.iter().find(|(_, id)| Some(id) == worker.account_id.as_ref()).or(accounts.first());
         if let Some((name, _)) = own {
-            one.settings.insert("account".to_owned(), name.as_str().into());
+            worker.settings.insert("account".to_owned(), name.as_str().into());
         }
     }
     accounts
@@ -126,19 +128,19 @@ fn insert(settings: &mut Settings, key: &str, name: &str, value: Value) {
     map[name] = value;
 }
 
-/// A pack: its name, and what the names of its workers begin with.
+/// A pack: its name, and the prefix of its workers' names.
 struct Pack {
     name: String,
     prefix: String,
 }
 
-/// One pack for what runs the same; `settings` get its name.
-fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<Pack> {
+/// Makes one pack of each code; the workers' settings get its name.
+fn packs(found: &mut [FoundWorker], options: ImportOptions<'_>, imported: &mut Imported) -> Vec<Pack> {
     let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
     let mut digests: Vec<(Arc<Code>, String)> = Vec::new();
-    for (at, one) in found.iter().enumerate() {
-        let key = match &one.code {
-            None => format!("none of {:?}", one.role),
+    for (at, worker) in found.iter().enumerate() {
+        let key = match &worker.code {
+            None => format!("none of {:?}", worker.role),
             Some(code) => match digests.iter().find(|(other, _)| Arc::ptr_eq(other, code)) {
                 Some((_, key)) => key.clone(),
                 None => {
@@ -177,7 +179,7 @@ fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<
         let nothing = Arc::new(Code::of_modules(&name, String::new(), BTreeMap::new()));
         let code = found[all[0]].code.as_ref().unwrap_or(&nothing);
         let folder = format!("templates/{name}");
-        for (path, bytes) in code.pack(&name, &prefix, asked.worker_pack) {
+        for (path, bytes) in code.pack(&name, &prefix, options.worker_pack) {
             imported.files.insert(format!("{folder}/{path}"), bytes);
         }
         if !code.packages.is_empty() {
@@ -189,14 +191,14 @@ fn packs(found: &mut [Found], asked: Asked<'_>, imported: &mut Imported) -> Vec<
     packs
 }
 
-/// A customer's spec, without its id.
-fn customer(own: &[&Found], packs: &[Pack]) -> Settings {
+/// Returns a customer's spec, without its id.
+fn customer(own: &[&FoundWorker], packs: &[Pack]) -> Settings {
     let mut by_role: BTreeMap<Option<String>, Vec<(Environment, Settings)>> = BTreeMap::new();
     let mut names: BTreeMap<Option<String>, BTreeMap<Environment, String>> = BTreeMap::new();
-    for one in own {
-        by_role.entry(one.role.clone()).or_default().push((one.environment, one.settings.clone()));
-        if !one.name.is_empty() {
-            names.entry(one.role.clone()).or_default().insert(one.environment, one.name.clone());
+    for worker in own {
+        by_role.entry(worker.role.clone()).or_default().push((worker.environment, worker.settings.clone()));
+        if !worker.name.is_empty() {
+            names.entry(worker.role.clone()).or_default().insert(worker.environment, worker.name.clone());
         }
     }
     let id = &own[0].customer;
@@ -245,7 +247,7 @@ fn customer(own: &[&Found], packs: &[Pack]) -> Settings {
     spec
 }
 
-/// Takes out of all what all have: whole values, and entries of the maps that are merged. Of several, `not` stays where it is.
+/// Removes from all what all have in common, and returns it: whole values, and entries of merged maps. The keys in `not` stay.
 fn hoist(parts: &mut [&mut Settings], not: Option<&[&str]>) -> Settings {
     let mut common = Settings::new();
     let Some(first) = parts.first() else { return common };
@@ -279,7 +281,7 @@ fn hoist(parts: &mut [&mut Settings], not: Option<&[&str]>) -> Settings {
     common
 }
 
-/// What all customers have, for `defaults`.
+/// Returns what all customers have in common, for `defaults`.
 fn share(specs: &mut BTreeMap<String, Settings>) -> Settings {
     if specs.len() < 2 {
         return Settings::new();
@@ -299,15 +301,15 @@ fn share(specs: &mut BTreeMap<String, Settings>) -> Settings {
     common
 }
 
-fn spec_text(id: &str, spec: &Settings, lost: &[&Found]) -> String {
+fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
     let mut text = "# yaml-language-server: $schema=../schema/customer.schema.json\n".to_owned();
     if !lost.is_empty() {
         text.push_str("# Not all that these workers have can be said here. A deploy by flotilla would take away:\n");
-        for one in lost {
-            let mut what: Vec<&str> = one.lost.iter().map(String::as_str).collect();
+        for worker in lost {
+            let mut what: Vec<&str> = worker.lost.iter().map(String::as_str).collect();
             what.sort_unstable();
             what.dedup();
-            let name = if one.name.is_empty() { id } else { &one.name };
+            let name = if worker.name.is_empty() { id } else { &worker.name };
             let line: String =
                 format!("{name}: {}", what.join(", ")).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             text.push_str(&format!("#   {line}\n"));

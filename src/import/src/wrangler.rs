@@ -11,13 +11,13 @@ use flotilla_spec::yaml::{Document, Kind, Node};
 use super::documents;
 use super::keys::{Scope, key};
 
-/// What wrangler's files are called; in a folder, the first one counts, as it does for wrangler.
+/// The names of wrangler's files; of a folder, the first one counts, as it does for wrangler.
 pub const NAMES: [&str; 3] = ["wrangler.json", "wrangler.jsonc", "wrangler.toml"];
-/// How deep below the project's folder they are looked for: `apps/web/worker/wrangler.toml`.
+/// The depth below the project's folder to which they are searched: `apps/web/worker/wrangler.toml`.
 const DEPTH: usize = 3;
-/// Folders with nothing that people wrote.
+/// Folders that hold no sources.
 const NOT_THEIRS: [&str; 8] = ["node_modules", "out", "dist", "build", "target", "vendor", "coverage", "fixtures"];
-/// More files than any project has.
+/// The most files that are read: more than any project has.
 const MAX_FILES: usize = 1_000;
 
 /// One worker of a file: its top level, or one of its environments.
@@ -31,7 +31,7 @@ pub struct Config<'a> {
     own: &'a Node,
 }
 
-/// The configuration files of a project, by path from its folder. A root's `config/environments` is documentation.
+/// Finds the configuration files of a project, by path from its folder. A root's `config/environments` is documentation.
 pub fn files(root: &Path) -> Vec<String> {
     let mut files = Vec::new();
     let mut open = vec![(String::new(), 0)];
@@ -80,7 +80,7 @@ pub fn read(tree: &Tree, file: &str) -> Result<Document, Vec<Diagnostic>> {
     if wrong.is_empty() { Ok(document) } else { Err(wrong) }
 }
 
-/// The workers of a file: the top level, then each environment.
+/// Returns the workers of a file: the top level, then each environment.
 pub fn configs(document: &Document) -> Vec<Config<'_>> {
     let mut configs = vec![Config { document, environment: None, own: &document.root }];
     if let Some(Kind::Map(entries)) = document.root.get("env").map(|node| &node.kind) {
@@ -90,7 +90,7 @@ pub fn configs(document: &Document) -> Vec<Config<'_>> {
 }
 
 impl<'a> Config<'a> {
-    /// The value that holds for a key, as wrangler inherits it.
+    /// Returns the value of a key, inherited as wrangler does.
     pub fn get(&self, name: &str) -> Option<&'a Node> {
         let own = match (self.environment, key(name)) {
             // wrangler doesn't read it there.
@@ -102,25 +102,25 @@ impl<'a> Config<'a> {
             .filter(|node| !matches!(node.kind, Kind::Null))
     }
 
-    /// Text under a key.
+    /// Returns the text of a key.
     pub fn text(&self, name: &str) -> Option<&'a str> {
         text(self.get(name)?)
     }
 
-    /// Where a key stands, or the environment, or the file.
+    /// Returns the place of a key, or of the environment, or of the file.
     pub fn place(&self, name: &str) -> Place {
         let own = self.own.key_span(name);
         let span = own.or_else(|| self.document.root.key_span(name)).filter(|_| self.get(name).is_some());
         span.map_or_else(|| self.start(), |span| self.document.place(span))
     }
 
-    /// Where the environment begins.
+    /// Returns the place where the environment begins.
     pub fn start(&self) -> Place {
         let span = self.environment.and_then(|name| self.document.root.get("env")?.key_span(name));
         span.map_or_else(|| self.document.place(self.document.root.span), |span| self.document.place(span))
     }
 
-    /// Every key that holds, with where it stands.
+    /// Returns every key that applies, with its place.
     pub fn keys(&self) -> Vec<(&'a str, Place)> {
         let mut keys = Vec::new();
         let mut note = |node: &'a Node, every: bool| {
@@ -138,7 +138,7 @@ impl<'a> Config<'a> {
         keys
     }
 
-    /// The worker's name: the environment's own, or the file's with the environment behind it.
+    /// Returns the worker's name: the environment's own, or the file's with the environment behind it.
     pub fn name(&self) -> Option<String> {
         let top = self.document.root.get("name").and_then(text);
         match self.environment {
@@ -150,7 +150,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// What it is called in a sentence: `[env.production] of wrangler.toml`.
+    /// Returns its name in messages: `[env.production] of wrangler.toml`.
     pub fn what(&self) -> String {
         match self.environment {
             None => self.document.file.clone(),
@@ -158,13 +158,13 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// The folder of the file, with `/` at its end, or nothing.
+    /// Returns the folder of the file, with `/` at its end, or an empty text.
     pub fn folder(&self) -> &'a str {
         self.document.file.rfind('/').map_or("", |at| &self.document.file[..=at])
     }
 }
 
-/// A node's text.
+/// Returns a node's text.
 pub fn text(node: &Node) -> Option<&str> {
     match &node.kind {
         Kind::Text(text) => Some(text),
@@ -172,7 +172,7 @@ pub fn text(node: &Node) -> Option<&str> {
     }
 }
 
-/// A node's items.
+/// Returns a node's items.
 pub fn items(node: Option<&Node>) -> &[Node] {
     match node.map(|node| &node.kind) {
         Some(Kind::List(items)) => items,
@@ -180,7 +180,7 @@ pub fn items(node: Option<&Node>) -> &[Node] {
     }
 }
 
-/// A node's entries.
+/// Returns a node's entries.
 pub fn entries(node: Option<&Node>) -> &[(String, flotilla_spec::yaml::Span, Node)] {
     match node.map(|node| &node.kind) {
         Some(Kind::Map(entries)) => entries,

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 
-/// Those of the files that are there already, with other bytes.
+/// Returns the files that exist already with other bytes.
 pub fn taken(root: &Path, files: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let differs = |(path, bytes): &(&String, &Vec<u8>)| {
         let full = root.join(path);
@@ -19,7 +19,7 @@ pub fn taken(root: &Path, files: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     files.iter().filter(differs).map(|(path, _)| path.clone()).collect()
 }
 
-/// Writes all files; where one can't be written, everything is as it was before.
+/// Writes all files; if one can't be written, restores everything.
 pub fn write(root: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<(), Failure> {
     let mut undo = Undo::default();
     for (path, bytes) in files {
@@ -37,14 +37,14 @@ pub fn write(root: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<(), Failu
     Ok(())
 }
 
-/// What was there before.
+/// The changes so far, to undo them.
 #[derive(Default)]
 struct Undo {
-    /// Files that were replaced, with where their old bytes are.
+    /// The files that were replaced, each with the path of its old bytes.
     replaced: Vec<(PathBuf, PathBuf)>,
-    /// Files that are new.
+    /// The new files.
     new: Vec<PathBuf>,
-    /// Folders that are new, the outer ones first.
+    /// The new folders, the outer ones first.
     folders: Vec<PathBuf>,
 }
 
@@ -71,7 +71,7 @@ impl Undo {
         Ok(())
     }
 
-    /// Puts everything back; what could not be is returned.
+    /// Undoes everything; returns what could not be undone.
     fn back(self) -> Vec<String> {
         let mut kept = Vec::new();
         for path in self.new {

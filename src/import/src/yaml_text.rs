@@ -1,5 +1,5 @@
-//! Values as YAML that people like to read: keys in a useful order, small maps and lists on one line. Only writes; what is read is
-//! read by `yaml`.
+//! Writes values as readable YAML: keys in a useful order, small maps and lists on one line. Only writes; reading is done
+//! by `yaml`.
 
 use serde_json::{Map, Value};
 
@@ -40,10 +40,10 @@ const ORDER: [&str; 34] = [
     "workers",
     "defaults",
 ];
-/// What fits on a line.
+/// The longest line.
 const WIDTH: usize = 110;
 
-/// A map as a document.
+/// Returns a map as a document.
 pub fn map(map: &Map<String, Value>) -> String {
     let mut text = String::new();
     block(map, 0, &mut text);
@@ -92,7 +92,7 @@ fn has_maps(map: &Map<String, Value>) -> bool {
     map.len() > 1 && map.values().any(Value::is_object)
 }
 
-/// A value on one line.
+/// Returns a value on one line.
 fn flow(value: &Value) -> String {
     match value {
         Value::String(text) => scalar(text),
@@ -106,7 +106,7 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// Text, in quotes unless it is plain and can be nothing but text.
+/// Returns a text, in quotes unless it is plain and can be nothing but text.
 fn scalar(text: &str) -> String {
     let first = text.chars().next();
     let plain = first.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '/')

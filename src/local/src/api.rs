@@ -16,7 +16,7 @@ use super::{
     accounts, databases, domains, journal, kv, namespaces, scripts, secrets, settings, triggers, versions, zones,
 };
 
-/// Where the API begins.
+/// The path that the API begins with.
 pub const BASE: &str = "/client/v4";
 
 /// The operations of one worker, below its path: of an account's worker, of a namespace's script.
@@ -90,7 +90,7 @@ pub fn operations() -> impl Iterator<Item = (&'static str, String)> {
     }))
 }
 
-/// What comes of a request.
+/// The outcome of a request.
 pub enum Reply {
     /// This answer.
     Answer(Answer),
@@ -104,14 +104,14 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
     let content_type = headers.get("content-type").and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let call = Call {
         method: method.to_owned(),
-        path: below.split('/').map(|segment| decode(segment, false)).collect(),
+        path: below.split('/').map(|segment| decode(segment)).collect(),
         query: pairs(query),
         body: Body::parse(content_type.as_deref(), body),
         headers,
     };
     let token = token(&call);
     let now = (cloud.clock)();
-    let verdict = lock(&cloud.meter).count(cloud.limit, token.as_deref().unwrap_or(""), now);
+    let verdict = cloud.meter.lock().count(cloud.limit, token.as_deref().unwrap_or(""), now);
     let entry = journal::entry(&call, path, token.as_deref().ok(), now);
     let reply = if verdict.blocked {
         Reply::Answer(throttled().with("retry-after", verdict.reset.to_string()))
@@ -122,7 +122,7 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
         Reply::Answer(answer) => answer.status,
         Reply::Dropped => 0,
     };
-    lock(&cloud.journal).add(entry, status);
+    cloud.journal.lock().add(entry, status);
     match reply {
         Reply::Answer(answer) => Reply::Answer(with_limits(cloud, answer, verdict)),
         Reply::Dropped => Reply::Dropped,
@@ -130,7 +130,7 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
 }
 
 async fn hit_or_operate(cloud: &Cloud, call: &Call, path: &str, token: Result<String, Refusal>) -> Reply {
-    let effect = lock(&cloud.faults).hit(&call.method, path).unwrap_or_default();
+    let effect = cloud.faults.lock().hit(&call.method, path).unwrap_or_default();
     if let Some(delay) = effect.delay() {
         tokio::time::sleep(delay).await;
     }
@@ -273,7 +273,7 @@ async fn check(cloud: &Cloud, upload: &Upload) -> Result<Option<Loaded>, Refusal
     if !cloud.validate {
         return Ok(None);
     }
-    let loaded = cloud.guests.load(upload).await.map_err(Refusal::invalid)?;
+    let loaded = cloud.workers.load(upload).await.map_err(Refusal::invalid)?;
     if loaded.handlers.is_empty() && loaded.named.is_empty() && !upload.classic {
         return Err(Refusal::new(400, 10068, "The script has no registered event handlers."));
     }
@@ -341,10 +341,6 @@ fn workers(cloud: &Cloud, call: &Call, account: &str, path: &[&str]) -> Outcome 
         (_, ["dispatch", "namespaces", name, "scripts"]) => namespaces::delete_tagged(cloud, account, name, call),
         _ => Err(Refusal::no_route(&path.join("/"))),
     }
-}
-
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! One request to the API as the operations see it: method, path, query, body. Knows HTTP's forms; not what they mean.
 
+use data_encoding::BASE64_NOPAD;
 use hyper::HeaderMap;
 use hyper::body::Bytes;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::envelope::Refusal;
@@ -119,7 +121,7 @@ impl Call {
         }
     }
 
-    /// What sent the request, as Cloudflare names it: `wrangler`, `terraform` or `api`.
+    /// Returns the client that sent the request, as Cloudflare names it: `wrangler`, `terraform` or `api`.
     #[must_use]
     pub fn source(&self) -> &'static str {
         let agent = self.header("user-agent").unwrap_or_default();
@@ -147,35 +149,22 @@ impl Body {
     }
 }
 
-/// Decodes `%41` and, where `plus` is set, `+` as a space. Invalid escapes stay as they are.
+/// Decodes `%41`. Invalid escapes stay as they are.
 #[must_use]
-pub fn decode(text: &str, plus: bool) -> String {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        at += 1;
-        match (byte, digit(bytes.get(at)), digit(bytes.get(at + 1))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                at += 2;
-            }
-            (b'+', ..) if plus => out.push(b' '),
-            _ => out.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+pub fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Splits a query string into decoded pairs.
+/// Decodes base64 with or without padding.
+#[must_use]
+pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    BASE64_NOPAD.decode(text.trim_end_matches('=').as_bytes()).ok()
+}
+
+/// Splits a query string into decoded pairs; `+` is a space in it.
 #[must_use]
 pub fn pairs(query: &str) -> Vec<(String, String)> {
-    let pieces = query.split('&').filter(|piece| !piece.is_empty());
-    pieces
-        .map(|piece| piece.split_once('=').unwrap_or((piece, "")))
-        .map(|(k, v)| (decode(k, true), decode(v, true)))
-        .collect()
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
 #[cfg(test)]
@@ -186,6 +175,26 @@ mod tests {
     fn queries_are_decoded() {
         let expect = [("a", "x y/%zz"), ("b", ""), ("tags", "k:yes,é")];
         assert_eq!(pairs("a=x+y%2F%zz&b&tags=k%3Ayes,%C3%A9"), expect.map(|(k, v)| (k.to_owned(), v.to_owned())));
-        assert_eq!(decode("a+b%", false), "a+b%");
+        assert_eq!(decode("a+b%%41"), "a+b%A");
+    }
+
+    #[test]
+    fn base64_is_decoded_with_and_without_padding() {
+        let cases: [(&str, &[u8]); 8] = [
+            ("", b""),
+            ("Zm8=", b"fo"),
+            ("Zm9v", b"foo"),
+            ("AH8=", b"\0\x7f"),
+            ("Zg==", b"f"),
+            ("Zg", b"f"),
+            ("Zm9vYg==", b"foob"),
+            ("//79", &[255, 254, 253]),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(decode_base64(text).as_deref(), Some(bytes), "{text}");
+        }
+        for wrong in ["A", "A!==", "Zm9vY"] {
+            assert_eq!(decode_base64(wrong), None, "{wrong}");
+        }
     }
 }

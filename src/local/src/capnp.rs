@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Everything that workerd needs to run one worker.
 #[derive(Debug, Default)]
-pub struct Guest {
+pub struct WorkerSource {
     /// Names, content types and bodies of the modules, the entry first.
     pub modules: Vec<(String, String, Vec<u8>)>,
     /// The entry is a service-worker script.
@@ -29,7 +29,7 @@ pub struct Guest {
     pub account: String,
 }
 
-/// Where the worker's calls go, and the word that proves that they come from a worker.
+/// The address that the worker's calls go to, and the word that proves that they come from a worker.
 #[derive(Debug, Clone)]
 pub struct Outside {
     /// The address of the egress listener.
@@ -53,11 +53,11 @@ pub struct Config {
 /// Writes the configuration.
 ///
 /// # Errors
-/// A sentence on what the worker has that the local Cloudflare can't run.
-pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
+/// A sentence on what the worker has that the emulator can't run.
+pub fn config(source: &WorkerSource, outside: &Outside) -> Result<Config, String> {
     let mut config = Config::default();
     let mut modules = String::new();
-    for (name, kind, body) in &guest.modules {
+    for (name, kind, body) in &source.modules {
         let kind = match kind.as_str() {
             "application/javascript+module" | "text/javascript+module" => "esModule",
             "application/javascript" | "text/javascript" => "commonJsModule",
@@ -72,20 +72,20 @@ pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
         let file = config.file(body.clone());
         let _ = writeln!(modules, "    (name = {}, {kind} = embed \"{file}\"),", text(name));
     }
-    let code = if guest.classic {
-        let file = config.file(guest.modules.first().map(|(.., body)| body.clone()).unwrap_or_default());
+    let code = if source.classic {
+        let file = config.file(source.modules.first().map(|(.., body)| body.clone()).unwrap_or_default());
         format!("serviceWorkerScript = embed \"{file}\"")
     } else {
         format!("modules = [\n{modules}  ]")
     };
-    config.service(outside, "outbound", &format!("outbound {}", guest.account));
+    config.service(outside, "outbound", &format!("outbound {}", source.account));
     let mut bindings = String::new();
-    for binding in &guest.bindings {
+    for binding in &source.bindings {
         let name = binding["name"].as_str().unwrap_or_default();
-        let value = config.binding(guest, outside, name, binding)?;
+        let value = config.binding(source, outside, name, binding)?;
         let _ = writeln!(bindings, "    (name = {}, {value}),", text(name));
     }
-    let flags: Vec<String> = guest.flags.iter().map(|flag| text(flag)).collect();
+    let flags: Vec<String> = source.flags.iter().map(|flag| text(flag)).collect();
     let services: String = config.services.values().cloned().collect();
     let mut extensions = String::new();
     for (name, code) in std::mem::take(&mut config.modules) {
@@ -103,7 +103,7 @@ pub fn config(guest: &Guest, outside: &Outside) -> Result<Config, String> {
          http = (forwardedProtoHeader = \"x-forwarded-proto\"))]);\n\
          const worker :Workerd.Worker = (\n  {code},\n  bindings = [\n{bindings}  ],\n\
          compatibilityDate = {}, compatibilityFlags = [{}], globalOutbound = \"outbound\");\n",
-        text(&guest.date),
+        text(&source.date),
         flags.join(", "),
     );
     config.files.push(("config.capnp".to_owned(), whole.into_bytes()));
@@ -135,7 +135,13 @@ impl Config {
         self.services.insert(name.to_owned(), service);
     }
 
-    fn binding(&mut self, guest: &Guest, outside: &Outside, name: &str, binding: &Value) -> Result<String, String> {
+    fn binding(
+        &mut self,
+        source: &WorkerSource,
+        outside: &Outside,
+        name: &str,
+        binding: &Value,
+    ) -> Result<String, String> {
         let field = |field: &str| binding[field].as_str().unwrap_or_default().to_owned();
         let kind = field("type");
         Ok(match kind.as_str() {
@@ -148,7 +154,7 @@ impl Config {
             }
             "json" => format!("json = embed \"{}\"", self.file(binding["json"].to_string().into_bytes())),
             "version_metadata" => {
-                let metadata = serde_json::json!({"id": guest.version, "tag": "", "timestamp": ""});
+                let metadata = serde_json::json!({"id": source.version, "tag": "", "timestamp": ""});
                 format!("json = embed \"{}\"", self.file(metadata.to_string().into_bytes()))
             }
             "d1" => {
@@ -165,7 +171,7 @@ impl Config {
                 format!("kvNamespace = {}", text(&service))
             }
             "r2_bucket" => {
-                let service = format!("r2 {}", word(&[&guest.account, &field("jurisdiction"), &field("bucket_name")]));
+                let service = format!("r2 {}", word(&[&source.account, &field("jurisdiction"), &field("bucket_name")]));
                 self.service(outside, &service, &service);
                 format!("r2Bucket = {}", text(&service))
             }
@@ -178,13 +184,13 @@ impl Config {
                 if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") {
                     return Ok(self.absent(name, "a service binding to an entrypoint", ""));
                 }
-                let service = format!("service {} {}", guest.account, field("service"));
+                let service = format!("service {} {}", source.account, field("service"));
                 self.service(outside, &service, &service);
                 format!("service = {}", text(&service))
             }
             "dispatch_namespace" => {
                 self.modules.insert(DISPATCH_MODULE, DISPATCH);
-                let service = format!("dispatch {} {}", guest.account, field("namespace"));
+                let service = format!("dispatch {} {}", source.account, field("namespace"));
                 self.service(outside, &service, &service);
                 format!(
                     "wrapped = (moduleName = \"{DISPATCH_MODULE}\", innerBindings = [(name = \"fetcher\", service = {})])",
@@ -233,7 +239,7 @@ const DISPATCH: &str = "export default ({ fetcher }) => ({
 });
 ";
 
-/// The internal module behind bindings to what the local Cloudflare doesn't have.
+/// The internal module behind bindings to what the emulator doesn't have.
 const ABSENT_MODULE: &str = "local:absent";
 /// A worker that only has such a binding runs; one that uses it is told. What is written to a dataset is never read by a
 /// worker, so it goes nowhere.
@@ -291,7 +297,7 @@ mod tests {
 
     #[test]
     fn values_never_enter_the_configuration() {
-        let guest = Guest {
+        let source = WorkerSource {
             modules: vec![(
                 "a\"b/index.js".into(),
                 "application/javascript+module".into(),
@@ -301,10 +307,10 @@ mod tests {
                 json!({"name": "T", "type": "secret_text", "text": "canary\"), ("}),
                 json!({"name": "J", "type": "json", "json": "x"}),
             ],
-            ..Guest::default()
+            ..WorkerSource::default()
         };
         let outside = Outside { address: "127.0.0.1:1".parse().unwrap(), word: "w".into() };
-        let config = config(&guest, &outside).unwrap_or_default();
+        let config = config(&source, &outside).unwrap_or_default();
         assert_eq!(config.environment, [("BINDING0".to_owned(), "canary\"), (".to_owned())]);
         let text = String::from_utf8(config.files.last().unwrap().1.clone()).unwrap();
         assert!(
@@ -318,11 +324,12 @@ mod tests {
     fn what_can_not_run_is_said() {
         let of = |kind: &str| (format!("a.{kind}"), kind.to_owned(), Vec::new());
         let outside = Outside { address: "127.0.0.1:1".parse().unwrap(), word: "w".into() };
-        let guest = Guest { modules: vec![of("text/x-python")], ..Guest::default() };
-        assert!(config(&guest, &outside).is_err_and(|why| why.contains("a.text/x-python has the type text/x-python")));
+        let source = WorkerSource { modules: vec![of("text/x-python")], ..WorkerSource::default() };
+        assert!(config(&source, &outside).is_err_and(|why| why.contains("a.text/x-python has the type text/x-python")));
         // A binding says it when it is used.
-        let guest = Guest { bindings: vec![json!({"name": "B", "type": "vectorize"})], ..Guest::default() };
-        let config = config(&guest, &outside).unwrap_or_default();
+        let source =
+            WorkerSource { bindings: vec![json!({"name": "B", "type": "vectorize"})], ..WorkerSource::default() };
+        let config = config(&source, &outside).unwrap_or_default();
         let text = String::from_utf8(config.files.last().unwrap().1.clone()).unwrap();
         assert!(text.contains("the binding B is of type vectorize, which the local Cloudflare doesn't have"), "{text}");
         assert!(text.contains("name = \"local:absent\", internal = true"), "{text}");

@@ -1,8 +1,8 @@
-//! The whole fake account in one value, as the operations share it. Knows its parts; not their work.
+//! The whole emulated account in one value, as the operations share it. Knows its parts; not their work.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -11,22 +11,22 @@ use super::clock::{Clock, stamp};
 use super::databases;
 use super::envelope::Refusal;
 use super::faults::Faults;
-use super::guests::Guests;
 use super::hrana::Streams;
 use super::journal::Journal;
 use super::kv;
 use super::limits::{Meter, PlatformLimits, RateLimit};
 use super::store::{self, Key, Store};
+use super::workers::Workers;
 
 /// Everything that outlives a request.
 pub struct Cloud {
-    /// Where the databases lie.
+    /// The folder of the databases.
     pub folder: PathBuf,
     /// The account's objects.
     pub store: Store,
-    /// How much it may hold.
+    /// The limits of the account.
     pub limits: PlatformLimits,
-    /// How often a token may call.
+    /// The API rate limit of a token.
     pub limit: RateLimit,
     /// The calls counted so far.
     pub meter: Mutex<Meter>,
@@ -44,12 +44,12 @@ pub struct Cloud {
     pub keep_secrets: bool,
     /// Every upload is loaded by workerd before it is accepted.
     pub validate: bool,
-    /// What goes wrong on request.
+    /// The faults that are set.
     pub faults: Mutex<Faults>,
-    /// What was asked.
+    /// The latest requests.
     pub journal: Mutex<Journal>,
     /// The running workers.
-    pub guests: Guests,
+    pub workers: Workers,
     /// Open libSQL streams.
     pub streams: Mutex<Streams>,
 }
@@ -75,7 +75,7 @@ impl Cloud {
             validate: options.validate,
             faults: Mutex::new(Faults::new(options.faults)),
             journal: Mutex::default(),
-            guests: Guests::new(options.workerd),
+            workers: Workers::new(options.workerd),
             streams: Mutex::default(),
         })
     }

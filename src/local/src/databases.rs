@@ -141,7 +141,7 @@ pub fn delete(cloud: &Cloud, account: &str, id: &str) -> Outcome {
     Ok(Answer::ok(&Value::Null))
 }
 
-/// How rows are shown.
+/// The format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Objects,

@@ -53,7 +53,7 @@ fn show(domain: &Domain) -> Value {
     })
 }
 
-/// Who has a host, if anyone.
+/// Returns the worker that has a host, if one does.
 ///
 /// # Errors
 /// When the database fails.

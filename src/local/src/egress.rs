@@ -26,7 +26,7 @@ pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result
     let call = call.as_ref().and_then(|call| call.to_str().ok()).unwrap_or_default().to_owned();
     let words: Vec<&str> = call.split(' ').collect();
     Ok(match words.as_slice() {
-        [word, rest @ ..] if *word == cloud.guests.word() && !word.is_empty() => match rest {
+        [word, rest @ ..] if *word == cloud.workers.word() && !word.is_empty() => match rest {
             ["service", account, name] => to_service(&cloud, account, name, request).await,
             ["dispatch", account, namespace] => dispatch(&cloud, account, namespace, request).await,
             ["d1", id] => {
@@ -60,7 +60,7 @@ async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<I
 /// A dispatch binding's call of a worker of its namespace.
 async fn dispatch(cloud: &Cloud, account: &str, namespace: &str, mut request: Request<Incoming>) -> Response<Body> {
     let name = request.headers_mut().remove(DISPATCHED);
-    let name = decode(name.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default(), false);
+    let name = decode(name.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default());
     let key = Key { account: account.to_owned(), namespace: namespace.to_owned(), name };
     let found = blocking(|| cloud.store.read(|db| store::find(db, &key)));
     let why = match found {
@@ -96,7 +96,7 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
         Err(refusal) => return text(500, &refusal.message),
     }
     let entry = json!({"method": request.method().as_str(), "outbound": format!("{host}{path}")});
-    cloud.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(entry, 502);
+    cloud.journal.lock().add(entry, 502);
     text(
         502,
         &format!(
@@ -156,12 +156,12 @@ fn tokens(cloud: &Cloud, db: &rusqlite::Connection, host: &str) -> Result<Option
     Ok((!workers.is_empty()).then_some(tokens))
 }
 
-/// What workerd's R2 binding asks for: in a header, or in front of the body.
+/// Answers workerd's R2 binding, whose request is in a header or in front of the body.
 async fn to_r2(cloud: &Cloud, bucket: &str, request: Request<Incoming>) -> Response<Body> {
     // Keys are written into the header as they are, in UTF-8.
     let asked = request.headers().get(r2::REQUEST).map(|value| Bytes::copy_from_slice(value.as_bytes()));
     let size = request.headers().get(r2::SIZE).and_then(|size| size.to_str().ok()?.parse::<usize>().ok());
-    let bucket = decode(bucket, false);
+    let bucket = decode(bucket);
     let body = collect(request).await;
     let (asked, body) = match asked {
         Some(asked) => (asked, Bytes::new()),
@@ -173,23 +173,23 @@ async fn to_r2(cloud: &Cloud, bucket: &str, request: Request<Incoming>) -> Respo
     blocking(|| respond(r2::answer(cloud, &bucket, &asked, &body)))
 }
 
-/// What workerd's queue binding sends: messages, which nobody here reads. That they were sent is in the journal.
+/// Answers workerd's queue binding: messages are noted in the journal and not delivered.
 async fn to_queue(cloud: &Cloud, queue: &str, request: Request<Incoming>) -> Response<Body> {
     let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
     let body = collect(request).await;
     let sent = path.trim_start_matches('/');
-    let entry = json!({"method": method, "queue": decode(queue, false), "sent": sent, "bytes": body.len()});
-    cloud.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(entry, 200);
+    let entry = json!({"method": method, "queue": decode(queue), "sent": sent, "bytes": body.len()});
+    cloud.journal.lock().add(entry, 200);
     // Nothing is kept, so nothing waits.
     let metrics = json!({"backlogCount": 0, "backlogBytes": 0, "oldestMessageTimestamp": 0});
     respond(Answer::json(200, &json!({"metadata": {"metrics": metrics}})))
 }
 
-/// What workerd's KV binding asks for: `/key` with `GET`, `PUT`, `DELETE`, and `GET /` to list.
+/// Answers workerd's KV binding: `/key` with `GET`, `PUT`, `DELETE`, and `GET /` to list.
 async fn to_kv(cloud: &Cloud, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let query = pairs(request.uri().query().unwrap_or_default());
     let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let key = decode(request.uri().path().trim_start_matches('/'), false);
+    let key = decode(request.uri().path().trim_start_matches('/'));
     let method = request.method().as_str().to_owned();
     let metadata = request.headers().get("cf-kv-metadata").and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
     if method == "GET" && key.is_empty() {

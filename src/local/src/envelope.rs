@@ -1,4 +1,4 @@
-//! What the API answers: the envelope `{success, errors, messages, result}` and Cloudflare's error codes. Knows JSON
+//! The API's answers: the envelope `{success, errors, messages, result}` and Cloudflare's error codes. Knows JSON
 //! and statuses; not which operation answers what.
 
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ pub struct Refusal {
     pub status: u16,
     /// The code, as in Cloudflare's lists of errors (docs, Workers, observability, errors, 2026).
     pub code: u32,
-    /// What is wrong, for people.
+    /// The message for people.
     pub message: String,
     /// The errors behind this one, outermost first.
     pub chain: Vec<(u32, String)>,
@@ -118,7 +118,7 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
-/// What an operation returns.
+/// The result of an operation.
 pub type Outcome = Result<Answer, Refusal>;
 
 #[cfg(test)]

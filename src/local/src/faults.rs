@@ -1,4 +1,4 @@
-//! What goes wrong on request: an answer that isn't Cloudflare's, a delay, a dropped connection. Knows which request is
+//! Faults on request: an answer that isn't Cloudflare's, a delay, a dropped connection. Knows which request is
 //! hit; the server does the damage.
 
 use std::time::Duration;
@@ -13,19 +13,19 @@ use super::envelope::{Answer, Refusal};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Which requests; every one if empty.
+    /// The requests to match; every one if empty.
     #[serde(rename = "match", default)]
     pub matches: Matches,
-    /// So many matching requests pass first.
+    /// The number of matching requests that pass first.
     #[serde(default)]
     pub skip: u64,
-    /// So many are hit then; 0: all, until the faults are cleared.
+    /// The number of requests that are hit then; 0: all, until the faults are cleared.
     #[serde(default = "once")]
     pub times: u64,
-    /// Of those that would be hit, each so-manieth is; 5: a fifth of them.
+    /// The share of those that are hit: 5 hits every fifth.
     #[serde(default = "once")]
     pub every: u64,
-    /// What happens to them.
+    /// The effect on them.
     #[serde(rename = "do")]
     pub effect: Effect,
 }
@@ -34,7 +34,7 @@ fn once() -> u64 {
     1
 }
 
-/// Which requests a fault hits.
+/// The requests that a fault hits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matches {
@@ -44,7 +44,7 @@ pub struct Matches {
     pub path: Option<String>,
 }
 
-/// What a fault does. Several can be given: a delay comes first, then at most one of the others.
+/// The effect of a fault. Several can be given: a delay comes first, then at most one of the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
@@ -86,7 +86,7 @@ pub struct ErrorAnswer {
 }
 
 impl Effect {
-    /// How long to wait first.
+    /// The delay that comes first.
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.delay_ms.map(Duration::from_millis)
@@ -148,7 +148,7 @@ impl Faults {
         self.rules.iter().map(|(rule, met)| serde_json::json!({"fault": rule, "met": met})).collect()
     }
 
-    /// What hits a request.
+    /// Returns the effect on a request.
     pub fn hit(&mut self, method: &str, path: &str) -> Option<Effect> {
         let mut hit = None;
         for (rule, met) in &mut self.rules {

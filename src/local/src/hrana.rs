@@ -7,15 +7,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
-use super::base64;
+use super::call::decode_base64;
 use super::cloud::Cloud;
 use super::sql::{self, Parameter, Rows};
 
-/// How long a stream lives unused; libSQL's server uses the same.
+/// The time after which an unused stream ends; libSQL's server uses the same.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The open streams by their baton.
@@ -32,7 +33,7 @@ struct Stream {
     used: Duration,
 }
 
-/// What a statement failed with.
+/// The error of a statement.
 struct Failed {
     message: String,
     code: String,
@@ -80,8 +81,8 @@ pub fn pipeline(cloud: &Cloud, host: &str, body: &[u8]) -> (u16, Value) {
     (200, json!({"baton": baton, "base_url": null, "results": results}))
 }
 
-fn lock(cloud: &Cloud) -> std::sync::MutexGuard<'_, Streams> {
-    cloud.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(cloud: &Cloud) -> parking_lot::MutexGuard<'_, Streams> {
+    cloud.streams.lock()
 }
 
 fn take(cloud: &Cloud, host: &str, baton: Option<&str>) -> Result<Stream, Failed> {
@@ -209,7 +210,7 @@ fn cell(value: &Value) -> Result<Cell, Failed> {
         Some("integer") => Cell::Integer(value["value"].as_str().and_then(|text| text.parse().ok()).ok_or_else(bad)?),
         Some("float") => Cell::Real(value["value"].as_f64().ok_or_else(bad)?),
         Some("text") => Cell::Text(value["value"].as_str().ok_or_else(bad)?.to_owned()),
-        Some("blob") => Cell::Blob(value["base64"].as_str().and_then(base64::decode).ok_or_else(bad)?),
+        Some("blob") => Cell::Blob(value["base64"].as_str().and_then(decode_base64).ok_or_else(bad)?),
         _ => return Err(bad()),
     })
 }
@@ -220,7 +221,7 @@ fn shown(rows: &Rows, want_rows: bool) -> Value {
         Cell::Integer(number) => json!({"type": "integer", "value": number.to_string()}),
         Cell::Real(number) => json!({"type": "float", "value": number}),
         Cell::Text(text) => json!({"type": "text", "value": text}),
-        Cell::Blob(bytes) => json!({"type": "blob", "base64": base64::encode(bytes)}),
+        Cell::Blob(bytes) => json!({"type": "blob", "base64": BASE64.encode(bytes)}),
     };
     let table: Vec<Vec<Value>> = match want_rows {
         true => rows.rows.iter().map(|row| row.iter().map(value).collect()).collect(),

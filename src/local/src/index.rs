@@ -10,7 +10,7 @@ use super::envelope::{Answer, Refusal};
 use super::serve::{Body, host, respond, text};
 use super::store::{self, Worker};
 
-/// So many workers are shown; a fleet has too many for a page.
+/// The most workers that are listed; a fleet has too many for a page.
 const SHOWN: usize = 500;
 
 /// The index, as HTML for a browser and as text for others.

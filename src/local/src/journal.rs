@@ -1,4 +1,4 @@
-//! What was asked of the API lately, for tests and for people who wonder. Knows requests and how to show them without
+//! The latest requests to the API, for tests and debugging. Knows requests and how to show them without
 //! tokens and secrets; not their answers beyond the status.
 
 use std::collections::VecDeque;
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::call::{Body, Call, Part};
 
-/// So many requests are kept; older ones are counted as dropped.
+/// The most requests that are kept; older ones are counted as dropped.
 const KEPT: usize = 20_000;
 /// JSON bodies up to this size are kept.
 const SMALL: usize = 16 << 10;
-/// What stands in place of a secret.
+/// The replacement of a secret.
 const MASK: &str = "***";
 
 /// The newest requests.
@@ -34,7 +34,7 @@ impl Journal {
         self.kept.push_back(entry.to_string());
     }
 
-    /// All kept requests, oldest first, as the text of `{"requests": [...], "dropped": N}`.
+    /// Returns all kept requests, oldest first, as the text of `{"requests": [...], "dropped": N}`.
     #[must_use]
     pub fn shown(&self) -> String {
         let kept: Vec<&str> = self.kept.iter().map(String::as_str).collect();

@@ -4,8 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
 
-use super::base64;
-use super::call::{Body, Call};
+use super::call::{Body, Call, decode_base64};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 
@@ -119,7 +118,7 @@ pub fn bulk(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
     for pair in pairs {
         let text = |name: &str| pair[name].as_str().ok_or_else(|| Refusal::unparseable(format!("{name} must be text")));
         let value = match pair["base64"] == true {
-            true => base64::decode(text("value")?).ok_or_else(|| Refusal::unparseable("a value isn't base64"))?,
+            true => decode_base64(text("value")?).ok_or_else(|| Refusal::unparseable("a value isn't base64"))?,
             false => text("value")?.as_bytes().to_vec(),
         };
         let seconds = |name: &str| pair[name].as_u64().map(|seconds| seconds.to_string());

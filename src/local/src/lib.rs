@@ -1,7 +1,7 @@
-//! A Cloudflare that runs on this machine: the operations of its API that flotilla and wrangler use, its limits, its
-//! failures on request, and the deployed workers, served by workerd. Knows nothing of flotilla.
+//! The local Cloudflare emulator: the operations of the API that flotilla and wrangler use, the limits, faults on
+//! request, and the deployed workers, served by workerd. Knows nothing of flotilla.
 //!
-//! What is stored lies in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
+//! Everything is stored in one folder: `cloudflare.db` (the account's objects), `d1/` and `libsql/` (the workers'
 //! databases) and `key`. Secrets are stored sealed with that key, which only keeps their plain text out of the folder:
 //! whoever can read the folder can open them, so use made-up credentials.
 //!
@@ -9,7 +9,6 @@
 
 mod accounts;
 mod api;
-mod base64;
 mod call;
 mod capnp;
 mod clock;
@@ -20,7 +19,6 @@ mod egress;
 mod envelope;
 mod faults;
 mod form;
-mod guests;
 mod hrana;
 mod index;
 mod journal;
@@ -39,6 +37,7 @@ mod triggers;
 mod upload;
 mod versions;
 mod workerd;
+mod workers;
 mod zones;
 
 use std::net::SocketAddr;
@@ -57,16 +56,16 @@ pub use faults::{Effect, ErrorAnswer, Fault, Matches, Reset};
 pub use limits::{Meter, PlatformLimits, RateLimit, Verdict};
 pub use workerd::Workerd;
 
-/// How a local Cloudflare is set up.
+/// The options of a local Cloudflare emulator.
 #[derive(Clone)]
 pub struct Options {
-    /// Where everything is stored; created if missing.
+    /// The folder of the storage; created if missing.
     pub folder: PathBuf,
-    /// Where to listen; port 0: any free one.
+    /// The address to listen on; port 0: any free one.
     pub address: SocketAddr,
-    /// How often a token may call.
+    /// The API rate limit of a token.
     pub limit: RateLimit,
-    /// How much an account may hold.
+    /// The limits of an account.
     pub limits: PlatformLimits,
     /// The accepted tokens; empty: any that has the form of one. `token@account` is one of the account's own, which reaches
     /// nothing else.
@@ -79,7 +78,7 @@ pub struct Options {
     /// Make a D1 database or KV namespace when an upload first binds its id. Off: an id that isn't there is refused (10181,
     /// 10041), as at Cloudflare. On: specs that name what the real Cloudflare has can be tried out.
     pub make_bound: bool,
-    /// Where workerd is.
+    /// The workerd binary.
     pub workerd: Workerd,
     /// Secrets that an upload neither sends nor keeps by `keep_bindings` stay. Cloudflare's docs say that a script's
     /// upload replaces all bindings, and wrangler 4.85 relies on secrets that stay: a
@@ -88,7 +87,7 @@ pub struct Options {
     /// Let workerd load every upload before it is accepted, so that errors of syntax and imports are refused (10021) as
     /// at Cloudflare. Costs a process per upload; without it they show when the worker is first called.
     pub validate: bool,
-    /// What goes wrong from the start.
+    /// The faults from the start on.
     pub faults: Vec<Fault>,
     /// The time: for the rate limit, expiries and dates.
     pub clock: Clock,
@@ -116,7 +115,7 @@ impl Options {
     }
 }
 
-/// A local Cloudflare that listens. Dropping it stops it.
+/// A running emulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
@@ -124,7 +123,7 @@ pub struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts a local Cloudflare on threads of its own; returns when it listens.
+/// Starts an emulator on threads of its own; returns when it listens.
 ///
 /// # Errors
 /// When the address is in use or the folder can't be used.
@@ -142,7 +141,7 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
         anyhow::Ok((listener, egress))
     })?;
     let address = listener.local_addr()?;
-    cloud.guests.connect(egress.local_addr()?, cloud.store.seal.id());
+    cloud.workers.connect(egress.local_addr()?, cloud.store.seal.id());
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new().name("local-cloudflare".to_owned()).spawn(move || {
         runtime.block_on(serve_until(stopped, &cloud, listener, egress));
@@ -167,15 +166,15 @@ async fn serve_until(
         () = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(30)).await;
-                cloud.guests.sweep().await;
+                cloud.workers.sweep().await;
             }
         } => {}
     }
-    cloud.guests.end().await;
+    cloud.workers.end().await;
 }
 
 impl Running {
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// How many API requests one token may make.
+/// The API rate limit of one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     /// Requests per window. 1,200 (Cloudflare docs, API rate limits, 2026: per user or account token).
@@ -20,7 +20,7 @@ impl Default for RateLimit {
     }
 }
 
-/// What the counting says about one request.
+/// The verdict on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// Requests left in this window.
@@ -73,7 +73,7 @@ impl Meter {
     }
 }
 
-/// How much an account, a worker and a zone may hold. The defaults are those of the paid plan.
+/// The limits of an account, a worker and a zone. The defaults are those of the paid plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformLimits {
     /// Workers per account outside of dispatch namespaces: 500 (docs, Workers limits, 2026; 100 on the free plan).

@@ -23,7 +23,7 @@ const PAGE: usize = 1000;
 /// The longest key, in bytes. Source: Cloudflare docs, R2 › Limits.
 const KEY_BYTES: usize = 1024;
 
-/// Why something failed, as R2's own codes say it: a status, a code and a sentence.
+/// An error with R2's own codes: a status, a code and a sentence.
 struct Failed(u16, u32, String);
 
 impl From<Refusal> for Failed {
@@ -182,7 +182,7 @@ fn range(asked: &Value, size: i64) -> Result<(i64, i64), Failed> {
     Ok((offset, length.min(size - offset)))
 }
 
-/// Whether conditions hold for what is there.
+/// Returns whether the conditions hold for the existing object.
 fn holds(conditions: &Value, object: Option<&Object>) -> bool {
     let has = |tags: &Value| {
         tags.as_array().map(|tags| {

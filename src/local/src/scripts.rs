@@ -159,7 +159,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the API shows of a worker.
+/// Returns a worker as the API shows it.
 pub fn script(worker: &Worker, version: Option<&Version>) -> Value {
     let setting = |name: &str| worker.settings.get(name).cloned();
     let mut shown = json!({

@@ -1,14 +1,15 @@
-//! The fake account's secrets at rest, and fresh ids. Knows one key file; not what is sealed.
+//! The emulated account's secrets at rest, and fresh ids. Knows one key file; not what is sealed.
 //!
 //! The key lies beside the database (mode 0600), so this is not protection from anyone who can read the folder: it only
 //! keeps the plain values out of it, so that a search, a backup or a commit of the folder doesn't hold them in clear.
-//! Use made-up credentials with the local Cloudflare.
+//! Use made-up credentials with the emulator.
 
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 /// Seals values and makes ids that don't repeat.
@@ -41,7 +42,7 @@ impl Seal {
     /// 32 hexadecimal digits that no other call returns.
     #[must_use]
     pub fn id(&self) -> String {
-        hex(&self.unique()[..16])
+        HEXLOWER.encode(&self.unique()[..16])
     }
 
     /// A random-looking UUID (version 4) that no other call returns.
@@ -50,7 +51,7 @@ impl Seal {
         let mut bytes = self.unique();
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        let digits = hex(&bytes[..16]);
+        let digits = HEXLOWER.encode(&bytes[..16]);
         [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
     }
 
@@ -58,13 +59,13 @@ impl Seal {
     #[must_use]
     pub fn seal(&self, value: &str) -> String {
         let nonce = &self.unique()[..16];
-        hex(nonce) + &hex(&self.stream(nonce, value.as_bytes()))
+        HEXLOWER.encode(nonce) + &HEXLOWER.encode(&self.stream(nonce, value.as_bytes()))
     }
 
     /// The value that was sealed, or nothing where it was sealed with another key.
     #[must_use]
     pub fn unseal(&self, sealed: &str) -> Option<String> {
-        let bytes = unhex(sealed)?;
+        let bytes = HEXLOWER.decode(sealed.as_bytes()).ok()?;
         let (nonce, body) = bytes.split_at_checked(16)?;
         String::from_utf8(self.stream(nonce, body)).ok()
     }
@@ -107,27 +108,10 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
-}
-
 /// The sha256 of `bytes`, in hexadecimal.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use super::api::{self, Reply};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::faults::Fault;
-use super::guests::Sick;
 use super::store::{self, Key, Worker};
+use super::workers::StartError;
 use super::{accounts, domains, index, triggers};
 
 /// A body that is in memory, or one that is passed on.
@@ -120,7 +120,7 @@ pub fn host(headers: &HeaderMap) -> String {
     }
 }
 
-/// What is known of a host.
+/// The target of a host.
 pub enum Found {
     /// This worker answers.
     Worker(Box<Worker>),
@@ -128,7 +128,7 @@ pub enum Found {
     Nobody(String),
 }
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Clone, Copy)]
 pub enum From {
     /// A client.
@@ -204,7 +204,7 @@ async fn to_api(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Bo
     }
 }
 
-/// What only the local Cloudflare has: faults and the journal.
+/// Answers the operations that only the emulator has: faults and the journal.
 async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Response<Body> {
     let method = request.method().as_str().to_owned();
     let authorization = request.headers().get(header::AUTHORIZATION).cloned();
@@ -212,8 +212,8 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
         Ok(body) => body.to_bytes(),
         Err(_) => return text(413, "the body is too large\n"),
     };
-    let lock = || cloud.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let faults = || cloud.faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lock = || cloud.journal.lock();
+    let faults = || cloud.faults.lock();
     let shown = match (method.as_str(), path) {
         ("GET", "requests") => return respond(Answer::bytes(200, "application/json", lock().shown().into_bytes())),
         ("DELETE", "requests") => {
@@ -246,7 +246,7 @@ async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Respo
 /// Passes a request to a worker of a dispatch namespace.
 ///
 /// # Errors
-/// Why it gives no answer: it doesn't start, or what it threw.
+/// The page that says why a worker gives no answer: it doesn't start, or what it threw.
 pub async fn forward_or_throw(
     cloud: &Cloud,
     worker: &Worker,
@@ -282,10 +282,10 @@ pub async fn forward(
     request.headers_mut().entry("cf-connecting-ip").or_insert(HeaderValue::from_static("127.0.0.1"));
     let mut last = String::new();
     for _ in 0..2 {
-        let port = match cloud.guests.port(cloud, worker).await {
+        let port = match cloud.workers.port(cloud, worker).await {
             Ok(port) => port,
-            Err(Sick::Page(status, why)) => return text(status, &format!("{why}\n")),
-            Err(Sick::Refused(refusal)) => return text(500, &format!("{}\n", refusal.message)),
+            Err(StartError::Page(status, why)) => return text(status, &format!("{why}\n")),
+            Err(StartError::Refused(refusal)) => return text(500, &format!("{}\n", refusal.message)),
         };
         // Connecting fails where workerd has just died; then it is started again, once. A request that was sent isn't
         // sent again.
@@ -311,7 +311,7 @@ async fn pass(stream: TcpStream, request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-/// What a worker on that port answers to `GET /`, as JSON.
+/// Returns the answer of a worker on that port to `GET /`, as JSON.
 ///
 /// # Errors
 /// When it can't be reached or doesn't answer with JSON.

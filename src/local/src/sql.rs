@@ -6,7 +6,7 @@ use rusqlite::limits::Limit;
 use rusqlite::types::{Value as Cell, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement};
 
-/// What one statement returned.
+/// The result of one statement.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     /// Name and declared type of each column.

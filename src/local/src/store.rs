@@ -5,9 +5,9 @@
 //! sha256, so a runtime that ten thousand workers share is stored, and nearly always hashed, once.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS r2 (
 
 /// Bodies from this size on are remembered, to be recognised without hashing them again.
 const LARGE: usize = 32 << 10;
-/// How many large bodies are remembered: the runtimes of a few packs.
+/// The number of large bodies that are remembered: the bundles of a few packs.
 const REMEMBERED: usize = 8;
 
 /// The database, the key of its secrets, and the large modules last seen.
@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     /// Those of `work`.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Refusal>) -> Result<T, Refusal> {
-        work(&self.db.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&self.db.lock())
     }
 
     /// Runs `work` in one transaction, which is rolled back when it fails.
@@ -114,7 +114,7 @@ impl Store {
     /// # Errors
     /// Those of `work`, and of the database.
     pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
-        let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut db = self.db.lock();
         let transaction = db.transaction()?;
         let done = work(&transaction)?;
         transaction.commit()?;
@@ -128,7 +128,7 @@ impl Store {
         if body.len() < LARGE {
             return digest(body);
         }
-        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut large = self.large.lock();
         if let Some(at) = large.iter().position(|(known, _)| known == body) {
             large[..=at].rotate_right(1);
             return large[0].1.clone();
@@ -141,7 +141,7 @@ impl Store {
 
     /// Drops modules that no version names. Done at the start only: it reads every version.
     fn sweep(&self) -> Result<(), rusqlite::Error> {
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = self.db.lock();
         db.execute(
             "DELETE FROM module WHERE hash NOT IN
              (SELECT json_extract(part.value, '$.hash') FROM version, json_each(version.body, '$.modules') AS part)",
@@ -151,7 +151,7 @@ impl Store {
     }
 }
 
-/// Which worker.
+/// The identity of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The account's id.
@@ -175,15 +175,15 @@ pub struct Worker {
     pub created: String,
     /// When anything about it last changed, RFC 3339.
     pub modified: String,
-    /// What deployed it last: `wrangler`, `api`, …
+    /// The client that deployed it last: `wrangler`, `api`, …
     pub source: String,
     /// The version that serves, if any is deployed.
     pub version: Option<String>,
-    /// It is served on workers.dev.
+    /// Whether it is served on workers.dev.
     pub enabled: bool,
     /// Its versions have preview URLs.
     pub previews: bool,
-    /// What isn't versioned: `tags`, `logpush`, `observability`, `tail_consumers`.
+    /// The settings that aren't versioned: `tags`, `logpush`, `observability`, `tail_consumers`.
     pub settings: Map<String, Value>,
 }
 
@@ -196,7 +196,7 @@ pub struct Version {
     pub number: i64,
     /// When it was made, RFC 3339.
     pub created: String,
-    /// What made it: `wrangler`, `api`.
+    /// The client that created it: `wrangler`, `api`.
     pub source: String,
     /// The hash of the modules. Cloudflare doesn't document its own.
     pub etag: String,
@@ -268,7 +268,7 @@ pub fn get(db: &Connection, key: &Key) -> Result<Worker, Refusal> {
     })
 }
 
-/// All workers of an account's namespace (`""`: of none), by name.
+/// Returns all workers of an account's namespace (`""`: of none), by name.
 ///
 /// # Errors
 /// When the database fails.
@@ -370,7 +370,7 @@ pub fn save(db: &Connection, worker: &Worker, now: &str) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// How many rows a query that selects one count finds.
+/// Returns the count that a query selects.
 ///
 /// # Errors
 /// When the database fails.

@@ -10,7 +10,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{Upload, is_secret, shown};
 
-/// What workerd said of the code, where it was asked.
+/// The report of workerd on the code, if it was loaded.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// Handlers of the default export.
@@ -25,9 +25,9 @@ pub struct Loaded {
 pub struct Draft<'a> {
     /// Without number and time.
     pub version: Version,
-    /// What made it.
+    /// The client that created it.
     pub source: &'a str,
-    /// What workerd said of it.
+    /// The report of workerd on it.
     pub loaded: Option<&'a Loaded>,
 }
 
@@ -216,7 +216,7 @@ pub fn deployments(cloud: &Cloud, key: &Key, id: Option<&str>) -> Outcome {
     })
 }
 
-/// `POST …/deployments`: makes one version serve, or two by percentage (the local Cloudflare then serves the larger one).
+/// `POST …/deployments`: makes one version serve, or two by percentage (the emulator then serves the larger one).
 pub fn post_deployment(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
     let body = call.json()?;
     let versions = body["versions"].as_array().filter(|versions| matches!(versions.len(), 1 | 2));

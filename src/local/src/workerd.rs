@@ -1,18 +1,19 @@
 //! One workerd process: how it is started, how it tells its port, how it ends. Knows processes; not what they run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::capnp::Config;
 
-/// How long workerd may take to listen. It takes 40 ms; a machine under load takes longer.
+/// The time that workerd may take to listen. It takes 40 ms; a machine under load takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// So much of what it writes to stderr is kept: its first words, which say why it ended.
+/// The most bytes of its stderr that are kept: the first ones, which say why it ended.
 const KEPT: usize = 16 << 10;
 
 /// Runs workerd ("$@") and ends it when stdin closes, so that no workerd outlives its parent however that ends, `kill -9`
@@ -29,14 +30,14 @@ wait "$workerd"
 kill "$watch" 2>/dev/null
 "#;
 
-/// Where the workerd binary is.
+/// The workerd binary.
 #[derive(Clone)]
 pub enum Workerd {
-    /// Nowhere, and why: the API works, workers don't run.
+    /// Missing, with the reason: the API works, workers don't run.
     Missing(String),
     /// There.
     Path(PathBuf),
-    /// Where this says. Asked when the first worker runs, and again only after a failure.
+    /// Found by this function, which is called when the first worker runs, and again only after a failure.
     Lazy(Arc<dyn Fn() -> anyhow::Result<PathBuf> + Send + Sync>),
 }
 
@@ -67,7 +68,7 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// Nothing is looked for yet.
+    /// Returns a finder that hasn't looked yet.
     #[must_use]
     pub fn new(workerd: Workerd) -> Self {
         Self { workerd, found: Mutex::new(None) }
@@ -78,7 +79,7 @@ impl Finder {
     /// # Errors
     /// A sentence on why workers can't run.
     pub fn find(&self) -> Result<Binary, String> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.lock();
         if let Some(found) = found.as_ref() {
             return Ok(found.clone());
         }
@@ -101,7 +102,7 @@ impl Finder {
 pub struct Process {
     /// The port that it listens on, on 127.0.0.1.
     pub port: u16,
-    /// How long it took from its start until it listened.
+    /// The time from its start until it listened.
     pub startup: Duration,
     child: Child,
     // Its end is what ends workerd.
@@ -112,9 +113,11 @@ impl Process {
     /// Starts workerd with this configuration, waits until it listens, and removes the files again.
     ///
     /// # Errors
-    /// What workerd says when it doesn't start: an error of syntax, a module that isn't there, …
+    /// The message of workerd when it doesn't start: an error of syntax, a module that isn't there, …
     pub async fn start(binary: &Binary, config: &Config) -> Result<Self, String> {
-        let folder = Folder::create().map_err(|error| format!("can't make a temporary folder: {error}"))?;
+        // Only its owner can read it.
+        let folder = tempfile::Builder::new().prefix("local-cloudflare-").tempdir();
+        let folder = folder.map_err(|error| format!("can't make a temporary folder: {error}"))?;
         for (name, body) in &config.files {
             std::fs::write(folder.path().join(name), body).map_err(|error| format!("can't write {name}: {error}"))?;
         }
@@ -139,7 +142,7 @@ impl Process {
             tokio::spawn(async move {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-                    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut said = said.lock();
                     if said.len() < KEPT {
                         said.push_str(&String::from_utf8_lossy(&buffer[..count]));
                     }
@@ -167,14 +170,14 @@ impl Process {
             Ok(None) => {
                 // It ended. Its last words may still be on their way.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let said = said.lock().clone();
                 Err(mask(said.trim(), &config.environment))
             }
             Err(_) => Err(format!("workerd didn't listen within {} seconds", PATIENCE.as_secs())),
         }
     }
 
-    /// It has ended.
+    /// Returns whether it has ended.
     pub fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -191,35 +194,4 @@ impl Process {
 fn mask(text: &str, environment: &[(String, String)]) -> String {
     let values = environment.iter().map(|(_, value)| value).filter(|value| value.len() > 3);
     values.fold(text.to_owned(), |text, value| text.replace(value.as_str(), "***"))
-}
-
-/// A folder in the system's folder for temporary files that only we can read, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let name = format!("local-cloudflare-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
-            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Left-overs in the temporary folder do no harm: no secret is in them.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

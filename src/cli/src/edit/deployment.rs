@@ -1,4 +1,4 @@
-//! One deployment of a customer: what it is now, and where in its spec each thing stands.
+//! One deployment of a customer: its current values, and where its spec defines each of them.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,8 +14,8 @@ use flotilla_model::spec::Environment;
 use flotilla_spec::pack::Pack;
 use flotilla_spec::yaml;
 
-use super::super::dialogue::Dialogue;
-use super::super::questions::Ground;
+use super::super::authoring::Workspace;
+use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use flotilla_model::text::mask;
 
@@ -26,38 +26,38 @@ pub struct Deployment<'a> {
     deployed_at: Option<i64>,
 }
 
-/// Where something of a deployment stands in its spec, or would.
+/// The place of a value in a deployment's spec.
 pub struct Place {
     /// The path in the file.
     pub path: Vec<String>,
-    /// Whether it stands there.
+    /// Whether the spec defines it.
     pub there: bool,
 }
 
 impl<'a> Deployment<'a> {
-    /// The deployment that is meant, or picked.
+    /// Returns the deployment that the flags name, or asks which one.
     pub fn choose(
-        dialogue: &Dialogue,
-        ground: &'a Ground,
+        prompter: &Prompter,
+        workspace: &'a Workspace,
         customer: Option<&str>,
         environment: Option<Environment>,
     ) -> Result<Deployment<'a>, Failure> {
         if let Some(customer) = customer
-            && !ground.ids.contains(customer)
+            && !workspace.ids.contains(customer)
         {
-            let near = did_you_mean(customer, ground.ids.iter().map(String::as_str));
+            let near = did_you_mean(customer, workspace.ids.iter().map(String::as_str));
             return Err(Failure::usage(format!("there is no customer `{}`", clean(customer))).hint(near.map_or_else(
                 || format!("`flotilla new {}` makes it", clean(customer)),
                 |near| format!("did you mean `{near}`?"),
             )));
         }
-        let deployed = State::read(&ground.cloud.state)?.deployed()?;
-        let mut all: Vec<Deployment<'_>> = ground
+        let deployed = State::read(&workspace.cloud.state)?.deployed()?;
+        let mut all: Vec<Deployment<'_>> = workspace
             .workers
             .iter()
             .filter(|worker| worker.customer != SHARED && customer.is_none_or(|customer| customer == worker.customer))
             .filter(|worker| environment.is_none_or(|environment| environment == worker.environment))
-            .map(|worker| Deployment { worker, deployed_at: deployed_at(ground, &deployed, worker) })
+            .map(|worker| Deployment { worker, deployed_at: deployed_at(workspace, &deployed, worker) })
             .collect();
         all.sort_by(|one, other| one.key().cmp(&other.key()));
         if all.is_empty() {
@@ -69,12 +69,12 @@ impl<'a> Deployment<'a> {
         }
         let at = match (all.len(), customer) {
             (1, Some(_)) => 0,
-            (_, None) if !dialogue.is_on() => return Err(dialogue.missing("the customer", "CUSTOMER")),
+            (_, None) if !prompter.is_interactive() => return Err(prompter.missing("the customer", "CUSTOMER")),
             // What stands for all environments is changed for all, and production is the one that is meant.
-            (_, Some(_)) if !dialogue.is_on() => 0,
+            (_, Some(_)) if !prompter.is_interactive() => 0,
             _ => {
-                let items: Vec<String> = all.iter().map(|one| one.line(ground)).collect();
-                dialogue.choose("Deployment", &items, 0)?
+                let items: Vec<String> = all.iter().map(|one| one.line(workspace)).collect();
+                prompter.select("Deployment", &items, 0)?
             }
         };
         Ok(all.swap_remove(at))
@@ -84,31 +84,31 @@ impl<'a> Deployment<'a> {
         (&self.worker.customer, std::cmp::Reverse(self.worker.environment), self.worker.role.as_deref())
     }
 
-    /// For people, on one line.
-    fn line(&self, ground: &Ground) -> String {
+    /// Returns a line for lists.
+    fn line(&self, workspace: &Workspace) -> String {
         let role = self.worker.role.as_ref().map(|role| format!(" {role}")).unwrap_or_default();
         format!(
             "{}{role} ({})  {}  {}  {}  {}",
             self.worker.customer,
             self.worker.environment,
             self.host().unwrap_or_else(|| "workers.dev".to_owned()),
-            mask(&self.account_id(ground)),
+            mask(&self.account_id(workspace)),
             self.database().0,
             self.deployed_at.map_or("not deployed".to_owned(), ago),
         )
     }
 
-    /// The six core pieces and when it was deployed, masked.
-    pub fn summary(&self, ground: &Ground) -> Vec<(&'static str, String)> {
+    /// Returns the lines of the summary, with ids masked.
+    pub fn summary(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
         let worker = self.worker;
-        let token = &ground.fleet.accounts[&worker.account].token.secret;
-        let configured = if ground.secrets.token(token).is_some() { "******** (configured)" } else { "not set" };
+        let token = &workspace.fleet.accounts[&worker.account].token.secret;
+        let configured = if workspace.secrets.token(token).is_some() { "******** (configured)" } else { "not set" };
         let (name, id) = self.database();
         let host = self.host();
-        let zone = host.as_deref().map(|host| ground.fleet.zone_of(host).to_owned());
+        let zone = host.as_deref().map(|host| workspace.fleet.zone_of(host).to_owned());
         vec![
             ("Customer", format!("{} ({})", worker.customer, worker.environment)),
-            ("Account", format!("{} ({})", worker.account, mask(&self.account_id(ground)))),
+            ("Account", format!("{} ({})", worker.account, mask(&self.account_id(workspace)))),
             ("Zone", zone.unwrap_or_else(|| "none".to_owned())),
             ("Domain", host.unwrap_or_else(|| "workers.dev alone".to_owned())),
             ("Database", id.map_or_else(|| name.clone(), |id| format!("{name} ({})", mask(&id)))),
@@ -124,7 +124,7 @@ impl<'a> Deployment<'a> {
         worker.domains.iter().next().cloned().or_else(route).or_else(host)
     }
 
-    /// The database's name, and its id, if there is one.
+    /// Returns the database's name, and its id, if there is one.
     fn database(&self) -> (String, Option<String>) {
         match &self.worker.database {
             Database::None => ("no database".to_owned(), None),
@@ -135,30 +135,30 @@ impl<'a> Deployment<'a> {
         }
     }
 
-    /// The id of its account.
-    pub fn account_id(&self, ground: &Ground) -> String {
-        ground.cloud.home(&self.worker.account, None).account_id
+    /// Returns the id of its account.
+    pub fn account_id(&self, workspace: &Workspace) -> String {
+        workspace.cloud.home(&self.worker.account, None).account_id
     }
 
-    /// The pack that it is made from.
-    pub fn pack<'g>(&self, ground: &'g Ground) -> &'g Pack {
-        &ground.fleet.packs[&self.worker.pack]
+    /// Returns its pack.
+    pub fn pack<'g>(&self, workspace: &'g Workspace) -> &'g Pack {
+        &workspace.fleet.packs[&self.worker.pack]
     }
 
-    /// The file of its spec.
+    /// Returns the path of its spec.
     pub fn file(&self) -> &str {
         &self.worker.file
     }
 
-    /// The customer's own env files of layers, for this environment; the strongest first.
-    pub fn env_files(&self, ground: &Ground) -> Vec<String> {
-        let folders = ground.fleet.layers.iter().rev().filter_map(|layer| layer.rule.env_files.as_ref());
+    /// Returns the customer's own env files of layers for this environment, the strongest first.
+    pub fn env_files(&self, workspace: &Workspace) -> Vec<String> {
+        let folders = workspace.fleet.layers.iter().rev().filter_map(|layer| layer.rule.env_files.as_ref());
         folders
             .map(|folder| format!("{folder}/customers/{}/{}.env", self.worker.customer, self.worker.environment))
             .collect()
     }
 
-    /// Where something stands: for this environment and role alone, or for all of the customer's.
+    /// Returns the place of a value: for this environment and role alone, or for all of the customer's workers.
     pub fn place(&self, text: &str, path: &[String]) -> Place {
         let value = value(text);
         let environment = ["environments".to_owned(), self.worker.environment.to_string()];
@@ -181,12 +181,12 @@ impl<'a> Deployment<'a> {
         Place { path, there: false }
     }
 
-    /// The items of a list of the spec.
+    /// Returns the items of a list of the spec.
     pub fn list(&self, text: &str, path: &[String]) -> Vec<Value> {
         at(&value(text), path).and_then(Value::as_array).cloned().unwrap_or_default()
     }
 
-    /// The names of the spec's destinations, and whether each is in use.
+    /// Returns the names of the spec's destinations, and whether each is in use.
     pub fn destinations(&self, text: &str) -> Vec<(String, bool)> {
         let place = self.place(text, &["destinations".to_owned()]);
         let name = |entry: &Value| Some((entry["name"].as_str()?.to_owned(), entry["enabled"] != false));
@@ -210,12 +210,12 @@ fn at<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
     })
 }
 
-fn deployed_at(ground: &Ground, deployed: &BTreeMap<WorkerId, Deployed>, worker: &Worker) -> Option<i64> {
-    let home: Home = ground.cloud.home(&worker.account, worker.namespace.as_deref());
+fn deployed_at(workspace: &Workspace, deployed: &BTreeMap<WorkerId, Deployed>, worker: &Worker) -> Option<i64> {
+    let home: Home = workspace.cloud.home(&worker.account, worker.namespace.as_deref());
     deployed.get(&(home, worker.name.clone())).map(|deployed| deployed.deployed_at)
 }
 
-/// How long ago a moment was, for people.
+/// Returns how long ago a moment was, for people.
 fn ago(at: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     since(i64::try_from(now).unwrap_or_default() - at)

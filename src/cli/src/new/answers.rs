@@ -1,4 +1,4 @@
-//! What is known of a new customer: asked for step by step, or given by options. It is long as each question has its two ways.
+//! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes in both ways.
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -11,12 +11,12 @@ use flotilla_spec::edit::Change;
 use flotilla_spec::secrets::Finding;
 use flotilla_spec::yaml::{self, Kind};
 
-use super::super::dialogue::Dialogue;
-use super::super::questions::Ground;
-use super::super::questions::database::{self, Database, Wanted};
-use super::super::questions::destinations::{self, Destination};
-use super::super::questions::host::{self, Host};
-use super::super::questions::token::{self, Access, Account, Entry};
+use super::super::authoring::Workspace;
+use super::super::authoring::database::{self, Database, Wanted};
+use super::super::authoring::destinations::{self, Destination};
+use super::super::authoring::host::{self, Host};
+use super::super::authoring::token::{self, Access, Account, Entry};
+use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use super::{Arguments, spec_file, spec_text};
 use flotilla_model::text::mask;
@@ -24,9 +24,9 @@ use flotilla_model::text::mask;
 /// The longest id.
 const ID_LENGTH: usize = 50;
 
-/// All that is known.
+/// The answers so far.
 pub struct Answers {
-    /// The token, and who asks with it; nothing where no cloud is asked.
+    /// The verified token; none where Cloudflare isn't asked.
     pub access: Option<Access>,
     /// The account.
     pub account: Option<Account>,
@@ -48,10 +48,10 @@ pub struct Answers {
     stores_token: bool,
 }
 
-/// A step that can be gone back to, and what to do with all of it.
+/// A choice of the last question: to write, to change a step, or to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// It is good.
+    /// Write it.
     Write,
     /// The token, the account and the zone.
     Account,
@@ -63,7 +63,7 @@ pub enum Question {
     Database,
     /// The destinations.
     Destinations,
-    /// Nothing is to be written.
+    /// Leave without writing.
     Nothing,
 }
 
@@ -78,8 +78,8 @@ const STEPS: [(Question, &str); 7] = [
 ];
 
 impl Answers {
-    /// Goes through all steps.
-    pub fn collect(dialogue: &Dialogue, ground: &Ground, arguments: &Arguments) -> Result<Answers, Failure> {
+    /// Asks all questions that no flag answers.
+    pub fn collect(prompter: &Prompter, workspace: &Workspace, arguments: &Arguments) -> Result<Answers, Failure> {
         let mut answers = Answers {
             access: None,
             account: None,
@@ -97,54 +97,54 @@ impl Answers {
         };
         if let Some(id) = &arguments.customer {
             // Before anything is asked: what is taken can't be had.
-            answers.free_id(ground, id).map_err(Failure::usage)?;
+            free_id(workspace, id).map_err(Failure::usage)?;
         }
-        if !dialogue.is_on() && arguments.customer.is_none() {
-            return Err(dialogue.missing("the customer's id", "CUSTOMER"));
+        if !prompter.is_interactive() && arguments.customer.is_none() {
+            return Err(prompter.missing("the customer's id", "CUSTOMER"));
         }
-        answers.account(dialogue, ground, arguments)?;
-        answers.host(dialogue, ground, arguments, true)?;
-        answers.customer(dialogue, ground, arguments, true)?;
-        answers.database(dialogue, ground, arguments, true)?;
-        answers.destinations(dialogue, ground, arguments, true)?;
+        answers.account(prompter, workspace, arguments)?;
+        answers.host(prompter, workspace, arguments, true)?;
+        answers.customer(prompter, workspace, arguments, true)?;
+        answers.database(prompter, workspace, arguments, true)?;
+        answers.destinations(prompter, workspace, arguments, true)?;
         Ok(answers)
     }
 
-    /// One step once more.
+    /// Asks the questions of one step again.
     pub fn ask(
         &mut self,
-        dialogue: &Dialogue,
-        ground: &Ground,
+        prompter: &Prompter,
+        workspace: &Workspace,
         arguments: &Arguments,
         question: Question,
     ) -> Result<(), Failure> {
         match question {
             Question::Account => {
-                self.account(dialogue, ground, arguments)?;
-                self.host(dialogue, ground, arguments, false)
+                self.account(prompter, workspace, arguments)?;
+                self.host(prompter, workspace, arguments, false)
             }
-            Question::Host => self.host(dialogue, ground, arguments, false),
-            Question::Customer => self.customer(dialogue, ground, arguments, false),
-            Question::Database => self.database(dialogue, ground, arguments, false),
-            Question::Destinations => self.destinations(dialogue, ground, arguments, false),
+            Question::Host => self.host(prompter, workspace, arguments, false),
+            Question::Customer => self.customer(prompter, workspace, arguments, false),
+            Question::Database => self.database(prompter, workspace, arguments, false),
+            Question::Destinations => self.destinations(prompter, workspace, arguments, false),
             Question::Write | Question::Nothing => Ok(()),
         }
     }
 
-    /// Whether it is good as it is.
-    pub fn confirm(&self, dialogue: &Dialogue, default: Question) -> Result<Question, Failure> {
-        if !dialogue.is_on() {
+    /// Asks whether to write it, or which step to change.
+    pub fn confirm(&self, prompter: &Prompter, default: Question) -> Result<Question, Failure> {
+        if !prompter.is_interactive() {
             return Ok(Question::Write);
         }
         let items = STEPS.map(|(_, text)| text.to_owned());
         let default = STEPS.iter().position(|(step, _)| *step == default).unwrap_or(0);
-        Ok(STEPS[dialogue.choose("All right?", &items, default)?].0)
+        Ok(STEPS[prompter.select("All right?", &items, default)?].0)
     }
 
-    fn account(&mut self, dialogue: &Dialogue, ground: &Ground, arguments: &Arguments) -> Result<(), Failure> {
-        let d1 = matches!(arguments.database, Some(Wanted::There(_) | Wanted::New(_)));
+    fn account(&mut self, prompter: &Prompter, workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> {
+        let d1 = matches!(arguments.database, Some(Wanted::Existing(_) | Wanted::New(_)));
         let hosts = arguments.domain.is_some() || arguments.route.is_some();
-        if arguments.offline || !dialogue.is_on() && !hosts && !d1 {
+        if arguments.offline || !prompter.is_interactive() && !hosts && !d1 {
             if arguments.offline && d1 {
                 return Err(Failure::usage("a D1 database can't be looked up offline")
                     .hint("--set database.type=d1 --set database.name=NAME finds or makes it at the first deploy"));
@@ -153,91 +153,94 @@ impl Answers {
                 .account
                 .as_ref()
                 .map(|name| {
-                    let known = ground.fleet.accounts.get(name);
+                    let known = workspace.fleet.accounts.get(name);
                     let account = known.ok_or_else(|| {
                         Failure::usage(format!("there is no account `{}` in fleet.yaml", clean(name)))
                     })?;
-                    let id = ground.cloud.home(name, None).account_id;
+                    let id = workspace.cloud.home(name, None).account_id;
                     let secret = account.token.secret.clone();
                     Ok::<_, Failure>(Account { name: name.clone(), id, secret, entry: Entry::There })
                 })
                 .transpose()?;
             return Ok(());
         }
-        let mut access = token::access(dialogue, ground, arguments.account.as_deref())?;
+        let mut access = token::access(prompter, workspace, arguments.account.as_deref())?;
         self.zone = None;
-        let account = if dialogue.is_on() {
-            let zones = token::zones(&mut access.asking)?;
-            let wanted = arguments.zone.as_deref().or(arguments.domain.as_deref());
-            let wanted = wanted.or(arguments.route.as_deref().and_then(|route| route.split('/').next()));
-            let holds = |zone: &&flotilla_model::platform::ListedZone| {
-                wanted.is_some_and(|host| host == zone.name || host.ends_with(&format!(".{}", zone.name)))
-            };
-            let given = zones.iter().filter(holds).max_by_key(|zone| zone.name.len());
-            if let (Some(wanted), None) = (wanted, given) {
-                return Err(Failure::new(format!("the token reaches no zone with {}", clean(wanted)))
-                    .hint("a token for that zone's account is wanted"));
-            }
-            let picked = match given {
-                Some(zone) => Some(zone),
-                None => {
-                    let mut items: Vec<String> = zones.iter().map(token::line).collect();
-                    items.push("no zone: only an address on workers.dev".to_owned());
-                    zones.get(dialogue.choose("Zone", &items, 0)?)
-                }
-            };
-            match picked {
-                Some(zone) => {
-                    self.zone = Some((zone.name.clone(), zone.id.clone()));
-                    token::account(ground, &access, &zone.account_id, &zone.account_name)
-                }
-                None => {
-                    let known = access.of.as_ref().map(|name| ground.cloud.home(name, None).account_id);
-                    match known.filter(|id| !id.is_empty()) {
-                        Some(id) => token::account(ground, &access, &id, ""),
-                        None => {
-                            let accounts = token::accounts(&mut access.asking)?;
-                            let items: Vec<String> = accounts
-                                .iter()
-                                .map(|(name, id)| format!("{} ({})", name.replace(id, &mask(id)), mask(id)))
-                                .collect();
-                            if items.is_empty() {
-                                return Err(Failure::new("the token reaches neither a zone nor an account"));
-                            }
-                            let (name, id) = &accounts[dialogue.choose("Account", &items, 0)?];
-                            token::account(ground, &access, id, name)
-                        }
-                    }
-                }
-            }
+        let account = if prompter.is_interactive() {
+            self.ask_account(prompter, workspace, arguments, &mut access)?
         } else {
             let name = access.of.clone().unwrap_or_default();
-            token::account(ground, &access, &ground.cloud.home(&name, None).account_id, &name)
+            token::account(workspace, &access, &workspace.cloud.home(&name, None).account_id, &name)
         };
         self.stores_token = access.typed
-            && (ground.secrets.token(&account.secret).is_none()
-                || dialogue.yes(&format!("Store it as the new token of {}?", account.name), false)?);
+            && (workspace.secrets.token(&account.secret).is_none()
+                || prompter.confirm(&format!("Store it as the new token of {}?", account.name), false)?);
         (self.access, self.account) = (Some(access), Some(account));
         Ok(())
     }
 
+    /// Asks for the zone, which decides the account; without a zone, for the account.
+    fn ask_account(
+        &mut self,
+        prompter: &Prompter,
+        workspace: &Workspace,
+        arguments: &Arguments,
+        access: &mut Access,
+    ) -> Result<Account, Failure> {
+        let zones = token::zones(&mut access.asking)?;
+        let wanted = arguments.zone.as_deref().or(arguments.domain.as_deref());
+        let wanted = wanted.or(arguments.route.as_deref().and_then(|route| route.split('/').next()));
+        let holds = |zone: &&flotilla_model::platform::ListedZone| {
+            wanted.is_some_and(|host| host == zone.name || host.ends_with(&format!(".{}", zone.name)))
+        };
+        let given = zones.iter().filter(holds).max_by_key(|zone| zone.name.len());
+        if let (Some(wanted), None) = (wanted, given) {
+            return Err(Failure::new(format!("the token reaches no zone with {}", clean(wanted)))
+                .hint("a token for that zone's account is wanted"));
+        }
+        let picked = match given {
+            Some(zone) => Some(zone),
+            None => {
+                let mut items: Vec<String> = zones.iter().map(token::line).collect();
+                items.push("no zone: only an address on workers.dev".to_owned());
+                zones.get(prompter.select("Zone", &items, 0)?)
+            }
+        };
+        if let Some(zone) = picked {
+            self.zone = Some((zone.name.clone(), zone.id.clone()));
+            return Ok(token::account(workspace, access, &zone.account_id, &zone.account_name));
+        }
+        let known = access.of.as_ref().map(|name| workspace.cloud.home(name, None).account_id);
+        if let Some(id) = known.filter(|id| !id.is_empty()) {
+            return Ok(token::account(workspace, access, &id, ""));
+        }
+        let accounts = token::accounts(&mut access.asking)?;
+        let line = |(name, id): &(String, String)| format!("{} ({})", name.replace(id, &mask(id)), mask(id));
+        let items: Vec<String> = accounts.iter().map(line).collect();
+        if items.is_empty() {
+            return Err(Failure::new("the token reaches neither a zone nor an account"));
+        }
+        let (name, id) = &accounts[prompter.select("Account", &items, 0)?];
+        Ok(token::account(workspace, access, id, name))
+    }
+
     fn host(
         &mut self,
-        dialogue: &Dialogue,
-        ground: &Ground,
+        prompter: &Prompter,
+        workspace: &Workspace,
         arguments: &Arguments,
         given: bool,
     ) -> Result<(), Failure> {
         if given && (arguments.domain.is_some() || arguments.route.is_some()) {
-            return self.given_host(ground, arguments);
+            return self.given_host(workspace, arguments);
         }
         self.host = Host::None;
-        let Some((zone, zone_id)) = self.zone.clone().filter(|_| dialogue.is_on()) else { return Ok(()) };
+        let Some((zone, zone_id)) = self.zone.clone().filter(|_| prompter.is_interactive()) else { return Ok(()) };
         loop {
-            let free = |text: &str| host::in_fleet(ground, text, Some(&zone), None);
-            let name = dialogue.text("Host name", &zone, free)?;
+            let free = |text: &str| host::in_fleet(workspace, text, Some(&zone), None);
+            let name = prompter.line("Host name", &zone, free)?;
             let kinds = ["a custom domain: Cloudflare makes its DNS record", "a route: its DNS record is there"];
-            let host = match dialogue.choose("Reached by", &kinds.map(str::to_owned), 0)? {
+            let host = match prompter.select("Reached by", &kinds.map(str::to_owned), 0)? {
                 0 => Host::Domain(name),
                 _ => Host::Route { pattern: format!("{name}/*"), zone: zone.clone() },
             };
@@ -246,12 +249,12 @@ impl Answers {
                     self.host = host;
                     return Ok(());
                 }
-                Err(taken) => dialogue.again(&Failure::new(taken)),
+                Err(taken) => prompter.rejected(&Failure::new(taken)),
             }
         }
     }
 
-    fn given_host(&mut self, ground: &Ground, arguments: &Arguments) -> Result<(), Failure> {
+    fn given_host(&mut self, workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> {
         let name = match (&arguments.domain, &arguments.route) {
             (Some(domain), _) => domain.clone(),
             (None, Some(route)) => route.split('/').next().unwrap_or_default().to_owned(),
@@ -259,7 +262,7 @@ impl Answers {
         };
         let wild = name.starts_with('*');
         if !wild {
-            host::in_fleet(ground, &name, arguments.zone.as_deref(), None).map_err(Failure::usage)?;
+            host::in_fleet(workspace, &name, arguments.zone.as_deref(), None).map_err(Failure::usage)?;
         }
         if let (None, Some(access), Some(account)) = (&self.zone, &mut self.access, &self.account) {
             let wanted = arguments.zone.as_deref().unwrap_or(&name);
@@ -294,21 +297,10 @@ impl Answers {
         }
     }
 
-    fn free_id(&self, ground: &Ground, id: &str) -> Result<(), String> {
-        names::label(id).map_err(|wrong| format!("the id {wrong}: lower-case letters, digits and hyphens"))?;
-        if id.len() > ID_LENGTH {
-            return Err(format!("an id has at most {ID_LENGTH} characters"));
-        }
-        if ground.ids.contains(id) {
-            return Err(format!("there is a customer {id} already: `flotilla edit {id}` changes it"));
-        }
-        Ok(())
-    }
-
     fn customer(
         &mut self,
-        dialogue: &Dialogue,
-        ground: &Ground,
+        prompter: &Prompter,
+        workspace: &Workspace,
         arguments: &Arguments,
         given: bool,
     ) -> Result<(), Failure> {
@@ -318,22 +310,22 @@ impl Answers {
             _ => {
                 let default = registrable.as_deref().and_then(|zone| zone.split('.').next()).unwrap_or_default();
                 let default = if self.id.is_empty() { default.to_owned() } else { self.id.clone() };
-                let default = if self.free_id(ground, &default).is_ok() { default } else { String::new() };
-                dialogue.text("The customer's id", &default, |id| self.free_id(ground, id))?
+                let default = if free_id(workspace, &default).is_ok() { default } else { String::new() };
+                prompter.line("The customer's id", &default, |id| free_id(workspace, id))?
             }
         };
         self.name = match &arguments.name {
             Some(name) if given => name.clone(),
-            _ if dialogue.is_on() => {
+            _ if prompter.is_interactive() => {
                 let default = if self.name.is_empty() { &self.id } else { &self.name };
-                dialogue.text("Its name, for people", default, |_| Ok(()))?
+                prompter.line("Its name, for people", default, |_| Ok(()))?
             }
             _ => self.id.clone(),
         };
         for origin in &self.origins {
             names::origin(origin).map_err(|(wrong, help)| Failure::usage(wrong).hint(help))?;
         }
-        if dialogue.is_on() && (self.origins.is_empty() || !given) {
+        if prompter.is_interactive() && (self.origins.is_empty() || !given) {
             let default = self.zone.as_ref().map(|(zone, _)| format!("https://{zone}")).unwrap_or_default();
             let default = if self.origins.is_empty() { default } else { self.origins.join(", ") };
             let split = |text: &str| -> Vec<String> {
@@ -344,30 +336,30 @@ impl Answers {
                 origins
                     .try_for_each(|origin| names::origin(&origin).map_err(|(wrong, help)| format!("{wrong}: {help}")))
             };
-            self.origins = split(&dialogue.text("Origins that call it from a browser", &default, valid)?);
+            self.origins = split(&prompter.line("Origins that call it from a browser", &default, valid)?);
         }
-        if self.pack.is_none() && implied_pack(ground).is_none() && dialogue.is_on() {
-            let packs: Vec<String> = ground.fleet.packs.keys().cloned().collect();
-            self.pack = packs.get(dialogue.choose("Pack", &packs, 0)?).cloned();
+        if self.pack.is_none() && implied_pack(workspace).is_none() && prompter.is_interactive() {
+            let packs: Vec<String> = workspace.fleet.packs.keys().cloned().collect();
+            self.pack = packs.get(prompter.select("Pack", &packs, 0)?).cloned();
         }
         Ok(())
     }
 
     fn database(
         &mut self,
-        dialogue: &Dialogue,
-        ground: &Ground,
+        prompter: &Prompter,
+        workspace: &Workspace,
         arguments: &Arguments,
         given: bool,
     ) -> Result<(), Failure> {
         let own = self.id.clone();
         self.database = match (&arguments.database, &mut self.access, &self.account) {
             (Some(wanted), Some(access), Some(account)) if given => {
-                database::wanted(dialogue, ground, &mut access.asking, &account.id, &own, wanted)?
+                database::look_up(prompter, workspace, &mut access.asking, &account.id, &own, wanted)?
             }
             (Some(Wanted::Turso(url)), ..) if given => Database::Turso { url: url.clone(), token: None },
-            (_, Some(access), Some(account)) if dialogue.is_on() => {
-                database::ask(dialogue, ground, &mut access.asking, &account.id, &own)?
+            (_, Some(access), Some(account)) if prompter.is_interactive() => {
+                database::ask(prompter, workspace, &mut access.asking, &account.id, &own)?
             }
             _ => Database::None,
         };
@@ -376,51 +368,52 @@ impl Answers {
 
     fn destinations(
         &mut self,
-        dialogue: &Dialogue,
-        ground: &Ground,
+        prompter: &Prompter,
+        workspace: &Workspace,
         arguments: &Arguments,
         given: bool,
     ) -> Result<(), Failure> {
-        let name = self.pack.clone().or_else(|| implied_pack(ground));
-        let Some(pack) = name.and_then(|name| ground.fleet.packs.get(&name)) else { return Ok(()) };
+        let name = self.pack.clone().or_else(|| implied_pack(workspace));
+        let Some(pack) = name.and_then(|name| workspace.fleet.packs.get(&name)) else { return Ok(()) };
         self.destinations = match arguments.destinations.as_slice() {
-            words @ [_, ..] if given => destinations::given(pack, words)?,
-            _ if dialogue.is_on() => destinations::ask(dialogue, pack, &self.id)?,
+            words @ [_, ..] if given => destinations::parse_flags(pack, words)?,
+            _ if prompter.is_interactive() => destinations::ask(prompter, pack, &self.id)?,
             _ => Vec::new(),
         };
         Ok(())
     }
 
-    /// The file that is written.
+    /// Returns the path of the spec.
     pub fn file(&self) -> String {
         spec_file(&self.id)
     }
 
-    /// What fleet.yaml is told.
-    pub fn fleet_changes(&self, ground: &Ground) -> Vec<Change> {
-        let mut changes = self.account.as_ref().map(|account| token::entries(ground, account)).unwrap_or_default();
-        let zones = self.new_zone(ground).map(|zone| Change::Append(vec!["zones".to_owned()], zone.into()));
+    /// Returns the changes of fleet.yaml.
+    pub fn fleet_changes(&self, workspace: &Workspace) -> Vec<Change> {
+        let mut changes = self.account.as_ref().map(|account| token::entries(workspace, account)).unwrap_or_default();
+        let zones = self.new_zone(workspace).map(|zone| Change::Append(vec!["zones".to_owned()], zone.into()));
         changes.extend(zones);
         changes
     }
 
-    /// The zone, if it is one that can't be told from its name, and that fleet.yaml doesn't list.
-    pub fn new_zone(&self, ground: &Ground) -> impl Iterator<Item = &str> {
-        let listed = &ground.fleet.file.zones;
+    /// Returns the zone if it doesn't follow from the host and fleet.yaml doesn't list it.
+    pub fn new_zone(&self, workspace: &Workspace) -> impl Iterator<Item = &str> {
+        let listed = &workspace.fleet.file.zones;
         let zone = self.zone.iter().map(|(zone, _)| zone.as_str());
         zone.filter(move |zone| names::zone_of(zone) != *zone && !listed.iter().any(|other| other == zone))
     }
 
-    /// The spec's text.
-    pub fn spec(&self, ground: &Ground) -> Result<String, Failure> {
+    /// Returns the spec's text.
+    pub fn spec(&self, workspace: &Workspace) -> Result<String, Failure> {
         let mut entries: Vec<(&str, Value)> = vec![("id", json!(self.id)), ("name", json!(self.name))];
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
             entries.push(("labels", Value::Object(labels)));
         }
         let account = self.account.as_ref().map(|account| account.name.as_str());
-        entries
-            .extend(account.filter(|name| implied_account(ground) != Some(name)).map(|name| ("account", json!(name))));
+        entries.extend(
+            account.filter(|name| implied_account(workspace) != Some(name)).map(|name| ("account", json!(name))),
+        );
         entries.extend(self.pack.as_ref().map(|pack| ("pack", json!(pack))));
         if !self.origins.is_empty() {
             entries.push(("trustedOrigins", json!(self.origins)));
@@ -434,7 +427,7 @@ impl Answers {
         spec_text(&entries, &self.sets)
     }
 
-    /// The secrets that are stored: each entry's name and value.
+    /// Returns the secrets to store: each entry's name and value.
     pub fn secrets(&self) -> Vec<(String, SecretString)> {
         let mut all = Vec::new();
         if let (Some(access), Some(account), true) = (&self.access, &self.account, self.stores_token) {
@@ -445,8 +438,8 @@ impl Answers {
         all
     }
 
-    /// The secrets that the spec refers to and whose values are nowhere yet.
-    pub fn unset(&self, ground: &Ground) -> Vec<String> {
+    /// Returns the secrets that the spec refers to and that have no value yet.
+    pub fn unset(&self, workspace: &Workspace) -> Vec<String> {
         let stored = self.secrets();
         let database = self.database.entry().map(|entry| entry["token"]["secret"].clone());
         let settings = self.destinations.iter().flat_map(|destination| destination.settings.values());
@@ -454,17 +447,17 @@ impl Answers {
         let mut names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
         names.retain(|name| {
             let own = names::own_secret(&self.id, name);
-            let found = ground.secrets.find(&self.id, Environment::Production, name);
+            let found = workspace.secrets.find(&self.id, Environment::Production, name);
             matches!(found, Finding::Nowhere) && !stored.iter().any(|(other, _)| *other == own)
         });
         names.dedup();
         names
     }
 
-    /// What is known, for people: what, and how it is.
-    pub fn summary(&self, ground: &Ground) -> Vec<(&'static str, String)> {
+    /// Returns the lines of the summary: a label and a text each.
+    pub fn summary(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
         let none = || "none".to_owned();
-        let implied = || implied_account(ground).map_or_else(none, str::to_owned);
+        let implied = || implied_account(workspace).map_or_else(none, str::to_owned);
         let account = self.account.as_ref().map_or_else(implied, |account| {
             let new = if account.entry == Entry::New { ", new in fleet.yaml" } else { "" };
             if account.id.is_empty() {
@@ -495,15 +488,15 @@ impl Answers {
         all
     }
 
-    /// The step whose answer a mistake is in.
-    pub fn to_blame(&self, ground: &Ground, mistake: &Diagnostic) -> Option<Question> {
-        if mistake.place.file != self.file() {
+    /// Returns the step whose answer caused an error.
+    pub fn to_blame(&self, workspace: &Workspace, error: &Diagnostic) -> Option<Question> {
+        if error.place.file != self.file() {
             return None;
         }
-        let text = self.spec(ground).ok()?;
+        let text = self.spec(workspace).ok()?;
         let (document, _) = yaml::parse("", text.as_bytes());
         let Kind::Map(entries) = document?.root.kind else { return None };
-        let (key, ..) = entries.into_iter().rfind(|(_, span, _)| span.line <= mistake.place.line)?;
+        let (key, ..) = entries.into_iter().rfind(|(_, span, _)| span.line <= error.place.line)?;
         match key.as_str() {
             "account" => Some(Question::Account),
             "domains" | "routes" => Some(Question::Host),
@@ -514,18 +507,30 @@ impl Answers {
     }
 }
 
-/// The pack of a customer that names none.
-fn implied_pack(ground: &Ground) -> Option<String> {
-    let defaults = ground.fleet.file.defaults.as_ref();
+/// Checks that an id is valid and that no customer has it.
+fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
+    names::label(id).map_err(|wrong| format!("the id {wrong}: lower-case letters, digits and hyphens"))?;
+    if id.len() > ID_LENGTH {
+        return Err(format!("an id has at most {ID_LENGTH} characters"));
+    }
+    if workspace.ids.contains(id) {
+        return Err(format!("there is a customer {id} already: `flotilla edit {id}` changes it"));
+    }
+    Ok(())
+}
+
+/// Returns the pack of a customer that names none.
+fn implied_pack(workspace: &Workspace) -> Option<String> {
+    let defaults = workspace.fleet.file.defaults.as_ref();
     let named = defaults.and_then(|defaults| defaults.get("pack")?.as_str().map(str::to_owned));
-    let only = || ground.fleet.packs.keys().next().filter(|_| ground.fleet.packs.len() == 1).cloned();
+    let only = || workspace.fleet.packs.keys().next().filter(|_| workspace.fleet.packs.len() == 1).cloned();
     named.or_else(only)
 }
 
-/// The account of a customer that names none.
-fn implied_account(ground: &Ground) -> Option<&str> {
-    let named = ground.fleet.file.defaults.as_ref().and_then(|defaults| defaults.get("account")?.as_str());
-    let accounts = &ground.fleet.accounts;
+/// Returns the account of a customer that names none.
+fn implied_account(workspace: &Workspace) -> Option<&str> {
+    let named = workspace.fleet.file.defaults.as_ref().and_then(|defaults| defaults.get("account")?.as_str());
+    let accounts = &workspace.fleet.accounts;
     let default = || accounts.contains_key("default").then_some("default");
     let only = || accounts.keys().next().filter(|_| accounts.len() == 1).map(String::as_str);
     named.or_else(default).or_else(only)

@@ -14,6 +14,7 @@ use flotilla_spec::secrets::Store;
 use flotilla_engine::context::FOLDER;
 
 use super::super::cloud::CloudArguments;
+use super::super::prompts;
 use super::super::report::{self, count};
 use super::super::selection::environment;
 use super::super::ui::clean;
@@ -62,12 +63,12 @@ pub struct RotateArguments {
 }
 
 pub(super) fn set(session: &Session, arguments: &SetArguments) -> Result<Exit, Failure> {
-    change(session, &arguments.which, false, |entry| value::read(&format!("{entry}: ")))
+    change(session, &arguments.which, false, |entry| prompts::hidden_or_piped(&format!("{entry}: ")))
 }
 
 pub(super) fn rotate(session: &Session, arguments: &RotateArguments) -> Result<Exit, Failure> {
     change(session, &arguments.which, true, |_| match arguments.stdin {
-        true => value::piped(),
+        true => prompts::piped(),
         false => value::random(arguments.length.into(), arguments.generate),
     })
 }

@@ -1,19 +1,19 @@
 //! The phases of long work as people see them: a bar on a terminal, a line now and then elsewhere. Short work shows
 //! nothing. Measures what `--timings` tells.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 
 use flotilla_model::progress::Progress;
 use flotilla_model::trace;
 
 use super::{Inner, Ui, clean, duration, stderr};
+use crate::signals::Handler;
 use crate::timings::{self, Measured};
 
 /// How often the watcher of a phase looks at it.
@@ -137,7 +137,9 @@ impl Watched {
                     (None, None) => passed >= 2 * BAR_AFTER,
                 };
                 if self.bar.is_hidden() && passed >= BAR_AFTER && long {
-                    self.inner.signals.listen(&self.inner);
+                    // Unless a command deals with Ctrl-C itself, it ends the program, and the bar goes away first.
+                    let inner = Arc::clone(&self.inner);
+                    self.inner.signals.listen(|| Box::new(move |signal| inner.leave(signal.exit_code())));
                     self.bar.set_draw_target(ProgressDrawTarget::stderr());
                 }
                 self.bar.tick();
@@ -213,54 +215,21 @@ fn style(known: bool) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Who deals with Ctrl-C: as long as no command does, it ends the program, and a bar that is shown goes away first.
-#[derive(Default)]
-pub struct Signals {
-    listening: OnceLock<()>,
-    taken: AtomicBool,
-}
-
 impl Ui {
     /// The command deals with signals itself from now on.
     pub fn take_signals(&self) {
-        self.0.signals.taken.store(true, Ordering::Relaxed);
+        self.0.signals.set_handler(Box::new(|_| {}));
+    }
+
+    /// Hands signals to this handler from now on. Returns false where signals can't be listened to.
+    pub fn on_signal(&self, handler: Handler) -> bool {
+        self.0.signals.set_handler(handler);
+        self.0.signals.listen(|| Box::new(|_| {}))
     }
 
     /// Ends the program at once, the terminal as it was.
     pub fn leave(&self, code: i32) -> ! {
         self.0.leave(code)
-    }
-}
-
-impl Signals {
-    /// Called when a bar is first shown: until then there is nothing to be taken away.
-    fn listen(&self, inner: &Arc<Inner>) {
-        self.listening.get_or_init(|| {
-            let (inner, (ready, wait)) = (Arc::clone(inner), channel());
-            let listen = move || {
-                let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-                runtime.block_on(async {
-                    let (Ok(mut interrupt), Ok(mut terminate)) =
-                        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-                    else {
-                        return;
-                    };
-                    let _ = ready.send(());
-                    loop {
-                        let code = tokio::select! {
-                            _ = interrupt.recv() => 130,
-                            _ = terminate.recv() => 143,
-                        };
-                        if !inner.signals.taken.load(Ordering::Relaxed) {
-                            inner.leave(code);
-                        }
-                    }
-                });
-            };
-            if std::thread::Builder::new().name("signals".to_owned()).spawn(listen).is_ok() {
-                let _ = wait.recv();
-            }
-        });
     }
 }
 

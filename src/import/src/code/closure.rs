@@ -11,10 +11,10 @@ use flotilla_model::diagnostic::Place;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::super::wrangler::Config;
-use super::super::{Findings, News, credential, documents};
+use super::super::{FindingKind, Findings, credential, documents};
 use super::{MAX_BYTES, Options, TEXT, inside, is_linked, nearest};
 
-/// What an import can leave off, in the order in which it is tried.
+/// The extensions that an import can leave off, in the order in which they are tried.
 const EXTENSIONS: [&str; 11] =
     [".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs", ".json", ".d.ts", ".d.mts"];
 
@@ -41,7 +41,7 @@ pub(super) struct Closure<'a, 'f> {
 impl Closure<'_, '_> {
     fn lose(&mut self, place: Place, message: String, help: &str) {
         self.lost.push("a part of its code".to_owned());
-        self.findings.push(News::Lost, place, message, help);
+        self.findings.push(FindingKind::Lost, place, message, help);
     }
 
     pub(super) fn follow(&mut self, entry: &str, from: &Place) {
@@ -104,19 +104,19 @@ impl Closure<'_, '_> {
         }
     }
 
-    /// Whether a secret stands in the code itself. Such a file isn't copied.
+    /// Returns whether the code itself contains a secret. Such a file isn't copied.
     fn has_secret(&mut self, path: &str, bytes: &[u8]) -> bool {
         let text = String::from_utf8_lossy(bytes);
         let Some(at) = text.lines().position(credential::by_form) else { return false };
         let place = Place { file: path.to_owned(), line: at + 1, column: 1, width: 1 };
         let help =
             "the file was not copied: read the secret from `env`, replace it where it was issued, and import again";
-        self.findings.push(News::Credential, place.clone(), "a secret stands in the code", help);
+        self.findings.push(FindingKind::Credential, place.clone(), "a secret stands in the code", help);
         self.lose(place, format!("`{path}` was not copied"), "see the secret in it");
         true
     }
 
-    /// The file that an import means, if it is one of the project's.
+    /// Resolves an import to a file of the project, if it is one.
     fn resolve(&mut self, from: &str, specifier: &str, place: &Place) -> Option<String> {
         let specifier = specifier.split('?').next().unwrap_or(specifier);
         let folder = from.rfind('/').map_or("", |at| &from[..=at]);
@@ -212,7 +212,7 @@ const NODE: [&str; 34] = [
     "zlib",
 ];
 
-/// What a module imports, each with its line.
+/// Returns the imports of a module, each with its line.
 fn imports(path: &str, text: &str, is_entry: bool, closure: &mut Closure<'_, '_>) -> Vec<(String, usize)> {
     let line = |at: u32| text[..text.floor_char_boundary(at as usize)].matches('\n').count() + 1;
     let allocator = Allocator::default();
@@ -239,7 +239,7 @@ fn imports(path: &str, text: &str, is_entry: bool, closure: &mut Closure<'_, '_>
                 let place = Place { file: path.to_owned(), line: line(dynamic.span.start), column: 1, width: 1 };
                 let help = "modules are found by what is written; add those that it can mean to the pack's src";
                 closure.findings.push(
-                    News::Note,
+                    FindingKind::Note,
                     place,
                     "an import of something that is known only when it runs",
                     help,
@@ -267,7 +267,7 @@ fn imports(path: &str, text: &str, is_entry: bool, closure: &mut Closure<'_, '_>
     found.into_iter().collect()
 }
 
-/// The versions of the packages that are imported, as the nearest package.json have them.
+/// Returns the versions of the imported packages, as the nearest package.json files have them.
 pub(super) fn versions(
     root: &Path,
     config: &Config<'_>,
@@ -313,7 +313,7 @@ pub(super) fn versions(
                 };
                 let message = format!("the package `{name}` isn't one of a registry");
                 findings.push(
-                    News::Lost,
+                    FindingKind::Lost,
                     place,
                     message,
                     "copy its sources into the project and import them by path, or publish it",
@@ -323,7 +323,7 @@ pub(super) fn versions(
             None => {
                 let message = format!("the package `{name}` is imported, and no package.json has it");
                 findings.push(
-                    News::Lost,
+                    FindingKind::Lost,
                     config.place("main"),
                     message,
                     "add it to the dependencies, and import again with --force",

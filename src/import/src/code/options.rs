@@ -1,4 +1,4 @@
-//! How wrangler was told to bundle a worker, as what the pack's bundler is told: `define`, `alias`, `rules`, and what esbuild takes
+//! The bundling options of wrangler as those of the pack's bundler: `define`, `alias`, `rules`, and the options that esbuild takes
 //! from tsconfig.json. Knows configurations; reads no code.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use flotilla_model::diagnostic::Place;
 
 use super::super::wrangler::{Config, entries, items, text};
-use super::super::{Findings, News, credential, documents};
+use super::super::{FindingKind, Findings, credential, documents};
 use super::{Options, TEXT, inside, nearest};
 
 pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Options {
@@ -16,8 +16,13 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
         match text(node) {
             Some(value) if credential::is_credential(name, value.trim_matches(['"', '\''])) => {
                 let help = "its value was not copied: make it a secret of the worker, and read it from `env`";
-                findings.push(News::Credential, place.clone(), format!("`{name}` puts a secret into the code"), help);
-                findings.push(News::Lost, place, format!("`define.{name}` was not copied"), help);
+                findings.push(
+                    FindingKind::Credential,
+                    place.clone(),
+                    format!("`{name}` puts a secret into the code"),
+                    help,
+                );
+                findings.push(FindingKind::Lost, place, format!("`define.{name}` was not copied"), help);
                 lost.push(format!("define.{name}"));
             }
             Some(value) => _ = options.define.insert(name.clone(), value.to_owned()),
@@ -45,7 +50,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
                             }
                         }
                         _ => findings.push(
-                            News::LeftOut,
+                            FindingKind::LeftOut,
                             config.document.place(glob.span),
                             "a rule for other than an extension can't be mapped",
                             "add a loader to build.mjs of the pack",
@@ -56,7 +61,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
             kind => {
                 let message = format!("modules of the type `{}` can't be mapped", kind.unwrap_or("?"));
                 findings.push(
-                    News::LeftOut,
+                    FindingKind::LeftOut,
                     place,
                     message,
                     "flotilla uploads JavaScript alone, text included; a file that is imported so is told by itself",
@@ -73,7 +78,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
     options
 }
 
-/// What esbuild takes from tsconfig.json: how JSX and classes are written, and paths, which become aliases.
+/// Reads the options that esbuild takes from tsconfig.json: how JSX and classes are written, and paths, which become aliases.
 fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &mut Findings) {
     let named = config.text("tsconfig").and_then(|path| inside(config.folder(), path));
     let found = match named {
@@ -84,7 +89,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
     let as_json = if path.ends_with(".json") { path.clone() } else { format!("{path}.json") };
     let Ok(document) = documents::read(&as_json, &bytes) else {
         findings.push(
-            News::Note,
+            FindingKind::Note,
             Place::file(&path),
             "it can't be read",
             "aliases and options of the compiler in it are not known",
@@ -94,7 +99,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
     if document.root.get("extends").is_some() {
         let place = document.place(document.root.key_span("extends").expect("BUG: the key is there"));
         findings.push(
-            News::Note,
+            FindingKind::Note,
             place,
             "what it extends isn't read",
             "paths and JSX options there belong into build.mjs of the pack",
@@ -130,7 +135,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
         match pair {
             Some((name, path)) => _ = options.alias.entry(name).or_insert(format!("./{path}")),
             None => findings.push(
-                News::Note,
+                FindingKind::Note,
                 document.place(*span),
                 format!("the path `{pattern}` can't be an alias"),
                 "if the worker imports it, add it to build.mjs of the pack",

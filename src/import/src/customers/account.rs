@@ -1,4 +1,4 @@
-//! What the account adds to the files: which of their workers are live, and the workers that no file is for.
+//! The account beside the files: which of their workers are live, and the workers that no file defines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,27 +7,33 @@ use flotilla_model::diagnostic::Place;
 use flotilla_model::spec::Environment;
 
 use super::super::code::Code;
-use super::super::{Finding, Findings, Found, Live, News};
-use super::{slug, split};
+use super::super::ids::{slug, split};
+use super::super::{Finding, FindingKind, Findings, FoundWorker, Live};
 
-/// Tells which of the workers the account doesn't have.
-pub(super) fn live_or_not(found: &[Found], live: &Live, findings: &mut Findings) {
+/// Reports the workers that the account doesn't have.
+pub(super) fn live_or_not(found: &[FoundWorker], live: &Live, findings: &mut Findings) {
     let Some(id) = &live.account_id else { return };
-    for one in
-        found.iter().filter(|one| !one.name.is_empty() && one.account_id.as_ref().is_none_or(|other| other == id))
+    for worker in found
+        .iter()
+        .filter(|worker| !worker.name.is_empty() && worker.account_id.as_ref().is_none_or(|other| other == id))
     {
-        if !live.workers.iter().any(|worker| worker.name == one.name) {
+        if !live.workers.iter().any(|live| live.name == worker.name) {
             let help = "a deploy makes it; take its environment out of the spec if it isn't wanted";
-            findings.push(News::Note, one.place.clone(), format!("`{}` isn't live in the account", one.name), help);
+            findings.push(
+                FindingKind::Note,
+                worker.place.clone(),
+                format!("`{}` isn't live in the account", worker.name),
+                help,
+            );
         }
     }
 }
 
-/// The workers of the account that no file is for.
-pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
-    let known: BTreeSet<&str> = found.iter().map(|one| one.name.as_str()).collect();
+/// Returns the workers of the account that no file defines.
+pub fn of_account(live: Live, found: &[FoundWorker]) -> (Vec<FoundWorker>, Vec<Finding>) {
+    let known: BTreeSet<&str> = found.iter().map(|worker| worker.name.as_str()).collect();
     let mut taken: BTreeSet<(String, Environment)> =
-        found.iter().map(|one| (one.customer.clone(), one.environment)).collect();
+        found.iter().map(|worker| (worker.customer.clone(), worker.environment)).collect();
     let mut more = Vec::new();
     let id = live.account_id;
     let all: BTreeSet<String> = live.workers.iter().map(|worker| worker.name.clone()).collect();
@@ -50,7 +56,7 @@ pub fn of_account(live: Live, found: &[Found]) -> (Vec<Found>, Vec<Finding>) {
         taken.insert((customer.clone(), environment));
         let mut code = Code::of_modules(&worker.name, worker.main, worker.modules);
         code.name = names.entry(code.key()).or_insert(code.name).clone();
-        more.push(Found {
+        more.push(FoundWorker {
             place: Place::file("the account"),
             what: format!("the live worker {}", worker.name),
             customer,

@@ -1,4 +1,4 @@
-//! Env files over what wrangler's files say, and customers that have nothing but env files. Knows workers as they were found.
+//! Env files as overrides of wrangler's files, and customers that have nothing but env files. Knows workers as they were found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,23 +10,23 @@ use flotilla_model::spec::Environment;
 
 use super::super::envfiles::EnvFile;
 use super::super::forms::{is_database_name, is_secret_name, is_uuid};
-use super::super::{Found, News};
+use super::super::{FindingKind, FoundWorker};
 use super::Reading;
 
 impl Reading<'_, '_> {
-    /// Lays the env files over what wrangler's files say; customers that have nothing else get specs from them.
-    pub(super) fn env_files(&mut self, found: &mut Vec<Found>) {
+    /// Applies the env files over wrangler's files; customers that have nothing else get specs from them.
+    pub(super) fn env_files(&mut self, found: &mut Vec<FoundWorker>) {
         let mut without: Vec<(&(String, Environment), &EnvFile)> = Vec::new();
         for (key, file) in &self.env_files.customers {
-            if !found.iter().any(|one| (&one.customer, one.environment) == (&key.0, key.1)) {
+            if !found.iter().any(|worker| (&worker.customer, worker.environment) == (&key.0, key.1)) {
                 without.push((key, file));
             }
         }
         for ((customer, environment), file) in without {
             match found
                 .iter()
-                .find(|one| one.environment == *environment && one.customer != *customer)
-                .or_else(|| found.iter().find(|one| one.customer == *customer))
+                .find(|worker| worker.environment == *environment && worker.customer != *customer)
+                .or_else(|| found.iter().find(|worker| worker.customer == *customer))
                 .or_else(|| found.first())
             {
                 Some(like) => {
@@ -36,20 +36,20 @@ impl Reading<'_, '_> {
                 None => {
                     let help = "add wrangler's file, or write the worker's pack yourself";
                     let message = "no file of wrangler's says what the worker of this customer is";
-                    self.findings.push(News::LeftOut, Place::file(&file.file), message, help);
+                    self.findings.push(FindingKind::LeftOut, Place::file(&file.file), message, help);
                 }
             }
         }
-        for one in found {
-            let own = self.env_files.customers.get(&(one.customer.clone(), one.environment));
+        for worker in found {
+            let own = self.env_files.customers.get(&(worker.customer.clone(), worker.environment));
             for file in self.env_files.base.iter().chain(own) {
-                self.lay(file, one);
+                self.lay(file, worker);
             }
         }
     }
 
-    /// A worker for a customer that has env files only: as another's is, without what is that one's own.
-    fn like(&mut self, like: &Found, customer: &str, environment: Environment, file: &EnvFile) -> Found {
+    /// Returns a worker for a customer that has env files only: a copy of another's, without what belongs to that one.
+    fn like(&mut self, like: &FoundWorker, customer: &str, environment: Environment, file: &EnvFile) -> FoundWorker {
         let keep = [
             "compatibilityDate",
             "compatibilityFlags",
@@ -77,8 +77,8 @@ impl Reading<'_, '_> {
         );
         let help = "its spec has what the env files say, and a worker and a name of its own: look what of the other's variables, \
                     routes and bindings it needs, then take `delivery: manual` out";
-        self.findings.push(News::LeftOut, Place::file(&file.file), message, help);
-        Found {
+        self.findings.push(FindingKind::LeftOut, Place::file(&file.file), message, help);
+        FoundWorker {
             name: String::new(),
             place: Place::file(&file.file),
             what: file.file.clone(),
@@ -93,8 +93,27 @@ impl Reading<'_, '_> {
         }
     }
 
-    fn lay(&mut self, file: &EnvFile, one: &mut Found) {
-        let of_wrangler: BTreeSet<String> = match one.settings.get("vars") {
+    /// Applies one env file to a worker.
+    fn lay(&mut self, file: &EnvFile, worker: &mut FoundWorker) {
+        self.variables(file, worker);
+        for name in file.secrets.iter().filter(|name| is_secret_name(name)) {
+            let secrets = worker.settings.entry("secrets").or_insert_with(|| json!({}));
+            secrets[name] = json!({"secret": name});
+        }
+        self.domain(file, worker);
+        if let Some(id) = &file.account_id {
+            worker.account_id.get_or_insert_with(|| id.clone());
+        }
+        if let Some((_, place)) = &file.zone_id {
+            let help = "specs name zones, and a custom domain's follows from its host: nothing is to be done";
+            self.findings.push(FindingKind::Note, place.clone(), "the id of the zone isn't needed", help);
+        }
+        self.database(file, worker);
+    }
+
+    /// Adds the variables of an env file to those of wrangler's file, which take precedence.
+    fn variables(&mut self, file: &EnvFile, worker: &mut FoundWorker) {
+        let of_wrangler: BTreeSet<String> = match worker.settings.get("vars") {
             Some(Value::Object(vars)) => vars.keys().cloned().collect(),
             _ => BTreeSet::new(),
         };
@@ -103,91 +122,82 @@ impl Reading<'_, '_> {
             if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN" | "FLOTILLA_DIGEST") {
                 let help = "call it otherwise, or set `database` in the spec";
                 self.findings.push(
-                    News::LeftOut,
+                    FindingKind::LeftOut,
                     place.clone(),
                     format!("`{name}` is a name that flotilla gives"),
                     help,
                 );
                 continue;
             }
-            let vars = one.settings.entry("vars").or_insert_with(|| json!({})).as_object_mut().expect("BUG: a map");
+            let vars = worker.settings.entry("vars").or_insert_with(|| json!({})).as_object_mut().expect("BUG: a map");
             // A customer's own value comes before one for all, and what wrangler deploys before both.
             let known = vars.get(name);
             if !of_wrangler.contains(name) {
                 vars.insert(name.clone(), value.clone().into());
                 added.push(name.as_str());
             } else if known.is_some_and(|known| known != value)
-                && !one.name.is_empty()
+                && !worker.name.is_empty()
                 && !file.file.starts_with("config/base/")
             {
-                let message = format!("`{name}` is another here than in {}, which is what is deployed", one.what);
+                let message = format!("`{name}` is another here than in {}, which is what is deployed", worker.what);
                 self.findings.push(
-                    News::Note,
+                    FindingKind::Note,
                     place.clone(),
                     message,
                     "the spec has the deployed value: look which one is meant",
                 );
             }
         }
-        if !added.is_empty() && !one.name.is_empty() {
-            let message = format!("the worker `{}` gets the variables {} from here", one.name, added.join(", "));
+        if !added.is_empty() && !worker.name.is_empty() {
+            let message = format!("the worker `{}` gets the variables {} from here", worker.name, added.join(", "));
             let help =
-                format!("{} doesn't have them: take them out of the spec if the worker doesn't need them", one.what);
-            self.findings.push(News::Note, Place::file(&file.file), message, help);
+                format!("{} doesn't have them: take them out of the spec if the worker doesn't need them", worker.what);
+            self.findings.push(FindingKind::Note, Place::file(&file.file), message, help);
         }
-        for name in file.secrets.iter().filter(|name| is_secret_name(name)) {
-            let secrets = one.settings.entry("secrets").or_insert_with(|| json!({}));
-            secrets[name] = json!({"secret": name});
-        }
-        if let Some((domain, place)) = &file.domain {
-            let vars = one.settings.entry("vars").or_insert_with(|| json!({}));
-            if vars.get("CUSTOMER_DOMAIN").is_none() {
-                vars["CUSTOMER_DOMAIN"] = domain.clone().into();
-            }
-            let has_hosts = one.settings.contains_key("domains") || one.settings.contains_key("routes");
-            let host = names::same_host(domain).into_owned();
-            match names::domain(&host) {
-                _ if has_hosts => {}
-                Ok(()) => {
-                    one.settings.insert("domains".to_owned(), json!([host]));
-                    let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
-                                take it out of `domains` if something else serves it";
-                    self.findings.push(
-                        News::Note,
-                        place.clone(),
-                        format!("`{host}` is mapped to a domain of the worker"),
-                        help,
-                    );
-                }
-                Err((wrong, help)) => self.findings.push(News::LeftOut, place.clone(), wrong, help),
-            }
-        }
-        if let Some(id) = &file.account_id {
-            one.account_id.get_or_insert_with(|| id.clone());
-        }
-        if let Some((_, place)) = &file.zone_id {
-            let help = "specs name zones, and a custom domain's follows from its host: nothing is to be done";
-            self.findings.push(News::Note, place.clone(), "the id of the zone isn't needed", help);
-        }
-        self.database(file, one);
     }
 
-    fn database(&mut self, file: &EnvFile, one: &mut Found) {
+    /// Makes the domain of an env file the worker's, unless it has hosts already.
+    fn domain(&mut self, file: &EnvFile, worker: &mut FoundWorker) {
+        let Some((domain, place)) = &file.domain else { return };
+        let vars = worker.settings.entry("vars").or_insert_with(|| json!({}));
+        if vars.get("CUSTOMER_DOMAIN").is_none() {
+            vars["CUSTOMER_DOMAIN"] = domain.clone().into();
+        }
+        let has_hosts = worker.settings.contains_key("domains") || worker.settings.contains_key("routes");
+        let host = names::same_host(domain).into_owned();
+        match names::domain(&host) {
+            _ if has_hosts => {}
+            Ok(()) => {
+                worker.settings.insert("domains".to_owned(), json!([host]));
+                let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
+                            take it out of `domains` if something else serves it";
+                self.findings.push(
+                    FindingKind::Note,
+                    place.clone(),
+                    format!("`{host}` is mapped to a domain of the worker"),
+                    help,
+                );
+            }
+            Err((message, help)) => self.findings.push(FindingKind::LeftOut, place.clone(), message, help),
+        }
+    }
+
+    fn database(&mut self, file: &EnvFile, worker: &mut FoundWorker) {
         let Some((name, place)) = &file.database_name else { return };
-        if one.settings.contains_key("database") {
+        if worker.settings.contains_key("database") {
             return;
         }
         if !is_database_name(name) || file.database_id.as_ref().is_some_and(|id| !is_uuid(id)) {
             let help = "D1 databases have names of lower-case letters, digits, `-` and `_`, and ids as `wrangler d1 list` shows them";
-            self.findings.push(News::LeftOut, place.clone(), "the database can't be mapped", help);
+            self.findings.push(FindingKind::LeftOut, place.clone(), "the database can't be mapped", help);
             return;
         }
         let mut database = json!({"type": "d1", "name": name});
         if let Some(id) = &file.database_id {
             database["id"] = id.clone().into();
         }
-        one.settings.insert("database".to_owned(), database);
+        worker.settings.insert("database".to_owned(), database);
         let message = format!("the worker gets the database `{name}`, bound as `DB`");
-        self.findings.push(News::Note, place.clone(), message, "look whether the code has it under that name");
+        self.findings.push(FindingKind::Note, place.clone(), message, "look whether the code has it under that name");
     }
 }

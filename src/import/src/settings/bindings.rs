@@ -1,4 +1,4 @@
-//! What a worker is bound to, as a spec says it: its database, its bindings, whom it calls. The kinds are `binding`'s.
+//! The bindings of a worker as a spec has them: its database, its bindings, the workers it calls. The kinds are `binding`'s.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ const LOCAL_FIELDS: [&str; 11] = [
 ];
 
 impl Mapping<'_, '_> {
-    /// The database that a spec has under `database`: D1, bound as `DB`. All others are bindings.
+    /// Maps the database that a spec has under `database`: D1, bound as `DB`. All others are bindings.
     pub(super) fn databases(&mut self) {
         for item in items(self.config.get("d1_databases")) {
             let field = |name: &str| item.get(name).and_then(text);
@@ -110,7 +110,7 @@ impl Mapping<'_, '_> {
     }
 }
 
-/// Why an entry isn't a binding that a spec can have.
+/// Returns why an entry isn't a binding that a spec can have.
 fn unread(kind: &binding::Kind, name: &str, entry: &Value) -> (String, String) {
     let what = kind.wrangler;
     let field = |path: &str| path.split('.').next().unwrap_or_default().to_owned();

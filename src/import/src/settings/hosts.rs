@@ -1,4 +1,4 @@
-//! Domains, routes and workers.dev as specs say them. Knows one worker at a time.
+//! Domains, routes and workers.dev as specs have them. Knows one worker at a time.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::super::wrangler::{entries, items, text};
 use super::Mapping;
 
 impl Mapping<'_, '_> {
-    /// Domains, routes, workers.dev: what `wrangler deploy` would set.
+    /// Maps domains, routes and workers.dev as `wrangler deploy` would set them.
     pub(super) fn hosts(&mut self) {
         let config = self.config;
         // `routes` comes before `route`, wherever the two stand.

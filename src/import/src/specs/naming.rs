@@ -1,25 +1,25 @@
-//! Names that workers have, said as shortly as it goes. Knows how names follow from a spec.
+//! The names of workers in their shortest form. Knows how names follow from a spec.
 
 use std::collections::BTreeMap;
 
 use flotilla_model::names;
 use flotilla_model::spec::Environment;
 
-use super::super::Found;
+use super::super::FoundWorker;
 use super::{PREFIX_LENGTH, Settings};
 
-/// What the names of workers begin with, if it is the same for all: then no spec has to say them.
-pub(super) fn prefix(found: &[&Found], pack: &str) -> String {
-    let of = |one: &Found| {
-        let environment = match one.environment {
+/// Returns the prefix of the workers' names, if it is the same for all: then no spec has to name them.
+pub(super) fn prefix(found: &[&FoundWorker], pack: &str) -> String {
+    let of = |worker: &FoundWorker| {
+        let environment = match worker.environment {
             Environment::Production => String::new(),
             other => format!("-{other}"),
         };
-        let role = one.role.as_ref().map(|role| format!("-{role}")).unwrap_or_default();
-        let rest = one.name.strip_suffix(&environment)?.strip_suffix(&role)?;
-        rest.strip_suffix(one.customer.as_str())?.strip_suffix('-').map(str::to_owned)
+        let role = worker.role.as_ref().map(|role| format!("-{role}")).unwrap_or_default();
+        let rest = worker.name.strip_suffix(&environment)?.strip_suffix(&role)?;
+        rest.strip_suffix(worker.customer.as_str())?.strip_suffix('-').map(str::to_owned)
     };
-    let mut all = found.iter().filter(|one| !one.name.is_empty()).map(|one| of(one));
+    let mut all = found.iter().filter(|worker| !worker.name.is_empty()).map(|worker| of(worker));
     let first = all.next().flatten().filter(|prefix| prefix.len() <= PREFIX_LENGTH && names::label(prefix).is_ok());
     if let Some(first) = first
         && all.all(|other| other.as_ref() == Some(&first))
@@ -38,7 +38,7 @@ pub(super) fn expected(prefix: &str, id: &str, role: Option<&str>) -> String {
     }
 }
 
-/// Says the workers' names as shortly as it goes: not at all, as one pattern, or for each environment.
+/// Writes the workers' names in the shortest form: not at all, as one pattern, or for each environment.
 pub(super) fn name(
     base: &mut Settings,
     environments: &mut [(Environment, Settings)],

@@ -1,4 +1,4 @@
-//! Which host leads to the worker: by a custom domain or by a route. It has to be free, in the fleet and in the account.
+//! The host of a worker: a custom domain or a route. It has to be free in the fleet and in the account.
 
 use serde_json::{Value, json};
 
@@ -7,18 +7,18 @@ use flotilla_model::names;
 use flotilla_model::platform::{Call, Reply};
 
 use super::super::ui::clean;
-use super::Ground;
+use super::Workspace;
 use super::token::home;
 use flotilla_engine::requests::Asking;
 
-/// How a worker is reached.
+/// The host of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// By its workers.dev address alone.
+    /// Its workers.dev address alone.
     None,
-    /// By a custom domain.
+    /// A custom domain.
     Domain(String),
-    /// By a route of a zone.
+    /// A route of a zone.
     Route {
         /// The pattern.
         pattern: String,
@@ -28,7 +28,7 @@ pub enum Host {
 }
 
 impl Host {
-    /// The host name.
+    /// Returns the host name.
     pub fn name(&self) -> Option<&str> {
         match self {
             Host::None => None,
@@ -37,7 +37,7 @@ impl Host {
         }
     }
 
-    /// What stands in the spec.
+    /// Returns its entry in the spec.
     pub fn entry(&self) -> Option<(&'static str, Value)> {
         match self {
             Host::None => None,
@@ -47,8 +47,8 @@ impl Host {
     }
 }
 
-/// Whether a host can be had: its form, its zone, and whether another worker of the fleet has it.
-pub fn in_fleet(ground: &Ground, host: &str, zone: Option<&str>, own: Option<&str>) -> Result<(), String> {
+/// Checks that a host is valid, is in the zone, and belongs to no other worker of the fleet.
+pub fn in_fleet(workspace: &Workspace, host: &str, zone: Option<&str>, own: Option<&str>) -> Result<(), String> {
     names::domain(host).map_err(|(wrong, help)| format!("{wrong}: {help}"))?;
     if let Some(zone) = zone
         && host != zone
@@ -61,13 +61,13 @@ pub fn in_fleet(ground: &Ground, host: &str, zone: Option<&str>, own: Option<&st
         let hosts = worker.hosts.as_ref().is_some_and(|hosts| hosts.names.contains(host));
         Some(worker.customer.as_str()) != own && (worker.domains.contains(host) || routes || hosts)
     };
-    match ground.workers.iter().find(leads) {
+    match workspace.workers.iter().find(leads) {
         Some(worker) => Err(format!("{host} is the host of {} ({})", worker.customer, worker.file)),
         None => Ok(()),
     }
 }
 
-/// Whether nobody in the account has the host; `own` are the names of workers that may.
+/// Checks that no worker of the account has the host, except those named in `own`.
 pub fn in_account(
     asking: &mut Asking,
     account_id: &str,

@@ -1,5 +1,5 @@
-//! What `new` and `edit` both ask: which token and account, which host, which database, which destinations. Each question can
-//! be answered by an option instead.
+//! The parts that `new` and `edit` share: token and account, host, database, destinations, and writing. Each question has a flag
+//! that answers it.
 
 pub mod database;
 pub mod destinations;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use flotilla_build::build;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
-use flotilla_model::failure::Failure;
+use flotilla_model::failure::{Exit, Failure};
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
@@ -24,29 +24,30 @@ use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
 use super::report;
+use super::transaction::{Interrupted, Transaction};
 use super::ui::Ui;
 
-/// The fleet as it is before anything is changed.
-pub struct Ground {
+/// The project before anything is changed.
+pub struct Workspace {
     /// fleet.yaml and what it names.
     pub fleet: Fleet,
-    /// Where secrets come from.
+    /// The sources of secrets.
     pub secrets: Secrets,
-    /// The cloud that is asked.
+    /// The platform that the project deploys to.
     pub cloud: Cloud,
     /// Where waits are shown.
     pub ui: Ui,
-    /// The workers of all customers without mistakes.
+    /// The workers of all customers without errors.
     pub workers: Vec<Worker>,
     /// The ids of all customers.
     pub ids: BTreeSet<String>,
-    /// What is wrong already.
-    mistakes: BTreeSet<String>,
+    /// The diagnostics that there are already.
+    errors: BTreeSet<String>,
 }
 
-impl Ground {
-    /// Looks at the project. Nothing, if the fleet has a mistake that holds for all; a fleet without customers is none.
-    pub fn open(session: &Session) -> Result<Option<Ground>, Failure> {
+impl Workspace {
+    /// Reads the project. Returns nothing if the fleet as a whole has an error; to have no customers is none.
+    pub fn open(session: &Session) -> Result<Option<Workspace>, Failure> {
         let tree = Tree::new(&session.root);
         let fleet = match project::read_fleet(&tree) {
             Ok(fleet) => fleet,
@@ -57,7 +58,7 @@ impl Ground {
         };
         let ids: BTreeSet<String> =
             project::spec_files(&tree).unwrap_or_default().iter().map(|file| project::id_of(file).to_owned()).collect();
-        let (workers, mistakes) = match build::load(&session.root, &session.ui) {
+        let (workers, errors) = match build::load(&session.root, &session.ui) {
             Ok(loaded) => (loaded.workers, loaded.scan.diagnostics),
             Err(diagnostics) if ids.is_empty() => (Vec::new(), diagnostics),
             Err(diagnostics) => {
@@ -65,15 +66,15 @@ impl Ground {
                 return Ok(None);
             }
         };
-        let mistakes = mistakes.iter().map(said).collect();
+        let errors = errors.iter().map(identity).collect();
         let arguments = CloudArguments::default();
         let secrets = arguments.secrets(session, &fleet)?;
         let cloud = arguments.cloud(session, &fleet, &secrets)?;
-        Ok(Some(Ground { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, mistakes }))
+        Ok(Some(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors }))
     }
 
-    /// The errors that were not there before.
-    pub fn new_mistakes(&self, session: &Session) -> Vec<Diagnostic> {
+    /// Returns the errors that were not there before.
+    pub fn new_errors(&self, session: &Session) -> Vec<Diagnostic> {
         let found = match build::load(&session.root, &session.ui) {
             Ok(loaded) => loaded.scan.diagnostics,
             Err(diagnostics) => diagnostics,
@@ -81,18 +82,36 @@ impl Ground {
         let is_new = |found: &Diagnostic| {
             found.severity == Severity::Error
                 && found.code != Code::NoCustomers
-                && !self.mistakes.contains(&said(found))
+                && !self.errors.contains(&identity(found))
         };
         found.into_iter().filter(is_new).collect()
     }
 }
 
-/// What tells a mistake from others, wherever its lines have moved to.
-fn said(diagnostic: &Diagnostic) -> String {
+/// Runs a command that changes the project as a whole or not at all: after what an interrupted command left is dealt with. A failure
+/// undoes what was done.
+pub fn run_in_transaction(
+    session: &Session,
+    command: &str,
+    customer: Option<&str>,
+    interrupted: Option<Interrupted>,
+    carry_out: impl FnOnce(&Workspace, &Transaction) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    let Some(workspace) = Workspace::open(session)? else { return Ok(Exit::Diagnostics) };
+    let what = customer.map_or(command.to_owned(), |id| format!("{command} {id}"));
+    let deleter = |account: &str| database::deleter_of(&workspace, account);
+    let transaction = Transaction::begin(session, &what, interrupted, deleter)?;
+    let workspace = if transaction.recovered { Workspace::open(session)? } else { Some(workspace) };
+    let Some(workspace) = workspace else { return Ok(Exit::Diagnostics) };
+    carry_out(&workspace, &transaction).map_err(|failure| transaction.roll_back(failure))
+}
+
+/// Returns the identity of a diagnostic, which doesn't change when its line moves.
+fn identity(diagnostic: &Diagnostic) -> String {
     format!("{} {} {}", diagnostic.code, diagnostic.place.file, diagnostic.message)
 }
 
-/// A value of a command line: JSON where it is some, text otherwise.
+/// Parses a value of the command line: JSON if it is valid, text otherwise.
 pub fn value(text: &str) -> Value {
     match serde_json::from_str(text) {
         // Numbers that would lose digits are text, as they have to be in specs.
@@ -102,13 +121,13 @@ pub fn value(text: &str) -> Value {
     }
 }
 
-/// `PATH=VALUE`: the path's steps, and the value.
+/// Parses `PATH=VALUE` into the path's steps and the value.
 pub fn assignment(text: &str) -> Result<(Vec<String>, Value), String> {
     let (path, written) = text.split_once('=').ok_or("write PATH=VALUE, as in vars.SHOP_LANGUAGE=de")?;
     Ok((steps(path)?, value(written)))
 }
 
-/// `vars.SHOP_LANGUAGE` or `destinations[0].enabled`, in steps.
+/// Parses `vars.SHOP_LANGUAGE` or `destinations[0].enabled` into steps.
 pub fn steps(path: &str) -> Result<Vec<String>, String> {
     let path = path.replace('[', ".").replace(']', "");
     let steps: Vec<String> = path.split('.').map(str::to_owned).collect();

@@ -1,34 +1,35 @@
-//! Which database: none, one that is there, a new one, one at Turso.
+//! The database of a worker: none, an existing one, a new one, or one at Turso. Asks the account; writes no file.
 
+use std::sync::Arc;
 use std::str::FromStr;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use flotilla_deploy::undo::Made;
+use flotilla_deploy::undo::CreatedDatabase;
 use flotilla_model::customer;
 use flotilla_model::failure::Failure;
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, CallError, DATABASE_EXISTS, Reply};
 
-use super::super::changes::Changes;
-use super::super::dialogue::Dialogue;
+use super::super::prompts::Prompter;
+use super::super::transaction::{DeleteDatabase, Transaction};
 use super::super::ui::clean;
-use super::Ground;
+use super::Workspace;
 use super::token::home;
 use flotilla_engine::requests::Asking;
 use flotilla_model::text::mask;
 
-/// A database as it is asked for: `none`, `d1:NAME`, `d1-new:NAME`, `turso:URL`.
+/// A database as the flag names it: `none`, `d1:NAME`, `d1-new:NAME`, `turso:URL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// None.
+    /// No database.
     None,
-    /// A D1 database that is there.
-    There(String),
-    /// A D1 database that is made.
+    /// An existing D1 database.
+    Existing(String),
+    /// A D1 database to create.
     New(String),
-    /// One at Turso.
+    /// A database at Turso.
     Turso(String),
 }
 
@@ -38,7 +39,7 @@ impl FromStr for Wanted {
     fn from_str(text: &str) -> Result<Wanted, String> {
         match text.split_once(':') {
             None if text == "none" => Ok(Wanted::None),
-            Some(("d1", name)) => d1_name(name).map(|()| Wanted::There(name.to_owned())),
+            Some(("d1", name)) => d1_name(name).map(|()| Wanted::Existing(name.to_owned())),
             Some(("d1-new", name)) => d1_name(name).map(|()| Wanted::New(name.to_owned())),
             Some(("turso", url)) => turso_url(url).map(|()| Wanted::Turso(url.to_owned())),
             _ => Err("none, d1:NAME, d1-new:NAME or turso:URL".to_owned()),
@@ -63,18 +64,18 @@ fn turso_url(url: &str) -> Result<(), String> {
     Err("write libsql://HOST, without a token in it".to_owned())
 }
 
-/// The database that it comes to.
+/// The database that was chosen.
 pub enum Database {
-    /// None.
+    /// No database.
     None,
     /// A D1 database.
     D1 {
         /// Its name.
         name: String,
-        /// Its id; one that is yet to be made has none.
+        /// Its id; none before it is created.
         id: Option<String>,
     },
-    /// One at Turso, with its token if it was typed.
+    /// A database at Turso, with its token if it was typed.
     Turso {
         /// Its address.
         url: String,
@@ -84,7 +85,7 @@ pub enum Database {
 }
 
 impl Database {
-    /// What stands in the spec.
+    /// Returns its entry in the spec.
     pub fn entry(&self) -> Option<Value> {
         match self {
             Database::None => None,
@@ -96,7 +97,7 @@ impl Database {
         }
     }
 
-    /// For people, on one line.
+    /// Returns a line for summaries.
     pub fn line(&self) -> String {
         match self {
             Database::None => "none".to_owned(),
@@ -106,7 +107,7 @@ impl Database {
         }
     }
 
-    /// The secret that is to be stored for it: its entry's name and value.
+    /// Returns the secret to store for it: the entry's name and the value.
     pub fn secret(&self, customer: &str) -> Option<(String, SecretString)> {
         match self {
             Database::Turso { token: Some(token), .. } => {
@@ -117,7 +118,7 @@ impl Database {
     }
 }
 
-/// All D1 databases of an account: name and id.
+/// Lists all D1 databases of an account: name and id.
 pub fn list(asking: &mut Asking, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
@@ -135,19 +136,19 @@ pub fn list(asking: &mut Asking, account_id: &str) -> Result<Vec<(String, String
     Ok(all)
 }
 
-/// Whose a database of the fleet is.
-fn holder<'a>(ground: &'a Ground, id: &str, own: &str) -> Option<&'a str> {
+/// Returns the other customer of the fleet that a database belongs to.
+fn holder<'a>(workspace: &'a Workspace, id: &str, own: &str) -> Option<&'a str> {
     let has = |worker: &&customer::Worker| {
         matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id)
             && worker.customer != own
     };
-    ground.workers.iter().find(has).map(|worker| worker.customer.as_str())
+    workspace.workers.iter().find(has).map(|worker| worker.customer.as_str())
 }
 
-/// What was asked for by an option, looked up in the account.
-pub fn wanted(
-    dialogue: &Dialogue,
-    ground: &Ground,
+/// Looks up the database that the flag names in the account.
+pub fn look_up(
+    prompter: &Prompter,
+    workspace: &Workspace,
     asking: &mut Asking,
     account_id: &str,
     own: &str,
@@ -156,17 +157,17 @@ pub fn wanted(
     match wanted {
         Wanted::None => Ok(Database::None),
         Wanted::Turso(url) => {
-            let token = if dialogue.is_on() { typed_token(dialogue)? } else { None };
+            let token = if prompter.is_interactive() { typed_token(prompter)? } else { None };
             Ok(Database::Turso { url: url.clone(), token })
         }
-        Wanted::There(name) => {
+        Wanted::Existing(name) => {
             let all = list(asking, account_id)?;
             let found = all.into_iter().find(|(other, _)| other == name);
             let (name, id) = found.ok_or_else(|| {
                 Failure::new(format!("there is no D1 database {name} in that account"))
                     .hint(format!("--database d1-new:{name} makes it"))
             })?;
-            if let Some(holder) = holder(ground, &id, own) {
+            if let Some(holder) = holder(workspace, &id, own) {
                 return Err(Failure::new(format!("the D1 database {name} is that of {holder}")));
             }
             Ok(Database::D1 { name, id: Some(id) })
@@ -182,37 +183,37 @@ pub fn wanted(
     }
 }
 
-fn typed_token(dialogue: &Dialogue) -> Result<Option<SecretString>, Failure> {
-    if dialogue.yes("Set the database's token now?", true)? {
-        return dialogue.secret("Turso token").map(Some);
+fn typed_token(prompter: &Prompter) -> Result<Option<SecretString>, Failure> {
+    if prompter.confirm("Set the database's token now?", true)? {
+        return prompter.hidden("Turso token").map(Some);
     }
     Ok(None)
 }
 
-/// Asks for it.
+/// Asks which database.
 pub fn ask(
-    dialogue: &Dialogue,
-    ground: &Ground,
+    prompter: &Prompter,
+    workspace: &Workspace,
     asking: &mut Asking,
     account_id: &str,
     own: &str,
 ) -> Result<Database, Failure> {
     let kinds = ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
     loop {
-        match dialogue.choose("Database", &kinds, 0)? {
+        match prompter.select("Database", &kinds, 0)? {
             1 => {
                 let all = list(asking, account_id)?;
-                let line = |(name, id): &(String, String)| match holder(ground, id, own) {
+                let line = |(name, id): &(String, String)| match holder(workspace, id, own) {
                     Some(holder) => format!("{name} ({}), that of {holder}", mask(id)),
                     None => format!("{name} ({})", mask(id)),
                 };
                 let mut items: Vec<String> = all.iter().map(line).collect();
                 items.push("none of these".to_owned());
-                let at = dialogue.choose("D1 database", &items, 0)?;
+                let at = prompter.select("D1 database", &items, 0)?;
                 match all.get(at) {
                     None => {}
-                    Some((name, id)) => match holder(ground, id, own) {
-                        Some(holder) => dialogue.note(&format!("{name} is the database of {holder}")),
+                    Some((name, id)) => match holder(workspace, id, own) {
+                        Some(holder) => prompter.note(&format!("{name} is the database of {holder}")),
                         None => return Ok(Database::D1 { name: name.clone(), id: Some(id.clone()) }),
                     },
                 }
@@ -224,21 +225,21 @@ pub fn ask(
                     let taken = all.iter().any(|(other, _)| other == name);
                     if taken { Err(format!("there is a database {name} already")) } else { Ok(()) }
                 };
-                return Ok(Database::D1 { name: dialogue.text("Its name", own, free)?, id: None });
+                return Ok(Database::D1 { name: prompter.line("Its name", own, free)?, id: None });
             }
             3 => {
-                let url = dialogue.text("Its address", &format!("libsql://{own}.turso.io"), turso_url)?;
-                return Ok(Database::Turso { url, token: typed_token(dialogue)? });
+                let url = prompter.line("Its address", &format!("libsql://{own}.turso.io"), turso_url)?;
+                return Ok(Database::Turso { url, token: typed_token(prompter)? });
             }
             _ => return Ok(Database::None),
         }
     }
 }
 
-/// Makes a database, which was not there before; its id.
-pub fn make(changes: &Changes, asking: &mut Asking, account_id: &str, name: &str) -> Result<String, Failure> {
-    let made = |id: Option<String>| Made { account_id: account_id.to_owned(), name: name.to_owned(), id };
-    changes.effect(|undo| {
+/// Creates a database and returns its id.
+pub fn make(transaction: &Transaction, asking: &mut Asking, account_id: &str, name: &str) -> Result<String, Failure> {
+    let made = |id: Option<String>| CreatedDatabase { account_id: account_id.to_owned(), name: name.to_owned(), id };
+    transaction.change(|undo| {
         undo.note_database(made(None))?;
         let call = Call::CreateDatabase { name: name.to_owned(), jurisdiction: None, location_hint: None };
         let before = asking.requests;
@@ -262,8 +263,28 @@ pub fn make(changes: &Changes, asking: &mut Asking, account_id: &str, name: &str
     })
 }
 
-/// Deletes a database that was made; one whose id never came is looked up by its name.
-pub fn delete(asking: &mut Asking, made: &Made) -> Result<(), String> {
+/// Returns the function that deletes databases of an account, with the token that fleet.yaml names for it.
+pub fn deleter_of(workspace: &Workspace, account_id: &str) -> Result<DeleteDatabase, Failure> {
+    let named =
+        workspace.fleet.accounts.iter().find(|(name, _)| workspace.cloud.home(name, None).account_id == account_id);
+    let token = named.and_then(|(_, account)| workspace.secrets.token(&account.token.secret));
+    let token = token.ok_or_else(|| {
+        Failure::new(format!("there is no token here for the account {}", mask(account_id)))
+            .hint("set it, as `flotilla plan` says")
+    })?;
+    deleter(workspace, &token)
+}
+
+/// Returns the function that deletes databases with this token.
+pub fn deleter(workspace: &Workspace, token: &SecretString) -> Result<DeleteDatabase, Failure> {
+    let cloud = &workspace.cloud;
+    let progress = Arc::new(workspace.ui.clone());
+    let mut asking = Asking::with_token(progress, cloud.priority, &cloud.base, token, ("", None))?;
+    Ok(Box::new(move |database| delete(&mut asking, database)))
+}
+
+/// Deletes a database that was created; one whose id never arrived is looked up by its name.
+fn delete(asking: &mut Asking, made: &CreatedDatabase) -> Result<(), String> {
     let id = match &made.id {
         Some(id) => Some(id.clone()),
         None => {

@@ -1,4 +1,4 @@
-//! Which destinations, out of the pack's catalogue, and their settings, each by its JSON Schema. A secret's value is typed and
+//! Destinations out of the pack's catalogue, and their settings, each by its JSON Schema. A secret's value is typed and
 //! goes to where secrets are; the spec refers to it by name.
 
 use secrecy::SecretString;
@@ -10,7 +10,7 @@ use flotilla_model::names::own_secret;
 use flotilla_spec::pack::Pack;
 use flotilla_spec::schema::{self, Checker};
 
-use super::super::dialogue::Dialogue;
+use super::super::prompts::Prompter;
 use super::super::ui::clean;
 
 /// A destination, and the secrets that were typed for it.
@@ -21,12 +21,12 @@ pub struct Destination {
     pub kind: String,
     /// Its settings.
     pub settings: Map<String, Value>,
-    /// What is to be stored: the entry's name and the value.
+    /// The secrets to store: each entry's name and value.
     pub secrets: Vec<(String, SecretString)>,
 }
 
 impl Destination {
-    /// What stands in the spec.
+    /// Returns its entry in the spec.
     pub fn entry(&self) -> Value {
         json!({"name": self.name, "type": self.kind, "settings": self.settings})
     }
@@ -45,7 +45,7 @@ impl Setting<'_> {
         self.schema["$ref"] == "#/$defs/secret"
     }
 
-    /// Whether a value fits, and what would.
+    /// Checks a value; the error says what is expected.
     fn fits(&self, value: &Value) -> Result<(), String> {
         if self.checker.is_valid(&json!({self.name: value})) {
             return Ok(());
@@ -59,7 +59,7 @@ impl Setting<'_> {
         Err(form + &example.unwrap_or_default())
     }
 
-    /// What was written, as a value of the setting's type.
+    /// Parses a text as a value of the setting's type.
     fn read(&self, text: &str) -> Result<Value, String> {
         let value = match self.schema["type"].as_str() {
             None | Some("string") => Value::from(text),
@@ -69,7 +69,7 @@ impl Setting<'_> {
     }
 }
 
-/// The settings of a type, those that it wants first.
+/// Returns the settings of a type, the required ones first.
 fn settings<'a>(pack: &'a Pack, kind: &str) -> Vec<Setting<'a>> {
     let Some(schema) = pack.catalogue.get(kind) else { return Vec::new() };
     let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
@@ -86,7 +86,7 @@ fn settings<'a>(pack: &'a Pack, kind: &str) -> Vec<Setting<'a>> {
     settings
 }
 
-/// The name under which a type's secret is looked up: `META_PIXEL_ACCESS_TOKEN`.
+/// Returns the name of a type's secret: `META_PIXEL_ACCESS_TOKEN`.
 fn secret_name(kind: &str, setting: &str) -> String {
     let mut name = kind.to_uppercase().replace('-', "_") + "_";
     for (at, c) in setting.chars().enumerate() {
@@ -98,8 +98,8 @@ fn secret_name(kind: &str, setting: &str) -> String {
     name
 }
 
-/// What a command line says of destinations: a type, then its settings as KEY=VALUE, then perhaps another type.
-pub fn given(pack: &Pack, words: &[String]) -> Result<Vec<Destination>, Failure> {
+/// Parses the destinations of a command line: a type, then its settings as KEY=VALUE, then perhaps another type.
+pub fn parse_flags(pack: &Pack, words: &[String]) -> Result<Vec<Destination>, Failure> {
     let mut all: Vec<(String, Vec<(String, String)>)> = Vec::new();
     for word in words {
         match (word.split_once('='), all.last_mut()) {
@@ -112,10 +112,10 @@ pub fn given(pack: &Pack, words: &[String]) -> Result<Vec<Destination>, Failure>
             }
         }
     }
-    all.into_iter().map(|(kind, pairs)| one(pack, &kind, &pairs)).collect()
+    all.into_iter().map(|(kind, pairs)| destination(pack, &kind, &pairs)).collect()
 }
 
-fn one(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<Destination, Failure> {
+fn destination(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<Destination, Failure> {
     let Some(type_) = pack.types.get(kind) else {
         let near = did_you_mean(kind, pack.types.keys().map(String::as_str));
         let known = pack.types.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -159,7 +159,7 @@ fn one(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<Destinatio
     Ok(destination)
 }
 
-/// A reference to a secret by its name: on a command line, a value is never taken.
+/// Returns a reference to a secret by its name: values are never taken from a command line.
 fn reference(name: &str) -> Result<Value, String> {
     let letters = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     if name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(letters) {
@@ -168,8 +168,8 @@ fn reference(name: &str) -> Result<Value, String> {
     Err("write the secret's NAME, in capital letters; its value is set with `flotilla secrets set NAME`".to_owned())
 }
 
-/// Asks for any number of them.
-pub fn ask(dialogue: &Dialogue, pack: &Pack, customer: &str) -> Result<Vec<Destination>, Failure> {
+/// Asks for any number of destinations.
+pub fn ask(prompter: &Prompter, pack: &Pack, customer: &str) -> Result<Vec<Destination>, Failure> {
     let mut all = Vec::new();
     if pack.types.is_empty() {
         return Ok(all);
@@ -179,17 +179,17 @@ pub fn ask(dialogue: &Dialogue, pack: &Pack, customer: &str) -> Result<Vec<Desti
     let items: Vec<String> = std::iter::once("none".to_owned()).chain(kinds.iter().map(line)).collect();
     loop {
         let prompt = if all.is_empty() { "Destination" } else { "Another destination" };
-        match dialogue.choose(prompt, &items, 0)?.checked_sub(1) {
+        match prompter.select(prompt, &items, 0)?.checked_sub(1) {
             None => return Ok(all),
-            Some(at) => all.push(ask_one(dialogue, pack, kinds[at], customer)?),
+            Some(at) => all.push(ask_one(prompter, pack, kinds[at], customer)?),
         }
     }
 }
 
-/// Asks for the settings of one.
-fn ask_one(dialogue: &Dialogue, pack: &Pack, kind: &str, customer: &str) -> Result<Destination, Failure> {
+/// Asks for the settings of one destination.
+fn ask_one(prompter: &Prompter, pack: &Pack, kind: &str, customer: &str) -> Result<Destination, Failure> {
     let not_empty = |text: &str| if text.is_empty() { Err("it needs a name".to_owned()) } else { Ok(()) };
-    let name = dialogue.text("Its name", &pack.types[kind].label, not_empty)?;
+    let name = prompter.line("Its name", &pack.types[kind].label, not_empty)?;
     let mut destination = Destination { name, kind: kind.to_owned(), settings: Map::new(), secrets: Vec::new() };
     let settings = settings(pack, kind);
     let (wanted, others): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.required);
@@ -197,21 +197,21 @@ fn ask_one(dialogue: &Dialogue, pack: &Pack, kind: &str, customer: &str) -> Resu
         true => Vec::new(),
         false => {
             let names: Vec<String> = others.iter().map(|setting| setting.name.to_owned()).collect();
-            dialogue.several("Settings that can be left out", &names)?
+            prompter.multi_select("Settings that can be left out", &names)?
         }
     };
     for setting in wanted.into_iter().chain(picked.into_iter().map(|at| others[at])) {
         if let Some(description) = setting.schema["description"].as_str() {
-            dialogue.note(&format!("  {}", clean(description)));
+            prompter.note(&format!("  {}", clean(description)));
         }
-        let value = setting_value(dialogue, setting, kind, customer, &mut destination.secrets)?;
+        let value = setting_value(prompter, setting, kind, customer, &mut destination.secrets)?;
         destination.settings.insert(setting.name.to_owned(), value);
     }
     Ok(destination)
 }
 
 fn setting_value(
-    dialogue: &Dialogue,
+    prompter: &Prompter,
     setting: &Setting<'_>,
     kind: &str,
     customer: &str,
@@ -220,8 +220,8 @@ fn setting_value(
     let default = &setting.schema["default"];
     if setting.is_secret() {
         let name = secret_name(kind, setting.name);
-        if dialogue.yes(&format!("Set {} now?", setting.name), true)? {
-            secrets.push((own_secret(customer, &name), dialogue.secret(setting.name)?));
+        if prompter.confirm(&format!("Set {} now?", setting.name), true)? {
+            secrets.push((own_secret(customer, &name), prompter.hidden(setting.name)?));
         }
         return Ok(json!({"secret": name}));
     }
@@ -229,17 +229,17 @@ fn setting_value(
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let items: Vec<String> = choices.iter().map(text).collect();
         let at = choices.iter().position(|choice| choice == default).unwrap_or(0);
-        return Ok(choices[dialogue.choose(setting.name, &items, at)?].clone());
+        return Ok(choices[prompter.select(setting.name, &items, at)?].clone());
     }
     if setting.schema["type"] == "boolean" {
-        return dialogue.yes(setting.name, default.as_bool().unwrap_or(true)).map(Value::from);
+        return prompter.confirm(setting.name, default.as_bool().unwrap_or(true)).map(Value::from);
     }
     let shown = match default {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let text = dialogue.text(setting.name, &shown, |text| setting.read(text).map(drop))?;
+    let text = prompter.line(setting.name, &shown, |text| setting.read(text).map(drop))?;
     setting.read(&text).map_err(Failure::new)
 }
 

@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::capnp::{Guest, Outside, config};
+use super::capnp::{Outside, WorkerSource, config};
 use super::cloud::Cloud;
 use super::envelope::Refusal;
 use super::store::{self, Version, Worker};
@@ -20,23 +20,23 @@ use super::upload::{Upload, is_secret};
 use super::versions::Loaded;
 use super::workerd::{Binary, Finder, Process, Workerd};
 
-/// So many processes run at most; each takes some 50 to 100 MB.
+/// The most processes that run at once; each takes some 50 to 100 MB.
 const RUNNING: usize = 16;
 /// A process unused for so long is ended.
 const IDLE: Duration = Duration::from_secs(300);
 /// A worker that names no date gets the first one, as at Cloudflare (docs, compatibility dates, 2026).
 const OLDEST: &str = "2021-11-02";
 
-/// Why a worker can't answer.
+/// The reason why a worker can't be started.
 #[derive(Debug)]
-pub enum Sick {
+pub enum StartError {
     /// Its code or configuration: the status of the page and the reason.
     Page(u16, String),
     /// The local database failed.
     Refused(Refusal),
 }
 
-impl From<Refusal> for Sick {
+impl From<Refusal> for StartError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
@@ -44,10 +44,10 @@ impl From<Refusal> for Sick {
 
 /// The processes.
 #[derive(Debug)]
-pub struct Guests {
+pub struct Workers {
     finder: Finder,
     outside: OnceLock<Outside>,
-    slots: std::sync::Mutex<HashMap<i64, Arc<Slot>>>,
+    slots: parking_lot::Mutex<HashMap<i64, Arc<Slot>>>,
     turn: AtomicU64,
 }
 
@@ -65,19 +65,19 @@ struct Running {
     used: Instant,
 }
 
-impl Guests {
-    /// Nothing runs yet.
+impl Workers {
+    /// Returns a pool in which nothing runs yet.
     #[must_use]
     pub fn new(workerd: Workerd) -> Self {
         Self {
             finder: Finder::new(workerd),
             outside: OnceLock::new(),
-            slots: std::sync::Mutex::default(),
+            slots: parking_lot::Mutex::default(),
             turn: AtomicU64::new(0),
         }
     }
 
-    /// Says where calls of workers go. Once, before the first request.
+    /// Sets the address that calls of workers go to. Once, before the first request.
     pub fn connect(&self, address: SocketAddr, word: String) {
         // A second call would be a bug of the one caller; the first address stays.
         let _ = self.outside.set(Outside { address, word });
@@ -100,12 +100,12 @@ impl Guests {
     /// The port of the worker's live version, started if need be.
     ///
     /// # Errors
-    /// Why it can't run.
-    pub async fn port(&self, cloud: &Cloud, worker: &Worker) -> Result<u16, Sick> {
+    /// The reason why it can't run.
+    pub async fn port(&self, cloud: &Cloud, worker: &Worker) -> Result<u16, StartError> {
         let id = worker
             .version
             .as_deref()
-            .ok_or_else(|| Sick::Page(404, format!("{} has no deployed version", worker.key.name)))?;
+            .ok_or_else(|| StartError::Page(404, format!("{} has no deployed version", worker.key.name)))?;
         let (slot, ended) = self.slot(worker.id, id);
         for old in ended {
             tokio::spawn(end(old));
@@ -127,7 +127,7 @@ impl Guests {
 
     /// The slot of a worker's version, and the slots that have to go for it.
     fn slot(&self, worker: i64, version: &str) -> (Arc<Slot>, Vec<Arc<Slot>>) {
-        let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slots = self.slots.lock();
         let mut ended = Vec::new();
         if slots.get(&worker).is_some_and(|slot| slot.version != version) {
             ended.extend(slots.remove(&worker));
@@ -140,34 +140,39 @@ impl Guests {
         (slots.entry(worker).or_insert_with(new).clone(), ended)
     }
 
-    async fn start(&self, cloud: &Cloud, worker: &Worker, version: &Version) -> Result<Process, Sick> {
-        let binary = self.binary().map_err(|why| Sick::Page(503, why))?;
-        let guest = guest(cloud, worker, version, &binary)?;
-        let outside = self.outside().map_err(|why| Sick::Page(503, why))?;
-        let config = config(&guest, outside).map_err(|why| Sick::Page(501, format!("{}: {why}", worker.key.name)))?;
+    async fn start(&self, cloud: &Cloud, worker: &Worker, version: &Version) -> Result<Process, StartError> {
+        let binary = self.binary().map_err(|why| StartError::Page(503, why))?;
+        let source = source(cloud, worker, version, &binary)?;
+        let outside = self.outside().map_err(|why| StartError::Page(503, why))?;
+        let config =
+            config(&source, outside).map_err(|why| StartError::Page(501, format!("{}: {why}", worker.key.name)))?;
         let started = Process::start(&binary, &config).await;
-        started.map_err(|why| Sick::Page(500, format!("{} doesn't start. workerd says:\n\n{why}", worker.key.name)))
+        started
+            .map_err(|why| StartError::Page(500, format!("{} doesn't start. workerd says:\n\n{why}", worker.key.name)))
     }
 
     /// Loads an upload once, without its bindings, and says what it exports.
     ///
     /// # Errors
-    /// What workerd says against it.
+    /// The message of workerd.
     pub async fn load(&self, upload: &Upload) -> Result<Loaded, String> {
         let binary = self.binary()?;
         let body =
             |(module, body): &(store::Module, Bytes)| (module.name.clone(), module.content_type.clone(), body.to_vec());
-        let mut guest =
-            Guest { modules: upload.modules.iter().map(body).collect(), classic: upload.classic, ..Guest::default() };
+        let mut source = WorkerSource {
+            modules: upload.modules.iter().map(body).collect(),
+            classic: upload.classic,
+            ..WorkerSource::default()
+        };
         let option = |name: &str| upload.metadata.get(name).cloned().unwrap_or_default();
-        (guest.date, guest.flags) =
+        (source.date, source.flags) =
             compatibility(&option("compatibility_date"), &option("compatibility_flags"), &binary);
         if !upload.classic {
             let probe = PROBE.replace("ENTRY", &json!(format!("./{}", upload.main)).to_string());
             let name = "local-cloudflare-probe.js".to_owned();
-            guest.modules.insert(0, (name, "application/javascript+module".to_owned(), probe.into_bytes()));
+            source.modules.insert(0, (name, "application/javascript+module".to_owned(), probe.into_bytes()));
         }
-        let process = Process::start(&binary, &config(&guest, self.outside()?)?).await?;
+        let process = Process::start(&binary, &config(&source, self.outside()?)?).await?;
         let startup_ms = u64::try_from(process.startup.as_millis()).unwrap_or(u64::MAX);
         let exports =
             if upload.classic { json!({}) } else { super::serve::fetch_json(process.port).await.unwrap_or_default() };
@@ -183,10 +188,10 @@ impl Guests {
         })
     }
 
-    /// Ends what was idle for long. Called now and then.
+    /// Ends the processes that have been idle for long. Called now and then.
     pub async fn sweep(&self) {
         let slots: Vec<(i64, Arc<Slot>)> = {
-            let slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let slots = self.slots.lock();
             slots.iter().map(|(id, slot)| (*id, slot.clone())).collect()
         };
         for (id, slot) in slots {
@@ -195,16 +200,16 @@ impl Guests {
                 Err(_) => false,
             };
             if idle {
-                self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
+                self.slots.lock().remove(&id);
                 end(slot).await;
             }
         }
     }
 
-    /// Ends all.
+    /// Ends all processes.
     pub async fn end(&self) {
         let slots: Vec<Arc<Slot>> = {
-            let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut slots = self.slots.lock();
             slots.drain().map(|(_, slot)| slot).collect()
         };
         for slot in slots {
@@ -235,7 +240,7 @@ fn compatibility(date: &Value, flags: &Value, binary: &Binary) -> (String, Vec<S
     (date, flags.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
 }
 
-fn guest(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) -> Result<Guest, Refusal> {
+fn source(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
     let option = |name: &str| version.options.get(name).cloned().unwrap_or_default();
     let (date, flags) = compatibility(&option("compatibility_date"), &option("compatibility_flags"), binary);
     let modules = cloud.store.read(|db| {
@@ -253,7 +258,7 @@ fn guest(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) -> 
         }
         binding
     };
-    Ok(Guest {
+    Ok(WorkerSource {
         modules,
         classic: version.classic,
         bindings: version.bindings.iter().map(opened).collect(),

@@ -1,4 +1,4 @@
-//! Writing what was answered: the files, then what they are checked for, then what is made in the cloud, then the secrets. In
+//! Writing the answers: the files, then the check, then what is created at Cloudflare, then the secrets. In
 //! this order, so that what can't be undone by a file comes last.
 
 use std::path::Path;
@@ -13,25 +13,25 @@ use flotilla_spec::project::{self, FLEET_FILE};
 use flotilla_spec::secrets::{Secrets, Store};
 use flotilla_spec::tree::Tree;
 
-use super::super::changes::Changes;
 use super::super::report;
+use super::super::transaction::Transaction;
 use super::super::ui::clean;
 use super::super::{Format, Session};
-use super::Ground;
+use super::Workspace;
 use flotilla_engine::context::FOLDER;
 
-/// The text of a file of the project.
+/// Returns the text of a file of the project.
 pub fn read(session: &Session, file: &str) -> Result<String, Failure> {
     let path = session.root.join(file);
     std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("{} can't be read: {error}", path.display())))
 }
 
-/// Puts a changed fleet.yaml or spec in its place.
-pub fn file(session: &Session, changes: &Changes, file: &str, text: &str) -> Result<(), Failure> {
-    changes.write(&session.root.join(file), text)
+/// Writes a changed fleet.yaml or spec.
+pub fn file(session: &Session, transaction: &Transaction, file: &str, text: &str) -> Result<(), Failure> {
+    transaction.write(&session.root.join(file), text)
 }
 
-/// The changes of fleet.yaml, as text; nothing where there are none.
+/// Returns fleet.yaml with these changes; nothing if there are none.
 pub fn fleet(session: &Session, edits: &[flotilla_spec::edit::Change]) -> Result<Option<String>, Failure> {
     if edits.is_empty() {
         return Ok(None);
@@ -44,41 +44,44 @@ pub fn fleet(session: &Session, edits: &[flotilla_spec::edit::Change]) -> Result
         .map_err(|refused| Failure::new(format!("{FLEET_FILE}: {refused}")))
 }
 
-/// What is wrong after the files were written; shown, if anything is.
-pub fn check(session: &Session, ground: &Ground) -> Vec<Diagnostic> {
-    let mistakes = ground.new_mistakes(session);
-    report::diagnostics(&session.root, &session.ui, &mistakes);
-    mistakes
+/// Checks the written files; prints and returns the new errors.
+pub fn check(session: &Session, workspace: &Workspace) -> Vec<Diagnostic> {
+    let errors = workspace.new_errors(session);
+    report::diagnostics(&session.root, &session.ui, &errors);
+    errors
 }
 
-/// What is wrong, as a failure.
-pub fn mistaken(session: &Session, mistakes: &[Diagnostic]) -> Failure {
-    let told = format!("what would be written has {}", report::count(mistakes.len(), "mistake"));
+/// Returns a failure for these errors.
+pub fn failure(session: &Session, errors: &[Diagnostic]) -> Failure {
+    let told = format!("what would be written has {}", report::count(errors.len(), "mistake"));
     if session.format == Format::Json {
-        let codes: Vec<String> =
-            mistakes.iter().map(|mistake| format!("{}: {}", mistake.code, mistake.message)).collect();
+        let codes: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.code, error.message)).collect();
         return codes.into_iter().fold(Failure::new(told), |failure, code| failure.hint(code));
     }
     Failure::new(told)
 }
 
-/// What became of secrets.
+/// The result of storing secrets.
 #[derive(Default)]
 pub struct Stored {
-    /// Each entry's name, and the file that it stands in now.
+    /// The stored entries: the name, and the file.
     pub stored: Vec<(String, String)>,
-    /// Those that there is no file for.
+    /// The entries that there is no file for.
     pub left: Vec<String>,
 }
 
 /// Stores secrets where fleet.yaml says, each in the file that has it, or else in the first that is for all environments.
-pub fn secrets(session: &Session, changes: &Changes, values: &[(String, SecretString)]) -> Result<Stored, Failure> {
+pub fn secrets(
+    session: &Session,
+    transaction: &Transaction,
+    values: &[(String, SecretString)],
+) -> Result<Stored, Failure> {
     let mut all = Stored::default();
     if values.is_empty() {
         return Ok(all);
     }
     let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
-    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| mistaken(session, &found))?;
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| failure(session, &found))?;
     for (name, value) in values {
         // Each is written to what the one before has left.
         let sources = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
@@ -91,12 +94,12 @@ pub fn secrets(session: &Session, changes: &Changes, values: &[(String, SecretSt
         };
         storable(store)?;
         let path = store.on_disk();
-        changes.effect(|undo| {
+        transaction.change(|undo| {
             undo.note_file(&path)?;
             store.set(name, value)?;
-            undo.wrote(&path)
+            undo.note_written(&path)
         })?;
-        tell(session, &path, store);
+        warn_if_exposed(session, &path, store);
         all.stored.push((name.clone(), store.path()));
     }
     Ok(all)
@@ -113,16 +116,16 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(session: &Session, on_disk: &Path, store: &Store<'_>) {
+fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
     if store.is_clear() && git::is_exposed(on_disk) {
         let path = clean(&store.path());
         session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
     }
 }
 
-/// Whether a value that was stored is the one that counts now; what comes before it otherwise.
-pub fn counts(session: &Session, name: &str, value: &SecretString) -> Result<bool, Failure> {
-    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| mistaken(session, &found))?;
+/// Returns whether a stored value is the effective one: no other source precedes it.
+pub fn is_effective(session: &Session, name: &str, value: &SecretString) -> Result<bool, Failure> {
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(|found| failure(session, &found))?;
     let secrets = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
     Ok(secrets.token(name).is_some_and(|now| now.expose_secret() == value.expose_secret()))
 }

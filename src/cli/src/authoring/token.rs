@@ -1,4 +1,4 @@
-//! Which token, and which account: the token is verified, and what it reaches is listed.
+//! The API token and the account: the token is verified, and the zones and accounts that it reaches are listed.
 
 use std::sync::Arc;
 use secrecy::SecretString;
@@ -8,10 +8,10 @@ use flotilla_model::names;
 use flotilla_model::platform::{Call, CallError, Home, ListedZone, Reply};
 use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 
-use flotilla_engine::cloud::Cloud;
-use super::super::dialogue::Dialogue;
+use super::super::prompts::Prompter;
 use super::super::ui::clean;
-use super::Ground;
+use super::Workspace;
+use flotilla_engine::cloud::Cloud;
 use flotilla_engine::requests::Asking;
 use flotilla_model::text::mask;
 
@@ -19,15 +19,15 @@ use flotilla_model::text::mask;
 pub struct Access {
     /// The token.
     pub token: SecretString,
-    /// Whether it was typed just now, and is nowhere yet.
+    /// Whether it was typed just now and isn't stored yet.
     pub typed: bool,
     /// The account of fleet.yaml that it was taken from.
     pub of: Option<String>,
-    /// Asks with it.
+    /// The client that uses it.
     pub asking: Asking,
 }
 
-/// An account of fleet.yaml, as it is or as it is going to be.
+/// An account of fleet.yaml, existing or new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// Its name there.
@@ -36,29 +36,29 @@ pub struct Account {
     pub id: String,
     /// The name of the secret with its token.
     pub secret: String,
-    /// What fleet.yaml has to be told.
+    /// The state of its entry.
     pub entry: Entry,
 }
 
-/// What becomes of an account's entry.
+/// The state of an account's entry in fleet.yaml.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// It is there.
+    /// It exists.
     There,
-    /// It is there, and its id isn't known yet.
+    /// It exists, and its id isn't known yet.
     Unknown,
-    /// It isn't there.
+    /// It has to be added.
     New,
 }
 
-/// The home of what belongs to an account as a whole.
+/// Returns the home of what belongs to an account as a whole.
 pub fn home(account_id: &str) -> Home {
     Home { account_id: account_id.to_owned(), namespace: None }
 }
 
-/// The token to work with: that of an account that is named, or one that is offered, or one that is typed; verified.
-pub fn access(dialogue: &Dialogue, ground: &Ground, account: Option<&str>) -> Result<Access, Failure> {
-    let accounts = &ground.fleet.accounts;
+/// Returns a verified token: that of the account that is named, one that is picked, or one that is typed.
+pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>) -> Result<Access, Failure> {
+    let accounts = &workspace.fleet.accounts;
     if let Some(name) = account
         && !accounts.contains_key(name)
     {
@@ -69,16 +69,16 @@ pub fn access(dialogue: &Dialogue, ground: &Ground, account: Option<&str>) -> Re
     let configured: Vec<(&String, SecretString)> = accounts
         .iter()
         .filter(|(name, _)| account.is_none_or(|account| account == name.as_str()))
-        .filter_map(|(name, account)| Some((name, ground.secrets.token(&account.token.secret)?)))
+        .filter_map(|(name, account)| Some((name, workspace.secrets.token(&account.token.secret)?)))
         .collect();
-    if !dialogue.is_on() {
+    if !prompter.is_interactive() {
         let only = accounts.keys().next().filter(|_| accounts.len() == 1).map(String::as_str);
         let default = accounts.contains_key("default").then_some("default");
-        let name = account.or(default).or(only).ok_or_else(|| dialogue.missing("the account", "--account NAME"))?;
+        let name = account.or(default).or(only).ok_or_else(|| prompter.missing("the account", "--account NAME"))?;
         // What isn't set is told as any command tells it.
-        let tokens = ground.cloud.tokens(&ground.fleet, [name], &ground.secrets)?;
+        let tokens = workspace.cloud.tokens(&workspace.fleet, [name], &workspace.secrets)?;
         let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
-        return verified(ground, token, false, Some(name.to_owned()));
+        return verified(workspace, token, false, Some(name.to_owned()));
     }
     loop {
         let mut items: Vec<String> = configured
@@ -89,31 +89,36 @@ pub fn access(dialogue: &Dialogue, ground: &Ground, account: Option<&str>) -> Re
             0
         } else {
             items.push("another token, which I type".to_owned());
-            dialogue.choose("Cloudflare API token", &items, 0)?
+            prompter.select("Cloudflare API token", &items, 0)?
         };
         let access = match configured.get(at) {
-            Some((name, token)) => verified(ground, token.clone(), false, Some((*name).clone())),
-            None => verified(ground, dialogue.secret("Cloudflare API token")?, true, account.map(str::to_owned)),
+            Some((name, token)) => verified(workspace, token.clone(), false, Some((*name).clone())),
+            None => verified(workspace, prompter.hidden("Cloudflare API token")?, true, account.map(str::to_owned)),
         };
         match access {
             Ok(access) => return Ok(access),
-            Err(failure) => dialogue.again(&failure),
+            Err(failure) => prompter.rejected(&failure),
         }
     }
 }
 
-/// A token that Cloudflare takes.
-pub fn verified(ground: &Ground, token: SecretString, typed: bool, of: Option<String>) -> Result<Access, Failure> {
-    let account = of.as_ref().and_then(|name| ground.fleet.accounts.get(name));
+/// Verifies a token.
+pub fn verified(
+    workspace: &Workspace,
+    token: SecretString,
+    typed: bool,
+    of: Option<String>,
+) -> Result<Access, Failure> {
+    let account = of.as_ref().and_then(|name| workspace.fleet.accounts.get(name));
     let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
-    let Cloud { base, priority, .. } = &ground.cloud;
-    let mut asking = Asking::with_token(Arc::new(ground.ui.clone()), *priority, base, &token, named)?;
-    let known = of.as_ref().map(|name| ground.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
+    let Cloud { base, priority, .. } = &workspace.cloud;
+    let mut asking = Asking::with_token(Arc::new(workspace.ui.clone()), *priority, base, &token, named)?;
+    let known = of.as_ref().map(|name| workspace.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
     verify(&mut asking, known.as_deref())?;
     Ok(Access { token, typed, of, asking })
 }
 
-/// Asks Cloudflare whether it takes the token: as a user's, and then as an account's own.
+/// Verifies a token with Cloudflare: as a user's, and then as an account's own.
 fn verify(asking: &mut Asking, account_id: Option<&str>) -> Result<(), Failure> {
     let refused = |why: &str| {
         Err(Failure::new(format!("Cloudflare doesn't take the token: {}", clean(why)))
@@ -143,7 +148,7 @@ fn verify(asking: &mut Asking, account_id: Option<&str>) -> Result<(), Failure> 
     }
 }
 
-/// All zones that the token reaches, by name.
+/// Lists all zones that the token reaches, by name.
 pub fn zones(asking: &mut Asking) -> Result<Vec<ListedZone>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
@@ -165,7 +170,7 @@ pub fn zones(asking: &mut Asking) -> Result<Vec<ListedZone>, Failure> {
     Ok(all)
 }
 
-/// All accounts that the token reaches: name and id.
+/// Lists all accounts that the token reaches: name and id.
 pub fn accounts(asking: &mut Asking) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
@@ -182,21 +187,21 @@ pub fn accounts(asking: &mut Asking) -> Result<Vec<(String, String)>, Failure> {
     Ok(all)
 }
 
-/// The account of fleet.yaml with this id; or the one whose id nobody knows yet; or a new one, named after what it is called
+/// Returns the account of fleet.yaml with this id; or the one whose id isn't known yet; or a new one, named after its name
 /// at Cloudflare.
-pub fn account(ground: &Ground, access: &Access, id: &str, called: &str) -> Account {
-    let accounts = &ground.fleet.accounts;
+pub fn account(workspace: &Workspace, access: &Access, id: &str, called: &str) -> Account {
+    let accounts = &workspace.fleet.accounts;
     let named = |name: &str, entry| Account {
         name: name.to_owned(),
         id: id.to_owned(),
         secret: accounts[name].token.secret.clone(),
         entry,
     };
-    let has_id = |name: &&String| ground.cloud.home(name, None).account_id == id;
+    let has_id = |name: &&String| workspace.cloud.home(name, None).account_id == id;
     if let Some(name) = access.of.as_ref().filter(has_id).or_else(|| accounts.keys().find(has_id)) {
         return named(name, Entry::There);
     }
-    if let [name] = ground.cloud.unknown(accounts.keys().map(String::as_str))[..]
+    if let [name] = workspace.cloud.unknown(accounts.keys().map(String::as_str))[..]
         && accounts.len() == 1
     {
         return named(name, Entry::Unknown);
@@ -215,12 +220,12 @@ pub fn account(ground: &Ground, access: &Access, id: &str, called: &str) -> Acco
     Account { name, id: id.to_owned(), secret, entry: Entry::New }
 }
 
-/// What fleet.yaml is told of an account.
-pub fn entries(ground: &Ground, account: &Account) -> Vec<flotilla_spec::edit::Change> {
+/// Returns the changes of fleet.yaml for an account.
+pub fn entries(workspace: &Workspace, account: &Account) -> Vec<flotilla_spec::edit::Change> {
     use flotilla_spec::edit::Change::Set;
     let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
     let whole = |id: serde_json::Value, secret: &str| serde_json::json!({"id": id, "token": {"secret": secret}});
-    let is_listed = ground.fleet.file.accounts.is_some();
+    let is_listed = workspace.fleet.file.accounts.is_some();
     match account.entry {
         Entry::There => Vec::new(),
         Entry::Unknown if is_listed => vec![Set(path(&["accounts", &account.name, "id"]), account.id.clone().into())],
@@ -233,23 +238,23 @@ pub fn entries(ground: &Ground, account: &Account) -> Vec<flotilla_spec::edit::C
             let default = whole(serde_json::json!({"env": ACCOUNT_ID_VARIABLE}), TOKEN_VARIABLE);
             let default = Set(path(&["accounts", "default"]), default);
             // As soon as there are two, it has to be said which one is meant by those who name none.
-            let only = ground.fleet.accounts.keys().next().filter(|_| ground.fleet.accounts.len() == 1);
-            let says = ground.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
-            let stays = only.filter(|only| *only != "default" && !says && !ground.ids.is_empty());
+            let only = workspace.fleet.accounts.keys().next().filter(|_| workspace.fleet.accounts.len() == 1);
+            let says = workspace.fleet.file.defaults.as_ref().is_some_and(|defaults| defaults.contains_key("account"));
+            let stays = only.filter(|only| *only != "default" && !says && !workspace.ids.is_empty());
             let stays = stays.map(|only| Set(path(&["defaults", "account"]), only.clone().into()));
             if is_listed { stays.into_iter().chain([own]).collect() } else { vec![default, own] }
         }
     }
 }
 
-/// A zone for people, in one line.
+/// Returns a line for a zone, with ids masked.
 pub fn line(zone: &ListedZone) -> String {
     // An account can be called after its id.
     let account = zone.account_name.replace(&zone.account_id, &mask(&zone.account_id));
     format!("{}  zone {}  {account} ({})", zone.name, mask(&zone.id), mask(&zone.account_id))
 }
 
-/// The zone that a host is in, and its id, in an account: the longest that there is.
+/// Returns the longest zone of an account that a host is in, and its id.
 pub fn zone_of(asking: &mut Asking, account_id: &str, host: &str) -> Result<Option<(String, String)>, Failure> {
     let registrable = names::zone_of(host);
     let mut name = host.trim_start_matches("*.");

@@ -1,0 +1,242 @@
+//! Changes that `new` and `edit` make as a whole or not at all. An error, Ctrl-C and SIGTERM undo what was done; what a killed
+//! process left, the next one finds and offers to undo. Knows the journal and the terminal, not what is changed.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use parking_lot::{Mutex, MutexGuard};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use flotilla_deploy::undo::{CreatedDatabase, Journal, Leftover, Undo};
+use flotilla_model::failure::Failure;
+
+use super::Session;
+use super::prompts::{self, Prompter, wait_for_shutdown};
+use super::signals::Signal;
+use super::ui::{Ui, clean, time};
+
+/// The time after the first signal in which others count as the same one: keys repeat.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
+/// The ways to deal with the changes that an interrupted command left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Interrupted {
+    /// They are undone.
+    Undo,
+    /// They stay as they are.
+    Keep,
+}
+
+/// Deletes a database that was created.
+pub type DeleteDatabase = Box<dyn FnMut(&CreatedDatabase) -> Result<(), String> + Send>;
+
+/// Changes that are made as a whole or not at all.
+pub struct Transaction {
+    shared: Arc<Shared>,
+    /// Whether the changes of an interrupted command were undone: then the project differs from what was read before.
+    pub recovered: bool,
+}
+
+struct Shared {
+    ui: Ui,
+    undo: Mutex<Undo>,
+    delete_database: Mutex<Option<DeleteDatabase>>,
+    stopped: AtomicBool,
+    /// The modes of the terminal at the start.
+    terminal: Option<Termios>,
+}
+
+impl Transaction {
+    /// Begins, after what an interrupted command left is undone or kept. `deleter` returns the function that deletes databases of
+    /// an account.
+    pub fn begin(
+        session: &Session,
+        what: &str,
+        interrupted: Option<Interrupted>,
+        deleter: impl FnOnce(&str) -> Result<DeleteDatabase, Failure>,
+    ) -> Result<Transaction, Failure> {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let at = i64::try_from(at).unwrap_or_default();
+        let (undo, interrupted_journal) = Undo::begin(&session.root, what, at)?;
+        let terminal = prompts::is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
+        let shared = Arc::new(Shared {
+            ui: session.ui.clone(),
+            undo: Mutex::new(undo),
+            delete_database: Mutex::new(None),
+            stopped: AtomicBool::new(false),
+            terminal,
+        });
+        handle_signals(&shared)?;
+        let mut transaction = Transaction { shared, recovered: false };
+        if let Some(journal) = interrupted_journal {
+            transaction.recovered = transaction.recover(session, &journal, interrupted, deleter)?;
+        }
+        transaction.shared.undo.lock().restart(what, at)?;
+        Ok(transaction)
+    }
+
+    /// Undoes what an interrupted command left, or keeps it; returns whether it was undone.
+    fn recover(
+        &self,
+        session: &Session,
+        journal: &Journal,
+        interrupted: Option<Interrupted>,
+        deleter: impl FnOnce(&str) -> Result<DeleteDatabase, Failure>,
+    ) -> Result<bool, Failure> {
+        let ui = &session.ui;
+        ui.line(&format!("`flotilla {}` of {} did not come to its end:", clean(&journal.what), time(journal.at)));
+        for step in journal.descriptions(&session.root) {
+            ui.line(&format!("  {}", clean(&step)));
+        }
+        let prompter = Prompter::new(session);
+        let undo = match interrupted {
+            Some(interrupted) => interrupted == Interrupted::Undo,
+            None if prompter.is_interactive() => prompter.confirm("Take it back?", true)?,
+            None => {
+                return Err(Failure::refused("an interrupted command left changes; nothing was done")
+                    .hint("--interrupted undo takes them back, --interrupted keep leaves them as they are"));
+            }
+        };
+        if !undo {
+            self.shared.undo.lock().commit()?;
+            return Ok(false);
+        }
+        if let Some(account) = journal.accounts().first() {
+            match deleter(account) {
+                Ok(delete) => self.delete_databases_with(delete),
+                Err(failure) => ui.failure(&failure),
+            }
+        }
+        let left = self.shared.roll_back();
+        if left.is_empty() {
+            ui.line("it is taken back");
+            return Ok(true);
+        }
+        Err(remaining(Failure::new("not all of it could be taken back"), &left)
+            .hint("--interrupted keep leaves it as it is, and forgets it"))
+    }
+
+    /// Sets the function that deletes a database that was created.
+    pub fn delete_databases_with(&self, delete: DeleteDatabase) {
+        *self.shared.delete_database.lock() = Some(delete);
+    }
+
+    /// Makes one change, which it has to note before. Nothing is undone while the change is being made.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Undo) -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut undo = self.undo()?;
+        change(&mut undo)
+    }
+
+    /// Writes a file.
+    pub fn write(&self, path: &Path, text: &str) -> Result<(), Failure> {
+        self.change(|undo| undo.write(path, text.as_bytes()))
+    }
+
+    /// Undoes what was done so far, to start over.
+    pub fn restart(&self) -> Result<(), Failure> {
+        drop(self.undo()?);
+        match self.shared.roll_back().as_slice() {
+            [] => Ok(()),
+            left => Err(remaining(Failure::new("not all of it could be taken back"), left)),
+        }
+    }
+
+    /// Keeps all changes.
+    pub fn commit(&self) -> Result<(), Failure> {
+        self.undo()?.commit()
+    }
+
+    /// Undoes all changes because of a failure, and returns it with what could not be undone.
+    pub fn roll_back(&self, failure: Failure) -> Failure {
+        let was_empty = self.shared.undo.lock().is_empty();
+        let left = self.shared.roll_back();
+        match left.as_slice() {
+            [] if was_empty => failure.hint("nothing was changed"),
+            [] => failure.hint("everything is as it was before"),
+            left => remaining(failure, left),
+        }
+    }
+
+    /// Returns the journal; after a signal, waits for the end instead.
+    fn undo(&self) -> Result<MutexGuard<'_, Undo>, Failure> {
+        let undo = self.shared.undo.lock();
+        if self.shared.stopped.load(Ordering::SeqCst) {
+            drop(undo);
+            return Err(wait_for_shutdown());
+        }
+        Ok(undo)
+    }
+}
+
+/// Adds what was not undone to a failure, as hints.
+fn remaining(failure: Failure, left: &[Leftover]) -> Failure {
+    let failure = left.iter().fold(failure, |failure, left| {
+        let what = clean(&left.what);
+        failure.hint(if left.hint.is_empty() { what } else { format!("{what}; {}", clean(&left.hint)) })
+    });
+    failure.hint("the next `flotilla new` or `flotilla edit` offers to take back what is left")
+}
+
+impl Shared {
+    fn roll_back(&self) -> Vec<Leftover> {
+        let mut undo = self.undo.lock();
+        let mut delete = self.delete_database.lock();
+        undo.roll_back(&mut |database| match &mut *delete {
+            Some(delete) => delete(database),
+            None => Err("there is no token to do it with".to_owned()),
+        })
+    }
+
+    /// Puts the terminal back into the modes that it was found in.
+    fn restore_terminal(&self) {
+        if let Some(modes) = &self.terminal {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, modes);
+            // What was asked stays on its line, and the cursor is shown.
+            let _ = write!(std::io::stderr(), "\r\n\x1b[?25h");
+        }
+    }
+
+    /// Undoes everything and ends the program.
+    fn end(&self, code: i32) -> ! {
+        let was_empty = self.undo.lock().is_empty();
+        let left = self.roll_back();
+        self.restore_terminal();
+        match left.as_slice() {
+            [] if was_empty => self.ui.line("interrupted; nothing was changed"),
+            [] => self.ui.line("interrupted; everything is as it was before"),
+            left => self.ui.failure(&remaining(Failure::new("interrupted"), left)),
+        }
+        self.ui.leave(code)
+    }
+}
+
+/// Handles signals from now on: the first undoes what was done, a second one ends at once.
+fn handle_signals(shared: &Arc<Shared>) -> Result<(), Failure> {
+    let ui = shared.ui.clone();
+    let (shared, mut first) = (Arc::clone(shared), None::<Instant>);
+    let handler = move |signal: Signal| {
+        let code = signal.exit_code();
+        match first {
+            Some(first) if first.elapsed() < SAME_SIGNAL => {}
+            Some(_) => {
+                shared.restore_terminal();
+                shared.ui.line("ended in the middle; the next `flotilla new` or `flotilla edit` tells what is left");
+                shared.ui.leave(code);
+            }
+            None => {
+                first = Some(Instant::now());
+                shared.stopped.store(true, Ordering::SeqCst);
+                let shared = Arc::clone(&shared);
+                let _ = std::thread::Builder::new().name("undo".to_owned()).spawn(move || shared.end(code));
+            }
+        }
+    };
+    match ui.on_signal(Box::new(handler)) {
+        true => Ok(()),
+        false => Err(Failure::new("signals can't be listened to")),
+    }
+}

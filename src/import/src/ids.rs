@@ -1,0 +1,42 @@
+//! Ids of customers, and environments, out of names that people gave. Knows texts alone.
+
+use flotilla_model::spec::Environment;
+
+/// The longest id of a customer.
+const ID_LENGTH: usize = 50;
+
+/// Returns the environment that a word names: `prod`, `stage`, `dev`, …
+pub fn environment(text: &str) -> Option<Environment> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "production" | "prod" | "prd" | "live" | "main" => Environment::Production,
+        "staging" | "stage" | "stg" | "test" | "testing" | "qa" | "uat" | "preprod" => Environment::Staging,
+        "development" | "develop" | "dev" | "local" => Environment::Development,
+        _ => return None,
+    })
+}
+
+/// Splits a name into the customer's id and the environment: `acme-prod` and `prod-acme`.
+pub fn split(name: &str) -> (Option<String>, Option<Environment>) {
+    if let Some(environment) = environment(name) {
+        return (None, Some(environment));
+    }
+    let of_end = name.rsplit_once(['-', '_']).and_then(|(rest, last)| Some((rest, environment(last)?)));
+    let of_start = || name.split_once(['-', '_']).and_then(|(first, rest)| Some((rest, environment(first)?)));
+    match of_end.or_else(of_start).filter(|(rest, _)| !rest.is_empty()) {
+        Some((customer, environment)) => (Some(slug(customer)), Some(environment)),
+        None => (Some(slug(name)), None),
+    }
+}
+
+/// Turns a text into an id: lower-case letters, digits and hyphens.
+pub fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for c in text.to_lowercase().chars() {
+        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
+        if slug.len() < ID_LENGTH && !(c == '-' && (slug.is_empty() || slug.ends_with('-'))) {
+            slug.push(c);
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "customer".to_owned() } else { slug.to_owned() }
+}
