@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use flotilla_model::diagnostic::Code;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fleet::{ACCOUNT, Cloud};
 use super::support::{Project, Run, copy, output, repository};
@@ -342,10 +342,11 @@ fn word_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     const TIME: &[u8] = b"0000-00-00T00:00:00";
     let is_time = bytes.iter().zip(TIME).take_while(|(c, of)| if **of == b'0' { c.is_ascii_digit() } else { c == of });
-    if is_time.count() == TIME.len()
-        && let Some(end) = text[TIME.len()..].find('Z')
-    {
-        return TIME.len() + end + 1;
+    if is_time.count() == TIME.len() {
+        let fraction = text[TIME.len()..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+        if fraction.starts_with('Z') {
+            return text.len() - fraction.len() + 1;
+        }
     }
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     let inner = |at: &usize| match bytes[*at] {

@@ -78,7 +78,7 @@ fn slow(cloud: &Cloud, count: usize) -> Project {
     for at in 0..count {
         project.write(&format!("customers/c{at:03}.yaml"), format!("id: c{at:03}\n"));
     }
-    cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"delay_ms": 100}}]));
+    cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"delay_ms": 600}}]));
     project
 }
 
