@@ -138,7 +138,10 @@ impl Stage {
     fn shell(&self, what: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
         let mut shell = Command::new("sh");
         shell.arg("-eu").args(arguments).current_dir(self.project.root());
-        shell.env("FLOTILLA", env!("CARGO_BIN_EXE_flotilla")).envs(self.environment.iter().cloned());
+        shell
+            .env("FLOTILLA", env!("CARGO_BIN_EXE_flotilla"))
+            .env("MIMALLOC_ALLOW_THP", "0")
+            .envs(self.environment.iter().cloned());
         let run = output(&mut shell);
         if run.code == 0 { Ok(()) } else { Err(format!("{what} fails: {run:#?}")) }
     }
