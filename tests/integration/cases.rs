@@ -2,9 +2,17 @@
 //! succeeds has nothing to do the second time.
 //!
 //! A case is a folder of `tests/cases`. Its files are laid over `_base`, a project without customers whose pack needs
-//! no npm packages. Beside them it has `command` (the arguments), perhaps `setup` (shell, run in the project, for what
-//! git can't hold well), and what is expected: `stdout`, `stderr`, `exit`, and `out/` where the whole tree is of
-//! interest. `UPDATE_CASES=1 cargo test --test integration cases` writes these anew; the difference is for review.
+//! no npm packages. Beside them it has:
+//!
+//! - `command`: the arguments of the program, perhaps after variables, as in `CLOUDFLARE_API_TOKEN=wrong deploy --yes`.
+//!   Several lines are several runs, one after the other; `$ ` begins a line for the shell.
+//! - `setup`, where needed: shell, run in the project before, for what git can't hold well.
+//! - `cloud`, where needed: the case has a local Cloudflare of its own, and credentials for it. The file is empty, or
+//!   JSON: `tokens`, `zones`, and the `faults` that the commands (not `setup`) meet.
+//! - what is expected: `stdout`, `stderr`, `exit`, and `out/` where the whole tree is of interest.
+//!
+//! `UPDATE_CASES=1 cargo test --test integration cases` writes what is expected anew; the difference is for review. All
+//! that is printed is compared, but for what differs from run to run, see [`redacted`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,11 +22,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use flotilla_model::diagnostic::Code;
+use serde_json::Value;
 
+use super::fleet::{ACCOUNT, Cloud};
 use super::support::{Project, Run, copy, output, repository};
 
 /// What belongs to the case rather than to its project.
-const OF_THE_CASE: [&str; 6] = ["command", "setup", "stdout", "stderr", "exit", "out"];
+const OF_THE_CASE: [&str; 7] = ["command", "setup", "cloud", "stdout", "stderr", "exit", "out"];
 
 fn folder() -> PathBuf {
     repository().join("tests/cases")
@@ -80,57 +90,139 @@ fn each_diagnostic_code_has_a_case() {
     assert!(missing.is_empty(), "no case shows {missing:?}");
 }
 
+/// A case that runs: its project, and the variables that its commands get.
+struct Stage {
+    project: Project,
+    environment: Vec<(String, String)>,
+    cloud: Option<(Cloud, Value)>,
+}
+
+impl Stage {
+    /// Lays the case's files over the base, and starts the Cloudflare that it asks for.
+    fn set(case: &Path) -> Result<Stage, String> {
+        let project = tiny();
+        for entry in std::fs::read_dir(case).expect("a case").flatten() {
+            if !OF_THE_CASE.iter().any(|own| entry.file_name() == *own) {
+                copy(&entry.path(), &project.path(&entry.file_name().to_string_lossy()));
+            }
+        }
+        let mut environment = vec![(cache().0.to_owned(), cache().1.to_owned())];
+        let cloud = match std::fs::read_to_string(case.join("cloud")) {
+            Err(_) => None,
+            Ok(text) => {
+                let text = if text.trim().is_empty() { "{}" } else { &text };
+                let wanted: Value = serde_json::from_str(text).map_err(|error| format!("cloud: {error}"))?;
+                let strings = |key: &str| -> Vec<String> {
+                    let values = wanted[key].as_array().into_iter().flatten();
+                    values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+                };
+                let cloud = Cloud::start_with(|options| {
+                    options.tokens = strings("tokens");
+                    options.zones = strings("zones");
+                });
+                // A token of its own: what is counted against another's limit is not told here.
+                let token = format!("token-{}", project.root().file_name().expect("a name").to_string_lossy());
+                let token = strings("tokens").into_iter().next().unwrap_or(token);
+                environment.extend([
+                    ("CLOUDFLARE_API_BASE_URL".to_owned(), cloud.base()),
+                    ("CLOUDFLARE_API_TOKEN".to_owned(), token),
+                    ("CLOUDFLARE_ACCOUNT_ID".to_owned(), ACCOUNT.to_owned()),
+                ]);
+                Some((cloud, wanted["faults"].clone()))
+            }
+        };
+        Ok(Stage { project, environment, cloud })
+    }
+
+    /// Runs the shell in the project; it has to succeed.
+    fn shell(&self, what: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
+        let mut shell = Command::new("sh");
+        shell.arg("-eu").args(arguments).current_dir(self.project.root());
+        shell
+            .env("FLOTILLA", env!("CARGO_BIN_EXE_flotilla"))
+            .env("MIMALLOC_ALLOW_THP", "0")
+            .envs(self.environment.iter().cloned());
+        let run = output(&mut shell);
+        if run.code == 0 { Ok(()) } else { Err(format!("{what} fails: {run:#?}")) }
+    }
+
+    /// Runs the program with a line of `command`.
+    fn program(&self, line: &str) -> Run {
+        let (set, arguments) = words(line);
+        let mut command = self.project.command(&arguments);
+        output(command.envs(self.environment.iter().cloned()).envs(set))
+    }
+}
+
+/// A line of `command`: the variables that it sets, and the arguments.
+fn words(line: &str) -> (Vec<(&str, &str)>, Vec<&str>) {
+    let mut words = line.split_whitespace().peekable();
+    let mut set = Vec::new();
+    while let Some(variable) = words.peek().and_then(|word| word.split_once('=')) {
+        set.push(variable);
+        words.next();
+    }
+    (set, words.collect())
+}
+
 /// Runs a case; what differs comes back.
 fn run(name: &str) -> Result<(), String> {
     let case = folder().join(name);
-    let project = tiny();
-    for entry in std::fs::read_dir(&case).expect("a case").flatten() {
-        if !OF_THE_CASE.iter().any(|own| entry.file_name() == *own) {
-            copy(&entry.path(), &project.path(&entry.file_name().to_string_lossy()));
-        }
-    }
+    let stage = Stage::set(&case)?;
     if case.join("setup").exists() {
-        let mut setup = Command::new("sh");
-        setup.args(["-eu".as_ref(), case.join("setup").as_os_str()]).current_dir(project.root());
-        let run = output(setup.env("FLOTILLA", env!("CARGO_BIN_EXE_flotilla")).envs([cache()]));
-        if run.code != 0 {
-            return Err(format!("setup fails: {run:#?}"));
-        }
+        stage.shell("setup", &[case.join("setup").as_os_str()])?;
     }
-    let command = std::fs::read_to_string(case.join("command")).map_err(|error| format!("command: {error}"))?;
-    let arguments: Vec<&str> = command.split_whitespace().collect();
-    let before = files(project.root());
-    let first = project.run_with(&arguments, &[cache()]);
-    let after = files(project.root());
-    if arguments.contains(&"check") && before != after {
+    if let Some((cloud, faults)) = &stage.cloud
+        && faults.is_array()
+    {
+        cloud.faults(faults);
+    }
+    let commands = std::fs::read_to_string(case.join("command")).map_err(|error| format!("command: {error}"))?;
+    let several = commands.lines().count() > 1;
+    let before = files(stage.project.root());
+    let mut found = BTreeMap::<String, String>::new();
+    let mut last = None;
+    for line in commands.lines() {
+        if let Some(script) = line.strip_prefix("$ ") {
+            stage.shell(line, &["-c".as_ref(), script.as_ref()])?;
+            continue;
+        }
+        let run = stage.program(line);
+        let head = if several { format!("$ flotilla {line}\n") } else { String::new() };
+        for (name, text) in [("stdout", &run.stdout), ("stderr", &run.stderr)] {
+            *found.entry(name.to_owned()).or_default() += &format!("{head}{}", redacted(&stage, text));
+        }
+        *found.entry("exit".to_owned()).or_default() += &format!("{}\n", run.code);
+        last = Some((line, run));
+    }
+    let (line, last) = last.ok_or("command: nothing to run")?;
+    let after = files(stage.project.root());
+    if words(line).1.contains(&"check") && before != after {
         return Err("check changes files".to_owned());
     }
-    let mut found = BTreeMap::from([
-        ("stdout".to_owned(), redacted(&project, &first.stdout)),
-        ("stderr".to_owned(), redacted(&project, &first.stderr)),
-        ("exit".to_owned(), format!("{}\n", first.code)),
-    ]);
     if case.join("out").is_dir() {
-        let tree = project.files("out").into_iter();
+        let tree = stage.project.files("out").into_iter();
         found.extend(tree.map(|(path, bytes)| {
-            let text = redacted(&project, &String::from_utf8_lossy(&bytes));
-            (format!("out/{}", redacted(&project, &path)), text)
+            let text = redacted(&stage, &String::from_utf8_lossy(&bytes));
+            (format!("out/{}", redacted(&stage, &path)), text)
         }));
     }
     expect(&case, &found)?;
-    again(&project, &arguments, &first, &after)
+    // A case of several commands shows itself what a second run prints.
+    if several { Ok(()) } else { again(&stage, line, &last, &after) }
 }
 
 /// Whatever a command did, the second time it finds it done; what it could not do, it tells again.
-fn again(project: &Project, arguments: &[&str], first: &Run, after: &Tree) -> Result<(), String> {
-    let second = project.run_with(arguments, &[cache()]);
+fn again(stage: &Stage, line: &str, first: &Run, after: &Tree) -> Result<(), String> {
+    let (_, arguments) = words(line);
+    let second = stage.program(line);
     if second.code != first.code {
         return Err(format!("the second run exits with {} instead of {}: {second:#?}", second.code, first.code));
     }
-    if first.code != 0 && redacted(project, &second.stderr) != redacted(project, &first.stderr) {
+    if first.code != 0 && redacted(stage, &second.stderr) != redacted(stage, &first.stderr) {
         return Err(format!("the second run tells other mistakes:\n{}", second.stderr));
     }
-    let differs = files(project.root());
+    let differs = files(stage.project.root());
     let touched: Vec<&PathBuf> = differs
         .iter()
         .filter(|(path, file)| after.get(*path) != Some(*file))
@@ -222,38 +314,60 @@ fn expect(case: &Path, found: &BTreeMap<String, String>) -> Result<(), String> {
     if different.is_empty() { Ok(()) } else { Err(different) }
 }
 
-/// Text without what differs from run to run and from machine to machine: paths, durations, digests, and what is told
-/// only as long as the cache is cold.
-fn redacted(project: &Project, text: &str) -> String {
-    let root = project.root().canonicalize().expect("the project's folder");
-    let text = text
+/// Text without what differs from run to run and from machine to machine: paths, the local Cloudflare's address, times,
+/// durations, digests, and what is told only as long as the cache is cold.
+fn redacted(stage: &Stage, text: &str) -> String {
+    let root = stage.project.root().canonicalize().expect("the project's folder");
+    let mut text = text
         .replace(&root.to_string_lossy().into_owned(), "[PROJECT]")
-        .replace(&project.root().to_string_lossy().into_owned(), "[PROJECT]");
+        .replace(&stage.project.root().to_string_lossy().into_owned(), "[PROJECT]");
+    if let Some((cloud, _)) = &stage.cloud {
+        text = text.replace(&cloud.base(), "[API]");
+    }
     let lines = text.split_inclusive('\n').filter(|line| {
         !line.starts_with("bundling the runtime of ") && !line.starts_with("installing the npm packages of ")
     });
-    let mut redacted = String::new();
-    let mut word = String::new();
-    for c in lines.flat_map(str::chars).chain(['\0']) {
-        if c.is_ascii_alphanumeric() || (c == '.' && word.ends_with(|c: char| c.is_ascii_digit())) {
-            word.push(c);
-            continue;
-        }
-        let digest = [16, 64].contains(&word.len())
-            && word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            && word.bytes().any(|b| b.is_ascii_digit());
-        let seconds = word.parse::<f64>().is_ok() && (redacted.ends_with(" in ") || redacted.ends_with("\"seconds\":"));
-        redacted += if digest {
-            "[DIGEST]"
-        } else if seconds {
-            "[SECONDS]"
-        } else {
-            &word
+    let text: String = lines.collect();
+    let (mut redacted, mut rest) = (String::new(), text.as_str());
+    while let Some(c) = rest.chars().next() {
+        let (length, word) = match word_length(rest) {
+            0 => (c.len_utf8(), &rest[..c.len_utf8()]),
+            length => (length, shown(&rest[..length], &redacted, &rest[length..])),
         };
-        word.clear();
-        if c != '\0' {
-            redacted.push(c);
-        }
+        redacted += word;
+        rest = &rest[length..];
     }
     redacted
+}
+
+/// The length of the word that a text begins with: letters and digits, a number with its fraction, a time.
+fn word_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    const TIME: &[u8] = b"0000-00-00T00:00:00";
+    let is_time = bytes.iter().zip(TIME).take_while(|(c, of)| if **of == b'0' { c.is_ascii_digit() } else { c == of });
+    if is_time.count() == TIME.len() {
+        let fraction = text[TIME.len()..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+        if fraction.starts_with('Z') {
+            return text.len() - fraction.len() + 1;
+        }
+    }
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let inner = |at: &usize| match bytes[*at] {
+        b'.' => *at > 0 && digit(at - 1) && digit(at + 1),
+        c => c.is_ascii_alphanumeric(),
+    };
+    (0..bytes.len()).take_while(inner).count()
+}
+
+/// A word as cases show it, by what stands before and after it.
+fn shown<'a>(word: &'a str, before: &str, after: &str) -> &'a str {
+    let hex = word.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let number = || word.parse::<f64>().is_ok();
+    match word.len() {
+        16 | 64 if hex && word.bytes().any(|b| b.is_ascii_digit()) => "[DIGEST]",
+        20.. if word.ends_with('Z') && word.as_bytes()[10] == b'T' => "[TIME]",
+        _ if before.ends_with(" in ") && after.starts_with(" s") && number() => "[SECONDS]",
+        _ if (before.ends_with("\"seconds\":") || after.starts_with(" s ago")) && number() => "[SECONDS]",
+        _ => word,
+    }
 }

@@ -12,7 +12,7 @@ use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Project, Run, output, repository};
+use crate::support::{PATIENCE, Project, Run, output, repository};
 
 /// The account that fleets are deployed to.
 pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
@@ -235,12 +235,12 @@ pub fn uploads(requests: &[Request]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Waits until something is so; panics after half a minute.
+/// Waits until something is so.
 #[track_caller]
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !so() {
-        assert!(start.elapsed().as_secs() < 30, "still waiting: {what}");
+        assert!(start.elapsed() < PATIENCE, "still waiting: {what}");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }

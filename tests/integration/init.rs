@@ -11,7 +11,7 @@ use flotilla_spec::yaml;
 use serde_json::Value;
 
 use crate::fleet::{ACCOUNT, Cloud, fleet};
-use crate::support::{Project, Run, copy, output, repository};
+use crate::support::{Project, Run, copy, output, repository, same_variables};
 use crate::tools::{Local, json};
 use crate::{cases, fleet as small};
 
@@ -345,10 +345,7 @@ impl<'a> Runner<'a> {
         command.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", &script(step)]);
         command.current_dir(self.project.root());
         // As the project's own commands, without the caller's variables.
-        for (name, value) in self.project.command(&[]).get_envs() {
-            assert!(value.is_none());
-            command.env_remove(name);
-        }
+        same_variables(&self.project.command(&[]), &mut command);
         let bin = Path::new(env!("CARGO_BIN_EXE_flotilla")).parent().expect("a folder");
         let path = std::env::join_paths(
             [self.temp.path().join("bin"), bin.to_owned()]

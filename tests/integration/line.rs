@@ -285,7 +285,7 @@ fn recorded(cloud: &Cloud, project: &Project) -> Vec<String> {
 #[test]
 fn a_killed_deploy_goes_on_where_it_was() {
     let (cloud, project) = (Cloud::start(), many(60));
-    slow_uploads(&cloud, 60);
+    slow_uploads(&cloud, 300);
     let mut child = spawn(&cloud, &project);
     until("a third is deployed", || uploads(&cloud.requests()).len() >= 20);
     child.kill().expect("it is killed");

@@ -14,7 +14,7 @@ use flotilla_spec::tree::Tree;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
-use crate::fleet::{Cloud, fleet};
+use crate::fleet::{Cloud, fleet, until};
 use crate::support::{Project, Run, output, spawn};
 
 /// What a preview of these customers comes to: its workers by name, and `code message` of each mistake.
@@ -675,7 +675,12 @@ fn killed_after(cloud: &Cloud, project: &Project, arguments: &[&str], most: usiz
         std::thread::sleep(Duration::from_millis(3));
     };
     // What was in flight arrives all the same.
-    std::thread::sleep(Duration::from_millis(60));
+    let mut before = 0;
+    until("what was in flight has arrived", || {
+        std::thread::sleep(Duration::from_millis(60));
+        let now = cloud.requests().len();
+        std::mem::replace(&mut before, now) == now
+    });
     over
 }
 

@@ -46,11 +46,13 @@ fn keys_pause_resume_and_stop_a_deploy() {
     terminal.wait_for("p pauses, r goes on, q stops");
     terminal.press("p");
     terminal.wait_for("paused");
-    // What was begun comes to its end; then nothing is sent.
-    std::thread::sleep(Duration::from_secs(4));
-    let before = cloud.requests().len();
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(cloud.requests().len(), before, "it is paused");
+    // What was begun comes to its end; then nothing is sent, though there is something left.
+    let mut before = 0;
+    crate::fleet::until("nothing more is sent", || {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = cloud.requests().len();
+        std::mem::replace(&mut before, now) == now
+    });
     terminal.press("r");
     terminal.wait_for("on it goes");
     crate::fleet::until("something more is sent", || cloud.requests().len() > before);
@@ -142,8 +144,13 @@ fn ctrl_c_leaves_a_clean_terminal() {
 #[test]
 fn without_a_terminal_there_is_a_line_now_and_then() {
     let (cloud, project) = slow_deploy();
-    let short = run(&project, &["build"]).exits(0);
-    assert_eq!(short.stderr, "", "work of less than three seconds");
+    crate::fleet::until("work takes less than three seconds", || {
+        let start = Instant::now();
+        let short = run(&project, &["build"]).exits(0);
+        let is_short = start.elapsed() < Duration::from_secs(3);
+        assert!(!is_short || short.stderr.is_empty(), "{}", short.stderr);
+        is_short
+    });
     let start = Instant::now();
     let long = output(&mut command(&project, Some(&cloud), &["deploy", "--yes"])).exits(0);
     let seconds = start.elapsed().as_secs();
@@ -251,8 +258,13 @@ fn threads_are_as_many_as_asked_for() {
     assert_eq!(threads(&trace(&project, &["build", "-j", "1"]).1), 1);
     // What is up to date isn't worked on.
     assert_eq!(threads(&trace(&project, &["build"]).1), 0);
-    std::fs::remove_dir_all(project.path(".flotilla/build")).expect("a folder");
-    assert!((2..=3).contains(&threads(&trace(&project, &["plan", "--threads", "3"]).1)));
+    // On a busy machine, one of them can have done all before the next one begins.
+    crate::fleet::until("several threads have worked", || {
+        std::fs::remove_dir_all(project.path(".flotilla/build")).expect("a folder");
+        let number = threads(&trace(&project, &["plan", "--threads", "3"]).1);
+        assert!((1..=3).contains(&number), "{number}");
+        number > 1
+    });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::fs::remove_dir_all(project.path(".flotilla/build")).expect("a folder");
     assert!((1..=cores).contains(&threads(&trace(&project, &["check"]).1)));

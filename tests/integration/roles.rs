@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flotilla_build::build;
 use flotilla_model::customer::Worker;
@@ -11,7 +11,7 @@ use flotilla_model::progress::Silent;
 use serde_json::{Value, json};
 
 use super::fleet::{cache, fleet};
-use super::support::{Project, output};
+use super::support::{Project, output, timed};
 
 /// What a project comes to: its workers by folder, and `code file:line message` of each mistake.
 struct Found {
@@ -288,9 +288,8 @@ fn bombs_end_in_time_and_hold_their_customer_alone() {
         };
         project.write("layers/bomb.yaml", layer);
         project.write("customers/good.yaml", "id: good\n");
-        let start = Instant::now();
-        let run = output(project.command(&["build"]).env("FLOTILLA_CACHE_DIR", cache())).exits(1);
-        let took = start.elapsed();
+        let (run, took) = timed(project.command(&["build"]).env("FLOTILLA_CACHE_DIR", cache()));
+        let run = run.exits(1);
         assert!(took < Duration::from_secs(20), "{what}: {took:?}");
         assert!(run.stderr.len() < 1 << 20, "{what}: {} bytes are told", run.stderr.len());
         assert!(run.stderr.contains("customers/acme.yaml"), "{what}: {}", run.stderr);

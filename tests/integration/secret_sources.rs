@@ -8,13 +8,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix_openpty::openpty;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet};
-use crate::support::{Project, Run, output, repository};
+use crate::support::{PATIENCE, Project, Run, output, repository};
 
 const HEAD: &str = "name: test\npacks:\n  tiny: { path: packs/tiny }\n";
 const SPEC: &str = "secrets:\n  TOKEN: { secret: TOKEN }\n  KEY: { secret: KEY }\n";
@@ -560,6 +561,7 @@ struct Typed {
     child: Child,
     controller: File,
     seen: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
 impl Typed {
@@ -573,13 +575,13 @@ impl Typed {
         let controller = File::from(pair.controller);
         let (mut reader, seen) = (controller.try_clone().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let keep = Arc::clone(&seen);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(number @ 1..) = reader.read(&mut bytes) {
                 keep.lock().unwrap().extend(&bytes[..number]);
             }
         });
-        Typed { child, controller, seen }
+        Typed { child, controller, seen, reader }
     }
 
     fn screen(&self) -> String {
@@ -589,7 +591,7 @@ impl Typed {
     fn wait_for(&self, text: &str) {
         let start = Instant::now();
         while !self.screen().contains(text) {
-            assert!(start.elapsed() < Duration::from_secs(30), "no {text:?} in {:?}", self.screen());
+            assert!(start.elapsed() < PATIENCE, "no {text:?} in {:?}", self.screen());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -600,9 +602,10 @@ impl Typed {
 
     fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("the program ends");
-        // What it wrote last may still be on its way.
-        std::thread::sleep(Duration::from_millis(100));
-        (status.code(), self.screen())
+        // Nobody has the terminal any more: what it wrote last is read, and then reading fails.
+        self.reader.join().expect("the reader ends");
+        let screen = String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
+        (status.code(), screen)
     }
 }
 

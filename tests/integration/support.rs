@@ -4,9 +4,15 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use wait4::Wait4 as _;
+
+/// The time after which a test gives up waiting for a condition: far more than any takes, also on a machine that does
+/// much else.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The repository: the sample fleet lies there.
 pub fn repository() -> &'static Path {
@@ -108,6 +114,8 @@ impl Project {
         for name in ["CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_API_BASE_URL", "NO_COLOR"] {
             command.env_remove(name);
         }
+        // A third of a short run is zeroing the huge pages that the allocator would take.
+        command.env("MIMALLOC_ALLOW_THP", "0");
         command
     }
 
@@ -149,6 +157,24 @@ pub fn output(command: &mut Command) -> Run {
     ended(&command.output().expect("the program starts"))
 }
 
+/// Runs a command to its end; what it gave, and the processor's time that it took, which doesn't depend on what else the
+/// machine does.
+#[track_caller]
+pub fn timed(command: &mut Command) -> (Run, Duration) {
+    let mut child = spawn(command);
+    let (mut stdout, mut stderr) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stderr.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let mut bytes = Vec::new();
+    stdout.read_to_end(&mut bytes).expect("its output");
+    let stderr = reader.join().expect("the reader ends").expect("its output");
+    let used = child.wait4().expect("it ends");
+    let run = ended(&Output { status: used.status, stdout: bytes, stderr });
+    (run, used.rusage.utime + used.rusage.stime)
+}
+
 /// Starts a command with its output kept, for [`finish`].
 pub fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
@@ -164,6 +190,16 @@ fn ended(output: &Output) -> Run {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Gives a command the variables of another one, and takes from it those that the other one is without.
+pub fn same_variables(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
     }
 }
 

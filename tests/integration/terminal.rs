@@ -12,7 +12,7 @@ use rustix_openpty::openpty;
 use rustix_openpty::rustix::termios::{LocalModes, Winsize, tcgetattr};
 use vt100::Parser;
 
-use crate::support::output;
+use crate::support::{PATIENCE, output};
 
 /// A terminal in which a command runs, and all that could be seen on it.
 pub struct Terminal {
@@ -75,7 +75,7 @@ impl Terminal {
     pub fn wait_for(&self, text: &str) {
         let start = Instant::now();
         while !self.seen.lock().expect("nobody panics").iter().any(|screen| screen.contains(text)) {
-            assert!(start.elapsed() < Duration::from_secs(30), "no {text:?} in {:#?}", self.seen);
+            assert!(start.elapsed() < PATIENCE, "no {text:?} in {:#?}", self.seen);
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -97,7 +97,7 @@ impl Terminal {
                     return;
                 }
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "no {text:?} in {last}");
+            assert!(start.elapsed() < PATIENCE, "no {text:?} in {last}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

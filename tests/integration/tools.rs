@@ -15,7 +15,7 @@ use reqwest::Method;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::Value;
 
-use crate::support::{Project, Run, output};
+use crate::support::{Project, Run, output, same_variables};
 
 /// The versions that the lock file pins, as `--version` prints them.
 const VERSIONS: [(&str, &str); 3] = [("node", "v22.23.3"), ("tsc", "Version 7.0.2"), ("wrangler", "4.164.0")];
@@ -120,10 +120,7 @@ impl Local {
         let script = r#"remove=$1; shift; "$@" & server=$!; cat > /dev/null; kill $server; wait $server; [ -z "$remove" ] || rm -rf "$remove""#;
         shell.args(["-c", script, "sh"]).arg(remove.unwrap_or(Path::new(""))).arg(server.get_program());
         shell.args(server.get_args()).current_dir(project.root());
-        for (name, value) in server.get_envs() {
-            assert!(value.is_none(), "the fixture only removes variables");
-            shell.env_remove(name);
-        }
+        same_variables(&server, &mut shell);
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh starts");
         let lines = BufReader::new(shell.stdout.take().expect("a pipe")).lines();
         // The first lines say where it listens; nothing is written after them.

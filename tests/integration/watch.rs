@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cases::{cache, tiny};
-use crate::support::Project;
+use crate::support::{PATIENCE, Project};
 
 /// A running watch, and the objects that it prints.
 struct Watch {
@@ -44,15 +44,23 @@ impl Watch {
         watch
     }
 
+    /// The processor's time that it took until now.
+    fn worked(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // Behind the program's name; in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        Duration::from_millis(10 * fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("ticks")).sum::<u64>())
+    }
+
     fn next(&self) -> Value {
-        self.built.recv_timeout(Duration::from_secs(20)).expect("a build")
+        self.built.recv_timeout(PATIENCE).expect("a build")
     }
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        assert!(start.elapsed() < PATIENCE, "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
     start.elapsed()
@@ -136,15 +144,22 @@ fn an_edit_among_ten_thousand_is_soon_on_disk() {
     }
     project.write("fleet.yaml", "name: test\npacks: { tiny: { path: templates/tiny } }\naccounts: { default: { id: a, token: { secret: T }, limits: { workers: 20000 } } }\n");
     let watch = Watch::start(&project);
-    let mut times = Vec::new();
-    for at in 0..7 {
-        let text = format!("id: c77\nvars: {{ EDIT: edit-{at} }}\n");
-        project.write("customers/c77.yaml", text);
+    let edit = |at: usize| {
+        project.write("customers/c77.yaml", format!("id: c77\nvars: {{ EDIT: edit-{at} }}\n"));
         let path = "out/production/c77/wrangler.jsonc";
-        times.push(until("an edit is built", || project.read(path).contains(&format!("edit-{at}"))));
+        let took = until("an edit is built", || project.read(path).contains(&format!("edit-{at}")));
         watch.next();
+        took
+    };
+    // Without optimisation: what a release does is in README. The time counts that the processor works for it, and that
+    // nothing else is waited for: on a machine that does much else, one of many edits shows it.
+    const SOON: Duration = Duration::from_millis(400);
+    let worked = watch.worked();
+    let mut times: Vec<Duration> = (0..7).map(edit).collect();
+    let each = (watch.worked() - worked) / 7;
+    assert!(each < SOON, "{each:?} of work for each edit");
+    while !times.iter().any(|took| *took < SOON) {
+        assert!(times.len() < 100, "{times:?}");
+        times.push(edit(times.len()));
     }
-    times.sort();
-    // Without optimisation, on a machine that does other things: what a release does is in README.
-    assert!(times[3] < Duration::from_millis(400), "{times:?}");
 }

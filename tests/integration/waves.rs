@@ -78,8 +78,19 @@ fn slow(cloud: &Cloud, count: usize) -> Project {
     for at in 0..count {
         project.write(&format!("customers/c{at:03}.yaml"), format!("id: c{at:03}\n"));
     }
-    cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"delay_ms": 100}}]));
+    cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"delay_ms": 2000}}]));
     project
+}
+
+/// Waits until nothing more is sent; the number of requests.
+fn quiet(cloud: &Cloud) -> usize {
+    let mut before = 0;
+    until("nothing more is sent", || {
+        std::thread::sleep(std::time::Duration::from_millis(1000));
+        let now = cloud.requests().len();
+        std::mem::replace(&mut before, now) == now
+    });
+    before
 }
 
 #[test]
@@ -90,12 +101,7 @@ fn a_deploy_pauses_goes_on_and_ends_when_another_process_says_so() {
     let child = spawn(&cloud, &project, &[]);
     until("some are deployed", || uploads(&cloud.requests()).len() >= 10);
     cloud.run(&project, &["control", "pause"]).exits(0);
-    let mut before = 0;
-    until("nothing more is sent", || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        let now = cloud.requests().len();
-        std::mem::replace(&mut before, now) == now
-    });
+    let before = quiet(&cloud);
     assert!(before < 150, "{before}");
     cloud.run(&project, &["control", "resume"]).exits(0);
     until("it goes on", || cloud.requests().len() > before);
@@ -115,6 +121,10 @@ fn one_customer_goes_ahead_of_a_running_deploy_and_is_not_overwritten_by_it() {
     let project = slow(&cloud, 150);
     let bulk = spawn(&cloud, &project, &[]);
     until("some are deployed", || uploads(&cloud.requests()).len() >= 10);
+    // It pauses, so that it isn't done before the other one begins; that one doesn't hear of it.
+    cloud.run(&project, &["control", "pause"]).exits(0);
+    quiet(&cloud);
+    cloud.clear_faults();
     // Not among the first ones: they are begun in the order of their names.
     project.write("customers/c140.yaml", "id: c140\nvars: { HOT: fix }\n");
     let refused = cloud.run(&project, &["deploy", "--yes", "c140"]).exits(5);
@@ -124,6 +134,7 @@ fn one_customer_goes_ahead_of_a_running_deploy_and_is_not_overwritten_by_it() {
     assert_eq!(ahead["applied"], 1);
     let done = uploads(&cloud.requests()).len();
     assert!(done < 150, "it was ahead");
+    cloud.run(&project, &["control", "resume"]).exits(0);
     let run = finish(bulk).exits(0);
     let report = run.json();
     assert_eq!((&report["applied"], &report["overtaken"]), (&json!(149), &json!(1)), "{report}");

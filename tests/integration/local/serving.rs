@@ -1,8 +1,8 @@
 //! Deployed workers as they answer: by real workerd, with their bindings, and nothing leaving the machine.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
+
+use crate::fleet::until;
 
 use super::client::{ACCOUNT, Local, code, local, workerd};
 
@@ -305,16 +305,13 @@ fn a_dead_workerd_is_started_again_and_none_outlives_its_parent() {
     let pid = |marker: &str| workerds(marker).first().copied();
     let killed = pid("counting-marker").expect("workerd runs");
     assert!(std::process::Command::new("kill").args(["-9", &killed.to_string()]).status().unwrap().success());
-    std::thread::sleep(Duration::from_millis(100));
+    // Until its parent has heard of it, the operating system keeps the process.
+    until("the death is seen", || !std::path::Path::new(&format!("/proc/{killed}")).exists());
     assert_eq!(local.get("counting.localhost", "/").1, "1", "a new process counts from 1");
     let next = pid("counting-marker").expect("workerd runs again");
     assert_ne!(next, killed);
     local.running.take().unwrap().stop();
-    let began = Instant::now();
-    while pid("counting-marker").is_some() {
-        assert!(began.elapsed() < Duration::from_secs(5), "workerd outlives the server");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("workerd ends with the server", || pid("counting-marker").is_none());
 }
 
 #[test]
@@ -331,11 +328,7 @@ fn only_so_many_processes_run() {
         assert_eq!(local.get(&format!("{name}.localhost"), "/").1, number.to_string());
     }
     let running = || workerds("many-marker").len();
-    let began = Instant::now();
-    while running() > 16 {
-        assert!(began.elapsed() < Duration::from_secs(5), "{} processes run", running());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until("no more than 16 processes run", || running() <= 16);
     assert_eq!(local.get("w0.localhost", "/").1, "0", "one that was ended starts again");
 }
 
