@@ -30,11 +30,11 @@ pub enum Kind {
 impl Error {
     /// What reqwest says failed.
     pub(crate) fn of(error: &reqwest::Error) -> Error {
-        let kind = match () {
-            () if error.is_timeout() => Kind::Timeout,
-            () if error.is_connect() => Kind::Connect,
-            () if error.is_builder() => Kind::Client,
-            () => Kind::Broken,
+        let kind = match error {
+            error if error.is_timeout() => Kind::Timeout,
+            error if error.is_connect() => Kind::Connect,
+            error if error.is_builder() => Kind::Client,
+            _ => Kind::Broken,
         };
         let mut last = error.source();
         while let Some(cause) = last.and_then(std::error::Error::source) {
