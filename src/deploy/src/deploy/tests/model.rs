@@ -213,10 +213,7 @@ fn run(scenario: &Scenario, script: Script) -> Script {
         assert_eq!(ran.1.failed, 0, "{:?}", ran.1.failures);
         bench.converged_in(&state, &scenario.after);
     }));
-    if let Err(panic) = result {
-        eprintln!("the choices of the run that failed: {:?}", script.borrow().chosen);
-        resume_unwind(panic);
-    }
+    assert!(result.is_ok(), "the choices of the run that failed: {:?}", script.borrow().chosen);
     script.into_inner()
 }
 
