@@ -1,9 +1,9 @@
 //! `flotilla import`: a project from one that wrangler deploys.
 
-use std::sync::Arc;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -137,7 +137,8 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Fai
     })?;
     let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
     // Three requests for each worker: a deploy that runs isn't held up by them.
-    let mut asking = Asking::with_token(Arc::new(ui.clone()), Priority::Bulk, base.as_deref().unwrap_or(BASE), &token, ("", None))?;
+    let mut asking =
+        Asking::with_token(Arc::new(ui.clone()), Priority::Bulk, base.as_deref().unwrap_or(BASE), &token, ("", None))?;
     let home = Home { account_id: id.to_owned(), namespace: None };
     ui.begin("reading the account", None);
     let live = live::read(id, fleet, |call| {

@@ -2,8 +2,8 @@
 
 mod answers;
 
-use std::sync::Arc;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::Value;
 

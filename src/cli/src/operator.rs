@@ -1,7 +1,6 @@
 //! The engine's operator at the command line: reports what happens, asks on the terminal, and steers a deploy by keys, signals and
 //! the control file.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use super::control_channel::Orders;
 use super::events::Events;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
-use super::{Format, findings, plan};
+use super::{Format, findings, plan, prompts};
 
 /// The number of lanes that are shown beside the progress.
 const LANES: usize = 4;
@@ -141,14 +140,17 @@ impl Operator for Terminal {
         match question {
             Question::Apply { plan, workers, by_digest } => confirm_plan(plan, *workers, *by_digest),
             Question::PreviewUp { id, changes } => {
-                ask(&format!("put the preview {id} up, {}?", count(*changes, "change")))
+                prompts::require_confirmation(&format!("put the preview {id} up, {}?", count(*changes, "change")))
             }
-            Question::PreviewDown(previews) => ask(&format!("remove {}, for good?", count(*previews, "preview"))),
-            Question::RemoveHosts(1) => ask("remove it?"),
-            Question::RemoveHosts(hosts) => ask(&format!("remove these {hosts}?")),
-            Question::ReplaceState(workers) => {
-                ask(&format!("replace the record of {} by what is in the cloud?", count(*workers, "worker")))
+            Question::PreviewDown(previews) => {
+                prompts::require_confirmation(&format!("remove {}, for good?", count(*previews, "preview")))
             }
+            Question::RemoveHosts(1) => prompts::require_confirmation("remove it?"),
+            Question::RemoveHosts(hosts) => prompts::require_confirmation(&format!("remove these {hosts}?")),
+            Question::ReplaceState(workers) => prompts::require_confirmation(&format!(
+                "replace the record of {} by what is in the cloud?",
+                count(*workers, "worker")
+            )),
         }
     }
 
@@ -235,7 +237,7 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
 /// Asks whether a plan is to be applied: for a large one, by its digest.
 fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Failure> {
     let digest = plan.digest.to_string();
-    if !std::io::stdin().is_terminal() {
+    if !prompts::is_terminal() {
         return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
             .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
     }
@@ -250,28 +252,9 @@ fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Fail
     } else {
         format!("deploy {}? [y/N] ", count(changes, "change"))
     };
-    let _ = write!(std::io::stderr(), "{question}");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    let answer = answer.trim();
-    if if by_digest { answer == &digest[..8] } else { matches!(answer, "y" | "Y" | "yes") } {
+    let digest = [&digest[..8]];
+    if prompts::confirm_text(&question, if by_digest { &digest } else { &prompts::YES }) {
         return Ok(());
     }
     Err(Failure::refused("not confirmed; nothing was sent"))
-}
-
-/// Asks a question that is answered by yes or no.
-pub(super) fn ask(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(
-            Failure::refused(format!("nobody is there to answer: {question} Nothing was changed")).hint("pass --yes")
-        );
-    }
-    let _ = write!(std::io::stderr(), "{question} [y/N] ");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::refused("not confirmed; nothing was changed"))
 }

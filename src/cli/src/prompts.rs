@@ -22,7 +22,7 @@ use super::ui::{Ui, clean};
 pub use hidden::{hidden, hidden_or_piped, piped};
 
 /// The answers that mean yes.
-const YES: [&str; 3] = ["y", "Y", "yes"];
+pub const YES: [&str; 3] = ["y", "Y", "yes"];
 /// The longest list that is shown as a whole; a longer one is filtered by typing.
 const SELECT_ROWS: usize = 9;
 /// The columns before each item.

@@ -12,8 +12,8 @@ pub use flotilla_model::text::{clean, clean_lines, duration, time};
 
 use super::signals::Signals;
 use super::timings::{self, Measured, Timing};
-pub(crate) use progress_bar::lock;
 use progress_bar::Phase;
+pub(crate) use progress_bar::lock;
 
 /// How to speak to people.
 #[derive(Clone)]

@@ -115,7 +115,8 @@ pub fn of_planned(
         subdomains.entry(home.clone()).or_insert_with(find).clone()
     };
     let address = |((home, worker), deployed): (WorkerId, Deployed)| {
-        let address = url(cloud, &worker, &deployed, || subdomain(&home)).or_else(|| dispatched(&state, &home, &worker));
+        let address =
+            url(cloud, &worker, &deployed, || subdomain(&home)).or_else(|| dispatched(&state, &home, &worker));
         address.map(|address| (worker, address))
     };
     Ok(Addresses { listed: live.into_iter().filter_map(address).collect(), more })

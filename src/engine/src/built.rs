@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use flotilla_build::build::{self, Project, PackBundles, Scope, Scan};
+use flotilla_build::build::{self, PackBundles, Project, Scan, Scope};
 use flotilla_build::manifest::{Record, Unit};
 use flotilla_build::pack_bundle;
 use flotilla_model::diagnostic::{Diagnostic, Severity, sorted};

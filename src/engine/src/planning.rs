@@ -7,14 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use flotilla_build::build::{self, Project, PackBundles, Scan};
+use flotilla_build::build::{self, PackBundles, Project, Scan};
 use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
-use flotilla_deploy::state::{self, InFlight, Deployed, Run, State, Stored, WorkerId, deflated};
+use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
@@ -353,7 +353,8 @@ impl Fleet<'_> {
                 one.live = state.one(&id)?;
                 one.begun = begun.get(&id).cloned();
                 if let Database::D1 { id: None, name, .. } = &one.worker.database {
-                    one.has_database = state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
+                    one.has_database =
+                        state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
                 }
                 if let Some(live) = one.live.as_ref().filter(|live| live.digest != one.bundle.digest) {
                     one.bundle_before = state.stored(&live.digest)?;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
 use flotilla_deploy::refresh::{self, Inventory, Known, Refreshed, Row, Scope, Wanted};
-use flotilla_deploy::state::{InFlight, Deployed, Uncertainty, Entry, ResourceKind, Live, RunId, State, Table, WorkerId};
+use flotilla_deploy::state::{
+    Deployed, Entry, InFlight, Live, ResourceKind, RunId, State, Table, Uncertainty, WorkerId,
+};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Call, Home};
@@ -19,7 +21,6 @@ use crate::cloud::Cloud;
 use crate::context::Context;
 use crate::operator::Event;
 use crate::requests::Asking;
-
 
 /// What is in a row that takes the place of a digest that nobody knows.
 const NO_DIGEST: [u8; 32] = [0; 32];

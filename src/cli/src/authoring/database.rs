@@ -1,7 +1,7 @@
 //! The database of a worker: none, an existing one, a new one, or one at Turso. Asks the account; writes no file.
 
-use std::sync::Arc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};

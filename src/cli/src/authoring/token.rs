@@ -1,7 +1,7 @@
 //! The API token and the account: the token is verified, and the zones and accounts that it reaches are listed.
 
-use std::sync::Arc;
 use secrecy::SecretString;
+use std::sync::Arc;
 
 use flotilla_model::failure::Failure;
 use flotilla_model::names;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Deployed, Uncertainty, State, WorkerId, digest_of, environment_of, json_of, namespace, settle};
+use super::{Deployed, State, Uncertainty, WorkerId, digest_of, environment_of, json_of, namespace, settle};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;

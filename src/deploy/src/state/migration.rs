@@ -85,7 +85,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::{Uncertainty, State};
+    use super::super::{State, Uncertainty};
     use super::*;
     use flotilla_model::digest::Digest;
     use flotilla_model::platform::Home;
@@ -155,7 +155,10 @@ PRAGMA user_version = 1;
             assert!(!state.is_kept(&digests[0]).unwrap(), "version 1 kept no modules");
             let records = state.records_of("acme", 9).unwrap();
             assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
-            assert_eq!(state.begun().unwrap().into_values().next().expect("still in doubt").doubts, [Uncertainty::Upload]);
+            assert_eq!(
+                state.begun().unwrap().into_values().next().expect("still in doubt").doubts,
+                [Uncertainty::Upload]
+            );
             drop(state);
             let again = State::open(&path).unwrap();
             assert_eq!(again.records_of("acme", 9).unwrap().len(), 1, "once is enough");

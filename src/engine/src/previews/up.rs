@@ -27,7 +27,7 @@ use flotilla_spec::tree::Tree;
 
 use super::capacity::{check_capacity, check_size};
 use super::delete_databases;
-use crate::addresses::{dispatched, health_address, find_subdomain, known_subdomain, url};
+use crate::addresses::{dispatched, find_subdomain, health_address, known_subdomain, url};
 use crate::apply::RunKind;
 use crate::cloud::CloudOptions;
 use crate::context::{Context, LOCK};
