@@ -3,7 +3,6 @@
 mod answers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -21,7 +20,6 @@ use super::transaction::{Interrupted, Transaction};
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use answers::{Answers, Question};
-use flotilla_engine::requests::Asking;
 use flotilla_model::text::mask;
 
 #[derive(clap::Args)]

@@ -62,7 +62,7 @@ impl Lanes {
         let mut accounts = vec![BTreeSet::new(); self.lanes.len()];
         let ids: BTreeMap<&str, &str> = plan.accounts().map(|(id, account)| (account, id)).collect();
         for (account, count) in plan.requests() {
-            let lane = self.of[ids[account]];
+            let lane = self.of[ids[account]].place();
             requests[lane] += count;
             accounts[lane].insert(account);
         }

@@ -17,7 +17,6 @@ use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::{Limit, grouped};
-use flotilla_model::listing::and_more;
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
 use flotilla_model::spec::Environment;
