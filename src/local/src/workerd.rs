@@ -116,7 +116,8 @@ impl Process {
     /// The message of workerd when it doesn't start: an error of syntax, a module that isn't there, …
     pub async fn start(binary: &Binary, config: &Config) -> Result<Self, String> {
         // Only its owner can read it.
-        let folder = tempfile::Builder::new().prefix("local-cloudflare-").tempdir();
+        let prefix = format!("local-cloudflare-{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
         let folder = folder.map_err(|error| format!("can't make a temporary folder: {error}"))?;
         for (name, body) in &config.files {
             std::fs::write(folder.path().join(name), body).map_err(|error| format!("can't write {name}: {error}"))?;
