@@ -23,7 +23,6 @@ use super::Session;
 use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
-use super::report;
 use super::transaction::{Interrupted, Transaction};
 use super::ui::Ui;
 
@@ -47,30 +46,21 @@ pub struct Workspace {
 
 impl Workspace {
     /// Reads the project. Returns nothing if the fleet as a whole has an error; to have no customers is none.
-    pub fn open(session: &Session) -> Result<Option<Workspace>, Failure> {
+    pub fn open(session: &Session) -> Result<Workspace, Failure> {
         let tree = Tree::new(&session.root);
-        let fleet = match project::read_fleet(&tree) {
-            Ok(fleet) => fleet,
-            Err(diagnostics) => {
-                report::stopped(session, &diagnostics)?;
-                return Ok(None);
-            }
-        };
+        let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
         let ids: BTreeSet<String> =
             project::spec_files(&tree).unwrap_or_default().iter().map(|file| project::id_of(file).to_owned()).collect();
         let (workers, errors) = match build::load(&session.root, &session.ui) {
             Ok(loaded) => (loaded.workers, loaded.scan.diagnostics),
             Err(diagnostics) if ids.is_empty() => (Vec::new(), diagnostics),
-            Err(diagnostics) => {
-                report::stopped(session, &diagnostics)?;
-                return Ok(None);
-            }
+            Err(diagnostics) => return Err(Failure::invalid(diagnostics)),
         };
         let errors = errors.iter().map(identity).collect();
         let arguments = CloudArguments::default();
         let secrets = arguments.secrets(session, &fleet)?;
         let cloud = arguments.cloud(session, &fleet, &secrets)?;
-        Ok(Some(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors }))
+        Ok(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors })
     }
 
     /// Returns the errors that were not there before.
@@ -97,12 +87,11 @@ pub fn run_in_transaction(
     interrupted: Option<Interrupted>,
     carry_out: impl FnOnce(&Workspace, &Transaction) -> Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
-    let Some(workspace) = Workspace::open(session)? else { return Ok(Exit::Diagnostics) };
+    let workspace = Workspace::open(session)?;
     let what = customer.map_or(command.to_owned(), |id| format!("{command} {id}"));
     let deleter = |account: &str| database::deleter_of(&workspace, account);
     let transaction = Transaction::begin(session, &what, interrupted, deleter)?;
-    let workspace = if transaction.recovered { Workspace::open(session)? } else { Some(workspace) };
-    let Some(workspace) = workspace else { return Ok(Exit::Diagnostics) };
+    let workspace = if transaction.recovered { Workspace::open(session)? } else { workspace };
     carry_out(&workspace, &transaction).map_err(|failure| transaction.roll_back(failure))
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::pace::Priority;
 use flotilla_engine::RunKind;
 use flotilla_engine::addresses;
 use flotilla_engine::deploy_fleet::{DeployRequest, Deployed, deploy_fleet, finished};
@@ -63,13 +64,14 @@ fn deploy(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         None => arguments.line.clone(),
     };
     session.operator.write_events(arguments.apply.events.as_deref())?;
+    let priority = if arguments.ahead { Priority::Interactive } else { Priority::Bulk };
     let (name, reason) = if line.all { ("redeploy", line.reason.as_str()) } else { ("deploy", "") };
     let request = DeployRequest {
         plan: line.request(),
         reviewed: file.as_ref(),
         approval: if file.is_some() { Approval::Given } else { arguments.apply.approval() },
         max_deletions: arguments.apply.max_deletions,
-        kind: RunKind { name, reason, ahead: arguments.ahead },
+        kind: RunKind { name, reason, ahead: arguments.ahead, priority },
         verify: arguments.verify.then(|| arguments.asking.options()),
     };
     let deployed = deploy_fleet(&session.context(), request)?;

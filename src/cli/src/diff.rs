@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let Some(state) = state(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
+    let state = state(session, &arguments.cloud)?;
     let pairs = pairs(&state, arguments)?;
     if pairs.is_empty() {
         let failure = Failure::new(format!("there are no two bundles of `{}` to compare", clean(&arguments.customer)));

@@ -221,7 +221,7 @@ fn finish(
     let mut files: Vec<&String> = edits.files.keys().collect();
     if let (Some((name, path)), Some(mut access)) = (&edits.made, access) {
         let account_id = deployment.account_id(workspace);
-        let id = database::make(transaction, &mut access.asking, &account_id, name)?;
+        let id = database::make(transaction, &mut access.requester, &account_id, name)?;
         let text = write::read(session, deployment.file())?;
         let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
         let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
@@ -296,7 +296,7 @@ impl Editor<'_> {
                         (self.prompter, self.workspace, self.deployment.worker.customer.clone());
                     let account_id = self.deployment.account_id(workspace);
                     let access = self.access()?;
-                    database::look_up(prompter, workspace, &mut access.asking, &account_id, &own, wanted)?
+                    database::look_up(prompter, workspace, &mut access.requester, &account_id, &own, wanted)?
                 }
                 (Wanted::New(name) | Wanted::Existing(name), true) => Database::D1 { name: name.clone(), id: None },
                 (Wanted::Turso(url), _) => Database::Turso { url: url.clone(), token: None },
@@ -355,7 +355,7 @@ impl Editor<'_> {
                         (self.prompter, self.workspace, self.deployment.worker.customer.clone());
                     let account_id = self.deployment.account_id(workspace);
                     let access = self.access()?;
-                    let database = database::ask(prompter, workspace, &mut access.asking, &account_id, &own)?;
+                    let database = database::ask(prompter, workspace, &mut access.requester, &account_id, &own)?;
                     self.database(&database)?;
                 }
                 2 => self.ask_variables()?,
@@ -570,10 +570,10 @@ impl Editor<'_> {
             let own = vec![worker.name.clone()];
             let account = worker.account.clone();
             let access = self.access()?;
-            if token::zone_of(&mut access.asking, &account_id, name)?.is_none() {
+            if token::zone_of(&mut access.requester, &account_id, name)?.is_none() {
                 return Err(Failure::new(format!("the account {account} has no zone for {name}")));
             }
-            host::in_account(&mut access.asking, &account_id, &Host::Domain(name.to_owned()), None, &own)?
+            host::in_account(&mut access.requester, &account_id, &Host::Domain(name.to_owned()), None, &own)?
                 .map_err(Failure::refused)?;
         }
         let place = self.deployment.place(&self.text()?, &["domains".to_owned()]);
@@ -659,7 +659,7 @@ impl Editor<'_> {
         if !self.offline {
             let account_id = self.deployment.account_id(self.workspace);
             let mut access = token::verified(self.workspace, token.clone(), true, Some(name.clone()))?;
-            access.asking.try_ask(&token::home(&account_id), &Call::FindSubdomain).map_err(|error| {
+            access.requester.try_ask(&token::home(&account_id), &Call::FindSubdomain).map_err(|error| {
                 Failure::new(format!("the token doesn't reach the account {name} ({}): {error}", mask(&account_id)))
                     .hint("it is not stored; a token of that account with `Workers Scripts: Edit` is wanted")
             })?;

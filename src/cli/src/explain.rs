@@ -53,13 +53,7 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
         let scan = build::scan(&project, false, &session.ui)?;
         Ok((project, scan))
     });
-    let (project, scan) = match scanned {
-        Ok(scanned) => scanned,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    let (project, scan) = scanned.map_err(Failure::invalid)?;
     let Some(record) = scan.records.iter().find(|record| build::id(record) == subject) else {
         let failure = Failure::usage(format!("there is no customer and no code `{subject}`"));
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
@@ -74,8 +68,7 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
     let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
-            report::stopped(session, &[*diagnostic])?;
-            return Ok(Exit::Diagnostics);
+            return Err(Failure::invalid(vec![*diagnostic]));
         }
         Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };

@@ -131,13 +131,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if is_stdout && (form == Form::Folder || session.format == Format::Json) {
         return Err(Failure::usage("stdout takes an archive, and nothing else").hint("add --form tar.gz or --form zip"));
     }
-    let (mut exports, diagnostics) = match render(session, arguments)? {
-        Ok(rendered) => rendered,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    let (mut exports, diagnostics) = render(session, arguments)?;
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let errors = report::counts(&diagnostics).0;
     if exports.is_empty() && errors == 0 {
@@ -213,8 +207,8 @@ fn print(session: &Session, exports: &[Exported]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The exports with their diagnostics; or those that keep the fleet as a whole from being built.
-type Rendered = Result<(Vec<Export>, Vec<Diagnostic>), Vec<Diagnostic>>;
+/// The exports with their diagnostics.
+type Rendered = (Vec<Export>, Vec<Diagnostic>);
 
 /// Renders the exports of the selected workers.
 fn render(session: &Session, arguments: &Arguments) -> Result<Rendered, Failure> {
@@ -223,17 +217,14 @@ fn render(session: &Session, arguments: &Arguments) -> Result<Rendered, Failure>
         let scan = build::scan(&project, false, &session.ui)?;
         Ok((project, scan))
     });
-    let (project, mut scan) = match scanned {
-        Ok(scanned) => scanned,
-        Err(diagnostics) => return Ok(Err(diagnostics)),
-    };
+    let (project, mut scan) = scanned.map_err(Failure::invalid)?;
     selection.verify(&session.operator, &project, &scan)?;
     let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
         Ok(runtimes) => runtimes,
         Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
             let mut diagnostics = scan.diagnostics;
             diagnostics.push(*diagnostic);
-            return Ok(Err(sorted(diagnostics)));
+            return Err(Failure::invalid(sorted(diagnostics)));
         }
         Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
     };
@@ -244,5 +235,5 @@ fn render(session: &Session, arguments: &Arguments) -> Result<Rendered, Failure>
     workers.retain(|worker| worker.customer != SHARED && selection.includes(worker) && has_role(worker));
     let (exports, mut diagnostics) = export::render(&project, &runtimes, &workers);
     diagnostics.extend(scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned());
-    Ok(Ok((exports, sorted(diagnostics))))
+    Ok((exports, sorted(diagnostics)))
 }

@@ -47,21 +47,15 @@ struct Line {
 }
 
 /// The state of the cloud that a command is for.
-pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<Option<State>, Failure> {
-    let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) => fleet,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(None);
-        }
-    };
+pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<State, Failure> {
+    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
     let secrets = arguments.secrets(session, &fleet)?;
     let cloud = arguments.cloud(session, &fleet, &secrets)?;
-    State::read(&cloud.state).map(Some)
+    State::read(&cloud.state)
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let Some(state) = state(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
+    let state = state(session, &arguments.cloud)?;
     let records = match (&arguments.customer, arguments.run) {
         (Some(customer), _) => state.records_of(customer, arguments.last)?,
         (None, Some(run)) => state.records_of_run(RunId(run))?,

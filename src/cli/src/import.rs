@@ -23,9 +23,10 @@ use flotilla_spec::secrets::Secrets;
 
 use super::packs::Pack;
 use super::report::{self, count};
+use super::summary;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
-use flotilla_engine::requests::Asking;
+use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.
 const FLEET_NAME_LENGTH: usize = 40;
@@ -82,8 +83,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         Err(diagnostics) => {
             // Without the lines themselves: what can't be read may have a secret anywhere.
             let session = Session::new(PathBuf::from("/dev/null"), format, ui, None);
-            report::stopped(&session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
+            return summary::report_invalid(&session, Err(Failure::invalid(diagnostics)));
         }
     };
     if imported.customers.is_empty() {
@@ -137,17 +137,26 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Fai
     })?;
     let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
     // Three requests for each worker: a deploy that runs isn't held up by them.
-    let mut asking =
-        Asking::with_token(Arc::new(ui.clone()), Priority::Bulk, base.as_deref().unwrap_or(BASE), &token, ("", None))?;
+    let mut requester = PlatformRequester::with_token(
+        Arc::new(ui.clone()),
+        Priority::Bulk,
+        base.as_deref().unwrap_or(BASE),
+        &token,
+        ("", None),
+    )?;
     let home = Home { account_id: id.to_owned(), namespace: None };
     ui.begin("reading the account", None);
     let live = live::read(id, fleet, |call| {
         ui.step(1);
-        asking.try_ask(&home, call)
+        requester.try_ask(&home, call)
     });
     ui.end();
     let live = live.map_err(|error| Failure::new(format!("the account can't be read: {error}")))?;
-    ui.line(&format!("{} read with {}", count(live.workers.len(), "live worker"), count(asking.requests, "request")));
+    ui.line(&format!(
+        "{} read with {}",
+        count(live.workers.len(), "live worker"),
+        count(requester.requests, "request")
+    ));
     Ok(live)
 }
 

@@ -19,6 +19,7 @@ use flotilla_spec::tree::Tree;
 
 use super::packs::Pack;
 use super::report::{self, count};
+use super::summary;
 use super::ui::{Ui, clean};
 use super::workflow::{Workflow, github, previews};
 use super::{Format, Session, schema};
@@ -77,7 +78,8 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
         }
         Some(Ci::Github) => {
             let session = Session::new(project::find(from)?, format, ui, None);
-            ci(&session, arguments)
+            let result = ci(&session, arguments);
+            summary::report_invalid(&session, result)
         }
     }
 }
@@ -149,13 +151,7 @@ fn name(root: &Path) -> String {
 
 /// Writes or prints the workflow of a project.
 fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let loaded = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => loaded,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     if loaded.scan.invalid > 0 {
         let were = count(loaded.scan.invalid, "customer");
         session.ui.line(&format!("the secrets of {were} with mistakes are left out; `flotilla check` tells them"));

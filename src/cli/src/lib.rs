@@ -481,11 +481,5 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
             unreachable!("BUG: they need no project")
         }
     };
-    match result {
-        Err(failure) if !failure.diagnostics.is_empty() => {
-            report::stopped(&session, &failure.diagnostics)?;
-            Ok(Exit::Diagnostics)
-        }
-        other => other,
-    }
+    summary::report_invalid(&session, result)
 }

@@ -51,13 +51,7 @@ struct Row<'a> {
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let read = build::open(Tree::new(&session.root), &session.ui)
         .and_then(|project| Ok((build::scan(&project, false, &session.ui)?, project)));
-    let (scan, project) = match read {
-        Ok(read) => read,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    let (scan, project) = read.map_err(Failure::invalid)?;
     let selection = &arguments.selection;
     selection.verify(&session.operator, &project, &scan)?;
     let diagnostics: Vec<_> = scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();

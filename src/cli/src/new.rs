@@ -150,7 +150,7 @@ fn finish(
     if let (Database::D1 { name, id: None }, Some(access), Some(account)) =
         (&answers.database, &mut answers.access, &answers.account)
     {
-        let id = database::make(transaction, &mut access.asking, &account.id, name)?;
+        let id = database::make(transaction, &mut access.requester, &account.id, name)?;
         answers.database = Database::D1 { name: name.clone(), id: Some(id) };
         write::file(session, transaction, &file, &answers.spec(workspace)?)?;
         let errors = write::check(session, workspace);

@@ -14,7 +14,6 @@ pub use flotilla_model::text::count;
 use super::grouping::{Group, Tally, groups, tallies};
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
-use super::{Format, Session, summary};
 
 /// Up to so many are all shown whole.
 const ALL: usize = 20;
@@ -266,21 +265,6 @@ fn without_tokens(line: &str) -> String {
         rest = &rest[end..];
     }
     shown + rest
-}
-
-/// Prints what keeps a fleet as a whole from being built; with JSON, as that to stdout, too.
-pub fn stopped(session: &Session, found: &[Diagnostic]) -> Result<(), Failure> {
-    diagnostics(&session.root, &session.ui, found);
-    let (errors, warnings) = counts(found);
-    let told = format!("{}; nothing was changed", count(errors, "error"));
-    session.ui.line(&told);
-    summary::append(session.summary.as_deref(), &summary::build(&["nothing was changed".to_owned()], found))?;
-    match session.format {
-        Format::Json => session.json(&serde_json::json!({
-            "error": told, "errors": errors, "warnings": warnings, "diagnostics": found
-        })),
-        Format::Text => Ok(()),
-    }
 }
 
 /// `3 errors and 1 warning`.

@@ -26,7 +26,6 @@ use super::Session;
 use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
-use super::report;
 use super::selection::Selection;
 
 /// Whose secrets, and where from.
@@ -122,19 +121,13 @@ struct Opened {
 }
 
 /// Opens all of it. Nothing, if the fleet has a mistake that holds for all.
-fn open(session: &Session, arguments: &CloudArguments) -> Result<Option<Opened>, Failure> {
-    let loaded = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => loaded,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(None);
-        }
-    };
+fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure> {
+    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     let fleet = &loaded.project.fleet;
     let secrets = arguments.secrets(session, fleet)?;
     let cloud = arguments.cloud(session, fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
-    Ok(Some(Opened { loaded, secrets, cloud, state }))
+    Ok(Opened { loaded, secrets, cloud, state })
 }
 
 impl Opened {

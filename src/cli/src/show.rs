@@ -16,13 +16,7 @@ use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
-    let loaded = match build::load(&session.root, &session.ui) {
-        Ok(loaded) => loaded,
-        Err(diagnostics) => {
-            report::stopped(session, &diagnostics)?;
-            return Ok(Exit::Diagnostics);
-        }
-    };
+    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let diagnostics: Vec<_> =
         loaded.scan.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();

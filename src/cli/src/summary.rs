@@ -13,10 +13,10 @@ use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
 use flotilla_model::listing::and_more;
 
-use super::Session;
 use super::grouping::groups;
-use super::report::{count, found};
+use super::report::{self, count, found};
 use super::ui::{clean, duration};
+use super::{Format, Session};
 
 /// So many rows of diagnostics at most.
 const ROWS: usize = 50;
@@ -81,6 +81,26 @@ pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>
         append(session.summary.as_deref(), &failure(command, told))?;
     }
     result
+}
+
+/// Reports a result whose failure is the errors in the fleet's files: the errors themselves; with JSON, on stdout, too. Other results stay
+/// as they are.
+pub(super) fn report_invalid(session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
+    let found = match result {
+        Err(failure) if !failure.diagnostics.is_empty() => failure.diagnostics,
+        other => return other,
+    };
+    report::diagnostics(&session.root, &session.ui, &found);
+    let (errors, warnings) = report::counts(&found);
+    let text = format!("{}; nothing was changed", count(errors, "error"));
+    session.ui.line(&text);
+    append(session.summary.as_deref(), &build(&["nothing was changed".to_owned()], &found))?;
+    if session.format == Format::Json {
+        session.json(&serde_json::json!({
+            "error": text, "errors": errors, "warnings": warnings, "diagnostics": found
+        }))?;
+    }
+    Ok(Exit::Diagnostics)
 }
 
 /// Why a command ended.

@@ -12,7 +12,7 @@ use flotilla_spec::project::Fleet;
 use crate::cloud::Cloud;
 use crate::context::Context;
 use crate::planning::Planned;
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 /// Returns where a live worker answers in public, if it has an address of its own.
 pub fn url(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: impl FnOnce() -> Option<String>) -> Option<String> {
@@ -62,8 +62,8 @@ pub(crate) fn find_subdomain(
 ) -> Option<String> {
     known_subdomain(&State::read(&cloud.state).ok()?, home).or_else(|| {
         let accounts = BTreeSet::from([home.account_id.clone()]);
-        let mut asking = Asking::with_tokens(context, fleet, cloud, tokens.clone(), &accounts).ok()?;
-        let subdomain = asking.subdomain(home).ok().flatten()?;
+        let mut requester = PlatformRequester::with_tokens(context, fleet, cloud, tokens.clone(), &accounts).ok()?;
+        let subdomain = requester.subdomain(home).ok().flatten()?;
         let mut state = State::open(&cloud.state).ok()?;
         state.cache_id(&home.account_id, ResourceKind::Subdomain, "", &subdomain).ok()?;
         Some(subdomain)

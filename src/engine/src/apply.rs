@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::deploy::{self, Budget, DeployContext, MAX_IN_FLIGHT, MakeUpload, Outcome, Threads};
-use flotilla_deploy::pace::Lane;
+use flotilla_deploy::pace::{Lane, Priority};
 use flotilla_deploy::plan::{Change, Plan};
 use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
@@ -40,6 +40,15 @@ pub struct RunKind<'a> {
     pub reason: &'a str,
     /// Whether it goes ahead of another run.
     pub ahead: bool,
+    /// The priority of its requests.
+    pub priority: Priority,
+}
+
+impl<'a> RunKind<'a> {
+    /// A run that is named like this in the state's records, for the whole fleet.
+    pub fn new(name: &'a str) -> RunKind<'a> {
+        RunKind { name, reason: "", ahead: false, priority: Priority::Bulk }
+    }
 }
 
 /// Everything that a plan is applied with.
@@ -65,7 +74,7 @@ pub(crate) fn apply(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let lanes = Lanes::open(plan, fleet, cloud, tokens, &clock);
     let eta = eta(&lanes.estimates(plan));
-    let Lanes { lanes, of: lane_of } = if kind.ahead { lanes.ahead() } else { lanes };
+    let Lanes { lanes, of: lane_of } = lanes.with_priority(kind.priority);
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
     let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);

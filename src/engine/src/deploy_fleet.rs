@@ -13,7 +13,7 @@ use flotilla_deploy::state::State;
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
-use flotilla_model::platform::{Call, Platform as _};
+use flotilla_model::platform::Call;
 use flotilla_model::spec::OnBreach;
 
 use crate::apply::{ApplyContext, RunKind, apply};
@@ -23,6 +23,7 @@ use crate::operator::{Approval, Event, Question};
 use crate::plan_file::PlanFile;
 use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::preflight::{check_deletions, preflight};
+use crate::requests::PlatformRequester;
 use crate::rollback::roll_back_wave;
 use crate::verification::{self, Results, VerifyOptions};
 use crate::{secret_upload, upload};
@@ -95,7 +96,8 @@ pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result
     // 1. Lock. First of all: what the plan is made from can't move until it is applied.
     let _lock = lock(context, request.kind.ahead)?;
     // 2. Scan, build and plan.
-    let planned = plan_fleet(context, &PlanRequest { applies: true, ..request.plan.clone() })?;
+    let planned =
+        plan_fleet(context, &PlanRequest { applies: true, priority: request.kind.priority, ..request.plan.clone() })?;
     if let Some(file) = request.reviewed {
         file.refuse_other(&planned)?;
     }
@@ -226,8 +228,11 @@ fn connect(
     let accounts: BTreeSet<&str> = planned.plan.accounts().map(|(_, account)| account).collect();
     for account in accounts.into_iter().filter(|_| is_local) {
         if let Some(namespace) = planned.project.fleet.accounts[account].dispatch_namespace.as_deref() {
+            let (home, fleet) = (planned.cloud.home(account, Some(namespace)), &planned.project.fleet);
+            let ids = BTreeSet::from([home.account_id.clone()]);
+            let mut requester = PlatformRequester::with_tokens(context, fleet, &planned.cloud, tokens.clone(), &ids)?;
             // That it exists already is fine.
-            let _ = platform.call(&planned.cloud.home(account, Some(namespace)), &Call::CreateNamespace);
+            let _ = requester.try_ask(&home, &Call::CreateNamespace);
         }
     }
     Ok(platform)

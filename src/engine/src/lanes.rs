@@ -51,9 +51,9 @@ impl Lanes {
         Lanes { lanes, of }
     }
 
-    /// The same, before those of other processes.
-    pub fn ahead(self) -> Lanes {
-        Lanes { lanes: self.lanes.into_iter().map(|lane| lane.with_priority(Priority::Interactive)).collect(), ..self }
+    /// The same, for requests of this priority.
+    pub fn with_priority(self, priority: Priority) -> Lanes {
+        Lanes { lanes: self.lanes.into_iter().map(|lane| lane.with_priority(priority)).collect(), ..self }
     }
 
     /// What a plan costs, lane by lane; what takes longest first.

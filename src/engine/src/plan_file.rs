@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use flotilla_deploy::plan::{Action, Change, HostAction as HostDeed, Plan, PlannedAction as Deed, Step};
+use flotilla_deploy::plan::{Action, Change, HostAction, Plan, PlannedAction, Step};
 use flotilla_deploy::state::State;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::Digest;
@@ -42,7 +42,7 @@ pub struct PlanFile {
     /// What is done, and why.
     changes: Vec<Entry>,
     /// The hosts that lead elsewhere afterwards.
-    hosts: Vec<HostDeed>,
+    hosts: Vec<HostAction>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,13 +52,13 @@ struct Entry {
     /// The same as values, for other programs.
     #[serde(default)]
     reason_details: Vec<Value>,
-    does: Deed,
+    does: PlannedAction,
 }
 
 impl Entry {
     fn of(change: &Change) -> Entry {
         let reasons = sentences(&change.reasons);
-        Entry { reasons, reason_details: details(&change.reasons), does: Deed::of(change) }
+        Entry { reasons, reason_details: details(&change.reasons), does: PlannedAction::of(change) }
     }
 }
 
@@ -79,7 +79,7 @@ impl PlanFile {
         let entries = changes.map(Entry::of);
         let fleet = planned.project.fleet.file.name.clone();
         let digest = planned.plan.digest;
-        let hosts = planned.plan.hosts.iter().map(HostDeed::of).collect();
+        let hosts = planned.plan.hosts.iter().map(HostAction::of).collect();
         PlanFile { flotilla_plan: VERSION, fleet, digest, asked, changes: entries.collect(), hosts }
     }
 
@@ -113,7 +113,8 @@ impl PlanFile {
             ));
         }
         let file: PlanFile = serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {error}"))?;
-        if Deed::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned()) != file.digest
+        if PlannedAction::digest(file.changes.iter().map(|entry| entry.does.clone()), file.hosts.iter().cloned())
+            != file.digest
         {
             return Err("is damaged: its changes aren't those of its digest".to_owned());
         }
@@ -164,19 +165,20 @@ impl PlanFile {
 
     /// Whether a plan has nothing but changes of this one, or what is left of them.
     fn leaves(&self, rest: &Plan) -> bool {
-        let all: BTreeMap<Key<'_>, &Deed> = self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
-        let to = |host: &HostDeed| HostDeed { wave: 0, ..host.clone() };
-        let hosts: BTreeSet<HostDeed> = self.hosts.iter().map(to).collect();
-        let known = rest.hosts.iter().all(|host| hosts.contains(&to(&HostDeed::of(host))));
+        let all: BTreeMap<Key<'_>, &PlannedAction> =
+            self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
+        let to = |host: &HostAction| HostAction { wave: 0, ..host.clone() };
+        let hosts: BTreeSet<HostAction> = self.hosts.iter().map(to).collect();
+        let known = rest.hosts.iter().all(|host| hosts.contains(&to(&HostAction::of(host))));
         known
-            && rest.changes.iter().map(Deed::of).all(|deed| {
-                all.get(&key(&deed)).is_some_and(|whole| {
-                    let uploads = deed.steps.contains(&Step::Upload);
-                    whole.home == deed.home
-                    && whole.digest == deed.digest
+            && rest.changes.iter().map(PlannedAction::of).all(|action| {
+                all.get(&key(&action)).is_some_and(|whole| {
+                    let uploads = action.steps.contains(&Step::Upload);
+                    whole.home == action.home
+                    && whole.digest == action.digest
                     // What was uploaded already isn't uploaded once more.
-                    && (!uploads || whole.was == deed.was)
-                    && deed.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
+                    && (!uploads || whole.was == action.was)
+                    && action.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))
                 })
             })
     }
@@ -194,25 +196,26 @@ fn is_of(step: &Step, planned: &Step) -> bool {
 /// Which change it is: a worker that moves within its account is deleted and created.
 type Key<'a> = (&'a str, &'a str, &'a str, bool);
 
-fn key(deed: &Deed) -> Key<'_> {
-    (deed.worker.as_str(), deed.customer.as_str(), deed.account.as_str(), deed.action == Action::Delete)
+fn key(action: &PlannedAction) -> Key<'_> {
+    (action.worker.as_str(), action.customer.as_str(), action.account.as_str(), action.action == Action::Delete)
 }
 
 /// What differs between a plan as it was and as it is now, a line each.
 fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
     let mut old: BTreeMap<Key<'_>, &Entry> = was.changes.iter().map(|entry| (key(&entry.does), entry)).collect();
-    let deeds: Vec<(&Change, Deed)> = is.changes.iter().map(|change| (change, Deed::of(change))).collect();
+    let actions: Vec<(&Change, PlannedAction)> =
+        is.changes.iter().map(|change| (change, PlannedAction::of(change))).collect();
     let mut lines = Vec::new();
-    for (change, deed) in &deeds {
-        let head = head(deed);
-        match old.remove(&key(deed)) {
+    for (change, action) in &actions {
+        let head = head(action);
+        match old.remove(&key(action)) {
             None => lines.push(format!(
                 "{head}: not in the plan, {}: {}",
-                deed.action.as_str(),
+                action.action.as_str(),
                 why(&sentences(&change.reasons))
             )),
-            Some(entry) if entry.does != *deed => {
-                lines.push(format!("{head}: {}", otherwise(&entry.does, deed).join("; ")))
+            Some(entry) if entry.does != *action => {
+                lines.push(format!("{head}: {}", otherwise(&entry.does, action).join("; ")))
             }
             Some(_) => {}
         }
@@ -221,9 +224,9 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
         format!("{}: only in the plan, {}: {}", head(does), does.action.as_str(), why(reasons))
     });
     lines.extend(gone);
-    let hosts: Vec<HostDeed> = is.hosts.iter().map(HostDeed::of).collect();
+    let hosts: Vec<HostAction> = is.hosts.iter().map(HostAction::of).collect();
     for (these, those, what) in [(&hosts, &was.hosts, "not in the plan"), (&was.hosts, &hosts, "only in the plan")] {
-        let there: BTreeSet<&HostDeed> = those.iter().collect();
+        let there: BTreeSet<&HostAction> = those.iter().collect();
         lines.extend(these.iter().filter(|host| !there.contains(host)).map(|host| {
             let to = host.to.as_deref().unwrap_or("nothing");
             format!("host {}: {what}, to {to} in wave {}", host.host, host.wave + 1)
@@ -232,8 +235,8 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
     lines
 }
 
-fn head(deed: &Deed) -> String {
-    format!("{} ({} · {})", deed.worker, deed.customer, deed.environment)
+fn head(action: &PlannedAction) -> String {
+    format!("{} ({} · {})", action.worker, action.customer, action.environment)
 }
 
 fn why(reasons: &[String]) -> String {
@@ -243,7 +246,7 @@ fn why(reasons: &[String]) -> String {
 }
 
 /// How a change differs from what was planned.
-fn otherwise(was: &Deed, is: &Deed) -> Vec<String> {
+fn otherwise(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
     let digest = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
     let mut told = Vec::new();
     if was.action != is.action {
@@ -295,7 +298,7 @@ mod tests {
     }
 
     fn plan(changes: Vec<Change>) -> Plan {
-        let digest = Deed::digest(changes.iter().map(Deed::of), []);
+        let digest = PlannedAction::digest(changes.iter().map(PlannedAction::of), []);
         Plan {
             changes,
             hosts: Vec::new(),
@@ -310,7 +313,7 @@ mod tests {
     fn file(plan: &Plan) -> PlanFile {
         let entries = plan.changes.iter().map(Entry::of);
         let (fleet, changes) = ("test".to_owned(), entries.collect());
-        let (hosts, asked) = (plan.hosts.iter().map(HostDeed::of).collect(), vec!["--all".to_owned()]);
+        let (hosts, asked) = (plan.hosts.iter().map(HostAction::of).collect(), vec!["--all".to_owned()]);
         PlanFile { flotilla_plan: VERSION, fleet, digest: plan.digest, asked, changes, hosts }
     }
 

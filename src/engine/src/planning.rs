@@ -63,6 +63,8 @@ pub struct PlanRequest {
     pub applies: bool,
     /// When the uploaded workers expire, in seconds since 1970: they are a preview's.
     pub expires: i64,
+    /// The priority of the requests that look at the platform.
+    pub priority: Priority,
 }
 
 /// A plan, and everything that it was made from.
@@ -123,9 +125,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
     operator.begin("planning", None);
     let mut cloud = Cloud::new(context, &project.fleet, &request.cloud, &secrets)?;
-    if request.applies {
-        cloud.priority = Priority::Bulk;
-    }
+    cloud.priority = request.priority;
     if request.prune && scan.unread {
         operator.on_event(&Event::NothingPruned);
     }

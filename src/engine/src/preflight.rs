@@ -13,7 +13,7 @@ use flotilla_model::text::{count, first_lines};
 use crate::context::Context;
 use crate::operator::Event;
 use crate::planning::Planned;
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 /// The number of refusals that are listed.
 const SHOWN: usize = 20;
@@ -81,8 +81,9 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
         _ => {
             let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
             let fleet = &planned.project.fleet;
-            let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-            asked = take(&scope, &mut |home, call| asking.ask(home, call))?;
+            let mut requester =
+                PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+            asked = take(&scope, &mut |home, call| requester.ask(home, call))?;
             &asked
         }
     };

@@ -24,7 +24,7 @@ use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::operator::Event;
 use crate::planning::homes;
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 pub use down::{DownRequest, PreviewsDown, Which, previews_down};
 pub use up::{PreviewUp, PreviewWorker, UpRequest, preview_up};
@@ -83,8 +83,8 @@ fn list_platform(
     let account_ids: BTreeSet<String> = homes.keys().map(|home| home.account_id.clone()).collect();
     let scope = Scope { homes: homes.keys().cloned().collect(), domains: account_ids.clone(), ..Scope::default() };
     context.operator.begin("asking the cloud", None);
-    let mut asking = Asking::new(context, fleet, cloud, secrets, &account_ids)?;
-    let inventory = take(&scope, &mut |home, call| asking.ask(home, call))?;
+    let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
+    let inventory = take(&scope, &mut |home, call| requester.ask(home, call))?;
     context.operator.end();
     Ok(inventory)
 }

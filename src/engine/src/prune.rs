@@ -1,5 +1,6 @@
 //! Deletes what no spec owns any more, and removes domains and routes that point to workers which don't exist.
 
+use flotilla_deploy::pace::Priority;
 use flotilla_deploy::refresh::{Finding, What};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -11,7 +12,7 @@ use crate::context::{Context, LOCK};
 use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned};
 use crate::operator::{Approval, Event, Question};
 use crate::planning::{PlanRequest, Planned, plan_fleet};
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 /// What is pruned.
 pub struct PruneRequest {
@@ -47,6 +48,7 @@ pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, 
         only_prune: true,
         refresh: true,
         applies: true,
+        priority: Priority::Bulk,
         ..PlanRequest::default()
     };
     let mut planned = plan_fleet(context, &plan)?;
@@ -55,7 +57,7 @@ pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, 
     if request.hosts {
         remove_hosts(context, &mut planned, request.approval != Approval::Ask)?;
     }
-    let kind = RunKind { name: "prune", reason: "", ahead: false };
+    let kind = RunKind::new("prune");
     let deploy = DeployRequest {
         plan,
         reviewed: None,
@@ -88,9 +90,9 @@ fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) ->
         .collect();
     let account_ids = homes.iter().map(|home| home.account_id.clone()).collect();
     let fleet = &planned.project.fleet;
-    let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     for (home, (_, name, call)) in homes.iter().zip(nowhere) {
-        asking.ask(home, call)?;
+        requester.ask(home, call)?;
         context.operator.on_event(&Event::HostRemoved(&name));
     }
     planned.findings.retain(|finding| removal(finding).is_none());

@@ -20,7 +20,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::cloud::Cloud;
 use crate::context::Context;
 use crate::operator::Event;
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 /// What is in a row that takes the place of a digest that nobody knows.
 const NO_DIGEST: [u8; 32] = [0; 32];
@@ -91,8 +91,8 @@ pub fn refresh(
     }
     let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
     context.operator.begin("asking the cloud", None);
-    let mut asking = Asking::new(context, fleet, cloud, secrets, &account_ids)?;
-    let mut inventory = refresh::take(&scope, &mut |home, call| asking.ask(home, call))?;
+    let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
+    let mut inventory = refresh::take(&scope, &mut |home, call| requester.ask(home, call))?;
     let accounts: BTreeMap<String, String> =
         options.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
     let owner = fleet.owner();
@@ -109,12 +109,12 @@ pub fn refresh(
         anew: options.anew,
     };
     let unclear = refresh::unclear(&inventory, &known);
-    inventory.ask_triggers(&unclear, &mut |home, call| asking.ask(home, call))?;
+    inventory.ask_triggers(&unclear, &mut |home, call| requester.ask(home, call))?;
     let refreshed = refresh::refresh(&inventory, &known);
     for ((account_id, name), id) in &inventory.found {
         state.cache_id(account_id, ResourceKind::Zone, name, id)?;
     }
-    let at = asking.clock.unix();
+    let at = requester.clock.unix();
     let missing: BTreeSet<WorkerId> = record
         .live
         .keys()
@@ -128,14 +128,14 @@ pub fn refresh(
     if options.tag {
         for ((home, worker), tags) in refresh::tagged(&inventory, &known, &refreshed) {
             // Without it, the next one who doesn't know asks again.
-            if asking.ask(&home, Call::SetTags { worker, tags }).is_err() {
+            if requester.ask(&home, Call::SetTags { worker, tags }).is_err() {
                 break;
             }
         }
     }
     context.operator.end();
     let there: usize = inventory.workers.values().map(BTreeMap::len).sum();
-    context.operator.on_event(&Event::Refreshed { requests: asking.requests, workers: there });
+    context.operator.on_event(&Event::Refreshed { requests: requester.requests, workers: there });
     Ok(RefreshResult { inventory, refreshed, missing, corrected })
 }
 

@@ -23,9 +23,9 @@ use crate::context::Context;
 use crate::operator::LONG_WAIT;
 
 /// Asks the platform: a [`Requester`] for the accounts and tokens of a command.
-pub struct Asking(Requester);
+pub struct PlatformRequester(Requester);
 
-impl Asking {
+impl PlatformRequester {
     /// With the tokens of these accounts, which are told by their ids.
     pub fn new(
         context: &Context<'_>,
@@ -33,13 +33,13 @@ impl Asking {
         cloud: &mut Cloud,
         secrets: &Secrets,
         account_ids: &BTreeSet<String>,
-    ) -> Result<Asking, Failure> {
+    ) -> Result<PlatformRequester, Failure> {
         let names: Vec<&str> = names(fleet, cloud, account_ids).into_values().collect();
         let tokens = cloud.tokens(fleet, names, secrets)?;
         if cloud.local.is_some() {
             cloud.start(context)?;
         }
-        Asking::with_tokens(context, fleet, cloud, tokens, account_ids)
+        PlatformRequester::with_tokens(context, fleet, cloud, tokens, account_ids)
     }
 
     /// With these tokens of these accounts; a local emulator has been started.
@@ -49,10 +49,10 @@ impl Asking {
         cloud: &Cloud,
         tokens: HashMap<String, SecretString>,
         account_ids: &BTreeSet<String>,
-    ) -> Result<Asking, Failure> {
+    ) -> Result<PlatformRequester, Failure> {
         let names = names(fleet, cloud, account_ids).into_iter();
         let limits = names.map(|(id, name)| (id, (name, fleet.accounts[name].api_limit))).collect();
-        Asking::of(context.operator.background(), cloud.priority, &cloud.base, tokens, limits)
+        PlatformRequester::of(context.operator.background(), cloud.priority, &cloud.base, tokens, limits)
     }
 
     /// With one token for all accounts: nobody may know yet whose it is.
@@ -62,9 +62,9 @@ impl Asking {
         base: &str,
         token: &SecretString,
         account: (&str, Option<ApiLimit>),
-    ) -> Result<Asking, Failure> {
+    ) -> Result<PlatformRequester, Failure> {
         let tokens = HashMap::from([(String::new(), token.clone())]);
-        Asking::of(progress, priority, base, tokens, BTreeMap::from([(String::new(), account)]))
+        PlatformRequester::of(progress, priority, base, tokens, BTreeMap::from([(String::new(), account)]))
     }
 
     /// With these tokens, and the names and limits of their accounts; those with one token share a lane.
@@ -74,7 +74,7 @@ impl Asking {
         base: &str,
         tokens: HashMap<String, SecretString>,
         accounts: BTreeMap<String, (&str, Option<ApiLimit>)>,
-    ) -> Result<Asking, Failure> {
+    ) -> Result<PlatformRequester, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut lanes: HashMap<&str, Arc<Lane>> = HashMap::new();
         let mut of = HashMap::new();
@@ -87,11 +87,11 @@ impl Asking {
             of.insert(id, requester::Account { name: name.to_owned(), lane: Arc::clone(lane) });
         }
         let platform = Box::new(Cloudflare::new(base, tokens)?);
-        Ok(Asking(Requester::new(platform, of, clock, waits(progress))))
+        Ok(PlatformRequester(Requester::new(platform, of, clock, waits(progress))))
     }
 }
 
-impl Deref for Asking {
+impl Deref for PlatformRequester {
     type Target = Requester;
 
     fn deref(&self) -> &Requester {
@@ -99,7 +99,7 @@ impl Deref for Asking {
     }
 }
 
-impl DerefMut for Asking {
+impl DerefMut for PlatformRequester {
     fn deref_mut(&mut self) -> &mut Requester {
         &mut self.0
     }

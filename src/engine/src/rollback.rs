@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::{self, Change, Plan, Wave};
 use flotilla_deploy::state::{Deployed, Record, RunId, State, WorkerId};
 use flotilla_model::failure::Failure;
@@ -97,7 +98,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     }
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
     let make = upload::of_state(&cloud.state, &fleet.owner(), &secrets)?;
-    let kind = RunKind { name: KIND, reason: "", ahead: false };
+    let kind = RunKind { priority: Priority::Interactive, ..RunKind::new(KIND) };
     let ctx = ApplyContext { context, fleet: &fleet, cloud: &cloud, platform: &platform, tokens: &tokens, kind };
     let (outcome, _) = apply(&ctx, &plan, make, &mut state)?;
     Ok(outcome)
@@ -122,7 +123,7 @@ pub(crate) fn roll_back_wave(
     operator.on_event(&Event::RollingBack(back.len()));
     let plan = Plan::of(back, &[]);
     let make = upload::of_state(&ctx.cloud.state, &ctx.fleet.owner(), secrets)?;
-    let kind = RunKind { name: KIND, reason: "its wave was not healthy", ahead: ctx.kind.ahead };
+    let kind = RunKind { name: KIND, reason: "its wave was not healthy", priority: Priority::Interactive, ..ctx.kind };
     let (outcome, _) = apply(&ApplyContext { kind, ..*ctx }, &plan, make, state)?;
     Ok(outcome.applied)
 }

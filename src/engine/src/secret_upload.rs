@@ -25,7 +25,7 @@ use flotilla_spec::secrets::{Finding, Secrets};
 
 use crate::context::Context;
 use crate::planning::Planned;
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 /// The number of changes that are looked at at a time.
 const CHUNK: usize = 4096;
@@ -196,10 +196,10 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     context.operator.begin("asking what workers are bound to", Some(unsure.len() as u64));
     let account_ids = unsure.iter().map(|((home, _), _)| home.account_id.clone()).collect();
     let fleet = &planned.project.fleet;
-    let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     let mut lost = BTreeSet::new();
     for ((home, worker), wanted) in unsure {
-        if let Reply::Settings(settings) = asking.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
+        if let Reply::Settings(settings) = requester.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
             if let Some(wanted) = wanted {
                 let there = bindings(&settings, |_| true);
                 let more: Vec<&str> =

@@ -17,7 +17,7 @@ use super::super::transaction::{DeleteDatabase, Transaction};
 use super::super::ui::clean;
 use super::Workspace;
 use super::token::home;
-use flotilla_engine::requests::Asking;
+use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 
 /// A database as the flag names it: `none`, `d1:NAME`, `d1-new:NAME`, `turso:URL`.
@@ -119,10 +119,10 @@ impl Database {
 }
 
 /// Lists all D1 databases of an account: name and id.
-pub fn list(asking: &mut Asking, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
+pub fn list(requester: &mut PlatformRequester, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match asking.ask(&home(account_id), Call::ListDatabases { name: None, page })? {
+        match requester.ask(&home(account_id), Call::ListDatabases { name: None, page })? {
             Reply::Page { names, more } => {
                 all.extend(names);
                 if !more {
@@ -149,7 +149,7 @@ fn holder<'a>(workspace: &'a Workspace, id: &str, own: &str) -> Option<&'a str> 
 pub fn look_up(
     prompter: &Prompter,
     workspace: &Workspace,
-    asking: &mut Asking,
+    requester: &mut PlatformRequester,
     account_id: &str,
     own: &str,
     wanted: &Wanted,
@@ -161,7 +161,7 @@ pub fn look_up(
             Ok(Database::Turso { url: url.clone(), token })
         }
         Wanted::Existing(name) => {
-            let all = list(asking, account_id)?;
+            let all = list(requester, account_id)?;
             let found = all.into_iter().find(|(other, _)| other == name);
             let (name, id) = found.ok_or_else(|| {
                 Failure::new(format!("there is no D1 database {name} in that account"))
@@ -173,7 +173,7 @@ pub fn look_up(
             Ok(Database::D1 { name, id: Some(id) })
         }
         Wanted::New(name) => {
-            let all = list(asking, account_id)?;
+            let all = list(requester, account_id)?;
             if all.iter().any(|(other, _)| other == name) {
                 return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
                     .hint(format!("--database d1:{name} takes it")));
@@ -194,7 +194,7 @@ fn typed_token(prompter: &Prompter) -> Result<Option<SecretString>, Failure> {
 pub fn ask(
     prompter: &Prompter,
     workspace: &Workspace,
-    asking: &mut Asking,
+    requester: &mut PlatformRequester,
     account_id: &str,
     own: &str,
 ) -> Result<Database, Failure> {
@@ -202,7 +202,7 @@ pub fn ask(
     loop {
         match prompter.select("Database", &kinds, 0)? {
             1 => {
-                let all = list(asking, account_id)?;
+                let all = list(requester, account_id)?;
                 let line = |(name, id): &(String, String)| match holder(workspace, id, own) {
                     Some(holder) => format!("{name} ({}), that of {holder}", mask(id)),
                     None => format!("{name} ({})", mask(id)),
@@ -219,7 +219,7 @@ pub fn ask(
                 }
             }
             2 => {
-                let all = list(asking, account_id)?;
+                let all = list(requester, account_id)?;
                 let free = |name: &str| {
                     d1_name(name)?;
                     let taken = all.iter().any(|(other, _)| other == name);
@@ -237,21 +237,26 @@ pub fn ask(
 }
 
 /// Creates a database and returns its id.
-pub fn make(transaction: &Transaction, asking: &mut Asking, account_id: &str, name: &str) -> Result<String, Failure> {
+pub fn make(
+    transaction: &Transaction,
+    requester: &mut PlatformRequester,
+    account_id: &str,
+    name: &str,
+) -> Result<String, Failure> {
     let made = |id: Option<String>| CreatedDatabase { account_id: account_id.to_owned(), name: name.to_owned(), id };
     transaction.change(|undo| {
         undo.note_database(made(None))?;
         let call = Call::CreateDatabase { name: name.to_owned(), jurisdiction: None, location_hint: None };
-        let before = asking.requests;
-        let id = match asking.try_ask(&home(account_id), &call) {
+        let before = requester.requests;
+        let id = match requester.try_ask(&home(account_id), &call) {
             Ok(Reply::Id(id)) => id,
-            Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) if asking.requests == before + 1 => {
+            Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) if requester.requests == before + 1 => {
                 undo.note_no_database(account_id, name)?;
                 return Err(Failure::new(format!("somebody else has just made a D1 database {name}")));
             }
             // The answer to the first request did not arrive.
             Err(CallError::Rejected { code: DATABASE_EXISTS, .. }) => {
-                let all = list(asking, account_id)?;
+                let all = list(requester, account_id)?;
                 let found = all.into_iter().find(|(other, _)| other == name);
                 found.ok_or_else(|| Failure::new(format!("the D1 database {name} is said to be there, and isn't")))?.1
             }
@@ -279,21 +284,21 @@ pub fn deleter_of(workspace: &Workspace, account_id: &str) -> Result<DeleteDatab
 pub fn deleter(workspace: &Workspace, token: &SecretString) -> Result<DeleteDatabase, Failure> {
     let cloud = &workspace.cloud;
     let progress = Arc::new(workspace.ui.clone());
-    let mut asking = Asking::with_token(progress, cloud.priority, &cloud.base, token, ("", None))?;
-    Ok(Box::new(move |database| delete(&mut asking, database)))
+    let mut requester = PlatformRequester::with_token(progress, cloud.priority, &cloud.base, token, ("", None))?;
+    Ok(Box::new(move |database| delete(&mut requester, database)))
 }
 
 /// Deletes a database that was created; one whose id never arrived is looked up by its name.
-fn delete(asking: &mut Asking, made: &CreatedDatabase) -> Result<(), String> {
+fn delete(requester: &mut PlatformRequester, made: &CreatedDatabase) -> Result<(), String> {
     let id = match &made.id {
         Some(id) => Some(id.clone()),
         None => {
-            let all = list(asking, &made.account_id).map_err(|failure| failure.to_string())?;
+            let all = list(requester, &made.account_id).map_err(|failure| failure.to_string())?;
             all.into_iter().find(|(name, _)| *name == made.name).map(|(_, id)| id)
         }
     };
     let Some(id) = id else { return Ok(()) };
-    match asking.try_ask(&home(&made.account_id), &Call::DeleteDatabase { id }) {
+    match requester.try_ask(&home(&made.account_id), &Call::DeleteDatabase { id }) {
         Ok(_) => Ok(()),
         Err(error) => Err(clean(&error.to_string())),
     }

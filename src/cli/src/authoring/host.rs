@@ -9,7 +9,7 @@ use flotilla_model::platform::{Call, Reply};
 use super::super::ui::clean;
 use super::Workspace;
 use super::token::home;
-use flotilla_engine::requests::Asking;
+use flotilla_engine::requests::PlatformRequester;
 
 /// The host of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub fn in_fleet(workspace: &Workspace, host: &str, zone: Option<&str>, own: Opti
 
 /// Checks that no worker of the account has the host, except those named in `own`.
 pub fn in_account(
-    asking: &mut Asking,
+    requester: &mut PlatformRequester,
     account_id: &str,
     host: &Host,
     zone_id: Option<&str>,
@@ -79,7 +79,7 @@ pub fn in_account(
     let is_own = |worker: &String| own.contains(worker);
     match (host, zone_id) {
         (Host::Domain(name), _) => {
-            let Reply::Domains(domains) = asking.ask(&home, Call::ListDomains)? else { return Ok(Ok(())) };
+            let Reply::Domains(domains) = requester.ask(&home, Call::ListDomains)? else { return Ok(Ok(())) };
             let holder = domains.into_iter().find(|domain| domain.hostname == *name && !is_own(&domain.worker));
             Ok(holder.map_or(Ok(()), |holder| {
                 Err(format!("{name} leads to the worker {} of that account already", clean(&holder.worker)))
@@ -87,7 +87,7 @@ pub fn in_account(
         }
         (Host::Route { pattern, .. }, Some(zone_id)) => {
             let call = Call::ListRoutes { zone_id: zone_id.to_owned() };
-            let Reply::Routes(routes) = asking.ask(&home, call)? else { return Ok(Ok(())) };
+            let Reply::Routes(routes) = requester.ask(&home, call)? else { return Ok(Ok(())) };
             let holder = routes.into_iter().filter(|route| route.pattern == *pattern).find_map(|route| route.worker);
             Ok(holder.filter(|worker| !is_own(worker)).map_or(Ok(()), |worker| {
                 Err(format!("the route {pattern} leads to the worker {} already", clean(&worker)))

@@ -12,7 +12,7 @@ use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use super::Workspace;
 use flotilla_engine::cloud::Cloud;
-use flotilla_engine::requests::Asking;
+use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 
 /// A token that was verified.
@@ -24,7 +24,7 @@ pub struct Access {
     /// The account of fleet.yaml that it was taken from.
     pub of: Option<String>,
     /// The client that uses it.
-    pub asking: Asking,
+    pub requester: PlatformRequester,
 }
 
 /// An account of fleet.yaml, existing or new.
@@ -112,19 +112,19 @@ pub fn verified(
     let account = of.as_ref().and_then(|name| workspace.fleet.accounts.get(name));
     let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
     let Cloud { base, priority, .. } = &workspace.cloud;
-    let mut asking = Asking::with_token(Arc::new(workspace.ui.clone()), *priority, base, &token, named)?;
+    let mut requester = PlatformRequester::with_token(Arc::new(workspace.ui.clone()), *priority, base, &token, named)?;
     let known = of.as_ref().map(|name| workspace.cloud.home(name, None).account_id).filter(|id| !id.is_empty());
-    verify(&mut asking, known.as_deref())?;
-    Ok(Access { token, typed, of, asking })
+    verify(&mut requester, known.as_deref())?;
+    Ok(Access { token, typed, of, requester })
 }
 
 /// Verifies a token with Cloudflare: as a user's, and then as an account's own.
-fn verify(asking: &mut Asking, account_id: Option<&str>) -> Result<(), Failure> {
+fn verify(requester: &mut PlatformRequester, account_id: Option<&str>) -> Result<(), Failure> {
     let refused = |why: &str| {
         Err(Failure::new(format!("Cloudflare doesn't take the token: {}", clean(why)))
             .hint("dash.cloudflare.com › Manage account › API tokens has it; `Workers Scripts: Edit` and `Zone: Read` are wanted"))
     };
-    let why = match asking.try_ask(&home(""), &Call::VerifyToken { of_account: false }) {
+    let why = match requester.try_ask(&home(""), &Call::VerifyToken { of_account: false }) {
         Ok(Reply::Token(status)) if status == "active" => return Ok(()),
         Ok(Reply::Token(status)) => return refused(&format!("it is {status}")),
         Err(error @ (CallError::Rejected { .. } | CallError::Unauthorized(_))) => error.to_string(),
@@ -133,13 +133,13 @@ fn verify(asking: &mut Asking, account_id: Option<&str>) -> Result<(), Failure> 
     };
     let account_id = match account_id {
         Some(id) => Some(id.to_owned()),
-        None => match asking.try_ask(&home(""), &Call::ListZones { name: None, page: 1 }) {
+        None => match requester.try_ask(&home(""), &Call::ListZones { name: None, page: 1 }) {
             Ok(Reply::Zones { zones, .. }) if !zones.is_empty() => zones.into_iter().next().map(|zone| zone.account_id),
-            _ => accounts(asking).ok().and_then(|accounts| accounts.into_iter().next()).map(|(_, id)| id),
+            _ => accounts(requester).ok().and_then(|accounts| accounts.into_iter().next()).map(|(_, id)| id),
         },
     };
     let Some(account_id) = account_id else { return refused(&why) };
-    match asking.try_ask(&home(&account_id), &Call::VerifyToken { of_account: true }) {
+    match requester.try_ask(&home(&account_id), &Call::VerifyToken { of_account: true }) {
         Ok(Reply::Token(status)) if status == "active" => Ok(()),
         Ok(Reply::Token(status)) => refused(&format!("it is {status}")),
         Err(error @ (CallError::Rejected { .. } | CallError::Unauthorized(_))) => refused(&error.to_string()),
@@ -149,10 +149,10 @@ fn verify(asking: &mut Asking, account_id: Option<&str>) -> Result<(), Failure> 
 }
 
 /// Lists all zones that the token reaches, by name.
-pub fn zones(asking: &mut Asking) -> Result<Vec<ListedZone>, Failure> {
+pub fn zones(requester: &mut PlatformRequester) -> Result<Vec<ListedZone>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match asking.try_ask(&home(""), &Call::ListZones { name: None, page }) {
+        match requester.try_ask(&home(""), &Call::ListZones { name: None, page }) {
             Ok(Reply::Zones { zones, more }) => {
                 all.extend(zones);
                 if !more {
@@ -171,10 +171,10 @@ pub fn zones(asking: &mut Asking) -> Result<Vec<ListedZone>, Failure> {
 }
 
 /// Lists all accounts that the token reaches: name and id.
-pub fn accounts(asking: &mut Asking) -> Result<Vec<(String, String)>, Failure> {
+pub fn accounts(requester: &mut PlatformRequester) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match asking.ask(&home(""), Call::ListAccounts { page })? {
+        match requester.ask(&home(""), Call::ListAccounts { page })? {
             Reply::Page { names, more } => {
                 all.extend(names);
                 if !more {
@@ -255,11 +255,15 @@ pub fn line(zone: &ListedZone) -> String {
 }
 
 /// Returns the longest zone of an account that a host is in, and its id.
-pub fn zone_of(asking: &mut Asking, account_id: &str, host: &str) -> Result<Option<(String, String)>, Failure> {
+pub fn zone_of(
+    requester: &mut PlatformRequester,
+    account_id: &str,
+    host: &str,
+) -> Result<Option<(String, String)>, Failure> {
     let registrable = names::zone_of(host);
     let mut name = host.trim_start_matches("*.");
     loop {
-        if let Reply::Id(id) = asking.ask(&home(account_id), Call::FindZone { name: name.to_owned() })? {
+        if let Reply::Id(id) = requester.ask(&home(account_id), Call::FindZone { name: name.to_owned() })? {
             return Ok(Some((name.to_owned(), id)));
         }
         match name.split_once('.') {

@@ -187,7 +187,7 @@ impl Answers {
         arguments: &Arguments,
         access: &mut Access,
     ) -> Result<Account, Failure> {
-        let zones = token::zones(&mut access.asking)?;
+        let zones = token::zones(&mut access.requester)?;
         let wanted = arguments.zone.as_deref().or(arguments.domain.as_deref());
         let wanted = wanted.or(arguments.route.as_deref().and_then(|route| route.split('/').next()));
         let holds = |zone: &&flotilla_model::platform::ListedZone| {
@@ -214,7 +214,7 @@ impl Answers {
         if let Some(id) = known.filter(|id| !id.is_empty()) {
             return Ok(token::account(workspace, access, &id, ""));
         }
-        let accounts = token::accounts(&mut access.asking)?;
+        let accounts = token::accounts(&mut access.requester)?;
         let line = |(name, id): &(String, String)| format!("{} ({})", name.replace(id, &mask(id)), mask(id));
         let items: Vec<String> = accounts.iter().map(line).collect();
         if items.is_empty() {
@@ -266,7 +266,7 @@ impl Answers {
         }
         if let (None, Some(access), Some(account)) = (&self.zone, &mut self.access, &self.account) {
             let wanted = arguments.zone.as_deref().unwrap_or(&name);
-            let found = token::zone_of(&mut access.asking, &account.id, wanted)?;
+            let found = token::zone_of(&mut access.requester, &account.id, wanted)?;
             let found = found.filter(|(zone, _)| arguments.zone.as_ref().is_none_or(|wanted| wanted == zone));
             let told = || {
                 Failure::new(format!("the account {} has no zone for {name}", account.name))
@@ -292,7 +292,7 @@ impl Answers {
 
     fn free_in_account(&mut self, host: &Host, zone_id: Option<&str>) -> Result<Result<(), String>, Failure> {
         match (&mut self.access, &self.account) {
-            (Some(access), Some(account)) => host::in_account(&mut access.asking, &account.id, host, zone_id, &[]),
+            (Some(access), Some(account)) => host::in_account(&mut access.requester, &account.id, host, zone_id, &[]),
             _ => Ok(Ok(())),
         }
     }
@@ -355,11 +355,11 @@ impl Answers {
         let own = self.id.clone();
         self.database = match (&arguments.database, &mut self.access, &self.account) {
             (Some(wanted), Some(access), Some(account)) if given => {
-                database::look_up(prompter, workspace, &mut access.asking, &account.id, &own, wanted)?
+                database::look_up(prompter, workspace, &mut access.requester, &account.id, &own, wanted)?
             }
             (Some(Wanted::Turso(url)), ..) if given => Database::Turso { url: url.clone(), token: None },
             (_, Some(access), Some(account)) if prompter.is_interactive() => {
-                database::ask(prompter, workspace, &mut access.asking, &account.id, &own)?
+                database::ask(prompter, workspace, &mut access.requester, &account.id, &own)?
             }
             _ => Database::None,
         };

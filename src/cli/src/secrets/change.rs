@@ -79,7 +79,7 @@ fn change(
     rotate: bool,
     value: impl FnOnce(&str) -> Result<SecretString, Failure>,
 ) -> Result<Exit, Failure> {
-    let Some(opened) = open(session, &CloudArguments::default())? else { return Ok(Exit::Diagnostics) };
+    let opened = open(session, &CloudArguments::default())?;
     let entry = entry(&opened, which)?;
     // One after the other: each reads the file that the one before has written.
     let _lock = Lock::wait(&session.root.join(FOLDER).join("secrets.lock"), "secrets", &session.ui)?;
@@ -102,7 +102,7 @@ fn change(
     }
     // What holds now is read anew, as the next deploy reads it.
     let within = store.environment();
-    let Some(opened) = open(session, &CloudArguments::default())? else { return Ok(Exit::Diagnostics) };
+    let opened = open(session, &CloudArguments::default())?;
     let needs = opened.needs(session, |worker| {
         worker.secrets.values().any(|name| *name == which.name)
             && which.customer.as_ref().is_none_or(|customer| *customer == worker.customer)

@@ -62,7 +62,7 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
-    let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
+    let opened = open(session, &arguments.cloud)?;
     let (loaded, selection) = (&opened.loaded, &arguments.selection);
     selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;

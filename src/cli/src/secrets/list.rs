@@ -8,7 +8,7 @@ use super::super::{Format, Session};
 use super::{Row, Status, Whose, open};
 
 pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
-    let Some(opened) = open(session, &arguments.cloud)? else { return Ok(Exit::Diagnostics) };
+    let opened = open(session, &arguments.cloud)?;
     let loaded = &opened.loaded;
     arguments.selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
     let needs = opened.needs(session, |worker| arguments.selection.includes(worker))?;

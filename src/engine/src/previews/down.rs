@@ -31,7 +31,7 @@ use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
 use crate::operator::{Approval, Event, Question};
 use crate::refresh::{RefreshOptions, refresh};
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 
 /// The previews that are taken down.
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ fn remove(
         let accounts: BTreeSet<&str> = plan.accounts().map(|(_, account)| account).collect();
         let tokens = cloud.tokens(&fleet, accounts, secrets)?;
         let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
-        let kind = RunKind { name: "preview down", reason: "", ahead: false };
+        let kind = RunKind::new("preview down");
         let no_upload: Arc<MakeUpload> = Arc::new(|_: &Change| Err("BUG: nothing is uploaded".to_owned()));
         let ctx = ApplyContext { context, fleet: &fleet, cloud: &cloud, platform: &platform, tokens: &tokens, kind };
         let (outcome, _) = apply(&ctx, &plan, no_upload, &mut state)?;
@@ -200,12 +200,12 @@ fn left_databases(
 ) -> Result<usize, Failure> {
     let suffix = fleet.preview.as_ref().map(Preview::suffix).unwrap_or_default();
     let account_ids: BTreeSet<String> = homes.keys().map(|home| home.account_id.clone()).collect();
-    let mut asking = Asking::new(context, fleet, cloud, secrets, &account_ids)?;
+    let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
     let mut found = Vec::new();
     for account_id in account_ids {
         let home = Home { account_id, namespace: None };
         // Who may not see databases made none.
-        let listed = asking.ask(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
+        let listed = requester.ask(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
         if let Ok(Reply::Page { names, .. }) = listed {
             let own = names.into_iter().filter(|(name, _)| name.ends_with(&suffix));
             found.extend(own.map(|(name, id)| (home.clone(), name, id)));
@@ -218,7 +218,7 @@ fn left_databases(
     found.retain(|(_, name, _)| inside.contains(name) && !outside.contains(name));
     for (home, name, id) in &found {
         context.operator.on_event(&Event::AbandonedDatabase(name));
-        asking.ask(home, Call::DeleteDatabase { id: id.clone() })?;
+        requester.ask(home, Call::DeleteDatabase { id: id.clone() })?;
     }
     Ok(found.len())
 }

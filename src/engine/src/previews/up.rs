@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use flotilla_build::build;
 use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::pace::Priority;
 use flotilla_deploy::refresh::{Finding, Inventory, What};
 use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::clock::{Clock as _, SystemClock};
@@ -35,7 +36,7 @@ use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned, finished};
 use crate::health::{HealthTarget, WorkerHealth, ask_workers};
 use crate::operator::Approval;
 use crate::planning::{PlanRequest, Planned, plan_fleet};
-use crate::requests::Asking;
+use crate::requests::PlatformRequester;
 use crate::selection::Selection;
 
 /// The days after which a preview expires, unless fleet.yaml or the request says otherwise.
@@ -143,6 +144,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         prune: true,
         refresh: true,
         applies: true,
+        priority: Priority::Bulk,
         expires,
         ..PlanRequest::default()
     };
@@ -162,7 +164,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         reviewed: None,
         approval: request.approval.clone(),
         max_deletions: Some(usize::MAX),
-        kind: RunKind { name: "preview up", reason: "", ahead: false },
+        kind: RunKind::new("preview up"),
         verify: None,
     };
     let (mut planned, outcome, tokens, exit) = match apply_planned(context, planned, &deploy)? {
@@ -334,9 +336,9 @@ fn renew(
         return Ok(0);
     }
     let account_ids = late.iter().map(|(home, _)| home.account_id.clone()).collect();
-    let mut asking = Asking::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     for (home, call) in late {
-        asking.ask(&home, call)?;
+        requester.ask(&home, call)?;
     }
-    Ok(asking.requests as u64)
+    Ok(requester.requests as u64)
 }
