@@ -95,7 +95,7 @@ pub(super) fn report_deployed(
         Deployed::UpToDate(planned) => {
             summary::append(summary_file, &plan::form(planned.view()).markdown())?;
             match session.format {
-                Format::Json => session.json(&Outcome::default())?,
+                Format::Json => session.json(&with_verified(&Outcome::default(), None)?)?,
                 Format::Text => {
                     report::print(&plan::text(planned.view(), &session.ui));
                     if asking.is_some() {

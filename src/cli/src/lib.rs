@@ -7,6 +7,7 @@ mod check;
 mod cloud;
 mod columns;
 mod completions;
+mod confirmation;
 mod control;
 mod control_channel;
 mod deploy;

@@ -1,0 +1,52 @@
+//! The words of the questions that a person decides before something is changed. How a question is asked is `prompts`'s.
+
+use flotilla_deploy::plan::Plan;
+use flotilla_engine::operator::Question;
+use flotilla_model::failure::Failure;
+use flotilla_model::text::count;
+
+use super::prompts;
+
+/// Asks a question of the engine.
+pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
+    match question {
+        Question::Apply { plan, workers, by_digest } => confirm_plan(plan, *workers, *by_digest),
+        Question::PreviewUp { id, changes } => {
+            prompts::require_confirmation(&format!("put the preview {id} up, {}?", count(*changes, "change")))
+        }
+        Question::PreviewDown(previews) => {
+            prompts::require_confirmation(&format!("remove {}, for good?", count(*previews, "preview")))
+        }
+        Question::RemoveHosts(1) => prompts::require_confirmation("remove it?"),
+        Question::RemoveHosts(hosts) => prompts::require_confirmation(&format!("remove these {hosts}?")),
+        Question::ReplaceState(workers) => prompts::require_confirmation(&format!(
+            "replace the record of {} by what is in the cloud?",
+            count(*workers, "worker")
+        )),
+    }
+}
+
+/// Asks whether a plan is to be applied: for a large one, by its digest.
+fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Failure> {
+    let digest = plan.digest.to_string();
+    if !prompts::is_terminal() {
+        return Err(Failure::refused("nobody is there to confirm the plan, and nothing was sent")
+            .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
+    }
+    let changes = plan.changes.len();
+    let question = if by_digest {
+        let share = (changes as f64 * 100.0 / workers.max(1) as f64).round();
+        format!(
+            "deploy {}, {share} % of the fleet? Type the first eight characters of the plan's digest, {}: ",
+            count(changes, "change"),
+            &digest[..8]
+        )
+    } else {
+        format!("deploy {}? [y/N] ", count(changes, "change"))
+    };
+    let digest = [&digest[..8]];
+    if prompts::confirm_text(&question, if by_digest { &digest } else { &prompts::YES }) {
+        return Ok(());
+    }
+    Err(Failure::refused("not confirmed; nothing was sent"))
+}
