@@ -334,11 +334,7 @@ mod tests {
         let (who, environment) = who.split_once('@').map_or((who, Production), |(who, _)| (who, Staging));
         let (customer, role) = who.split_once('/').map_or((who, None), |(who, role)| (who, Some(role.to_owned())));
         let place = Place { line, column: 1, ..Place::file(&format!("customers/{customer}.yaml")) };
-        UniqueClaim {
-            resource: resource,
-            place,
-            claimant: Claimant { customer: customer.to_owned(), environment, role },
-        }
+        UniqueClaim { resource, place, claimant: Claimant { customer: customer.to_owned(), environment, role } }
     }
 
     fn domain(host: &str) -> ClaimedResource {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use flotilla_model::clock::Clock;
 use flotilla_model::failure::Failure;
+use flotilla_model::limits::grouped;
 use flotilla_model::platform::{Call, CallError, Home, Platform, Reply};
 
 use crate::pace::{Lane, Ticket, Usage};
@@ -277,16 +278,6 @@ impl fmt::Display for RequestError {
             RequestError::Cancelled => f.write_str("the call was cancelled"),
         }
     }
-}
-
-/// A number with separators of thousands: `1,140`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let separated = digits.char_indices().flat_map(|(index, digit)| {
-        let separates = index > 0 && (digits.len() - index) % 3 == 0;
-        separates.then_some(',').into_iter().chain([digit])
-    });
-    separated.collect()
 }
 
 /// A duration in whole units, rounded up: `42 s`, `5 min`, `2 h 10 min`.

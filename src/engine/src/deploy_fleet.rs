@@ -56,7 +56,7 @@ pub enum Deployed {
     /// There was nothing to do.
     UpToDate(Box<Planned>),
     /// Changes were applied, or some of them.
-    Applied(Applied),
+    Applied(Box<Applied>),
 }
 
 /// A plan that was applied.
@@ -157,7 +157,7 @@ pub(crate) fn apply_planned(
         Some(options) => Some(verify(context, &planned, options)?),
         None => None,
     };
-    Ok(Deployed::Applied(Applied { planned, outcome, tokens, verified }))
+    Ok(Deployed::Applied(Box::new(Applied { planned, outcome, tokens, verified })))
 }
 
 /// Whether a plan is the approved one.

@@ -104,7 +104,7 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
     let content_type = headers.get("content-type").and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let call = Call {
         method: method.to_owned(),
-        path: below.split('/').map(|segment| decode(segment)).collect(),
+        path: below.split('/').map(decode).collect(),
         query: pairs(query),
         body: Body::parse(content_type.as_deref(), body),
         headers,
