@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use flotilla_engine::built::{Built, build_fleet};
+use flotilla_engine::build_fleet::{Built, build_fleet};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
 use flotilla_model::progress::Progress as _;

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use flotilla_build::build;
 use flotilla_build::export::{self, Archive, Export, ExportedWorker, WORKFLOW, deliver};
-use flotilla_build::pack_bundle;
+use flotilla_engine::build_fleet::{ScannedFleet, scan_fleet};
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Diagnostic, sorted};
 use flotilla_model::failure::{Exit, Failure};
-use flotilla_spec::tree::Tree;
 
 use super::report::{self, count};
 use super::selection::Selection;
@@ -213,21 +211,8 @@ type Rendered = (Vec<Export>, Vec<Diagnostic>);
 /// Renders the exports of the selected workers.
 fn render(session: &Session, arguments: &Arguments) -> Result<Rendered, Failure> {
     let selection = &arguments.selection;
-    let scanned = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
-        let scan = build::scan(&project, false, &session.ui)?;
-        Ok((project, scan))
-    });
-    let (project, mut scan) = scanned.map_err(Failure::invalid)?;
-    selection.verify(&session.operator, &project, &scan)?;
-    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
-        Ok(runtimes) => runtimes,
-        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = scan.diagnostics;
-            diagnostics.push(*diagnostic);
-            return Err(Failure::invalid(sorted(diagnostics)));
-        }
-        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
-    };
+    let scanned = scan_fleet(&session.context(), selection, false)?;
+    let ScannedFleet { project, mut scan, pack_bundles: runtimes } = scanned;
     let has_role = |worker: &Worker| {
         arguments.role.is_empty() || worker.role.as_ref().is_some_and(|role| arguments.role.contains(role))
     };

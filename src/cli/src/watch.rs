@@ -10,7 +10,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use flotilla_build::build::{self, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
-use flotilla_engine::built::{Built, build_fleet};
+use flotilla_engine::build_fleet::{Built, build_fleet};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;

@@ -3,7 +3,7 @@
 pub mod addresses;
 mod apply;
 mod approval;
-pub mod built;
+pub mod build_fleet;
 pub mod cloud;
 pub mod context;
 pub mod deploy_fleet;

@@ -28,7 +28,7 @@ use flotilla_model::tags::Triggers;
 use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
 
-use crate::built::{Built, build_fleet};
+use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
 use crate::lanes::Lanes;

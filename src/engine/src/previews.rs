@@ -29,7 +29,7 @@ use crate::requests::PlatformRequester;
 pub use down::{DownRequest, PreviewsDown, Which, previews_down};
 pub use up::{PreviewUp, PreviewWorker, UpRequest, preview_up};
 
-/// Lists the previews of a fleet that the platform has, those that expire first before the others.
+/// Lists the previews of a fleet that the platform has, the oldest first.
 pub fn list_previews(context: &Context<'_>, options: &CloudOptions) -> Result<Vec<Seen>, Failure> {
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = options.secrets(context, &fleet)?;

@@ -36,6 +36,39 @@ impl Built {
     }
 }
 
+/// A fleet as its files describe it, with the bundles of its packs.
+pub struct ScannedFleet {
+    /// Its files.
+    pub project: Project,
+    /// Its customers.
+    pub scan: Scan,
+    /// The bundles of its packs.
+    pub pack_bundles: PackBundles,
+}
+
+/// Reads the files, checks the selection against them, and bundles the packs. With `keep`, what was read is remembered for the next
+/// time. Fails with diagnostics where the fleet as a whole can't be built; errors of single customers come with the result.
+pub fn scan_fleet(context: &Context<'_>, selection: &Selection, keep: bool) -> Result<ScannedFleet, Failure> {
+    let operator = context.operator;
+    let tree = Tree::new(&context.root);
+    let opened = match &context.preview {
+        None => build::open(tree, operator),
+        Some(preview) => build::open_preview(tree, preview, operator),
+    };
+    let project = opened.map_err(Failure::invalid)?;
+    let scan = build::scan(&project, keep, operator).map_err(Failure::invalid)?;
+    selection.verify(operator, &project, &scan)?;
+    match build::pack_bundles(&project, &scan, operator) {
+        Ok(pack_bundles) => Ok(ScannedFleet { project, scan, pack_bundles }),
+        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
+            let mut diagnostics = scan.diagnostics;
+            diagnostics.push(*diagnostic);
+            Err(Failure::invalid(sorted(diagnostics)))
+        }
+        Err(pack_bundle::Error::Failure(failure)) => Err(failure),
+    }
+}
+
 /// Reads the files and renders out/ where it isn't current; `dry` writes nothing, `explain` keeps why each worker is rendered. Fails
 /// with diagnostics where the fleet as a whole can't be built; errors of single customers come with the result.
 pub fn build_fleet(context: &Context<'_>, selection: &Selection, dry: bool, explain: bool) -> Result<Built, Failure> {
@@ -43,23 +76,7 @@ pub fn build_fleet(context: &Context<'_>, selection: &Selection, dry: bool, expl
     let operator = context.operator;
     // One at a time: the second one waits, and then has little to do. Nothing is read before, as it might be old by then.
     let _lock = if dry { None } else { Lock::wait(&context.build_lock(), "build", operator)? };
-    let tree = Tree::new(&context.root);
-    let opened = match &context.preview {
-        None => build::open(tree, operator),
-        Some(preview) => build::open_preview(tree, preview, operator),
-    };
-    let project = opened.map_err(Failure::invalid)?;
-    let mut scan = build::scan(&project, !dry, operator).map_err(Failure::invalid)?;
-    selection.verify(operator, &project, &scan)?;
-    let runtimes = match build::pack_bundles(&project, &scan, operator) {
-        Ok(runtimes) => runtimes,
-        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = scan.diagnostics;
-            diagnostics.push(*diagnostic);
-            return Err(Failure::invalid(sorted(diagnostics)));
-        }
-        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
-    };
+    let ScannedFleet { project, mut scan, pack_bundles: runtimes } = scan_fleet(context, selection, !dry)?;
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
     let scope = Scope { includes: &includes, whole: selection.is_all(), dry, explain };
     let mut built = build::build(&project, &mut scan, &runtimes, &scope, operator)?;
