@@ -104,10 +104,9 @@ fn killed_at_random_instants_it_ends_right_and_repeats_only_what_was_in_flight()
         sent += uploads(&cloud.take()).values().sum::<usize>();
     }
     cloud.clear_faults();
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!(report["failed"], 0);
+    assert_eq!(cloud.deployed(&project).failed, 0);
     assert_eq!(live(&cloud), desired(&cloud, &project), "each worker is as it should be");
-    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    assert_eq!(cloud.deployed(&project).requests, 0);
     sent += uploads(&cloud.take()).values().sum::<usize>();
     let most = workers * versions + kills * IN_FLIGHT;
     assert!(sent <= most, "{sent} uploads of {workers} workers in {versions} versions with {kills} kills");
@@ -156,13 +155,13 @@ fn a_fifth_of_all_requests_failing_in_every_way_it_converges_and_tells_no_lies()
     }
     cloud.clear_faults();
     assert_eq!(live(&cloud), desired(&cloud, &project));
-    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    assert_eq!(cloud.deployed(&project).requests, 0);
 }
 
 #[test]
 fn a_state_of_last_week_costs_uploads_and_loses_nobody() {
     let (cloud, project) = many(30);
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     let state = || {
         let names = std::fs::read_dir(project.path(".flotilla")).unwrap().map(|entry| entry.unwrap().path());
         let files: Vec<_> = names.filter(|path| path.to_string_lossy().contains(".db")).collect();
@@ -172,7 +171,7 @@ fn a_state_of_last_week_costs_uploads_and_loses_nobody() {
         state().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
     project.edit("fleet.yaml", "V: \"0\"", "V: \"1\"");
     project.write("customers/new.yaml", "id: new\n");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     for path in state() {
         std::fs::remove_file(path).unwrap();
     }
@@ -181,9 +180,9 @@ fn a_state_of_last_week_costs_uploads_and_loses_nobody() {
     }
     cloud.take();
     project.edit("fleet.yaml", "V: \"1\"", "V: \"2\"");
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 31);
+    assert_eq!(cloud.deployed(&project).applied, 31);
     assert_eq!(live(&cloud), desired(&cloud, &project));
-    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    assert_eq!(cloud.deployed(&project).requests, 0);
 }
 
 #[test]
@@ -218,7 +217,7 @@ fn a_token_that_is_revoked_half_way_stops_once_and_the_next_one_goes_on() {
     assert_eq!((&report["applied"], &report["failed"], &report["skipped"]), (&json!(50), &json!(1), &json!(69)));
     cloud.clear_faults();
     cloud.take();
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 70);
+    assert_eq!(cloud.deployed(&project).applied, 70);
     assert_eq!(uploads(&cloud.take()).len(), 70, "nobody twice");
     assert_eq!(live(&cloud), desired(&cloud, &project));
 }

@@ -173,10 +173,7 @@ impl Ended {
     pub fn outcome(self) -> Outcome {
         match self.result {
             Ok(Deployed::UpToDate(_)) => Outcome::default(),
-            Ok(Deployed::Applied(applied)) => match Arc::into_inner(applied.planned) {
-                Some(_) => applied.outcome,
-                None => panic!("the plan is still held by something"),
-            },
+            Ok(Deployed::Applied(applied)) => applied.outcome,
             Ok(Deployed::OtherPlan { refusal, .. }) => panic!("{refusal}"),
             Err(failure) => panic!("{failure}"),
         }
@@ -216,8 +213,17 @@ impl<'a> Engine<'a> {
             assert!(std::env::var_os(name).is_none_or(|value| value.is_empty()), "unset {name}: tests use an emulator");
         }
         let own = [(VARIABLES[0], base), (VARIABLES[1], TOKEN), (VARIABLES[2], ACCOUNT)];
-        let lines = own.iter().chain(more).map(|(name, value)| format!("{name}={value}\n"));
+        let set: Vec<&(&str, &str)> = own.iter().chain(more).collect();
+        let before = std::fs::read_to_string(project.path(".env")).unwrap_or_default();
+        let is_set = |line: &str| line.split_once('=').is_some_and(|(name, _)| set.iter().any(|(own, _)| *own == name));
+        let others = before.lines().filter(|line| !is_set(line)).map(|line| format!("{line}\n"));
+        let lines = others.chain(set.iter().map(|(name, value)| format!("{name}={value}\n")));
         project.write(".env", lines.collect::<String>());
+        Engine::local(project)
+    }
+
+    /// Without credentials: for the local emulator of the project, where a request says so.
+    pub fn local(project: &'a Project) -> Engine<'a> {
         Engine { project, recorder: Recorder::default() }
     }
 
@@ -284,11 +290,10 @@ impl<'a> Engine<'a> {
     }
 
     /// Puts workers back, without asking.
-    pub fn rollback(&self, target: Target) -> Result<Outcome, Failure> {
-        rollback(
-            &self.context(),
-            &RollbackRequest { target, cloud: CloudOptions::default(), approval: Approval::Given },
-        )
+    pub fn rollback(&self, target: Target) -> (Result<Outcome, Failure>, Vec<Heard>) {
+        let request = RollbackRequest { target, cloud: CloudOptions::default(), approval: Approval::Given };
+        let result = rollback(&self.context(), &request);
+        (result, self.heard())
     }
 
     /// Rebuilds the state, without asking.
@@ -334,11 +339,6 @@ pub fn names(names: &[&str]) -> BTreeSet<String> {
 /// The changes of a plan: workers with the reasons.
 pub fn reasons(plan: &Plan) -> Vec<(&str, &[Reason])> {
     plan.changes.iter().map(|change| (change.worker.as_str(), change.reasons.as_slice())).collect()
-}
-
-/// The requests that a plan makes.
-pub fn requests(plan: &Plan) -> usize {
-    plan.requests().values().sum()
 }
 
 /// The requests of the first deploy of workers that have an address on workers.dev.

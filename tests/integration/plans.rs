@@ -33,7 +33,7 @@ fn digest(cloud: &Cloud, project: &Project, more: &[&str]) -> String {
 #[test]
 fn what_many_workers_have_in_common_is_told_once_in_each_form() {
     let (cloud, project) = (Cloud::start(), many(30));
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.edit("fleet.yaml", "A: one", "A: two");
     project.write("customers/c07.yaml", "id: c07\nvars: { B: three }\n");
     let text = cloud.run(&project, &["plan"]).exits(0).stdout;
@@ -87,7 +87,7 @@ fn a_plan_has_the_same_digest_on_another_machine() {
     take_over();
     assert_ne!(project.root(), other.root());
     assert_eq!(digest(&cloud, &project, &[]), digest(&cloud, &other, &[]));
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.edit("fleet.yaml", "A: one", "A: two").write("customers/c01.yaml", "id: c01\ncrons: [\"* * * * *\"]\n");
     take_over();
     let (here, there) = (digest(&cloud, &project, &[]), digest(&cloud, &other, &[]));

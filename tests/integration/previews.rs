@@ -306,7 +306,7 @@ fn three() -> Project {
 fn up_and_down_leave_the_cloudflare_as_it_was() {
     let project = three();
     let cloud = Cloud::start();
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     // What only the first machine knows is asked once, and noted in the tags.
     cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
     let before = content(&cloud);
@@ -514,7 +514,7 @@ fn hosts_of_a_dispatch_namespace_go_with_the_preview() {
     let cloud = Cloud::start();
     let namespaces = format!("/client/v4/accounts/{}/workers/dispatch/namespaces", crate::fleet::ACCOUNT);
     assert_eq!(cloud.http("POST", &namespaces, &json!({"name": "shops"}))["success"], true);
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
     let before = content(&cloud);
     assert_eq!(before["kv"].len(), 2);
@@ -581,7 +581,7 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
     asking(&project);
     project.write("fleet.yaml", format!("{PACK}sharedWorkers: {{ log: {{ workersDev: false, domains: [log.example.com], vars: {{ WHO: log }} }} }}\n"));
     let cloud = Cloud::with_workerd();
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
     let before = content(&cloud);
     let summary = project.path("preview.md");
