@@ -199,11 +199,7 @@ fn hosts_whose_outcome_is_unknown_are_written_again() {
     let told = local.control("faults", Some(fault));
     assert!(told.is_array(), "{told}");
     let first = deployed(&project, false).exits(Exit::SomeFailed).outcome();
-    assert_eq!(
-        (first.applied, first.hosts, first.hosts_skipped),
-        (3, 0, 2),
-        "{first:?}"
-    );
+    assert_eq!((first.applied, first.hosts, first.hosts_skipped), (3, 0, 2), "{first:?}");
     assert_eq!(first.failures[0].worker, "the hosts in shops-hosts");
     local.control("faults", None);
     let second = deploy(&project);

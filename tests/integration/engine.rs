@@ -105,11 +105,9 @@ impl Operator for Recorder {
                 Heard::Failed(change.worker.clone(), (*error).to_owned())
             }
             Event::Deploy(deploy::Event::Halted(reason)) => Heard::Halted((*reason).to_owned()),
-            Event::RunEnded(outcome) => Heard::RunEnded {
-                applied: outcome.applied,
-                failed: outcome.failed,
-                skipped: outcome.skipped,
-            },
+            Event::RunEnded(outcome) => {
+                Heard::RunEnded { applied: outcome.applied, failed: outcome.failed, skipped: outcome.skipped }
+            }
             Event::NothingPruned => Heard::NothingPruned,
             Event::Stays { worker, reason } => Heard::Stays((*worker).to_owned(), (*reason).to_owned()),
             Event::HostRemoved(host) => Heard::HostRemoved((*host).to_owned()),

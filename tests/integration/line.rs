@@ -122,10 +122,7 @@ fn the_same_plan_tells_why() {
     let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
     assert_eq!(
         (&plan["changes"][0]["reasons"], &plan["changes"][1]["reasons"]),
-        (
-            &json!(["customers/acme.yaml:3:19 vars.GREETING \"hello\" → \"goodbye\""]),
-            &json!(["crons */6 * * * *"])
-        )
+        (&json!(["customers/acme.yaml:3:19 vars.GREETING \"hello\" → \"goodbye\""]), &json!(["crons */6 * * * *"]))
     );
     assert_eq!((&plan["create"], &plan["update"], &plan["unchanged"]), (&json!(0), &json!(2), &json!(1)));
 }
