@@ -1,11 +1,14 @@
 //! Shows: workers in a dispatch namespace behind their dispatch worker, and databases by name, deployed to the local Cloudflare and
 //! served by real workerd.
 
+use flotilla_deploy::deploy::Outcome;
+use flotilla_model::failure::Exit;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cases::{cache, tiny};
-use crate::support::{Project, Run, copy, repository};
+use crate::engine::{Ended, Engine};
+use crate::support::{Project, copy, repository};
 use crate::tools::{Local, json, local_account};
 
 const FLEET: &str = "name: test
@@ -37,13 +40,23 @@ fn has(project: &Project, customer: &str, hosts: &str) {
     project.write(&format!("customers/{customer}.yaml"), format!("id: {customer}\ndomains: [{hosts}]\n"));
 }
 
+/// Deploys to the project's local emulator, which has to succeed.
 #[track_caller]
-fn deploy(project: &Project, more: &[&str]) -> Value {
-    run(project, more).exits(0).json()
+fn deploy(project: &Project) -> Outcome {
+    deployed(project, false).exits(Exit::Done).outcome()
 }
 
-fn run(project: &Project, more: &[&str]) -> Run {
-    project.run_with(&[&["deploy", "--local", "--format", "json"][..], more].concat(), &[cache()])
+/// The same, and deletes what no spec owns.
+#[track_caller]
+fn deploy_and_prune(project: &Project) -> Outcome {
+    deployed(project, true).exits(Exit::Done).outcome()
+}
+
+fn deployed(project: &Project, prune: bool) -> Ended {
+    Engine::local(project).deploy_with(|request| {
+        request.plan.cloud.local = true;
+        request.plan.prune = prune;
+    })
 }
 
 /// Who answers for a host: the worker's name, or the status and the error.
@@ -88,11 +101,11 @@ fn requests_reach_the_worker_of_their_host() {
     ]);
     let local = Local::start(&project, None);
     let planned = project.run_with(&["plan", "--local", "--format", "json"], &[cache()]).exits(0).json();
-    let first = deploy(&project, &[]);
-    assert_eq!((&first["applied"], &first["failed"], &first["hosts"]), (&json!(4), &json!(0), &json!(4)), "{first}");
+    let first = deploy(&project);
+    assert_eq!((first.applied, first.failed, first.hosts), (4, 0, 4), "{first:?}");
     assert_eq!(bulk(&local), 1, "{:?}", local.journal());
     // What names stand for is found out once: the KV namespace is looked for, and made.
-    let more = first["requests"].as_u64().unwrap() - planned["requests"].as_u64().unwrap();
+    let more = first.requests - planned["requests"].as_u64().unwrap();
     assert!((2..=3).contains(&more), "{more} more than planned");
     assert_eq!(planned["hosts"].as_array().unwrap().len(), 4);
     assert_eq!(
@@ -115,7 +128,7 @@ fn requests_reach_the_worker_of_their_host() {
     assert!(status.stdout.contains("test-front"), "{status:?}");
 
     // Nothing changed: nothing is sent.
-    assert_eq!(deploy(&project, &[])["requests"], 0);
+    assert_eq!(deploy(&project).requests, 0);
 
     // A host moves, one goes, one comes: two requests, and no upload.
     has(&project, "acme", "www.acme.example.com");
@@ -127,8 +140,8 @@ fn requests_reach_the_worker_of_their_host() {
     assert!(text.contains("cafe.example.com  tiny-cafe →"), "{text}");
     assert!(text.contains("4 unchanged, 3 hosts · 2 requests"), "{text}");
     assert_eq!(project.run_with(&["plan", "--local", "--exit-code"], &[cache()]).code, 3);
-    let second = deploy(&project, &[]);
-    assert_eq!((&second["applied"], &second["requests"], &second["hosts"]), (&json!(0), &json!(2), &json!(3)));
+    let second = deploy(&project);
+    assert_eq!((second.applied, second.requests, second.hosts), (0, 2, 3));
     let leads = |host: &str, worker: &str| (host.to_owned(), worker.to_owned());
     assert_eq!(
         keys(&local),
@@ -144,8 +157,8 @@ fn requests_reach_the_worker_of_their_host() {
     // A customer goes: first its hosts, then its worker; who has them now, keeps them.
     std::fs::remove_file(project.path("customers/bluebird.yaml")).unwrap();
     has(&project, "cafe", "new.example.com");
-    let third = deploy(&project, &["--prune"]);
-    assert_eq!((&third["applied"], &third["hosts"], &third["failed"]), (&json!(1), &json!(3), &json!(0)), "{third}");
+    let third = deploy_and_prune(&project);
+    assert_eq!((third.applied, third.hosts, third.failed), (1, 3, 0), "{third:?}");
     assert_eq!(keys(&local), [leads("new.example.com", "tiny-cafe"), leads("www.acme.example.com", "tiny-acme")]);
     // The dispatch worker knows the old lead for some seconds; that its worker is gone has it ask again.
     assert_eq!(who(&local, "new.example.com"), "tiny-cafe");
@@ -159,18 +172,18 @@ fn an_account_moves_to_a_namespace() {
     project.write("fleet.yaml", format!("{accounts}defaults: {{ pack: tiny }}\n"));
     let local = Local::start(&project, None);
     let script = |path: &str| format!("/accounts/{}/workers/{path}", local_account());
-    assert_eq!(deploy(&project, &[])["applied"], 2);
+    assert_eq!(deploy(&project).applied, 2);
     assert_eq!(who(&local, "acme.example.com"), "tiny-acme");
     assert_eq!(local.api(&script("domains")).as_array().unwrap().len(), 2);
     // The same customers, behind a dispatch worker: its route comes before the domains.
     project.write("fleet.yaml", FLEET);
-    let moved = deploy(&project, &[]);
-    assert_eq!((&moved["applied"], &moved["hosts"]), (&json!(3), &json!(2)), "{moved}");
+    let moved = deploy(&project);
+    assert_eq!((moved.applied, moved.hosts), (3, 2), "{moved:?}");
     assert_eq!(who(&local, "acme.example.com"), "tiny-acme");
     assert_eq!(who(&local, "nobody.example.com"), "404 unknown_host");
     assert_eq!(local.api(&script("scripts")).as_array().unwrap().len(), 3);
-    let pruned = deploy(&project, &["--prune"]);
-    assert_eq!((&pruned["applied"], &pruned["failed"]), (&json!(2), &json!(0)), "{pruned}");
+    let pruned = deploy_and_prune(&project);
+    assert_eq!((pruned.applied, pruned.failed), (2, 0), "{pruned:?}");
     assert_eq!(local.api(&script("domains")), json!([]));
     let left = local.api(&script("scripts"));
     assert_eq!((left.as_array().unwrap().len(), &left[0]["id"]), (1, &json!("test-front")));
@@ -185,18 +198,14 @@ fn hosts_whose_outcome_is_unknown_are_written_again() {
     let fault = json!([{"match": {"method": "PUT", "path": "/bulk"}, "times": 0, "do": {"reset": "after"}}]);
     let told = local.control("faults", Some(fault));
     assert!(told.is_array(), "{told}");
-    let first = run(&project, &[]).exits(4).json();
-    assert_eq!(
-        (&first["applied"], &first["hosts"], &first["hosts_skipped"]),
-        (&json!(3), &json!(0), &json!(2)),
-        "{first}"
-    );
-    assert_eq!(first["failures"][0]["worker"], "the hosts in shops-hosts");
+    let first = deployed(&project, false).exits(Exit::SomeFailed).outcome();
+    assert_eq!((first.applied, first.hosts, first.hosts_skipped), (3, 0, 2), "{first:?}");
+    assert_eq!(first.failures[0].worker, "the hosts in shops-hosts");
     local.control("faults", None);
-    let second = deploy(&project, &[]);
-    assert_eq!((&second["requests"], &second["hosts"]), (&json!(1), &json!(2)), "{second}");
+    let second = deploy(&project);
+    assert_eq!((second.requests, second.hosts), (1, 2), "{second:?}");
     assert_eq!(who(&local, "acme.example.com"), "tiny-acme");
-    assert_eq!(deploy(&project, &[])["requests"], 0);
+    assert_eq!(deploy(&project).requests, 0);
 }
 
 #[test]
@@ -210,8 +219,8 @@ fn a_database_is_made_by_its_name_bound_and_kept() {
     let create = format!("/accounts/{}/d1/database", local_account());
     let old = local.call(Method::POST, &create, Some(json!({"name": "of-bluebird"})))["uuid"].clone();
     let before = local.journal().len();
-    let outcome = deploy(&project, &[]);
-    assert_eq!((&outcome["applied"], &outcome["failed"]), (&json!(2), &json!(0)), "{outcome}");
+    let outcome = deploy(&project);
+    assert_eq!((outcome.applied, outcome.failed), (2, 0), "{outcome:?}");
     let made: Vec<String> = local.journal()[before..].iter().filter(|line| line.contains("/d1/")).cloned().collect();
     assert_eq!(made.len(), 2, "one list, and one is made: {made:?}");
     let all = databases();
@@ -225,10 +234,10 @@ fn a_database_is_made_by_its_name_bound_and_kept() {
         assert!(bound.get("database_name").is_none());
         assert_eq!(json(local.get(worker, "/health"))["status"], "healthy", "{worker}: its database answers");
     }
-    assert_eq!(deploy(&project, &[])["requests"], 0);
+    assert_eq!(deploy(&project).requests, 0);
     // A change costs its upload alone, and a customer who goes leaves its database behind.
     project.edit("customers/acme.yaml", "id: acme", "id: acme\nlogLevel: debug");
     std::fs::remove_file(project.path("customers/bluebird.yaml")).unwrap();
-    assert_eq!(deploy(&project, &["--prune"])["requests"], 2);
+    assert_eq!(deploy_and_prune(&project).requests, 2);
     assert_eq!(databases().as_array().unwrap().len(), 2);
 }

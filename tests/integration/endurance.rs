@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
 
 use crate::fleet::{ACCOUNT, Cloud, fleet, uploads};
@@ -104,10 +105,9 @@ fn killed_at_random_instants_it_ends_right_and_repeats_only_what_was_in_flight()
         sent += uploads(&cloud.take()).values().sum::<usize>();
     }
     cloud.clear_faults();
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!(report["failed"], 0);
+    assert_eq!(cloud.deployed(&project).failed, 0);
     assert_eq!(live(&cloud), desired(&cloud, &project), "each worker is as it should be");
-    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    assert_eq!(cloud.deployed(&project).requests, 0);
     sent += uploads(&cloud.take()).values().sum::<usize>();
     let most = workers * versions + kills * IN_FLIGHT;
     assert!(sent <= most, "{sent} uploads of {workers} workers in {versions} versions with {kills} kills");
@@ -138,11 +138,11 @@ fn a_fifth_of_all_requests_failing_in_every_way_it_converges_and_tells_no_lies()
     loop {
         runs += 1;
         assert!(runs < 10, "it doesn't come to an end");
-        let run = cloud.run(&project, &["deploy", "--yes", "--format", "json"]);
-        let report = run.json();
-        let of = |key: &str| report[key].as_u64().unwrap_or(0) as usize;
+        let ended = cloud.engine(&project).deploy();
+        let exit = ended.exit();
+        let outcome = ended.outcome();
         // Who is given up is named; who is reported done is there.
-        assert_eq!(of("failed"), report["failures"].as_array().unwrap().len());
+        assert_eq!(outcome.failed, outcome.failures.len());
         let there = live(&cloud);
         let status = cloud.run(&project, &["status", "--format", "json"]).exits(0).json();
         let recorded = status["workers"].as_array().unwrap().iter().filter(|row| !row["digest"].is_null());
@@ -150,19 +150,19 @@ fn a_fifth_of_all_requests_failing_in_every_way_it_converges_and_tells_no_lies()
             let digest = &there[row["worker"].as_str().unwrap()];
             assert!(digest.starts_with(row["digest"].as_str().unwrap()), "{row} isn't what is live: {digest}");
         }
-        if run.code == 0 {
+        if exit == Exit::Done {
             break;
         }
     }
     cloud.clear_faults();
     assert_eq!(live(&cloud), desired(&cloud, &project));
-    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    assert_eq!(cloud.deployed(&project).requests, 0);
 }
 
 #[test]
 fn a_state_of_last_week_costs_uploads_and_loses_nobody() {
     let (cloud, project) = many(30);
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     let state = || {
         let names = std::fs::read_dir(project.path(".flotilla")).unwrap().map(|entry| entry.unwrap().path());
         let files: Vec<_> = names.filter(|path| path.to_string_lossy().contains(".db")).collect();
@@ -172,7 +172,7 @@ fn a_state_of_last_week_costs_uploads_and_loses_nobody() {
         state().into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
     project.edit("fleet.yaml", "V: \"0\"", "V: \"1\"");
     project.write("customers/new.yaml", "id: new\n");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     for path in state() {
         std::fs::remove_file(path).unwrap();
     }
@@ -181,9 +181,9 @@ fn a_state_of_last_week_costs_uploads_and_loses_nobody() {
     }
     cloud.take();
     project.edit("fleet.yaml", "V: \"1\"", "V: \"2\"");
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 31);
+    assert_eq!(cloud.deployed(&project).applied, 31);
     assert_eq!(live(&cloud), desired(&cloud, &project));
-    assert_eq!(cloud.deploy(&project, &[])["requests"], 0);
+    assert_eq!(cloud.deployed(&project).requests, 0);
 }
 
 #[test]
@@ -195,14 +195,12 @@ fn an_account_that_refuses_concurrent_writes_is_written_to_in_the_end() {
     }}]));
     let mut applied = 0;
     while applied < 60 {
-        let run = cloud.run(&project, &["deploy", "--yes", "--format", "json"]);
-        let report = run.json();
-        assert!(
-            report["failures"].as_array().unwrap().iter().all(|one| one["error"].as_str().unwrap().contains("10035"))
-        );
-        let now = report["applied"].as_u64().unwrap();
-        assert!(now > 0 || run.code == 0, "{report}");
-        applied += now;
+        let ended = cloud.engine(&project).deploy();
+        let exit = ended.exit();
+        let outcome = ended.outcome();
+        assert!(outcome.failures.iter().all(|failed| failed.error.contains("10035")), "{outcome:?}");
+        assert!(outcome.applied > 0 || exit == Exit::Done, "{outcome:?}");
+        applied += outcome.applied;
     }
     cloud.clear_faults();
     assert_eq!(live(&cloud), desired(&cloud, &project));
@@ -214,11 +212,11 @@ fn a_token_that_is_revoked_half_way_stops_once_and_the_next_one_goes_on() {
     cloud.faults(&json!([{"match": {"method": "PUT"}, "skip": 50, "times": 0, "do": {
         "error": {"status": 401, "code": 10000, "message": "Authentication error"}
     }}]));
-    let report = cloud.run(&project, &["deploy", "--yes", "--format", "json"]).exits(4).json();
-    assert_eq!((&report["applied"], &report["failed"], &report["skipped"]), (&json!(50), &json!(1), &json!(69)));
+    let outcome = cloud.engine(&project).deploy().exits(Exit::SomeFailed).outcome();
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (50, 1, 69));
     cloud.clear_faults();
     cloud.take();
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 70);
+    assert_eq!(cloud.deployed(&project).applied, 70);
     assert_eq!(uploads(&cloud.take()).len(), 70, "nobody twice");
     assert_eq!(live(&cloud), desired(&cloud, &project));
 }

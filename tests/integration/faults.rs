@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flotilla_local::RateLimit;
+use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
 
+use crate::engine::{Ended, Engine, Heard};
 use crate::fleet::{ACCOUNT, Cloud, cache, fleet, uploads};
-use crate::support::{Project, Run, http_request, output};
+use crate::support::{Project, http_request, output};
 
 /// Three workers that take one request each.
 fn three() -> Project {
@@ -19,14 +21,27 @@ fn three() -> Project {
 
 const DEPLOY: [&str; 4] = ["deploy", "--yes", "--format", "json"];
 
-/// Deploys three workers, of which `b` meets a fault; the run, and the errors that are told.
-fn with_fault(fault: Value) -> (Cloud, Project, Run, Vec<String>) {
+/// Deploys three workers, of which `b` meets a fault; what came of it.
+fn with_fault(fault: Value) -> (Cloud, Project, Ended) {
     let (cloud, project) = (Cloud::start(), three());
     cloud.faults(&json!([fault]));
-    let run = cloud.run(&project, &DEPLOY);
-    let failures = run.json()["failures"].as_array().expect("a list").clone();
-    let errors = failures.iter().map(|failed| failed["error"].as_str().unwrap().to_owned()).collect();
-    (cloud, project, run, errors)
+    let ended = cloud.engine(&project).deploy();
+    (cloud, project, ended)
+}
+
+/// Asserts that `b` failed, and nothing else; the error that is told.
+#[track_caller]
+fn error(ended: &Ended) -> String {
+    let failed: Vec<(&str, &str)> = ended
+        .heard
+        .iter()
+        .filter_map(|heard| match heard {
+            Heard::Failed(worker, error) => Some((worker.as_str(), error.as_str())),
+            _ => None,
+        })
+        .collect();
+    let [("t-b", error)] = failed[..] else { panic!("{failed:?}") };
+    error.to_owned()
 }
 
 fn fault(times: u64, effect: Value) -> Value {
@@ -35,16 +50,17 @@ fn fault(times: u64, effect: Value) -> Value {
 
 /// After a fault that doesn't end, the others are deployed, and without it the next deploy does just what is left.
 #[track_caller]
-fn others_went_on(cloud: &Cloud, project: &Project, run: Run) {
-    let report = run.exits(4).json();
-    assert_eq!((&report["applied"], &report["failed"]), (&json!(2), &json!(1)), "{report}");
-    assert_eq!(report["failures"][0]["worker"], "t-b");
+fn others_went_on(cloud: &Cloud, project: &Project, ended: Ended) {
+    let told = error(&ended);
+    let outcome = ended.exits(Exit::SomeFailed).outcome();
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (2, 1, 0));
+    let [failed] = &outcome.failures[..] else { panic!("{:?}", outcome.failures) };
+    assert_eq!((failed.worker.as_str(), failed.customer.as_str(), &failed.error), ("t-b", "b", &told));
     cloud.clear_faults();
     cloud.take();
-    cloud.deploy(project, &[]);
+    assert_eq!(cloud.deployed(project).applied, 1);
     assert_eq!(cloud.sent(), ["PUT scripts/t-b"]);
-    cloud.deploy(project, &[]);
-    assert!(cloud.sent().is_empty());
+    cloud.is_up_to_date(project);
 }
 
 #[test]
@@ -53,12 +69,12 @@ fn what_is_refused_fails_at_once_with_the_reason() {
     std::thread::scope(|scope| {
         for (status, code) in [(400, 10021), (403, 10023), (404, 10007), (409, 10040), (422, 1)] {
             scope.spawn(move || {
-                let error = json!({"error": {"status": status, "code": code, "message": "Not to our liking."}});
-                let (cloud, project, run, errors) = with_fault(fault(0, error));
+                let answer = json!({"error": {"status": status, "code": code, "message": "Not to our liking."}});
+                let (cloud, project, ended) = with_fault(fault(0, answer));
                 let told = format!("Not to our liking. (HTTP {status}, code {code})");
-                assert!(errors[0].starts_with(&told), "{errors:?}");
+                assert!(error(&ended).starts_with(&told), "{:?}", ended.heard);
                 assert_eq!(cloud.requests().iter().filter(|request| request.what == "PUT scripts/t-b").count(), 1);
-                others_went_on(&cloud, &project, run);
+                others_went_on(&cloud, &project, ended);
             });
         }
     });
@@ -76,13 +92,12 @@ fn what_broke_is_repeated_until_it_succeeds() {
             json!({"error": {"status": 409, "code": 10035, "message": "two at once"}}),
         ] {
             scope.spawn(move || {
-                let (cloud, project, run, _) = with_fault(fault(2, effect.clone()));
-                let report = run.exits(0).json();
-                assert_eq!((&report["applied"], &report["retries"]), (&json!(3), &json!(2)), "{effect}");
+                let (cloud, project, ended) = with_fault(fault(2, effect.clone()));
+                let outcome = ended.exits(Exit::Done).outcome();
+                assert_eq!((outcome.applied, outcome.retries), (3, 2), "{effect}");
                 let puts = cloud.take().into_iter().filter(|request| request.what == "PUT scripts/t-b").count();
                 assert_eq!(puts, 3, "{effect}");
-                cloud.deploy(&project, &[]);
-                assert!(cloud.sent().is_empty(), "{effect}");
+                cloud.is_up_to_date(&project);
             });
         }
     });
@@ -98,9 +113,9 @@ fn what_stays_broken_fails_its_customer_and_no_other() {
             (json!({"reset": "before"}), "the connection to Cloudflare broke"),
         ] {
             scope.spawn(move || {
-                let (cloud, project, run, errors) = with_fault(fault(0, effect));
-                assert!(errors[0].contains(told), "{errors:?}");
-                others_went_on(&cloud, &project, run);
+                let (cloud, project, ended) = with_fault(fault(0, effect));
+                assert!(error(&ended).contains(told), "{:?}", ended.heard);
+                others_went_on(&cloud, &project, ended);
             });
         }
     });
@@ -109,9 +124,10 @@ fn what_stays_broken_fails_its_customer_and_no_other() {
 
 #[test]
 fn a_web_page_that_refuses_is_told_as_one() {
-    let (cloud, project, run, errors) = with_fault(fault(0, json!({"status": 403, "html": true})));
-    assert!(errors[0].contains("a web page instead of JSON (HTTP 403)") && !errors[0].contains('<'), "{errors:?}");
-    others_went_on(&cloud, &project, run);
+    let (cloud, project, ended) = with_fault(fault(0, json!({"status": 403, "html": true})));
+    let told = error(&ended);
+    assert!(told.contains("a web page instead of JSON (HTTP 403)") && !told.contains('<'), "{told}");
+    others_went_on(&cloud, &project, ended);
 }
 
 #[test]
@@ -132,10 +148,9 @@ fn a_wrong_token_fails_once_and_stops_the_rest() {
 #[test]
 fn a_429_is_waited_for_and_counted() {
     let start = Instant::now();
-    let (_cloud, _project, run, _) = with_fault(fault(2, json!({"status": 429, "retry_after": 2})));
-    let report = run.exits(0).json();
-    let counted = ["applied", "throttled", "retries"].map(|name| report[name].as_u64().unwrap());
-    assert_eq!(counted, [3, 2, 0]);
+    let (_cloud, _project, ended) = with_fault(fault(2, json!({"status": 429, "retry_after": 2})));
+    let outcome = ended.exits(Exit::Done).outcome();
+    assert_eq!((outcome.applied, outcome.throttled, outcome.retries), (3, 2, 0));
     assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
@@ -152,10 +167,9 @@ fn below_a_limit_no_request_is_ever_rejected_for_quota() {
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n"));
     }
     let start = Instant::now();
-    let report = cloud.deploy(&project, &[]);
+    let outcome = cloud.deployed(&project);
     let took = start.elapsed();
-    let counted = ["applied", "requests", "throttled"].map(|name| report[name].as_u64().unwrap());
-    assert_eq!(counted, [35, 70, 0]);
+    assert_eq!((outcome.applied, outcome.requests, outcome.throttled), (35, 70, 0));
     assert!(cloud.take().iter().all(|request| request.status == 200));
     // 19 in each window, one being left for people: the fourth window holds the last ones.
     assert!(took >= Duration::from_secs(6), "{took:?}");
@@ -170,16 +184,16 @@ fn a_quota_that_is_smaller_than_expected_is_found_out_and_kept() {
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\nworkersDev: false\n"));
     }
     // The fleet believes in 1,200 requests; only the answers tell otherwise.
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!(report["applied"], 30);
-    assert!(report["throttled"].as_u64().unwrap() <= 8, "those in flight: {report}");
+    let outcome = cloud.deployed(&project);
+    assert_eq!(outcome.applied, 30);
+    assert!(outcome.throttled <= 8, "those in flight: {outcome:?}");
 }
 
 #[test]
 fn slow_answers_are_waited_for() {
-    let (_cloud, _project, run, _) = with_fault(fault(1, json!({"delay_ms": 3000})));
-    let report = run.exits(0).json();
-    assert_eq!((&report["applied"], &report["retries"]), (&json!(3), &json!(0)));
+    let (_cloud, _project, ended) = with_fault(fault(1, json!({"delay_ms": 3000})));
+    let outcome = ended.exits(Exit::Done).outcome();
+    assert_eq!((outcome.applied, outcome.retries, outcome.throttled), (3, 0, 0));
 }
 
 /// A server that answers each connection's request as it is told, by how many there were before; then it closes it.
@@ -213,15 +227,8 @@ impl Stub {
         Stub { base, seen }
     }
 
-    fn run(&self, project: &Project, arguments: &[&str]) -> Run {
-        output(
-            project
-                .command(arguments)
-                .env("CLOUDFLARE_API_BASE_URL", &self.base)
-                .env("CLOUDFLARE_API_TOKEN", "test-token")
-                .env("CLOUDFLARE_ACCOUNT_ID", ACCOUNT)
-                .env("FLOTILLA_CACHE_DIR", cache()),
-        )
+    fn deploy(&self, project: &Project) -> Ended {
+        Engine::new(project, &self.base).deploy()
     }
 
     fn count(&self) -> usize {
@@ -256,10 +263,11 @@ fn answers_that_are_cut_off_or_no_envelope_are_unknown_outcomes() {
                 let shown = String::from_utf8_lossy(&broken).into_owned();
                 let stub =
                     Stub::start(move |nth| if nth < 2 { broken.clone() } else { http("200 OK", GOOD.len(), GOOD) });
-                let report = stub.run(&project, &DEPLOY).exits(0).json();
-                let counted = ["applied", "requests", "retries"].map(|name| report[name].as_u64().unwrap());
-                assert_eq!((counted, stub.count()), ([1, 3, 2], 3), "{shown:?}");
-                assert_eq!(stub.run(&project, &DEPLOY).exits(0).json()["applied"], 0);
+                let outcome = stub.deploy(&project).exits(Exit::Done).outcome();
+                let counted = (outcome.applied, outcome.requests, outcome.retries);
+                assert_eq!((counted, stub.count()), ((1, 3, 2), 3), "{shown:?}");
+                stub.deploy(&project).exits(Exit::Done).is_up_to_date();
+                assert_eq!(stub.count(), 3, "{shown:?}");
             });
         }
     });
@@ -275,8 +283,8 @@ fn json_of_another_form_is_no_success() {
     ] {
         let project = fleet(&[("a", "workersDev: false\n")]);
         let stub = Stub::start(move |_| http("200 OK", answer.len(), answer));
-        let report = stub.run(&project, &DEPLOY).exits(4).json();
-        let error = report["failures"][0]["error"].as_str().unwrap();
+        let outcome = stub.deploy(&project).exits(Exit::SomeFailed).outcome();
+        let error = &outcome.failures[0].error;
         assert!(error.starts_with(told), "{answer}: {error}");
     }
 }
@@ -292,7 +300,7 @@ fn a_redirect_takes_the_token_nowhere() {
         .into_bytes()
     });
     let project = fleet(&[("a", "workersDev: false\n")]);
-    stub.run(&project, &DEPLOY).exits(4);
+    stub.deploy(&project).exits(Exit::SomeFailed);
     assert_eq!(other.count(), 0);
 }
 

@@ -1,8 +1,11 @@
 //! Shows: what happened is on record, what ran can be compared and gone back to, and what was rolled back isn't deployed again by
 //! itself.
 
+use flotilla_engine::rollback::Target;
+use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
 
+use crate::engine::{Heard, customers};
 use crate::fleet::{Cloud, fleet, uploads};
 use crate::support::Project;
 
@@ -12,9 +15,9 @@ const ACME: &str = "vars: { GREETING: hello }\nsecrets: { KEY: { secret: SHARED_
 fn changed_once() -> (Cloud, Project) {
     let (cloud, project) = (Cloud::start(), fleet(&[("acme", ACME), ("bolt", "")]));
     project.write(".env", "SHARED_KEY=canary-of-the-key\n");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.edit("customers/acme.yaml", "hello", "goodbye");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     (cloud, project)
 }
@@ -51,16 +54,16 @@ fn a_rollback_is_one_request_and_holds_until_the_spec_changes() {
     assert!(edited["old"].is_string() && edited["new"].is_string(), "{edited}");
     // The bundle that it was rolled back from is not deployed again by itself.
     project.write("customers/bolt.yaml", "id: bolt\n");
-    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
-    assert_eq!(plan["changes"], json!([]));
-    assert!(plan["held"][0]["reason"].as_str().unwrap().contains("rolled back"), "{plan}");
-    cloud.deploy(&project, &[]);
-    assert!(cloud.sent().is_empty());
+    let plan = cloud.engine(&project).plan().plan;
+    assert!(plan.changes.is_empty(), "{:?}", plan.changes);
+    let [held] = &plan.held[..] else { panic!("{:?}", plan.held) };
+    assert!(held.customer == "acme" && held.reason.contains("rolled back"), "{held:?}");
+    cloud.is_up_to_date(&project);
     // Named, it is; and so is anything else that the spec says.
-    let named = cloud.run(&project, &["plan", "acme", "--format", "json"]).exits(0).json();
-    assert_eq!(&named["changes"][0]["digest"], now);
+    let named = cloud.engine(&project).plan_with(|request| request.selection = customers(&["acme"])).plan;
+    assert_eq!(json!(named.changes[0].digest), *now);
     project.edit("customers/acme.yaml", "goodbye", "welcome");
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 1);
+    assert_eq!(cloud.deployed(&project).applied, 1);
 }
 
 #[test]
@@ -70,7 +73,10 @@ fn a_rollback_uploads_what_ran_and_keeps_the_secrets() {
         let path = format!("/client/v4/accounts/{}/workers/scripts/t-acme/settings", crate::fleet::ACCOUNT);
         cloud.http("GET", &path, &Value::Null)["result"]["bindings"].clone()
     };
-    cloud.run(&project, &["rollback", "acme", "--yes"]).exits(0);
+    let target = Target::Customers { customers: vec!["acme".to_owned()], record: None, environment: None };
+    let (outcome, heard) = cloud.engine(&project).rollback(target);
+    assert_eq!(outcome.expect("it goes back").applied, 1);
+    assert!(heard.contains(&Heard::Applied("t-acme".to_owned())), "{heard:#?}");
     let bindings = live(&cloud);
     let of = |name: &str| bindings.as_array().unwrap().iter().find(|binding| binding["name"] == name).cloned();
     assert_eq!(of("GREETING").expect("a variable")["text"], "hello");
@@ -97,17 +103,18 @@ fn state_file(project: &Project) -> String {
 #[test]
 fn a_whole_deploy_is_taken_back() {
     let (cloud, project) = (Cloud::start(), fleet(&[("acme", ""), ("bolt", ""), ("coral", "")]));
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.write("fleet.yaml", project.read("fleet.yaml") + "defaults: { vars: { NEW: \"1\" } }\n");
     project.write("customers/dune.yaml", "id: dune\n");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     let runs = cloud.run(&project, &["history", "--format", "json"]).exits(0).json();
     let run = runs["runs"][0]["run"].to_string();
     assert_eq!(runs["runs"][0]["deploy"]["outcome"]["applied"], 4);
     // One of them has moved on since.
     project.write("customers/coral.yaml", "id: coral\nvars: { MORE: \"1\" }\n");
-    cloud.deploy(&project, &["coral"]);
+    let coral = cloud.engine(&project).deploy_with(|request| request.plan.selection = customers(&["coral"]));
+    assert_eq!(coral.exits(Exit::Done).outcome().applied, 1);
     cloud.take();
     let back = cloud.run(&project, &["rollback", "--run", &run, "--yes"]).exits(0);
     assert_eq!(uploads(&cloud.take()).into_keys().collect::<Vec<_>>(), ["t-acme", "t-bolt"]);
@@ -144,7 +151,7 @@ fn what_cannot_be_gone_back_to_is_said() {
     project.write("fleet.yaml", project.read("fleet.yaml") + "deploy: { keep: 2 }\n");
     for greeting in ["one", "two", "three"] {
         project.write("customers/acme.yaml", format!("id: acme\nvars: {{ GREETING: {greeting} }}\n"));
-        cloud.deploy(&project, &[]);
+        cloud.deployed(&project);
     }
     let kept = records(&cloud, &project).iter().filter(|record| record["kept"] == true).count();
     assert_eq!(kept, 2);
@@ -163,7 +170,7 @@ fn explain_says_why_a_deploy_would_upload_it_or_not() {
     cloud.run(&project, &["build"]).exits(0);
     let told = explain();
     assert!(told.contains("a deploy would upload it, because\n    customers/acme.yaml:2:19 vars.GREETING"), "{told}");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.run(&project, &["rollback", "acme", "--yes"]).exits(0);
     assert!(explain().contains("unless it is named: it was rolled back"), "{}", explain());
     let json = cloud.run(&project, &["explain", "acme", "--format", "json"]).exits(0).json();

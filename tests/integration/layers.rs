@@ -202,8 +202,8 @@ fn workers_are_deployed_after_those_that_they_call() {
         "customers/acme.yaml",
         "id: acme\nworkers:\n  a: { services: { B: b } }\n  b: { services: { C: c } }\n  c: {}\n  d: { services: { A: a, C: c } }\n",
     );
-    let outcome = cloud.deploy(&project, &[]);
-    assert_eq!((&outcome["failed"], &outcome["applied"]), (&json!(0), &json!(4)));
+    let outcome = cloud.deployed(&project);
+    assert_eq!((outcome.failed, outcome.applied), (0, 4));
     let uploads: Vec<String> = cloud
         .take()
         .iter()

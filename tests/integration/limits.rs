@@ -4,9 +4,11 @@
 //! `UPDATE_DOCS=1 cargo test --test integration limits` writes the tables anew; the difference is for review.
 
 use flotilla_local::PlatformLimits;
+use flotilla_model::failure::Exit;
 use flotilla_model::limits::{self, Limit, Plan, Scope, TABLE, grouped};
 
 use super::cases::{cache, tiny};
+use super::engine::Engine;
 use super::support::{Project, Run, repository};
 
 /// A document with what stands between two marks replaced.
@@ -182,7 +184,9 @@ fn a_secret_that_no_binding_holds_is_told_before_anything_is_sent() {
         "{told:#?}"
     );
     assert!(!format!("{told:?}").contains("canary"));
-    deploy(5120).exits(0);
+    project.write(".env", format!("LONG={}\n", "canary".repeat(5120).split_at(5120).0));
+    let fits = Engine::local(&project).deploy_with(|request| request.plan.cloud.local = true);
+    assert_eq!(fits.exits(Exit::Done).outcome().applied, 1);
 }
 
 #[test]

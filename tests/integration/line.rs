@@ -1,11 +1,16 @@
-//! Shows the line from files to deployed workers, end to end: the real program, and a Cloudflare that logs what it is
-//! asked. What is counted are requests: each thing that changed costs its own, and nothing else costs any.
+//! Shows the line from files to deployed workers, end to end: the engine, or the real program where the process is what is shown, and a
+//! Cloudflare that logs what it is asked. What is counted are requests: each thing that changed costs its own, and nothing else costs any.
 
+use std::collections::BTreeSet;
 use std::process::Child;
 
-use serde_json::{Value, json};
+use flotilla_deploy::plan::Action;
+use flotilla_model::failure::Exit;
+use flotilla_model::reason::{Excerpt, Position, Reason, ValueChange};
+use serde_json::json;
 
-use crate::fleet::{ACCOUNT, Cloud, Request, cache, fleet, until, uploads};
+use crate::engine::{Engine, Heard, reasons};
+use crate::fleet::{ACCOUNT, Cloud, Request, fleet, until, uploads};
 use crate::support::{self, Project, finish, output};
 
 const ACME: &str = "name: Acme\nvars: { GREETING: hello }\n";
@@ -31,8 +36,8 @@ fn many(count: usize) -> Project {
 #[test]
 fn the_first_deploy_sends_one_request_for_each_thing_and_the_second_one_none() {
     let (cloud, project) = (Cloud::start(), three());
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!((&report["applied"], &report["failed"], &report["requests"]), (&json!(3), &json!(0), &json!(9)));
+    let outcome = cloud.deployed(&project);
+    assert_eq!((outcome.applied, outcome.failed, outcome.requests), (3, 0, 9));
     assert_eq!(
         cloud.sent(),
         [
@@ -47,26 +52,22 @@ fn the_first_deploy_sends_one_request_for_each_thing_and_the_second_one_none() {
             "PUT scripts/t-coral",
         ]
     );
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!((&report["applied"], &report["requests"]), (&json!(0), &json!(0)));
-    assert!(cloud.sent().is_empty());
+    cloud.is_up_to_date(&project);
     // A machine that has no out/ needs no upload either: the state decides.
     std::fs::remove_dir_all(project.path("out")).expect("out/ goes");
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 0);
-    assert!(cloud.sent().is_empty());
+    cloud.is_up_to_date(&project);
 }
 
 #[test]
 fn an_edit_costs_the_request_of_what_it_changed_and_no_other() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     let check = |file: &str, from: &str, to: &str, expect: &[&str]| {
         project.edit(file, from, to);
-        cloud.deploy(&project, &[]);
+        cloud.deployed(&project);
         assert_eq!(cloud.sent(), expect, "{from:?} to {to:?} in {file}");
-        cloud.deploy(&project, &[]);
-        assert!(cloud.sent().is_empty(), "a second deploy after {from:?} to {to:?}");
+        cloud.is_up_to_date(&project);
     };
     let (acme, bolt, coral) = ("customers/acme.yaml", "customers/bolt.yaml", "customers/coral.yaml");
     check(acme, "GREETING: hello", "GREETING: goodbye", &["PUT scripts/t-acme"]);
@@ -100,17 +101,28 @@ fn an_edit_costs_the_request_of_what_it_changed_and_no_other() {
 #[test]
 fn the_same_plan_tells_why() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.edit("customers/acme.yaml", "hello", "goodbye").edit("customers/bolt.yaml", "*/5", "*/6");
-    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
-    let reasons: Vec<(&Value, &Value)> =
-        plan["changes"].as_array().unwrap().iter().map(|change| (&change["worker"], &change["reasons"])).collect();
+    let planned = cloud.engine(&project).plan();
+    let excerpt = |text: &str| Some(Excerpt::from(&json!(text)));
+    let place = Some(Position { file: "customers/acme.yaml".to_owned(), line: 3, column: 19 });
+    let (old, new) = (excerpt("hello"), excerpt("goodbye"));
+    let greeting = ValueChange { path: "vars.GREETING".to_owned(), old, new, place };
+    let crons = |cron: &str| BTreeSet::from([cron.to_owned()]);
     assert_eq!(
-        reasons,
+        reasons(&planned.plan),
         [
-            (&json!("t-acme"), &json!(["customers/acme.yaml:3:19 vars.GREETING \"hello\" → \"goodbye\""])),
-            (&json!("t-bolt"), &json!(["crons */6 * * * *"])),
+            ("t-acme", &[Reason::ValueChanged(Box::new(greeting))][..]),
+            ("t-bolt", &[Reason::Crons { old: crons("*/5 * * * *"), new: crons("*/6 * * * *") }]),
         ]
+    );
+    let actions: Vec<Action> = planned.plan.changes.iter().map(|change| change.action).collect();
+    assert_eq!((actions.as_slice(), planned.plan.unchanged), (&[Action::Update, Action::Update][..], 1));
+    // The command line says it in these words.
+    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
+    assert_eq!(
+        (&plan["changes"][0]["reasons"], &plan["changes"][1]["reasons"]),
+        (&json!(["customers/acme.yaml:3:19 vars.GREETING \"hello\" → \"goodbye\""]), &json!(["crons */6 * * * *"]))
     );
     assert_eq!((&plan["create"], &plan["update"], &plan["unchanged"]), (&json!(0), &json!(2), &json!(1)));
 }
@@ -123,7 +135,7 @@ fn a_plan_sends_nothing_and_its_exit_code_says_whether_there_are_changes() {
     cloud.run(&project, &["plan"]).exits(0);
     assert!(cloud.sent().is_empty());
     assert!(!project.path(".flotilla/state.db").exists(), "a plan makes no state");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     cloud.run(&project, &["plan", "--exit-code"]).exits(0);
     let text = cloud.run(&project, &["plan", "--all", "--reason", "a flaw in the runtime"]).exits(0).stdout;
@@ -134,8 +146,12 @@ fn a_plan_sends_nothing_and_its_exit_code_says_whether_there_are_changes() {
 #[test]
 fn all_uploads_every_worker_once() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
+    let ended = cloud.engine(&project).deploy_with(|request| request.plan.force = Some("a flaw".to_owned()));
+    assert_eq!(ended.exits(Exit::Done).outcome().applied, 3);
+    assert_eq!(cloud.sent(), ["PUT scripts/t-acme", "PUT scripts/t-bolt", "PUT scripts/t-coral"]);
+    // The flag does the same.
     assert_eq!(cloud.deploy(&project, &["--all"])["applied"], 3);
     assert_eq!(cloud.sent(), ["PUT scripts/t-acme", "PUT scripts/t-bolt", "PUT scripts/t-coral"]);
 }
@@ -143,24 +159,24 @@ fn all_uploads_every_worker_once() {
 #[test]
 fn a_customer_who_is_gone_is_reported_and_deleted_only_with_prune() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     std::fs::remove_file(project.path("customers/bolt.yaml")).unwrap();
     let text = cloud.run(&project, &["deploy", "--yes"]).exits(0).stdout;
     assert!(text.contains("t-bolt") && text.contains("--prune"), "{text}");
     assert!(cloud.sent().iter().all(|what| what == "GET subdomain"), "nothing but the address is asked for");
     cloud.run(&project, &["deploy", "--yes", "--prune", "acme"]).exits(2);
-    cloud.run(&project, &["deploy", "--yes", "--prune", "--format", "json"]).exits(0);
+    cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::Done);
     let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
     assert_eq!(sent, ["DELETE domains/*", "DELETE scripts/t-bolt"], "first what leads to it");
-    let plan = cloud.run(&project, &["plan", "--exit-code", "--prune", "--format", "json"]).exits(0).json();
-    assert_eq!(plan["orphans"], json!([]));
+    let planned = cloud.engine(&project).plan_with(|request| request.prune = true);
+    assert!(planned.plan.is_empty() && planned.plan.orphans.is_empty(), "{:#?}", planned.plan);
 }
 
 #[test]
 fn an_account_that_got_another_name_is_the_same_account() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     project.write(
         "fleet.yaml",
@@ -170,18 +186,24 @@ fn an_account_that_got_another_name_is_the_same_account() {
         ),
     );
     std::fs::remove_file(project.path("customers/acme.yaml")).unwrap();
-    assert_eq!(cloud.deploy(&project, &["--prune"])["applied"], 1);
+    let ended = cloud.engine(&project).deploy_with(|request| request.plan.prune = true);
+    assert_eq!(ended.exits(Exit::Done).outcome().applied, 1);
     assert_eq!(cloud.sent(), ["DELETE scripts/t-acme"]);
 }
 
 #[test]
 fn a_spec_with_an_error_stops_neither_the_others_nor_deletes_anything() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     project.edit("customers/acme.yaml", "name: Acme", "nam: Acme").edit("customers/bolt.yaml", "*/5", "*/6");
-    cloud.run(&project, &["deploy", "--yes", "--prune", "--format", "json"]).exits(1);
+    let ended = cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::Diagnostics);
+    assert!(ended.heard.contains(&Heard::Applied("t-bolt".to_owned())), "{:#?}", ended.heard);
+    let outcome = ended.outcome();
+    assert_eq!((outcome.applied, outcome.failed, outcome.skipped), (1, 0, 0));
     assert_eq!(cloud.sent(), ["PUT scripts/t-bolt/schedules"]);
+    cloud.run(&project, &["deploy", "--yes", "--prune", "--format", "json"]).exits(1);
+    assert!(cloud.sent().is_empty());
 }
 
 #[test]
@@ -296,8 +318,7 @@ fn a_killed_deploy_goes_on_where_it_was() {
     let before = uploads(&cloud.take());
     assert!((12..60).contains(&acknowledged.len()), "killed in the middle: {}", acknowledged.len());
     assert!(acknowledged.iter().all(|worker| before.contains_key(worker)), "nothing is recorded that wasn't done");
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!(report["applied"], 60 - acknowledged.len());
+    assert_eq!(cloud.deployed(&project).applied, 60 - acknowledged.len());
     let after = uploads(&cloud.take());
     assert!(acknowledged.iter().all(|worker| !after.contains_key(worker)), "nothing acknowledged is repeated");
     let repeated = after.keys().filter(|worker| before.contains_key(*worker)).count();
@@ -308,7 +329,7 @@ fn a_killed_deploy_goes_on_where_it_was() {
 #[test]
 fn an_upload_that_was_interrupted_and_taken_back_does_not_stay_live() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.edit("customers/acme.yaml", "hello", "broken");
     cloud.take();
     cloud.faults(&json!([{"match": {"method": "PUT"}, "times": 0, "do": {"reset": "after"}}]));
@@ -319,28 +340,26 @@ fn an_upload_that_was_interrupted_and_taken_back_does_not_stay_live() {
     cloud.clear_faults();
     cloud.take();
     project.edit("customers/acme.yaml", "broken", "hello");
-    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
-    assert_eq!(plan["changes"][0]["reasons"], json!(["an earlier upload was interrupted"]));
-    cloud.deploy(&project, &[]);
+    let planned = cloud.engine(&project).plan();
+    assert_eq!(reasons(&planned.plan), [("t-acme", &[Reason::UploadInterrupted][..])]);
+    cloud.deployed(&project);
     assert_eq!(cloud.sent(), ["PUT scripts/t-acme"]);
-    cloud.deploy(&project, &[]);
-    assert!(cloud.sent().is_empty());
+    cloud.is_up_to_date(&project);
 }
 
 #[test]
 fn domains_that_swap_their_customers_are_swapped_in_one_deploy() {
     let spec = |host: &str| format!("workersDev: false\ndomains: [{host}.example.com]\n");
     let (cloud, project) = (Cloud::start(), fleet(&[("acme", &spec("x")), ("bolt", &spec("y"))]));
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     project.edit("customers/acme.yaml", "x.example", "y.example").edit("customers/bolt.yaml", "y.example", "x.example");
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     let sent = cloud.take().into_iter().map(|request| request.what);
     // It looks first, whose they are.
     let sent: Vec<String> = sent.filter(|what| !what.starts_with("GET ")).collect();
     assert_eq!(sent, ["DELETE domains/*", "DELETE domains/*", "PUT domains", "PUT domains"]);
-    cloud.deploy(&project, &[]);
-    assert!(cloud.sent().is_empty());
+    cloud.is_up_to_date(&project);
 }
 
 #[test]
@@ -359,7 +378,7 @@ fn ctrl_c_ends_after_what_is_in_flight_and_says_so() {
     assert!(applied < 60);
     let before = uploads(&cloud.take());
     assert_eq!(before.len() as u64, applied, "what was sent was waited for");
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 60 - applied);
+    assert_eq!(cloud.deployed(&project).applied as u64, 60 - applied);
     let after = uploads(&cloud.take());
     assert!(after.keys().all(|worker| !before.contains_key(worker)), "nothing is repeated");
 }
@@ -370,8 +389,8 @@ fn a_dispatch_namespace_takes_one_request_for_each_worker() {
     let account = "accounts:\n  default:\n    id: { env: CLOUDFLARE_ACCOUNT_ID }\n    \
                    token: { secret: CLOUDFLARE_API_TOKEN }\n    dispatchNamespace: shops\n";
     project.write("fleet.yaml", project.read("fleet.yaml") + account);
-    let run = cloud.run(&project, &["deploy", "--yes", "--format", "json"]).exits(4);
-    let error = run.json()["failures"][0]["error"].as_str().unwrap().to_owned();
+    let outcome = cloud.engine(&project).deploy().exits(Exit::SomeFailed).outcome();
+    let error = &outcome.failures[0].error;
     assert!(error.contains("does the dispatch namespace exist?"), "{error}");
     cloud.http(
         "POST",
@@ -379,13 +398,12 @@ fn a_dispatch_namespace_takes_one_request_for_each_worker() {
         &json!({"name": "shops"}),
     );
     cloud.take();
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     assert_eq!(
         cloud.sent(),
         ["PUT dispatch/namespaces/shops/scripts/t-acme", "PUT dispatch/namespaces/shops/scripts/t-bolt"]
     );
-    cloud.deploy(&project, &[]);
-    assert!(cloud.sent().is_empty());
+    cloud.is_up_to_date(&project);
 }
 
 #[test]
@@ -394,7 +412,7 @@ fn an_upload_has_everything_in_one_request() {
                 compatibilityDate: 2026-05-05\ncompatibilityFlags: [nodejs_compat]\n\
                 observability: { enabled: true, sampling: 0.25 }\n";
     let (cloud, project) = (Cloud::start(), fleet(&[("acme", spec)]));
-    output(cloud.command(&project, &["deploy", "--yes"]).env("SHARED_KEY", "x")).exits(0);
+    Engine::with(&project, &cloud.base(), &[("SHARED_KEY", "x")]).deploy().exits(Exit::Done);
     let requests = cloud.take();
     let upload = find(&requests, "PUT scripts/t-acme");
     let parts = upload.entry["parts"].as_array().expect("a form");
@@ -445,10 +463,9 @@ fn find<'a>(requests: &'a [Request], what: &str) -> &'a Request {
 #[test]
 fn without_out_and_state_a_deploy_converges_all_the_same() {
     let (cloud, project) = (Cloud::start(), three());
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     cloud.take();
     std::fs::remove_dir_all(project.path(".flotilla")).unwrap();
-    let report = cloud.deploy(&project, &[]);
-    assert_eq!((&report["applied"], &report["failed"]), (&json!(3), &json!(0)), "{report}");
-    assert!(cache().is_dir());
+    let outcome = cloud.deployed(&project);
+    assert_eq!((outcome.applied, outcome.failed), (3, 0));
 }

@@ -91,7 +91,7 @@ fn ids_that_a_deploy_found_are_known() {
     let listed =
         |cloud: &Cloud| row(&cloud.run(&project, &["list", "--format", "json"]).exits(0).json(), "t-acme").clone();
     assert_eq!(listed(&cloud)["database"]["id"], Value::Null);
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     let id = listed(&cloud)["database"]["id"].as_str().expect("an id").to_owned();
     assert!(id.chars().count() == 9 && id.ends_with('…'), "{id}");
 }

@@ -10,6 +10,7 @@ mod dispatch;
 mod documented;
 mod edit;
 mod endurance;
+mod engine;
 mod export;
 mod faults;
 mod fleet;

@@ -25,15 +25,14 @@ fn changed(cloud: &Cloud) -> Vec<String> {
     cloud.sent().into_iter().filter(|what| !what.starts_with("GET ")).collect()
 }
 
-fn digest(cloud: &Cloud, project: &Project, more: &[&str]) -> String {
-    let plan = cloud.run(project, &[&["plan", "--format", "json"], more].concat()).exits(0).json();
-    plan["digest"].as_str().expect("a digest").to_owned()
+fn digest(cloud: &Cloud, project: &Project) -> String {
+    cloud.engine(project).plan().plan.digest.to_string()
 }
 
 #[test]
 fn what_many_workers_have_in_common_is_told_once_in_each_form() {
     let (cloud, project) = (Cloud::start(), many(30));
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     project.edit("fleet.yaml", "A: one", "A: two");
     project.write("customers/c07.yaml", "id: c07\nvars: { B: three }\n");
     let text = cloud.run(&project, &["plan"]).exits(0).stdout;
@@ -86,11 +85,11 @@ fn a_plan_has_the_same_digest_on_another_machine() {
     };
     take_over();
     assert_ne!(project.root(), other.root());
-    assert_eq!(digest(&cloud, &project, &[]), digest(&cloud, &other, &[]));
-    cloud.deploy(&project, &[]);
+    assert_eq!(digest(&cloud, &project), digest(&cloud, &other));
+    cloud.deployed(&project);
     project.edit("fleet.yaml", "A: one", "A: two").write("customers/c01.yaml", "id: c01\ncrons: [\"* * * * *\"]\n");
     take_over();
-    let (here, there) = (digest(&cloud, &project, &[]), digest(&cloud, &other, &[]));
+    let (here, there) = (digest(&cloud, &project), digest(&cloud, &other));
     assert_eq!(here, there);
     // Another account is another plan, whatever else is alike.
     let elsewhere = cloud
@@ -168,7 +167,7 @@ fn a_plan_in_a_file_is_applied_exactly_or_refused_with_what_differs() {
 fn an_interrupted_plan_is_gone_on_with_and_nothing_else_is() {
     for by_digest in [true, false] {
         let (cloud, project) = (Cloud::start(), many(6));
-        let digest = digest(&cloud, &project, &[]);
+        let digest = digest(&cloud, &project);
         cloud.run(&project, &["plan", "--out", "fleet.plan"]).exits(0);
         let arguments = if by_digest { ["deploy", "--digest", &digest] } else { ["deploy", "--plan", "fleet.plan"] };
         cloud.faults(&json!([{"match": {"method": "PUT", "path": "t-c03"}, "times": 1, "do": {"status": 400}}]));

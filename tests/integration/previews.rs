@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flotilla_build::build;
 use flotilla_model::customer::{Database, Worker};
+use flotilla_model::failure::Exit;
 use flotilla_model::preview::Preview;
 use flotilla_model::progress::Silent;
 use flotilla_model::spec::Environment;
@@ -14,6 +15,7 @@ use flotilla_spec::tree::Tree;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
+use crate::engine::{Heard, customers};
 use crate::fleet::{Cloud, fleet, until};
 use crate::support::{Project, Run, output, spawn};
 
@@ -306,9 +308,9 @@ fn three() -> Project {
 fn up_and_down_leave_the_cloudflare_as_it_was() {
     let project = three();
     let cloud = Cloud::start();
-    cloud.deploy(&project, &[]);
+    cloud.deployed(&project);
     // What only the first machine knows is asked once, and noted in the tags.
-    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    cloud.engine(&project).rebuild();
     let before = content(&cloud);
     let standing = project.files("out");
     let state = cloud.run(&project, &["state", "show", "--format", "json"]).exits(0).json();
@@ -333,12 +335,13 @@ fn up_and_down_leave_the_cloudflare_as_it_was() {
 
     // The fleet itself sees nothing of it.
     project.run(&["build", "--check"]).exits(0);
-    let planned = cloud.run(&project, &["plan", "--refresh", "--format", "json"]).exits(0).json();
-    assert_eq!((&planned["changes"], &planned["orphans"]), (&json!([]), &json!([])));
-    assert!(planned["findings"].as_array().is_none_or(Vec::is_empty), "{planned}");
-    let pruned = cloud.run(&project, &["prune", "--yes", "--domains", "--format", "json"]).exits(0).json();
-    assert_eq!(pruned["applied"], 0);
-    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    let planned = cloud.engine(&project).plan_with(|request| request.refresh = true);
+    assert!(planned.plan.is_empty() && planned.plan.orphans.is_empty(), "{:#?}", planned.plan);
+    assert!(planned.findings.is_empty(), "{:#?}", planned.findings);
+    let pruned = cloud.engine(&project).prune(true).exits(Exit::Done);
+    pruned.is_up_to_date();
+    assert!(!pruned.heard.iter().any(|heard| matches!(heard, Heard::HostRemoved(_))), "{:#?}", pruned.heard);
+    cloud.engine(&project).rebuild();
     let workers = |state: &Value| state["workers"].as_array().map(Vec::len);
     assert_eq!(workers(&cloud.run(&project, &["state", "show", "--format", "json"]).exits(0).json()), workers(&state));
     assert_eq!(project.files("out"), standing);
@@ -408,7 +411,8 @@ fn what_does_not_fit_is_refused_with_numbers_before_anything_is_sent() {
     set(
         "accounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, token: { secret: CLOUDFLARE_API_TOKEN }, limits: { customDomainsPerZone: 4 } } }\n",
     );
-    cloud.deploy(&project, &["acme", "bluebird"]);
+    let two = cloud.engine(&project).deploy_with(|request| request.plan.selection = customers(&["acme", "bluebird"]));
+    assert_eq!(two.exits(Exit::Done).outcome().failed, 0);
     up(&cloud, &project, &["bluebird"]).exits(0);
     cloud.take();
     let other = ["preview", "up", "--id", "8", "--yes", "bluebird"];
@@ -514,8 +518,8 @@ fn hosts_of_a_dispatch_namespace_go_with_the_preview() {
     let cloud = Cloud::start();
     let namespaces = format!("/client/v4/accounts/{}/workers/dispatch/namespaces", crate::fleet::ACCOUNT);
     assert_eq!(cloud.http("POST", &namespaces, &json!({"name": "shops"}))["success"], true);
-    cloud.deploy(&project, &[]);
-    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    cloud.deployed(&project);
+    cloud.engine(&project).rebuild();
     let before = content(&cloud);
     assert_eq!(before["kv"].len(), 2);
     let report = up(&cloud, &project, &[]).exits(0).json();
@@ -581,8 +585,8 @@ fn three_workers_of_a_preview_call_each_other_in_workerd() {
     asking(&project);
     project.write("fleet.yaml", format!("{PACK}sharedWorkers: {{ log: {{ workersDev: false, domains: [log.example.com], vars: {{ WHO: log }} }} }}\n"));
     let cloud = Cloud::with_workerd();
-    cloud.deploy(&project, &[]);
-    cloud.run(&project, &["state", "rebuild", "--yes"]).exits(0);
+    cloud.deployed(&project);
+    cloud.engine(&project).rebuild();
     let before = content(&cloud);
     let summary = project.path("preview.md");
     let report = up(&cloud, &project, &["--summary", summary.to_str().expect("a path")]).exits(0).json();

@@ -3,9 +3,15 @@
 
 use std::path::PathBuf;
 
+use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::refresh::What;
+use flotilla_engine::deploy_fleet::DeployRequest;
+use flotilla_model::failure::Exit;
+use flotilla_model::reason::Reason;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::engine::{Engine, customers, names, reasons};
 use crate::support::{Project, Run};
 use crate::tools::Local;
 
@@ -56,18 +62,48 @@ impl World {
         self.fleet.run_with(arguments, &variables)
     }
 
-    /// Runs a command; what it gave, and the requests that it made.
-    fn requests(&self, arguments: &[&str]) -> (Run, Vec<String>) {
+    /// The engine for the fleet and its Cloudflare.
+    #[track_caller]
+    fn engine(&self) -> Engine<'_> {
+        Engine::new(&self.fleet, &format!("{}/client/v4", self.cloud.origin))
+    }
+
+    /// Deploys what a refresh finds to be otherwise, these workers adopted; what was done.
+    #[track_caller]
+    fn refreshed(&self, adopt: &[&str]) -> Outcome {
+        let change = |request: &mut DeployRequest<'_>| {
+            request.plan.refresh = true;
+            request.plan.adopt = names(adopt);
+        };
+        self.engine().deploy_with(change).exits(Exit::Done).outcome()
+    }
+
+    /// Asserts that without asking the platform there is nothing to do.
+    #[track_caller]
+    fn has_no_changes(&self) {
+        let planned = self.engine().plan();
+        assert!(planned.plan.is_empty(), "{:#?}", planned.plan);
+    }
+
+    /// Deploys with a refresh; what was done, and the requests that it made.
+    #[track_caller]
+    fn requests(&self) -> (Outcome, Vec<String>) {
+        self.requests_of(|| self.refreshed(&[]))
+    }
+
+    /// Does something; what it gave, and the requests that it made.
+    #[track_caller]
+    fn requests_of<T>(&self, run: impl FnOnce() -> T) -> (T, Vec<String>) {
         let before = self.cloud.journal().len();
-        let run = self.run(arguments);
+        let outcome = run();
         let requests = self.cloud.journal().split_off(before);
         let short = |request: String| request.replace(&format!("/client/v4/accounts/{ACCOUNT}"), "");
-        (run, requests.into_iter().map(short).collect())
+        (outcome, requests.into_iter().map(short).collect())
     }
 
     fn deploy(&self) {
-        let outcome = self.run(&["deploy", "--yes", "--format", "json"]).exits(0).json();
-        assert_eq!(outcome["failed"], 0, "{outcome}");
+        let outcome = self.engine().deploy().exits(Exit::Done).outcome();
+        assert!(outcome.is_complete(), "{outcome:?}");
     }
 
     fn state(&self) -> PathBuf {
@@ -83,11 +119,9 @@ impl World {
 
     /// The findings of `plan --refresh`, as kind and worker.
     fn findings(&self) -> Vec<(String, String)> {
-        let plan = self.run(&["plan", "--refresh", "--format", "json"]).json();
-        assert_eq!(plan["error"], Value::Null, "{plan}");
-        let findings = plan["findings"].as_array().cloned().unwrap_or_default();
-        let text = |finding: &Value, key: &str| finding[key].as_str().expect("a text").to_owned();
-        findings.iter().map(|finding| (text(finding, "finding"), text(finding, "worker"))).collect()
+        let planned = self.engine().plan_with(|request| request.refresh = true);
+        let kind = |what: &What| json!(what)["finding"].as_str().expect("a kind").to_owned();
+        planned.findings.iter().map(|finding| (kind(&finding.what), finding.worker.clone())).collect()
     }
 
     fn script(worker: &str) -> String {
@@ -134,9 +168,8 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     world.deploy();
 
     world.forget();
-    let (run, requests) = world.requests(&["deploy", "--refresh", "--yes", "--format", "json"]);
-    let outcome = run.exits(0).json();
-    assert_eq!((&outcome["applied"], &outcome["requests"]), (&json!(0), &json!(0)), "{outcome}");
+    let (outcome, requests) = world.requests();
+    assert_eq!((outcome.applied, outcome.requests), (0, 0));
     // bee and cat were uploaded with their workers.dev address still to come.
     let asked = |name: &str| requests.iter().filter(|request| request.contains(name)).count();
     assert_eq!(asked("PUT") + asked("POST") + asked("DELETE"), 0, "{requests:#?}");
@@ -148,16 +181,15 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     assert_eq!(requests.len(), 10, "workers, domains, the zone and its routes; and two tags: {requests:#?}");
     // Who asked has told what the answer was: the next machine doesn't ask again.
     world.forget();
-    let (run, requests) = world.requests(&["deploy", "--refresh", "--yes", "--format", "json"]);
-    assert_eq!(run.exits(0).json()["requests"], 0);
+    let (outcome, requests) = world.requests();
+    assert_eq!((outcome.applied, outcome.requests), (0, 0));
     assert_eq!(requests.len(), 4, "{requests:#?}");
 
     // Another machine again, and one change.
     world.forget();
     world.fleet.write("customers/bee.yaml", "id: bee\nvars: { A: two }\n");
-    let (run, requests) = world.requests(&["deploy", "--refresh", "--yes", "--format", "json"]);
-    let outcome = run.exits(0).json();
-    assert_eq!((&outcome["applied"], &outcome["requests"]), (&json!(1), &json!(1)), "{outcome}");
+    let (outcome, requests) = world.requests();
+    assert_eq!((outcome.applied, outcome.requests), (1, 1));
     let put = "PUT /workers/scripts/c15t-bee";
     assert_eq!(requests.len(), 5, "{requests:#?}");
     assert!(requests.last().is_some_and(|request| request == put), "{requests:#?}");
@@ -168,7 +200,7 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     assert_eq!(acme["routes"], json!([format!("consent.{ZONE}/*")]), "{acme}");
     assert_eq!((&acme["crons"], &acme["workers_dev"]), (&json!(["*/5 * * * *"]), &json!(true)), "{acme}");
     assert_eq!(acme["account"], "01234567…");
-    world.run(&["plan", "--exit-code"]).exits(0);
+    world.has_no_changes();
 }
 
 #[test]
@@ -181,13 +213,12 @@ fn a_fleet_without_triggers_takes_one_list_and_what_changed() {
     );
     let namespaces = format!("/accounts/{ACCOUNT}/workers/dispatch/namespaces");
     world.cloud.call(Method::POST, &namespaces, Some(json!({"name": "fleet"})));
-    let (run, requests) = world.requests(&["deploy", "--yes"]);
-    run.exits(0);
+    let ((), requests) = world.requests_of(|| world.deploy());
     assert_eq!(requests.len(), 4, "one list, three uploads: {requests:#?}");
     world.forget();
     world.fleet.write("customers/bee.yaml", "id: bee\nlogLevel: debug\n");
-    let (run, requests) = world.requests(&["deploy", "--refresh", "--yes"]);
-    run.exits(0);
+    let (outcome, requests) = world.requests();
+    assert_eq!((outcome.applied, outcome.requests), (1, 1));
     let list = "GET /workers/dispatch/namespaces/fleet/scripts";
     let put = "PUT /workers/dispatch/namespaces/fleet/scripts/c15t-bee";
     assert_eq!(requests, [list, put]);
@@ -203,9 +234,9 @@ fn plan_asks_and_changes_nothing() {
     assert_eq!(plan["changes"][0]["reasons"][0], "it is not there any more", "{plan}");
     assert_eq!(std::fs::read(world.state()).unwrap(), before);
     // Without asking, nobody knows.
-    world.run(&["plan", "--exit-code"]).exits(0);
-    let (run, requests) = world.requests(&["deploy", "--refresh", "--yes", "--format", "json"]);
-    assert_eq!(run.exits(0).json()["applied"], 1);
+    world.has_no_changes();
+    let (outcome, requests) = world.requests();
+    assert_eq!(outcome.applied, 1);
     assert!(requests.contains(&"PUT /workers/scripts/c15t-cat".to_owned()), "{requests:#?}");
     assert_eq!(world.findings(), pairs(&[]));
 }
@@ -219,7 +250,7 @@ fn a_state_from_last_week_is_brought_up_to_date() {
     world.fleet.write("customers/bee.yaml", "id: bee\nvars: { A: two }\n");
     world.fleet.edit("customers/acme.yaml", "consent.acme.example", "privacy.acme.example");
     std::fs::remove_file(world.fleet.path("customers/cat.yaml")).unwrap();
-    world.run(&["deploy", "--prune", "--yes"]).exits(0);
+    world.engine().deploy_with(|request| request.plan.prune = true).exits(Exit::Done);
     let now = shown(&world);
     let state = world.state();
     for file in [state.with_extension("db-wal"), state.with_extension("db-shm")] {
@@ -229,8 +260,7 @@ fn a_state_from_last_week_is_brought_up_to_date() {
     let expected = pairs(&[("missing", "c15t-cat"), ("domain_gone", "c15t-acme"), ("deployed_elsewhere", "c15t-bee")]);
     assert_eq!(world.findings(), expected);
     // It all is as it should be, and so nothing is sent; the record is right again.
-    let outcome = world.run(&["deploy", "--refresh", "--yes", "--format", "json"]).exits(0).json();
-    assert_eq!(outcome["requests"], 0, "{outcome}");
+    assert_eq!(world.refreshed(&[]).requests, 0);
     let strip = |rows: Value| {
         let mut rows = rows.as_array().expect("a list").clone();
         for row in &mut rows {
@@ -254,18 +284,19 @@ fn what_others_changed_is_put_right() {
     assert_eq!(world.findings(), pairs(&[("changed", "c15t-bee"), ("changed", "c15t-cat")]));
     let text = world.run(&["plan", "--refresh"]).exits(0).stdout;
     assert!(text.contains("c15t-bee was changed outside of flotilla at 2"), "{text}");
-    let outcome = world.run(&["deploy", "--refresh", "--yes", "--format", "json"]).exits(0).json();
-    assert_eq!((&outcome["applied"], &outcome["requests"]), (&json!(2), &json!(2)), "{outcome}");
+    let outcome = world.refreshed(&[]);
+    assert_eq!((outcome.applied, outcome.requests), (2, 2));
     assert_eq!(digest(&world), ours);
     assert_eq!(world.findings(), pairs(&[]));
 
     // Found by one run and put right by a later one, which doesn't ask.
     world.overwrite("c15t-bee", None);
-    let rebuilt = world.run(&["state", "rebuild", "--yes", "--format", "json"]).exits(0).json();
-    assert_eq!(rebuilt["changed"], 1, "{rebuilt}");
-    let plan = world.run(&["plan", "--format", "json"]).exits(0).json();
-    let reason = plan["changes"][0]["reasons"][0].as_str().unwrap();
-    assert!(reason.starts_with("it was changed outside of flotilla at 2"), "{plan}");
+    let rebuilt = world.engine().rebuild();
+    assert_eq!(rebuilt.number(|what| matches!(what, What::Changed { .. })), 1, "{:?}", rebuilt.findings);
+    let planned = world.engine().plan();
+    let [("c15t-bee", [reason])] = reasons(&planned.plan)[..] else { panic!("{:#?}", planned.plan) };
+    assert!(matches!(reason, Reason::ChangedOutside { at, .. } if at.starts_with('2')), "{reason:?}");
+    assert!(reason.to_string().starts_with("it was changed outside of flotilla at 2"), "{reason}");
     let shown = world.run(&["state", "show", "bee"]).exits(0).stdout;
     assert!(shown.contains("changed outside of flotilla"), "{shown}");
     world.deploy();
@@ -291,11 +322,13 @@ fn a_worker_of_others_is_not_overwritten_unless_it_is_adopted() {
     let refused = world.run(&["deploy", "--yes", "bee"]).exits(5);
     assert!(refused.stderr.contains("--adopt c15t-bee"), "{}", refused.stderr);
     assert_eq!(tags("c15t-bee"), json!([]));
-    world.run(&["deploy", "--yes", "--adopt", "c15t-bee", "bee"]).exits(0);
+    let adopting = |request: &mut DeployRequest<'_>| {
+        request.plan.selection = customers(&["bee"]);
+        request.plan.adopt = names(&["c15t-bee"]);
+    };
+    assert_eq!(world.engine().deploy_with(adopting).exits(Exit::Done).outcome().applied, 1);
     assert_eq!(tags("c15t-bee")[0], "flotilla-test");
-    let outcome =
-        world.run(&["deploy", "--yes", "--refresh", "--adopt", "c15t-cat", "--format", "json"]).exits(0).json();
-    assert_eq!(outcome["applied"], 1, "{outcome}");
+    assert_eq!(world.refreshed(&["c15t-cat"]).applied, 1);
     assert_eq!(tags("c15t-cat")[0], "flotilla-test");
     assert_eq!(world.findings(), pairs(&[]));
 }
@@ -315,7 +348,7 @@ fn a_domain_of_others_is_not_taken_unless_the_spec_says_so() {
     );
     world.deploy();
     assert_eq!(world.holder("consent.acme.example").as_deref(), Some("c15t-acme"));
-    world.run(&["plan", "--exit-code"]).exits(0);
+    world.has_no_changes();
     // Somebody takes it back. Without asking nobody knows; asked, it is told and taken again.
     let id =
         world.cloud.api(&format!("/accounts/{ACCOUNT}/workers/domains?hostname=consent.acme.example"))[0]["id"].clone();
@@ -323,7 +356,7 @@ fn a_domain_of_others_is_not_taken_unless_the_spec_says_so() {
     let _ = world.cloud.request(Method::DELETE, "127.0.0.1", &format!("/client/v4{path}")).bearer_auth("t").send();
     world.attach("consent.acme.example", "dashboard");
     assert_eq!(world.findings(), pairs(&[("domain_held", "c15t-acme"), ("domain_moved", "c15t-acme")]));
-    world.run(&["deploy", "--refresh", "--yes"]).exits(0);
+    assert_eq!(world.refreshed(&[]).applied, 1);
     assert_eq!(world.holder("consent.acme.example").as_deref(), Some("c15t-acme"));
 }
 
@@ -357,7 +390,7 @@ fn orphans_are_found_and_pruned_within_limits() {
     assert_eq!(kinds(), expected);
     // Deleted under its own hands by somebody, and its domain forgotten.
     world.attach("lost.acme.example", "c15t-acme");
-    world.run(&["prune", "--yes"]).exits(0);
+    assert_eq!(world.engine().prune(false).exits(Exit::Done).outcome().applied, 1);
     assert!(world.listed("c15t-acme").is_none() && world.holder("lost.acme.example").is_none());
     assert_eq!(kinds(), pairs(&[]));
     let again = world.run(&["prune", "--yes"]).exits(0);
@@ -384,10 +417,10 @@ fn no_more_is_deleted_at_once_than_is_allowed() {
     assert!(world.listed("c15t-bee").is_some());
     let fleet = world.fleet.read("fleet.yaml");
     world.fleet.write("fleet.yaml", format!("{fleet}deploy: {{ maxDeletions: {{ count: 0 }} }}\n"));
-    let refused = world.run(&["prune", "--yes"]).exits(5);
-    assert!(refused.stderr.contains("and 0 may be deleted at once"), "{refused:?}");
+    let refused = world.engine().prune(false).failure(Exit::Refused);
+    assert!(refused.to_string().contains("and 0 may be deleted at once"), "{refused}");
     world.fleet.write("fleet.yaml", format!("{fleet}deploy: {{ maxDeletions: {{ percent: 70 }} }}\n"));
-    world.run(&["prune", "--yes"]).exits(0);
+    assert_eq!(world.engine().prune(false).exits(Exit::Done).outcome().applied, 2);
     assert!(world.listed("c15t-bee").is_none() && world.listed("c15t-acme").is_some());
 }
 
@@ -436,8 +469,10 @@ fn a_state_is_made_anew() {
     let after = shown(&world);
     assert_eq!(after["workers"][1]["workers_dev"], false, "{after}");
     assert_eq!(after["workers"][0], before["workers"][0]);
-    let plan = world.run(&["plan", "--format", "json"]).exits(0).json();
-    assert_eq!(plan["changes"][0]["reasons"], json!(["workers.dev on"]), "{plan}");
+    let planned = world.engine().plan();
+    let expected = [Reason::WorkersDev { old: false, new: true }];
+    assert_eq!(reasons(&planned.plan), [("c15t-bee", &expected[..])]);
+    assert_eq!(expected[0].to_string(), "workers.dev on");
     // A damaged one is moved away first.
     std::fs::write(world.state(), "no database, but long enough for a header, or so one would think".repeat(9))
         .unwrap();

@@ -2,6 +2,8 @@
 
 use std::process::Child;
 
+use flotilla_deploy::plan::Action;
+use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
 
 use crate::fleet::{Cloud, cache, fleet, until, uploads};
@@ -53,18 +55,18 @@ fn a_wave_begins_when_the_one_before_is_well_and_goes_back_when_it_is_not() {
         "fleet.yaml",
         format!("{fleet_file}defaults: {{ vars: {{ MOOD: degraded }} }}\n{POLICY}  onBreach: rollback\n"),
     );
-    let run = cloud.run(&project, &["deploy", "--yes", "--format", "json"]).exits(4);
-    let report = run.json();
-    let of = |key: &str| report[key].as_u64().unwrap_or(0);
-    assert_eq!((of("applied"), of("unhealthy"), of("skipped"), of("rolled_back")), (1, 1, 5, 1), "{report}");
-    assert!(report["halted"].as_str().unwrap().contains("canaries"), "{report}");
-    assert!(report["failures"][0]["error"].as_str().unwrap().contains("degraded"), "{report}");
+    let outcome = cloud.engine(&project).deploy().exits(Exit::SomeFailed).outcome();
+    let counted = (outcome.applied, outcome.unhealthy, outcome.skipped, outcome.rolled_back);
+    assert_eq!(counted, (1, 1, 5, Some(1)), "{outcome:?}");
+    assert!(outcome.halted.as_ref().is_some_and(|halted| halted.contains("canaries")), "{outcome:?}");
+    assert!(outcome.failures[0].error.contains("degraded"), "{outcome:?}");
     assert_eq!(uploads(&cloud.take()), [("t-c0".to_owned(), 2)].into(), "there and back");
     let status = cloud.run(&project, &["status", "--health", "--format", "json"]).exits(0).json();
     assert!(status["workers"].as_array().unwrap().iter().all(|row| row["health"] == "healthy"), "{status}");
     // The canary was rolled back: the rest isn't deployed behind its back.
-    let plan = cloud.run(&project, &["plan", "--format", "json"]).exits(0).json();
-    assert_eq!((plan["held"][0]["customer"].as_str(), &plan["update"]), (Some("c0"), &json!(5)));
+    let plan = cloud.engine(&project).plan().plan;
+    assert_eq!(plan.held[0].customer, "c0");
+    assert_eq!(plan.changes.iter().filter(|change| change.action == Action::Update).count(), 5);
 }
 
 fn spawn(cloud: &Cloud, project: &Project, more: &[&str]) -> Child {
@@ -113,7 +115,7 @@ fn a_deploy_pauses_goes_on_and_ends_when_another_process_says_so() {
     assert_eq!((applied + skipped, &report["failed"]), (300, &json!(0)));
     assert!(skipped > 0 && run.stderr.contains("paused") && run.stderr.contains("on it goes"), "{}", run.stderr);
     cloud.clear_faults();
-    assert_eq!(cloud.deploy(&project, &[])["applied"], skipped);
+    assert_eq!(cloud.deployed(&project).applied as u64, skipped);
 }
 
 #[test]
@@ -141,6 +143,6 @@ fn one_customer_goes_ahead_of_a_running_deploy_and_is_not_overwritten_by_it() {
     assert_eq!((&report["applied"], &report["overtaken"]), (&json!(149), &json!(1)), "{report}");
     assert_eq!(uploads(&cloud.take())["t-c140"], 1, "the older bundle isn't put over it");
     cloud.clear_faults();
-    assert_eq!(cloud.deploy(&project, &[])["applied"], 0);
+    cloud.is_up_to_date(&project);
     let _ = cache();
 }
