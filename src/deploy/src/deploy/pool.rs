@@ -112,6 +112,8 @@ impl Pool for Threads {
         self.pool.execute(move || {
             // A panic is told to the loop, which would wait for ever otherwise.
             let answered = catch_unwind(AssertUnwindSafe(|| answer(platform.as_ref(), make.as_ref(), job)));
+            // Before the answer is known: with the last one the deploy ends, and nothing holds what it was made from any more.
+            drop((platform, make));
             let _ = sender.send((id, answered.ok()));
         });
     }
