@@ -116,10 +116,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 /// A group that is not larger than this is shown one by one.
 const SMALL: usize = 12;
 
-/// So many groups of reasons are shown.
+/// The number of groups of reasons that are shown.
 const SHOWN: usize = 100;
 
-/// Why each worker was rendered; what is the same for many is told once.
+/// Prints why each worker was rendered; a reason that many share is printed once.
 fn reasons(why: &[(String, Vec<Reason>)]) {
     let mut groups: HashMap<&[Reason], Vec<&str>> = HashMap::new();
     for (folder, lines) in why {
@@ -142,7 +142,7 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     }
 }
 
-/// What a build did, for its summary.
+/// Returns the figures of a build, for its summary.
 fn summary_figures(report: &Report, check: bool) -> Vec<String> {
     let (write, remove) = if check { ("to write", "to remove") } else { ("written", "removed") };
     let mut told = vec![

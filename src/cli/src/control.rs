@@ -1,4 +1,4 @@
-//! `flotilla control`: tells a deploy that is running to pause, to go on, or to end.
+//! `flotilla control`: pauses, resumes or stops a running deploy.
 
 use clap::ValueEnum;
 

@@ -1,4 +1,4 @@
-//! What is wished of a deploy while it runs: by Ctrl-C, by keys, or by another process through a file.
+//! The control channel of a running deploy: commands by Ctrl-C, by keys, or by another process through a file.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use flotilla_model::progress::Progress as _;
 
 use super::ui::Ui;
 
-/// The file by which another process tells what it wishes.
+/// The file through which another process sends commands.
 const FILE: &str = "control";
 
 const GO: u8 = 0;
@@ -25,21 +25,21 @@ const STOP: u8 = 2;
 pub(super) struct Orders {
     wished: Arc<AtomicU8>,
     file: PathBuf,
-    /// Whether the file is heard: only by the deploy that holds the lock.
+    /// Whether the file is read: only by the deploy that holds the lock.
     hears_file: bool,
-    /// How the terminal was before it told keys at once.
+    /// The terminal's modes before keys were read one by one.
     terminal: Option<Termios>,
 }
 
-/// Tells a deploy that is running what is wished.
+/// Sends a command to a running deploy.
 pub(super) fn tell(folder: &Path, word: &str) -> Result<(), Failure> {
     let file = folder.join(FILE);
     std::fs::write(&file, word).map_err(|error| Failure::new(format!("{} can't be written: {error}", file.display())))
 }
 
 impl Orders {
-    /// Listens until it is dropped. The first Ctrl-C stops after what is in flight, the second one at once; on a terminal
-    /// `p` pauses, `r` goes on, `q` stops.
+    /// Receives commands until it is dropped. The first Ctrl-C stops after what is in flight, the second one at once;
+    /// on a terminal `p` pauses, `r` resumes, `q` stops.
     pub(super) fn listen(ui: &Ui, folder: &Path, hears_file: bool) -> Orders {
         let wished = Arc::new(AtomicU8::new(GO));
         let file = folder.join(FILE);
@@ -52,7 +52,7 @@ impl Orders {
         Orders { wished, file, hears_file, terminal }
     }
 
-    /// What is wished now.
+    /// Returns the present command.
     pub(super) fn now(&mut self) -> Control {
         if self.hears_file
             && let Ok(word) = std::fs::read_to_string(&self.file)
@@ -112,7 +112,7 @@ fn signals(ui: &Ui, wished: &Arc<AtomicU8>) {
     });
 }
 
-/// Hears keys where a person is there. Gives how the terminal was before.
+/// Reads keys if there is a terminal. Returns its earlier modes.
 fn keys(ui: &Ui, wished: &Arc<AtomicU8>) -> Option<Termios> {
     if !ui.0.bars || !std::io::stdin().is_terminal() {
         return None;

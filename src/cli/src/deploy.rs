@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     asking: Asking,
 }
 
-/// What a plan's file says already.
+/// The options that a plan's file sets already.
 const PLANNED: [&str; 10] =
     ["customers", "labels", "env", "since", "all", "reason", "prune", "refresh", "adopt", "digest"];
 

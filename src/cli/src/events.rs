@@ -1,4 +1,4 @@
-//! What happens in a deploy, line by line as JSON: for logs and for other programs.
+//! The events of a deploy, line by line as JSON: for logs and for other programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,14 +12,14 @@ use flotilla_deploy::plan::{Action, Change, Plan};
 use flotilla_deploy::state::RunId;
 use flotilla_model::failure::Failure;
 
-/// How often progress is told.
+/// The interval at which progress is reported.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Where the lines go, if they were asked for.
+/// The destination of the lines, if they were requested.
 #[derive(Default)]
 pub(super) struct Events {
     out: Option<Box<dyn Write + Send>>,
-    /// When progress was told last.
+    /// The time at which progress was last reported.
     told: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl Events {
         }));
     }
 
-    /// Something happened.
+    /// Writes an event.
     pub(super) fn happened(&mut self, event: &Event<'_>) {
         if self.out.is_none() {
             return;

@@ -98,19 +98,19 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
     Ok(if report::counts(&diagnostics).0 > 0 { Exit::Diagnostics } else { Exit::Done })
 }
 
-/// How what is deployed stands to what was built.
+/// The relation of a deployed worker to what was built.
 #[derive(Serialize)]
 struct Deployment {
     digest: String,
     at: String,
-    /// Why the next deploy uploads it; nothing, if it doesn't.
+    /// The reasons why the next deploy uploads it; none if it doesn't.
     #[serde(serialize_with = "sentences")]
     now: Vec<Reason>,
-    /// Why it doesn't, though something differs.
+    /// The reason why it is skipped, though something differs.
     held: Option<&'static str>,
 }
 
-/// What the state knows of a customer's workers, by their names.
+/// Returns the state of a customer's workers, by their names.
 fn deployments(
     session: &Session,
     project: &Project,
@@ -203,8 +203,8 @@ fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// One of the letters that codes begin with, and some digits. A customer's id can have that form as well; the code is
-/// meant then.
+/// Returns whether a subject has the form of a code: one of the letters that codes begin with, and some digits. A
+/// customer's id can have that form as well; it is taken as a code then.
 fn has_form_of_code(subject: &str) -> bool {
     let Some(letter) = subject.chars().next().filter(char::is_ascii_alphabetic) else { return false };
     let digits = &subject[1..];

@@ -50,8 +50,8 @@ fn escaped(text: &str, property: bool) -> String {
     if property { text.replace(':', "%3A").replace(',', "%2C") } else { text }
 }
 
-/// What a path from the project's root begins with, from the root of the repository that it lies in: `fleets/eu/`.
-/// Nothing, where the project is the repository's root, or in none.
+/// Returns the prefix of a path from the project's root, from the root of its repository: `fleets/eu/`. Empty where
+/// the project is the repository's root, or in none.
 pub fn prefix(root: &Path) -> String {
     let repository = root.ancestors().find(|folder| folder.join(".git").exists());
     let inner = repository.and_then(|repository| root.strip_prefix(repository).ok());
@@ -64,8 +64,8 @@ mod tests {
     use super::*;
     use flotilla_model::diagnostic::{Code, Place};
 
-    /// What GitHub's runner makes of a line: the command, its properties, its text.
-    /// Source: actions/runner, ActionCommand.TryParseV2, and its unescaping.
+    /// Parses a line as GitHub's runner does: the command, its properties, its text. Source: actions/runner,
+    /// ActionCommand.TryParseV2, and its unescaping.
     pub fn parsed(line: &str) -> (String, Vec<(String, String)>, String) {
         let rest = line.strip_prefix("::").expect("a command");
         let (head, text) = rest.split_once("::").expect("a text");

@@ -13,12 +13,13 @@ const GROUPS_PER_CODE: usize = 8;
 pub struct Group<'a> {
     /// In the order in which they came; at least one.
     pub members: Vec<&'a Diagnostic>,
-    /// Whether their messages say the same, but for numbers and quoted text. Otherwise they are what is left of a code.
+    /// Whether their messages are the same, apart from numbers and quoted text. Otherwise they are the rest of a
+    /// code.
     pub alike: bool,
 }
 
 impl Group<'_> {
-    /// Returns the one that stands for them all.
+    /// Returns the one that represents them all.
     pub fn first(&self) -> &Diagnostic {
         self.members[0]
     }
@@ -87,7 +88,7 @@ fn shape(message: &str) -> String {
     shape
 }
 
-/// How often a code is reported.
+/// The number of times that a code is reported.
 pub struct Tally {
     /// The code.
     pub code: Code,

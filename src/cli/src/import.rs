@@ -167,7 +167,7 @@ fn made(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(folder.canonicalize().with_context(cannot)?)
 }
 
-/// Has npm make the lock files of packs with packages of their own.
+/// Runs npm to write the lock files of packs with packages of their own.
 fn locks(ui: &Ui, imported: &mut Imported) {
     let mut found: Vec<Finding> = Vec::new();
     for (folder, older) in &imported.locks {

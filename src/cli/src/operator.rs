@@ -1,5 +1,5 @@
-//! The engine's operator at the command line: reports what happens, asks on the terminal, and steers a deploy by keys, signals and
-//! the control file.
+//! The engine's operator at the command line: prints events, asks on the terminal, and controls a deploy by keys,
+//! signals and the control file.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// For a project.
+    /// Returns the operator of a project.
     pub fn new(root: &Path, format: Format, ui: &Ui) -> Terminal {
         Terminal { root: root.to_owned(), format, ui: ui.clone(), events: Mutex::default() }
     }

@@ -38,7 +38,7 @@ const LONGEST: usize = 300;
 /// A plan and what is shown with it.
 pub struct PlanOutput<'a> {
     pub plan: &'a Plan,
-    /// What it costs, lane by lane; what takes longest first.
+    /// The cost, lane by lane; the longest time first.
     pub estimates: Vec<Estimate>,
     /// The drift that a refresh found.
     pub findings: &'a [Finding],
@@ -62,7 +62,7 @@ pub struct Report<'a> {
     hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
-    /// With --refresh.
+    /// The findings of `--refresh`.
     #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
@@ -305,7 +305,7 @@ fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
     lines
 }
 
-/// Joins words up to a limit, and says how many more there are.
+/// Joins words up to a limit, and adds the number of the others.
 fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
     let shown: Vec<&str> = words.iter().take(limit).map(AsRef::as_ref).collect();
     let more = words.len() - shown.len();
@@ -313,7 +313,7 @@ fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
     shown.join(between) + &more
 }
 
-/// Joins names up to a limit, and says how many more there are.
+/// Joins names up to a limit, and adds the number of the others.
 fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
     listing::names(&names.map(clean).collect::<Vec<_>>(), limit)
 }
@@ -390,7 +390,7 @@ mod tests {
         output(plan).text(&Ui::new(true, false), full, true)
     }
 
-    /// A hundred thousand changes of all kinds, and names that nobody should choose.
+    /// Returns a plan with a hundred thousand changes of all kinds, and unusual names.
     pub fn hundred_thousand() -> Plan {
         let hostile = "-->`</code></details><script>alert(1)</script>|@everyone\n\n# a\u{1b}[31m &#96; ![x](y) \\";
         let changes = (0..100_000usize).map(|at| {

@@ -12,8 +12,8 @@ use flotilla_model::explanation::{self, explanation};
 /// The name by which paths refer to the repository's root.
 const ROOT: &str = "SRCROOT";
 
-/// One run: the rules, and a result for each diagnostic, those that are turned off among them. `prefix` is what the
-/// project's paths begin with in the repository.
+/// Returns one run: the rules, and a result for each diagnostic, the suppressed ones included. `prefix` is the path
+/// of the project in the repository.
 pub fn log(prefix: &str, diagnostics: &[Diagnostic], suppressed: &[Suppressed]) -> Value {
     let mut seen = HashMap::new();
     let told = diagnostics.iter().map(|diagnostic| result(prefix, diagnostic, &mut seen)).collect::<Vec<_>>();
@@ -40,8 +40,8 @@ pub fn log(prefix: &str, diagnostics: &[Diagnostic], suppressed: &[Suppressed]) 
     })
 }
 
-/// A rule for each code. An address of help has to be absolute in SARIF: there is one once Cargo.toml names the
-/// repository; the help itself stands in the rule in any case.
+/// Returns a rule for each code. An address of help has to be absolute in SARIF: there is one once Cargo.toml names
+/// the repository; the rule has the help's text in any case.
 fn rules(repository: &str) -> Vec<Value> {
     Code::ALL
         .iter()
@@ -71,7 +71,7 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// `seen` counts what is told more than once of a file in the same words.
+/// Returns the result of a diagnostic. `seen` counts the results of a file with the same words.
 fn result<'a>(prefix: &str, diagnostic: &'a Diagnostic, seen: &mut HashMap<(Code, &'a str, &'a str), usize>) -> Value {
     let Diagnostic { code, severity, message, place, help, related } = diagnostic;
     let occurrence = seen.entry((*code, &place.file, message)).or_default();

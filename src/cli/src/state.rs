@@ -1,4 +1,4 @@
-//! `flotilla state`: what is on record, made anew from the cloud, and who holds the lock.
+//! `flotilla state`: shows the state and who holds the lock, and rebuilds it from the cloud.
 
 use std::collections::BTreeSet;
 
@@ -66,10 +66,10 @@ struct Row {
     crons: BTreeSet<String>,
     /// The names of the secrets' bindings.
     secrets: BTreeSet<String>,
-    /// What was found to be otherwise in the cloud.
+    /// The drift that was found in the cloud.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift: Option<String>,
-    /// Whether a change of it was begun and not ended.
+    /// Whether a change of it is in flight or was interrupted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     interrupted: bool,
 }

@@ -1,5 +1,5 @@
-//! What a command found and did, in Markdown: for the summary of a CI job, which it is appended to. The only place that
-//! writes Markdown about a run; nothing that a file holds can mark it up.
+//! The summary of a command in Markdown: for a CI job's summary, to which it is appended. The only place that writes
+//! Markdown about a run; text from files is escaped.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -18,13 +18,13 @@ use super::report::{self, count, found};
 use super::ui::{clean, duration};
 use super::{Format, Session};
 
-/// So many rows of diagnostics at most.
+/// The largest number of rows of diagnostics.
 const ROWS: usize = 50;
 
-/// So many characters of a message.
+/// The largest number of characters of a message.
 const LONGEST: usize = 300;
 
-/// What `check` found.
+/// Returns the summary of `check`.
 pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) -> String {
     let mut told = vec![count(customers, "customer")];
     if suppressed > 0 {
@@ -33,12 +33,12 @@ pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) ->
     page("flotilla check", &found(diagnostics), &told, diagnostics)
 }
 
-/// What `build` did; `told` are its figures, such as `12 files written`.
+/// Returns the summary of `build`; `figures` are such as `12 files written`.
 pub fn build(told: &[String], diagnostics: &[Diagnostic]) -> String {
     page("flotilla build", &found(diagnostics), told, diagnostics)
 }
 
-/// What a command did that applies a plan.
+/// Returns the summary of a command that applies a plan.
 pub fn applied(command: &str, outcome: &Outcome) -> String {
     let number = |number: usize| grouped(number as u64);
     let (applied, failed, skipped) = (number(outcome.applied), number(outcome.failed), number(outcome.skipped));
@@ -72,7 +72,7 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
     page
 }
 
-/// A command's result; if it is a failure, it is told there, too.
+/// Returns a command's result; a failure is added to the summary, too.
 pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
     // What a fleet's own errors are is reported with them.
     if let Err(told) = &result
@@ -103,7 +103,7 @@ pub(super) fn report_invalid(session: &Session, result: Result<Exit, Failure>) -
     Ok(Exit::Diagnostics)
 }
 
-/// Why a command ended.
+/// Returns the summary of a failure.
 fn failure(command: &str, failure: &Failure) -> String {
     let mut page = format!("### {command} failed\n\n{}\n", text(&failure.to_string()));
     let lines: Vec<&str> = failure.hints.iter().flat_map(|hint| hint.lines()).collect();

@@ -1,4 +1,4 @@
-//! `flotilla verify`, and what `deploy --verify` asks after it.
+//! `flotilla verify`, and the verification of `deploy --verify`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,9 +17,9 @@ use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit};
 
-/// So many failures are told with what to do.
+/// The number of failures that are printed with advice.
 const TOLD: usize = 50;
-/// So many rows of workers that are well are shown.
+/// The number of healthy workers that are shown.
 const ROWS: usize = 100;
 
 #[derive(clap::Args)]
@@ -44,7 +44,7 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Returns what the engine is told.
+    /// Returns the engine's options.
     pub(super) fn options(&self) -> VerifyOptions {
         VerifyOptions { deadline: self.deadline.map(Duration::from_secs) }
     }
@@ -129,7 +129,7 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
     lines.join("\n")
 }
 
-/// What stands in a cell: the worst of the checks of that name.
+/// Returns the text of a cell: the worst of the checks of that name.
 fn word(report: &Report, column: &str) -> &'static str {
     let any = |status: Status| report.checks.iter().any(|check| check.name == column && check.status == status);
     if any(Status::Failed) {
@@ -143,7 +143,7 @@ fn word(report: &Report, column: &str) -> &'static str {
     }
 }
 
-/// What failed or will soon, with what to do; and once, why something wasn't asked.
+/// Returns what failed or will soon, with advice; and once, why something wasn't checked.
 fn remarks(results: &Results) -> Vec<String> {
     let mut lines = Vec::new();
     let mut more = 0;
@@ -173,7 +173,7 @@ fn remarks(results: &Results) -> Vec<String> {
     lines
 }
 
-/// What to do about a check that failed.
+/// Returns advice on a check that failed.
 fn advice(check: &Check) -> &'static str {
     match (check.name.as_str(), check.status) {
         ("dns", _) => {

@@ -27,11 +27,11 @@ const QUIET: Duration = Duration::from_millis(10);
 /// But not longer than this.
 const AT_MOST: Duration = Duration::from_millis(60);
 
-/// What was edited.
+/// The files that were edited.
 enum Edited {
     /// Customers' files alone.
     Customers(BTreeSet<String>),
-    /// Something that decides more than one customer.
+    /// Files that concern more than one customer.
     Fleet,
 }
 
@@ -147,7 +147,7 @@ fn edits(receiver: &Receiver<Vec<PathBuf>>) -> Option<Vec<PathBuf>> {
     Some(paths)
 }
 
-/// What edits of these paths are; nothing, if they are none of ours.
+/// Classifies the edits of these paths; none if they don't concern flotilla.
 fn edited(root: &Path, paths: &[PathBuf], watched: &BTreeSet<PathBuf>, has_fleet: bool) -> Option<Edited> {
     let mut customers = BTreeSet::new();
     let mut fleet = !has_fleet;
@@ -212,7 +212,7 @@ fn again(
     Ok(Outcome::Built { written: built.written, removed: built.removed, diagnostics })
 }
 
-/// Tells what is new and what is mended, and what was written; where nothing of it is, nothing. The first time, always.
+/// Prints new errors, fixed errors and written files; nothing if there are none. The first time, always.
 fn tell(
     session: &Session,
     before: Option<&[Diagnostic]>,

@@ -56,7 +56,7 @@ pub(super) struct Sources<'a> {
     cloud: Cloud,
     secrets: Secrets,
     state: State,
-    /// Each account's token is looked up once.
+    /// The tokens, so that each account's is looked up once.
     tokens: RefCell<HashMap<String, &'static str>>,
     zones: RefCell<HashMap<(String, String), Option<String>>>,
 }

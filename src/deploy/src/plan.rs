@@ -25,7 +25,7 @@ pub use waves::Wave;
 
 /// A worker as it is desired.
 pub struct Desired<'a> {
-    /// Where it belongs.
+    /// The home that it belongs to.
     pub home: Home,
     /// The worker.
     pub worker: &'a Worker,
@@ -38,7 +38,7 @@ pub struct Desired<'a> {
 /// A worker as the state knows it.
 #[derive(Clone, Copy, Default)]
 pub struct Known<'a> {
-    /// What is live, if it is deployed.
+    /// The deployed worker, if it is deployed.
     pub live: Option<&'a Deployed>,
     /// An earlier change that was interrupted: what of it is done is unknown.
     pub begun: Option<&'a InFlight>,
@@ -142,7 +142,7 @@ pub struct Change {
     pub account: String,
     /// The action.
     pub action: Action,
-    /// Why, in the author's terms.
+    /// The reasons, in the author's terms.
     #[serde(flatten, serialize_with = "with_details")]
     pub reasons: Vec<Reason>,
     /// The requests, in their order.
@@ -153,7 +153,7 @@ pub struct Change {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
-    /// Where it belongs.
+    /// The home that it belongs to.
     #[serde(skip)]
     pub home: Home,
     /// The worker's revision in the state when this was planned: if it is another one, another deploy was faster.
@@ -197,7 +197,7 @@ pub struct Held {
     pub customer: String,
     /// The environment, if it is known.
     pub environment: Option<Environment>,
-    /// Why it is skipped.
+    /// The reason why it is skipped.
     pub reason: String,
 }
 
@@ -246,7 +246,7 @@ pub struct Options<'a> {
     pub named: &'a [String],
     /// Deploy regardless of the delivery: to the local emulator, and previews.
     pub any_delivery: bool,
-    /// Whether it is a plan of the whole fleet.
+    /// Whether the plan covers the whole fleet.
     pub whole: bool,
     /// The customers whose specs have errors: their workers are skipped.
     pub invalid: BTreeSet<String>,
@@ -300,7 +300,7 @@ pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) ->
     }
 }
 
-/// Makes a plan, worker by worker: those that are up to date are only counted.
+/// Makes a plan, worker by worker: workers that are up to date are only counted.
 pub struct Planner<'a> {
     options: &'a Options<'a>,
     changes: Vec<Change>,
@@ -337,7 +337,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds the hosts of a worker that a spec defines; `held`: it is skipped, and so are they.
+    /// Adds the hosts of a worker that a spec defines; if it is skipped (`held`), so are they.
     pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&flotilla_model::customer::Hosts>, held: bool) {
         self.hosts.add(&id.0, &id.1, account, hosts, held);
     }

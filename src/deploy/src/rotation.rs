@@ -1,9 +1,9 @@
-//! Which secrets an upload sends, and which ones it leaves to the platform to keep. Pure: knows names and fingerprints, no
-//! values.
+//! Decides which secrets an upload sends, and which ones it leaves to the platform to keep. Pure: knows names and
+//! fingerprints, no values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What an upload does about a worker's secrets.
+/// The part of a worker's secrets that an upload sends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
     /// The bindings whose values are sent.
@@ -23,12 +23,12 @@ pub struct Missing {
     pub removed: BTreeSet<String>,
 }
 
-/// Decides for one worker. `wanted` has the name that is looked up for each binding; `live` the fingerprints of what the
-/// worker has, or nothing if it is new or if nobody knows (an upload was interrupted); `known` the fingerprints of the
-/// values that are known here, by binding.
+/// Decides for one worker. `wanted` has the name that is looked up for each binding; `live` the fingerprints of what
+/// the worker has, or none if it is new or if they are unknown (an upload was interrupted); `known` the fingerprints
+/// of the values that are known here, by binding.
 ///
-/// Only what differs is sent, and a value that isn't known here stays as it is live. But the platform keeps either all
-/// secrets that aren't sent or none: where a binding is taken away, all others have to be sent.
+/// Only what differs is sent, and a value that isn't known here stays as it is live. But the platform keeps either
+/// all secrets that aren't sent or none: where a binding is removed, all others have to be sent.
 pub fn sending(
     wanted: &BTreeMap<String, String>,
     live: Option<&BTreeMap<String, String>>,
@@ -82,7 +82,7 @@ mod tests {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// What is sent, with a `+` behind it if the rest is kept; or what is missing.
+    /// Returns the bindings that are sent, followed by `+` if the rest is kept; or those that are missing.
     fn told(live: Option<&[(&str, &str)]>, known: &[(&str, &str)]) -> String {
         let wanted = map(&[("A", "A"), ("B", "NAME")]);
         match sending(&wanted, live.map(map).as_ref(), &map(known)) {

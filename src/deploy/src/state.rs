@@ -29,10 +29,10 @@ pub use hosts::{Lead, Table};
 const VERSION: i64 = 3;
 /// Marks the file as ours: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
-/// How long another process may hold the file.
+/// The time for which another process may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What version 1 had already; `run` came with version 2.
+/// The tables of version 1; `run` came with version 2.
 const TABLES: &str = "
 CREATE TABLE begun (
     account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
@@ -77,7 +77,7 @@ CREATE INDEX bundles_by_module ON bundles (module);
 CREATE INDEX bundles_by_runtime ON bundles (runtime);
 ";
 
-/// Which worker: its home and its name.
+/// Identifies a worker: its home and its name.
 pub type WorkerId = (Home, String);
 
 /// A worker as it is live, as far as the platform acknowledged it.
@@ -91,9 +91,9 @@ pub struct Deployed {
     pub environment: Environment,
     /// The digest of its bundle.
     pub digest: Digest,
-    /// The record that wrote this: tells whether somebody else changed it since it was read.
+    /// The number of the record that wrote this: shows whether somebody else changed it since it was read.
     pub revision: i64,
-    /// When it was uploaded, in seconds since 1970.
+    /// The time of the upload, in seconds since 1970.
     pub deployed_at: i64,
     /// The digest that was rolled back: it is not deployed again unless its customer is named.
     pub rejected: Option<Digest>,
@@ -103,7 +103,7 @@ pub struct Deployed {
     pub live: Live,
 }
 
-/// What is known of a live worker beside its bundle.
+/// The resources of a deployed worker, beside its bundle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// The platform's ETag.
@@ -130,27 +130,27 @@ pub struct InFlight {
     pub customer: String,
     /// The environment.
     pub environment: Environment,
-    /// The digest that the change leads to.
+    /// The digest after the change.
     pub digest: Digest,
-    /// What may be done or not.
+    /// The steps whose outcome is unknown.
     pub doubts: Vec<Uncertainty>,
     /// The deploy that began it.
     pub run: RunId,
 }
 
-/// Something whose outcome is unknown.
+/// A step whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Uncertainty {
-    /// Which bundle is live.
+    /// The live bundle.
     Upload,
-    /// Whether the worker is there.
+    /// Whether the worker exists.
     Delete,
     /// Whether it answers on workers.dev.
     WorkersDev,
-    /// Which crons it has.
+    /// Its crons.
     Crons,
-    /// Whether its database was made; whoever asks finds out.
+    /// Whether its database was created; a lookup finds out.
     Database,
     /// Whether it has a domain.
     Domain(String),
@@ -169,7 +169,7 @@ pub struct State {
     key: Vec<u8>,
 }
 
-/// The kinds of things whose ids are found out by name once, and kept.
+/// The kinds of resources whose ids are looked up by name once, and cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResourceKind {
     /// A zone's id.
@@ -290,7 +290,7 @@ impl State {
         })
     }
 
-    /// All live workers, in memory: for fleets and commands that look at few; see [`State::each`].
+    /// Returns all live workers, in memory: for fleets and commands that look at few; see [`State::each`].
     pub fn deployed(&self) -> Result<BTreeMap<WorkerId, Deployed>, Failure> {
         let mut all = BTreeMap::new();
         self.each(|id, deployed| {
@@ -299,7 +299,7 @@ impl State {
         Ok(all)
     }
 
-    /// Hears of each live worker, one after the other.
+    /// Calls `visit` for each live worker.
     pub fn each(&self, mut hear: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
         let mut read = || -> rusqlite::Result<()> {
             let mut statement = self.db.prepare_cached(&format!("SELECT {DEPLOYED} FROM deployed"))?;
@@ -345,7 +345,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// What was begun and not ended of a worker.
+    /// Returns the change in flight of a worker, if there is one.
     pub fn begun_one(&self, (home, worker): &WorkerId) -> Result<Option<InFlight>, Failure> {
         let read = || {
             self.db
@@ -411,7 +411,7 @@ impl State {
             .map_err(|error| self.told(error))
     }
 
-    /// What makes fingerprints of secrets.
+    /// Returns the fingerprinter of secrets.
     pub fn fingerprints(&self) -> Fingerprints {
         Fingerprints::new(&self.key)
     }
@@ -501,7 +501,7 @@ fn odd(at: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
 }
 
-/// What SQLite says, and what to do about it.
+/// Returns the failure for an error of SQLite, with a hint on how to fix it.
 fn told(path: &Path, error: rusqlite::Error) -> Failure {
     let name = path.display();
     match error.sqlite_error_code() {

@@ -1,6 +1,6 @@
-//! The undo journal: the changes that a command has made so far, and how they are undone: files as they were, and databases that
-//! were created. A change is noted on disk before it is made, so that the journal of a killed process is complete. Knows no cloud:
-//! the caller deletes databases.
+//! The undo journal: the changes that a command has made so far, and how they are undone: files as they were, and
+//! databases that were created. A change is noted on disk before it is made, so that the journal of a killed process
+//! is complete. Knows no cloud: the caller deletes databases.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub struct Journal {
     version: u8,
     /// The command, in words: `new acme`.
     pub what: String,
-    /// When it began, in seconds since 1970.
+    /// The time at which it began, in seconds since 1970.
     pub at: i64,
     steps: Vec<Step>,
 }
@@ -73,7 +73,7 @@ pub struct Undo {
 pub struct Leftover {
     /// The change.
     pub what: String,
-    /// How to undo it by hand.
+    /// A hint on how to undo it by hand.
     pub hint: String,
 }
 

@@ -1,5 +1,5 @@
-//! Asks deployed workers whether they are there and do what their packs promise: DNS, TLS, and the requests that a pack
-//! declares; again, until they do or the time is up. Knows no HTTP, no terminal, and no specs.
+//! Checks whether deployed workers exist and do what their packs promise: DNS, TLS, and the requests that a pack
+//! declares; repeats failed checks until they pass or the time is up. Knows no HTTP, no terminal, and no specs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,30 +13,31 @@ use flotilla_model::clock::Clock;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Environment, Probe};
 
-/// So many workers are asked at once.
+/// The number of workers that are checked at once.
 const AT_ONCE: usize = 32;
-/// The wait before those that fail are asked for the second time; then twice as long each time.
+/// The wait before failed checks are repeated for the first time; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// A certificate that ends within so many days is worth a word.
 const SOON: i64 = 14;
-/// The path that tells whether a worker is well.
+/// The path that returns a worker's health.
 const HEALTH: &str = "/health";
-/// Of a value that differs, so many characters are told.
+/// The number of characters that are shown of a value that differs.
 const SHOWN: usize = 40;
 
 /// The seam to the network.
 pub trait Web: Sync {
-    /// Whether DNS has an address for a host.
+    /// Looks up whether DNS has an address for a host.
     fn resolve(&self, host: &str) -> Result<(), String>;
-    /// Until when the certificate of a host is valid, in seconds since 1970; why it can't be trusted, otherwise.
+    /// Returns the time until which the certificate of a host is valid, in seconds since 1970, or the reason why it
+    /// can't be trusted.
     fn certificate(&self, host: &str) -> Result<i64, String>;
-    /// What is answered to a request. Sends no credentials.
+    /// Returns the answer to a request. Sends no credentials.
     fn get(&self, url: &str) -> Result<Answer, String>;
 }
 
-/// What was answered.
+/// An answer.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     /// The HTTP status.
@@ -54,24 +55,24 @@ pub struct Target {
     pub environment: Environment,
     /// Its name.
     pub worker: String,
-    /// Where it answers.
+    /// The address at which it answers.
     pub address: Option<String>,
-    /// The hosts that DNS and TLS are asked for.
+    /// The hosts whose DNS and TLS are checked.
     pub hosts: BTreeSet<String>,
-    /// Why they aren't, if so.
+    /// The reason why they aren't, if so.
     pub apart: Option<&'static str>,
     /// The digest that was deployed.
     pub digest: String,
-    /// What it is asked.
+    /// The probes that are sent to it.
     pub probes: Vec<Probe>,
-    /// Whether it calls other workers: the bindings and variables by which it does, with whether the pack behind each says that it
-    /// serves `/health`.
+    /// The bindings and variables by which it calls other workers, each with whether the pack behind it declares that
+    /// it serves `/health`.
     pub peers: BTreeMap<String, bool>,
-    /// Why it isn't asked at all.
+    /// The reason why it isn't checked at all.
     pub skip: Option<String>,
 }
 
-/// What came of one worker.
+/// The result of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Its customer.
@@ -80,7 +81,7 @@ pub struct Report {
     pub environment: Environment,
     /// Its name.
     pub worker: String,
-    /// Where it was asked.
+    /// The address at which it was checked.
     pub address: Option<String>,
     /// Whether one check failed, all were skipped, or neither.
     pub status: Status,
@@ -91,41 +92,41 @@ pub struct Report {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    /// What it is called: `dns`, `tls`, or as the pack calls it.
+    /// Its name: `dns`, `tls`, or the pack's name for it.
     pub name: String,
     /// The host, or the path.
     pub of: String,
-    /// What came of it.
+    /// Its status.
     pub status: Status,
-    /// How long the last try took.
+    /// The duration of the last attempt.
     pub seconds: f64,
-    /// What there is to tell; empty, if nothing.
+    /// The message; empty if there is none.
     pub message: String,
 }
 
-/// What came of a check.
+/// The status of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It is as it should be.
+    /// It passed.
     Passed,
-    /// It is, and won't be for long.
+    /// It passed, and will fail soon.
     Warning,
-    /// It isn't.
+    /// It failed.
     Failed,
-    /// It was not asked.
+    /// It was not made.
     Skipped,
 }
 
 impl Status {
-    /// Whether there is no need to ask again.
+    /// Returns whether it needs no further attempt.
     fn is_settled(self) -> bool {
         matches!(self, Status::Passed | Status::Warning)
     }
 }
 
-/// Asks all targets, and again those that fail, until `deadline` has passed since each was asked once. What comes back is in
-/// the order of the targets.
+/// Checks all targets, and repeats those that fail, until `deadline` has passed since the first attempts. Returns the
+/// reports in the order of the targets.
 pub fn verify(
     targets: &[Target],
     web: &dyn Web,
@@ -168,7 +169,7 @@ pub fn verify(
     reports.into_iter().map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
-/// A report with everything still to be asked.
+/// Returns a report in which every check is pending.
 fn unasked(target: &Target) -> Report {
     let check = |name: &str, of: &str| Check {
         name: name.to_owned(),
@@ -194,12 +195,12 @@ fn unasked(target: &Target) -> Report {
     }
 }
 
-/// What a worker is asked: of one that calls nobody, nothing about peers.
+/// Returns the probes of a worker: without those about peers, if it calls none.
 fn probes(target: &Target) -> impl Iterator<Item = &Probe> {
     target.probes.iter().filter(|probe| probe.peers != Some(true) || !target.peers.is_empty())
 }
 
-/// Asks a worker what isn't settled yet.
+/// Makes the checks of a worker that aren't settled yet.
 fn ask(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
     if target.skip.is_some() {
         return;
@@ -260,7 +261,7 @@ fn skipped(check: &mut Check, why: &str) {
     (check.status, check.message) = (Status::Skipped, why.to_owned());
 }
 
-/// Makes a check, unless it is settled. What comes back beside success is a warning.
+/// Makes a check, unless it is settled. A success with a message is a warning.
 fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Option<String>, String>) {
     if check.status.is_settled() {
         return;
@@ -274,7 +275,7 @@ fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Opt
     check.seconds = clock.now().saturating_sub(start).as_secs_f64();
 }
 
-/// What is to be said of how long a certificate is valid.
+/// Returns a warning if a certificate expires soon, and an error if it has expired.
 fn until_when(until: i64, now: i64) -> Result<Option<String>, String> {
     match (until - now).div_euclid(86_400) {
         ..0 => Err("the certificate has expired".to_owned()),
@@ -291,7 +292,7 @@ fn host_of(address: &str) -> &str {
     rest.split(['/', ':']).next().unwrap_or(rest)
 }
 
-/// Whether an answer is what the probe wants; why not, otherwise.
+/// Returns whether an answer is what the probe expects, or the difference.
 fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String> {
     let wanted = probe.status.unwrap_or(200);
     if answer.status != wanted && !(probe.peers == Some(true) && answer.status == 503) {
@@ -305,7 +306,7 @@ fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String>
     if probe.peers == Some(true) { peers(target, &answer.body) } else { Ok(()) }
 }
 
-/// The checks of its own that a worker says fail.
+/// Returns the worker's own checks that it reports as failed.
 fn ill(body: &Value) -> Option<String> {
     let failing = body["checks"].as_object()?.iter().filter(|(_, check)| check["ok"] == false);
     let name = |(name, check): (&String, &Value)| {
@@ -316,7 +317,8 @@ fn ill(body: &Value) -> Option<String> {
     (!names.is_empty()).then(|| told(&names.join(", ")))
 }
 
-/// Where a value isn't what a pattern wants: of a map it holds at least the pattern's keys, of a list the pattern's entries.
+/// Returns where a value doesn't match a pattern: a map has to have at least the pattern's keys, a list the pattern's
+/// entries.
 fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Result<(), String> {
     match (pattern, value) {
         (Value::Object(wanted), Value::Object(is)) => wanted.iter().try_for_each(|(key, pattern)| {
@@ -345,7 +347,7 @@ fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Resul
     }
 }
 
-/// A foreign text as far as it is told.
+/// Returns a foreign text, cut to the length that is shown.
 fn told(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -353,7 +355,7 @@ fn told(text: &str) -> String {
     }
 }
 
-/// What a worker says of those that it calls.
+/// Checks what a worker reports of those that it calls.
 fn peers(target: &Target, body: &Value) -> Result<(), String> {
     let Some(list) = body["peers"].as_array() else { return Err("it tells nothing of those that it calls".to_owned()) };
     let missing = |name: &&String| list.iter().all(|peer| peer["name"].as_str() != Some(name.as_str()));
@@ -377,7 +379,7 @@ fn peers(target: &Target, body: &Value) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
-/// Whether a pack's workers say how they are.
+/// Returns whether a pack's workers report their health.
 pub fn serves_health(probes: &[Probe]) -> bool {
     probes.iter().any(|probe| probe.path == HEALTH)
 }
@@ -393,7 +395,7 @@ mod tests {
     /// An answer, and from when on it is given.
     type At = (u64, Result<Answer, String>);
 
-    /// What the network answers to each question.
+    /// The network's answers.
     #[derive(Default)]
     struct Fake {
         clock: FakeClock,

@@ -22,9 +22,9 @@ use crate::planning::Planned;
 
 /// The version of the file's form; version 1 had no `reason_details`. One of a newer one is refused.
 const VERSION: u64 = 2;
-/// So many deploys are looked at for the one that a plan goes on with.
+/// The number of deploys that are searched for the one that a plan continues.
 const RUNS: usize = 100;
-/// So many differences are named.
+/// The number of differences that are listed.
 const NAMED: usize = 20;
 
 /// A plan as it was written.
@@ -37,11 +37,11 @@ pub struct PlanFile {
     fleet: String,
     /// The plan's digest.
     digest: Digest,
-    /// What was asked for, in words of the command line.
+    /// The request, in words of the command line.
     asked: Vec<String>,
-    /// What is done, and why.
+    /// The changes, with their reasons.
     changes: Vec<Entry>,
-    /// The hosts that lead elsewhere afterwards.
+    /// The hosts that point to another worker afterwards.
     hosts: Vec<HostAction>,
 }
 
@@ -66,14 +66,14 @@ fn sentences(reasons: &[Reason]) -> Vec<String> {
     reasons.iter().map(Reason::to_string).collect()
 }
 
-/// What is known of a file whatever its version.
+/// The fields that a file of any version has.
 #[derive(Deserialize)]
 struct Head {
     flotilla_plan: u64,
 }
 
 impl PlanFile {
-    /// A plan, and in which words it was asked for.
+    /// Returns a plan with the words of its request.
     pub fn new(planned: &Planned, asked: Vec<String>) -> PlanFile {
         let changes = planned.plan.changes.iter();
         let entries = changes.map(Entry::of);
@@ -121,7 +121,7 @@ impl PlanFile {
         Ok(file)
     }
 
-    /// Returns what was asked for, in words of the command line.
+    /// Returns the request, in words of the command line.
     pub fn asked(&self) -> &[String] {
         &self.asked
     }
@@ -151,19 +151,19 @@ impl PlanFile {
 }
 
 impl PlanFile {
-    /// Whether its digest begins with these characters.
+    /// Returns whether its digest begins with these characters.
     pub fn is(&self, digest: &str) -> bool {
         self.digest.to_string().starts_with(&digest.to_ascii_lowercase())
     }
 
-    /// Whether a deploy of this plan was begun, and what is planned now is what it left.
+    /// Returns whether a deploy of this plan was begun, and the present plan is the rest of it.
     pub fn goes_on(&self, planned: &Planned) -> Result<bool, Failure> {
         let digest = self.digest.to_string();
         let begun = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
         Ok(begun && self.leaves(&planned.plan))
     }
 
-    /// Whether a plan has nothing but changes of this one, or what is left of them.
+    /// Returns whether a plan has no changes but those of this one, or the rest of them.
     fn leaves(&self, rest: &Plan) -> bool {
         let all: BTreeMap<Key<'_>, &PlannedAction> =
             self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
@@ -184,7 +184,7 @@ impl PlanFile {
     }
 }
 
-/// Whether a step does what a planned one was to do, though its outcome may be unknown since.
+/// Returns whether a step does the same as a planned one, though its outcome may be unknown since.
 fn is_of(step: &Step, planned: &Step) -> bool {
     match (step, planned) {
         (Step::DropDomain { domain }, Step::DetachDomain { domain: other, .. }) => domain == other,
@@ -193,14 +193,14 @@ fn is_of(step: &Step, planned: &Step) -> bool {
     }
 }
 
-/// Which change it is: a worker that moves within its account is deleted and created.
+/// Identifies a change: a worker that moves within its account is deleted and created.
 type Key<'a> = (&'a str, &'a str, &'a str, bool);
 
 fn key(action: &PlannedAction) -> Key<'_> {
     (action.worker.as_str(), action.customer.as_str(), action.account.as_str(), action.action == Action::Delete)
 }
 
-/// What differs between a plan as it was and as it is now, a line each.
+/// Returns the differences between a plan as it was and as it is now, a line each.
 fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
     let mut old: BTreeMap<Key<'_>, &Entry> = was.changes.iter().map(|entry| (key(&entry.does), entry)).collect();
     let actions: Vec<(&Change, PlannedAction)> =
@@ -245,7 +245,7 @@ fn why(reasons: &[String]) -> String {
     format!("{}{more}", some.join("; "))
 }
 
-/// How a change differs from what was planned.
+/// Returns the differences of a change from the planned one.
 fn otherwise(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
     let digest = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
     let mut told = Vec::new();

@@ -1,5 +1,5 @@
-//! Puts a plan together: from what was built, the state and, if wanted, what the platform has. Decides nothing about single workers:
-//! that is `flotilla_deploy::plan`.
+//! Makes a plan from what was built, the state and, with `--refresh`, the platform's lists. Decides nothing about
+//! single workers: that is `flotilla_deploy::plan`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ const CHUNK: usize = 1024;
 /// The number of interruptions of one redeploy that are looked back at.
 const RUNS: usize = 1000;
 
-/// What decides a plan, beside the files and the state.
+/// The inputs of a plan, beside the files and the state.
 #[derive(Clone, Debug, Default)]
 pub struct PlanRequest {
     /// The customers that it is about.
@@ -55,13 +55,13 @@ pub struct PlanRequest {
     pub prune: bool,
     /// Deletes and does nothing else.
     pub only_prune: bool,
-    /// Asks the platform first what is there.
+    /// Lists the platform's resources first.
     pub refresh: bool,
     /// Workers that are overwritten and belong to the fleet from then on.
     pub adopt: BTreeSet<String>,
     /// The plan is going to be applied: then a refresh corrects the state itself, else a copy in memory.
     pub applies: bool,
-    /// When the uploaded workers expire, in seconds since 1970: they are a preview's.
+    /// The time at which the uploaded workers expire, in seconds since 1970, as they are a preview's.
     pub expires: i64,
     /// The priority of the requests that look at the platform.
     pub priority: Priority,
@@ -87,13 +87,13 @@ pub struct Planned {
     pub workers: usize,
     /// The number of workers that are live, as far as the state knows.
     pub live: usize,
-    /// What the platform has, if it was asked.
+    /// The platform's resources, if they were listed.
     pub inventory: Option<Inventory>,
-    /// Where the platform differs from the state or the specs, if it was asked.
+    /// The differences of the platform from the state or the specs, if it was listed.
     pub findings: Vec<Finding>,
     /// The workers that are adopted.
     pub adopt: BTreeSet<String>,
-    /// When the uploaded workers expire, in seconds since 1970, if they are a preview's.
+    /// The time at which the uploaded workers expire, in seconds since 1970, if they are a preview's.
     pub expires: i64,
     /// The secrets that workers have, of those that the state doesn't know of.
     pub(crate) unknown_secrets: HashMap<WorkerId, BTreeSet<String>>,
@@ -231,7 +231,7 @@ fn options<'a>(
     }
 }
 
-/// What there should be, beside the state: for what corrects the state.
+/// The desired state of the fleet, for commands that correct the state.
 pub struct DesiredFleet {
     /// The fleet's files.
     pub project: Project,
@@ -285,7 +285,7 @@ pub fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, String> {
     homes.filter(|(home, _)| !home.account_id.is_empty()).collect()
 }
 
-/// What is planned from.
+/// The inputs of a plan.
 struct Fleet<'a> {
     project: &'a Project,
     scan: &'a Scan,
@@ -307,7 +307,7 @@ struct Wanted {
     has_database: bool,
 }
 
-/// What was decided of a worker.
+/// The decision on a worker.
 struct Decided {
     id: WorkerId,
     place: WorkerIndex,
@@ -429,7 +429,7 @@ impl Fleet<'_> {
         Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
     }
 
-    /// What there should be of the selected workers, for what the cloud has to be held against.
+    /// Returns the desired state of the selected workers, to compare the cloud with.
     fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
         let all: Vec<RecordIndex> = self.scan.indices().collect();
         let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
@@ -482,7 +482,7 @@ impl Fleet<'_> {
         wanted.collect()
     }
 
-    /// What differs between what is live and what is desired, in the author's terms.
+    /// Returns the differences between the live and the desired worker, in the author's terms.
     fn differences(&self, one: &Wanted) -> Vec<Reason> {
         let Some(before) = &one.bundle_before else { return Vec::new() };
         let recipe = build::recipe(self.project, self.runtimes, self.scan.unit(one.place).1);
@@ -504,7 +504,7 @@ impl Planned {
         self.deflated.get_or_init(all)[pack].clone()
     }
 
-    /// Returns whether a worker that is deployed belongs to the selection, as far as its customer and environment tell.
+    /// Returns whether a deployed worker belongs to the selection, as far as its customer and environment decide.
     pub fn selects(&self, customer: &str, environment: Environment) -> bool {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }

@@ -14,13 +14,13 @@ use crate::operator::{Approval, Event, Question};
 use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::requests::PlatformRequester;
 
-/// What is pruned.
+/// The workers to prune.
 pub struct PruneRequest {
     /// The cloud.
     pub cloud: CloudOptions,
-    /// How it is approved.
+    /// The approval.
     pub approval: Approval,
-    /// The number of workers that may be deleted, instead of what fleet.yaml says.
+    /// The number of workers that may be deleted, instead of fleet.yaml's.
     pub max_deletions: Option<usize>,
     /// Removes domains and routes that point to no worker, too.
     pub hosts: bool,

@@ -1,5 +1,5 @@
-//! Lists what the platform has, and corrects the state: for `--refresh`, for a first deploy from a machine, for
-//! `state rebuild` and `prune`. Knows how the platform is asked; what differs is found by `flotilla_deploy::refresh`.
+//! Lists the platform's resources, and corrects the state: for `--refresh`, for a first deploy from a machine, for
+//! `state rebuild` and `prune`. Knows how to request the lists; `flotilla_deploy::refresh` finds the differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
@@ -22,10 +22,10 @@ use crate::context::Context;
 use crate::operator::Event;
 use crate::requests::PlatformRequester;
 
-/// What is in a row that takes the place of a digest that nobody knows.
+/// The value of a row in place of a digest that isn't known.
 const NO_DIGEST: [u8; 32] = [0; 32];
 
-/// How a state is corrected.
+/// The options of a correction of the state.
 pub struct RefreshOptions<'a> {
     /// The workers that there should be.
     pub wanted: BTreeMap<WorkerId, Wanted>,
@@ -39,25 +39,25 @@ pub struct RefreshOptions<'a> {
     pub homes: &'a BTreeMap<Home, String>,
     /// Doesn't believe the rows' triggers, only what is there.
     pub anew: bool,
-    /// Whether the domains of all accounts are looked at, also where none is in use.
+    /// Whether the domains of all accounts are listed, also where none is in use.
     pub all_domains: bool,
-    /// Whether tags may be set that save questions.
+    /// Whether to set tags that save later requests.
     pub tag: bool,
 }
 
 /// The result of a refresh.
 pub struct RefreshResult {
-    /// What is there.
+    /// The live resources.
     pub inventory: Inventory,
-    /// What differed.
+    /// The differences.
     pub refreshed: Refreshed,
-    /// The workers that were on record and are not there.
+    /// The workers that were in the state and no longer exist.
     pub missing: BTreeSet<WorkerId>,
-    /// How many rows were corrected.
+    /// The number of corrected rows.
     pub corrected: usize,
 }
 
-/// Asks, and puts the state right: in its file, or in memory if it is a shadow.
+/// Lists the resources and corrects the state: in its file, or in memory if it is a shadow.
 pub fn refresh(
     context: &Context<'_>,
     fleet: &Fleet,
@@ -139,8 +139,8 @@ pub fn refresh(
     Ok(RefreshResult { inventory, refreshed, missing, corrected })
 }
 
-/// What the workers of a preview say of hosts in a dispatch namespace: that they may lead there, also where another machine wrote
-/// them.
+/// Notes the hosts in a dispatch namespace that the workers of a preview name: they may point there, also where
+/// another machine wrote them.
 fn note_hosts(
     fleet: &Fleet,
     inventory: &Inventory,
@@ -164,7 +164,7 @@ fn note_hosts(
     Ok(())
 }
 
-/// What an interrupted deploy left in doubt is looked at, too.
+/// Adds what an interrupted deploy left uncertain.
 fn in_doubt(scope: &mut Scope, begun: &BTreeMap<WorkerId, InFlight>, zone_id: impl Fn(&str, &str) -> Option<String>) {
     for ((home, _), begun) in begun {
         scope.homes.insert(home.clone());
@@ -197,7 +197,7 @@ fn row(deployed: &Deployed) -> Row {
     }
 }
 
-/// What the state says before it is put right.
+/// The state's rows before they are corrected.
 struct OnRecord {
     live: BTreeMap<WorkerId, Deployed>,
     begun: BTreeMap<WorkerId, InFlight>,

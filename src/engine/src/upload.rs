@@ -1,4 +1,4 @@
-//! Makes the upload of a change: from what was planned, or from what the state keeps of an earlier one. Sends nothing.
+//! Makes the upload of a change: from the plan, or from what the state keeps of an earlier one. Sends nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::planning::Planned;
 use crate::secret_upload::{Live, Needs, Sent};
 
-/// Makes the uploads of a plan: each is rendered again when it is its turn, so that it is the planned bundle or none.
+/// Makes the uploads of a plan: each is rendered again when its turn comes, so that it is the planned bundle or none.
 pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure> {
     let (live, planned) = (Live::of_plan(planned)?, Arc::clone(planned));
     // By the threads that render, one for each core: each thread keeps the memory that rendering took, and the pool has dozens.
@@ -100,7 +100,7 @@ fn planned_upload(planned: &Planned, change: &Change, live: &Live) -> Result<Upl
     Ok(parts.upload())
 }
 
-/// What the state keeps of an upload.
+/// The record that the state keeps of an upload.
 struct Kept {
     stored: Stored,
     /// The worker that is live.

@@ -22,14 +22,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Gives a connection up after `connect`, and a handshake after `total`.
+    /// Returns a checker that gives a connection up after `connect`, and a handshake after `total`.
     pub fn new(connect: Duration, total: Duration) -> Result<Hosts, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = ClientConfig::with_platform_verifier().map_err(|error| error.to_string())?;
         Ok(Hosts { tls: Arc::new(tls), connect, total })
     }
 
-    /// Looks a host up; why it has no address.
+    /// Looks a host up. The error says why it has no address.
     pub fn resolve(&self, host: &str) -> Result<(), String> {
         addresses(host).map(|_| ())
     }
@@ -91,7 +91,7 @@ fn addresses(host: &str) -> Result<Vec<SocketAddr>, String> {
     if found.is_empty() { Err("DNS has no address".to_owned()) } else { Ok(found) }
 }
 
-/// Why a certificate isn't trusted.
+/// Returns the reason why a certificate isn't trusted.
 fn refused(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(why) => match why {

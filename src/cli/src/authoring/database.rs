@@ -1,4 +1,5 @@
-//! The database of a worker: none, an existing one, a new one, or one at Turso. Asks the account; writes no file.
+//! The database of a worker: none, an existing one, a new one, or one at Turso. Sends requests to the account; writes
+//! no file.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -190,7 +191,7 @@ fn typed_token(prompter: &Prompter) -> Result<Option<SecretString>, Failure> {
     Ok(None)
 }
 
-/// Asks which database.
+/// Asks which database to use.
 pub fn ask(
     prompter: &Prompter,
     workspace: &Workspace,

@@ -19,7 +19,7 @@ use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use flotilla_model::text::mask;
 
-/// One worker, and when it was deployed.
+/// One worker, and the time of its deploy.
 pub struct Deployment<'a> {
     /// The worker.
     pub worker: &'a Worker,

@@ -1,4 +1,5 @@
-//! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes in both ways.
+//! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes
+//! in both ways.
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ const ID_LENGTH: usize = 50;
 
 /// The answers so far.
 pub struct Answers {
-    /// The verified token; none where Cloudflare isn't asked.
+    /// The verified token; none where no request is sent to Cloudflare.
     pub access: Option<Access>,
     /// The account.
     pub account: Option<Account>,

@@ -175,7 +175,7 @@ fn word(action: Action) -> &'static str {
     action.as_str()
 }
 
-/// Joins the first names, and says how many more there are.
+/// Joins the first names, and adds the number of the others.
 fn first_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut names = names.peekable();
     let shown: Vec<String> = names.by_ref().take(NAMES).map(|name| boxed(name, 80)).collect();
@@ -212,7 +212,7 @@ impl Page {
         self.more(number - shown, "");
     }
 
-    /// Says how much more there is, if there is more.
+    /// Adds the number of the others, if there are any.
     fn more(&mut self, number: usize, what: &str) {
         if number > 0 {
             let line = format!("\n… and {} more {what}", grouped(number as u64));
@@ -310,7 +310,7 @@ mod tests {
         check_markup(&page);
     }
 
-    /// What is marked up is what this file marks up.
+    /// Checks that only this file's own markup is in a page.
     fn check_markup(page: &str) {
         assert_eq!(page.matches("<!--").count(), 1, "{page}");
         for tag in ["details", "summary", "code"] {

@@ -35,7 +35,7 @@ type ReasonIndex = (usize, usize);
 /// An action, a text that reasons have in common, and these reasons.
 type Group = (Action, String, Vec<ReasonIndex>);
 
-/// Groups the reasons of changes: first those that read the same, then those for the same thing.
+/// Groups the reasons of changes: first those with the same text, then those about the same subject.
 pub fn group_reasons(changes: &[Change]) -> GroupedReasons<'_> {
     let all = changes.iter().enumerate();
     let all: Vec<ReasonIndex> =

@@ -22,7 +22,7 @@ use super::super::{Format, Session};
 use super::value::{self, Alphabet};
 use super::{Needs, Opened, open};
 
-/// So many workers are named.
+/// The number of workers that are named.
 const NAMED: usize = 12;
 
 /// What is changed, and where.
@@ -192,7 +192,7 @@ fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Fail
     }
 }
 
-/// What was done, and which workers the next deploy uploads for it.
+/// Prints the change, and the workers that the next deploy uploads because of it.
 fn tell(
     session: &Session,
     which: &Which,

@@ -15,7 +15,7 @@ use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
 use super::{Needs, Opened, Whose, open};
 
-/// Up to so many are told of a kind, to people.
+/// The number that is listed of a kind, for people.
 const TOLD: usize = 50;
 
 /// A secret that an upload would need, and that has no value here.

@@ -54,7 +54,7 @@ struct Script {
     migration_tag: String,
 }
 
-/// A worker of a dispatch namespace: what it is stands one level down.
+/// A worker of a dispatch namespace: its description is one level down.
 #[derive(Deserialize)]
 struct InNamespace {
     script: Script,
@@ -75,7 +75,7 @@ struct Route {
     script: Option<String>,
 }
 
-/// What is `null` counts as what isn't there.
+/// Reads `null` as if the field were missing.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -89,7 +89,7 @@ impl From<Script> for ListedWorker {
     }
 }
 
-/// Whether a call's answer is one of these lists.
+/// Returns whether a call's answer is one of these lists.
 pub fn is_listing(call: &Call) -> bool {
     matches!(call, Call::ListWorkers | Call::ListDomains | Call::ListRoutes { .. })
 }
@@ -151,7 +151,7 @@ fn refused(code: u64, message: &str) -> CallError {
     CallError::Rejected { status: 200, code, message: message.to_owned() }
 }
 
-/// Keeps why reading failed: the parser tells only that it did.
+/// Keeps the reason why reading failed: the parser reports only that it did.
 struct Watched<R> {
     body: R,
     broken: Option<Error>,

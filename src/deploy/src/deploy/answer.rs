@@ -1,4 +1,4 @@
-//! What becomes of an answer: what it changes of what is known and recorded, and whether its request is sent again. Decides
+//! Handles answers: updates what is known and recorded, and decides whether the request is sent again. Decides
 //! nothing about what is sent; sends nothing.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
 
 impl Run<'_> {
-    /// Takes in what was answered, and writes it to the state as one.
+    /// Handles a batch of answers, and writes it to the state in one transaction.
     pub(super) fn on_answers(&mut self, answers: Vec<(RequestId, Answer)>) -> Result<(), Failure> {
         self.ctx.state.open_batch()?;
         for (id, answer) in answers {
@@ -105,7 +105,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether an answer says that a token is unauthorized which is known to be.
+    /// Returns whether an answer reports a token as unauthorized that is known to be.
     pub(super) fn is_repeatedly_unauthorized(&mut self, account_id: &str, result: &Result<Reply, CallError>) -> bool {
         matches!(result, Err(CallError::Unauthorized(_))) && !self.unauthorized.insert(account_id.to_owned())
     }
@@ -140,7 +140,7 @@ impl Run<'_> {
         }
     }
 
-    /// Lets the step at hand take in its answer. True: the step is done.
+    /// Lets the present step handle its answer. Returns whether the step is done.
     fn advance(
         &mut self,
         index: ChangeIndex,
@@ -162,7 +162,7 @@ impl Run<'_> {
         }
     }
 
-    /// Records a step that was acknowledged, and goes on to the next one.
+    /// Records a step that was acknowledged, and proceeds to the next one.
     fn on_step_done(&mut self, index: ChangeIndex, made: Option<&Made>) -> Result<(), Failure> {
         let change = self.change(index);
         let step = self.schedule.task(index).step(change);
@@ -300,7 +300,7 @@ fn unknown_worker(change: &Change) -> Deployed {
     }
 }
 
-/// Whether a step changes a worker that has to be in the state.
+/// Returns whether a step changes a worker that has to be in the state.
 fn needs_worker(step: &Step) -> bool {
     match step {
         Step::Delete

@@ -1,4 +1,5 @@
-//! Where a deploy's requests are made: by threads, or in a rehearsal. Knows how to make them, not when or why.
+//! Pools that make a deploy's requests: with threads, or in a rehearsal. They know how to make requests, not when or
+//! why.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -136,14 +137,14 @@ pub struct Rehearsal<'a> {
     clock: Arc<dyn Clock>,
     latency: Duration,
     size: usize,
-    /// When answers come, in order; of those at the same time, first what was asked first.
+    /// The times at which answers arrive, in order; answers of the same time in the order of their requests.
     due: BinaryHeap<Reverse<(Duration, u64, RequestId)>>,
     answers: HashMap<RequestId, Answer>,
     asked: u64,
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Each answer takes as long as `latency`.
+    /// Returns a pool whose answers take as long as `latency`.
     pub fn new(
         platform: &'a dyn Platform,
         make: &'a MakeUpload,

@@ -1,5 +1,5 @@
-//! Shows what a deploy promises, against a platform in memory that fails as it is told and a clock that waiting moves:
-//! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
+//! Tests the guarantees of a deploy against a platform in memory that fails on request and a clock that waiting
+//! moves: it converges, it never reports as done what it doesn't know, and it repeats nothing that was acknowledged.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,7 +30,7 @@ use flotilla_model::spec::Route;
 
 mod model;
 
-/// What is wished for a customer.
+/// The desired state of a customer.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Wish {
     account: String,
@@ -39,7 +39,7 @@ struct Wish {
     domains: BTreeSet<String>,
     routes: BTreeSet<String>,
     crons: BTreeSet<String>,
-    /// Hosts that a dispatch worker leads to it.
+    /// The hosts that a dispatch worker points to it.
     hosts: BTreeSet<String>,
     /// Whether it has a database, by its name alone.
     database: bool,
@@ -108,7 +108,7 @@ fn bundle(customer: &str, wish: &Wish) -> Bundle {
     Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": bindings}) }
 }
 
-/// What the platform has.
+/// The resources of the platform.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct World {
     /// Workers by name, with the digest that they run.
@@ -123,12 +123,12 @@ struct World {
     databases: BTreeMap<String, String>,
     /// KV namespaces by title, with their ids.
     tables: BTreeMap<String, String>,
-    /// Hosts, with the workers that they lead to.
+    /// Hosts, with the workers that they point to.
     hosts: BTreeMap<String, String>,
     ids: usize,
 }
 
-/// What goes wrong with a call.
+/// The ways in which a call fails.
 #[derive(Clone, Debug)]
 enum Fault {
     Throttled(Option<u64>),
@@ -145,14 +145,14 @@ enum Fault {
     },
 }
 
-/// How long the platform takes to answer.
+/// The time after which the platform answers.
 const LATENCY: Duration = Duration::from_millis(100);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which fault a call meets: by what it does, and how often that was asked before.
+/// Chooses the fault of a call: by its words, and the number of earlier calls with the same words.
 type Faults = Box<dyn Fn(&str, usize) -> Option<Fault> + Send + Sync>;
 
 #[derive(Default)]
@@ -168,11 +168,11 @@ struct Fake {
     log: Mutex<Log>,
     faults: Mutex<Faults>,
     clock: Arc<FakeClock>,
-    /// Who says that it isn't well.
+    /// The workers that report that they are unhealthy.
     sick: Mutex<BTreeSet<String>>,
 }
 
-/// What a call does, in words: `upload w-a`. The same call again has the same words.
+/// Describes a call in words: `upload w-a`. The same call again has the same words.
 fn words(call: &Call, world: &World) -> String {
     let name_of = |things: &BTreeMap<String, (String, String)>, id: &str| {
         things.iter().find(|(_, (other, _))| other == id).map_or_else(|| format!("gone {id}"), |(name, _)| name.clone())
@@ -209,7 +209,7 @@ impl World {
         format!("id{}", self.ids)
     }
 
-    /// Does what is asked, as Cloudflare does.
+    /// Applies a call, as Cloudflare does.
     fn apply(&mut self, call: &Call) -> Result<Reply, CallError> {
         let there = |world: &World, worker: &String| match world.scripts.contains_key(worker) {
             true => Ok(()),
@@ -432,7 +432,7 @@ impl Bench {
         Bench { folder, fake, clock, rate, stop_after: usize::MAX, waves: Vec::new(), budget }
     }
 
-    /// These calls go wrong: what they do, which time (0: each time), and how.
+    /// Makes these calls fail: their words, the number of the call (0: each), and the fault.
     fn faults(&self, faults: &[(&'static str, usize, Fault)]) {
         let faults = faults.to_vec();
         *lock(&self.fake.faults) = Box::new(move |words, nth| {
@@ -530,7 +530,7 @@ impl Bench {
         self.try_deploy(fleet).expect("it isn't killed")
     }
 
-    /// What was called since the last time that this was asked, in order: in words, and whether it succeeded.
+    /// Returns the calls since the last call of this function, in order: in words, and whether each succeeded.
     fn calls(&self) -> Vec<(String, bool)> {
         let calls = std::mem::take(&mut lock(&self.fake.log).calls);
         calls.into_iter().map(|(_, words, done)| (words, done)).collect()
@@ -543,7 +543,7 @@ impl Bench {
         words
     }
 
-    /// Asserts that the platform is as the fleet wishes, and that there is nothing left to do.
+    /// Asserts that the platform is in the fleet's desired state, and that no changes are left.
     #[track_caller]
     fn converged(&self, fleet: &Fleet) {
         self.converged_in(&self.state(), fleet);
@@ -1237,7 +1237,7 @@ fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
     })
 }
 
-/// A fleet of up to five customers over a few hosts, each held by one at most.
+/// Generates a fleet of up to five customers over a few hosts, each of at most one customer.
 fn wishes() -> impl Strategy<Value = Fleet> {
     let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3, any::<bool>());
     let holders = prop::collection::vec(0usize..8, 9);

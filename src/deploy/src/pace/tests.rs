@@ -1,4 +1,5 @@
-//! Lanes on one file under a clock that the tests move: what they may send, whom they let go ahead, what they remember.
+//! Tests of lanes on one file under a clock that the tests move: what they may send, which ones go first, what they
+//! remember.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,19 +73,19 @@ fn most(requests: &[(Duration, Duration)], window: Duration) -> usize {
 enum Act {
     /// A lane sends, if it may.
     Send(usize),
-    /// It sends as often as it may.
+    /// The lane sends as often as it may.
     Flood(usize),
-    /// One of the requests on their way is answered.
+    /// One of the requests in flight is answered.
     Answer(usize),
     /// One is answered by a 429.
     Throttle(usize, Option<u64>),
     /// Time goes by.
     Pass(u64),
-    /// As long as a lane says.
+    /// Waits as long as a lane requires.
     Wait(usize),
     /// A process is killed and another one takes its place: the answers that it waited for are lost.
     Restart(usize),
-    /// It says that it is done.
+    /// The lane ends its claim.
     Release(usize),
 }
 
@@ -111,7 +112,7 @@ fn priorities() -> impl Strategy<Value = [Priority; LANES]> {
     prop_oneof![Just([Priority::Bulk; LANES]), [one(), one(), one()]]
 }
 
-/// Asks a lane for a permit; the classes before it must not have asked within the last seconds.
+/// Acquires a permit from a lane; the classes before it must not have tried within the last seconds.
 fn acquire(lane: &Lane, now: Duration, asked: &mut [Option<Duration>; 3]) -> Result<Ticket, Duration> {
     let given = lane.try_acquire();
     let class = lane.priority as usize;

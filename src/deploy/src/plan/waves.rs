@@ -1,4 +1,4 @@
-//! Which wave of a deploy a change belongs to. Pure: the same changes get the same waves.
+//! Assigns changes to the waves of a deploy. Pure: the same changes get the same waves.
 
 use std::collections::BTreeMap;
 

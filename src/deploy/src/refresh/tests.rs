@@ -1,4 +1,4 @@
-//! Each finding, from lists as the platform would give them.
+//! Tests of each finding, from lists as the platform would return them.
 
 use super::*;
 use flotilla_model::platform::{Call, ListedRoute, Reply};
@@ -21,7 +21,7 @@ fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A fleet, its state and a cloud that agree; each test lets one thing differ.
+/// A fleet, its state and a cloud that agree; each test changes one of them.
 struct World {
     rows: BTreeMap<WorkerId, Row>,
     wanted: BTreeMap<WorkerId, Wanted>,
@@ -57,7 +57,7 @@ fn tags_of(fleet: &str, digest: Digest, triggers: &Triggers, customer: &str) -> 
 }
 
 impl World {
-    /// One worker, `w-acme`, with a domain, a route and a cron.
+    /// Returns a world with one worker, `w-acme`, with a domain, a route and a cron.
     fn new() -> World {
         let triggers = Triggers {
             workers_dev: true,
@@ -114,7 +114,7 @@ impl World {
         self.inventory.workers.get_mut(&home()).unwrap().insert(worker.name.clone(), worker);
     }
 
-    /// What is found, and who has to be asked.
+    /// Returns the result of a refresh, and the workers that have to be requested.
     fn refresh(&self) -> (Refreshed, Vec<String>) {
         self.with(|known| {
             let asked = unclear(&self.inventory, known).into_iter().map(|(_, name)| name).collect();

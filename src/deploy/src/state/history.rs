@@ -16,16 +16,16 @@ use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
-/// One deploy.
+/// Identifies a deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RunId(pub i64);
 
 /// A deploy, running or ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
-    /// When it began, in seconds since 1970.
+    /// The time at which it began, in seconds since 1970.
     pub began: i64,
-    /// When it ended; 0 while it runs, or if it was killed.
+    /// The time at which it ended; 0 while it runs, or if it was killed.
     pub ended: i64,
     /// The user.
     pub who: String,
@@ -33,7 +33,7 @@ pub struct Run {
     pub host: String,
     /// The command: `deploy`, `rollback`, `prune`.
     pub what: String,
-    /// Why, if the person who ordered it said so.
+    /// The reason, if the person who ordered it gave one.
     pub reason: String,
     /// The digest of its plan.
     pub plan: String,
@@ -41,15 +41,15 @@ pub struct Run {
     pub outcome: Value,
 }
 
-/// What is recorded with a write.
+/// The entry that is recorded with a write.
 pub struct Entry<'a> {
     /// The deploy that it belongs to.
     pub run: RunId,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub at: i64,
     /// The action: `create`, `update`, `attach domain`.
     pub action: &'a str,
-    /// Why.
+    /// The reasons.
     pub reasons: &'a [Reason],
     /// The parts of the same change that are still pending.
     pub left: &'a [Uncertainty],
@@ -62,7 +62,7 @@ pub struct Record {
     pub id: i64,
     /// The deploy that it belongs to.
     pub run: RunId,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub at: i64,
     /// The worker.
     pub worker: WorkerId,
@@ -70,11 +70,11 @@ pub struct Record {
     pub customer: String,
     /// The environment.
     pub environment: Environment,
-    /// What was done.
+    /// The action.
     pub action: String,
     /// The digest that was live then.
     pub digest: Digest,
-    /// Why.
+    /// The reasons.
     pub reasons: Vec<Reason>,
 }
 
@@ -96,7 +96,7 @@ pub struct Stored {
     pub runtime_file: String,
     /// The canonical metadata.
     pub metadata: Value,
-    /// What it was made from, to explain changes: the resolved worker and the recipe. Null if that isn't known.
+    /// Its source, to explain changes: the resolved worker and the recipe. Null if that isn't known.
     pub source: Value,
 }
 

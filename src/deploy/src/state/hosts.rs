@@ -1,4 +1,4 @@
-//! The hosts that were written to KV, each with the worker that it leads to.
+//! The hosts that were written to KV, each with the worker that it points to.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use super::State;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
 
-/// The table. The worker is the last one that was acknowledged, empty if there was none; `sure` is 0 while a request about the
-/// host is on its way, and as long as nobody knows what came of it; `maybe` has the workers then that it can lead to as well, with
-/// a space around each.
+/// The table. The worker is the last one that was acknowledged, empty if there was none; `sure` is 0 while a request
+/// about the host is in flight, and as long as its outcome is unknown; `maybe` has the workers then that it can point
+/// to as well, with a space around each.
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS hosts (
     account_id TEXT NOT NULL, title TEXT NOT NULL, host TEXT NOT NULL,
@@ -30,21 +30,21 @@ pub struct Table {
     pub title: String,
 }
 
-/// Where a host leads.
+/// The worker that a host points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lead {
     /// The account's name in fleet.yaml, when it was written.
     pub account: String,
-    /// Where the worker is.
+    /// The home of the worker.
     pub home: Home,
     /// The worker, if one was acknowledged.
     pub worker: Option<String>,
-    /// Whether that is all that is known: no request about the host was interrupted.
+    /// Whether that is certain: no request about the host was interrupted.
     pub sure: bool,
 }
 
 impl State {
-    /// All hosts that were written, or may have been.
+    /// Returns all hosts that were written, or may have been.
     pub fn hosts(&self) -> Result<BTreeMap<(Table, String), Lead>, Failure> {
         let read = || -> rusqlite::Result<_> {
             let mut statement = self
@@ -64,7 +64,7 @@ impl State {
         read().map_err(|error| self.told(error))
     }
 
-    /// A host that leads to a worker, if one does, or may.
+    /// Returns a host that points, or may point, to a worker, if there is one.
     pub fn host_of(&self, home: &Home, worker: &str) -> Result<Option<String>, Failure> {
         use rusqlite::OptionalExtension as _;
         let namespace = home.namespace.as_deref().unwrap_or_default();
@@ -85,8 +85,8 @@ impl State {
         read().and_then(|found| found.map_or_else(may, |host| Ok(Some(host)))).map_err(|error| self.told(error))
     }
 
-    /// Notes that a request about a host is on its way: whatever it does, the host leads to its old worker, to the one that the
-    /// request names, or nowhere.
+    /// Notes that a request about a host is in flight: whatever its outcome, the host points to its old worker, to
+    /// the one that the request names, or nowhere.
     pub fn doubt_host(
         &mut self,
         table: &Table,
@@ -107,7 +107,7 @@ impl State {
         write().map(|_| ()).map_err(|error| self.told(error))
     }
 
-    /// Notes that a host leads to a worker.
+    /// Notes that a host points to a worker.
     pub fn lead(
         &mut self,
         table: &Table,

@@ -69,7 +69,7 @@ fn to_version_2(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Makes values of reasons. Those that are recorded as sentences stay sentences.
+/// Turns reasons into values. Those that were recorded as sentences stay sentences.
 fn to_version_3(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch(
         "UPDATE records SET reasons = (

@@ -1,5 +1,5 @@
-//! A state that can be corrected without touching its file: what a plan is made from that asks the cloud. The tables that
-//! change lie in memory, in front of those of the file.
+//! A state that can be corrected without writing its file: the base of a plan that refreshes. The tables that change
+//! are in memory, in front of those of the file.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ impl State {
         Ok(state)
     }
 
-    /// How many workers are live.
+    /// Returns the number of live workers.
     pub fn live(&self) -> Result<usize, Failure> {
         let rows: i64 = self
             .db

@@ -5,7 +5,7 @@
 use super::super::pool::answer;
 use super::*;
 
-/// What can go wrong with an answer.
+/// The faults of an answer.
 const FAULTS: &[Fault] = &[
     Fault::Lost { applied: true },
     Fault::Lost { applied: false },
@@ -23,7 +23,7 @@ const WAITS: usize = 20_000;
 struct Script {
     /// The choices that are given; after them, always the first option.
     given: Vec<usize>,
-    /// What was chosen, of how many options.
+    /// The choices so far, each with the number of its options.
     chosen: Vec<(usize, usize)>,
 }
 
@@ -48,7 +48,7 @@ impl Script {
     }
 }
 
-/// A pool that answers as a script says.
+/// A pool that answers after a script.
 struct Scripted<'a> {
     fake: &'a Fake,
     make: &'a MakeUpload,
@@ -93,7 +93,7 @@ impl Pool for Scripted<'_> {
 struct Scenario {
     before: Fleet,
     after: Fleet,
-    /// What can go wrong.
+    /// The faults that may occur.
     faults: &'static [Fault],
 }
 
@@ -110,7 +110,8 @@ fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, Wish) {
     (name.to_owned(), wish)
 }
 
-/// Deploys a fleet from a state, as a script says; returns what came of it, and which customers were reported as applied.
+/// Deploys a fleet from a state, after a script; returns the outcome, and the customers that were reported as
+/// applied.
 fn deploy_scripted(
     bench: &Bench,
     state: &mut State,
@@ -194,7 +195,7 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
     }
 }
 
-/// Runs a scenario as a script says, and then to its end.
+/// Runs a scenario after a script, and then to its end.
 fn run(scenario: &Scenario, script: Script) -> Script {
     let mut bench = Bench::new();
     // Nothing halts it: what is left undone is left by a failure, an unauthorized token or a stop.
