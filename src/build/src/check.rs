@@ -8,8 +8,8 @@ use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names::own_secret;
 
-/// Finds resources that are claimed twice: returns a diagnostic for each claim, and the customer that is held for it. Sorts
-/// the claims.
+/// Finds resources that are claimed twice: returns a diagnostic for each claim, and the customer that is skipped for
+/// it. Sorts the claims.
 pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
     claims.sort_unstable();
     let groups = claims.chunk_by(|a, b| a.resource == b.resource).filter(|group| group.len() > 1);
@@ -34,7 +34,7 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
 /// A claim that can't be granted, or only with a warning.
 #[derive(Debug)]
 pub struct Conflict {
-    /// The customer that is held for it.
+    /// The customer that is skipped for it.
     pub held: Option<String>,
     /// The diagnostic; `None` where it is reported at another claim of the same place.
     pub diagnostic: Option<Diagnostic>,
@@ -148,8 +148,8 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
     }))
 }
 
-/// Hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. What is told of
-/// a place already, isn't told of its host once more.
+/// Finds hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. A
+/// place with an earlier diagnostic gets no second one.
 fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Conflict> {
     let mut claims: Vec<(&str, &UniqueClaim)> = claims
         .iter()
@@ -305,7 +305,7 @@ fn named(resource: &ClaimedResource) -> (Code, String) {
     }
 }
 
-/// How the key is written under which the thing stands.
+/// Returns the key that defines the resource.
 fn key(code: Code) -> &'static str {
     match code {
         Code::DuplicateDomain => "domains: […]",
@@ -345,7 +345,7 @@ mod tests {
         ClaimedResource::Host(host.to_owned())
     }
 
-    /// Returns the diagnostics in short, and the customers that are held.
+    /// Returns the diagnostics in short, and the customers that are skipped.
     fn told(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
         let conflicts = claims(&mut all);
         let short = |found: &Diagnostic| {

@@ -1,4 +1,4 @@
-//! What fleet.yaml says about diagnostics: warnings that are turned off, or are as bad as errors, for some customers or
+//! fleet.yaml's policy for diagnostics: warnings that are turned off, or are as bad as errors, for some customers or
 //! for all. Pure; doesn't know who finds them, nor what follows from an error.
 
 use std::collections::BTreeSet;
@@ -38,16 +38,16 @@ pub struct Suppressed {
 /// Diagnostics after a policy was applied.
 #[derive(Clone, Default)]
 pub struct Judged {
-    /// Those that stay, as bad as the policy has them.
+    /// Those that stay, with the policy's severity.
     pub diagnostics: Vec<Diagnostic>,
     /// Those that were turned off.
     pub suppressed: Vec<Suppressed>,
-    /// Which rules there was something for, by their position.
+    /// The rules that matched something, by their position.
     pub matched: BTreeSet<usize>,
 }
 
 impl Judged {
-    /// Takes another's in.
+    /// Appends another one's.
     pub fn append(&mut self, other: &mut Judged) {
         self.diagnostics.append(&mut other.diagnostics);
         self.suppressed.append(&mut other.suppressed);
@@ -56,7 +56,7 @@ impl Judged {
 }
 
 impl Policy {
-    /// Compiles the list of a fleet file. A rule for a code that is an error is a mistake, and is left out.
+    /// Compiles the list of a fleet file. A rule for a code that is an error is itself an error, and is left out.
     pub fn new(document: &Document, file: &FleetFile) -> (Policy, Vec<Diagnostic>) {
         let (mut policy, mut mistakes) = (Policy::default(), Vec::new());
         for (index, rule) in file.diagnostics.iter().flatten().enumerate() {

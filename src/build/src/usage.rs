@@ -332,7 +332,7 @@ impl<'a> ScriptSizeLimit<'a> {
         ScriptSizeLimit { fleet, bundles, everywhere }
     }
 
-    /// Returns a worker's module: what is wrong if it is too large. A runtime that alone is too large is the pack's fault, and told
+    /// Checks the size of a worker's module. A pack bundle that alone is too large is the pack's error, and reported
     /// in the same words for each worker.
     pub fn check(&self, file: &str, pack: &str, account: &str, module: u64) -> Option<Box<Diagnostic>> {
         if module <= self.everywhere {

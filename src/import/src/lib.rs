@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::spec::Environment;
 
-/// A fact about the import that somebody has to know.
+/// A fact about the import that a person has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Its kind.
@@ -50,7 +50,7 @@ pub enum FindingKind {
     Lost,
     /// A spec can't say it; a deploy leaves it as it is, or does without.
     LeftOut,
-    /// Somebody has to decide or to check.
+    /// A person has to decide or to check.
     Note,
 }
 
@@ -108,7 +108,7 @@ pub struct Imported {
     pub manual: Vec<String>,
     /// The packs' names.
     pub packs: Vec<String>,
-    /// The secrets that somebody has to set: the customer and the name.
+    /// The secrets that a person has to set: the customer and the name.
     pub secrets: Vec<(String, String)>,
     /// The findings, by file and line.
     pub findings: Vec<Finding>,
@@ -125,7 +125,7 @@ pub struct ImportOptions<'a> {
     pub worker_pack: &'a [(String, Vec<u8>)],
 }
 
-/// What is live in an account; empty if no account was read.
+/// The live workers of an account; empty if no account was read.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     /// The account's id.

@@ -1,12 +1,12 @@
-//! The live workers of an account as settings of specs: bindings, code, hosts and crons. Asks through a function
-//! that it is given, which paces and retries; sends nothing that changes anything. Never sees a secret's value, as Cloudflare
-//! returns none.
+//! The live workers of an account as settings of specs: bindings, code, hosts and crons. Sends requests through a
+//! function that it is given, which paces and retries; sends nothing that changes anything. Never sees a secret's
+//! value, as Cloudflare returns none.
 //!
-//! Asking comes first, then the mapping of one worker's answers, key by key; the two are one file because each of the API's
-//! answers has a single reader.
+//! The requests come first, then the mapping of one worker's answers, key by key; the two are one file because each
+//! of the API's answers has a single reader.
 //!
-//! It costs a request for the workers and one for the domains; one for each fifty zones and each zone of the account; three
-//! for each worker, and one more for each that runs other code than those before.
+//! It costs a request for the workers and one for the domains; one for each fifty zones and each zone of the account;
+//! three for each worker, and one more for each that runs other code than those before.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,8 @@ use super::{FindingKind, Findings, Live, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
 const OLDEST: &str = "2021-11-02";
-/// The keys of a binding that the API tells and nobody sets: whose default environment, and the id of a class's objects.
+/// The keys of a binding that the API returns and that can't be set: whose default environment, and the id of a
+/// class's objects.
 const API_ONLY: [&str; 2] = ["environment", "namespace_id"];
 
 /// The help for what wrangler alone can deploy.

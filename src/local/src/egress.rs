@@ -1,4 +1,4 @@
-//! Where the calls of running workers go: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues
+//! The egress of running workers: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues
 //! and the other workers; refuses all else.
 
 use std::sync::Arc;

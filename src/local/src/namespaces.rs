@@ -10,7 +10,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::scripts::{remove, script, tagged};
 use super::store::{self, Key, Worker};
 
-/// At most so many scripts go with one delete by tag when no limit is asked for.
+/// The number of scripts that one delete by tag removes when no limit is given.
 const BATCH: usize = 100;
 
 const NAMESPACE: &str = "SELECT id, name, created, modified, trusted,

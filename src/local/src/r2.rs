@@ -1,8 +1,8 @@
-//! R2 as the binding in workerd asks for it: objects with their metadata, whole or in part, conditions, lists. Knows keys and
-//! bytes; there are no uploads in parts, no checksums and no API. A bucket is there as soon as it is bound.
+//! R2 through the binding in workerd: objects with their metadata, whole or in part, conditions, lists. Knows keys
+//! and bytes; there are no uploads in parts, no checksums and no API. A bucket exists as soon as it is bound.
 //!
-//! The wire (workerd's `r2-rpc.c++` and `r2-api.capnp`): what is asked is JSON, in a header, or for changes in front of the
-//! body; the answer is JSON, its length in a header, and an object's bytes behind it.
+//! The wire (workerd's `r2-rpc.c++` and `r2-api.capnp`): a request is JSON, in a header, or for changes in front of
+//! the body; the answer is JSON, its length in a header, and an object's bytes behind it.
 
 use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
@@ -11,14 +11,15 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::seal::digest;
 
-/// The header with what is asked, where there is no body.
+/// The header with the request, where there is no body.
 pub const REQUEST: &str = "cf-r2-request";
 /// The header with the length of the JSON at the beginning of a body.
 pub const SIZE: &str = "cf-r2-metadata-size";
-/// The header that says why something failed.
+/// The header with the reason of an error.
 const ERROR: &str = "cf-r2-error";
 
-/// Objects on a page of a list, unless fewer are asked for. Source: Cloudflare docs, R2 › Workers API: at most 1,000.
+/// Objects on a page of a list, unless a smaller limit is given. Source: Cloudflare docs, R2 › Workers API: at most
+/// 1,000.
 const PAGE: usize = 1000;
 /// The longest key, in bytes. Source: Cloudflare docs, R2 › Limits.
 const KEY_BYTES: usize = 1024;
@@ -59,7 +60,7 @@ impl Object {
         })
     }
 
-    /// As the binding reads it. A list has the two kinds of metadata only if they are asked for.
+    /// Returns it as the binding reads it. A list has the two kinds of metadata only on request.
     fn told(&self, http: bool, custom: bool) -> Value {
         let mut told = json!({
             "name": self.name, "size": self.size, "etag": self.etag, "version": self.version, "uploaded": self.uploaded,
@@ -157,7 +158,7 @@ fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Offset and length of what is asked for.
+/// Returns the offset and length of the requested range.
 fn range(asked: &Value, size: i64) -> Result<(i64, i64), Failed> {
     let beyond = || Failed(416, 10039, "The requested range is not satisfiable".to_owned());
     let header = asked["rangeHeader"].as_str().and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));

@@ -335,7 +335,7 @@ pub fn text(status: u16, body: &str) -> Response<Body> {
     respond(Answer::bytes(status, "text/plain; charset=utf-8", body.as_bytes().to_vec()))
 }
 
-/// Puts an answer on the wire.
+/// Turns an answer into an HTTP response.
 #[must_use]
 pub fn respond(answer: Answer) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(answer.body.into())));

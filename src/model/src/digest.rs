@@ -40,7 +40,7 @@ impl Digest {
         self.to_string()[..16].to_owned()
     }
 
-    /// Returns the first half: enough to tell values apart that nobody makes alike on purpose.
+    /// Returns the first half: enough to tell values apart that aren't made alike on purpose.
     pub fn short_hash(&self) -> ShortHash {
         let mut half = [0; 16];
         half.copy_from_slice(&self.0[..16]);

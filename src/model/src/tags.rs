@@ -115,11 +115,11 @@ pub struct Marks<'a> {
     pub customer: Option<&'a str>,
     /// The environment.
     pub environment: Option<Environment>,
-    /// When it expires, in seconds since 1970.
+    /// The time at which it expires, in seconds since 1970.
     pub expires: Option<i64>,
     /// The database that is its own.
     pub database: Option<&'a str>,
-    /// The hosts that lead to it in its dispatch namespace.
+    /// The hosts that point to it in its dispatch namespace.
     pub hosts: Vec<&'a str>,
 }
 

@@ -1,12 +1,12 @@
-//! Env files, `NAME=value` in lines, as a layer of variables that knows where each one stands. Nothing in them is
-//! replaced: neither `$NAME` nor `${NAME}`. Doesn't know which files there are.
+//! Env files, `NAME=value` in lines, as a layer of variables with their places. Nothing in them is replaced: neither
+//! `$NAME` nor `${NAME}`. Doesn't know which files there are.
 
 use std::collections::HashMap;
 
 use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 
-/// Parts of names whose values don't belong into a file under version control.
+/// Parts of names whose values don't belong in a file under version control.
 const SECRET_WORDS: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE"];
 
 /// Reads an env file into the document `vars: { NAME: value, … }`.
@@ -85,7 +85,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
     (Document { file: file.to_owned(), root }, diagnostics)
 }
 
-/// Returns a value without its quotes and without a comment behind it, and how many characters stand before it.
+/// Returns a value without its quotes and without a comment after it, and the number of characters before it.
 fn unquoted(written: &str) -> Result<(String, usize), &'static str> {
     let trimmed = written.trim_start();
     let before = written.chars().count() - trimmed.chars().count();

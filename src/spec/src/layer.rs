@@ -1,9 +1,10 @@
-//! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't know
-//! what their keys mean.
+//! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't
+//! know the meaning of their keys.
 //!
-//! Maps are merged key by key, at every depth. A map that says another `type` replaces the weaker one whole, and so does a
-//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
-//! to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value.
+//! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a
+//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists
+//! and plain values replace; a list under `key+` is appended to the weaker one's `key`. `null` removes what a weaker
+//! layer has; where there is nothing to remove, it is a value.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,7 +26,7 @@ const FEW: usize = 32;
 /// A value out of one or several layers.
 #[derive(Clone, Debug)]
 pub enum Merged<'a> {
-    /// As it stands in one layer.
+    /// The value as it is in one layer.
     Whole(&'a Document, &'a Node),
     /// A map that several layers have a part in; in the order in which keys came up.
     Map(Vec<Entry<'a>>),
@@ -60,7 +61,7 @@ pub fn merge<'a>(layers: &[(&'a Document, &'a Node)], keep: impl Fn(&str) -> boo
     Merged::Map(merged)
 }
 
-/// Where in the tree a map is.
+/// The place of a map in the tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Top,
@@ -233,12 +234,12 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// Where the value at a path stands, or what is nearest to it above.
+    /// Returns the place of the value at a path, or of its nearest parent.
     pub fn place(&self, path: &[&str]) -> Option<Place> {
         self.find(path, false)
     }
 
-    /// Where the last key of a path stands.
+    /// Returns the place of the last key of a path.
     pub fn key_place(&self, path: &[&str]) -> Option<Place> {
         self.find(path, true)
     }

@@ -1,9 +1,9 @@
-//! Where the values of secrets come from: the environment, dotenv files outside of git, files that are encrypted with age or
-//! SOPS, and programs that are asked. Values leave this module only as `SecretString`, which prints as nothing.
+//! The sources of the values of secrets: the environment, dotenv files outside of git, files that are encrypted with
+//! age or SOPS, and programs. Values leave this module only as `SecretString`, which prints as nothing.
 //!
-//! The sources have an order, and the first that has a value counts. One that can't say whether it has it, because its key is
-//! not on this machine or its program fails, hides those behind it: otherwise an old value from further down would be uploaded
-//! in place of the right one.
+//! The sources have an order, and the first that has a value counts. One that can't decide whether it has it, because
+//! its key is not on this machine or its program fails, hides those behind it: otherwise an old value from further
+//! down would be uploaded in place of the right one.
 
 mod age;
 mod command;
@@ -41,7 +41,7 @@ pub struct Found {
     pub value: SecretString,
     /// The source that it comes from: `environment`, the path of a file, a program.
     pub source: String,
-    /// The name under which it stands there.
+    /// The name that it has there.
     pub name: String,
 }
 
@@ -52,20 +52,20 @@ pub enum Finding {
     Value(Found),
     /// No source has it.
     Nowhere,
-    /// A source that comes before all that have it can't be asked.
+    /// A source before all those that have it is unavailable.
     Hidden {
         /// The source.
         source: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
 impl Secrets {
-    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the
-    /// place of the listed ones. Made up: a secret that is nowhere gets a value that is good for the local Cloudflare alone.
-    /// Dotenv files are read here; what is encrypted is opened, and programs are run, when they are
-    /// first asked.
+    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv
+    /// file takes the place of the listed ones. Made up: a secret that no source has gets a value that is good for
+    /// the local Cloudflare emulator alone. Dotenv files are read here; encrypted files are opened, and programs are
+    /// run, at their first use.
     pub fn open(
         root: &Path,
         listed: Option<&[SecretSource]>,
@@ -121,8 +121,8 @@ impl Secrets {
         })
     }
 
-    /// Returns the answer of the sources about a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, wherever
-    /// they stand: nobody is to get another's value because it is nearer.
+    /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever
+    /// source has it: no customer may get another's value because it is nearer.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
         let own = own_secret(customer, name);
         for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
@@ -163,8 +163,8 @@ impl Secrets {
         known.collect()
     }
 
-    /// Asks for what these workers need where that takes time: programs are run side by side, and what they say is kept. Without
-    /// it, they are run one by one.
+    /// Looks up what these workers need where that takes time: programs are run side by side, and their results are
+    /// kept. Without it, they are run one by one.
     pub fn prepare<'a>(&self, workers: impl IntoIterator<Item = &'a Worker>) {
         let most = self.sources.iter().filter_map(Source::at_once).max();
         let Some(most) = most else { return };
@@ -188,17 +188,18 @@ impl Secrets {
         });
     }
 
-    /// Returns the sources that were asked and can't be, each with why.
+    /// Returns the sources that were used and are unavailable, each with the reason.
     pub fn closed(&self) -> Vec<(String, String)> {
         self.sources.iter().flat_map(Source::closed).collect()
     }
 
-    /// Returns the files that are read, as far as they were read, with the names that stand in them.
+    /// Returns the files that are read, as far as they were read, with the names in them.
     pub fn names(&self) -> BTreeMap<String, Vec<String>> {
         self.sources.iter().flat_map(Source::names).collect()
     }
 
-    /// Asks one source: for a name, and if it is one customer's own, for whose, and what it is called for all.
+    /// Looks a name up in one source; for a customer's own secret, `whose` has the customer and the name that it has
+    /// for all.
     fn ask(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
         let lookup =
             |values: &HashMap<String, SecretString>| values.get(name).cloned().map_or(Answer::None, Answer::Value);

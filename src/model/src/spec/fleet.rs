@@ -1,4 +1,4 @@
-//! What people write in fleet.yaml. Knows the shape alone.
+//! The types of fleet.yaml. Knows the shape alone.
 
 use std::collections::BTreeMap;
 
@@ -379,7 +379,7 @@ impl Account {
         Some(dispatch.hosts.clone().unwrap_or_else(|| format!("{namespace}-hosts")))
     }
 
-    /// One of its limits.
+    /// Returns one of its limits.
     pub fn limit(&self, limit: Limit) -> u64 {
         self.limits.get(limit).unwrap_or_else(|| self.plan.limit(limit))
     }

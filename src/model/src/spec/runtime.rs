@@ -1,4 +1,4 @@
-//! How a spec says how Cloudflare is to run a worker: its logs, its limits, its place. Knows the shape alone.
+//! The settings of a spec for how Cloudflare runs a worker: its logs, its limits, its place. Knows the shape alone.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -243,7 +243,7 @@ fn document() -> impl Strategy<Value = String> {
     })
 }
 
-/// All paths of a value.
+/// Collects all paths of a value.
 fn paths(value: &Value, path: &[String], all: &mut Vec<Vec<String>>) {
     let parts: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
@@ -263,7 +263,7 @@ fn read(text: &str) -> Value {
     document.expect("a document").root.to_value()
 }
 
-/// How many lines at the beginning and at the end are the same.
+/// Returns the number of lines at the beginning and at the end that are the same.
 fn kept(before: &str, after: &str) -> usize {
     let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let start = before.iter().zip(&after).take_while(|(a, b)| a == b).count();

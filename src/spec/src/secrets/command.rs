@@ -1,4 +1,4 @@
-//! A source that is a program: asked for one value after the other, a few at a time, and for each at most once.
+//! A source that is a program: run for one value after the other, a few at a time, and for each at most once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use flotilla_model::spec::Environment;
 use super::program::{self, Trouble};
 use super::source::Answer;
 
-/// How many of one program run at once, unless fleet.yaml says otherwise.
+/// The number of runs of one program at once, unless fleet.yaml sets another.
 const AT_ONCE: u8 = 8;
-/// After so many time-outs in a row a program isn't run any more: a vault that is down would take hours to say so for each
-/// secret.
+/// The number of time-outs in a row after which a program isn't run any more: a vault that is down would take hours
+/// to fail for each secret.
 const TIMED_OUT: usize = 3;
 
-/// A program that is asked for one value after the other.
+/// A program that is run for one value after the other.
 pub struct Program {
     root: PathBuf,
     /// The program and its arguments, with placeholders.
@@ -54,7 +54,8 @@ impl Program {
         }
     }
 
-    /// Asks for a value. What it says is a customer's own if `{customer}` stands in its words, and else it is for all.
+    /// Runs the program for a value, which is a customer's own if the command has `{customer}`, and otherwise for
+    /// all.
     pub fn ask(&self, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
         if whose.is_some() != self.is_for_one() {
             return Answer::None;

@@ -1,5 +1,5 @@
-//! Texts of names and values, as dotenv lines or as a YAML map: reads them, and sets one entry without touching the others.
-//! Doesn't know where a text comes from; what it says of a broken one holds nothing of it.
+//! Texts of names and values, as dotenv lines or as a YAML map: reads them, and sets one entry without touching the
+//! others. Doesn't know where a text comes from; its errors quote nothing of a broken one.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::yaml::{self, Kind};
 
-/// How a text is written.
+/// The syntax of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `NAME=value` in lines.
@@ -25,7 +25,7 @@ impl Form {
     }
 }
 
-/// Reads all entries; of several with one name, the last. What is wrong is told without the text.
+/// Reads all entries; of several with one name, the last. Errors don't quote the text.
 pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, String> {
     match form {
         Form::Dotenv => {
@@ -44,7 +44,7 @@ pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, St
     }
 }
 
-/// Reads a YAML map of names to texts. Of what the parser says, only the line is repeated: the rest may quote a value.
+/// Reads a YAML map of names to texts. Of the parser's error only the line is repeated: the rest may quote a value.
 fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
     let wrong = |line: usize| format!("near line {line}: it has to be a YAML map of names to texts, each name once");
     let (document, diagnostics) = yaml::parse("", text.as_bytes());

@@ -46,7 +46,7 @@ impl Store<'_> {
         self.file.path_in(self.environment)
     }
 
-    /// Where it is.
+    /// Returns its path on disk.
     pub fn on_disk(&self) -> PathBuf {
         self.file.on_disk(self.environment)
     }
@@ -56,12 +56,12 @@ impl Store<'_> {
         self.file.varies().then_some(self.environment)
     }
 
-    /// Returns whether values stand in it in clear.
+    /// Returns whether it holds values in plain text.
     pub fn is_clear(&self) -> bool {
         matches!(self.file.cipher, Cipher::Clear)
     }
 
-    /// Returns whether a name stands in it; why that can't be told.
+    /// Returns whether it has a name, or why that isn't known.
     pub fn has(&self, name: &str) -> Result<bool, String> {
         match self.file.content(self.environment, |name| self.secrets.named(name)) {
             Content::Values(values) => Ok(values.contains_key(name)),
