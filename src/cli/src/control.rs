@@ -35,7 +35,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         What::Resume => ("resume", "it goes on"),
         What::Abort => ("abort", "it ends after what is in flight; the next deploy goes on from there"),
     };
-    control_channel::tell(&folder, word)?;
+    control_channel::send_command(&folder, word)?;
     match session.format {
         Format::Json => session.json(&serde_json::json!({ "told": word }))?,
         Format::Text => report::print(told),

@@ -20,23 +20,23 @@ const PROGRESS: Duration = Duration::from_secs(10);
 pub(super) struct Events {
     out: Option<Box<dyn Write + Send>>,
     /// The time at which progress was last reported.
-    told: Option<Instant>,
+    last_progress: Option<Instant>,
 }
 
 impl Events {
     /// Opens a file to append to; `-` is stdout.
     pub(super) fn open(path: Option<&Path>) -> Result<Events, Failure> {
-        let Some(path) = path else { return Ok(Events { out: None, told: None }) };
+        let Some(path) = path else { return Ok(Events { out: None, last_progress: None }) };
         if path == Path::new("-") {
-            return Ok(Events { out: Some(Box::new(std::io::stdout())), told: None });
+            return Ok(Events { out: Some(Box::new(std::io::stdout())), last_progress: None });
         }
         let file = File::options().create(true).append(true).open(path);
         let file = file.map_err(|error| Failure::new(format!("{} can't be written: {error}", path.display())))?;
-        Ok(Events { out: Some(Box::new(file)), told: None })
+        Ok(Events { out: Some(Box::new(file)), last_progress: None })
     }
 
     /// A deploy begins.
-    pub(super) fn begun(&mut self, run: RunId, what: &str, plan: &Plan, eta: f64) {
+    pub(super) fn on_run_started(&mut self, run: RunId, what: &str, plan: &Plan, eta: f64) {
         let [create, update, delete] =
             [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
         self.line(json!({
@@ -46,7 +46,7 @@ impl Events {
     }
 
     /// Writes an event.
-    pub(super) fn happened(&mut self, event: &Event<'_>) {
+    pub(super) fn on_event(&mut self, event: &Event<'_>) {
         if self.out.is_none() {
             return;
         }
@@ -60,7 +60,7 @@ impl Events {
             value[key] = json!(text);
             value
         };
-        let mut progress_told = false;
+        let mut has_progress = false;
         let value = match event {
             Event::Wave { name, of: (wave, waves), changes } => {
                 json!({"event": "wave", "name": name, "wave": wave, "waves": waves, "changes": changes})
@@ -77,15 +77,15 @@ impl Events {
             Event::Paused(true) => json!({"event": "paused"}),
             Event::Paused(false) => json!({"event": "resumed"}),
             Event::Progress { left, lanes } => {
-                if self.told.is_some_and(|told| told.elapsed() < PROGRESS) {
+                if self.last_progress.is_some_and(|last_progress| last_progress.elapsed() < PROGRESS) {
                     return;
                 }
-                progress_told = true;
+                has_progress = true;
                 json!({"event": "progress", "seconds_left": left.as_secs_f64(), "lanes": lanes})
             }
         };
-        if progress_told {
-            self.told = Some(Instant::now());
+        if has_progress {
+            self.last_progress = Some(Instant::now());
         }
         self.line(value);
     }

@@ -91,8 +91,8 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
             report::print(&format!("{subject} has errors: its workers are left as they are, on disk and in the cloud"));
         }
         Format::Text => {
-            let told = |worker| told(worker, deployed.get(&worker.worker));
-            report::print(&workers.iter().map(told).collect::<Vec<_>>().join("\n\n"));
+            let described = |worker| describe(worker, deployed.get(&worker.worker));
+            report::print(&workers.iter().map(described).collect::<Vec<_>>().join("\n\n"));
         }
     }
     Ok(if report::counts(&diagnostics).0 > 0 { Exit::Diagnostics } else { Exit::Done })
@@ -142,7 +142,7 @@ fn deployments(
             let unknown = || Reason::SourceUnknown { old: live.digest.short(), new: built.short() };
             now.extend(differs.unwrap_or_else(|| vec![unknown()]));
         }
-        if state.begun_one(&id)?.is_some() {
+        if state.in_flight_of(&id)?.is_some() {
             now.push(Reason::ChangeInterrupted);
         }
         let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from what was built");
@@ -152,7 +152,7 @@ fn deployments(
     Ok(found)
 }
 
-fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
+fn describe(worker: &Explained, deployed: Option<&Deployment>) -> String {
     let mut lines = vec![format!("{}  ({})", worker.folder, worker.worker)];
     let mut part = |head: String, reasons: &[Reason]| {
         lines.push(format!("  {head}"));

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
-use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, Live, code, live, write};
+use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, code, live, write};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
@@ -70,7 +70,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     }
     let live = match &arguments.account {
         Some(id) => live(from, id, ui, arguments.name.as_deref())?,
-        None => Live::default(),
+        None => LiveAccount::default(),
     };
     let worker_pack = Pack::Worker.files();
     let asked = ImportOptions {
@@ -125,7 +125,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 }
 
 /// Reads what is live in an account. Changes nothing there.
-fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Failure> {
+fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccount, Failure> {
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(Failure::usage("--account wants the account's id")
             .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));

@@ -13,7 +13,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress;
 
-use super::control_channel::Orders;
+use super::control_channel::ControlChannel;
 use super::events::Events;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
@@ -122,9 +122,9 @@ impl Operator for Terminal {
             )),
             Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
             Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
-            Event::RunStarted { run, kind, plan, eta } => self.events().begun(*run, kind, plan, *eta),
+            Event::RunStarted { run, kind, plan, eta } => self.events().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
-                self.events().happened(event);
+                self.events().on_event(event);
                 report_change(ui, event);
             }
             Event::RunEnded(outcome) => self.events().ended(outcome),
@@ -141,8 +141,8 @@ impl Operator for Terminal {
     }
 
     fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_> {
-        let mut orders = Orders::listen(&self.ui, folder, !ahead);
-        Box::new(move || orders.now())
+        let mut channel = ControlChannel::open(&self.ui, folder, !ahead);
+        Box::new(move || channel.poll())
     }
 }
 

@@ -96,7 +96,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
     let secrets = arguments.cloud.secrets(session, &fleet)?;
     let cloud = arguments.cloud.cloud(session, &fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
-    let begun = state.begun()?;
+    let in_flight = state.in_flight()?;
     let mut rows = Vec::new();
     state.each(|id, deployed| {
         if arguments.customer.as_ref().is_some_and(|customer| *customer != deployed.customer) {
@@ -115,7 +115,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             crons: deployed.live.crons,
             secrets: deployed.live.secrets.into_keys().collect(),
             drift: deployed.drift.map(|drift| drift.to_string()),
-            interrupted: begun.contains_key(&id),
+            interrupted: in_flight.contains_key(&id),
             worker: id.1,
         });
     })?;

@@ -84,7 +84,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             }
         })
         .collect();
-    let well = !arguments.health || ask(session, &mut rows);
+    let well = !arguments.health || check_health(session, &mut rows);
     let exit = if well { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
@@ -113,7 +113,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 /// Checks the health of the deployed workers; returns whether all are healthy and run what was deployed.
-fn ask(session: &Session, rows: &mut [Row]) -> bool {
+fn check_health(session: &Session, rows: &mut [Row]) -> bool {
     let target = |row: &Row| Some(HealthTarget { address: row.address.clone()?, digest: row.live.clone()? });
     let targets = rows.iter().map(target).collect();
     let mut all_healthy = true;

@@ -60,10 +60,10 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             Some(Edited::Customers(files)) if let Some(done) = &mut current => {
                 match again(session, selection, done, &files)? {
                     Outcome::Built { written, removed, diagnostics } => {
-                        known = Some(tell(session, known.as_deref(), diagnostics, (written, removed), start)?);
+                        known = Some(print_changes(session, known.as_deref(), diagnostics, (written, removed), start)?);
                     }
                     Outcome::Stopped(diagnostics) => {
-                        known = Some(tell(session, known.as_deref(), diagnostics, (0, 0), start)?);
+                        known = Some(print_changes(session, known.as_deref(), diagnostics, (0, 0), start)?);
                         // From the beginning next time: what is in memory is half of the old and half of the new.
                         current = None;
                     }
@@ -78,11 +78,11 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
                 Ok(mut done) => {
                     let changed = (done.built.written, done.built.removed);
                     let told = std::mem::take(&mut done.diagnostics);
-                    known = Some(tell(session, known.as_deref(), told, changed, start)?);
+                    known = Some(print_changes(session, known.as_deref(), told, changed, start)?);
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
-                    known = Some(tell(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
+                    known = Some(print_changes(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
                     current = None;
                 }
                 // A wrong command line stays wrong; the rest can be mended while we watch.
@@ -213,7 +213,7 @@ fn again(
 }
 
 /// Prints new errors, fixed errors and written files; nothing if there are none. The first time, always.
-fn tell(
+fn print_changes(
     session: &Session,
     before: Option<&[Diagnostic]>,
     now: Vec<Diagnostic>,

@@ -22,9 +22,9 @@ use flotilla_model::text::mask;
 /// The account, zones, token, domains and database of a worker.
 #[derive(Debug, Serialize)]
 pub(super) struct WorkerDetails {
-    account: Named,
+    account: NamedResource,
     /// The zones of its domains and routes.
-    pub zones: Vec<Named>,
+    pub zones: Vec<NamedResource>,
     /// Whether the account's token is found in the sources of secrets.
     pub token: &'static str,
     /// Its custom domains, or its hosts behind a dispatch worker; the hosts of its routes come last.
@@ -34,7 +34,7 @@ pub(super) struct WorkerDetails {
 
 /// A name, and the id if it is known here.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Named {
+pub(super) struct NamedResource {
     pub name: String,
     /// Masked.
     id: Option<String>,
@@ -80,7 +80,7 @@ impl<'a> Sources<'a> {
         let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| zone_of(host));
         let zones: BTreeSet<&str> = of_domains.chain(worker.routes.iter().map(|route| route.zone.as_str())).collect();
         let zones =
-            zones.into_iter().map(|name| Ok(Named { name: name.to_owned(), id: self.zone(&account_id, name)? }));
+            zones.into_iter().map(|name| Ok(NamedResource { name: name.to_owned(), id: self.zone(&account_id, name)? }));
         let routed = worker.routes.iter().filter_map(|route| route.pattern.split('/').next());
         let mut domains: Vec<String> = worker.domains.iter().chain(hosts).cloned().collect();
         for host in routed {
@@ -89,7 +89,7 @@ impl<'a> Sources<'a> {
             }
         }
         Ok(WorkerDetails {
-            account: Named {
+            account: NamedResource {
                 name: worker.account.clone(),
                 id: Some(&account_id).filter(|id| !id.is_empty()).map(|id| mask(id)),
             },
@@ -153,7 +153,7 @@ impl WorkerDetails {
 
     /// Returns the zones in a few words.
     pub(super) fn zones(&self) -> String {
-        let zone = |zone: &Named| match &zone.id {
+        let zone = |zone: &NamedResource| match &zone.id {
             Some(id) => format!("{} {id}", zone.name),
             None => zone.name.clone(),
         };

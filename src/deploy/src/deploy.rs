@@ -55,11 +55,11 @@ pub struct Upload {
     /// The modules.
     pub modules: Vec<Module>,
     /// The record that the state keeps once the upload was acknowledged.
-    pub made: Made,
+    pub record: UploadRecord,
 }
 
 /// The record that the state keeps of an upload once it was acknowledged.
-pub struct Made {
+pub struct UploadRecord {
     /// The keyed fingerprint of each secret.
     pub secrets: std::collections::BTreeMap<String, String>,
     /// The bundle, to go back to.

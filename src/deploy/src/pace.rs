@@ -134,10 +134,10 @@ pub struct Lane {
     rate: Rate,
     clock: Arc<dyn Clock>,
     priority: Priority,
-    known: Mutex<Known>,
+    known: Mutex<LaneState>,
 }
 
-struct Known {
+struct LaneState {
     ledger: Ledger,
     file: Option<Shared>,
     /// The latency of an answer, in seconds: a moving mean.
@@ -146,23 +146,23 @@ struct Known {
     at_once: f64,
 }
 
-impl Known {
-    fn new(file: Option<Shared>) -> Known {
-        Known { ledger: Ledger::new(), file, latency: None, at_once: AT_ONCE.0 }
+impl LaneState {
+    fn new(file: Option<Shared>) -> LaneState {
+        LaneState { ledger: Ledger::new(), file, latency: None, at_once: AT_ONCE.0 }
     }
 }
 
 impl Lane {
     /// A lane that has sent nothing yet, and that no other process knows.
     pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
-        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(Known::new(None)) }
+        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(LaneState::new(None)) }
     }
 
     /// A lane whose budget is in a file ([`file()`]): shared with other processes and with later runs. Where the file can't be
     /// kept, as on a disk that is only read, it is in memory alone.
     pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
         let file = Shared::open(file, clock.epoch()).ok();
-        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(Known::new(file)) }
+        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(LaneState::new(file)) }
     }
 
     /// The lane of a token: its budget is in the file that all processes of this user share, or in memory where there is no
@@ -211,7 +211,7 @@ impl Lane {
             ledger.answer(ticket.sent, now);
             ledger.passed(ticket.sent);
             if let Some(quota) = quota {
-                self.told(ledger, quota, &ticket.gone, now);
+                self.record_quota(ledger, quota, &ticket.gone, now);
             }
             (now, true)
         });
@@ -347,11 +347,11 @@ impl Lane {
     fn limits<'a>(&self, ledger: &'a Ledger) -> impl Iterator<Item = (&'a Window, u64)> {
         let rate = self.rate;
         let own = nanos(rate.window);
-        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.told > 0 && window.length >= own);
+        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.reported > 0 && window.length >= own);
         ledger.windows.iter().filter_map(move |window| {
-            let told = (window.told > 0).then(|| rate.without_reserve(window.told));
+            let reported = (window.reported > 0).then(|| rate.without_reserve(window.reported));
             let own = (window.length == own && !replaced).then_some(rate.requests as u64);
-            Some((window, told.into_iter().chain(own).min()?))
+            Some((window, reported.into_iter().chain(own).min()?))
         })
     }
 
@@ -362,12 +362,12 @@ impl Lane {
     }
 
     /// Records the limits that an answer reported.
-    fn told(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
+    fn record_quota(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
         let policies: Vec<_> =
             quota.policies.iter().filter(|policy| policy.requests > 0 && !policy.window.is_zero()).collect();
         if !policies.is_empty() {
             let limits: Vec<_> = policies.iter().map(|policy| (nanos(policy.window), policy.requests)).collect();
-            ledger.told(&limits, now);
+            ledger.set_limits(&limits, now);
         }
         for left in &quota.left {
             let reset = nanos(left.reset);
@@ -380,14 +380,14 @@ impl Lane {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, LaneState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the ledger, lets it be changed, and writes it if `change` asks for it.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, Nanos) -> (T, bool)) -> T {
         let mut known = self.known();
-        let Known { ledger, file, .. } = &mut *known;
+        let LaneState { ledger, file, .. } = &mut *known;
         let now = || nanos(self.clock.now());
         let change = |ledger: &mut Ledger, now| {
             ledger.advance(now);

@@ -70,7 +70,7 @@ pub struct Wanted {
 }
 
 /// What the lists are compared with.
-pub struct Known<'a> {
+pub struct Baseline<'a> {
     /// The fleet's name.
     pub fleet: &'a str,
     /// The accounts' names in fleet.yaml, by their ids.
@@ -86,7 +86,7 @@ pub struct Known<'a> {
     /// Workers that are not ours and are to become ours.
     pub adopt: &'a BTreeSet<String>,
     /// Workers with a change in flight: their triggers are requested.
-    pub doubtful: &'a BTreeSet<WorkerId>,
+    pub uncertain: &'a BTreeSet<WorkerId>,
     /// Don't believe the rows' triggers, only tags and answers.
     pub anew: bool,
 }
@@ -337,7 +337,7 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
 }
 
 /// Returns the workers whose workers.dev address and crons have to be requested: where the list doesn't settle them.
-pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
+pub fn unclear(inventory: &Inventory, baseline: &Baseline<'_>) -> Vec<WorkerId> {
     let mut unclear = Vec::new();
     for (home, workers) in &inventory.workers {
         // In a namespace there is neither.
@@ -346,16 +346,16 @@ pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
         }
         for listed in workers.values() {
             let id = (home.clone(), listed.name.clone());
-            let wanted = known.wanted.get(&id);
+            let wanted = baseline.wanted.get(&id);
             if wanted.is_some_and(|wanted| !wanted.ours) {
                 continue;
             }
-            let ask = match standing(listed, known.rows.get(&id), known.fleet) {
-                Standing::Same(_) | Standing::Elsewhere(_) if known.doubtful.contains(&id) => true,
-                Standing::Same(_) if !known.anew => false,
+            let ask = match standing(listed, baseline.rows.get(&id), baseline.fleet) {
+                Standing::Same(_) | Standing::Elsewhere(_) if baseline.uncertain.contains(&id) => true,
+                Standing::Same(_) if !baseline.anew => false,
                 Standing::Same(_) | Standing::Elsewhere(_) => !settled(listed, wanted),
                 Standing::Changed | Standing::Untagged => true,
-                Standing::Unowned(_) => known.adopt.contains(&listed.name),
+                Standing::Unowned(_) => baseline.adopt.contains(&listed.name),
             };
             // Of what isn't wanted, nothing more has to be known.
             if ask && wanted.is_some() {
@@ -373,20 +373,20 @@ fn settled(listed: &ListedWorker, wanted: Option<&Wanted>) -> bool {
 }
 
 /// Compares.
-pub fn refresh(inventory: &Inventory, known: &Known<'_>) -> Refreshed {
+pub fn refresh(inventory: &Inventory, baseline: &Baseline<'_>) -> Refreshed {
     let mut refreshed = Refreshed::default();
-    workers(inventory, known, &mut refreshed);
-    domains(inventory, known, &mut refreshed);
-    routes(inventory, known, &mut refreshed);
+    workers(inventory, baseline, &mut refreshed);
+    domains(inventory, baseline, &mut refreshed);
+    routes(inventory, baseline, &mut refreshed);
     refreshed.findings.sort();
     refreshed
 }
 
 /// Returns the workers whose triggers were requested and are as desired, with the tags that show it: once they have
 /// them, no further requests are needed.
-pub fn tagged(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed) -> Vec<(WorkerId, Vec<String>)> {
+pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refreshed) -> Vec<(WorkerId, Vec<String>)> {
     let asked = inventory.triggers.keys().filter_map(|id| {
-        let (row, wanted) = (refreshed.rows.get(id)?, known.wanted.get(id)?);
+        let (row, wanted) = (refreshed.rows.get(id)?, baseline.wanted.get(id)?);
         let listed = inventory.workers.get(&id.0)?.get(&id.1)?;
         let triggers = Triggers {
             workers_dev: row.workers_dev,
@@ -407,7 +407,7 @@ fn outside(account_id: &str) -> Home {
     Home { account_id: account_id.to_owned(), namespace: None }
 }
 
-impl Known<'_> {
+impl Baseline<'_> {
     fn account(&self, account_id: &str) -> String {
         self.accounts.get(account_id).cloned().unwrap_or_default()
     }
@@ -422,23 +422,23 @@ impl Known<'_> {
     }
 }
 
-fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+fn workers(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
     // What was not looked at stays as it is.
-    let elsewhere = known.rows.iter().filter(|((home, _), _)| !inventory.workers.contains_key(home));
+    let elsewhere = baseline.rows.iter().filter(|((home, _), _)| !inventory.workers.contains_key(home));
     refreshed.rows.extend(elsewhere.map(|(id, row)| (id.clone(), row.clone())));
     for (home, workers) in &inventory.workers {
-        let account = known.account(&home.account_id);
+        let account = baseline.account(&home.account_id);
         let mut find = |worker: &str, what| {
             refreshed.findings.push(Finding { what, account: account.clone(), worker: worker.to_owned() });
         };
         for listed in workers.values() {
             let id = (home.clone(), listed.name.clone());
-            let (row, wanted) = (known.rows.get(&id), known.wanted.get(&id));
+            let (row, wanted) = (baseline.rows.get(&id), baseline.wanted.get(&id));
             if wanted.is_some_and(|wanted| !wanted.ours) {
                 refreshed.rows.extend(row.map(|row| (id.clone(), row.clone())));
                 continue;
             }
-            let standing = standing(listed, row, known.fleet);
+            let standing = standing(listed, row, baseline.fleet);
             let at = listed.modified_on.clone();
             let change = || What::Changed { at, by: listed.uploaded_by.clone() };
             let digest = match &standing {
@@ -451,7 +451,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     Some(*digest)
                 }
                 // Nobody wants it, and it is somebody else's now: its row goes, and with it all claim to it.
-                Standing::Untagged if wanted.is_none() && known.whole => {
+                Standing::Untagged if wanted.is_none() && baseline.whole => {
                     find(&listed.name, change());
                     continue;
                 }
@@ -463,7 +463,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     None
                 }
                 Standing::Unowned(_) if wanted.is_none() => continue,
-                Standing::Unowned(_) if known.adopt.contains(&listed.name) => {
+                Standing::Unowned(_) if baseline.adopt.contains(&listed.name) => {
                     refreshed.reasons.insert(id.clone(), Reason::Adopted);
                     find(&listed.name, What::Adopted);
                     None
@@ -476,11 +476,11 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     continue;
                 }
             };
-            let believed = matches!(standing, Standing::Same(_)) && !known.anew;
+            let believed = matches!(standing, Standing::Same(_)) && !baseline.anew;
             let new = corrected(inventory, &id, listed, believed, digest, row, wanted, &account);
             if wanted.is_some() {
                 refreshed.rows.insert(id, new);
-            } else if known.is_orphan(&id, &new.customer) {
+            } else if baseline.is_orphan(&id, &new.customer) {
                 let customer = Some(new.customer.clone()).filter(|customer| !customer.is_empty());
                 find(&listed.name, What::Orphan { customer });
                 refreshed.rows.insert(id, new);
@@ -489,7 +489,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                 refreshed.rows.extend(row.map(|row| (id, row.clone())));
             }
         }
-        let gone = known.rows.keys().filter(|(at, name)| at == home && !workers.contains_key(name));
+        let gone = baseline.rows.keys().filter(|(at, name)| at == home && !workers.contains_key(name));
         for id in gone {
             find(&id.1, What::Missing);
             refreshed.reasons.insert(id.clone(), Reason::Missing);
@@ -544,7 +544,7 @@ fn corrected(
 }
 
 /// The target of a domain or route, among the workers of its account.
-enum Leads {
+enum RouteTarget {
     /// A worker of ours that is wanted, or skipped.
     Ours,
     /// A worker of ours that no spec wants.
@@ -555,31 +555,31 @@ enum Leads {
     Nowhere,
 }
 
-fn leads(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed, id: &WorkerId) -> Leads {
+fn target_of(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refreshed, id: &WorkerId) -> RouteTarget {
     match (refreshed.rows.get(id), inventory.workers.get(&id.0)) {
-        (Some(row), _) if known.is_orphan(id, &row.customer) => Leads::Orphan,
-        (Some(_), _) => Leads::Ours,
+        (Some(row), _) if baseline.is_orphan(id, &row.customer) => RouteTarget::Orphan,
+        (Some(_), _) => RouteTarget::Ours,
         (None, Some(workers)) => match workers.get(&id.1) {
-            None => Leads::Nowhere,
-            Some(listed) if tags::read(&listed.tags).fleet == Some(known.fleet) => Leads::Ours,
-            Some(_) if known.wanted.get(id).is_some_and(|wanted| !wanted.ours) => Leads::Ours,
-            Some(_) => Leads::Others,
+            None => RouteTarget::Nowhere,
+            Some(listed) if tags::read(&listed.tags).fleet == Some(baseline.fleet) => RouteTarget::Ours,
+            Some(_) if baseline.wanted.get(id).is_some_and(|wanted| !wanted.ours) => RouteTarget::Ours,
+            Some(_) => RouteTarget::Others,
         },
         // Where it isn't known which workers there are, nothing is said of them.
-        (None, None) => Leads::Others,
+        (None, None) => RouteTarget::Others,
     }
 }
 
-fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+fn domains(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
     for (account_id, listed) in &inventory.domains {
-        let (home, account) = (outside(account_id), known.account(account_id));
-        let recorded: BTreeMap<&str, &str> = known
+        let (home, account) = (outside(account_id), baseline.account(account_id));
+        let recorded: BTreeMap<&str, &str> = baseline
             .rows
             .iter()
             .filter(|((at, _), _)| *at == home)
             .flat_map(|((_, name), row)| row.domains.keys().map(move |domain| (domain.as_str(), name.as_str())))
             .collect();
-        let wanted: BTreeMap<&str, &str> = known
+        let wanted: BTreeMap<&str, &str> = baseline
             .wanted
             .iter()
             .filter(|((at, _), wanted)| *at == home && wanted.ours)
@@ -592,24 +592,24 @@ fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
             let holder = (home.clone(), worker.clone());
             let (recorded, wanted) = (recorded.get(hostname.as_str()), wanted.get(hostname.as_str()));
             let domain = hostname.clone();
-            match leads(inventory, known, refreshed, &holder) {
-                Leads::Nowhere => {
+            match target_of(inventory, baseline, refreshed, &holder) {
+                RouteTarget::Nowhere => {
                     let what = What::OrphanedDomain { domain: domain.clone(), id: id.clone(), exists: false };
                     found.push((worker.clone(), what));
                 }
-                Leads::Orphan => {
+                RouteTarget::Orphan => {
                     let what = What::OrphanedDomain { domain: domain.clone(), id: id.clone(), exists: true };
                     found.push((worker.clone(), what));
                 }
-                Leads::Others => {
+                RouteTarget::Others => {
                     if let Some(wanted) = wanted {
                         let what = What::DomainHeld { domain: domain.clone(), holder: worker.clone() };
                         found.push(((*wanted).to_owned(), what));
                     }
                 }
-                Leads::Ours => {
+                RouteTarget::Ours => {
                     // Of a worker that nobody recorded, nobody recorded its domains.
-                    if recorded.is_none() && wanted.is_none() && known.rows.contains_key(&holder) {
+                    if recorded.is_none() && wanted.is_none() && baseline.rows.contains_key(&holder) {
                         found.push((worker.clone(), What::DomainAdded { domain: domain.clone() }));
                     }
                 }
@@ -630,10 +630,10 @@ fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
     }
 }
 
-fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+fn routes(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
     for (zone_id, zone) in &inventory.zones {
-        let (home, account) = (outside(&zone.account_id), known.account(&zone.account_id));
-        let recorded: BTreeMap<&str, &str> = known
+        let (home, account) = (outside(&zone.account_id), baseline.account(&zone.account_id));
+        let recorded: BTreeMap<&str, &str> = baseline
             .rows
             .iter()
             .filter(|((at, _), _)| *at == home)
@@ -641,7 +641,7 @@ fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
             .filter(|(_, of, _)| *of == zone_id)
             .map(|(pattern, _, name)| (pattern.as_str(), name.as_str()))
             .collect();
-        let wanted: BTreeSet<&str> = known
+        let wanted: BTreeSet<&str> = baseline
             .wanted
             .iter()
             .filter(|((at, _), wanted)| *at == home && wanted.ours)
@@ -653,15 +653,15 @@ fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
             let pattern = route.pattern.clone();
             if let Some(worker) = &route.worker {
                 let holder = (home.clone(), worker.clone());
-                let leads = leads(inventory, known, refreshed, &holder);
-                if let Leads::Nowhere | Leads::Orphan = leads {
+                let target_of = target_of(inventory, baseline, refreshed, &holder);
+                if let RouteTarget::Nowhere | RouteTarget::Orphan = target_of {
                     let (pattern, zone_id, id) = (pattern.clone(), zone_id.clone(), route.id.clone());
-                    let exists = matches!(leads, Leads::Orphan);
+                    let exists = matches!(target_of, RouteTarget::Orphan);
                     found.push((worker.clone(), What::OrphanedRoute { pattern, zone_id, id, exists }));
-                } else if let Leads::Ours = leads
+                } else if let RouteTarget::Ours = target_of
                     && recorded.is_none()
                     && !wanted.contains(pattern.as_str())
-                    && known.rows.contains_key(&holder)
+                    && baseline.rows.contains_key(&holder)
                 {
                     found.push((worker.clone(), What::RouteAdded { pattern: pattern.clone() }));
                 }

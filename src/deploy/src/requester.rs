@@ -120,7 +120,7 @@ impl Requester {
     }
 
     /// Makes one call. After an error nothing is known of its subject.
-    pub fn ask(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
+    pub fn fetch(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
         self.request(home, &call).map_err(|error| {
             let failure = Failure::new(format!("Cloudflare can't be asked what is there: {error}"));
             match error.hint() {
@@ -370,7 +370,7 @@ mod tests {
         for _ in 0..1140 {
             bench.lane.answered(bench.lane.try_acquire().unwrap(), None);
         }
-        assert_eq!(bench.requester.ask(&home(), Call::ListWorkers).unwrap(), Reply::Done);
+        assert_eq!(bench.requester.fetch(&home(), Call::ListWorkers).unwrap(), Reply::Done);
         let events = bench.events.lock().unwrap();
         let first =
             "waiting for the API rate limit of account main (1,140 requests per 5 min used) · continues in 6 min";
@@ -386,7 +386,7 @@ mod tests {
     fn what_is_throttled_again_and_again_ends_with_the_reason_and_what_to_do() {
         let throttled = |_| Err(CallError::Throttled { retry_after: None });
         let mut bench = bench(Rate::of(1140, 300 * SECOND), "", Box::new(throttled));
-        let failure = bench.requester.ask(&home(), Call::ListWorkers).unwrap_err();
+        let failure = bench.requester.fetch(&home(), Call::ListWorkers).unwrap_err();
         let text = failure.to_string();
         assert!(text.contains("the API rate limit of account main (Cloudflare accepts no requests"), "{text}");
         assert!(text.contains("would allow the next request in 5 min, and flotilla waited"), "{text}");

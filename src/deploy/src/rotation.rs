@@ -83,7 +83,7 @@ mod tests {
     }
 
     /// Returns the bindings that are sent, followed by `+` if the rest is kept; or those that are missing.
-    fn told(live: Option<&[(&str, &str)]>, known: &[(&str, &str)]) -> String {
+    fn described(live: Option<&[(&str, &str)]>, known: &[(&str, &str)]) -> String {
         let wanted = map(&[("A", "A"), ("B", "NAME")]);
         match sending(&wanted, live.map(map).as_ref(), &map(known)) {
             Ok(sending) => {
@@ -96,28 +96,28 @@ mod tests {
 
     #[test]
     fn a_new_worker_is_sent_all() {
-        assert_eq!(told(None, &[("A", "1"), ("B", "2")]), "AB");
-        assert_eq!(told(None, &[("A", "1")]), "no value for NAME");
+        assert_eq!(described(None, &[("A", "1"), ("B", "2")]), "AB");
+        assert_eq!(described(None, &[("A", "1")]), "no value for NAME");
     }
 
     #[test]
     fn only_what_differs_is_sent_and_the_rest_is_kept() {
         let live: &[_] = &[("A", "1"), ("B", "2")];
-        assert_eq!(told(Some(live), &[("A", "1"), ("B", "2")]), "+");
-        assert_eq!(told(Some(live), &[("A", "1"), ("B", "3")]), "B+");
-        assert_eq!(told(Some(live), &[("A", "9"), ("B", "3")]), "AB");
-        assert_eq!(told(Some(live), &[("A", "1")]), "+", "what isn't known here stays");
-        assert_eq!(told(Some(live), &[]), "+");
-        assert_eq!(told(Some(&[("A", "1")]), &[("B", "2")]), "B+", "a new binding is sent");
-        assert_eq!(told(Some(&[("A", "1")]), &[("A", "1")]), "no value for NAME");
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "2")]), "+");
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "3")]), "B+");
+        assert_eq!(described(Some(live), &[("A", "9"), ("B", "3")]), "AB");
+        assert_eq!(described(Some(live), &[("A", "1")]), "+", "what isn't known here stays");
+        assert_eq!(described(Some(live), &[]), "+");
+        assert_eq!(described(Some(&[("A", "1")]), &[("B", "2")]), "B+", "a new binding is sent");
+        assert_eq!(described(Some(&[("A", "1")]), &[("A", "1")]), "no value for NAME");
     }
 
     #[test]
     fn where_a_binding_goes_nothing_is_kept() {
         let live: &[_] = &[("A", "1"), ("B", "2"), ("GONE", "3")];
-        assert_eq!(told(Some(live), &[("A", "1"), ("B", "2")]), "AB");
-        let told = told(Some(live), &[("A", "1")]);
-        assert_eq!(told, "no value for NAME: GONE is removed, and then all other secrets have to be sent again");
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "2")]), "AB");
+        let described = described(Some(live), &[("A", "1")]);
+        assert_eq!(described, "no value for NAME: GONE is removed, and then all other secrets have to be sent again");
     }
 
     proptest! {

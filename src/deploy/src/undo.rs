@@ -363,11 +363,11 @@ mod tests {
         assert_eq!((left.what.as_str(), left.at, left.accounts()), ("new acme", 7, vec!["account"]));
         assert_eq!(left.descriptions(folder.path()), ["b was made", "a was changed", "the D1 database acme was made"]);
         fs::write(at("b"), "somebody else's").unwrap();
-        let told = undo.roll_back(&mut |there| {
+        let leftovers = undo.roll_back(&mut |there| {
             assert_eq!(*there, made);
             Err("no network".to_owned())
         });
-        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(leftovers.len(), 2, "{leftovers:?}");
         assert_eq!(
             (fs::read(at("a")).unwrap(), fs::read(at("b")).unwrap()),
             (b"old".to_vec(), b"somebody else's".to_vec())

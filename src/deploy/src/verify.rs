@@ -145,7 +145,7 @@ pub fn verify(
                 scope.spawn(|| {
                     while let Some(at) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let mut report = reports[*at].lock().unwrap_or_else(PoisonError::into_inner);
-                        ask(&targets[*at], &mut report, web, clock);
+                        check_target(&targets[*at], &mut report, web, clock);
                         progress.step(1);
                     }
                 });
@@ -201,7 +201,7 @@ fn probes(target: &Target) -> impl Iterator<Item = &Probe> {
 }
 
 /// Makes the checks of a worker that aren't settled yet.
-fn ask(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
+fn check_target(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
     if target.skip.is_some() {
         return;
     }
@@ -219,7 +219,7 @@ fn ask(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
         if dns.status == Status::Failed {
             skipped(tls, "DNS has no address");
         } else {
-            timed(tls, clock, || web.certificate(host).and_then(|until| until_when(until, clock.unix())));
+            timed(tls, clock, || web.certificate(host).and_then(|until| expiry(until, clock.unix())));
         }
         let failed = [&*dns, &*tls].into_iter().find(|check| check.status == Status::Failed);
         if let (Some(failed), true) = (failed, own_host == Some(host)) {
@@ -276,7 +276,7 @@ fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Opt
 }
 
 /// Returns a warning if a certificate expires soon, and an error if it has expired.
-fn until_when(until: i64, now: i64) -> Result<Option<String>, String> {
+fn expiry(until: i64, now: i64) -> Result<Option<String>, String> {
     match (until - now).div_euclid(86_400) {
         ..0 => Err("the certificate has expired".to_owned()),
         0 => Ok(Some("the certificate ends today".to_owned())),
@@ -296,7 +296,7 @@ fn host_of(address: &str) -> &str {
 fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String> {
     let wanted = probe.status.unwrap_or(200);
     if answer.status != wanted && !(probe.peers == Some(true) && answer.status == 503) {
-        let said = answer.body["status"].as_str().map(|word| format!(", {}", told(word))).unwrap_or_default();
+        let said = answer.body["status"].as_str().map(|word| format!(", {}", truncated(word))).unwrap_or_default();
         let ill = ill(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
         return Err(format!("HTTP {} instead of {wanted}{said}{ill}", answer.status));
     }
@@ -314,7 +314,7 @@ fn ill(body: &Value) -> Option<String> {
         Some(if missing.is_empty() { name.clone() } else { format!("{name} (missing: {})", missing.join(", ")) })
     };
     let names: Vec<String> = failing.map(|entry| name(entry).unwrap_or_else(|| entry.0.clone())).collect();
-    (!names.is_empty()).then(|| told(&names.join(", ")))
+    (!names.is_empty()).then(|| truncated(&names.join(", ")))
 }
 
 /// Returns where a value doesn't match a pattern: a map has to have at least the pattern's keys, a list the pattern's
@@ -335,20 +335,20 @@ fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Resul
                 .replace("{digest}", &target.digest);
             match value.as_str() {
                 Some(is) if is == wanted => Ok(()),
-                Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", told(is))),
-                Some(is) => Err(format!("{path} is {}, not {wanted}", told(is))),
-                None => Err(format!("{path} is {}, not {wanted}", told(&value.to_string()))),
+                Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", truncated(is))),
+                Some(is) => Err(format!("{path} is {}, not {wanted}", truncated(is))),
+                None => Err(format!("{path} is {}, not {wanted}", truncated(&value.to_string()))),
             }
         }
         (Value::Object(_), _) => Err(format!("{path} is no map")),
         (Value::Array(_), _) => Err(format!("{path} is no list")),
         _ if pattern == value => Ok(()),
-        _ => Err(format!("{path} is {}, not {pattern}", told(&value.to_string()))),
+        _ => Err(format!("{path} is {}, not {pattern}", truncated(&value.to_string()))),
     }
 }
 
 /// Returns a foreign text, cut to the length that is shown.
-fn told(text: &str) -> String {
+fn truncated(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -369,12 +369,12 @@ fn peers(target: &Target, body: &Value) -> Result<(), String> {
             continue;
         }
         let why = match (peer["error"].as_str(), answered, peer["status"].as_str()) {
-            (Some(error), _, _) => told(error).to_lowercase(),
-            (None, Some(status), Some(word)) => format!("HTTP {status}, {}", told(word)),
+            (Some(error), _, _) => truncated(error).to_lowercase(),
+            (None, Some(status), Some(word)) => format!("HTTP {status}, {}", truncated(word)),
             (None, Some(status), None) => format!("HTTP {status}"),
             (None, None, _) => "no answer".to_owned(),
         };
-        wrong.push(format!("{}: {why}", told(name)));
+        wrong.push(format!("{}: {why}", truncated(name)));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }

@@ -159,8 +159,8 @@ impl PlanFile {
     /// Returns whether a deploy of this plan was begun, and the present plan is the rest of it.
     pub fn goes_on(&self, planned: &Planned) -> Result<bool, Failure> {
         let digest = self.digest.to_string();
-        let begun = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
-        Ok(begun && self.leaves(&planned.plan))
+        let in_flight = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
+        Ok(in_flight && self.leaves(&planned.plan))
     }
 
     /// Returns whether a plan has no changes but those of this one, or the rest of them.

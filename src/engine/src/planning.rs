@@ -12,7 +12,7 @@ use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
-use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
+use flotilla_deploy::plan::{self, Change, Decision, Desired, RecordedWorker, Options, Plan, Planner, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
@@ -301,7 +301,7 @@ struct Wanted {
     bundle: Bundle,
     home: Home,
     live: Option<Deployed>,
-    begun: Option<InFlight>,
+    in_flight: Option<InFlight>,
     bundle_before: Option<Stored>,
     /// Whether its database's id is known, if it needs one.
     has_database: bool,
@@ -323,7 +323,7 @@ impl Wanted {
 }
 
 /// A plan, the number of workers that it is about, and where those of its changes are.
-type Found = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
+type PlanParts = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
 
 impl Fleet<'_> {
     /// Plans, some workers at a time: what doesn't change isn't kept.
@@ -334,13 +334,13 @@ impl Fleet<'_> {
         state: &State,
         options: &Options<'_>,
         homes: &BTreeMap<Home, String>,
-    ) -> Result<Found, Failure> {
+    ) -> Result<PlanParts, Failure> {
         let fingerprints = state.fingerprints();
-        let mut begun = state.begun()?;
-        for ((home, _), begun) in &mut begun {
+        let mut in_flight = state.in_flight()?;
+        for ((home, _), in_flight) in &mut in_flight {
             // An account can have got another name in fleet.yaml since.
             if let Some(name) = homes.get(home) {
-                begun.account.clone_from(name);
+                in_flight.account.clone_from(name);
             }
         }
         let mut planner = Planner::new(options);
@@ -351,7 +351,7 @@ impl Fleet<'_> {
             for one in &mut wanted {
                 let id = one.id();
                 one.live = state.one(&id)?;
-                one.begun = begun.get(&id).cloned();
+                one.in_flight = in_flight.get(&id).cloned();
                 if let Database::D1 { id: None, name, .. } = &one.worker.database {
                     one.has_database =
                         state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
@@ -365,9 +365,9 @@ impl Fleet<'_> {
                 .into_par_iter()
                 .map(|one| {
                     let differences = self.differences(&one);
-                    let known = Known {
+                    let known = RecordedWorker {
                         live: one.live.as_ref(),
-                        begun: one.begun.as_ref(),
+                        in_flight: one.in_flight.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
                         has_database: one.has_database,
@@ -388,7 +388,7 @@ impl Fleet<'_> {
                 if let Decision::Change(_) = decision {
                     places.insert(id.clone(), place);
                 }
-                planner.lead(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
+                planner.add_hosts(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
                 planner.add(&id, decision);
             }
         }
@@ -403,20 +403,20 @@ impl Fleet<'_> {
                 if let Some(name) = homes.get(&id.0) {
                     live.account.clone_from(name);
                 }
-                planner.gone(id, Some(live), begun.get(id));
-                begun.remove(id);
+                planner.gone(id, Some(live), in_flight.get(id));
+                in_flight.remove(id);
             }
-            for (id, begun) in &begun {
-                if planner.is_gone(id, &begun.customer) {
-                    planner.gone(id, None, Some(begun));
+            for (id, in_flight) in &in_flight {
+                if planner.is_gone(id, &in_flight.customer) {
+                    planner.gone(id, None, Some(in_flight));
                 }
             }
         }
         let mut recorded = state.hosts()?;
         // What lies in an account that fleet.yaml no longer has can't be reached.
-        recorded.retain(|_, lead| match homes.get(&lead.home) {
+        recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
             Some(name) => {
-                lead.account.clone_from(name);
+                add_hosts.account.clone_from(name);
                 true
             }
             None => false,
@@ -474,7 +474,7 @@ impl Fleet<'_> {
                 bundle,
                 home,
                 live: None,
-                begun: None,
+                in_flight: None,
                 bundle_before: None,
                 has_database: false,
             })

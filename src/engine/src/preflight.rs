@@ -83,7 +83,7 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
             let fleet = &planned.project.fleet;
             let mut requester =
                 PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-            asked = take(&scope, &mut |home, call| requester.ask(home, call))?;
+            asked = take(&scope, &mut |home, call| requester.fetch(home, call))?;
             &asked
         }
     };

@@ -84,7 +84,7 @@ fn list_platform(
     let scope = Scope { homes: homes.keys().cloned().collect(), domains: account_ids.clone(), ..Scope::default() };
     context.operator.begin("asking the cloud", None);
     let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
-    let inventory = take(&scope, &mut |home, call| requester.ask(home, call))?;
+    let inventory = take(&scope, &mut |home, call| requester.fetch(home, call))?;
     context.operator.end();
     Ok(inventory)
 }

@@ -92,7 +92,7 @@ fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) ->
     let fleet = &planned.project.fleet;
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     for (home, (_, name, call)) in homes.iter().zip(nowhere) {
-        requester.ask(home, call)?;
+        requester.fetch(home, call)?;
         context.operator.on_event(&Event::HostRemoved(&name));
     }
     planned.findings.retain(|finding| removal(finding).is_none());

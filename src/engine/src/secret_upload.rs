@@ -34,7 +34,7 @@ const SHOWN: usize = 20;
 
 /// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
 /// threads than the one that writes.
-pub struct Live {
+pub struct LiveSecrets {
     state: Mutex<State>,
     /// The workers whose secrets are unknown: an upload was interrupted.
     in_doubt: HashSet<WorkerId>,
@@ -45,19 +45,19 @@ pub struct Live {
 /// The fingerprint of a secret that exists, and whose value isn't known here: no value has it.
 const UNKNOWN: &str = "";
 
-impl Live {
+impl LiveSecrets {
     /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
-    pub fn open(path: &Path) -> Result<Live, Failure> {
+    pub fn open(path: &Path) -> Result<LiveSecrets, Failure> {
         let state = State::read(path)?;
-        let doubtful = |doubt: &Uncertainty| matches!(doubt, Uncertainty::Upload | Uncertainty::Delete);
-        let begun = state.begun()?.into_iter().filter(|(_, begun)| begun.doubts.iter().any(doubtful));
-        let in_doubt = begun.map(|(id, _)| id).collect();
-        Ok(Live { state: Mutex::new(state), in_doubt, there: HashMap::new() })
+        let doubtful = |uncertainty: &Uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete);
+        let in_flight = state.in_flight()?.into_iter().filter(|(_, in_flight)| in_flight.uncertainties.iter().any(doubtful));
+        let in_doubt = in_flight.map(|(id, _)| id).collect();
+        Ok(LiveSecrets { state: Mutex::new(state), in_doubt, there: HashMap::new() })
     }
 
     /// Returns the live secrets, with those that were looked up for a plan.
-    pub fn of_plan(planned: &Planned) -> Result<Live, Failure> {
-        Ok(Live { there: planned.unknown_secrets.clone(), ..Live::open(&planned.cloud.state)? })
+    pub fn of_plan(planned: &Planned) -> Result<LiveSecrets, Failure> {
+        Ok(LiveSecrets { there: planned.unknown_secrets.clone(), ..LiveSecrets::open(&planned.cloud.state)? })
     }
 
     /// Returns the fingerprints of a worker's secrets, by binding. None if it doesn't exist, or if they aren't
@@ -173,7 +173,7 @@ fn sent(
 /// their secrets, if an upload lacks a value: they were changed by others, or found by a rebuild. Their secrets are
 /// kept then.
 pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
-    let live = Live::open(&planned.cloud.state)?;
+    let live = LiveSecrets::open(&planned.cloud.state)?;
     let fingerprints = live.fingerprints();
     // With the names of what it is to be bound to, if it is adopted.
     let mut unsure: Vec<(WorkerId, Option<BTreeSet<String>>)> = Vec::new();
@@ -200,7 +200,7 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     let mut lost = BTreeSet::new();
     for ((home, worker), wanted) in unsure {
-        if let Reply::Settings(settings) = requester.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
+        if let Reply::Settings(settings) = requester.fetch(&home, Call::ReadSettings { worker: worker.clone() })? {
             if let Some(wanted) = wanted {
                 let there = bindings(&settings, |_| true);
                 let more: Vec<&str> =
@@ -232,7 +232,7 @@ fn bindings(metadata: &Value, kinds: impl Fn(&str) -> bool) -> BTreeSet<String> 
 
 /// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
 pub fn check(planned: &Planned) -> Result<(), Failure> {
-    let live = Live::of_plan(planned)?;
+    let live = LiveSecrets::of_plan(planned)?;
     let fingerprints = live.fingerprints();
     let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
     let uploads: Vec<&Change> =

@@ -22,7 +22,7 @@ use super::forms::is_variable;
 use super::ids::{slug, split};
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
-use super::{FindingKind, Findings, FoundWorker, ImportOptions, Live};
+use super::{FindingKind, Findings, FoundWorker, ImportOptions, LiveAccount};
 use account::live_or_not;
 pub use account::of_account;
 
@@ -39,7 +39,7 @@ pub struct Others {
 /// Reads the workers of a project.
 pub fn read(
     path: &Path,
-    live: &Live,
+    live: &LiveAccount,
     options: ImportOptions<'_>,
     findings: &mut Findings,
 ) -> Result<(Vec<FoundWorker>, Others), Vec<Diagnostic>> {
@@ -157,7 +157,7 @@ struct Reading<'a, 'f> {
     root: &'a Path,
     documents: &'a [Document],
     env_files: &'a EnvFiles,
-    live: &'a Live,
+    live: &'a LiveAccount,
     options: ImportOptions<'a>,
     findings: &'f mut Findings,
     /// The code that was read already: environments mostly run the same.

@@ -127,7 +127,7 @@ pub struct ImportOptions<'a> {
 
 /// The live workers of an account; empty if no account was read.
 #[derive(Clone, Debug, Default)]
-pub struct Live {
+pub struct LiveAccount {
     /// The account's id.
     pub account_id: Option<String>,
     /// Its workers.
@@ -182,7 +182,7 @@ impl Findings {
 }
 
 /// Maps a project and what is live. Files that can't be read are reported all at once.
-pub fn import(path: Option<&Path>, live: Live, options: ImportOptions<'_>) -> Result<Imported, Vec<Diagnostic>> {
+pub fn import(path: Option<&Path>, live: LiveAccount, options: ImportOptions<'_>) -> Result<Imported, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let (found, others) = match path {
         Some(path) => customers::read(path, &live, options, &mut findings)?,

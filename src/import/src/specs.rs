@@ -16,7 +16,7 @@ use super::code::Code;
 use super::customers::{self, Others};
 use super::ids::slug;
 use super::yaml_text::map;
-use super::{Findings, FoundWorker, ImportOptions, Imported, Live};
+use super::{Findings, FoundWorker, ImportOptions, Imported, LiveAccount};
 use naming::{expected, name, prefix};
 use refer::refer;
 
@@ -46,7 +46,7 @@ pub fn assemble(
     root: Option<&Path>,
     mut found: Vec<FoundWorker>,
     others: Others,
-    live: Live,
+    live: LiveAccount,
     options: ImportOptions<'_>,
     mut findings: Findings,
 ) -> Imported {

@@ -13,7 +13,7 @@ use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, Found, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
+use super::serve::{Body, Dropped, Target, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
 use super::store::{self, Key};
 use super::{databases, hrana, kv, r2};
 
@@ -91,8 +91,8 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
     }
     let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
     match blocking(|| of_host(cloud, From::Worker, https, &host, &path)) {
-        Ok(Some(Found::Worker(worker))) => return forward(cloud, &worker, request, None).await,
-        Ok(Some(Found::Nobody(_)) | None) => {}
+        Ok(Some(Target::Worker(worker))) => return forward(cloud, &worker, request, None).await,
+        Ok(Some(Target::NoWorker(_)) | None) => {}
         Err(refusal) => return text(500, &refusal.message),
     }
     let entry = json!({"method": request.method().as_str(), "outbound": format!("{host}{path}")});

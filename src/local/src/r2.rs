@@ -61,7 +61,7 @@ impl Object {
     }
 
     /// Returns it as the binding reads it. A list has the two kinds of metadata only on request.
-    fn told(&self, http: bool, custom: bool) -> Value {
+    fn to_json(&self, http: bool, custom: bool) -> Value {
         let mut told = json!({
             "name": self.name, "size": self.size, "etag": self.etag, "version": self.version, "uploaded": self.uploaded,
             "storageClass": "Standard", "checksums": {},
@@ -85,7 +85,7 @@ pub fn answer(cloud: &Cloud, bucket: &str, asked: &[u8], body: &[u8]) -> Answer 
     })
 }
 
-fn told(value: &Value, bytes: &[u8]) -> Answer {
+fn json_answer(value: &Value, bytes: &[u8]) -> Answer {
     let mut body = value.to_string().into_bytes();
     let size = body.len().to_string();
     body.extend_from_slice(bytes);
@@ -100,7 +100,7 @@ fn operate(cloud: &Cloud, bucket: &str, asked: &Value, body: &[u8]) -> Result<An
     match asked["method"].as_str().unwrap_or_default() {
         "head" => {
             let object = find(cloud, bucket, key)?.ok_or_else(missing)?;
-            Ok(told(&object.told(true, true), b""))
+            Ok(json_answer(&object.to_json(true, true), b""))
         }
         "get" => get(cloud, bucket, key, asked),
         "put" => put(cloud, bucket, key, asked, body),
@@ -114,7 +114,7 @@ fn operate(cloud: &Cloud, bucket: &str, asked: &Value, body: &[u8]) -> Result<An
                 }
                 Ok(())
             })?;
-            Ok(told(&json!({}), b""))
+            Ok(json_answer(&json!({}), b""))
         }
         "list" => list(cloud, bucket, asked),
         other => Err(Failed(501, 10001, format!("the local Cloudflare's R2 has no `{other}`"))),
@@ -134,11 +134,11 @@ fn find(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<Object>, Refusa
 
 fn get(cloud: &Cloud, bucket: &str, key: &str, asked: &Value) -> Result<Answer, Failed> {
     let object = find(cloud, bucket, key)?.ok_or_else(missing)?;
-    let mut whole = object.told(true, true);
+    let mut whole = object.to_json(true, true);
     if !holds(&asked["onlyIf"], Some(&object)) {
         // The object without its bytes: that is how the worker knows.
         let error = json!({"version": 0, "v4code": 10031, "message": "precondition failed"});
-        let mut answer = told(&whole, b"").with(ERROR, error.to_string());
+        let mut answer = json_answer(&whole, b"").with(ERROR, error.to_string());
         answer.status = 412;
         return Ok(answer);
     }
@@ -150,7 +150,7 @@ fn get(cloud: &Cloud, bucket: &str, key: &str, asked: &Value) -> Result<Answer, 
         Ok(db.prepare_cached(sql)?.query_row(part, |row| row.get::<_, Option<Vec<u8>>>(0))?.unwrap_or_default())
     })?;
     whole["range"] = json!({"offset": offset, "length": length});
-    Ok(told(&whole, &bytes))
+    Ok(json_answer(&whole, &bytes))
 }
 
 /// A number, which may come as text.
@@ -226,7 +226,7 @@ fn put(cloud: &Cloud, bucket: &str, key: &str, asked: &Value, body: &[u8]) -> Re
         db.prepare_cached(sql)?.execute(values)?;
         Ok(())
     })?;
-    Ok(told(&object.told(true, true), b""))
+    Ok(json_answer(&object.to_json(true, true), b""))
 }
 
 fn list(cloud: &Cloud, bucket: &str, asked: &Value) -> Result<Answer, Failed> {
@@ -260,12 +260,12 @@ fn list(cloud: &Cloud, bucket: &str, asked: &Value) -> Result<Answer, Failed> {
         after.clone_from(&object.name);
         match folder {
             Some(folder) => folders.push(folder),
-            None => objects.push(object.told(include.contains(&0), include.contains(&1))),
+            None => objects.push(object.to_json(include.contains(&0), include.contains(&1))),
         }
     }
     let mut page = json!({"objects": objects, "truncated": truncated, "delimitedPrefixes": folders});
     if truncated {
         page["cursor"] = after.into();
     }
-    Ok(told(&page, b""))
+    Ok(json_answer(&page, b""))
 }

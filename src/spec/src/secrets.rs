@@ -36,7 +36,7 @@ pub struct Secrets {
 
 /// A value that was found.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundSecret {
     /// The value.
     pub value: SecretString,
     /// The source that it comes from: `environment`, the path of a file, a program.
@@ -49,7 +49,7 @@ pub struct Found {
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// Its value.
-    Value(Found),
+    Value(FoundSecret),
     /// No source has it.
     Nowhere,
     /// A source before all those that have it is unavailable.
@@ -111,7 +111,7 @@ impl Secrets {
     pub fn token(&self, name: &str) -> Option<SecretString> {
         self.environment.get(name).cloned().or_else(|| {
             for source in self.sources.iter().filter(|source| source.is_for_all()) {
-                match self.ask(source, Environment::Production, name, None) {
+                match self.look_up(source, Environment::Production, name, None) {
                     Answer::Value(value) => return Some(value),
                     Answer::None => {}
                     Answer::Unknown(_) => return None,
@@ -127,10 +127,10 @@ impl Secrets {
         let own = own_secret(customer, name);
         for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
             for source in &self.sources {
-                match self.ask(source, environment, name, whose) {
+                match self.look_up(source, environment, name, whose) {
                     Answer::Value(value) => {
                         let (source, name) = (source.label(environment), name.to_owned());
-                        return Finding::Value(Found { value, source, name });
+                        return Finding::Value(FoundSecret { value, source, name });
                     }
                     Answer::None => {}
                     Answer::Unknown(_) if self.made_up => return self.make_up(customer, name),
@@ -143,7 +143,7 @@ impl Secrets {
 
     fn make_up(&self, customer: &str, name: &str) -> Finding {
         let value = SecretString::from(format!("made-up-for-{customer}-{name}"));
-        Finding::Value(Found { value, source: "made up".to_owned(), name: name.to_owned() })
+        Finding::Value(FoundSecret { value, source: "made up".to_owned(), name: name.to_owned() })
     }
 
     /// Returns the value of a customer's secret.
@@ -200,7 +200,7 @@ impl Secrets {
 
     /// Looks a name up in one source; for a customer's own secret, `whose` has the customer and the name that it has
     /// for all.
-    fn ask(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+    fn look_up(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
         let lookup =
             |values: &HashMap<String, SecretString>| values.get(name).cloned().map_or(Answer::None, Answer::Value);
         match &source.kind {
@@ -210,7 +210,7 @@ impl Secrets {
                 Content::Absent => Answer::None,
                 Content::Closed(why) => Answer::Unknown(why.clone()),
             },
-            Kind::Program(program) => program.ask(environment, name, whose),
+            Kind::Program(program) => program.run_for(environment, name, whose),
         }
     }
 }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     /// Returns the value that is found, and its source.
-    fn told(secrets: &Secrets, customer: &str, name: &str) -> String {
+    fn described(secrets: &Secrets, customer: &str, name: &str) -> String {
         match secrets.find(customer, Environment::Production, name) {
             Finding::Value(found) => format!("{} = {} from {}", found.name, found.value.expose_secret(), found.source),
             Finding::Nowhere => "nowhere".to_owned(),
@@ -255,16 +255,16 @@ mod tests {
         std::fs::write(folder.path().join("a.env"), "CAFE_CENTRAL__T=own\nT=file\nU=file\n").unwrap();
         let mut secrets = open(folder.path(), &[environment(), dotenv("a.env")]);
         secrets.environment = values(&[("T", "env")]);
-        assert_eq!(told(&secrets, "cafe-central", "T"), "CAFE_CENTRAL__T = own from a.env");
+        assert_eq!(described(&secrets, "cafe-central", "T"), "CAFE_CENTRAL__T = own from a.env");
         assert_eq!(
-            told(&secrets, "acme", "T"),
+            described(&secrets, "acme", "T"),
             "T = env from environment",
             "of two that are for all, the first counts"
         );
         let mut secrets = open(folder.path(), &[dotenv("a.env"), environment()]);
         secrets.environment = values(&[("T", "env")]);
-        assert_eq!(told(&secrets, "acme", "T"), "T = file from a.env");
-        assert_eq!(told(&secrets, "acme", "NOT_THERE"), "nowhere");
+        assert_eq!(described(&secrets, "acme", "T"), "T = file from a.env");
+        assert_eq!(described(&secrets, "acme", "NOT_THERE"), "nowhere");
     }
 
     #[test]
@@ -274,13 +274,13 @@ mod tests {
         std::fs::write(folder.path().join("named"), "A=named\n").unwrap();
         let mut secrets = Secrets::open(folder.path(), None, None, false).unwrap();
         secrets.environment = values(&[("B", "environment")]);
-        assert_eq!(told(&secrets, "x", "A"), "A = default from .env");
-        assert_eq!(told(&secrets, "x", "B"), "B = environment from environment");
+        assert_eq!(described(&secrets, "x", "A"), "A = default from .env");
+        assert_eq!(described(&secrets, "x", "B"), "B = environment from environment");
         let named = folder.path().join("named");
         let mut secrets = Secrets::open(folder.path(), None, Some(&named), true).unwrap();
         secrets.environment.clear();
         assert_eq!(secrets.value("x", Environment::Staging, "A").unwrap().expose_secret(), "named");
-        assert_eq!(told(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
+        assert_eq!(described(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
         let missing = Secrets::open(folder.path(), None, Some(&folder.path().join("missing")), false).err().unwrap();
         assert!(missing.to_string().contains("can't be read: it isn't there"), "{missing}");
         // It takes the place of the listed ones; where none is listed, it comes first.
@@ -310,10 +310,10 @@ mod tests {
             "echo $0 >> asked; case $0 in NONE) ;; BAD) echo no canary-01 >&2; exit 7 ;; *) echo $0-$1-$2 ;; esac";
         let secrets = open(folder.path(), &[command(script), dotenv("a.env")]);
         for _ in 0..3 {
-            assert_eq!(told(&secrets, "acme", "A"), "ACME__A = A-acme-production from command sh");
+            assert_eq!(described(&secrets, "acme", "A"), "ACME__A = A-acme-production from command sh");
         }
-        assert_eq!(told(&secrets, "acme", "NONE"), "nowhere");
-        assert_eq!(told(&secrets, "acme", "BAD"), "hidden by command sh: sh ended with 7: no ***");
+        assert_eq!(described(&secrets, "acme", "NONE"), "nowhere");
+        assert_eq!(described(&secrets, "acme", "BAD"), "hidden by command sh: sh ended with 7: no ***");
         assert_eq!(std::fs::read_to_string(folder.path().join("asked")).unwrap(), "A\nNONE\nBAD\n");
         // It differs between customers, so that it isn't asked for an account's token.
         assert!(secrets.token("A").is_none());
@@ -335,24 +335,24 @@ mod tests {
             ..SecretSource::default()
         };
         let secrets = open(folder.path(), &[age("s.age"), dotenv("a.env")]);
-        assert_eq!(told(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which opens it, is not set");
+        assert_eq!(described(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which opens it, is not set");
         assert_eq!(secrets.closed().len(), 1);
         assert!(secrets.token("A").is_none());
         assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
         // Not behind one that isn't there, nor before it.
-        assert_eq!(told(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"), "A = old from a.env");
+        assert_eq!(described(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"), "A = old from a.env");
         std::fs::write(folder.path().join("a.env"), "A=old\nX__A=own\n").unwrap();
         let before = open(folder.path(), &[dotenv("a.env"), age("s.age")]);
-        assert_eq!(told(&before, "x", "A"), "X__A = own from a.env");
+        assert_eq!(described(&before, "x", "A"), "X__A = own from a.env");
         assert_eq!(
-            told(&before, "y", "A"),
+            described(&before, "y", "A"),
             "hidden by s.age: NO_SUCH_KEY, which opens it, is not set",
             "it may be its own"
         );
         let mut secrets = open(folder.path(), &[age("s.age")]);
         secrets.environment = values(&[("NO_SUCH_KEY", "AGE-SECRET-KEY-1CANARY")]);
         assert_eq!(
-            told(&secrets, "x", "A"),
+            described(&secrets, "x", "A"),
             "hidden by s.age: NO_SUCH_KEY: it holds something else than age identities"
         );
     }
@@ -363,7 +363,7 @@ mod tests {
         let hangs = SecretSource { timeout: Some(1), at_once: Some(1), ..command("sleep 60") };
         let secrets = open(folder.path(), &[hangs]);
         let start = std::time::Instant::now();
-        let all: Vec<String> = (0..20).map(|at| told(&secrets, "x", &format!("N{at}"))).collect();
+        let all: Vec<String> = (0..20).map(|at| described(&secrets, "x", &format!("N{at}"))).collect();
         assert_eq!(all[19], "hidden by command sh: sh took too long 3 times in a row, and isn't asked any more");
         assert!(start.elapsed().as_secs() < 20);
     }

@@ -123,7 +123,7 @@ impl Database {
 pub fn list(requester: &mut PlatformRequester, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match requester.ask(&home(account_id), Call::ListDatabases { name: None, page })? {
+        match requester.fetch(&home(account_id), Call::ListDatabases { name: None, page })? {
             Reply::Page { names, more } => {
                 all.extend(names);
                 if !more {

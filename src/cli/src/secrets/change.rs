@@ -108,7 +108,7 @@ fn change(
             && which.customer.as_ref().is_none_or(|customer| *customer == worker.customer)
             && within.is_none_or(|environment| environment == worker.environment)
     })?;
-    tell(session, which, &entry, &path, is_new, &needs)
+    print_change(session, which, &entry, &path, is_new, &needs)
 }
 
 /// The name of the entry; refuses names that no spec can refer to, and customers that aren't there.
@@ -193,7 +193,7 @@ fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Fail
 }
 
 /// Prints the change, and the workers that the next deploy uploads because of it.
-fn tell(
+fn print_change(
     session: &Session,
     which: &Which,
     entry: &str,

@@ -36,7 +36,7 @@ impl Run<'_> {
             return Ok(false);
         }
         let id = (change.home.clone(), change.worker.clone());
-        let earlier = self.ctx.state.begun_one(&id)?;
+        let earlier = self.ctx.state.in_flight_of(&id)?;
         if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
             // The other deploy writes to the state as well: it is looked at again in a moment.
             self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
@@ -48,7 +48,7 @@ impl Run<'_> {
             self.report_concluded();
             return Ok(false);
         }
-        let earlier = earlier.map(|earlier| earlier.doubts).unwrap_or_default();
+        let earlier = earlier.map(|earlier| earlier.uncertainties).unwrap_or_default();
         let task = self.note_begin(change, id, steps, live, earlier)?;
         self.schedule.begin(index, Box::new(task));
         Ok(true)
@@ -126,16 +126,16 @@ impl Run<'_> {
         earlier: Vec<Uncertainty>,
     ) -> Result<Task, Failure> {
         let left: Vec<Uncertainty> = steps.iter().map(|step| uncertainty_of(&change.steps[step.place()])).collect();
-        let begun = InFlight {
+        let in_flight = InFlight {
             account: change.account.clone(),
             customer: change.customer.clone(),
             environment: change.environment,
             digest: change.digest,
-            doubts: union(&left, &earlier),
+            uncertainties: union(&left, &earlier),
             run: self.ctx.run,
         };
         self.open_notes()?;
-        self.ctx.state.begin(&id, &begun)?;
+        self.ctx.state.begin(&id, &in_flight)?;
         Ok(Task::new(id, steps, live, earlier, left))
     }
 

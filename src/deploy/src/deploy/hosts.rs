@@ -89,7 +89,7 @@ impl<'p> Run<'p> {
         let HostWrite { table, changes, .. } = self.schedule.host_write(id);
         for change in changes.iter() {
             let to = (&change.home, change.to.as_deref());
-            self.ctx.state.doubt_host(table, &change.host, &change.account, to)?;
+            self.ctx.state.mark_host_uncertain(table, &change.host, &change.account, to)?;
         }
         Ok(())
     }
@@ -103,8 +103,8 @@ impl<'p> Run<'p> {
             Ok(_) => {
                 for change in &changes {
                     match &change.to {
-                        None => self.ctx.state.unlead(&table, &change.host)?,
-                        Some(to) => self.ctx.state.lead(&table, &change.host, &change.account, (&change.home, to))?,
+                        None => self.ctx.state.release_host(&table, &change.host)?,
+                        Some(to) => self.ctx.state.point_host(&table, &change.host, &change.account, (&change.home, to))?,
                     }
                 }
                 self.outcome.hosts += changes.len();

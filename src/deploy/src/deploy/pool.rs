@@ -11,7 +11,7 @@ use std::time::Duration;
 use blocking_threadpool::{Builder, ThreadPool};
 
 use super::schedule::RequestId;
-use super::{Made, MakeUpload};
+use super::{UploadRecord, MakeUpload};
 use crate::plan::Change;
 use flotilla_model::bundle::{Resource, with_ids};
 use flotilla_model::clock::Clock;
@@ -40,7 +40,7 @@ impl Job {
 /// The answer to a job.
 pub enum Answer {
     /// The answer to a request; that to an upload comes with what the state keeps of it.
-    Called(Result<Reply, CallError>, Option<Quota>, Option<Box<Made>>),
+    Called(Result<Reply, CallError>, Option<Quota>, Option<Box<UploadRecord>>),
     /// The upload could not be made, for this reason.
     NotMade(String),
     /// The health of the worker.
@@ -76,7 +76,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                 let call =
                     Call::Upload { worker: change.worker.clone(), metadata: upload.metadata, modules: upload.modules };
                 let (result, quota) = platform.call(&change.home, &call);
-                Answer::Called(result, quota, Some(Box::new(upload.made)))
+                Answer::Called(result, quota, Some(Box::new(upload.record)))
             }
         },
         Job::Health(address) => Answer::Health(platform.health(&address)),

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::pace::Rate;
-use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
+use crate::plan::{self, Desired, RecordedWorker, Options, Plan, Planner, Wave};
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
 use crate::state::ResourceKind;
 use flotilla_model::bundle::Bundle;
@@ -399,9 +399,9 @@ fn maker(fleet: &Fleet) -> impl Fn(&Change) -> Result<Upload, String> + Send + S
             metadata: bundle.metadata,
             source: json!(null),
         };
-        let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
-        let metadata = json!({"digest": bundle.digest, "bindings": made.stored.metadata["bindings"]});
-        Ok(Upload { metadata, modules: Vec::new(), made })
+        let record = UploadRecord { secrets: BTreeMap::new(), stored, objects: Vec::new() };
+        let metadata = json!({"digest": bundle.digest, "bindings": record.stored.metadata["bindings"]});
+        Ok(Upload { metadata, modules: Vec::new(), record })
     }
 }
 
@@ -453,7 +453,7 @@ impl Bench {
 
     fn plan_from(&self, state: &State, fleet: &Fleet) -> Plan {
         let home = |account: &str| Home { account_id: account.to_owned(), namespace: None };
-        let (mut begun, deployed) = (state.begun().unwrap(), state.deployed().unwrap());
+        let (mut in_flight, deployed) = (state.in_flight().unwrap(), state.deployed().unwrap());
         let options = Options {
             whole: true,
             prune: true,
@@ -466,21 +466,21 @@ impl Bench {
             let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
             let id = (home(&worker.account), worker.name.clone());
             let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
-            let known = Known {
+            let known = RecordedWorker {
                 live: deployed.get(&id),
-                begun: begun.get(&id),
+                in_flight: in_flight.get(&id),
                 has_database: found.is_some(),
-                ..Known::default()
+                ..RecordedWorker::default()
             };
             let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
             planner.add(&id, plan::decide(&desired, &known, &options));
-            planner.lead(&id, &worker.account, worker.hosts.as_ref(), false);
+            planner.add_hosts(&id, &worker.account, worker.hosts.as_ref(), false);
         }
         for (id, live) in &deployed {
-            planner.gone(id, Some(live), begun.remove(id).as_ref());
+            planner.gone(id, Some(live), in_flight.remove(id).as_ref());
         }
-        for (id, begun) in &begun {
-            planner.gone(id, None, Some(begun));
+        for (id, in_flight) in &in_flight {
+            planner.gone(id, None, Some(in_flight));
         }
         planner.finish_with(&state.hosts().unwrap(), &|_| false)
     }
@@ -1136,7 +1136,7 @@ fn hosts_of_others_and_of_those_who_are_held_are_left_alone() {
         let mut planner = Planner::new(&options);
         // a has no host any more; b isn't in the plan.
         let hosts = Hosts { table: "hosts".to_owned(), names: BTreeSet::new() };
-        planner.lead(&(home.clone(), "w-a".to_owned()), "one", Some(&hosts), held);
+        planner.add_hosts(&(home.clone(), "w-a".to_owned()), "one", Some(&hosts), held);
         let plan = planner.finish_with(&recorded, &|host| host == claimed);
         plan.hosts.into_iter().map(|change| change.host).collect::<Vec<_>>()
     };

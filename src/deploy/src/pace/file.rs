@@ -175,7 +175,7 @@ fn encode(ledger: &Ledger, bytes: &mut Vec<u8>) {
     }
     for window in &ledger.windows {
         let newest = window.answered.newest;
-        for number in [window.length, window.told, window.foreign, window.foreign_until, newest] {
+        for number in [window.length, window.reported, window.foreign, window.foreign_until, newest] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         for count in &window.answered.counts {
@@ -194,12 +194,12 @@ fn decoded(bytes: &[u8]) -> Ledger {
     (ledger.sent, ledger.blocked_until) = (sent, blocked_until);
     ledger.strikes = u32::try_from(strikes).unwrap_or(u32::MAX);
     for _ in 0..WINDOWS {
-        let (length, told, foreign, foreign_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
+        let (length, reported, foreign, foreign_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
         let newest = reader.u64();
         let window = Window::of(length, newest, reader.counts(Window::COUNTS));
         // The rest of the place is empty.
         if length > 0 {
-            ledger.windows.push(Window { told, foreign, foreign_until, ..window });
+            ledger.windows.push(Window { reported, foreign, foreign_until, ..window });
         }
     }
     ledger.claims = [interactive, reader.u64()];

@@ -131,7 +131,7 @@ pub(super) struct Window {
     /// Its length.
     pub(super) length: Nanos,
     /// The quota that the platform reports for windows of this length; 0 if it reports none.
-    pub(super) told: u64,
+    pub(super) reported: u64,
     /// The number of requests that the platform counted and nobody here sent…
     pub(super) foreign: u64,
     /// … in a window that is over then.
@@ -142,7 +142,7 @@ pub(super) struct Window {
 impl Window {
     /// A window in which nothing was sent.
     pub(super) fn new(length: Nanos) -> Window {
-        Window { length, told: 0, foreign: 0, foreign_until: 0, answered: Ring::new(length, BUCKETS) }
+        Window { length, reported: 0, foreign: 0, foreign_until: 0, answered: Ring::new(length, BUCKETS) }
     }
 
     /// A window with these counts.
@@ -224,7 +224,7 @@ impl Ledger {
         }
         if self.windows.len() == WINDOWS {
             // One that nobody tells any more; the lanes that watch it will watch it again.
-            let oldest = self.windows.iter().position(|window| window.told == 0).unwrap_or(0);
+            let oldest = self.windows.iter().position(|window| window.reported == 0).unwrap_or(0);
             self.windows.remove(oldest);
         }
         self.windows.push(window);
@@ -332,16 +332,16 @@ impl Ledger {
     }
 
     /// Replaces the limits that the platform reports; limits that it no longer reports are dropped.
-    pub(super) fn told(&mut self, limits: &[(Nanos, u64)], now: Nanos) {
+    pub(super) fn set_limits(&mut self, limits: &[(Nanos, u64)], now: Nanos) {
         for window in &mut self.windows {
             let quotas = limits.iter().filter(|(length, _)| *length == window.length).map(|(_, quota)| *quota);
-            window.told = quotas.min().unwrap_or(0);
+            window.reported = quotas.min().unwrap_or(0);
         }
         for (length, quota) in limits.iter().take(WINDOWS - 1) {
             self.watch(*length, now);
             let window = self.windows.iter_mut().find(|window| window.length == *length);
             let window = window.expect("BUG: it is watched");
-            window.told = if window.told == 0 { *quota } else { window.told.min(*quota) };
+            window.reported = if window.reported == 0 { *quota } else { window.reported.min(*quota) };
         }
     }
 
@@ -353,10 +353,10 @@ impl Ledger {
     pub(super) fn left(&mut self, length: Nanos, left: u64, reset: Nanos, gone: &Gone, now: Nanos) {
         let Some((_, gone)) = gone.iter().find(|(other, _)| *other == length) else { return };
         let ours = self.sent.saturating_sub(*gone);
-        let Some(window) = self.windows.iter_mut().find(|window| window.length == length && window.told > 0) else {
+        let Some(window) = self.windows.iter_mut().find(|window| window.length == length && window.reported > 0) else {
             return;
         };
-        let foreign = window.told.saturating_sub(left).saturating_sub(ours);
+        let foreign = window.reported.saturating_sub(left).saturating_sub(ours);
         if foreign > 0 && foreign >= window.foreign {
             (window.foreign, window.foreign_until) = (foreign, now + reset.min(LONGEST));
         }

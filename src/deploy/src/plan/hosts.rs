@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use super::{Action, Change};
-use crate::state::{Lead, Table};
+use crate::state::{HostTarget, Table};
 use flotilla_model::platform::{Home, KEYS_PER_CALL};
 
 /// A host that is to point to another worker.
@@ -78,7 +78,7 @@ impl Hosts {
     /// that this plan doesn't cover. Hosts are removed with the last wave.
     pub fn changes(
         self,
-        recorded: &BTreeMap<(Table, String), Lead>,
+        recorded: &BTreeMap<(Table, String), HostTarget>,
         changes: &[Change],
         is_claimed: &dyn Fn(&str) -> bool,
     ) -> Vec<HostChange> {

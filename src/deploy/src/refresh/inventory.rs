@@ -89,10 +89,10 @@ impl Scope {
 }
 
 /// Requests the lists, one after the other.
-pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply, E>) -> Result<Inventory, E> {
+pub fn take<E>(scope: &Scope, request: &mut impl FnMut(&Home, Call) -> Result<Reply, E>) -> Result<Inventory, E> {
     let mut inventory = Inventory::default();
     for home in &scope.homes {
-        let workers = match ask(home, Call::ListWorkers)? {
+        let workers = match request(home, Call::ListWorkers)? {
             Reply::Workers(workers) => workers,
             // A namespace that doesn't exist yet has no workers.
             _ => Vec::new(),
@@ -101,19 +101,19 @@ pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply,
         inventory.workers.insert(home.clone(), by_name);
     }
     for account_id in &scope.domains {
-        if let Reply::Domains(domains) = ask(&outside(account_id), Call::ListDomains)? {
+        if let Reply::Domains(domains) = request(&outside(account_id), Call::ListDomains)? {
             inventory.domains.insert(account_id.clone(), domains);
         }
     }
     let mut zones = scope.zones.clone();
     for (account_id, name) in &scope.named_zones {
-        if let Reply::Id(id) = ask(&outside(account_id), Call::FindZone { name: name.clone() })? {
+        if let Reply::Id(id) = request(&outside(account_id), Call::FindZone { name: name.clone() })? {
             inventory.found.insert((account_id.clone(), name.clone()), id.clone());
             zones.insert((account_id.clone(), id));
         }
     }
     for (account_id, zone_id) in zones {
-        if let Reply::Routes(routes) = ask(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone() })? {
+        if let Reply::Routes(routes) = request(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone() })? {
             inventory.zones.insert(zone_id, Zone { account_id, routes });
         }
     }
@@ -123,15 +123,15 @@ pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply,
 impl Inventory {
     /// Requests the workers.dev addresses and crons of workers: two requests for each. A worker that is gone
     /// meanwhile is skipped.
-    pub fn ask_triggers<E>(
+    pub fn request_triggers<E>(
         &mut self,
         workers: &[WorkerId],
-        ask: &mut impl FnMut(&Home, Call) -> Result<Reply, E>,
+        request: &mut impl FnMut(&Home, Call) -> Result<Reply, E>,
     ) -> Result<(), E> {
         for id in workers {
             let (home, worker) = id;
-            let Reply::On(on) = ask(home, Call::ReadWorkersDev { worker: worker.clone() })? else { continue };
-            let Reply::Crons(crons) = ask(home, Call::ReadCrons { worker: worker.clone() })? else { continue };
+            let Reply::On(on) = request(home, Call::ReadWorkersDev { worker: worker.clone() })? else { continue };
+            let Reply::Crons(crons) = request(home, Call::ReadCrons { worker: worker.clone() })? else { continue };
             self.triggers.insert(id.clone(), (on, crons));
         }
         Ok(())

@@ -27,7 +27,7 @@ struct World {
     wanted: BTreeMap<WorkerId, Wanted>,
     held: BTreeSet<String>,
     adopt: BTreeSet<String>,
-    doubtful: BTreeSet<WorkerId>,
+    uncertain: BTreeSet<WorkerId>,
     whole: bool,
     anew: bool,
     inventory: Inventory,
@@ -99,7 +99,7 @@ impl World {
             wanted: BTreeMap::from([(id("w-acme"), wanted)]),
             held: BTreeSet::new(),
             adopt: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
+            uncertain: BTreeSet::new(),
             whole: true,
             anew: false,
             inventory,
@@ -122,9 +122,9 @@ impl World {
         })
     }
 
-    fn with<T>(&self, run: impl FnOnce(&Known<'_>) -> T) -> T {
+    fn with<T>(&self, run: impl FnOnce(&Baseline<'_>) -> T) -> T {
         let accounts = BTreeMap::from([("a".to_owned(), "default".to_owned())]);
-        run(&Known {
+        run(&Baseline {
             fleet: FLEET,
             accounts: &accounts,
             rows: &self.rows,
@@ -132,7 +132,7 @@ impl World {
             held: &self.held,
             whole: self.whole,
             adopt: &self.adopt,
-            doubtful: &self.doubtful,
+            uncertain: &self.uncertain,
             anew: self.anew,
         })
     }
@@ -188,9 +188,9 @@ fn triggers_are_asked_for_where_the_tags_do_not_settle_them() {
     old.worker("w-acme").tags.truncate(2);
     assert_eq!(old.refresh().1, ["w-acme"]);
     // Or a change of it was begun, and nobody knows how it ended.
-    let mut begun = World::new();
-    begun.doubtful.insert(id("w-acme"));
-    assert_eq!(begun.refresh().1, ["w-acme"]);
+    let mut in_flight = World::new();
+    in_flight.uncertain.insert(id("w-acme"));
+    assert_eq!(in_flight.refresh().1, ["w-acme"]);
     // What is said then counts.
     world.inventory.triggers.insert(id("w-acme"), (false, names(&["5 5 * * *"])));
     let refreshed = world.finds(&["deployed elsewhere"]);

@@ -141,7 +141,7 @@ impl State {
             savepoint.commit()
         };
         let written = write();
-        written.map_err(|error| self.told(error))
+        written.map_err(|error| self.failure(error))
     }
 
     /// Records that a worker doesn't exist any more.
@@ -157,7 +157,7 @@ impl State {
             savepoint.commit()
         };
         let written = write();
-        written.map_err(|error| self.told(error))
+        written.map_err(|error| self.failure(error))
     }
 
     /// Records that a deploy begins.
@@ -170,7 +170,7 @@ impl State {
                 .execute(params![run.began, run.who, run.host, run.what, run.reason, run.plan])?;
             Ok(RunId(self.db.last_insert_rowid()))
         };
-        write().map_err(|error| self.told(error))
+        write().map_err(|error| self.failure(error))
     }
 
     /// Records that a deploy ended.
@@ -182,7 +182,7 @@ impl State {
                 run.0
             ])
         };
-        write().map(|_| ()).map_err(|error| self.told(error))
+        write().map(|_| ()).map_err(|error| self.failure(error))
     }
 
     /// Returns the last deploys, the newest first.
@@ -207,7 +207,7 @@ impl State {
                 })?
                 .collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Returns the records of a customer's workers, the newest first.
@@ -239,7 +239,7 @@ impl State {
             let mut statement = self.db.prepare_cached(&sql)?;
             statement.query_map(values, record_of)?.collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Keeps a bundle, and the objects that it consists of, deflated; an object that is there already stays.
@@ -259,7 +259,7 @@ impl State {
             }
             Ok(())
         };
-        write().map_err(|error| self.told(error))
+        write().map_err(|error| self.failure(error))
     }
 
     /// Returns a bundle that was deployed, if it is still kept.
@@ -279,7 +279,7 @@ impl State {
                 })
                 .optional()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Returns whether a bundle can be rolled back to.
@@ -292,7 +292,7 @@ impl State {
                 )?
                 .exists([digest.to_string()])
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Returns the bytes of an object, if it is still kept and whole.
@@ -303,7 +303,7 @@ impl State {
                 .query_row([digest.to_string()], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         };
-        let bytes = read().map_err(|error| self.told(error))?;
+        let bytes = read().map_err(|error| self.failure(error))?;
         Ok(bytes.and_then(|bytes| inflated(&bytes).ok()))
     }
 
@@ -321,7 +321,7 @@ impl State {
                         kept.push(record.digest);
                         continue;
                     }
-                    state.drop_bundle(&record.digest).map_err(|error| state.told(error))?;
+                    state.drop_bundle(&record.digest).map_err(|error| state.failure(error))?;
                 }
             }
             Ok(())

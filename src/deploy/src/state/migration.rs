@@ -156,7 +156,7 @@ PRAGMA user_version = 1;
             let records = state.records_of("acme", 9).unwrap();
             assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
             assert_eq!(
-                state.begun().unwrap().into_values().next().expect("still in doubt").doubts,
+                state.in_flight().unwrap().into_values().next().expect("still in doubt").uncertainties,
                 [Uncertainty::Upload]
             );
             drop(state);

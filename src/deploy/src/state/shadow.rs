@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::OpenFlags;
 
-use super::{State, told};
+use super::{State, sqlite_failure};
 use flotilla_model::failure::Failure;
 
 /// The tables that a correction writes to. What they hold is copied, apart from the records, which are only added to.
@@ -18,7 +18,7 @@ impl State {
             return Ok(State::in_memory());
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let state = State::open_with(path, flags).map_err(|error| told(path, error))??;
+        let state = State::open_with(path, flags).map_err(|error| sqlite_failure(path, error))??;
         let shadow = || -> rusqlite::Result<()> {
             state.db.execute_batch("PRAGMA temp_store = MEMORY; BEGIN")?;
             for table in SHADOWED {
@@ -35,7 +35,7 @@ impl State {
             }
             state.db.execute_batch("COMMIT")
         };
-        shadow().map_err(|error| told(path, error))?;
+        shadow().map_err(|error| sqlite_failure(path, error))?;
         Ok(state)
     }
 
@@ -44,7 +44,7 @@ impl State {
         let rows: i64 = self
             .db
             .query_row("SELECT count(*) FROM deployed", [], |row| row.get(0))
-            .map_err(|error| self.told(error))?;
+            .map_err(|error| self.failure(error))?;
         Ok(usize::try_from(rows).unwrap_or_default())
     }
 }

@@ -205,7 +205,7 @@ fn left_databases(
     for account_id in account_ids {
         let home = Home { account_id, namespace: None };
         // Who may not see databases made none.
-        let listed = requester.ask(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
+        let listed = requester.fetch(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
         if let Ok(Reply::Page { names, .. }) = listed {
             let own = names.into_iter().filter(|(name, _)| name.ends_with(&suffix));
             found.extend(own.map(|(name, id)| (home.clone(), name, id)));
@@ -218,7 +218,7 @@ fn left_databases(
     found.retain(|(_, name, _)| inside.contains(name) && !outside.contains(name));
     for (home, name, id) in &found {
         context.operator.on_event(&Event::AbandonedDatabase(name));
-        requester.ask(home, Call::DeleteDatabase { id: id.clone() })?;
+        requester.fetch(home, Call::DeleteDatabase { id: id.clone() })?;
     }
     Ok(found.len())
 }
@@ -266,18 +266,18 @@ fn planned(state: &State, homes: &BTreeMap<Home, String>) -> Result<Plan, Failur
         ..Options::default()
     };
     let mut planner = Planner::new(&options);
-    let mut begun = state.begun()?;
+    let mut in_flight = state.in_flight()?;
     let mut live = Vec::new();
     state.each(|id, deployed| live.push((id, deployed)))?;
     for (id, deployed) in &mut live {
         if let Some(name) = homes.get(&id.0) {
             deployed.account.clone_from(name);
         }
-        planner.gone(id, Some(deployed), begun.get(id));
-        begun.remove(id);
+        planner.gone(id, Some(deployed), in_flight.get(id));
+        in_flight.remove(id);
     }
-    for (id, begun) in &begun {
-        planner.gone(id, None, Some(begun));
+    for (id, in_flight) in &in_flight {
+        planner.gone(id, None, Some(in_flight));
     }
     let mut recorded = state.hosts()?;
     recorded.retain(|_, lead| homes.contains_key(&lead.home));

@@ -339,7 +339,7 @@ fn renew(
     let account_ids = late.iter().map(|(home, _)| home.account_id.clone()).collect();
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     for (home, call) in late {
-        requester.ask(&home, call)?;
+        requester.fetch(&home, call)?;
     }
     Ok(requester.requests as u64)
 }

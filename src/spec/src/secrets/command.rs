@@ -56,7 +56,7 @@ impl Program {
 
     /// Runs the program for a value, which is a customer's own if the command has `{customer}`, and otherwise for
     /// all.
-    pub fn ask(&self, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+    pub fn run_for(&self, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
         if whose.is_some() != self.is_for_one() {
             return Answer::None;
         }

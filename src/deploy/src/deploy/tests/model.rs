@@ -181,13 +181,13 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
         }
     }
     // What isn't uncertain is as the state says.
-    let (deployed, begun) = (state.deployed().unwrap(), state.begun().unwrap());
-    for ((home, worker), live) in deployed.iter().filter(|(id, _)| !begun.contains_key(*id)) {
+    let (deployed, in_flight) = (state.deployed().unwrap(), state.in_flight().unwrap());
+    for ((home, worker), live) in deployed.iter().filter(|(id, _)| !in_flight.contains_key(*id)) {
         assert_eq!(world.scripts.get(worker), Some(&live.digest.to_string()), "{worker} in {}", home.account_id);
         assert_eq!(held(&world.routes, worker), live.live.routes.keys().cloned().collect());
         assert_eq!(held(&world.domains, worker), live.live.domains.keys().cloned().collect());
     }
-    let known = |worker: &String| deployed.keys().chain(begun.keys()).any(|(_, name)| name == worker);
+    let known = |worker: &String| deployed.keys().chain(in_flight.keys()).any(|(_, name)| name == worker);
     assert!(world.scripts.keys().all(known), "the state knows each worker that exists");
     let hosts = state.hosts().unwrap();
     for ((_, host), lead) in hosts.iter().filter(|(_, lead)| lead.sure) {
