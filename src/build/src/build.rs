@@ -1,5 +1,5 @@
 //! The left half of the line: from files to bundles, make-style. Scans all customers, decides what is out of date, renders
-//! that and writes out/, in parallel over customers; what earlier builds recorded says what can be skipped. Knows no
+//! that and writes out/, in parallel over customers; the manifest of earlier builds decides what can be skipped. Knows no
 //! platform, no state and no secrets.
 //!
 //! Three passes over the fleet, none of which keeps more of a customer than its record:

@@ -44,7 +44,8 @@ pub struct Conflict {
 const OTHERS: usize = 3;
 
 fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
-    let described = |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
+    let described =
+        |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
@@ -263,8 +264,10 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
         let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
         let label = |other: &UniqueClaim| format!("a route of {}", other.claimant);
-        let warning =
-            taken.iter().take(OTHERS).fold(warning, |described, (_, other)| described.also(other.place.clone(), label(other)));
+        let warning = taken
+            .iter()
+            .take(OTHERS)
+            .fold(warning, |described, (_, other)| described.also(other.place.clone(), label(other)));
         return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
@@ -273,7 +276,10 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
     let own =
         error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.claimant));
     let label = |other: &UniqueClaim| format!("the custom domain of {}", other.claimant);
-    let own = domains.iter().take(OTHERS).fold(own, |described, (_, other)| described.also(other.place.clone(), label(other)));
+    let own = domains
+        .iter()
+        .take(OTHERS)
+        .fold(own, |described, (_, other)| described.also(other.place.clone(), label(other)));
     let mut conflicts = vec![Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(own) }];
     conflicts.extend(domains.iter().map(|(domain, other)| {
         let message =

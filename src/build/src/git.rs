@@ -21,8 +21,8 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!("git: {}", said.lines().next().unwrap_or("it failed"))))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("git: {}", stderr.lines().next().unwrap_or("it failed"))))
 }
 
 /// Returns whether git tracks a file. Without a repository, or without git, nothing is tracked.

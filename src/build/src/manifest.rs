@@ -127,7 +127,7 @@ pub struct Output {
 pub struct RenderRecord {
     /// The digest of the resolved worker that was rendered.
     pub from: ShortHash,
-    /// That worker.
+    /// The resolved worker, as a value.
     pub value: Chunk,
     /// The digest of the recipe.
     pub recipe: ShortHash,
@@ -371,7 +371,7 @@ struct Inner {
     values: Store,
     /// Whether files under out/ are being written.
     began: bool,
-    /// When one was last written.
+    /// The time at which one was last written.
     written: Option<SystemTime>,
     failed: Option<io::Error>,
 }

@@ -457,7 +457,7 @@ mod tests {
         );
         let size_limit = ScriptSizeLimit::new(&fleet, [("small", 10), ("large", 90)].into_iter());
         let code = |pack, account, module| {
-            size_limit.check("f.yaml", pack, account, module).map(|told| (told.code, told.place.file))
+            size_limit.check("f.yaml", pack, account, module).map(|diagnostic| (diagnostic.code, diagnostic.place.file))
         };
         assert_eq!(code("small", "a", 90), None);
         assert_eq!(code("large", "a", 10), None);

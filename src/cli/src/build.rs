@@ -136,16 +136,16 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     }
     if !rest.is_empty() {
         let workers: usize = rest.iter().map(|(_, folders)| folders.len()).sum();
-        let told =
+        let lines =
             format!("… and {} for other reasons; `flotilla explain CUSTOMER` tells them", count(workers, "worker"));
-        report::print(&told);
+        report::print(&lines);
     }
 }
 
 /// Returns the figures of a build, for its summary.
 fn summary_figures(report: &Report, check: bool) -> Vec<String> {
     let (write, remove) = if check { ("to write", "to remove") } else { ("written", "removed") };
-    let mut told = vec![
+    let mut lines = vec![
         count(report.customers, "customer"),
         count(report.workers, "worker"),
         format!("{} {write}", count(report.written, "file")),
@@ -154,12 +154,12 @@ fn summary_figures(report: &Report, check: bool) -> Vec<String> {
         duration(report.seconds),
     ];
     if report.invalid > 0 {
-        told.push(format!("{} with errors", count(report.invalid, "customer")));
+        lines.push(format!("{} with errors", count(report.invalid, "customer")));
     }
     if report.suppressed > 0 {
-        told.push(format!("{} suppressed", count(report.suppressed, "warning")));
+        lines.push(format!("{} suppressed", count(report.suppressed, "warning")));
     }
-    told
+    lines
 }
 
 /// Builds the fleet, with its diagnostics printed.

@@ -30,7 +30,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if !Lock::is_held(&folder.join(LOCK)) {
         return Err(Failure::refused("no deploy of this project is running on this machine"));
     }
-    let (word, told) = match arguments.what {
+    let (word, lines) = match arguments.what {
         What::Pause => ("pause", "it pauses after what is in flight; `flotilla control resume` goes on"),
         What::Resume => ("resume", "it goes on"),
         What::Abort => ("abort", "it ends after what is in flight; the next deploy goes on from there"),
@@ -38,7 +38,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     control_channel::send_command(&folder, word)?;
     match session.format {
         Format::Json => session.json(&serde_json::json!({ "told": word }))?,
-        Format::Text => report::print(told),
+        Format::Text => report::print(lines),
     }
     Ok(Exit::Done)
 }

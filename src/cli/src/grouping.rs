@@ -27,7 +27,7 @@ impl Group<'_> {
     /// Returns what follows the ones that are shown: `3 more like it, in 2 files`.
     pub fn more(&self, shown: usize) -> String {
         let rest = &self.members[shown..];
-        let files = rest.iter().map(|told| &told.place.file).collect::<HashSet<_>>().len();
+        let files = rest.iter().map(|diagnostic| &diagnostic.place.file).collect::<HashSet<_>>().len();
         let like = if self.alike { "like it".to_owned() } else { format!("of {}", self.first().code) };
         format!(
             "{} more {like}, in {} file{}",
@@ -42,13 +42,13 @@ impl Group<'_> {
 pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     let mut alike: HashMap<(Code, Severity, String), usize> = HashMap::new();
     let mut found: Vec<Group<'_>> = Vec::new();
-    for told in diagnostics {
+    for diagnostic in diagnostics {
         let next = found.len();
-        let at = *alike.entry((told.code, told.severity, shape(&told.message))).or_insert(next);
+        let at = *alike.entry((diagnostic.code, diagnostic.severity, shape(&diagnostic.message))).or_insert(next);
         if at == next {
             found.push(Group { members: Vec::new(), alike: true });
         }
-        found[at].members.push(told);
+        found[at].members.push(diagnostic);
     }
     let mut by_code: BTreeMap<(Severity, Code), Vec<Group<'_>>> = BTreeMap::new();
     for group in found {
@@ -103,10 +103,10 @@ pub struct Tally {
 /// Counts diagnostics by code: errors first, the most frequent first.
 pub fn tallies(diagnostics: &[Diagnostic]) -> Vec<Tally> {
     let mut codes: BTreeMap<(Severity, Code), (usize, HashSet<&str>)> = BTreeMap::new();
-    for told in diagnostics {
-        let (number, files) = codes.entry((told.severity, told.code)).or_default();
+    for diagnostic in diagnostics {
+        let (number, files) = codes.entry((diagnostic.severity, diagnostic.code)).or_default();
         *number += 1;
-        files.insert(&told.place.file);
+        files.insert(&diagnostic.place.file);
     }
     let tally = |((severity, code), (number, files)): (_, (usize, HashSet<&str>))| Tally {
         code,
@@ -124,16 +124,16 @@ mod tests {
     use super::*;
     use flotilla_model::diagnostic::Place;
 
-    fn told(file: usize, message: String) -> Diagnostic {
+    fn diagnostic(file: usize, message: String) -> Diagnostic {
         Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/c{file:05}.yaml")), message, "")
     }
 
     #[test]
     fn what_says_the_same_is_one_group() {
         let mut all: Vec<Diagnostic> =
-            (0..100).map(|at| told(at, format!("unknown key `enbled` in `destinations[{at}]`"))).collect();
-        all.extend((0..50).map(|at| told(at, format!("the id \"a{at}\" is \"é{at}`\""))));
-        all.extend((0..30).map(|at| told(at, format!("unknown key `{}`", "x".repeat(at)))));
+            (0..100).map(|at| diagnostic(at, format!("unknown key `enbled` in `destinations[{at}]`"))).collect();
+        all.extend((0..50).map(|at| diagnostic(at, format!("the id \"a{at}\" is \"é{at}`\""))));
+        all.extend((0..30).map(|at| diagnostic(at, format!("unknown key `{}`", "x".repeat(at)))));
         let all = flotilla_model::diagnostic::sorted(all);
         let groups = groups(&all);
         let sizes: Vec<(usize, bool)> = groups.iter().map(|group| (group.members.len(), group.alike)).collect();

@@ -175,10 +175,10 @@ fn locks(ui: &Ui, imported: &mut Imported) {
         let package = &imported.files[&format!("{folder}/package.json")];
         match code::lock(package, older.as_deref()) {
             Ok(lock) => _ = imported.files.insert(format!("{folder}/package-lock.json"), lock),
-            Err(said) => found.push(Finding {
+            Err(message) => found.push(Finding {
                 kind: FindingKind::LeftOut,
                 place: Place::file(&format!("{folder}/package.json")),
-                message: format!("npm made no lock file: {said}"),
+                message: format!("npm made no lock file: {message}"),
                 help: format!("run `npm install --package-lock-only` in {folder}"),
             }),
         }

@@ -107,8 +107,8 @@ impl Operator for Terminal {
             Event::AccountsUnreachable(names) => {
                 ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
             }
-            Event::Planned { view, asks: true } => ui.line(&plan::text((*view).clone(), ui)),
-            Event::Planned { view, asks: false } => ui.note(&plan::text((*view).clone(), ui)),
+            Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
+            Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {
@@ -191,8 +191,8 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
         Event::Wave { name, of: (at, of), changes } if *of > 1 => {
             ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
         }
-        Event::Asking(0) => ui.note("no worker of this wave has an address to be asked at"),
-        Event::Asking(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
+        Event::CheckingHealth(0) => ui.note("no worker of this wave has an address to be asked at"),
+        Event::CheckingHealth(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
         Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
         Event::Waiting(account, wait) if *wait >= LONG_WAIT => {
             ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));

@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn no_more_than_a_hundred_are_shown_whole() {
-        let told = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
-        let group = |members: usize| Group { members: vec![&told; members], alike: true };
+        let diagnostic = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
+        let group = |members: usize| Group { members: vec![&diagnostic; members], alike: true };
         let shown = |sizes: &[usize]| shares(&sizes.iter().map(|size| group(*size)).collect::<Vec<_>>());
         assert_eq!(shown(&[1, 3, 4, 9000]), [1, 3, 2, 2]);
         assert_eq!(shown(&[3; 40]), [1; 40]);

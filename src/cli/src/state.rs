@@ -186,7 +186,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
 }
 
 fn unlock(session: &Session) -> Result<Exit, Failure> {
-    let (mut held, mut told) = (false, Vec::new());
+    let (mut held, mut locks) = (false, Vec::new());
     for (name, what) in [(LOCK, "deploys"), (AHEAD_LOCK, "deploys that go ahead of others")] {
         let path = session.root.join(FOLDER).join(name);
         let note = |note: &Option<flotilla_model::lock::Note>| {
@@ -211,13 +211,13 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
                 ("elsewhere", text)
             }
         };
-        told.push(serde_json::json!({ "lock": name, "holder": word, "text": text }));
+        locks.push(serde_json::json!({ "lock": name, "holder": word, "text": text }));
         if session.format == Format::Text && (word != "free" || name == LOCK) {
             report::print(&clean(&text));
         }
     }
     if session.format == Format::Json {
-        session.json(&serde_json::json!({ "locks": told }))?;
+        session.json(&serde_json::json!({ "locks": locks }))?;
     }
     Ok(if held { Exit::Refused } else { Exit::Done })
 }

@@ -84,8 +84,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             }
         })
         .collect();
-    let well = !arguments.health || check_health(session, &mut rows);
-    let exit = if well { Exit::Done } else { Exit::SomeFailed };
+    let is_healthy = !arguments.health || check_health(session, &mut rows);
+    let exit = if is_healthy { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
         return Ok(exit);

@@ -52,8 +52,10 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
     figures.extend(
         others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
     );
-    let mut page =
-        format!("### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n", figures.join(" · "));
+    let mut page = format!(
+        "### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n",
+        figures.join(" · ")
+    );
     if let Some(why) = &outcome.halted {
         page += &format!("\nHalted: {}\n", text(why));
     }
@@ -75,10 +77,10 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
 /// Returns a command's result; a failure is added to the summary, too.
 pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
     // What a fleet's own errors are is reported with them.
-    if let Err(figures) = &result
-        && figures.diagnostics.is_empty()
+    if let Err(error) = &result
+        && error.diagnostics.is_empty()
     {
-        append(session.summary.as_deref(), &failure(command, figures))?;
+        append(session.summary.as_deref(), &failure(command, error))?;
     }
     result
 }
@@ -183,9 +185,9 @@ mod tests {
     #[test]
     fn hostile_text_marks_nothing_up() {
         let hostile = "a|b `c` </code><img src=x onerror=alert(1)> [d](https://e) **f** WWW.g.h @g #1 :h: \\ & &lt; $i$ _j_ ~k~\n\r\x1b[31m";
-        let figures =
+        let diagnostic =
             Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/{hostile}.yaml")), hostile, hostile);
-        let page = check(1, &[figures], 2);
+        let page = check(1, &[diagnostic], 2);
         let row = page.lines().find(|line| line.starts_with("| error")).expect("a row");
         assert_eq!(row.matches('|').count(), 6, "{row}");
         assert_eq!((row.matches("<code>").count(), row.matches("</code>").count()), (3, 3), "{row}");
@@ -226,13 +228,13 @@ mod tests {
     #[test]
     fn a_page_is_bounded() {
         let message = "x".repeat(10_000);
-        let figures = |at: usize| {
+        let diagnostic = |at: usize| {
             let code = Code::ALL[at % Code::ALL.len()];
             let place = Place::file(&format!("customers/c{at}.yaml"));
             let message = format!("{message}{}", "y".repeat(at / Code::ALL.len()));
             Diagnostic { code, ..Diagnostic::error(Code::UnknownKey, place, message, "mend it") }
         };
-        let page = check(1000, &(0..1000).map(figures).collect::<Vec<_>>(), 0);
+        let page = check(1000, &(0..1000).map(diagnostic).collect::<Vec<_>>(), 0);
         assert!(page.len() < 64 << 10, "{}", page.len());
         assert!(page.contains("kinds more"), "{page}");
     }

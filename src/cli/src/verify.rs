@@ -29,12 +29,12 @@ pub(super) struct Arguments {
     #[command(flatten)]
     cloud: CloudArguments,
     #[command(flatten)]
-    asking: Asking,
+    verification: VerifyArguments,
 }
 
 /// How workers are asked.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Asking {
+pub(super) struct VerifyArguments {
     /// Once each worker was asked, ask those that fail again for so many seconds; 0 asks once [default: 60]
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Asking {
     junit: Option<PathBuf>,
 }
 
-impl Asking {
+impl VerifyArguments {
     /// Returns the engine's options.
     pub(super) fn options(&self) -> VerifyOptions {
         VerifyOptions { deadline: self.deadline.map(Duration::from_secs) }
@@ -57,9 +57,9 @@ impl Asking {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let (cloud, options) = (arguments.cloud.options(), arguments.asking.options());
+    let (cloud, options) = (arguments.cloud.options(), arguments.verification.options());
     let results = verify_fleet(&session.context(), &arguments.selection, &cloud, &options)?;
-    write_junit(&arguments.asking, &results)?;
+    write_junit(&arguments.verification, &results)?;
     match session.format {
         Format::Json => session.json(&results)?,
         Format::Text => report::print(&text(&session.ui, &results)),
@@ -72,8 +72,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 /// Writes the results as JUnit XML, if a file for it was named.
-pub(super) fn write_junit(asking: &Asking, results: &Results) -> Result<(), Failure> {
-    let Some(path) = &asking.junit else { return Ok(()) };
+pub(super) fn write_junit(verification: &VerifyArguments, results: &Results) -> Result<(), Failure> {
+    let Some(path) = &verification.junit else { return Ok(()) };
     let document = junit::document(&results.workers, results.seconds);
     std::fs::write(path, document).with_context(|| format!("{} can't be written", path.display()))?;
     Ok(())

@@ -77,8 +77,8 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             Some(_) => match build_fleet(&session.context(), selection, false, false) {
                 Ok(mut done) => {
                     let changed = (done.built.written, done.built.removed);
-                    let told = std::mem::take(&mut done.diagnostics);
-                    known = Some(print_changes(session, known.as_deref(), told, changed, start)?);
+                    let diagnostics = std::mem::take(&mut done.diagnostics);
+                    known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {

@@ -79,8 +79,9 @@ impl<'a> Sources<'a> {
         let hosts = worker.hosts.iter().flat_map(|hosts| &hosts.names);
         let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| zone_of(host));
         let zones: BTreeSet<&str> = of_domains.chain(worker.routes.iter().map(|route| route.zone.as_str())).collect();
-        let zones =
-            zones.into_iter().map(|name| Ok(NamedResource { name: name.to_owned(), id: self.zone(&account_id, name)? }));
+        let zones = zones
+            .into_iter()
+            .map(|name| Ok(NamedResource { name: name.to_owned(), id: self.zone(&account_id, name)? }));
         let routed = worker.routes.iter().filter_map(|route| route.pattern.split('/').next());
         let mut domains: Vec<String> = worker.domains.iter().chain(hosts).cloned().collect();
         for host in routed {

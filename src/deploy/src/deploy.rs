@@ -101,7 +101,7 @@ pub enum Event<'a> {
     /// A change is left to another deploy, which changed its worker first.
     Overtaken(&'a Change),
     /// Health checks of a wave begin, of this number of workers.
-    Asking(usize),
+    CheckingHealth(usize),
     /// A worker is unhealthy.
     Unhealthy(&'a Change, &'a str),
     /// No more changes are begun, for this reason.

@@ -11,7 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Deployed, InFlight, HostTarget, DeployedResources, Stored, Table, Uncertainty, WorkerId};
+use crate::state::{Deployed, DeployedResources, HostTarget, InFlight, Stored, Table, Uncertainty, WorkerId};
 use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
@@ -338,7 +338,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds the hosts of a worker that a spec defines; if it is skipped (`held`), so are they.
-    pub fn add_hosts(&mut self, id: &WorkerId, account: &str, hosts: Option<&flotilla_model::customer::Hosts>, held: bool) {
+    pub fn add_hosts(
+        &mut self,
+        id: &WorkerId,
+        account: &str,
+        hosts: Option<&flotilla_model::customer::Hosts>,
+        held: bool,
+    ) {
         self.hosts.add(&id.0, &id.1, account, hosts, held);
     }
 
@@ -387,7 +393,11 @@ impl<'a> Planner<'a> {
 
     /// Returns the plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this
     /// plan isn't about.
-    pub fn finish_with(self, recorded: &BTreeMap<(Table, String), HostTarget>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
+    pub fn finish_with(
+        self,
+        recorded: &BTreeMap<(Table, String), HostTarget>,
+        is_claimed: &dyn Fn(&str) -> bool,
+    ) -> Plan {
         let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
         orphans.sort();
@@ -471,7 +481,8 @@ fn rank(changes: &mut [Change]) {
 fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Option<Change> {
     let (worker, live) = (wanted.worker, known.live);
     let uncertainties = known.in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default();
-    let doubtful = |uncertainty: Uncertainty| uncertainties.contains(&uncertainty) || uncertainties.contains(&Uncertainty::Delete);
+    let is_uncertain =
+        |uncertainty: Uncertainty| uncertainties.contains(&uncertainty) || uncertainties.contains(&Uncertainty::Delete);
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
@@ -482,7 +493,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         None => reasons.push(Reason::New),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
-    if reasons.is_empty() && doubtful(Uncertainty::Upload) {
+    if reasons.is_empty() && is_uncertain(Uncertainty::Upload) {
         reasons.push(Reason::UploadInterrupted);
     }
     if reasons.is_empty() {
@@ -499,7 +510,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         }
         steps.push(Step::Upload);
     }
-    let (domains, routes) = in_doubt(uncertainties);
+    let (domains, routes) = uncertain(uncertainties);
     for (domain, id) in before.iter().flat_map(|live| &live.domains) {
         if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
             reasons.push(Reason::DomainRemoved { old: domain.clone() });
@@ -525,7 +536,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || doubtful(Uncertainty::WorkersDev) {
+    if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
         reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
@@ -544,7 +555,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
-    if &worker.crons != crons || doubtful(Uncertainty::Crons) {
+    if &worker.crons != crons || is_uncertain(Uncertainty::Crons) {
         reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
@@ -598,7 +609,7 @@ fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &RecordedWor
 
 /// Returns the domains of which it is unknown whether the worker has them, and the routes, with their zones where they were being
 /// added.
-fn in_doubt(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
     let mut domains = BTreeSet::new();
     let mut routes = BTreeMap::new();
     for uncertainty in uncertainties {
@@ -645,12 +656,20 @@ impl<'a> Gone<'a> {
 
     fn in_flight(in_flight: &'a InFlight) -> Gone<'a> {
         let InFlight { account, customer, environment, digest, uncertainties, .. } = in_flight;
-        Gone { account, customer, environment: *environment, digest: *digest, live: None, revision: None, uncertainties }
+        Gone {
+            account,
+            customer,
+            environment: *environment,
+            digest: *digest,
+            live: None,
+            revision: None,
+            uncertainties,
+        }
     }
 
     fn deletion(&self, (home, worker): &WorkerId) -> Change {
         let mut steps = Vec::new();
-        let (domains, routes) = in_doubt(self.uncertainties);
+        let (domains, routes) = uncertain(self.uncertainties);
         // First what points to it, so that no host points to nothing.
         for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
             if !domains.contains(domain.as_str()) {

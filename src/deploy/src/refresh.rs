@@ -69,7 +69,7 @@ pub struct Wanted {
     pub ours: bool,
 }
 
-/// What the lists are compared with.
+/// The state and the desired state, which the lists are compared with.
 pub struct Baseline<'a> {
     /// The fleet's name.
     pub fleet: &'a str,
@@ -350,7 +350,7 @@ pub fn unclear(inventory: &Inventory, baseline: &Baseline<'_>) -> Vec<WorkerId> 
             if wanted.is_some_and(|wanted| !wanted.ours) {
                 continue;
             }
-            let ask = match standing(listed, baseline.rows.get(&id), baseline.fleet) {
+            let request_needed = match standing(listed, baseline.rows.get(&id), baseline.fleet) {
                 Standing::Same(_) | Standing::Elsewhere(_) if baseline.uncertain.contains(&id) => true,
                 Standing::Same(_) if !baseline.anew => false,
                 Standing::Same(_) | Standing::Elsewhere(_) => !settled(listed, wanted),
@@ -358,7 +358,7 @@ pub fn unclear(inventory: &Inventory, baseline: &Baseline<'_>) -> Vec<WorkerId> 
                 Standing::Unowned(_) => baseline.adopt.contains(&listed.name),
             };
             // Of what isn't wanted, nothing more has to be known.
-            if ask && wanted.is_some() {
+            if request_needed && wanted.is_some() {
                 unclear.push(id);
             }
         }

@@ -300,12 +300,12 @@ impl State {
     }
 
     /// Calls `visit` for each live worker.
-    pub fn each(&self, mut hear: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
+    pub fn each(&self, mut visit: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
         let mut read = || -> rusqlite::Result<()> {
             let mut statement = self.db.prepare_cached(&format!("SELECT {DEPLOYED} FROM deployed"))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                hear(worker_id(row)?, deployed_of(row)?);
+                visit(worker_id(row)?, deployed_of(row)?);
             }
             Ok(())
         };

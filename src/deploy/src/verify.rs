@@ -296,9 +296,9 @@ fn host_of(address: &str) -> &str {
 fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String> {
     let wanted = probe.status.unwrap_or(200);
     if answer.status != wanted && !(probe.peers == Some(true) && answer.status == 503) {
-        let said = answer.body["status"].as_str().map(|word| format!(", {}", truncated(word))).unwrap_or_default();
-        let ill = ill(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
-        return Err(format!("HTTP {} instead of {wanted}{said}{ill}", answer.status));
+        let reported = answer.body["status"].as_str().map(|word| format!(", {}", truncated(word))).unwrap_or_default();
+        let failing_checks = failing_checks(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
+        return Err(format!("HTTP {} instead of {wanted}{reported}{failing_checks}", answer.status));
     }
     for (key, pattern) in probe.json.iter().flatten() {
         differs(target, pattern, &answer.body[key], key)?;
@@ -307,7 +307,7 @@ fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String>
 }
 
 /// Returns the worker's own checks that it reports as failed.
-fn ill(body: &Value) -> Option<String> {
+fn failing_checks(body: &Value) -> Option<String> {
     let failing = body["checks"].as_object()?.iter().filter(|(_, check)| check["ok"] == false);
     let name = |(name, check): (&String, &Value)| {
         let missing: Vec<&str> = check["missing"].as_array()?.iter().filter_map(Value::as_str).collect();
@@ -458,7 +458,7 @@ mod tests {
         Ok(Answer { status, body })
     }
 
-    fn well(digest: &str) -> Result<Answer, String> {
+    fn healthy(digest: &str) -> Result<Answer, String> {
         answer(200, json!({"status": "healthy", "worker": "t-acme", "environment": "production", "digest": digest}))
     }
 
@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_well_is_asked_once() {
-        let fake = fake(vec![(0, well("d1"))]);
+        let fake = fake(vec![(0, healthy("d1"))]);
         let report = run(&target(), &fake, 60);
         assert_eq!(report.status, Status::Passed);
         assert_eq!(lines(&report), ["dns Passed", "tls Passed", "health Passed"]);
@@ -491,7 +491,7 @@ mod tests {
 
     #[test]
     fn who_is_not_well_yet_is_asked_again_and_nothing_else_is() {
-        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, well("old")), (20, well("d1"))]);
+        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, healthy("old")), (20, healthy("d1"))]);
         assert_eq!(run(&target(), &fake, 60).status, Status::Passed);
         let asked = fake.asked.lock().unwrap();
         assert_eq!(asked.iter().filter(|what| what.starts_with("get")).count(), 7, "{asked:?}");
@@ -501,48 +501,51 @@ mod tests {
 
     #[test]
     fn at_the_deadline_the_last_reason_counts() {
-        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, well("old"))]);
+        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, healthy("old"))]);
         let report = run(&target(), &fake, 30);
         assert_eq!(lines(&report)[2], "health Failed digest is old, not d1");
         assert!((30..31).contains(&fake.clock.now().as_secs()));
-        let once = super::tests::fake(vec![(0, well("old")), (1, well("d1"))]);
+        let once = super::tests::fake(vec![(0, healthy("old")), (1, healthy("d1"))]);
         assert_eq!(run(&target(), &once, 0).status, Status::Failed);
         assert_eq!(once.asked.lock().unwrap().len(), 3);
     }
 
     #[test]
     fn what_a_host_lacks_is_told_and_nobody_waits_for_the_rest() {
-        let mut nowhere = fake(vec![(0, well("d1"))]);
+        let mut nowhere = fake(vec![(0, healthy("d1"))]);
         nowhere.certificates.clear();
         let report = run(&target(), &nowhere, 0);
-        let told = ["dns Failed no address", "tls Skipped DNS has no address", "health Skipped DNS failed"];
-        assert_eq!(lines(&report), told);
-        for (until, said) in [
+        let expected = ["dns Failed no address", "tls Skipped DNS has no address", "health Skipped DNS failed"];
+        assert_eq!(lines(&report), expected);
+        for (until, reported) in [
             (-DAY, "tls Failed the certificate has expired"),
             (DAY / 2, "tls Warning the certificate ends today"),
             (DAY, "tls Warning the certificate ends in a day"),
             (13 * DAY, "tls Warning the certificate ends in 13 days"),
             (14 * DAY, "tls Passed"),
         ] {
-            let mut fake = fake(vec![(0, well("d1"))]);
+            let mut fake = fake(vec![(0, healthy("d1"))]);
             fake.certificates.insert("a.example.com".to_owned(), Ok(1_800_000_000 + until));
-            assert_eq!(lines(&run(&target(), &fake, 0))[1], said);
+            assert_eq!(lines(&run(&target(), &fake, 0))[1], reported);
         }
         // Another host than the one that it is asked at.
         let mut two = target();
         two.hosts.insert("b.example.com".to_owned());
-        let told = lines(&run(&two, &fake(vec![(0, well("d1"))]), 0));
-        assert_eq!(told[2..], ["dns Failed no address", "tls Skipped DNS has no address", "health Passed"]);
+        let expected = lines(&run(&two, &fake(vec![(0, healthy("d1"))]), 0));
+        assert_eq!(expected[2..], ["dns Failed no address", "tls Skipped DNS has no address", "health Passed"]);
     }
 
     #[test]
     fn why_an_answer_is_not_the_one_that_is_wanted() {
-        let ill = json!({"status": "degraded", "checks": {
+        let failing_checks = json!({"status": "degraded", "checks": {
             "secrets": {"ok": false, "missing": ["A", "B"]}, "database": {"ok": true}, "hosts": {"ok": false}
         }});
         let hostile = "\u{1b}".to_owned() + &"x".repeat(100);
-        for (given, said) in [
-            (answer(503, ill), "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned()),
+        for (given, reported) in [
+            (
+                answer(503, failing_checks),
+                "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned(),
+            ),
             (answer(404, Value::Null), "HTTP 404 instead of 200".to_owned()),
             (answer(200, json!("text")), "digest is null, not d1".to_owned()),
             (
@@ -552,7 +555,7 @@ mod tests {
             (Err("no answer in time".to_owned()), "no answer in time".to_owned()),
         ] {
             let report = run(&target(), &fake(vec![(0, given)]), 0);
-            assert_eq!(report.checks[2].message, said);
+            assert_eq!(report.checks[2].message, reported);
         }
         let differs =
             |pattern: Value, value: Value| super::differs(&target(), &pattern, &value, "p").err().unwrap_or_default();
@@ -566,27 +569,27 @@ mod tests {
 
     #[test]
     fn peers_are_asked_for_where_there_are_some() {
-        let mut asking = target();
-        asking.probes =
+        let mut caller = target();
+        caller.probes =
             vec![serde_json::from_value(json!({"name": "peers", "path": "/health", "peers": true})).unwrap()];
-        let told = |target: &Target, peers: Value| {
+        let lines_of = |target: &Target, peers: Value| {
             let fake = fake(vec![(0, answer(503, json!({"status": "degraded", "peers": peers})))]);
             lines(&run(target, &fake, 0)).get(2).cloned().unwrap_or_default()
         };
-        assert_eq!(told(&asking, json!([])), "", "it calls nobody");
-        asking.peers = BTreeMap::from([("AUTH".to_owned(), true), ("OLD".to_owned(), false)]);
+        assert_eq!(lines_of(&caller, json!([])), "", "it calls nobody");
+        caller.peers = BTreeMap::from([("AUTH".to_owned(), true), ("OLD".to_owned(), false)]);
         let old = json!({"name": "OLD", "ok": false, "http": 404});
-        assert_eq!(told(&asking, json!([{"name": "AUTH", "ok": true, "http": 200}, old])), "peers Passed");
+        assert_eq!(lines_of(&caller, json!([{"name": "AUTH", "ok": true, "http": 200}, old])), "peers Passed");
         let down = json!([{"name": "AUTH", "ok": false, "http": 503, "status": "degraded"}, old]);
-        assert_eq!(told(&asking, down), "peers Failed AUTH: HTTP 503, degraded");
+        assert_eq!(lines_of(&caller, down), "peers Failed AUTH: HTTP 503, degraded");
         let silent = json!([{"name": "AUTH", "ok": false, "error": "No answer"}]);
-        assert_eq!(told(&asking, silent), "peers Failed OLD: not asked; AUTH: no answer");
-        assert_eq!(told(&asking, Value::Null), "peers Failed it tells nothing of those that it calls");
+        assert_eq!(lines_of(&caller, silent), "peers Failed OLD: not asked; AUTH: no answer");
+        assert_eq!(lines_of(&caller, Value::Null), "peers Failed it tells nothing of those that it calls");
     }
 
     #[test]
     fn who_is_not_asked_says_why() {
-        let fake = fake(vec![(0, well("d1"))]);
+        let fake = fake(vec![(0, healthy("d1"))]);
         let mut apart = target();
         apart.apart = Some("elsewhere");
         assert_eq!(lines(&run(&apart, &fake, 0)), ["dns Skipped elsewhere", "tls Skipped elsewhere", "health Passed"]);

@@ -177,7 +177,7 @@ fn check_approval(planned: &Planned, approval: &Approval) -> Result<Approved, Fa
         // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
         && let Ok(file) = PlanFile::read(&planned.reviewed_plan())
         && file.is(digest)
-        && file.goes_on(planned)?
+        && file.is_continued_by(planned)?
     {
         return Ok(Approved::Yes { continues: true });
     }
@@ -201,9 +201,9 @@ fn check_secrets(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
 }
 
 fn confirm(context: &Context<'_>, planned: &Planned, approval: &Approval) -> Result<(), Failure> {
-    let asks = *approval == Approval::Ask && planned.cloud.local.is_none();
-    context.operator.on_event(&Event::Planned { view: &planned.view(), asks });
-    if !asks {
+    let confirms = *approval == Approval::Ask && planned.cloud.local.is_none();
+    context.operator.on_event(&Event::Planned { view: &planned.view(), confirms });
+    if !confirms {
         return Ok(());
     }
     let fleet = &planned.project.fleet;

@@ -21,7 +21,7 @@ pub enum Event<'a> {
     Diagnostics(&'a [Diagnostic]),
     /// The selection is valid, and no worker belongs to it.
     NothingSelected,
-    /// Nothing is pruned, because a spec can't be read: it may belong to any customer.
+    /// No worker is pruned, because a spec can't be read: it may belong to any customer.
     NothingPruned,
     /// A source of secrets is unavailable; secrets that are deployed stay as they are.
     SourceUnavailable {
@@ -39,12 +39,12 @@ pub enum Event<'a> {
     },
     /// Accounts that are left out, because their ids or tokens aren't set here.
     AccountsUnreachable(&'a [&'a str]),
-    /// The plan that is going to be applied; if `asks` is set, once it was confirmed.
+    /// The plan that is going to be applied; if `confirms` is set, once it was confirmed.
     Planned {
         /// The plan.
         view: &'a PlanView<'a>,
         /// Whether a confirmation follows.
-        asks: bool,
+        confirms: bool,
     },
     /// The plan of a rollback, before it is confirmed.
     RollbackPlanned(&'a Plan),

@@ -133,7 +133,7 @@ impl PlanFile {
             let theirs = &self.fleet;
             return Err(Failure::refused(format!("the plan is the fleet {theirs}'s, not {fleet}'s; nothing was sent")));
         }
-        if planned.plan.digest == self.digest || self.goes_on(planned)? {
+        if planned.plan.digest == self.digest || self.is_continued_by(planned)? {
             return Ok(());
         }
         let differences = differences(self, &planned.plan);
@@ -157,7 +157,7 @@ impl PlanFile {
     }
 
     /// Returns whether a deploy of this plan was begun, and the present plan is the rest of it.
-    pub fn goes_on(&self, planned: &Planned) -> Result<bool, Failure> {
+    pub fn is_continued_by(&self, planned: &Planned) -> Result<bool, Failure> {
         let digest = self.digest.to_string();
         let in_flight = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
         Ok(in_flight && self.leaves(&planned.plan))
@@ -215,7 +215,7 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
                 why(&sentences(&change.reasons))
             )),
             Some(entry) if entry.does != *action => {
-                lines.push(format!("{head}: {}", otherwise(&entry.does, action).join("; ")))
+                lines.push(format!("{head}: {}", change_differences(&entry.does, action).join("; ")))
             }
             Some(_) => {}
         }
@@ -246,36 +246,36 @@ fn why(reasons: &[String]) -> String {
 }
 
 /// Returns the differences of a change from the planned one.
-fn otherwise(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
+fn change_differences(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
     let digest = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     if was.action != is.action {
-        told.push(format!("{} instead of {}", is.action.as_str(), was.action.as_str()));
+        lines.push(format!("{} instead of {}", is.action.as_str(), was.action.as_str()));
     }
     if was.digest != is.digest {
-        told.push(format!("its bundle is {} instead of {}", digest(Some(is.digest)), digest(Some(was.digest))));
+        lines.push(format!("its bundle is {} instead of {}", digest(Some(is.digest)), digest(Some(was.digest))));
     }
     if was.was != is.was {
-        told.push(format!("what runs is {} instead of {}", digest(is.was), digest(was.was)));
+        lines.push(format!("what runs is {} instead of {}", digest(is.was), digest(was.was)));
     }
     if was.home != is.home {
-        told.push("it is in another account or namespace".to_owned());
+        lines.push("it is in another account or namespace".to_owned());
     }
     let steps = |some: &[Step], others: &[Step]| -> Vec<String> {
         some.iter().filter(|step| !others.contains(step)).take(3).map(step).collect()
     };
     for (word, steps) in [("also", steps(&is.steps, &was.steps)), ("no longer", steps(&was.steps, &is.steps))] {
         if !steps.is_empty() {
-            told.push(format!("{word} {}", steps.join(", ")));
+            lines.push(format!("{word} {}", steps.join(", ")));
         }
     }
     if was.wave != is.wave {
-        told.push(format!("it is in wave {} instead of {}", is.wave + 1, was.wave + 1));
+        lines.push(format!("it is in wave {} instead of {}", is.wave + 1, was.wave + 1));
     }
-    if told.is_empty() {
-        told.push("it is otherwise".to_owned());
+    if lines.is_empty() {
+        lines.push("it is otherwise".to_owned());
     }
-    told
+    lines
 }
 
 /// A step in words.
@@ -412,7 +412,7 @@ mod tests {
         // A worker that moves is deleted and created; both are told.
         let mut moved = change("a");
         moved.home.namespace = Some("n".to_owned());
-        let told = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));
-        assert_eq!(told, ["t-a (a · production): it is in another account or namespace"]);
+        let lines = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));
+        assert_eq!(lines, ["t-a (a · production): it is in another account or namespace"]);
     }
 }

@@ -12,7 +12,7 @@ use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
-use flotilla_deploy::plan::{self, Change, Decision, Desired, RecordedWorker, Options, Plan, Planner, Wave};
+use flotilla_deploy::plan::{self, Change, Decision, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};

@@ -74,7 +74,7 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
     if scope.requests() == 0 {
         return Ok(());
     }
-    let asked;
+    let inventory;
     let inventory = match &planned.inventory {
         // It was all looked at just now.
         Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
@@ -83,8 +83,8 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
             let fleet = &planned.project.fleet;
             let mut requester =
                 PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-            asked = take(&scope, &mut |home, call| requester.fetch(home, call))?;
-            &asked
+            inventory = take(&scope, &mut |home, call| requester.fetch(home, call))?;
+            &inventory
         }
     };
     let ours = |(home, worker): &&WorkerId| {

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
-use flotilla_deploy::refresh::{self, Inventory, Baseline, Refreshed, Row, Scope, Wanted};
+use flotilla_deploy::refresh::{self, Baseline, Inventory, Refreshed, Row, Scope, Wanted};
 use flotilla_deploy::state::{
-    Deployed, Entry, InFlight, DeployedResources, ResourceKind, RunId, State, Table, Uncertainty, WorkerId,
+    Deployed, DeployedResources, Entry, InFlight, ResourceKind, RunId, State, Table, Uncertainty, WorkerId,
 };
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
@@ -69,10 +69,11 @@ pub fn refresh(
     let looked_at: BTreeSet<Home> = options.wanted.keys().map(|(home, _)| home.clone()).collect();
     let concerns =
         |home: &Home| if options.whole { options.homes.contains_key(home) } else { looked_at.contains(home) };
-    let mut record = OnRecord { live: state.deployed()?, in_flight: state.in_flight()? };
-    record.live.retain(|(home, _), _| concerns(home));
-    record.in_flight.retain(|(home, _), _| concerns(home));
-    let rows: BTreeMap<WorkerId, Row> = record.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
+    let mut recorded = Recorded { live: state.deployed()?, in_flight: state.in_flight()? };
+    recorded.live.retain(|(home, _), _| concerns(home));
+    recorded.in_flight.retain(|(home, _), _| concerns(home));
+    let rows: BTreeMap<WorkerId, Row> =
+        recorded.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
     let zone_id = |account_id: &str, name: &str| state.cached_id(account_id, ResourceKind::Zone, name).ok().flatten();
     let mut scope = Scope::of(&rows, &options.wanted, zone_id);
     if options.all_domains {
@@ -80,7 +81,7 @@ pub fn refresh(
         scope.domains.extend(outside.map(|home| home.account_id.clone()));
         scope.homes.extend(options.homes.keys().cloned());
     }
-    in_doubt(&mut scope, &record.in_flight, zone_id);
+    add_uncertain(&mut scope, &recorded.in_flight, zone_id);
     if scope.homes.iter().any(|home| home.account_id.is_empty()) {
         let unknown = cloud.unknown(fleet.accounts.keys().map(String::as_str));
         // What else isn't set is told with it.
@@ -96,7 +97,7 @@ pub fn refresh(
     let accounts: BTreeMap<String, String> =
         options.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
     let owner = fleet.owner();
-    let uncertain = record.in_flight.keys().cloned().collect();
+    let uncertain = recorded.in_flight.keys().cloned().collect();
     let baseline = Baseline {
         fleet: &owner,
         accounts: &accounts,
@@ -115,13 +116,13 @@ pub fn refresh(
         state.cache_id(account_id, ResourceKind::Zone, name, id)?;
     }
     let at = requester.clock.unix();
-    let missing: BTreeSet<WorkerId> = record
+    let missing: BTreeSet<WorkerId> = recorded
         .live
         .keys()
         .filter(|(home, name)| inventory.workers.get(home).is_some_and(|there| !there.contains_key(name)))
         .cloned()
         .collect();
-    let corrected = correct(state, &owner, &record, &inventory, &refreshed, &options, at)?;
+    let corrected = correct(state, &owner, &recorded, &inventory, &refreshed, &options, at)?;
     if fleet.preview.is_some() {
         note_hosts(fleet, &inventory, options.homes, state)?;
     }
@@ -165,7 +166,11 @@ fn note_hosts(
 }
 
 /// Adds what an interrupted deploy left uncertain.
-fn in_doubt(scope: &mut Scope, in_flight: &BTreeMap<WorkerId, InFlight>, zone_id: impl Fn(&str, &str) -> Option<String>) {
+fn add_uncertain(
+    scope: &mut Scope,
+    in_flight: &BTreeMap<WorkerId, InFlight>,
+    zone_id: impl Fn(&str, &str) -> Option<String>,
+) {
     for ((home, _), in_flight) in in_flight {
         scope.homes.insert(home.clone());
         let account_id = home.account_id.clone();
@@ -198,7 +203,7 @@ fn row(deployed: &Deployed) -> Row {
 }
 
 /// The state's rows before they are corrected.
-struct OnRecord {
+struct Recorded {
     live: BTreeMap<WorkerId, Deployed>,
     in_flight: BTreeMap<WorkerId, InFlight>,
 }
@@ -207,7 +212,7 @@ struct OnRecord {
 fn correct(
     state: &mut State,
     fleet: &str,
-    record: &OnRecord,
+    recorded: &Recorded,
     inventory: &Inventory,
     refreshed: &Refreshed,
     options: &RefreshOptions<'_>,
@@ -217,7 +222,7 @@ fn correct(
     fn entry(at: i64, reasons: &[Reason]) -> Entry<'_> {
         Entry { run: RunId(0), at, action: "refresh", reasons, left: &[] }
     }
-    let OnRecord { live: before, in_flight } = record;
+    let Recorded { live: before, in_flight } = recorded;
     let listed = |(home, _): &WorkerId| inventory.workers.contains_key(home);
     state.all(|state| {
         let mut corrected = 0;

@@ -37,7 +37,7 @@ const SHOWN: usize = 20;
 pub struct LiveSecrets {
     state: Mutex<State>,
     /// The workers whose secrets are unknown: an upload was interrupted.
-    in_doubt: HashSet<WorkerId>,
+    uncertain: HashSet<WorkerId>,
     /// The secrets that the platform reported for workers where the state doesn't know them.
     there: HashMap<WorkerId, BTreeSet<String>>,
 }
@@ -49,10 +49,11 @@ impl LiveSecrets {
     /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
     pub fn open(path: &Path) -> Result<LiveSecrets, Failure> {
         let state = State::read(path)?;
-        let doubtful = |uncertainty: &Uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete);
-        let in_flight = state.in_flight()?.into_iter().filter(|(_, in_flight)| in_flight.uncertainties.iter().any(doubtful));
-        let in_doubt = in_flight.map(|(id, _)| id).collect();
-        Ok(LiveSecrets { state: Mutex::new(state), in_doubt, there: HashMap::new() })
+        let is_uncertain = |uncertainty: &Uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete);
+        let in_flight =
+            state.in_flight()?.into_iter().filter(|(_, in_flight)| in_flight.uncertainties.iter().any(is_uncertain));
+        let uncertain = in_flight.map(|(id, _)| id).collect();
+        Ok(LiveSecrets { state: Mutex::new(state), uncertain, there: HashMap::new() })
     }
 
     /// Returns the live secrets, with those that were looked up for a plan.
@@ -63,7 +64,7 @@ impl LiveSecrets {
     /// Returns the fingerprints of a worker's secrets, by binding. None if it doesn't exist, or if they aren't
     /// certain: then all are sent.
     fn of(&self, id: &WorkerId) -> Result<Option<BTreeMap<String, String>>, Failure> {
-        if self.in_doubt.contains(id) {
+        if self.uncertain.contains(id) {
             return Ok(None);
         }
         if let Some(names) = self.there.get(id) {
@@ -180,7 +181,7 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     for change in planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
         let id = change.id();
         let adopted = planned.adopt.contains(&change.worker);
-        if !adopted && (live.in_doubt.contains(&id) || !live.has_without_secrets(&id)?) {
+        if !adopted && (live.uncertain.contains(&id) || !live.has_without_secrets(&id)?) {
             continue;
         }
         let Some((worker, _)) = planned.worker(change) else { continue };
@@ -240,7 +241,7 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
     for changes in uploads.chunks(CHUNK) {
         let with_live = changes.iter().map(|change| Ok((*change, live.of(&change.id())?)));
         let with_live: Vec<(&Change, _)> = with_live.collect::<Result<_, Failure>>()?;
-        let told: Vec<(Vec<String>, Vec<String>)> = with_live
+        let checked: Vec<(Vec<String>, Vec<String>)> = with_live
             .par_iter()
             .filter_map(|(change, live)| {
                 let (worker, _) = planned.worker(change)?;
@@ -250,7 +251,7 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
                 })
             })
             .collect();
-        for (lacks, too_large) in told {
+        for (lacks, too_large) in checked {
             missing.extend(lacks);
             large.extend(too_large);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flotilla_build::build;
-use flotilla_deploy::deploy::{UploadRecord, MakeUpload, Upload};
+use flotilla_deploy::deploy::{MakeUpload, Upload, UploadRecord};
 use flotilla_deploy::plan::{Change, Step};
 use flotilla_deploy::state::{Deployed, State, Stored, deflated};
 use flotilla_model::bundle::{self, Bundle};
@@ -134,7 +134,13 @@ impl Kept {
     }
 }
 
-fn kept_upload(change: &Change, kept: Kept, owner: &str, secrets: &Secrets, live: &LiveSecrets) -> Result<Upload, String> {
+fn kept_upload(
+    change: &Change,
+    kept: Kept,
+    owner: &str,
+    secrets: &Secrets,
+    live: &LiveSecrets,
+) -> Result<Upload, String> {
     let names = kept.secret_names();
     let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
     let sent = live.keeping(secrets, &needs, change)?;

@@ -29,7 +29,7 @@ impl Hosts {
         Ok(Hosts { tls: Arc::new(tls), connect, total })
     }
 
-    /// Looks a host up. The error says why it has no address.
+    /// Looks a host up. The error is the reason why it has no address.
     pub fn resolve(&self, host: &str) -> Result<(), String> {
         addresses(host).map(|_| ())
     }

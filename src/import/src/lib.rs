@@ -87,7 +87,7 @@ pub struct FoundWorker {
     pub settings: Map<String, Value>,
     /// The workers that it calls by service bindings: the binding's name, the worker's name, and its place.
     pub calls: BTreeMap<String, (String, Place)>,
-    /// What a spec can't express, so that a deploy would break the worker.
+    /// The settings that a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
     /// Its code.
     pub code: Option<Arc<code::Code>>,
@@ -147,7 +147,7 @@ pub struct LiveWorker {
     pub settings: Map<String, Value>,
     /// The workers that it calls by service bindings without an entry point: the binding's name and the worker's.
     pub calls: BTreeMap<String, String>,
-    /// What a spec can't express, so that a deploy would break the worker.
+    /// The settings that a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
     /// The name of its main module.
     pub main: String,

@@ -13,7 +13,7 @@ use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, Target, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
+use super::serve::{Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text};
 use super::store::{self, Key};
 use super::{databases, hrana, kv, r2};
 

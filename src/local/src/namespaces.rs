@@ -38,7 +38,7 @@ fn missing(name: &str) -> Refusal {
 /// Refuses (404, 100119) a script whose namespace doesn't exist.
 ///
 /// # Errors
-/// As said, and when the database fails.
+/// 404 (100119), and when the database fails.
 pub fn check(cloud: &Cloud, key: &Key) -> Result<(), Refusal> {
     if key.namespace.is_empty() {
         return Ok(());

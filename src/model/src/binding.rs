@@ -520,8 +520,8 @@ mod tests {
     fn a_key_means_the_same_in_every_kind() {
         let mut known: BTreeMap<&str, (Form, &str)> = BTreeMap::new();
         for field in KINDS.iter().flat_map(|kind| kind.fields) {
-            let told = known.entry(field.key).or_insert((field.form, field.about));
-            assert_eq!(*told, (field.form, field.about), "{}", field.key);
+            let seen = known.entry(field.key).or_insert((field.form, field.about));
+            assert_eq!(*seen, (field.form, field.about), "{}", field.key);
         }
     }
 }

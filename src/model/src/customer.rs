@@ -55,7 +55,7 @@ pub struct Worker {
     pub workers_dev: bool,
     /// Its custom domains, sorted.
     pub domains: BTreeSet<String>,
-    /// Those of them that may be taken from workers that the fleet doesn't manage.
+    /// The custom domains that may be taken from workers that the fleet doesn't manage.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub take_over: BTreeSet<String>,
     /// Its routes, sorted.
@@ -83,7 +83,7 @@ pub struct Worker {
     /// Its other bindings by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bindings: BTreeMap<String, Binding>,
-    /// Those of its variables that hold the address of another worker → the name of that worker.
+    /// The variables that hold the address of another worker → the name of that worker.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, String>,
     /// The schedules on which it runs, sorted.

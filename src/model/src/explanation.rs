@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn each_code_has_a_section_and_there_are_no_others() {
-        let told: Vec<&str> = sections().map(|(name, _)| name).collect();
+        let listed: Vec<&str> = sections().map(|(name, _)| name).collect();
         let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-        assert_eq!(told, codes, "docs/codes.md has the codes in the order of `diagnostic`");
+        assert_eq!(listed, codes, "docs/codes.md has the codes in the order of `diagnostic`");
     }
 
     #[test]

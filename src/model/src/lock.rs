@@ -70,12 +70,12 @@ pub enum Holder {
 
 impl Note {
     fn new(what: &str) -> Note {
-        let told = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+        let set = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
         let command: Vec<String> =
             std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         Note {
             what: what.to_owned(),
-            by: told("USER").or_else(|| told("LOGNAME")).unwrap_or_else(|| "unknown".to_owned()),
+            by: set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "unknown".to_owned()),
             host: host_name(),
             process: std::process::id(),
             since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

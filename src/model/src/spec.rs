@@ -214,7 +214,7 @@ impl Environment {
 
     /// The lasting ones, in which a spec defines that a worker exists.
     pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
-    /// Those, and that of previews.
+    /// The lasting ones, and that of previews.
     pub const EACH: [Environment; 4] =
         [Environment::Development, Environment::Staging, Environment::Production, Environment::Preview];
 

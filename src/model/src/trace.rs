@@ -1,4 +1,4 @@
-//! What each thread does when, as a file for Perfetto and chrome://tracing. Off unless started; then a span costs a
+//! A trace of each thread's work, as a file for Perfetto and chrome://tracing. Off unless started; then a span costs a
 //! load and a branch. Knows neither what it traces nor where the file is.
 //!
 //! `let _span = trace::span("render", &worker.name);` traces from there to the end of the block. Each thread writes

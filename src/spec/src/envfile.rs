@@ -141,9 +141,9 @@ mod tests {
     fn mistakes_are_told_with_their_places_and_without_values() {
         let text = "A=1\nA=2\nno equals\n1B=x\nAPI_TOKEN=canary\nEMPTY_TOKEN=\nC='x\n";
         let (_, diagnostics) = parse("a.env", text.as_bytes());
-        let told: Vec<String> = diagnostics.iter().map(|d| format!("{} {}", d.code, d.place)).collect();
+        let found: Vec<String> = diagnostics.iter().map(|d| format!("{} {}", d.code, d.place)).collect();
         assert_eq!(
-            told,
+            found,
             ["Y0107 a.env:2:1", "Y0106 a.env:3:1", "S0205 a.env:4:1", "S0206 a.env:5:1", "Y0106 a.env:7:1"]
         );
         assert!(!format!("{diagnostics:?}").contains("canary"));

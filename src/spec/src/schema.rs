@@ -816,7 +816,7 @@ mod tests {
         for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
             let found =
                 check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
-            assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
+            assert!(found.iter().all(|message| message.starts_with("S0206") && !message.contains("eyJ")), "{found:?}");
         }
         let bound = |binding: &str| check(checker, &format!("id: acme\nbindings:\n  B: {binding}\n"));
         for right in ["{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}", "{r2: a, jurisdiction: null}", "null", "{ai: true}"] {
@@ -824,7 +824,7 @@ mod tests {
         }
         let worker = "add `worker`: A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
                       the worker that has the class";
-        for (wrong, told) in [
+        for (wrong, message) in [
             ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` has not the right form: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
             ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
             ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
@@ -832,7 +832,7 @@ mod tests {
             ("{durableObject: Counter}", format!("S0203 t.yaml:3:6 `bindings.B` has no `worker`; {worker}")),
             ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; it has to be true".to_owned()),
         ] {
-            assert_eq!(bound(wrong), [told], "{wrong}");
+            assert_eq!(bound(wrong), [message], "{wrong}");
         }
         let both = bound("{r2: files, queue: jobs}");
         assert_eq!(both.len(), 1, "{both:?}");

@@ -340,7 +340,10 @@ mod tests {
         assert!(secrets.token("A").is_none());
         assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
         // Not behind one that isn't there, nor before it.
-        assert_eq!(described(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"), "A = old from a.env");
+        assert_eq!(
+            described(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"),
+            "A = old from a.env"
+        );
         std::fs::write(folder.path().join("a.env"), "A=old\nX__A=own\n").unwrap();
         let before = open(folder.path(), &[dotenv("a.env"), age("s.age")]);
         assert_eq!(described(&before, "x", "A"), "X__A = own from a.env");

@@ -45,7 +45,7 @@ impl Setting<'_> {
         self.schema["$ref"] == "#/$defs/secret"
     }
 
-    /// Checks a value; the error says what is expected.
+    /// Checks a value; the error describes what is expected.
     fn fits(&self, value: &Value) -> Result<(), String> {
         if self.checker.is_valid(&json!({self.name: value})) {
             return Ok(());

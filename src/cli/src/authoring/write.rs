@@ -53,12 +53,12 @@ pub fn check(session: &Session, workspace: &Workspace) -> Vec<Diagnostic> {
 
 /// Returns a failure for these errors.
 pub fn failure(session: &Session, errors: &[Diagnostic]) -> Failure {
-    let told = format!("what would be written has {}", report::count(errors.len(), "mistake"));
+    let message = format!("what would be written has {}", report::count(errors.len(), "mistake"));
     if session.format == Format::Json {
         let codes: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.code, error.message)).collect();
-        return codes.into_iter().fold(Failure::new(told), |failure, code| failure.hint(code));
+        return codes.into_iter().fold(Failure::new(message), |failure, code| failure.hint(code));
     }
-    Failure::new(told)
+    Failure::new(message)
 }
 
 /// The result of storing secrets.

@@ -222,15 +222,15 @@ fn ago(at: i64) -> String {
 }
 
 fn since(seconds: i64) -> String {
-    let told =
+    let in_units =
         |number: i64, unit: &str| if number == 1 { format!("1 {unit} ago") } else { format!("{number} {unit}s ago") };
     match seconds {
         ..60 => "just now".to_owned(),
-        60..3600 => told(seconds / 60, "minute"),
-        3600..86_400 => told(seconds / 3600, "hour"),
-        86_400..604_800 => told(seconds / 86_400, "day"),
-        604_800..31_536_000 => told(seconds / 604_800, "week"),
-        _ => told(seconds / 31_536_000, "year"),
+        60..3600 => in_units(seconds / 60, "minute"),
+        3600..86_400 => in_units(seconds / 3600, "hour"),
+        86_400..604_800 => in_units(seconds / 86_400, "day"),
+        604_800..31_536_000 => in_units(seconds / 604_800, "week"),
+        _ => in_units(seconds / 31_536_000, "year"),
     }
 }
 

@@ -36,18 +36,18 @@ impl PlanOutput<'_> {
                 format!("{create} to create, {update} to update, {delete} to delete, {}", count(hosts, "host"))
             }
         };
-        let mut told = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
+        let mut parts = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
         for (number, what) in [(plan.held.len(), "held"), (plan.orphans.len(), "deployed that no spec owns")] {
             if number > 0 {
-                told.push(format!("{} {what}", grouped(number as u64)));
+                parts.push(format!("{} {what}", grouped(number as u64)));
             }
         }
         if !plan.is_empty() {
-            told.push(requests(self.requests()));
-            told.push(format!("about {}", duration(eta(&self.estimates))));
+            parts.push(requests(self.requests()));
+            parts.push(format!("about {}", duration(eta(&self.estimates))));
         }
         let mut page =
-            Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
+            Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", parts.join(" · ")));
         if !self.unknown.is_empty() && !plan.is_empty() {
             let names = first_names(self.unknown.iter().copied());
             page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));

@@ -269,7 +269,7 @@ mod tests {
 
     /// Returns the estimates of the seconds left of 1,000 steps, tick by tick; `speed` returns the steps of each
     /// tick.
-    fn said_to_be_left(ticks: u32, speed: impl Fn(u32) -> u64) -> Vec<f64> {
+    fn estimates_left(ticks: u32, speed: impl Fn(u32) -> u64) -> Vec<f64> {
         let (mut rate, mut done) = (Rate::default(), 0);
         let left = |tick: u32| {
             done += speed(tick);
@@ -282,11 +282,11 @@ mod tests {
     #[test]
     fn what_is_said_to_be_left_is_right_and_does_not_jump() {
         // Steady: right from the first look on.
-        for (tick, left) in (1..).zip(said_to_be_left(100, |_| 1)) {
+        for (tick, left) in (1..).zip(estimates_left(100, |_| 1)) {
             assert!((left - (1_000.0 - f64::from(tick)) / 10.0).abs() < 1e-6, "{left} after {tick}");
         }
         // In gusts of one second in two: on average five a second.
-        let gusts = said_to_be_left(1_000, |tick| u64::from(tick / 10 % 2 == 0));
+        let gusts = estimates_left(1_000, |tick| u64::from(tick / 10 % 2 == 0));
         for (tick, left) in gusts.iter().enumerate().skip(300) {
             let right = (1_000.0 - tick as f64 / 2.0) / 5.0;
             assert!((left / right - 1.0).abs() < 0.12, "{left} instead of {right} after {tick}");
@@ -294,11 +294,11 @@ mod tests {
         let largest = gusts.windows(2).skip(300).map(|pair| (pair[0] - pair[1]).abs() / pair[0]).fold(0.0, f64::max);
         assert!(largest < 0.02, "it jumps by {largest}");
         // Ten times slower after ten seconds: half a minute later that is most of what counts.
-        let slower = said_to_be_left(400, |tick| if tick < 100 { 5 } else { u64::from(tick % 2 == 0) });
+        let slower = estimates_left(400, |tick| if tick < 100 { 5 } else { u64::from(tick % 2 == 0) });
         let right = (1_000.0 - 500.0 - 150.0) / 5.0;
         assert!((0.6..1.0).contains(&(slower[399] / right)), "{} instead of {right}", slower[399]);
         // Nothing done: nothing is known.
-        assert_eq!(said_to_be_left(3, |_| 0), [f64::INFINITY; 3]);
+        assert_eq!(estimates_left(3, |_| 0), [f64::INFINITY; 3]);
     }
 
     #[test]

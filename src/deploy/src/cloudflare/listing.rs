@@ -225,18 +225,21 @@ mod tests {
 
     #[test]
     fn a_part_of_a_list_is_refused() {
-        let told = |body: &str| match check(&Call::ListWorkers, None, body) {
+        let outcome_of = |body: &str| match check(&Call::ListWorkers, None, body) {
             Err(CallError::Rejected { message, .. }) => message,
             Err(CallError::Unavailable(message)) => format!("again: {message}"),
             other => panic!("{other:?}"),
         };
         let page = r#"{"success": true, "result": [{"id": "w"}], "result_info": {"count": 1, "total_count": 2}}"#;
-        assert_eq!(told(page), "Cloudflare's list is not whole: 1 of 2 entries");
+        assert_eq!(outcome_of(page), "Cloudflare's list is not whole: 1 of 2 entries");
         let cursor = r#"{"success": true, "result": [], "result_info": {"cursor": "next"}}"#;
-        assert_eq!(told(cursor), "Cloudflare's list is not whole: 0 entries");
-        assert_eq!(told(r#"{"success": true, "result": [{"id": "w"}"#), "again: Cloudflare's list ends in the middle");
-        assert_eq!(told(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
-        assert!(told(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
+        assert_eq!(outcome_of(cursor), "Cloudflare's list is not whole: 0 entries");
+        assert_eq!(
+            outcome_of(r#"{"success": true, "result": [{"id": "w"}"#),
+            "again: Cloudflare's list ends in the middle"
+        );
+        assert_eq!(outcome_of(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
+        assert!(outcome_of(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Run<'_> {
     /// Checks the workers of a wave until they are healthy and run what was uploaded, or until the time is up.
     pub(super) fn check_health(&mut self, limit: Duration) -> Result<(), Failure> {
         let addresses: HashMap<ChangeIndex, String> = std::mem::take(&mut self.uploaded).into_iter().collect();
-        self.emit(&Event::Asking(addresses.len()));
+        self.emit(&Event::CheckingHealth(addresses.len()));
         let queue = addresses.keys().map(|index| (Duration::ZERO, *index)).collect();
         let deadline = self.ctx.clock.now() + limit;
         let mut checks = Checks { addresses, queue, in_flight: 0, deadline };

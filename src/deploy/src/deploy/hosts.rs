@@ -104,7 +104,9 @@ impl<'p> Run<'p> {
                 for change in &changes {
                     match &change.to {
                         None => self.ctx.state.release_host(&table, &change.host)?,
-                        Some(to) => self.ctx.state.point_host(&table, &change.host, &change.account, (&change.home, to))?,
+                        Some(to) => {
+                            self.ctx.state.point_host(&table, &change.host, &change.account, (&change.home, to))?
+                        }
                     }
                 }
                 self.outcome.hosts += changes.len();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use blocking_threadpool::{Builder, ThreadPool};
 
 use super::schedule::RequestId;
-use super::{UploadRecord, MakeUpload};
+use super::{MakeUpload, UploadRecord};
 use crate::plan::Change;
 use flotilla_model::bundle::{Resource, with_ids};
 use flotilla_model::clock::Clock;
@@ -140,7 +140,7 @@ pub struct Rehearsal<'a> {
     /// The times at which answers arrive, in order; answers of the same time in the order of their requests.
     due: BinaryHeap<Reverse<(Duration, u64, RequestId)>>,
     answers: HashMap<RequestId, Answer>,
-    asked: u64,
+    sequence: u64,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -152,7 +152,7 @@ impl<'a> Rehearsal<'a> {
         latency: Duration,
         size: usize,
     ) -> Rehearsal<'a> {
-        Rehearsal { platform, make, clock, latency, size, due: BinaryHeap::new(), answers: HashMap::new(), asked: 0 }
+        Rehearsal { platform, make, clock, latency, size, due: BinaryHeap::new(), answers: HashMap::new(), sequence: 0 }
     }
 }
 
@@ -162,8 +162,8 @@ impl Pool for Rehearsal<'_> {
     }
 
     fn submit(&mut self, id: RequestId, job: Job) {
-        self.asked += 1;
-        self.due.push(Reverse((self.clock.now() + self.latency, self.asked, id)));
+        self.sequence += 1;
+        self.due.push(Reverse((self.clock.now() + self.latency, self.sequence, id)));
         self.answers.insert(id, answer(self.platform, self.make, job));
     }
 

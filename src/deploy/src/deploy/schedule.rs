@@ -1,5 +1,5 @@
-//! Says who waits for whom: the state of each change, lookup and host write, the queues of the lanes, and the requests that are
-//! sent again later. Knows neither what requests do nor what is recorded of them.
+//! The dependencies between changes: the state of each change, lookup and host write, the queues of the lanes, and the requests that are
+//! retried later. Knows neither the effects of requests nor their records.
 //!
 //! A change goes through these states; each arrow is a method of [`Schedule`], and there are no others:
 //!
@@ -16,11 +16,11 @@
 //! ```
 //!
 //! A change whose turn has come is Queued. When its lane has a permit it begins, which is written to the state: from then on it
-//! has a [`Task`], and goes around Ready and InFlight once for each request. A change that gives up domains or routes before
+//! has a [`Task`], and goes around Ready and InFlight once for each request. A change that releases domains or routes before
 //! its own turn, because others take them, is Released in between.
 //!
 //! Lookups and host writes belong to no single change. They have requests, attempts and states of their own
-//! ([`RequestState`]), so that a change never carries another's request; who needs an id waits for its lookup, however often
+//! ([`RequestState`]), so that a change never carries another's request; a change that needs an id waits for its lookup, however often
 //! that is repeated.
 //!
 //! The queues and counters follow from the states: they exist so that an event costs the same in a deploy of ten changes and of

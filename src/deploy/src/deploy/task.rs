@@ -7,7 +7,7 @@ use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 
-/// What a change released before its own turn.
+/// The domains and routes that a change released before its own turn.
 pub(super) struct Released {
     /// The steps that were done.
     pub steps: Vec<StepIndex>,
@@ -25,9 +25,9 @@ pub(super) struct Task {
     done: usize,
     /// The worker as far as it is known.
     pub live: Option<Deployed>,
-    /// What an earlier deploy left uncertain.
+    /// The uncertainties that an earlier deploy left.
     pub earlier: Vec<Uncertainty>,
-    /// What is uncertain until the rest of this change was acknowledged: one entry for each step that is left.
+    /// The uncertainties until the rest of this change was acknowledged: one entry for each step that is left.
     pub left: Vec<Uncertainty>,
     /// The attempts at the present step.
     pub attempts: Attempts,
@@ -35,7 +35,7 @@ pub(super) struct Task {
     pub is_outcome_unknown: bool,
     /// The results of the present step's lookups.
     pub found: StepLookups,
-    /// What it released earlier.
+    /// The domains and routes that it released earlier.
     pub released: Option<Box<Released>>,
 }
 

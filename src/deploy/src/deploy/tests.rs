@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::pace::Rate;
-use crate::plan::{self, Desired, RecordedWorker, Options, Plan, Planner, Wave};
+use crate::plan::{self, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
 use crate::state::ResourceKind;
 use flotilla_model::bundle::Bundle;
@@ -32,7 +32,7 @@ mod model;
 
 /// The desired state of a customer.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Wish {
+struct DesiredState {
     account: String,
     version: u32,
     workers_dev: bool,
@@ -45,20 +45,20 @@ struct Wish {
     database: bool,
 }
 
-type Fleet = BTreeMap<String, Wish>;
+type Fleet = BTreeMap<String, DesiredState>;
 
 /// A customer of the account `one` with one of everything.
-fn full(customer: &str) -> (String, Wish) {
-    let wish = Wish {
+fn full(customer: &str) -> (String, DesiredState) {
+    let desired = DesiredState {
         account: "one".to_owned(),
         version: 1,
         workers_dev: true,
         domains: BTreeSet::from([format!("{customer}.example.com")]),
         routes: BTreeSet::from([format!("{customer}.example.org/*")]),
         crons: BTreeSet::from(["* * * * *".to_owned()]),
-        ..Wish::default()
+        ..DesiredState::default()
     };
-    (customer.to_owned(), wish)
+    (customer.to_owned(), desired)
 }
 
 /// The ways in which a request is interrupted.
@@ -67,8 +67,8 @@ fn interruptions() -> impl Iterator<Item = Fault> {
 }
 
 /// A customer with a worker and nothing else.
-fn bare(customer: &str) -> (String, Wish) {
-    (customer.to_owned(), Wish { account: "one".to_owned(), version: 1, ..Wish::default() })
+fn bare(customer: &str) -> (String, DesiredState) {
+    (customer.to_owned(), DesiredState { account: "one".to_owned(), version: 1, ..DesiredState::default() })
 }
 
 /// The zone of a route: `example.org` of `a.example.org/*`.
@@ -76,7 +76,7 @@ fn zone_of(pattern: &str) -> &str {
     pattern.split_once('.').map_or(pattern, |(_, zone)| zone).trim_end_matches("/*")
 }
 
-fn worker(customer: &str, wish: &Wish) -> Worker {
+fn worker(customer: &str, desired: &DesiredState) -> Worker {
     let route = |pattern: &String| Route { pattern: pattern.clone(), zone: zone_of(pattern).to_owned() };
     let database = || Database::D1 {
         binding: "DB".to_owned(),
@@ -88,20 +88,20 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
     Worker {
         name: format!("w-{customer}"),
         pack: "tiny".to_owned(),
-        account: wish.account.clone(),
-        workers_dev: wish.workers_dev,
-        domains: wish.domains.clone(),
-        routes: wish.routes.iter().map(route).collect(),
-        hosts: Some(Hosts { table: "hosts".to_owned(), names: wish.hosts.clone() }),
-        database: if wish.database { database() } else { Database::None },
-        crons: wish.crons.clone(),
+        account: desired.account.clone(),
+        workers_dev: desired.workers_dev,
+        domains: desired.domains.clone(),
+        routes: desired.routes.iter().map(route).collect(),
+        hosts: Some(Hosts { table: "hosts".to_owned(), names: desired.hosts.clone() }),
+        database: if desired.database { database() } else { Database::None },
+        crons: desired.crons.clone(),
         ..sample(customer)
     }
 }
 
-fn bundle(customer: &str, wish: &Wish) -> Bundle {
-    let digest = Digest::of(format!("{customer} {} {}", wish.version, wish.database).as_bytes());
-    let bindings = match wish.database {
+fn bundle(customer: &str, desired: &DesiredState) -> Bundle {
+    let digest = Digest::of(format!("{customer} {} {}", desired.version, desired.database).as_bytes());
+    let bindings = match desired.database {
         true => json!([{"type": "d1", "name": "DB", "database_name": format!("db-{customer}")}]),
         false => json!([]),
     };
@@ -169,7 +169,7 @@ struct Fake {
     faults: Mutex<Faults>,
     clock: Arc<FakeClock>,
     /// The workers that report that they are unhealthy.
-    sick: Mutex<BTreeSet<String>>,
+    unhealthy: Mutex<BTreeSet<String>>,
 }
 
 /// Describes a call in words: `upload w-a`. The same call again has the same words.
@@ -375,7 +375,7 @@ impl Platform for Fake {
     fn health(&self, address: &str) -> Health {
         lock(&self.log).calls.push((self.clock.now(), format!("health {address}"), true));
         match lock(&self.log).world.scripts.get(address) {
-            _ if lock(&self.sick).contains(address) => Health::Degraded("degraded".to_owned()),
+            _ if lock(&self.unhealthy).contains(address) => Health::Degraded("degraded".to_owned()),
             Some(digest) => Health::Healthy(digest.clone()),
             None => Health::Unreachable("no connection".to_owned()),
         }
@@ -425,7 +425,7 @@ impl Bench {
             log: Mutex::default(),
             faults: Mutex::new(Box::new(|_, _| None)),
             clock: Arc::clone(&clock),
-            sick: Mutex::default(),
+            unhealthy: Mutex::default(),
         });
         let rate = Rate::of(1000, Duration::from_secs(60));
         let budget = Budget { count: usize::MAX, ..Budget::default() };
@@ -462,8 +462,8 @@ impl Bench {
             ..Options::default()
         };
         let mut planner = Planner::new(&options);
-        for (customer, wish) in fleet {
-            let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
+        for (customer, desired) in fleet {
+            let (worker, bundle) = (worker(customer, desired), bundle(customer, desired));
             let id = (home(&worker.account), worker.name.clone());
             let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
             let known = RecordedWorker {
@@ -500,7 +500,7 @@ impl Bench {
         let make = maker(fleet);
         let lane = |_| Arc::new(Lane::new(self.rate, Arc::clone(&clock)));
         let left = Cell::new(self.stop_after);
-        let told = RefCell::new(Vec::new());
+        let reports = RefCell::new(Vec::new());
         let outcome = deploy(
             plan,
             DeployContext {
@@ -517,12 +517,12 @@ impl Bench {
                 on_event: Box::new(|event| {
                     if let Event::Applied(change) = event {
                         left.set(left.get().saturating_sub(1));
-                        told.borrow_mut().push(change.worker.clone());
+                        reports.borrow_mut().push(change.worker.clone());
                     }
                 }),
             },
         )?;
-        assert_eq!(told.borrow().len(), outcome.applied, "who hears of it hears of each");
+        assert_eq!(reports.borrow().len(), outcome.applied, "who hears of it hears of each");
         Ok(outcome)
     }
 
@@ -561,20 +561,20 @@ impl Bench {
         world.tables.clear();
         let databases = std::mem::take(&mut world.databases);
         let mut wanted = World::default();
-        for (customer, wish) in fleet {
+        for (customer, desired) in fleet {
             let name = format!("w-{customer}");
-            wanted.scripts.insert(name.clone(), bundle(customer, wish).digest.to_string());
-            if wish.workers_dev {
+            wanted.scripts.insert(name.clone(), bundle(customer, desired).digest.to_string());
+            if desired.workers_dev {
                 wanted.workers_dev.insert(name.clone());
             }
-            if !wish.crons.is_empty() {
-                wanted.crons.insert(name.clone(), wish.crons.clone());
+            if !desired.crons.is_empty() {
+                wanted.crons.insert(name.clone(), desired.crons.clone());
             }
             let held = |thing: &String| (thing.clone(), (String::new(), name.clone()));
-            wanted.domains.extend(wish.domains.iter().map(held));
-            wanted.routes.extend(wish.routes.iter().map(held));
-            wanted.hosts.extend(wish.hosts.iter().map(|host| (host.clone(), name.clone())));
-            assert!(!wish.database || databases.contains_key(&format!("db-{customer}")));
+            wanted.domains.extend(desired.domains.iter().map(held));
+            wanted.routes.extend(desired.routes.iter().map(held));
+            wanted.hosts.extend(desired.hosts.iter().map(|host| (host.clone(), name.clone())));
+            assert!(!desired.database || databases.contains_key(&format!("db-{customer}")));
         }
         assert_eq!(world, wanted);
         let plan = self.plan_from(state, fleet);
@@ -582,7 +582,7 @@ impl Bench {
     }
 }
 
-fn fleet<const N: usize>(customers: [(String, Wish); N]) -> Fleet {
+fn fleet<const N: usize>(customers: [(String, DesiredState); N]) -> Fleet {
     BTreeMap::from(customers)
 }
 
@@ -636,20 +636,20 @@ fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
 #[test]
 fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
     // Of each kind of step: its answer is lost, then the wish is taken back.
-    type Edit = (&'static str, fn(&mut Wish));
+    type Edit = (&'static str, fn(&mut DesiredState));
     let all: [Edit; 8] = [
-        ("upload w-a", |wish| wish.version = 2),
-        ("workers.dev w-a false", |wish| wish.workers_dev = false),
-        ("crons w-a [\"1 * * * *\"]", |wish| wish.crons = BTreeSet::from(["1 * * * *".to_owned()])),
-        ("attach new.example.com w-a", |wish| {
-            wish.domains.insert("new.example.com".to_owned());
+        ("upload w-a", |desired| desired.version = 2),
+        ("workers.dev w-a false", |desired| desired.workers_dev = false),
+        ("crons w-a [\"1 * * * *\"]", |desired| desired.crons = BTreeSet::from(["1 * * * *".to_owned()])),
+        ("attach new.example.com w-a", |desired| {
+            desired.domains.insert("new.example.com".to_owned());
         }),
-        ("detach a.example.com", |wish| wish.domains.clear()),
-        ("route new.example.org/* w-a", |wish| {
-            wish.routes.insert("new.example.org/*".to_owned());
+        ("detach a.example.com", |desired| desired.domains.clear()),
+        ("route new.example.org/* w-a", |desired| {
+            desired.routes.insert("new.example.org/*".to_owned());
         }),
-        ("unroute a.example.org/*", |wish| wish.routes.clear()),
-        ("delete w-a", |wish| wish.account = "nowhere".to_owned()),
+        ("unroute a.example.org/*", |desired| desired.routes.clear()),
+        ("delete w-a", |desired| desired.account = "nowhere".to_owned()),
     ];
     for (what, change) in all {
         for fault in interruptions() {
@@ -658,7 +658,7 @@ fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
             bench.deploy(&before);
             let mut after = before.clone();
             change(after.get_mut("a").unwrap());
-            after.retain(|_, wish| wish.account != "nowhere");
+            after.retain(|_, desired| desired.account != "nowhere");
             bench.faults(&[(what, 0, fault.clone())]);
             bench.calls();
             bench.try_deploy(&after);
@@ -677,8 +677,8 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
     let bench = Bench::new();
     let mut fleet: Fleet = (0..200).map(|at| bare(&format!("a{at}"))).collect();
     fleet.extend((0..5).map(|at| {
-        let (customer, wish) = bare(&format!("b{at}"));
-        (customer, Wish { account: "two".to_owned(), ..wish })
+        let (customer, desired) = bare(&format!("b{at}"));
+        (customer, DesiredState { account: "two".to_owned(), ..desired })
     }));
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload w-a").then_some(Fault::Unauthorized));
     let outcome = bench.deploy(&fleet);
@@ -712,10 +712,10 @@ fn no_window_holds_more_calls_than_the_limit() {
 
 #[test]
 fn a_429_is_waited_for_as_long_as_it_says() {
-    for (told, least) in [(Some(120), 120), (None, 10)] {
+    for (reports, least) in [(Some(120), 120), (None, 10)] {
         let bench = Bench::new();
         let fleet = fleet([bare("a")]);
-        bench.faults(&[("upload w-a", 1, Fault::Throttled(told))]);
+        bench.faults(&[("upload w-a", 1, Fault::Throttled(reports))]);
         let outcome = bench.deploy(&fleet);
         assert_eq!((outcome.applied, outcome.throttled, outcome.retries), (1, 1, 0));
         let times: Vec<u64> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| at.as_secs()).collect();
@@ -731,8 +731,8 @@ fn a_429_stops_all_workers_of_its_account() {
     assert_eq!(bench.deploy(&fleet).applied, 300);
     let calls = std::mem::take(&mut lock(&bench.fake.log).calls);
     let at = calls.iter().position(|(_, _, done)| !done).expect("it is throttled");
-    let (told, until) = (calls[at].0 + LATENCY, calls[at].0 + Duration::from_secs(300));
-    let between = calls.iter().filter(|(time, _, _)| *time > told && *time < until).count();
+    let (reports, until) = (calls[at].0 + LATENCY, calls[at].0 + Duration::from_secs(300));
+    let between = calls.iter().filter(|(time, _, _)| *time > reports && *time < until).count();
     assert_eq!(between, 0, "nothing is sent once it is known");
     assert!(calls.iter().any(|(time, _, _)| *time >= until));
 }
@@ -842,10 +842,10 @@ fn domains_and_routes_move_between_customers_in_one_plan() {
         let fleet: Fleet = step
             .iter()
             .map(|(customer, hosts)| {
-                let (customer, wish) = bare(customer);
+                let (customer, desired) = bare(customer);
                 let domains = hosts.iter().map(|host| format!("{host}.example.com")).collect();
                 let routes = hosts.iter().map(|host| format!("{host}.example.org/*")).collect();
-                (customer, Wish { domains, routes, ..wish })
+                (customer, DesiredState { domains, routes, ..desired })
             })
             .collect();
         let outcome = bench.deploy(&fleet);
@@ -868,18 +868,18 @@ fn a_wave_that_is_not_well_is_the_last_one() {
     let health = bench.called().into_iter().filter(|words| words.starts_with("health")).count();
     assert_eq!(health, 13, "the last wave isn't asked: nothing comes after it");
     // A new version that makes one canary sick.
-    for wish in fleet.values_mut() {
-        wish.version = 2;
+    for desired in fleet.values_mut() {
+        desired.version = 2;
     }
     let canary = bench.plan(&fleet).changes.iter().find(|change| change.wave == 0).unwrap().worker.clone();
-    lock(&bench.fake.sick).insert(canary.clone());
+    lock(&bench.fake.unhealthy).insert(canary.clone());
     let before = bench.clock.now();
     let outcome = bench.deploy(&fleet);
     assert_eq!((outcome.applied, outcome.unhealthy, outcome.skipped), (3, 1, 37));
     assert_eq!(outcome.breached, Some(0));
     assert!(outcome.failures[0].error.contains("degraded") && outcome.failures[0].worker == canary);
     assert!(bench.clock.now() - before >= Duration::from_secs(60), "it had its time to become well");
-    lock(&bench.fake.sick).clear();
+    lock(&bench.fake.unhealthy).clear();
     assert_eq!(bench.deploy(&fleet).applied, 37);
     bench.converged(&fleet);
 }
@@ -917,7 +917,7 @@ fn what_another_deploy_changed_meanwhile_is_left_to_it() {
     let bench = Bench::new();
     let mut fleet = fleet([bare("a"), bare("b")]);
     bench.deploy(&fleet);
-    fleet.values_mut().for_each(|wish| wish.version = 2);
+    fleet.values_mut().for_each(|desired| desired.version = 2);
     let plan = bench.plan(&fleet);
     // Another deploy is faster with one of them.
     let mut newer = fleet.clone();
@@ -996,9 +996,9 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
 }
 
 /// A customer with these hosts.
-fn hosted(customer: &str, hosts: &[&str]) -> (String, Wish) {
-    let (customer, wish) = bare(customer);
-    (customer, Wish { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..wish })
+fn hosted(customer: &str, hosts: &[&str]) -> (String, DesiredState) {
+    let (customer, desired) = bare(customer);
+    (customer, DesiredState { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..desired })
 }
 
 #[test]
@@ -1056,8 +1056,8 @@ fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
             if let (Some(outcome), Some(_)) = (&outcome, &fault) {
                 assert!(outcome.failed > 0, "{fault:?}: {outcome:?}");
                 let goes = !after.contains_key("a");
-                let told = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
-                assert_eq!(told, goes, "{fault:?}: {outcome:?}");
+                let reports = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
+                assert_eq!(reports, goes, "{fault:?}: {outcome:?}");
             }
             bench.faults(&[]);
             // Taken back at once, what may have been done is undone.
@@ -1102,8 +1102,8 @@ fn no_worker_goes_to_which_a_host_may_lead() {
 fn who_goes_gives_up_its_routes_and_hosts_to_who_comes() {
     let bench = Bench::new();
     let routed = |customer: &str| {
-        let (customer, wish) = hosted(customer, &["x.example.net"]);
-        (customer, Wish { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..wish })
+        let (customer, desired) = hosted(customer, &["x.example.net"]);
+        (customer, DesiredState { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..desired })
     };
     bench.deploy(&fleet([routed("a")]));
     let after = fleet([routed("d")]);
@@ -1146,9 +1146,9 @@ fn hosts_of_others_and_of_those_who_are_held_are_left_alone() {
     assert_eq!(changes(false, true, "x.example.net"), [""; 0], "somebody wants it: it moves, later");
 }
 
-fn with_database(customer: &str) -> (String, Wish) {
-    let (customer, wish) = bare(customer);
-    (customer, Wish { database: true, ..wish })
+fn with_database(customer: &str) -> (String, DesiredState) {
+    let (customer, desired) = bare(customer);
+    (customer, DesiredState { database: true, ..desired })
 }
 
 #[test]
@@ -1238,7 +1238,7 @@ fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
 }
 
 /// Generates a fleet of up to five customers over a few hosts, each of at most one customer.
-fn wishes() -> impl Strategy<Value = Fleet> {
+fn fleets() -> impl Strategy<Value = Fleet> {
     let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3, any::<bool>());
     let holders = prop::collection::vec(0usize..8, 9);
     (prop::collection::vec(customer, 5), holders).prop_map(|(customers, holders)| {
@@ -1246,19 +1246,19 @@ fn wishes() -> impl Strategy<Value = Fleet> {
         let mut fleet = Fleet::new();
         for (at, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
             if there {
-                let (customer, wish) = bare(names[at]);
+                let (customer, desired) = bare(names[at]);
                 let crons = (0..crons).map(|minute| format!("{minute} * * * *")).collect();
-                fleet.insert(customer, Wish { version, workers_dev, crons, database, ..wish });
+                fleet.insert(customer, DesiredState { version, workers_dev, crons, database, ..desired });
             }
         }
         for (host, holder) in holders.into_iter().enumerate() {
-            if let Some(wish) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
+            if let Some(desired) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
                 if host < 3 {
-                    wish.domains.insert(format!("h{host}.example.com"));
+                    desired.domains.insert(format!("h{host}.example.com"));
                 } else if host < 6 {
-                    wish.routes.insert(format!("h{host}.example.org/*"));
+                    desired.routes.insert(format!("h{host}.example.org/*"));
                 } else {
-                    wish.hosts.insert(format!("h{host}.example.net"));
+                    desired.hosts.insert(format!("h{host}.example.net"));
                 }
             }
         }
@@ -1271,16 +1271,16 @@ proptest! {
 
     #[test]
     fn whatever_fails_it_converges(
-        rounds in prop::collection::vec((wishes(), any::<u64>(), 0u64..600), 1..5),
+        rounds in prop::collection::vec((fleets(), any::<u64>(), 0u64..600), 1..5),
         crash in any::<bool>(),
     ) {
         let bench = Bench::new();
         let mut last = Fleet::new();
-        for (wish, seed, of_thousand) in rounds {
+        for (desired, seed, of_thousand) in rounds {
             *lock(&bench.fake.faults) = chaos(seed, of_thousand, crash);
             lock(&bench.fake.log).asked.clear();
-            bench.try_deploy(&wish);
-            last = wish;
+            bench.try_deploy(&desired);
+            last = desired;
         }
         bench.faults(&[]);
         let outcome = bench.deploy(&last);

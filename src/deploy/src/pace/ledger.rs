@@ -159,7 +159,7 @@ impl Window {
     pub(super) const COUNTS: usize = BUCKETS as usize + 1;
 }
 
-/// What is known of one window when a request is sent.
+/// The knowledge of each window when a request is sent.
 pub(super) type Gone = [(Nanos, u64); WINDOWS];
 
 /// The counts of a token.

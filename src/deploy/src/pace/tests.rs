@@ -301,7 +301,7 @@ fn a_429_stops_all_lanes_of_the_file_until_it_is_over_and_the_next_process_too()
 fn the_wait_after_429s_that_do_not_say_grows_and_begins_anew_once_something_passed() {
     let machine = Machine::new();
     let lane = machine.lane(rate(1000, 10));
-    let mut told = Vec::new();
+    let mut waits_seen = Vec::new();
     for _ in 0..7 {
         // Several that were sent together say the same once.
         let tickets: Vec<Ticket> = (0..3).map(|_| lane.try_acquire().unwrap()).collect();
@@ -310,10 +310,10 @@ fn the_wait_after_429s_that_do_not_say_grows_and_begins_anew_once_something_pass
             lane.throttled(ticket, None);
         }
         let wait = waits(&lane);
-        told.push(wait.as_secs());
+        waits_seen.push(wait.as_secs());
         machine.pass(wait);
     }
-    assert_eq!(told, [10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!(waits_seen, [10, 20, 40, 80, 160, 300, 300]);
     lane.answered(lane.try_acquire().unwrap(), None);
     lane.throttled(lane.try_acquire().unwrap(), Some(Duration::ZERO));
     assert_eq!(waits(&lane), 10 * SECOND, "no time is none that was told");
@@ -340,8 +340,8 @@ fn the_platforms_limits_count_with_headroom_and_fleet_yamls_is_an_upper_bound() 
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
     assert_eq!((lane.usage().limit, send_all(&lane)), (95, 94));
     // Said: it stays.
-    let said = ApiLimit { requests: 50, seconds: 300, headroom: Some(0.1) };
-    let lane = Lane::new(Rate::new(Some(said)), clock());
+    let limit = ApiLimit { requests: 50, seconds: 300, headroom: Some(0.1) };
+    let lane = Lane::new(Rate::new(Some(limit)), clock());
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
     assert_eq!((lane.usage().limit, send_all(&lane)), (45, 44));
     // A limit that is told no more is none.
@@ -676,7 +676,7 @@ fn how_long_requests_take_is_told_beforehand() {
             send_and_answer(&lane);
         }
         clock.sleep(3 * SECOND);
-        let (start, told) = (clock.now(), lane.finish(requests, per_second));
+        let (start, waits_seen) = (clock.now(), lane.finish(requests, per_second));
         let each = Duration::from_secs_f64(1.0 / per_second);
         for _ in 0..requests {
             while let Err(wait) = lane.try_acquire().map(|ticket| lane.answered(ticket, None)) {
@@ -684,8 +684,11 @@ fn how_long_requests_take_is_told_beforehand() {
             }
             clock.sleep(each);
         }
-        let (took, told) = ((clock.now() - start).as_secs_f64(), told.as_secs_f64());
-        assert!((told - took).abs() <= 0.01 * took + 0.1, "{rate:?}, {requests}: {told} s, and it took {took} s");
+        let (took, waits_seen) = ((clock.now() - start).as_secs_f64(), waits_seen.as_secs_f64());
+        assert!(
+            (waits_seen - took).abs() <= 0.01 * took + 0.1,
+            "{rate:?}, {requests}: {waits_seen} s, and it took {took} s"
+        );
     }
 }
 

@@ -410,10 +410,10 @@ fn domains_and_routes_that_wait_for_whoever_takes_the_name() {
     let none = ListedRoute { id: "n".to_owned(), pattern: "acme.test/none".to_owned(), worker: None };
     world.inventory.zones.get_mut("z").unwrap().routes.push(none);
     let refreshed = world.refresh().0;
-    let told: Vec<(&str, &str)> =
+    let findings: Vec<(&str, &str)> =
         refreshed.findings.iter().map(|finding| (finding.what.kind(), finding.worker.as_str())).collect();
     assert_eq!(
-        told,
+        findings,
         [
             ("orphan", "w-gone"),
             ("orphaned domain", "nobody"),

@@ -55,8 +55,12 @@ impl State {
                 let table = Table { account_id: account_id.clone(), title: row.get(1)? };
                 let namespace = Some(row.get(4)?).filter(|name: &String| !name.is_empty());
                 let worker = Some(row.get(5)?).filter(|name: &String| !name.is_empty());
-                let point_host =
-                    HostTarget { account: row.get(3)?, home: Home { account_id, namespace }, worker, sure: row.get(6)? };
+                let point_host = HostTarget {
+                    account: row.get(3)?,
+                    home: Home { account_id, namespace },
+                    worker,
+                    sure: row.get(6)?,
+                };
                 Ok(((table, row.get(2)?), point_host))
             })?;
             rows.collect()
@@ -145,7 +149,8 @@ mod tests {
         let mut state = State::in_memory();
         let table = Table { account_id: "a".to_owned(), title: "hosts".to_owned() };
         let home = Home { account_id: "a".to_owned(), namespace: Some("shops".to_owned()) };
-        let point_host = |state: &mut State, host, worker| state.point_host(&table, host, "default", (&home, worker)).unwrap();
+        let point_host =
+            |state: &mut State, host, worker| state.point_host(&table, host, "default", (&home, worker)).unwrap();
         point_host(&mut state, "a.example", "one");
         point_host(&mut state, "b.example", "one");
         point_host(&mut state, "a.example", "two");
@@ -160,7 +165,11 @@ mod tests {
             assert_eq!(state.host_of(&home, worker).unwrap().is_some(), may, "{worker}");
         }
         let known = |state: &State, host: &str| {
-            state.hosts().unwrap().remove(&(table.clone(), host.to_owned())).map(|point_host| (point_host.worker, point_host.sure))
+            state
+                .hosts()
+                .unwrap()
+                .remove(&(table.clone(), host.to_owned()))
+                .map(|point_host| (point_host.worker, point_host.sure))
         };
         assert_eq!(known(&state, "a.example"), Some((Some("two".to_owned()), true)));
         assert_eq!(known(&state, "b.example"), Some((Some("one".to_owned()), false)), "it may lead there still");

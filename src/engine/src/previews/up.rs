@@ -287,16 +287,16 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
 
 /// Refuses to overwrite what belongs to somebody else: a name or a host of the preview that is in use.
 fn refuse_others(planned: &Planned) -> Result<(), Failure> {
-    let told = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
+    let conflicts = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
         What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
         What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
         What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
         _ => None,
     });
-    let told: Vec<String> = told.collect();
-    let Some(first) = told.first() else { return Ok(()) };
+    let conflicts: Vec<String> = conflicts.collect();
+    let Some(first) = conflicts.first() else { return Ok(()) };
     let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
-    Err(told[1..].iter().fold(failure, |failure, more| failure.hint(more)))
+    Err(conflicts[1..].iter().fold(failure, |failure, more| failure.hint(more)))
 }
 
 /// The D1 databases that the preview's workers have, by account and name.

@@ -247,8 +247,8 @@ mod tests {
             ("A: 123\n", Form::Yaml),
             ("A: \"canary\n", Form::Yaml),
         ] {
-            let told = parse(text, form).unwrap_err();
-            assert!(!told.contains("canary") && !told.contains("123"), "{told}");
+            let error = parse(text, form).unwrap_err();
+            assert!(!error.contains("canary") && !error.contains("123"), "{error}");
         }
     }
 

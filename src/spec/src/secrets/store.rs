@@ -73,25 +73,25 @@ impl Store<'_> {
     /// Sets an entry, and makes the file if it isn't there. All other lines stay as they are.
     pub fn set(&self, name: &str, value: &SecretString) -> Result<(), Failure> {
         let (path, variable) = (self.on_disk(), |name: &str| self.secrets.named(name));
-        let told = |why: String| Failure::new(format!("{} is left as it was: {why}", self.path()));
-        let text = self.file.plain(self.environment, variable).map_err(told)?.unwrap_or_default();
+        let failure = |why: String| Failure::new(format!("{} is left as it was: {why}", self.path()));
+        let text = self.file.plain(self.environment, variable).map_err(failure)?.unwrap_or_default();
         match &self.file.cipher {
             Cipher::Age { identity, recipients } => {
-                let text = entries::set(&text, Form::of(&self.file.path), name, value).map_err(told)?;
+                let text = entries::set(&text, Form::of(&self.file.path), name, value).map_err(failure)?;
                 // Who names recipients and makes a new file needs no identity for it.
                 let keys = match recipients {
                     Some(_) => Vec::new(),
-                    None => identities(&self.file.root, identity, variable).map_err(told)?,
+                    None => identities(&self.file.root, identity, variable).map_err(failure)?,
                 };
-                let recipients = age::recipients(recipients.as_deref(), &keys).map_err(told)?;
-                replace(&path, &age::close(&text, &recipients).map_err(told)?, 0o644)
+                let recipients = age::recipients(recipients.as_deref(), &keys).map_err(failure)?;
+                replace(&path, &age::close(&text, &recipients).map_err(failure)?, 0o644)
             }
             Cipher::Clear | Cipher::Sops { .. } => {
-                let text: Zeroizing<String> = entries::set(&text, Form::Dotenv, name, value).map_err(told)?;
+                let text: Zeroizing<String> = entries::set(&text, Form::Dotenv, name, value).map_err(failure)?;
                 replace(&path, text.as_bytes(), 0o600)
             }
         }
-        .map_err(|error| told(error.to_string()))
+        .map_err(|error| failure(error.to_string()))
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         // Who can't open it can't add to it, either.
         let nobody = ::age::x25519::Identity::generate();
         let secrets = open(folder.path(), &[source(key(&nobody, "nobody"), None)]);
-        let told = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
-        assert_eq!(told, "fleet.yaml.age is left as it was: it isn't encrypted for this identity");
+        let failure = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
+        assert_eq!(failure, "fleet.yaml.age is left as it was: it isn't encrypted for this identity");
     }
 }

@@ -132,15 +132,15 @@ pub fn extents(text: &str) -> Option<Extent> {
 
 /// Returns the first dash of a list that is reported to begin here: a list with the indentation of its key is
 /// reported to begin behind its dash.
-fn first_dash(text: &str, open: Option<&Open>, said: usize) -> Option<usize> {
+fn first_dash(text: &str, open: Option<&Open>, reported: usize) -> Option<usize> {
     if let Some((_, key, colon)) = open.filter(|open| open.map && !open.flow).and_then(|open| open.key.as_ref()) {
-        let before = text[..said].trim_end();
+        let before = text[..reported].trim_end();
         let dash = before.len().checked_sub(1)?;
         if before.ends_with('-') && dash >= *colon && column(text, dash) == column(text, *key) {
             return Some(dash);
         }
     }
-    text[said..].starts_with('-').then_some(said)
+    text[reported..].starts_with('-').then_some(reported)
 }
 
 /// Returns where a value can begin: behind the colon of its key, or behind what comes before in its list.

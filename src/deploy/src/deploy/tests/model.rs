@@ -1,4 +1,4 @@
-//! Explores the loop systematically: answers come in any order, any of them goes wrong in any way, and somebody stops or pauses at
+//! Explores the loop systematically: answers come in any order, any of them goes wrong in any way, and a person stops or pauses at
 //! any time. A run is a list of choices. The first one takes the first option everywhere; from there the search tries every other
 //! option, up to a number of departures from the first option in one run.
 
@@ -98,16 +98,16 @@ struct Scenario {
 }
 
 /// A customer of an account with these hosts: routes in zones, domains, and hosts of a dispatch worker.
-fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, Wish) {
-    let mut wish = Wish { account: account.to_owned(), version: 1, ..Wish::default() };
+fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, DesiredState) {
+    let mut desired = DesiredState { account: account.to_owned(), version: 1, ..DesiredState::default() };
     for host in hosts {
         match host {
-            host if host.ends_with("/*") => wish.routes.insert((*host).to_owned()),
-            host if host.ends_with(".com") => wish.domains.insert((*host).to_owned()),
-            host => wish.hosts.insert((*host).to_owned()),
+            host if host.ends_with("/*") => desired.routes.insert((*host).to_owned()),
+            host if host.ends_with(".com") => desired.domains.insert((*host).to_owned()),
+            host => desired.hosts.insert((*host).to_owned()),
         };
     }
-    (name.to_owned(), wish)
+    (name.to_owned(), desired)
 }
 
 /// Deploys a fleet from a state, after a script; returns the outcome, and the customers that were reported as
@@ -173,10 +173,10 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
         let worker = format!("w-{customer}");
         match fleet.get(customer) {
             None => assert!(!world.scripts.contains_key(&worker), "{worker} is deleted"),
-            Some(wish) => {
-                assert_eq!(world.scripts[&worker], bundle(customer, wish).digest.to_string());
-                assert_eq!(held(&world.routes, &worker), wish.routes, "{worker} has its routes");
-                assert_eq!(held(&world.domains, &worker), wish.domains, "{worker} has its domains");
+            Some(desired) => {
+                assert_eq!(world.scripts[&worker], bundle(customer, desired).digest.to_string());
+                assert_eq!(held(&world.routes, &worker), desired.routes, "{worker} has its routes");
+                assert_eq!(held(&world.domains, &worker), desired.domains, "{worker} has its domains");
             }
         }
     }
@@ -278,8 +278,8 @@ fn databases_and_tables_are_there_before_who_needs_them() {
 
 /// The same fleet over three zones, and two accounts: of the second one are two customers, without hosts.
 fn spread(mut fleet: Fleet) -> Fleet {
-    for (customer, wish) in &mut fleet {
-        wish.routes = wish
+    for (customer, desired) in &mut fleet {
+        desired.routes = desired
             .routes
             .iter()
             .map(|route| match route.as_str() {
@@ -289,8 +289,8 @@ fn spread(mut fleet: Fleet) -> Fleet {
             })
             .collect();
         if customer.as_str() >= "d" {
-            wish.account = "two".to_owned();
-            wish.hosts.clear();
+            desired.account = "two".to_owned();
+            desired.hosts.clear();
         }
     }
     fleet
@@ -301,8 +301,8 @@ proptest! {
 
     #[test]
     fn any_fleet_survives_any_run(
-        before in wishes(),
-        after in wishes(),
+        before in fleets(),
+        after in fleets(),
         choices in prop::collection::vec(prop_oneof![4 => Just(0usize), 1 => 0usize..12], 0..120),
     ) {
         let (before, after) = (spread(before), spread(after));
