@@ -451,7 +451,8 @@ mod tests {
 
     #[test]
     fn routes_on_one_host_are_a_warning_told_once() {
-        let all: Vec<UniqueClaim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
+        let all: Vec<UniqueClaim> =
+            (0..9).map(|index| claim(host("a.example"), &format!("c{index}"), index + 1)).collect();
         let mut sorted = all.clone();
         assert!(
             claims(&mut sorted).iter().all(|conflict| conflict.diagnostic.as_ref().unwrap().severity

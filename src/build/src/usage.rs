@@ -162,9 +162,10 @@ impl<'a> Usage<'a> {
         let least = of_zones.map(least);
         self.zones.par_sort_unstable_by_key(|(digest, ..)| *digest);
         for group in self.zones.chunk_by(|a, b| a.0 == b.0) {
-            let sum =
-                |count: fn(&(u64, u32, u32, &WorkerUsage)) -> u32| group.iter().map(|one| u64::from(count(one))).sum();
-            if !is_near(sum(|one| one.1), least[0]) && !is_near(sum(|one| one.2), least[1]) {
+            let sum = |count: fn(&(u64, u32, u32, &WorkerUsage)) -> u32| {
+                group.iter().map(|item| u64::from(count(item))).sum()
+            };
+            if !is_near(sum(|item| item.1), least[0]) && !is_near(sum(|item| item.2), least[1]) {
                 continue;
             }
             let mut exact: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
@@ -404,8 +405,8 @@ mod tests {
             (0..11).map(|index| usage("a", 1, &[("x.example", 1, 2), (&format!("c{index}.example"), 3, 3)])).collect();
         all.extend((0..9).map(|index| usage("b", 2, &[("x.example", 1, 1), (&format!("c{index}.example"), 3, 3)])));
         let usage = |part: &'static str| {
-            all.iter().filter(|one| part.contains(&one.account)).fold(Usage::default(), |mut usage, one| {
-                usage.add(one);
+            all.iter().filter(|item| part.contains(&item.account)).fold(Usage::default(), |mut usage, item| {
+                usage.add(item);
                 usage
             })
         };

@@ -109,9 +109,10 @@ mod tests {
         let diagnostic = |code, file: usize, message: &str| {
             Diagnostic::error(code, Place::file(&format!("customers/c{file:04}.yaml")), message, "mend it")
         };
-        let mut all: Vec<Diagnostic> =
-            (0..5000).map(|at| diagnostic(Code::UnknownKey, at, "unknown key `pixlId` in a destination")).collect();
-        all.extend((0..6).map(|at| diagnostic(Code::Syntax, at, &format!("a tab {}", "x".repeat(at)))));
+        let mut all: Vec<Diagnostic> = (0..5000)
+            .map(|index| diagnostic(Code::UnknownKey, index, "unknown key `pixlId` in a destination"))
+            .collect();
+        all.extend((0..6).map(|index| diagnostic(Code::Syntax, index, &format!("a tab {}", "x".repeat(index)))));
         let place = Place::file("customers/c0000.yaml");
         all.push(Diagnostic::warning(Code::Unreachable, place, "nothing reaches it", "add a domain"));
         let lines = commands("", &flotilla_model::diagnostic::sorted(all));

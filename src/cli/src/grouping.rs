@@ -130,10 +130,11 @@ mod tests {
 
     #[test]
     fn what_says_the_same_is_one_group() {
-        let mut all: Vec<Diagnostic> =
-            (0..100).map(|at| diagnostic(at, format!("unknown key `enbled` in `destinations[{at}]`"))).collect();
-        all.extend((0..50).map(|at| diagnostic(at, format!("the id \"a{at}\" is \"é{at}`\""))));
-        all.extend((0..30).map(|at| diagnostic(at, format!("unknown key `{}`", "x".repeat(at)))));
+        let mut all: Vec<Diagnostic> = (0..100)
+            .map(|index| diagnostic(index, format!("unknown key `enbled` in `destinations[{index}]`")))
+            .collect();
+        all.extend((0..50).map(|index| diagnostic(index, format!("the id \"a{index}\" is \"é{index}`\""))));
+        all.extend((0..30).map(|index| diagnostic(index, format!("unknown key `{}`", "x".repeat(index)))));
         let all = flotilla_model::diagnostic::sorted(all);
         let groups = groups(&all);
         let sizes: Vec<(usize, bool)> = groups.iter().map(|group| (group.members.len(), group.alike)).collect();

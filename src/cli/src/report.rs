@@ -58,7 +58,7 @@ fn shares(groups: &[Group<'_>]) -> Vec<usize> {
     if groups.iter().map(share).sum::<usize>() <= SHOWN {
         return groups.iter().map(share).collect();
     }
-    (0..groups.len()).map(|at| usize::from(at < SHOWN)).collect()
+    (0..groups.len()).map(|index| usize::from(index < SHOWN)).collect()
 }
 
 /// Returns the number of reports of each code, and how to see the rest.
@@ -244,7 +244,7 @@ fn mask(line: &str) -> String {
 fn end_of_value(text: &str) -> usize {
     let start = text.len() - text.trim_start().len();
     match text[start..].chars().next() {
-        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |at| start + 1 + at + 1),
+        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |index| start + 1 + index + 1),
         _ => text.find([',', '}']).unwrap_or(text.len()),
     }
 }

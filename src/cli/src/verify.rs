@@ -100,8 +100,9 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
         let cells = columns.iter().map(|column| word(report, column).to_owned());
         rows.push([clean(&report.worker), clean(address)].into_iter().chain(cells).collect());
     }
-    let widths: Vec<usize> =
-        (0..columns.len() + 2).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns.len() + 2)
+        .map(|index| rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0))
+        .collect();
     let mut lines: Vec<String> = Vec::new();
     for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| {

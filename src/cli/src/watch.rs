@@ -224,9 +224,14 @@ fn print_changes(
     let new: Vec<Diagnostic> = now.iter().filter(|found| !before.contains(found)).cloned().collect();
     let mended: Vec<&Diagnostic> = before.iter().filter(|found| !now.contains(found)).collect();
     report::diagnostics(&session.root, &session.ui, &new);
-    for one in &mended {
+    for item in &mended {
         let word = session.ui.paint(Style::Good, "mended");
-        session.ui.line(&format!("{word} [{}] {}: {}", one.code, clean(&one.place.to_string()), clean(&one.message)));
+        session.ui.line(&format!(
+            "{word} [{}] {}: {}",
+            item.code,
+            clean(&item.place.to_string()),
+            clean(&item.message)
+        ));
     }
     let milliseconds = start.elapsed().as_millis();
     if !first && written + removed + new.len() + mended.len() == 0 {

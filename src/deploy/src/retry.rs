@@ -95,8 +95,8 @@ mod tests {
             };
             (1..ATTEMPTS).map(wait).collect::<Vec<_>>()
         };
-        for (at, wait) in waits("acme").into_iter().enumerate() {
-            let base = BACKOFF * 2u32.pow(u32::try_from(at).unwrap());
+        for (index, wait) in waits("acme").into_iter().enumerate() {
+            let base = BACKOFF * 2u32.pow(u32::try_from(index).unwrap());
             assert!(wait >= base && wait < base * 3 / 2, "{wait:?}");
         }
         assert_eq!(waits("acme"), waits("acme"));

@@ -324,8 +324,8 @@ fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Resul
         (Value::Object(wanted), Value::Object(is)) => wanted.iter().try_for_each(|(key, pattern)| {
             differs(target, pattern, is.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"))
         }),
-        (Value::Array(wanted), Value::Array(is)) => wanted.iter().enumerate().try_for_each(|(at, pattern)| {
-            differs(target, pattern, is.get(at).unwrap_or(&Value::Null), &format!("{path}[{at}]"))
+        (Value::Array(wanted), Value::Array(is)) => wanted.iter().enumerate().try_for_each(|(index, pattern)| {
+            differs(target, pattern, is.get(index).unwrap_or(&Value::Null), &format!("{path}[{index}]"))
         }),
         (Value::String(text), _) => {
             let wanted = text

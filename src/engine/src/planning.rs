@@ -432,19 +432,19 @@ impl Fleet<'_> {
     /// Returns the desired state of the selected workers, to compare the cloud with.
     fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
         let all: Vec<RecordIndex> = self.scan.indices().collect();
-        let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
-            let worker = &one.worker;
+        let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|item| {
+            let worker = &item.worker;
             let ours = options.any_delivery || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual);
             let wanted = refreshing::Wanted {
                 account: worker.account.clone(),
                 customer: worker.customer.clone(),
                 environment: worker.environment,
-                digest: one.bundle.digest,
+                digest: item.bundle.digest,
                 triggers: Triggers::of(worker),
                 zones: worker.routes.iter().map(|route| route.zone.clone()).collect(),
                 ours,
             };
-            (one.id(), wanted)
+            (item.id(), wanted)
         });
         wanted.collect()
     }

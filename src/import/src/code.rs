@@ -287,12 +287,12 @@ fn entry_point(
 /// Returns the folders that two paths have in common.
 fn common<'a>(one: &'a str, other: &'a str) -> &'a str {
     let mut end = 0;
-    for (at, byte) in one.bytes().enumerate() {
-        if other.as_bytes().get(at) != Some(&byte) {
+    for (index, byte) in one.bytes().enumerate() {
+        if other.as_bytes().get(index) != Some(&byte) {
             break;
         }
         if byte == b'/' {
-            end = at + 1;
+            end = index + 1;
         }
     }
     &one[..end]

@@ -114,13 +114,15 @@ fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, f
 
 /// Finds the secrets of `wrangler dev`; their names only.
 fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
-    let folders: BTreeSet<&str> =
-        documents.iter().map(|document| document.file.rfind('/').map_or("", |at| &document.file[..=at])).collect();
+    let folders: BTreeSet<&str> = documents
+        .iter()
+        .map(|document| document.file.rfind('/').map_or("", |index| &document.file[..=index]))
+        .collect();
     for folder in folders {
         for name in [".dev.vars", ".env"] {
             let file = format!("{folder}{name}");
             let Ok(text) = tree.text(&file) else { continue };
-            for (at, line) in text.lines().enumerate() {
+            for (index, line) in text.lines().enumerate() {
                 let line = line.trim().trim_start_matches("export ");
                 let Some((name, value)) =
                     line.split_once('=').map(|(name, value)| (name.trim(), value.trim().trim_matches(['"', '\''])))
@@ -128,7 +130,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                     continue;
                 };
                 if is_variable(name) && super::credential::is_credential(name, value) {
-                    let place = Place { file: file.clone(), line: at + 1, column: 1, width: name.len() };
+                    let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
                     let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
                     findings.push(
                         FindingKind::Credential,

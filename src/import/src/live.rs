@@ -47,23 +47,23 @@ pub fn read(
     let zones = hosts.routes(account_id, &mut request, &mut findings)?;
     let mut workers = Vec::new();
     let mut contents: HashMap<String, Content> = HashMap::new();
-    for one in listed {
-        let place = place(&one.name);
-        match tags::read(&one.tags).fleet {
+    for item in listed {
+        let place = place(&item.name);
+        match tags::read(&item.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
-                let message = format!("`{}` is the fleet's already, and was passed over", one.name);
+                let message = format!("`{}` is the fleet's already, and was passed over", item.name);
                 findings.push(FindingKind::Note, place, message, "nothing is to be done");
                 continue;
             }
             Some(owner) => {
-                let message = format!("`{}` is of the fleet `{owner}`", one.name);
+                let message = format!("`{}` is of the fleet `{owner}`", item.name);
                 let help =
                     format!("once this project deploys it, `{owner}` has to give it up: take it out of its specs");
                 findings.push(FindingKind::Note, place, message, help);
             }
             None => {}
         }
-        let worker = one.name.clone();
+        let worker = item.name.clone();
         let Reply::Settings(settings) = request(&Call::ReadSettings { worker: worker.clone() })? else {
             // Somebody deleted it meanwhile.
             continue;
@@ -73,24 +73,24 @@ pub fn read(
             Reply::Crons(crons) => crons.into_iter().collect(),
             _ => Vec::new(),
         };
-        let content = match contents.get(&one.etag).filter(|_| !one.etag.is_empty()) {
+        let content = match contents.get(&item.etag).filter(|_| !item.etag.is_empty()) {
             Some(content) => content.clone(),
             None => {
                 let content = match request(&Call::ReadContent { worker })? {
                     Reply::Content { main, modules } => Content { main, modules },
                     _ => continue,
                 };
-                contents.insert(one.etag.clone(), content.clone());
+                contents.insert(item.etag.clone(), content.clone());
                 content
             }
         };
-        let mut reading = Reading { name: &one.name, findings: &mut findings, into: empty(&one.name) };
+        let mut reading = Reading { name: &item.name, findings: &mut findings, into: empty(&item.name) };
         reading.name();
         reading.settings(&settings);
         reading.bindings(&settings);
         reading.hosts(&hosts, is_on, crons);
         reading.content(content);
-        reading.beside(&one);
+        reading.beside(&item);
         workers.push(reading.into);
     }
     Ok(LiveAccount { account_id: Some(account_id.to_owned()), workers, zones, findings: findings.sorted() })

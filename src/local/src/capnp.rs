@@ -260,8 +260,8 @@ const ABSENT: &str = "export default ({ why, kind }) => {
 /// Names as one word of a header, which a space would end.
 fn word(names: &[&str]) -> String {
     let mut word = String::new();
-    for (at, name) in names.iter().enumerate() {
-        if at > 0 {
+    for (index, name) in names.iter().enumerate() {
+        if index > 0 {
             word.push('/');
         }
         for byte in name.bytes() {

@@ -193,7 +193,7 @@ impl Stream {
     fn describe(&self, text: &str) -> Result<Value, Failed> {
         let prepared = self.db.prepare(text)?;
         let parameters: Vec<Value> =
-            (1..=prepared.parameter_count()).map(|at| json!({"name": prepared.parameter_name(at)})).collect();
+            (1..=prepared.parameter_count()).map(|index| json!({"name": prepared.parameter_name(index)})).collect();
         let columns: Vec<Value> =
             prepared.columns().map(|column| json!({"name": column.name(), "decltype": column.decl_type()})).collect();
         Ok(json!({

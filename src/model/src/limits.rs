@@ -261,8 +261,8 @@ impl JsonSchema for Limits {
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -276,8 +276,8 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_line_under_its_name() {
-        for (at, row) in TABLE.iter().enumerate() {
-            assert_eq!(row.limit as usize, at);
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.limit as usize, index);
             assert_eq!(serde_json::from_value::<Limit>(json!(row.key)).unwrap(), row.limit);
             assert!(0 < row.free && row.free <= row.paid, "{}", row.key);
             assert_eq!(row.limit.row().key, row.key);

@@ -155,8 +155,8 @@ impl Requirement {
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Requirement { key, wants }) in self.0.iter().enumerate() {
-            f.write_str(if at == 0 { "" } else { "," })?;
+        for (index, Requirement { key, wants }) in self.0.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { "," })?;
             match wants {
                 Wants::Present => write!(f, "{key}"),
                 Wants::Absent => write!(f, "!{key}"),

@@ -202,7 +202,7 @@ mod tests {
     fn each_trigger_is_in_the_digest() {
         let of = |dev: bool, lists: [&[&str]; 3]| {
             let [domains, patterns, crons] =
-                lists.map(|list| list.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>());
+                lists.map(|list| list.iter().map(|item| (*item).to_owned()).collect::<BTreeSet<_>>());
             Triggers { workers_dev: dev, domains, patterns, crons }.digest()
         };
         let digests = [

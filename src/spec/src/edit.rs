@@ -512,7 +512,7 @@ fn around(written: &str) -> (&str, &str) {
     let trimmed = written.trim_start();
     let space = &written[..written.len() - trimmed.len()];
     let end = match trimmed.chars().next() {
-        Some('\'') => trimmed[1..].find('\'').map_or(trimmed.len(), |at| at + 2),
+        Some('\'') => trimmed[1..].find('\'').map_or(trimmed.len(), |index| index + 2),
         Some('"') => {
             let mut escaped = false;
             let close = trimmed[1..].char_indices().find(|(_, c)| {
@@ -520,7 +520,7 @@ fn around(written: &str) -> (&str, &str) {
                 escaped = *c == '\\' && !escaped;
                 ends
             });
-            close.map_or(trimmed.len(), |(at, _)| at + 2)
+            close.map_or(trimmed.len(), |(index, _)| index + 2)
         }
         _ => trimmed.find(" #").unwrap_or(trimmed.trim_end().len()),
     };

@@ -20,14 +20,14 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
         let place = Place { file: file.to_owned(), line, column: 1, width: 1 };
         diagnostics.push(Diagnostic::error(Code::NotUtf8, place, "it is not UTF-8", "save the file as UTF-8"));
     }
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let indent = line.chars().take_while(|c| c.is_whitespace()).count();
         let rest = line.trim();
         let bare = rest.strip_prefix("export ").map_or(rest, str::trim_start);
         if bare.is_empty() || bare.starts_with('#') {
             continue;
         }
-        let span = |column: usize, width: usize| Span { line: at + 1, column, width: width.max(1) };
+        let span = |column: usize, width: usize| Span { line: index + 1, column, width: width.max(1) };
         let column = indent + 1 + (rest.chars().count() - bare.chars().count());
         let mut wrong = |code, width: usize, message: String, help: &str| {
             let Span { line, column, width } = span(column, width);
@@ -66,7 +66,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
             );
             continue;
         }
-        if let Some(earlier) = first.insert(name.to_owned(), at + 1) {
+        if let Some(earlier) = first.insert(name.to_owned(), index + 1) {
             wrong(
                 Code::DuplicateKey,
                 name.len(),

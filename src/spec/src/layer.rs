@@ -275,7 +275,7 @@ mod tests {
     use serde_json::json;
 
     fn documents(texts: &[&str]) -> Vec<Document> {
-        let parse = |(at, text): (usize, &&str)| yaml::parse(&format!("{at}.yaml"), text.as_bytes()).0.unwrap();
+        let parse = |(index, text): (usize, &&str)| yaml::parse(&format!("{index}.yaml"), text.as_bytes()).0.unwrap();
         texts.iter().enumerate().map(parse).collect()
     }
 
@@ -302,12 +302,12 @@ mod tests {
     fn many_keys_are_merged_as_few_are_and_in_time() {
         for count in [FEW, FEW + 1, 50_000] {
             let map = |value: &dyn Fn(usize) -> String| {
-                let lines = (0..count).map(|at| format!("  k{at}: {}\n", value(at)));
+                let lines = (0..count).map(|index| format!("  k{index}: {}\n", value(index)));
                 format!("a:\n{}", lines.collect::<String>())
             };
-            let weak = map(&|at| format!("[{at}]"));
+            let weak = map(&|index| format!("[{index}]"));
             // Every third one goes, every third one is replaced; the first one goes and comes back.
-            let strong = map(&|at| match at % 3 {
+            let strong = map(&|index| match index % 3 {
                 0 => "null".to_owned(),
                 1 => "[new]".to_owned(),
                 _ => "{ m: 1 }".to_owned(),
@@ -318,11 +318,11 @@ mod tests {
             let value = merged(&documents).to_value();
             assert!(start.elapsed().as_secs() < 10, "{count} keys took {:?}", start.elapsed());
             let mut expected = Map::new();
-            for at in 0..count {
-                match at % 3 {
+            for index in 0..count {
+                match index % 3 {
                     0 => None,
-                    1 => expected.insert(format!("k{at}"), json!(["new"])),
-                    _ => expected.insert(format!("k{at}"), json!({"m": 1})),
+                    1 => expected.insert(format!("k{index}"), json!(["new"])),
+                    _ => expected.insert(format!("k{index}"), json!({"m": 1})),
                 };
             }
             expected.insert("k0".to_owned(), json!(["again"]));

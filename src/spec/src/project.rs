@@ -535,13 +535,13 @@ fn layers_of(fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) 
         when.is_some_and(|when| when.iter().all(|(key, wanted)| labels.get(key).is_some_and(|value| wanted.has(value))))
     };
     spec.layers = (0..fleet.layers.len())
-        .filter(|at| chosen(&fleet.layers[*at]) && !listed.contains(&fleet.layers[*at].name))
+        .filter(|index| chosen(&fleet.layers[*index]) && !listed.contains(&fleet.layers[*index].name))
         .collect();
-    for (at, name) in listed.iter().enumerate() {
+    for (index, name) in listed.iter().enumerate() {
         match fleet.layers.iter().position(|layer| layer.name == *name) {
             Some(layer) => spec.layers.push(layer),
             None => {
-                let place = spec.document.place_of(["layers", &at.to_string()]);
+                let place = spec.document.place_of(["layers", &index.to_string()]);
                 let known = fleet.layers.iter().map(|layer| layer.name.as_str());
                 diagnostics.push(unknown("layer", name, place, known));
             }

@@ -366,7 +366,7 @@ mod tests {
         let hangs = SecretSource { timeout: Some(1), at_once: Some(1), ..command("sleep 60") };
         let secrets = open(folder.path(), &[hangs]);
         let start = std::time::Instant::now();
-        let all: Vec<String> = (0..20).map(|at| described(&secrets, "x", &format!("N{at}"))).collect();
+        let all: Vec<String> = (0..20).map(|index| described(&secrets, "x", &format!("N{index}"))).collect();
         assert_eq!(all[19], "hidden by command sh: sh took too long 3 times in a row, and isn't asked any more");
         assert!(start.elapsed().as_secs() < 20);
     }
@@ -374,14 +374,14 @@ mod tests {
     #[test]
     fn a_hundred_thousand_workers_are_looked_up_in_no_time() {
         let folder = tempfile::tempdir().unwrap();
-        let lines: String = (0..1000).map(|at| format!("C{at}__TOKEN=value-{at}\n")).collect();
+        let lines: String = (0..1000).map(|index| format!("C{index}__TOKEN=value-{index}\n")).collect();
         std::fs::write(folder.path().join(".env"), lines + "TOKEN=all\nKEY=all\n").unwrap();
         let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
         let start = std::time::Instant::now();
         let fingerprints = Fingerprints::new(b"a key");
         let mut found = 0;
-        for at in 0..100_000 {
-            let customer = format!("c{at}");
+        for index in 0..100_000 {
+            let customer = format!("c{index}");
             for name in ["TOKEN", "KEY", "NOT_THERE"] {
                 if let Some(value) = secrets.value(&customer, Environment::Production, name) {
                     found += usize::from(fingerprints.of(value.expose_secret()).len() == 32);

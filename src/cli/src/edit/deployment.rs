@@ -59,7 +59,7 @@ impl<'a> Deployment<'a> {
             .filter(|worker| environment.is_none_or(|environment| environment == worker.environment))
             .map(|worker| Deployment { worker, deployed_at: deployed_at(workspace, &deployed, worker) })
             .collect();
-        all.sort_by(|one, other| one.key().cmp(&other.key()));
+        all.sort_by(|item, other| item.key().cmp(&other.key()));
         if all.is_empty() {
             return Err(match customer {
                 Some(customer) => Failure::new(format!("{} has mistakes, or no such environment", clean(customer)))
@@ -73,7 +73,7 @@ impl<'a> Deployment<'a> {
             // What stands for all environments is changed for all, and production is the one that is meant.
             (_, Some(_)) if !prompter.is_interactive() => 0,
             _ => {
-                let items: Vec<String> = all.iter().map(|one| one.line(workspace)).collect();
+                let items: Vec<String> = all.iter().map(|item| item.line(workspace)).collect();
                 prompter.select("Deployment", &items, 0)?
             }
         };

@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn many_changes_are_folded_by_what_they_have_in_common() {
-        let mut changes: Vec<Change> = (0..100).map(|at| change(at, Action::Update, vec![runtime_changed()])).collect();
+        let mut changes: Vec<Change> =
+            (0..100).map(|index| change(index, Action::Update, vec![runtime_changed()])).collect();
         changes[7].reasons.push(secret_changed());
         let plan = plan(changes);
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn a_hundred_thousand_changes_and_hostile_names_fit_into_a_comment() {
         let plan = hundred_thousand();
-        let estimates = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
+        let estimates = (0..300).map(|index| price(&plan.waves[index], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
         let page = PlanOutput { unknown, estimates, ..output(&plan) }.markdown();
@@ -301,7 +302,7 @@ mod tests {
         // Also where each change is by itself.
         let mut each = super::super::tests::plan(
             (0..FEW)
-                .map(|at| change(at, Action::Update, vec![recorded(&plan.held[at].reason.repeat(50)); 30]))
+                .map(|index| change(index, Action::Update, vec![recorded(&plan.held[index].reason.repeat(50)); 30]))
                 .collect(),
         );
         each.held = plan.held.clone();

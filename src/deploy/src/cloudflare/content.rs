@@ -30,7 +30,7 @@ pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallE
 /// The boundary of a form.
 fn boundary(kind: &str) -> Option<String> {
     let (form, parameters) = kind.split_once(';')?;
-    let boundary = parameters.split(';').find_map(|one| one.trim().strip_prefix("boundary="))?;
+    let boundary = parameters.split(';').find_map(|item| item.trim().strip_prefix("boundary="))?;
     form.trim().eq_ignore_ascii_case("multipart/form-data").then(|| boundary.trim_matches('"').to_owned())
 }
 

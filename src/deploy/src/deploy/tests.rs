@@ -589,7 +589,7 @@ fn fleet<const N: usize>(customers: [(String, DesiredState); N]) -> Fleet {
 #[test]
 fn what_is_planned_is_done_and_nothing_is_done_twice() {
     let bench = Bench::new();
-    let fleet: Fleet = (0..30).map(|at| full(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..30).map(|index| full(&format!("c{index}"))).collect();
     let outcome = bench.deploy(&fleet);
     assert_eq!((outcome.applied, outcome.failed, outcome.requests), (30, 0, 151), "five each, and the zone once");
     bench.converged(&fleet);
@@ -675,9 +675,9 @@ fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
 #[test]
 fn a_refused_token_fails_once_and_stops_its_account_alone() {
     let bench = Bench::new();
-    let mut fleet: Fleet = (0..200).map(|at| bare(&format!("a{at}"))).collect();
-    fleet.extend((0..5).map(|at| {
-        let (customer, desired) = bare(&format!("b{at}"));
+    let mut fleet: Fleet = (0..200).map(|index| bare(&format!("a{index}"))).collect();
+    fleet.extend((0..5).map(|index| {
+        let (customer, desired) = bare(&format!("b{index}"));
         (customer, DesiredState { account: "two".to_owned(), ..desired })
     }));
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload w-a").then_some(Fault::Unauthorized));
@@ -692,7 +692,7 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
 fn no_window_holds_more_calls_than_the_limit() {
     let mut bench = Bench::new();
     bench.rate = Rate::of(7, Duration::from_secs(10));
-    let fleet: Fleet = (0..40).map(|at| full(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..40).map(|index| full(&format!("c{index}"))).collect();
     // Failures count as well as successes.
     *lock(&bench.fake.faults) = Box::new(|words, nth| match (words.len() % 5, nth) {
         (0, 1) => Some(Fault::Lost { applied: true }),
@@ -701,7 +701,7 @@ fn no_window_holds_more_calls_than_the_limit() {
         _ => None,
     });
     assert_eq!(bench.deploy(&fleet).failed, 0);
-    let mut times: Vec<Duration> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| *at).collect();
+    let mut times: Vec<Duration> = lock(&bench.fake.log).calls.iter().map(|(index, _, _)| *index).collect();
     times.sort();
     assert!(times.len() > 200);
     for window in times.windows(8) {
@@ -862,7 +862,7 @@ fn waves(counts: &[usize]) -> Vec<Wave> {
 fn a_wave_that_is_not_well_is_the_last_one() {
     let mut bench = Bench::new();
     bench.waves = waves(&[3, 10]);
-    let mut fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    let mut fleet: Fleet = (0..40).map(|index| bare(&format!("c{index}"))).collect();
     let outcome = bench.deploy(&fleet);
     assert_eq!((outcome.applied, outcome.failed, outcome.halted.is_some()), (40, 0, false));
     let health = bench.called().into_iter().filter(|words| words.starts_with("health")).count();
@@ -886,7 +886,7 @@ fn a_wave_that_is_not_well_is_the_last_one() {
 
 #[test]
 fn a_failure_in_a_wave_stops_before_the_next_and_a_share_of_failures_may_be_allowed() {
-    let fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..40).map(|index| bare(&format!("c{index}"))).collect();
     for (percent, applied, skipped) in [(0.0, 9, 30), (10.0, 39, 0)] {
         let mut bench = Bench::new();
         bench.waves = waves(&[10]);
@@ -903,7 +903,7 @@ fn a_failure_in_a_wave_stops_before_the_next_and_a_share_of_failures_may_be_allo
 fn a_mistake_stops_after_ten_workers() {
     let mut bench = Bench::new();
     bench.budget = Budget::default();
-    let fleet: Fleet = (0..500).map(|at| bare(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..500).map(|index| bare(&format!("c{index}"))).collect();
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
     let outcome = bench.deploy(&fleet);
     // Those that were in flight when the tenth failed end, too.
@@ -936,7 +936,7 @@ fn what_another_deploy_changed_meanwhile_is_left_to_it() {
 fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
     let mut bench = Bench::new();
     bench.stop_after = 5;
-    let fleet: Fleet = (0..60).map(|at| full(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..60).map(|index| full(&format!("c{index}"))).collect();
     let outcome = bench.deploy(&fleet);
     assert!(outcome.applied >= 5 && outcome.skipped > 0, "{outcome:?}");
     assert_eq!((outcome.applied + outcome.skipped, outcome.failed), (60, 0));
@@ -952,7 +952,7 @@ fn a_stop_is_heard_while_a_limit_is_waited_for() {
     let mut bench = Bench::new();
     bench.stop_after = 1;
     bench.rate = Rate::of(1, Duration::from_secs(1_000_000_000));
-    let outcome = bench.deploy(&(0..30).map(|at| bare(&format!("c{at}"))).collect());
+    let outcome = bench.deploy(&(0..30).map(|index| bare(&format!("c{index}"))).collect());
     assert_eq!((outcome.applied, outcome.skipped), (1, 29));
     assert!(bench.clock.now() < Duration::from_secs(1_000_000_000), "it waited for the limit first");
 }
@@ -960,12 +960,13 @@ fn a_stop_is_heard_while_a_limit_is_waited_for() {
 #[test]
 fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
     let fleet = fleet(["a", "b", "c"].map(full));
-    for at in 0..16 {
+    for index in 0..16 {
         for applied in [false, true] {
             let bench = Bench::new();
             let count = AtomicU64::new(0);
-            *lock(&bench.fake.faults) =
-                Box::new(move |_, _| (count.fetch_add(1, Ordering::Relaxed) == at).then_some(Fault::Crash { applied }));
+            *lock(&bench.fake.faults) = Box::new(move |_, _| {
+                (count.fetch_add(1, Ordering::Relaxed) == index).then_some(Fault::Crash { applied })
+            });
             assert!(bench.try_deploy(&fleet).is_none());
             let killed = bench.clock.now();
             let first = std::mem::take(&mut lock(&bench.fake.log).calls);
@@ -975,7 +976,7 @@ fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
                 let known = |(when, other, done): &(Duration, String, bool)| {
                     *other == words && *done && *when + LATENCY <= killed
                 };
-                assert!(!first.iter().any(known), "{words} was acknowledged before the crash at {at}");
+                assert!(!first.iter().any(known), "{words} was acknowledged before the crash at {index}");
             }
             bench.converged(&fleet);
         }
@@ -985,7 +986,7 @@ fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
 #[test]
 fn where_nothing_can_be_recorded_nothing_more_is_done() {
     let bench = Bench::new();
-    let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..60).map(|index| bare(&format!("c{index}"))).collect();
     drop(bench.state());
     let plan = bench.plan(&fleet);
     // Opened for reading: each write fails, as on a full disk.
@@ -1005,7 +1006,7 @@ fn hosted(customer: &str, hosts: &[&str]) -> (String, DesiredState) {
 fn hosts_go_ten_thousand_at_a_time_and_only_differences_go() {
     let mut bench = Bench::new();
     bench.rate = Rate::of(100_000, Duration::from_secs(60));
-    let names: Vec<String> = (0..25_000).map(|at| format!("h{at}.example.net")).collect();
+    let names: Vec<String> = (0..25_000).map(|index| format!("h{index}.example.net")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut fleet = fleet([hosted("a", &names[..10_000]), hosted("b", &names[10_000..]), bare("c")]);
     let requests = bench.plan(&fleet).requests()["one"];
@@ -1244,9 +1245,9 @@ fn fleets() -> impl Strategy<Value = Fleet> {
     (prop::collection::vec(customer, 5), holders).prop_map(|(customers, holders)| {
         let names = ["a", "b", "c", "d", "e"];
         let mut fleet = Fleet::new();
-        for (at, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
+        for (index, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
             if there {
-                let (customer, desired) = bare(names[at]);
+                let (customer, desired) = bare(names[index]);
                 let crons = (0..crons).map(|minute| format!("{minute} * * * *")).collect();
                 fleet.insert(customer, DesiredState { version, workers_dev, crons, database, ..desired });
             }

@@ -196,11 +196,11 @@ impl Ledger {
     /// Drops what has expired. Requests that were in flight for longer than anybody waits count as answered now.
     pub(super) fn advance(&mut self, now: Nanos) {
         let mut lost = Vec::new();
-        self.flight.advance(now, |at, count| lost.push((at, count)));
+        self.flight.advance(now, |index, count| lost.push((index, count)));
         for window in &mut self.windows {
             window.answered.advance(now, |_, _| {});
-            for (at, count) in &lost {
-                window.answered.add(*at, *count);
+            for (index, count) in &lost {
+                window.answered.add(*index, *count);
             }
             if now >= window.foreign_until {
                 window.foreign = 0;

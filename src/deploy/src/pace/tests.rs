@@ -155,8 +155,8 @@ fn play(
                     flying.push((lane, now, ticket));
                 }
             }
-            Act::Answer(at) | Act::Throttle(at, _) if !flying.is_empty() => {
-                let (lane, sent, ticket) = flying.swap_remove(at % flying.len());
+            Act::Answer(index) | Act::Throttle(index, _) if !flying.is_empty() => {
+                let (lane, sent, ticket) = flying.swap_remove(index % flying.len());
                 // What sends it gave up before.
                 done.push((sent, now.min(sent + ledger::FLIGHT)));
                 match act {
@@ -175,8 +175,8 @@ fn play(
             },
             Act::Restart(lane) => {
                 lanes[*lane] = machine.lane(rate).with_priority(priorities[*lane]);
-                for at in (0..flying.len()).rev().filter(|at| flying[*at].0 == *lane).collect::<Vec<_>>() {
-                    let (_, sent, _) = flying.swap_remove(at);
+                for index in (0..flying.len()).rev().filter(|index| flying[*index].0 == *lane).collect::<Vec<_>>() {
+                    let (_, sent, _) = flying.swap_remove(index);
                     done.push((sent, sent + ledger::FLIGHT));
                 }
             }
@@ -515,16 +515,16 @@ fn a_file_that_is_damaged_foreign_or_gone_begins_anew_and_forgets_nothing_that_a
         fs::write(path, text).unwrap();
     };
     let damages: [&dyn Fn(&Path); 6] = [&garbage, &empty, &short, &gone, &no_folder, &version];
-    for (at, damage) in damages.iter().enumerate() {
+    for (index, damage) in damages.iter().enumerate() {
         let machine = Machine::new();
         let lane = machine.lane(rate(10, 60));
         assert_eq!(send_all(&lane), 10);
         damage(&machine.file());
-        assert!(lane.try_acquire().is_err(), "{at}");
+        assert!(lane.try_acquire().is_err(), "{index}");
         damage(&machine.file());
-        assert_eq!(send_all(&machine.lane(rate(10, 60))), 10, "{at}: begun anew");
+        assert_eq!(send_all(&machine.lane(rate(10, 60))), 10, "{index}: begun anew");
         // What one wrote who knows nothing is what counts: it is whole.
-        assert!(lane.try_acquire().is_err(), "{at}");
+        assert!(lane.try_acquire().is_err(), "{index}");
     }
 }
 
@@ -538,8 +538,8 @@ fn a_change_that_was_not_written_to_its_end_is_none() {
     let before = fs::read(machine.file()).unwrap();
     let _lost = lane.try_acquire().unwrap();
     let after = fs::read(machine.file()).unwrap();
-    let changed: BTreeSet<usize> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
-    assert!(changed.iter().all(|at| at / (12 << 10) == changed.first().unwrap() / (12 << 10)), "in one place");
+    let changed: BTreeSet<usize> = (0..before.len()).filter(|index| before[*index] != after[*index]).collect();
+    assert!(changed.iter().all(|index| index / (12 << 10) == changed.first().unwrap() / (12 << 10)), "in one place");
     // Torn after any page.
     for page in [512, 1 << 10, 4 << 10, 8 << 10] {
         let start = changed.first().unwrap() / (12 << 10) * (12 << 10);

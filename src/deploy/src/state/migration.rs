@@ -188,7 +188,8 @@ PRAGMA user_version = 1;
             let columns = rows.column_count();
             let mut rows = rows.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let values: Vec<_> = (0..columns).map(|at| row.get::<_, rusqlite::types::Value>(at).unwrap()).collect();
+                let values: Vec<_> =
+                    (0..columns).map(|index| row.get::<_, rusqlite::types::Value>(index).unwrap()).collect();
                 lines.push(format!("{table} {values:?}"));
             }
         }

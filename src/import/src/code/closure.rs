@@ -224,7 +224,7 @@ fn imports(path: &str, text: &str, is_entry: bool, closure: &mut Closure<'_, '_>
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     let record = &parsed.module_record;
     for (specifier, occurrences) in &record.requested_modules {
-        let at = occurrences.iter().map(|one| one.span.start).min().unwrap_or(0);
+        let at = occurrences.iter().map(|item| item.span.start).min().unwrap_or(0);
         found.insert(specifier.to_string(), line(at));
     }
     for dynamic in &record.dynamic_imports {

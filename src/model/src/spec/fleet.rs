@@ -276,8 +276,8 @@ impl OneOrMore {
     /// Returns whether a text is among them.
     pub fn has(&self, text: &str) -> bool {
         match self {
-            OneOrMore::One(one) => one == text,
-            OneOrMore::More(more) => more.iter().any(|one| one == text),
+            OneOrMore::One(item) => item == text,
+            OneOrMore::More(more) => more.iter().any(|item| item == text),
         }
     }
 }

@@ -30,12 +30,12 @@ pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, St
     match form {
         Form::Dotenv => {
             let entries = dotenvy::from_read_iter(text.trim_start_matches('\u{feff}').as_bytes()).enumerate();
-            let read = entries.map(|(at, entry)| match entry {
+            let read = entries.map(|(index, entry)| match entry {
                 Ok((name, value)) => Ok((name, SecretString::from(value))),
                 // The error holds the line.
                 Err(_) => Err(format!(
                     "near entry {}: each line is NAME=value, with quotes around a value that has spaces or `#`",
-                    at + 1
+                    index + 1
                 )),
             });
             read.collect()
@@ -76,8 +76,8 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
         // A JSON text is a YAML text.
         Form::Yaml => Zeroizing::new(format!("{name}: {}\n", serde_json::Value::from(value))),
     };
-    for (at, chunk) in chunks.iter().enumerate() {
-        if Some(at) == own {
+    for (index, chunk) in chunks.iter().enumerate() {
+        if Some(index) == own {
             written.push_str(&line(if chunk.trim_start().starts_with("export ") { "export " } else { "" }));
         } else {
             written.push_str(chunk);
