@@ -106,7 +106,7 @@ pub struct Worker {
     /// The workers that get its logs, sorted, if the spec defines them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail_consumers: Option<BTreeSet<String>>,
-    /// How it is delivered: by flotilla or by others.
+    /// The delivery: by flotilla or by others.
     pub delivery: Delivery,
 }
 

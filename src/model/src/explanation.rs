@@ -26,7 +26,7 @@ pub struct Explanation {
     pub wrong: Vec<Example>,
     /// The same files without it.
     pub right: Vec<Example>,
-    /// How to fix it.
+    /// The way to fix it.
     pub mend: String,
     /// The section as it is written, without its heading.
     #[serde(skip)]

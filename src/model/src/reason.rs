@@ -141,7 +141,7 @@ pub enum Reason {
     WorkersDev {
         /// Whether it was on, as far as the state knows.
         old: bool,
-        /// Whether it is to be on.
+        /// Whether it has to be on.
         new: bool,
     },
     /// The crons are replaced.

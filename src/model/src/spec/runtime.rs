@@ -79,7 +79,7 @@ pub struct RequestLimits {
     pub subrequests: Option<u64>,
 }
 
-/// Where a worker runs, if not near to who calls it.
+/// The place where a worker runs, if not near its callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
