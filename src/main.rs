@@ -1,4 +1,4 @@
-//! The binary: runs the command line and exits with its code. A panic is a bug, and says so.
+//! The binary: runs the command line and exits with its code. A panic is a bug, and is reported as one.
 
 use std::process::ExitCode;
 

@@ -177,6 +177,67 @@ fn each_module_says_what_it_is() {
     assert!(silent.is_empty(), "no `//!` on the first line of {silent:?}");
 }
 
+/// Returns the first lines of the doc comments of a file, with their numbers. Left out are those that users read: the help of
+/// options, the texts of schemas and the meanings of codes.
+fn documented(source: &str) -> Vec<(usize, &str)> {
+    let lines: Vec<&str> = source.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let is_doc = |line: &str| line.trim_start().starts_with("///") || line.trim_start().starts_with("//!");
+    let for_users = |number: usize| {
+        // The attributes below the comment, and those of the type around it.
+        let attributes =
+            |from: usize| lines[from..].iter().take_while(|line| !line.contains("struct ") && !line.contains("enum "));
+        let own = attributes(number).take_while(|line| is_doc(line) || !line.trim_end().ends_with('}'));
+        let around = (0..number).rev().find(|&above| {
+            !lines[above].trim().is_empty() && !is_doc(lines[above]) && indent(lines[above]) < indent(lines[number])
+        });
+        let above = around.map(|around| {
+            let blank = |line: &str| line.trim().is_empty() || line.trim_end() == "}";
+            let start = lines[..around].iter().rposition(|line| blank(line)).unwrap_or(0);
+            lines[start..=around].join("\n")
+        });
+        let text = own.copied().chain(above.as_deref()).collect::<Vec<_>>().join("\n");
+        ["JsonSchema", "Args", "Parser", "Subcommand", "ValueEnum", "codes! {"].iter().any(|name| text.contains(name))
+    };
+    let first = |number: &usize| is_doc(lines[*number]) && (*number == 0 || !is_doc(lines[*number - 1]));
+    let numbers = (0..lines.len()).filter(first).filter(|number| !for_users(*number));
+    numbers.map(|number| (number + 1, lines[number].trim_start()[3..].trim_start())).collect()
+}
+
+#[test]
+fn doc_comments_say_in_the_third_person_what_an_item_is() {
+    let openings = [
+        "Asks what ",
+        "Gives ",
+        "Hears ",
+        "How ",
+        "Nothing, if",
+        "Says ",
+        "So many ",
+        "So much ",
+        "Something",
+        "Tells ",
+        "That ",
+        "Those ",
+        "What ",
+        "When ",
+        "Where ",
+        "Whether it is to be ",
+        "Which ",
+        "Who ",
+        "Whom ",
+        "Why ",
+    ];
+    let mut wrong = Vec::new();
+    for file in tracked().into_iter().filter(|file| file.starts_with("src/") && file.ends_with(".rs")) {
+        let source = read(&file);
+        let found = documented(&source);
+        let old = found.iter().filter(|(_, text)| openings.iter().any(|opening| text.starts_with(opening)));
+        wrong.extend(old.map(|(number, text)| format!("{file}:{number}: {text}")));
+    }
+    assert!(wrong.is_empty(), "write \"Returns …\", \"The number of …\":\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn nothing_of_this_machine_and_nothing_unfinished_is_kept() {
     // In two parts, so that they don't stand here themselves.

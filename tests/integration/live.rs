@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flotilla_cli::packs::Pack;
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_import::{self as import, FindingKind, ImportOptions, Live, live, write};
+use flotilla_import::{self as import, FindingKind, ImportOptions, LiveAccount, live, write};
 use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ impl Account {
     }
 
     /// What the account has, and how many requests that took.
-    fn read(&self, fleet: Option<&str>) -> (Live, Vec<&'static str>) {
+    fn read(&self, fleet: Option<&str>) -> (LiveAccount, Vec<&'static str>) {
         let tokens = HashMap::from([(ACCOUNT.to_owned(), "a-token".to_owned().into())]);
         let cloud = Cloudflare::new(&format!("{}/client/v4", self.local.origin), tokens).unwrap();
         let home = Home { account_id: ACCOUNT.to_owned(), namespace: None };
@@ -139,7 +139,7 @@ impl Account {
 }
 
 /// The findings of a worker, as words.
-fn told(live: &Live, worker: &str) -> Vec<(FindingKind, String)> {
+fn told(live: &LiveAccount, worker: &str) -> Vec<(FindingKind, String)> {
     let of = live.findings.iter().filter(|finding| finding.place.file.ends_with(&format!(": {worker}")));
     of.map(|finding| (finding.kind, finding.message.clone())).collect()
 }

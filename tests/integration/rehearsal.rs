@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flotilla_deploy::deploy::{
-    Budget, Control, DeployContext, LaneId, Made, MakeUpload, Outcome, Rehearsal, Upload, deploy,
+    Budget, Control, DeployContext, LaneId, MakeUpload, Outcome, Rehearsal, Upload, UploadRecord, deploy,
 };
 use flotilla_deploy::pace::{Lane, Rate};
-use flotilla_deploy::plan::{self, Desired, Known, Options, Plan, Planner};
+use flotilla_deploy::plan::{self, Desired, Options, Plan, Planner, RecordedWorker};
 use flotilla_deploy::state::{RunId, State, Stored};
 use flotilla_local::{Meter, RateLimit};
 use flotilla_model::bundle::Bundle;
@@ -96,7 +96,7 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
         Ok(Upload {
             metadata: Value::Null,
             modules: Vec::new(),
-            made: Made { secrets: BTreeMap::new(), stored, objects: Vec::new() },
+            record: UploadRecord { secrets: BTreeMap::new(), stored, objects: Vec::new() },
         })
     };
     let at_once = lanes.len() * lanes[0].in_flight_bound();
@@ -144,7 +144,7 @@ fn plan(what: Rehearse) -> Plan {
         let digest = Digest::of(worker.name.as_bytes());
         let bundle = Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({}) };
         let wanted = Desired { home: home.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
-        let decision = plan::decide(&wanted, &Known::default(), &options);
+        let decision = plan::decide(&wanted, &RecordedWorker::default(), &options);
         planner.add(&(home, worker.name.clone()), decision);
     }
     planner.finish()

@@ -1,5 +1,5 @@
 //! The left half of the line: from files to bundles, make-style. Scans all customers, decides what is out of date, renders
-//! that and writes out/, in parallel over customers; what earlier builds recorded says what can be skipped. Knows no
+//! that and writes out/, in parallel over customers; the manifest of earlier builds decides what can be skipped. Knows no
 //! platform, no state and no secrets.
 //!
 //! Three passes over the fleet, none of which keeps more of a customer than its record:
@@ -88,7 +88,8 @@ pub struct Built {
     pub removed: usize,
     /// The ids of customers with a worker that could not be rendered.
     pub failed: BTreeSet<String>,
-    /// The reasons of each rendering, if they were asked for: the worker's folder, and the reasons in the author's terms.
+    /// The reasons of each rendering, if they were requested: the worker's folder, and the reasons in the author's
+    /// terms.
     pub reasons: Vec<(String, Vec<Reason>)>,
     /// The errors in templates.
     pub diagnostics: Vec<Diagnostic>,
@@ -298,7 +299,7 @@ impl Builder<'_> {
         Ok(true)
     }
 
-    /// Counts what a rendering wrote, removes files that the pack no longer has, and puts it on record.
+    /// Counts what a rendering wrote, removes files that the pack no longer has, and records it.
     fn note(
         &self,
         unit: &mut Unit,

@@ -8,8 +8,8 @@ use flotilla_model::customer::SHARED;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::names::own_secret;
 
-/// Finds resources that are claimed twice: returns a diagnostic for each claim, and the customer that is held for it. Sorts
-/// the claims.
+/// Finds resources that are claimed twice: returns a diagnostic for each claim, and the customer that is skipped for
+/// it. Sorts the claims.
 pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
     claims.sort_unstable();
     let groups = claims.chunk_by(|a, b| a.resource == b.resource).filter(|group| group.len() > 1);
@@ -19,14 +19,14 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
     let places = |conflicts: &[Conflict]| -> BTreeSet<Place> {
         conflicts.iter().filter_map(|conflict| Some(conflict.diagnostic.as_ref()?.place.clone())).collect()
     };
-    let told = places(&conflicts);
+    let described = places(&conflicts);
     // What is told of a database's id isn't told of its name once more.
     conflicts.extend(names.into_iter().flat_map(contested).map(|conflict| Conflict {
-        diagnostic: conflict.diagnostic.filter(|diagnostic| !told.contains(&diagnostic.place)),
+        diagnostic: conflict.diagnostic.filter(|diagnostic| !described.contains(&diagnostic.place)),
         ..conflict
     }));
-    let told = places(&conflicts);
-    conflicts.extend(hosts(claims, &told));
+    let described = places(&conflicts);
+    conflicts.extend(hosts(claims, &described));
     conflicts.extend(wildcards(claims));
     conflicts
 }
@@ -34,7 +34,7 @@ pub fn claims(claims: &mut [UniqueClaim]) -> Vec<Conflict> {
 /// A claim that can't be granted, or only with a warning.
 #[derive(Debug)]
 pub struct Conflict {
-    /// The customer that is held for it.
+    /// The customer that is skipped for it.
     pub held: Option<String>,
     /// The diagnostic; `None` where it is reported at another claim of the same place.
     pub diagnostic: Option<Diagnostic>,
@@ -44,7 +44,8 @@ pub struct Conflict {
 const OTHERS: usize = 3;
 
 fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
-    let told = |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
+    let described =
+        |claim: &UniqueClaim, diagnostic| Conflict { held: Some(claim.claimant.customer.clone()), diagnostic };
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
@@ -52,7 +53,7 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
                 return Vec::new();
             };
             let others = group.iter().filter(|claim| claim.claimant.customer != own.claimant.customer);
-            return others.map(|claim| told(claim, Some(foreign(claim, own)))).collect();
+            return others.map(|claim| described(claim, Some(foreign(claim, own)))).collect();
         }
         ClaimedResource::Database(_) | ClaimedResource::DatabaseName { .. }
             if group.iter().all(|claim| claim.claimant.customer == group[0].claimant.customer) =>
@@ -70,10 +71,10 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
             None => Vec::new(),
             Some(diagnostic) => {
                 let mut first = Some(diagnostic);
-                group.iter().map(|claim| told(claim, first.take())).collect()
+                group.iter().map(|claim| described(claim, first.take())).collect()
             }
         },
-        places => group.iter().filter_map(|claim| Some(told(claim, Some(rival(claim, places)?)))).collect(),
+        places => group.iter().filter_map(|claim| Some(described(claim, Some(rival(claim, places)?)))).collect(),
     }
 }
 
@@ -148,14 +149,14 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
     }))
 }
 
-/// Hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. What is told of
-/// a place already, isn't told of its host once more.
-fn hosts(claims: &[UniqueClaim], told: &BTreeSet<Place>) -> Vec<Conflict> {
+/// Finds hosts that several customers use: one of them as a custom domain and others by routes, or all by routes. A
+/// place with an earlier diagnostic gets no second one.
+fn hosts(claims: &[UniqueClaim], described: &BTreeSet<Place>) -> Vec<Conflict> {
     let mut claims: Vec<(&str, &UniqueClaim)> = claims
         .iter()
         .filter_map(|claim| match &claim.resource {
             ClaimedResource::Domain(host) | ClaimedResource::Entry(host) | ClaimedResource::Host(host)
-                if !told.contains(&claim.place) =>
+                if !described.contains(&claim.place) =>
             {
                 Some((host.as_str(), claim))
             }
@@ -263,8 +264,10 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
         let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
         let label = |other: &UniqueClaim| format!("a route of {}", other.claimant);
-        let warning =
-            taken.iter().take(OTHERS).fold(warning, |told, (_, other)| told.also(other.place.clone(), label(other)));
+        let warning = taken
+            .iter()
+            .take(OTHERS)
+            .fold(warning, |described, (_, other)| described.also(other.place.clone(), label(other)));
         return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
@@ -273,7 +276,10 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
     let own =
         error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.claimant));
     let label = |other: &UniqueClaim| format!("the custom domain of {}", other.claimant);
-    let own = domains.iter().take(OTHERS).fold(own, |told, (_, other)| told.also(other.place.clone(), label(other)));
+    let own = domains
+        .iter()
+        .take(OTHERS)
+        .fold(own, |described, (_, other)| described.also(other.place.clone(), label(other)));
     let mut conflicts = vec![Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(own) }];
     conflicts.extend(domains.iter().map(|(domain, other)| {
         let message =
@@ -305,7 +311,7 @@ fn named(resource: &ClaimedResource) -> (Code, String) {
     }
 }
 
-/// How the key is written under which the thing stands.
+/// Returns the key that defines the resource.
 fn key(code: Code) -> &'static str {
     match code {
         Code::DuplicateDomain => "domains: […]",
@@ -345,8 +351,8 @@ mod tests {
         ClaimedResource::Host(host.to_owned())
     }
 
-    /// Returns the diagnostics in short, and the customers that are held.
-    fn told(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
+    /// Returns the diagnostics in short, and the customers that are skipped.
+    fn described(mut all: Vec<UniqueClaim>) -> (Vec<String>, Vec<String>) {
         let conflicts = claims(&mut all);
         let short = |found: &Diagnostic| {
             let related: Vec<String> = found.related.iter().map(|(place, _)| format!(" + {place}")).collect();
@@ -360,12 +366,12 @@ mod tests {
     #[test]
     fn one_host_belongs_to_one_customer() {
         let (found, held) =
-            told(vec![claim(host("a.example"), "acme/web", 1), claim(host("a.example"), "acme/api", 2)]);
+            described(vec![claim(host("a.example"), "acme/web", 1), claim(host("a.example"), "acme/api", 2)]);
         assert!(found.is_empty() && held.is_empty(), "a customer's own workers may share one: {found:?}");
         let (found, held) =
-            told(vec![claim(domain("a.example"), "acme/web", 1), claim(host("a.example"), "acme/api", 2)]);
+            described(vec![claim(domain("a.example"), "acme/web", 1), claim(host("a.example"), "acme/api", 2)]);
         assert!(found.is_empty() && held.is_empty(), "{found:?}");
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(domain("a.example"), "acme", 1),
             claim(host("a.example"), "cafe", 3),
             claim(host("a.example"), "bluebird", 2),
@@ -388,7 +394,7 @@ mod tests {
     #[test]
     fn a_dispatched_host_is_one_workers_and_reached_by_the_dispatch_worker() {
         let entry = |host: &str| ClaimedResource::Entry(host.to_owned());
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(entry("a.example"), "acme/web", 1),
             claim(host("a.example"), "_shared/front", 2),
             claim(domain("b.example"), "_shared/front", 3),
@@ -396,7 +402,7 @@ mod tests {
             claim(host("*.example"), "_shared/front", 4),
         ]);
         assert!(found.is_empty() && held.is_empty(), "{found:?}");
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(entry("a.example"), "acme/web", 1),
             claim(entry("a.example"), "acme/api", 2),
             claim(entry("b.example"), "bluebird", 1),
@@ -426,7 +432,7 @@ mod tests {
     fn a_databases_name_tells_of_those_that_give_no_id() {
         let name = || ClaimedResource::DatabaseName { account: "default".to_owned(), name: "shop".to_owned() };
         let id = || ClaimedResource::Database("0-1".to_owned());
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(name(), "acme", 1),
             claim(id(), "bluebird", 1),
             claim(name(), "bluebird", 1),
@@ -445,13 +451,14 @@ mod tests {
 
     #[test]
     fn routes_on_one_host_are_a_warning_told_once() {
-        let all: Vec<UniqueClaim> = (0..9).map(|at| claim(host("a.example"), &format!("c{at}"), at + 1)).collect();
+        let all: Vec<UniqueClaim> =
+            (0..9).map(|index| claim(host("a.example"), &format!("c{index}"), index + 1)).collect();
         let mut sorted = all.clone();
         assert!(
             claims(&mut sorted).iter().all(|conflict| conflict.diagnostic.as_ref().unwrap().severity
                 == flotilla_model::diagnostic::Severity::Warning)
         );
-        let (found, held) = told(all);
+        let (found, held) = described(all);
         assert!(held.is_empty());
         assert_eq!(
             found,
@@ -462,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_wildcard_takes_in_no_host_of_another() {
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(host("*.shop.example"), "acme", 1),
             claim(domain("own.shop.example"), "acme@staging", 2),
             claim(domain("b.shop.example"), "bluebird", 1),
@@ -481,7 +488,7 @@ mod tests {
             ]
         );
         let routes = |who| vec![claim(host("*shop.example"), who, 1), claim(host("shop.example"), "cafe", 1)];
-        let (found, held) = told(routes("acme"));
+        let (found, held) = described(routes("acme"));
         assert!(held.is_empty());
         assert_eq!(
             found,
@@ -490,7 +497,7 @@ mod tests {
               + customers/cafe.yaml:1:1"
             ]
         );
-        assert!(told(routes("_shared/all")).0.is_empty(), "what all share may be there for the rest");
+        assert!(described(routes("_shared/all")).0.is_empty(), "what all share may be there for the rest");
     }
 
     #[test]
@@ -499,7 +506,7 @@ mod tests {
             [ClaimedResource::Route("a.example/*".to_owned()), host("a.example")]
                 .map(|resource| claim(resource, who, line))
         };
-        let (found, held) = told([route("acme", 1), route("bluebird", 2)].concat());
+        let (found, held) = described([route("acme", 1), route("bluebird", 2)].concat());
         assert_eq!(held, ["acme", "bluebird"]);
         assert!(found.len() == 2 && found.iter().all(|line| line.starts_with("N0306")), "{found:?}");
     }
@@ -507,9 +514,9 @@ mod tests {
     #[test]
     fn a_database_is_one_customers_and_all_of_its_workers() {
         let database = || ClaimedResource::Database("db.example".to_owned());
-        let (found, _) = told(vec![claim(database(), "acme/web", 1), claim(database(), "acme/web@staging", 1)]);
+        let (found, _) = described(vec![claim(database(), "acme/web", 1), claim(database(), "acme/web@staging", 1)]);
         assert_eq!(found, [""; 0]);
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(database(), "acme/web", 1),
             claim(database(), "acme/web@staging", 1),
             claim(database(), "bluebird", 2),
@@ -528,7 +535,7 @@ mod tests {
     #[test]
     fn secrets_belong_to_whom_they_are_named_after() {
         let secrets = |owner: &str| ClaimedResource::Secrets(owner.to_owned());
-        let (found, held) = told(vec![
+        let (found, held) = described(vec![
             claim(secrets("ACME__"), "acme", 1),
             claim(secrets("ACME__"), "bluebird", 2),
             claim(secrets("NOBODY__"), "bluebird", 3),

@@ -13,7 +13,7 @@ use tera::{Value, value::ValueKind};
 /// Objects and lists up to this width stay on one line.
 const WIDTH: usize = 90;
 
-/// Returns whether a character stands in the output as it is.
+/// Returns whether a character needs no escape.
 fn plain(c: char) -> bool {
     match c {
         '"' | '\\' | '\'' | '`' | '$' | '<' | '>' | '&' => false,
@@ -38,7 +38,7 @@ fn plain(c: char) -> bool {
     }
 }
 
-/// Writes text so that it can stand between double quotes, or in a one-line comment.
+/// Writes text escaped for use between double quotes, or in a one-line comment.
 pub fn text(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {

@@ -18,7 +18,7 @@ use flotilla_model::spec::Environment;
 
 pub use archive::Archive;
 
-/// The file that says what is in an export.
+/// The file that lists the content of an export.
 pub const LIST: &str = "export.json";
 /// The workflow that keeps a repository up to date.
 pub const WORKFLOW: &str = ".github/workflows/deploy-c15t.yml";
@@ -118,7 +118,7 @@ pub fn files(customer: &str, pieces: &[Piece<'_>]) -> Files {
     files
 }
 
-/// Returns a worker as the list tells of it.
+/// Returns a worker's entry of the list.
 fn listed(piece: &Piece<'_>) -> Value {
     json!({
         "worker": piece.worker.name,

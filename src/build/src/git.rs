@@ -1,11 +1,11 @@
-//! Asks git about a project: runs it, and reads what it says. Doesn't know what the files are for.
+//! Runs git in a project, and reads its output. Doesn't know what the files are for.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use flotilla_model::failure::Failure;
 
-/// git, in a folder, asking nobody anything.
+/// Returns a command that runs git in a folder without prompts.
 pub fn git(folder: &Path) -> Command {
     let mut command = Command::new("git");
     command.current_dir(folder).stdin(Stdio::null());
@@ -21,8 +21,8 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!("git: {}", said.lines().next().unwrap_or("it failed"))))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("git: {}", stderr.lines().next().unwrap_or("it failed"))))
 }
 
 /// Returns whether git tracks a file. Without a repository, or without git, nothing is tracked.

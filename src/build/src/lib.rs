@@ -1,4 +1,5 @@
-//! From a project's specs to out/: resolves, checks, renders, bundles, and remembers what it did. Knows no state and no network.
+//! From a project's specs to out/: resolves, checks, renders, bundles, and records what it did. Knows no state and no
+//! network.
 
 pub mod build;
 pub mod check;

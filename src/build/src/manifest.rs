@@ -1,10 +1,12 @@
-//! The manifest of builds: of each customer, the files that were read, the workers that they resolved to, and the files that
-//! were written, so that the next build does only what is out of date. Knows bytes, stamps and digests; decides nothing.
+//! The manifest of builds: of each customer, the files that were read, the workers that they resolved to, and the
+//! files that were written, so that the next build does only what is out of date. Knows bytes, stamps and digests;
+//! decides nothing.
 //!
-//! `.flotilla/build/log` is a log of records: the last one of a customer counts. Each frame of records has its length and
-//! checksum, and a frame that isn't whole ends the log: who is killed while writing loses what was not written, and nothing
-//! else. `.flotilla/build/values-<n>` holds the resolved workers as JSON, one after the other; records say where. A value is
-//! believed only if its digest is the one that the record names. Both can be deleted at any time: that costs a build.
+//! `.flotilla/build/log` is a log of records: the last one of a customer counts. Each frame of records has its length
+//! and checksum, and a frame that isn't whole ends the log: a process that is killed while writing loses what was not
+//! written, and nothing else. `.flotilla/build/values-<n>` holds the resolved workers as JSON, one after the other;
+//! records say where. A value is believed only if its digest is the one that the record names. Both can be deleted at
+//! any time: that costs a build.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -44,11 +46,11 @@ const COARSE_TICK: Duration = Duration::from_secs(2);
 pub struct Stamp(u64);
 
 impl Stamp {
-    /// Nothing: never the stamp of a file. What has it is looked at again.
+    /// The stamp of no file. A file that has it is read again.
     pub const NONE: Stamp = Stamp(0);
 
-    /// Returns the stamp of a file that was not just changed. A file that was changed within the same tick of the clock can change
-    /// again without a trace: its stamp says nothing.
+    /// Returns the stamp of a file that was not just changed. A file that was changed within the same tick of the
+    /// clock can change again without a trace: its stamp proves nothing.
     pub fn settled(metadata: &fs::Metadata, now: SystemTime) -> Stamp {
         let coarse = metadata.mtime_nsec() == 0 && metadata.ctime_nsec() == 0;
         let tick = if coarse { COARSE_TICK } else { TICK };
@@ -125,7 +127,7 @@ pub struct Output {
 pub struct RenderRecord {
     /// The digest of the resolved worker that was rendered.
     pub from: ShortHash,
-    /// That worker.
+    /// The resolved worker, as a value.
     pub value: Chunk,
     /// The digest of the recipe.
     pub recipe: ShortHash,
@@ -369,7 +371,7 @@ struct Inner {
     values: Store,
     /// Whether files under out/ are being written.
     began: bool,
-    /// When one was last written.
+    /// The time at which one was last written.
     written: Option<SystemTime>,
     failed: Option<io::Error>,
 }
@@ -381,7 +383,7 @@ enum Store {
 
 /// The values of this run, those of earlier runs among them.
 impl Writer {
-    /// Goes on where a manifest ended. `keep`: without it, everything stays in memory and is forgotten with the process.
+    /// Continues a manifest. Without `keep`, everything stays in memory and is forgotten with the process.
     pub fn new(root: &Path, manifest: &mut Manifest, keep: bool) -> Writer {
         let inner = if keep { Inner::open(&root.join(FOLDER), manifest) } else { Err(None) };
         let inner = inner.unwrap_or_else(|failed| Inner {
@@ -458,7 +460,7 @@ impl Writer {
         self.entry(Entry::Folder(folder.to_owned(), stamp));
     }
 
-    /// Returns whether the log is as long as this process left it: nobody else has written on.
+    /// Returns whether the log is as long as this process left it: no other process has written to it.
     pub fn is_current(&self) -> bool {
         let inner = self.lock();
         let length = |file: &File| file.metadata().map(|metadata| metadata.len()).ok();
@@ -471,7 +473,7 @@ impl Writer {
         }
     }
 
-    /// Files under out/ are going to be written: until that has come to its end, nobody knows what is there. Noted once.
+    /// Notes once that files under out/ are going to be written: until that has ended, it isn't known what is there.
     pub fn begin(&self) {
         let mut inner = self.lock();
         if inner.log.is_some() && !inner.began {
@@ -482,7 +484,7 @@ impl Writer {
         }
     }
 
-    /// Returns whether files under out/ were written since this was asked the last time.
+    /// Returns whether files under out/ were written since the last call.
     pub fn ended(&self) -> bool {
         std::mem::take(&mut self.lock().began)
     }
@@ -505,8 +507,8 @@ impl Writer {
         }
     }
 
-    /// Writes everything, and waits until the file system's clock has moved on from the last file that was written: whatever
-    /// happens to that file from now on leaves a trace. Says what could not be kept.
+    /// Writes everything, and waits until the file system's clock has moved on from the last file that was written:
+    /// any later change of that file leaves a trace. Returns the error that kept it from being stored.
     pub fn settle(&self) -> Option<io::Error> {
         let mut inner = self.lock();
         inner.flush();
@@ -518,7 +520,7 @@ impl Writer {
     }
 }
 
-/// Where the offsets of values in memory begin: no file is so long.
+/// The first offset of values in memory: no file is so long.
 const MEMORY: u64 = 1 << 62;
 
 impl Inner {
@@ -593,7 +595,7 @@ fn frame(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// Writes values and log anew, with what counts alone.
+/// Rewrites values and log, with the records that count alone.
 fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     let number = |name: &str| name.strip_prefix("values-")?.parse::<u64>().ok();
     let mut last = 0;
@@ -651,8 +653,8 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the log anew, with what counts alone. The new one takes the old one's name at the end, so that at any instant there
-/// is one that is whole.
+/// Rewrites the log, with the records that count alone. The new one takes the old one's name at the end, so that at
+/// any instant one of them is whole.
 fn write_log(folder: &Path, manifest: &mut Manifest, name: &str) -> io::Result<()> {
     let mut log = format!("{FORMAT} {name}\n").into_bytes();
     let recipes = manifest.recipes.values().cloned().map(Entry::Recipe);

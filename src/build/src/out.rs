@@ -92,9 +92,9 @@ impl Out {
         fs::symlink_metadata(self.root.join(folder)).ok()
     }
 
-    /// Removes the files of folders that no worker owns in one environment, by the names that packs give their files; says
-    /// how many folders there were. What people put there stays. With a `/` at
-    /// its end, an owned folder is left alone with everything below it.
+    /// Removes the files of folders that no worker owns in one environment, by the names that packs give their files;
+    /// returns the number of folders. Other files stay. With a `/` at its end, an owned folder is left alone with
+    /// everything below it.
     pub fn prune(
         &self,
         environment: Environment,
@@ -136,8 +136,8 @@ impl Out {
         Ok(removed)
     }
 
-    /// Removes the files of one folder that no worker owns any more, and the folder if nothing else is in it; says whether
-    /// there were any.
+    /// Removes the files of one folder that no worker owns any more, and the folder if it is empty then; returns
+    /// whether there were any.
     pub fn prune_folder(&self, folder: &str, names: &HashSet<String>) -> Result<bool, Failure> {
         let path = self.root.join(folder);
         let plain = path.ancestors().take_while(|folder| *folder != self.root);
@@ -200,7 +200,7 @@ impl Out {
         Ok(ours)
     }
 
-    /// Removes what a killed build left beside the files of a folder. It is nobody's, and so isn't counted.
+    /// Removes what a killed build left beside the files of a folder. It belongs to no worker, and so isn't counted.
     fn remove_unfinished(&self, folder: &Path, files: &[String], names: &HashSet<String>) -> Result<(), Failure> {
         let unfinished = |file: &&String| {
             let name = file.strip_prefix('.').and_then(|rest| rest.strip_suffix(".new"));
@@ -226,7 +226,7 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
     Ok(read().with_context(|| format!("{} can't be read", folder.display()))?)
 }
 
-/// Returns the folders in a folder, not those that links lead to, and the names of everything else.
+/// Returns the folders in a folder, without links to folders, and the names of everything else.
 fn folders(folder: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<String>), Failure> {
     let read = || -> io::Result<(BTreeMap<String, PathBuf>, Vec<String>)> {
         let (mut found, mut others) = (BTreeMap::new(), Vec::new());
@@ -246,7 +246,7 @@ fn folders(folder: &Path) -> Result<(BTreeMap<String, PathBuf>, Vec<String>), Fa
 
 /// A file of a folder that was written.
 pub struct Written {
-    /// Whether its bytes were others, or it wasn't there.
+    /// Whether its bytes were others, or it didn't exist.
     pub differed: bool,
     /// Its metadata; `None` if nothing was written.
     pub metadata: Option<fs::Metadata>,

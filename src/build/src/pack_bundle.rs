@@ -17,9 +17,9 @@ use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 use flotilla_spec::pack::Pack;
 
-/// Why there is no runtime.
+/// The reason why there is no bundle.
 pub enum Error {
-    /// The pack's author has to mend something.
+    /// The pack's author has to fix something.
     Diagnostic(Box<Diagnostic>),
     /// The world failed.
     Failure(Failure),

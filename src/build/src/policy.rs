@@ -1,4 +1,4 @@
-//! What fleet.yaml says about diagnostics: warnings that are turned off, or are as bad as errors, for some customers or
+//! fleet.yaml's policy for diagnostics: warnings that are turned off, or are as bad as errors, for some customers or
 //! for all. Pure; doesn't know who finds them, nor what follows from an error.
 
 use std::collections::BTreeSet;
@@ -38,16 +38,16 @@ pub struct Suppressed {
 /// Diagnostics after a policy was applied.
 #[derive(Clone, Default)]
 pub struct Judged {
-    /// Those that stay, as bad as the policy has them.
+    /// The diagnostics that stay, with the policy's severity.
     pub diagnostics: Vec<Diagnostic>,
-    /// Those that were turned off.
+    /// The diagnostics that were turned off.
     pub suppressed: Vec<Suppressed>,
-    /// Which rules there was something for, by their position.
+    /// The rules that matched something, by their position.
     pub matched: BTreeSet<usize>,
 }
 
 impl Judged {
-    /// Takes another's in.
+    /// Appends another one's.
     pub fn append(&mut self, other: &mut Judged) {
         self.diagnostics.append(&mut other.diagnostics);
         self.suppressed.append(&mut other.suppressed);
@@ -56,7 +56,7 @@ impl Judged {
 }
 
 impl Policy {
-    /// Compiles the list of a fleet file. A rule for a code that is an error is a mistake, and is left out.
+    /// Compiles the list of a fleet file. A rule for a code that is an error is itself an error, and is left out.
     pub fn new(document: &Document, file: &FleetFile) -> (Policy, Vec<Diagnostic>) {
         let (mut policy, mut mistakes) = (Policy::default(), Vec::new());
         for (index, rule) in file.diagnostics.iter().flatten().enumerate() {
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(mistakes, vec![]);
         let judged = |customer: &str| {
             let judged = policy.judge(Some(customer), unreachable(customer));
-            let severities: Vec<Severity> = judged.diagnostics.iter().map(|told| told.severity).collect();
+            let severities: Vec<Severity> = judged.diagnostics.iter().map(|diagnostic| diagnostic.severity).collect();
             let reasons: Vec<String> = judged.suppressed.into_iter().map(|off| off.reason).collect();
             (severities, reasons, judged.matched.into_iter().collect::<Vec<_>>())
         };
@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(judged("shop-old"), (vec![Severity::Warning], vec![], vec![0, 1, 2]));
         assert_eq!(judged("my-shop-new"), (vec![Severity::Error], vec![], vec![0]));
         // A raised one says by what.
-        let told = policy.judge(Some("acme"), unreachable("acme")).diagnostics.remove(0);
-        assert_eq!(told.related[0].0.to_string(), "fleet.yaml:4:11");
+        let diagnostic = policy.judge(Some("acme"), unreachable("acme")).diagnostics.remove(0);
+        assert_eq!(diagnostic.related[0].0.to_string(), "fleet.yaml:4:11");
     }
 
     #[test]
@@ -207,9 +207,10 @@ mod tests {
             "- { code: S0201, severity: off, reason: later }\n- { code: S0202, severity: warning, reason: later }\n\
              - { code: S0203, severity: error, reason: now }\n",
         );
-        let told: Vec<String> = mistakes.iter().map(|d| format!("{} {} {}", d.code, d.place, d.message)).collect();
+        let diagnostic: Vec<String> =
+            mistakes.iter().map(|d| format!("{} {} {}", d.code, d.place, d.message)).collect();
         assert_eq!(
-            told,
+            diagnostic,
             [
                 "F0504 fleet.yaml:4:28 S0201 is an error: it can't be turned off",
                 "F0504 fleet.yaml:5:28 S0202 is an error: it can't be made a warning",
@@ -222,22 +223,23 @@ mod tests {
 
     #[test]
     fn a_rule_without_use_is_told_unless_that_is_turned_off_in_turn() {
-        let told = |rules: &str, customers: &[&str]| {
+        let diagnostic = |rules: &str, customers: &[&str]| {
             let (policy, _) = policy(rules);
             let mut judged = Judged::default();
             for customer in customers {
                 judged.append(&mut policy.judge(Some(customer), unreachable(customer)));
             }
             let unused = policy.unused(&judged.matched);
-            let places: Vec<String> = unused.diagnostics.iter().map(|told| told.place.to_string()).collect();
+            let places: Vec<String> =
+                unused.diagnostics.iter().map(|diagnostic| diagnostic.place.to_string()).collect();
             (places, unused.suppressed.len())
         };
         let rules = "- { code: N0309, customers: [a*], severity: off, reason: r }\n- { code: N0311, severity: off, reason: r }\n";
-        assert_eq!(told(rules, &["acme"]), (vec!["fleet.yaml:5:11".to_owned()], 0));
-        assert_eq!(told(rules, &["bluebird"]).0.len(), 2);
+        assert_eq!(diagnostic(rules, &["acme"]), (vec!["fleet.yaml:5:11".to_owned()], 0));
+        assert_eq!(diagnostic(rules, &["bluebird"]).0.len(), 2);
         let off = format!("{rules}- {{ code: F0505, severity: off, reason: r }}\n");
-        assert_eq!(told(&off, &["acme"]), (vec![], 1));
+        assert_eq!(diagnostic(&off, &["acme"]), (vec![], 1));
         let idle = "- { code: F0505, severity: off, reason: r }\n";
-        assert_eq!(told(idle, &[]), (vec!["fleet.yaml:4:11".to_owned()], 0));
+        assert_eq!(diagnostic(idle, &[]), (vec!["fleet.yaml:4:11".to_owned()], 0));
     }
 }

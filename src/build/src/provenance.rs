@@ -218,12 +218,12 @@ mod tests {
     fn differences_are_told_by_path() {
         let before = json!({"a": 1, "b": [1, {"c": "x"}], "d": {}});
         let after = json!({"a": 1, "b": [2, {"c": "y"}, 3], "e": true});
-        let told: Vec<String> = differences(&before, &after)
+        let described: Vec<String> = differences(&before, &after)
             .iter()
             .map(|(path, before, after)| format!("{} {before:?} {after:?}", notation(path)))
             .collect();
         assert_eq!(
-            told,
+            described,
             [
                 "b[0] Some(Number(1)) Some(Number(2))",
                 "b[1].c Some(String(\"x\")) Some(String(\"y\"))",

@@ -58,7 +58,7 @@ impl<'a> RenderContext<'a> {
         context
     }
 
-    /// The digest is a variable as well, once it is known.
+    /// Sets the variables; the digest is one as well, once it is known.
     fn vars(&mut self, digest: Option<&Digest>) {
         let own = self.worker.vars.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value)));
         let digest_entry = digest.map(|digest| (DIGEST_VARIABLE, Cow::Owned(json!(digest))));
@@ -68,7 +68,7 @@ impl<'a> RenderContext<'a> {
 }
 
 impl Templates {
-    /// Parses a pack's templates; all their mistakes at once.
+    /// Parses a pack's templates; returns the errors of all of them at once.
     pub fn new(pack: &Pack) -> Result<Templates, Vec<Diagnostic>> {
         let help = "see the documentation of tera 2";
         let all = || pack.templates.iter().map(|(name, text)| (name, Cow::from(text))).chain(partials(pack));
@@ -136,7 +136,7 @@ impl Templates {
 }
 
 thread_local! {
-    /// Which partials the templates have included since it was last emptied, a bit for each.
+    /// The partials that the templates have included since it was last emptied, a bit for each.
     static READ: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -196,7 +196,7 @@ pub fn recipe(pack: &Pack, runtime: &str, read: u64) -> Recipe {
     }
 }
 
-/// This program and what it was built from, as far as that decides bytes.
+/// The version of this program, with the digest of its sources that decide bytes.
 pub const TOOL: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("FLOTILLA_SOURCES"));
 
 /// Everything that decides a worker's files, beside the worker itself.

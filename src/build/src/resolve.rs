@@ -54,7 +54,7 @@ pub struct Shared {
     pub resolved: Resolved,
     /// The workers that others can refer to.
     peers: Peers,
-    /// The hosts that reach the dispatch worker of an account, by the account's name; `*` at the beginning stands for any.
+    /// The hosts that reach the dispatch worker of an account, by the account's name; `*` at the beginning matches any.
     reach: BTreeMap<String, BTreeSet<String>>,
 }
 

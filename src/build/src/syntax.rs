@@ -1,4 +1,4 @@
-//! Checks that a rendered file is what its name says: each is parsed before it is written. Doesn't know where it comes from.
+//! Checks that a rendered file matches its name: each is parsed before it is written. Doesn't know where it comes from.
 
 use oxc_allocator::Allocator;
 use oxc_parser::Parser;

@@ -162,9 +162,10 @@ impl<'a> Usage<'a> {
         let least = of_zones.map(least);
         self.zones.par_sort_unstable_by_key(|(digest, ..)| *digest);
         for group in self.zones.chunk_by(|a, b| a.0 == b.0) {
-            let sum =
-                |count: fn(&(u64, u32, u32, &WorkerUsage)) -> u32| group.iter().map(|one| u64::from(count(one))).sum();
-            if !is_near(sum(|one| one.1), least[0]) && !is_near(sum(|one| one.2), least[1]) {
+            let sum = |count: fn(&(u64, u32, u32, &WorkerUsage)) -> u32| {
+                group.iter().map(|item| u64::from(count(item))).sum()
+            };
+            if !is_near(sum(|item| item.1), least[0]) && !is_near(sum(|item| item.2), least[1]) {
                 continue;
             }
             let mut exact: BTreeMap<(&str, &str), [u64; 2]> = BTreeMap::new();
@@ -332,7 +333,7 @@ impl<'a> ScriptSizeLimit<'a> {
         ScriptSizeLimit { fleet, bundles, everywhere }
     }
 
-    /// Returns a worker's module: what is wrong if it is too large. A runtime that alone is too large is the pack's fault, and told
+    /// Checks the size of a worker's module. A pack bundle that alone is too large is the pack's error, and reported
     /// in the same words for each worker.
     pub fn check(&self, file: &str, pack: &str, account: &str, module: u64) -> Option<Box<Diagnostic>> {
         if module <= self.everywhere {
@@ -404,8 +405,8 @@ mod tests {
             (0..11).map(|index| usage("a", 1, &[("x.example", 1, 2), (&format!("c{index}.example"), 3, 3)])).collect();
         all.extend((0..9).map(|index| usage("b", 2, &[("x.example", 1, 1), (&format!("c{index}.example"), 3, 3)])));
         let usage = |part: &'static str| {
-            all.iter().filter(|one| part.contains(&one.account)).fold(Usage::default(), |mut usage, one| {
-                usage.add(one);
+            all.iter().filter(|item| part.contains(&item.account)).fold(Usage::default(), |mut usage, item| {
+                usage.add(item);
                 usage
             })
         };
@@ -457,7 +458,7 @@ mod tests {
         );
         let size_limit = ScriptSizeLimit::new(&fleet, [("small", 10), ("large", 90)].into_iter());
         let code = |pack, account, module| {
-            size_limit.check("f.yaml", pack, account, module).map(|told| (told.code, told.place.file))
+            size_limit.check("f.yaml", pack, account, module).map(|diagnostic| (diagnostic.code, diagnostic.place.file))
         };
         assert_eq!(code("small", "a", 90), None);
         assert_eq!(code("large", "a", 10), None);

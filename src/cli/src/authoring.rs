@@ -34,7 +34,7 @@ pub struct Workspace {
     pub secrets: Secrets,
     /// The platform that the project deploys to.
     pub cloud: Cloud,
-    /// Where waits are shown.
+    /// The output for waits.
     pub ui: Ui,
     /// The workers of all customers without errors.
     pub workers: Vec<Worker>,

@@ -116,10 +116,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 /// A group that is not larger than this is shown one by one.
 const SMALL: usize = 12;
 
-/// So many groups of reasons are shown.
+/// The number of groups of reasons that are shown.
 const SHOWN: usize = 100;
 
-/// Why each worker was rendered; what is the same for many is told once.
+/// Prints why each worker was rendered; a reason that many share is printed once.
 fn reasons(why: &[(String, Vec<Reason>)]) {
     let mut groups: HashMap<&[Reason], Vec<&str>> = HashMap::new();
     for (folder, lines) in why {
@@ -136,16 +136,16 @@ fn reasons(why: &[(String, Vec<Reason>)]) {
     }
     if !rest.is_empty() {
         let workers: usize = rest.iter().map(|(_, folders)| folders.len()).sum();
-        let told =
+        let lines =
             format!("… and {} for other reasons; `flotilla explain CUSTOMER` tells them", count(workers, "worker"));
-        report::print(&told);
+        report::print(&lines);
     }
 }
 
-/// What a build did, for its summary.
+/// Returns the figures of a build, for its summary.
 fn summary_figures(report: &Report, check: bool) -> Vec<String> {
     let (write, remove) = if check { ("to write", "to remove") } else { ("written", "removed") };
-    let mut told = vec![
+    let mut lines = vec![
         count(report.customers, "customer"),
         count(report.workers, "worker"),
         format!("{} {write}", count(report.written, "file")),
@@ -154,12 +154,12 @@ fn summary_figures(report: &Report, check: bool) -> Vec<String> {
         duration(report.seconds),
     ];
     if report.invalid > 0 {
-        told.push(format!("{} with errors", count(report.invalid, "customer")));
+        lines.push(format!("{} with errors", count(report.invalid, "customer")));
     }
     if report.suppressed > 0 {
-        told.push(format!("{} suppressed", count(report.suppressed, "warning")));
+        lines.push(format!("{} suppressed", count(report.suppressed, "warning")));
     }
-    told
+    lines
 }
 
 /// Builds the fleet, with its diagnostics printed.

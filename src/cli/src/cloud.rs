@@ -1,4 +1,4 @@
-//! The options by which a command is told its cloud.
+//! The options that select a command's cloud.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct CloudArguments {
 }
 
 impl CloudArguments {
-    /// Returns what the engine is told.
+    /// Returns the engine's options.
     pub fn options(&self) -> CloudOptions {
         CloudOptions { local: self.local, env_file: self.env_file.clone() }
     }
@@ -31,7 +31,7 @@ impl CloudArguments {
         self.options().secrets(&session.context(), fleet)
     }
 
-    /// Returns the cloud. Starts nothing and asks nothing.
+    /// Returns the cloud. Starts nothing and sends nothing.
     pub fn cloud(&self, session: &Session, fleet: &Fleet, secrets: &Secrets) -> Result<Cloud, Failure> {
         Cloud::new(&session.context(), fleet, &self.options(), secrets)
     }

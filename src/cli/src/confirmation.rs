@@ -1,4 +1,4 @@
-//! The words of the questions that a person decides before something is changed. How a question is asked is `prompts`'s.
+//! The words of the confirmations before something is changed. `prompts` knows how to ask.
 
 use flotilla_deploy::plan::Plan;
 use flotilla_engine::operator::Question;
@@ -26,7 +26,7 @@ pub(super) fn confirm(question: &Question<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Asks whether a plan is to be applied: for a large one, by its digest.
+/// Asks whether to apply a plan: a large one is confirmed by its digest.
 fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Failure> {
     let digest = plan.digest.to_string();
     if !prompts::is_terminal() {

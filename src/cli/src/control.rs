@@ -1,4 +1,4 @@
-//! `flotilla control`: tells a deploy that is running to pause, to go on, or to end.
+//! `flotilla control`: pauses, resumes or stops a running deploy.
 
 use clap::ValueEnum;
 
@@ -30,15 +30,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if !Lock::is_held(&folder.join(LOCK)) {
         return Err(Failure::refused("no deploy of this project is running on this machine"));
     }
-    let (word, told) = match arguments.what {
+    let (word, lines) = match arguments.what {
         What::Pause => ("pause", "it pauses after what is in flight; `flotilla control resume` goes on"),
         What::Resume => ("resume", "it goes on"),
         What::Abort => ("abort", "it ends after what is in flight; the next deploy goes on from there"),
     };
-    control_channel::tell(&folder, word)?;
+    control_channel::send_command(&folder, word)?;
     match session.format {
         Format::Json => session.json(&serde_json::json!({ "told": word }))?,
-        Format::Text => report::print(told),
+        Format::Text => report::print(lines),
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! What is wished of a deploy while it runs: by Ctrl-C, by keys, or by another process through a file.
+//! The control channel of a running deploy: commands by Ctrl-C, by keys, or by another process through a file.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -14,66 +14,67 @@ use flotilla_model::progress::Progress as _;
 
 use super::ui::Ui;
 
-/// The file by which another process tells what it wishes.
+/// The file through which another process sends commands.
 const FILE: &str = "control";
 
-const GO: u8 = 0;
-const PAUSE: u8 = 1;
-const STOP: u8 = 2;
+const CONTINUE: u8 = Control::Continue as u8;
+const PAUSE: u8 = Control::Pause as u8;
+const STOP: u8 = Control::Stop as u8;
 
-/// Orders, as they come.
-pub(super) struct Orders {
-    wished: Arc<AtomicU8>,
+/// Receives the commands of a deploy.
+pub(super) struct ControlChannel {
+    /// The present command, a [`Control`].
+    command: Arc<AtomicU8>,
     file: PathBuf,
-    /// Whether the file is heard: only by the deploy that holds the lock.
-    hears_file: bool,
-    /// How the terminal was before it told keys at once.
+    /// Whether the file is read: only by the deploy that holds the lock.
+    reads_file: bool,
+    /// The terminal's modes before keys were read one by one.
     terminal: Option<Termios>,
 }
 
-/// Tells a deploy that is running what is wished.
-pub(super) fn tell(folder: &Path, word: &str) -> Result<(), Failure> {
+/// Sends a command to a running deploy.
+pub(super) fn send_command(folder: &Path, word: &str) -> Result<(), Failure> {
     let file = folder.join(FILE);
     std::fs::write(&file, word).map_err(|error| Failure::new(format!("{} can't be written: {error}", file.display())))
 }
 
-impl Orders {
-    /// Listens until it is dropped. The first Ctrl-C stops after what is in flight, the second one at once; on a terminal
-    /// `p` pauses, `r` goes on, `q` stops.
-    pub(super) fn listen(ui: &Ui, folder: &Path, hears_file: bool) -> Orders {
-        let wished = Arc::new(AtomicU8::new(GO));
+impl ControlChannel {
+    /// Receives commands until it is dropped. The first Ctrl-C stops after what is in flight, the second one at once;
+    /// on a terminal `p` pauses, `r` resumes, `q` stops.
+    pub(super) fn open(ui: &Ui, folder: &Path, reads_file: bool) -> ControlChannel {
+        let command = Arc::new(AtomicU8::new(CONTINUE));
         let file = folder.join(FILE);
-        if hears_file {
-            // What was told an earlier deploy isn't meant for this one.
+        if reads_file {
+            // A command to an earlier deploy isn't meant for this one.
             let _ = std::fs::remove_file(&file);
         }
-        signals(ui, &wished);
-        let terminal = keys(ui, &wished);
-        Orders { wished, file, hears_file, terminal }
+        signals(ui, &command);
+        let terminal = keys(ui, &command);
+        ControlChannel { command, file, reads_file, terminal }
     }
 
-    /// What is wished now.
-    pub(super) fn now(&mut self) -> Control {
-        if self.hears_file
+    /// Returns the present command.
+    pub(super) fn poll(&mut self) -> Control {
+        if self.reads_file
             && let Ok(word) = std::fs::read_to_string(&self.file)
         {
             let _ = std::fs::remove_file(&self.file);
             match word.trim() {
-                "pause" => wish(&self.wished, PAUSE),
-                "resume" => wish(&self.wished, GO),
-                "abort" => wish(&self.wished, STOP),
+                "pause" => set(&self.command, PAUSE),
+                "resume" => set(&self.command, CONTINUE),
+                "abort" => set(&self.command, STOP),
                 _ => {}
             }
         }
-        match self.wished.load(Ordering::Relaxed) {
-            GO => Control::Continue,
+        match self.command.load(Ordering::Relaxed) {
+            CONTINUE => Control::Continue,
             PAUSE => Control::Pause,
             _ => Control::Stop,
         }
     }
 }
 
-impl Drop for Orders {
+impl Drop for ControlChannel {
     fn drop(&mut self) {
         if let Some(before) = &self.terminal {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
@@ -81,13 +82,13 @@ impl Drop for Orders {
     }
 }
 
-/// A stop is for good.
-fn wish(wished: &AtomicU8, order: u8) {
-    let _ = wished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now != STOP).then_some(order));
+/// Sets the command; a stop is final.
+fn set(command: &AtomicU8, new: u8) {
+    let _ = command.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now != STOP).then_some(new));
 }
 
-fn signals(ui: &Ui, wished: &Arc<AtomicU8>) {
-    let (ui, wished) = (ui.clone(), Arc::clone(wished));
+fn signals(ui: &Ui, command: &Arc<AtomicU8>) {
+    let (ui, command) = (ui.clone(), Arc::clone(command));
     ui.take_signals();
     let before = std::io::stdin().is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
     let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
@@ -105,15 +106,15 @@ fn signals(ui: &Ui, wished: &Arc<AtomicU8>) {
                     }
                     ui.leave(130);
                 }
-                wish(&wished, STOP);
+                set(&command, STOP);
                 ui.line("stopping after what is in flight; Ctrl-C again stops at once");
             }
         });
     });
 }
 
-/// Hears keys where a person is there. Gives how the terminal was before.
-fn keys(ui: &Ui, wished: &Arc<AtomicU8>) -> Option<Termios> {
+/// Reads keys if there is a terminal. Returns its earlier modes.
+fn keys(ui: &Ui, command: &Arc<AtomicU8>) -> Option<Termios> {
     if !ui.0.bars || !std::io::stdin().is_terminal() {
         return None;
     }
@@ -122,13 +123,13 @@ fn keys(ui: &Ui, wished: &Arc<AtomicU8>) -> Option<Termios> {
     raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
     tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).ok()?;
     ui.note("p pauses, r goes on, q stops after what is in flight");
-    let wished = Arc::clone(wished);
+    let command = Arc::clone(command);
     let _ = std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
         for byte in std::io::stdin().lock().bytes() {
             match byte {
-                Ok(b'p' | b'P') => wish(&wished, PAUSE),
-                Ok(b'r' | b'R') => wish(&wished, GO),
-                Ok(b'q' | b'Q') => wish(&wished, STOP),
+                Ok(b'p' | b'P') => set(&command, PAUSE),
+                Ok(b'r' | b'R') => set(&command, CONTINUE),
+                Ok(b'q' | b'Q') => set(&command, STOP),
                 Ok(_) => {}
                 Err(_) => return,
             }

@@ -21,7 +21,7 @@ use flotilla_model::progress::Progress as _;
 use super::apply::{self, ApplyArguments};
 use super::plan::{self, LineArguments};
 use super::report;
-use super::verify::{self, Asking};
+use super::verify::{self, VerifyArguments};
 use super::{Format, Session, summary};
 
 /// The number of workers whose addresses are printed.
@@ -43,10 +43,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     verify: bool,
     #[command(flatten)]
-    asking: Asking,
+    verification: VerifyArguments,
 }
 
-/// What a plan's file says already.
+/// The options that a plan's file sets already.
 const PLANNED: [&str; 10] =
     ["customers", "labels", "env", "since", "all", "reason", "prune", "refresh", "adopt", "digest"];
 
@@ -55,7 +55,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 fn deploy(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    if let (false, Some(option)) = (arguments.verify, arguments.asking.given()) {
+    if let (false, Some(option)) = (arguments.verify, arguments.verification.given()) {
         return Err(Failure::usage(format!("{option} says how workers are asked after a deploy: add --verify")));
     }
     let file = arguments.plan.as_deref().map(PlanFile::read).transpose()?;
@@ -72,19 +72,19 @@ fn deploy(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         approval: if file.is_some() { Approval::Given } else { arguments.apply.approval() },
         max_deletions: arguments.apply.max_deletions,
         kind: RunKind { name, reason, ahead: arguments.ahead, priority },
-        verify: arguments.verify.then(|| arguments.asking.options()),
+        verify: arguments.verify.then(|| arguments.verification.options()),
     };
     let deployed = deploy_fleet(&session.context(), request)?;
-    report_deployed(session, "flotilla deploy", deployed, &arguments.apply, Some(&arguments.asking))
+    report_deployed(session, "flotilla deploy", deployed, &arguments.apply, Some(&arguments.verification))
 }
 
-/// Reports what came of a command that applies a plan. Without `asking`, the addresses of workers that stayed as they are don't matter.
+/// Reports what came of a command that applies a plan. Without `verification`, the addresses of workers that stayed as they are don't matter.
 pub(super) fn report_deployed(
     session: &Session,
     command: &str,
     deployed: Deployed,
     arguments: &ApplyArguments,
-    asking: Option<&Asking>,
+    verification: Option<&VerifyArguments>,
 ) -> Result<Exit, Failure> {
     let summary_file = arguments.summary.as_deref();
     match deployed {
@@ -98,7 +98,7 @@ pub(super) fn report_deployed(
                 Format::Json => session.json(&with_verified(&Outcome::default(), None)?)?,
                 Format::Text => {
                     report::print(&plan::text(planned.view(), &session.ui));
-                    if asking.is_some() {
+                    if verification.is_some() {
                         addresses(session, &planned, None);
                     }
                 }
@@ -107,8 +107,8 @@ pub(super) fn report_deployed(
         }
         Deployed::Applied(applied) => {
             summary::append(summary_file, &summary::applied(command, &applied.outcome))?;
-            if let (Some(results), Some(asking)) = (&applied.verified, asking) {
-                verify::write_junit(asking, results)?;
+            if let (Some(results), Some(verification)) = (&applied.verified, verification) {
+                verify::write_junit(verification, results)?;
             }
             match session.format {
                 Format::Json => session.json(&with_verified(&applied.outcome, applied.verified.as_ref())?)?,

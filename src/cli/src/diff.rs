@@ -12,7 +12,7 @@ use super::report;
 use super::ui::{Style, clean, clean_lines, time};
 use super::{Format, Session};
 
-/// So many earlier uploads of a worker are looked at.
+/// The number of earlier uploads of a worker that are searched.
 const UPLOADS: usize = 1000;
 
 #[derive(clap::Args)]
@@ -85,7 +85,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// What is compared: for each worker of the customer, two records.
+/// Returns the records to compare: two for each worker of the customer.
 fn pairs(state: &State, arguments: &Arguments) -> Result<Vec<(Record, Record)>, Failure> {
     let mut pairs = Vec::new();
     for (id, live) in state.of_customer(&arguments.customer)? {
@@ -109,7 +109,7 @@ fn kept(state: &State, record: &Record) -> Result<Stored, Failure> {
     })
 }
 
-/// What differs between the resolved workers, as far as they are known.
+/// Returns the differences between the resolved workers, as far as they are known.
 fn differences(old: &Stored, new: &Stored) -> Vec<String> {
     let (before, after) = (&old.source["worker"], &new.source["worker"]);
     if !before.is_object() || !after.is_object() {

@@ -645,8 +645,8 @@ impl Editor<'_> {
     fn enable(&mut self, name: &str, enabled: bool) -> Result<(), Failure> {
         let path: Vec<String> = self.destination(name)?.into_iter().chain(["enabled".to_owned()]).collect();
         // In use is what is said by saying nothing.
-        let said = self.deployment.place(&self.text()?, &path).there;
-        match (enabled, said) {
+        let is_defined = self.deployment.place(&self.text()?, &path).there;
+        match (enabled, is_defined) {
             (true, true) => self.spec(Change::Remove(path)),
             (true, false) => Ok(()),
             (false, _) => self.spec(Change::Set(path, false.into())),

@@ -1,4 +1,4 @@
-//! What happens in a deploy, line by line as JSON: for logs and for other programs.
+//! The events of a deploy, line by line as JSON: for logs and for other programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,31 +12,31 @@ use flotilla_deploy::plan::{Action, Change, Plan};
 use flotilla_deploy::state::RunId;
 use flotilla_model::failure::Failure;
 
-/// How often progress is told.
+/// The interval at which progress is reported.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Where the lines go, if they were asked for.
+/// The destination of the lines, if they were requested.
 #[derive(Default)]
 pub(super) struct Events {
     out: Option<Box<dyn Write + Send>>,
-    /// When progress was told last.
-    told: Option<Instant>,
+    /// The time at which progress was last reported.
+    last_progress: Option<Instant>,
 }
 
 impl Events {
     /// Opens a file to append to; `-` is stdout.
     pub(super) fn open(path: Option<&Path>) -> Result<Events, Failure> {
-        let Some(path) = path else { return Ok(Events { out: None, told: None }) };
+        let Some(path) = path else { return Ok(Events { out: None, last_progress: None }) };
         if path == Path::new("-") {
-            return Ok(Events { out: Some(Box::new(std::io::stdout())), told: None });
+            return Ok(Events { out: Some(Box::new(std::io::stdout())), last_progress: None });
         }
         let file = File::options().create(true).append(true).open(path);
         let file = file.map_err(|error| Failure::new(format!("{} can't be written: {error}", path.display())))?;
-        Ok(Events { out: Some(Box::new(file)), told: None })
+        Ok(Events { out: Some(Box::new(file)), last_progress: None })
     }
 
     /// A deploy begins.
-    pub(super) fn begun(&mut self, run: RunId, what: &str, plan: &Plan, eta: f64) {
+    pub(super) fn on_run_started(&mut self, run: RunId, what: &str, plan: &Plan, eta: f64) {
         let [create, update, delete] =
             [Action::Create, Action::Update, Action::Delete].map(|action| plan.count(action));
         self.line(json!({
@@ -45,8 +45,8 @@ impl Events {
         }));
     }
 
-    /// Something happened.
-    pub(super) fn happened(&mut self, event: &Event<'_>) {
+    /// Writes an event.
+    pub(super) fn on_event(&mut self, event: &Event<'_>) {
         if self.out.is_none() {
             return;
         }
@@ -60,7 +60,7 @@ impl Events {
             value[key] = json!(text);
             value
         };
-        let mut progress_told = false;
+        let mut has_progress = false;
         let value = match event {
             Event::Wave { name, of: (wave, waves), changes } => {
                 json!({"event": "wave", "name": name, "wave": wave, "waves": waves, "changes": changes})
@@ -68,7 +68,7 @@ impl Events {
             Event::Applied(change) => of(change, "applied"),
             Event::Failed(change, error) => with(of(change, "failed"), "error", error),
             Event::Overtaken(change) => of(change, "overtaken"),
-            Event::Asking(workers) => json!({"event": "asking", "workers": workers}),
+            Event::CheckingHealth(workers) => json!({"event": "asking", "workers": workers}),
             Event::Unhealthy(change, why) => with(of(change, "unhealthy"), "error", why),
             Event::Halted(why) => json!({"event": "halted", "reason": why}),
             Event::Waiting(account, wait) => {
@@ -77,15 +77,15 @@ impl Events {
             Event::Paused(true) => json!({"event": "paused"}),
             Event::Paused(false) => json!({"event": "resumed"}),
             Event::Progress { left, lanes } => {
-                if self.told.is_some_and(|told| told.elapsed() < PROGRESS) {
+                if self.last_progress.is_some_and(|last_progress| last_progress.elapsed() < PROGRESS) {
                     return;
                 }
-                progress_told = true;
+                has_progress = true;
                 json!({"event": "progress", "seconds_left": left.as_secs_f64(), "lanes": lanes})
             }
         };
-        if progress_told {
-            self.told = Some(Instant::now());
+        if has_progress {
+            self.last_progress = Some(Instant::now());
         }
         self.line(value);
     }

@@ -91,26 +91,26 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
             report::print(&format!("{subject} has errors: its workers are left as they are, on disk and in the cloud"));
         }
         Format::Text => {
-            let told = |worker| told(worker, deployed.get(&worker.worker));
-            report::print(&workers.iter().map(told).collect::<Vec<_>>().join("\n\n"));
+            let described = |worker| describe(worker, deployed.get(&worker.worker));
+            report::print(&workers.iter().map(described).collect::<Vec<_>>().join("\n\n"));
         }
     }
     Ok(if report::counts(&diagnostics).0 > 0 { Exit::Diagnostics } else { Exit::Done })
 }
 
-/// How what is deployed stands to what was built.
+/// The relation of a deployed worker to what was built.
 #[derive(Serialize)]
 struct Deployment {
     digest: String,
     at: String,
-    /// Why the next deploy uploads it; nothing, if it doesn't.
+    /// The reasons why the next deploy uploads it; none if it doesn't.
     #[serde(serialize_with = "sentences")]
     now: Vec<Reason>,
-    /// Why it doesn't, though something differs.
+    /// The reason why it is skipped, though something differs.
     held: Option<&'static str>,
 }
 
-/// What the state knows of a customer's workers, by their names.
+/// Returns the state of a customer's workers, by their names.
 fn deployments(
     session: &Session,
     project: &Project,
@@ -142,7 +142,7 @@ fn deployments(
             let unknown = || Reason::SourceUnknown { old: live.digest.short(), new: built.short() };
             now.extend(differs.unwrap_or_else(|| vec![unknown()]));
         }
-        if state.begun_one(&id)?.is_some() {
+        if state.in_flight_of(&id)?.is_some() {
             now.push(Reason::ChangeInterrupted);
         }
         let rolled_back = (live.rejected == Some(built)).then_some("it was rolled back from what was built");
@@ -152,7 +152,7 @@ fn deployments(
     Ok(found)
 }
 
-fn told(worker: &Explained, deployed: Option<&Deployment>) -> String {
+fn describe(worker: &Explained, deployed: Option<&Deployment>) -> String {
     let mut lines = vec![format!("{}  ({})", worker.folder, worker.worker)];
     let mut part = |head: String, reasons: &[Reason]| {
         lines.push(format!("  {head}"));
@@ -203,8 +203,8 @@ fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// One of the letters that codes begin with, and some digits. A customer's id can have that form as well; the code is
-/// meant then.
+/// Returns whether a subject has the form of a code: one of the letters that codes begin with, and some digits. A
+/// customer's id can have that form as well; it is taken as a code then.
 fn has_form_of_code(subject: &str) -> bool {
     let Some(letter) = subject.chars().next().filter(char::is_ascii_alphabetic) else { return false };
     let digits = &subject[1..];

@@ -114,7 +114,7 @@ struct Exported {
     to: String,
     form: Form,
     files: usize,
-    /// Of an archive.
+    /// The SHA-256 of an archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     workers: Vec<ExportedWorker>,

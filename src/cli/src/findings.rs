@@ -1,4 +1,4 @@
-//! Where the platform differs from the state and the specs, for people.
+//! Prints the differences of the platform from the state and the specs, for people.
 
 use flotilla_deploy::refresh::Finding;
 
@@ -30,7 +30,7 @@ pub fn text(ui: &Ui, findings: &[Finding]) -> Vec<String> {
     lines
 }
 
-/// Tells findings on stdout.
+/// Prints findings on stdout.
 pub fn print(ui: &Ui, findings: &[Finding]) {
     for line in text(ui, findings) {
         report::print(&line);

@@ -14,7 +14,8 @@ pub fn commands(prefix: &str, diagnostics: &[Diagnostic]) -> Vec<String> {
     let mut groups = groups(diagnostics);
     groups.sort_by_key(|group| (group.first().severity, Reverse(group.members.len())));
     let first = groups.iter().map(|group| command(prefix, group.first(), Some(group)));
-    let others = groups.iter().flat_map(|group| &group.members[1..]).map(|told| command(prefix, told, None));
+    let others =
+        groups.iter().flat_map(|group| &group.members[1..]).map(|diagnostic| command(prefix, diagnostic, None));
     first.chain(others).collect()
 }
 
@@ -50,8 +51,8 @@ fn escaped(text: &str, property: bool) -> String {
     if property { text.replace(':', "%3A").replace(',', "%2C") } else { text }
 }
 
-/// What a path from the project's root begins with, from the root of the repository that it lies in: `fleets/eu/`.
-/// Nothing, where the project is the repository's root, or in none.
+/// Returns the prefix of a path from the project's root, from the root of its repository: `fleets/eu/`. Empty where
+/// the project is the repository's root, or in none.
 pub fn prefix(root: &Path) -> String {
     let repository = root.ancestors().find(|folder| folder.join(".git").exists());
     let inner = repository.and_then(|repository| root.strip_prefix(repository).ok());
@@ -64,8 +65,8 @@ mod tests {
     use super::*;
     use flotilla_model::diagnostic::{Code, Place};
 
-    /// What GitHub's runner makes of a line: the command, its properties, its text.
-    /// Source: actions/runner, ActionCommand.TryParseV2, and its unescaping.
+    /// Parses a line as GitHub's runner does: the command, its properties, its text. Source: actions/runner,
+    /// ActionCommand.TryParseV2, and its unescaping.
     pub fn parsed(line: &str) -> (String, Vec<(String, String)>, String) {
         let rest = line.strip_prefix("::").expect("a command");
         let (head, text) = rest.split_once("::").expect("a text");
@@ -83,9 +84,9 @@ mod tests {
         let file = "customers/a,b::error file=x::%0A\n\r::warning::.yaml".to_owned();
         let place = Place { file, line: 3, column: 7, width: 6 };
         let message = "100%0A\n::error::\x1b[31m|`<b>\r::set-output name=a::b";
-        let told = Diagnostic::error(Code::UnknownKey, place.clone(), message, "one\ntwo::")
+        let diagnostic = Diagnostic::error(Code::UnknownKey, place.clone(), message, "one\ntwo::")
             .also(Place { line: 9, ..place }, "first\n::debug::");
-        let lines = commands("eu%/", &[told]);
+        let lines = commands("eu%/", &[diagnostic]);
         assert_eq!(lines.len(), 1);
         assert!(!lines[0].contains(['\n', '\r', '\x1b']), "{:?}", lines[0]);
         let (word, properties, text) = parsed(&lines[0]);
@@ -105,12 +106,13 @@ mod tests {
 
     #[test]
     fn what_github_shows_is_one_of_each() {
-        let told = |code, file: usize, message: &str| {
+        let diagnostic = |code, file: usize, message: &str| {
             Diagnostic::error(code, Place::file(&format!("customers/c{file:04}.yaml")), message, "mend it")
         };
-        let mut all: Vec<Diagnostic> =
-            (0..5000).map(|at| told(Code::UnknownKey, at, "unknown key `pixlId` in a destination")).collect();
-        all.extend((0..6).map(|at| told(Code::Syntax, at, &format!("a tab {}", "x".repeat(at)))));
+        let mut all: Vec<Diagnostic> = (0..5000)
+            .map(|index| diagnostic(Code::UnknownKey, index, "unknown key `pixlId` in a destination"))
+            .collect();
+        all.extend((0..6).map(|index| diagnostic(Code::Syntax, index, &format!("a tab {}", "x".repeat(index)))));
         let place = Place::file("customers/c0000.yaml");
         all.push(Diagnostic::warning(Code::Unreachable, place, "nothing reaches it", "add a domain"));
         let lines = commands("", &flotilla_model::diagnostic::sorted(all));

@@ -13,12 +13,13 @@ const GROUPS_PER_CODE: usize = 8;
 pub struct Group<'a> {
     /// In the order in which they came; at least one.
     pub members: Vec<&'a Diagnostic>,
-    /// Whether their messages say the same, but for numbers and quoted text. Otherwise they are what is left of a code.
+    /// Whether their messages are the same, apart from numbers and quoted text. Otherwise they are the rest of a
+    /// code.
     pub alike: bool,
 }
 
 impl Group<'_> {
-    /// Returns the one that stands for them all.
+    /// Returns the one that represents them all.
     pub fn first(&self) -> &Diagnostic {
         self.members[0]
     }
@@ -26,7 +27,7 @@ impl Group<'_> {
     /// Returns what follows the ones that are shown: `3 more like it, in 2 files`.
     pub fn more(&self, shown: usize) -> String {
         let rest = &self.members[shown..];
-        let files = rest.iter().map(|told| &told.place.file).collect::<HashSet<_>>().len();
+        let files = rest.iter().map(|diagnostic| &diagnostic.place.file).collect::<HashSet<_>>().len();
         let like = if self.alike { "like it".to_owned() } else { format!("of {}", self.first().code) };
         format!(
             "{} more {like}, in {} file{}",
@@ -41,13 +42,13 @@ impl Group<'_> {
 pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     let mut alike: HashMap<(Code, Severity, String), usize> = HashMap::new();
     let mut found: Vec<Group<'_>> = Vec::new();
-    for told in diagnostics {
+    for diagnostic in diagnostics {
         let next = found.len();
-        let at = *alike.entry((told.code, told.severity, shape(&told.message))).or_insert(next);
+        let at = *alike.entry((diagnostic.code, diagnostic.severity, shape(&diagnostic.message))).or_insert(next);
         if at == next {
             found.push(Group { members: Vec::new(), alike: true });
         }
-        found[at].members.push(told);
+        found[at].members.push(diagnostic);
     }
     let mut by_code: BTreeMap<(Severity, Code), Vec<Group<'_>>> = BTreeMap::new();
     for group in found {
@@ -87,7 +88,7 @@ fn shape(message: &str) -> String {
     shape
 }
 
-/// How often a code is reported.
+/// The number of times that a code is reported.
 pub struct Tally {
     /// The code.
     pub code: Code,
@@ -102,10 +103,10 @@ pub struct Tally {
 /// Counts diagnostics by code: errors first, the most frequent first.
 pub fn tallies(diagnostics: &[Diagnostic]) -> Vec<Tally> {
     let mut codes: BTreeMap<(Severity, Code), (usize, HashSet<&str>)> = BTreeMap::new();
-    for told in diagnostics {
-        let (number, files) = codes.entry((told.severity, told.code)).or_default();
+    for diagnostic in diagnostics {
+        let (number, files) = codes.entry((diagnostic.severity, diagnostic.code)).or_default();
         *number += 1;
-        files.insert(&told.place.file);
+        files.insert(&diagnostic.place.file);
     }
     let tally = |((severity, code), (number, files)): (_, (usize, HashSet<&str>))| Tally {
         code,
@@ -123,16 +124,17 @@ mod tests {
     use super::*;
     use flotilla_model::diagnostic::Place;
 
-    fn told(file: usize, message: String) -> Diagnostic {
+    fn diagnostic(file: usize, message: String) -> Diagnostic {
         Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/c{file:05}.yaml")), message, "")
     }
 
     #[test]
     fn what_says_the_same_is_one_group() {
-        let mut all: Vec<Diagnostic> =
-            (0..100).map(|at| told(at, format!("unknown key `enbled` in `destinations[{at}]`"))).collect();
-        all.extend((0..50).map(|at| told(at, format!("the id \"a{at}\" is \"é{at}`\""))));
-        all.extend((0..30).map(|at| told(at, format!("unknown key `{}`", "x".repeat(at)))));
+        let mut all: Vec<Diagnostic> = (0..100)
+            .map(|index| diagnostic(index, format!("unknown key `enbled` in `destinations[{index}]`")))
+            .collect();
+        all.extend((0..50).map(|index| diagnostic(index, format!("the id \"a{index}\" is \"é{index}`\""))));
+        all.extend((0..30).map(|index| diagnostic(index, format!("unknown key `{}`", "x".repeat(index)))));
         let all = flotilla_model::diagnostic::sorted(all);
         let groups = groups(&all);
         let sizes: Vec<(usize, bool)> = groups.iter().map(|group| (group.members.len(), group.alike)).collect();

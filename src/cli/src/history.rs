@@ -40,7 +40,7 @@ struct Line {
     digest: String,
     /// Whether it is live now.
     live: bool,
-    /// Whether it can be gone back to.
+    /// Whether it can be rolled back to.
     kept: bool,
     #[serde(flatten, serialize_with = "with_details")]
     reasons: Vec<Reason>,

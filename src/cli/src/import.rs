@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
-use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, Live, code, live, write};
+use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, code, live, write};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
@@ -70,7 +70,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     }
     let live = match &arguments.account {
         Some(id) => live(from, id, ui, arguments.name.as_deref())?,
-        None => Live::default(),
+        None => LiveAccount::default(),
     };
     let worker_pack = Pack::Worker.files();
     let asked = ImportOptions {
@@ -125,7 +125,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 }
 
 /// Reads what is live in an account. Changes nothing there.
-fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<Live, Failure> {
+fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccount, Failure> {
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(Failure::usage("--account wants the account's id")
             .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));
@@ -167,7 +167,7 @@ fn made(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(folder.canonicalize().with_context(cannot)?)
 }
 
-/// Has npm make the lock files of packs with packages of their own.
+/// Runs npm to write the lock files of packs with packages of their own.
 fn locks(ui: &Ui, imported: &mut Imported) {
     let mut found: Vec<Finding> = Vec::new();
     for (folder, older) in &imported.locks {
@@ -175,10 +175,10 @@ fn locks(ui: &Ui, imported: &mut Imported) {
         let package = &imported.files[&format!("{folder}/package.json")];
         match code::lock(package, older.as_deref()) {
             Ok(lock) => _ = imported.files.insert(format!("{folder}/package-lock.json"), lock),
-            Err(said) => found.push(Finding {
+            Err(message) => found.push(Finding {
                 kind: FindingKind::LeftOut,
                 place: Place::file(&format!("{folder}/package.json")),
-                message: format!("npm made no lock file: {said}"),
+                message: format!("npm made no lock file: {message}"),
                 help: format!("run `npm install --package-lock-only` in {folder}"),
             }),
         }

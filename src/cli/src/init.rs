@@ -84,7 +84,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     }
 }
 
-/// Writes a new project into a folder, which may hold other things.
+/// Writes a new project into a folder, which may have other files.
 fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     let cannot = |path: &Path| format!("{} can't be written", path.display());
     fs::create_dir_all(folder).with_context(|| cannot(folder))?;

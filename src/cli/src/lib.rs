@@ -339,7 +339,7 @@ enum Command {
     },
 }
 
-/// What each command gets.
+/// The context of a command.
 struct Session {
     root: PathBuf,
     format: Format,
@@ -403,7 +403,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit
 }
 
-/// What holds for all of the program: its threads, its trace.
+/// Starts what the whole program shares: its threads, its trace.
 fn started(global: &Global) -> Result<(), Failure> {
     if let Some(threads) = global.threads {
         // Otherwise the cores are counted that the affinity and the control group of the process leave to it.

@@ -21,11 +21,11 @@ use super::ui::clean;
 use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
-/// So many customers are read at once; the columns are as wide as the first of them need.
+/// The number of customers that are read at once; the columns are as wide as the first of them need.
 const CHUNK: usize = 1024;
 /// A column that has to give way keeps so many characters.
 const LEAST: usize = 8;
-/// Between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 const HEAD: [&str; 9] =
     ["customer", "environment", "worker", "account", "zone", "token", "domain", "database", "database id"];
@@ -146,7 +146,7 @@ impl Row<'_> {
     }
 }
 
-/// What is written, as long as somebody reads it.
+/// The output, as long as it is read.
 struct Out<'a> {
     stdout: BufWriter<StdoutLock<'a>>,
     widths: Option<[usize; 9]>,

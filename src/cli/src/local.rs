@@ -72,7 +72,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-/// Until Ctrl-C, or until it is asked to end.
+/// Waits for Ctrl-C, or for another signal to end.
 fn wait() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
     runtime.block_on(async {

@@ -1,5 +1,5 @@
-//! The engine's operator at the command line: reports what happens, asks on the terminal, and steers a deploy by keys, signals and
-//! the control file.
+//! The engine's operator at the command line: prints events, asks on the terminal, and controls a deploy by keys,
+//! signals and the control file.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::listing::and_more;
 use flotilla_model::progress::Progress;
 
-use super::control_channel::Orders;
+use super::control_channel::ControlChannel;
 use super::events::Events;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
@@ -33,7 +33,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// For a project.
+    /// Returns the operator of a project.
     pub fn new(root: &Path, format: Format, ui: &Ui) -> Terminal {
         Terminal { root: root.to_owned(), format, ui: ui.clone(), events: Mutex::default() }
     }
@@ -107,8 +107,8 @@ impl Operator for Terminal {
             Event::AccountsUnreachable(names) => {
                 ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
             }
-            Event::Planned { view, asks: true } => ui.line(&plan::text((*view).clone(), ui)),
-            Event::Planned { view, asks: false } => ui.note(&plan::text((*view).clone(), ui)),
+            Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
+            Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
             Event::HostsPointNowhere(found) => findings::text(ui, found).iter().for_each(|line| ui.line(line)),
             Event::HostRemoved(name) if self.format == Format::Text => {
@@ -122,9 +122,9 @@ impl Operator for Terminal {
             )),
             Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
             Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
-            Event::RunStarted { run, kind, plan, eta } => self.events().begun(*run, kind, plan, *eta),
+            Event::RunStarted { run, kind, plan, eta } => self.events().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
-                self.events().happened(event);
+                self.events().on_event(event);
                 report_change(ui, event);
             }
             Event::RunEnded(outcome) => self.events().ended(outcome),
@@ -141,8 +141,8 @@ impl Operator for Terminal {
     }
 
     fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_> {
-        let mut orders = Orders::listen(&self.ui, folder, !ahead);
-        Box::new(move || orders.now())
+        let mut channel = ControlChannel::open(&self.ui, folder, !ahead);
+        Box::new(move || channel.poll())
     }
 }
 
@@ -191,8 +191,8 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
         Event::Wave { name, of: (at, of), changes } if *of > 1 => {
             ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
         }
-        Event::Asking(0) => ui.note("no worker of this wave has an address to be asked at"),
-        Event::Asking(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
+        Event::CheckingHealth(0) => ui.note("no worker of this wave has an address to be asked at"),
+        Event::CheckingHealth(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
         Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
         Event::Waiting(account, wait) if *wait >= LONG_WAIT => {
             ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));

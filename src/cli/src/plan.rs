@@ -67,7 +67,7 @@ struct Asked {
 }
 
 impl LineArguments {
-    /// Returns what the engine is told.
+    /// Returns the engine's request.
     pub(super) fn request(&self) -> PlanRequest {
         PlanRequest {
             selection: (*self.selection).clone(),
@@ -80,7 +80,7 @@ impl LineArguments {
         }
     }
 
-    /// Returns what the plan in a file was asked for, with what these options say of the cloud.
+    /// Returns the request of the plan in a file, with the cloud of these options.
     pub(super) fn of_file(&self, file: &PlanFile) -> Result<LineArguments, Failure> {
         let asked = Asked::try_parse_from(file.asked()).map_err(|_| {
             Failure::refused("the plan's file is damaged: what was asked for can't be read; nothing was sent")

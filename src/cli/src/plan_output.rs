@@ -38,7 +38,7 @@ const LONGEST: usize = 300;
 /// A plan and what is shown with it.
 pub struct PlanOutput<'a> {
     pub plan: &'a Plan,
-    /// What it costs, lane by lane; what takes longest first.
+    /// The cost, lane by lane; the longest time first.
     pub estimates: Vec<Estimate>,
     /// The drift that a refresh found.
     pub findings: &'a [Finding],
@@ -62,7 +62,7 @@ pub struct Report<'a> {
     hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
-    /// With --refresh.
+    /// The findings of `--refresh`.
     #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
     findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
@@ -305,7 +305,7 @@ fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
     lines
 }
 
-/// Joins words up to a limit, and says how many more there are.
+/// Joins words up to a limit, and adds the number of the others.
 fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
     let shown: Vec<&str> = words.iter().take(limit).map(AsRef::as_ref).collect();
     let more = words.len() - shown.len();
@@ -313,7 +313,7 @@ fn first(words: &[impl AsRef<str>], limit: usize, between: &str) -> String {
     shown.join(between) + &more
 }
 
-/// Joins names up to a limit, and says how many more there are.
+/// Joins names up to a limit, and adds the number of the others.
 fn names<'a>(names: impl Iterator<Item = &'a str>, limit: usize) -> String {
     listing::names(&names.map(clean).collect::<Vec<_>>(), limit)
 }
@@ -390,42 +390,42 @@ mod tests {
         output(plan).text(&Ui::new(true, false), full, true)
     }
 
-    /// A hundred thousand changes of all kinds, and names that nobody should choose.
+    /// Returns a plan with a hundred thousand changes of all kinds, and unusual names.
     pub fn hundred_thousand() -> Plan {
         let hostile = "-->`</code></details><script>alert(1)</script>|@everyone\n\n# a\u{1b}[31m &#96; ![x](y) \\";
-        let changes = (0..100_000usize).map(|at| {
-            let (file, path) = (format!("customers/c{at}.yaml"), format!("vars.N{}", at % 7000));
-            let value = || Reason::value_changed(Some((&file, 3, 19)), &path, at.into(), hostile.into());
-            let long = || recorded(&format!("{hostile}{}{at}", "x".repeat(2000)));
+        let changes = (0..100_000usize).map(|index| {
+            let (file, path) = (format!("customers/c{index}.yaml"), format!("vars.N{}", index % 7000));
+            let value = || Reason::value_changed(Some((&file, 3, 19)), &path, index.into(), hostile.into());
+            let long = || recorded(&format!("{hostile}{}{index}", "x".repeat(2000)));
             let on = Reason::WorkersDev { old: false, new: true };
-            match at % 10 {
-                0 => change(at, Action::Create, vec![Reason::New, on, domain_added(&format!("c{at}.example"))]),
-                1 => change(at, Action::Update, vec![runtime_changed(), value(), long()]),
-                2 => change(at, Action::Delete, vec![Reason::Orphaned]),
-                _ => change(at, Action::Update, vec![runtime_changed()]),
+            match index % 10 {
+                0 => change(index, Action::Create, vec![Reason::New, on, domain_added(&format!("c{index}.example"))]),
+                1 => change(index, Action::Update, vec![runtime_changed(), value(), long()]),
+                2 => change(index, Action::Delete, vec![Reason::Orphaned]),
+                _ => change(index, Action::Update, vec![runtime_changed()]),
             }
         });
         let mut plan = plan(changes.collect());
-        for at in 0..1000 {
-            plan.changes[at].worker = format!("{hostile}{at}");
-            plan.changes[at].customer = format!("{hostile}{at}");
-            let (customer, reason) = (format!("{hostile}{at}"), format!("{hostile}{}", at % 300));
+        for index in 0..1000 {
+            plan.changes[index].worker = format!("{hostile}{index}");
+            plan.changes[index].customer = format!("{hostile}{index}");
+            let (customer, reason) = (format!("{hostile}{index}"), format!("{hostile}{}", index % 300));
             plan.held.push(Held { customer, environment: None, reason });
-            let orphan = format!("{hostile}{at}");
+            let orphan = format!("{hostile}{index}");
             plan.orphans.push(Orphan {
                 worker: orphan.clone(),
                 customer: orphan,
                 environment: Environment::Production,
             });
         }
-        plan.waves = (0..300).map(|at| format!("{hostile}{at}")).collect();
+        plan.waves = (0..300).map(|index| format!("{hostile}{index}")).collect();
         plan
     }
 
     #[test]
     fn few_changes_are_told_one_by_one() {
         let crons = || Reason::Crons { old: BTreeSet::new(), new: BTreeSet::from(["*".to_owned()]) };
-        let changes = (0..FEW).map(|at| change(at, Action::Update, vec![runtime_changed(), crons()]));
+        let changes = (0..FEW).map(|index| change(index, Action::Update, vec![runtime_changed(), crons()]));
         let plan = plan(changes.collect());
         let text = text(&plan, false);
         assert_eq!(text.matches("the runtime changed; crons *").count(), FEW, "{text}");
@@ -438,10 +438,10 @@ mod tests {
     #[test]
     fn of_many_changes_what_they_have_in_common_is_told_once() {
         let mut changes: Vec<Change> =
-            (0..9812).map(|at| change(at, Action::Update, vec![runtime_changed()])).collect();
+            (0..9812).map(|index| change(index, Action::Update, vec![runtime_changed()])).collect();
         let value = Reason::value_changed(None, "vars.A", "1".into(), "2".into());
-        for (at, own) in [(3, value), (5, secret_changed()), (9000, domain_added("a.example"))] {
-            changes[at].reasons.push(own);
+        for (index, own) in [(3, value), (5, secret_changed()), (9000, domain_added("a.example"))] {
+            changes[index].reasons.push(own);
         }
         changes.push(change(9812, Action::Create, vec![Reason::New]));
         let text = text(&plan(changes), false);
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn lanes_and_waves_are_told_where_they_say_something() {
-        let mut plan = plan((0..3).map(|at| change(at, Action::Update, vec![recorded("x")])).collect());
+        let mut plan = plan((0..3).map(|index| change(index, Action::Update, vec![recorded("x")])).collect());
         assert!(!text(&plan, false).contains("\n  "));
         plan.waves = vec!["canaries".to_owned(), "the rest".to_owned()];
         plan.changes[1].wave = 1;
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn json_has_what_many_changes_have_in_common() {
-        let plan = plan((0..5).map(|at| change(at, Action::Create, vec![Reason::New])).collect());
+        let plan = plan((0..5).map(|index| change(index, Action::Create, vec![Reason::New])).collect());
         let report = serde_json::to_value(output(&plan).report()).unwrap();
         let group = serde_json::json!({
             "action": "create", "reason": "it is new", "alike": true, "workers": 5, "examples": ["t-c0", "t-c1", "t-c2"],

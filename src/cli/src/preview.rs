@@ -1,5 +1,5 @@
-//! `flotilla preview`: workers once more, for a while. What is there is asked of the cloud each time: a preview is put up by
-//! one machine and taken down by another.
+//! `flotilla preview`: temporary copies of workers. They are listed from the cloud each time: a preview is deployed
+//! by one machine and removed by another.
 
 mod down;
 mod list;

@@ -1,8 +1,9 @@
-//! Asking on the terminal: yes or no, a text to confirm with, a line, a value that isn't shown, one or several of a list. The only
-//! module that names dialoguer and rpassword. Knows no command.
+//! Prompts on the terminal: yes or no, a text to confirm with, a line, a value that isn't shown, one or several of a
+//! list. The only module that names dialoguer and rpassword. Knows no command.
 //!
-//! One policy holds for all of them. Where stdin is no terminal, nothing is asked: the answer has to come as a flag or through
-//! stdin. A question whose input ends is an error or a no, never a yes. Ctrl-C at a question is a signal as at any other time.
+//! One policy holds for all of them. Where stdin is no terminal, no prompt is shown: the answer has to come as a flag
+//! or through stdin. A prompt whose input ends is an error or a no, never a yes. Ctrl-C at a prompt is a signal as at
+//! any other time.
 
 mod hidden;
 
@@ -54,7 +55,8 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
     Ok(confirm_text(&format!("{question} [y/N] "), &YES))
 }
 
-/// Asks to type one of these texts, and returns whether that was done. The caller has looked whether stdin is a terminal.
+/// Asks to type one of these texts, and returns whether that was done. The caller has checked whether stdin is a
+/// terminal.
 pub fn confirm_text(question: &str, expected: &[&str]) -> bool {
     let _ = write!(std::io::stderr(), "{question}");
     let mut answer = String::new();
@@ -62,7 +64,7 @@ pub fn confirm_text(question: &str, expected: &[&str]) -> bool {
     std::io::stdin().lock().read_line(&mut answer).is_ok() && expected.contains(&answer.trim())
 }
 
-/// Asks a question that is answered by yes or no, and refuses to go on without a yes.
+/// Asks a question that is answered by yes or no. The run is refused without a yes.
 pub fn require_confirmation(question: &str) -> Result<(), Failure> {
     match confirm(question)? {
         true => Ok(()),
@@ -78,7 +80,7 @@ pub struct Prompter {
 }
 
 impl Prompter {
-    /// Looks whether there is a terminal whose cursor can be moved.
+    /// Checks whether there is a terminal whose cursor can be moved.
     pub fn new(session: &Session) -> Prompter {
         let moves = std::env::var("TERM").is_ok_and(|term| term != "dumb");
         let interactive = moves && is_terminal() && std::io::stderr().is_terminal();

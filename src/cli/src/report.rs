@@ -18,16 +18,16 @@ use super::ui::{Style, Ui, clean, clean_lines};
 /// Up to so many are all shown whole.
 const ALL: usize = 20;
 
-/// Of more, no more than so many are.
+/// The number of diagnostics that are shown of more.
 const SHOWN: usize = 100;
 
 /// A group that is not larger than this is shown whole.
 const SMALL: usize = 3;
 
-/// Of a larger one, so many are.
+/// The number of diagnostics that are shown of a larger group.
 const EXAMPLES: usize = 2;
 
-/// Prints diagnostics to stderr. Of many, what is alike is told by its first ones and their number.
+/// Prints diagnostics to stderr. Of many, a group of alike ones is shown by its first ones and their number.
 pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
     let mut blocks = Blocks { root, ui, files: HashMap::new(), hidden: hidden(diagnostics) };
     if diagnostics.len() <= ALL {
@@ -48,7 +48,8 @@ pub fn diagnostics(root: &Path, ui: &Ui, diagnostics: &[Diagnostic]) {
     ui.line(&table(diagnostics));
 }
 
-/// How many of each group are shown whole: fewer where there are many groups, and none of those that are too many.
+/// Returns the number of each group that are shown whole: fewer where there are many groups, and none of those that
+/// are too many.
 fn shares(groups: &[Group<'_>]) -> Vec<usize> {
     let share = |group: &Group<'_>| match group.members.len() {
         members @ ..=SMALL => members,
@@ -57,10 +58,10 @@ fn shares(groups: &[Group<'_>]) -> Vec<usize> {
     if groups.iter().map(share).sum::<usize>() <= SHOWN {
         return groups.iter().map(share).collect();
     }
-    (0..groups.len()).map(|at| usize::from(at < SHOWN)).collect()
+    (0..groups.len()).map(|index| usize::from(index < SHOWN)).collect()
 }
 
-/// How often each code is told, and how to see the rest.
+/// Returns the number of reports of each code, and how to see the rest.
 fn table(diagnostics: &[Diagnostic]) -> String {
     let rows: Vec<[String; 4]> = tallies(diagnostics)
         .into_iter()
@@ -78,7 +79,7 @@ fn table(diagnostics: &[Diagnostic]) -> String {
             what a code means\n"
 }
 
-/// What is needed to show diagnostics one after the other.
+/// The data for showing diagnostics one after the other.
 struct Blocks<'a> {
     root: &'a Path,
     ui: &'a Ui,
@@ -166,11 +167,10 @@ fn lines_of(path: &Path) -> Vec<String> {
     }
 }
 
-/// From which column on a line is not shown, by file and line.
+/// The column from which on a line is hidden, by file and line.
 type Hidden<'a> = HashMap<(&'a str, usize), usize>;
 
-/// What is not shown: a secret stands there, or may stand there because its
-/// key is misspelt.
+/// Returns what is hidden: a secret is there, or may be there because its key is misspelt.
 fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     let mut hidden = HashMap::new();
     for Diagnostic { code, place, .. } in diagnostics {
@@ -195,7 +195,7 @@ fn only(line: &str, place: &Place) -> String {
     before.chars().chain(meant).collect()
 }
 
-/// A line without what stands from a column on. What says nothing stays: brackets, `true`, `false`.
+/// Cuts a line at a column. What reveals nothing stays: brackets, `true`, `false`.
 fn cut(line: &str, column: usize) -> String {
     let at = line.char_indices().nth(column - 1).map_or(line.len(), |(at, _)| at);
     let (shown, rest) = line.split_at(at);
@@ -240,11 +240,11 @@ fn mask(line: &str) -> String {
     masked + rest
 }
 
-/// Where a value ends: at its own quote, or where the next key or the end of the map can be.
+/// Returns the end of a value: its own quote, or where the next key or the end of the map can be.
 fn end_of_value(text: &str) -> usize {
     let start = text.len() - text.trim_start().len();
     match text[start..].chars().next() {
-        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |at| start + 1 + at + 1),
+        Some(quote @ ('"' | '\'')) => text[start + 1..].rfind(quote).map_or(text.len(), |index| start + 1 + index + 1),
         _ => text.find([',', '}']).unwrap_or(text.len()),
     }
 }
@@ -273,7 +273,7 @@ pub fn counts(diagnostics: &[Diagnostic]) -> (usize, usize) {
     (errors, diagnostics.len() - errors)
 }
 
-/// `no mistakes`, or how many errors and warnings.
+/// Returns the number of errors and warnings in words.
 pub fn found(diagnostics: &[Diagnostic]) -> String {
     match counts(diagnostics) {
         (0, 0) => "no mistakes".to_owned(),
@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn no_more_than_a_hundred_are_shown_whole() {
-        let told = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
-        let group = |members: usize| Group { members: vec![&told; members], alike: true };
+        let diagnostic = Diagnostic::error(Code::UnknownKey, Place::file("a.yaml"), "unknown", "none");
+        let group = |members: usize| Group { members: vec![&diagnostic; members], alike: true };
         let shown = |sizes: &[usize]| shares(&sizes.iter().map(|size| group(*size)).collect::<Vec<_>>());
         assert_eq!(shown(&[1, 3, 4, 9000]), [1, 3, 2, 2]);
         assert_eq!(shown(&[3; 40]), [1; 40]);

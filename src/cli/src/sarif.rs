@@ -12,17 +12,17 @@ use flotilla_model::explanation::{self, explanation};
 /// The name by which paths refer to the repository's root.
 const ROOT: &str = "SRCROOT";
 
-/// One run: the rules, and a result for each diagnostic, those that are turned off among them. `prefix` is what the
-/// project's paths begin with in the repository.
+/// Returns one run: the rules, and a result for each diagnostic, the suppressed ones included. `prefix` is the path
+/// of the project in the repository.
 pub fn log(prefix: &str, diagnostics: &[Diagnostic], suppressed: &[Suppressed]) -> Value {
     let mut seen = HashMap::new();
-    let told = diagnostics.iter().map(|diagnostic| result(prefix, diagnostic, &mut seen)).collect::<Vec<_>>();
+    let results = diagnostics.iter().map(|diagnostic| result(prefix, diagnostic, &mut seen)).collect::<Vec<_>>();
     let off = suppressed.iter().map(|Suppressed { diagnostic, reason }| {
         let mut result = result(prefix, diagnostic, &mut seen);
         result["suppressions"] = json!([{"kind": "external", "status": "accepted", "justification": reason}]);
         result
     });
-    let results: Vec<Value> = told.into_iter().chain(off).collect();
+    let results: Vec<Value> = results.into_iter().chain(off).collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -40,20 +40,20 @@ pub fn log(prefix: &str, diagnostics: &[Diagnostic], suppressed: &[Suppressed]) 
     })
 }
 
-/// A rule for each code. An address of help has to be absolute in SARIF: there is one once Cargo.toml names the
-/// repository; the help itself stands in the rule in any case.
+/// Returns a rule for each code. An address of help has to be absolute in SARIF: there is one once Cargo.toml names
+/// the repository; the rule has the help's text in any case.
 fn rules(repository: &str) -> Vec<Value> {
     Code::ALL
         .iter()
         .map(|code| {
-            let told = explanation(*code);
+            let explanation = explanation(*code);
             let mut rule = json!({
                 "id": code,
                 "name": format!("{code:?}"),
-                "shortDescription": {"text": told.meaning},
-                "fullDescription": {"text": format!("{} {}", told.meaning, told.why)},
-                "help": {"text": told.mend, "markdown": told.markdown},
-                "defaultConfiguration": {"level": level(told.severity)},
+                "shortDescription": {"text": explanation.meaning},
+                "fullDescription": {"text": format!("{} {}", explanation.meaning, explanation.why)},
+                "help": {"text": explanation.mend, "markdown": explanation.markdown},
+                "defaultConfiguration": {"level": level(explanation.severity)},
             });
             if !repository.is_empty() {
                 let anchor = code.as_str().to_lowercase();
@@ -71,7 +71,7 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// `seen` counts what is told more than once of a file in the same words.
+/// Returns the result of a diagnostic. `seen` counts the results of a file with the same words.
 fn result<'a>(prefix: &str, diagnostic: &'a Diagnostic, seen: &mut HashMap<(Code, &'a str, &'a str), usize>) -> Value {
     let Diagnostic { code, severity, message, place, help, related } = diagnostic;
     let occurrence = seen.entry((*code, &place.file, message)).or_default();
@@ -133,14 +133,20 @@ mod tests {
 
     #[test]
     fn fingerprints_outlive_lines_that_shift() {
-        let told = |line, message: &str| {
+        let diagnostic = |line, message: &str| {
             let place = Place { file: "customers/acme.yaml".to_owned(), line, column: 3, width: 4 };
             Diagnostic::error(Code::UnknownKey, place, message, "mend it")
         };
-        let before =
-            fingerprints(&[told(4, "unknown key `a`"), told(9, "unknown key `a`"), told(9, "unknown key `b`")]);
-        let after =
-            fingerprints(&[told(5, "unknown key `a`"), told(10, "unknown key `a`"), told(10, "unknown key `b`")]);
+        let before = fingerprints(&[
+            diagnostic(4, "unknown key `a`"),
+            diagnostic(9, "unknown key `a`"),
+            diagnostic(9, "unknown key `b`"),
+        ]);
+        let after = fingerprints(&[
+            diagnostic(5, "unknown key `a`"),
+            diagnostic(10, "unknown key `a`"),
+            diagnostic(10, "unknown key `b`"),
+        ]);
         assert_eq!(before, after);
         let unique: std::collections::HashSet<&String> = before.iter().collect();
         assert_eq!(unique.len(), 3);

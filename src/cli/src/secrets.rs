@@ -58,7 +58,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
 }
 
-/// What the next deploy does with a secret.
+/// The effect of the next deploy on a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Status {
@@ -82,14 +82,14 @@ struct Row {
     worker: String,
     binding: String,
     name: String,
-    /// Where its value comes from.
+    /// The source of its value.
     source: Option<String>,
-    /// The name under which it stands there.
+    /// The name that it has there.
     found_as: Option<String>,
-    /// Why its value isn't known here, if there is more to it than that no source has it.
+    /// The reason why its value isn't known here, if it isn't merely missing in all sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     hidden: Option<String>,
-    /// Whether the worker has one of that binding.
+    /// Whether the worker has a secret of that binding.
     deployed: bool,
     status: Status,
     #[serde(skip)]
@@ -101,12 +101,12 @@ struct Row {
 /// A worker's secrets.
 struct Needs {
     rows: Vec<Row>,
-    /// Why it could not be uploaded.
+    /// The reason why it could not be uploaded.
     missing: Option<Missing>,
 }
 
 impl Needs {
-    /// Whether the next deploy uploads it for a secret's sake.
+    /// Returns whether the next deploy uploads it because of a secret.
     fn uploads(&self) -> bool {
         self.rows.iter().any(|row| matches!(row.status, Status::Changed | Status::New))
     }
@@ -120,7 +120,7 @@ struct Opened {
     state: State,
 }
 
-/// Opens all of it. Nothing, if the fleet has a mistake that holds for all.
+/// Opens all of it. Returns none if the fleet has an error that concerns everything.
 fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     let fleet = &loaded.project.fleet;

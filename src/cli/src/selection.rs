@@ -1,4 +1,4 @@
-//! The options by which a command is told its customers.
+//! The options that select a command's customers.
 
 use std::ops::Deref;
 use std::sync::OnceLock;

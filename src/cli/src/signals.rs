@@ -48,7 +48,7 @@ impl Signals {
     }
 }
 
-/// Starts the listener's thread, and waits until it hears.
+/// Starts the listener's thread, and waits until it handles signals.
 fn start(handler: Arc<Mutex<Option<Handler>>>) -> bool {
     let (ready, wait) = channel();
     let listen = move || {

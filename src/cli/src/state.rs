@@ -1,4 +1,4 @@
-//! `flotilla state`: what is on record, made anew from the cloud, and who holds the lock.
+//! `flotilla state`: shows the state and who holds the lock, and rebuilds it from the cloud.
 
 use std::collections::BTreeSet;
 
@@ -66,10 +66,10 @@ struct Row {
     crons: BTreeSet<String>,
     /// The names of the secrets' bindings.
     secrets: BTreeSet<String>,
-    /// What was found to be otherwise in the cloud.
+    /// The drift that was found in the cloud.
     #[serde(skip_serializing_if = "Option::is_none")]
     drift: Option<String>,
-    /// Whether a change of it was begun and not ended.
+    /// Whether a change of it is in flight or was interrupted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     interrupted: bool,
 }
@@ -96,7 +96,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
     let secrets = arguments.cloud.secrets(session, &fleet)?;
     let cloud = arguments.cloud.cloud(session, &fleet, &secrets)?;
     let state = State::read(&cloud.state)?;
-    let begun = state.begun()?;
+    let in_flight = state.in_flight()?;
     let mut rows = Vec::new();
     state.each(|id, deployed| {
         if arguments.customer.as_ref().is_some_and(|customer| *customer != deployed.customer) {
@@ -115,7 +115,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
             crons: deployed.live.crons,
             secrets: deployed.live.secrets.into_keys().collect(),
             drift: deployed.drift.map(|drift| drift.to_string()),
-            interrupted: begun.contains_key(&id),
+            interrupted: in_flight.contains_key(&id),
             worker: id.1,
         });
     })?;
@@ -186,7 +186,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
 }
 
 fn unlock(session: &Session) -> Result<Exit, Failure> {
-    let (mut held, mut told) = (false, Vec::new());
+    let (mut held, mut locks) = (false, Vec::new());
     for (name, what) in [(LOCK, "deploys"), (AHEAD_LOCK, "deploys that go ahead of others")] {
         let path = session.root.join(FOLDER).join(name);
         let note = |note: &Option<flotilla_model::lock::Note>| {
@@ -211,13 +211,13 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
                 ("elsewhere", text)
             }
         };
-        told.push(serde_json::json!({ "lock": name, "holder": word, "text": text }));
+        locks.push(serde_json::json!({ "lock": name, "holder": word, "text": text }));
         if session.format == Format::Text && (word != "free" || name == LOCK) {
             report::print(&clean(&text));
         }
     }
     if session.format == Format::Json {
-        session.json(&serde_json::json!({ "locks": told }))?;
+        session.json(&serde_json::json!({ "locks": locks }))?;
     }
     Ok(if held { Exit::Refused } else { Exit::Done })
 }

@@ -40,12 +40,12 @@ struct Row {
     digest: Option<String>,
     deployed_at: Option<String>,
     url: Option<String>,
-    /// What its /health says, if it was asked.
+    /// The answer of its /health, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<String>,
     #[serde(skip)]
     live: Option<String>,
-    /// Where it is asked.
+    /// The address of its health check.
     #[serde(skip)]
     address: Option<String>,
 }
@@ -84,8 +84,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             }
         })
         .collect();
-    let well = !arguments.health || ask(session, &mut rows);
-    let exit = if well { Exit::Done } else { Exit::SomeFailed };
+    let is_healthy = !arguments.health || check_health(session, &mut rows);
+    let exit = if is_healthy { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
         return Ok(exit);
@@ -112,8 +112,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(exit)
 }
 
-/// Asks the deployed workers for their health; says whether all are healthy and run what was deployed.
-fn ask(session: &Session, rows: &mut [Row]) -> bool {
+/// Checks the health of the deployed workers; returns whether all are healthy and run what was deployed.
+fn check_health(session: &Session, rows: &mut [Row]) -> bool {
     let target = |row: &Row| Some(HealthTarget { address: row.address.clone()?, digest: row.live.clone()? });
     let targets = rows.iter().map(target).collect();
     let mut all_healthy = true;

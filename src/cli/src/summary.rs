@@ -1,5 +1,5 @@
-//! What a command found and did, in Markdown: for the summary of a CI job, which it is appended to. The only place that
-//! writes Markdown about a run; nothing that a file holds can mark it up.
+//! The summary of a command in Markdown: for a CI job's summary, to which it is appended. The only place that writes
+//! Markdown about a run; text from files is escaped.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -18,42 +18,44 @@ use super::report::{self, count, found};
 use super::ui::{clean, duration};
 use super::{Format, Session};
 
-/// So many rows of diagnostics at most.
+/// The largest number of rows of diagnostics.
 const ROWS: usize = 50;
 
-/// So many characters of a message.
+/// The largest number of characters of a message.
 const LONGEST: usize = 300;
 
-/// What `check` found.
+/// Returns the summary of `check`.
 pub fn check(customers: usize, diagnostics: &[Diagnostic], suppressed: usize) -> String {
-    let mut told = vec![count(customers, "customer")];
+    let mut figures = vec![count(customers, "customer")];
     if suppressed > 0 {
-        told.push(format!("{} suppressed", grouped(suppressed as u64)));
+        figures.push(format!("{} suppressed", grouped(suppressed as u64)));
     }
-    page("flotilla check", &found(diagnostics), &told, diagnostics)
+    page("flotilla check", &found(diagnostics), &figures, diagnostics)
 }
 
-/// What `build` did; `told` are its figures, such as `12 files written`.
-pub fn build(told: &[String], diagnostics: &[Diagnostic]) -> String {
-    page("flotilla build", &found(diagnostics), told, diagnostics)
+/// Returns the summary of `build`; `figures` are such as `12 files written`.
+pub fn build(figures: &[String], diagnostics: &[Diagnostic]) -> String {
+    page("flotilla build", &found(diagnostics), figures, diagnostics)
 }
 
-/// What a command did that applies a plan.
+/// Returns the summary of a command that applies a plan.
 pub fn applied(command: &str, outcome: &Outcome) -> String {
     let number = |number: usize| grouped(number as u64);
     let (applied, failed, skipped) = (number(outcome.applied), number(outcome.failed), number(outcome.skipped));
-    let mut told = vec![format!("{} requests", grouped(outcome.requests)), duration(outcome.seconds)];
+    let mut figures = vec![format!("{} requests", grouped(outcome.requests)), duration(outcome.seconds)];
     let others = [
         (outcome.retries, "repeated"),
         (outcome.throttled, "throttled"),
         (outcome.overtaken as u64, "overtaken by another deploy"),
         (outcome.unhealthy as u64, "not well"),
     ];
-    told.extend(
+    figures.extend(
         others.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", grouped(*number))),
     );
-    let mut page =
-        format!("### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n", told.join(" · "));
+    let mut page = format!(
+        "### {command}: {applied} applied, {failed} failed, {skipped} left undone\n\n{}\n",
+        figures.join(" · ")
+    );
     if let Some(why) = &outcome.halted {
         page += &format!("\nHalted: {}\n", text(why));
     }
@@ -72,13 +74,13 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
     page
 }
 
-/// A command's result; if it is a failure, it is told there, too.
+/// Returns a command's result; a failure is added to the summary, too.
 pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
     // What a fleet's own errors are is reported with them.
-    if let Err(told) = &result
-        && told.diagnostics.is_empty()
+    if let Err(error) = &result
+        && error.diagnostics.is_empty()
     {
-        append(session.summary.as_deref(), &failure(command, told))?;
+        append(session.summary.as_deref(), &failure(command, error))?;
     }
     result
 }
@@ -103,7 +105,7 @@ pub(super) fn report_invalid(session: &Session, result: Result<Exit, Failure>) -
     Ok(Exit::Diagnostics)
 }
 
-/// Why a command ended.
+/// Returns the summary of a failure.
 fn failure(command: &str, failure: &Failure) -> String {
     let mut page = format!("### {command} failed\n\n{}\n", text(&failure.to_string()));
     let lines: Vec<&str> = failure.hints.iter().flat_map(|hint| hint.lines()).collect();
@@ -129,8 +131,8 @@ pub fn append(file: Option<&Path>, page: &str) -> Result<(), Failure> {
     Ok(written.with_context(|| format!("the summary can't be written to {}", file.display()))?)
 }
 
-fn page(command: &str, found: &str, told: &[String], diagnostics: &[Diagnostic]) -> String {
-    let mut page = format!("### {command}: {found}\n\n{}\n", told.join(" · "));
+fn page(command: &str, found: &str, figures: &[String], diagnostics: &[Diagnostic]) -> String {
+    let mut page = format!("### {command}: {found}\n\n{}\n", figures.join(" · "));
     if diagnostics.is_empty() {
         return page;
     }
@@ -183,9 +185,9 @@ mod tests {
     #[test]
     fn hostile_text_marks_nothing_up() {
         let hostile = "a|b `c` </code><img src=x onerror=alert(1)> [d](https://e) **f** WWW.g.h @g #1 :h: \\ & &lt; $i$ _j_ ~k~\n\r\x1b[31m";
-        let told =
+        let diagnostic =
             Diagnostic::error(Code::UnknownKey, Place::file(&format!("customers/{hostile}.yaml")), hostile, hostile);
-        let page = check(1, &[told], 2);
+        let page = check(1, &[diagnostic], 2);
         let row = page.lines().find(|line| line.starts_with("| error")).expect("a row");
         assert_eq!(row.matches('|').count(), 6, "{row}");
         assert_eq!((row.matches("<code>").count(), row.matches("</code>").count()), (3, 3), "{row}");
@@ -226,13 +228,13 @@ mod tests {
     #[test]
     fn a_page_is_bounded() {
         let message = "x".repeat(10_000);
-        let told = |at: usize| {
+        let diagnostic = |at: usize| {
             let code = Code::ALL[at % Code::ALL.len()];
             let place = Place::file(&format!("customers/c{at}.yaml"));
             let message = format!("{message}{}", "y".repeat(at / Code::ALL.len()));
             Diagnostic { code, ..Diagnostic::error(Code::UnknownKey, place, message, "mend it") }
         };
-        let page = check(1000, &(0..1000).map(told).collect::<Vec<_>>(), 0);
+        let page = check(1000, &(0..1000).map(diagnostic).collect::<Vec<_>>(), 0);
         assert!(page.len() < 64 << 10, "{}", page.len());
         assert!(page.contains("kinds more"), "{page}");
     }

@@ -9,9 +9,9 @@ use serde::Serialize;
 #[derive(Clone, Serialize)]
 pub struct Timing {
     phase: String,
-    /// By the clock on the wall.
+    /// The wall-clock time.
     seconds: f64,
-    /// Of all threads of this process; what npm and Node.js took is not among it.
+    /// The time of all threads of this process, without npm and Node.js.
     cpu_seconds: f64,
     /// The part of the whole time.
     share: f64,
@@ -19,7 +19,7 @@ pub struct Timing {
     items_per_second: Option<f64>,
 }
 
-/// What was measured of a phase.
+/// The measurements of a phase.
 pub struct Measured {
     pub phase: String,
     pub wall: Duration,

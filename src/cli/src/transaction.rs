@@ -125,7 +125,7 @@ impl Transaction {
         *self.shared.delete_database.lock() = Some(delete);
     }
 
-    /// Makes one change, which it has to note before. Nothing is undone while the change is being made.
+    /// Makes one change, which has to be noted first. Nothing is undone while the change is being made.
     pub fn change<T>(&self, change: impl FnOnce(&mut Undo) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut undo = self.undo()?;
         change(&mut undo)
@@ -191,7 +191,7 @@ impl Shared {
         })
     }
 
-    /// Puts the terminal back into the modes that it was found in.
+    /// Restores the terminal's earlier modes.
     fn restore_terminal(&self) {
         if let Some(modes) = &self.terminal {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, modes);

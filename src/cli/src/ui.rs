@@ -1,4 +1,4 @@
-//! How flotilla speaks to people: lines in colours, bars where a terminal is. Everything here goes to stderr.
+//! The output for people: lines in colours, and bars on a terminal. Everything here goes to stderr.
 
 mod progress_bar;
 
@@ -15,7 +15,7 @@ use super::timings::{self, Measured, Timing};
 use progress_bar::Phase;
 pub(crate) use progress_bar::lock;
 
-/// How to speak to people.
+/// The output for people.
 #[derive(Clone)]
 pub struct Ui(pub(super) Arc<Inner>);
 
@@ -25,7 +25,7 @@ pub(super) struct Inner {
     colours: bool,
     timings: bool,
     start: Instant,
-    /// How many steps of the phase are done. Beside the phase, so that a step waits for nobody.
+    /// The number of steps of the phase that are done. Beside the phase, so that a step takes no lock.
     pub done: AtomicU64,
     pub phase: Mutex<Option<Phase>>,
     pub measured: Mutex<Vec<Measured>>,
@@ -33,7 +33,7 @@ pub(super) struct Inner {
 }
 
 impl Ui {
-    /// Looks at the terminal and at `NO_COLOR`, `CI` and `TERM`.
+    /// Reads the terminal's capabilities, and `NO_COLOR`, `CI` and `TERM`.
     pub fn new(quiet: bool, timings: bool) -> Ui {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let terminal = std::io::stderr().is_terminal() && std::env::var("TERM").map_or(true, |term| term != "dumb");
@@ -55,7 +55,7 @@ impl Ui {
         if self.0.colours { format!("\x1b[{}m{text}\x1b[0m", style as u8) } else { text.to_owned() }
     }
 
-    /// Whether colours are on.
+    /// Returns whether colours are on.
     pub fn has_colours(&self) -> bool {
         self.0.colours
     }
@@ -68,7 +68,7 @@ impl Ui {
         }
     }
 
-    /// Why the command ended.
+    /// Prints the failure that ended the command.
     pub fn failure(&self, failure: &Failure) {
         self.line(&format!("{} {}", self.paint(Style::Error, "error:"), clean(&failure.to_string())));
         for hint in &failure.hints {
@@ -77,7 +77,7 @@ impl Ui {
         }
     }
 
-    /// Where the time went until now, if that is asked for.
+    /// Returns the timings until now, if they were requested.
     pub fn timings(&self) -> Option<Vec<Timing>> {
         self.0.timings.then(|| timings::timings(&lock(&self.0.measured), self.0.start.elapsed(), timings::cpu()))
     }

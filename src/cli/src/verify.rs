@@ -1,4 +1,4 @@
-//! `flotilla verify`, and what `deploy --verify` asks after it.
+//! `flotilla verify`, and the verification of `deploy --verify`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,9 +17,9 @@ use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit};
 
-/// So many failures are told with what to do.
+/// The number of failures that are printed with advice.
 const TOLD: usize = 50;
-/// So many rows of workers that are well are shown.
+/// The number of healthy workers that are shown.
 const ROWS: usize = 100;
 
 #[derive(clap::Args)]
@@ -29,12 +29,12 @@ pub(super) struct Arguments {
     #[command(flatten)]
     cloud: CloudArguments,
     #[command(flatten)]
-    asking: Asking,
+    verification: VerifyArguments,
 }
 
 /// How workers are asked.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Asking {
+pub(super) struct VerifyArguments {
     /// Once each worker was asked, ask those that fail again for so many seconds; 0 asks once [default: 60]
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<u64>,
@@ -43,8 +43,8 @@ pub(super) struct Asking {
     junit: Option<PathBuf>,
 }
 
-impl Asking {
-    /// Returns what the engine is told.
+impl VerifyArguments {
+    /// Returns the engine's options.
     pub(super) fn options(&self) -> VerifyOptions {
         VerifyOptions { deadline: self.deadline.map(Duration::from_secs) }
     }
@@ -57,9 +57,9 @@ impl Asking {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let (cloud, options) = (arguments.cloud.options(), arguments.asking.options());
+    let (cloud, options) = (arguments.cloud.options(), arguments.verification.options());
     let results = verify_fleet(&session.context(), &arguments.selection, &cloud, &options)?;
-    write_junit(&arguments.asking, &results)?;
+    write_junit(&arguments.verification, &results)?;
     match session.format {
         Format::Json => session.json(&results)?,
         Format::Text => report::print(&text(&session.ui, &results)),
@@ -72,8 +72,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 /// Writes the results as JUnit XML, if a file for it was named.
-pub(super) fn write_junit(asking: &Asking, results: &Results) -> Result<(), Failure> {
-    let Some(path) = &asking.junit else { return Ok(()) };
+pub(super) fn write_junit(verification: &VerifyArguments, results: &Results) -> Result<(), Failure> {
+    let Some(path) = &verification.junit else { return Ok(()) };
     let document = junit::document(&results.workers, results.seconds);
     std::fs::write(path, document).with_context(|| format!("{} can't be written", path.display()))?;
     Ok(())
@@ -100,8 +100,9 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
         let cells = columns.iter().map(|column| word(report, column).to_owned());
         rows.push([clean(&report.worker), clean(address)].into_iter().chain(cells).collect());
     }
-    let widths: Vec<usize> =
-        (0..columns.len() + 2).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns.len() + 2)
+        .map(|index| rows.iter().map(|row| row[index].chars().count()).max().unwrap_or(0))
+        .collect();
     let mut lines: Vec<String> = Vec::new();
     for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| {
@@ -129,7 +130,7 @@ pub(super) fn text(ui: &Ui, results: &Results) -> String {
     lines.join("\n")
 }
 
-/// What stands in a cell: the worst of the checks of that name.
+/// Returns the text of a cell: the worst of the checks of that name.
 fn word(report: &Report, column: &str) -> &'static str {
     let any = |status: Status| report.checks.iter().any(|check| check.name == column && check.status == status);
     if any(Status::Failed) {
@@ -143,7 +144,7 @@ fn word(report: &Report, column: &str) -> &'static str {
     }
 }
 
-/// What failed or will soon, with what to do; and once, why something wasn't asked.
+/// Returns what failed or will soon, with advice; and once, why something wasn't checked.
 fn remarks(results: &Results) -> Vec<String> {
     let mut lines = Vec::new();
     let mut more = 0;
@@ -173,7 +174,7 @@ fn remarks(results: &Results) -> Vec<String> {
     lines
 }
 
-/// What to do about a check that failed.
+/// Returns advice on a check that failed.
 fn advice(check: &Check) -> &'static str {
     match (check.name.as_str(), check.status) {
         ("dns", _) => {

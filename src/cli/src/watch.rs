@@ -27,11 +27,11 @@ const QUIET: Duration = Duration::from_millis(10);
 /// But not longer than this.
 const AT_MOST: Duration = Duration::from_millis(60);
 
-/// What was edited.
+/// The files that were edited.
 enum Edited {
     /// Customers' files alone.
     Customers(BTreeSet<String>),
-    /// Something that decides more than one customer.
+    /// Files that concern more than one customer.
     Fleet,
 }
 
@@ -60,10 +60,10 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             Some(Edited::Customers(files)) if let Some(done) = &mut current => {
                 match again(session, selection, done, &files)? {
                     Outcome::Built { written, removed, diagnostics } => {
-                        known = Some(tell(session, known.as_deref(), diagnostics, (written, removed), start)?);
+                        known = Some(print_changes(session, known.as_deref(), diagnostics, (written, removed), start)?);
                     }
                     Outcome::Stopped(diagnostics) => {
-                        known = Some(tell(session, known.as_deref(), diagnostics, (0, 0), start)?);
+                        known = Some(print_changes(session, known.as_deref(), diagnostics, (0, 0), start)?);
                         // From the beginning next time: what is in memory is half of the old and half of the new.
                         current = None;
                     }
@@ -77,12 +77,12 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             Some(_) => match build_fleet(&session.context(), selection, false, false) {
                 Ok(mut done) => {
                     let changed = (done.built.written, done.built.removed);
-                    let told = std::mem::take(&mut done.diagnostics);
-                    known = Some(tell(session, known.as_deref(), told, changed, start)?);
+                    let diagnostics = std::mem::take(&mut done.diagnostics);
+                    known = Some(print_changes(session, known.as_deref(), diagnostics, changed, start)?);
                     current = Some(done);
                 }
                 Err(failure) if !failure.diagnostics.is_empty() => {
-                    known = Some(tell(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
+                    known = Some(print_changes(session, known.as_deref(), failure.diagnostics, (0, 0), start)?);
                     current = None;
                 }
                 // A wrong command line stays wrong; the rest can be mended while we watch.
@@ -147,7 +147,7 @@ fn edits(receiver: &Receiver<Vec<PathBuf>>) -> Option<Vec<PathBuf>> {
     Some(paths)
 }
 
-/// What edits of these paths are; nothing, if they are none of ours.
+/// Classifies the edits of these paths; none if they don't concern flotilla.
 fn edited(root: &Path, paths: &[PathBuf], watched: &BTreeSet<PathBuf>, has_fleet: bool) -> Option<Edited> {
     let mut customers = BTreeSet::new();
     let mut fleet = !has_fleet;
@@ -212,8 +212,8 @@ fn again(
     Ok(Outcome::Built { written: built.written, removed: built.removed, diagnostics })
 }
 
-/// Tells what is new and what is mended, and what was written; where nothing of it is, nothing. The first time, always.
-fn tell(
+/// Prints new errors, fixed errors and written files; nothing if there are none. The first time, always.
+fn print_changes(
     session: &Session,
     before: Option<&[Diagnostic]>,
     now: Vec<Diagnostic>,
@@ -224,9 +224,14 @@ fn tell(
     let new: Vec<Diagnostic> = now.iter().filter(|found| !before.contains(found)).cloned().collect();
     let mended: Vec<&Diagnostic> = before.iter().filter(|found| !now.contains(found)).collect();
     report::diagnostics(&session.root, &session.ui, &new);
-    for one in &mended {
+    for item in &mended {
         let word = session.ui.paint(Style::Good, "mended");
-        session.ui.line(&format!("{word} [{}] {}: {}", one.code, clean(&one.place.to_string()), clean(&one.message)));
+        session.ui.line(&format!(
+            "{word} [{}] {}: {}",
+            item.code,
+            clean(&item.place.to_string()),
+            clean(&item.message)
+        ));
     }
     let milliseconds = start.elapsed().as_millis();
     if !first && written + removed + new.len() + mended.len() == 0 {

@@ -22,9 +22,9 @@ use flotilla_model::text::mask;
 /// The account, zones, token, domains and database of a worker.
 #[derive(Debug, Serialize)]
 pub(super) struct WorkerDetails {
-    account: Named,
+    account: NamedResource,
     /// The zones of its domains and routes.
-    pub zones: Vec<Named>,
+    pub zones: Vec<NamedResource>,
     /// Whether the account's token is found in the sources of secrets.
     pub token: &'static str,
     /// Its custom domains, or its hosts behind a dispatch worker; the hosts of its routes come last.
@@ -34,7 +34,7 @@ pub(super) struct WorkerDetails {
 
 /// A name, and the id if it is known here.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Named {
+pub(super) struct NamedResource {
     pub name: String,
     /// Masked.
     id: Option<String>,
@@ -56,7 +56,7 @@ pub(super) struct Sources<'a> {
     cloud: Cloud,
     secrets: Secrets,
     state: State,
-    /// Each account's token is looked up once.
+    /// The tokens, so that each account's is looked up once.
     tokens: RefCell<HashMap<String, &'static str>>,
     zones: RefCell<HashMap<(String, String), Option<String>>>,
 }
@@ -79,8 +79,9 @@ impl<'a> Sources<'a> {
         let hosts = worker.hosts.iter().flat_map(|hosts| &hosts.names);
         let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| zone_of(host));
         let zones: BTreeSet<&str> = of_domains.chain(worker.routes.iter().map(|route| route.zone.as_str())).collect();
-        let zones =
-            zones.into_iter().map(|name| Ok(Named { name: name.to_owned(), id: self.zone(&account_id, name)? }));
+        let zones = zones
+            .into_iter()
+            .map(|name| Ok(NamedResource { name: name.to_owned(), id: self.zone(&account_id, name)? }));
         let routed = worker.routes.iter().filter_map(|route| route.pattern.split('/').next());
         let mut domains: Vec<String> = worker.domains.iter().chain(hosts).cloned().collect();
         for host in routed {
@@ -89,7 +90,7 @@ impl<'a> Sources<'a> {
             }
         }
         Ok(WorkerDetails {
-            account: Named {
+            account: NamedResource {
                 name: worker.account.clone(),
                 id: Some(&account_id).filter(|id| !id.is_empty()).map(|id| mask(id)),
             },
@@ -153,7 +154,7 @@ impl WorkerDetails {
 
     /// Returns the zones in a few words.
     pub(super) fn zones(&self) -> String {
-        let zone = |zone: &Named| match &zone.id {
+        let zone = |zone: &NamedResource| match &zone.id {
             Some(id) => format!("{} {id}", zone.name),
             None => zone.name.clone(),
         };

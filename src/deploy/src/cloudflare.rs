@@ -23,7 +23,7 @@ pub use web::{Network, health};
 
 /// The environment variable with the API's address; wrangler's own.
 pub const BASE_VARIABLE: &str = "CLOUDFLARE_API_BASE_URL";
-/// The API's address, unless [`BASE_VARIABLE`] says otherwise.
+/// The API's address, unless [`BASE_VARIABLE`] sets another.
 pub const BASE: &str = "https://api.cloudflare.com/client/v4";
 
 /// The content type of ES modules. Source: Cloudflare docs, Workers › Multipart upload metadata, and wrangler.
@@ -250,7 +250,7 @@ impl Platform for Cloudflare {
     }
 }
 
-/// Why no answer came, or none to its end: the outcome is unknown.
+/// Returns the error for a request without a complete answer: its outcome is unknown.
 fn failed(error: &Error) -> CallError {
     let what = match error.kind {
         Kind::Client => "no HTTP client",
@@ -337,7 +337,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     }
 }
 
-/// Something between us and the API answered.
+/// Returns the error for an answer that isn't the API's: something between it and us answered.
 fn no_json(status: u16, mitigated: bool, body: &[u8]) -> CallError {
     let is_html = body.trim_ascii_start().starts_with(b"<");
     let message = if mitigated {
@@ -395,7 +395,7 @@ fn reply(call: &Call, result: &Value) -> Reply {
     }
 }
 
-/// A page of a list. That it is full says that there is another: not every list tells how many pages it has.
+/// Reads a page of a list. A full page means that there is another: not every list reports how many pages it has.
 fn page(result: &Value, name: &str, id: &str, full: usize) -> Reply {
     let rows = result.as_array().map_or(&[][..], Vec::as_slice);
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -417,7 +417,7 @@ fn zones(result: &Value) -> Reply {
     Reply::Zones { zones: rows.iter().filter_map(zone).collect(), more: rows.len() >= ZONES_PER_PAGE }
 }
 
-/// What an answer tells of the token's limits.
+/// Returns what an answer's headers report about the token's limits.
 fn quota(response: &Answer) -> Option<Quota> {
     let (left, policies) = (response.limits_left().into_iter(), response.limits().into_iter());
     let left: Vec<Left> =

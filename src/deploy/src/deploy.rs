@@ -54,12 +54,12 @@ pub struct Upload {
     pub metadata: Value,
     /// The modules.
     pub modules: Vec<Module>,
-    /// What the state keeps once it was acknowledged.
-    pub made: Made,
+    /// The record that the state keeps once the upload was acknowledged.
+    pub record: UploadRecord,
 }
 
-/// What the state keeps of an upload once it was acknowledged.
-pub struct Made {
+/// The record that the state keeps of an upload once it was acknowledged.
+pub struct UploadRecord {
     /// The keyed fingerprint of each secret.
     pub secrets: std::collections::BTreeMap<String, String>,
     /// The bundle, to go back to.
@@ -68,10 +68,10 @@ pub struct Made {
     pub objects: Vec<(Digest, Vec<u8>)>,
 }
 
-/// Makes the upload of a change, when it is its turn: no more than a few are in memory.
+/// Makes the upload of a change when its turn comes, so that only a few are in memory.
 pub type MakeUpload = dyn Fn(&Change) -> Result<Upload, String> + Send + Sync;
 
-/// What a deploy that runs is told to do.
+/// A command to a running deploy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Control {
     /// Continue.
@@ -89,9 +89,9 @@ pub enum Event<'a> {
     Wave {
         /// Its name.
         name: &'a str,
-        /// Which one it is, from 1, and of how many.
+        /// The number of the wave, from 1, and the number of waves.
         of: (usize, usize),
-        /// How many changes it has.
+        /// The number of its changes.
         changes: usize,
     },
     /// A change is complete.
@@ -101,10 +101,10 @@ pub enum Event<'a> {
     /// A change is left to another deploy, which changed its worker first.
     Overtaken(&'a Change),
     /// Health checks of a wave begin, of this number of workers.
-    Asking(usize),
+    CheckingHealth(usize),
     /// A worker is unhealthy.
     Unhealthy(&'a Change, &'a str),
-    /// Nothing more is begun, for this reason.
+    /// No more changes are begun, for this reason.
     Halted(&'a str),
     /// A lane waits this long for its limit.
     Waiting(&'a str, Duration),
@@ -114,7 +114,7 @@ pub enum Event<'a> {
     Progress {
         /// The time that the rest takes.
         left: Duration,
-        /// Each lane that has something to do.
+        /// Each lane that has work.
         lanes: &'a [LaneProgress],
     },
 }
@@ -126,13 +126,13 @@ pub struct LaneProgress {
     pub account: String,
     /// Requests that were acknowledged.
     pub done: usize,
-    /// Requests that are left, as far as the plan tells.
+    /// The number of requests that are left, as far as the plan knows.
     pub left: usize,
     /// The time that these take, in seconds.
     pub seconds_left: f64,
 }
 
-/// When a deploy stops by itself.
+/// The limits at which a deploy stops by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// The number of failures, unhealthy workers included, after which nothing more is begun.
@@ -168,17 +168,17 @@ pub struct DeployContext<'a> {
     pub run: RunId,
     /// Another deploy that runs at the same time, and whether it still does: its requests in flight are waited for.
     pub concurrent_run: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
-    /// When it stops by itself.
+    /// The limits at which it stops by itself.
     pub budget: Budget,
     /// Returns where a worker answers, if it has an address.
     pub address: Box<Address<'a>>,
     /// Returns whether to continue, pause or stop; called a few times a second.
     pub control: Box<dyn FnMut() -> Control + 'a>,
-    /// Takes in what happens.
+    /// Receives the events of the deploy.
     pub on_event: Box<dyn FnMut(&Event<'_>) + 'a>,
 }
 
-/// What a deploy did.
+/// The outcome of a deploy.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
     /// Changes that are complete.
@@ -189,7 +189,7 @@ pub struct Outcome {
     pub skipped: usize,
     /// Changes that another deploy made meanwhile, or made unnecessary.
     pub overtaken: usize,
-    /// Workers that were asked and aren't well.
+    /// The number of workers that were checked and are unhealthy.
     pub unhealthy: usize,
     /// Hosts that were written or removed.
     pub hosts: usize,
@@ -203,13 +203,13 @@ pub struct Outcome {
     pub throttled: u64,
     /// The time that it took, in seconds.
     pub seconds: f64,
-    /// Why it stopped by itself, if it did.
+    /// The reason why it stopped by itself, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
     /// Workers that were put back to what they ran before, because their wave wasn't healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<usize>,
-    /// What failed.
+    /// The changes that failed.
     pub failures: Vec<Failed>,
     /// The wave that was not as it should be, by its number from 0.
     #[serde(skip)]
@@ -230,7 +230,7 @@ pub struct Failed {
     pub worker: String,
     /// The customer.
     pub customer: String,
-    /// Why.
+    /// The error.
     pub error: String,
 }
 

@@ -1,4 +1,5 @@
-//! From bundles to deployed workers: plan, state, pacing, Cloudflare's API and the deploy loop. Sees no spec and renders nothing.
+//! From bundles to deployed workers: plan, state, pacing, Cloudflare's API and the deploy loop. Sees no spec and
+//! renders nothing.
 
 pub mod cloudflare;
 pub mod deploy;

@@ -21,7 +21,7 @@ mod ledger;
 /// count against the same limit.
 const HEADROOM: f64 = 0.05;
 
-/// How long an answer takes, in seconds, as long as none was seen: an upload to Cloudflare.
+/// The assumed latency of an answer, in seconds, until one was seen: that of an upload to Cloudflare.
 const UNSEEN: f64 = 1.0;
 
 /// The most requests of a lane at once, and the least.
@@ -33,16 +33,17 @@ const BURST: f64 = 16.0;
 /// The most steps of a rehearsal: a fleet's rest is counted by the rate.
 const REHEARSED: usize = 20_000;
 
-/// What a lane may send.
+/// The rate limit of a lane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// So many requests…
+    /// The number of requests…
     pub requests: usize,
     /// … in any window of this length.
     pub window: Duration,
-    /// So many are left to others. The same share is left of each limit that the platform tells.
+    /// The number of requests that are left to others. The same share is left of each limit that the platform
+    /// reports.
     pub reserve: u64,
-    /// Nobody said so: where the platform tells its own limits, they count instead.
+    /// Whether the limit is a default: where the platform reports limits of its own, they count instead.
     pub assumed: bool,
 }
 
@@ -66,14 +67,14 @@ impl Rate {
         Rate { requests, window, reserve: 0, assumed: false }
     }
 
-    /// What is left of a quota without the share of others.
+    /// Returns the rest of a quota without the share of others.
     fn without_reserve(&self, quota: u64) -> u64 {
         let all = u128::from(self.reserve) + self.requests as u128;
         let reserve = u128::from(quota) * u128::from(self.reserve) / all.max(1);
         (quota - reserve as u64).max(1)
     }
 
-    /// How long so many requests wait for the limit, if nothing was sent before.
+    /// Returns how long this number of requests waits for the limit, if nothing was sent before.
     pub fn wait(&self, requests: usize) -> Duration {
         self.window * u32::try_from(requests.saturating_sub(1) / self.requests).unwrap_or(u32::MAX)
     }
@@ -86,12 +87,12 @@ pub fn file(base: &str, token: &str) -> Result<PathBuf, Failure> {
     Ok(cache::folder()?.join("lanes").join(name))
 }
 
-/// Whose requests go first where several processes, or several parts of one, share the limit of a token. A class waits as long as a
-/// class before it waits for a permit or got one within the last seconds, so that what becomes free is left to that one.
-/// Nobody is interrupted: what was sent is sent.
+/// The class of a request where several processes, or several parts of one, share the limit of a token. A class waits
+/// as long as a class before it waits for a permit or got one within the last seconds, so that what becomes free is
+/// left to that one. Requests that were sent are never interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Somebody waits for it: a plan, a question, the change of a few customers ahead of a deploy.
+    /// A person waits for it: a plan, a lookup, the change of a few customers ahead of a deploy.
     #[default]
     Interactive,
     /// A deploy of any size, and what it lists and checks.
@@ -110,18 +111,19 @@ pub struct Ticket {
     gone: Gone,
 }
 
-/// How full a lane is.
+/// The usage of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Requests that count in the present window, those on their way included; of the window that is fullest.
     pub used: u64,
-    /// So many fit into it.
+    /// The number of requests that fit into the window.
     pub limit: u64,
-    /// How long the window is.
+    /// The length of the window.
     pub window: Duration,
-    /// How long the platform lets nothing pass, after a 429 or because others used what there was; zero if it does.
+    /// The time for which the platform lets nothing pass, after a 429 or because others used the quota; otherwise
+    /// zero.
     pub blocked: Duration,
-    /// How long another class of requests is let through first.
+    /// The time for which another class of requests goes first.
     pub yields: Duration,
     /// The time after which the next request may be sent, as far as is known now: the longest of the waits.
     pub free_in: Duration,
@@ -132,35 +134,35 @@ pub struct Lane {
     rate: Rate,
     clock: Arc<dyn Clock>,
     priority: Priority,
-    known: Mutex<Known>,
+    known: Mutex<LaneState>,
 }
 
-struct Known {
+struct LaneState {
     ledger: Ledger,
     file: Option<Shared>,
-    /// How long an answer takes, in seconds: a moving mean.
+    /// The latency of an answer, in seconds: a moving mean.
     latency: Option<f64>,
-    /// As many at once as the platform took without a 429.
+    /// The number of requests at once that the platform took without a 429.
     at_once: f64,
 }
 
-impl Known {
-    fn new(file: Option<Shared>) -> Known {
-        Known { ledger: Ledger::new(), file, latency: None, at_once: AT_ONCE.0 }
+impl LaneState {
+    fn new(file: Option<Shared>) -> LaneState {
+        LaneState { ledger: Ledger::new(), file, latency: None, at_once: AT_ONCE.0 }
     }
 }
 
 impl Lane {
     /// A lane that has sent nothing yet, and that no other process knows.
     pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Lane {
-        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(Known::new(None)) }
+        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(LaneState::new(None)) }
     }
 
     /// A lane whose budget is in a file ([`file()`]): shared with other processes and with later runs. Where the file can't be
     /// kept, as on a disk that is only read, it is in memory alone.
     pub fn shared(rate: Rate, file: &Path, clock: Arc<dyn Clock>) -> Lane {
         let file = Shared::open(file, clock.epoch()).ok();
-        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(Known::new(file)) }
+        Lane { rate, clock, priority: Priority::Bulk, known: Mutex::new(LaneState::new(file)) }
     }
 
     /// The lane of a token: its budget is in the file that all processes of this user share, or in memory where there is no
@@ -197,18 +199,19 @@ impl Lane {
         })
     }
 
-    /// Nothing more is sent for now: the classes behind don't have to wait until that shows.
+    /// Ends this lane's claim: nothing more is sent for now, and the classes behind don't have to wait until it
+    /// expires.
     pub fn release(&self) {
         self.change(|ledger, now| ((), ledger.release(self.priority, now)));
     }
 
-    /// The request was answered, or failed for good; with what the answer told of the limits.
+    /// Records that the request was answered, or failed for good, with the limits that the answer reported.
     pub fn answered(&self, ticket: Ticket, quota: Option<&Quota>) {
         let now = self.change(|ledger, now| {
             ledger.answer(ticket.sent, now);
             ledger.passed(ticket.sent);
             if let Some(quota) = quota {
-                self.told(ledger, quota, &ticket.gone, now);
+                self.record_quota(ledger, quota, &ticket.gone, now);
             }
             (now, true)
         });
@@ -244,7 +247,7 @@ impl Lane {
         self.rate.window
     }
 
-    /// How full it is.
+    /// Returns the lane's usage.
     pub fn usage(&self) -> Usage {
         self.change(|ledger, now| {
             let fullest = self
@@ -268,8 +271,8 @@ impl Lane {
         })
     }
 
-    /// How long so many more requests take, their last answer included, if without a limit so many a second could be made. What
-    /// was sent already counts.
+    /// Returns the time for this number of further requests, their last answer included, if without a limit
+    /// `per_second` could be made. Requests that were sent already count.
     pub fn finish(&self, requests: usize, per_second: f64) -> Duration {
         if requests == 0 {
             return Duration::ZERO;
@@ -322,13 +325,14 @@ impl Lane {
         Duration::from_nanos(now - start)
     }
 
-    /// How many requests a second it makes as long as the limit is none.
+    /// Returns the number of requests a second that the lane makes while the limit doesn't slow it.
     pub fn per_second(&self) -> f64 {
         self.in_flight_bound() as f64 / self.known().latency.unwrap_or(UNSEEN)
     }
 
-    /// How many requests at once keep the lane full: by its rate and the latency that was seen. After a 429 fewer, for a while:
-    /// the platform takes a crowd of requests amiss also far below the limit.
+    /// Returns the number of requests at once that keeps the lane full: by its rate and the latency that was seen.
+    /// After a 429 it is smaller for a while: the platform rejects too many concurrent requests also far below the
+    /// limit.
     pub fn in_flight_bound(&self) -> usize {
         // By what was seen last: it is asked often, and another process changes little about it.
         let known = self.known();
@@ -343,27 +347,27 @@ impl Lane {
     fn limits<'a>(&self, ledger: &'a Ledger) -> impl Iterator<Item = (&'a Window, u64)> {
         let rate = self.rate;
         let own = nanos(rate.window);
-        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.told > 0 && window.length >= own);
+        let replaced = rate.assumed && ledger.windows.iter().any(|window| window.reported > 0 && window.length >= own);
         ledger.windows.iter().filter_map(move |window| {
-            let told = (window.told > 0).then(|| rate.without_reserve(window.told));
+            let reported = (window.reported > 0).then(|| rate.without_reserve(window.reported));
             let own = (window.length == own && !replaced).then_some(rate.requests as u64);
-            Some((window, told.into_iter().chain(own).min()?))
+            Some((window, reported.into_iter().chain(own).min()?))
         })
     }
 
-    /// When the next request may be sent.
+    /// Returns the time at which the next request may be sent.
     fn free_at(&self, ledger: &Ledger) -> Nanos {
         let windows = self.limits(ledger).map(|(window, limit)| ledger.free_at(window, limit));
         windows.max().unwrap_or(0).max(ledger.blocked_until)
     }
 
-    /// Takes in what an answer told.
-    fn told(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
+    /// Records the limits that an answer reported.
+    fn record_quota(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
         let policies: Vec<_> =
             quota.policies.iter().filter(|policy| policy.requests > 0 && !policy.window.is_zero()).collect();
         if !policies.is_empty() {
             let limits: Vec<_> = policies.iter().map(|policy| (nanos(policy.window), policy.requests)).collect();
-            ledger.told(&limits, now);
+            ledger.set_limits(&limits, now);
         }
         for left in &quota.left {
             let reset = nanos(left.reset);
@@ -376,14 +380,14 @@ impl Lane {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, LaneState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the ledger, lets it be changed, and writes it if that is asked for.
+    /// Reads the ledger, lets it be changed, and writes it if `change` asks for it.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, Nanos) -> (T, bool)) -> T {
         let mut known = self.known();
-        let Known { ledger, file, .. } = &mut *known;
+        let LaneState { ledger, file, .. } = &mut *known;
         let now = || nanos(self.clock.now());
         let change = |ledger: &mut Ledger, now| {
             ledger.advance(now);

@@ -11,7 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Deployed, InFlight, Lead, Live, Stored, Table, Uncertainty, WorkerId};
+use crate::state::{Deployed, DeployedResources, HostTarget, InFlight, Stored, Table, Uncertainty, WorkerId};
 use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
@@ -25,7 +25,7 @@ pub use waves::Wave;
 
 /// A worker as it is desired.
 pub struct Desired<'a> {
-    /// Where it belongs.
+    /// The home that it belongs to.
     pub home: Home,
     /// The worker.
     pub worker: &'a Worker,
@@ -37,11 +37,11 @@ pub struct Desired<'a> {
 
 /// A worker as the state knows it.
 #[derive(Clone, Copy, Default)]
-pub struct Known<'a> {
-    /// What is live, if it is deployed.
+pub struct RecordedWorker<'a> {
+    /// The deployed worker, if it is deployed.
     pub live: Option<&'a Deployed>,
     /// An earlier change that was interrupted: what of it is done is unknown.
-    pub begun: Option<&'a InFlight>,
+    pub in_flight: Option<&'a InFlight>,
     /// The bundle that is live, if the state keeps it.
     pub bundle: Option<&'a Stored>,
     /// The reasons for which the live bundle and the desired one differ, in the author's terms, if they are known.
@@ -142,7 +142,7 @@ pub struct Change {
     pub account: String,
     /// The action.
     pub action: Action,
-    /// Why, in the author's terms.
+    /// The reasons, in the author's terms.
     #[serde(flatten, serialize_with = "with_details")]
     pub reasons: Vec<Reason>,
     /// The requests, in their order.
@@ -153,7 +153,7 @@ pub struct Change {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
-    /// Where it belongs.
+    /// The home that it belongs to.
     #[serde(skip)]
     pub home: Home,
     /// The worker's revision in the state when this was planned: if it is another one, another deploy was faster.
@@ -197,7 +197,7 @@ pub struct Held {
     pub customer: String,
     /// The environment, if it is known.
     pub environment: Option<Environment>,
-    /// Why it is skipped.
+    /// The reason why it is skipped.
     pub reason: String,
 }
 
@@ -246,7 +246,7 @@ pub struct Options<'a> {
     pub named: &'a [String],
     /// Deploy regardless of the delivery: to the local emulator, and previews.
     pub any_delivery: bool,
-    /// Whether it is a plan of the whole fleet.
+    /// Whether the plan covers the whole fleet.
     pub whole: bool,
     /// The customers whose specs have errors: their workers are skipped.
     pub invalid: BTreeSet<String>,
@@ -272,7 +272,7 @@ pub enum Decision {
 }
 
 /// Decides about a desired worker. Pure, and each worker by itself: many can be decided at once.
-pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Decision {
+pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Decision {
     let worker = wanted.worker;
     let named = options.named.contains(&worker.customer);
     let not_ours = match worker.delivery {
@@ -300,7 +300,7 @@ pub fn decide(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) ->
     }
 }
 
-/// Makes a plan, worker by worker: those that are up to date are only counted.
+/// Makes a plan, worker by worker: workers that are up to date are only counted.
 pub struct Planner<'a> {
     options: &'a Options<'a>,
     changes: Vec<Change>,
@@ -337,8 +337,14 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Adds the hosts of a worker that a spec defines; `held`: it is skipped, and so are they.
-    pub fn lead(&mut self, id: &WorkerId, account: &str, hosts: Option<&flotilla_model::customer::Hosts>, held: bool) {
+    /// Adds the hosts of a worker that a spec defines; if it is skipped (`held`), so are they.
+    pub fn add_hosts(
+        &mut self,
+        id: &WorkerId,
+        account: &str,
+        hosts: Option<&flotilla_model::customer::Hosts>,
+        held: bool,
+    ) {
         self.hosts.add(&id.0, &id.1, account, hosts, held);
     }
 
@@ -362,11 +368,11 @@ impl<'a> Planner<'a> {
     }
 
     /// Adds a worker of the state, live or interrupted, if it is orphaned.
-    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, begun: Option<&InFlight>) {
-        let gone = match (live, begun) {
-            (Some(live), begun) => Gone::of(live, begun),
+    pub fn gone(&mut self, id: &WorkerId, live: Option<&Deployed>, in_flight: Option<&InFlight>) {
+        let gone = match (live, in_flight) {
+            (Some(live), in_flight) => Gone::of(live, in_flight),
             // A worker whose first upload was interrupted may be there, as well.
-            (None, Some(begun)) => Gone::begun(begun),
+            (None, Some(in_flight)) => Gone::in_flight(in_flight),
             (None, None) => return,
         };
         if !self.is_gone(id, gone.customer) {
@@ -387,7 +393,11 @@ impl<'a> Planner<'a> {
 
     /// Returns the plan. `recorded`: the hosts as they were written; `is_claimed`: whether any spec names a host, also one that this
     /// plan isn't about.
-    pub fn finish_with(self, recorded: &BTreeMap<(Table, String), Lead>, is_claimed: &dyn Fn(&str) -> bool) -> Plan {
+    pub fn finish_with(
+        self,
+        recorded: &BTreeMap<(Table, String), HostTarget>,
+        is_claimed: &dyn Fn(&str) -> bool,
+    ) -> Plan {
         let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
         orphans.sort();
@@ -468,10 +478,11 @@ fn rank(changes: &mut [Change]) {
     }
 }
 
-fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Option<Change> {
+fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Option<Change> {
     let (worker, live) = (wanted.worker, known.live);
-    let doubts = known.begun.map(|begun| &begun.doubts[..]).unwrap_or_default();
-    let doubtful = |doubt: Uncertainty| doubts.contains(&doubt) || doubts.contains(&Uncertainty::Delete);
+    let uncertainties = known.in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default();
+    let is_uncertain =
+        |uncertainty: Uncertainty| uncertainties.contains(&uncertainty) || uncertainties.contains(&Uncertainty::Delete);
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
     let before = live.map(|deployed| &deployed.live);
@@ -482,7 +493,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         None => reasons.push(Reason::New),
         Some(deployed) => reasons.extend(upload_reasons(wanted, deployed, known)),
     }
-    if reasons.is_empty() && doubtful(Uncertainty::Upload) {
+    if reasons.is_empty() && is_uncertain(Uncertainty::Upload) {
         reasons.push(Reason::UploadInterrupted);
     }
     if reasons.is_empty() {
@@ -499,7 +510,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         }
         steps.push(Step::Upload);
     }
-    let (domains, routes) = in_doubt(doubts);
+    let (domains, routes) = uncertain(uncertainties);
     for (domain, id) in before.iter().flat_map(|live| &live.domains) {
         if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
             reasons.push(Reason::DomainRemoved { old: domain.clone() });
@@ -525,7 +536,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
-    if worker.workers_dev != on || doubtful(Uncertainty::WorkersDev) {
+    if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
         reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
         steps.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
@@ -544,7 +555,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
     }
     let none = BTreeSet::new();
     let crons = before.map_or(&none, |live| &live.crons);
-    if &worker.crons != crons || doubtful(Uncertainty::Crons) {
+    if &worker.crons != crons || is_uncertain(Uncertainty::Crons) {
         reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
@@ -570,7 +581,7 @@ fn change(wanted: &Desired<'_>, known: &Known<'_>, options: &Options<'_>) -> Opt
 }
 
 /// Returns the reasons for which a live worker is uploaded again.
-fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) -> Vec<Reason> {
+fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &RecordedWorker<'_>) -> Vec<Reason> {
     let (bundle, live) = (wanted.bundle, &deployed.live);
     let mut reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
     if bundle.digest != deployed.digest {
@@ -598,11 +609,11 @@ fn upload_reasons(wanted: &Desired<'_>, deployed: &Deployed, known: &Known<'_>) 
 
 /// Returns the domains of which it is unknown whether the worker has them, and the routes, with their zones where they were being
 /// added.
-fn in_doubt(doubts: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
+fn uncertain(uncertainties: &[Uncertainty]) -> (BTreeSet<&str>, BTreeMap<&str, Option<&str>>) {
     let mut domains = BTreeSet::new();
     let mut routes = BTreeMap::new();
-    for doubt in doubts {
-        match doubt {
+    for uncertainty in uncertainties {
+        match uncertainty {
             Uncertainty::Domain(domain) => {
                 domains.insert(domain.as_str());
             }
@@ -625,13 +636,13 @@ struct Gone<'a> {
     customer: &'a str,
     environment: Environment,
     digest: Digest,
-    live: Option<&'a Live>,
+    live: Option<&'a DeployedResources>,
     revision: Option<i64>,
-    doubts: &'a [Uncertainty],
+    uncertainties: &'a [Uncertainty],
 }
 
 impl<'a> Gone<'a> {
-    fn of(deployed: &'a Deployed, begun: Option<&'a InFlight>) -> Gone<'a> {
+    fn of(deployed: &'a Deployed, in_flight: Option<&'a InFlight>) -> Gone<'a> {
         Gone {
             account: &deployed.account,
             customer: &deployed.customer,
@@ -639,18 +650,26 @@ impl<'a> Gone<'a> {
             digest: deployed.digest,
             live: Some(&deployed.live),
             revision: Some(deployed.revision),
-            doubts: begun.map(|begun| &begun.doubts[..]).unwrap_or_default(),
+            uncertainties: in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default(),
         }
     }
 
-    fn begun(begun: &'a InFlight) -> Gone<'a> {
-        let InFlight { account, customer, environment, digest, doubts, .. } = begun;
-        Gone { account, customer, environment: *environment, digest: *digest, live: None, revision: None, doubts }
+    fn in_flight(in_flight: &'a InFlight) -> Gone<'a> {
+        let InFlight { account, customer, environment, digest, uncertainties, .. } = in_flight;
+        Gone {
+            account,
+            customer,
+            environment: *environment,
+            digest: *digest,
+            live: None,
+            revision: None,
+            uncertainties,
+        }
     }
 
     fn deletion(&self, (home, worker): &WorkerId) -> Change {
         let mut steps = Vec::new();
-        let (domains, routes) = in_doubt(self.doubts);
+        let (domains, routes) = uncertain(self.uncertainties);
         // First what points to it, so that no host points to nothing.
         for (domain, id) in self.live.iter().flat_map(|live| &live.domains) {
             if !domains.contains(domain.as_str()) {
@@ -771,7 +790,7 @@ mod tests {
     }
 
     fn live(worker: &Worker, bundle: &Bundle) -> (WorkerId, Deployed) {
-        let live = Live {
+        let live = DeployedResources {
             etag: String::new(),
             workers_dev: worker.workers_dev,
             domains: worker.domains.iter().map(|domain| (domain.clone(), "d".to_owned())).collect(),
@@ -813,7 +832,7 @@ mod tests {
             metadata: json!({"bindings": []}),
             source: json!(null),
         };
-        let known = Known { live: deployed.get(&id), bundle: Some(&same), ..Known::default() };
+        let known = RecordedWorker { live: deployed.get(&id), bundle: Some(&same), ..RecordedWorker::default() };
         let mut planner = Planner::new(options);
         planner.add(&id, decide(&Desired { home: home(), worker, bundle, secrets }, &known, options));
         for (id, live) in deployed {

@@ -1,10 +1,10 @@
-//! What is there against what is on record: compares the platform's lists with the state's rows and with what is desired,
-//! and says what differs, in words for people, and how the rows have to read. Pure; `inventory` asks for the lists.
+//! Compares the platform's lists with the state's rows and with the desired state; returns the differences, and the
+//! corrected rows. Pure; `inventory` requests the lists.
 //!
-//! A list of workers tells of each its tags, the ETag of its content and what last uploaded it. So most of a fleet is
-//! settled by one request per home. What the list can't tell is asked per worker: whether it answers on workers.dev, and
-//! its crons; and only where its tags don't say that these are as desired, see [`unclear`]. A change of settings
-//! alone, as in the dashboard, moves neither tags nor ETag, and is not seen.
+//! A list of workers has each one's tags, the ETag of its content and what last uploaded it. So most of a fleet is
+//! settled by one request per home. What the list doesn't have is requested per worker: whether it answers on
+//! workers.dev, and its crons; and only where its tags don't show that these are as desired, see [`unclear`]. A
+//! change of settings alone, as in the dashboard, moves neither tags nor ETag, and is not seen.
 
 mod inventory;
 mod previews;
@@ -24,19 +24,19 @@ use flotilla_model::tags::{self, Triggers};
 pub use inventory::{Inventory, Scope, Zone, take};
 pub use previews::{Seen, previews};
 
-/// What uploads through the API are listed as; ours are among them.
+/// The source that lists give for uploads through the API; ours are among them.
 const API: &str = "api";
 
-/// What the state says of a worker.
+/// A worker's row in the state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The account's name in fleet.yaml.
     pub account: String,
-    /// The customer; empty where nobody knows any more.
+    /// The customer; empty where it is no longer known.
     pub customer: String,
     /// The environment.
     pub environment: Environment,
-    /// The digest of its bundle; nothing where somebody else changed it.
+    /// The digest of its bundle; none where somebody else changed it.
     pub digest: Option<Digest>,
     /// The platform's ETag.
     pub etag: String,
@@ -61,23 +61,23 @@ pub struct Wanted {
     pub environment: Environment,
     /// The digest of its bundle.
     pub digest: Digest,
-    /// What should lead to it.
+    /// The triggers that should point to it.
     pub triggers: Triggers,
     /// The zones of its routes, by name.
     pub zones: BTreeSet<String>,
-    /// Whether flotilla deploys it. What others deploy is none of ours to compare.
+    /// Whether flotilla deploys it. Workers that others deploy aren't compared.
     pub ours: bool,
 }
 
-/// What the lists are held against.
-pub struct Known<'a> {
+/// The state and the desired state, which the lists are compared with.
+pub struct Baseline<'a> {
     /// The fleet's name.
     pub fleet: &'a str,
     /// The accounts' names in fleet.yaml, by their ids.
     pub accounts: &'a BTreeMap<String, String>,
-    /// What the state says.
+    /// The state's rows.
     pub rows: &'a BTreeMap<WorkerId, Row>,
-    /// What should be.
+    /// The desired workers.
     pub wanted: &'a BTreeMap<WorkerId, Wanted>,
     /// The customers whose specs have errors: what is theirs is not known, and nothing of theirs is an orphan.
     pub held: &'a BTreeSet<String>,
@@ -85,16 +85,16 @@ pub struct Known<'a> {
     pub whole: bool,
     /// Workers that are not ours and are to become ours.
     pub adopt: &'a BTreeSet<String>,
-    /// Workers of which a change was begun and not ended: their triggers are asked for.
-    pub doubtful: &'a BTreeSet<WorkerId>,
+    /// Workers with a change in flight: their triggers are requested.
+    pub uncertain: &'a BTreeSet<WorkerId>,
     /// Don't believe the rows' triggers, only tags and answers.
     pub anew: bool,
 }
 
-/// Something that is otherwise than on record, or than it should be.
+/// A difference from the state, or from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// What it is.
+    /// The kind of difference.
     #[serde(flatten)]
     pub what: What,
     /// The account's name in fleet.yaml.
@@ -103,20 +103,20 @@ pub struct Finding {
     pub worker: String,
 }
 
-/// What differs. The order is that in which it is told.
+/// The kinds of differences, in the order in which they are reported.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum What {
     /// A worker that is wanted has been there before us.
     Unowned {
-        /// The fleet that says it is its own.
+        /// The fleet that claims it.
         fleet: Option<String>,
     },
-    /// Somebody changed a worker of ours by other means.
+    /// A worker of ours was changed by other means.
     Changed {
-        /// When, as the platform writes it.
+        /// The time, as the platform writes it.
         at: String,
-        /// By what: `wrangler`, `dash`.
+        /// The means: `wrangler`, `dash`.
         by: Option<String>,
     },
     /// A worker of ours is not there any more.
@@ -126,32 +126,32 @@ pub enum What {
         /// Its customer, if that is known.
         customer: Option<String>,
     },
-    /// A domain that a spec wants leads to a worker that isn't ours.
+    /// A domain that a spec wants points to a worker that isn't ours.
     DomainHeld {
         /// The host name.
         domain: String,
-        /// Where it leads.
+        /// The worker that it points to.
         holder: String,
     },
-    /// A domain leads elsewhere than is on record.
+    /// A domain points to another worker than in the state.
     DomainMoved {
         /// The host name.
         domain: String,
-        /// Where it leads.
+        /// The worker that it points to.
         holder: String,
     },
-    /// A domain on record is not there any more.
+    /// A domain in the state no longer exists.
     DomainGone {
         /// The host name.
         domain: String,
     },
-    /// A domain that nobody recorded, and no spec wants, leads to a worker of ours.
+    /// A domain that is neither in the state nor in a spec points to a worker of ours.
     DomainAdded {
         /// The host name.
         domain: String,
     },
-    /// A domain that leads to a worker which doesn't exist, or which no spec wants: whoever makes one of that name has the
-    /// host.
+    /// A domain points to a worker that doesn't exist, or that no spec wants: whoever creates a worker of that name
+    /// gets the host.
     OrphanedDomain {
         /// The host name.
         domain: String,
@@ -161,24 +161,24 @@ pub enum What {
         /// Whether the worker exists.
         exists: bool,
     },
-    /// A route leads elsewhere than is on record.
+    /// A route points to another worker than in the state.
     RouteMoved {
         /// The pattern.
         pattern: String,
-        /// Where it leads; nothing: to no worker.
+        /// The worker that it points to, if any.
         holder: Option<String>,
     },
-    /// A route on record is not there any more.
+    /// A route in the state no longer exists.
     RouteGone {
         /// The pattern.
         pattern: String,
     },
-    /// A route that nobody recorded, and no spec wants, leads to a worker of ours.
+    /// A route that is neither in the state nor in a spec points to a worker of ours.
     RouteAdded {
         /// The pattern.
         pattern: String,
     },
-    /// A route that leads to a worker which doesn't exist, or which no spec wants.
+    /// A route points to a worker that doesn't exist, or that no spec wants.
     OrphanedRoute {
         /// The pattern.
         pattern: String,
@@ -198,7 +198,7 @@ pub enum What {
 }
 
 impl What {
-    /// What it is called where there are many of it.
+    /// Returns the name of the kind, for summaries.
     pub fn kind(&self) -> &'static str {
         match self {
             What::Unowned { .. } => "not ours",
@@ -275,31 +275,31 @@ fn other_means(by: Option<&str>) -> Option<&str> {
     by.filter(|by| *by != API)
 }
 
-/// What came out.
+/// The result of a refresh.
 #[derive(Debug, Default, PartialEq)]
 pub struct Refreshed {
     /// The rows as the state should have them.
     pub rows: BTreeMap<WorkerId, Row>,
-    /// What differs, sorted.
+    /// The differences, sorted.
     pub findings: Vec<Finding>,
-    /// Why a worker has to be uploaded whose row has no digest, or that is gone: for the plan.
+    /// The reasons to upload a worker whose row has no digest, or that is gone: for the plan.
     pub reasons: BTreeMap<WorkerId, Reason>,
     /// The workers that are wanted and not ours: nothing may be done to them.
     pub unowned: BTreeMap<WorkerId, String>,
-    /// How many workers of the fleet are as on record.
+    /// The number of the fleet's workers that are as in the state.
     pub unchanged: usize,
 }
 
-/// Whose a listed worker is, and whether it is as on record.
+/// The owner of a listed worker, and whether it is as in the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Standing {
-    /// As on record.
+    /// As in the state.
     Same(Digest),
     /// Ours, by another machine.
     Elsewhere(Digest),
-    /// Ours, and somebody else changed it.
+    /// Ours, and changed by somebody else.
     Changed,
-    /// On record, but nothing there says that it is ours.
+    /// In the state, but its tags don't show that it is ours.
     Untagged,
     /// Not ours.
     Unowned(Option<String>),
@@ -336,8 +336,8 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
     }
 }
 
-/// The workers whose workers.dev address and crons have to be asked for: where the list doesn't settle them.
-pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
+/// Returns the workers whose workers.dev address and crons have to be requested: where the list doesn't settle them.
+pub fn unclear(inventory: &Inventory, baseline: &Baseline<'_>) -> Vec<WorkerId> {
     let mut unclear = Vec::new();
     for (home, workers) in &inventory.workers {
         // In a namespace there is neither.
@@ -346,19 +346,19 @@ pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
         }
         for listed in workers.values() {
             let id = (home.clone(), listed.name.clone());
-            let wanted = known.wanted.get(&id);
+            let wanted = baseline.wanted.get(&id);
             if wanted.is_some_and(|wanted| !wanted.ours) {
                 continue;
             }
-            let ask = match standing(listed, known.rows.get(&id), known.fleet) {
-                Standing::Same(_) | Standing::Elsewhere(_) if known.doubtful.contains(&id) => true,
-                Standing::Same(_) if !known.anew => false,
+            let request_needed = match standing(listed, baseline.rows.get(&id), baseline.fleet) {
+                Standing::Same(_) | Standing::Elsewhere(_) if baseline.uncertain.contains(&id) => true,
+                Standing::Same(_) if !baseline.anew => false,
                 Standing::Same(_) | Standing::Elsewhere(_) => !settled(listed, wanted),
                 Standing::Changed | Standing::Untagged => true,
-                Standing::Unowned(_) => known.adopt.contains(&listed.name),
+                Standing::Unowned(_) => baseline.adopt.contains(&listed.name),
             };
             // Of what isn't wanted, nothing more has to be known.
-            if ask && wanted.is_some() {
+            if request_needed && wanted.is_some() {
                 unclear.push(id);
             }
         }
@@ -366,27 +366,27 @@ pub fn unclear(inventory: &Inventory, known: &Known<'_>) -> Vec<WorkerId> {
     unclear
 }
 
-/// Whether a worker's tags say that its triggers are as desired.
+/// Returns whether a worker's tags show that its triggers are as desired.
 fn settled(listed: &ListedWorker, wanted: Option<&Wanted>) -> bool {
     let (Some(wanted), Some((digest, true))) = (wanted, tags::read(&listed.tags).triggers) else { return false };
     wanted.triggers.digest().short() == digest
 }
 
 /// Compares.
-pub fn refresh(inventory: &Inventory, known: &Known<'_>) -> Refreshed {
+pub fn refresh(inventory: &Inventory, baseline: &Baseline<'_>) -> Refreshed {
     let mut refreshed = Refreshed::default();
-    workers(inventory, known, &mut refreshed);
-    domains(inventory, known, &mut refreshed);
-    routes(inventory, known, &mut refreshed);
+    workers(inventory, baseline, &mut refreshed);
+    domains(inventory, baseline, &mut refreshed);
+    routes(inventory, baseline, &mut refreshed);
     refreshed.findings.sort();
     refreshed
 }
 
-/// The workers whose triggers were asked for and are as desired, with the tags that say so: once they have them, nobody has
-/// to ask again.
-pub fn tagged(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed) -> Vec<(WorkerId, Vec<String>)> {
+/// Returns the workers whose triggers were requested and are as desired, with the tags that show it: once they have
+/// them, no further requests are needed.
+pub fn tagged(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refreshed) -> Vec<(WorkerId, Vec<String>)> {
     let asked = inventory.triggers.keys().filter_map(|id| {
-        let (row, wanted) = (refreshed.rows.get(id)?, known.wanted.get(id)?);
+        let (row, wanted) = (refreshed.rows.get(id)?, baseline.wanted.get(id)?);
         let listed = inventory.workers.get(&id.0)?.get(&id.1)?;
         let triggers = Triggers {
             workers_dev: row.workers_dev,
@@ -402,18 +402,18 @@ pub fn tagged(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed) -
     asked.collect()
 }
 
-/// An account's workers outside of namespaces: those that domains and routes lead to.
+/// Returns the home of an account's workers outside of namespaces: those that domains and routes point to.
 fn outside(account_id: &str) -> Home {
     Home { account_id: account_id.to_owned(), namespace: None }
 }
 
-impl Known<'_> {
+impl Baseline<'_> {
     fn account(&self, account_id: &str) -> String {
         self.accounts.get(account_id).cloned().unwrap_or_default()
     }
 
-    /// Whether no spec wants a worker of ours. As long as a spec has errors, what isn't known to be another customer's
-    /// may be its.
+    /// Returns whether no spec wants a worker of ours. As long as a spec has errors, what isn't known to be another
+    /// customer's may be its.
     fn is_orphan(&self, id: &WorkerId, customer: &str) -> bool {
         self.whole
             && !self.wanted.contains_key(id)
@@ -422,23 +422,23 @@ impl Known<'_> {
     }
 }
 
-fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+fn workers(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
     // What was not looked at stays as it is.
-    let elsewhere = known.rows.iter().filter(|((home, _), _)| !inventory.workers.contains_key(home));
+    let elsewhere = baseline.rows.iter().filter(|((home, _), _)| !inventory.workers.contains_key(home));
     refreshed.rows.extend(elsewhere.map(|(id, row)| (id.clone(), row.clone())));
     for (home, workers) in &inventory.workers {
-        let account = known.account(&home.account_id);
+        let account = baseline.account(&home.account_id);
         let mut find = |worker: &str, what| {
             refreshed.findings.push(Finding { what, account: account.clone(), worker: worker.to_owned() });
         };
         for listed in workers.values() {
             let id = (home.clone(), listed.name.clone());
-            let (row, wanted) = (known.rows.get(&id), known.wanted.get(&id));
+            let (row, wanted) = (baseline.rows.get(&id), baseline.wanted.get(&id));
             if wanted.is_some_and(|wanted| !wanted.ours) {
                 refreshed.rows.extend(row.map(|row| (id.clone(), row.clone())));
                 continue;
             }
-            let standing = standing(listed, row, known.fleet);
+            let standing = standing(listed, row, baseline.fleet);
             let at = listed.modified_on.clone();
             let change = || What::Changed { at, by: listed.uploaded_by.clone() };
             let digest = match &standing {
@@ -451,7 +451,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     Some(*digest)
                 }
                 // Nobody wants it, and it is somebody else's now: its row goes, and with it all claim to it.
-                Standing::Untagged if wanted.is_none() && known.whole => {
+                Standing::Untagged if wanted.is_none() && baseline.whole => {
                     find(&listed.name, change());
                     continue;
                 }
@@ -463,7 +463,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     None
                 }
                 Standing::Unowned(_) if wanted.is_none() => continue,
-                Standing::Unowned(_) if known.adopt.contains(&listed.name) => {
+                Standing::Unowned(_) if baseline.adopt.contains(&listed.name) => {
                     refreshed.reasons.insert(id.clone(), Reason::Adopted);
                     find(&listed.name, What::Adopted);
                     None
@@ -476,11 +476,11 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                     continue;
                 }
             };
-            let believed = matches!(standing, Standing::Same(_)) && !known.anew;
+            let believed = matches!(standing, Standing::Same(_)) && !baseline.anew;
             let new = corrected(inventory, &id, listed, believed, digest, row, wanted, &account);
             if wanted.is_some() {
                 refreshed.rows.insert(id, new);
-            } else if known.is_orphan(&id, &new.customer) {
+            } else if baseline.is_orphan(&id, &new.customer) {
                 let customer = Some(new.customer.clone()).filter(|customer| !customer.is_empty());
                 find(&listed.name, What::Orphan { customer });
                 refreshed.rows.insert(id, new);
@@ -489,7 +489,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
                 refreshed.rows.extend(row.map(|row| (id, row.clone())));
             }
         }
-        let gone = known.rows.keys().filter(|(at, name)| at == home && !workers.contains_key(name));
+        let gone = baseline.rows.keys().filter(|(at, name)| at == home && !workers.contains_key(name));
         for id in gone {
             find(&id.1, What::Missing);
             refreshed.reasons.insert(id.clone(), Reason::Missing);
@@ -497,7 +497,7 @@ fn workers(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
     }
 }
 
-/// How a worker's row has to read, apart from domains and routes that were not listed.
+/// Returns a worker's corrected row, apart from domains and routes that were not listed.
 #[expect(clippy::too_many_arguments, reason = "one caller, just above")]
 fn corrected(
     inventory: &Inventory,
@@ -543,43 +543,43 @@ fn corrected(
     Row { account, customer, environment, digest, etag, workers_dev, domains, routes, crons }
 }
 
-/// Where something leads, among the workers of its account.
-enum Leads {
-    /// To a worker of ours that is wanted, or held.
+/// The target of a domain or route, among the workers of its account.
+enum RouteTarget {
+    /// A worker of ours that is wanted, or skipped.
     Ours,
-    /// To a worker of ours that no spec wants.
+    /// A worker of ours that no spec wants.
     Orphan,
-    /// To a worker of others.
+    /// A worker of others.
     Others,
-    /// To a worker that doesn't exist.
+    /// A worker that doesn't exist.
     Nowhere,
 }
 
-fn leads(inventory: &Inventory, known: &Known<'_>, refreshed: &Refreshed, id: &WorkerId) -> Leads {
+fn target_of(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &Refreshed, id: &WorkerId) -> RouteTarget {
     match (refreshed.rows.get(id), inventory.workers.get(&id.0)) {
-        (Some(row), _) if known.is_orphan(id, &row.customer) => Leads::Orphan,
-        (Some(_), _) => Leads::Ours,
+        (Some(row), _) if baseline.is_orphan(id, &row.customer) => RouteTarget::Orphan,
+        (Some(_), _) => RouteTarget::Ours,
         (None, Some(workers)) => match workers.get(&id.1) {
-            None => Leads::Nowhere,
-            Some(listed) if tags::read(&listed.tags).fleet == Some(known.fleet) => Leads::Ours,
-            Some(_) if known.wanted.get(id).is_some_and(|wanted| !wanted.ours) => Leads::Ours,
-            Some(_) => Leads::Others,
+            None => RouteTarget::Nowhere,
+            Some(listed) if tags::read(&listed.tags).fleet == Some(baseline.fleet) => RouteTarget::Ours,
+            Some(_) if baseline.wanted.get(id).is_some_and(|wanted| !wanted.ours) => RouteTarget::Ours,
+            Some(_) => RouteTarget::Others,
         },
         // Where it isn't known which workers there are, nothing is said of them.
-        (None, None) => Leads::Others,
+        (None, None) => RouteTarget::Others,
     }
 }
 
-fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+fn domains(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
     for (account_id, listed) in &inventory.domains {
-        let (home, account) = (outside(account_id), known.account(account_id));
-        let recorded: BTreeMap<&str, &str> = known
+        let (home, account) = (outside(account_id), baseline.account(account_id));
+        let recorded: BTreeMap<&str, &str> = baseline
             .rows
             .iter()
             .filter(|((at, _), _)| *at == home)
             .flat_map(|((_, name), row)| row.domains.keys().map(move |domain| (domain.as_str(), name.as_str())))
             .collect();
-        let wanted: BTreeMap<&str, &str> = known
+        let wanted: BTreeMap<&str, &str> = baseline
             .wanted
             .iter()
             .filter(|((at, _), wanted)| *at == home && wanted.ours)
@@ -592,24 +592,24 @@ fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
             let holder = (home.clone(), worker.clone());
             let (recorded, wanted) = (recorded.get(hostname.as_str()), wanted.get(hostname.as_str()));
             let domain = hostname.clone();
-            match leads(inventory, known, refreshed, &holder) {
-                Leads::Nowhere => {
+            match target_of(inventory, baseline, refreshed, &holder) {
+                RouteTarget::Nowhere => {
                     let what = What::OrphanedDomain { domain: domain.clone(), id: id.clone(), exists: false };
                     found.push((worker.clone(), what));
                 }
-                Leads::Orphan => {
+                RouteTarget::Orphan => {
                     let what = What::OrphanedDomain { domain: domain.clone(), id: id.clone(), exists: true };
                     found.push((worker.clone(), what));
                 }
-                Leads::Others => {
+                RouteTarget::Others => {
                     if let Some(wanted) = wanted {
                         let what = What::DomainHeld { domain: domain.clone(), holder: worker.clone() };
                         found.push(((*wanted).to_owned(), what));
                     }
                 }
-                Leads::Ours => {
+                RouteTarget::Ours => {
                     // Of a worker that nobody recorded, nobody recorded its domains.
-                    if recorded.is_none() && wanted.is_none() && known.rows.contains_key(&holder) {
+                    if recorded.is_none() && wanted.is_none() && baseline.rows.contains_key(&holder) {
                         found.push((worker.clone(), What::DomainAdded { domain: domain.clone() }));
                     }
                 }
@@ -630,10 +630,10 @@ fn domains(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) 
     }
 }
 
-fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
+fn routes(inventory: &Inventory, baseline: &Baseline<'_>, refreshed: &mut Refreshed) {
     for (zone_id, zone) in &inventory.zones {
-        let (home, account) = (outside(&zone.account_id), known.account(&zone.account_id));
-        let recorded: BTreeMap<&str, &str> = known
+        let (home, account) = (outside(&zone.account_id), baseline.account(&zone.account_id));
+        let recorded: BTreeMap<&str, &str> = baseline
             .rows
             .iter()
             .filter(|((at, _), _)| *at == home)
@@ -641,7 +641,7 @@ fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
             .filter(|(_, of, _)| *of == zone_id)
             .map(|(pattern, _, name)| (pattern.as_str(), name.as_str()))
             .collect();
-        let wanted: BTreeSet<&str> = known
+        let wanted: BTreeSet<&str> = baseline
             .wanted
             .iter()
             .filter(|((at, _), wanted)| *at == home && wanted.ours)
@@ -653,15 +653,15 @@ fn routes(inventory: &Inventory, known: &Known<'_>, refreshed: &mut Refreshed) {
             let pattern = route.pattern.clone();
             if let Some(worker) = &route.worker {
                 let holder = (home.clone(), worker.clone());
-                let leads = leads(inventory, known, refreshed, &holder);
-                if let Leads::Nowhere | Leads::Orphan = leads {
+                let target_of = target_of(inventory, baseline, refreshed, &holder);
+                if let RouteTarget::Nowhere | RouteTarget::Orphan = target_of {
                     let (pattern, zone_id, id) = (pattern.clone(), zone_id.clone(), route.id.clone());
-                    let exists = matches!(leads, Leads::Orphan);
+                    let exists = matches!(target_of, RouteTarget::Orphan);
                     found.push((worker.clone(), What::OrphanedRoute { pattern, zone_id, id, exists }));
-                } else if let Leads::Ours = leads
+                } else if let RouteTarget::Ours = target_of
                     && recorded.is_none()
                     && !wanted.contains(pattern.as_str())
-                    && known.rows.contains_key(&holder)
+                    && baseline.rows.contains_key(&holder)
                 {
                     found.push((worker.clone(), What::RouteAdded { pattern: pattern.clone() }));
                 }

@@ -18,28 +18,28 @@ use crate::retry::{Attempts, Verdict};
 
 /// The longest time that one call may take, its waits included.
 ///
-/// Cloudflare counts in windows of five minutes, and the longest wait that it asks for after a 429 is one of them. Whoever got no
-/// permit during three of them waits for somebody who uses up the whole limit for good, or for a token that is blocked: more
-/// waiting helps nobody, and a person or a CI job has to know. A healthy wait, for a window that is used up, is over in a third of
-/// it. Where fleet.yaml sets a longer window, it is three of those.
+/// Cloudflare counts in windows of five minutes, and the longest wait that it requires after a 429 is one of them. A
+/// call that got no permit during three of them waits for somebody who uses up the whole limit for good, or for a
+/// token that is blocked: waiting longer doesn't help, and a person or a CI job has to know. A healthy wait, for a
+/// window that is used up, is over in a third of it. Where fleet.yaml sets a longer window, it is three of those.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// The number of windows that are waited for, where those are long.
 const PATIENCE_WINDOWS: u32 = 3;
 /// The longest time between two looks at the limit, and between two events: other processes may have used less than they could.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Listens to a requester. What it returns decides whether the call goes on: [`ControlFlow::Break`] cancels it.
+/// Observes a requester. [`ControlFlow::Break`] cancels the call.
 pub type Observer = Box<dyn FnMut(&Event<'_>) -> ControlFlow<()> + Send>;
 
 /// An account that calls are made for.
 pub struct Account {
-    /// Its name in fleet.yaml; empty while nobody knows whose the token is.
+    /// Its name in fleet.yaml; empty while the token's account is unknown.
     pub name: String,
     /// The lane of its token.
     pub lane: Arc<Lane>,
 }
 
-/// What a requester reports while a call waits.
+/// An event that a requester reports while a call waits.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The call waits for the rate limit. Comes again every second.
@@ -50,7 +50,7 @@ pub enum Event<'a> {
         attempt: u32,
         /// The wait before it.
         wait: Duration,
-        /// What came of the attempt before.
+        /// The error of the attempt before.
         reason: &'a CallError,
     },
     /// The wait is over.
@@ -60,9 +60,9 @@ pub enum Event<'a> {
 /// A wait for the rate limit of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The account's name; empty while nobody knows whose the token is.
+    /// The account's name; empty while the token's account is unknown.
     pub account: String,
-    /// Why it has to wait.
+    /// The reason for the wait.
     pub reason: Reason,
     /// The time since the wait began.
     pub waited: Duration,
@@ -70,10 +70,10 @@ pub struct Waiting {
     pub left: Duration,
 }
 
-/// Why a call has to wait.
+/// The reason why a call has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// So many requests were sent in a window of this length: its limit.
+    /// The limit is reached: this number of requests was sent in a window of this length.
     Used {
         /// The number of requests.
         requests: u64,
@@ -86,7 +86,7 @@ pub enum Reason {
     Yields,
 }
 
-/// Why a call has no reply.
+/// The reason why a call has no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// The platform's final answer, or none after several attempts.
@@ -119,8 +119,8 @@ impl Requester {
         Requester { platform, accounts, observer, clock, requests: 0 }
     }
 
-    /// Makes one call. An error says that nothing is known of what was asked.
-    pub fn ask(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
+    /// Makes one call. After an error nothing is known of its subject.
+    pub fn fetch(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
         self.request(home, &call).map_err(|error| {
             let failure = Failure::new(format!("Cloudflare can't be asked what is there: {error}"));
             match error.hint() {
@@ -146,7 +146,7 @@ impl Requester {
         }
     }
 
-    /// Makes one call, and again until its answer is final.
+    /// Makes one call, and retries it until its answer is final.
     pub fn request(&mut self, home: &Home, call: &Call) -> Result<Reply, RequestError> {
         let Some(account) = self.accounts.get(&home.account_id).or_else(|| self.accounts.get("")) else {
             let message = format!("there is no token for the account {}", home.account_id);
@@ -258,7 +258,7 @@ impl fmt::Display for Waiting {
 }
 
 impl RequestError {
-    /// Says what to do about it.
+    /// Returns a hint on how to fix it.
     fn hint(&self) -> Option<&'static str> {
         matches!(self, RequestError::Limit(_)).then_some(
             "run the command again later, or stop what else uses this token: other commands, CI jobs, scripts; an account can have a \
@@ -370,7 +370,7 @@ mod tests {
         for _ in 0..1140 {
             bench.lane.answered(bench.lane.try_acquire().unwrap(), None);
         }
-        assert_eq!(bench.requester.ask(&home(), Call::ListWorkers).unwrap(), Reply::Done);
+        assert_eq!(bench.requester.fetch(&home(), Call::ListWorkers).unwrap(), Reply::Done);
         let events = bench.events.lock().unwrap();
         let first =
             "waiting for the API rate limit of account main (1,140 requests per 5 min used) · continues in 6 min";
@@ -386,7 +386,7 @@ mod tests {
     fn what_is_throttled_again_and_again_ends_with_the_reason_and_what_to_do() {
         let throttled = |_| Err(CallError::Throttled { retry_after: None });
         let mut bench = bench(Rate::of(1140, 300 * SECOND), "", Box::new(throttled));
-        let failure = bench.requester.ask(&home(), Call::ListWorkers).unwrap_err();
+        let failure = bench.requester.fetch(&home(), Call::ListWorkers).unwrap_err();
         let text = failure.to_string();
         assert!(text.contains("the API rate limit of account main (Cloudflare accepts no requests"), "{text}");
         assert!(text.contains("would allow the next request in 5 min, and flotilla waited"), "{text}");

@@ -1,13 +1,14 @@
-//! Decides what becomes of a request whose answer isn't final: whether it is repeated, after which wait, and when it is given up.
-//! Pure, and the only place that knows; whoever sends requests asks it.
+//! The retry policy: decides whether a request whose answer isn't final is repeated, after which wait, and when it is
+//! given up. Pure, and the only place that knows; whatever sends requests uses it.
 
 use std::time::Duration;
 
 use flotilla_model::platform::{CONCURRENT_CHANGE, CallError, Reply};
 
-/// How often a request is sent whose outcome is unknown. With the waits between, that is about eight seconds.
+/// The number of attempts of a request whose outcome is unknown. With the waits between, that is about eight seconds.
 pub(crate) const ATTEMPTS: u32 = 5;
-/// How often a request may be throttled before it counts as failed: with waits of up to five minutes, over an hour.
+/// The number of times that a request may be throttled before it counts as failed: with waits of up to five minutes,
+/// over an hour.
 pub(crate) const THROTTLED_ATTEMPTS: u32 = 20;
 /// The wait before the second attempt; it doubles each time.
 const BACKOFF: Duration = Duration::from_millis(500);
@@ -17,25 +18,25 @@ const JITTER: u32 = 50;
 /// The attempts at one request so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
-    /// Attempts whose outcome is unknown, or that met another change of the same thing.
+    /// The number of attempts whose outcome is unknown, or that met another change of the same resource.
     failed: u32,
     /// Attempts that were over the rate limit.
     throttled: u32,
 }
 
-/// What happens next to a request.
+/// The next step for a request.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
     /// The answer is final.
     Final(Result<Reply, CallError>),
-    /// It is sent again after this wait. `unknown`: the platform may have carried it out.
+    /// Sends it again after this wait. `unknown`: the platform may have carried it out.
     Retry {
-        /// How long to wait.
+        /// The wait.
         wait: Duration,
         /// Whether the outcome is unknown.
         unknown: bool,
     },
-    /// It is sent again as soon as the rate limit allows.
+    /// Sends it again as soon as the rate limit allows.
     WhenAllowed,
 }
 
@@ -94,8 +95,8 @@ mod tests {
             };
             (1..ATTEMPTS).map(wait).collect::<Vec<_>>()
         };
-        for (at, wait) in waits("acme").into_iter().enumerate() {
-            let base = BACKOFF * 2u32.pow(u32::try_from(at).unwrap());
+        for (index, wait) in waits("acme").into_iter().enumerate() {
+            let base = BACKOFF * 2u32.pow(u32::try_from(index).unwrap());
             assert!(wait >= base && wait < base * 3 / 2, "{wait:?}");
         }
         assert_eq!(waits("acme"), waits("acme"));

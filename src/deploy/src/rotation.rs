@@ -1,9 +1,9 @@
-//! Which secrets an upload sends, and which ones it leaves to the platform to keep. Pure: knows names and fingerprints, no
-//! values.
+//! Decides which secrets an upload sends, and which ones it leaves to the platform to keep. Pure: knows names and
+//! fingerprints, no values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What an upload does about a worker's secrets.
+/// The part of a worker's secrets that an upload sends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
     /// The bindings whose values are sent.
@@ -23,12 +23,12 @@ pub struct Missing {
     pub removed: BTreeSet<String>,
 }
 
-/// Decides for one worker. `wanted` has the name that is looked up for each binding; `live` the fingerprints of what the
-/// worker has, or nothing if it is new or if nobody knows (an upload was interrupted); `known` the fingerprints of the
-/// values that are known here, by binding.
+/// Decides for one worker. `wanted` has the name that is looked up for each binding; `live` the fingerprints of what
+/// the worker has, or none if it is new or if they are unknown (an upload was interrupted); `known` the fingerprints
+/// of the values that are known here, by binding.
 ///
-/// Only what differs is sent, and a value that isn't known here stays as it is live. But the platform keeps either all
-/// secrets that aren't sent or none: where a binding is taken away, all others have to be sent.
+/// Only what differs is sent, and a value that isn't known here stays as it is live. But the platform keeps either
+/// all secrets that aren't sent or none: where a binding is removed, all others have to be sent.
 pub fn sending(
     wanted: &BTreeMap<String, String>,
     live: Option<&BTreeMap<String, String>>,
@@ -82,8 +82,8 @@ mod tests {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// What is sent, with a `+` behind it if the rest is kept; or what is missing.
-    fn told(live: Option<&[(&str, &str)]>, known: &[(&str, &str)]) -> String {
+    /// Returns the bindings that are sent, followed by `+` if the rest is kept; or those that are missing.
+    fn described(live: Option<&[(&str, &str)]>, known: &[(&str, &str)]) -> String {
         let wanted = map(&[("A", "A"), ("B", "NAME")]);
         match sending(&wanted, live.map(map).as_ref(), &map(known)) {
             Ok(sending) => {
@@ -96,28 +96,28 @@ mod tests {
 
     #[test]
     fn a_new_worker_is_sent_all() {
-        assert_eq!(told(None, &[("A", "1"), ("B", "2")]), "AB");
-        assert_eq!(told(None, &[("A", "1")]), "no value for NAME");
+        assert_eq!(described(None, &[("A", "1"), ("B", "2")]), "AB");
+        assert_eq!(described(None, &[("A", "1")]), "no value for NAME");
     }
 
     #[test]
     fn only_what_differs_is_sent_and_the_rest_is_kept() {
         let live: &[_] = &[("A", "1"), ("B", "2")];
-        assert_eq!(told(Some(live), &[("A", "1"), ("B", "2")]), "+");
-        assert_eq!(told(Some(live), &[("A", "1"), ("B", "3")]), "B+");
-        assert_eq!(told(Some(live), &[("A", "9"), ("B", "3")]), "AB");
-        assert_eq!(told(Some(live), &[("A", "1")]), "+", "what isn't known here stays");
-        assert_eq!(told(Some(live), &[]), "+");
-        assert_eq!(told(Some(&[("A", "1")]), &[("B", "2")]), "B+", "a new binding is sent");
-        assert_eq!(told(Some(&[("A", "1")]), &[("A", "1")]), "no value for NAME");
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "2")]), "+");
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "3")]), "B+");
+        assert_eq!(described(Some(live), &[("A", "9"), ("B", "3")]), "AB");
+        assert_eq!(described(Some(live), &[("A", "1")]), "+", "what isn't known here stays");
+        assert_eq!(described(Some(live), &[]), "+");
+        assert_eq!(described(Some(&[("A", "1")]), &[("B", "2")]), "B+", "a new binding is sent");
+        assert_eq!(described(Some(&[("A", "1")]), &[("A", "1")]), "no value for NAME");
     }
 
     #[test]
     fn where_a_binding_goes_nothing_is_kept() {
         let live: &[_] = &[("A", "1"), ("B", "2"), ("GONE", "3")];
-        assert_eq!(told(Some(live), &[("A", "1"), ("B", "2")]), "AB");
-        let told = told(Some(live), &[("A", "1")]);
-        assert_eq!(told, "no value for NAME: GONE is removed, and then all other secrets have to be sent again");
+        assert_eq!(described(Some(live), &[("A", "1"), ("B", "2")]), "AB");
+        let described = described(Some(live), &[("A", "1")]);
+        assert_eq!(described, "no value for NAME: GONE is removed, and then all other secrets have to be sent again");
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! What a deploy refuses before it changes anything: to overwrite a worker that isn't the fleet's, to take a domain from
-//! others, to delete much at once. Pure; `refresh` says which lists it takes to know.
+//! The changes that a deploy refuses to make: overwriting a worker that the fleet doesn't manage, taking a domain
+//! from others, deleting many workers at once. Pure; `refresh` knows which lists that requires.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +8,13 @@ use crate::state::WorkerId;
 use flotilla_model::platform::{Home, ListedDomain};
 use flotilla_model::tags;
 
-/// Deletions at once that need no word, unless fleet.yaml says otherwise: enough for the customers of a day who leave,
-/// too few for a mistake that empties a folder.
+/// The number of deletions at once that need no approval, unless fleet.yaml sets another: enough for the customers
+/// that leave in a day, too few for an error that empties a folder.
 pub const MAX_DELETIONS: usize = 10;
 /// And the share of the deployed workers, in percent.
 pub const MAX_DELETIONS_PERCENT: f64 = 10.0;
 
-/// What a plan is about to do that can hurt others.
+/// The parts of a plan that can hurt others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// The workers that it creates.
@@ -28,7 +28,7 @@ pub struct Intent {
 pub struct Attach {
     /// The worker that gets it.
     pub worker: String,
-    /// Whether the spec says that it may be taken from others.
+    /// Whether the spec allows it to be taken from others.
     pub take_over: bool,
 }
 
@@ -46,17 +46,17 @@ impl Intent {
     }
 }
 
-/// Why something isn't done.
+/// The reason why a change is refused.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// A worker that would be overwritten is not the fleet's.
     Unowned {
         /// The worker.
         worker: String,
-        /// The fleet that says it is its own.
+        /// The fleet that claims it.
         fleet: Option<String>,
     },
-    /// A domain leads to a worker that is not the fleet's.
+    /// A domain points to a worker that the fleet doesn't manage.
     DomainHeld {
         /// The host name.
         domain: String,
@@ -93,7 +93,7 @@ impl std::fmt::Display for Refusal {
 }
 
 /// A domain that has to be detached from another worker before it can be attached: the documented API has no request
-/// that moves one, and so it leads nowhere between the two.
+/// that moves one, and so it points nowhere between the two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The domain's id.
@@ -102,16 +102,17 @@ pub struct Taken {
     pub holder: String,
 }
 
-/// What the lists say about an intent.
+/// The result of checking an intent against the lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
-    /// What is refused, sorted.
+    /// The refusals, sorted.
     pub refusals: Vec<Refusal>,
     /// The domains that are taken from others, by account and host name.
     pub taken: BTreeMap<(String, String), Taken>,
 }
 
-/// Judges. `recorded` tells the workers that the state has, and for each domain of theirs whether the state has it too.
+/// Checks an intent. `recorded` has the workers in the state, and for each of their domains whether the state has it
+/// too.
 pub fn preflight(
     intent: &Intent,
     inventory: &Inventory,
@@ -155,8 +156,8 @@ pub fn preflight(
     preflight
 }
 
-/// How many of so many deployed workers may be deleted at once: the smaller of the count and the share, but one at the
-/// least, unless either is 0. So a fleet of five can lose a customer, and one of a thousand not a hundred.
+/// Returns how many of `deployed` workers may be deleted at once: the smaller of the count and the share, but one at
+/// the least, unless either is 0. So a fleet of five can lose a customer, and one of a thousand not a hundred.
 pub fn deletions(count: usize, percent: f64, deployed: usize) -> usize {
     if count == 0 || percent <= 0.0 {
         return 0;

@@ -23,16 +23,16 @@ use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
-pub use hosts::{Lead, Table};
+pub use hosts::{HostTarget, Table};
 
 /// The version of the tables. A file of an older one is brought up to date, one of a newer one is refused.
 const VERSION: i64 = 3;
 /// Marks the file as ours: "flot" in ASCII.
 const APPLICATION: i64 = 0x666c_6f74;
-/// How long another process may hold the file.
+/// The time for which another process may lock the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What version 1 had already; `run` came with version 2.
+/// The tables of version 1; `run` came with version 2.
 const TABLES: &str = "
 CREATE TABLE begun (
     account_id TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL,
@@ -77,7 +77,7 @@ CREATE INDEX bundles_by_module ON bundles (module);
 CREATE INDEX bundles_by_runtime ON bundles (runtime);
 ";
 
-/// Which worker: its home and its name.
+/// Identifies a worker: its home and its name.
 pub type WorkerId = (Home, String);
 
 /// A worker as it is live, as far as the platform acknowledged it.
@@ -91,21 +91,21 @@ pub struct Deployed {
     pub environment: Environment,
     /// The digest of its bundle.
     pub digest: Digest,
-    /// The record that wrote this: tells whether somebody else changed it since it was read.
+    /// The number of the record that wrote this: shows whether somebody else changed it since it was read.
     pub revision: i64,
-    /// When it was uploaded, in seconds since 1970.
+    /// The time of the upload, in seconds since 1970.
     pub deployed_at: i64,
     /// The digest that was rolled back: it is not deployed again unless its customer is named.
     pub rejected: Option<Digest>,
     /// The drift that a refresh found: a reason to upload the worker again.
     pub drift: Option<Reason>,
     /// The rest.
-    pub live: Live,
+    pub live: DeployedResources,
 }
 
-/// What is known of a live worker beside its bundle.
+/// The resources of a deployed worker, beside its bundle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Live {
+pub struct DeployedResources {
     /// The platform's ETag.
     pub etag: String,
     /// Whether it answers on workers.dev.
@@ -130,27 +130,27 @@ pub struct InFlight {
     pub customer: String,
     /// The environment.
     pub environment: Environment,
-    /// The digest that the change leads to.
+    /// The digest after the change.
     pub digest: Digest,
-    /// What may be done or not.
-    pub doubts: Vec<Uncertainty>,
+    /// The steps whose outcome is unknown.
+    pub uncertainties: Vec<Uncertainty>,
     /// The deploy that began it.
     pub run: RunId,
 }
 
-/// Something whose outcome is unknown.
+/// A step whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Uncertainty {
-    /// Which bundle is live.
+    /// The live bundle.
     Upload,
-    /// Whether the worker is there.
+    /// Whether the worker exists.
     Delete,
     /// Whether it answers on workers.dev.
     WorkersDev,
-    /// Which crons it has.
+    /// Its crons.
     Crons,
-    /// Whether its database was made; whoever asks finds out.
+    /// Whether its database was created; a lookup finds out.
     Database,
     /// Whether it has a domain.
     Domain(String),
@@ -169,7 +169,7 @@ pub struct State {
     key: Vec<u8>,
 }
 
-/// The kinds of things whose ids are found out by name once, and kept.
+/// The kinds of resources whose ids are looked up by name once, and cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ResourceKind {
     /// A zone's id.
@@ -200,7 +200,7 @@ impl State {
             std::fs::create_dir_all(folder)
                 .map_err(|error| Failure::new(format!("the folder {} can't be made: {error}", folder.display())))?;
         }
-        State::open_with(path, OpenFlags::default()).map_err(|error| told(path, error))?
+        State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))?
     }
 
     /// An empty state in memory: for a plan where nothing was deployed yet.
@@ -216,7 +216,7 @@ impl State {
             return Ok(State::in_memory());
         }
         State::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(|error| told(path, error))?
+            .map_err(|error| sqlite_failure(path, error))?
     }
 
     fn open_with(path: &Path, flags: OpenFlags) -> rusqlite::Result<Result<State, Failure>> {
@@ -278,19 +278,19 @@ impl State {
 
     /// Begins a batch of writes: on disk as one, when it is closed.
     pub fn open_batch(&mut self) -> Result<(), Failure> {
-        self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.told(error))
+        self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.failure(error))
     }
 
     /// Ends a batch. What it can't write, it undoes.
     pub fn close_batch(&mut self) -> Result<(), Failure> {
         self.db.execute_batch("COMMIT").map_err(|error| {
-            let failure = self.told(error);
+            let failure = self.failure(error);
             let _ = self.db.execute_batch("ROLLBACK");
             failure
         })
     }
 
-    /// All live workers, in memory: for fleets and commands that look at few; see [`State::each`].
+    /// Returns all live workers, in memory: for fleets and commands that look at few; see [`State::each`].
     pub fn deployed(&self) -> Result<BTreeMap<WorkerId, Deployed>, Failure> {
         let mut all = BTreeMap::new();
         self.each(|id, deployed| {
@@ -299,17 +299,17 @@ impl State {
         Ok(all)
     }
 
-    /// Hears of each live worker, one after the other.
-    pub fn each(&self, mut hear: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
+    /// Calls `visit` for each live worker.
+    pub fn each(&self, mut visit: impl FnMut(WorkerId, Deployed)) -> Result<(), Failure> {
         let mut read = || -> rusqlite::Result<()> {
             let mut statement = self.db.prepare_cached(&format!("SELECT {DEPLOYED} FROM deployed"))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                hear(worker_id(row)?, deployed_of(row)?);
+                visit(worker_id(row)?, deployed_of(row)?);
             }
             Ok(())
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// The live workers of a customer.
@@ -319,7 +319,7 @@ impl State {
             let mut statement = self.db.prepare_cached(&sql)?;
             statement.query_map([customer], |row| Ok((worker_id(row)?, deployed_of(row)?)))?.collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// A live worker.
@@ -332,54 +332,54 @@ impl State {
                 .query_row(params![home.account_id, namespace(home), worker], deployed_of)
                 .optional()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// The changes that were begun and not ended.
-    pub fn begun(&self) -> Result<BTreeMap<WorkerId, InFlight>, Failure> {
+    pub fn in_flight(&self) -> Result<BTreeMap<WorkerId, InFlight>, Failure> {
         let read = || -> rusqlite::Result<BTreeMap<WorkerId, InFlight>> {
-            let mut statement = self.db.prepare_cached(&format!("SELECT {BEGUN} FROM begun"))?;
+            let mut statement = self.db.prepare_cached(&format!("SELECT {IN_FLIGHT} FROM begun"))?;
             let rows = statement.query_map([], |row| Ok((worker_id(row)?, begun_of(row)?)))?;
             rows.collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
-    /// What was begun and not ended of a worker.
-    pub fn begun_one(&self, (home, worker): &WorkerId) -> Result<Option<InFlight>, Failure> {
+    /// Returns the change in flight of a worker, if there is one.
+    pub fn in_flight_of(&self, (home, worker): &WorkerId) -> Result<Option<InFlight>, Failure> {
         let read = || {
             self.db
                 .prepare_cached(&format!(
-                    "SELECT {BEGUN} FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?"
+                    "SELECT {IN_FLIGHT} FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?"
                 ))?
                 .query_row(params![home.account_id, namespace(home), worker], begun_of)
                 .optional()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Notes that a change begins, before its first request is sent.
-    pub fn begin(&mut self, id: &WorkerId, begun: &InFlight) -> Result<(), Failure> {
+    pub fn begin(&mut self, id: &WorkerId, in_flight: &InFlight) -> Result<(), Failure> {
         let (home, worker) = id;
         let write = || -> rusqlite::Result<usize> {
             self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
                 home.account_id,
                 namespace(home),
                 worker,
-                begun.account,
-                begun.customer,
-                begun.environment.as_str(),
-                begun.digest.to_string(),
-                serde_json::to_string(&begun.doubts).expect("BUG: doubts are JSON"),
-                begun.run.0
+                in_flight.account,
+                in_flight.customer,
+                in_flight.environment.as_str(),
+                in_flight.digest.to_string(),
+                serde_json::to_string(&in_flight.uncertainties).expect("BUG: doubts are JSON"),
+                in_flight.run.0
             ])
         };
-        write().map(|_| ()).map_err(|error| self.told(error))
+        write().map(|_| ()).map_err(|error| self.failure(error))
     }
 
     /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
     pub fn settle(&mut self, id: &WorkerId, left: &[Uncertainty]) -> Result<(), Failure> {
-        settle(&self.db, id, left).map_err(|error| self.told(error))
+        settle(&self.db, id, left).map_err(|error| self.failure(error))
     }
 
     /// Returns the id of a name, if it was found out earlier.
@@ -389,7 +389,7 @@ impl State {
             let mut statement = self.db.prepare_cached(sql)?;
             statement.query_row(params![account_id, kind.as_str(), name], |row| row.get(0)).optional()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Keeps the id of a name for later runs.
@@ -397,7 +397,7 @@ impl State {
         self.db
             .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
             .map(|_| ())
-            .map_err(|error| self.told(error))
+            .map_err(|error| self.failure(error))
     }
 
     /// Forgets the id of a name, because it isn't valid any more.
@@ -408,16 +408,16 @@ impl State {
                 params![account_id, kind.as_str(), name],
             )
             .map(|_| ())
-            .map_err(|error| self.told(error))
+            .map_err(|error| self.failure(error))
     }
 
-    /// What makes fingerprints of secrets.
+    /// Returns the fingerprinter of secrets.
     pub fn fingerprints(&self) -> Fingerprints {
         Fingerprints::new(&self.key)
     }
 
-    fn told(&self, error: rusqlite::Error) -> Failure {
-        told(self.path().as_ref(), error)
+    fn failure(&self, error: rusqlite::Error) -> Failure {
+        sqlite_failure(self.path().as_ref(), error)
     }
 
     fn path(&self) -> String {
@@ -443,7 +443,7 @@ fn deployed_of(row: &Row<'_>) -> rusqlite::Result<Deployed> {
 }
 
 /// The columns of what was begun.
-const BEGUN: &str = "account_id, namespace, worker, account, customer, environment, digest, doubts, run";
+const IN_FLIGHT: &str = "account_id, namespace, worker, account, customer, environment, digest, doubts, run";
 
 fn begun_of(row: &Row<'_>) -> rusqlite::Result<InFlight> {
     Ok(InFlight {
@@ -451,7 +451,7 @@ fn begun_of(row: &Row<'_>) -> rusqlite::Result<InFlight> {
         customer: row.get(4)?,
         environment: environment_of(row, 5)?,
         digest: digest_of(row, 6)?,
-        doubts: json_of(row, 7)?,
+        uncertainties: json_of(row, 7)?,
         run: RunId(row.get(8)?),
     })
 }
@@ -466,9 +466,9 @@ fn settle(db: &Connection, (home, worker): &WorkerId, left: &[Uncertainty]) -> r
         db.prepare_cached("DELETE FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?")?
             .execute(params![home.account_id, namespace, worker])?;
     } else {
-        let doubts = serde_json::to_string(left).expect("BUG: doubts are JSON");
+        let uncertainties = serde_json::to_string(left).expect("BUG: doubts are JSON");
         db.prepare_cached("UPDATE begun SET doubts = ? WHERE account_id = ? AND namespace = ? AND worker = ?")?
-            .execute(params![doubts, home.account_id, namespace, worker])?;
+            .execute(params![uncertainties, home.account_id, namespace, worker])?;
     }
     Ok(())
 }
@@ -501,8 +501,8 @@ fn odd(at: usize, what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, what.to_owned().into())
 }
 
-/// What SQLite says, and what to do about it.
-fn told(path: &Path, error: rusqlite::Error) -> Failure {
+/// Returns the failure for an error of SQLite, with a hint on how to fix it.
+fn sqlite_failure(path: &Path, error: rusqlite::Error) -> Failure {
     let name = path.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -533,7 +533,7 @@ mod tests {
     use super::*;
 
     pub(super) fn sample() -> (WorkerId, Deployed) {
-        let live = Live {
+        let live = DeployedResources {
             etag: "e".to_owned(),
             workers_dev: true,
             domains: BTreeMap::from([("a.example.com".to_owned(), "d1".to_owned())]),

@@ -1,6 +1,6 @@
-//! The undo journal: the changes that a command has made so far, and how they are undone: files as they were, and databases that
-//! were created. A change is noted on disk before it is made, so that the journal of a killed process is complete. Knows no cloud:
-//! the caller deletes databases.
+//! The undo journal: the changes that a command has made so far, and how they are undone: files as they were, and
+//! databases that were created. A change is noted on disk before it is made, so that the journal of a killed process
+//! is complete. Knows no cloud: the caller deletes databases.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub struct Journal {
     version: u8,
     /// The command, in words: `new acme`.
     pub what: String,
-    /// When it began, in seconds since 1970.
+    /// The time at which it began, in seconds since 1970.
     pub at: i64,
     steps: Vec<Step>,
 }
@@ -73,7 +73,7 @@ pub struct Undo {
 pub struct Leftover {
     /// The change.
     pub what: String,
-    /// How to undo it by hand.
+    /// A hint on how to undo it by hand.
     pub hint: String,
 }
 
@@ -363,11 +363,11 @@ mod tests {
         assert_eq!((left.what.as_str(), left.at, left.accounts()), ("new acme", 7, vec!["account"]));
         assert_eq!(left.descriptions(folder.path()), ["b was made", "a was changed", "the D1 database acme was made"]);
         fs::write(at("b"), "somebody else's").unwrap();
-        let told = undo.roll_back(&mut |there| {
+        let leftovers = undo.roll_back(&mut |there| {
             assert_eq!(*there, made);
             Err("no network".to_owned())
         });
-        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(leftovers.len(), 2, "{leftovers:?}");
         assert_eq!(
             (fs::read(at("a")).unwrap(), fs::read(at("b")).unwrap()),
             (b"old".to_vec(), b"somebody else's".to_vec())

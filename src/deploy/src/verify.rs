@@ -1,5 +1,5 @@
-//! Asks deployed workers whether they are there and do what their packs promise: DNS, TLS, and the requests that a pack
-//! declares; again, until they do or the time is up. Knows no HTTP, no terminal, and no specs.
+//! Checks whether deployed workers exist and do what their packs promise: DNS, TLS, and the requests that a pack
+//! declares; repeats failed checks until they pass or the time is up. Knows no HTTP, no terminal, and no specs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,30 +13,31 @@ use flotilla_model::clock::Clock;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Environment, Probe};
 
-/// So many workers are asked at once.
+/// The number of workers that are checked at once.
 const AT_ONCE: usize = 32;
-/// The wait before those that fail are asked for the second time; then twice as long each time.
+/// The wait before failed checks are repeated for the first time; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// A certificate that ends within so many days is worth a word.
 const SOON: i64 = 14;
-/// The path that tells whether a worker is well.
+/// The path that returns a worker's health.
 const HEALTH: &str = "/health";
-/// Of a value that differs, so many characters are told.
+/// The number of characters that are shown of a value that differs.
 const SHOWN: usize = 40;
 
 /// The seam to the network.
 pub trait Web: Sync {
-    /// Whether DNS has an address for a host.
+    /// Looks up whether DNS has an address for a host.
     fn resolve(&self, host: &str) -> Result<(), String>;
-    /// Until when the certificate of a host is valid, in seconds since 1970; why it can't be trusted, otherwise.
+    /// Returns the time until which the certificate of a host is valid, in seconds since 1970, or the reason why it
+    /// can't be trusted.
     fn certificate(&self, host: &str) -> Result<i64, String>;
-    /// What is answered to a request. Sends no credentials.
+    /// Returns the answer to a request. Sends no credentials.
     fn get(&self, url: &str) -> Result<Answer, String>;
 }
 
-/// What was answered.
+/// An answer.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     /// The HTTP status.
@@ -54,24 +55,24 @@ pub struct Target {
     pub environment: Environment,
     /// Its name.
     pub worker: String,
-    /// Where it answers.
+    /// The address at which it answers.
     pub address: Option<String>,
-    /// The hosts that DNS and TLS are asked for.
+    /// The hosts whose DNS and TLS are checked.
     pub hosts: BTreeSet<String>,
-    /// Why they aren't, if so.
+    /// The reason why they aren't, if so.
     pub apart: Option<&'static str>,
     /// The digest that was deployed.
     pub digest: String,
-    /// What it is asked.
+    /// The probes that are sent to it.
     pub probes: Vec<Probe>,
-    /// Whether it calls other workers: the bindings and variables by which it does, with whether the pack behind each says that it
-    /// serves `/health`.
+    /// The bindings and variables by which it calls other workers, each with whether the pack behind it declares that
+    /// it serves `/health`.
     pub peers: BTreeMap<String, bool>,
-    /// Why it isn't asked at all.
+    /// The reason why it isn't checked at all.
     pub skip: Option<String>,
 }
 
-/// What came of one worker.
+/// The result of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Its customer.
@@ -80,7 +81,7 @@ pub struct Report {
     pub environment: Environment,
     /// Its name.
     pub worker: String,
-    /// Where it was asked.
+    /// The address at which it was checked.
     pub address: Option<String>,
     /// Whether one check failed, all were skipped, or neither.
     pub status: Status,
@@ -91,41 +92,41 @@ pub struct Report {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    /// What it is called: `dns`, `tls`, or as the pack calls it.
+    /// Its name: `dns`, `tls`, or the pack's name for it.
     pub name: String,
     /// The host, or the path.
     pub of: String,
-    /// What came of it.
+    /// Its status.
     pub status: Status,
-    /// How long the last try took.
+    /// The duration of the last attempt.
     pub seconds: f64,
-    /// What there is to tell; empty, if nothing.
+    /// The message; empty if there is none.
     pub message: String,
 }
 
-/// What came of a check.
+/// The status of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It is as it should be.
+    /// It passed.
     Passed,
-    /// It is, and won't be for long.
+    /// It passed, and will fail soon.
     Warning,
-    /// It isn't.
+    /// It failed.
     Failed,
-    /// It was not asked.
+    /// It was not made.
     Skipped,
 }
 
 impl Status {
-    /// Whether there is no need to ask again.
+    /// Returns whether it needs no further attempt.
     fn is_settled(self) -> bool {
         matches!(self, Status::Passed | Status::Warning)
     }
 }
 
-/// Asks all targets, and again those that fail, until `deadline` has passed since each was asked once. What comes back is in
-/// the order of the targets.
+/// Checks all targets, and repeats those that fail, until `deadline` has passed since the first attempts. Returns the
+/// reports in the order of the targets.
 pub fn verify(
     targets: &[Target],
     web: &dyn Web,
@@ -144,7 +145,7 @@ pub fn verify(
                 scope.spawn(|| {
                     while let Some(at) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let mut report = reports[*at].lock().unwrap_or_else(PoisonError::into_inner);
-                        ask(&targets[*at], &mut report, web, clock);
+                        check_target(&targets[*at], &mut report, web, clock);
                         progress.step(1);
                     }
                 });
@@ -168,7 +169,7 @@ pub fn verify(
     reports.into_iter().map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
-/// A report with everything still to be asked.
+/// Returns a report in which every check is pending.
 fn unasked(target: &Target) -> Report {
     let check = |name: &str, of: &str| Check {
         name: name.to_owned(),
@@ -194,13 +195,13 @@ fn unasked(target: &Target) -> Report {
     }
 }
 
-/// What a worker is asked: of one that calls nobody, nothing about peers.
+/// Returns the probes of a worker: without those about peers, if it calls none.
 fn probes(target: &Target) -> impl Iterator<Item = &Probe> {
     target.probes.iter().filter(|probe| probe.peers != Some(true) || !target.peers.is_empty())
 }
 
-/// Asks a worker what isn't settled yet.
-fn ask(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
+/// Makes the checks of a worker that aren't settled yet.
+fn check_target(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
     if target.skip.is_some() {
         return;
     }
@@ -218,7 +219,7 @@ fn ask(target: &Target, report: &mut Report, web: &dyn Web, clock: &dyn Clock) {
         if dns.status == Status::Failed {
             skipped(tls, "DNS has no address");
         } else {
-            timed(tls, clock, || web.certificate(host).and_then(|until| until_when(until, clock.unix())));
+            timed(tls, clock, || web.certificate(host).and_then(|until| expiry(until, clock.unix())));
         }
         let failed = [&*dns, &*tls].into_iter().find(|check| check.status == Status::Failed);
         if let (Some(failed), true) = (failed, own_host == Some(host)) {
@@ -260,7 +261,7 @@ fn skipped(check: &mut Check, why: &str) {
     (check.status, check.message) = (Status::Skipped, why.to_owned());
 }
 
-/// Makes a check, unless it is settled. What comes back beside success is a warning.
+/// Makes a check, unless it is settled. A success with a message is a warning.
 fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Option<String>, String>) {
     if check.status.is_settled() {
         return;
@@ -274,8 +275,8 @@ fn timed(check: &mut Check, clock: &dyn Clock, make: impl FnOnce() -> Result<Opt
     check.seconds = clock.now().saturating_sub(start).as_secs_f64();
 }
 
-/// What is to be said of how long a certificate is valid.
-fn until_when(until: i64, now: i64) -> Result<Option<String>, String> {
+/// Returns a warning if a certificate expires soon, and an error if it has expired.
+fn expiry(until: i64, now: i64) -> Result<Option<String>, String> {
     match (until - now).div_euclid(86_400) {
         ..0 => Err("the certificate has expired".to_owned()),
         0 => Ok(Some("the certificate ends today".to_owned())),
@@ -291,13 +292,13 @@ fn host_of(address: &str) -> &str {
     rest.split(['/', ':']).next().unwrap_or(rest)
 }
 
-/// Whether an answer is what the probe wants; why not, otherwise.
+/// Returns whether an answer is what the probe expects, or the difference.
 fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String> {
     let wanted = probe.status.unwrap_or(200);
     if answer.status != wanted && !(probe.peers == Some(true) && answer.status == 503) {
-        let said = answer.body["status"].as_str().map(|word| format!(", {}", told(word))).unwrap_or_default();
-        let ill = ill(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
-        return Err(format!("HTTP {} instead of {wanted}{said}{ill}", answer.status));
+        let reported = answer.body["status"].as_str().map(|word| format!(", {}", truncated(word))).unwrap_or_default();
+        let failing_checks = failing_checks(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
+        return Err(format!("HTTP {} instead of {wanted}{reported}{failing_checks}", answer.status));
     }
     for (key, pattern) in probe.json.iter().flatten() {
         differs(target, pattern, &answer.body[key], key)?;
@@ -305,25 +306,26 @@ fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String>
     if probe.peers == Some(true) { peers(target, &answer.body) } else { Ok(()) }
 }
 
-/// The checks of its own that a worker says fail.
-fn ill(body: &Value) -> Option<String> {
+/// Returns the worker's own checks that it reports as failed.
+fn failing_checks(body: &Value) -> Option<String> {
     let failing = body["checks"].as_object()?.iter().filter(|(_, check)| check["ok"] == false);
     let name = |(name, check): (&String, &Value)| {
         let missing: Vec<&str> = check["missing"].as_array()?.iter().filter_map(Value::as_str).collect();
         Some(if missing.is_empty() { name.clone() } else { format!("{name} (missing: {})", missing.join(", ")) })
     };
     let names: Vec<String> = failing.map(|entry| name(entry).unwrap_or_else(|| entry.0.clone())).collect();
-    (!names.is_empty()).then(|| told(&names.join(", ")))
+    (!names.is_empty()).then(|| truncated(&names.join(", ")))
 }
 
-/// Where a value isn't what a pattern wants: of a map it holds at least the pattern's keys, of a list the pattern's entries.
+/// Returns where a value doesn't match a pattern: a map has to have at least the pattern's keys, a list the pattern's
+/// entries.
 fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Result<(), String> {
     match (pattern, value) {
         (Value::Object(wanted), Value::Object(is)) => wanted.iter().try_for_each(|(key, pattern)| {
             differs(target, pattern, is.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"))
         }),
-        (Value::Array(wanted), Value::Array(is)) => wanted.iter().enumerate().try_for_each(|(at, pattern)| {
-            differs(target, pattern, is.get(at).unwrap_or(&Value::Null), &format!("{path}[{at}]"))
+        (Value::Array(wanted), Value::Array(is)) => wanted.iter().enumerate().try_for_each(|(index, pattern)| {
+            differs(target, pattern, is.get(index).unwrap_or(&Value::Null), &format!("{path}[{index}]"))
         }),
         (Value::String(text), _) => {
             let wanted = text
@@ -333,27 +335,27 @@ fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Resul
                 .replace("{digest}", &target.digest);
             match value.as_str() {
                 Some(is) if is == wanted => Ok(()),
-                Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", told(is))),
-                Some(is) => Err(format!("{path} is {}, not {wanted}", told(is))),
-                None => Err(format!("{path} is {}, not {wanted}", told(&value.to_string()))),
+                Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", truncated(is))),
+                Some(is) => Err(format!("{path} is {}, not {wanted}", truncated(is))),
+                None => Err(format!("{path} is {}, not {wanted}", truncated(&value.to_string()))),
             }
         }
         (Value::Object(_), _) => Err(format!("{path} is no map")),
         (Value::Array(_), _) => Err(format!("{path} is no list")),
         _ if pattern == value => Ok(()),
-        _ => Err(format!("{path} is {}, not {pattern}", told(&value.to_string()))),
+        _ => Err(format!("{path} is {}, not {pattern}", truncated(&value.to_string()))),
     }
 }
 
-/// A foreign text as far as it is told.
-fn told(text: &str) -> String {
+/// Returns a foreign text, cut to the length that is shown.
+fn truncated(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
 }
 
-/// What a worker says of those that it calls.
+/// Checks what a worker reports of those that it calls.
 fn peers(target: &Target, body: &Value) -> Result<(), String> {
     let Some(list) = body["peers"].as_array() else { return Err("it tells nothing of those that it calls".to_owned()) };
     let missing = |name: &&String| list.iter().all(|peer| peer["name"].as_str() != Some(name.as_str()));
@@ -367,17 +369,17 @@ fn peers(target: &Target, body: &Value) -> Result<(), String> {
             continue;
         }
         let why = match (peer["error"].as_str(), answered, peer["status"].as_str()) {
-            (Some(error), _, _) => told(error).to_lowercase(),
-            (None, Some(status), Some(word)) => format!("HTTP {status}, {}", told(word)),
+            (Some(error), _, _) => truncated(error).to_lowercase(),
+            (None, Some(status), Some(word)) => format!("HTTP {status}, {}", truncated(word)),
             (None, Some(status), None) => format!("HTTP {status}"),
             (None, None, _) => "no answer".to_owned(),
         };
-        wrong.push(format!("{}: {why}", told(name)));
+        wrong.push(format!("{}: {why}", truncated(name)));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
-/// Whether a pack's workers say how they are.
+/// Returns whether a pack's workers report their health.
 pub fn serves_health(probes: &[Probe]) -> bool {
     probes.iter().any(|probe| probe.path == HEALTH)
 }
@@ -393,7 +395,7 @@ mod tests {
     /// An answer, and from when on it is given.
     type At = (u64, Result<Answer, String>);
 
-    /// What the network answers to each question.
+    /// The network's answers.
     #[derive(Default)]
     struct Fake {
         clock: FakeClock,
@@ -456,7 +458,7 @@ mod tests {
         Ok(Answer { status, body })
     }
 
-    fn well(digest: &str) -> Result<Answer, String> {
+    fn healthy(digest: &str) -> Result<Answer, String> {
         answer(200, json!({"status": "healthy", "worker": "t-acme", "environment": "production", "digest": digest}))
     }
 
@@ -479,7 +481,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_well_is_asked_once() {
-        let fake = fake(vec![(0, well("d1"))]);
+        let fake = fake(vec![(0, healthy("d1"))]);
         let report = run(&target(), &fake, 60);
         assert_eq!(report.status, Status::Passed);
         assert_eq!(lines(&report), ["dns Passed", "tls Passed", "health Passed"]);
@@ -489,7 +491,7 @@ mod tests {
 
     #[test]
     fn who_is_not_well_yet_is_asked_again_and_nothing_else_is() {
-        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, well("old")), (20, well("d1"))]);
+        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, healthy("old")), (20, healthy("d1"))]);
         assert_eq!(run(&target(), &fake, 60).status, Status::Passed);
         let asked = fake.asked.lock().unwrap();
         assert_eq!(asked.iter().filter(|what| what.starts_with("get")).count(), 7, "{asked:?}");
@@ -499,48 +501,51 @@ mod tests {
 
     #[test]
     fn at_the_deadline_the_last_reason_counts() {
-        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, well("old"))]);
+        let fake = fake(vec![(0, Err("no connection".to_owned())), (5, healthy("old"))]);
         let report = run(&target(), &fake, 30);
         assert_eq!(lines(&report)[2], "health Failed digest is old, not d1");
         assert!((30..31).contains(&fake.clock.now().as_secs()));
-        let once = super::tests::fake(vec![(0, well("old")), (1, well("d1"))]);
+        let once = super::tests::fake(vec![(0, healthy("old")), (1, healthy("d1"))]);
         assert_eq!(run(&target(), &once, 0).status, Status::Failed);
         assert_eq!(once.asked.lock().unwrap().len(), 3);
     }
 
     #[test]
     fn what_a_host_lacks_is_told_and_nobody_waits_for_the_rest() {
-        let mut nowhere = fake(vec![(0, well("d1"))]);
+        let mut nowhere = fake(vec![(0, healthy("d1"))]);
         nowhere.certificates.clear();
         let report = run(&target(), &nowhere, 0);
-        let told = ["dns Failed no address", "tls Skipped DNS has no address", "health Skipped DNS failed"];
-        assert_eq!(lines(&report), told);
-        for (until, said) in [
+        let expected = ["dns Failed no address", "tls Skipped DNS has no address", "health Skipped DNS failed"];
+        assert_eq!(lines(&report), expected);
+        for (until, reported) in [
             (-DAY, "tls Failed the certificate has expired"),
             (DAY / 2, "tls Warning the certificate ends today"),
             (DAY, "tls Warning the certificate ends in a day"),
             (13 * DAY, "tls Warning the certificate ends in 13 days"),
             (14 * DAY, "tls Passed"),
         ] {
-            let mut fake = fake(vec![(0, well("d1"))]);
+            let mut fake = fake(vec![(0, healthy("d1"))]);
             fake.certificates.insert("a.example.com".to_owned(), Ok(1_800_000_000 + until));
-            assert_eq!(lines(&run(&target(), &fake, 0))[1], said);
+            assert_eq!(lines(&run(&target(), &fake, 0))[1], reported);
         }
         // Another host than the one that it is asked at.
         let mut two = target();
         two.hosts.insert("b.example.com".to_owned());
-        let told = lines(&run(&two, &fake(vec![(0, well("d1"))]), 0));
-        assert_eq!(told[2..], ["dns Failed no address", "tls Skipped DNS has no address", "health Passed"]);
+        let expected = lines(&run(&two, &fake(vec![(0, healthy("d1"))]), 0));
+        assert_eq!(expected[2..], ["dns Failed no address", "tls Skipped DNS has no address", "health Passed"]);
     }
 
     #[test]
     fn why_an_answer_is_not_the_one_that_is_wanted() {
-        let ill = json!({"status": "degraded", "checks": {
+        let failing_checks = json!({"status": "degraded", "checks": {
             "secrets": {"ok": false, "missing": ["A", "B"]}, "database": {"ok": true}, "hosts": {"ok": false}
         }});
         let hostile = "\u{1b}".to_owned() + &"x".repeat(100);
-        for (given, said) in [
-            (answer(503, ill), "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned()),
+        for (given, reported) in [
+            (
+                answer(503, failing_checks),
+                "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned(),
+            ),
             (answer(404, Value::Null), "HTTP 404 instead of 200".to_owned()),
             (answer(200, json!("text")), "digest is null, not d1".to_owned()),
             (
@@ -550,7 +555,7 @@ mod tests {
             (Err("no answer in time".to_owned()), "no answer in time".to_owned()),
         ] {
             let report = run(&target(), &fake(vec![(0, given)]), 0);
-            assert_eq!(report.checks[2].message, said);
+            assert_eq!(report.checks[2].message, reported);
         }
         let differs =
             |pattern: Value, value: Value| super::differs(&target(), &pattern, &value, "p").err().unwrap_or_default();
@@ -564,27 +569,27 @@ mod tests {
 
     #[test]
     fn peers_are_asked_for_where_there_are_some() {
-        let mut asking = target();
-        asking.probes =
+        let mut caller = target();
+        caller.probes =
             vec![serde_json::from_value(json!({"name": "peers", "path": "/health", "peers": true})).unwrap()];
-        let told = |target: &Target, peers: Value| {
+        let lines_of = |target: &Target, peers: Value| {
             let fake = fake(vec![(0, answer(503, json!({"status": "degraded", "peers": peers})))]);
             lines(&run(target, &fake, 0)).get(2).cloned().unwrap_or_default()
         };
-        assert_eq!(told(&asking, json!([])), "", "it calls nobody");
-        asking.peers = BTreeMap::from([("AUTH".to_owned(), true), ("OLD".to_owned(), false)]);
+        assert_eq!(lines_of(&caller, json!([])), "", "it calls nobody");
+        caller.peers = BTreeMap::from([("AUTH".to_owned(), true), ("OLD".to_owned(), false)]);
         let old = json!({"name": "OLD", "ok": false, "http": 404});
-        assert_eq!(told(&asking, json!([{"name": "AUTH", "ok": true, "http": 200}, old])), "peers Passed");
+        assert_eq!(lines_of(&caller, json!([{"name": "AUTH", "ok": true, "http": 200}, old])), "peers Passed");
         let down = json!([{"name": "AUTH", "ok": false, "http": 503, "status": "degraded"}, old]);
-        assert_eq!(told(&asking, down), "peers Failed AUTH: HTTP 503, degraded");
+        assert_eq!(lines_of(&caller, down), "peers Failed AUTH: HTTP 503, degraded");
         let silent = json!([{"name": "AUTH", "ok": false, "error": "No answer"}]);
-        assert_eq!(told(&asking, silent), "peers Failed OLD: not asked; AUTH: no answer");
-        assert_eq!(told(&asking, Value::Null), "peers Failed it tells nothing of those that it calls");
+        assert_eq!(lines_of(&caller, silent), "peers Failed OLD: not asked; AUTH: no answer");
+        assert_eq!(lines_of(&caller, Value::Null), "peers Failed it tells nothing of those that it calls");
     }
 
     #[test]
     fn who_is_not_asked_says_why() {
-        let fake = fake(vec![(0, well("d1"))]);
+        let fake = fake(vec![(0, healthy("d1"))]);
         let mut apart = target();
         apart.apart = Some("elsewhere");
         assert_eq!(lines(&run(&apart, &fake, 0)), ["dns Skipped elsewhere", "tls Skipped elsewhere", "health Passed"]);

@@ -1,4 +1,4 @@
-//! Where deployed workers answer: for people, and for health checks. Knows no HTTP.
+//! The addresses of deployed workers: for people, and for health checks. Knows no HTTP.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -28,8 +28,8 @@ pub fn url(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: impl FnOnce(
     }
 }
 
-/// Returns where the health of a worker is asked for. Behind another API than Cloudflare's, the workers' public names mean nothing:
-/// there they are asked by their path, as the local emulator serves them.
+/// Returns the address of a worker's health check. Behind another API than Cloudflare's, the workers' public names
+/// mean nothing: there they are requested by their path, as the local emulator serves them.
 pub fn health_address(cloud: &Cloud, worker: &str, live: &Deployed, subdomain: Option<String>) -> Option<String> {
     if let (Some(port), true) = (cloud.local, cloud.base.is_empty()) {
         return Some(format!("http://127.0.0.1:{port}/workers/{worker}"));
@@ -52,7 +52,7 @@ pub fn known_subdomain(state: &State, home: &Home) -> Option<String> {
     state.cached_id(&home.account_id, ResourceKind::Subdomain, "").ok().flatten()
 }
 
-/// Returns the account's part of its workers.dev addresses: asked for once, with a deploy, then kept in the state.
+/// Returns the account's part of its workers.dev addresses: requested once, with a deploy, then cached in the state.
 pub(crate) fn find_subdomain(
     context: &Context<'_>,
     fleet: &Fleet,
@@ -70,7 +70,7 @@ pub(crate) fn find_subdomain(
     })
 }
 
-/// Where workers answer.
+/// The addresses of workers.
 pub struct Addresses {
     /// The names of workers with their addresses; those without one are left out.
     pub listed: Vec<(String, String)>,
@@ -78,8 +78,8 @@ pub struct Addresses {
     pub more: usize,
 }
 
-/// Lists where each worker answers: of those that a plan changed, or of all that were selected where nothing did. `tokens`: what isn't
-/// known yet is asked for with these.
+/// Lists the addresses of the workers that a plan changed, or of all that were selected if it changed none. What
+/// isn't known yet is requested with `tokens`.
 pub fn of_planned(
     context: &Context<'_>,
     planned: &Planned,

@@ -26,9 +26,9 @@ use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::eta;
 
-/// Failures after which a deploy halts, unless fleet.yaml says otherwise.
+/// The number of failures after which a deploy halts, unless fleet.yaml sets another.
 const FAILURE_LIMIT: usize = 10;
-/// The number of bundles that are kept of each worker, unless fleet.yaml says otherwise.
+/// The number of bundles that are kept of each worker, unless fleet.yaml sets another.
 const KEEP: usize = 5;
 
 /// The kind of a run.
@@ -118,7 +118,7 @@ pub(crate) fn apply(
     Ok((outcome, run))
 }
 
-/// The run beside which one goes that is ahead of it, and whether it still goes on.
+/// The run that this one goes ahead of, and whether it still runs.
 type Beside = (RunId, Box<dyn Fn() -> bool>);
 
 fn run_beside(context: &Context<'_>, state: &State) -> Result<Option<Beside>, Failure> {
@@ -127,15 +127,15 @@ fn run_beside(context: &Context<'_>, state: &State) -> Result<Option<Beside>, Fa
     Ok(running.map(|(id, _)| (id, Box::new(move || Lock::is_held(&lock)) as Box<dyn Fn() -> bool>)))
 }
 
-/// Where workers are asked for their health between waves.
+/// The addresses of the health checks between waves.
 struct HealthAddresses {
-    /// By account id.
+    /// The subdomains by account id.
     subdomains: HashMap<String, Option<String>>,
     hosts: HashMap<WorkerId, String>,
 }
 
 impl HealthAddresses {
-    /// Finds what isn't in the plan: nothing, where there is one wave, after which nobody is asked.
+    /// Finds what the plan doesn't have: nothing where there is one wave, after which no health is checked.
     fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthAddresses, Failure> {
         let mut found = HealthAddresses { subdomains: HashMap::new(), hosts: HashMap::new() };
         if plan.waves.len() > 1 {
@@ -157,7 +157,7 @@ impl HealthAddresses {
     }
 }
 
-/// When a deploy stops by itself.
+/// Returns the limits at which a deploy stops by itself.
 fn budget(rule: &DeployRule) -> Budget {
     Budget {
         count: rule.failures.and_then(|share| share.count).unwrap_or(FAILURE_LIMIT),
@@ -170,8 +170,8 @@ fn budget(rule: &DeployRule) -> Budget {
     }
 }
 
-/// By which host each worker of a namespace can be asked: one that leads to it since before this deploy, as it takes KV a minute to
-/// know a new one everywhere.
+/// Returns a host for the health check of each worker of a namespace: one that has pointed to it since before this
+/// deploy, as it takes KV a minute to know a new one everywhere.
 fn settled_hosts(state: &State, plan: &Plan) -> Result<HashMap<WorkerId, String>, Failure> {
     let mut all = state.hosts()?;
     for change in &plan.hosts {

@@ -1,4 +1,4 @@
-//! How a plan that changes something is approved: asked for, given, or given to one plan alone.
+//! The approval of a plan that changes something: requested, given, or given to one plan alone.
 
 use flotilla_deploy::plan::Plan;
 use flotilla_model::failure::Failure;
@@ -6,7 +6,7 @@ use flotilla_spec::project::Fleet;
 
 use crate::operator::{Approval, Question};
 
-/// The share of a fleet, in percent, above which a plan is confirmed by its digest, unless fleet.yaml says otherwise.
+/// The share of a fleet, in percent, above which a plan is confirmed by its digest, unless fleet.yaml sets another.
 const CONFIRM_ABOVE: f64 = 20.0;
 /// The number of changes from which on that holds.
 const CONFIRM_FROM: usize = 10;

@@ -21,11 +21,11 @@ pub struct Built {
     pub scan: Scan,
     /// The bundles of its packs.
     pub runtimes: PackBundles,
-    /// What was rendered.
+    /// The rendered workers.
     pub built: build::Built,
     /// The errors and warnings of the selected customers, and of what concerns all.
     pub diagnostics: Vec<Diagnostic>,
-    /// How long it took, in seconds.
+    /// The duration, in seconds.
     pub seconds: f64,
 }
 

@@ -31,7 +31,7 @@ const LOCAL_TOKEN: &str = "local";
 pub struct Cloud {
     /// The API's address.
     pub base: String,
-    /// Where it serves the workers, if it is on this machine.
+    /// The port on which the emulator serves the workers, if the cloud is local.
     pub local: Option<u16>,
     /// The file of its state.
     pub state: PathBuf,
@@ -43,7 +43,7 @@ pub struct Cloud {
     pub running: Option<local::Running>,
 }
 
-/// Which cloud a run is about.
+/// The cloud of a run.
 #[derive(Clone, Debug, Default)]
 pub struct CloudOptions {
     /// The local emulator instead of Cloudflare.
@@ -60,7 +60,7 @@ impl CloudOptions {
 }
 
 impl Cloud {
-    /// The cloud that a command is for. Starts nothing and asks nothing.
+    /// Returns the cloud of a command. Starts nothing and sends nothing.
     pub fn new(
         context: &Context<'_>,
         fleet: &Fleet,
@@ -172,7 +172,7 @@ fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {
     secrets.named(name).map(|value| value.expose_secret().to_owned())
 }
 
-/// The folder of the Cloudflare on this machine.
+/// Returns the folder of the local Cloudflare emulator.
 pub fn local_folder(root: &Path) -> PathBuf {
     root.join(FOLDER).join("local")
 }

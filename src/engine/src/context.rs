@@ -1,5 +1,5 @@
-//! What every run of the engine works on: a project, perhaps as one of its previews sees it, for an operator. Knows where flotilla
-//! keeps its files in a project.
+//! The context of every run of the engine: a project, perhaps as one of its previews sees it, and an operator. Knows
+//! where flotilla keeps its files in a project.
 
 use std::path::{Path, PathBuf};
 
@@ -17,14 +17,14 @@ pub const AHEAD_LOCK: &str = "ahead.lock";
 /// The lock of a build.
 const BUILD_LOCK: &str = "lock";
 
-/// A project, and whom a run works for.
+/// A project, and the operator of the run.
 #[derive(Clone)]
 pub struct Context<'a> {
     /// The project's folder.
     pub root: PathBuf,
     /// The preview that a run is about; none, if it is about the fleet itself.
     pub preview: Option<Preview>,
-    /// Whom it works for.
+    /// The operator of the run.
     pub operator: &'a dyn Operator,
 }
 

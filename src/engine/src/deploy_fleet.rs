@@ -1,5 +1,5 @@
-//! A deploy, from files to the record of what was done. The one function that shows the order of a run; the command line, the control
-//! plane and the tests call it.
+//! A deploy, from files to its record in the state. The one function that shows the order of a run; the command line,
+//! the control plane and the tests call it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,30 +30,30 @@ use crate::{secret_upload, upload};
 
 /// A deploy.
 pub struct DeployRequest<'a> {
-    /// What decides its plan.
+    /// The request for its plan.
     pub plan: PlanRequest,
     /// The plan that was written to a file: what is planned now has to be that plan, or what an interrupted deploy left of it.
     pub reviewed: Option<&'a PlanFile>,
-    /// How the plan is approved.
+    /// The approval of the plan.
     pub approval: Approval,
-    /// The number of workers that may be deleted, instead of what fleet.yaml says.
+    /// The number of workers that may be deleted, instead of fleet.yaml's.
     pub max_deletions: Option<usize>,
-    /// How the run is recorded.
+    /// The kind of run that is recorded.
     pub kind: RunKind<'a>,
-    /// How the changed workers are verified afterwards, if they are.
+    /// The options for verifying the changed workers afterwards, if they are verified.
     pub verify: Option<VerifyOptions>,
 }
 
-/// What came of a deploy.
+/// The result of a deploy.
 pub enum Deployed {
     /// The plan isn't the one that was approved: nothing was sent.
     OtherPlan {
-        /// What is planned now.
+        /// The plan as it is now.
         planned: Box<Planned>,
         /// The refusal.
         refusal: Failure,
     },
-    /// There was nothing to do.
+    /// There were no changes.
     UpToDate(Box<Planned>),
     /// Changes were applied, or some of them.
     Applied(Box<Applied>),
@@ -63,11 +63,11 @@ pub enum Deployed {
 pub struct Applied {
     /// The plan, and what it was made from.
     pub planned: Arc<Planned>,
-    /// What was done.
+    /// The outcome of the deploy.
     pub outcome: Outcome,
     /// The tokens that it was done with, by account id.
     pub tokens: HashMap<String, SecretString>,
-    /// The verification of the changed workers, if it was asked for.
+    /// The verification of the changed workers, if it was requested.
     pub verified: Option<Results>,
 }
 
@@ -105,7 +105,7 @@ pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result
     apply_planned(context, planned, &request)
 }
 
-/// Takes the lock of deploys of the project, or of those that go ahead of one.
+/// Takes the lock of the project's deploys, or of the runs that go ahead of one.
 fn lock(context: &Context<'_>, ahead: bool) -> Result<Lock, Failure> {
     let folder = context.folder();
     match ahead {
@@ -115,7 +115,7 @@ fn lock(context: &Context<'_>, ahead: bool) -> Result<Lock, Failure> {
     }
 }
 
-/// Applies a plan under a lock that is held already: steps 3 to 9 of [`deploy_fleet`].
+/// Applies a plan under a lock that is taken already: steps 3 to 9 of [`deploy_fleet`].
 pub(crate) fn apply_planned(
     context: &Context<'_>,
     mut planned: Planned,
@@ -162,7 +162,7 @@ pub(crate) fn apply_planned(
 
 /// Whether a plan is the approved one.
 enum Approved {
-    /// It is; `continues`: it is what an interrupted deploy left of the approved plan.
+    /// It is; `continues`: it is the rest of the approved plan after an interrupted deploy.
     Yes { continues: bool },
     /// It isn't.
     No(Failure),
@@ -177,7 +177,7 @@ fn check_approval(planned: &Planned, approval: &Approval) -> Result<Approved, Fa
         // What was reviewed is kept beside the state: what an interrupted deploy leaves of it has another digest.
         && let Ok(file) = PlanFile::read(&planned.reviewed_plan())
         && file.is(digest)
-        && file.goes_on(planned)?
+        && file.is_continued_by(planned)?
     {
         return Ok(Approved::Yes { continues: true });
     }
@@ -191,7 +191,7 @@ fn tokens(planned: &Planned) -> Result<HashMap<String, SecretString>, Failure> {
     planned.cloud.tokens(&planned.project.fleet, accounts, &planned.secrets)
 }
 
-/// Looks at what workers are bound to where nobody here knows it, and names every secret that lacks a value.
+/// Looks up the bindings of workers where they aren't known here, and reports every secret that lacks a value.
 fn check_secrets(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
     if !planned.adopt.is_empty() || secret_upload::check(planned).is_err() {
         secret_upload::look(context, planned)?;
@@ -201,9 +201,9 @@ fn check_secrets(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
 }
 
 fn confirm(context: &Context<'_>, planned: &Planned, approval: &Approval) -> Result<(), Failure> {
-    let asks = *approval == Approval::Ask && planned.cloud.local.is_none();
-    context.operator.on_event(&Event::Planned { view: &planned.view(), asks });
-    if !asks {
+    let confirms = *approval == Approval::Ask && planned.cloud.local.is_none();
+    context.operator.on_event(&Event::Planned { view: &planned.view(), confirms });
+    if !confirms {
         return Ok(());
     }
     let fleet = &planned.project.fleet;

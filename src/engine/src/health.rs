@@ -1,4 +1,4 @@
-//! Asks deployed workers for their health, a few at a time, until they run what they should or the time is up.
+//! Checks the health of deployed workers, a few at a time, until they run the expected bundle or the time is up.
 
 use std::fmt;
 use std::sync::mpsc::channel;
@@ -11,14 +11,14 @@ use flotilla_model::platform::Health;
 
 use crate::operator::Operator;
 
-/// The number of workers that are asked at once.
+/// The number of workers that are checked at once.
 const AT_ONCE: usize = 16;
-/// The wait before a worker is asked again.
+/// The wait before a worker is checked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A worker to ask.
 pub struct HealthTarget {
-    /// Where it answers.
+    /// The address of the health check.
     pub address: String,
     /// The digest of the bundle that it should run.
     pub digest: String,
@@ -27,13 +27,13 @@ pub struct HealthTarget {
 /// The health of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkerHealth {
-    /// It is healthy and runs the bundle that it should.
+    /// It is healthy and runs the expected bundle.
     Healthy,
     /// It is healthy and runs another bundle.
     OtherBundle,
-    /// It says that it isn't healthy, in a word of its own.
+    /// It reports that it isn't healthy, in a word of its own.
     Degraded(String),
-    /// It can't be asked, and why.
+    /// It can't be reached, for this reason.
     Unreachable(String),
 }
 
@@ -48,8 +48,8 @@ impl fmt::Display for WorkerHealth {
     }
 }
 
-/// Asks workers; those that aren't healthy again, until `deadline` has passed. Returns their health in the order of the targets; none for
-/// those that are none.
+/// Checks workers, and repeats it for those that aren't healthy until `deadline` has passed. Returns their health in
+/// the order of the targets; none for a target that is none.
 pub fn ask_workers(
     operator: &dyn Operator,
     targets: Vec<Option<HealthTarget>>,

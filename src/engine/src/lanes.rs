@@ -1,5 +1,5 @@
-//! What a plan costs: the requests of each lane, how long the rate limit makes them take, and how much of it is used already.
-//! Sends nothing.
+//! Estimates the cost of a plan: the requests of each lane, the time that the rate limit makes them take, and how
+//! much of it is used already. Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::plan_view::Estimate;
 pub struct Lanes {
     /// The lanes, one for each token.
     pub lanes: Vec<Lane>,
-    /// Which one an account's requests go through, by the account's id.
+    /// The lane of each account's requests, by the account's id.
     pub of: HashMap<String, LaneId>,
 }
 
 impl Lanes {
-    /// One for each token, shared with all processes that have it. Where the token isn't known, one for the account, of which
-    /// nothing is known either.
+    /// Opens one lane for each token, shared with all processes that have it. Where the token isn't known, opens one
+    /// for the account, with no known usage.
     pub fn open(
         plan: &Plan,
         fleet: &Fleet,
@@ -56,7 +56,7 @@ impl Lanes {
         Lanes { lanes: self.lanes.into_iter().map(|lane| lane.with_priority(priority)).collect(), ..self }
     }
 
-    /// What a plan costs, lane by lane; what takes longest first.
+    /// Returns the cost of a plan, lane by lane; the longest time first.
     pub fn estimates(&self, plan: &Plan) -> Vec<Estimate> {
         let mut requests = vec![0; self.lanes.len()];
         let mut accounts = vec![BTreeSet::new(); self.lanes.len()];

@@ -1,5 +1,5 @@
-//! The seam to whoever a run works for: a person at a terminal, a CI job, a page. Says what happens and asks what a person has to
-//! decide; knows neither words nor forms of output.
+//! The seam to whoever a run works for: a person at a terminal, a CI job, a page. It reports events and asks for
+//! decisions; it knows neither words nor output formats.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use flotilla_model::progress::Progress;
 
 use crate::plan_view::PlanView;
 
-/// Something that happens in a run.
+/// An event of a run.
 pub enum Event<'a> {
     /// The files were read and built; these are their errors and warnings, of the selected customers.
     Diagnostics(&'a [Diagnostic]),
     /// The selection is valid, and no worker belongs to it.
     NothingSelected,
-    /// Nothing is pruned, because a spec can't be read: it may be that of any customer.
+    /// No worker is pruned, because a spec can't be read: it may belong to any customer.
     NothingPruned,
-    /// A source of secrets can't be asked; secrets that are deployed stay as they are.
+    /// A source of secrets is unavailable; secrets that are deployed stay as they are.
     SourceUnavailable {
         /// The source.
         source: &'a str,
-        /// Why.
+        /// The reason.
         reason: &'a str,
     },
-    /// The platform was asked what is there.
+    /// The platform's resources were listed.
     Refreshed {
         /// Requests that this took.
         requests: usize,
@@ -39,12 +39,12 @@ pub enum Event<'a> {
     },
     /// Accounts that are left out, because their ids or tokens aren't set here.
     AccountsUnreachable(&'a [&'a str]),
-    /// The plan that is going to be applied; `asks`: once it was confirmed.
+    /// The plan that is going to be applied; if `confirms` is set, once it was confirmed.
     Planned {
         /// The plan.
         view: &'a PlanView<'a>,
-        /// Whether a confirmation is asked for.
-        asks: bool,
+        /// Whether a confirmation follows.
+        confirms: bool,
     },
     /// The plan of a rollback, before it is confirmed.
     RollbackPlanned(&'a Plan),
@@ -52,33 +52,33 @@ pub enum Event<'a> {
     HostsPointNowhere(&'a [Finding]),
     /// A domain or a route was removed.
     HostRemoved(&'a str),
-    /// So many of the workers that are to be created are there already, deployed by another machine.
+    /// This number of the workers to create exists already, deployed by another machine.
     AlreadyThere(usize),
     /// A worker stays as it is.
     Stays {
         /// The worker.
         worker: &'a str,
-        /// Why.
+        /// The reason.
         reason: &'a str,
     },
-    /// So many workers are put back, because their wave wasn't healthy.
+    /// This number of workers is rolled back, because their wave wasn't healthy.
     RollingBack(usize),
     /// Changes begin.
     RunStarted {
         /// Under which number they are recorded.
         run: RunId,
-        /// What kind of a run it is, as the state records it.
+        /// The kind of run, as the state records it.
         kind: &'a str,
         /// The plan.
         plan: &'a Plan,
-        /// How long it takes, in seconds.
+        /// The estimated duration, in seconds.
         eta: f64,
     },
-    /// Something happens to the changes.
+    /// An event of the deploy loop.
     Deploy(&'a flotilla_deploy::deploy::Event<'a>),
     /// The changes ended.
     RunEnded(&'a Outcome),
-    /// These previews are going to be taken down.
+    /// These previews are going to be removed.
     PreviewsFound(&'a [&'a Seen]),
     /// A database of a preview was created, and its worker never was.
     AbandonedDatabase(&'a str),
@@ -86,34 +86,34 @@ pub enum Event<'a> {
     CannotRemove {
         /// The folder.
         path: &'a Path,
-        /// Why.
+        /// The error.
         error: &'a std::io::Error,
     },
 }
 
 /// A question that a person decides.
 pub enum Question<'a> {
-    /// Whether a plan is applied.
+    /// Whether to apply a plan.
     Apply {
         /// The plan.
         plan: &'a Plan,
-        /// How many workers there are, changed or not.
+        /// The number of workers, changed or not.
         workers: usize,
         /// Whether it changes so much of the fleet that the answer has to name its digest.
         by_digest: bool,
     },
-    /// Whether a preview is put up.
+    /// Whether to deploy a preview.
     PreviewUp {
         /// Its id.
         id: &'a str,
-        /// How many changes that takes.
+        /// The number of changes.
         changes: usize,
     },
-    /// Whether so many previews are removed.
+    /// Whether to remove this number of previews.
     PreviewDown(usize),
-    /// Whether so many domains and routes that point to no worker are removed.
+    /// Whether to remove this number of domains and routes that point to no worker.
     RemoveHosts(usize),
-    /// Whether the state of so many workers is replaced by what the platform has.
+    /// Whether to replace the state of this number of workers by what the platform has.
     ReplaceState(usize),
 }
 
@@ -122,10 +122,10 @@ pub trait Operator: Progress {
     /// Returns the progress of work that outlives a run's calls, such as what the local emulator installs.
     fn background(&self) -> Arc<dyn Progress + Send + Sync>;
 
-    /// Hears what happens.
+    /// Receives an event.
     fn on_event(&self, event: &Event<'_>);
 
-    /// Decides. A no, and that nobody can be asked, is a refusal: nothing was changed.
+    /// Decides. An error means no, or that nobody could be asked: the run is refused, and nothing was changed.
     fn confirm(&self, question: &Question<'_>) -> Result<(), Failure>;
 
     /// Opens the way by which a person steers a run while it changes something: the function is called a few times a second, and is
@@ -134,7 +134,7 @@ pub trait Operator: Progress {
     fn control(&self, folder: &Path, ahead: bool) -> Box<dyn FnMut() -> Control + '_>;
 }
 
-/// How a plan that changes something is approved.
+/// The approval of a plan that changes something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Approval {
     /// The operator is asked.
@@ -142,9 +142,9 @@ pub enum Approval {
     Ask,
     /// It is given.
     Given,
-    /// It is given to the plan that has this digest, or whose digest begins with these characters, and to no other.
+    /// It is given to the plan with this digest, or whose digest begins with these characters, and to no other.
     Digest(String),
 }
 
-/// The wait after which an operator hears that a rate limit holds up a run.
+/// The wait after which an operator is informed that a rate limit delays a run.
 pub const LONG_WAIT: Duration = Duration::from_secs(5);

@@ -22,9 +22,9 @@ use crate::planning::Planned;
 
 /// The version of the file's form; version 1 had no `reason_details`. One of a newer one is refused.
 const VERSION: u64 = 2;
-/// So many deploys are looked at for the one that a plan goes on with.
+/// The number of deploys that are searched for the one that a plan continues.
 const RUNS: usize = 100;
-/// So many differences are named.
+/// The number of differences that are listed.
 const NAMED: usize = 20;
 
 /// A plan as it was written.
@@ -37,11 +37,11 @@ pub struct PlanFile {
     fleet: String,
     /// The plan's digest.
     digest: Digest,
-    /// What was asked for, in words of the command line.
+    /// The request, in words of the command line.
     asked: Vec<String>,
-    /// What is done, and why.
+    /// The changes, with their reasons.
     changes: Vec<Entry>,
-    /// The hosts that lead elsewhere afterwards.
+    /// The hosts that point to another worker afterwards.
     hosts: Vec<HostAction>,
 }
 
@@ -66,14 +66,14 @@ fn sentences(reasons: &[Reason]) -> Vec<String> {
     reasons.iter().map(Reason::to_string).collect()
 }
 
-/// What is known of a file whatever its version.
+/// The fields that a file of any version has.
 #[derive(Deserialize)]
 struct Head {
     flotilla_plan: u64,
 }
 
 impl PlanFile {
-    /// A plan, and in which words it was asked for.
+    /// Returns a plan with the words of its request.
     pub fn new(planned: &Planned, asked: Vec<String>) -> PlanFile {
         let changes = planned.plan.changes.iter();
         let entries = changes.map(Entry::of);
@@ -121,7 +121,7 @@ impl PlanFile {
         Ok(file)
     }
 
-    /// Returns what was asked for, in words of the command line.
+    /// Returns the request, in words of the command line.
     pub fn asked(&self) -> &[String] {
         &self.asked
     }
@@ -133,7 +133,7 @@ impl PlanFile {
             let theirs = &self.fleet;
             return Err(Failure::refused(format!("the plan is the fleet {theirs}'s, not {fleet}'s; nothing was sent")));
         }
-        if planned.plan.digest == self.digest || self.goes_on(planned)? {
+        if planned.plan.digest == self.digest || self.is_continued_by(planned)? {
             return Ok(());
         }
         let differences = differences(self, &planned.plan);
@@ -151,19 +151,19 @@ impl PlanFile {
 }
 
 impl PlanFile {
-    /// Whether its digest begins with these characters.
+    /// Returns whether its digest begins with these characters.
     pub fn is(&self, digest: &str) -> bool {
         self.digest.to_string().starts_with(&digest.to_ascii_lowercase())
     }
 
-    /// Whether a deploy of this plan was begun, and what is planned now is what it left.
-    pub fn goes_on(&self, planned: &Planned) -> Result<bool, Failure> {
+    /// Returns whether a deploy of this plan was begun, and the present plan is the rest of it.
+    pub fn is_continued_by(&self, planned: &Planned) -> Result<bool, Failure> {
         let digest = self.digest.to_string();
-        let begun = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
-        Ok(begun && self.leaves(&planned.plan))
+        let in_flight = State::read(&planned.cloud.state)?.runs(RUNS)?.iter().any(|(_, run)| run.plan == digest);
+        Ok(in_flight && self.leaves(&planned.plan))
     }
 
-    /// Whether a plan has nothing but changes of this one, or what is left of them.
+    /// Returns whether a plan has no changes but those of this one, or the rest of them.
     fn leaves(&self, rest: &Plan) -> bool {
         let all: BTreeMap<Key<'_>, &PlannedAction> =
             self.changes.iter().map(|entry| (key(&entry.does), &entry.does)).collect();
@@ -184,7 +184,7 @@ impl PlanFile {
     }
 }
 
-/// Whether a step does what a planned one was to do, though its outcome may be unknown since.
+/// Returns whether a step does the same as a planned one, though its outcome may be unknown since.
 fn is_of(step: &Step, planned: &Step) -> bool {
     match (step, planned) {
         (Step::DropDomain { domain }, Step::DetachDomain { domain: other, .. }) => domain == other,
@@ -193,14 +193,14 @@ fn is_of(step: &Step, planned: &Step) -> bool {
     }
 }
 
-/// Which change it is: a worker that moves within its account is deleted and created.
+/// Identifies a change: a worker that moves within its account is deleted and created.
 type Key<'a> = (&'a str, &'a str, &'a str, bool);
 
 fn key(action: &PlannedAction) -> Key<'_> {
     (action.worker.as_str(), action.customer.as_str(), action.account.as_str(), action.action == Action::Delete)
 }
 
-/// What differs between a plan as it was and as it is now, a line each.
+/// Returns the differences between a plan as it was and as it is now, a line each.
 fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
     let mut old: BTreeMap<Key<'_>, &Entry> = was.changes.iter().map(|entry| (key(&entry.does), entry)).collect();
     let actions: Vec<(&Change, PlannedAction)> =
@@ -215,7 +215,7 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
                 why(&sentences(&change.reasons))
             )),
             Some(entry) if entry.does != *action => {
-                lines.push(format!("{head}: {}", otherwise(&entry.does, action).join("; ")))
+                lines.push(format!("{head}: {}", change_differences(&entry.does, action).join("; ")))
             }
             Some(_) => {}
         }
@@ -245,37 +245,37 @@ fn why(reasons: &[String]) -> String {
     format!("{}{more}", some.join("; "))
 }
 
-/// How a change differs from what was planned.
-fn otherwise(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
+/// Returns the differences of a change from the planned one.
+fn change_differences(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
     let digest = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     if was.action != is.action {
-        told.push(format!("{} instead of {}", is.action.as_str(), was.action.as_str()));
+        lines.push(format!("{} instead of {}", is.action.as_str(), was.action.as_str()));
     }
     if was.digest != is.digest {
-        told.push(format!("its bundle is {} instead of {}", digest(Some(is.digest)), digest(Some(was.digest))));
+        lines.push(format!("its bundle is {} instead of {}", digest(Some(is.digest)), digest(Some(was.digest))));
     }
     if was.was != is.was {
-        told.push(format!("what runs is {} instead of {}", digest(is.was), digest(was.was)));
+        lines.push(format!("what runs is {} instead of {}", digest(is.was), digest(was.was)));
     }
     if was.home != is.home {
-        told.push("it is in another account or namespace".to_owned());
+        lines.push("it is in another account or namespace".to_owned());
     }
     let steps = |some: &[Step], others: &[Step]| -> Vec<String> {
         some.iter().filter(|step| !others.contains(step)).take(3).map(step).collect()
     };
     for (word, steps) in [("also", steps(&is.steps, &was.steps)), ("no longer", steps(&was.steps, &is.steps))] {
         if !steps.is_empty() {
-            told.push(format!("{word} {}", steps.join(", ")));
+            lines.push(format!("{word} {}", steps.join(", ")));
         }
     }
     if was.wave != is.wave {
-        told.push(format!("it is in wave {} instead of {}", is.wave + 1, was.wave + 1));
+        lines.push(format!("it is in wave {} instead of {}", is.wave + 1, was.wave + 1));
     }
-    if told.is_empty() {
-        told.push("it is otherwise".to_owned());
+    if lines.is_empty() {
+        lines.push("it is otherwise".to_owned());
     }
-    told
+    lines
 }
 
 /// A step in words.
@@ -412,7 +412,7 @@ mod tests {
         // A worker that moves is deleted and created; both are told.
         let mut moved = change("a");
         moved.home.namespace = Some("n".to_owned());
-        let told = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));
-        assert_eq!(told, ["t-a (a · production): it is in another account or namespace"]);
+        let lines = differences(&file(&plan(vec![change("a")])), &plan(vec![moved]));
+        assert_eq!(lines, ["t-a (a · production): it is in another account or namespace"]);
     }
 }

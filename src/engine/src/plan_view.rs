@@ -10,9 +10,9 @@ use flotilla_deploy::refresh::Finding;
 pub struct PlanView<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// What it costs, lane by lane; what takes longest comes first.
+    /// The cost, lane by lane; the longest time first.
     pub estimates: Vec<Estimate>,
-    /// Where the platform differs from the state and the specs, if it was asked.
+    /// The differences of the platform from the state and the specs, if it was listed.
     pub findings: &'a [Finding],
     /// The accounts whose ids aren't known here.
     pub unknown_accounts: Vec<&'a str>,
@@ -27,7 +27,7 @@ pub struct Estimate {
     pub accounts: Vec<String>,
     /// Requests that the plan makes.
     pub requests: usize,
-    /// How long they take, in seconds.
+    /// The duration, in seconds.
     pub seconds: f64,
     /// Requests that count in the present window already.
     pub used: u64,
@@ -35,7 +35,7 @@ pub struct Estimate {
     pub limit: u64,
     /// The length of the window, in seconds.
     pub window_seconds: f64,
-    /// How long the platform still rejects requests, in seconds.
+    /// The time for which the platform still rejects requests, in seconds.
     pub blocked_seconds: f64,
 }
 

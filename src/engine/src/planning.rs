@@ -1,5 +1,5 @@
-//! Puts a plan together: from what was built, the state and, if wanted, what the platform has. Decides nothing about single workers:
-//! that is `flotilla_deploy::plan`.
+//! Makes a plan from what was built, the state and, with `--refresh`, the platform's lists. Decides nothing about
+//! single workers: that is `flotilla_deploy::plan`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
-use flotilla_deploy::plan::{self, Change, Decision, Desired, Known, Options, Plan, Planner, Wave};
+use flotilla_deploy::plan::{self, Change, Decision, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
@@ -42,7 +42,7 @@ const CHUNK: usize = 1024;
 /// The number of interruptions of one redeploy that are looked back at.
 const RUNS: usize = 1000;
 
-/// What decides a plan, beside the files and the state.
+/// The inputs of a plan, beside the files and the state.
 #[derive(Clone, Debug, Default)]
 pub struct PlanRequest {
     /// The customers that it is about.
@@ -55,13 +55,13 @@ pub struct PlanRequest {
     pub prune: bool,
     /// Deletes and does nothing else.
     pub only_prune: bool,
-    /// Asks the platform first what is there.
+    /// Lists the platform's resources first.
     pub refresh: bool,
     /// Workers that are overwritten and belong to the fleet from then on.
     pub adopt: BTreeSet<String>,
     /// The plan is going to be applied: then a refresh corrects the state itself, else a copy in memory.
     pub applies: bool,
-    /// When the uploaded workers expire, in seconds since 1970: they are a preview's.
+    /// The time at which the uploaded workers expire, in seconds since 1970, as they are a preview's.
     pub expires: i64,
     /// The priority of the requests that look at the platform.
     pub priority: Priority,
@@ -87,13 +87,13 @@ pub struct Planned {
     pub workers: usize,
     /// The number of workers that are live, as far as the state knows.
     pub live: usize,
-    /// What the platform has, if it was asked.
+    /// The platform's resources, if they were listed.
     pub inventory: Option<Inventory>,
-    /// Where the platform differs from the state or the specs, if it was asked.
+    /// The differences of the platform from the state or the specs, if it was listed.
     pub findings: Vec<Finding>,
     /// The workers that are adopted.
     pub adopt: BTreeSet<String>,
-    /// When the uploaded workers expire, in seconds since 1970, if they are a preview's.
+    /// The time at which the uploaded workers expire, in seconds since 1970, if they are a preview's.
     pub expires: i64,
     /// The secrets that workers have, of those that the state doesn't know of.
     pub(crate) unknown_secrets: HashMap<WorkerId, BTreeSet<String>>,
@@ -231,7 +231,7 @@ fn options<'a>(
     }
 }
 
-/// What there should be, beside the state: for what corrects the state.
+/// The desired state of the fleet, for commands that correct the state.
 pub struct DesiredFleet {
     /// The fleet's files.
     pub project: Project,
@@ -285,7 +285,7 @@ pub fn homes(fleet: &project::Fleet, cloud: &Cloud) -> BTreeMap<Home, String> {
     homes.filter(|(home, _)| !home.account_id.is_empty()).collect()
 }
 
-/// What is planned from.
+/// The inputs of a plan.
 struct Fleet<'a> {
     project: &'a Project,
     scan: &'a Scan,
@@ -301,13 +301,13 @@ struct Wanted {
     bundle: Bundle,
     home: Home,
     live: Option<Deployed>,
-    begun: Option<InFlight>,
+    in_flight: Option<InFlight>,
     bundle_before: Option<Stored>,
     /// Whether its database's id is known, if it needs one.
     has_database: bool,
 }
 
-/// What was decided of a worker.
+/// The decision on a worker.
 struct Decided {
     id: WorkerId,
     place: WorkerIndex,
@@ -323,7 +323,7 @@ impl Wanted {
 }
 
 /// A plan, the number of workers that it is about, and where those of its changes are.
-type Found = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
+type PlanParts = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
 
 impl Fleet<'_> {
     /// Plans, some workers at a time: what doesn't change isn't kept.
@@ -334,13 +334,13 @@ impl Fleet<'_> {
         state: &State,
         options: &Options<'_>,
         homes: &BTreeMap<Home, String>,
-    ) -> Result<Found, Failure> {
+    ) -> Result<PlanParts, Failure> {
         let fingerprints = state.fingerprints();
-        let mut begun = state.begun()?;
-        for ((home, _), begun) in &mut begun {
+        let mut in_flight = state.in_flight()?;
+        for ((home, _), in_flight) in &mut in_flight {
             // An account can have got another name in fleet.yaml since.
             if let Some(name) = homes.get(home) {
-                begun.account.clone_from(name);
+                in_flight.account.clone_from(name);
             }
         }
         let mut planner = Planner::new(options);
@@ -351,7 +351,7 @@ impl Fleet<'_> {
             for one in &mut wanted {
                 let id = one.id();
                 one.live = state.one(&id)?;
-                one.begun = begun.get(&id).cloned();
+                one.in_flight = in_flight.get(&id).cloned();
                 if let Database::D1 { id: None, name, .. } = &one.worker.database {
                     one.has_database =
                         state.cached_id(&id.0.account_id, state::ResourceKind::Database, name)?.is_some();
@@ -365,9 +365,9 @@ impl Fleet<'_> {
                 .into_par_iter()
                 .map(|one| {
                     let differences = self.differences(&one);
-                    let known = Known {
+                    let known = RecordedWorker {
                         live: one.live.as_ref(),
-                        begun: one.begun.as_ref(),
+                        in_flight: one.in_flight.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
                         has_database: one.has_database,
@@ -388,7 +388,7 @@ impl Fleet<'_> {
                 if let Decision::Change(_) = decision {
                     places.insert(id.clone(), place);
                 }
-                planner.lead(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
+                planner.add_hosts(&id, &account, hosts.as_ref(), matches!(decision, Decision::Held(_)));
                 planner.add(&id, decision);
             }
         }
@@ -403,20 +403,20 @@ impl Fleet<'_> {
                 if let Some(name) = homes.get(&id.0) {
                     live.account.clone_from(name);
                 }
-                planner.gone(id, Some(live), begun.get(id));
-                begun.remove(id);
+                planner.gone(id, Some(live), in_flight.get(id));
+                in_flight.remove(id);
             }
-            for (id, begun) in &begun {
-                if planner.is_gone(id, &begun.customer) {
-                    planner.gone(id, None, Some(begun));
+            for (id, in_flight) in &in_flight {
+                if planner.is_gone(id, &in_flight.customer) {
+                    planner.gone(id, None, Some(in_flight));
                 }
             }
         }
         let mut recorded = state.hosts()?;
         // What lies in an account that fleet.yaml no longer has can't be reached.
-        recorded.retain(|_, lead| match homes.get(&lead.home) {
+        recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
             Some(name) => {
-                lead.account.clone_from(name);
+                add_hosts.account.clone_from(name);
                 true
             }
             None => false,
@@ -429,22 +429,22 @@ impl Fleet<'_> {
         Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
     }
 
-    /// What there should be of the selected workers, for what the cloud has to be held against.
+    /// Returns the desired state of the selected workers, to compare the cloud with.
     fn desired(&self, selection: &Selection, options: &Options<'_>) -> BTreeMap<WorkerId, refreshing::Wanted> {
         let all: Vec<RecordIndex> = self.scan.indices().collect();
-        let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|one| {
-            let worker = &one.worker;
+        let wanted = all.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).map(|item| {
+            let worker = &item.worker;
             let ours = options.any_delivery || matches!(worker.delivery, Delivery::Automatic | Delivery::Manual);
             let wanted = refreshing::Wanted {
                 account: worker.account.clone(),
                 customer: worker.customer.clone(),
                 environment: worker.environment,
-                digest: one.bundle.digest,
+                digest: item.bundle.digest,
                 triggers: Triggers::of(worker),
                 zones: worker.routes.iter().map(|route| route.zone.clone()).collect(),
                 ours,
             };
-            (one.id(), wanted)
+            (item.id(), wanted)
         });
         wanted.collect()
     }
@@ -474,7 +474,7 @@ impl Fleet<'_> {
                 bundle,
                 home,
                 live: None,
-                begun: None,
+                in_flight: None,
                 bundle_before: None,
                 has_database: false,
             })
@@ -482,7 +482,7 @@ impl Fleet<'_> {
         wanted.collect()
     }
 
-    /// What differs between what is live and what is desired, in the author's terms.
+    /// Returns the differences between the live and the desired worker, in the author's terms.
     fn differences(&self, one: &Wanted) -> Vec<Reason> {
         let Some(before) = &one.bundle_before else { return Vec::new() };
         let recipe = build::recipe(self.project, self.runtimes, self.scan.unit(one.place).1);
@@ -504,7 +504,7 @@ impl Planned {
         self.deflated.get_or_init(all)[pack].clone()
     }
 
-    /// Returns whether a worker that is deployed belongs to the selection, as far as its customer and environment tell.
+    /// Returns whether a deployed worker belongs to the selection, as far as its customer and environment decide.
     pub fn selects(&self, customer: &str, environment: Environment) -> bool {
         self.selection.includes_id(customer) && self.selection.includes_environment(environment)
     }

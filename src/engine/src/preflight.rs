@@ -1,4 +1,4 @@
-//! What is checked before anything is changed: how much is deleted, and whose workers and domains are touched.
+//! The checks before anything is changed: the number of deletions, and the owners of workers and domains.
 
 use flotilla_deploy::plan::{Action, Step};
 use flotilla_deploy::refresh::take;
@@ -46,8 +46,8 @@ pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Resul
     .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
 }
 
-/// Looks, before anything is changed, whether a worker that is to be created or a domain that is to be attached is
-/// somebody else's. One list for each home, and one for the domains of each account.
+/// Checks, before anything is changed, whether a worker to create or a domain to attach belongs to somebody else.
+/// Requests one list for each home, and one for the domains of each account.
 pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
     // What is on this machine is nobody else's.
     if planned.cloud.local.is_some() {
@@ -74,7 +74,7 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
     if scope.requests() == 0 {
         return Ok(());
     }
-    let asked;
+    let inventory;
     let inventory = match &planned.inventory {
         // It was all looked at just now.
         Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
@@ -83,8 +83,8 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
             let fleet = &planned.project.fleet;
             let mut requester =
                 PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-            asked = take(&scope, &mut |home, call| requester.ask(home, call))?;
-            &asked
+            inventory = take(&scope, &mut |home, call| requester.fetch(home, call))?;
+            &inventory
         }
     };
     let ours = |(home, worker): &&WorkerId| {

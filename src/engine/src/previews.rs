@@ -1,5 +1,5 @@
-//! Previews: workers of customers once more, for a while, under hosts of their own. Which ones exist is asked of the platform each
-//! time: a preview is put up by one machine and taken down by another.
+//! Previews: temporary copies of customers' workers, under hosts of their own. They are listed from the platform each
+//! time: a preview is deployed by one machine and removed by another.
 
 mod capacity;
 mod down;
@@ -84,7 +84,7 @@ fn list_platform(
     let scope = Scope { homes: homes.keys().cloned().collect(), domains: account_ids.clone(), ..Scope::default() };
     context.operator.begin("asking the cloud", None);
     let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
-    let inventory = take(&scope, &mut |home, call| requester.ask(home, call))?;
+    let inventory = take(&scope, &mut |home, call| requester.fetch(home, call))?;
     context.operator.end();
     Ok(inventory)
 }
@@ -96,7 +96,7 @@ pub fn created(created: &str) -> String {
     seconds.map_or_else(|| clean(created), time)
 }
 
-/// With each worker that is deleted goes the database that is its own, unless a worker that stays has it as well.
+/// Deletes with each worker the database that is its own, unless a worker that stays has it as well.
 fn delete_databases(changes: &mut [Change], inventory: &Inventory, stays: impl Fn(&str, &str) -> bool) {
     for change in changes.iter_mut().filter(|change| change.action == Action::Delete) {
         let listed = inventory.workers.get(&change.home).and_then(|workers| workers.get(&change.worker));

@@ -14,13 +14,13 @@ use crate::operator::{Approval, Event, Question};
 use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::requests::PlatformRequester;
 
-/// What is pruned.
+/// The workers to prune.
 pub struct PruneRequest {
     /// The cloud.
     pub cloud: CloudOptions,
-    /// How it is approved.
+    /// The approval.
     pub approval: Approval,
-    /// The number of workers that may be deleted, instead of what fleet.yaml says.
+    /// The number of workers that may be deleted, instead of fleet.yaml's.
     pub max_deletions: Option<usize>,
     /// Removes domains and routes that point to no worker, too.
     pub hosts: bool,
@@ -92,7 +92,7 @@ fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) ->
     let fleet = &planned.project.fleet;
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     for (home, (_, name, call)) in homes.iter().zip(nowhere) {
-        requester.ask(home, call)?;
+        requester.fetch(home, call)?;
         context.operator.on_event(&Event::HostRemoved(&name));
     }
     planned.findings.retain(|finding| removal(finding).is_none());

@@ -21,7 +21,7 @@ pub struct Rebuilt {
     pub corrected: usize,
     /// The number of workers that the state had and the platform hasn't.
     pub missing: usize,
-    /// Where the platform differs from the specs.
+    /// The differences of the platform from the specs.
     pub findings: Vec<Finding>,
 }
 

@@ -1,12 +1,12 @@
-//! Lists what the platform has, and corrects the state: for `--refresh`, for a first deploy from a machine, for
-//! `state rebuild` and `prune`. Knows how the platform is asked; what differs is found by `flotilla_deploy::refresh`.
+//! Lists the platform's resources, and corrects the state: for `--refresh`, for a first deploy from a machine, for
+//! `state rebuild` and `prune`. Knows how to request the lists; `flotilla_deploy::refresh` finds the differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
-use flotilla_deploy::refresh::{self, Inventory, Known, Refreshed, Row, Scope, Wanted};
+use flotilla_deploy::refresh::{self, Baseline, Inventory, Refreshed, Row, Scope, Wanted};
 use flotilla_deploy::state::{
-    Deployed, Entry, InFlight, Live, ResourceKind, RunId, State, Table, Uncertainty, WorkerId,
+    Deployed, DeployedResources, Entry, InFlight, ResourceKind, RunId, State, Table, Uncertainty, WorkerId,
 };
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
@@ -22,10 +22,10 @@ use crate::context::Context;
 use crate::operator::Event;
 use crate::requests::PlatformRequester;
 
-/// What is in a row that takes the place of a digest that nobody knows.
+/// The value of a row in place of a digest that isn't known.
 const NO_DIGEST: [u8; 32] = [0; 32];
 
-/// How a state is corrected.
+/// The options of a correction of the state.
 pub struct RefreshOptions<'a> {
     /// The workers that there should be.
     pub wanted: BTreeMap<WorkerId, Wanted>,
@@ -39,25 +39,25 @@ pub struct RefreshOptions<'a> {
     pub homes: &'a BTreeMap<Home, String>,
     /// Doesn't believe the rows' triggers, only what is there.
     pub anew: bool,
-    /// Whether the domains of all accounts are looked at, also where none is in use.
+    /// Whether the domains of all accounts are listed, also where none is in use.
     pub all_domains: bool,
-    /// Whether tags may be set that save questions.
+    /// Whether to set tags that save later requests.
     pub tag: bool,
 }
 
 /// The result of a refresh.
 pub struct RefreshResult {
-    /// What is there.
+    /// The live resources.
     pub inventory: Inventory,
-    /// What differed.
+    /// The differences.
     pub refreshed: Refreshed,
-    /// The workers that were on record and are not there.
+    /// The workers that were in the state and no longer exist.
     pub missing: BTreeSet<WorkerId>,
-    /// How many rows were corrected.
+    /// The number of corrected rows.
     pub corrected: usize,
 }
 
-/// Asks, and puts the state right: in its file, or in memory if it is a shadow.
+/// Lists the resources and corrects the state: in its file, or in memory if it is a shadow.
 pub fn refresh(
     context: &Context<'_>,
     fleet: &Fleet,
@@ -69,10 +69,11 @@ pub fn refresh(
     let looked_at: BTreeSet<Home> = options.wanted.keys().map(|(home, _)| home.clone()).collect();
     let concerns =
         |home: &Home| if options.whole { options.homes.contains_key(home) } else { looked_at.contains(home) };
-    let mut record = OnRecord { live: state.deployed()?, begun: state.begun()? };
-    record.live.retain(|(home, _), _| concerns(home));
-    record.begun.retain(|(home, _), _| concerns(home));
-    let rows: BTreeMap<WorkerId, Row> = record.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
+    let mut recorded = Recorded { live: state.deployed()?, in_flight: state.in_flight()? };
+    recorded.live.retain(|(home, _), _| concerns(home));
+    recorded.in_flight.retain(|(home, _), _| concerns(home));
+    let rows: BTreeMap<WorkerId, Row> =
+        recorded.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
     let zone_id = |account_id: &str, name: &str| state.cached_id(account_id, ResourceKind::Zone, name).ok().flatten();
     let mut scope = Scope::of(&rows, &options.wanted, zone_id);
     if options.all_domains {
@@ -80,7 +81,7 @@ pub fn refresh(
         scope.domains.extend(outside.map(|home| home.account_id.clone()));
         scope.homes.extend(options.homes.keys().cloned());
     }
-    in_doubt(&mut scope, &record.begun, zone_id);
+    add_uncertain(&mut scope, &recorded.in_flight, zone_id);
     if scope.homes.iter().any(|home| home.account_id.is_empty()) {
         let unknown = cloud.unknown(fleet.accounts.keys().map(String::as_str));
         // What else isn't set is told with it.
@@ -92,12 +93,12 @@ pub fn refresh(
     let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
     context.operator.begin("asking the cloud", None);
     let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
-    let mut inventory = refresh::take(&scope, &mut |home, call| requester.ask(home, call))?;
+    let mut inventory = refresh::take(&scope, &mut |home, call| requester.fetch(home, call))?;
     let accounts: BTreeMap<String, String> =
         options.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
     let owner = fleet.owner();
-    let doubtful = record.begun.keys().cloned().collect();
-    let known = Known {
+    let uncertain = recorded.in_flight.keys().cloned().collect();
+    let baseline = Baseline {
         fleet: &owner,
         accounts: &accounts,
         rows: &rows,
@@ -105,30 +106,30 @@ pub fn refresh(
         held: options.held,
         whole: options.whole,
         adopt: &options.adopt,
-        doubtful: &doubtful,
+        uncertain: &uncertain,
         anew: options.anew,
     };
-    let unclear = refresh::unclear(&inventory, &known);
-    inventory.ask_triggers(&unclear, &mut |home, call| requester.ask(home, call))?;
-    let refreshed = refresh::refresh(&inventory, &known);
+    let unclear = refresh::unclear(&inventory, &baseline);
+    inventory.request_triggers(&unclear, &mut |home, call| requester.fetch(home, call))?;
+    let refreshed = refresh::refresh(&inventory, &baseline);
     for ((account_id, name), id) in &inventory.found {
         state.cache_id(account_id, ResourceKind::Zone, name, id)?;
     }
     let at = requester.clock.unix();
-    let missing: BTreeSet<WorkerId> = record
+    let missing: BTreeSet<WorkerId> = recorded
         .live
         .keys()
         .filter(|(home, name)| inventory.workers.get(home).is_some_and(|there| !there.contains_key(name)))
         .cloned()
         .collect();
-    let corrected = correct(state, &owner, &record, &inventory, &refreshed, &options, at)?;
+    let corrected = correct(state, &owner, &recorded, &inventory, &refreshed, &options, at)?;
     if fleet.preview.is_some() {
         note_hosts(fleet, &inventory, options.homes, state)?;
     }
     if options.tag {
-        for ((home, worker), tags) in refresh::tagged(&inventory, &known, &refreshed) {
+        for ((home, worker), tags) in refresh::tagged(&inventory, &baseline, &refreshed) {
             // Without it, the next one who doesn't know asks again.
-            if requester.ask(&home, Call::SetTags { worker, tags }).is_err() {
+            if requester.fetch(&home, Call::SetTags { worker, tags }).is_err() {
                 break;
             }
         }
@@ -139,15 +140,15 @@ pub fn refresh(
     Ok(RefreshResult { inventory, refreshed, missing, corrected })
 }
 
-/// What the workers of a preview say of hosts in a dispatch namespace: that they may lead there, also where another machine wrote
-/// them.
+/// Notes the hosts in a dispatch namespace that the workers of a preview name: they may point there, also where
+/// another machine wrote them.
 fn note_hosts(
     fleet: &Fleet,
     inventory: &Inventory,
     homes: &BTreeMap<Home, String>,
     state: &mut State,
 ) -> Result<(), Failure> {
-    let (owner, known) = (fleet.owner(), state.hosts()?);
+    let (owner, baseline) = (fleet.owner(), state.hosts()?);
     for (home, workers) in inventory.workers.iter().filter(|(home, _)| home.namespace.is_some()) {
         let Some(name) = homes.get(home) else { continue };
         let Some(title) = fleet.accounts.get(name).and_then(Account::hosts) else { continue };
@@ -155,8 +156,8 @@ fn note_hosts(
         for listed in workers.values() {
             let marks = tags::read(&listed.tags);
             for host in marks.hosts.iter().filter(|_| marks.fleet == Some(&owner)) {
-                if !known.contains_key(&(table.clone(), (*host).to_owned())) {
-                    state.doubt_host(&table, host, name, (home, Some(&listed.name)))?;
+                if !baseline.contains_key(&(table.clone(), (*host).to_owned())) {
+                    state.mark_host_uncertain(&table, host, name, (home, Some(&listed.name)))?;
                 }
             }
         }
@@ -164,13 +165,17 @@ fn note_hosts(
     Ok(())
 }
 
-/// What an interrupted deploy left in doubt is looked at, too.
-fn in_doubt(scope: &mut Scope, begun: &BTreeMap<WorkerId, InFlight>, zone_id: impl Fn(&str, &str) -> Option<String>) {
-    for ((home, _), begun) in begun {
+/// Adds what an interrupted deploy left uncertain.
+fn add_uncertain(
+    scope: &mut Scope,
+    in_flight: &BTreeMap<WorkerId, InFlight>,
+    zone_id: impl Fn(&str, &str) -> Option<String>,
+) {
+    for ((home, _), in_flight) in in_flight {
         scope.homes.insert(home.clone());
         let account_id = home.account_id.clone();
-        for doubt in &begun.doubts {
-            match doubt {
+        for uncertainty in &in_flight.uncertainties {
+            match uncertainty {
                 Uncertainty::Domain(_) => drop(scope.domains.insert(account_id.clone())),
                 Uncertainty::Route { zone: Some(name), .. } => match zone_id(&account_id, name) {
                     Some(id) => drop(scope.zones.insert((account_id.clone(), id))),
@@ -183,7 +188,7 @@ fn in_doubt(scope: &mut Scope, begun: &BTreeMap<WorkerId, InFlight>, zone_id: im
 }
 
 fn row(deployed: &Deployed) -> Row {
-    let Live { etag, workers_dev, domains, routes, crons, .. } = deployed.live.clone();
+    let DeployedResources { etag, workers_dev, domains, routes, crons, .. } = deployed.live.clone();
     Row {
         account: deployed.account.clone(),
         customer: deployed.customer.clone(),
@@ -197,17 +202,17 @@ fn row(deployed: &Deployed) -> Row {
     }
 }
 
-/// What the state says before it is put right.
-struct OnRecord {
+/// The state's rows before they are corrected.
+struct Recorded {
     live: BTreeMap<WorkerId, Deployed>,
-    begun: BTreeMap<WorkerId, InFlight>,
+    in_flight: BTreeMap<WorkerId, InFlight>,
 }
 
 /// Writes what differs, all of it or nothing.
 fn correct(
     state: &mut State,
     fleet: &str,
-    record: &OnRecord,
+    recorded: &Recorded,
     inventory: &Inventory,
     refreshed: &Refreshed,
     options: &RefreshOptions<'_>,
@@ -217,7 +222,7 @@ fn correct(
     fn entry(at: i64, reasons: &[Reason]) -> Entry<'_> {
         Entry { run: RunId(0), at, action: "refresh", reasons, left: &[] }
     }
-    let OnRecord { live: before, begun } = record;
+    let Recorded { live: before, in_flight } = recorded;
     let listed = |(home, _): &WorkerId| inventory.workers.contains_key(home);
     state.all(|state| {
         let mut corrected = 0;
@@ -231,7 +236,7 @@ fn correct(
                 let reasons: Vec<Reason> = deployed.drift.iter().cloned().collect();
                 state.record(id, &mut deployed, &entry(at, &reasons))?;
                 corrected += 1;
-            } else if begun.contains_key(id) && options.wanted.contains_key(id) {
+            } else if in_flight.contains_key(id) && options.wanted.contains_key(id) {
                 state.settle(id, &[])?;
             }
         }
@@ -247,7 +252,7 @@ fn correct(
             corrected += 1;
         }
         // What was begun and is not there was never done, or is undone.
-        for id in begun.keys() {
+        for id in in_flight.keys() {
             let there = inventory.workers.get(&id.0).is_none_or(|workers| workers.contains_key(&id.1));
             if !there && !before.contains_key(id) {
                 state.settle(id, &[])?;
@@ -290,7 +295,7 @@ fn deployed(
             (None, Some(reason)) => Some(reason.clone()),
             (None, None) => before.and_then(|before| before.drift.clone()),
         },
-        live: Live {
+        live: DeployedResources {
             etag: row.etag.clone(),
             workers_dev: row.workers_dev,
             domains: row.domains.clone(),

@@ -22,11 +22,11 @@ use crate::cloud::Cloud;
 use crate::context::Context;
 use crate::operator::LONG_WAIT;
 
-/// Asks the platform: a [`Requester`] for the accounts and tokens of a command.
+/// Sends a command's requests to the platform: a [`Requester`] for its accounts and tokens.
 pub struct PlatformRequester(Requester);
 
 impl PlatformRequester {
-    /// With the tokens of these accounts, which are told by their ids.
+    /// Returns a requester with the tokens of these accounts, given by their ids.
     pub fn new(
         context: &Context<'_>,
         fleet: &Fleet,
@@ -42,7 +42,7 @@ impl PlatformRequester {
         PlatformRequester::with_tokens(context, fleet, cloud, tokens, account_ids)
     }
 
-    /// With these tokens of these accounts; a local emulator has been started.
+    /// Returns a requester with these tokens of these accounts; a local emulator has been started.
     pub(crate) fn with_tokens(
         context: &Context<'_>,
         fleet: &Fleet,
@@ -55,7 +55,7 @@ impl PlatformRequester {
         PlatformRequester::of(context.operator.background(), cloud.priority, &cloud.base, tokens, limits)
     }
 
-    /// With one token for all accounts: nobody may know yet whose it is.
+    /// Returns a requester with one token for all accounts: its account may not be known yet.
     pub fn with_token(
         progress: Arc<dyn Progress + Send + Sync>,
         priority: Priority,
@@ -67,7 +67,8 @@ impl PlatformRequester {
         PlatformRequester::of(progress, priority, base, tokens, BTreeMap::from([(String::new(), account)]))
     }
 
-    /// With these tokens, and the names and limits of their accounts; those with one token share a lane.
+    /// Returns a requester with these tokens, and the names and limits of their accounts; those with one token share
+    /// a lane.
     fn of(
         progress: Arc<dyn Progress + Send + Sync>,
         priority: Priority,

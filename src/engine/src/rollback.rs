@@ -1,5 +1,5 @@
-//! Puts workers back to a bundle that ran before, from what the state keeps. Needs no spec: it works where the specs are what is
-//! broken.
+//! Rolls workers back to a bundle that ran before, from what the state keeps. Needs no spec: it works where the specs
+//! are broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,14 +31,14 @@ const SHOWN: usize = 50;
 /// The word in the records.
 const KIND: &str = "rollback";
 
-/// What goes back.
+/// The workers to roll back.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// The workers of these customers.
     Customers {
         /// Their ids.
         customers: Vec<String>,
-        /// What this record put in place; none: what ran before.
+        /// The record whose bundle to restore; none: the previous one.
         record: Option<i64>,
         /// Only this environment.
         environment: Option<Environment>,
@@ -49,15 +49,15 @@ pub enum Target {
 
 /// A rollback.
 pub struct RollbackRequest {
-    /// What goes back.
+    /// The workers to roll back.
     pub target: Target,
     /// The cloud.
     pub cloud: CloudOptions,
-    /// How it is approved.
+    /// The approval.
     pub approval: Approval,
 }
 
-/// Puts workers back.
+/// Rolls workers back.
 pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outcome, Failure> {
     // 1. Lock.
     let _lock = Lock::take(&context.folder().join(LOCK), KIND)?;
@@ -104,7 +104,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     Ok(outcome)
 }
 
-/// Puts back a wave that isn't healthy. Returns the number of workers that were.
+/// Rolls back a wave that isn't healthy. Returns the number of workers that were rolled back.
 pub(crate) fn roll_back_wave(
     ctx: &ApplyContext<'_>,
     state: &mut State,
@@ -172,7 +172,7 @@ fn of_customers(
     Ok((back, stay))
 }
 
-/// What a deploy uploaded, as far as it is still live; of these workers alone, if they are given.
+/// Returns the workers that a deploy uploaded, as far as they are still live; only these, if any are given.
 fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Result<Back, Failure> {
     let (mut back, mut stay) = (Vec::new(), Vec::new());
     let records = state.records_of_run(run)?;

@@ -1,4 +1,4 @@
-//! What a deploy does about secrets: finds what is missing or too large before the first request, and says what each upload
+//! The secrets of a deploy: finds what is missing or too large before the first request, and decides what each upload
 //! sends and what the platform keeps. Shows names, never values.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -34,36 +34,37 @@ const SHOWN: usize = 20;
 
 /// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
 /// threads than the one that writes.
-pub struct Live {
+pub struct LiveSecrets {
     state: Mutex<State>,
-    /// Of these nobody knows: an upload was interrupted.
-    in_doubt: HashSet<WorkerId>,
-    /// What the platform said that workers have, where the state doesn't know it.
+    /// The workers whose secrets are unknown: an upload was interrupted.
+    uncertain: HashSet<WorkerId>,
+    /// The secrets that the platform reported for workers where the state doesn't know them.
     there: HashMap<WorkerId, BTreeSet<String>>,
 }
 
-/// The fingerprint of a secret that is there, and whose value nobody here knows: it is none that a value has.
+/// The fingerprint of a secret that exists, and whose value isn't known here: no value has it.
 const UNKNOWN: &str = "";
 
-impl Live {
+impl LiveSecrets {
     /// Opens it. What is in doubt is so from the beginning: what this deploy itself begins, it also ends or repeats.
-    pub fn open(path: &Path) -> Result<Live, Failure> {
+    pub fn open(path: &Path) -> Result<LiveSecrets, Failure> {
         let state = State::read(path)?;
-        let doubtful = |doubt: &Uncertainty| matches!(doubt, Uncertainty::Upload | Uncertainty::Delete);
-        let begun = state.begun()?.into_iter().filter(|(_, begun)| begun.doubts.iter().any(doubtful));
-        let in_doubt = begun.map(|(id, _)| id).collect();
-        Ok(Live { state: Mutex::new(state), in_doubt, there: HashMap::new() })
+        let is_uncertain = |uncertainty: &Uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete);
+        let in_flight =
+            state.in_flight()?.into_iter().filter(|(_, in_flight)| in_flight.uncertainties.iter().any(is_uncertain));
+        let uncertain = in_flight.map(|(id, _)| id).collect();
+        Ok(LiveSecrets { state: Mutex::new(state), uncertain, there: HashMap::new() })
     }
 
-    /// The same with what was asked for a plan.
-    pub fn of_plan(planned: &Planned) -> Result<Live, Failure> {
-        Ok(Live { there: planned.unknown_secrets.clone(), ..Live::open(&planned.cloud.state)? })
+    /// Returns the live secrets, with those that were looked up for a plan.
+    pub fn of_plan(planned: &Planned) -> Result<LiveSecrets, Failure> {
+        Ok(LiveSecrets { there: planned.unknown_secrets.clone(), ..LiveSecrets::open(&planned.cloud.state)? })
     }
 
-    /// The fingerprints of a worker's secrets, by binding. Nothing, if it isn't there, or if nobody knows for certain: then all
-    /// are sent.
+    /// Returns the fingerprints of a worker's secrets, by binding. None if it doesn't exist, or if they aren't
+    /// certain: then all are sent.
     fn of(&self, id: &WorkerId) -> Result<Option<BTreeMap<String, String>>, Failure> {
-        if self.in_doubt.contains(id) {
+        if self.uncertain.contains(id) {
             return Ok(None);
         }
         if let Some(names) = self.there.get(id) {
@@ -74,7 +75,7 @@ impl Live {
         Ok(live.map(|deployed| deployed.live.secrets))
     }
 
-    /// Whether a worker is on record, and nothing is known of its secrets.
+    /// Returns whether a worker is in the state, and its secrets aren't known.
     fn has_without_secrets(&self, id: &WorkerId) -> Result<bool, Failure> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let row = state.one(id)?;
@@ -85,14 +86,14 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).fingerprints()
     }
 
-    /// What the upload of a change sends: what differs from what is live.
+    /// Returns what the upload of a change sends: what differs from what is live.
     pub fn sending(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
         let live = self.of(&change.id()).map_err(|failure| failure.to_string())?;
         sent(secrets, needs, live.as_ref(), &self.fingerprints()).map_err(|(missing, _)| missing.to_string())
     }
 
-    /// What it sends where secrets stay as they are, also those that were rotated here: what isn't live, or all if they can't be
-    /// kept.
+    /// Returns what it sends where secrets stay as they are, also those that were rotated here: what isn't live, or
+    /// all if they can't be kept.
     pub fn keeping(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
         let live = self.of(&change.id()).map_err(|failure| failure.to_string())?.unwrap_or_default();
         let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
@@ -113,7 +114,7 @@ impl Live {
     }
 }
 
-/// What a worker needs: its secrets' names by binding, and whose they are.
+/// The secrets that a worker needs: their names by binding, and their owner.
 #[derive(Clone, Copy)]
 pub struct Needs<'a> {
     pub customer: &'a str,
@@ -122,13 +123,13 @@ pub struct Needs<'a> {
 }
 
 impl<'a> Needs<'a> {
-    /// Those of a worker.
+    /// Returns the needs of a worker.
     pub fn of(worker: &'a Worker) -> Needs<'a> {
         Needs { customer: &worker.customer, environment: worker.environment, names: &worker.secrets }
     }
 }
 
-/// What is sent of a worker's secrets, with the values.
+/// The secrets that a worker's upload sends, with their values.
 pub struct Sent {
     pub sending: Sending,
     values: HashMap<String, SecretString>,
@@ -142,7 +143,7 @@ impl Sent {
     }
 }
 
-/// What is sent of a worker's secrets; or what is missing, with why its values can't be known, by name.
+/// Returns the secrets to send; or those that are missing, with the reason why their values can't be known, by name.
 fn sent(
     secrets: &Secrets,
     needs: &Needs<'_>,
@@ -168,18 +169,19 @@ fn sent(
     }
 }
 
-/// Asks what workers are bound to of which nobody here knows it. Those that are adopted: what their specs don't say would go with
-/// the upload, and is refused. And those that are on record without their secrets, if an upload lacks a value: they were changed
-/// by others, or found by a rebuild. The secrets that are there are kept then.
+/// Looks up the bindings of workers where they aren't known here. Of workers that are adopted: bindings that their
+/// specs don't have would be removed by the upload, which is refused. And of workers that are in the state without
+/// their secrets, if an upload lacks a value: they were changed by others, or found by a rebuild. Their secrets are
+/// kept then.
 pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
-    let live = Live::open(&planned.cloud.state)?;
+    let live = LiveSecrets::open(&planned.cloud.state)?;
     let fingerprints = live.fingerprints();
     // With the names of what it is to be bound to, if it is adopted.
     let mut unsure: Vec<(WorkerId, Option<BTreeSet<String>>)> = Vec::new();
     for change in planned.plan.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
         let id = change.id();
         let adopted = planned.adopt.contains(&change.worker);
-        if !adopted && (live.in_doubt.contains(&id) || !live.has_without_secrets(&id)?) {
+        if !adopted && (live.uncertain.contains(&id) || !live.has_without_secrets(&id)?) {
             continue;
         }
         let Some((worker, _)) = planned.worker(change) else { continue };
@@ -199,7 +201,7 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     let mut lost = BTreeSet::new();
     for ((home, worker), wanted) in unsure {
-        if let Reply::Settings(settings) = requester.ask(&home, Call::ReadSettings { worker: worker.clone() })? {
+        if let Reply::Settings(settings) = requester.fetch(&home, Call::ReadSettings { worker: worker.clone() })? {
             if let Some(wanted) = wanted {
                 let there = bindings(&settings, |_| true);
                 let more: Vec<&str> =
@@ -231,7 +233,7 @@ fn bindings(metadata: &Value, kinds: impl Fn(&str) -> bool) -> BTreeSet<String> 
 
 /// Names every secret that an upload would need and that has no value, or too large a one: before the first request.
 pub fn check(planned: &Planned) -> Result<(), Failure> {
-    let live = Live::of_plan(planned)?;
+    let live = LiveSecrets::of_plan(planned)?;
     let fingerprints = live.fingerprints();
     let (mut missing, mut large) = (BTreeSet::new(), BTreeSet::new());
     let uploads: Vec<&Change> =
@@ -239,7 +241,7 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
     for changes in uploads.chunks(CHUNK) {
         let with_live = changes.iter().map(|change| Ok((*change, live.of(&change.id())?)));
         let with_live: Vec<(&Change, _)> = with_live.collect::<Result<_, Failure>>()?;
-        let told: Vec<(Vec<String>, Vec<String>)> = with_live
+        let checked: Vec<(Vec<String>, Vec<String>)> = with_live
             .par_iter()
             .filter_map(|(change, live)| {
                 let (worker, _) = planned.worker(change)?;
@@ -249,7 +251,7 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
                 })
             })
             .collect();
-        for (lacks, too_large) in told {
+        for (lacks, too_large) in checked {
             missing.extend(lacks);
             large.extend(too_large);
         }

@@ -1,4 +1,4 @@
-//! Which customers a run is about.
+//! The customers that a run covers.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ pub struct Selection {
     environments: Vec<Environment>,
     /// Only what differs from this commit, branch or tag.
     since: Option<String>,
-    /// What differs; found by [`Selection::verify`].
+    /// The differences; found by [`Selection::verify`].
     differing: OnceLock<Since>,
     /// The same, made ready to match by the first question.
     compiled: OnceLock<selection::Selection>,
@@ -47,29 +47,29 @@ impl Selection {
         })
     }
 
-    /// Whether it is the whole fleet.
+    /// Returns whether it is the whole fleet.
     pub fn is_all(&self) -> bool {
         self.compiled().is_all() && self.since.is_none()
     }
 
-    /// Whether a worker belongs to it.
+    /// Returns whether a worker belongs to it.
     pub fn includes(&self, worker: &Worker) -> bool {
         let label = |key: &str| worker.labels.get(key).map(String::as_str);
         self.differs(|since| since.folders.contains(&worker.folder()))
             && self.compiled().matches(&worker.customer, label, worker.environment)
     }
 
-    /// Whether a customer may belong to it, as far as its id tells.
+    /// Returns whether a customer may belong to it, as far as its id decides.
     pub fn includes_id(&self, customer: &str) -> bool {
         self.compiled().matches_id(customer) && self.differs(|since| since.customers.contains(customer))
     }
 
-    /// Whether something differs from the state of `--since`; without it, everything counts.
+    /// Returns whether something differs from the commit of `--since`; without it, everything does.
     fn differs(&self, of: impl FnOnce(&Since) -> bool) -> bool {
         self.since.is_none() || self.differing.get().is_some_and(of)
     }
 
-    /// Whether an environment belongs to it.
+    /// Returns whether an environment belongs to it.
     pub fn includes_environment(&self, environment: Environment) -> bool {
         self.environments.is_empty() || self.environments.contains(&environment)
     }
@@ -88,13 +88,13 @@ impl Selection {
             && self.compiled().matches(id(record), label, unit.environment)
     }
 
-    /// Whether a diagnostic belongs to it: those outside of customers/ concern everybody.
+    /// Returns whether a diagnostic belongs to it: those outside of customers/ concern everybody.
     pub fn concerns(&self, diagnostic: &Diagnostic) -> bool {
         let file = &diagnostic.place.file;
         !file.starts_with(project::CUSTOMERS) || self.includes_id(project::id_of(file))
     }
 
-    /// How many of the fleet's customers have an id that belongs to it.
+    /// Returns the number of the fleet's customers whose id belongs to it.
     pub fn count(&self, scan: &Scan) -> usize {
         if self.compiled().is_every_customer() && self.since.is_none() {
             return scan.customers;
@@ -102,8 +102,8 @@ impl Selection {
         ids(scan).into_iter().filter(|id| self.includes_id(id)).count()
     }
 
-    /// Refuses what no customer has: ids, globs that match nothing, keys of labels. Says so where nothing is left that
-    /// has all of it: that can be meant, or a slip.
+    /// Rejects what no customer has: ids, globs that match nothing, keys of labels. Reports it if no customer is left
+    /// that matches all of it: that can be intended, or an error.
     pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &Scan) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());

@@ -1,11 +1,11 @@
-//! Makes the upload of a change: from what was planned, or from what the state keeps of an earlier one. Sends nothing.
+//! Makes the upload of a change: from the plan, or from what the state keeps of an earlier one. Sends nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flotilla_build::build;
-use flotilla_deploy::deploy::{Made, MakeUpload, Upload};
+use flotilla_deploy::deploy::{MakeUpload, Upload, UploadRecord};
 use flotilla_deploy::plan::{Change, Step};
 use flotilla_deploy::state::{Deployed, State, Stored, deflated};
 use flotilla_model::bundle::{self, Bundle};
@@ -17,18 +17,18 @@ use flotilla_model::tags::{self, Triggers};
 use flotilla_spec::secrets::Secrets;
 
 use crate::planning::Planned;
-use crate::secret_upload::{Live, Needs, Sent};
+use crate::secret_upload::{LiveSecrets, Needs, Sent};
 
-/// Makes the uploads of a plan: each is rendered again when it is its turn, so that it is the planned bundle or none.
+/// Makes the uploads of a plan: each is rendered again when its turn comes, so that it is the planned bundle or none.
 pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure> {
-    let (live, planned) = (Live::of_plan(planned)?, Arc::clone(planned));
+    let (live, planned) = (LiveSecrets::of_plan(planned)?, Arc::clone(planned));
     // By the threads that render, one for each core: each thread keeps the memory that rendering took, and the pool has dozens.
     Ok(Arc::new(move |change: &Change| rayon::scope(|_| planned_upload(&planned, change, &live))))
 }
 
 /// Makes the uploads of a rollback: of the bundles that the state keeps, for the fleet `owner`.
 pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Result<Arc<MakeUpload>, Failure> {
-    let (kept, live) = (Mutex::new(State::read(path)?), Live::open(path)?);
+    let (kept, live) = (Mutex::new(State::read(path)?), LiveSecrets::open(path)?);
     let (owner, secrets) = (owner.to_owned(), Arc::clone(secrets));
     Ok(Arc::new(move |change: &Change| {
         let kept = Kept::find(&kept.lock().unwrap_or_else(PoisonError::into_inner), change)?;
@@ -55,17 +55,17 @@ impl Parts {
         let keep = secrets.sending.keep;
         let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| secrets.value(binding));
         let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
-        let made = Made {
+        let record = UploadRecord {
             secrets: secrets.sending.live,
             objects: vec![(stored.module, deflated(&module)), (stored.runtime, deflated_runtime)],
             stored,
         };
-        let runtime = Module { name: made.stored.runtime_file.clone(), bytes: runtime };
-        Upload { metadata, modules: vec![Module { name: main, bytes: module.into() }, runtime], made }
+        let runtime = Module { name: record.stored.runtime_file.clone(), bytes: runtime };
+        Upload { metadata, modules: vec![Module { name: main, bytes: module.into() }, runtime], record }
     }
 }
 
-fn planned_upload(planned: &Planned, change: &Change, live: &Live) -> Result<Upload, String> {
+fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Result<Upload, String> {
     let (worker, recipe) = planned.worker(change).ok_or("what was built of it can't be read any more")?;
     let (module, bundle) =
         build::module(&planned.project, &planned.runtimes, &worker).map_err(|diagnostic| diagnostic.message)?;
@@ -100,7 +100,7 @@ fn planned_upload(planned: &Planned, change: &Change, live: &Live) -> Result<Upl
     Ok(parts.upload())
 }
 
-/// What the state keeps of an upload.
+/// The record that the state keeps of an upload.
 struct Kept {
     stored: Stored,
     /// The worker that is live.
@@ -134,7 +134,13 @@ impl Kept {
     }
 }
 
-fn kept_upload(change: &Change, kept: Kept, owner: &str, secrets: &Secrets, live: &Live) -> Result<Upload, String> {
+fn kept_upload(
+    change: &Change,
+    kept: Kept,
+    owner: &str,
+    secrets: &Secrets,
+    live: &LiveSecrets,
+) -> Result<Upload, String> {
     let names = kept.secret_names();
     let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
     let sent = live.keeping(secrets, &needs, change)?;

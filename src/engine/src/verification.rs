@@ -1,4 +1,4 @@
-//! Verifies deployed workers: finds where each one answers and what its pack promises, and asks. The checks themselves are
+//! Verifies deployed workers: finds each one's address and its pack's probes, and runs the checks, which are
 //! `flotilla_deploy::verify`'s.
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,13 +22,13 @@ use crate::context::Context;
 use crate::operator::Event;
 use crate::selection::Selection;
 
-/// How long workers that fail are asked again, unless another time is given.
+/// The time for which failed checks are repeated, unless another is given.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How workers are verified.
+/// The options of a verification.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VerifyOptions {
-    /// How long those that fail are asked again, once each worker was asked; zero asks once.
+    /// The time for which failed checks are repeated, once each worker was checked; zero checks once.
     pub deadline: Option<Duration>,
 }
 
@@ -41,9 +41,9 @@ pub struct Results {
     pub passed: usize,
     /// The number of workers of which a check failed.
     pub failed: usize,
-    /// The number of workers that weren't asked.
+    /// The number of workers that weren't checked.
     pub skipped: usize,
-    /// How long it took.
+    /// The duration.
     pub seconds: f64,
     /// Whether specs have errors: their workers aren't known.
     #[serde(skip)]
@@ -75,7 +75,7 @@ pub fn verify_fleet(
     Ok(Results { has_errors, ..results })
 }
 
-/// Asks targets.
+/// Verifies targets.
 pub(crate) fn verify_targets(
     context: &Context<'_>,
     targets: &[Target],
@@ -95,7 +95,7 @@ pub(crate) fn verify_targets(
     })
 }
 
-/// What each worker is asked where.
+/// Returns the targets of the workers.
 pub(crate) fn targets(
     project: &Project,
     cloud: &Cloud,
@@ -143,7 +143,7 @@ pub(crate) fn targets(
     Ok(all)
 }
 
-/// Why DNS and TLS aren't asked.
+/// Returns the reason why DNS and TLS aren't checked.
 fn apart(cloud: &Cloud) -> Option<&'static str> {
     let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if cloud.local.is_some() {
@@ -163,12 +163,12 @@ fn undeployed(delivery: Delivery) -> &'static str {
     }
 }
 
-/// The address of a worker that routes alone lead to: a host of which it has every path.
+/// Returns the address of a worker that only routes point to: a host of which it has every path.
 fn routed(live: &Deployed) -> Option<String> {
     live.live.routes.keys().find_map(|pattern| Some(format!("https://{}/", plain_host(pattern.strip_suffix("/*")?)?)))
 }
 
-/// The hosts that are to be found: custom domains, those of routes, and where it is asked.
+/// Returns the hosts to look up: custom domains, those of routes, and that of its address.
 fn hosts(live: &Deployed, address: Option<&str>) -> BTreeSet<String> {
     let routes = live.live.routes.keys().filter_map(|pattern| plain_host(pattern.split('/').next()?));
     let own = address.filter(|address| !address.contains("://127.0.0.1"));
@@ -177,7 +177,7 @@ fn hosts(live: &Deployed, address: Option<&str>) -> BTreeSet<String> {
     live.live.domains.keys().map(String::as_str).chain(routes).chain(own).map(str::to_owned).collect()
 }
 
-/// A host that stands for no other.
+/// Returns a host without a wildcard.
 fn plain_host(host: &str) -> Option<&str> {
     (!host.contains('*') && host.contains('.') && !host.contains(':')).then_some(host)
 }

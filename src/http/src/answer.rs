@@ -33,7 +33,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The time after which to come back (`Retry-After`), where it is told in seconds.
+    /// Returns the time after which to retry (`Retry-After`), if it is given in seconds.
     pub fn retry_after(&self) -> Option<Duration> {
         self.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
     }
@@ -71,7 +71,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// What an error means that reading gave: [`Kind::TooLong`], [`Kind::Timeout`] or [`Kind::Broken`].
+    /// Returns the kind of an error while reading: [`Kind::TooLong`], [`Kind::Timeout`] or [`Kind::Broken`].
     pub fn error(error: &io::Error) -> Error {
         let plain = |kind| Error { kind, cause: String::new() };
         match error.kind() {

@@ -22,14 +22,14 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Gives a connection up after `connect`, and a handshake after `total`.
+    /// Returns a checker that gives a connection up after `connect`, and a handshake after `total`.
     pub fn new(connect: Duration, total: Duration) -> Result<Hosts, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = ClientConfig::with_platform_verifier().map_err(|error| error.to_string())?;
         Ok(Hosts { tls: Arc::new(tls), connect, total })
     }
 
-    /// Looks a host up; why it has no address.
+    /// Looks a host up. The error is the reason why it has no address.
     pub fn resolve(&self, host: &str) -> Result<(), String> {
         addresses(host).map(|_| ())
     }
@@ -91,7 +91,7 @@ fn addresses(host: &str) -> Result<Vec<SocketAddr>, String> {
     if found.is_empty() { Err("DNS has no address".to_owned()) } else { Ok(found) }
 }
 
-/// Why a certificate isn't trusted.
+/// Returns the reason why a certificate isn't trusted.
 fn refused(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(why) => match why {
@@ -156,7 +156,7 @@ mod tests {
         (address, Arc::new(client))
     }
 
-    fn told(change: impl FnOnce(&mut CertificateParams), trusted: bool) -> Result<i64, String> {
+    fn checked(change: impl FnOnce(&mut CertificateParams), trusted: bool) -> Result<i64, String> {
         let (address, tls) = server(change, trusted);
         Hosts { tls, ..hosts() }.certificate_at(HOST, &[address])
     }
@@ -168,21 +168,21 @@ mod tests {
     #[test]
     fn a_certificate_tells_until_when_it_is_valid() {
         let until = date_time_ymd(2099, 5, 17);
-        assert_eq!(told(|params| params.not_after = until, true), Ok(until.unix_timestamp()));
+        assert_eq!(checked(|params| params.not_after = until, true), Ok(until.unix_timestamp()));
     }
 
     #[test]
     fn why_a_certificate_is_not_trusted() {
         let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2024, 1, 1);
-        assert_eq!(told(expired, true).unwrap_err(), "the certificate has expired");
+        assert_eq!(checked(expired, true).unwrap_err(), "the certificate has expired");
         let early = |params: &mut CertificateParams| params.not_before = date_time_ymd(2098, 1, 1);
-        assert_eq!(told(early, true).unwrap_err(), "the certificate isn't valid yet");
+        assert_eq!(checked(early, true).unwrap_err(), "the certificate isn't valid yet");
         let other = |params: &mut CertificateParams| {
             params.subject_alt_names =
                 CertificateParams::new(["other.example.com".to_owned()]).unwrap().subject_alt_names;
         };
-        assert_eq!(told(other, true).unwrap_err(), "the certificate is for another name");
-        assert_eq!(told(|_| (), false).unwrap_err(), "nobody whom this machine trusts signed the certificate");
+        assert_eq!(checked(other, true).unwrap_err(), "the certificate is for another name");
+        assert_eq!(checked(|_| (), false).unwrap_err(), "nobody whom this machine trusts signed the certificate");
     }
 
     #[test]

@@ -13,14 +13,15 @@ use crate::request::Request;
 /// The times after which a client gives up.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Until a connection is made.
+    /// The time limit for making a connection.
     pub connect: Duration,
-    /// Until the head of the answer, and for each piece of its body.
+    /// The time limit for the head of the answer, and for each piece of its body.
     pub silence: Duration,
-    /// For a whole request: connection, upload, and the answer to the end of its body. A server that sends a byte now and then gets no
-    /// more; where this is longer than `silence`, it gets one `silence` more. A request can have its own: [`Request::within`].
+    /// The time limit for a whole request: connection, upload, and the answer to the end of its body. A server that
+    /// sends a byte now and then gets no more; where this is longer than `silence`, it gets one `silence` more. A
+    /// request can have its own: [`Request::within`].
     pub total: Duration,
-    /// For a connection that nothing is sent over, before it is closed.
+    /// The time after which an idle connection is closed.
     pub idle: Duration,
 }
 
@@ -72,7 +73,7 @@ impl Client {
     }
 }
 
-/// Whether an address is one of this machine: `http://localhost:8787/…`.
+/// Returns whether an address is one of this machine: `http://localhost:8787/…`.
 fn is_loopback(url: &str) -> bool {
     let Some(rest) = url.split_once("://").map(|(_, rest)| rest) else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -142,7 +143,7 @@ mod tests {
         (address, received)
     }
 
-    /// Sends a piece, and then a byte now and then as long as somebody listens.
+    /// Sends a piece, and then a byte now and then as long as the client reads.
     fn drip(socket: &mut TcpStream, first: &str) {
         let mut write = |bytes: &[u8]| socket.write_all(bytes).is_ok();
         let mut listens = write(first.as_bytes());

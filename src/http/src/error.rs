@@ -1,4 +1,4 @@
-//! Why no answer came, or none that was read to its end. Holds no address: one can have a password in it.
+//! The reasons why there is no complete answer. Holds no address: one can have a password in it.
 
 use std::error::Error as _;
 use std::fmt;
@@ -6,18 +6,19 @@ use std::fmt;
 /// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What failed.
+    /// The kind of failure.
     pub kind: Kind,
-    /// The last cause, as the system or the library says it; empty if there is none.
+    /// The last cause, in the words of the system or the library; empty if there is none.
     pub cause: String,
 }
 
-/// What failed.
+/// The kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// There is no client: the certificates that this machine trusts can't be read, or a proxy's address is invalid.
+    /// The client can't be made: the certificates that this machine trusts can't be read, or a proxy's address is
+    /// invalid.
     Client,
-    /// No connection came about.
+    /// The connection failed.
     Connect,
     /// The answer, or its end, did not come in time.
     Timeout,
@@ -28,7 +29,7 @@ pub enum Kind {
 }
 
 impl Error {
-    /// What reqwest says failed.
+    /// Returns the error for one of reqwest's.
     pub(crate) fn of(error: &reqwest::Error) -> Error {
         let kind = match error {
             error if error.is_timeout() => Kind::Timeout,

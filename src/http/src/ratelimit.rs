@@ -1,6 +1,6 @@
-//! The limits that an answer's headers tell: `Ratelimit: "default";r=50;t=30` and
-//! `Ratelimit-Policy: "burst";q=100;w=60, "default";q=1200;w=300`, lists of structured fields. What is no such thing is passed over.
-//! Source: Cloudflare changelog, 2025-09-03, Rate limiting improvement.
+//! The limits in an answer's headers: `Ratelimit: "default";r=50;t=30` and
+//! `Ratelimit-Policy: "burst";q=100;w=60, "default";q=1200;w=300`, lists of structured fields. Anything else is
+//! ignored. Source: Cloudflare changelog, 2025-09-03, Rate limiting improvement.
 
 use std::time::Duration;
 

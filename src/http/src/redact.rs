@@ -1,4 +1,4 @@
-//! Takes secrets out of messages: an answer can quote its request.
+//! Removes secrets from messages: an answer can quote its request.
 
 use std::cmp::Reverse;
 

@@ -23,7 +23,7 @@ pub struct Request {
     pub(crate) within: Option<Duration>,
 }
 
-/// What a request carries.
+/// The body of a request.
 enum Content {
     Nothing,
     Json(Vec<u8>),
@@ -59,16 +59,16 @@ impl Request {
         Request { bearer: Some(token.clone()), ..self }
     }
 
-    /// Gives it a JSON body.
+    /// Sets a JSON body.
     #[must_use]
     pub fn json(self, body: &Value) -> Request {
         Request { body: Content::Json(body.to_string().into_bytes()), ..self }
     }
 
-    /// Gives it a multipart form as its body.
+    /// Sets a multipart form as the body.
     ///
-    /// The form is made as bytes. If it were streamed, the body could notice before the connection does that nobody is there, and
-    /// its complaint would be reported instead of the reason.
+    /// The form is made as bytes. If it were streamed, the body could notice a lost connection before the connection
+    /// does, and its error would be reported instead of the reason.
     #[must_use]
     pub fn form(self, parts: Vec<Part>) -> Request {
         let size = parts.iter().map(|part| part.bytes.len() + PART_HEAD).sum();

@@ -1,5 +1,5 @@
-//! A worker's code as a pack: the modules that its entry point reaches, the packages that they import, and how wrangler
-//! was told to bundle them. Reads files of the project alone; bundles nothing.
+//! A worker's code as a pack: the modules that its entry point reaches, the packages that they import, and wrangler's
+//! options for bundling them. Reads files of the project alone; bundles nothing.
 
 mod closure;
 mod options;
@@ -104,7 +104,8 @@ impl Code {
         files
     }
 
-    /// Takes the files below the folder that all have in common, `src/` in most projects, and moves paths to them accordingly.
+    /// Takes the files below the folder that all have in common, `src/` in most projects, and moves paths
+    /// accordingly.
     fn set_files(&mut self, files: BTreeMap<String, Vec<u8>>, entry: &str) {
         let folders = files.keys().map(|path| path.rfind('/').map_or("", |at| &path[..=at]));
         let above = folders.reduce(common).unwrap_or("").to_owned();
@@ -164,7 +165,7 @@ fn manifest(name: &str, prefix: &str, text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// Has npm make a lock file for a package.json from the versions of an older one. The error is npm's message.
+/// Runs npm to write a lock file for a package.json from the versions of an older one. The error is npm's message.
 pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let folder = std::env::temp_dir().join(format!(
         "flotilla-lock-{}-{}",
@@ -286,12 +287,12 @@ fn entry_point(
 /// Returns the folders that two paths have in common.
 fn common<'a>(one: &'a str, other: &'a str) -> &'a str {
     let mut end = 0;
-    for (at, byte) in one.bytes().enumerate() {
-        if other.as_bytes().get(at) != Some(&byte) {
+    for (index, byte) in one.bytes().enumerate() {
+        if other.as_bytes().get(index) != Some(&byte) {
             break;
         }
         if byte == b'/' {
-            end = at + 1;
+            end = index + 1;
         }
     }
     &one[..end]

@@ -3,7 +3,7 @@
 /// Parts of names whose values are secrets.
 const WORDS: [&str; 9] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "PRIVATE_KEY", "API_KEY", "APIKEY"];
-/// Parts of names whose values are public, whatever else the name says.
+/// Parts of names whose values are public, whatever the rest of the name.
 const PUBLIC: [&str; 4] = ["PUBLIC", "PUBLISHABLE", "SITE_KEY", "SITEKEY"];
 /// The prefixes of secrets that services issue, and their least length.
 const PREFIXES: [(&str, usize); 26] = [

@@ -22,7 +22,7 @@ use super::forms::is_variable;
 use super::ids::{slug, split};
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
-use super::{FindingKind, Findings, FoundWorker, ImportOptions, Live};
+use super::{FindingKind, Findings, FoundWorker, ImportOptions, LiveAccount};
 use account::live_or_not;
 pub use account::of_account;
 
@@ -39,7 +39,7 @@ pub struct Others {
 /// Reads the workers of a project.
 pub fn read(
     path: &Path,
-    live: &Live,
+    live: &LiveAccount,
     options: ImportOptions<'_>,
     findings: &mut Findings,
 ) -> Result<(Vec<FoundWorker>, Others), Vec<Diagnostic>> {
@@ -114,13 +114,15 @@ fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, f
 
 /// Finds the secrets of `wrangler dev`; their names only.
 fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
-    let folders: BTreeSet<&str> =
-        documents.iter().map(|document| document.file.rfind('/').map_or("", |at| &document.file[..=at])).collect();
+    let folders: BTreeSet<&str> = documents
+        .iter()
+        .map(|document| document.file.rfind('/').map_or("", |index| &document.file[..=index]))
+        .collect();
     for folder in folders {
         for name in [".dev.vars", ".env"] {
             let file = format!("{folder}{name}");
             let Ok(text) = tree.text(&file) else { continue };
-            for (at, line) in text.lines().enumerate() {
+            for (index, line) in text.lines().enumerate() {
                 let line = line.trim().trim_start_matches("export ");
                 let Some((name, value)) =
                     line.split_once('=').map(|(name, value)| (name.trim(), value.trim().trim_matches(['"', '\''])))
@@ -128,7 +130,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                     continue;
                 };
                 if is_variable(name) && super::credential::is_credential(name, value) {
-                    let place = Place { file: file.clone(), line: at + 1, column: 1, width: name.len() };
+                    let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
                     let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
                     findings.push(
                         FindingKind::Credential,
@@ -157,7 +159,7 @@ struct Reading<'a, 'f> {
     root: &'a Path,
     documents: &'a [Document],
     env_files: &'a EnvFiles,
-    live: &'a Live,
+    live: &'a LiveAccount,
     options: ImportOptions<'a>,
     findings: &'f mut Findings,
     /// The code that was read already: environments mostly run the same.

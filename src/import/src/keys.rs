@@ -13,7 +13,7 @@ pub enum Scope {
     Whole,
 }
 
-/// How a key is imported.
+/// The way in which a key is imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is mapped.

@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::spec::Environment;
 
-/// A fact about the import that somebody has to know.
+/// A fact about the import that a person has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Its kind.
@@ -50,7 +50,7 @@ pub enum FindingKind {
     Lost,
     /// A spec can't say it; a deploy leaves it as it is, or does without.
     LeftOut,
-    /// Somebody has to decide or to check.
+    /// A person has to decide or to check.
     Note,
 }
 
@@ -87,7 +87,7 @@ pub struct FoundWorker {
     pub settings: Map<String, Value>,
     /// The workers that it calls by service bindings: the binding's name, the worker's name, and its place.
     pub calls: BTreeMap<String, (String, Place)>,
-    /// What a spec can't express, so that a deploy would break the worker.
+    /// The settings that a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
     /// Its code.
     pub code: Option<Arc<code::Code>>,
@@ -108,7 +108,7 @@ pub struct Imported {
     pub manual: Vec<String>,
     /// The packs' names.
     pub packs: Vec<String>,
-    /// The secrets that somebody has to set: the customer and the name.
+    /// The secrets that a person has to set: the customer and the name.
     pub secrets: Vec<(String, String)>,
     /// The findings, by file and line.
     pub findings: Vec<Finding>,
@@ -125,9 +125,9 @@ pub struct ImportOptions<'a> {
     pub worker_pack: &'a [(String, Vec<u8>)],
 }
 
-/// What is live in an account; empty if no account was read.
+/// The live workers of an account; empty if no account was read.
 #[derive(Clone, Debug, Default)]
-pub struct Live {
+pub struct LiveAccount {
     /// The account's id.
     pub account_id: Option<String>,
     /// Its workers.
@@ -147,7 +147,7 @@ pub struct LiveWorker {
     pub settings: Map<String, Value>,
     /// The workers that it calls by service bindings without an entry point: the binding's name and the worker's.
     pub calls: BTreeMap<String, String>,
-    /// What a spec can't express, so that a deploy would break the worker.
+    /// The settings that a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
     /// The name of its main module.
     pub main: String,
@@ -182,7 +182,7 @@ impl Findings {
 }
 
 /// Maps a project and what is live. Files that can't be read are reported all at once.
-pub fn import(path: Option<&Path>, live: Live, options: ImportOptions<'_>) -> Result<Imported, Vec<Diagnostic>> {
+pub fn import(path: Option<&Path>, live: LiveAccount, options: ImportOptions<'_>) -> Result<Imported, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let (found, others) = match path {
         Some(path) => customers::read(path, &live, options, &mut findings)?,

@@ -1,12 +1,12 @@
-//! The live workers of an account as settings of specs: bindings, code, hosts and crons. Asks through a function
-//! that it is given, which paces and retries; sends nothing that changes anything. Never sees a secret's value, as Cloudflare
-//! returns none.
+//! The live workers of an account as settings of specs: bindings, code, hosts and crons. Sends requests through a
+//! function that it is given, which paces and retries; sends nothing that changes anything. Never sees a secret's
+//! value, as Cloudflare returns none.
 //!
-//! Asking comes first, then the mapping of one worker's answers, key by key; the two are one file because each of the API's
-//! answers has a single reader.
+//! The requests come first, then the mapping of one worker's answers, key by key; the two are one file because each
+//! of the API's answers has a single reader.
 //!
-//! It costs a request for the workers and one for the domains; one for each fifty zones and each zone of the account; three
-//! for each worker, and one more for each that runs other code than those before.
+//! It costs a request for the workers and one for the domains; one for each fifty zones and each zone of the account;
+//! three for each worker, and one more for each that runs other code than those before.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,11 +19,12 @@ use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply}
 use flotilla_model::tags;
 
 use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
-use super::{FindingKind, Findings, Live, LiveWorker};
+use super::{FindingKind, Findings, LiveAccount, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
 const OLDEST: &str = "2021-11-02";
-/// The keys of a binding that the API tells and nobody sets: whose default environment, and the id of a class's objects.
+/// The keys of a binding that the API returns and that can't be set: whose default environment, and the id of a
+/// class's objects.
 const API_ONLY: [&str; 2] = ["environment", "namespace_id"];
 
 /// The help for what wrangler alone can deploy.
@@ -34,65 +35,65 @@ const KEEP: &str = "keep deploying this worker as it was deployed so far";
 pub fn read(
     account_id: &str,
     fleet: Option<&str>,
-    mut ask: impl FnMut(&Call) -> Result<Reply, CallError>,
-) -> Result<Live, CallError> {
+    mut request: impl FnMut(&Call) -> Result<Reply, CallError>,
+) -> Result<LiveAccount, CallError> {
     let mut findings = Findings::default();
-    let listed = match ask(&Call::ListWorkers)? {
+    let listed = match request(&Call::ListWorkers)? {
         Reply::Workers(workers) => workers,
         _ => Vec::new(),
     };
     let mut hosts = Hosts::default();
-    hosts.domains(&mut ask, &mut findings)?;
-    let zones = hosts.routes(account_id, &mut ask, &mut findings)?;
+    hosts.domains(&mut request, &mut findings)?;
+    let zones = hosts.routes(account_id, &mut request, &mut findings)?;
     let mut workers = Vec::new();
     let mut contents: HashMap<String, Content> = HashMap::new();
-    for one in listed {
-        let place = place(&one.name);
-        match tags::read(&one.tags).fleet {
+    for item in listed {
+        let place = place(&item.name);
+        match tags::read(&item.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
-                let message = format!("`{}` is the fleet's already, and was passed over", one.name);
+                let message = format!("`{}` is the fleet's already, and was passed over", item.name);
                 findings.push(FindingKind::Note, place, message, "nothing is to be done");
                 continue;
             }
             Some(owner) => {
-                let message = format!("`{}` is of the fleet `{owner}`", one.name);
+                let message = format!("`{}` is of the fleet `{owner}`", item.name);
                 let help =
                     format!("once this project deploys it, `{owner}` has to give it up: take it out of its specs");
                 findings.push(FindingKind::Note, place, message, help);
             }
             None => {}
         }
-        let worker = one.name.clone();
-        let Reply::Settings(settings) = ask(&Call::ReadSettings { worker: worker.clone() })? else {
+        let worker = item.name.clone();
+        let Reply::Settings(settings) = request(&Call::ReadSettings { worker: worker.clone() })? else {
             // Somebody deleted it meanwhile.
             continue;
         };
-        let is_on = matches!(ask(&Call::ReadWorkersDev { worker: worker.clone() })?, Reply::On(true));
-        let crons = match ask(&Call::ReadCrons { worker: worker.clone() })? {
+        let is_on = matches!(request(&Call::ReadWorkersDev { worker: worker.clone() })?, Reply::On(true));
+        let crons = match request(&Call::ReadCrons { worker: worker.clone() })? {
             Reply::Crons(crons) => crons.into_iter().collect(),
             _ => Vec::new(),
         };
-        let content = match contents.get(&one.etag).filter(|_| !one.etag.is_empty()) {
+        let content = match contents.get(&item.etag).filter(|_| !item.etag.is_empty()) {
             Some(content) => content.clone(),
             None => {
-                let content = match ask(&Call::ReadContent { worker })? {
+                let content = match request(&Call::ReadContent { worker })? {
                     Reply::Content { main, modules } => Content { main, modules },
                     _ => continue,
                 };
-                contents.insert(one.etag.clone(), content.clone());
+                contents.insert(item.etag.clone(), content.clone());
                 content
             }
         };
-        let mut reading = Reading { name: &one.name, findings: &mut findings, into: empty(&one.name) };
+        let mut reading = Reading { name: &item.name, findings: &mut findings, into: empty(&item.name) };
         reading.name();
         reading.settings(&settings);
         reading.bindings(&settings);
         reading.hosts(&hosts, is_on, crons);
         reading.content(content);
-        reading.beside(&one);
+        reading.beside(&item);
         workers.push(reading.into);
     }
-    Ok(Live { account_id: Some(account_id.to_owned()), workers, zones, findings: findings.sorted() })
+    Ok(LiveAccount { account_id: Some(account_id.to_owned()), workers, zones, findings: findings.sorted() })
 }
 
 /// Reads a worker's code.
@@ -112,8 +113,8 @@ struct Hosts {
 type Ask<'a> = &'a mut dyn FnMut(&Call) -> Result<Reply, CallError>;
 
 impl Hosts {
-    fn domains(&mut self, ask: Ask<'_>, findings: &mut Findings) -> Result<(), CallError> {
-        if let Some(Reply::Domains(domains)) = seen(ask(&Call::ListDomains), "the custom domains", findings)? {
+    fn domains(&mut self, request: Ask<'_>, findings: &mut Findings) -> Result<(), CallError> {
+        if let Some(Reply::Domains(domains)) = seen(request(&Call::ListDomains), "the custom domains", findings)? {
             for domain in domains {
                 self.domains.entry(domain.worker).or_default().push(domain.hostname);
             }
@@ -125,13 +126,13 @@ impl Hosts {
     fn routes(
         &mut self,
         account_id: &str,
-        ask: Ask<'_>,
+        request: Ask<'_>,
         findings: &mut Findings,
     ) -> Result<BTreeMap<String, String>, CallError> {
         let mut names = BTreeMap::new();
         for page in 1.. {
             let Some(Reply::Zones { zones, more }) =
-                seen(ask(&Call::ListZones { name: None, page }), "the zones, and so the routes", findings)?
+                seen(request(&Call::ListZones { name: None, page }), "the zones, and so the routes", findings)?
             else {
                 break;
             };
@@ -144,7 +145,7 @@ impl Hosts {
         for (zone_id, name) in &names {
             let what = format!("the routes of the zone {name}");
             let Some(Reply::Routes(routes)) =
-                seen(ask(&Call::ListRoutes { zone_id: zone_id.clone() }), &what, findings)?
+                seen(request(&Call::ListRoutes { zone_id: zone_id.clone() }), &what, findings)?
             else {
                 continue;
             };

@@ -25,7 +25,7 @@ pub struct Settings {
     pub settings: Map<String, Value>,
     /// The workers that it calls: the binding's name, the worker's, and its place.
     pub calls: BTreeMap<String, (String, Place)>,
-    /// What a spec can't express, so that a deploy would break the worker.
+    /// The settings that a spec can't express, so that a deploy would break the worker.
     pub lost: Vec<String>,
 }
 

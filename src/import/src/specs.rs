@@ -16,7 +16,7 @@ use super::code::Code;
 use super::customers::{self, Others};
 use super::ids::slug;
 use super::yaml_text::map;
-use super::{Findings, FoundWorker, ImportOptions, Imported, Live};
+use super::{Findings, FoundWorker, ImportOptions, Imported, LiveAccount};
 use naming::{expected, name, prefix};
 use refer::refer;
 
@@ -46,7 +46,7 @@ pub fn assemble(
     root: Option<&Path>,
     mut found: Vec<FoundWorker>,
     others: Others,
-    live: Live,
+    live: LiveAccount,
     options: ImportOptions<'_>,
     mut findings: Findings,
 ) -> Imported {
@@ -112,7 +112,7 @@ fn accounts(found: &mut [FoundWorker]) -> Vec<(String, String)> {
     let accounts: Vec<(String, String)> = ids
         .into_iter()
         .enumerate()
-        .map(|(at, id)| (if several { format!("account-{}", at + 1) } else { "default".to_owned() }, id))
+        .map(|(index, id)| (if several { format!("account-{}", index + 1) } else { "default".to_owned() }, id))
         .collect();
     for worker in found.iter_mut().filter(|_| several) {
         let own = accounts.iter().find(|(_, id)| Some(id) == worker.account_id.as_ref()).or(accounts.first());
@@ -138,7 +138,7 @@ struct Pack {
 fn packs(found: &mut [FoundWorker], options: ImportOptions<'_>, imported: &mut Imported) -> Vec<Pack> {
     let mut keys: Vec<(String, Vec<usize>)> = Vec::new();
     let mut digests: Vec<(Arc<Code>, String)> = Vec::new();
-    for (at, worker) in found.iter().enumerate() {
+    for (index, worker) in found.iter().enumerate() {
         let key = match &worker.code {
             None => format!("none of {:?}", worker.role),
             Some(code) => match digests.iter().find(|(other, _)| Arc::ptr_eq(other, code)) {
@@ -152,8 +152,8 @@ fn packs(found: &mut [FoundWorker], options: ImportOptions<'_>, imported: &mut I
             },
         };
         match keys.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, all)) => all.push(at),
-            None => keys.push((key, vec![at])),
+            Some((_, all)) => all.push(index),
+            None => keys.push((key, vec![index])),
         }
     }
     let mut packs: Vec<Pack> = Vec::new();
@@ -172,9 +172,9 @@ fn packs(found: &mut [FoundWorker], options: ImportOptions<'_>, imported: &mut I
             name = format!("{base}-{number}");
             number += 1;
         }
-        let prefix = prefix(&all.iter().map(|at| &found[*at]).collect::<Vec<_>>(), &name);
-        for at in &all {
-            found[*at].settings.insert("pack".to_owned(), name.as_str().into());
+        let prefix = prefix(&all.iter().map(|index| &found[*index]).collect::<Vec<_>>(), &name);
+        for index in &all {
+            found[*index].settings.insert("pack".to_owned(), name.as_str().into());
         }
         let nothing = Arc::new(Code::of_modules(&name, String::new(), BTreeMap::new()));
         let code = found[all[0]].code.as_ref().unwrap_or(&nothing);

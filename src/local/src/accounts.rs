@@ -9,8 +9,8 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::seal::digest;
 
-/// `GET /user/tokens/verify`, also of an account. The token was accepted before; which `account` it is of is known for those
-/// that are no user's, and who asks elsewhere hears that there is no such token.
+/// `GET /user/tokens/verify`, also of an account. The token was accepted before; `account` is known for account
+/// tokens, and for another account the answer is that there is no such token.
 pub fn verify(token: &str, account: Option<&str>, asked: Option<&str>) -> Outcome {
     if account.is_some() && account != asked {
         return Err(Refusal::new(401, 1000, "Invalid API Token"));
@@ -113,7 +113,7 @@ pub fn put_subdomain(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     })
 }
 
-/// `GET …/queues`: no queue is kept here, and one of any name is there. wrangler asks for those that a worker sends to, by
+/// `GET …/queues`: no queue is kept here, and one of any name exists. wrangler lists those that a worker sends to, by
 /// several `name`s, and uploads nothing if one is missing.
 pub fn queues(call: &Call) -> Outcome {
     let names = call.query.iter().filter(|(key, _)| key == "name").map(|(_, name)| name);

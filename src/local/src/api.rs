@@ -268,7 +268,8 @@ async fn worker(cloud: &Cloud, call: &Call, key: &Key, rest: &[&str]) -> Outcome
     })
 }
 
-/// Lets workerd load the upload, where that is asked for: the only honest way to find errors of syntax and of imports.
+/// Lets workerd load the upload, where that is requested: the only honest way to find errors of syntax and of
+/// imports.
 async fn check(cloud: &Cloud, upload: &Upload) -> Result<Option<Loaded>, Refusal> {
     if !cloud.validate {
         return Ok(None);

@@ -35,7 +35,7 @@ pub enum Body {
     Form(Vec<Part>),
     /// Any other bytes.
     Raw(Bytes),
-    /// Bytes that aren't what their content type says, with the reason.
+    /// Bytes that don't match their content type, with the reason.
     Broken(String),
 }
 

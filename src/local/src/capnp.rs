@@ -123,7 +123,7 @@ impl Config {
         format!("fromEnvironment = \"{name}\"")
     }
 
-    /// An external service that is the egress listener, told by a header what the call is for.
+    /// Adds an external service for the egress listener, with a header that names the call's purpose.
     fn service(&mut self, outside: &Outside, name: &str, call: &str) {
         let service = format!(
             "    (name = {}, external = (address = \"{}\", http = (forwardedProtoHeader = \"x-forwarded-proto\",\n\
@@ -201,7 +201,7 @@ impl Config {
         })
     }
 
-    /// A binding that is there and says what it is when it is used.
+    /// Adds a binding that exists and whose use fails with its kind.
     fn absent(&mut self, name: &str, what: &str, kind: &str) -> String {
         self.modules.insert(ABSENT_MODULE, ABSENT);
         let why = format!("the binding {name} is {what}, which the local Cloudflare doesn't have");
@@ -224,7 +224,8 @@ pub const THROWN: &str = "x-local-thrown";
 
 /// The internal module behind dispatch bindings, which workerd itself doesn't have.
 const DISPATCH_MODULE: &str = "local:dispatch";
-/// As Cloudflare's binding: `get(name)` gives something to fetch from, and only the fetch finds out whether it is there.
+/// Cloudflare's dispatch binding: `get(name)` returns something to fetch from, and only the fetch finds out whether
+/// it exists.
 const DISPATCH: &str = "export default ({ fetcher }) => ({
   get: (name) => ({
     async fetch(input, init) {
@@ -241,8 +242,8 @@ const DISPATCH: &str = "export default ({ fetcher }) => ({
 
 /// The internal module behind bindings to what the emulator doesn't have.
 const ABSENT_MODULE: &str = "local:absent";
-/// A worker that only has such a binding runs; one that uses it is told. What is written to a dataset is never read by a
-/// worker, so it goes nowhere.
+/// A worker that only has such a binding runs; its use throws. What is written to a dataset is never read by a
+/// worker, so it is dropped.
 const ABSENT: &str = "export default ({ why, kind }) => {
   if (kind === 'analytics_engine') return { writeDataPoint() {} };
   return new Proxy(function () {}, {
@@ -259,8 +260,8 @@ const ABSENT: &str = "export default ({ why, kind }) => {
 /// Names as one word of a header, which a space would end.
 fn word(names: &[&str]) -> String {
     let mut word = String::new();
-    for (at, name) in names.iter().enumerate() {
-        if at > 0 {
+    for (index, name) in names.iter().enumerate() {
+        if index > 0 {
             word.push('/');
         }
         for byte in name.bytes() {

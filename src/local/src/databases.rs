@@ -41,7 +41,7 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     Ok(Answer::page(&shown, call.number("page", 1)?, call.number("per_page", 1000)?.min(10_000)))
 }
 
-/// Makes a database with an id that somebody else gave, named after it, unless it is there.
+/// Creates a database with an id from elsewhere, named after it, unless it exists.
 ///
 /// # Errors
 /// When the store can't be written.
@@ -161,7 +161,7 @@ pub fn query(cloud: &Cloud, account: &str, id: &str, call: &Call, raw: bool) -> 
     }
 }
 
-/// What the binding in a worker asks for: `POST /query` or `/execute`, one statement or an array of them. Returns status
+/// Answers the binding in a worker: `POST /query` or `/execute`, one statement or an array of them. Returns status
 /// and JSON.
 pub fn binding(cloud: &Cloud, id: &str, format: Option<&str>, body: &[u8]) -> (u16, Value) {
     let shape = match format {

@@ -1,4 +1,4 @@
-//! Where the calls of running workers go: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues
+//! The egress of running workers: nothing leaves the machine. Knows the local libSQL and D1 databases, KV, R2, queues
 //! and the other workers; refuses all else.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, Found, From, blocking, forward, forward_or_throw, host, of_host, respond, text};
+use super::serve::{Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text};
 use super::store::{self, Key};
 use super::{databases, hrana, kv, r2};
 
@@ -91,8 +91,8 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
     }
     let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
     match blocking(|| of_host(cloud, From::Worker, https, &host, &path)) {
-        Ok(Some(Found::Worker(worker))) => return forward(cloud, &worker, request, None).await,
-        Ok(Some(Found::Nobody(_)) | None) => {}
+        Ok(Some(Target::Worker(worker))) => return forward(cloud, &worker, request, None).await,
+        Ok(Some(Target::NoWorker(_)) | None) => {}
         Err(refusal) => return text(500, &refusal.message),
     }
     let entry = json!({"method": request.method().as_str(), "outbound": format!("{host}{path}")});

@@ -52,18 +52,18 @@ pub struct Effect {
     pub delay_ms: Option<u64>,
     /// Drops the connection without an answer.
     pub reset: Option<Reset>,
-    /// Answers with this status instead of doing what was asked.
+    /// Answers with this status instead of carrying the request out.
     pub status: Option<u16>,
     /// With `status`: the header `retry-after`, in seconds.
     pub retry_after: Option<u64>,
     /// With `status`: the body is a page of HTML, as from a proxy in front of the API, and no envelope.
     #[serde(default)]
     pub html: bool,
-    /// Answers with this error in an envelope instead of doing what was asked.
+    /// Answers with this error in an envelope instead of carrying the request out.
     pub error: Option<ErrorAnswer>,
 }
 
-/// When the connection is dropped.
+/// The time at which the connection is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reset {
@@ -124,7 +124,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// These rules, none met yet.
+    /// Returns these rules, none met yet.
     #[must_use]
     pub fn new(rules: Vec<Fault>) -> Self {
         let mut faults = Self::default();

@@ -193,7 +193,7 @@ impl Stream {
     fn describe(&self, text: &str) -> Result<Value, Failed> {
         let prepared = self.db.prepare(text)?;
         let parameters: Vec<Value> =
-            (1..=prepared.parameter_count()).map(|at| json!({"name": prepared.parameter_name(at)})).collect();
+            (1..=prepared.parameter_count()).map(|index| json!({"name": prepared.parameter_name(index)})).collect();
         let columns: Vec<Value> =
             prepared.columns().map(|column| json!({"name": column.name(), "decltype": column.decl_type()})).collect();
         Ok(json!({
@@ -250,7 +250,7 @@ mod tests {
         (folder, now, cloud)
     }
 
-    fn ask(cloud: &Cloud, baton: &Value, requests: Value) -> (u16, Value) {
+    fn send(cloud: &Cloud, baton: &Value, requests: Value) -> (u16, Value) {
         pipeline(cloud, "acme.turso.io", json!({"baton": baton, "requests": requests}).to_string().as_bytes())
     }
 
@@ -267,7 +267,7 @@ mod tests {
         ]);
         let statement = json!({"sql": "SELECT ?, ?, ?, ?, ?", "args": args});
         let (status, answer) =
-            ask(&cloud, &Value::Null, json!([{"type": "execute", "stmt": statement}, {"type": "close"}]));
+            send(&cloud, &Value::Null, json!([{"type": "execute", "stmt": statement}, {"type": "close"}]));
         assert_eq!((status, &answer["baton"]), (200, &Value::Null));
         assert_eq!(answer["results"][0]["response"]["result"]["rows"][0], args);
     }
@@ -276,23 +276,23 @@ mod tests {
     fn a_transaction_spans_requests_and_ends_with_its_stream() {
         let (_folder, now, cloud) = cloud();
         let none = Value::Null;
-        ask(
+        send(
             &cloud,
             &none,
             json!([{"type": "sequence", "sql": "CREATE TABLE t (a); CREATE TABLE u (a)"}, {"type": "close"}]),
         );
         let (_, begun) =
-            ask(&cloud, &none, json!([run("BEGIN"), run("INSERT INTO t VALUES (1)"), {"type": "get_autocommit"}]));
+            send(&cloud, &none, json!([run("BEGIN"), run("INSERT INTO t VALUES (1)"), {"type": "get_autocommit"}]));
         assert_eq!(begun["results"][2]["response"]["is_autocommit"], false);
         let baton = begun["baton"].clone();
-        let (_, committed) = ask(&cloud, &baton, json!([run("COMMIT"), {"type": "close"}]));
+        let (_, committed) = send(&cloud, &baton, json!([run("COMMIT"), {"type": "close"}]));
         assert_eq!(committed["results"][0]["type"], "ok", "{committed}");
-        assert_eq!(ask(&cloud, &baton, json!([])).0, 400, "a baton works once");
+        assert_eq!(send(&cloud, &baton, json!([])).0, 400, "a baton works once");
 
-        let (_, begun) = ask(&cloud, &none, json!([run("BEGIN"), run("INSERT INTO t VALUES (2)")]));
+        let (_, begun) = send(&cloud, &none, json!([run("BEGIN"), run("INSERT INTO t VALUES (2)")]));
         now.fetch_add(11, Ordering::Relaxed);
-        assert_eq!(ask(&cloud, &begun["baton"], json!([run("COMMIT")])).0, 400, "an idle stream expires");
-        let (_, count) = ask(&cloud, &none, json!([run("SELECT count(*) FROM t"), {"type": "close"}]));
+        assert_eq!(send(&cloud, &begun["baton"], json!([run("COMMIT")])).0, 400, "an idle stream expires");
+        let (_, count) = send(&cloud, &none, json!([run("SELECT count(*) FROM t"), {"type": "close"}]));
         assert_eq!(count["results"][0]["response"]["result"]["rows"][0][0]["value"], "1");
     }
 
@@ -307,7 +307,7 @@ mod tests {
             step("SELECT 3", json!({"type": "and", "conds": [{"type": "error", "step": 1}, {"type": "not", "cond": {"type": "ok", "step": 2}}]})),
             step("SELECT 4", json!({"type": "or", "conds": [{"type": "ok", "step": 2}, {"type": "is_autocommit"}]})),
         ]});
-        let (_, answer) = ask(&cloud, &Value::Null, json!([{"type": "batch", "batch": batch}, {"type": "close"}]));
+        let (_, answer) = send(&cloud, &Value::Null, json!([{"type": "batch", "batch": batch}, {"type": "close"}]));
         let result = &answer["results"][0]["response"]["result"];
         let ran: Vec<bool> =
             result["step_results"].as_array().unwrap().iter().map(|result| !result.is_null()).collect();
@@ -325,7 +325,7 @@ mod tests {
             {"type": "close_sql", "sql_id": 1},
             {"type": "execute", "stmt": {"sql_id": 1}},
         ]);
-        let (_, answer) = ask(&cloud, &Value::Null, requests);
+        let (_, answer) = send(&cloud, &Value::Null, requests);
         let results = &answer["results"];
         assert_eq!(results[1]["response"]["result"]["params"], json!([{"name": ":a"}]));
         assert_eq!(results[2]["response"]["result"]["rows"], json!([[{"type": "integer", "value": "5"}]]));

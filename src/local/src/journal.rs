@@ -47,8 +47,8 @@ impl Journal {
     }
 }
 
-/// What the journal says of a request: when it came, in milliseconds since 1970, method, path, query, a short hash of the
-/// token, and the body as far as it is JSON or a form.
+/// Returns the journal's entry of a request: when it came, in milliseconds since 1970, method, path, query, a short
+/// hash of the token, and the body as far as it is JSON or a form.
 #[must_use]
 pub fn entry(call: &Call, path: &str, token: Option<&str>, now: Duration) -> Value {
     let query: Vec<Value> = call.query.iter().map(|(name, value)| json!([name, value])).collect();

@@ -1,5 +1,5 @@
-//! Workers KV: namespaces and their values through the API, and what the binding in workerd asks for. Knows keys and
-//! bytes; not the real platform's caching.
+//! Workers KV: namespaces and their values through the API and through the binding in workerd. Knows keys and bytes;
+//! not the real platform's caching.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ pub fn create(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     })
 }
 
-/// Makes a namespace with an id that somebody else gave, titled after it, unless it is there.
+/// Creates a namespace with an id from elsewhere, titled after it, unless it exists.
 ///
 /// # Errors
 /// When the store can't be written.
@@ -256,7 +256,7 @@ pub fn delete(cloud: &Cloud, id: &str, keys: &[&str]) -> Result<(), Refusal> {
     })
 }
 
-/// When a value expires, in seconds since 1970, of either form.
+/// Returns the time at which a value expires, in seconds since 1970, of either form.
 ///
 /// # Errors
 /// 400 (10004) when one isn't a number.

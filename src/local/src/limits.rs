@@ -1,5 +1,5 @@
-//! The limits of the platform: how many requests a token may make, how many and how large things an account may hold.
-//! Knows numbers, their sources and the counting of requests; not what a request asks for.
+//! The limits of the platform: how many requests a token may make, how many and how large resources an account may
+//! hold. Knows numbers, their sources and the counting of requests; not what a request is for.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub struct PlatformLimits {
     pub tags: usize,
     /// Databases per account: 50,000 (docs, D1 limits, 2026).
     pub databases: u64,
-    /// Versions kept per worker: 100, as many as one may go back to (changelog of 2025-09-11).
+    /// Versions kept per worker: 100, the number that one can roll back to (changelog of 2025-09-11).
     pub versions: u64,
 }
 

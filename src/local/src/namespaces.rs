@@ -10,7 +10,7 @@ use super::envelope::{Answer, Outcome, Refusal};
 use super::scripts::{remove, script, tagged};
 use super::store::{self, Key, Worker};
 
-/// At most so many scripts go with one delete by tag when no limit is asked for.
+/// The number of scripts that one delete by tag removes when no limit is given.
 const BATCH: usize = 100;
 
 const NAMESPACE: &str = "SELECT id, name, created, modified, trusted,
@@ -38,7 +38,7 @@ fn missing(name: &str) -> Refusal {
 /// Refuses (404, 100119) a script whose namespace doesn't exist.
 ///
 /// # Errors
-/// As said, and when the database fails.
+/// 404 (100119), and when the database fails.
 pub fn check(cloud: &Cloud, key: &Key) -> Result<(), Refusal> {
     if key.namespace.is_empty() {
         return Ok(());

@@ -1,8 +1,8 @@
-//! R2 as the binding in workerd asks for it: objects with their metadata, whole or in part, conditions, lists. Knows keys and
-//! bytes; there are no uploads in parts, no checksums and no API. A bucket is there as soon as it is bound.
+//! R2 through the binding in workerd: objects with their metadata, whole or in part, conditions, lists. Knows keys
+//! and bytes; there are no uploads in parts, no checksums and no API. A bucket exists as soon as it is bound.
 //!
-//! The wire (workerd's `r2-rpc.c++` and `r2-api.capnp`): what is asked is JSON, in a header, or for changes in front of the
-//! body; the answer is JSON, its length in a header, and an object's bytes behind it.
+//! The wire (workerd's `r2-rpc.c++` and `r2-api.capnp`): a request is JSON, in a header, or for changes in front of
+//! the body; the answer is JSON, its length in a header, and an object's bytes behind it.
 
 use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
@@ -11,14 +11,15 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::seal::digest;
 
-/// The header with what is asked, where there is no body.
+/// The header with the request, where there is no body.
 pub const REQUEST: &str = "cf-r2-request";
 /// The header with the length of the JSON at the beginning of a body.
 pub const SIZE: &str = "cf-r2-metadata-size";
-/// The header that says why something failed.
+/// The header with the reason of an error.
 const ERROR: &str = "cf-r2-error";
 
-/// Objects on a page of a list, unless fewer are asked for. Source: Cloudflare docs, R2 › Workers API: at most 1,000.
+/// Objects on a page of a list, unless a smaller limit is given. Source: Cloudflare docs, R2 › Workers API: at most
+/// 1,000.
 const PAGE: usize = 1000;
 /// The longest key, in bytes. Source: Cloudflare docs, R2 › Limits.
 const KEY_BYTES: usize = 1024;
@@ -59,8 +60,8 @@ impl Object {
         })
     }
 
-    /// As the binding reads it. A list has the two kinds of metadata only if they are asked for.
-    fn told(&self, http: bool, custom: bool) -> Value {
+    /// Returns it as the binding reads it. A list has the two kinds of metadata only on request.
+    fn to_json(&self, http: bool, custom: bool) -> Value {
         let mut told = json!({
             "name": self.name, "size": self.size, "etag": self.etag, "version": self.version, "uploaded": self.uploaded,
             "storageClass": "Standard", "checksums": {},
@@ -84,7 +85,7 @@ pub fn answer(cloud: &Cloud, bucket: &str, asked: &[u8], body: &[u8]) -> Answer 
     })
 }
 
-fn told(value: &Value, bytes: &[u8]) -> Answer {
+fn json_answer(value: &Value, bytes: &[u8]) -> Answer {
     let mut body = value.to_string().into_bytes();
     let size = body.len().to_string();
     body.extend_from_slice(bytes);
@@ -99,7 +100,7 @@ fn operate(cloud: &Cloud, bucket: &str, asked: &Value, body: &[u8]) -> Result<An
     match asked["method"].as_str().unwrap_or_default() {
         "head" => {
             let object = find(cloud, bucket, key)?.ok_or_else(missing)?;
-            Ok(told(&object.told(true, true), b""))
+            Ok(json_answer(&object.to_json(true, true), b""))
         }
         "get" => get(cloud, bucket, key, asked),
         "put" => put(cloud, bucket, key, asked, body),
@@ -113,7 +114,7 @@ fn operate(cloud: &Cloud, bucket: &str, asked: &Value, body: &[u8]) -> Result<An
                 }
                 Ok(())
             })?;
-            Ok(told(&json!({}), b""))
+            Ok(json_answer(&json!({}), b""))
         }
         "list" => list(cloud, bucket, asked),
         other => Err(Failed(501, 10001, format!("the local Cloudflare's R2 has no `{other}`"))),
@@ -133,11 +134,11 @@ fn find(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<Object>, Refusa
 
 fn get(cloud: &Cloud, bucket: &str, key: &str, asked: &Value) -> Result<Answer, Failed> {
     let object = find(cloud, bucket, key)?.ok_or_else(missing)?;
-    let mut whole = object.told(true, true);
+    let mut whole = object.to_json(true, true);
     if !holds(&asked["onlyIf"], Some(&object)) {
         // The object without its bytes: that is how the worker knows.
         let error = json!({"version": 0, "v4code": 10031, "message": "precondition failed"});
-        let mut answer = told(&whole, b"").with(ERROR, error.to_string());
+        let mut answer = json_answer(&whole, b"").with(ERROR, error.to_string());
         answer.status = 412;
         return Ok(answer);
     }
@@ -149,7 +150,7 @@ fn get(cloud: &Cloud, bucket: &str, key: &str, asked: &Value) -> Result<Answer, 
         Ok(db.prepare_cached(sql)?.query_row(part, |row| row.get::<_, Option<Vec<u8>>>(0))?.unwrap_or_default())
     })?;
     whole["range"] = json!({"offset": offset, "length": length});
-    Ok(told(&whole, &bytes))
+    Ok(json_answer(&whole, &bytes))
 }
 
 /// A number, which may come as text.
@@ -157,7 +158,7 @@ fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Offset and length of what is asked for.
+/// Returns the offset and length of the requested range.
 fn range(asked: &Value, size: i64) -> Result<(i64, i64), Failed> {
     let beyond = || Failed(416, 10039, "The requested range is not satisfiable".to_owned());
     let header = asked["rangeHeader"].as_str().and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));
@@ -225,7 +226,7 @@ fn put(cloud: &Cloud, bucket: &str, key: &str, asked: &Value, body: &[u8]) -> Re
         db.prepare_cached(sql)?.execute(values)?;
         Ok(())
     })?;
-    Ok(told(&object.told(true, true), b""))
+    Ok(json_answer(&object.to_json(true, true), b""))
 }
 
 fn list(cloud: &Cloud, bucket: &str, asked: &Value) -> Result<Answer, Failed> {
@@ -259,12 +260,12 @@ fn list(cloud: &Cloud, bucket: &str, asked: &Value) -> Result<Answer, Failed> {
         after.clone_from(&object.name);
         match folder {
             Some(folder) => folders.push(folder),
-            None => objects.push(object.told(include.contains(&0), include.contains(&1))),
+            None => objects.push(object.to_json(include.contains(&0), include.contains(&1))),
         }
     }
     let mut page = json!({"objects": objects, "truncated": truncated, "delimitedPrefixes": folders});
     if truncated {
         page["cursor"] = after.into();
     }
-    Ok(told(&page, b""))
+    Ok(json_answer(&page, b""))
 }

@@ -257,7 +257,7 @@ pub fn remove(db: &rusqlite::Connection, worker: &Worker) -> Result<(), Refusal>
     Ok(())
 }
 
-/// `GET …/workers/services/{name}`: undocumented, what wrangler asks first.
+/// `GET …/workers/services/{name}`: undocumented, wrangler's first request.
 pub fn service(cloud: &Cloud, key: &Key) -> Outcome {
     cloud.store.read(|db| {
         let worker = store::find(db, key)?;

@@ -9,7 +9,8 @@ use super::store::{self, Key, Version};
 use super::upload::{check_bindings, is_secret, sealed, shown};
 use super::versions;
 
-/// As many changes as one bulk request may have: Cloudflare had 25 and raised it in 2026-06, to an undocumented number.
+/// The number of changes that one bulk request may have: Cloudflare had 25 and raised it in 2026-06, to an
+/// undocumented number.
 const BULK: usize = 100;
 
 /// `GET …/secrets` and `GET …/secrets/{name}`.

@@ -74,8 +74,8 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
         host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[');
     let target = if bare { Ok(None) } else { blocking(|| of_host(&cloud, From::Outside, false, &host, &path)) };
     match target {
-        Ok(Some(Found::Worker(worker))) => return Ok(forward(&cloud, &worker, request, None).await),
-        Ok(Some(Found::Nobody(why))) => return Ok(text(404, &why)),
+        Ok(Some(Target::Worker(worker))) => return Ok(forward(&cloud, &worker, request, None).await),
+        Ok(Some(Target::NoWorker(why))) => return Ok(text(404, &why)),
         Ok(None) => {}
         Err(refusal) => return Ok(text(500, &refusal.message)),
     }
@@ -121,11 +121,11 @@ pub fn host(headers: &HeaderMap) -> String {
 }
 
 /// The target of a host.
-pub enum Found {
+pub enum Target {
     /// This worker answers.
     Worker(Box<Worker>),
     /// It is a host of workers, but none answers, for this reason.
-    Nobody(String),
+    NoWorker(String),
 }
 
 /// The origin of a request.
@@ -141,10 +141,10 @@ pub enum From {
 ///
 /// # Errors
 /// When the database fails.
-pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -> Result<Option<Found>, Refusal> {
+pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -> Result<Option<Target>, Refusal> {
     let worker = |worker: Option<Worker>, what: &str| match worker.filter(|worker| worker.version.is_some()) {
-        Some(worker) => Found::Worker(Box::new(worker)),
-        None => Found::Nobody(format!("{host}: {what}\n")),
+        Some(worker) => Target::Worker(Box::new(worker)),
+        None => Target::NoWorker(format!("{host}: {what}\n")),
     };
     let at = |account: &str, name: &str| Key {
         account: account.to_owned(),
@@ -165,19 +165,19 @@ pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -
             };
             return Ok(Some(worker(found, "no worker of that name is enabled on this account's workers.dev")));
         }
-        let domain = || -> Result<Option<Found>, Refusal> {
+        let domain = || -> Result<Option<Target>, Refusal> {
             let Some(domain) = domains::of_host(db, host)? else { return Ok(None) };
             let found = store::find(db, &at(&domain.account, &domain.service))?;
             Ok(Some(worker(found, "the custom domain's worker isn't deployed")))
         };
-        let route = || -> Result<Option<Found>, Refusal> {
+        let route = || -> Result<Option<Target>, Refusal> {
             Ok(match triggers::routed(db, https, host, path)? {
                 Some((pattern, account, Some(script))) => Some(worker(
                     store::find(db, &at(&account, &script))?,
                     &format!("the worker of the route {pattern} isn't deployed"),
                 )),
                 Some((pattern, _, None)) => {
-                    Some(Found::Nobody(format!("{host}{path}: the route {pattern} has no worker\n")))
+                    Some(Target::NoWorker(format!("{host}{path}: the route {pattern} has no worker\n")))
                 }
                 None => None,
             })
@@ -335,7 +335,7 @@ pub fn text(status: u16, body: &str) -> Response<Body> {
     respond(Answer::bytes(status, "text/plain; charset=utf-8", body.as_bytes().to_vec()))
 }
 
-/// Puts an answer on the wire.
+/// Turns an answer into an HTTP response.
 #[must_use]
 pub fn respond(answer: Answer) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(answer.body.into())));

@@ -1,5 +1,5 @@
-//! What the account holds, in one SQLite file: workers, versions, modules by content, and the tables of the other
-//! modules. Knows rows; not HTTP.
+//! The resources of the account, in one SQLite file: workers, versions, modules by content, and the tables of the
+//! other modules. Knows rows; not HTTP.
 //!
 //! A worker outside of a dispatch namespace has the namespace `''`. The bodies of modules are stored once by their
 //! sha256, so a runtime that ten thousand workers share is stored, and nearly always hashed, once.
@@ -171,9 +171,9 @@ pub struct Worker {
     pub key: Key,
     /// Its immutable id.
     pub tag: String,
-    /// When it was created, RFC 3339.
+    /// The time at which it was created, RFC 3339.
     pub created: String,
-    /// When anything about it last changed, RFC 3339.
+    /// The time at which anything about it last changed, RFC 3339.
     pub modified: String,
     /// The client that deployed it last: `wrangler`, `api`, …
     pub source: String,
@@ -194,7 +194,7 @@ pub struct Version {
     pub id: String,
     /// 1 for the first of the worker.
     pub number: i64,
-    /// When it was made, RFC 3339.
+    /// The time at which it was created, RFC 3339.
     pub created: String,
     /// The client that created it: `wrangler`, `api`.
     pub source: String,
@@ -208,13 +208,14 @@ pub struct Version {
     pub modules: Vec<Module>,
     /// The bindings, with secrets sealed under `sealed` instead of `text`.
     pub bindings: Vec<Value>,
-    /// What was sent of: `compatibility_date`, `compatibility_flags`, `annotations`, `limits`, `placement`, `usage_model`.
+    /// The fields of the upload among: `compatibility_date`, `compatibility_flags`, `annotations`, `limits`,
+    /// `placement`, `usage_model`.
     pub options: Map<String, Value>,
-    /// What the code exports, where workerd was asked: handlers of the default export.
+    /// The exports of the code, if workerd loaded it: handlers of the default export.
     pub handlers: Option<Vec<String>>,
-    /// Named exports with their handlers, where workerd was asked.
+    /// Named exports with their handlers, if workerd loaded it.
     pub named_handlers: Vec<Value>,
-    /// Milliseconds that workerd took to load it, 0 where it wasn't asked.
+    /// Milliseconds that workerd took to load it, 0 if it didn't.
     pub startup_ms: u64,
 }
 

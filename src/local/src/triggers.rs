@@ -1,5 +1,5 @@
-//! What calls a worker besides custom domains: zone routes, cron schedules and workers.dev. Knows patterns; not who
-//! answers them.
+//! The triggers of a worker besides custom domains: zone routes, cron schedules and workers.dev. Knows patterns; not
+//! who answers them.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Value, json};
@@ -167,8 +167,8 @@ fn check_pattern(pattern: &str, zone: &Zone) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How well a pattern matches a request; none if it doesn't. The greatest wins: a host without a wildcard before one with,
-/// then the longer host, then a path without a wildcard, then the longer path.
+/// Returns how closely a pattern matches a request; none if it doesn't. The greatest wins: a host without a wildcard
+/// before one with, then the longer host, then a path without a wildcard, then the longer path.
 #[must_use]
 pub fn specificity(pattern: &str, https: bool, host: &str, path: &str) -> Option<(bool, usize, bool, usize)> {
     let (scheme, rest) = pattern.split_once("://").unwrap_or(("", pattern));

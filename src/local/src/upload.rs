@@ -345,7 +345,7 @@ fn etag(modules: &[(Module, Bytes)]) -> String {
 /// Cuts `workers/message` to 1,000 bytes, as Cloudflare does (SDK 7.3.0).
 fn annotation_cut(mut option: Value) -> Value {
     if let Some(Value::String(message)) = option.get_mut("workers/message") {
-        let end = (0..=message.len().min(1000)).rev().find(|at| message.is_char_boundary(*at));
+        let end = (0..=message.len().min(1000)).rev().find(|index| message.is_char_boundary(*index));
         message.truncate(end.unwrap_or(0));
     }
     option
@@ -356,7 +356,7 @@ fn is_date(text: &str) -> bool {
     let digits = text
         .bytes()
         .enumerate()
-        .all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() });
+        .all(|(index, byte)| if index == 4 || index == 7 { byte == b'-' } else { byte.is_ascii_digit() });
     text.len() == 10
         && digits
         && number(5..7).is_some_and(|month| (1..=12).contains(&month))

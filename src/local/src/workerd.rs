@@ -1,4 +1,4 @@
-//! One workerd process: how it is started, how it tells its port, how it ends. Knows processes; not what they run.
+//! One workerd process: how it is started, how it reports its port, how it ends. Knows processes; not what they run.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Workerd {
     }
 }
 
-/// A binary that was found and asked for its version.
+/// A binary that was found, and its version.
 #[derive(Debug, Clone)]
 pub struct Binary {
     path: PathBuf,

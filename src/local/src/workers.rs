@@ -1,5 +1,6 @@
-//! The running workers: one workerd process each, started by its first request, ended when a newer version is asked for,
-//! when it is idle, or when too many others are in use. Knows which process runs which version; not who asks.
+//! The running workers: one workerd process each, started by its first request, ended when a newer version is
+//! requested, when it is idle, or when too many others are in use. Knows which process runs which version; not who
+//! sends requests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -151,7 +152,7 @@ impl Workers {
             .map_err(|why| StartError::Page(500, format!("{} doesn't start. workerd says:\n\n{why}", worker.key.name)))
     }
 
-    /// Loads an upload once, without its bindings, and says what it exports.
+    /// Loads an upload once, without its bindings, and returns its exports.
     ///
     /// # Errors
     /// The message of workerd.

@@ -100,7 +100,7 @@ pub fn above(db: &Connection, host: &str) -> Result<Vec<Zone>, Refusal> {
     Ok(found)
 }
 
-/// Gives a zone that no account has named yet to `account`.
+/// Assigns a zone that no account has named yet to `account`.
 ///
 /// # Errors
 /// When the database fails.

@@ -35,15 +35,15 @@ impl<'a> AtomicFile<'a> {
         }
     }
 
-    /// Sets the permissions of a new file, independent of the umask. Nobody else can read the bytes at any time if the mode
-    /// doesn't allow it.
+    /// Sets the permissions of a new file, independent of the umask. If the mode doesn't allow it, no other user can
+    /// read the bytes at any time.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// Gives the new file the permissions of the one that it replaces.
+    /// Keeps the permissions of the file that is replaced.
     #[must_use]
     pub fn keep_permissions(mut self) -> Self {
         self.keeps_permissions = true;
@@ -57,7 +57,8 @@ impl<'a> AtomicFile<'a> {
         self
     }
 
-    /// Has the bytes and the name survive a power cut: for what can't be made again. It costs two waits for the disk.
+    /// Makes the bytes and the name survive a power cut: for what can't be made again. It costs two waits for the
+    /// disk.
     #[must_use]
     pub fn durable(mut self) -> Self {
         self.is_durable = true;
@@ -111,7 +112,7 @@ impl<'a> AtomicFile<'a> {
     }
 }
 
-/// Creates a temporary file; never through a link that somebody left there.
+/// Creates a temporary file; never through an existing link.
 fn create(temporary: &Path, folder: &Path, is_private: bool, is_replaceable: bool) -> io::Result<File> {
     let create = || {
         let mode = if is_private { 0o600 } else { 0o666 };
@@ -141,7 +142,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Gives the file its name; returns its metadata.
+    /// Renames the file to its name; returns its metadata.
     pub fn commit(mut self) -> io::Result<Metadata> {
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;

@@ -1,9 +1,9 @@
-//! What a worker can be bound to beside variables, secrets and its database: one table of the kinds, from which the
-//! schema, what is uploaded and what wrangler reads follow, there and back. Knows no worker, and not which names are free. Half of
-//! the file is the table.
+//! The kinds of bindings beside variables, secrets and the database: one table, from which the schema, the upload and
+//! wrangler's configuration follow, there and back. Knows no worker, and not which names are free. Half of the file
+//! is the table.
 //!
 //! Sources: Cloudflare's API, Workers › Scripts › Upload Worker Module, `metadata.bindings`; wrangler 4.164, its
-//! config-schema.json and create-worker-upload-form. What only one of the two can say is left out.
+//! config-schema.json and create-worker-upload-form. What only one of the two can express is left out.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// A binding as it is written: its kind with what it leads to, and what else belongs to the kind.
+/// A binding as it is written: its kind with the resource that it points to, and the kind's other fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Binding(pub Map<String, Value>);
@@ -23,9 +23,9 @@ pub struct Kind {
     pub fields: &'static [Field],
     /// The `type` in Cloudflare's API.
     pub api: &'static str,
-    /// Where wrangler's configuration has it: `queues.producers`.
+    /// The key in wrangler's configuration: `queues.producers`.
     pub wrangler: &'static str,
-    /// What wrangler calls the binding's name there.
+    /// The key of the binding's name there.
     pub name: &'static str,
     /// Whether a worker can have only one: wrangler has no list there.
     pub is_single: bool,
@@ -40,18 +40,18 @@ pub struct Field {
     pub api: &'static str,
     /// Its name in wrangler's configuration, likewise.
     pub wrangler: &'static str,
-    /// What can stand there.
+    /// The form of its value.
     pub form: Form,
-    /// Whether it has to be there.
+    /// Whether it is required.
     pub is_required: bool,
-    /// What it means, for the schema.
+    /// Its meaning, for the schema.
     pub about: &'static str,
 }
 
-/// What a field can hold.
+/// The form of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `true`: it says the kind, and nothing else.
+    /// `true`: it shows the kind, and nothing else.
     True,
     /// Text.
     Text,
@@ -69,7 +69,7 @@ pub enum Form {
 pub const ID: &str = "^[0-9a-f]{32}$";
 /// The ids of D1 databases and others.
 pub const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
-/// What a binding can be called: a name of JavaScript.
+/// The pattern of a binding's name: a name of JavaScript.
 pub const NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 /// The key of D1 databases.
 pub const D1: &str = "d1";
@@ -311,14 +311,14 @@ impl Binding {
         self.0.get(key)?.as_str()
     }
 
-    /// As it is uploaded under a name.
+    /// Returns the binding as it is uploaded under a name.
     pub fn upload(&self, name: &str) -> Value {
         let mut entry = json!({"type": self.kind().map(|kind| kind.api), "name": name});
         self.fields(|field| field.api, &mut entry);
         entry
     }
 
-    /// Returns a binding from how the API tells it: `None` for what the table doesn't have, kinds and fields.
+    /// Returns a binding from an entry of the API: `None` for kinds and fields that the table doesn't have.
     pub fn of_upload(entry: &Value) -> Option<Binding> {
         let kind = KINDS.iter().find(|kind| entry["type"] == kind.api)?;
         let mut entry = entry.clone();
@@ -334,8 +334,8 @@ impl Binding {
         kind.read(entry, |field| field.api)
     }
 
-    /// Returns a binding from an entry of wrangler's configuration, with its name; `section` is where it stands: `queues.producers`.
-    /// `None` for what the table doesn't have.
+    /// Returns a binding from an entry of wrangler's configuration, with its name; `section` is the entry's key:
+    /// `queues.producers`. `None` for what the table doesn't have.
     pub fn of_wrangler(section: &str, entry: &Value) -> Option<(String, Binding)> {
         let kind = KINDS.iter().find(|kind| kind.wrangler == section)?;
         let mut entry = entry.clone();
@@ -379,7 +379,7 @@ impl Kind {
     }
 }
 
-/// Returns whether nothing is said by it.
+/// Returns whether a value is empty.
 fn is_bare(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -520,8 +520,8 @@ mod tests {
     fn a_key_means_the_same_in_every_kind() {
         let mut known: BTreeMap<&str, (Form, &str)> = BTreeMap::new();
         for field in KINDS.iter().flat_map(|kind| kind.fields) {
-            let told = known.entry(field.key).or_insert((field.form, field.about));
-            assert_eq!(*told, (field.form, field.about), "{}", field.key);
+            let seen = known.entry(field.key).or_insert((field.form, field.about));
+            assert_eq!(*seen, (field.form, field.about), "{}", field.key);
         }
     }
 }

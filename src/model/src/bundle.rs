@@ -1,4 +1,5 @@
-//! What is uploaded for a worker, as one value with one digest. Pure; doesn't render and doesn't send.
+//! The bundle of a worker: everything that is uploaded, as one value with one digest. Pure; doesn't render and
+//! doesn't send.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,8 +76,8 @@ pub fn remembered(worker: &Worker, digest: Digest, module: Digest, runtime: &Pac
     Bundle { digest, module, runtime: runtime.digest, metadata: metadata(worker) }
 }
 
-/// Returns the name of a worker's module within the upload. Modules resolve each other's names like files, so that with
-/// this name the rendered import of the runtime holds as it stands.
+/// Returns the name of a worker's module within the upload. Modules resolve each other's names like files, so that
+/// with this name the rendered import of the runtime needs no change.
 pub fn module_name(worker: &Worker) -> String {
     format!("{}/index.js", worker.folder())
 }
@@ -225,7 +226,7 @@ pub fn by_name(metadata: &Value) -> impl Iterator<Item = (Resource, &str)> {
     })
 }
 
-/// Puts ids in the place of names; the first name that has none is the error.
+/// Replaces names by ids; the first name that has none is the error.
 pub fn with_ids(metadata: &mut Value, id: impl Fn(Resource, &str) -> Option<String>) -> Result<(), String> {
     for binding in metadata["bindings"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         for (resource, key, own) in

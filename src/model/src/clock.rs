@@ -17,7 +17,7 @@ pub fn timestamp(seconds: i64) -> String {
 pub trait Clock: Send + Sync {
     /// Returns the time since some fixed moment; never goes back. All processes of a machine see the same.
     fn now(&self) -> Duration;
-    /// Tells the fixed moment of [`now`](Clock::now) from others: it is another one after the machine was started again.
+    /// Identifies the fixed moment of [`now`](Clock::now): it is another one after the machine was started again.
     fn epoch(&self) -> [u8; 16] {
         [0; 16]
     }
@@ -27,7 +27,7 @@ pub trait Clock: Send + Sync {
     fn unix(&self) -> i64;
 }
 
-/// The machine's clock: the time since it was started, which nobody can set. The time that it sleeps counts.
+/// The machine's clock: the time since it was started, which can't be set. Time asleep counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -12,7 +12,7 @@ use crate::spec::{
     Route,
 };
 
-/// The variable by which a worker tells the digest of its bundle.
+/// The variable by which a worker reports the digest of its bundle.
 pub const DIGEST_VARIABLE: &str = "FLOTILLA_DIGEST";
 /// The variable with the address of a Turso database.
 pub const TURSO_URL: &str = "TURSO_DATABASE_URL";
@@ -39,9 +39,9 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// The file of its spec, from the project's root.
     pub file: String,
-    /// Where it runs.
+    /// The environment in which it runs.
     pub environment: Environment,
-    /// Which of the customer's workers it is, if there are several.
+    /// Its role, if the customer has several workers.
     pub role: Option<String>,
     /// The worker's name at Cloudflare.
     pub name: String,
@@ -55,7 +55,7 @@ pub struct Worker {
     pub workers_dev: bool,
     /// Its custom domains, sorted.
     pub domains: BTreeSet<String>,
-    /// Those of them that may be taken from workers that aren't the fleet's.
+    /// The custom domains that may be taken from workers that the fleet doesn't manage.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub take_over: BTreeSet<String>,
     /// Its routes, sorted.
@@ -66,9 +66,9 @@ pub struct Worker {
     /// The namespace that it dispatches to, if it is a dispatch worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispatch: Option<Dispatch>,
-    /// Who may call it from a browser, in the order of the spec.
+    /// The origins that may call it from a browser, in the order of the spec.
     pub trusted_origins: Vec<String>,
-    /// How much it logs.
+    /// The level at which it logs.
     pub log_level: LogLevel,
     /// Its database.
     pub database: Database,
@@ -83,10 +83,10 @@ pub struct Worker {
     /// Its other bindings by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bindings: BTreeMap<String, Binding>,
-    /// Those of its variables that hold the address of another worker → the name of that worker.
+    /// The variables that hold the address of another worker → the name of that worker.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, String>,
-    /// When the clock starts it, sorted.
+    /// The schedules on which it runs, sorted.
     pub crons: BTreeSet<String>,
     /// The day whose runtime behaviour it gets.
     pub compatibility_date: String,
@@ -97,16 +97,16 @@ pub struct Worker {
     /// The limits of one request, if lower than those of the account's plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RequestLimits>,
-    /// Where it runs, if not near to who calls it.
+    /// The place where it runs, if not near its callers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// Whether its logs go to the account's Logpush jobs, if the spec says so.
+    /// Whether its logs go to the account's Logpush jobs, if the spec defines it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logpush: Option<bool>,
-    /// The workers that get its logs, sorted, if the spec says so.
+    /// The workers that get its logs, sorted, if the spec defines them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail_consumers: Option<BTreeSet<String>>,
-    /// Who deploys it.
+    /// The delivery: by flotilla or by others.
     pub delivery: Delivery,
 }
 
@@ -155,13 +155,14 @@ pub enum Database {
         binding: String,
         /// The database's name.
         name: String,
-        /// The database's id, if the spec says it. Otherwise a deploy looks for the name, and makes what isn't there.
+        /// The database's id, if the spec has it. Otherwise a deploy looks the name up, and creates what doesn't
+        /// exist.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
-        /// Where its data has to stay, if it is made.
+        /// The jurisdiction of its data, if it is created.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         jurisdiction: Option<Jurisdiction>,
-        /// Where it should lie, if it is made.
+        /// A hint for its location, if it is created.
         #[serde(default, rename = "locationHint", skip_serializing_if = "Option::is_none")]
         location_hint: Option<LocationHint>,
     },

@@ -1,4 +1,4 @@
-//! The author's mistakes as values: code, place, message, help. Doesn't know who finds or prints them.
+//! Diagnostics as values: code, place, message, help. Doesn't know who finds or prints them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// How bad it is. An error holds its worker back; a warning doesn't.
+/// The severity. An error skips its worker; a warning doesn't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -32,7 +32,7 @@ macro_rules! codes {
                 match self { $(Code::$name => $code,)+ }
             }
 
-            /// What the code stands for, in a sentence or two.
+            /// Returns the meaning of the code, in a sentence or two.
             pub fn meaning(self) -> &'static str {
                 match self { $(Code::$name => concat!($($doc,)+).trim_ascii(),)+ }
             }
@@ -172,7 +172,7 @@ codes! {
 }
 
 impl Code {
-    /// How bad it is, unless fleet.yaml makes a warning an error.
+    /// Returns its severity, unless fleet.yaml makes a warning an error.
     pub fn severity(self) -> Severity {
         match self {
             Code::Unreachable
@@ -225,7 +225,7 @@ impl Serialize for Code {
     }
 }
 
-/// Where in a file. Lines and columns count from 1, columns in characters; line 0 is the file as a whole.
+/// A place in a file. Lines and columns count from 1, columns in characters; line 0 is the file as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The path from the project's root, with `/`.
@@ -234,7 +234,7 @@ pub struct Place {
     pub line: usize,
     /// The column in characters, from 1; 0 when the whole file is meant.
     pub column: usize,
-    /// How many characters are meant, at least 1.
+    /// The number of characters, at least 1.
     pub width: usize,
 }
 
@@ -254,20 +254,20 @@ impl fmt::Display for Place {
     }
 }
 
-/// One mistake.
+/// One diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Which kind.
+    /// The code.
     pub code: Code,
-    /// How bad.
+    /// The severity.
     pub severity: Severity,
-    /// The message: lower case, no full stop, names the thing that is wrong.
+    /// The message: lower case, no full stop, names the value that is wrong.
     pub message: String,
-    /// Where.
+    /// The place.
     pub place: Place,
     /// The way to fix it.
     pub help: String,
-    /// Other places that belong to it, each with what stands there: the first of two equal keys, the other claim.
+    /// Related places, each with a label: the first of two equal keys, the other claim.
     pub related: Box<[(Place, String)]>,
 }
 
@@ -288,7 +288,7 @@ impl Diagnostic {
         Diagnostic { code, severity: Severity::Warning, message, place, help, related: Box::default() }
     }
 
-    /// Adds another place that belongs to it, with what stands there.
+    /// Adds a related place, with a label.
     #[must_use]
     pub fn also(mut self, place: Place, label: impl Into<String>) -> Diagnostic {
         let mut related = std::mem::take(&mut self.related).into_vec();

@@ -1,6 +1,6 @@
-//! What decides equality: framed sha256 digests. Knows bytes; doesn't know where they come from.
+//! Framed sha256 digests, which decide equality. Knows bytes; doesn't know where they come from.
 //!
-//! What is in which digest:
+//! The content of each digest:
 //!
 //! | value                                         | bundle digest | runtime digest |
 //! |-----------------------------------------------|---------------|----------------|
@@ -16,7 +16,7 @@
 //! | time, paths of the machine, host names        | never         | never          |
 //!
 //! The values of secrets are compared by a keyed fingerprint that is kept in the state, so that a
-//! digest means the same on every machine. `FLOTILLA_DIGEST`, the variable by which a worker tells
+//! digest means the same on every machine. `FLOTILLA_DIGEST`, the variable by which a worker reports
 //! its digest, is left out of the digest, as it can't contain itself.
 
 use std::fmt;
@@ -40,7 +40,7 @@ impl Digest {
         self.to_string()[..16].to_owned()
     }
 
-    /// Returns the first half: enough to tell values apart that nobody makes alike on purpose.
+    /// Returns the first half: enough to tell values apart that aren't made alike on purpose.
     pub fn short_hash(&self) -> ShortHash {
         let mut half = [0; 16];
         half.copy_from_slice(&self.0[..16]);

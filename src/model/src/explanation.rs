@@ -1,5 +1,5 @@
-//! What each code means, why it matters, a wrong and a right example, and how to mend it: the sections of
-//! docs/codes.md. Doesn't know how they are shown.
+//! The explanation of each code: its meaning, why it matters, a wrong and a right example, and how to fix it: the
+//! sections of docs/codes.md. Doesn't know how they are shown.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::diagnostic::{Code, Severity};
 /// The page that holds a section for each code.
 const PAGE: &str = include_str!("../../../docs/codes.md");
 
-/// Where the page lies, from the repository's root.
+/// The path of the page, from the repository's root.
 pub const PATH: &str = "docs/codes.md";
 
 /// The section of a code.
@@ -16,17 +16,17 @@ pub const PATH: &str = "docs/codes.md";
 pub struct Explanation {
     /// The code.
     pub code: Code,
-    /// How bad it is, unless fleet.yaml says otherwise.
+    /// The severity, unless fleet.yaml sets another.
     pub severity: Severity,
     /// Its meaning.
     pub meaning: String,
-    /// Why it matters.
+    /// The reason why it matters.
     pub why: String,
     /// Files that give it, if a few lines can.
     pub wrong: Vec<Example>,
     /// The same files without it.
     pub right: Vec<Example>,
-    /// How to mend it.
+    /// The way to fix it.
     pub mend: String,
     /// The section as it is written, without its heading.
     #[serde(skip)]
@@ -38,7 +38,7 @@ pub struct Explanation {
 pub struct Example {
     /// Its path from the project's root.
     pub file: &'static str,
-    /// All of it.
+    /// The whole text.
     pub text: &'static str,
 }
 
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn each_code_has_a_section_and_there_are_no_others() {
-        let told: Vec<&str> = sections().map(|(name, _)| name).collect();
+        let listed: Vec<&str> = sections().map(|(name, _)| name).collect();
         let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
-        assert_eq!(told, codes, "docs/codes.md has the codes in the order of `diagnostic`");
+        assert_eq!(listed, codes, "docs/codes.md has the codes in the order of `diagnostic`");
     }
 
     #[test]

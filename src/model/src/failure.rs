@@ -1,4 +1,5 @@
-//! The world's mistakes: network, disk, credentials, unsafe plans; with what to do next and the exit code.
+//! Failures of the environment: network, disk, credentials, unsafe plans; with a hint on what to do next and the exit
+//! code.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use crate::text::count;
 
 pub use crate::exit::Exit;
 
-/// Why a command could not go on.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.

@@ -4,8 +4,8 @@ use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// Makes keyed fingerprints of secrets' values: they tell that a value changed, without telling what it is. The key
-/// is random and never leaves its state.
+/// Makes keyed fingerprints of secrets' values: they show that a value changed, without revealing it. The key is
+/// random and never leaves its state.
 #[derive(Clone)]
 pub struct Fingerprints(Hmac<Sha256>);
 

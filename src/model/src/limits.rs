@@ -1,5 +1,5 @@
-//! Limits that flotilla counts against: Cloudflare's, each with its value on both plans and its source, and one of its own; and
-//! what fleet.yaml says of an account's own. Doesn't know who counts.
+//! Limits that flotilla counts against: Cloudflare's, each with its value on both plans and its source, and one of
+//! its own; and what fleet.yaml raises for an account. Doesn't know who counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -31,11 +31,11 @@ pub const API_REQUESTS: u32 = 1200;
 /// The window of [`API_REQUESTS`], in seconds.
 pub const API_WINDOW_SECONDS: u32 = 300;
 
-/// Workers of one customer, and workers that all customers share. Ours, not Cloudflare's: nobody has so many roles, and what
-/// refers to each other is followed from one to the next.
+/// The largest number of workers of one customer, and of workers that all customers share. Ours, not Cloudflare's: no
+/// customer has so many roles, and references between workers are followed one by one.
 pub const WORKERS_PER_CUSTOMER: usize = 100;
 
-/// Who has so much of it.
+/// The scope that a limit is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// An account.
@@ -65,23 +65,23 @@ pub enum Limit {
 /// A line of the table.
 #[derive(Debug)]
 pub struct Row {
-    /// Which limit.
+    /// The limit.
     pub limit: Limit,
     /// Its name in fleet.yaml.
     pub key: &'static str,
-    /// What is counted.
+    /// The counted resources.
     pub what: &'static str,
-    /// What it is counted in: the word after the number.
+    /// The unit: the word after the number.
     pub unit: &'static str,
-    /// For whom it is counted.
+    /// The scope that it is counted for.
     pub scope: Scope,
-    /// How many fit on the free plan.
+    /// The number on the free plan.
     pub free: u64,
-    /// How many fit on the paid plan.
+    /// The number on the paid plan.
     pub paid: u64,
     /// The code of its diagnostic.
     pub code: Code,
-    /// Where the numbers are from.
+    /// The source of the numbers.
     pub source: &'static str,
 }
 
@@ -211,7 +211,7 @@ pub enum Plan {
 }
 
 impl Plan {
-    /// What a limit is on it.
+    /// Returns the value of a limit on it.
     pub fn limit(self, limit: Limit) -> u64 {
         match self {
             Plan::Free => limit.row().free,
@@ -261,8 +261,8 @@ impl JsonSchema for Limits {
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -276,8 +276,8 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_line_under_its_name() {
-        for (at, row) in TABLE.iter().enumerate() {
-            assert_eq!(row.limit as usize, at);
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.limit as usize, index);
             assert_eq!(serde_json::from_value::<Limit>(json!(row.key)).unwrap(), row.limit);
             assert!(0 < row.free && row.free <= row.paid, "{}", row.key);
             assert_eq!(row.limit.row().key, row.key);

@@ -2,7 +2,7 @@
 
 use crate::limits::grouped;
 
-/// Returns the line that stands for entries that are not shown: `… and 1,200 more`.
+/// Returns the line in place of entries that are not shown: `… and 1,200 more`.
 pub fn and_more(number: usize) -> String {
     format!("… and {} more", grouped(number as u64))
 }

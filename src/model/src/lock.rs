@@ -1,8 +1,8 @@
-//! One process at a time for what only one may do: a build, a deploy, the Cloudflare on this machine. The lock is the
-//! operating system's, so that a killed process holds none. It has a note of who holds it, for people; and for other
-//! hosts, whose locks don't always reach here over a network's file system.
+//! Locks for work that one process at a time may do: a build, a deploy, the local Cloudflare emulator. The lock is
+//! the operating system's, so that a killed process holds none. It has a note of its holder, for people; and for
+//! other hosts, whose locks don't always reach here over a network's file system.
 //!
-//! A note that a holder on another host renews stands for its lock. One that nobody renews is stale.
+//! A note that a holder on another host renews counts as its lock. One that isn't renewed is stale.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 
-/// How often a holder renews its note.
+/// The interval at which a holder renews its note.
 const BEAT: Duration = Duration::from_secs(15);
-/// Not renewed for so long, a note of another host is stale: eight beats, for clocks that differ and disks that are slow.
+/// The time without renewal after which a note of another host is stale: eight beats, for clocks that differ and
+/// disks that are slow.
 const STALE: Duration = Duration::from_secs(120);
 /// The longest command that a note has, in characters.
 const COMMAND: usize = 200;
@@ -26,11 +27,11 @@ const COMMAND: usize = 200;
 /// A lock that is held as long as this value lives.
 pub struct Lock {
     file: File,
-    /// Closed with the lock: then nobody renews the note any more.
+    /// Closed with the lock: then the note is no longer renewed.
     _beat: Option<Sender<()>>,
 }
 
-/// Who holds a lock.
+/// The note of a lock's holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The command: `deploy`.
@@ -54,10 +55,10 @@ impl std::fmt::Display for Note {
     }
 }
 
-/// How a lock is.
+/// The holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody holds it.
+    /// The lock is free.
     Nobody,
     /// A process that this machine's operating system knows holds it. The note can be missing, as on a full disk.
     Process(Option<Note>),
@@ -69,12 +70,12 @@ pub enum Holder {
 
 impl Note {
     fn new(what: &str) -> Note {
-        let told = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
+        let set = |variable: &str| std::env::var(variable).ok().filter(|value| !value.is_empty());
         let command: Vec<String> =
             std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
         Note {
             what: what.to_owned(),
-            by: told("USER").or_else(|| told("LOGNAME")).unwrap_or_else(|| "unknown".to_owned()),
+            by: set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "unknown".to_owned()),
             host: host_name(),
             process: std::process::id(),
             since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -100,7 +101,7 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Who holds a lock whose file nobody here has locked.
+/// Returns the holder of a lock whose file no process here has locked.
 fn left(file: &mut File) -> Holder {
     let empty = file.metadata().map_or(true, |metadata| metadata.len() == 0);
     match Note::read(file) {
@@ -118,12 +119,12 @@ fn left(file: &mut File) -> Holder {
 }
 
 impl Lock {
-    /// Returns whether somebody holds the lock.
+    /// Returns whether the lock is held.
     pub fn is_held(path: &Path) -> bool {
         File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Who holds the lock.
+    /// Returns the holder of the lock.
     pub fn holder(path: &Path) -> Holder {
         let Ok(mut file) = File::open(path) else { return Holder::Nobody };
         match file.try_lock_shared() {
@@ -132,7 +133,7 @@ impl Lock {
         }
     }
 
-    /// Removes a note that is stale; says how the lock was before.
+    /// Removes a stale note; returns the earlier holder.
     pub fn clear(path: &Path) -> Result<Holder, Failure> {
         let cannot = || format!("the lock {} can't be cleared", path.display());
         let mut file = match File::options().read(true).write(true).open(path) {
@@ -153,8 +154,8 @@ impl Lock {
         Ok(holder)
     }
 
-    /// Takes the lock for `what`; while somebody else has it, waits, and says so. Where it can't be made, as on a disk that
-    /// is only read, there is nothing to guard.
+    /// Takes the lock for `what`; while another process has it, reports that and waits. Where it can't be made, as on
+    /// a read-only disk, there is nothing to guard.
     pub fn wait(path: &Path, what: &str, progress: &dyn Progress) -> Result<Option<Lock>, Failure> {
         if path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_err()) {
             return Ok(None);
@@ -175,15 +176,16 @@ impl Lock {
         unreachable!("BUG: it waits for ever")
     }
 
-    /// Takes the lock for `what`, or says who has it and since when. Sees the holders of this machine alone.
+    /// Takes the lock for `what`. The failure names its holder and since when. Sees the holders of this machine
+    /// alone.
     pub fn take(path: &Path, what: &str) -> Result<Lock, Failure> {
         let mut file = locked(path, what)?;
         write(&mut file, &Note::new(what));
         Ok(Lock { file, _beat: None })
     }
 
-    /// The same, against holders on other hosts as well: for what is shared with them. Renews its note as long as it is
-    /// held.
+    /// Takes the lock against holders on other hosts as well: for what is shared with them. Renews its note as long
+    /// as it is held.
     pub fn take_from_all(path: &Path, what: &str) -> Result<Lock, Failure> {
         let mut file = locked(path, what)?;
         if let Holder::Elsewhere(note, age) = left(&mut file) {

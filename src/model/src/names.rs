@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::diagnostic::did_you_mean;
 use crate::limits;
 
-/// Cloudflare's own domains: workers have names there already, and nobody else's zone is one.
+/// Cloudflare's own domains: workers have names there already, and none is a customer's zone.
 const PLATFORM: [&str; 2] = ["workers.dev", "pages.dev"];
 
 /// The error in a name, and what to write instead.
@@ -64,8 +64,8 @@ pub fn own_secret(customer: &str, name: &str) -> String {
     own
 }
 
-/// Returns the zone that a host name belongs to, as far as its name tells: the part that can be registered.
-/// Source: the Public Suffix List; a zone further down, as enterprise customers can have, isn't known from here.
+/// Returns the zone that a host name belongs to, as far as its name shows: the part that can be registered. Source:
+/// the Public Suffix List; a zone further down, as enterprise customers can have, isn't known from here.
 pub fn zone_of(host: &str) -> &str {
     let host = host.trim_start_matches("*.");
     psl::domain_str(host).unwrap_or(host)
@@ -85,7 +85,7 @@ fn platforms(host: &str) -> Option<&'static str> {
     PLATFORM.into_iter().find(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
-/// One part of a host name.
+/// Checks one part of a host name.
 pub fn label(label: &str) -> Result<(), String> {
     if label.is_empty() {
         return Err("has an empty part".to_owned());

@@ -30,7 +30,7 @@ pub const KV_PER_PAGE: usize = 100;
 /// Keys that one call writes or removes. Source: Cloudflare's API, KV › Write multiple key-value pairs.
 pub const KEYS_PER_CALL: usize = 10_000;
 
-/// Where a worker lives.
+/// The home of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Home {
     /// The account's id.
@@ -51,7 +51,7 @@ pub struct Module {
 /// One request to the platform. Each is safe to repeat.
 #[derive(Clone)]
 pub enum Call {
-    /// Puts a worker, whole, in place of what has its name. The metadata holds secrets.
+    /// Uploads a worker, in place of the one with its name. The metadata holds secrets.
     Upload {
         /// The worker's name.
         worker: String,
@@ -79,31 +79,31 @@ pub enum Call {
         /// The crons.
         crons: Vec<String>,
     },
-    /// Gives a worker a custom domain.
+    /// Attaches a custom domain to a worker.
     AttachDomain {
         /// The worker's name.
         worker: String,
         /// The host name.
         domain: String,
     },
-    /// Takes a custom domain away.
+    /// Detaches a custom domain.
     DetachDomain {
         /// The domain's id.
         id: String,
     },
-    /// Asks for the id of a domain that a worker has.
+    /// Finds the id of a worker's domain.
     FindDomain {
         /// The worker's name.
         worker: String,
         /// The host name.
         domain: String,
     },
-    /// Asks for the id of a zone.
+    /// Finds the id of a zone.
     FindZone {
         /// The zone's name.
         name: String,
     },
-    /// Leads a route to a worker.
+    /// Adds a route that points to a worker.
     AddRoute {
         /// The worker's name.
         worker: String,
@@ -112,7 +112,7 @@ pub enum Call {
         /// The pattern.
         pattern: String,
     },
-    /// Asks for the id of the route that leads a pattern to a worker.
+    /// Finds the id of the route that points a pattern to a worker.
     FindRoute {
         /// The worker's name.
         worker: String,
@@ -128,35 +128,35 @@ pub enum Call {
         /// The route's id.
         id: String,
     },
-    /// Asks for the account's part of its workers.dev addresses.
+    /// Finds the account's part of its workers.dev addresses.
     FindSubdomain,
-    /// Makes the dispatch namespace.
+    /// Creates the dispatch namespace.
     CreateNamespace,
-    /// Asks for all workers of the home.
+    /// Lists all workers of the home.
     ListWorkers,
-    /// Asks for all custom domains of the account.
+    /// Lists all custom domains of the account.
     ListDomains,
-    /// Asks for all routes of a zone.
+    /// Lists all routes of a zone.
     ListRoutes {
         /// The zone's id.
         zone_id: String,
     },
-    /// Asks whether a worker answers on workers.dev.
+    /// Reads whether a worker answers on workers.dev.
     ReadWorkersDev {
         /// The worker's name.
         worker: String,
     },
-    /// Asks for a worker's crons.
+    /// Reads a worker's crons.
     ReadCrons {
         /// The worker's name.
         worker: String,
     },
-    /// Asks for a worker's settings: its bindings, without the values of secrets, and what else was uploaded with it.
+    /// Reads a worker's settings: its bindings, without the values of secrets, and what else was uploaded with it.
     ReadSettings {
         /// The worker's name.
         worker: String,
     },
-    /// Asks for a worker's code.
+    /// Reads a worker's code.
     ReadContent {
         /// The worker's name.
         worker: String,
@@ -168,20 +168,20 @@ pub enum Call {
         /// The tags.
         tags: Vec<String>,
     },
-    /// Asks for the account's D1 databases, a page of [`DATABASES_PER_PAGE`]; with a name, for those that have it in theirs.
+    /// Lists the account's D1 databases, a page of [`DATABASES_PER_PAGE`]; with a name, those that have it in theirs.
     ListDatabases {
         /// The name.
         name: Option<String>,
         /// The page, from 1.
         page: u32,
     },
-    /// Makes a D1 database. One that is there already is refused with [`DATABASE_EXISTS`].
+    /// Creates a D1 database. If it exists already, the error is [`DATABASE_EXISTS`].
     CreateDatabase {
         /// Its name.
         name: String,
-        /// Where its data has to stay.
+        /// The jurisdiction of its data.
         jurisdiction: Option<Jurisdiction>,
-        /// Where it should lie.
+        /// A hint for its location.
         location_hint: Option<LocationHint>,
     },
     /// Deletes a D1 database, with all that is in it.
@@ -189,12 +189,12 @@ pub enum Call {
         /// Its id.
         id: String,
     },
-    /// Asks for the account's KV namespaces, a page of [`KV_PER_PAGE`].
+    /// Lists the account's KV namespaces, a page of [`KV_PER_PAGE`].
     ListKv {
         /// The page, from 1.
         page: u32,
     },
-    /// Makes a KV namespace. One that is there already is refused with [`KV_EXISTS`].
+    /// Creates a KV namespace. If it exists already, the error is [`KV_EXISTS`].
     CreateKv {
         /// Its title.
         title: String,
@@ -213,19 +213,19 @@ pub enum Call {
         /// The keys, at most [`KEYS_PER_CALL`].
         keys: Arc<[String]>,
     },
-    /// Asks how the token stands that is sent with the call.
+    /// Reads the status of the token that is sent with the call.
     VerifyToken {
-        /// Whether it is the account's own, and no user's: each is asked for elsewhere.
+        /// Whether it is the account's own, and no user's: each has a path of its own.
         of_account: bool,
     },
-    /// Asks for the zones that the token reaches, in all accounts, a page of [`ZONES_PER_PAGE`]; with a name, for that one.
+    /// Lists the zones that the token reaches, in all accounts, a page of [`ZONES_PER_PAGE`]; with a name, that one.
     ListZones {
         /// The zone's name.
         name: Option<String>,
         /// The page, from 1.
         page: u32,
     },
-    /// Asks for the accounts that the token reaches, a page of [`ZONES_PER_PAGE`].
+    /// Lists the accounts that the token reaches, a page of [`ZONES_PER_PAGE`].
     ListAccounts {
         /// The page, from 1.
         page: u32,
@@ -237,9 +237,10 @@ pub enum Call {
 pub enum Reply {
     /// It is done.
     Done,
-    /// It is done, or found, and this is its id: the ETag of an upload, a domain's, route's or zone's id, a subdomain.
+    /// It is done, or found, and this is its id: the ETag of an upload, a domain's, route's or zone's id, a
+    /// subdomain.
     Id(String),
-    /// There is no such thing.
+    /// The resource doesn't exist.
     Nothing,
     /// The workers of a home.
     Workers(Vec<ListedWorker>),
@@ -251,7 +252,7 @@ pub enum Reply {
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
-    /// The settings of a worker, as the platform tells them.
+    /// The settings of a worker, in the platform's form.
     Settings(Value),
     /// The code of a worker.
     Content {
@@ -260,7 +261,7 @@ pub enum Reply {
         /// Its modules.
         modules: Vec<ReadModule>,
     },
-    /// How a token stands: `active`, `disabled`, `expired`.
+    /// The status of a token: `active`, `disabled`, `expired`.
     Token(String),
     /// A page of the list of zones.
     Zones {
@@ -289,16 +290,16 @@ pub struct ReadModule {
     pub bytes: Vec<u8>,
 }
 
-/// A worker as the list of its home tells of it.
+/// A worker in the list of its home.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedWorker {
     /// Its name.
     pub name: String,
     /// The platform's ETag of its content.
     pub etag: String,
-    /// When it was made, as the platform writes it.
+    /// The time at which it was created, as the platform writes it.
     pub created_on: String,
-    /// When it was last changed, as the platform writes it.
+    /// The time at which it was last changed, as the platform writes it.
     pub modified_on: String,
     /// The tool that last uploaded it: `api`, `wrangler`, `dash`; `None` where the platform doesn't say.
     pub uploaded_by: Option<String>,
@@ -306,33 +307,33 @@ pub struct ListedWorker {
     pub tags: Vec<String>,
     /// Whether it has static assets.
     pub has_assets: bool,
-    /// Whether it has classes of Durable Objects of its own, which migrations made.
+    /// Whether it has classes of Durable Objects of its own, which migrations created.
     pub has_classes: bool,
 }
 
-/// A custom domain as the list of its account tells of it.
+/// A custom domain in the list of its account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedDomain {
     /// Its id.
     pub id: String,
     /// The host name.
     pub hostname: String,
-    /// The worker that it leads to.
+    /// The worker that it points to.
     pub worker: String,
 }
 
-/// A route as the list of its zone tells of it.
+/// A route in the list of its zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedRoute {
     /// Its id.
     pub id: String,
     /// The pattern.
     pub pattern: String,
-    /// The worker that it leads to; nothing where it keeps requests from all workers.
+    /// The worker that it points to; none where it keeps requests from all workers.
     pub worker: Option<String>,
 }
 
-/// A zone as the list of what a token reaches tells of it.
+/// A zone in the list of those that a token reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedZone {
     /// Its id.
@@ -345,12 +346,12 @@ pub struct ListedZone {
     pub account_name: String,
 }
 
-/// Why a call failed.
+/// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// The limit was reached; nothing was done.
     Throttled {
-        /// When to come back.
+        /// The time after which to retry.
         retry_after: Option<Duration>,
     },
     /// The platform could not be reached, or broke: the outcome is unknown, and the call is to be repeated.
@@ -396,7 +397,7 @@ pub struct Left {
     pub name: String,
     /// Requests that are left.
     pub requests: u64,
-    /// Until it is whole again.
+    /// The time until it is whole again.
     pub reset: Duration,
 }
 
@@ -416,14 +417,14 @@ pub trait Platform: Send + Sync {
     /// Makes one request, with the token of its account. Doesn't retry and doesn't wait.
     fn call(&self, home: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>);
 
-    /// Asks the worker at an address how it is. Costs nothing of a token's quota, and sends no credentials.
+    /// Checks the health of the worker at an address. Costs nothing of a token's quota, and sends no credentials.
     fn health(&self, address: &str) -> Health;
 }
 
-/// How a worker says it is.
+/// The health that a worker reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It is well, and runs this digest.
+    /// It is healthy, and runs this digest.
     Healthy(String),
     /// It answers that something is wrong.
     Degraded(String),

@@ -46,8 +46,8 @@ impl Preview {
         format!("preview-{}", self.id)
     }
 
-    /// Where a host is in the preview: its first part gets the suffix, in place of the environment's name if it ends with that.
-    /// The zone itself has no such part, and gets one.
+    /// Returns a host in the preview: its first part gets the suffix, in place of the environment's name if it ends
+    /// with that. The zone itself has no such part, and gets one.
     pub fn host(&self, host: &str, zone: &str, from: Environment) -> String {
         let host = names::same_host(host);
         match host.split_once('.') {
@@ -98,12 +98,12 @@ pub fn check_id(id: &str) -> Result<(), String> {
     Err(format!("an id is lower-case letters, digits and hyphens between them, {ID_LENGTH} at the most: 123, pr-7"))
 }
 
-/// As whose its workers are tagged.
+/// Returns the owner in its workers' tags.
 pub fn owner(fleet: &str, id: &str) -> String {
     format!("{fleet}{OWNER}{id}")
 }
 
-/// Returns the id of the preview of a fleet that an owner stands for.
+/// Returns the id of the preview of a fleet in an owner.
 pub fn id_of<'a>(fleet: &str, owner: &'a str) -> Option<&'a str> {
     owner.strip_prefix(fleet)?.strip_prefix(OWNER)
 }

@@ -1,4 +1,4 @@
-//! What long work tells while it runs. The edge decides how it looks; nothing here prints.
+//! The progress of long work. The command line decides how it is shown; nothing here prints.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ pub trait Progress: Sync {
     fn begin(&self, phase: &str, steps: Option<u64>);
     /// Adds steps that are done. It costs next to nothing, so it may be called for each customer.
     fn step(&self, steps: u64);
-    /// It is known that the phase takes so long from here on: a limit makes it wait, which its steps so far don't show.
+    /// Sets the expected duration of the phase from here on: a limit makes it wait, which its steps so far don't
+    /// show.
     fn expect(&self, _: Duration) {}
     /// Sets the text that is shown beside the progress.
     fn detail(&self, _: &str) {}
@@ -18,7 +19,7 @@ pub trait Progress: Sync {
     fn end(&self);
 }
 
-/// Nobody listens.
+/// Discards all progress.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -16,10 +16,10 @@ const LONGEST_VALUE: usize = 80;
 /// The fields that each reason has in `reason_details`; null where they don't apply.
 const COMMON_FIELDS: [&str; 3] = ["old", "new", "place"];
 
-/// Why a worker is rendered, uploaded, changed or deleted.
+/// The reason why a worker is rendered, uploaded, changed or deleted.
 ///
-/// Shown by `Display`, and serialised as an object with its `kind`: that is how the state records it, so that kinds and fields
-/// that were released keep their names.
+/// Shown by `Display`, and serialised as an object with its `kind`: that is how the state records it, so that kinds
+/// and fields that were released keep their names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
@@ -29,7 +29,7 @@ pub enum Reason {
     Missing,
     /// Every selected worker is uploaded, changed or not.
     Forced {
-        /// Why, as the person who ordered it put it.
+        /// The reason, in the words of the person who ordered it.
         reason: String,
     },
     /// An earlier upload was interrupted: the bundle that is live is unknown.
@@ -141,7 +141,7 @@ pub enum Reason {
     WorkersDev {
         /// Whether it was on, as far as the state knows.
         old: bool,
-        /// Whether it is to be on.
+        /// Whether it has to be on.
         new: bool,
     },
     /// The crons are replaced.
@@ -153,9 +153,9 @@ pub enum Reason {
     },
     /// Drift: somebody changed the worker by other means.
     ChangedOutside {
-        /// When, as the platform writes it; empty if it doesn't say.
+        /// The time, as the platform writes it; empty if it isn't known.
         at: String,
-        /// By what, as `wrangler` or `dash`, if the platform says.
+        /// The means, as `wrangler` or `dash`, if the platform reports it.
         by: Option<String>,
     },
     /// The worker was not managed by this fleet, and is adopted.
@@ -166,9 +166,9 @@ pub enum Reason {
     Orphaned,
     /// The worker is put back to an earlier bundle.
     RolledBack {
-        /// The record of the upload that it is put back to.
+        /// The record of the upload that it is rolled back to.
         record: i64,
-        /// When that was, in seconds since 1970.
+        /// The time of that upload, in seconds since 1970.
         at: i64,
         /// The short digest of the bundle that is live.
         old: String,
@@ -187,7 +187,7 @@ pub enum Reason {
         /// Its path.
         file: String,
     },
-    /// What the files say of the worker differs, and it isn't known in what.
+    /// The worker's values in the files differ, and it isn't known which.
     ValuesChanged,
     /// The templates, the pack's bundle or flotilla itself differ, and it isn't known which.
     RecipeChanged,
@@ -209,7 +209,7 @@ pub struct ValueChange {
     /// The value now; nothing where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub new: Option<Excerpt>,
-    /// Where the value now is written, if that is one place.
+    /// The place that defines the new value, if it is one place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Position>,
 }
@@ -369,8 +369,8 @@ impl Reason {
         Statement(self).to_string()
     }
 
-    /// Returns what reasons for the same thing have in common, whatever the values: `…` takes the place of a value, a domain,
-    /// a pattern.
+    /// Returns the common text of reasons about the same subject, whatever the values: `…` takes the place of a
+    /// value, a domain, a pattern.
     pub fn pattern(&self) -> String {
         match self {
             Reason::ValueChanged(change) => format!("{} … → …", change.path),
@@ -459,7 +459,7 @@ impl fmt::Display for Statement<'_> {
     }
 }
 
-/// Returns how and when somebody changed a worker by other means: `changed by wrangler at …`.
+/// Returns how and when a worker was changed by other means: `changed by wrangler at …`.
 pub fn changed_outside(at: &str, by: Option<&str>) -> String {
     let by = by.map_or_else(|| "outside of flotilla".to_owned(), |by| format!("by {by}"));
     if at.is_empty() { format!("changed {by}") } else { format!("changed {by} at {at}") }

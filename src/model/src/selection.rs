@@ -1,5 +1,5 @@
-//! Which part of a fleet is meant: ids and globs, label selectors, environments; parsed once, then asked for each
-//! worker. Knows neither the command line nor where customers come from.
+//! A part of a fleet: ids and globs, label selectors, environments; parsed once, then matched with each worker. Knows
+//! neither the command line nor where customers come from.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -62,12 +62,12 @@ impl Selection {
         self.is_every_customer() || self.names(customer) || self.globs.iter().any(|glob| glob.1.matches(customer))
     }
 
-    /// Returns whether a customer is selected by its id itself: a glob names nobody.
+    /// Returns whether a customer is selected by its id itself, not by a glob.
     pub fn names(&self, customer: &str) -> bool {
         self.ids.contains(customer)
     }
 
-    /// Returns the first thing in it that is of no customer: an id, a glob, or the key of a label. `keys` are those of all
+    /// Returns its first part that matches no customer: an id, a glob, or the key of a label. `keys` are those of all
     /// labels, if they are known.
     pub fn unknown(&self, ids: &BTreeSet<&str>, keys: Option<&BTreeSet<&str>>) -> Option<Unknown> {
         let of = |what, written: &str, near: Option<&str>| {
@@ -93,7 +93,7 @@ impl Selection {
 pub struct Unknown {
     /// Its kind.
     pub what: What,
-    /// As it was written.
+    /// The text as it was written.
     pub written: String,
     /// The name that was probably meant.
     pub near: Option<String>,
@@ -114,7 +114,7 @@ pub enum What {
 #[derive(Clone, Debug)]
 struct Glob(String, WildMatch);
 
-/// Returns whether a text selects customers by a pattern: `*` stands for any letters, `?` for one.
+/// Returns whether a text selects customers by a pattern: `*` matches any letters, `?` one.
 fn is_glob(text: &str) -> bool {
     text.contains(['*', '?'])
 }
@@ -155,8 +155,8 @@ impl Requirement {
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Requirement { key, wants }) in self.0.iter().enumerate() {
-            f.write_str(if at == 0 { "" } else { "," })?;
+        for (index, Requirement { key, wants }) in self.0.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { "," })?;
             match wants {
                 Wants::Present => write!(f, "{key}"),
                 Wants::Absent => write!(f, "!{key}"),
@@ -249,7 +249,7 @@ fn word(rest: &mut &str, what: &str) -> Result<String, String> {
 /// Characters that a key or a value can't have.
 const SIGNS: [char; 5] = [',', '!', '=', '(', ')'];
 
-/// Takes the next sign or word; nothing at the end.
+/// Takes the next sign or word; none at the end.
 fn token<'a>(rest: &mut &'a str) -> &'a str {
     let text = rest.trim_start();
     let length = match text.as_bytes() {

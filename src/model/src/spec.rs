@@ -1,5 +1,5 @@
-//! What people write: the types of customers/*.yaml, fleet.yaml and pack.yaml. Knows the shape alone;
-//! what it means is `resolve`'s business. The JSON Schemas in schema/ are generated from these types.
+//! The types of customers/*.yaml, fleet.yaml and pack.yaml. Knows the shape alone; `resolve` knows the meaning. The
+//! JSON Schemas in schema/ are generated from these types.
 
 mod database;
 mod fleet;
@@ -38,7 +38,7 @@ pub struct Identity {
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// The order in which a spec's keys are written; `database.type` is the key `type` of what stands under `database`.
+/// The order in which a spec's keys are written; `database.type` is the key `type` within `database`.
 pub const ORDER: [&str; 37] = [
     "id",
     "name",
@@ -212,9 +212,9 @@ impl Environment {
         }
     }
 
-    /// Those that stand: in which a spec says that a worker exists.
+    /// The lasting ones, in which a spec defines that a worker exists.
     pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
-    /// Those, and that of previews.
+    /// The lasting ones, and that of previews.
     pub const EACH: [Environment; 4] =
         [Environment::Development, Environment::Staging, Environment::Production, Environment::Preview];
 
@@ -250,7 +250,7 @@ pub enum Domain {
     Entry {
         /// The host name.
         name: String,
-        /// Whether it may be taken from a worker that isn't the fleet's.
+        /// Whether it may be taken from a worker that the fleet doesn't manage.
         #[serde(default, rename = "takeOver")]
         take_over: bool,
     },

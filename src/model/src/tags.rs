@@ -1,7 +1,7 @@
-//! The tags of a worker at Cloudflare: whose it is, what it runs, and what leads to it. One list call tells them of all
+//! The tags of a worker at Cloudflare: its fleet, its bundle, and what points to it. One list call returns them for all
 //! workers, so that a machine without a state knows what is deployed. Knows no platform.
 //!
-//! | tag                     | says                                                                     |
+//! | tag                     | shows                                                                    |
 //! |-------------------------|--------------------------------------------------------------------------|
 //! | `flotilla-<fleet>`      | which fleet owns the worker                                              |
 //! | `digest-<digest>`       | which bundle runs                                                        |
@@ -11,11 +11,11 @@
 //! | `environment-<name>`    | where it runs                                                            |
 //! | `expires-<seconds>`     | of a preview: when it expires, in seconds since 1970                     |
 //! | `database-<name>`       | of a preview: the D1 database that is its own, and goes with it          |
-//! | `hosts-<host>_<host>`   | of a preview in a dispatch namespace: the hosts that lead to it          |
+//! | `hosts-<host>_<host>`   | of a preview in a dispatch namespace: the hosts that point to it         |
 //!
 //! Either `triggers-` or `pending-`: five tags, of [`crate::limits::TAGS`]; of a preview, eight at the most. Triggers that change later without an upload
-//! leave the tag as it is: it then tells of triggers that nobody wants, and they are asked for. Who had to ask and found
-//! them as they should be says so in the tag, so that nobody has to ask again.
+//! leave the tag as it is: it then names triggers that are no longer desired, and the present ones are requested. A
+//! refresh that found them as desired updates the tag, so that the next one needs no request.
 
 use std::collections::BTreeSet;
 
@@ -115,11 +115,11 @@ pub struct Marks<'a> {
     pub customer: Option<&'a str>,
     /// The environment.
     pub environment: Option<Environment>,
-    /// When it expires, in seconds since 1970.
+    /// The time at which it expires, in seconds since 1970.
     pub expires: Option<i64>,
     /// The database that is its own.
     pub database: Option<&'a str>,
-    /// The hosts that lead to it in its dispatch namespace.
+    /// The hosts that point to it in its dispatch namespace.
     pub hosts: Vec<&'a str>,
 }
 
@@ -202,7 +202,7 @@ mod tests {
     fn each_trigger_is_in_the_digest() {
         let of = |dev: bool, lists: [&[&str]; 3]| {
             let [domains, patterns, crons] =
-                lists.map(|list| list.iter().map(|one| (*one).to_owned()).collect::<BTreeSet<_>>());
+                lists.map(|list| list.iter().map(|item| (*item).to_owned()).collect::<BTreeSet<_>>());
             Triggers { workers_dev: dev, domains, patterns, crons }.digest()
         };
         let digests = [

@@ -19,7 +19,7 @@ pub fn clean(text: &str) -> String {
         .collect()
 }
 
-/// Does the same as [`clean`] for text of several lines.
+/// Cleans text of several lines, as [`clean`] does.
 pub fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! What each thread does when, as a file for Perfetto and chrome://tracing. Off unless started; then a span costs a
+//! A trace of each thread's work, as a file for Perfetto and chrome://tracing. Off unless started; then a span costs a
 //! load and a branch. Knows neither what it traces nor where the file is.
 //!
 //! `let _span = trace::span("render", &worker.name);` traces from there to the end of the block. Each thread writes
@@ -45,7 +45,7 @@ impl File {
 struct Buffer {
     thread: usize,
     name: String,
-    /// Whether the file says what the thread is called.
+    /// Whether the file has the thread's name.
     introduced: bool,
     bytes: Vec<u8>,
 }
@@ -86,7 +86,7 @@ struct Open<'a> {
     of: Option<&'a str>,
 }
 
-/// One stage of the work on one thing: `span("render", &worker.name)`.
+/// Traces one stage of the work on one item: `span("render", &worker.name)`.
 #[inline]
 pub fn span<'a>(stage: &'static str, of: &'a str) -> Span<'a> {
     if !ON.load(Ordering::Relaxed) {
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// One test, as there is one trace at a time in a process.
+    /// Runs as one test, as there is one trace at a time in a process.
     #[test]
     fn spans_are_written_by_each_thread_and_nothing_when_off() {
         drop(span("before", "it is on"));

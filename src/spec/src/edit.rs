@@ -16,15 +16,15 @@ const INLINE: usize = 60;
 /// A change of a YAML file. A path is a key for each level; items of lists have numbers, from 0.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// Puts a value in the place of another one, or where there is none.
+    /// Sets a value, whether or not there is one.
     Set(Vec<String>, Value),
     /// Adds an item to the end of a list, which is made if it isn't there.
     Append(Vec<String>, Value),
-    /// Takes a key or an item out.
+    /// Removes a key or an item.
     Remove(Vec<String>),
 }
 
-/// Why a text can't be changed.
+/// The reason why a text can't be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub String);
 
@@ -38,8 +38,8 @@ fn cannot() -> Refused {
     Refused("it can't be changed there without changing something else, too: edit it by hand".to_owned())
 }
 
-/// Changes a YAML text. A new key of the outermost map comes after those that stand before it in `order`. There, `database.type`
-/// stands for the key `type` of a map that is written under `database`, or as an item under it.
+/// Changes a YAML text. A new key of the outermost map comes after those that precede it in `order`. There,
+/// `database.type` is the key `type` of a map under `database`, or of an item under it.
 pub fn yaml(text: &str, change: &Change, order: &[&str]) -> Result<String, Refused> {
     let (before, changed) = match text.strip_prefix('\u{feff}') {
         Some(rest) => ("\u{feff}", rest),
@@ -197,7 +197,7 @@ impl Text<'_> {
         }
     }
 
-    /// Puts a value in the place of a node.
+    /// Replaces a node by a value.
     fn replace(&self, node: &Extent, holder: Holder<'_>, flow: bool, new: New<'_>) -> Option<String> {
         let lines = |node: &Extent| self.text[node.start..node.end].contains('\n');
         let one_line =
@@ -271,7 +271,7 @@ impl Text<'_> {
         }
     }
 
-    /// Takes an entry or an item out of what holds it.
+    /// Removes an entry or an item from its parent.
     fn remove(&self, parent: &Extent, key: &str) -> Option<String> {
         let (flow, parts, at): (bool, Vec<(usize, usize)>, usize) = match &parent.shape {
             Shape::Map { flow, entries } => {
@@ -336,7 +336,7 @@ impl Text<'_> {
         format!("{}{}{text}", self.eol(), " ".repeat(indent))
     }
 
-    /// Puts lines, which begin with a line break, at the end of a line.
+    /// Inserts lines, which begin with a line break, at the end of a line.
     fn insert(&self, line_end: usize, lines: &str) -> String {
         let at_end = line_end == self.text.len();
         self.splice(line_end, line_end, &if at_end { format!("{lines}{}", self.eol()) } else { lines.to_owned() })
@@ -355,7 +355,7 @@ fn is_flow(node: &Extent) -> bool {
     matches!(node.shape, Shape::Map { flow: true, .. } | Shape::List { flow: true, .. })
 }
 
-/// A value that is written, and the key that it stands under.
+/// A value to write, and its key.
 #[derive(Clone, Copy)]
 struct New<'a> {
     value: &'a Value,
@@ -512,7 +512,7 @@ fn around(written: &str) -> (&str, &str) {
     let trimmed = written.trim_start();
     let space = &written[..written.len() - trimmed.len()];
     let end = match trimmed.chars().next() {
-        Some('\'') => trimmed[1..].find('\'').map_or(trimmed.len(), |at| at + 2),
+        Some('\'') => trimmed[1..].find('\'').map_or(trimmed.len(), |index| index + 2),
         Some('"') => {
             let mut escaped = false;
             let close = trimmed[1..].char_indices().find(|(_, c)| {
@@ -520,7 +520,7 @@ fn around(written: &str) -> (&str, &str) {
                 escaped = *c == '\\' && !escaped;
                 ends
             });
-            close.map_or(trimmed.len(), |(at, _)| at + 2)
+            close.map_or(trimmed.len(), |(index, _)| index + 2)
         }
         _ => trimmed.find(" #").unwrap_or(trimmed.trim_end().len()),
     };

@@ -1,12 +1,12 @@
-//! Env files, `NAME=value` in lines, as a layer of variables that knows where each one stands. Nothing in them is
-//! replaced: neither `$NAME` nor `${NAME}`. Doesn't know which files there are.
+//! Env files, `NAME=value` in lines, as a layer of variables with their places. Nothing in them is replaced: neither
+//! `$NAME` nor `${NAME}`. Doesn't know which files there are.
 
 use std::collections::HashMap;
 
 use crate::yaml::{Document, Kind, Node, Span};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 
-/// Parts of names whose values don't belong into a file under version control.
+/// Parts of names whose values don't belong in a file under version control.
 const SECRET_WORDS: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE"];
 
 /// Reads an env file into the document `vars: { NAME: value, … }`.
@@ -20,14 +20,14 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
         let place = Place { file: file.to_owned(), line, column: 1, width: 1 };
         diagnostics.push(Diagnostic::error(Code::NotUtf8, place, "it is not UTF-8", "save the file as UTF-8"));
     }
-    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let indent = line.chars().take_while(|c| c.is_whitespace()).count();
         let rest = line.trim();
         let bare = rest.strip_prefix("export ").map_or(rest, str::trim_start);
         if bare.is_empty() || bare.starts_with('#') {
             continue;
         }
-        let span = |column: usize, width: usize| Span { line: at + 1, column, width: width.max(1) };
+        let span = |column: usize, width: usize| Span { line: index + 1, column, width: width.max(1) };
         let column = indent + 1 + (rest.chars().count() - bare.chars().count());
         let mut wrong = |code, width: usize, message: String, help: &str| {
             let Span { line, column, width } = span(column, width);
@@ -66,7 +66,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
             );
             continue;
         }
-        if let Some(earlier) = first.insert(name.to_owned(), at + 1) {
+        if let Some(earlier) = first.insert(name.to_owned(), index + 1) {
             wrong(
                 Code::DuplicateKey,
                 name.len(),
@@ -85,7 +85,7 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Document, Vec<Diagnostic>) {
     (Document { file: file.to_owned(), root }, diagnostics)
 }
 
-/// Returns a value without its quotes and without a comment behind it, and how many characters stand before it.
+/// Returns a value without its quotes and without a comment after it, and the number of characters before it.
 fn unquoted(written: &str) -> Result<(String, usize), &'static str> {
     let trimmed = written.trim_start();
     let before = written.chars().count() - trimmed.chars().count();
@@ -141,9 +141,9 @@ mod tests {
     fn mistakes_are_told_with_their_places_and_without_values() {
         let text = "A=1\nA=2\nno equals\n1B=x\nAPI_TOKEN=canary\nEMPTY_TOKEN=\nC='x\n";
         let (_, diagnostics) = parse("a.env", text.as_bytes());
-        let told: Vec<String> = diagnostics.iter().map(|d| format!("{} {}", d.code, d.place)).collect();
+        let found: Vec<String> = diagnostics.iter().map(|d| format!("{} {}", d.code, d.place)).collect();
         assert_eq!(
-            told,
+            found,
             ["Y0107 a.env:2:1", "Y0106 a.env:3:1", "S0205 a.env:4:1", "S0206 a.env:5:1", "Y0106 a.env:7:1"]
         );
         assert!(!format!("{diagnostics:?}").contains("canary"));

@@ -1,9 +1,10 @@
-//! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't know
-//! what their keys mean.
+//! Layers: maps of settings laid over each other, each value with the place that it came from. Knows trees; doesn't
+//! know the meaning of their keys.
 //!
-//! Maps are merged key by key, at every depth. A map that says another `type` replaces the weaker one whole, and so does a
-//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists and plain values replace; a list under `key+` is appended
-//! to the weaker one's `key`. `null` removes what a weaker layer has; where there is nothing to remove, it is a value.
+//! Maps are merged key by key, at every depth. A map with another `type` replaces the weaker one whole, and so does a
+//! binding of another kind, and `placement`: what belongs to one type never mixes with what belongs to another. Lists
+//! and plain values replace; a list under `key+` is appended to the weaker one's `key`. `null` removes what a weaker
+//! layer has; where there is nothing to remove, it is a value.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,7 +26,7 @@ const FEW: usize = 32;
 /// A value out of one or several layers.
 #[derive(Clone, Debug)]
 pub enum Merged<'a> {
-    /// As it stands in one layer.
+    /// The value as it is in one layer.
     Whole(&'a Document, &'a Node),
     /// A map that several layers have a part in; in the order in which keys came up.
     Map(Vec<Entry<'a>>),
@@ -60,7 +61,7 @@ pub fn merge<'a>(layers: &[(&'a Document, &'a Node)], keep: impl Fn(&str) -> boo
     Merged::Map(merged)
 }
 
-/// Where in the tree a map is.
+/// The place of a map in the tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Top,
@@ -233,12 +234,12 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// Where the value at a path stands, or what is nearest to it above.
+    /// Returns the place of the value at a path, or of its nearest parent.
     pub fn place(&self, path: &[&str]) -> Option<Place> {
         self.find(path, false)
     }
 
-    /// Where the last key of a path stands.
+    /// Returns the place of the last key of a path.
     pub fn key_place(&self, path: &[&str]) -> Option<Place> {
         self.find(path, true)
     }
@@ -274,7 +275,7 @@ mod tests {
     use serde_json::json;
 
     fn documents(texts: &[&str]) -> Vec<Document> {
-        let parse = |(at, text): (usize, &&str)| yaml::parse(&format!("{at}.yaml"), text.as_bytes()).0.unwrap();
+        let parse = |(index, text): (usize, &&str)| yaml::parse(&format!("{index}.yaml"), text.as_bytes()).0.unwrap();
         texts.iter().enumerate().map(parse).collect()
     }
 
@@ -301,12 +302,12 @@ mod tests {
     fn many_keys_are_merged_as_few_are_and_in_time() {
         for count in [FEW, FEW + 1, 50_000] {
             let map = |value: &dyn Fn(usize) -> String| {
-                let lines = (0..count).map(|at| format!("  k{at}: {}\n", value(at)));
+                let lines = (0..count).map(|index| format!("  k{index}: {}\n", value(index)));
                 format!("a:\n{}", lines.collect::<String>())
             };
-            let weak = map(&|at| format!("[{at}]"));
+            let weak = map(&|index| format!("[{index}]"));
             // Every third one goes, every third one is replaced; the first one goes and comes back.
-            let strong = map(&|at| match at % 3 {
+            let strong = map(&|index| match index % 3 {
                 0 => "null".to_owned(),
                 1 => "[new]".to_owned(),
                 _ => "{ m: 1 }".to_owned(),
@@ -317,11 +318,11 @@ mod tests {
             let value = merged(&documents).to_value();
             assert!(start.elapsed().as_secs() < 10, "{count} keys took {:?}", start.elapsed());
             let mut expected = Map::new();
-            for at in 0..count {
-                match at % 3 {
+            for index in 0..count {
+                match index % 3 {
                     0 => None,
-                    1 => expected.insert(format!("k{at}"), json!(["new"])),
-                    _ => expected.insert(format!("k{at}"), json!({"m": 1})),
+                    1 => expected.insert(format!("k{index}"), json!(["new"])),
+                    _ => expected.insert(format!("k{index}"), json!({"m": 1})),
                 };
             }
             expected.insert("k0".to_owned(), json!(["again"]));

@@ -36,7 +36,7 @@ pub struct Pack {
 pub struct Type {
     /// Its name for people.
     pub label: String,
-    /// The consents that a visitor must have given, unless a spec says otherwise.
+    /// The consents that a visitor must have given, unless a spec sets others.
     pub required_consent: Vec<Purpose>,
     /// The settings that are references to secrets.
     pub secrets: BTreeSet<String>,
@@ -44,7 +44,7 @@ pub struct Type {
 }
 
 impl Type {
-    /// Checks the settings that stand at a node of a document.
+    /// Checks the settings at a node of a document.
     pub fn check(&self, document: &Document, node: &Node, settings: &Value, kind: &str) -> Vec<Diagnostic> {
         self.checker.check_node(document, node, settings, &format!("a destination of type {kind}"))
     }

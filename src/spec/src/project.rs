@@ -58,7 +58,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// As whose its workers are tagged: the fleet's, or the preview's.
+    /// Returns the owner in its workers' tags: the fleet, or the preview.
     pub fn owner(&self) -> Cow<'_, str> {
         match &self.preview {
             None => Cow::Borrowed(&self.file.name),
@@ -77,8 +77,8 @@ impl Fleet {
         same.map(|(_, account)| account.limit(limit)).max().unwrap_or_else(|| Plan::default().limit(limit))
     }
 
-    /// Returns the first name of an account: one account can have several entries, for a namespace each or a token each. `same`
-    /// says when two entries are one.
+    /// Returns the first name of an account: one account can have several entries, for a namespace each or a token
+    /// each. `same` decides whether two entries are one.
     pub fn first_name<'a>(&'a self, account: &'a str, same: fn(&Account, &Account) -> bool) -> &'a str {
         self.alike(account, same).next().map_or(account, |(name, _)| name)
     }
@@ -89,7 +89,7 @@ impl Fleet {
         self.accounts.iter().filter(like).map(|(name, account)| (name.as_str(), account))
     }
 
-    /// How an account gets more of something.
+    /// Returns a hint on how to raise a limit of an account.
     pub fn raise(&self, account: &str, limit: Limit) -> String {
         let plan = self.accounts.get(account).map_or(Plan::default(), |account| account.plan);
         let (own, paid) = (plan.limit(limit), Plan::Paid.limit(limit));
@@ -112,7 +112,7 @@ impl Fleet {
 pub struct Layer {
     /// Its name.
     pub name: String,
-    /// When it is used.
+    /// The rule that decides when it is used.
     pub rule: LayerRule,
     /// Its settings; of a folder of env files, those that are for all customers.
     pub documents: Vec<Document>,
@@ -124,9 +124,9 @@ pub struct Layer {
 pub struct Spec {
     /// The tree of the file.
     pub document: Document,
-    /// Who it is.
+    /// The identity of the customer.
     pub identity: Identity,
-    /// The id that stands in the file, if it is another than its name's: perhaps the file alone was renamed.
+    /// The id in the file, if it differs from the file's name: perhaps only the file was renamed.
     pub written: Option<String>,
     /// The layers that it uses, by their place in [`Fleet::layers`], weakest first.
     pub layers: Vec<usize>,
@@ -149,7 +149,7 @@ pub struct EnvFile {
 }
 
 /// Finds the project: the nearest folder upwards from `from` with a fleet.yaml. A folder with customers and without
-/// one is a project, too, whose mistake is told as such.
+/// one is a project, too, and the error reports that its fleet.yaml is missing.
 pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     let from = from
         .canonicalize()
@@ -278,7 +278,7 @@ fn accounts_that_decide(node: &Node) -> String {
     accounts.to_string()
 }
 
-/// Keys to encrypted files that stand in fleet.yaml themselves.
+/// Reports keys to encrypted files that fleet.yaml holds themselves.
 fn literal_keys(document: &Document) -> Vec<Diagnostic> {
     fn walk(node: &Node, document: &Document, found: &mut Vec<Diagnostic>) {
         match &node.kind {
@@ -450,8 +450,8 @@ pub fn id_of(file: &str) -> &str {
     name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name)
 }
 
-/// Reads one customer's file. Beside mistakes there can be a spec without the parts that are beyond reading: what else
-/// is wrong in it is found in the same run.
+/// Reads one customer's file. Beside diagnostics there can be a spec without the parts that can't be read: the other
+/// errors in it are found in the same run.
 pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], checker: &Checker) -> Reading {
     let (document, mut diagnostics) = yaml::parse(file, bytes);
     let Some(mut document) = document else {
@@ -535,13 +535,13 @@ fn layers_of(fleet: &Fleet, spec: &mut Spec, diagnostics: &mut Vec<Diagnostic>) 
         when.is_some_and(|when| when.iter().all(|(key, wanted)| labels.get(key).is_some_and(|value| wanted.has(value))))
     };
     spec.layers = (0..fleet.layers.len())
-        .filter(|at| chosen(&fleet.layers[*at]) && !listed.contains(&fleet.layers[*at].name))
+        .filter(|index| chosen(&fleet.layers[*index]) && !listed.contains(&fleet.layers[*index].name))
         .collect();
-    for (at, name) in listed.iter().enumerate() {
+    for (index, name) in listed.iter().enumerate() {
         match fleet.layers.iter().position(|layer| layer.name == *name) {
             Some(layer) => spec.layers.push(layer),
             None => {
-                let place = spec.document.place_of(["layers", &at.to_string()]);
+                let place = spec.document.place_of(["layers", &index.to_string()]);
                 let known = fleet.layers.iter().map(|layer| layer.name.as_str());
                 diagnostics.push(unknown("layer", name, place, known));
             }

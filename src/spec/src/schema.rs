@@ -1,4 +1,4 @@
-//! JSON Schemas: generated from the types of `spec`, and what a validator finds, told in the author's terms.
+//! JSON Schemas: generated from the types of `spec`, and a validator's findings, translated into the author's terms.
 //! Doesn't know where documents come from.
 
 use std::collections::{HashMap, HashSet};
@@ -63,8 +63,8 @@ impl Checker {
         &ONCE
     }
 
-    /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` says what it is, as in
-    /// `a destination of type meta-pixel`.
+    /// Checks the part of a document at `path`, whose JSON form is `value`. `subject` names it, as in `a destination
+    /// of type meta-pixel`.
     pub fn check(&self, document: &Document, path: &[&str], value: &Value, subject: &str) -> Vec<Diagnostic> {
         self.check_node(document, document.root.along(path.iter().copied()).0, value, subject)
     }
@@ -244,7 +244,7 @@ impl Checker {
         }
     }
 
-    /// Returns the schema object that an error's keyword stands in.
+    /// Returns the schema object that has an error's keyword.
     fn around(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let path = error.schema_path().as_str();
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -259,7 +259,7 @@ impl Checker {
             .unwrap_or_default()
     }
 
-    /// Returns the properties of all types of what an error tells of one type.
+    /// Returns the properties of all types where an error is about one type.
     fn of_all_types(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let (whole, _) = error.schema_path().as_str().split_once("/allOf/")?;
         self.schema.pointer(whole)?.get("properties")
@@ -302,13 +302,13 @@ impl Checker {
     }
 }
 
-/// Returns whether an error tells that something isn't a map of known keys.
+/// Returns whether an error reports that something isn't a map of known keys.
 fn is_shapeless(kind: &ValidationErrorKind) -> bool {
     use ValidationErrorKind::{AdditionalProperties, Type, UnevaluatedProperties};
     matches!(kind, Type { .. } | AdditionalProperties { .. } | UnevaluatedProperties { .. })
 }
 
-/// Returns whether an error tells that something is of several forms at once.
+/// Returns whether an error reports that something is of several forms at once.
 fn is_several(kind: &ValidationErrorKind) -> bool {
     matches!(kind, ValidationErrorKind::OneOfMultipleValid { .. })
 }
@@ -391,16 +391,16 @@ fn duplicate_item(at: &Located<'_>) -> Diagnostic {
     }
 }
 
-/// Returns whether an error is about what one type of a thing takes.
+/// Returns whether an error is about the fields of one type.
 fn of_type(error: &ValidationError<'_>) -> bool {
     error.schema_path().as_str().contains("/allOf/")
 }
 
-/// Where the values of secrets belong.
+/// The place where the values of secrets belong.
 const NEVER_HERE: &str = "the value belongs into the environment or a dotenv file outside of git; if it was ever \
                           committed, replace it";
 
-/// Whatever is wrong with a reference to a secret: nothing of what stands there is repeated.
+/// Reports a wrong reference to a secret: nothing of its value is repeated.
 fn literal_secret(
     document: &Document,
     base: &Node,
@@ -731,7 +731,7 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// One object schema out of several.
+/// Merges several object schemas into one.
 fn layered(parts: &[Value], title: &str) -> Value {
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -816,7 +816,7 @@ mod tests {
         for token in ["{secret: eyJ}", "[eyJ]", "{eyJ: }", "{secrt: eyJ}", "{secret: [eyJ]}"] {
             let found =
                 check(checker, &format!("id: acme\ndatabase: {{type: turso, url: libsql://a.b, token: {token}}}\n"));
-            assert!(found.iter().all(|told| told.starts_with("S0206") && !told.contains("eyJ")), "{found:?}");
+            assert!(found.iter().all(|message| message.starts_with("S0206") && !message.contains("eyJ")), "{found:?}");
         }
         let bound = |binding: &str| check(checker, &format!("id: acme\nbindings:\n  B: {binding}\n"));
         for right in ["{kv: 0f3f6a109a4e4c518f5c2b7d1d2f9a01}", "{r2: a, jurisdiction: null}", "null", "{ai: true}"] {
@@ -824,7 +824,7 @@ mod tests {
         }
         let worker = "add `worker`: A worker outside of the fleet, by its name, which is called; beside `durableObject` and `workflow`, \
                       the worker that has the class";
-        for (wrong, told) in [
+        for (wrong, message) in [
             ("{kv: 12ab}", "S0205 t.yaml:3:11 `bindings.B.kv` has not the right form: \"12ab\"; an id of 32 characters: digits, and letters from a to f".to_owned()),
             ("jobs", "S0202 t.yaml:3:6 `bindings.B` must be a map, but is text; write it as a map: `key: value`".to_owned()),
             ("{queu: jobs}", "S0201 t.yaml:3:7 unknown key `queu` in `bindings.B`; did you mean `queue`?".to_owned()),
@@ -832,7 +832,7 @@ mod tests {
             ("{durableObject: Counter}", format!("S0203 t.yaml:3:6 `bindings.B` has no `worker`; {worker}")),
             ("{ai: false}", "S0204 t.yaml:3:11 `bindings.B.ai` can't be false; it has to be true".to_owned()),
         ] {
-            assert_eq!(bound(wrong), [told], "{wrong}");
+            assert_eq!(bound(wrong), [message], "{wrong}");
         }
         let both = bound("{r2: files, queue: jobs}");
         assert_eq!(both.len(), 1, "{both:?}");

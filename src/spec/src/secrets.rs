@@ -1,9 +1,9 @@
-//! Where the values of secrets come from: the environment, dotenv files outside of git, files that are encrypted with age or
-//! SOPS, and programs that are asked. Values leave this module only as `SecretString`, which prints as nothing.
+//! The sources of the values of secrets: the environment, dotenv files outside of git, files that are encrypted with
+//! age or SOPS, and programs. Values leave this module only as `SecretString`, which prints as nothing.
 //!
-//! The sources have an order, and the first that has a value counts. One that can't say whether it has it, because its key is
-//! not on this machine or its program fails, hides those behind it: otherwise an old value from further down would be uploaded
-//! in place of the right one.
+//! The sources have an order, and the first that has a value counts. One that can't decide whether it has it, because
+//! its key is not on this machine or its program fails, hides those behind it: otherwise an old value from further
+//! down would be uploaded in place of the right one.
 
 mod age;
 mod command;
@@ -36,12 +36,12 @@ pub struct Secrets {
 
 /// A value that was found.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundSecret {
     /// The value.
     pub value: SecretString,
     /// The source that it comes from: `environment`, the path of a file, a program.
     pub source: String,
-    /// The name under which it stands there.
+    /// The name that it has there.
     pub name: String,
 }
 
@@ -49,23 +49,23 @@ pub struct Found {
 #[derive(Clone, Debug)]
 pub enum Finding {
     /// Its value.
-    Value(Found),
+    Value(FoundSecret),
     /// No source has it.
     Nowhere,
-    /// A source that comes before all that have it can't be asked.
+    /// A source before all those that have it is unavailable.
     Hidden {
         /// The source.
         source: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
 impl Secrets {
-    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv file takes the
-    /// place of the listed ones. Made up: a secret that is nowhere gets a value that is good for the local Cloudflare alone.
-    /// Dotenv files are read here; what is encrypted is opened, and programs are run, when they are
-    /// first asked.
+    /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv
+    /// file takes the place of the listed ones. Made up: a secret that no source has gets a value that is good for
+    /// the local Cloudflare emulator alone. Dotenv files are read here; encrypted files are opened, and programs are
+    /// run, at their first use.
     pub fn open(
         root: &Path,
         listed: Option<&[SecretSource]>,
@@ -111,7 +111,7 @@ impl Secrets {
     pub fn token(&self, name: &str) -> Option<SecretString> {
         self.environment.get(name).cloned().or_else(|| {
             for source in self.sources.iter().filter(|source| source.is_for_all()) {
-                match self.ask(source, Environment::Production, name, None) {
+                match self.look_up(source, Environment::Production, name, None) {
                     Answer::Value(value) => return Some(value),
                     Answer::None => {}
                     Answer::Unknown(_) => return None,
@@ -121,16 +121,16 @@ impl Secrets {
         })
     }
 
-    /// Returns the answer of the sources about a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, wherever
-    /// they stand: nobody is to get another's value because it is nearer.
+    /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever
+    /// source has it: no customer may get another's value because it is nearer.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
         let own = own_secret(customer, name);
         for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
             for source in &self.sources {
-                match self.ask(source, environment, name, whose) {
+                match self.look_up(source, environment, name, whose) {
                     Answer::Value(value) => {
                         let (source, name) = (source.label(environment), name.to_owned());
-                        return Finding::Value(Found { value, source, name });
+                        return Finding::Value(FoundSecret { value, source, name });
                     }
                     Answer::None => {}
                     Answer::Unknown(_) if self.made_up => return self.make_up(customer, name),
@@ -143,7 +143,7 @@ impl Secrets {
 
     fn make_up(&self, customer: &str, name: &str) -> Finding {
         let value = SecretString::from(format!("made-up-for-{customer}-{name}"));
-        Finding::Value(Found { value, source: "made up".to_owned(), name: name.to_owned() })
+        Finding::Value(FoundSecret { value, source: "made up".to_owned(), name: name.to_owned() })
     }
 
     /// Returns the value of a customer's secret.
@@ -163,8 +163,8 @@ impl Secrets {
         known.collect()
     }
 
-    /// Asks for what these workers need where that takes time: programs are run side by side, and what they say is kept. Without
-    /// it, they are run one by one.
+    /// Looks up what these workers need where that takes time: programs are run side by side, and their results are
+    /// kept. Without it, they are run one by one.
     pub fn prepare<'a>(&self, workers: impl IntoIterator<Item = &'a Worker>) {
         let most = self.sources.iter().filter_map(Source::at_once).max();
         let Some(most) = most else { return };
@@ -188,18 +188,19 @@ impl Secrets {
         });
     }
 
-    /// Returns the sources that were asked and can't be, each with why.
+    /// Returns the sources that were used and are unavailable, each with the reason.
     pub fn closed(&self) -> Vec<(String, String)> {
         self.sources.iter().flat_map(Source::closed).collect()
     }
 
-    /// Returns the files that are read, as far as they were read, with the names that stand in them.
+    /// Returns the files that are read, as far as they were read, with the names in them.
     pub fn names(&self) -> BTreeMap<String, Vec<String>> {
         self.sources.iter().flat_map(Source::names).collect()
     }
 
-    /// Asks one source: for a name, and if it is one customer's own, for whose, and what it is called for all.
-    fn ask(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+    /// Looks a name up in one source; for a customer's own secret, `whose` has the customer and the name that it has
+    /// for all.
+    fn look_up(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
         let lookup =
             |values: &HashMap<String, SecretString>| values.get(name).cloned().map_or(Answer::None, Answer::Value);
         match &source.kind {
@@ -209,7 +210,7 @@ impl Secrets {
                 Content::Absent => Answer::None,
                 Content::Closed(why) => Answer::Unknown(why.clone()),
             },
-            Kind::Program(program) => program.ask(environment, name, whose),
+            Kind::Program(program) => program.run_for(environment, name, whose),
         }
     }
 }
@@ -236,7 +237,7 @@ mod tests {
     }
 
     /// Returns the value that is found, and its source.
-    fn told(secrets: &Secrets, customer: &str, name: &str) -> String {
+    fn described(secrets: &Secrets, customer: &str, name: &str) -> String {
         match secrets.find(customer, Environment::Production, name) {
             Finding::Value(found) => format!("{} = {} from {}", found.name, found.value.expose_secret(), found.source),
             Finding::Nowhere => "nowhere".to_owned(),
@@ -254,16 +255,16 @@ mod tests {
         std::fs::write(folder.path().join("a.env"), "CAFE_CENTRAL__T=own\nT=file\nU=file\n").unwrap();
         let mut secrets = open(folder.path(), &[environment(), dotenv("a.env")]);
         secrets.environment = values(&[("T", "env")]);
-        assert_eq!(told(&secrets, "cafe-central", "T"), "CAFE_CENTRAL__T = own from a.env");
+        assert_eq!(described(&secrets, "cafe-central", "T"), "CAFE_CENTRAL__T = own from a.env");
         assert_eq!(
-            told(&secrets, "acme", "T"),
+            described(&secrets, "acme", "T"),
             "T = env from environment",
             "of two that are for all, the first counts"
         );
         let mut secrets = open(folder.path(), &[dotenv("a.env"), environment()]);
         secrets.environment = values(&[("T", "env")]);
-        assert_eq!(told(&secrets, "acme", "T"), "T = file from a.env");
-        assert_eq!(told(&secrets, "acme", "NOT_THERE"), "nowhere");
+        assert_eq!(described(&secrets, "acme", "T"), "T = file from a.env");
+        assert_eq!(described(&secrets, "acme", "NOT_THERE"), "nowhere");
     }
 
     #[test]
@@ -273,13 +274,13 @@ mod tests {
         std::fs::write(folder.path().join("named"), "A=named\n").unwrap();
         let mut secrets = Secrets::open(folder.path(), None, None, false).unwrap();
         secrets.environment = values(&[("B", "environment")]);
-        assert_eq!(told(&secrets, "x", "A"), "A = default from .env");
-        assert_eq!(told(&secrets, "x", "B"), "B = environment from environment");
+        assert_eq!(described(&secrets, "x", "A"), "A = default from .env");
+        assert_eq!(described(&secrets, "x", "B"), "B = environment from environment");
         let named = folder.path().join("named");
         let mut secrets = Secrets::open(folder.path(), None, Some(&named), true).unwrap();
         secrets.environment.clear();
         assert_eq!(secrets.value("x", Environment::Staging, "A").unwrap().expose_secret(), "named");
-        assert_eq!(told(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
+        assert_eq!(described(&secrets, "x", "B"), "B = made-up-for-x-B from made up");
         let missing = Secrets::open(folder.path(), None, Some(&folder.path().join("missing")), false).err().unwrap();
         assert!(missing.to_string().contains("can't be read: it isn't there"), "{missing}");
         // It takes the place of the listed ones; where none is listed, it comes first.
@@ -309,10 +310,10 @@ mod tests {
             "echo $0 >> asked; case $0 in NONE) ;; BAD) echo no canary-01 >&2; exit 7 ;; *) echo $0-$1-$2 ;; esac";
         let secrets = open(folder.path(), &[command(script), dotenv("a.env")]);
         for _ in 0..3 {
-            assert_eq!(told(&secrets, "acme", "A"), "ACME__A = A-acme-production from command sh");
+            assert_eq!(described(&secrets, "acme", "A"), "ACME__A = A-acme-production from command sh");
         }
-        assert_eq!(told(&secrets, "acme", "NONE"), "nowhere");
-        assert_eq!(told(&secrets, "acme", "BAD"), "hidden by command sh: sh ended with 7: no ***");
+        assert_eq!(described(&secrets, "acme", "NONE"), "nowhere");
+        assert_eq!(described(&secrets, "acme", "BAD"), "hidden by command sh: sh ended with 7: no ***");
         assert_eq!(std::fs::read_to_string(folder.path().join("asked")).unwrap(), "A\nNONE\nBAD\n");
         // It differs between customers, so that it isn't asked for an account's token.
         assert!(secrets.token("A").is_none());
@@ -334,24 +335,27 @@ mod tests {
             ..SecretSource::default()
         };
         let secrets = open(folder.path(), &[age("s.age"), dotenv("a.env")]);
-        assert_eq!(told(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which opens it, is not set");
+        assert_eq!(described(&secrets, "x", "A"), "hidden by s.age: NO_SUCH_KEY, which opens it, is not set");
         assert_eq!(secrets.closed().len(), 1);
         assert!(secrets.token("A").is_none());
         assert_eq!(secrets.named("A").unwrap().expose_secret(), "old", "a variable of this machine");
         // Not behind one that isn't there, nor before it.
-        assert_eq!(told(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"), "A = old from a.env");
+        assert_eq!(
+            described(&open(folder.path(), &[age("none.age"), dotenv("a.env")]), "x", "A"),
+            "A = old from a.env"
+        );
         std::fs::write(folder.path().join("a.env"), "A=old\nX__A=own\n").unwrap();
         let before = open(folder.path(), &[dotenv("a.env"), age("s.age")]);
-        assert_eq!(told(&before, "x", "A"), "X__A = own from a.env");
+        assert_eq!(described(&before, "x", "A"), "X__A = own from a.env");
         assert_eq!(
-            told(&before, "y", "A"),
+            described(&before, "y", "A"),
             "hidden by s.age: NO_SUCH_KEY, which opens it, is not set",
             "it may be its own"
         );
         let mut secrets = open(folder.path(), &[age("s.age")]);
         secrets.environment = values(&[("NO_SUCH_KEY", "AGE-SECRET-KEY-1CANARY")]);
         assert_eq!(
-            told(&secrets, "x", "A"),
+            described(&secrets, "x", "A"),
             "hidden by s.age: NO_SUCH_KEY: it holds something else than age identities"
         );
     }
@@ -362,7 +366,7 @@ mod tests {
         let hangs = SecretSource { timeout: Some(1), at_once: Some(1), ..command("sleep 60") };
         let secrets = open(folder.path(), &[hangs]);
         let start = std::time::Instant::now();
-        let all: Vec<String> = (0..20).map(|at| told(&secrets, "x", &format!("N{at}"))).collect();
+        let all: Vec<String> = (0..20).map(|index| described(&secrets, "x", &format!("N{index}"))).collect();
         assert_eq!(all[19], "hidden by command sh: sh took too long 3 times in a row, and isn't asked any more");
         assert!(start.elapsed().as_secs() < 20);
     }
@@ -370,14 +374,14 @@ mod tests {
     #[test]
     fn a_hundred_thousand_workers_are_looked_up_in_no_time() {
         let folder = tempfile::tempdir().unwrap();
-        let lines: String = (0..1000).map(|at| format!("C{at}__TOKEN=value-{at}\n")).collect();
+        let lines: String = (0..1000).map(|index| format!("C{index}__TOKEN=value-{index}\n")).collect();
         std::fs::write(folder.path().join(".env"), lines + "TOKEN=all\nKEY=all\n").unwrap();
         let secrets = Secrets::open(folder.path(), None, None, false).unwrap();
         let start = std::time::Instant::now();
         let fingerprints = Fingerprints::new(b"a key");
         let mut found = 0;
-        for at in 0..100_000 {
-            let customer = format!("c{at}");
+        for index in 0..100_000 {
+            let customer = format!("c{index}");
             for name in ["TOKEN", "KEY", "NOT_THERE"] {
                 if let Some(value) = secrets.value(&customer, Environment::Production, name) {
                     found += usize::from(fingerprints.of(value.expose_secret()).len() == 32);

@@ -45,8 +45,8 @@ impl Tree {
         }
     }
 
-    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence would count
-    /// as removed.
+    /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence
+    /// would count as removed.
     pub fn names(&self, folder: &str) -> io::Result<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         for entry in std::fs::read_dir(self.root.join(folder))? {

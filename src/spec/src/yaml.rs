@@ -1,5 +1,5 @@
-//! YAML as a tree that knows where each node stands. The one place where YAML is read: there is no second
-//! parser that could see something else in a file. Doesn't know what the tree means.
+//! YAML as a tree whose nodes have their places. The one place where YAML is read: there is no second parser that
+//! could see something else in a file. Doesn't know the meaning of the tree.
 //!
 //! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't
 //! strings; with anchors, within limits.
@@ -37,19 +37,19 @@ pub struct Span {
     pub width: usize,
 }
 
-/// A node and where it stands.
+/// A node and its place.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where.
+    /// The place.
     pub span: Span,
-    /// What.
+    /// The value.
     pub kind: Kind,
 }
 
 /// The kind of a node.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// Nothing, `~` or `null`.
+    /// Empty, `~` or `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    /// Where a key of this map stands.
+    /// Returns the place of a key of this map.
     pub fn key_span(&self, key: &str) -> Option<Span> {
         match &self.kind {
             Kind::Map(entries) => entries.iter().find(|(k, _, _)| k == key).map(|(_, span, _)| *span),
@@ -160,8 +160,8 @@ impl Document {
     }
 }
 
-/// Reads bytes. What could be read comes back even where keys stand twice, so that the other mistakes of the
-/// file are found in the same run.
+/// Reads bytes. What could be read is returned even where keys are duplicate, so that the other errors of the file
+/// are found in the same run.
 pub fn parse(file: &str, bytes: &[u8]) -> (Option<Document>, Vec<Diagnostic>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = match std::str::from_utf8(bytes) {
@@ -303,7 +303,7 @@ impl Builder<'_> {
         Ok(root.filter(|root: &Node| !matches!(root.kind, Kind::Null)))
     }
 
-    /// Adds a node to the list or map that it stands in: as an item, a key or a value.
+    /// Adds a node to its list or map: as an item, a key or a value.
     fn add(&mut self, children: &mut Children, node: Node) -> Result<(), Stop> {
         let (entries, seen, key) = match children {
             Children::List(items) => {
@@ -383,7 +383,7 @@ impl Builder<'_> {
         })
     }
 
-    /// Counts what an alias stands for.
+    /// Counts the nodes behind an alias.
     fn count(&mut self, node: &Node, at: Span) -> Result<(), Stop> {
         self.nodes += 1;
         match &node.kind {

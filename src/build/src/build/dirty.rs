@@ -63,8 +63,8 @@ impl<'a> Recipes<'a> {
     }
 }
 
-/// Returns why a worker is out of date; no reason if it isn't. Files that were touched only get their new stamps: the second
-/// value says whether there were any.
+/// Returns the reasons why a worker is out of date; none if it isn't. Files that were touched only get their new
+/// stamps: the second value shows whether there were any.
 pub(super) fn dirty_reasons(
     unit: &mut Unit,
     folder: &str,

@@ -61,12 +61,12 @@ pub struct Explained {
     pub worker: String,
     /// The digest of its bundle, if it was built.
     pub digest: Option<Digest>,
-    /// When it was rendered last, in seconds since 1970.
+    /// The time of the last rendering, in seconds since 1970.
     pub rendered_at: Option<i64>,
-    /// Why.
+    /// The reasons of the last rendering.
     #[serde(serialize_with = "sentences")]
     pub last: Vec<Reason>,
-    /// Why it would be rendered now; nothing, if it is up to date.
+    /// The reasons why it would be rendered now; none if it is up to date.
     #[serde(serialize_with = "sentences")]
     pub now: Vec<Reason>,
     /// The files that decide it.

@@ -119,7 +119,7 @@ fn with_files<'p>(
     Ok(files)
 }
 
-/// Renders all files of a worker as they stand in its folder under out/, by name, and makes its bundle; writes nothing.
+/// Renders all files of a worker as they are in its folder under out/, by name, and makes its bundle; writes nothing.
 pub fn files<'p>(
     project: &'p Project,
     bundles: &PackBundles,

@@ -60,7 +60,7 @@ pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> R
     // Which shared workers belong to it, and which hosts are others in it, is known once its customers are resolved.
     let resolve = |file: &String| Some(project.resolve(file, &project.tree.plain(file).ok()?).1);
     let resolved: Vec<Resolved> = project.files.par_iter().filter_map(resolve).collect();
-    let referred = resolved.iter().flat_map(|one| &one.refers).map(|(_, to)| to.clone());
+    let referred = resolved.iter().flat_map(|item| &item.refers).map(|(_, to)| to.clone());
     let mut wanted: BTreeSet<String> = roots.into_iter().chain(referred).collect();
     loop {
         let refers = project.shared.resolved.refers.iter();
@@ -72,7 +72,7 @@ pub fn open_preview(tree: Tree, preview: &Preview, progress: &dyn Progress) -> R
         wanted.extend(more);
     }
     let mut preview = Preview { shared: Some(wanted), ..preview.clone() };
-    preview.hosts.extend(resolved.into_iter().flat_map(|one| one.moved));
+    preview.hosts.extend(resolved.into_iter().flat_map(|item| item.moved));
     project.fleet.preview = Some(preview.clone());
     preview.hosts.extend(resolve::shared(&project.fleet).resolved.moved);
     let decides = serde_json::to_vec(&preview).expect("BUG: a preview is JSON");

@@ -29,7 +29,7 @@ pub struct Scan {
     pub customers: usize,
     /// The record of each customer, in the order of the project's files; that of the shared workers is the last.
     pub records: Vec<Record>,
-    /// Of each record, whether it differs from what is in the manifest.
+    /// Whether each record differs from the one in the manifest.
     pub(super) dirty: Vec<bool>,
     /// The findings about each customer.
     findings: Vec<Option<Box<Findings>>>,
@@ -222,7 +222,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Judges resources that are claimed twice; the customers that claim them are held.
+    /// Judges resources that are claimed twice; the customers that claim them are skipped.
     fn judge_conflicts(&self, project: &Project, held: &mut BTreeSet<String>, judged: &mut Judged) {
         for conflict in conflicts(project, &self.records) {
             held.extend(conflict.held);
@@ -269,7 +269,7 @@ impl Scan {
     }
 }
 
-/// Returns the ids of all files. Those of two files are held.
+/// Returns the ids of all files. Those of two files are skipped.
 fn unique_ids<'p>(project: &'p Project, held: &mut BTreeSet<String>, judged: &mut Judged) -> HashSet<&'p str> {
     let mut first: HashMap<&str, &str> = HashMap::with_capacity(project.files.len());
     for file in &project.files {
@@ -618,8 +618,9 @@ impl Scan {
         workers.into_iter().find(same)
     }
 
-    /// Returns the workers of all customers without errors, sorted by environment, customer and role. A customer that can no
-    /// longer be read, because its stored value is damaged and its files have changed in this instant, is held from now on.
+    /// Returns the workers of all customers without errors, sorted by environment, customer and role. A customer that
+    /// can no longer be read, because its stored value is damaged and its files have changed in this instant, is
+    /// skipped from now on.
     pub fn workers(&mut self, project: &Project) -> Vec<Worker> {
         let read: Vec<Result<Worker, String>> = self
             .records

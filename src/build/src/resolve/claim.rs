@@ -29,7 +29,7 @@ pub struct Claimant {
 }
 
 impl Claimant {
-    /// Tells it apart from the other workers of its customer: `staging`, or `web`, or `web (staging)`.
+    /// Returns what tells it apart from the other workers of its customer: `staging`, or `web`, or `web (staging)`.
     pub fn own(&self) -> String {
         match (&self.role, self.environment) {
             (None, environment) => environment.to_string(),

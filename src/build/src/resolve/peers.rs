@@ -36,12 +36,12 @@ pub(super) struct Reference {
 }
 
 /// The workers that a reference can point to: those that are resolved with it, and the shared ones.
-struct Known<'a> {
+struct PeerScope<'a> {
     own: &'a Peers,
     shared: Option<&'a Peers>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> PeerScope<'a> {
     fn find(&self, key: &(String, Environment)) -> Option<&'a Peer> {
         self.own.0.get(key).or_else(|| self.shared?.0.get(key))
     }
@@ -65,7 +65,7 @@ impl<'a> Known<'a> {
 /// Fills in addresses and worker names where workers refer to each other.
 pub(super) fn link(batch: &mut Batch<'_>) {
     let Batch { fleet, shared, resolved, references, peers } = batch;
-    let known = Known { own: peers, shared: shared.map(|shared| &shared.peers) };
+    let known = PeerScope { own: peers, shared: shared.map(|shared| &shared.peers) };
     for reference in references.iter() {
         if let Err(diagnostic) = link_reference(fleet, &known, reference, resolved) {
             resolved.diagnostics.push(*diagnostic);
@@ -86,7 +86,7 @@ pub(super) fn link(batch: &mut Batch<'_>) {
 
 fn link_reference(
     fleet: &Fleet,
-    known: &Known<'_>,
+    known: &PeerScope<'_>,
     reference: &Reference,
     resolved: &mut Resolved,
 ) -> Result<(), Box<Diagnostic>> {

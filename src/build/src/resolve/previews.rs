@@ -1,4 +1,4 @@
-//! How a worker differs in a preview: its hosts, its database, nothing that the clock starts. Knows one worker at a time.
+//! The differences of a worker in a preview: its hosts, its database, no crons. Knows one worker at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

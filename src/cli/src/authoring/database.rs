@@ -1,4 +1,5 @@
-//! The database of a worker: none, an existing one, a new one, or one at Turso. Asks the account; writes no file.
+//! The database of a worker: none, an existing one, a new one, or one at Turso. Sends requests to the account; writes
+//! no file.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -122,7 +123,7 @@ impl Database {
 pub fn list(requester: &mut PlatformRequester, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match requester.ask(&home(account_id), Call::ListDatabases { name: None, page })? {
+        match requester.fetch(&home(account_id), Call::ListDatabases { name: None, page })? {
             Reply::Page { names, more } => {
                 all.extend(names);
                 if !more {
@@ -190,7 +191,7 @@ fn typed_token(prompter: &Prompter) -> Result<Option<SecretString>, Failure> {
     Ok(None)
 }
 
-/// Asks which database.
+/// Asks which database to use.
 pub fn ask(
     prompter: &Prompter,
     workspace: &Workspace,

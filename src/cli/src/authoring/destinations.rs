@@ -45,7 +45,7 @@ impl Setting<'_> {
         self.schema["$ref"] == "#/$defs/secret"
     }
 
-    /// Checks a value; the error says what is expected.
+    /// Checks a value; the error describes what is expected.
     fn fits(&self, value: &Value) -> Result<(), String> {
         if self.checker.is_valid(&json!({self.name: value})) {
             return Ok(());
@@ -72,7 +72,7 @@ impl Setting<'_> {
 /// Returns the settings of a type, the required ones first.
 fn settings<'a>(pack: &'a Pack, kind: &str) -> Vec<Setting<'a>> {
     let Some(schema) = pack.catalogue.get(kind) else { return Vec::new() };
-    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|item| item == name));
     let setting = |(name, property): (&'a String, &'a Value)| {
         let own = json!({
             "type": "object", "properties": {name: property}, "$defs": {"secret": schema::secret()},
@@ -89,8 +89,8 @@ fn settings<'a>(pack: &'a Pack, kind: &str) -> Vec<Setting<'a>> {
 /// Returns the name of a type's secret: `META_PIXEL_ACCESS_TOKEN`.
 fn secret_name(kind: &str, setting: &str) -> String {
     let mut name = kind.to_uppercase().replace('-', "_") + "_";
-    for (at, c) in setting.chars().enumerate() {
-        if c.is_ascii_uppercase() && at > 0 {
+    for (index, c) in setting.chars().enumerate() {
+        if c.is_ascii_uppercase() && index > 0 {
             name.push('_');
         }
         name.push(if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });

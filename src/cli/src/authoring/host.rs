@@ -79,7 +79,7 @@ pub fn in_account(
     let is_own = |worker: &String| own.contains(worker);
     match (host, zone_id) {
         (Host::Domain(name), _) => {
-            let Reply::Domains(domains) = requester.ask(&home, Call::ListDomains)? else { return Ok(Ok(())) };
+            let Reply::Domains(domains) = requester.fetch(&home, Call::ListDomains)? else { return Ok(Ok(())) };
             let holder = domains.into_iter().find(|domain| domain.hostname == *name && !is_own(&domain.worker));
             Ok(holder.map_or(Ok(()), |holder| {
                 Err(format!("{name} leads to the worker {} of that account already", clean(&holder.worker)))
@@ -87,7 +87,7 @@ pub fn in_account(
         }
         (Host::Route { pattern, .. }, Some(zone_id)) => {
             let call = Call::ListRoutes { zone_id: zone_id.to_owned() };
-            let Reply::Routes(routes) = requester.ask(&home, call)? else { return Ok(Ok(())) };
+            let Reply::Routes(routes) = requester.fetch(&home, call)? else { return Ok(Ok(())) };
             let holder = routes.into_iter().filter(|route| route.pattern == *pattern).find_map(|route| route.worker);
             Ok(holder.filter(|worker| !is_own(worker)).map_or(Ok(()), |worker| {
                 Err(format!("the route {pattern} leads to the worker {} already", clean(&worker)))

@@ -174,7 +174,7 @@ pub fn zones(requester: &mut PlatformRequester) -> Result<Vec<ListedZone>, Failu
 pub fn accounts(requester: &mut PlatformRequester) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match requester.ask(&home(""), Call::ListAccounts { page })? {
+        match requester.fetch(&home(""), Call::ListAccounts { page })? {
             Reply::Page { names, more } => {
                 all.extend(names);
                 if !more {
@@ -263,7 +263,7 @@ pub fn zone_of(
     let registrable = names::zone_of(host);
     let mut name = host.trim_start_matches("*.");
     loop {
-        if let Reply::Id(id) = requester.ask(&home(account_id), Call::FindZone { name: name.to_owned() })? {
+        if let Reply::Id(id) = requester.fetch(&home(account_id), Call::FindZone { name: name.to_owned() })? {
             return Ok(Some((name.to_owned(), id)));
         }
         match name.split_once('.') {

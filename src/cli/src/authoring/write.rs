@@ -1,5 +1,5 @@
-//! Writing the answers: the files, then the check, then what is created at Cloudflare, then the secrets. In
-//! this order, so that what can't be undone by a file comes last.
+//! Writes the answers: the files, then the check, then what is created at Cloudflare, then the secrets. In this
+//! order, so that what can't be undone by a file comes last.
 
 use std::path::Path;
 
@@ -53,12 +53,12 @@ pub fn check(session: &Session, workspace: &Workspace) -> Vec<Diagnostic> {
 
 /// Returns a failure for these errors.
 pub fn failure(session: &Session, errors: &[Diagnostic]) -> Failure {
-    let told = format!("what would be written has {}", report::count(errors.len(), "mistake"));
+    let message = format!("what would be written has {}", report::count(errors.len(), "mistake"));
     if session.format == Format::Json {
         let codes: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.code, error.message)).collect();
-        return codes.into_iter().fold(Failure::new(told), |failure, code| failure.hint(code));
+        return codes.into_iter().fold(Failure::new(message), |failure, code| failure.hint(code));
     }
-    Failure::new(told)
+    Failure::new(message)
 }
 
 /// The result of storing secrets.
@@ -70,7 +70,8 @@ pub struct Stored {
     pub left: Vec<String>,
 }
 
-/// Stores secrets where fleet.yaml says, each in the file that has it, or else in the first that is for all environments.
+/// Stores secrets in the sources of fleet.yaml, each in the file that has it, or else in the first that is for all
+/// environments.
 pub fn secrets(
     session: &Session,
     transaction: &Transaction,
@@ -105,7 +106,7 @@ pub fn secrets(
     Ok(all)
 }
 
-/// Refuses a file that git tracks, if values stand in it in clear.
+/// Rejects a file that git tracks, if it holds values in plain text.
 fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
     if store.is_clear() && git::is_tracked(&store.on_disk()) {

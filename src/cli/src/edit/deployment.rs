@@ -19,7 +19,7 @@ use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use flotilla_model::text::mask;
 
-/// One worker, and when it was deployed.
+/// One worker, and the time of its deploy.
 pub struct Deployment<'a> {
     /// The worker.
     pub worker: &'a Worker,
@@ -59,7 +59,7 @@ impl<'a> Deployment<'a> {
             .filter(|worker| environment.is_none_or(|environment| environment == worker.environment))
             .map(|worker| Deployment { worker, deployed_at: deployed_at(workspace, &deployed, worker) })
             .collect();
-        all.sort_by(|one, other| one.key().cmp(&other.key()));
+        all.sort_by(|item, other| item.key().cmp(&other.key()));
         if all.is_empty() {
             return Err(match customer {
                 Some(customer) => Failure::new(format!("{} has mistakes, or no such environment", clean(customer)))
@@ -73,7 +73,7 @@ impl<'a> Deployment<'a> {
             // What stands for all environments is changed for all, and production is the one that is meant.
             (_, Some(_)) if !prompter.is_interactive() => 0,
             _ => {
-                let items: Vec<String> = all.iter().map(|one| one.line(workspace)).collect();
+                let items: Vec<String> = all.iter().map(|item| item.line(workspace)).collect();
                 prompter.select("Deployment", &items, 0)?
             }
         };
@@ -222,15 +222,15 @@ fn ago(at: i64) -> String {
 }
 
 fn since(seconds: i64) -> String {
-    let told =
+    let in_units =
         |number: i64, unit: &str| if number == 1 { format!("1 {unit} ago") } else { format!("{number} {unit}s ago") };
     match seconds {
         ..60 => "just now".to_owned(),
-        60..3600 => told(seconds / 60, "minute"),
-        3600..86_400 => told(seconds / 3600, "hour"),
-        86_400..604_800 => told(seconds / 86_400, "day"),
-        604_800..31_536_000 => told(seconds / 604_800, "week"),
-        _ => told(seconds / 31_536_000, "year"),
+        60..3600 => in_units(seconds / 60, "minute"),
+        3600..86_400 => in_units(seconds / 3600, "hour"),
+        86_400..604_800 => in_units(seconds / 86_400, "day"),
+        604_800..31_536_000 => in_units(seconds / 604_800, "week"),
+        _ => in_units(seconds / 31_536_000, "year"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes in both ways.
+//! The answers that make a new customer: asked for step by step, or given as flags. It is long as each answer comes
+//! in both ways.
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ const ID_LENGTH: usize = 50;
 
 /// The answers so far.
 pub struct Answers {
-    /// The verified token; none where Cloudflare isn't asked.
+    /// The verified token; none where no request is sent to Cloudflare.
     pub access: Option<Access>,
     /// The account.
     pub account: Option<Account>,
@@ -268,11 +269,11 @@ impl Answers {
             let wanted = arguments.zone.as_deref().unwrap_or(&name);
             let found = token::zone_of(&mut access.requester, &account.id, wanted)?;
             let found = found.filter(|(zone, _)| arguments.zone.as_ref().is_none_or(|wanted| wanted == zone));
-            let told = || {
+            let unknown = || {
                 Failure::new(format!("the account {} has no zone for {name}", account.name))
                     .hint("the token has to reach it: Zone: Read; `--account NAME` names another account of fleet.yaml")
             };
-            self.zone = Some(found.ok_or_else(told)?);
+            self.zone = Some(found.ok_or_else(unknown)?);
         }
         let zone = self.zone.as_ref().map(|(name, _)| name.clone()).or(arguments.zone.clone());
         self.host = match &arguments.route {

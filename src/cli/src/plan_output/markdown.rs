@@ -36,18 +36,18 @@ impl PlanOutput<'_> {
                 format!("{create} to create, {update} to update, {delete} to delete, {}", count(hosts, "host"))
             }
         };
-        let mut told = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
+        let mut parts = vec![format!("{} unchanged", grouped(plan.unchanged as u64))];
         for (number, what) in [(plan.held.len(), "held"), (plan.orphans.len(), "deployed that no spec owns")] {
             if number > 0 {
-                told.push(format!("{} {what}", grouped(number as u64)));
+                parts.push(format!("{} {what}", grouped(number as u64)));
             }
         }
         if !plan.is_empty() {
-            told.push(requests(self.requests()));
-            told.push(format!("about {}", duration(eta(&self.estimates))));
+            parts.push(requests(self.requests()));
+            parts.push(format!("about {}", duration(eta(&self.estimates))));
         }
         let mut page =
-            Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", told.join(" · ")));
+            Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", parts.join(" · ")));
         if !self.unknown.is_empty() && !plan.is_empty() {
             let names = first_names(self.unknown.iter().copied());
             page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));
@@ -175,7 +175,7 @@ fn word(action: Action) -> &'static str {
     action.as_str()
 }
 
-/// Joins the first names, and says how many more there are.
+/// Joins the first names, and adds the number of the others.
 fn first_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut names = names.peekable();
     let shown: Vec<String> = names.by_ref().take(NAMES).map(|name| boxed(name, 80)).collect();
@@ -212,7 +212,7 @@ impl Page {
         self.more(number - shown, "");
     }
 
-    /// Says how much more there is, if there is more.
+    /// Adds the number of the others, if there are any.
     fn more(&mut self, number: usize, what: &str) {
         if number > 0 {
             let line = format!("\n… and {} more {what}", grouped(number as u64));
@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn many_changes_are_folded_by_what_they_have_in_common() {
-        let mut changes: Vec<Change> = (0..100).map(|at| change(at, Action::Update, vec![runtime_changed()])).collect();
+        let mut changes: Vec<Change> =
+            (0..100).map(|index| change(index, Action::Update, vec![runtime_changed()])).collect();
         changes[7].reasons.push(secret_changed());
         let plan = plan(changes);
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn a_hundred_thousand_changes_and_hostile_names_fit_into_a_comment() {
         let plan = hundred_thousand();
-        let estimates = (0..300).map(|at| price(&plan.waves[at], 1, 1)).collect();
+        let estimates = (0..300).map(|index| price(&plan.waves[index], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
         let page = PlanOutput { unknown, estimates, ..output(&plan) }.markdown();
@@ -301,7 +302,7 @@ mod tests {
         // Also where each change is by itself.
         let mut each = super::super::tests::plan(
             (0..FEW)
-                .map(|at| change(at, Action::Update, vec![recorded(&plan.held[at].reason.repeat(50)); 30]))
+                .map(|index| change(index, Action::Update, vec![recorded(&plan.held[index].reason.repeat(50)); 30]))
                 .collect(),
         );
         each.held = plan.held.clone();
@@ -310,7 +311,7 @@ mod tests {
         check_markup(&page);
     }
 
-    /// What is marked up is what this file marks up.
+    /// Checks that only this file's own markup is in a page.
     fn check_markup(page: &str) {
         assert_eq!(page.matches("<!--").count(), 1, "{page}");
         for tag in ["details", "summary", "code"] {

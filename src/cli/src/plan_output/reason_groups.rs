@@ -35,7 +35,7 @@ type ReasonIndex = (usize, usize);
 /// An action, a text that reasons have in common, and these reasons.
 type Group = (Action, String, Vec<ReasonIndex>);
 
-/// Groups the reasons of changes: first those that read the same, then those for the same thing.
+/// Groups the reasons of changes: first those with the same text, then those about the same subject.
 pub fn group_reasons(changes: &[Change]) -> GroupedReasons<'_> {
     let all = changes.iter().enumerate();
     let all: Vec<ReasonIndex> =
@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn what_many_have_in_common_is_one_group_and_the_others_keep_their_own() {
-        let mut changes: Vec<Change> = (0..9).map(|at| change(at, Action::Update, vec![runtime_changed()])).collect();
+        let mut changes: Vec<Change> =
+            (0..9).map(|index| change(index, Action::Update, vec![runtime_changed()])).collect();
         let value = Reason::value_changed(Some(("customers/c2.yaml", 3, 1)), "vars.A", json!("1"), json!("2"));
         let secret = Reason::SecretChanged { name: "KEY".to_owned() };
         changes[2].reasons.push(value.clone());
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn creating_isnt_updating_and_one_change_counts_once() {
         let four = || vec![recorded("x"), recorded("x"), recorded("x"), recorded("x")];
-        let mut changes: Vec<Change> = (0..3).map(|at| change(at, Action::Update, four())).collect();
+        let mut changes: Vec<Change> = (0..3).map(|index| change(index, Action::Update, four())).collect();
         changes.push(change(3, Action::Create, vec![recorded("x")]));
         assert!(group_reasons(&changes).common.is_empty());
         assert_eq!(group_reasons(&[]).common.len(), 0);

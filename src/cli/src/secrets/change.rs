@@ -22,7 +22,7 @@ use super::super::{Format, Session};
 use super::value::{self, Alphabet};
 use super::{Needs, Opened, open};
 
-/// So many workers are named.
+/// The number of workers that are named.
 const NAMED: usize = 12;
 
 /// What is changed, and where.
@@ -108,7 +108,7 @@ fn change(
             && which.customer.as_ref().is_none_or(|customer| *customer == worker.customer)
             && within.is_none_or(|environment| environment == worker.environment)
     })?;
-    tell(session, which, &entry, &path, is_new, &needs)
+    print_change(session, which, &entry, &path, is_new, &needs)
 }
 
 /// The name of the entry; refuses names that no spec can refer to, and customers that aren't there.
@@ -192,8 +192,8 @@ fn fits(opened: &Opened, which: &Which, value: &SecretString) -> Result<(), Fail
     }
 }
 
-/// What was done, and which workers the next deploy uploads for it.
-fn tell(
+/// Prints the change, and the workers that the next deploy uploads because of it.
+fn print_change(
     session: &Session,
     which: &Which,
     entry: &str,

@@ -15,7 +15,7 @@ use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
 use super::{Needs, Opened, Whose, open};
 
-/// Up to so many are told of a kind, to people.
+/// The number that is listed of a kind, for people.
 const TOLD: usize = 50;
 
 /// A secret that an upload would need, and that has no value here.
@@ -82,7 +82,7 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
         session.json(&report)?;
         return Ok(exit);
     }
-    let tell = |style, word: &str, lines: Vec<String>| {
+    let print = |style, word: &str, lines: Vec<String>| {
         for line in lines.iter().take(TOLD) {
             session.ui.line(&format!("{} {}", session.ui.paint(style, word), clean(line)));
         }
@@ -91,17 +91,17 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
         }
     };
     let lines = report.closed.iter().map(|closed| format!("{}: {}", closed.source, closed.why));
-    tell(Style::Warning, "not asked:", lines.collect());
+    print(Style::Warning, "not asked:", lines.collect());
     let lines = report.missing.iter().map(|Missing { name, customer, environment, why, .. }| {
         format!("{name} or {} for {customer} ({environment}): {why}", own_secret(customer, name))
     });
-    tell(Style::Error, "missing:", lines.collect());
+    print(Style::Error, "missing:", lines.collect());
     let lines = report.too_large.iter().map(|TooLarge { name, customer, environment, bytes, limit }| {
         format!("{name} for {customer} ({environment}) has {} bytes, {} fit", grouped(*bytes as u64), grouped(*limit))
     });
-    tell(Style::Error, "too large:", lines.collect());
+    print(Style::Error, "too large:", lines.collect());
     let lines = report.unused.iter().map(|Unused { name, file }| format!("{name} in {file}"));
-    tell(Style::Warning, "unused:", lines.collect());
+    print(Style::Warning, "unused:", lines.collect());
     let of = |number: usize, word: &str| if number > 0 { format!(", {number} {word}") } else { String::new() };
     report::print(&format!(
         "checked {} of {}: {} missing{}{}",
@@ -115,8 +115,8 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
 }
 
 fn missing(needs: &Needs) -> Vec<Missing> {
-    let Some(told) = &needs.missing else { return Vec::new() };
-    let rows = needs.rows.iter().filter(|row| row.source.is_none() && told.names.contains(&row.name));
+    let Some(missing) = &needs.missing else { return Vec::new() };
+    let rows = needs.rows.iter().filter(|row| row.source.is_none() && missing.names.contains(&row.name));
     let each = rows.map(|row| Missing {
         name: row.name.clone(),
         customer: row.customer.clone(),
@@ -125,7 +125,7 @@ fn missing(needs: &Needs) -> Vec<Missing> {
         why: match &row.hidden {
             Some(hidden) => hidden.clone(),
             None if row.deployed => {
-                let removed: Vec<&str> = told.removed.iter().map(String::as_str).collect();
+                let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
                 format!(
                     "it is deployed, but {} is removed, and then all others have to be sent again",
                     removed.join(", ")

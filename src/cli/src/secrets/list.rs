@@ -43,7 +43,7 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Where a value comes from, with the name under which it stands there if that isn't the binding's.
+/// Returns the source of a value, with its name there if that isn't the binding's.
 fn from(row: &Row) -> String {
     match (&row.source, &row.found_as, &row.hidden) {
         (Some(source), Some(name), _) if *name != row.binding => format!("{} ({name})", clean(source)),

@@ -1,5 +1,5 @@
 //! The phases of long work as people see them: a bar on a terminal, a line now and then elsewhere. Short work shows
-//! nothing. Measures what `--timings` tells.
+//! nothing. Measures what `--timings` shows.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,12 +16,12 @@ use super::{Inner, Ui, clean, duration, stderr};
 use crate::signals::Handler;
 use crate::timings::{self, Measured};
 
-/// How often the watcher of a phase looks at it.
+/// The interval at which the watcher of a phase looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A bar is shown after so long, and only for work that will take as long again, or of which nobody knows how long it
-/// takes and that took twice as long: what flickers by tells nobody anything.
+/// The time after which a bar is shown, and only for work that will take as long again, or whose duration is unknown
+/// and that took twice as long: a bar that flickers by helps nobody.
 const BAR_AFTER: Duration = Duration::from_millis(500);
-/// Where there is no terminal, the first line comes after so long.
+/// The time after which the first line is printed where there is no terminal.
 const LINE_AFTER: Duration = Duration::from_secs(3);
 
 /// A phase that is under way.
@@ -29,9 +29,9 @@ pub struct Phase {
     name: String,
     start: Instant,
     cpu: Duration,
-    /// How long it takes, if somebody knows better than by the steps so far; zero otherwise.
+    /// The duration, if it is known better than by the steps so far; zero otherwise.
     expected: Arc<Mutex<Duration>>,
-    /// What is shown beside.
+    /// The text that is shown beside.
     detail: Arc<Mutex<String>>,
     /// Hidden until it is worth a look; without a terminal, always.
     pub bar: ProgressBar,
@@ -109,7 +109,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Looks at the phase until it ends, and shows it.
+    /// Watches the phase until it ends, and shows it.
     fn watch(&self, expected: &Mutex<Duration>, detail: &Mutex<String>, end: &Receiver<()>) {
         let start = Instant::now();
         let mut rate = Rate::default();
@@ -171,13 +171,13 @@ impl Rate {
         (self.done, self.passed) = (done, passed);
     }
 
-    /// How long so many steps take; unknown as long as none was done.
+    /// Returns the time for this number of steps; unknown as long as none was done.
     fn left(&self, steps: u64) -> Option<Duration> {
         Duration::try_from_secs_f64(steps as f64 / self.per_second).ok().filter(|_| self.done > 0)
     }
 }
 
-/// How long until the next line: a log of a deploy of hours has hundreds of lines, not thousands.
+/// Returns the time until the next line: a log of a deploy of hours has hundreds of lines, not thousands.
 fn pause(passed: Duration) -> Duration {
     Duration::from_secs(match passed.as_secs() {
         0..60 => 3,
@@ -186,7 +186,7 @@ fn pause(passed: Duration) -> Duration {
     })
 }
 
-/// How a phase stands, where there is no terminal.
+/// Returns the progress of a phase in a line, where there is no terminal.
 fn line(name: &str, done: u64, steps: Option<u64>, rate: f64, left: Option<Duration>, passed: Duration) -> String {
     match steps {
         Some(steps) => format!("{name} {done}/{steps} · {}", pace(rate, left)),
@@ -209,7 +209,7 @@ fn per_second(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") }
 }
 
-/// How a bar looks.
+/// Returns the style of a bar.
 fn style(known: bool) -> ProgressStyle {
     let template = if known { "{msg} {bar:30} {human_pos}/{human_len} · {prefix}" } else { "{spinner} {wide_msg}" };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -267,8 +267,9 @@ mod tests {
         assert_eq!(line(0, None, 0.0, None), "building · 3.0 s");
     }
 
-    /// The seconds that are said to be left of 1,000 steps, tick by tick; `speed` gives the steps of each tick.
-    fn said_to_be_left(ticks: u32, speed: impl Fn(u32) -> u64) -> Vec<f64> {
+    /// Returns the estimates of the seconds left of 1,000 steps, tick by tick; `speed` returns the steps of each
+    /// tick.
+    fn estimates_left(ticks: u32, speed: impl Fn(u32) -> u64) -> Vec<f64> {
         let (mut rate, mut done) = (Rate::default(), 0);
         let left = |tick: u32| {
             done += speed(tick);
@@ -281,11 +282,11 @@ mod tests {
     #[test]
     fn what_is_said_to_be_left_is_right_and_does_not_jump() {
         // Steady: right from the first look on.
-        for (tick, left) in (1..).zip(said_to_be_left(100, |_| 1)) {
+        for (tick, left) in (1..).zip(estimates_left(100, |_| 1)) {
             assert!((left - (1_000.0 - f64::from(tick)) / 10.0).abs() < 1e-6, "{left} after {tick}");
         }
         // In gusts of one second in two: on average five a second.
-        let gusts = said_to_be_left(1_000, |tick| u64::from(tick / 10 % 2 == 0));
+        let gusts = estimates_left(1_000, |tick| u64::from(tick / 10 % 2 == 0));
         for (tick, left) in gusts.iter().enumerate().skip(300) {
             let right = (1_000.0 - tick as f64 / 2.0) / 5.0;
             assert!((left / right - 1.0).abs() < 0.12, "{left} instead of {right} after {tick}");
@@ -293,11 +294,11 @@ mod tests {
         let largest = gusts.windows(2).skip(300).map(|pair| (pair[0] - pair[1]).abs() / pair[0]).fold(0.0, f64::max);
         assert!(largest < 0.02, "it jumps by {largest}");
         // Ten times slower after ten seconds: half a minute later that is most of what counts.
-        let slower = said_to_be_left(400, |tick| if tick < 100 { 5 } else { u64::from(tick % 2 == 0) });
+        let slower = estimates_left(400, |tick| if tick < 100 { 5 } else { u64::from(tick % 2 == 0) });
         let right = (1_000.0 - 500.0 - 150.0) / 5.0;
         assert!((0.6..1.0).contains(&(slower[399] / right)), "{} instead of {right}", slower[399]);
         // Nothing done: nothing is known.
-        assert_eq!(said_to_be_left(3, |_| 0), [f64::INFINITY; 3]);
+        assert_eq!(estimates_left(3, |_| 0), [f64::INFINITY; 3]);
     }
 
     #[test]

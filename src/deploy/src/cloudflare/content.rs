@@ -11,7 +11,7 @@ pub const MAX_CONTENT: u64 = 128 << 20;
 /// The header that names the main module; what wrangler reads, too.
 pub const ENTRY: &str = "cf-entrypoint";
 
-/// Reads the answer of a content type, with the main module's name if it was told.
+/// Reads the answer of a content type, with the main module's name if it was given.
 pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallError> {
     let mut bytes = Vec::new();
     body.read_to_end(&mut bytes).map_err(|error| super::failed(&Body::error(&error)))?;
@@ -30,7 +30,7 @@ pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallE
 /// The boundary of a form.
 fn boundary(kind: &str) -> Option<String> {
     let (form, parameters) = kind.split_once(';')?;
-    let boundary = parameters.split(';').find_map(|one| one.trim().strip_prefix("boundary="))?;
+    let boundary = parameters.split(';').find_map(|item| item.trim().strip_prefix("boundary="))?;
     form.trim().eq_ignore_ascii_case("multipart/form-data").then(|| boundary.trim_matches('"').to_owned())
 }
 

@@ -54,7 +54,7 @@ struct Script {
     migration_tag: String,
 }
 
-/// A worker of a dispatch namespace: what it is stands one level down.
+/// A worker of a dispatch namespace: its description is one level down.
 #[derive(Deserialize)]
 struct InNamespace {
     script: Script,
@@ -75,7 +75,7 @@ struct Route {
     script: Option<String>,
 }
 
-/// What is `null` counts as what isn't there.
+/// Reads `null` as if the field were missing.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -89,7 +89,7 @@ impl From<Script> for ListedWorker {
     }
 }
 
-/// Whether a call's answer is one of these lists.
+/// Returns whether a call's answer is one of these lists.
 pub fn is_listing(call: &Call) -> bool {
     matches!(call, Call::ListWorkers | Call::ListDomains | Call::ListRoutes { .. })
 }
@@ -151,7 +151,7 @@ fn refused(code: u64, message: &str) -> CallError {
     CallError::Rejected { status: 200, code, message: message.to_owned() }
 }
 
-/// Keeps why reading failed: the parser tells only that it did.
+/// Keeps the reason why reading failed: the parser reports only that it did.
 struct Watched<R> {
     body: R,
     broken: Option<Error>,
@@ -225,18 +225,21 @@ mod tests {
 
     #[test]
     fn a_part_of_a_list_is_refused() {
-        let told = |body: &str| match check(&Call::ListWorkers, None, body) {
+        let outcome_of = |body: &str| match check(&Call::ListWorkers, None, body) {
             Err(CallError::Rejected { message, .. }) => message,
             Err(CallError::Unavailable(message)) => format!("again: {message}"),
             other => panic!("{other:?}"),
         };
         let page = r#"{"success": true, "result": [{"id": "w"}], "result_info": {"count": 1, "total_count": 2}}"#;
-        assert_eq!(told(page), "Cloudflare's list is not whole: 1 of 2 entries");
+        assert_eq!(outcome_of(page), "Cloudflare's list is not whole: 1 of 2 entries");
         let cursor = r#"{"success": true, "result": [], "result_info": {"cursor": "next"}}"#;
-        assert_eq!(told(cursor), "Cloudflare's list is not whole: 0 entries");
-        assert_eq!(told(r#"{"success": true, "result": [{"id": "w"}"#), "again: Cloudflare's list ends in the middle");
-        assert_eq!(told(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
-        assert!(told(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
+        assert_eq!(outcome_of(cursor), "Cloudflare's list is not whole: 0 entries");
+        assert_eq!(
+            outcome_of(r#"{"success": true, "result": [{"id": "w"}"#),
+            "again: Cloudflare's list ends in the middle"
+        );
+        assert_eq!(outcome_of(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
+        assert!(outcome_of(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn why(kind: Kind) -> String {
     .to_owned()
 }
 
-/// Asks a worker's `/health`. Sends no credentials.
+/// Requests a worker's `/health`. Sends no credentials.
 pub fn health(address: &str) -> Health {
     match get(&format!("{}/health", address.trim_end_matches('/'))) {
         Err(why) => Health::Unreachable(why),

@@ -1,4 +1,4 @@
-//! What becomes of an answer: what it changes of what is known and recorded, and whether its request is sent again. Decides
+//! Handles answers: updates what is known and recorded, and decides whether the request is sent again. Decides
 //! nothing about what is sent; sends nothing.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::pool::Answer;
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
 use super::task::{action_name, is_about_same, uncertainty_of};
-use super::{Event, Failed, INITIAL_WINDOW, Made};
+use super::{Event, Failed, INITIAL_WINDOW, UploadRecord};
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
 use crate::state::{Deployed, Entry, ResourceKind, Uncertainty};
@@ -18,7 +18,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
 
 impl Run<'_> {
-    /// Takes in what was answered, and writes it to the state as one.
+    /// Handles a batch of answers, and writes it to the state in one transaction.
     pub(super) fn on_answers(&mut self, answers: Vec<(RequestId, Answer)>) -> Result<(), Failure> {
         self.ctx.state.open_batch()?;
         for (id, answer) in answers {
@@ -34,10 +34,10 @@ impl Run<'_> {
         let permit = self.schedule.answered(id);
         self.adapt_window(id, &permit, &answer);
         match answer {
-            Answer::Called(result, quota, made) => {
+            Answer::Called(result, quota, record) => {
                 self.count_answer(permit, &result, quota.as_ref());
                 match id {
-                    RequestId::Change(change) => self.on_change_answer(change, result, made),
+                    RequestId::Change(change) => self.on_change_answer(change, result, record),
                     RequestId::Lookup(lookup) => self.on_lookup_answer(lookup, result),
                     RequestId::HostWrite(write) => self.on_host_answer(write, result),
                     RequestId::HealthCheck(_) => unreachable!("BUG: health is checked between waves"),
@@ -105,7 +105,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether an answer says that a token is unauthorized which is known to be.
+    /// Returns whether an answer reports a token as unauthorized that is known to be.
     pub(super) fn is_repeatedly_unauthorized(&mut self, account_id: &str, result: &Result<Reply, CallError>) -> bool {
         matches!(result, Err(CallError::Unauthorized(_))) && !self.unauthorized.insert(account_id.to_owned())
     }
@@ -114,7 +114,7 @@ impl Run<'_> {
         &mut self,
         index: ChangeIndex,
         result: Result<Reply, CallError>,
-        made: Option<Box<Made>>,
+        record: Option<Box<UploadRecord>>,
     ) -> Result<(), Failure> {
         let change = self.change(index);
         if self.is_repeatedly_unauthorized(&change.home.account_id, &result) {
@@ -129,31 +129,31 @@ impl Run<'_> {
         {
             self.forget_ids(change)?;
         }
-        let made = made.filter(|_| result.is_ok());
-        match self.advance(index, result, made.as_deref()) {
+        let record = record.filter(|_| result.is_ok());
+        match self.advance(index, result, record.as_deref()) {
             Err(why) => self.fail(index, why),
             Ok(false) => {
                 self.schedule.proceed(index);
                 Ok(())
             }
-            Ok(true) => self.on_step_done(index, made.as_deref()),
+            Ok(true) => self.on_step_done(index, record.as_deref()),
         }
     }
 
-    /// Lets the step at hand take in its answer. True: the step is done.
+    /// Lets the present step handle its answer. Returns whether the step is done.
     fn advance(
         &mut self,
         index: ChangeIndex,
         result: Result<Reply, CallError>,
-        made: Option<&Made>,
+        record: Option<&UploadRecord>,
     ) -> Result<bool, String> {
         let change = self.change(index);
         let now = self.ctx.clock.unix();
         let ids = &self.ids;
         let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
         let task = self.schedule.task(index);
-        if let Some(made) = made {
-            task.live = Some(uploaded(change, task.live.take(), made, now));
+        if let Some(record) = record {
+            task.live = Some(uploaded(change, task.live.take(), record, now));
         }
         let is_stale = task.live.is_none() && needs_worker(task.step(change));
         match task.on_answer(change, result, zone)? {
@@ -162,17 +162,17 @@ impl Run<'_> {
         }
     }
 
-    /// Records a step that was acknowledged, and goes on to the next one.
-    fn on_step_done(&mut self, index: ChangeIndex, made: Option<&Made>) -> Result<(), Failure> {
+    /// Records a step that was acknowledged, and proceeds to the next one.
+    fn on_step_done(&mut self, index: ChangeIndex, record: Option<&UploadRecord>) -> Result<(), Failure> {
         let change = self.change(index);
         let step = self.schedule.task(index).step(change);
         self.update_database_id(index, step)?;
-        if let Some(made) = made {
-            self.ctx.state.store(&change.digest, &made.stored, &made.objects)?;
+        if let Some(record) = record {
+            self.ctx.state.store(&change.digest, &record.stored, &record.objects)?;
         }
-        self.record_step(index, step, made.is_some())?;
+        self.record_step(index, step, record.is_some())?;
         let task = self.schedule.task(index);
-        if made.is_some()
+        if record.is_some()
             && let Some(address) = task.live.as_ref().and_then(|live| (self.ctx.address)(change, live))
         {
             self.uploaded.push((index, address));
@@ -279,9 +279,9 @@ impl Run<'_> {
 }
 
 /// The worker after an upload; what is known of its hosts and crons stays.
-fn uploaded(change: &Change, before: Option<Deployed>, made: &Made, now: i64) -> Deployed {
+fn uploaded(change: &Change, before: Option<Deployed>, record: &UploadRecord, now: i64) -> Deployed {
     let mut live = before.map(|before| before.live).unwrap_or_default();
-    live.secrets.clone_from(&made.secrets);
+    live.secrets.clone_from(&record.secrets);
     Deployed { deployed_at: now, rejected: change.rejects, live, ..unknown_worker(change) }
 }
 
@@ -300,7 +300,7 @@ fn unknown_worker(change: &Change) -> Deployed {
     }
 }
 
-/// Whether a step changes a worker that has to be in the state.
+/// Returns whether a step changes a worker that has to be in the state.
 fn needs_worker(step: &Step) -> bool {
     match step {
         Step::Delete
@@ -320,7 +320,7 @@ fn needs_worker(step: &Step) -> bool {
 }
 
 /// Returns these uncertainties, and those of another list that are about something else.
-pub(super) fn union(doubts: &[Uncertainty], more: &[Uncertainty]) -> Vec<Uncertainty> {
-    let others = more.iter().filter(|other| !doubts.iter().any(|doubt| is_about_same(doubt, other)));
-    doubts.iter().chain(others).cloned().collect()
+pub(super) fn union(uncertainties: &[Uncertainty], more: &[Uncertainty]) -> Vec<Uncertainty> {
+    let others = more.iter().filter(|other| !uncertainties.iter().any(|uncertainty| is_about_same(uncertainty, other)));
+    uncertainties.iter().chain(others).cloned().collect()
 }

@@ -1,4 +1,5 @@
-//! How a change begins: whether it still may, what of it is left to do, and the note in the state before its first request.
+//! Begins a change: checks whether it still may, drops the steps that are done, and writes the note to the state
+//! before its first request.
 
 use super::index::{ChangeIndex, StepIndex};
 use super::run::{Phase, Run};
@@ -35,7 +36,7 @@ impl Run<'_> {
             return Ok(false);
         }
         let id = (change.home.clone(), change.worker.clone());
-        let earlier = self.ctx.state.begun_one(&id)?;
+        let earlier = self.ctx.state.in_flight_of(&id)?;
         if earlier.as_ref().is_some_and(|earlier| self.is_in_flight_elsewhere(earlier)) {
             // The other deploy writes to the state as well: it is looked at again in a moment.
             self.schedule.queue_again(index, self.ctx.clock.now() + CONTROL_INTERVAL);
@@ -47,7 +48,7 @@ impl Run<'_> {
             self.report_concluded();
             return Ok(false);
         }
-        let earlier = earlier.map(|earlier| earlier.doubts).unwrap_or_default();
+        let earlier = earlier.map(|earlier| earlier.uncertainties).unwrap_or_default();
         let task = self.note_begin(change, id, steps, live, earlier)?;
         self.schedule.begin(index, Box::new(task));
         Ok(true)
@@ -84,7 +85,8 @@ impl Run<'_> {
         }
     }
 
-    /// Returns why a change can't begin: what it needs is unavailable, or a host leads to what it deletes.
+    /// Returns the reason why a change can't begin: a resource that it needs is unavailable, or a host points to the
+    /// worker that it deletes.
     fn blocked_by(&self, change: &Change) -> Result<Option<String>, Failure> {
         if change.action == Action::Delete && self.phase == Phase::Apply {
             let host = self.ctx.state.host_of(&change.home, &change.worker)?;
@@ -99,12 +101,12 @@ impl Run<'_> {
         Ok(change.needs.iter().find_map(unavailable))
     }
 
-    /// Whether the deploy beside which this one runs has the worker in flight.
+    /// Returns whether the deploy beside which this one runs has the worker in flight.
     fn is_in_flight_elsewhere(&self, earlier: &InFlight) -> bool {
         self.ctx.concurrent_run.as_ref().is_some_and(|(run, runs)| earlier.run == *run && runs())
     }
 
-    /// Whether another deploy changed the worker since this was planned.
+    /// Returns whether another deploy changed the worker since this was planned.
     fn is_overtaken(&self, index: ChangeIndex, live: Option<&Deployed>, earlier: Option<&InFlight>) -> bool {
         let planned = match self.schedule.released(index) {
             Some(released) => released.revision,
@@ -124,20 +126,20 @@ impl Run<'_> {
         earlier: Vec<Uncertainty>,
     ) -> Result<Task, Failure> {
         let left: Vec<Uncertainty> = steps.iter().map(|step| uncertainty_of(&change.steps[step.place()])).collect();
-        let begun = InFlight {
+        let in_flight = InFlight {
             account: change.account.clone(),
             customer: change.customer.clone(),
             environment: change.environment,
             digest: change.digest,
-            doubts: union(&left, &earlier),
+            uncertainties: union(&left, &earlier),
             run: self.ctx.run,
         };
         self.open_notes()?;
-        self.ctx.state.begin(&id, &begun)?;
+        self.ctx.state.begin(&id, &in_flight)?;
         Ok(Task::new(id, steps, live, earlier, left))
     }
 
-    /// Ends a change that isn't to go on: nothing of what follows was sent, but what was uncertain before still is.
+    /// Ends a change that doesn't continue: none of its later steps was sent, but what was uncertain before still is.
     pub(super) fn conclude(&mut self, index: ChangeIndex, conclusion: Conclusion) -> Result<(), Failure> {
         let change = self.change(index);
         let released = self.schedule.released(index).map_or(0, |released| released.steps.len());

@@ -1,5 +1,5 @@
-//! Health checks between waves: asks the workers that a wave uploaded whether they run the new bundle. They count against no
-//! limit, so that they need no permits.
+//! Health checks between waves: checks whether the workers that a wave uploaded run the new bundle. The checks count
+//! against no limit, so that they need no permits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,15 +18,15 @@ struct Checks {
     /// The checks that are to be made, and when.
     queue: BTreeSet<(Duration, ChangeIndex)>,
     in_flight: usize,
-    /// The time from which on an unhealthy worker isn't asked again.
+    /// The time after which an unhealthy worker isn't checked again.
     deadline: Duration,
 }
 
 impl Run<'_> {
-    /// Asks the workers of a wave until they are healthy and run what was uploaded, or until it takes too long.
+    /// Checks the workers of a wave until they are healthy and run what was uploaded, or until the time is up.
     pub(super) fn check_health(&mut self, limit: Duration) -> Result<(), Failure> {
         let addresses: HashMap<ChangeIndex, String> = std::mem::take(&mut self.uploaded).into_iter().collect();
-        self.emit(&Event::Asking(addresses.len()));
+        self.emit(&Event::CheckingHealth(addresses.len()));
         let queue = addresses.keys().map(|index| (Duration::ZERO, *index)).collect();
         let deadline = self.ctx.clock.now() + limit;
         let mut checks = Checks { addresses, queue, in_flight: 0, deadline };

@@ -16,10 +16,10 @@ use flotilla_model::platform::{Call, CallError, KEYS_PER_CALL, Reply};
 
 /// A request that writes hosts.
 pub(super) struct HostWrite<'p> {
-    /// Where they are written.
+    /// The table that they are written to.
     pub table: Table,
     namespace_id: String,
-    /// The hosts: all of them lead to a worker, or all of them are removed.
+    /// The hosts: all of them are pointed to a worker, or all of them are removed.
     changes: Vec<&'p HostChange>,
     /// Its request.
     pub delivery: Delivery,
@@ -39,7 +39,7 @@ impl HostWrite<'_> {
 }
 
 impl<'p> Run<'p> {
-    /// Writes the hosts of a wave: a host that moves is written over, and one that nobody has any more is removed.
+    /// Writes the hosts of a wave: a host that moves is overwritten, and an orphaned one is removed.
     pub(super) fn write_hosts(&mut self, wave: WaveIndex) -> Result<(), Failure> {
         for ((table, _), changes) in self.hosts_by_table(wave)? {
             let account_id = &table.account_id;
@@ -89,12 +89,12 @@ impl<'p> Run<'p> {
         let HostWrite { table, changes, .. } = self.schedule.host_write(id);
         for change in changes.iter() {
             let to = (&change.home, change.to.as_deref());
-            self.ctx.state.doubt_host(table, &change.host, &change.account, to)?;
+            self.ctx.state.mark_host_uncertain(table, &change.host, &change.account, to)?;
         }
         Ok(())
     }
 
-    /// Takes in the answer to a write of hosts.
+    /// Handles the answer to a write of hosts.
     pub(super) fn on_host_answer(&mut self, id: HostWriteId, result: Result<Reply, CallError>) -> Result<(), Failure> {
         let Some(result) = self.handle_transient_error(RequestId::HostWrite(id), result) else { return Ok(()) };
         let write = self.schedule.host_write(id);
@@ -103,8 +103,10 @@ impl<'p> Run<'p> {
             Ok(_) => {
                 for change in &changes {
                     match &change.to {
-                        None => self.ctx.state.unlead(&table, &change.host)?,
-                        Some(to) => self.ctx.state.lead(&table, &change.host, &change.account, (&change.home, to))?,
+                        None => self.ctx.state.release_host(&table, &change.host)?,
+                        Some(to) => {
+                            self.ctx.state.point_host(&table, &change.host, &change.account, (&change.home, to))?
+                        }
                     }
                 }
                 self.outcome.hosts += changes.len();

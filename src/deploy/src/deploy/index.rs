@@ -1,5 +1,5 @@
-//! The places of things in their lists, each with a type of its own, so that none is taken for another. Knows nothing else of
-//! what it counts.
+//! Indices into lists, each with a type of its own, so that none is taken for another. Knows nothing else of the
+//! items.
 
 /// Defines the type of a place.
 macro_rules! index {
@@ -9,7 +9,7 @@ macro_rules! index {
         $visibility struct $name(u32);
 
         impl $name {
-            /// The thing at this place.
+            /// Returns the index of the item at this position.
             $visibility fn new(place: usize) -> $name {
                 $name(u32::try_from(place).expect("BUG: there are fewer than 2^32 of everything"))
             }

@@ -1,6 +1,6 @@
-//! Finds out the ids that names stand for. Databases and KV namespaces are looked up before the first wave, with one list of an
-//! account for all names that the state doesn't know; a zone when the first change needs it. Each lookup makes its own requests;
-//! changes wait for it. Knows nothing of what changes do with an id.
+//! Looks up the ids that names stand for. Databases and KV namespaces are looked up before the first wave, with one
+//! list of an account for all names that the state doesn't know; a zone when the first change needs it. Each lookup
+//! makes its own requests; changes wait for it. Knows nothing of how changes use an id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,11 +13,11 @@ use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Call, CallError, KV_EXISTS, Reply};
 
-/// Something that is looked up.
+/// A lookup of one or several names.
 pub(super) struct Lookup {
-    /// The account that is asked.
+    /// The account whose resources are listed.
     pub account_id: String,
-    /// What is looked for.
+    /// The target of the lookup.
     pub target: Target,
     /// Its request.
     pub delivery: Delivery,
@@ -25,7 +25,7 @@ pub(super) struct Lookup {
     pub waiters: Vec<ChangeIndex>,
 }
 
-/// What a lookup looks for.
+/// The target of a lookup.
 pub(super) enum Target {
     /// The id of the zone of this name.
     Zone(String),
@@ -44,7 +44,7 @@ pub(super) struct Names {
     only: Option<String>,
     /// The page that is read next.
     page: u32,
-    /// Whether they exist for certain: the platform refused to create them a second time.
+    /// Whether they certainly exist: the platform refused to create them a second time.
     exist: bool,
 }
 
@@ -140,7 +140,7 @@ impl Run<'_> {
         self.schedule.add_lookup(Lookup { account_id: account_id.to_owned(), target, delivery, waiters: Vec::new() })
     }
 
-    /// Lets a change wait for a zone's id. The first one that needs it starts the lookup, with the change's permit.
+    /// Makes a change wait for a zone's id. The first one that needs it starts the lookup, with the change's permit.
     pub(super) fn wait_for_zone(&mut self, change: ChangeIndex, name: &str, permit: Permit) -> Result<(), Failure> {
         let account_id = &self.change(change).home.account_id;
         let key = (account_id.clone(), name.to_owned());
@@ -164,7 +164,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes in the answer to a lookup's request.
+    /// Handles the answer to a lookup's request.
     pub(super) fn on_lookup_answer(&mut self, id: LookupId, result: Result<Reply, CallError>) -> Result<(), Failure> {
         let Some(result) = self.handle_transient_error(RequestId::Lookup(id), result) else { return Ok(()) };
         let Lookup { account_id, target, .. } = self.schedule.lookup(id);
@@ -182,7 +182,7 @@ impl Run<'_> {
         }
     }
 
-    /// All who wait for a zone go on with its id, or fail for the same reason.
+    /// Resumes all changes that wait for a zone with its id, or fails them for the same reason.
     fn on_zone(
         &mut self,
         id: LookupId,
@@ -207,7 +207,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// One failure reports that a token is unauthorized: the other changes of its account would fail alike, and are skipped.
+    /// Reports an unauthorized token with one failure: the other changes of its account would fail alike, and are
+    /// skipped.
     fn on_unauthorized_zone(&mut self, id: LookupId, why: String, is_repeated: bool) -> Result<(), Failure> {
         let mut is_reported = is_repeated;
         for change in self.schedule.fail_lookup(id, why.clone()) {
@@ -219,7 +220,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes in a page of a list: it ends with the last page, or when all names were found.
+    /// Handles a page of a list: the list ends with its last page, or when all names were found.
     fn on_page(&mut self, id: LookupId, account_id: &str, result: Result<Reply, CallError>) -> Result<(), Failure> {
         let (listed, more) = match result {
             Ok(Reply::Page { names, more }) => (names, more),
@@ -257,8 +258,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes in that a KV namespace was created. That it exists already can be our own doing, by an attempt whose answer was
-    /// lost: then it is in the list.
+    /// Handles the creation of a KV namespace. If it exists already, an attempt of ours whose answer was lost may
+    /// have created it: then it is in the list.
     fn on_new_table(
         &mut self,
         id: LookupId,

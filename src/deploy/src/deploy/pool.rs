@@ -1,4 +1,5 @@
-//! Where a deploy's requests are made: by threads, or in a rehearsal. Knows how to make them, not when or why.
+//! Pools that make a deploy's requests: with threads, or in a rehearsal. They know how to make requests, not when or
+//! why.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use blocking_threadpool::{Builder, ThreadPool};
 
 use super::schedule::RequestId;
-use super::{Made, MakeUpload};
+use super::{MakeUpload, UploadRecord};
 use crate::plan::Change;
 use flotilla_model::bundle::{Resource, with_ids};
 use flotilla_model::clock::Clock;
@@ -39,7 +40,7 @@ impl Job {
 /// The answer to a job.
 pub enum Answer {
     /// The answer to a request; that to an upload comes with what the state keeps of it.
-    Called(Result<Reply, CallError>, Option<Quota>, Option<Box<Made>>),
+    Called(Result<Reply, CallError>, Option<Quota>, Option<Box<UploadRecord>>),
     /// The upload could not be made, for this reason.
     NotMade(String),
     /// The health of the worker.
@@ -75,7 +76,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                 let call =
                     Call::Upload { worker: change.worker.clone(), metadata: upload.metadata, modules: upload.modules };
                 let (result, quota) = platform.call(&change.home, &call);
-                Answer::Called(result, quota, Some(Box::new(upload.made)))
+                Answer::Called(result, quota, Some(Box::new(upload.record)))
             }
         },
         Job::Health(address) => Answer::Health(platform.health(&address)),
@@ -138,14 +139,14 @@ pub struct Rehearsal<'a> {
     clock: Arc<dyn Clock>,
     latency: Duration,
     size: usize,
-    /// When answers come, in order; of those at the same time, first what was asked first.
+    /// The times at which answers arrive, in order; answers of the same time in the order of their requests.
     due: BinaryHeap<Reverse<(Duration, u64, RequestId)>>,
     answers: HashMap<RequestId, Answer>,
-    asked: u64,
+    sequence: u64,
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Each answer takes as long as `latency`.
+    /// Returns a pool whose answers take as long as `latency`.
     pub fn new(
         platform: &'a dyn Platform,
         make: &'a MakeUpload,
@@ -153,7 +154,7 @@ impl<'a> Rehearsal<'a> {
         latency: Duration,
         size: usize,
     ) -> Rehearsal<'a> {
-        Rehearsal { platform, make, clock, latency, size, due: BinaryHeap::new(), answers: HashMap::new(), asked: 0 }
+        Rehearsal { platform, make, clock, latency, size, due: BinaryHeap::new(), answers: HashMap::new(), sequence: 0 }
     }
 }
 
@@ -163,8 +164,8 @@ impl Pool for Rehearsal<'_> {
     }
 
     fn submit(&mut self, id: RequestId, job: Job) {
-        self.asked += 1;
-        self.due.push(Reverse((self.clock.now() + self.latency, self.asked, id)));
+        self.sequence += 1;
+        self.due.push(Reverse((self.clock.now() + self.latency, self.sequence, id)));
         self.answers.insert(id, answer(self.platform, self.make, job));
     }
 

@@ -1,5 +1,5 @@
-//! The loop: sends what is ready, takes in what was answered, and sleeps until there is something to do. One thread; what is
-//! known while a deploy runs is in [`Run`], and who waits for whom in its [`Schedule`].
+//! The loop: sends what is ready, handles answers, and sleeps until there is work. One thread; [`Run`] holds what is
+//! known while a deploy runs, and its [`Schedule`] the dependencies between changes.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use flotilla_model::failure::Failure;
 pub(super) enum Phase {
     /// The steps that give up a domain or a route that a change of this wave acquires.
     Release(WaveIndex),
-    /// All other steps.
+    /// The phase of all other steps.
     Apply,
 }
 
@@ -35,17 +35,17 @@ pub(super) struct Run<'a> {
     pub(super) ids: KnownIds,
     /// The lookups of zones, by account and name.
     pub(super) zone_lookups: HashMap<(String, String), LookupId>,
-    /// Why an account's databases or KV namespaces are unavailable.
+    /// The reasons why an account's databases or KV namespaces are unavailable.
     pub(super) unavailable: HashMap<(String, Resource), String>,
     /// The domains and patterns that changes of this plan acquire, and in which wave.
     acquired: HashMap<String, WaveIndex>,
     /// The accounts whose token is unauthorized.
     pub(super) unauthorized: HashSet<String>,
-    /// What was uploaded in this wave, with its address.
+    /// The changes that were uploaded in this wave, with the workers' addresses.
     pub(super) uploaded: Vec<(ChangeIndex, String)>,
     /// Changes that ended, to be reported as soon as what was acknowledged is written.
     pub(super) concluded: Vec<(ChangeIndex, Conclusion)>,
-    /// Whether a batch of notes on what begins is open.
+    /// Whether a batch of notes on changes that begin is open.
     noting: bool,
     pub(super) control: Control,
     control_polled: Option<Duration>,
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         self.outcome.halted = Some(why);
     }
 
-    /// Whether a step gives up what a change of this wave acquires.
+    /// Returns whether a step releases what a change of this wave acquires.
     fn releases(&self, step: &Step, wave: WaveIndex) -> bool {
         let host = match step {
             Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => domain,
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         self.acquired.get(host) == Some(&wave)
     }
 
-    /// Whether a step belongs to the present phase.
+    /// Returns whether a step belongs to the present phase.
     pub(super) fn is_of_phase(&self, step: &Step) -> bool {
         match self.phase {
             Phase::Release(wave) => self.releases(step, wave),
@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does the part of these changes that belongs to a phase.
+    /// Runs the steps of these changes that belong to a phase.
     fn run_changes(&mut self, changes: Vec<ChangeIndex>, phase: Phase) -> Result<(), Failure> {
         for change in changes {
             self.schedule.queue(change);
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
         (self.ctx.on_event)(event);
     }
 
-    /// Asks whether to continue, pause or stop, a few times a second.
+    /// Polls a few times a second whether to continue, pause or stop.
     pub(super) fn poll_control(&mut self) {
         let now = self.ctx.clock.now();
         if self.control == Control::Stop || self.control_polled.is_some_and(|polled| now < polled + CONTROL_INTERVAL) {
@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
         lanes.chain(self.schedule.next_retry()).fold(now + CONTROL_INTERVAL, Duration::min)
     }
 
-    /// Whether a lane has something that may be sent now.
+    /// Returns whether a lane has something that may be sent now.
     fn has_work(&self, lane: &LaneQueue) -> bool {
         !lane.ready.is_empty() || !lane.fresh.is_empty() && self.control != Control::Pause
     }
@@ -350,15 +350,15 @@ impl<'a> Run<'a> {
         self.emit(&Event::Waiting(&account, wait));
     }
 
-    /// Gives back a permit without a request.
+    /// Returns a permit without a request.
     pub(super) fn return_permit(&mut self, permit: Permit) {
         let lane = permit.lane;
         let ticket = self.schedule.give_back(permit);
         self.schedule.lane(lane).lane.unused(ticket);
     }
 
-    /// Ends what isn't to go on, as it comes to the front of its queue: all of it after a stop, changes to begin after a halt, and
-    /// the changes of an unauthorized token.
+    /// Skips what doesn't continue, as it comes to the front of its queue: everything after a stop, changes to begin
+    /// after a halt, and the changes of an unauthorized token.
     fn skip_obsolete(&mut self, id: LaneId) -> Result<(), Failure> {
         if self.control != Control::Stop && self.outcome.halted.is_none() && self.unauthorized.is_empty() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Says who waits for whom: the state of each change, lookup and host write, the queues of the lanes, and the requests that are
-//! sent again later. Knows neither what requests do nor what is recorded of them.
+//! The dependencies between changes: the state of each change, lookup and host write, the queues of the lanes, and the requests that are
+//! retried later. Knows neither the effects of requests nor their records.
 //!
 //! A change goes through these states; each arrow is a method of [`Schedule`], and there are no others:
 //!
@@ -16,11 +16,11 @@
 //! ```
 //!
 //! A change whose turn has come is Queued. When its lane has a permit it begins, which is written to the state: from then on it
-//! has a [`Task`], and goes around Ready and InFlight once for each request. A change that gives up domains or routes before
+//! has a [`Task`], and goes around Ready and InFlight once for each request. A change that releases domains or routes before
 //! its own turn, because others take them, is Released in between.
 //!
 //! Lookups and host writes belong to no single change. They have requests, attempts and states of their own
-//! ([`RequestState`]), so that a change never carries another's request; who needs an id waits for its lookup, however often
+//! ([`RequestState`]), so that a change never carries another's request; a change that needs an id waits for its lookup, however often
 //! that is repeated.
 //!
 //! The queues and counters follow from the states: they exist so that an event costs the same in a deploy of ten changes and of
@@ -39,7 +39,7 @@ use super::{DEFAULT_LATENCY, INITIAL_WINDOW};
 use crate::pace::{Lane, Ticket};
 use crate::retry::Attempts;
 
-/// Names a request that is on its way. Nobody has two at once.
+/// Identifies a request in flight. None has two at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RequestId {
     /// The present request of a change.
@@ -56,11 +56,11 @@ pub enum RequestId {
 pub(super) enum ChangeState {
     /// Its turn has not come yet.
     Pending,
-    /// It gave up domains and routes that other changes take; its own turn has not come yet.
+    /// It released domains and routes that other changes take; its own turn has not come yet.
     Released(Box<Released>),
     /// Its turn has come; it is in its lane's queue of changes to begin.
     Queued(Option<Box<Released>>),
-    /// It has begun, and its next request is in its lane's queue, or the answer to its last one is being taken in.
+    /// It has begun, and its next request is in its lane's queue, or the answer to its last one is being handled.
     Ready(Box<Task>),
     /// Its request is on its way.
     InFlight {
@@ -89,7 +89,7 @@ pub(super) enum ChangeState {
 }
 
 impl ChangeState {
-    /// Whether the present phase still has to do with it.
+    /// Returns whether the present phase still has to run it.
     fn is_open(&self) -> bool {
         use ChangeState::{Backoff, InFlight, Queued, Ready, WaitingFor};
         matches!(self, Queued(_) | Ready(_) | InFlight { .. } | Backoff(_) | WaitingFor { .. })
@@ -118,11 +118,11 @@ pub(super) enum RequestState {
     Pending,
     /// It is on its way.
     InFlight(Permit),
-    /// It came to nothing and is sent again later; it is in the retry queue.
+    /// It failed for now and is sent again later; it is in the retry queue.
     Backoff,
-    /// It succeeded; of a lookup, what it looked for is known.
+    /// It succeeded; a lookup has found its target.
     Succeeded,
-    /// It failed, for this reason. It isn't tried again in this run.
+    /// It failed, for this reason. It isn't retried in this run.
     Failed(String),
     /// The deploy was stopped before it was answered.
     Cancelled,
@@ -134,7 +134,7 @@ impl RequestState {
     }
 }
 
-/// How far a request has come that belongs to no single change.
+/// The progress of a request that belongs to no single change.
 pub(super) struct Delivery {
     pub lane: LaneId,
     pub attempts: Attempts,
@@ -151,11 +151,11 @@ impl Delivery {
 pub(super) struct Permit {
     pub lane: LaneId,
     pub ticket: Ticket,
-    /// When the request was sent.
+    /// The time at which the request was sent.
     pub sent_at: Duration,
 }
 
-/// How a change ended.
+/// The end of a change.
 pub(super) enum Conclusion {
     Applied,
     Failed(String),
@@ -163,10 +163,10 @@ pub(super) enum Conclusion {
     Overtaken,
 }
 
-/// What waits for a lane, and how fast the lane is.
+/// The requests that wait for a lane, and the lane's speed.
 pub(super) struct LaneQueue {
     pub lane: Arc<Lane>,
-    /// What is to be begun.
+    /// The requests that begin something.
     pub fresh: VecDeque<RequestId>,
     /// The next requests of what has begun.
     pub ready: VecDeque<RequestId>,
@@ -174,13 +174,13 @@ pub(super) struct LaneQueue {
     /// The most changes in flight: few at first, one more with each that succeeds, few again when one doesn't. So an error is
     /// known before it is everywhere.
     pub concurrency_window: usize,
-    /// Nothing is sent before this time.
+    /// The time before which nothing is sent.
     pub not_before: Duration,
     /// The first account whose requests go through it.
     pub account: String,
     /// The steps that were acknowledged.
     pub done: usize,
-    /// The steps that are left, as far as the plan tells.
+    /// The number of steps that are left, as far as the plan knows.
     pub left: usize,
     /// The time that an answer took lately; zero as long as none came.
     pub latency: Duration,
@@ -209,13 +209,13 @@ impl LaneQueue {
         self.lane.finish(self.left, at_once as f64 / latency.as_secs_f64())
     }
 
-    /// Takes steps off what is left.
+    /// Subtracts steps from the number that is left.
     pub fn drop_steps(&mut self, steps: usize) {
         self.left = self.left.saturating_sub(steps);
     }
 }
 
-/// Who waits for whom.
+/// The states of changes, lookups and host writes, and their dependencies.
 pub(super) struct Schedule<'p> {
     changes: Vec<ChangeState>,
     lookups: Vec<Lookup>,
@@ -357,7 +357,7 @@ impl Schedule<'_> {
         lane.not_before = not_before;
     }
 
-    /// Puts a change back that has nothing to do in this phase.
+    /// Puts a change back that has no steps in this phase.
     pub fn put_back(&mut self, change: ChangeIndex) {
         self.transition(change, |state| match state {
             ChangeState::Queued(None) => Ok(ChangeState::Pending),
@@ -377,7 +377,7 @@ impl Schedule<'_> {
         });
     }
 
-    /// Lets a change wait for a lookup.
+    /// Makes a change wait for a lookup.
     pub fn wait_for(&mut self, change: ChangeIndex, lookup: LookupId) {
         self.transition(change, |state| match state {
             ChangeState::Ready(task) => Ok(ChangeState::WaitingFor { task, lookup }),
@@ -388,7 +388,7 @@ impl Schedule<'_> {
         lookup.waiters.push(change);
     }
 
-    /// Lets the next request of a change be sent, after those that wait already.
+    /// Queues the next request of a change, after those that wait already.
     pub fn proceed(&mut self, change: ChangeIndex) {
         self.task(change);
         self.lane_of(change).ready.push_back(RequestId::Change(change));
@@ -565,7 +565,7 @@ impl<'p> Schedule<'p> {
         assert!(matches!(before, RequestState::Pending), "BUG: {id:?} is still on its way");
     }
 
-    /// Ends a lookup without a failure; those who wait for it go on.
+    /// Ends a lookup without a failure, and resumes those who wait for it.
     pub fn end_lookup(&mut self, id: LookupId, state: RequestState) {
         self.end(RequestId::Lookup(id), state);
         for change in std::mem::take(&mut self.lookup(id).waiters) {

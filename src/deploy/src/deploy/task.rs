@@ -1,4 +1,4 @@
-//! One change on its way: which request comes next, and what an answer means for what is live. Pure; knows neither pace nor
+//! One change in progress: its next request, and what an answer means for what is live. Pure; knows neither pace nor
 //! state.
 
 use super::index::StepIndex;
@@ -7,7 +7,7 @@ use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 
-/// What a change gave up before its own turn.
+/// The domains and routes that a change released before its own turn.
 pub(super) struct Released {
     /// The steps that were done.
     pub steps: Vec<StepIndex>,
@@ -21,21 +21,21 @@ pub(super) struct Task {
     pub id: WorkerId,
     /// The steps that are done now.
     steps: Vec<StepIndex>,
-    /// How many of them are done.
+    /// The number of steps that are done.
     done: usize,
     /// The worker as far as it is known.
     pub live: Option<Deployed>,
-    /// What an earlier deploy left uncertain.
+    /// The uncertainties that an earlier deploy left.
     pub earlier: Vec<Uncertainty>,
-    /// What is uncertain until the rest of this change was acknowledged: one entry for each step that is left.
+    /// The uncertainties until the rest of this change was acknowledged: one entry for each step that is left.
     pub left: Vec<Uncertainty>,
     /// The attempts at the present step.
     pub attempts: Attempts,
-    /// Whether a request of the present step was sent to which no answer came.
+    /// Whether a request of the present step was sent and not answered.
     pub is_outcome_unknown: bool,
-    /// What look-ups of the present step found.
+    /// The results of the present step's lookups.
     pub found: StepLookups,
-    /// What it gave up earlier.
+    /// The domains and routes that it released earlier.
     pub released: Option<Box<Released>>,
 }
 
@@ -44,19 +44,19 @@ pub(super) struct Task {
 pub(super) struct StepLookups {
     /// The id of the domain or route that is to go, or of the database.
     pub id: Option<Option<String>>,
-    /// Something is there already under that name.
+    /// A resource with that name exists already.
     exists: bool,
 }
 
-/// The next thing to do in a step.
+/// The next action of a step.
 pub(super) enum Next {
-    /// This request.
+    /// Sends this request.
     Call(Call),
     /// The upload.
     Upload,
     /// A zone's id, by its name.
     Zone(String),
-    /// Nothing: the step is done.
+    /// Sends nothing: the step is done.
     Done,
 }
 
@@ -90,7 +90,7 @@ impl Task {
         Released { steps, revision: self.live.map(|live| live.revision) }
     }
 
-    /// How many steps are left, the present one included.
+    /// Returns the number of steps that are left, the present one included.
     pub fn steps_left(&self) -> usize {
         self.steps.len() - self.done
     }
@@ -149,7 +149,7 @@ impl Task {
         }
     }
 
-    /// Takes in the answer to a request of the present step. True: the step is done.
+    /// Handles the answer to a request of the present step. Returns whether the step is done.
     pub fn on_answer(
         &mut self,
         change: &Change,
@@ -209,7 +209,7 @@ impl Task {
         Ok(self.apply(step, reply, &zone))
     }
 
-    /// What a step that was acknowledged changes of what is live.
+    /// Applies a step that was acknowledged to what is known to be live.
     fn apply(&mut self, step: &Step, reply: Reply, zone: &impl Fn(&str) -> Option<String>) -> bool {
         let id = if let Reply::Id(id) = reply { id } else { String::new() };
         let Some(deployed) = &mut self.live else { return true };
@@ -230,7 +230,7 @@ impl Task {
         true
     }
 
-    /// Goes on to the next step.
+    /// Proceeds to the next step.
     pub fn proceed(&mut self) {
         self.done += 1;
         self.left.remove(0);
@@ -274,7 +274,7 @@ pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
     }
 }
 
-/// Returns whether two uncertainties are about the same thing.
+/// Returns whether two uncertainties are about the same resource.
 pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
     match (a, b) {
         (Uncertainty::Route { pattern, .. }, Uncertainty::Route { pattern: other, .. }) => pattern == other,

@@ -1,5 +1,5 @@
-//! Shows what a deploy promises, against a platform in memory that fails as it is told and a clock that waiting moves:
-//! it converges, it never says done of what it doesn't know, and it repeats nothing that was acknowledged.
+//! Tests the guarantees of a deploy against a platform in memory that fails on request and a clock that waiting
+//! moves: it converges, it never reports as done what it doesn't know, and it repeats nothing that was acknowledged.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::pace::Rate;
-use crate::plan::{self, Desired, Known, Options, Plan, Planner, Wave};
+use crate::plan::{self, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
 use crate::state::ResourceKind;
 use flotilla_model::bundle::Bundle;
@@ -30,35 +30,35 @@ use flotilla_model::spec::Route;
 
 mod model;
 
-/// What is wished for a customer.
+/// The desired state of a customer.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Wish {
+struct DesiredState {
     account: String,
     version: u32,
     workers_dev: bool,
     domains: BTreeSet<String>,
     routes: BTreeSet<String>,
     crons: BTreeSet<String>,
-    /// Hosts that a dispatch worker leads to it.
+    /// The hosts that a dispatch worker points to it.
     hosts: BTreeSet<String>,
     /// Whether it has a database, by its name alone.
     database: bool,
 }
 
-type Fleet = BTreeMap<String, Wish>;
+type Fleet = BTreeMap<String, DesiredState>;
 
 /// A customer of the account `one` with one of everything.
-fn full(customer: &str) -> (String, Wish) {
-    let wish = Wish {
+fn full(customer: &str) -> (String, DesiredState) {
+    let desired = DesiredState {
         account: "one".to_owned(),
         version: 1,
         workers_dev: true,
         domains: BTreeSet::from([format!("{customer}.example.com")]),
         routes: BTreeSet::from([format!("{customer}.example.org/*")]),
         crons: BTreeSet::from(["* * * * *".to_owned()]),
-        ..Wish::default()
+        ..DesiredState::default()
     };
-    (customer.to_owned(), wish)
+    (customer.to_owned(), desired)
 }
 
 /// The ways in which a request is interrupted.
@@ -67,8 +67,8 @@ fn interruptions() -> impl Iterator<Item = Fault> {
 }
 
 /// A customer with a worker and nothing else.
-fn bare(customer: &str) -> (String, Wish) {
-    (customer.to_owned(), Wish { account: "one".to_owned(), version: 1, ..Wish::default() })
+fn bare(customer: &str) -> (String, DesiredState) {
+    (customer.to_owned(), DesiredState { account: "one".to_owned(), version: 1, ..DesiredState::default() })
 }
 
 /// The zone of a route: `example.org` of `a.example.org/*`.
@@ -76,7 +76,7 @@ fn zone_of(pattern: &str) -> &str {
     pattern.split_once('.').map_or(pattern, |(_, zone)| zone).trim_end_matches("/*")
 }
 
-fn worker(customer: &str, wish: &Wish) -> Worker {
+fn worker(customer: &str, desired: &DesiredState) -> Worker {
     let route = |pattern: &String| Route { pattern: pattern.clone(), zone: zone_of(pattern).to_owned() };
     let database = || Database::D1 {
         binding: "DB".to_owned(),
@@ -88,27 +88,27 @@ fn worker(customer: &str, wish: &Wish) -> Worker {
     Worker {
         name: format!("w-{customer}"),
         pack: "tiny".to_owned(),
-        account: wish.account.clone(),
-        workers_dev: wish.workers_dev,
-        domains: wish.domains.clone(),
-        routes: wish.routes.iter().map(route).collect(),
-        hosts: Some(Hosts { table: "hosts".to_owned(), names: wish.hosts.clone() }),
-        database: if wish.database { database() } else { Database::None },
-        crons: wish.crons.clone(),
+        account: desired.account.clone(),
+        workers_dev: desired.workers_dev,
+        domains: desired.domains.clone(),
+        routes: desired.routes.iter().map(route).collect(),
+        hosts: Some(Hosts { table: "hosts".to_owned(), names: desired.hosts.clone() }),
+        database: if desired.database { database() } else { Database::None },
+        crons: desired.crons.clone(),
         ..sample(customer)
     }
 }
 
-fn bundle(customer: &str, wish: &Wish) -> Bundle {
-    let digest = Digest::of(format!("{customer} {} {}", wish.version, wish.database).as_bytes());
-    let bindings = match wish.database {
+fn bundle(customer: &str, desired: &DesiredState) -> Bundle {
+    let digest = Digest::of(format!("{customer} {} {}", desired.version, desired.database).as_bytes());
+    let bindings = match desired.database {
         true => json!([{"type": "d1", "name": "DB", "database_name": format!("db-{customer}")}]),
         false => json!([]),
     };
     Bundle { digest, module: digest, runtime: Digest::of(b"runtime"), metadata: json!({"bindings": bindings}) }
 }
 
-/// What the platform has.
+/// The resources of the platform.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct World {
     /// Workers by name, with the digest that they run.
@@ -123,12 +123,12 @@ struct World {
     databases: BTreeMap<String, String>,
     /// KV namespaces by title, with their ids.
     tables: BTreeMap<String, String>,
-    /// Hosts, with the workers that they lead to.
+    /// Hosts, with the workers that they point to.
     hosts: BTreeMap<String, String>,
     ids: usize,
 }
 
-/// What goes wrong with a call.
+/// The ways in which a call fails.
 #[derive(Clone, Debug)]
 enum Fault {
     Throttled(Option<u64>),
@@ -145,14 +145,14 @@ enum Fault {
     },
 }
 
-/// How long the platform takes to answer.
+/// The time after which the platform answers.
 const LATENCY: Duration = Duration::from_millis(100);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which fault a call meets: by what it does, and how often that was asked before.
+/// Chooses the fault of a call: by its words, and the number of earlier calls with the same words.
 type Faults = Box<dyn Fn(&str, usize) -> Option<Fault> + Send + Sync>;
 
 #[derive(Default)]
@@ -168,11 +168,11 @@ struct Fake {
     log: Mutex<Log>,
     faults: Mutex<Faults>,
     clock: Arc<FakeClock>,
-    /// Who says that it isn't well.
-    sick: Mutex<BTreeSet<String>>,
+    /// The workers that report that they are unhealthy.
+    unhealthy: Mutex<BTreeSet<String>>,
 }
 
-/// What a call does, in words: `upload w-a`. The same call again has the same words.
+/// Describes a call in words: `upload w-a`. The same call again has the same words.
 fn words(call: &Call, world: &World) -> String {
     let name_of = |things: &BTreeMap<String, (String, String)>, id: &str| {
         things.iter().find(|(_, (other, _))| other == id).map_or_else(|| format!("gone {id}"), |(name, _)| name.clone())
@@ -209,7 +209,7 @@ impl World {
         format!("id{}", self.ids)
     }
 
-    /// Does what is asked, as Cloudflare does.
+    /// Applies a call, as Cloudflare does.
     fn apply(&mut self, call: &Call) -> Result<Reply, CallError> {
         let there = |world: &World, worker: &String| match world.scripts.contains_key(worker) {
             true => Ok(()),
@@ -375,7 +375,7 @@ impl Platform for Fake {
     fn health(&self, address: &str) -> Health {
         lock(&self.log).calls.push((self.clock.now(), format!("health {address}"), true));
         match lock(&self.log).world.scripts.get(address) {
-            _ if lock(&self.sick).contains(address) => Health::Degraded("degraded".to_owned()),
+            _ if lock(&self.unhealthy).contains(address) => Health::Degraded("degraded".to_owned()),
             Some(digest) => Health::Healthy(digest.clone()),
             None => Health::Unreachable("no connection".to_owned()),
         }
@@ -399,9 +399,9 @@ fn maker(fleet: &Fleet) -> impl Fn(&Change) -> Result<Upload, String> + Send + S
             metadata: bundle.metadata,
             source: json!(null),
         };
-        let made = Made { secrets: BTreeMap::new(), stored, objects: Vec::new() };
-        let metadata = json!({"digest": bundle.digest, "bindings": made.stored.metadata["bindings"]});
-        Ok(Upload { metadata, modules: Vec::new(), made })
+        let record = UploadRecord { secrets: BTreeMap::new(), stored, objects: Vec::new() };
+        let metadata = json!({"digest": bundle.digest, "bindings": record.stored.metadata["bindings"]});
+        Ok(Upload { metadata, modules: Vec::new(), record })
     }
 }
 
@@ -425,14 +425,14 @@ impl Bench {
             log: Mutex::default(),
             faults: Mutex::new(Box::new(|_, _| None)),
             clock: Arc::clone(&clock),
-            sick: Mutex::default(),
+            unhealthy: Mutex::default(),
         });
         let rate = Rate::of(1000, Duration::from_secs(60));
         let budget = Budget { count: usize::MAX, ..Budget::default() };
         Bench { folder, fake, clock, rate, stop_after: usize::MAX, waves: Vec::new(), budget }
     }
 
-    /// These calls go wrong: what they do, which time (0: each time), and how.
+    /// Makes these calls fail: their words, the number of the call (0: each), and the fault.
     fn faults(&self, faults: &[(&'static str, usize, Fault)]) {
         let faults = faults.to_vec();
         *lock(&self.fake.faults) = Box::new(move |words, nth| {
@@ -453,7 +453,7 @@ impl Bench {
 
     fn plan_from(&self, state: &State, fleet: &Fleet) -> Plan {
         let home = |account: &str| Home { account_id: account.to_owned(), namespace: None };
-        let (mut begun, deployed) = (state.begun().unwrap(), state.deployed().unwrap());
+        let (mut in_flight, deployed) = (state.in_flight().unwrap(), state.deployed().unwrap());
         let options = Options {
             whole: true,
             prune: true,
@@ -462,25 +462,25 @@ impl Bench {
             ..Options::default()
         };
         let mut planner = Planner::new(&options);
-        for (customer, wish) in fleet {
-            let (worker, bundle) = (worker(customer, wish), bundle(customer, wish));
+        for (customer, desired) in fleet {
+            let (worker, bundle) = (worker(customer, desired), bundle(customer, desired));
             let id = (home(&worker.account), worker.name.clone());
             let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
-            let known = Known {
+            let known = RecordedWorker {
                 live: deployed.get(&id),
-                begun: begun.get(&id),
+                in_flight: in_flight.get(&id),
                 has_database: found.is_some(),
-                ..Known::default()
+                ..RecordedWorker::default()
             };
             let desired = Desired { home: id.0.clone(), worker: &worker, bundle: &bundle, secrets: BTreeMap::new() };
             planner.add(&id, plan::decide(&desired, &known, &options));
-            planner.lead(&id, &worker.account, worker.hosts.as_ref(), false);
+            planner.add_hosts(&id, &worker.account, worker.hosts.as_ref(), false);
         }
         for (id, live) in &deployed {
-            planner.gone(id, Some(live), begun.remove(id).as_ref());
+            planner.gone(id, Some(live), in_flight.remove(id).as_ref());
         }
-        for (id, begun) in &begun {
-            planner.gone(id, None, Some(begun));
+        for (id, in_flight) in &in_flight {
+            planner.gone(id, None, Some(in_flight));
         }
         planner.finish_with(&state.hosts().unwrap(), &|_| false)
     }
@@ -500,7 +500,7 @@ impl Bench {
         let make = maker(fleet);
         let lane = |_| Arc::new(Lane::new(self.rate, Arc::clone(&clock)));
         let left = Cell::new(self.stop_after);
-        let told = RefCell::new(Vec::new());
+        let reports = RefCell::new(Vec::new());
         let outcome = deploy(
             plan,
             DeployContext {
@@ -517,12 +517,12 @@ impl Bench {
                 on_event: Box::new(|event| {
                     if let Event::Applied(change) = event {
                         left.set(left.get().saturating_sub(1));
-                        told.borrow_mut().push(change.worker.clone());
+                        reports.borrow_mut().push(change.worker.clone());
                     }
                 }),
             },
         )?;
-        assert_eq!(told.borrow().len(), outcome.applied, "who hears of it hears of each");
+        assert_eq!(reports.borrow().len(), outcome.applied, "who hears of it hears of each");
         Ok(outcome)
     }
 
@@ -530,7 +530,7 @@ impl Bench {
         self.try_deploy(fleet).expect("it isn't killed")
     }
 
-    /// What was called since the last time that this was asked, in order: in words, and whether it succeeded.
+    /// Returns the calls since the last call of this function, in order: in words, and whether each succeeded.
     fn calls(&self) -> Vec<(String, bool)> {
         let calls = std::mem::take(&mut lock(&self.fake.log).calls);
         calls.into_iter().map(|(_, words, done)| (words, done)).collect()
@@ -543,7 +543,7 @@ impl Bench {
         words
     }
 
-    /// Asserts that the platform is as the fleet wishes, and that there is nothing left to do.
+    /// Asserts that the platform is in the fleet's desired state, and that no changes are left.
     #[track_caller]
     fn converged(&self, fleet: &Fleet) {
         self.converged_in(&self.state(), fleet);
@@ -561,20 +561,20 @@ impl Bench {
         world.tables.clear();
         let databases = std::mem::take(&mut world.databases);
         let mut wanted = World::default();
-        for (customer, wish) in fleet {
+        for (customer, desired) in fleet {
             let name = format!("w-{customer}");
-            wanted.scripts.insert(name.clone(), bundle(customer, wish).digest.to_string());
-            if wish.workers_dev {
+            wanted.scripts.insert(name.clone(), bundle(customer, desired).digest.to_string());
+            if desired.workers_dev {
                 wanted.workers_dev.insert(name.clone());
             }
-            if !wish.crons.is_empty() {
-                wanted.crons.insert(name.clone(), wish.crons.clone());
+            if !desired.crons.is_empty() {
+                wanted.crons.insert(name.clone(), desired.crons.clone());
             }
             let held = |thing: &String| (thing.clone(), (String::new(), name.clone()));
-            wanted.domains.extend(wish.domains.iter().map(held));
-            wanted.routes.extend(wish.routes.iter().map(held));
-            wanted.hosts.extend(wish.hosts.iter().map(|host| (host.clone(), name.clone())));
-            assert!(!wish.database || databases.contains_key(&format!("db-{customer}")));
+            wanted.domains.extend(desired.domains.iter().map(held));
+            wanted.routes.extend(desired.routes.iter().map(held));
+            wanted.hosts.extend(desired.hosts.iter().map(|host| (host.clone(), name.clone())));
+            assert!(!desired.database || databases.contains_key(&format!("db-{customer}")));
         }
         assert_eq!(world, wanted);
         let plan = self.plan_from(state, fleet);
@@ -582,14 +582,14 @@ impl Bench {
     }
 }
 
-fn fleet<const N: usize>(customers: [(String, Wish); N]) -> Fleet {
+fn fleet<const N: usize>(customers: [(String, DesiredState); N]) -> Fleet {
     BTreeMap::from(customers)
 }
 
 #[test]
 fn what_is_planned_is_done_and_nothing_is_done_twice() {
     let bench = Bench::new();
-    let fleet: Fleet = (0..30).map(|at| full(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..30).map(|index| full(&format!("c{index}"))).collect();
     let outcome = bench.deploy(&fleet);
     assert_eq!((outcome.applied, outcome.failed, outcome.requests), (30, 0, 151), "five each, and the zone once");
     bench.converged(&fleet);
@@ -636,20 +636,20 @@ fn an_unknown_outcome_is_repeated_and_never_recorded_as_done() {
 #[test]
 fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
     // Of each kind of step: its answer is lost, then the wish is taken back.
-    type Edit = (&'static str, fn(&mut Wish));
+    type Edit = (&'static str, fn(&mut DesiredState));
     let all: [Edit; 8] = [
-        ("upload w-a", |wish| wish.version = 2),
-        ("workers.dev w-a false", |wish| wish.workers_dev = false),
-        ("crons w-a [\"1 * * * *\"]", |wish| wish.crons = BTreeSet::from(["1 * * * *".to_owned()])),
-        ("attach new.example.com w-a", |wish| {
-            wish.domains.insert("new.example.com".to_owned());
+        ("upload w-a", |desired| desired.version = 2),
+        ("workers.dev w-a false", |desired| desired.workers_dev = false),
+        ("crons w-a [\"1 * * * *\"]", |desired| desired.crons = BTreeSet::from(["1 * * * *".to_owned()])),
+        ("attach new.example.com w-a", |desired| {
+            desired.domains.insert("new.example.com".to_owned());
         }),
-        ("detach a.example.com", |wish| wish.domains.clear()),
-        ("route new.example.org/* w-a", |wish| {
-            wish.routes.insert("new.example.org/*".to_owned());
+        ("detach a.example.com", |desired| desired.domains.clear()),
+        ("route new.example.org/* w-a", |desired| {
+            desired.routes.insert("new.example.org/*".to_owned());
         }),
-        ("unroute a.example.org/*", |wish| wish.routes.clear()),
-        ("delete w-a", |wish| wish.account = "nowhere".to_owned()),
+        ("unroute a.example.org/*", |desired| desired.routes.clear()),
+        ("delete w-a", |desired| desired.account = "nowhere".to_owned()),
     ];
     for (what, change) in all {
         for fault in interruptions() {
@@ -658,7 +658,7 @@ fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
             bench.deploy(&before);
             let mut after = before.clone();
             change(after.get_mut("a").unwrap());
-            after.retain(|_, wish| wish.account != "nowhere");
+            after.retain(|_, desired| desired.account != "nowhere");
             bench.faults(&[(what, 0, fault.clone())]);
             bench.calls();
             bench.try_deploy(&after);
@@ -675,10 +675,10 @@ fn what_may_have_been_done_is_undone_when_it_is_no_longer_wished() {
 #[test]
 fn a_refused_token_fails_once_and_stops_its_account_alone() {
     let bench = Bench::new();
-    let mut fleet: Fleet = (0..200).map(|at| bare(&format!("a{at}"))).collect();
-    fleet.extend((0..5).map(|at| {
-        let (customer, wish) = bare(&format!("b{at}"));
-        (customer, Wish { account: "two".to_owned(), ..wish })
+    let mut fleet: Fleet = (0..200).map(|index| bare(&format!("a{index}"))).collect();
+    fleet.extend((0..5).map(|index| {
+        let (customer, desired) = bare(&format!("b{index}"));
+        (customer, DesiredState { account: "two".to_owned(), ..desired })
     }));
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload w-a").then_some(Fault::Unauthorized));
     let outcome = bench.deploy(&fleet);
@@ -692,7 +692,7 @@ fn a_refused_token_fails_once_and_stops_its_account_alone() {
 fn no_window_holds_more_calls_than_the_limit() {
     let mut bench = Bench::new();
     bench.rate = Rate::of(7, Duration::from_secs(10));
-    let fleet: Fleet = (0..40).map(|at| full(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..40).map(|index| full(&format!("c{index}"))).collect();
     // Failures count as well as successes.
     *lock(&bench.fake.faults) = Box::new(|words, nth| match (words.len() % 5, nth) {
         (0, 1) => Some(Fault::Lost { applied: true }),
@@ -701,7 +701,7 @@ fn no_window_holds_more_calls_than_the_limit() {
         _ => None,
     });
     assert_eq!(bench.deploy(&fleet).failed, 0);
-    let mut times: Vec<Duration> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| *at).collect();
+    let mut times: Vec<Duration> = lock(&bench.fake.log).calls.iter().map(|(index, _, _)| *index).collect();
     times.sort();
     assert!(times.len() > 200);
     for window in times.windows(8) {
@@ -712,10 +712,10 @@ fn no_window_holds_more_calls_than_the_limit() {
 
 #[test]
 fn a_429_is_waited_for_as_long_as_it_says() {
-    for (told, least) in [(Some(120), 120), (None, 10)] {
+    for (reports, least) in [(Some(120), 120), (None, 10)] {
         let bench = Bench::new();
         let fleet = fleet([bare("a")]);
-        bench.faults(&[("upload w-a", 1, Fault::Throttled(told))]);
+        bench.faults(&[("upload w-a", 1, Fault::Throttled(reports))]);
         let outcome = bench.deploy(&fleet);
         assert_eq!((outcome.applied, outcome.throttled, outcome.retries), (1, 1, 0));
         let times: Vec<u64> = lock(&bench.fake.log).calls.iter().map(|(at, _, _)| at.as_secs()).collect();
@@ -731,8 +731,8 @@ fn a_429_stops_all_workers_of_its_account() {
     assert_eq!(bench.deploy(&fleet).applied, 300);
     let calls = std::mem::take(&mut lock(&bench.fake.log).calls);
     let at = calls.iter().position(|(_, _, done)| !done).expect("it is throttled");
-    let (told, until) = (calls[at].0 + LATENCY, calls[at].0 + Duration::from_secs(300));
-    let between = calls.iter().filter(|(time, _, _)| *time > told && *time < until).count();
+    let (reports, until) = (calls[at].0 + LATENCY, calls[at].0 + Duration::from_secs(300));
+    let between = calls.iter().filter(|(time, _, _)| *time > reports && *time < until).count();
     assert_eq!(between, 0, "nothing is sent once it is known");
     assert!(calls.iter().any(|(time, _, _)| *time >= until));
 }
@@ -842,10 +842,10 @@ fn domains_and_routes_move_between_customers_in_one_plan() {
         let fleet: Fleet = step
             .iter()
             .map(|(customer, hosts)| {
-                let (customer, wish) = bare(customer);
+                let (customer, desired) = bare(customer);
                 let domains = hosts.iter().map(|host| format!("{host}.example.com")).collect();
                 let routes = hosts.iter().map(|host| format!("{host}.example.org/*")).collect();
-                (customer, Wish { domains, routes, ..wish })
+                (customer, DesiredState { domains, routes, ..desired })
             })
             .collect();
         let outcome = bench.deploy(&fleet);
@@ -862,31 +862,31 @@ fn waves(counts: &[usize]) -> Vec<Wave> {
 fn a_wave_that_is_not_well_is_the_last_one() {
     let mut bench = Bench::new();
     bench.waves = waves(&[3, 10]);
-    let mut fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    let mut fleet: Fleet = (0..40).map(|index| bare(&format!("c{index}"))).collect();
     let outcome = bench.deploy(&fleet);
     assert_eq!((outcome.applied, outcome.failed, outcome.halted.is_some()), (40, 0, false));
     let health = bench.called().into_iter().filter(|words| words.starts_with("health")).count();
     assert_eq!(health, 13, "the last wave isn't asked: nothing comes after it");
     // A new version that makes one canary sick.
-    for wish in fleet.values_mut() {
-        wish.version = 2;
+    for desired in fleet.values_mut() {
+        desired.version = 2;
     }
     let canary = bench.plan(&fleet).changes.iter().find(|change| change.wave == 0).unwrap().worker.clone();
-    lock(&bench.fake.sick).insert(canary.clone());
+    lock(&bench.fake.unhealthy).insert(canary.clone());
     let before = bench.clock.now();
     let outcome = bench.deploy(&fleet);
     assert_eq!((outcome.applied, outcome.unhealthy, outcome.skipped), (3, 1, 37));
     assert_eq!(outcome.breached, Some(0));
     assert!(outcome.failures[0].error.contains("degraded") && outcome.failures[0].worker == canary);
     assert!(bench.clock.now() - before >= Duration::from_secs(60), "it had its time to become well");
-    lock(&bench.fake.sick).clear();
+    lock(&bench.fake.unhealthy).clear();
     assert_eq!(bench.deploy(&fleet).applied, 37);
     bench.converged(&fleet);
 }
 
 #[test]
 fn a_failure_in_a_wave_stops_before_the_next_and_a_share_of_failures_may_be_allowed() {
-    let fleet: Fleet = (0..40).map(|at| bare(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..40).map(|index| bare(&format!("c{index}"))).collect();
     for (percent, applied, skipped) in [(0.0, 9, 30), (10.0, 39, 0)] {
         let mut bench = Bench::new();
         bench.waves = waves(&[10]);
@@ -903,7 +903,7 @@ fn a_failure_in_a_wave_stops_before_the_next_and_a_share_of_failures_may_be_allo
 fn a_mistake_stops_after_ten_workers() {
     let mut bench = Bench::new();
     bench.budget = Budget::default();
-    let fleet: Fleet = (0..500).map(|at| bare(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..500).map(|index| bare(&format!("c{index}"))).collect();
     *lock(&bench.fake.faults) = Box::new(|words, _| words.starts_with("upload").then_some(Fault::Rejected));
     let outcome = bench.deploy(&fleet);
     // Those that were in flight when the tenth failed end, too.
@@ -917,7 +917,7 @@ fn what_another_deploy_changed_meanwhile_is_left_to_it() {
     let bench = Bench::new();
     let mut fleet = fleet([bare("a"), bare("b")]);
     bench.deploy(&fleet);
-    fleet.values_mut().for_each(|wish| wish.version = 2);
+    fleet.values_mut().for_each(|desired| desired.version = 2);
     let plan = bench.plan(&fleet);
     // Another deploy is faster with one of them.
     let mut newer = fleet.clone();
@@ -936,7 +936,7 @@ fn what_another_deploy_changed_meanwhile_is_left_to_it() {
 fn a_stop_ends_after_what_is_in_flight_and_the_next_run_does_the_rest() {
     let mut bench = Bench::new();
     bench.stop_after = 5;
-    let fleet: Fleet = (0..60).map(|at| full(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..60).map(|index| full(&format!("c{index}"))).collect();
     let outcome = bench.deploy(&fleet);
     assert!(outcome.applied >= 5 && outcome.skipped > 0, "{outcome:?}");
     assert_eq!((outcome.applied + outcome.skipped, outcome.failed), (60, 0));
@@ -952,7 +952,7 @@ fn a_stop_is_heard_while_a_limit_is_waited_for() {
     let mut bench = Bench::new();
     bench.stop_after = 1;
     bench.rate = Rate::of(1, Duration::from_secs(1_000_000_000));
-    let outcome = bench.deploy(&(0..30).map(|at| bare(&format!("c{at}"))).collect());
+    let outcome = bench.deploy(&(0..30).map(|index| bare(&format!("c{index}"))).collect());
     assert_eq!((outcome.applied, outcome.skipped), (1, 29));
     assert!(bench.clock.now() < Duration::from_secs(1_000_000_000), "it waited for the limit first");
 }
@@ -960,12 +960,13 @@ fn a_stop_is_heard_while_a_limit_is_waited_for() {
 #[test]
 fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
     let fleet = fleet(["a", "b", "c"].map(full));
-    for at in 0..16 {
+    for index in 0..16 {
         for applied in [false, true] {
             let bench = Bench::new();
             let count = AtomicU64::new(0);
-            *lock(&bench.fake.faults) =
-                Box::new(move |_, _| (count.fetch_add(1, Ordering::Relaxed) == at).then_some(Fault::Crash { applied }));
+            *lock(&bench.fake.faults) = Box::new(move |_, _| {
+                (count.fetch_add(1, Ordering::Relaxed) == index).then_some(Fault::Crash { applied })
+            });
             assert!(bench.try_deploy(&fleet).is_none());
             let killed = bench.clock.now();
             let first = std::mem::take(&mut lock(&bench.fake.log).calls);
@@ -975,7 +976,7 @@ fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
                 let known = |(when, other, done): &(Duration, String, bool)| {
                     *other == words && *done && *when + LATENCY <= killed
                 };
-                assert!(!first.iter().any(known), "{words} was acknowledged before the crash at {at}");
+                assert!(!first.iter().any(known), "{words} was acknowledged before the crash at {index}");
             }
             bench.converged(&fleet);
         }
@@ -985,7 +986,7 @@ fn a_crash_at_any_call_loses_nothing_and_repeats_what_was_in_flight_alone() {
 #[test]
 fn where_nothing_can_be_recorded_nothing_more_is_done() {
     let bench = Bench::new();
-    let fleet: Fleet = (0..60).map(|at| bare(&format!("c{at}"))).collect();
+    let fleet: Fleet = (0..60).map(|index| bare(&format!("c{index}"))).collect();
     drop(bench.state());
     let plan = bench.plan(&fleet);
     // Opened for reading: each write fails, as on a full disk.
@@ -996,16 +997,16 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
 }
 
 /// A customer with these hosts.
-fn hosted(customer: &str, hosts: &[&str]) -> (String, Wish) {
-    let (customer, wish) = bare(customer);
-    (customer, Wish { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..wish })
+fn hosted(customer: &str, hosts: &[&str]) -> (String, DesiredState) {
+    let (customer, desired) = bare(customer);
+    (customer, DesiredState { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..desired })
 }
 
 #[test]
 fn hosts_go_ten_thousand_at_a_time_and_only_differences_go() {
     let mut bench = Bench::new();
     bench.rate = Rate::of(100_000, Duration::from_secs(60));
-    let names: Vec<String> = (0..25_000).map(|at| format!("h{at}.example.net")).collect();
+    let names: Vec<String> = (0..25_000).map(|index| format!("h{index}.example.net")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut fleet = fleet([hosted("a", &names[..10_000]), hosted("b", &names[10_000..]), bare("c")]);
     let requests = bench.plan(&fleet).requests()["one"];
@@ -1056,8 +1057,8 @@ fn a_host_that_moves_is_never_without_a_worker_that_is_there() {
             if let (Some(outcome), Some(_)) = (&outcome, &fault) {
                 assert!(outcome.failed > 0, "{fault:?}: {outcome:?}");
                 let goes = !after.contains_key("a");
-                let told = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
-                assert_eq!(told, goes, "{fault:?}: {outcome:?}");
+                let reports = outcome.failures.iter().any(|failed| failed.error.contains("still leads to it"));
+                assert_eq!(reports, goes, "{fault:?}: {outcome:?}");
             }
             bench.faults(&[]);
             // Taken back at once, what may have been done is undone.
@@ -1102,8 +1103,8 @@ fn no_worker_goes_to_which_a_host_may_lead() {
 fn who_goes_gives_up_its_routes_and_hosts_to_who_comes() {
     let bench = Bench::new();
     let routed = |customer: &str| {
-        let (customer, wish) = hosted(customer, &["x.example.net"]);
-        (customer, Wish { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..wish })
+        let (customer, desired) = hosted(customer, &["x.example.net"]);
+        (customer, DesiredState { routes: BTreeSet::from(["x.example.org/*".to_owned()]), ..desired })
     };
     bench.deploy(&fleet([routed("a")]));
     let after = fleet([routed("d")]);
@@ -1136,7 +1137,7 @@ fn hosts_of_others_and_of_those_who_are_held_are_left_alone() {
         let mut planner = Planner::new(&options);
         // a has no host any more; b isn't in the plan.
         let hosts = Hosts { table: "hosts".to_owned(), names: BTreeSet::new() };
-        planner.lead(&(home.clone(), "w-a".to_owned()), "one", Some(&hosts), held);
+        planner.add_hosts(&(home.clone(), "w-a".to_owned()), "one", Some(&hosts), held);
         let plan = planner.finish_with(&recorded, &|host| host == claimed);
         plan.hosts.into_iter().map(|change| change.host).collect::<Vec<_>>()
     };
@@ -1146,9 +1147,9 @@ fn hosts_of_others_and_of_those_who_are_held_are_left_alone() {
     assert_eq!(changes(false, true, "x.example.net"), [""; 0], "somebody wants it: it moves, later");
 }
 
-fn with_database(customer: &str) -> (String, Wish) {
-    let (customer, wish) = bare(customer);
-    (customer, Wish { database: true, ..wish })
+fn with_database(customer: &str) -> (String, DesiredState) {
+    let (customer, desired) = bare(customer);
+    (customer, DesiredState { database: true, ..desired })
 }
 
 #[test]
@@ -1237,28 +1238,28 @@ fn chaos(seed: u64, of_thousand: u64, crash: bool) -> Faults {
     })
 }
 
-/// A fleet of up to five customers over a few hosts, each held by one at most.
-fn wishes() -> impl Strategy<Value = Fleet> {
+/// Generates a fleet of up to five customers over a few hosts, each of at most one customer.
+fn fleets() -> impl Strategy<Value = Fleet> {
     let customer = (any::<bool>(), 1u32..4, any::<bool>(), 0usize..3, any::<bool>());
     let holders = prop::collection::vec(0usize..8, 9);
     (prop::collection::vec(customer, 5), holders).prop_map(|(customers, holders)| {
         let names = ["a", "b", "c", "d", "e"];
         let mut fleet = Fleet::new();
-        for (at, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
+        for (index, (there, version, workers_dev, crons, database)) in customers.into_iter().enumerate() {
             if there {
-                let (customer, wish) = bare(names[at]);
+                let (customer, desired) = bare(names[index]);
                 let crons = (0..crons).map(|minute| format!("{minute} * * * *")).collect();
-                fleet.insert(customer, Wish { version, workers_dev, crons, database, ..wish });
+                fleet.insert(customer, DesiredState { version, workers_dev, crons, database, ..desired });
             }
         }
         for (host, holder) in holders.into_iter().enumerate() {
-            if let Some(wish) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
+            if let Some(desired) = names.get(holder).and_then(|name| fleet.get_mut(*name)) {
                 if host < 3 {
-                    wish.domains.insert(format!("h{host}.example.com"));
+                    desired.domains.insert(format!("h{host}.example.com"));
                 } else if host < 6 {
-                    wish.routes.insert(format!("h{host}.example.org/*"));
+                    desired.routes.insert(format!("h{host}.example.org/*"));
                 } else {
-                    wish.hosts.insert(format!("h{host}.example.net"));
+                    desired.hosts.insert(format!("h{host}.example.net"));
                 }
             }
         }
@@ -1271,16 +1272,16 @@ proptest! {
 
     #[test]
     fn whatever_fails_it_converges(
-        rounds in prop::collection::vec((wishes(), any::<u64>(), 0u64..600), 1..5),
+        rounds in prop::collection::vec((fleets(), any::<u64>(), 0u64..600), 1..5),
         crash in any::<bool>(),
     ) {
         let bench = Bench::new();
         let mut last = Fleet::new();
-        for (wish, seed, of_thousand) in rounds {
+        for (desired, seed, of_thousand) in rounds {
             *lock(&bench.fake.faults) = chaos(seed, of_thousand, crash);
             lock(&bench.fake.log).asked.clear();
-            bench.try_deploy(&wish);
-            last = wish;
+            bench.try_deploy(&desired);
+            last = desired;
         }
         bench.faults(&[]);
         let outcome = bench.deploy(&last);

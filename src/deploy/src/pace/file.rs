@@ -1,10 +1,10 @@
-//! A ledger in a file: what all processes of a user know of a token's requests. Knows bytes and locks; not what the counts
-//! are for.
+//! A ledger in a file: what all processes of a user know of a token's requests. Knows bytes and locks; not what the
+//! counts are for.
 //!
-//! The file has two places, and each change is written to the older one, with a checksum: of a process that is killed while
-//! it writes, at most the change that it was about to make is lost, and the permit with it. Reading, changing and writing
-//! happen under the operating system's lock, which a killed process holds no more. Nothing is flushed to the disk: after
-//! the machine lost its power its clock is another, and the file begins anew.
+//! The file has two slots, and each change is written to the older one, with a checksum: a process that is killed
+//! while it writes loses at most the change that it was about to make, and the permit with it. Reading, changing and
+//! writing happen under the operating system's lock, which a killed process no longer holds. Nothing is flushed to
+//! the disk: after a power failure the clock is another one, and the file starts over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,20 +14,21 @@ use std::time::{Duration, SystemTime};
 
 use super::ledger::{Ledger, Nanos, WINDOWS, Window};
 
-/// What a place begins with: the format and its version.
+/// The beginning of a slot: the format and its version.
 const MAGIC: &[u8; 8] = b"flotlan1";
 /// The size of a place: pages, so that writing one never touches the other.
 const PLACE: usize = 12 << 10;
-/// What comes before the ledger: the magic, the checksum of the rest, the number of the change, the time, the epoch.
+/// The length of the header: the magic, the checksum of the rest, the number of the change, the time, the epoch.
 const HEAD: usize = 8 + 8 + 8 + 8 + 16;
 /// The size of a ledger as the first version wrote it.
 const BODY: usize = 8 * 5 + 4 * Ledger::FLIGHTS + WINDOWS * (8 * 5 + 4 * Window::COUNTS);
-/// What came later, at the end, where the first version has zeros: the claim of [`Priority::Bulk`](super::Priority::Bulk). An older
-/// flotilla passes it over and writes zeros again, which costs nothing but the order of two classes.
+/// The length of the fields that were added later, at the end, where the first version has zeros: the claim of
+/// [`Priority::Bulk`](super::Priority::Bulk). An older flotilla ignores them and writes zeros again, which costs
+/// nothing but the order of two classes.
 const MORE: usize = 8;
 const _: () = assert!(HEAD + BODY + MORE <= PLACE);
 
-/// After so long without a change a file is removed: longer than any window or block is.
+/// The time without a change after which a file is removed: longer than any window or block.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
 /// The file.
@@ -52,8 +53,9 @@ impl Shared {
         Ok(Shared { path: path.to_owned(), file: file(path)?, epoch, last: [0; HEAD] })
     }
 
-    /// Changes the ledger, and nobody else does meanwhile. `now` is asked once nobody else can; what `change` gives comes with whether the ledger is to be
-    /// written. `ledger` is what this process saw last: what counts where the file is damaged, foreign or gone.
+    /// Changes the ledger while no other process can. `now` is called under the lock; `change` returns its result
+    /// with whether the ledger has to be written. `ledger` is what this process saw last: it counts where the file is
+    /// damaged, foreign or gone.
     pub(super) fn change<T>(
         &mut self,
         ledger: &mut Ledger,
@@ -71,7 +73,7 @@ impl Shared {
         (given, written)
     }
 
-    /// Takes the lock; of the file that has the name now, as somebody may have emptied the cache.
+    /// Takes the lock of the file that has the name now, as the cache may have been emptied.
     fn lock(&mut self) -> io::Result<()> {
         for _ in 0..3 {
             while let Err(error) = self.file.lock() {
@@ -142,7 +144,8 @@ fn file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Removes the files of tokens that were not used for long: nothing in them counts any more. Who has one open makes it anew.
+/// Removes the files of tokens that were not used for long: nothing in them counts any more. A process that has one
+/// open creates it again.
 fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNUSED);
@@ -172,7 +175,7 @@ fn encode(ledger: &Ledger, bytes: &mut Vec<u8>) {
     }
     for window in &ledger.windows {
         let newest = window.answered.newest;
-        for number in [window.length, window.told, window.foreign, window.foreign_until, newest] {
+        for number in [window.length, window.reported, window.foreign, window.foreign_until, newest] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         for count in &window.answered.counts {
@@ -191,12 +194,12 @@ fn decoded(bytes: &[u8]) -> Ledger {
     (ledger.sent, ledger.blocked_until) = (sent, blocked_until);
     ledger.strikes = u32::try_from(strikes).unwrap_or(u32::MAX);
     for _ in 0..WINDOWS {
-        let (length, told, foreign, foreign_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
+        let (length, reported, foreign, foreign_until) = (reader.u64(), reader.u64(), reader.u64(), reader.u64());
         let newest = reader.u64();
         let window = Window::of(length, newest, reader.counts(Window::COUNTS));
         // The rest of the place is empty.
         if length > 0 {
-            ledger.windows.push(Window { told, foreign, foreign_until, ..window });
+            ledger.windows.push(Window { reported, foreign, foreign_until, ..window });
         }
     }
     ledger.claims = [interactive, reader.u64()];

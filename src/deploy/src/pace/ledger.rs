@@ -1,8 +1,9 @@
-//! The counts of a token's requests: those on their way, and those that were answered, in each window that matters. Knows
-//! neither clocks nor files.
+//! The counts of a token's requests: those in flight, and those that were answered, in each window that matters.
+//! Knows neither clocks nor files.
 //!
-//! The platform counts a request some time between its sending and its answer; nobody tells when. So it counts here from its
-//! sending until a window after its answer: then, in whatever window the platform counts, there are never more than here.
+//! The platform counts a request some time between its sending and its answer, and doesn't report when. So it counts
+//! here from its sending until a window after its answer: then, in whatever window the platform counts, there are
+//! never more than here.
 
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ pub(super) type Nanos = u64;
 
 /// The buckets of a window. A request counts for up to one of them too long: a six-hundredth of the quota at most.
 pub(super) const BUCKETS: u64 = 600;
-/// How many windows are kept: the one of fleet.yaml, and those that the platform tells.
+/// The number of windows that are kept: the one of fleet.yaml, and those that the platform reports.
 pub(super) const WINDOWS: usize = 4;
-/// How long a request can be on its way: what sends it gives up before.
+/// The longest time that a request can be in flight: its sender gives up earlier.
 pub(super) const FLIGHT: Duration = Duration::from_secs(150);
 /// The buckets of the requests on their way.
 const FLIGHT_BUCKETS: u64 = 50;
-/// How long a class of requests is waited for after it last asked: longer than the pauses between the requests of one command.
+/// The time for which a class of requests is waited for after its last claim: longer than the pauses between the
+/// requests of one command.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
 /// The longest time that an answer can stop the lane for: a day.
 const LONGEST: Nanos = 86_400 * 1_000_000_000;
@@ -58,7 +60,7 @@ impl Ring {
         self.counts.len() as u64
     }
 
-    /// Forgets what is too old; `gone` hears of it, with the time at which it was too old.
+    /// Drops the buckets that are too old; `gone` is called with each one's time of expiry and count.
     fn advance(&mut self, now: Nanos, mut gone: impl FnMut(Nanos, u32)) {
         let (tick, slots) = (now / self.bucket, self.slots());
         if tick <= self.newest {
@@ -76,7 +78,7 @@ impl Ring {
         self.newest = tick;
     }
 
-    /// When a bucket is too old.
+    /// Returns the time at which a bucket expires.
     fn leaves(&self, tick: u64) -> Nanos {
         (tick + self.slots()).saturating_mul(self.bucket)
     }
@@ -91,7 +93,7 @@ impl Ring {
         }
     }
 
-    /// Takes one back that was counted at a time, if it is still counted.
+    /// Removes one that was counted at a time, if it is still counted.
     fn remove(&mut self, at: Nanos) {
         let tick = (at / self.bucket).min(self.newest);
         let slot = (tick % self.slots()) as usize;
@@ -109,7 +111,8 @@ impl Ring {
             .filter(|(_, count)| *count > 0)
     }
 
-    /// When so many will have left. Those that aren't there yet can't leave before something that happens now does.
+    /// Returns the time at which this number will have expired. Those that aren't counted yet can't expire before a
+    /// request that is sent now.
     fn when_gone(&self, number: u64) -> Nanos {
         let mut left = 0;
         for (tick, count) in self.buckets() {
@@ -127,9 +130,9 @@ impl Ring {
 pub(super) struct Window {
     /// Its length.
     pub(super) length: Nanos,
-    /// The quota that the platform tells for windows of this length; 0 if it tells none.
-    pub(super) told: u64,
-    /// So many requests were counted by the platform that nobody here sent…
+    /// The quota that the platform reports for windows of this length; 0 if it reports none.
+    pub(super) reported: u64,
+    /// The number of requests that the platform counted and nobody here sent…
     pub(super) foreign: u64,
     /// … in a window that is over then.
     pub(super) foreign_until: Nanos,
@@ -139,7 +142,7 @@ pub(super) struct Window {
 impl Window {
     /// A window in which nothing was sent.
     pub(super) fn new(length: Nanos) -> Window {
-        Window { length, told: 0, foreign: 0, foreign_until: 0, answered: Ring::new(length, BUCKETS) }
+        Window { length, reported: 0, foreign: 0, foreign_until: 0, answered: Ring::new(length, BUCKETS) }
     }
 
     /// A window with these counts.
@@ -147,7 +150,7 @@ impl Window {
         Window { answered: Ring::of(length, BUCKETS, newest, counts), ..Window::new(length) }
     }
 
-    /// How long a request counts in it, at most.
+    /// Returns the longest time for which a request counts in the window.
     pub(super) fn counts_for(&self) -> Nanos {
         self.length.saturating_add(self.answered.bucket)
     }
@@ -156,7 +159,7 @@ impl Window {
     pub(super) const COUNTS: usize = BUCKETS as usize + 1;
 }
 
-/// What is known of one window when a request is sent.
+/// The knowledge of each window when a request is sent.
 pub(super) type Gone = [(Nanos, u64); WINDOWS];
 
 /// The counts of a token.
@@ -164,11 +167,11 @@ pub(super) type Gone = [(Nanos, u64); WINDOWS];
 pub(super) struct Ledger {
     /// Requests that were ever sent.
     pub(super) sent: u64,
-    /// Nothing is sent before.
+    /// The time before which nothing is sent.
     pub(super) blocked_until: Nanos,
-    /// How many 429s followed one another, each after the wait that the one before asked for.
+    /// The number of 429s in a row, each after the wait that the one before required.
     pub(super) strikes: u32,
-    /// The times until which each class is waited for by those behind it. Nobody is behind the last one.
+    /// The times until which each class is waited for by those behind it. No class is behind the last one.
     pub(super) claims: [Nanos; 2],
     /// Requests on their way, by the time of their sending.
     pub(super) flight: Ring,
@@ -179,25 +182,25 @@ impl Ledger {
     /// The number of counts of requests on their way.
     pub(super) const FLIGHTS: usize = FLIGHT_BUCKETS as usize + 1;
 
-    /// Nothing was sent yet.
+    /// Returns an empty ledger.
     pub(super) fn new() -> Ledger {
         Ledger::of(0, vec![0; Ledger::FLIGHTS])
     }
 
-    /// With these requests on their way.
+    /// Returns a ledger with these requests in flight.
     pub(super) fn of(newest: u64, counts: Vec<u32>) -> Ledger {
         let flight = Ring::of(nanos(FLIGHT), FLIGHT_BUCKETS, newest, counts);
         Ledger { sent: 0, blocked_until: 0, strikes: 0, claims: [0; 2], flight, windows: Vec::new() }
     }
 
-    /// Forgets what is over. What is on its way for so long that nobody waits for it any more was answered at the latest now.
+    /// Drops what has expired. Requests that were in flight for longer than anybody waits count as answered now.
     pub(super) fn advance(&mut self, now: Nanos) {
         let mut lost = Vec::new();
-        self.flight.advance(now, |at, count| lost.push((at, count)));
+        self.flight.advance(now, |index, count| lost.push((index, count)));
         for window in &mut self.windows {
             window.answered.advance(now, |_, _| {});
-            for (at, count) in &lost {
-                window.answered.add(*at, *count);
+            for (index, count) in &lost {
+                window.answered.add(*index, *count);
             }
             if now >= window.foreign_until {
                 window.foreign = 0;
@@ -221,18 +224,19 @@ impl Ledger {
         }
         if self.windows.len() == WINDOWS {
             // One that nobody tells any more; the lanes that watch it will watch it again.
-            let oldest = self.windows.iter().position(|window| window.told == 0).unwrap_or(0);
+            let oldest = self.windows.iter().position(|window| window.reported == 0).unwrap_or(0);
             self.windows.remove(oldest);
         }
         self.windows.push(window);
     }
 
-    /// So many requests count in a window: those that were answered, those on their way, those of others.
+    /// Returns the number of requests that count in a window: those that were answered, those in flight, those of
+    /// others.
     pub(super) fn used(&self, window: &Window) -> u64 {
         window.answered.sum + self.flight.sum + window.foreign
     }
 
-    /// When there is room for one more in a window with this limit; zero if there is.
+    /// Returns the time at which one more fits into a window with this limit; zero if it does now.
     pub(super) fn free_at(&self, window: &Window, limit: u64) -> Nanos {
         let (used, limit) = (self.used(window), limit.max(1));
         let too_many = |used: u64| (used + 1).saturating_sub(limit);
@@ -264,7 +268,7 @@ impl Ledger {
         self.claims.iter().take(priority as usize).copied().max().unwrap_or(0)
     }
 
-    /// A class wants to send, and asks again at this time at the latest. Whether that is new.
+    /// Claims the next permits for a class that will try again at `again` at the latest. Returns whether that is new.
     pub(super) fn claim(&mut self, priority: Priority, again: Nanos) -> bool {
         let Some(claim) = self.claims.get_mut(priority as usize) else { return false };
         let until = again.saturating_add(nanos(YIELD));
@@ -280,7 +284,7 @@ impl Ledger {
         true
     }
 
-    /// What was counted at a time was not sent after all.
+    /// Removes a request that was counted at a time and not sent after all.
     pub(super) fn take_back(&mut self, sent: Nanos) {
         self.sent = self.sent.saturating_sub(1);
         self.flight.remove(sent);
@@ -294,13 +298,13 @@ impl Ledger {
         }
     }
 
-    /// In thought: what is on its way is answered now.
+    /// For estimates: answers now what is in flight.
     pub(super) fn land(&mut self, now: Nanos) {
         let count = std::mem::replace(&mut self.flight, Ledger::new().flight).sum;
         self.sent_at_once(now, count);
     }
 
-    /// In thought: so many are sent and answered now.
+    /// For estimates: sends and answers this number of requests now.
     pub(super) fn sent_at_once(&mut self, now: Nanos, count: u64) {
         for window in &mut self.windows {
             window.answered.advance(now, |_, _| {});
@@ -308,7 +312,7 @@ impl Ledger {
         }
     }
 
-    /// In thought: all that was answered was answered so much later.
+    /// For estimates: moves all answers by this time.
     pub(super) fn shift(&mut self, by: Nanos) {
         for window in &mut self.windows {
             let ring = &window.answered;
@@ -327,41 +331,43 @@ impl Ledger {
         }
     }
 
-    /// The limits that the platform tells; those that it told before and no longer tells are none.
-    pub(super) fn told(&mut self, limits: &[(Nanos, u64)], now: Nanos) {
+    /// Replaces the limits that the platform reports; limits that it no longer reports are dropped.
+    pub(super) fn set_limits(&mut self, limits: &[(Nanos, u64)], now: Nanos) {
         for window in &mut self.windows {
             let quotas = limits.iter().filter(|(length, _)| *length == window.length).map(|(_, quota)| *quota);
-            window.told = quotas.min().unwrap_or(0);
+            window.reported = quotas.min().unwrap_or(0);
         }
         for (length, quota) in limits.iter().take(WINDOWS - 1) {
             self.watch(*length, now);
             let window = self.windows.iter_mut().find(|window| window.length == *length);
             let window = window.expect("BUG: it is watched");
-            window.told = if window.told == 0 { *quota } else { window.told.min(*quota) };
+            window.reported = if window.reported == 0 { *quota } else { window.reported.min(*quota) };
         }
     }
 
-    /// The platform told what is left in a window, in the answer to a request that was sent when `gone` no longer counted.
+    /// Records what the platform reports to be left of a window, in the answer to a request that was sent when `gone`
+    /// no longer counted.
     ///
-    /// What it counted of ours either counted here when that request was sent, or was sent since. The rest is others'.
+    /// What it counted of ours either counted here when that request was sent, or was sent since. The rest is
+    /// others'.
     pub(super) fn left(&mut self, length: Nanos, left: u64, reset: Nanos, gone: &Gone, now: Nanos) {
         let Some((_, gone)) = gone.iter().find(|(other, _)| *other == length) else { return };
         let ours = self.sent.saturating_sub(*gone);
-        let Some(window) = self.windows.iter_mut().find(|window| window.length == length && window.told > 0) else {
+        let Some(window) = self.windows.iter_mut().find(|window| window.length == length && window.reported > 0) else {
             return;
         };
-        let foreign = window.told.saturating_sub(left).saturating_sub(ours);
+        let foreign = window.reported.saturating_sub(left).saturating_sub(ours);
         if foreign > 0 && foreign >= window.foreign {
             (window.foreign, window.foreign_until) = (foreign, now + reset.min(LONGEST));
         }
     }
 
-    /// Nothing is sent for a time.
+    /// Blocks the lane for a time.
     pub(super) fn block(&mut self, wait: Nanos, now: Nanos) {
         self.blocked_until = self.blocked_until.max(now + wait.min(LONGEST));
     }
 
-    /// A 429 came for a request that was sent at a time. Whether it tells something new.
+    /// Records a 429 for a request that was sent at a time. Returns whether it is a new block.
     pub(super) fn throttle(&mut self, sent: Nanos, retry_after: Option<Nanos>, now: Nanos) -> bool {
         // What was sent before the block that there is only tells of it once more.
         let again = sent < self.blocked_until;

@@ -1,4 +1,5 @@
-//! Lanes on one file under a clock that the tests move: what they may send, whom they let go ahead, what they remember.
+//! Tests of lanes on one file under a clock that the tests move: what they may send, which ones go first, what they
+//! remember.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,19 +73,19 @@ fn most(requests: &[(Duration, Duration)], window: Duration) -> usize {
 enum Act {
     /// A lane sends, if it may.
     Send(usize),
-    /// It sends as often as it may.
+    /// The lane sends as often as it may.
     Flood(usize),
-    /// One of the requests on their way is answered.
+    /// One of the requests in flight is answered.
     Answer(usize),
     /// One is answered by a 429.
     Throttle(usize, Option<u64>),
     /// Time goes by.
     Pass(u64),
-    /// As long as a lane says.
+    /// Waits as long as a lane requires.
     Wait(usize),
     /// A process is killed and another one takes its place: the answers that it waited for are lost.
     Restart(usize),
-    /// It says that it is done.
+    /// The lane ends its claim.
     Release(usize),
 }
 
@@ -111,7 +112,7 @@ fn priorities() -> impl Strategy<Value = [Priority; LANES]> {
     prop_oneof![Just([Priority::Bulk; LANES]), [one(), one(), one()]]
 }
 
-/// Asks a lane for a permit; the classes before it must not have asked within the last seconds.
+/// Acquires a permit from a lane; the classes before it must not have tried within the last seconds.
 fn acquire(lane: &Lane, now: Duration, asked: &mut [Option<Duration>; 3]) -> Result<Ticket, Duration> {
     let given = lane.try_acquire();
     let class = lane.priority as usize;
@@ -154,8 +155,8 @@ fn play(
                     flying.push((lane, now, ticket));
                 }
             }
-            Act::Answer(at) | Act::Throttle(at, _) if !flying.is_empty() => {
-                let (lane, sent, ticket) = flying.swap_remove(at % flying.len());
+            Act::Answer(index) | Act::Throttle(index, _) if !flying.is_empty() => {
+                let (lane, sent, ticket) = flying.swap_remove(index % flying.len());
                 // What sends it gave up before.
                 done.push((sent, now.min(sent + ledger::FLIGHT)));
                 match act {
@@ -174,8 +175,8 @@ fn play(
             },
             Act::Restart(lane) => {
                 lanes[*lane] = machine.lane(rate).with_priority(priorities[*lane]);
-                for at in (0..flying.len()).rev().filter(|at| flying[*at].0 == *lane).collect::<Vec<_>>() {
-                    let (_, sent, _) = flying.swap_remove(at);
+                for index in (0..flying.len()).rev().filter(|index| flying[*index].0 == *lane).collect::<Vec<_>>() {
+                    let (_, sent, _) = flying.swap_remove(index);
                     done.push((sent, sent + ledger::FLIGHT));
                 }
             }
@@ -300,7 +301,7 @@ fn a_429_stops_all_lanes_of_the_file_until_it_is_over_and_the_next_process_too()
 fn the_wait_after_429s_that_do_not_say_grows_and_begins_anew_once_something_passed() {
     let machine = Machine::new();
     let lane = machine.lane(rate(1000, 10));
-    let mut told = Vec::new();
+    let mut waits_seen = Vec::new();
     for _ in 0..7 {
         // Several that were sent together say the same once.
         let tickets: Vec<Ticket> = (0..3).map(|_| lane.try_acquire().unwrap()).collect();
@@ -309,10 +310,10 @@ fn the_wait_after_429s_that_do_not_say_grows_and_begins_anew_once_something_pass
             lane.throttled(ticket, None);
         }
         let wait = waits(&lane);
-        told.push(wait.as_secs());
+        waits_seen.push(wait.as_secs());
         machine.pass(wait);
     }
-    assert_eq!(told, [10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!(waits_seen, [10, 20, 40, 80, 160, 300, 300]);
     lane.answered(lane.try_acquire().unwrap(), None);
     lane.throttled(lane.try_acquire().unwrap(), Some(Duration::ZERO));
     assert_eq!(waits(&lane), 10 * SECOND, "no time is none that was told");
@@ -339,8 +340,8 @@ fn the_platforms_limits_count_with_headroom_and_fleet_yamls_is_an_upper_bound() 
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
     assert_eq!((lane.usage().limit, send_all(&lane)), (95, 94));
     // Said: it stays.
-    let said = ApiLimit { requests: 50, seconds: 300, headroom: Some(0.1) };
-    let lane = Lane::new(Rate::new(Some(said)), clock());
+    let limit = ApiLimit { requests: 50, seconds: 300, headroom: Some(0.1) };
+    let lane = Lane::new(Rate::new(Some(limit)), clock());
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
     assert_eq!((lane.usage().limit, send_all(&lane)), (45, 44));
     // A limit that is told no more is none.
@@ -514,16 +515,16 @@ fn a_file_that_is_damaged_foreign_or_gone_begins_anew_and_forgets_nothing_that_a
         fs::write(path, text).unwrap();
     };
     let damages: [&dyn Fn(&Path); 6] = [&garbage, &empty, &short, &gone, &no_folder, &version];
-    for (at, damage) in damages.iter().enumerate() {
+    for (index, damage) in damages.iter().enumerate() {
         let machine = Machine::new();
         let lane = machine.lane(rate(10, 60));
         assert_eq!(send_all(&lane), 10);
         damage(&machine.file());
-        assert!(lane.try_acquire().is_err(), "{at}");
+        assert!(lane.try_acquire().is_err(), "{index}");
         damage(&machine.file());
-        assert_eq!(send_all(&machine.lane(rate(10, 60))), 10, "{at}: begun anew");
+        assert_eq!(send_all(&machine.lane(rate(10, 60))), 10, "{index}: begun anew");
         // What one wrote who knows nothing is what counts: it is whole.
-        assert!(lane.try_acquire().is_err(), "{at}");
+        assert!(lane.try_acquire().is_err(), "{index}");
     }
 }
 
@@ -537,8 +538,8 @@ fn a_change_that_was_not_written_to_its_end_is_none() {
     let before = fs::read(machine.file()).unwrap();
     let _lost = lane.try_acquire().unwrap();
     let after = fs::read(machine.file()).unwrap();
-    let changed: BTreeSet<usize> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
-    assert!(changed.iter().all(|at| at / (12 << 10) == changed.first().unwrap() / (12 << 10)), "in one place");
+    let changed: BTreeSet<usize> = (0..before.len()).filter(|index| before[*index] != after[*index]).collect();
+    assert!(changed.iter().all(|index| index / (12 << 10) == changed.first().unwrap() / (12 << 10)), "in one place");
     // Torn after any page.
     for page in [512, 1 << 10, 4 << 10, 8 << 10] {
         let start = changed.first().unwrap() / (12 << 10) * (12 << 10);
@@ -675,7 +676,7 @@ fn how_long_requests_take_is_told_beforehand() {
             send_and_answer(&lane);
         }
         clock.sleep(3 * SECOND);
-        let (start, told) = (clock.now(), lane.finish(requests, per_second));
+        let (start, waits_seen) = (clock.now(), lane.finish(requests, per_second));
         let each = Duration::from_secs_f64(1.0 / per_second);
         for _ in 0..requests {
             while let Err(wait) = lane.try_acquire().map(|ticket| lane.answered(ticket, None)) {
@@ -683,8 +684,11 @@ fn how_long_requests_take_is_told_beforehand() {
             }
             clock.sleep(each);
         }
-        let (took, told) = ((clock.now() - start).as_secs_f64(), told.as_secs_f64());
-        assert!((told - took).abs() <= 0.01 * took + 0.1, "{rate:?}, {requests}: {told} s, and it took {took} s");
+        let (took, waits_seen) = ((clock.now() - start).as_secs_f64(), waits_seen.as_secs_f64());
+        assert!(
+            (waits_seen - took).abs() <= 0.01 * took + 0.1,
+            "{rate:?}, {requests}: {waits_seen} s, and it took {took} s"
+        );
     }
 }
 

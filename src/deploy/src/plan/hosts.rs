@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 
 use super::{Action, Change};
-use crate::state::{Lead, Table};
+use crate::state::{HostTarget, Table};
 use flotilla_model::platform::{Home, KEYS_PER_CALL};
 
 /// A host that is to point to another worker.
@@ -24,7 +24,7 @@ pub struct HostChange {
     pub to: Option<String>,
     /// The wave after whose uploads it is written.
     pub wave: usize,
-    /// Where the workers are.
+    /// The home of the workers.
     #[serde(skip)]
     pub home: Home,
 }
@@ -50,7 +50,7 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Adds a worker, with its hosts if it has any; `held`: it is skipped, and so are they.
+    /// Adds a worker, with its hosts if it has any; if it is skipped (`held`), so are they.
     pub fn add(
         &mut self,
         home: &Home,
@@ -74,11 +74,11 @@ impl Hosts {
         }
     }
 
-    /// Returns the differences from what was `recorded`. `is_claimed` says whether any spec names a host, also one that this plan isn't
-    /// about. Hosts are removed with the last wave.
+    /// Returns the differences from what was `recorded`. `is_claimed` returns whether any spec names a host, also one
+    /// that this plan doesn't cover. Hosts are removed with the last wave.
     pub fn changes(
         self,
-        recorded: &BTreeMap<(Table, String), Lead>,
+        recorded: &BTreeMap<(Table, String), HostTarget>,
         changes: &[Change],
         is_claimed: &dyn Fn(&str) -> bool,
     ) -> Vec<HostChange> {

@@ -7,8 +7,8 @@ use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::platform::Home;
 use flotilla_model::spec::Environment;
 
-/// What a change does, without its reasons: what a plan's digest is made of. So the digest is the same wherever the same plan is
-/// made, whatever the state there says of how it came to this.
+/// A change without its reasons: the input of a plan's digest. So the digest is the same wherever the same plan is
+/// made, whatever history the state there has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedAction {
@@ -22,7 +22,7 @@ pub struct PlannedAction {
     pub account: String,
     /// The beginning of a digest of where the worker belongs: an account's id isn't shown.
     pub home: String,
-    /// What is done.
+    /// The action.
     pub action: Action,
     /// The requests, in their order.
     pub steps: Vec<Step>,
@@ -30,7 +30,7 @@ pub struct PlannedAction {
     pub digest: Digest,
     /// The digest that was live before, if there was one.
     pub was: Option<Digest>,
-    /// Which wave it belongs to, from 0.
+    /// The wave that it belongs to, from 0.
     pub wave: usize,
 }
 
@@ -65,7 +65,7 @@ impl PlannedAction {
     }
 }
 
-/// What a change of a host does. The worker that it pointed to before isn't part of it: not every machine's state has that.
+/// A change of a host. The worker that it pointed to before isn't part of it: not every machine's state has that.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostAction {

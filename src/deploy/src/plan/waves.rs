@@ -1,4 +1,4 @@
-//! Which wave of a deploy a change belongs to. Pure: the same changes get the same waves.
+//! Assigns changes to the waves of a deploy. Pure: the same changes get the same waves.
 
 use std::collections::BTreeMap;
 
@@ -57,12 +57,12 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
     let all = customers.len();
     let mut others = others.into_iter();
     let mut taken = 0;
-    for (at, wave) in waves.iter().enumerate() {
-        taken += customers.values().filter(|wave| **wave == at).count();
+    for (index, wave) in waves.iter().enumerate() {
+        taken += customers.values().filter(|wave| **wave == index).count();
         let up_to = wave.percent.map_or(0, |percent| (all as f64 * percent / 100.0).ceil() as usize);
         let more = wave.count.unwrap_or(0).max(up_to.saturating_sub(taken));
         for customer in others.by_ref().take(more) {
-            customers.insert(customer, at);
+            customers.insert(customer, index);
             taken += 1;
         }
     }

@@ -1,5 +1,5 @@
-//! What is there, as the platform's lists tell it: one request for the workers of each home, one for the domains of each
-//! account that has any, one for the routes of each zone. Knows which lists to ask for; sends nothing by itself.
+//! The live resources, from the platform's lists: one request for the workers of each home, one for the domains of
+//! each account that has any, one for the routes of each zone. Knows which lists to request; sends nothing by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use flotilla_model::platform::{Call, Home, ListedDomain, ListedRoute, ListedWork
 
 use super::{Row, Wanted, outside};
 
-/// Which lists are asked for.
+/// The lists to request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The homes whose workers are listed.
@@ -30,7 +30,7 @@ pub struct Zone {
     pub routes: Vec<ListedRoute>,
 }
 
-/// What is there.
+/// The live resources.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// The workers of each home that was listed, by name.
@@ -41,12 +41,13 @@ pub struct Inventory {
     pub zones: BTreeMap<String, Zone>,
     /// The ids of zones that were looked up, by account and name. Those that the account doesn't have are missing.
     pub found: BTreeMap<(String, String), String>,
-    /// Whether workers answer on workers.dev, and their crons, where that was asked for.
+    /// Whether workers answer on workers.dev, and their crons, where that was requested.
     pub triggers: BTreeMap<WorkerId, (bool, BTreeSet<String>)>,
 }
 
 impl Scope {
-    /// All that a fleet and its state use. `zone_id` knows the ids of zones, by account and name.
+    /// Returns the lists of everything that a fleet and its state use. `zone_id` knows the ids of zones, by account
+    /// and name.
     pub fn of(
         rows: &BTreeMap<WorkerId, Row>,
         wanted: &BTreeMap<WorkerId, Wanted>,
@@ -81,17 +82,17 @@ impl Scope {
         scope
     }
 
-    /// How many requests it takes, apart from those that look zones up.
+    /// Returns the number of requests, apart from those that look zones up.
     pub fn requests(&self) -> usize {
         self.homes.len() + self.domains.len() + self.zones.len() + self.named_zones.len()
     }
 }
 
-/// Asks for the lists, one after the other.
-pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply, E>) -> Result<Inventory, E> {
+/// Requests the lists, one after the other.
+pub fn take<E>(scope: &Scope, request: &mut impl FnMut(&Home, Call) -> Result<Reply, E>) -> Result<Inventory, E> {
     let mut inventory = Inventory::default();
     for home in &scope.homes {
-        let workers = match ask(home, Call::ListWorkers)? {
+        let workers = match request(home, Call::ListWorkers)? {
             Reply::Workers(workers) => workers,
             // A namespace that doesn't exist yet has no workers.
             _ => Vec::new(),
@@ -100,19 +101,19 @@ pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply,
         inventory.workers.insert(home.clone(), by_name);
     }
     for account_id in &scope.domains {
-        if let Reply::Domains(domains) = ask(&outside(account_id), Call::ListDomains)? {
+        if let Reply::Domains(domains) = request(&outside(account_id), Call::ListDomains)? {
             inventory.domains.insert(account_id.clone(), domains);
         }
     }
     let mut zones = scope.zones.clone();
     for (account_id, name) in &scope.named_zones {
-        if let Reply::Id(id) = ask(&outside(account_id), Call::FindZone { name: name.clone() })? {
+        if let Reply::Id(id) = request(&outside(account_id), Call::FindZone { name: name.clone() })? {
             inventory.found.insert((account_id.clone(), name.clone()), id.clone());
             zones.insert((account_id.clone(), id));
         }
     }
     for (account_id, zone_id) in zones {
-        if let Reply::Routes(routes) = ask(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone() })? {
+        if let Reply::Routes(routes) = request(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone() })? {
             inventory.zones.insert(zone_id, Zone { account_id, routes });
         }
     }
@@ -120,16 +121,17 @@ pub fn take<E>(scope: &Scope, ask: &mut impl FnMut(&Home, Call) -> Result<Reply,
 }
 
 impl Inventory {
-    /// Asks for the workers.dev addresses and crons of workers: two requests for each. One that is gone meanwhile is skipped.
-    pub fn ask_triggers<E>(
+    /// Requests the workers.dev addresses and crons of workers: two requests for each. A worker that is gone
+    /// meanwhile is skipped.
+    pub fn request_triggers<E>(
         &mut self,
         workers: &[WorkerId],
-        ask: &mut impl FnMut(&Home, Call) -> Result<Reply, E>,
+        request: &mut impl FnMut(&Home, Call) -> Result<Reply, E>,
     ) -> Result<(), E> {
         for id in workers {
             let (home, worker) = id;
-            let Reply::On(on) = ask(home, Call::ReadWorkersDev { worker: worker.clone() })? else { continue };
-            let Reply::Crons(crons) = ask(home, Call::ReadCrons { worker: worker.clone() })? else { continue };
+            let Reply::On(on) = request(home, Call::ReadWorkersDev { worker: worker.clone() })? else { continue };
+            let Reply::Crons(crons) = request(home, Call::ReadCrons { worker: worker.clone() })? else { continue };
             self.triggers.insert(id.clone(), (on, crons));
         }
         Ok(())

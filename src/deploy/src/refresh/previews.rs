@@ -1,5 +1,5 @@
-//! The previews of a fleet, as the platform's lists tell of them: which workers each has, which hosts lead to them, and until
-//! when. Pure.
+//! The previews of a fleet, from the platform's lists: each one's workers, the hosts that point to them, and when it
+//! expires. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +15,20 @@ pub struct Seen {
     pub id: String,
     /// Its workers.
     pub workers: BTreeSet<WorkerId>,
-    /// Whose they are.
+    /// The customers that they belong to.
     pub customers: BTreeSet<String>,
-    /// The hosts that lead to them.
+    /// The hosts that point to them.
     pub hosts: BTreeSet<String>,
     /// The D1 databases that are its own, by account and name.
     pub databases: BTreeSet<(String, String)>,
-    /// When the first of its workers was made, as the platform writes it.
+    /// The time at which the first of its workers was created, as the platform writes it.
     pub created: String,
-    /// When the last of its workers expires, in seconds since 1970.
+    /// The time at which the last of its workers expires, in seconds since 1970.
     pub expires: Option<i64>,
 }
 
 impl Seen {
-    /// Whether it has expired. One that doesn't say when never has.
+    /// Returns whether it has expired. A preview without a time of expiry never does.
     pub fn is_expired(&self, now: i64) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }

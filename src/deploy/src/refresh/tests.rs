@@ -1,4 +1,4 @@
-//! Each finding, from lists as the platform would give them.
+//! Tests of each finding, from lists as the platform would return them.
 
 use super::*;
 use flotilla_model::platform::{Call, ListedRoute, Reply};
@@ -21,13 +21,13 @@ fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A fleet, its state and a cloud that agree; each test lets one thing differ.
+/// A fleet, its state and a cloud that agree; each test changes one of them.
 struct World {
     rows: BTreeMap<WorkerId, Row>,
     wanted: BTreeMap<WorkerId, Wanted>,
     held: BTreeSet<String>,
     adopt: BTreeSet<String>,
-    doubtful: BTreeSet<WorkerId>,
+    uncertain: BTreeSet<WorkerId>,
     whole: bool,
     anew: bool,
     inventory: Inventory,
@@ -57,7 +57,7 @@ fn tags_of(fleet: &str, digest: Digest, triggers: &Triggers, customer: &str) -> 
 }
 
 impl World {
-    /// One worker, `w-acme`, with a domain, a route and a cron.
+    /// Returns a world with one worker, `w-acme`, with a domain, a route and a cron.
     fn new() -> World {
         let triggers = Triggers {
             workers_dev: true,
@@ -99,7 +99,7 @@ impl World {
             wanted: BTreeMap::from([(id("w-acme"), wanted)]),
             held: BTreeSet::new(),
             adopt: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
+            uncertain: BTreeSet::new(),
             whole: true,
             anew: false,
             inventory,
@@ -114,7 +114,7 @@ impl World {
         self.inventory.workers.get_mut(&home()).unwrap().insert(worker.name.clone(), worker);
     }
 
-    /// What is found, and who has to be asked.
+    /// Returns the result of a refresh, and the workers that have to be requested.
     fn refresh(&self) -> (Refreshed, Vec<String>) {
         self.with(|known| {
             let asked = unclear(&self.inventory, known).into_iter().map(|(_, name)| name).collect();
@@ -122,9 +122,9 @@ impl World {
         })
     }
 
-    fn with<T>(&self, run: impl FnOnce(&Known<'_>) -> T) -> T {
+    fn with<T>(&self, run: impl FnOnce(&Baseline<'_>) -> T) -> T {
         let accounts = BTreeMap::from([("a".to_owned(), "default".to_owned())]);
-        run(&Known {
+        run(&Baseline {
             fleet: FLEET,
             accounts: &accounts,
             rows: &self.rows,
@@ -132,7 +132,7 @@ impl World {
             held: &self.held,
             whole: self.whole,
             adopt: &self.adopt,
-            doubtful: &self.doubtful,
+            uncertain: &self.uncertain,
             anew: self.anew,
         })
     }
@@ -188,9 +188,9 @@ fn triggers_are_asked_for_where_the_tags_do_not_settle_them() {
     old.worker("w-acme").tags.truncate(2);
     assert_eq!(old.refresh().1, ["w-acme"]);
     // Or a change of it was begun, and nobody knows how it ended.
-    let mut begun = World::new();
-    begun.doubtful.insert(id("w-acme"));
-    assert_eq!(begun.refresh().1, ["w-acme"]);
+    let mut in_flight = World::new();
+    in_flight.uncertain.insert(id("w-acme"));
+    assert_eq!(in_flight.refresh().1, ["w-acme"]);
     // What is said then counts.
     world.inventory.triggers.insert(id("w-acme"), (false, names(&["5 5 * * *"])));
     let refreshed = world.finds(&["deployed elsewhere"]);
@@ -410,10 +410,10 @@ fn domains_and_routes_that_wait_for_whoever_takes_the_name() {
     let none = ListedRoute { id: "n".to_owned(), pattern: "acme.test/none".to_owned(), worker: None };
     world.inventory.zones.get_mut("z").unwrap().routes.push(none);
     let refreshed = world.refresh().0;
-    let told: Vec<(&str, &str)> =
+    let findings: Vec<(&str, &str)> =
         refreshed.findings.iter().map(|finding| (finding.what.kind(), finding.worker.as_str())).collect();
     assert_eq!(
-        told,
+        findings,
         [
             ("orphan", "w-gone"),
             ("orphaned domain", "nobody"),

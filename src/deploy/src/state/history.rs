@@ -16,16 +16,16 @@ use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
-/// One deploy.
+/// Identifies a deploy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RunId(pub i64);
 
 /// A deploy, running or ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
-    /// When it began, in seconds since 1970.
+    /// The time at which it began, in seconds since 1970.
     pub began: i64,
-    /// When it ended; 0 while it runs, or if it was killed.
+    /// The time at which it ended; 0 while it runs, or if it was killed.
     pub ended: i64,
     /// The user.
     pub who: String,
@@ -33,7 +33,7 @@ pub struct Run {
     pub host: String,
     /// The command: `deploy`, `rollback`, `prune`.
     pub what: String,
-    /// Why, if the person who ordered it said so.
+    /// The reason, if the person who ordered it gave one.
     pub reason: String,
     /// The digest of its plan.
     pub plan: String,
@@ -41,15 +41,15 @@ pub struct Run {
     pub outcome: Value,
 }
 
-/// What is recorded with a write.
+/// The entry that is recorded with a write.
 pub struct Entry<'a> {
     /// The deploy that it belongs to.
     pub run: RunId,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub at: i64,
     /// The action: `create`, `update`, `attach domain`.
     pub action: &'a str,
-    /// Why.
+    /// The reasons.
     pub reasons: &'a [Reason],
     /// The parts of the same change that are still pending.
     pub left: &'a [Uncertainty],
@@ -62,7 +62,7 @@ pub struct Record {
     pub id: i64,
     /// The deploy that it belongs to.
     pub run: RunId,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub at: i64,
     /// The worker.
     pub worker: WorkerId,
@@ -70,11 +70,11 @@ pub struct Record {
     pub customer: String,
     /// The environment.
     pub environment: Environment,
-    /// What was done.
+    /// The action.
     pub action: String,
     /// The digest that was live then.
     pub digest: Digest,
-    /// Why.
+    /// The reasons.
     pub reasons: Vec<Reason>,
 }
 
@@ -96,7 +96,7 @@ pub struct Stored {
     pub runtime_file: String,
     /// The canonical metadata.
     pub metadata: Value,
-    /// What it was made from, to explain changes: the resolved worker and the recipe. Null if that isn't known.
+    /// Its source, to explain changes: the resolved worker and the recipe. Null if that isn't known.
     pub source: Value,
 }
 
@@ -141,7 +141,7 @@ impl State {
             savepoint.commit()
         };
         let written = write();
-        written.map_err(|error| self.told(error))
+        written.map_err(|error| self.failure(error))
     }
 
     /// Records that a worker doesn't exist any more.
@@ -157,7 +157,7 @@ impl State {
             savepoint.commit()
         };
         let written = write();
-        written.map_err(|error| self.told(error))
+        written.map_err(|error| self.failure(error))
     }
 
     /// Records that a deploy begins.
@@ -170,7 +170,7 @@ impl State {
                 .execute(params![run.began, run.who, run.host, run.what, run.reason, run.plan])?;
             Ok(RunId(self.db.last_insert_rowid()))
         };
-        write().map_err(|error| self.told(error))
+        write().map_err(|error| self.failure(error))
     }
 
     /// Records that a deploy ended.
@@ -182,7 +182,7 @@ impl State {
                 run.0
             ])
         };
-        write().map(|_| ()).map_err(|error| self.told(error))
+        write().map(|_| ()).map_err(|error| self.failure(error))
     }
 
     /// Returns the last deploys, the newest first.
@@ -207,7 +207,7 @@ impl State {
                 })?
                 .collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Returns the records of a customer's workers, the newest first.
@@ -239,7 +239,7 @@ impl State {
             let mut statement = self.db.prepare_cached(&sql)?;
             statement.query_map(values, record_of)?.collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Keeps a bundle, and the objects that it consists of, deflated; an object that is there already stays.
@@ -259,7 +259,7 @@ impl State {
             }
             Ok(())
         };
-        write().map_err(|error| self.told(error))
+        write().map_err(|error| self.failure(error))
     }
 
     /// Returns a bundle that was deployed, if it is still kept.
@@ -279,7 +279,7 @@ impl State {
                 })
                 .optional()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Returns whether a bundle can be rolled back to.
@@ -292,7 +292,7 @@ impl State {
                 )?
                 .exists([digest.to_string()])
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
     /// Returns the bytes of an object, if it is still kept and whole.
@@ -303,7 +303,7 @@ impl State {
                 .query_row([digest.to_string()], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         };
-        let bytes = read().map_err(|error| self.told(error))?;
+        let bytes = read().map_err(|error| self.failure(error))?;
         Ok(bytes.and_then(|bytes| inflated(&bytes).ok()))
     }
 
@@ -321,7 +321,7 @@ impl State {
                         kept.push(record.digest);
                         continue;
                     }
-                    state.drop_bundle(&record.digest).map_err(|error| state.told(error))?;
+                    state.drop_bundle(&record.digest).map_err(|error| state.failure(error))?;
                 }
             }
             Ok(())

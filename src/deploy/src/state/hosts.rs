@@ -1,4 +1,4 @@
-//! The hosts that were written to KV, each with the worker that it leads to.
+//! The hosts that were written to KV, each with the worker that it points to.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use super::State;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
 
-/// The table. The worker is the last one that was acknowledged, empty if there was none; `sure` is 0 while a request about the
-/// host is on its way, and as long as nobody knows what came of it; `maybe` has the workers then that it can lead to as well, with
-/// a space around each.
+/// The table. The worker is the last one that was acknowledged, empty if there was none; `sure` is 0 while a request
+/// about the host is in flight, and as long as its outcome is unknown; `maybe` has the workers then that it can point
+/// to as well, with a space around each.
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS hosts (
     account_id TEXT NOT NULL, title TEXT NOT NULL, host TEXT NOT NULL,
@@ -30,22 +30,22 @@ pub struct Table {
     pub title: String,
 }
 
-/// Where a host leads.
+/// The worker that a host points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lead {
+pub struct HostTarget {
     /// The account's name in fleet.yaml, when it was written.
     pub account: String,
-    /// Where the worker is.
+    /// The home of the worker.
     pub home: Home,
     /// The worker, if one was acknowledged.
     pub worker: Option<String>,
-    /// Whether that is all that is known: no request about the host was interrupted.
+    /// Whether that is certain: no request about the host was interrupted.
     pub sure: bool,
 }
 
 impl State {
-    /// All hosts that were written, or may have been.
-    pub fn hosts(&self) -> Result<BTreeMap<(Table, String), Lead>, Failure> {
+    /// Returns all hosts that were written, or may have been.
+    pub fn hosts(&self) -> Result<BTreeMap<(Table, String), HostTarget>, Failure> {
         let read = || -> rusqlite::Result<_> {
             let mut statement = self
                 .db
@@ -55,16 +55,20 @@ impl State {
                 let table = Table { account_id: account_id.clone(), title: row.get(1)? };
                 let namespace = Some(row.get(4)?).filter(|name: &String| !name.is_empty());
                 let worker = Some(row.get(5)?).filter(|name: &String| !name.is_empty());
-                let lead =
-                    Lead { account: row.get(3)?, home: Home { account_id, namespace }, worker, sure: row.get(6)? };
-                Ok(((table, row.get(2)?), lead))
+                let point_host = HostTarget {
+                    account: row.get(3)?,
+                    home: Home { account_id, namespace },
+                    worker,
+                    sure: row.get(6)?,
+                };
+                Ok(((table, row.get(2)?), point_host))
             })?;
             rows.collect()
         };
-        read().map_err(|error| self.told(error))
+        read().map_err(|error| self.failure(error))
     }
 
-    /// A host that leads to a worker, if one does, or may.
+    /// Returns a host that points, or may point, to a worker, if there is one.
     pub fn host_of(&self, home: &Home, worker: &str) -> Result<Option<String>, Failure> {
         use rusqlite::OptionalExtension as _;
         let namespace = home.namespace.as_deref().unwrap_or_default();
@@ -82,12 +86,12 @@ impl State {
                 .query_row(params![home.account_id, format!(" {worker} ")], |row| row.get(0))
                 .optional()
         };
-        read().and_then(|found| found.map_or_else(may, |host| Ok(Some(host)))).map_err(|error| self.told(error))
+        read().and_then(|found| found.map_or_else(may, |host| Ok(Some(host)))).map_err(|error| self.failure(error))
     }
 
-    /// Notes that a request about a host is on its way: whatever it does, the host leads to its old worker, to the one that the
-    /// request names, or nowhere.
-    pub fn doubt_host(
+    /// Notes that a request about a host is in flight: whatever its outcome, the host points to its old worker, to
+    /// the one that the request names, or nowhere.
+    pub fn mark_host_uncertain(
         &mut self,
         table: &Table,
         host: &str,
@@ -104,11 +108,11 @@ impl State {
                 )?
                 .execute(params![table.account_id, table.title, host, account, namespace, maybe])
         };
-        write().map(|_| ()).map_err(|error| self.told(error))
+        write().map(|_| ()).map_err(|error| self.failure(error))
     }
 
-    /// Notes that a host leads to a worker.
-    pub fn lead(
+    /// Notes that a host points to a worker.
+    pub fn point_host(
         &mut self,
         table: &Table,
         host: &str,
@@ -122,17 +126,17 @@ impl State {
                     .prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')")?
                     .execute(params![table.account_id, table.title, host, account, namespace, worker])
             };
-        write().map(|_| ()).map_err(|error| self.told(error))
+        write().map(|_| ()).map_err(|error| self.failure(error))
     }
 
     /// Notes that a host is gone.
-    pub fn unlead(&mut self, table: &Table, host: &str) -> Result<(), Failure> {
+    pub fn release_host(&mut self, table: &Table, host: &str) -> Result<(), Failure> {
         let write = || {
             self.db
                 .prepare_cached("DELETE FROM hosts WHERE account_id = ? AND title = ? AND host = ?")?
                 .execute(params![table.account_id, table.title, host])
         };
-        write().map(|_| ()).map_err(|error| self.told(error))
+        write().map(|_| ()).map_err(|error| self.failure(error))
     }
 }
 
@@ -145,28 +149,33 @@ mod tests {
         let mut state = State::in_memory();
         let table = Table { account_id: "a".to_owned(), title: "hosts".to_owned() };
         let home = Home { account_id: "a".to_owned(), namespace: Some("shops".to_owned()) };
-        let lead = |state: &mut State, host, worker| state.lead(&table, host, "default", (&home, worker)).unwrap();
-        lead(&mut state, "a.example", "one");
-        lead(&mut state, "b.example", "one");
-        lead(&mut state, "a.example", "two");
+        let point_host =
+            |state: &mut State, host, worker| state.point_host(&table, host, "default", (&home, worker)).unwrap();
+        point_host(&mut state, "a.example", "one");
+        point_host(&mut state, "b.example", "one");
+        point_host(&mut state, "a.example", "two");
         assert_eq!(state.host_of(&home, "one").unwrap(), Some("b.example".to_owned()));
         assert_eq!(state.host_of(&home, "two").unwrap(), Some("a.example".to_owned()));
         for host in ["b.example", "c.example"] {
-            state.doubt_host(&table, host, "default", (&home, Some("three"))).unwrap();
+            state.mark_host_uncertain(&table, host, "default", (&home, Some("three"))).unwrap();
         }
-        state.doubt_host(&table, "c.example", "default", (&home, Some("four"))).unwrap();
-        state.doubt_host(&table, "c.example", "default", (&home, None)).unwrap();
+        state.mark_host_uncertain(&table, "c.example", "default", (&home, Some("four"))).unwrap();
+        state.mark_host_uncertain(&table, "c.example", "default", (&home, None)).unwrap();
         for (worker, may) in [("three", true), ("four", true), ("thre", false), ("five", false)] {
             assert_eq!(state.host_of(&home, worker).unwrap().is_some(), may, "{worker}");
         }
         let known = |state: &State, host: &str| {
-            state.hosts().unwrap().remove(&(table.clone(), host.to_owned())).map(|lead| (lead.worker, lead.sure))
+            state
+                .hosts()
+                .unwrap()
+                .remove(&(table.clone(), host.to_owned()))
+                .map(|point_host| (point_host.worker, point_host.sure))
         };
         assert_eq!(known(&state, "a.example"), Some((Some("two".to_owned()), true)));
         assert_eq!(known(&state, "b.example"), Some((Some("one".to_owned()), false)), "it may lead there still");
         assert_eq!(state.host_of(&home, "one").unwrap(), Some("b.example".to_owned()));
         assert_eq!(known(&state, "c.example"), Some((None, false)));
-        state.unlead(&table, "b.example").unwrap();
+        state.release_host(&table, "b.example").unwrap();
         assert_eq!(known(&state, "b.example"), None);
         assert_eq!(state.host_of(&home, "one").unwrap(), None);
     }

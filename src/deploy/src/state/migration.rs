@@ -69,7 +69,7 @@ fn to_version_2(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Makes values of reasons. Those that are recorded as sentences stay sentences.
+/// Turns reasons into values. Those that were recorded as sentences stay sentences.
 fn to_version_3(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch(
         "UPDATE records SET reasons = (
@@ -156,7 +156,7 @@ PRAGMA user_version = 1;
             let records = state.records_of("acme", 9).unwrap();
             assert_eq!((records.len(), records[0].action.as_str(), records[0].digest), (1, "create", digests[0]));
             assert_eq!(
-                state.begun().unwrap().into_values().next().expect("still in doubt").doubts,
+                state.in_flight().unwrap().into_values().next().expect("still in doubt").uncertainties,
                 [Uncertainty::Upload]
             );
             drop(state);
@@ -188,7 +188,8 @@ PRAGMA user_version = 1;
             let columns = rows.column_count();
             let mut rows = rows.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
-                let values: Vec<_> = (0..columns).map(|at| row.get::<_, rusqlite::types::Value>(at).unwrap()).collect();
+                let values: Vec<_> =
+                    (0..columns).map(|index| row.get::<_, rusqlite::types::Value>(index).unwrap()).collect();
                 lines.push(format!("{table} {values:?}"));
             }
         }

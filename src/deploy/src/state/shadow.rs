@@ -1,11 +1,11 @@
-//! A state that can be corrected without touching its file: what a plan is made from that asks the cloud. The tables that
-//! change lie in memory, in front of those of the file.
+//! A state that can be corrected without writing its file: the base of a plan that refreshes. The tables that change
+//! are in memory, in front of those of the file.
 
 use std::path::Path;
 
 use rusqlite::OpenFlags;
 
-use super::{State, told};
+use super::{State, sqlite_failure};
 use flotilla_model::failure::Failure;
 
 /// The tables that a correction writes to. What they hold is copied, apart from the records, which are only added to.
@@ -18,7 +18,7 @@ impl State {
             return Ok(State::in_memory());
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let state = State::open_with(path, flags).map_err(|error| told(path, error))??;
+        let state = State::open_with(path, flags).map_err(|error| sqlite_failure(path, error))??;
         let shadow = || -> rusqlite::Result<()> {
             state.db.execute_batch("PRAGMA temp_store = MEMORY; BEGIN")?;
             for table in SHADOWED {
@@ -35,16 +35,16 @@ impl State {
             }
             state.db.execute_batch("COMMIT")
         };
-        shadow().map_err(|error| told(path, error))?;
+        shadow().map_err(|error| sqlite_failure(path, error))?;
         Ok(state)
     }
 
-    /// How many workers are live.
+    /// Returns the number of live workers.
     pub fn live(&self) -> Result<usize, Failure> {
         let rows: i64 = self
             .db
             .query_row("SELECT count(*) FROM deployed", [], |row| row.get(0))
-            .map_err(|error| self.told(error))?;
+            .map_err(|error| self.failure(error))?;
         Ok(usize::try_from(rows).unwrap_or_default())
     }
 }

@@ -1,5 +1,5 @@
-//! Takes previews down. Asks the platform what belongs to them, and so needs no state; what is left of one after an interruption is
-//! found by the next run.
+//! Removes previews. Lists from the platform what belongs to them, and so needs no state; the next run finds what is
+//! left of one after an interruption.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,7 +38,7 @@ use crate::requests::PlatformRequester;
 pub enum Which {
     /// These, by their ids.
     Ids(Vec<String>),
-    /// Those that have expired.
+    /// The expired ones.
     Expired,
     /// All.
     All,
@@ -46,11 +46,11 @@ pub enum Which {
 
 /// Previews that are taken down.
 pub struct DownRequest {
-    /// Which ones.
+    /// The previews to remove.
     pub which: Which,
     /// The cloud.
     pub cloud: CloudOptions,
-    /// How it is approved.
+    /// The approval.
     pub approval: Approval,
 }
 
@@ -59,7 +59,7 @@ pub struct DownRequest {
 pub struct PreviewsDown {
     /// Previews that are gone.
     pub removed: Vec<String>,
-    /// Those of which something is left.
+    /// The previews of which something is left.
     pub left: Vec<String>,
     /// Workers that were deleted.
     pub workers: usize,
@@ -79,7 +79,7 @@ fn fleet_of(context: &Context<'_>) -> Result<Fleet, Failure> {
     Ok(fleet)
 }
 
-/// Takes previews down.
+/// Removes previews.
 pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<PreviewsDown, Failure> {
     let fleet = fleet_of(context)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);
@@ -117,13 +117,13 @@ pub fn previews_down(context: &Context<'_>, request: &DownRequest) -> Result<Pre
     Ok(report)
 }
 
-/// What became of a preview.
+/// The result for a preview.
 enum Removed {
-    /// Nothing of it is left.
+    /// All of it was removed.
     Whole,
-    /// Something of it is left.
+    /// Some of it is left.
     Part,
-    /// There was nothing of it.
+    /// It had no resources.
     Nothing,
 }
 
@@ -205,7 +205,7 @@ fn left_databases(
     for account_id in account_ids {
         let home = Home { account_id, namespace: None };
         // Who may not see databases made none.
-        let listed = requester.ask(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
+        let listed = requester.fetch(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
         if let Ok(Reply::Page { names, .. }) = listed {
             let own = names.into_iter().filter(|(name, _)| name.ends_with(&suffix));
             found.extend(own.map(|(name, id)| (home.clone(), name, id)));
@@ -218,7 +218,7 @@ fn left_databases(
     found.retain(|(_, name, _)| inside.contains(name) && !outside.contains(name));
     for (home, name, id) in &found {
         context.operator.on_event(&Event::AbandonedDatabase(name));
-        requester.ask(home, Call::DeleteDatabase { id: id.clone() })?;
+        requester.fetch(home, Call::DeleteDatabase { id: id.clone() })?;
     }
     Ok(found.len())
 }
@@ -266,18 +266,18 @@ fn planned(state: &State, homes: &BTreeMap<Home, String>) -> Result<Plan, Failur
         ..Options::default()
     };
     let mut planner = Planner::new(&options);
-    let mut begun = state.begun()?;
+    let mut in_flight = state.in_flight()?;
     let mut live = Vec::new();
     state.each(|id, deployed| live.push((id, deployed)))?;
     for (id, deployed) in &mut live {
         if let Some(name) = homes.get(&id.0) {
             deployed.account.clone_from(name);
         }
-        planner.gone(id, Some(deployed), begun.get(id));
-        begun.remove(id);
+        planner.gone(id, Some(deployed), in_flight.get(id));
+        in_flight.remove(id);
     }
-    for (id, begun) in &begun {
-        planner.gone(id, None, Some(begun));
+    for (id, in_flight) in &in_flight {
+        planner.gone(id, None, Some(in_flight));
     }
     let mut recorded = state.hosts()?;
     recorded.retain(|_, lead| homes.contains_key(&lead.home));

@@ -1,5 +1,5 @@
-//! Puts a preview up: the line over the project as the preview sees it, its size checked before anything is sent, and its workers
-//! asked until they run what was uploaded.
+//! Deploys a preview: the line over the project as the preview sees it, its size checked before anything is sent, and
+//! the health of its workers checked until they run what was uploaded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -39,12 +39,12 @@ use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::requests::PlatformRequester;
 use crate::selection::Selection;
 
-/// The days after which a preview expires, unless fleet.yaml or the request says otherwise.
+/// The days after which a preview expires, unless fleet.yaml or the request sets another number.
 const DAYS: u16 = 7;
-/// The largest number of workers of one preview, unless fleet.yaml says otherwise: fewer than a person looks at, more than a change
-/// is about.
+/// The largest number of workers of one preview, unless fleet.yaml sets another: more than a change touches, fewer
+/// than would be an accident.
 const LARGEST: usize = 50;
-/// How long a worker may take to run what was uploaded, unless fleet.yaml says otherwise.
+/// The time within which a worker has to run what was uploaded, unless fleet.yaml sets another.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// A day, in seconds.
 const DAY: i64 = 86_400;
@@ -65,7 +65,7 @@ pub struct UpRequest {
     pub days: Option<u16>,
     /// The cloud.
     pub cloud: CloudOptions,
-    /// How it is approved.
+    /// The approval.
     pub approval: Approval,
 }
 
@@ -76,17 +76,17 @@ pub struct PreviewWorker {
     pub customer: String,
     /// Its name.
     pub worker: String,
-    /// Where it answers.
+    /// Its address.
     pub address: Option<String>,
     /// The digest of its bundle.
     pub digest: String,
-    /// Its health in words; none, if it wasn't asked.
+    /// Its health in words; none, if it wasn't checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
-    /// Whether it is healthy, as far as it was asked.
+    /// Whether it is healthy, as far as it was checked.
     #[serde(skip)]
     pub healthy: bool,
-    /// Where its health is asked for.
+    /// The address of its health check.
     #[serde(skip)]
     health_address: Option<String>,
 }
@@ -98,7 +98,7 @@ pub struct PreviewUp {
     pub id: String,
     /// The environment whose settings it takes.
     pub from: Environment,
-    /// When it expires.
+    /// The time at which it expires.
     pub expires: String,
     /// Its workers.
     pub workers: Vec<PreviewWorker>,
@@ -119,7 +119,7 @@ pub struct PreviewUp {
     pub exit: Exit,
 }
 
-/// Puts a preview up, or brings it up to date.
+/// Deploys a preview, or updates it.
 pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewUp, Failure> {
     let Selected { customers, shared, rule } = selected(context, request)?;
     let largest = rule.most.unwrap_or(LARGEST);
@@ -243,7 +243,7 @@ fn wait(context: &Context<'_>, workers: &mut [PreviewWorker], deadline: Duration
     }
 }
 
-/// The customers of a preview, and what fleet.yaml says of previews.
+/// The customers of a preview, and fleet.yaml's rules for previews.
 struct Selected {
     customers: BTreeSet<String>,
     /// The shared workers that are selected themselves, whether or not a customer refers to them.
@@ -285,18 +285,18 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
     Ok(Selected { customers, shared, rule: opened.fleet.file.previews.clone() })
 }
 
-/// Refuses to take what is somebody else's: a name or a host of the preview that is in use.
+/// Refuses to overwrite what belongs to somebody else: a name or a host of the preview that is in use.
 fn refuse_others(planned: &Planned) -> Result<(), Failure> {
-    let told = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
+    let conflicts = planned.findings.iter().filter_map(|Finding { what, worker, .. }| match what {
         What::Unowned { fleet: Some(fleet) } => Some(format!("the worker {worker} belongs to the fleet {fleet}")),
         What::Unowned { fleet: None } => Some(format!("the worker {worker} is there, and is no fleet's")),
         What::DomainHeld { domain, holder } => Some(format!("{domain} leads to {holder}, which is not the preview's")),
         _ => None,
     });
-    let told: Vec<String> = told.collect();
-    let Some(first) = told.first() else { return Ok(()) };
+    let conflicts: Vec<String> = conflicts.collect();
+    let Some(first) = conflicts.first() else { return Ok(()) };
     let failure = Failure::refused(format!("{first}; nothing was sent")).hint("put it up under another --id");
-    Err(told[1..].iter().fold(failure, |failure, more| failure.hint(more)))
+    Err(conflicts[1..].iter().fold(failure, |failure, more| failure.hint(more)))
 }
 
 /// The D1 databases that the preview's workers have, by account and name.
@@ -309,7 +309,8 @@ fn databases(planned: &mut Planned) -> BTreeSet<(String, String)> {
     named.collect()
 }
 
-/// Puts off the end of what was not uploaded anew, once half of its days are over. Gives how many requests that took.
+/// Extends the expiry of workers that were not uploaded again, once half of their days are over. Returns the number
+/// of requests.
 fn renew(
     context: &Context<'_>,
     planned: &mut Planned,
@@ -338,7 +339,7 @@ fn renew(
     let account_ids = late.iter().map(|(home, _)| home.account_id.clone()).collect();
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
     for (home, call) in late {
-        requester.ask(&home, call)?;
+        requester.fetch(&home, call)?;
     }
     Ok(requester.requests as u64)
 }

@@ -39,7 +39,7 @@ pub(super) struct Closure<'a, 'f> {
 }
 
 impl Closure<'_, '_> {
-    fn lose(&mut self, place: Place, message: String, help: &str) {
+    fn report_lost(&mut self, place: Place, message: String, help: &str) {
         self.lost.push("a part of its code".to_owned());
         self.findings.push(FindingKind::Lost, place, message, help);
     }
@@ -52,7 +52,7 @@ impl Closure<'_, '_> {
             }
             let metadata = std::fs::symlink_metadata(self.root.join(&path));
             if is_linked(self.root, &path) || !metadata.as_ref().is_ok_and(std::fs::Metadata::is_file) {
-                self.lose(from, format!("`{path}` is a symbolic link, or no plain file"), "put a copy there");
+                self.report_lost(from, format!("`{path}` is a symbolic link, or no plain file"), "put a copy there");
                 continue;
             }
             let length = metadata.map_or(0, |metadata| metadata.len());
@@ -60,7 +60,7 @@ impl Closure<'_, '_> {
                 || length > MAX_BYTES
                 || self.bytes + usize::try_from(length).unwrap_or(usize::MAX) > MAX_ALL
             {
-                self.lose(
+                self.report_lost(
                     from,
                     format!("`{path}` is too much: up to {MAX_FILES} files are taken, of 8 MiB each and 32 MiB in all"),
                     "bundle it beforehand",
@@ -70,7 +70,7 @@ impl Closure<'_, '_> {
             let bytes = match std::fs::read(self.root.join(&path)) {
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    self.lose(from, format!("`{path}` can't be read: {error}"), "check its permissions");
+                    self.report_lost(from, format!("`{path}` can't be read: {error}"), "check its permissions");
                     continue;
                 }
             };
@@ -80,7 +80,7 @@ impl Closure<'_, '_> {
                 TEXT.contains(&extension.as_str()) || extension == "json" || self.options.text.contains(&extension);
             if !is_script && !is_text {
                 let message = format!("`{path}` is a module of a kind that flotilla doesn't upload");
-                self.lose(
+                self.report_lost(
                     from,
                     message,
                     "JavaScript, JSON and text are; keep deploying this worker with `wrangler deploy`",
@@ -112,7 +112,7 @@ impl Closure<'_, '_> {
         let help =
             "the file was not copied: read the secret from `env`, replace it where it was issued, and import again";
         self.findings.push(FindingKind::Credential, place.clone(), "a secret stands in the code", help);
-        self.lose(place, format!("`{path}` was not copied"), "see the secret in it");
+        self.report_lost(place, format!("`{path}` was not copied"), "see the secret in it");
         true
     }
 
@@ -138,7 +138,7 @@ impl Closure<'_, '_> {
             }
         };
         let Some(path) = path else {
-            self.lose(
+            self.report_lost(
                 place.clone(),
                 format!("`{specifier}` leads out of the project"),
                 "move what is imported into the folder that is imported, or name one above both",
@@ -154,7 +154,7 @@ impl Closure<'_, '_> {
             .chain(EXTENSIONS.iter().map(|extension| format!("{path}/index{extension}")));
         let found = candidates.into_iter().find(|path| exists(path));
         if found.is_none() {
-            self.lose(
+            self.report_lost(
                 place.clone(),
                 format!("`{specifier}` is imported, and isn't there"),
                 "if a build makes it, run that build and import again with --force",
@@ -224,7 +224,7 @@ fn imports(path: &str, text: &str, is_entry: bool, closure: &mut Closure<'_, '_>
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     let record = &parsed.module_record;
     for (specifier, occurrences) in &record.requested_modules {
-        let at = occurrences.iter().map(|one| one.span.start).min().unwrap_or(0);
+        let at = occurrences.iter().map(|item| item.span.start).min().unwrap_or(0);
         found.insert(specifier.to_string(), line(at));
     }
     for dynamic in &record.dynamic_imports {
@@ -262,7 +262,7 @@ fn imports(path: &str, text: &str, is_entry: bool, closure: &mut Closure<'_, '_>
     if is_entry && !exports && !text.contains("module.exports") && !parsed.panicked {
         let place = Place { file: path.to_owned(), line: 1, column: 1, width: 1 };
         let help = "write it as a module: `export default { async fetch(request, env) { … } }`; Cloudflare's guide is \"Migrate from Service Workers to ES Modules\"";
-        closure.lose(place, "it is written as a service worker, which flotilla doesn't upload".to_owned(), help);
+        closure.report_lost(place, "it is written as a service worker, which flotilla doesn't upload".to_owned(), help);
     }
     found.into_iter().collect()
 }

@@ -8,10 +8,10 @@ use flotilla_model::spec::Environment;
 
 use super::super::code::Code;
 use super::super::ids::{slug, split};
-use super::super::{Finding, FindingKind, Findings, FoundWorker, Live};
+use super::super::{Finding, FindingKind, Findings, FoundWorker, LiveAccount};
 
 /// Reports the workers that the account doesn't have.
-pub(super) fn live_or_not(found: &[FoundWorker], live: &Live, findings: &mut Findings) {
+pub(super) fn live_or_not(found: &[FoundWorker], live: &LiveAccount, findings: &mut Findings) {
     let Some(id) = &live.account_id else { return };
     for worker in found
         .iter()
@@ -30,7 +30,7 @@ pub(super) fn live_or_not(found: &[FoundWorker], live: &Live, findings: &mut Fin
 }
 
 /// Returns the workers of the account that no file defines.
-pub fn of_account(live: Live, found: &[FoundWorker]) -> (Vec<FoundWorker>, Vec<Finding>) {
+pub fn of_account(live: LiveAccount, found: &[FoundWorker]) -> (Vec<FoundWorker>, Vec<Finding>) {
     let known: BTreeSet<&str> = found.iter().map(|worker| worker.name.as_str()).collect();
     let mut taken: BTreeSet<(String, Environment)> =
         found.iter().map(|worker| (worker.customer.clone(), worker.environment)).collect();

@@ -1,4 +1,4 @@
-//! How a spec says which database a worker has. Knows the shape alone.
+//! The database of a worker in a spec. Knows the shape alone.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

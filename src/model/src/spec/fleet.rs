@@ -1,4 +1,4 @@
-//! What people write in fleet.yaml. Knows the shape alone.
+//! The types of fleet.yaml. Knows the shape alone.
 
 use std::collections::BTreeMap;
 
@@ -276,8 +276,8 @@ impl OneOrMore {
     /// Returns whether a text is among them.
     pub fn has(&self, text: &str) -> bool {
         match self {
-            OneOrMore::One(one) => one == text,
-            OneOrMore::More(more) => more.iter().any(|one| one == text),
+            OneOrMore::One(item) => item == text,
+            OneOrMore::More(more) => more.iter().any(|item| item == text),
         }
     }
 }
@@ -379,7 +379,7 @@ impl Account {
         Some(dispatch.hosts.clone().unwrap_or_else(|| format!("{namespace}-hosts")))
     }
 
-    /// One of its limits.
+    /// Returns one of its limits.
     pub fn limit(&self, limit: Limit) -> u64 {
         self.limits.get(limit).unwrap_or_else(|| self.plan.limit(limit))
     }

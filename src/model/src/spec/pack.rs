@@ -1,4 +1,4 @@
-//! What people write in pack.yaml and in a pack's catalogue. Knows the shape alone.
+//! The types of pack.yaml and of a pack's catalogue. Knows the shape alone.
 
 use std::collections::BTreeMap;
 
@@ -82,8 +82,8 @@ pub struct CatalogueFile {
 pub struct DestinationType {
     /// Its name for people.
     pub label: String,
-    /// The consents that a visitor must have given, unless a spec says otherwise.
+    /// The consents that a visitor must have given, unless a spec sets others.
     pub required_consent: Vec<Purpose>,
-    /// The JSON Schema of its settings; `#/$defs/secret` stands for a reference to a secret.
+    /// The JSON Schema of its settings; `#/$defs/secret` is a reference to a secret.
     pub settings: Value,
 }

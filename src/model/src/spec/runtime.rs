@@ -1,4 +1,4 @@
-//! How a spec says how Cloudflare is to run a worker: its logs, its limits, its place. Knows the shape alone.
+//! The settings of a spec for how Cloudflare runs a worker: its logs, its limits, its place. Knows the shape alone.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub struct RequestLimits {
     pub subrequests: Option<u64>,
 }
 
-/// Where a worker runs, if not near to who calls it.
+/// The place where a worker runs, if not near its callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {

@@ -209,7 +209,8 @@ fn node(depth: u32, indent: usize) -> BoxedStrategy<String> {
     let map = (comment(), keys.clone()).prop_map({
         let pad = pad.clone();
         move |(comment, keys)| {
-            let lines = keys.iter().enumerate().map(|(at, (between, value))| format!("{between}{pad}k{at}:{value}"));
+            let lines =
+                keys.iter().enumerate().map(|(index, (between, value))| format!("{between}{pad}k{index}:{value}"));
             format!("{comment}\n{}", lines.collect::<String>())
         }
     });
@@ -237,17 +238,17 @@ fn node(depth: u32, indent: usize) -> BoxedStrategy<String> {
 fn document() -> impl Strategy<Value = String> {
     let keys = prop::collection::vec(node(3, 2), 1..4);
     (keys, any::<bool>()).prop_map(|(keys, crlf)| {
-        let text: String = keys.iter().enumerate().map(|(at, value)| format!("k{at}:{value}")).collect();
+        let text: String = keys.iter().enumerate().map(|(index, value)| format!("k{index}:{value}")).collect();
         let text = format!("# first\n{text}# last\n");
         if crlf { text.replace('\n', "\r\n") } else { text }
     })
 }
 
-/// All paths of a value.
+/// Collects all paths of a value.
 fn paths(value: &Value, path: &[String], all: &mut Vec<Vec<String>>) {
     let parts: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
         _ => Vec::new(),
     };
     for (step, value) in parts {
@@ -263,7 +264,7 @@ fn read(text: &str) -> Value {
     document.expect("a document").root.to_value()
 }
 
-/// How many lines at the beginning and at the end are the same.
+/// Returns the number of lines at the beginning and at the end that are the same.
 fn kept(before: &str, after: &str) -> usize {
     let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let start = before.iter().zip(&after).take_while(|(a, b)| a == b).count();

@@ -20,14 +20,15 @@ pub fn identities(text: &str) -> Result<Vec<Identity>, String> {
 
 /// Opens a file; the text in it.
 pub fn open(bytes: &[u8], identities: &[Identity]) -> Result<Zeroizing<String>, String> {
-    let told = |error: age::DecryptError| match error {
+    let describe = |error: age::DecryptError| match error {
         age::DecryptError::NoMatchingKeys => "it isn't encrypted for this identity".to_owned(),
         age::DecryptError::InvalidHeader | age::DecryptError::UnknownFormat => "it is no file of age's".to_owned(),
         _ => "it is damaged".to_owned(),
     };
     let damaged = || "it is damaged".to_owned();
-    let file = age::Decryptor::new_buffered(ArmoredReader::new(bytes)).map_err(told)?;
-    let mut reader = file.decrypt(identities.iter().map(|identity| identity as &dyn age::Identity)).map_err(told)?;
+    let file = age::Decryptor::new_buffered(ArmoredReader::new(bytes)).map_err(describe)?;
+    let mut reader =
+        file.decrypt(identities.iter().map(|identity| identity as &dyn age::Identity)).map_err(describe)?;
     let mut text = Zeroizing::new(Vec::new());
     reader.read_to_end(&mut text).map_err(|_| damaged())?;
     match std::str::from_utf8(&text) {
@@ -84,11 +85,11 @@ mod tests {
         let at = (file.len() * 3 / 4..).find(|at| file[*at] != b'\n').unwrap();
         damaged[at] = if file[at] == b'A' { b'B' } else { b'A' };
         for bytes in [b"canary".as_slice(), b"", &damaged, &file[..80]] {
-            let told = open(bytes, std::slice::from_ref(&identity)).err();
-            assert!(told.is_some_and(|told| !told.contains("canary")));
+            let describe = open(bytes, std::slice::from_ref(&identity)).err();
+            assert!(describe.is_some_and(|describe| !describe.contains("canary")));
         }
         for text in ["", "# nothing\n", "canary", "AGE-SECRET-KEY-1CANARY"] {
-            assert!(identities(text).err().is_some_and(|told| !told.to_lowercase().contains("canary")));
+            assert!(identities(text).err().is_some_and(|describe| !describe.to_lowercase().contains("canary")));
         }
     }
 }

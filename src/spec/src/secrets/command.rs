@@ -1,4 +1,4 @@
-//! A source that is a program: asked for one value after the other, a few at a time, and for each at most once.
+//! A source that is a program: run for one value after the other, a few at a time, and for each at most once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use flotilla_model::spec::Environment;
 use super::program::{self, Trouble};
 use super::source::Answer;
 
-/// How many of one program run at once, unless fleet.yaml says otherwise.
+/// The number of runs of one program at once, unless fleet.yaml sets another.
 const AT_ONCE: u8 = 8;
-/// After so many time-outs in a row a program isn't run any more: a vault that is down would take hours to say so for each
-/// secret.
+/// The number of time-outs in a row after which a program isn't run any more: a vault that is down would take hours
+/// to fail for each secret.
 const TIMED_OUT: usize = 3;
 
-/// A program that is asked for one value after the other.
+/// A program that is run for one value after the other.
 pub struct Program {
     root: PathBuf,
     /// The program and its arguments, with placeholders.
@@ -30,11 +30,11 @@ pub struct Program {
     running: Mutex<u8>,
     ended: Condvar,
     timed_out: AtomicUsize,
-    said: Mutex<HashMap<Vec<String>, Arc<OnceLock<Said>>>>,
+    outcomes: Mutex<HashMap<Vec<String>, Arc<OnceLock<Outcome>>>>,
 }
 
 /// The output of a program.
-enum Said {
+enum Outcome {
     Value(SecretString),
     None,
     Failed(String),
@@ -50,12 +50,13 @@ impl Program {
             running: Mutex::new(0),
             ended: Condvar::new(),
             timed_out: AtomicUsize::new(0),
-            said: Mutex::default(),
+            outcomes: Mutex::default(),
         }
     }
 
-    /// Asks for a value. What it says is a customer's own if `{customer}` stands in its words, and else it is for all.
-    pub fn ask(&self, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
+    /// Runs the program for a value, which is a customer's own if the command has `{customer}`, and otherwise for
+    /// all.
+    pub fn run_for(&self, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
         if whose.is_some() != self.is_for_one() {
             return Answer::None;
         }
@@ -64,11 +65,11 @@ impl Program {
             word.replace("{customer}", customer).replace("{environment}", environment.as_str()).replace("{name}", name)
         };
         let words: Vec<String> = self.words.iter().map(fill).collect();
-        let said = Arc::clone(self.said.lock().entry(words.clone()).or_default());
-        match said.get_or_init(|| self.run(&words)) {
-            Said::Value(value) => Answer::Value(value.clone()),
-            Said::None => Answer::None,
-            Said::Failed(why) => Answer::Unknown(why.clone()),
+        let outcome = Arc::clone(self.outcomes.lock().entry(words.clone()).or_default());
+        match outcome.get_or_init(|| self.run(&words)) {
+            Outcome::Value(value) => Answer::Value(value.clone()),
+            Outcome::None => Answer::None,
+            Outcome::Failed(why) => Answer::Unknown(why.clone()),
         }
     }
 
@@ -77,30 +78,30 @@ impl Program {
         self.words.iter().any(|word| word.contains("{customer}"))
     }
 
-    fn run(&self, words: &[String]) -> Said {
+    fn run(&self, words: &[String]) -> Outcome {
         let mut running = self.running.lock();
         while *running >= self.at_once {
             self.ended.wait(&mut running);
         }
         *running += 1;
         drop(running);
-        let said = self.run_now(words);
+        let outcome = self.run_now(words);
         *self.running.lock() -= 1;
         self.ended.notify_one();
-        said
+        outcome
     }
 
-    fn run_now(&self, words: &[String]) -> Said {
+    fn run_now(&self, words: &[String]) -> Outcome {
         let program = &self.words[0];
         if self.timed_out.load(Ordering::Relaxed) >= TIMED_OUT {
-            return Said::Failed(format!(
+            return Outcome::Failed(format!(
                 "{program} took too long {TIMED_OUT} times in a row, and isn't asked any more"
             ));
         }
         let ended = match program::run(words, &self.root, self.timeout) {
             Ok(ended) => ended,
             Err(trouble) => {
-                return Said::Failed(match trouble {
+                return Outcome::Failed(match trouble {
                     Trouble::NotStarted => format!("{program} can't be started"),
                     Trouble::TooMuch => format!("{program} prints more than a secret"),
                     Trouble::TimedOut => {
@@ -112,13 +113,13 @@ impl Program {
         };
         self.timed_out.store(0, Ordering::Relaxed);
         if ended.code != Some(0) {
-            return Said::Failed(program::failed(program, ended.code, &ended.complaint));
+            return Outcome::Failed(program::failed(program, ended.code, &ended.complaint));
         }
         let Ok(text) = std::str::from_utf8(&ended.printed) else {
-            return Said::Failed(format!("{program} prints something else than text"));
+            return Outcome::Failed(format!("{program} prints something else than text"));
         };
         // Programs end their output with a line break that is no part of the value.
         let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-        if text.is_empty() { Said::None } else { Said::Value(SecretString::from(text)) }
+        if text.is_empty() { Outcome::None } else { Outcome::Value(SecretString::from(text)) }
     }
 }

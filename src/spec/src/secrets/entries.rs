@@ -1,5 +1,5 @@
-//! Texts of names and values, as dotenv lines or as a YAML map: reads them, and sets one entry without touching the others.
-//! Doesn't know where a text comes from; what it says of a broken one holds nothing of it.
+//! Texts of names and values, as dotenv lines or as a YAML map: reads them, and sets one entry without touching the
+//! others. Doesn't know where a text comes from; its errors quote nothing of a broken one.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::yaml::{self, Kind};
 
-/// How a text is written.
+/// The syntax of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `NAME=value` in lines.
@@ -25,17 +25,17 @@ impl Form {
     }
 }
 
-/// Reads all entries; of several with one name, the last. What is wrong is told without the text.
+/// Reads all entries; of several with one name, the last. Errors don't quote the text.
 pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, String> {
     match form {
         Form::Dotenv => {
             let entries = dotenvy::from_read_iter(text.trim_start_matches('\u{feff}').as_bytes()).enumerate();
-            let read = entries.map(|(at, entry)| match entry {
+            let read = entries.map(|(index, entry)| match entry {
                 Ok((name, value)) => Ok((name, SecretString::from(value))),
                 // The error holds the line.
                 Err(_) => Err(format!(
                     "near entry {}: each line is NAME=value, with quotes around a value that has spaces or `#`",
-                    at + 1
+                    index + 1
                 )),
             });
             read.collect()
@@ -44,7 +44,7 @@ pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, St
     }
 }
 
-/// Reads a YAML map of names to texts. Of what the parser says, only the line is repeated: the rest may quote a value.
+/// Reads a YAML map of names to texts. Of the parser's error only the line is repeated: the rest may quote a value.
 fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
     let wrong = |line: usize| format!("near line {line}: it has to be a YAML map of names to texts, each name once");
     let (document, diagnostics) = yaml::parse("", text.as_bytes());
@@ -76,8 +76,8 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
         // A JSON text is a YAML text.
         Form::Yaml => Zeroizing::new(format!("{name}: {}\n", serde_json::Value::from(value))),
     };
-    for (at, chunk) in chunks.iter().enumerate() {
-        if Some(at) == own {
+    for (index, chunk) in chunks.iter().enumerate() {
+        if Some(index) == own {
             written.push_str(&line(if chunk.trim_start().starts_with("export ") { "export " } else { "" }));
         } else {
             written.push_str(chunk);
@@ -247,8 +247,8 @@ mod tests {
             ("A: 123\n", Form::Yaml),
             ("A: \"canary\n", Form::Yaml),
         ] {
-            let told = parse(text, form).unwrap_err();
-            assert!(!told.contains("canary") && !told.contains("123"), "{told}");
+            let error = parse(text, form).unwrap_err();
+            assert!(!error.contains("canary") && !error.contains("123"), "{error}");
         }
     }
 

@@ -11,10 +11,10 @@ use secrecy::zeroize::Zeroizing;
 
 /// More than any file of secrets has.
 const MOST: u64 = 1 << 20;
-/// So much of what it complains of is looked at.
+/// The number of bytes of its stderr that are read.
 const COMPLAINT: u64 = 4 << 10;
 
-/// How a program ended.
+/// The end of a program.
 pub struct Ended {
     /// The exit code; none for a signal.
     pub code: Option<i32>,
@@ -24,10 +24,10 @@ pub struct Ended {
     pub complaint: String,
 }
 
-/// Why there is no end to tell of.
+/// The reason why a program didn't end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// There is no such program, or it can't be started.
+    /// The program doesn't exist, or can't be started.
     NotStarted,
     /// It took too long.
     TimedOut,
@@ -80,7 +80,7 @@ pub fn run(words: &[String], folder: &Path, limit: Duration) -> Result<Ended, Tr
     Ok(Ended { code, printed, complaint })
 }
 
-/// How a program failed, in words.
+/// Returns how a program failed, in words.
 pub fn failed(program: &str, code: Option<i32>, complaint: &str) -> String {
     let how = code.map_or("was killed".to_owned(), |code| format!("ended with {code}"));
     if complaint.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {complaint}") }
@@ -100,8 +100,8 @@ fn reader(pipe: Option<impl Read + Send + 'static>, most: u64) -> mpsc::Receiver
     receiver
 }
 
-/// Returns the first line of a complaint. A word that has digits, that is long, or that stands in what was printed as well may be a
-/// secret, and isn't shown.
+/// Returns the first line of a program's stderr. A word that has digits, that is long, or that is in its stdout as
+/// well may be a secret, and isn't shown.
 fn redacted(complaint: &str, printed: &str) -> String {
     let line = complaint.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let is_shown = |word: &&str| {

@@ -1,4 +1,4 @@
-//! One source of secrets: what it is, what it is called, and what is in its files. Opens each file at most once.
+//! One source of secrets: its kind, its name, and the content of its files. Opens each file at most once.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,7 +17,7 @@ use super::command::Program;
 use super::entries::{self, Form};
 use super::program::{self, Trouble};
 
-/// How long a program may take, unless fleet.yaml says otherwise.
+/// The time limit of a program, unless fleet.yaml sets another.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger file isn't one of secrets.
 const LARGEST: u64 = 8 << 20;
@@ -28,7 +28,7 @@ pub enum Answer {
     Value(SecretString),
     /// It has none.
     None,
-    /// It can't say, and why.
+    /// It can't decide, for this reason.
     Unknown(String),
 }
 
@@ -53,7 +53,7 @@ pub struct File {
     content: Box<[OnceLock<Content>; 4]>,
 }
 
-/// How a file is written.
+/// The encryption of a file.
 pub enum Cipher {
     Clear,
     Age { identity: IdentityPlace, recipients: Option<Vec<String>> },
@@ -63,14 +63,15 @@ pub enum Cipher {
 /// The content of a file.
 pub enum Content {
     Values(HashMap<String, SecretString>),
-    /// There is no such file.
+    /// The file doesn't exist.
     Absent,
-    /// It can't be opened here, and why.
+    /// It can't be opened here, for this reason.
     Closed(String),
 }
 
 impl Source {
-    /// Returns a source of fleet.yaml. A dotenv file is read at once: what is wrong with it is told before anything else is done.
+    /// Returns a source of fleet.yaml. A dotenv file is read at once: its errors are reported before anything else is
+    /// done.
     pub fn new(root: &Path, listed: &SecretSource) -> Result<Source, Failure> {
         let timeout = listed.timeout.map_or(TIMEOUT, Duration::from_secs);
         let file = |path: &String, cipher| File {
@@ -151,12 +152,12 @@ impl Source {
         }
     }
 
-    /// How many of its programs run at once, if it has one.
+    /// Returns the number of its programs that run at once, if it has one.
     pub fn at_once(&self) -> Option<usize> {
         if let Kind::Program(program) = &self.kind { Some(program.at_once.into()) } else { None }
     }
 
-    /// Returns the parts that were asked for and can't be read.
+    /// Returns the parts that were used and can't be read.
     pub fn closed(&self) -> Vec<(String, String)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
         let closed = file.contents().filter_map(|(path, content)| match content {
@@ -166,7 +167,7 @@ impl Source {
         closed.collect()
     }
 
-    /// Returns the names that stand in its files, as far as they were read.
+    /// Returns the names in its files, as far as they were read.
     pub fn names(&self) -> Vec<(String, Vec<String>)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
         let names = file.contents().filter_map(|(path, content)| match content {
@@ -188,7 +189,7 @@ impl File {
         self.path.replace("{environment}", environment.as_str())
     }
 
-    /// Where it is on disk.
+    /// Returns its path on disk.
     pub fn on_disk(&self, environment: Environment) -> PathBuf {
         self.root.join(self.path_in(environment))
     }
@@ -221,7 +222,7 @@ impl File {
         Ok(())
     }
 
-    /// Returns its content; it is opened when it is first asked for. `variable` looks up where its key is.
+    /// Returns its content; it is opened at its first use. `variable` looks up where its key is.
     pub fn content(&self, environment: Environment, variable: impl Fn(&str) -> Option<SecretString>) -> &Content {
         self.slot(environment).get_or_init(|| {
             let path = self.on_disk(environment);

@@ -46,7 +46,7 @@ impl Store<'_> {
         self.file.path_in(self.environment)
     }
 
-    /// Where it is.
+    /// Returns its path on disk.
     pub fn on_disk(&self) -> PathBuf {
         self.file.on_disk(self.environment)
     }
@@ -56,12 +56,12 @@ impl Store<'_> {
         self.file.varies().then_some(self.environment)
     }
 
-    /// Returns whether values stand in it in clear.
+    /// Returns whether it holds values in plain text.
     pub fn is_clear(&self) -> bool {
         matches!(self.file.cipher, Cipher::Clear)
     }
 
-    /// Returns whether a name stands in it; why that can't be told.
+    /// Returns whether it has a name, or why that isn't known.
     pub fn has(&self, name: &str) -> Result<bool, String> {
         match self.file.content(self.environment, |name| self.secrets.named(name)) {
             Content::Values(values) => Ok(values.contains_key(name)),
@@ -73,25 +73,25 @@ impl Store<'_> {
     /// Sets an entry, and makes the file if it isn't there. All other lines stay as they are.
     pub fn set(&self, name: &str, value: &SecretString) -> Result<(), Failure> {
         let (path, variable) = (self.on_disk(), |name: &str| self.secrets.named(name));
-        let told = |why: String| Failure::new(format!("{} is left as it was: {why}", self.path()));
-        let text = self.file.plain(self.environment, variable).map_err(told)?.unwrap_or_default();
+        let failure = |why: String| Failure::new(format!("{} is left as it was: {why}", self.path()));
+        let text = self.file.plain(self.environment, variable).map_err(failure)?.unwrap_or_default();
         match &self.file.cipher {
             Cipher::Age { identity, recipients } => {
-                let text = entries::set(&text, Form::of(&self.file.path), name, value).map_err(told)?;
+                let text = entries::set(&text, Form::of(&self.file.path), name, value).map_err(failure)?;
                 // Who names recipients and makes a new file needs no identity for it.
                 let keys = match recipients {
                     Some(_) => Vec::new(),
-                    None => identities(&self.file.root, identity, variable).map_err(told)?,
+                    None => identities(&self.file.root, identity, variable).map_err(failure)?,
                 };
-                let recipients = age::recipients(recipients.as_deref(), &keys).map_err(told)?;
-                replace(&path, &age::close(&text, &recipients).map_err(told)?, 0o644)
+                let recipients = age::recipients(recipients.as_deref(), &keys).map_err(failure)?;
+                replace(&path, &age::close(&text, &recipients).map_err(failure)?, 0o644)
             }
             Cipher::Clear | Cipher::Sops { .. } => {
-                let text: Zeroizing<String> = entries::set(&text, Form::Dotenv, name, value).map_err(told)?;
+                let text: Zeroizing<String> = entries::set(&text, Form::Dotenv, name, value).map_err(failure)?;
                 replace(&path, text.as_bytes(), 0o600)
             }
         }
-        .map_err(|error| told(error.to_string()))
+        .map_err(|error| failure(error.to_string()))
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         // Who can't open it can't add to it, either.
         let nobody = ::age::x25519::Identity::generate();
         let secrets = open(folder.path(), &[source(key(&nobody, "nobody"), None)]);
-        let told = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
-        assert_eq!(told, "fleet.yaml.age is left as it was: it isn't encrypted for this identity");
+        let failure = secrets.stores()[0].set("B", &"x".into()).unwrap_err().to_string();
+        assert_eq!(failure, "fleet.yaml.age is left as it was: it isn't encrypted for this identity");
     }
 }

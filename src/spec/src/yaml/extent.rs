@@ -1,5 +1,5 @@
-//! Where each node of a YAML text begins and ends, to the byte: for who replaces a part of it. Knows places alone; what the
-//! nodes are, the tree says.
+//! The extent of each node of a YAML text, to the byte: for replacing a part of it. Knows places alone; `yaml` knows
+//! the nodes.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
@@ -10,14 +10,14 @@ pub struct Extent {
     pub start: usize,
     /// The byte after the last one.
     pub end: usize,
-    /// How it is written.
+    /// Its syntax.
     pub shape: Shape,
 }
 
-/// How a node is written.
+/// The syntax of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Nothing stands there.
+    /// An empty value.
     Empty,
     /// Text without quotes, or an alias.
     Plain,
@@ -46,7 +46,7 @@ pub enum Shape {
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where it begins.
+    /// The offset of its beginning.
     pub start: usize,
     /// The byte after the colon.
     pub colon: usize,
@@ -64,8 +64,8 @@ struct Open {
     map: bool,
 }
 
-/// Returns the extents of the only document of a text that [`super::parse`] takes; nothing for one that is empty, or that is written in
-/// a way in which it can't be told where things are, such as with `? ` before keys.
+/// Returns the extents of the only document of a text that [`super::parse`] accepts; none for one that is empty, or
+/// whose syntax hides where nodes are, such as `? ` before keys.
 pub fn extents(text: &str) -> Option<Extent> {
     let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
     let byte = |index: usize| bytes.get(index).copied().unwrap_or(text.len());
@@ -130,20 +130,20 @@ pub fn extents(text: &str) -> Option<Extent> {
     root.filter(|root| root.shape != Shape::Empty)
 }
 
-/// Returns the first dash of a list that is said to begin here: a list that stands as far to the left as its key is said to begin behind
-/// its dash.
-fn first_dash(text: &str, open: Option<&Open>, said: usize) -> Option<usize> {
+/// Returns the first dash of a list that is reported to begin here: a list with the indentation of its key is
+/// reported to begin behind its dash.
+fn first_dash(text: &str, open: Option<&Open>, reported: usize) -> Option<usize> {
     if let Some((_, key, colon)) = open.filter(|open| open.map && !open.flow).and_then(|open| open.key.as_ref()) {
-        let before = text[..said].trim_end();
+        let before = text[..reported].trim_end();
         let dash = before.len().checked_sub(1)?;
         if before.ends_with('-') && dash >= *colon && column(text, dash) == column(text, *key) {
             return Some(dash);
         }
     }
-    text[said..].starts_with('-').then_some(said)
+    text[reported..].starts_with('-').then_some(reported)
 }
 
-/// From where on a value can stand: behind the colon of its key, or behind what comes before in its list.
+/// Returns where a value can begin: behind the colon of its key, or behind what comes before in its list.
 fn place(text: &str, open: Option<&Open>, start: usize) -> Option<usize> {
     let Some(open) = open else { return Some(start) };
     if open.map {
@@ -214,18 +214,18 @@ fn next_dash(text: &str, from: usize, column: usize) -> Option<usize> {
     }
 }
 
-/// Where the line of a place begins.
+/// Returns the beginning of the line of an offset.
 pub fn line_start(text: &str, at: usize) -> usize {
     text[..at].rfind('\n').map_or(0, |before| before + 1)
 }
 
-/// Where the line of a place ends, before its line break.
+/// Returns the end of the line of an offset, before its line break.
 pub fn line_end(text: &str, at: usize) -> usize {
     let end = text[at..].find('\n').map_or(text.len(), |next| at + next);
     if text[..end].ends_with('\r') && end > at { end - 1 } else { end }
 }
 
-/// How many characters stand before a place in its line.
+/// Returns the number of characters before an offset in its line.
 pub fn column(text: &str, at: usize) -> usize {
     text[line_start(text, at)..at].chars().count()
 }

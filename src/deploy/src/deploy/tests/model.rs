@@ -1,11 +1,11 @@
-//! Explores the loop systematically: answers come in any order, any of them goes wrong in any way, and somebody stops or pauses at
+//! Explores the loop systematically: answers come in any order, any of them goes wrong in any way, and a person stops or pauses at
 //! any time. A run is a list of choices. The first one takes the first option everywhere; from there the search tries every other
 //! option, up to a number of departures from the first option in one run.
 
 use super::super::pool::answer;
 use super::*;
 
-/// What can go wrong with an answer.
+/// The faults of an answer.
 const FAULTS: &[Fault] = &[
     Fault::Lost { applied: true },
     Fault::Lost { applied: false },
@@ -23,7 +23,7 @@ const WAITS: usize = 20_000;
 struct Script {
     /// The choices that are given; after them, always the first option.
     given: Vec<usize>,
-    /// What was chosen, of how many options.
+    /// The choices so far, each with the number of its options.
     chosen: Vec<(usize, usize)>,
 }
 
@@ -48,7 +48,7 @@ impl Script {
     }
 }
 
-/// A pool that answers as a script says.
+/// A pool that answers after a script.
 struct Scripted<'a> {
     fake: &'a Fake,
     make: &'a MakeUpload,
@@ -93,24 +93,25 @@ impl Pool for Scripted<'_> {
 struct Scenario {
     before: Fleet,
     after: Fleet,
-    /// What can go wrong.
+    /// The faults that may occur.
     faults: &'static [Fault],
 }
 
 /// A customer of an account with these hosts: routes in zones, domains, and hosts of a dispatch worker.
-fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, Wish) {
-    let mut wish = Wish { account: account.to_owned(), version: 1, ..Wish::default() };
+fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, DesiredState) {
+    let mut desired = DesiredState { account: account.to_owned(), version: 1, ..DesiredState::default() };
     for host in hosts {
         match host {
-            host if host.ends_with("/*") => wish.routes.insert((*host).to_owned()),
-            host if host.ends_with(".com") => wish.domains.insert((*host).to_owned()),
-            host => wish.hosts.insert((*host).to_owned()),
+            host if host.ends_with("/*") => desired.routes.insert((*host).to_owned()),
+            host if host.ends_with(".com") => desired.domains.insert((*host).to_owned()),
+            host => desired.hosts.insert((*host).to_owned()),
         };
     }
-    (name.to_owned(), wish)
+    (name.to_owned(), desired)
 }
 
-/// Deploys a fleet from a state, as a script says; returns what came of it, and which customers were reported as applied.
+/// Deploys a fleet from a state, after a script; returns the outcome, and the customers that were reported as
+/// applied.
 fn deploy_scripted(
     bench: &Bench,
     state: &mut State,
@@ -172,21 +173,21 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
         let worker = format!("w-{customer}");
         match fleet.get(customer) {
             None => assert!(!world.scripts.contains_key(&worker), "{worker} is deleted"),
-            Some(wish) => {
-                assert_eq!(world.scripts[&worker], bundle(customer, wish).digest.to_string());
-                assert_eq!(held(&world.routes, &worker), wish.routes, "{worker} has its routes");
-                assert_eq!(held(&world.domains, &worker), wish.domains, "{worker} has its domains");
+            Some(desired) => {
+                assert_eq!(world.scripts[&worker], bundle(customer, desired).digest.to_string());
+                assert_eq!(held(&world.routes, &worker), desired.routes, "{worker} has its routes");
+                assert_eq!(held(&world.domains, &worker), desired.domains, "{worker} has its domains");
             }
         }
     }
     // What isn't uncertain is as the state says.
-    let (deployed, begun) = (state.deployed().unwrap(), state.begun().unwrap());
-    for ((home, worker), live) in deployed.iter().filter(|(id, _)| !begun.contains_key(*id)) {
+    let (deployed, in_flight) = (state.deployed().unwrap(), state.in_flight().unwrap());
+    for ((home, worker), live) in deployed.iter().filter(|(id, _)| !in_flight.contains_key(*id)) {
         assert_eq!(world.scripts.get(worker), Some(&live.digest.to_string()), "{worker} in {}", home.account_id);
         assert_eq!(held(&world.routes, worker), live.live.routes.keys().cloned().collect());
         assert_eq!(held(&world.domains, worker), live.live.domains.keys().cloned().collect());
     }
-    let known = |worker: &String| deployed.keys().chain(begun.keys()).any(|(_, name)| name == worker);
+    let known = |worker: &String| deployed.keys().chain(in_flight.keys()).any(|(_, name)| name == worker);
     assert!(world.scripts.keys().all(known), "the state knows each worker that exists");
     let hosts = state.hosts().unwrap();
     for ((_, host), lead) in hosts.iter().filter(|(_, lead)| lead.sure) {
@@ -194,7 +195,7 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
     }
 }
 
-/// Runs a scenario as a script says, and then to its end.
+/// Runs a scenario after a script, and then to its end.
 fn run(scenario: &Scenario, script: Script) -> Script {
     let mut bench = Bench::new();
     // Nothing halts it: what is left undone is left by a failure, an unauthorized token or a stop.
@@ -277,8 +278,8 @@ fn databases_and_tables_are_there_before_who_needs_them() {
 
 /// The same fleet over three zones, and two accounts: of the second one are two customers, without hosts.
 fn spread(mut fleet: Fleet) -> Fleet {
-    for (customer, wish) in &mut fleet {
-        wish.routes = wish
+    for (customer, desired) in &mut fleet {
+        desired.routes = desired
             .routes
             .iter()
             .map(|route| match route.as_str() {
@@ -288,8 +289,8 @@ fn spread(mut fleet: Fleet) -> Fleet {
             })
             .collect();
         if customer.as_str() >= "d" {
-            wish.account = "two".to_owned();
-            wish.hosts.clear();
+            desired.account = "two".to_owned();
+            desired.hosts.clear();
         }
     }
     fleet
@@ -300,8 +301,8 @@ proptest! {
 
     #[test]
     fn any_fleet_survives_any_run(
-        before in wishes(),
-        after in wishes(),
+        before in fleets(),
+        after in fleets(),
         choices in prop::collection::vec(prop_oneof![4 => Just(0usize), 1 => 0usize..12], 0..120),
     ) {
         let (before, after) = (spread(before), spread(after));
