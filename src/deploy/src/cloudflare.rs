@@ -254,6 +254,7 @@ impl Platform for Cloudflare {
 fn failed(error: &Error) -> CallError {
     let what = match error.kind {
         Kind::Client => "no HTTP client",
+        Kind::Request => "the request to Cloudflare can't be made",
         Kind::Timeout => "Cloudflare did not answer in time",
         Kind::Connect => "Cloudflare can't be reached",
         Kind::Broken => "the connection to Cloudflare broke",

@@ -87,24 +87,6 @@ pub fn of_planned(
     limit: usize,
 ) -> Result<Addresses, Failure> {
     let state = State::read(&planned.cloud.state)?;
-    let mut live: Vec<(WorkerId, Deployed)> = Vec::new();
-    let mut more = 0;
-    let mut add = |id: WorkerId, deployed: Deployed| {
-        if live.len() < limit { live.push((id, deployed)) } else { more += 1 }
-    };
-    if planned.plan.is_empty() {
-        state.each(|id, deployed| {
-            if planned.selects(&deployed.customer, deployed.environment) {
-                add(id, deployed);
-            }
-        })?;
-    } else {
-        for change in &planned.plan.changes {
-            if let Some(deployed) = state.one(&change.id())? {
-                add(change.id(), deployed);
-            }
-        }
-    }
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
     let mut subdomains: HashMap<Home, Option<String>> = HashMap::new();
     let mut subdomain = |home: &Home| {
@@ -114,10 +96,28 @@ pub fn of_planned(
         };
         subdomains.entry(home.clone()).or_insert_with(find).clone()
     };
-    let address = |((home, worker), deployed): (WorkerId, Deployed)| {
-        let address =
-            url(cloud, &worker, &deployed, || subdomain(&home)).or_else(|| dispatched(&state, &home, &worker));
-        address.map(|address| (worker, address))
+    let mut addresses = Addresses { listed: Vec::new(), more: 0 };
+    // The limit counts the addresses that are listed: workers of a namespace have none, and take nobody's place.
+    let mut add = |(home, worker): WorkerId, deployed: &Deployed| {
+        if addresses.listed.len() == limit {
+            addresses.more += 1;
+            return;
+        }
+        let address = url(cloud, &worker, deployed, || subdomain(&home)).or_else(|| dispatched(&state, &home, &worker));
+        addresses.listed.extend(address.map(|address| (worker, address)));
     };
-    Ok(Addresses { listed: live.into_iter().filter_map(address).collect(), more })
+    if planned.plan.is_empty() {
+        state.each(|id, deployed| {
+            if planned.selects(&deployed.customer, deployed.environment) {
+                add(id, &deployed);
+            }
+        })?;
+    } else {
+        for change in &planned.plan.changes {
+            if let Some(deployed) = state.one(&change.id())? {
+                add(change.id(), &deployed);
+            }
+        }
+    }
+    Ok(addresses)
 }

@@ -34,11 +34,22 @@ impl PlatformRequester {
         secrets: &Secrets,
         account_ids: &BTreeSet<String>,
     ) -> Result<PlatformRequester, Failure> {
-        let names: Vec<&str> = names(fleet, cloud, account_ids).into_values().collect();
-        let tokens = cloud.tokens(fleet, names, secrets)?;
         if cloud.local.is_some() {
             cloud.start(context)?;
         }
+        PlatformRequester::of_cloud(context, fleet, cloud, secrets, account_ids)
+    }
+
+    /// The same; a local emulator has been started.
+    pub(crate) fn of_cloud(
+        context: &Context<'_>,
+        fleet: &Fleet,
+        cloud: &Cloud,
+        secrets: &Secrets,
+        account_ids: &BTreeSet<String>,
+    ) -> Result<PlatformRequester, Failure> {
+        let names: Vec<&str> = names(fleet, cloud, account_ids).into_values().collect();
+        let tokens = cloud.tokens(fleet, names, secrets)?;
         PlatformRequester::with_tokens(context, fleet, cloud, tokens, account_ids)
     }
 

@@ -263,6 +263,12 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_cannot_be_sent_is_an_error_of_the_request() {
+        let request = Request::get("http://127.0.0.1:9/").bearer(&SecretString::from("token\n"));
+        assert_eq!(Client::new(TIMEOUTS).send(request).err().unwrap().kind, Kind::Request);
+    }
+
+    #[test]
     fn what_is_on_this_machine() {
         for url in [
             "http://localhost:8787/x",

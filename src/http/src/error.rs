@@ -18,6 +18,8 @@ pub enum Kind {
     /// The client can't be made: the certificates that this machine trusts can't be read, or a proxy's address is
     /// invalid.
     Client,
+    /// The request can't be made: its address or the value of a header is invalid. Nothing was sent.
+    Request,
     /// The connection failed.
     Connect,
     /// The answer, or its end, did not come in time.
@@ -34,7 +36,7 @@ impl Error {
         let kind = match error {
             error if error.is_timeout() => Kind::Timeout,
             error if error.is_connect() => Kind::Connect,
-            error if error.is_builder() => Kind::Client,
+            error if error.is_builder() => Kind::Request,
             _ => Kind::Broken,
         };
         let mut last = error.source();
@@ -49,6 +51,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             Kind::Client => "no HTTP client",
+            Kind::Request => "the request can't be made",
             Kind::Connect => "no connection",
             Kind::Timeout => "no answer in time",
             Kind::Broken => "the connection broke",

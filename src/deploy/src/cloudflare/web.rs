@@ -65,7 +65,7 @@ fn get(url: &str) -> Result<(u16, Value), String> {
 fn why(kind: Kind) -> String {
     match kind {
         Kind::Timeout => "no answer in time",
-        Kind::Connect | Kind::Client => "no connection",
+        Kind::Connect | Kind::Client | Kind::Request => "no connection",
         Kind::Broken | Kind::TooLong => "the connection broke",
     }
     .to_owned()

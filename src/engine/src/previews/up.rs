@@ -179,10 +179,12 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         Deployed::OtherPlan { refusal, .. } => return Err(refusal),
     };
     let mut requests = outcome.requests;
-    if outcome.is_complete()
-        && let Some(planned) = Arc::get_mut(&mut planned)
-    {
-        requests += renew(context, planned, &inventory, days, now)?;
+    if outcome.is_complete() {
+        if let Some(planned) = Arc::get_mut(&mut planned).filter(|planned| planned.cloud.local.is_some()) {
+            // It has been started, if anything was applied.
+            planned.cloud.start(context)?;
+        }
+        requests += renew(context, &planned, &inventory, days, now)?;
     }
     let mut workers = workers(context, &planned, &tokens)?;
     let rule = &planned.project.fleet.file.deploy.health;
@@ -311,13 +313,7 @@ fn databases(planned: &mut Planned) -> BTreeSet<(String, String)> {
 
 /// Extends the expiry of workers that were not uploaded again, once half of their days are over. Returns the number
 /// of requests.
-fn renew(
-    context: &Context<'_>,
-    planned: &mut Planned,
-    inventory: &Inventory,
-    days: i64,
-    now: i64,
-) -> Result<u64, Failure> {
+fn renew(context: &Context<'_>, planned: &Planned, inventory: &Inventory, days: i64, now: i64) -> Result<u64, Failure> {
     let fleet = &planned.project.fleet;
     let owner = fleet.owner();
     let changed: BTreeSet<WorkerId> =
@@ -337,7 +333,7 @@ fn renew(
         return Ok(0);
     }
     let account_ids = late.iter().map(|(home, _)| home.account_id.clone()).collect();
-    let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
+    let mut requester = PlatformRequester::of_cloud(context, fleet, &planned.cloud, &planned.secrets, &account_ids)?;
     for (home, call) in late {
         requester.fetch(&home, call)?;
     }
