@@ -96,7 +96,7 @@ impl Operator for Recorder {
         let digest = |plan: &Plan| plan.digest.to_string();
         self.record(match event {
             Event::Diagnostics(found) => Heard::Diagnostics(found.len()),
-            Event::Planned { view, confirms } => Heard::Planned { digest: digest(view.plan), confirms: *confirms },
+            Event::Planned { view, confirms } => Heard::Planned { digest: digest(view.plan), asks: *confirms },
             Event::RunStarted { kind, plan, .. } => {
                 Heard::RunStarted { kind: (*kind).to_owned(), digest: digest(plan) }
             }
