@@ -2,8 +2,10 @@
 //! signals and the control file.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use flotilla_deploy::deploy::{self, Control};
 use flotilla_deploy::plan::Plan;
@@ -40,12 +42,8 @@ impl Terminal {
 
     /// Writes the events of a run to a file, too, or to stdout for `-`.
     pub fn write_events(&self, path: Option<&Path>) -> Result<(), Failure> {
-        *self.events() = Events::open(path)?;
+        *self.events.lock() = Events::open(path)?;
         Ok(())
-    }
-
-    fn events(&self) -> std::sync::MutexGuard<'_, Events> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn warning(&self, text: &str) {
@@ -122,12 +120,12 @@ impl Operator for Terminal {
             )),
             Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
             Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
-            Event::RunStarted { run, kind, plan, eta } => self.events().on_run_started(*run, kind, plan, *eta),
+            Event::RunStarted { run, kind, plan, eta } => self.events.lock().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
-                self.events().on_event(event);
+                self.events.lock().on_event(event);
                 report_change(ui, event);
             }
-            Event::RunEnded(outcome) => self.events().ended(outcome),
+            Event::RunEnded(outcome) => self.events.lock().ended(outcome),
             Event::PreviewsFound(found) => found.iter().for_each(|seen| ui.line(&preview_line(seen))),
             Event::AbandonedDatabase(name) => {
                 ui.note(&format!("the database {} was made, and its worker never came", clean(name)));

@@ -3,9 +3,11 @@
 mod progress_bar;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use flotilla_model::failure::Failure;
 pub use flotilla_model::text::{clean, clean_lines, duration, time};
@@ -13,7 +15,6 @@ pub use flotilla_model::text::{clean, clean_lines, duration, time};
 use super::signals::Signals;
 use super::timings::{self, Measured, Timing};
 use progress_bar::Phase;
-pub(crate) use progress_bar::lock;
 
 /// The output for people.
 #[derive(Clone)]
@@ -62,7 +63,7 @@ impl Ui {
 
     /// A line to stderr, above a bar.
     pub fn line(&self, text: &str) {
-        match &*lock(&self.0.phase) {
+        match &*self.0.phase.lock() {
             Some(phase) => phase.bar.suspend(|| stderr(text)),
             None => stderr(text),
         }
@@ -79,7 +80,7 @@ impl Ui {
 
     /// Returns the timings until now, if they were requested.
     pub fn timings(&self) -> Option<Vec<Timing>> {
-        self.0.timings.then(|| timings::timings(&lock(&self.0.measured), self.0.start.elapsed(), timings::cpu()))
+        self.0.timings.then(|| timings::timings(&self.0.measured.lock(), self.0.start.elapsed(), timings::cpu()))
     }
 }
 

@@ -1,8 +1,10 @@
 //! Keeps the requests of one token below its limits. Knows time and counts; doesn't know what is requested.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use self::file::Shared;
 use self::ledger::{Gone, Ledger, Nanos, Window, nanos};
@@ -381,7 +383,7 @@ impl Lane {
     }
 
     fn known(&self) -> MutexGuard<'_, LaneState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Reads the ledger, lets it be changed, and writes it if `change` asks for it.

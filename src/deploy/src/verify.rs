@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -144,18 +144,14 @@ pub fn verify(
             for _ in 0..AT_ONCE.min(open.len()) {
                 scope.spawn(|| {
                     while let Some(at) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let mut report = reports[*at].lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut report = reports[*at].lock();
                         check_target(&targets[*at], &mut report, web, clock);
                         progress.step(1);
                     }
                 });
             }
         });
-        let failed = |at: &usize| {
-            let report = reports[*at].lock().unwrap_or_else(PoisonError::into_inner);
-            report.status == Status::Failed
-        };
-        open.retain(failed);
+        open.retain(|at| reports[*at].lock().status == Status::Failed);
         let end = *end.get_or_insert_with(|| clock.now() + deadline);
         let left = end.saturating_sub(clock.now());
         if open.is_empty() || left.is_zero() {
@@ -166,7 +162,7 @@ pub fn verify(
         wait = (wait * 2).min(LONGEST_WAIT);
     }
     progress.end();
-    reports.into_iter().map(|report| report.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+    reports.into_iter().map(Mutex::into_inner).collect()
 }
 
 /// Returns a report in which every check is pending.
@@ -406,7 +402,7 @@ mod tests {
 
     impl Fake {
         fn note(&self, what: String) {
-            self.asked.lock().unwrap().push(what);
+            self.asked.lock().push(what);
         }
     }
 
@@ -486,14 +482,14 @@ mod tests {
         assert_eq!(report.status, Status::Passed);
         assert_eq!(lines(&report), ["dns Passed", "tls Passed", "health Passed"]);
         assert_eq!(report.checks[2].seconds, 0.01);
-        assert_eq!(*fake.asked.lock().unwrap(), ["dns a.example.com", "tls a.example.com", &format!("get {URL}")]);
+        assert_eq!(*fake.asked.lock(), ["dns a.example.com", "tls a.example.com", &format!("get {URL}")]);
     }
 
     #[test]
     fn who_is_not_well_yet_is_asked_again_and_nothing_else_is() {
         let fake = fake(vec![(0, Err("no connection".to_owned())), (5, healthy("old")), (20, healthy("d1"))]);
         assert_eq!(run(&target(), &fake, 60).status, Status::Passed);
-        let asked = fake.asked.lock().unwrap();
+        let asked = fake.asked.lock();
         assert_eq!(asked.iter().filter(|what| what.starts_with("get")).count(), 7, "{asked:?}");
         assert_eq!(asked.iter().filter(|what| what.starts_with("dns")).count(), 1);
         assert!((20..30).contains(&fake.clock.now().as_secs()));
@@ -507,7 +503,7 @@ mod tests {
         assert!((30..31).contains(&fake.clock.now().as_secs()));
         let once = super::tests::fake(vec![(0, healthy("old")), (1, healthy("d1"))]);
         assert_eq!(run(&target(), &once, 0).status, Status::Failed);
-        assert_eq!(once.asked.lock().unwrap().len(), 3);
+        assert_eq!(once.asked.lock().len(), 3);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -70,20 +70,20 @@ impl LiveSecrets {
         if let Some(names) = self.there.get(id) {
             return Ok(Some(names.iter().map(|name| (name.clone(), UNKNOWN.to_owned())).collect()));
         }
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let live = state.one(id)?.filter(|deployed| deployed.drift.is_none());
         Ok(live.map(|deployed| deployed.live.secrets))
     }
 
     /// Returns whether a worker is in the state, and its secrets aren't known.
     fn has_without_secrets(&self, id: &WorkerId) -> Result<bool, Failure> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         let row = state.one(id)?;
         Ok(row.is_some_and(|deployed| deployed.drift.is_some() || deployed.live.secrets.is_empty()))
     }
 
     fn fingerprints(&self) -> Fingerprints {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).fingerprints()
+        self.state.lock().fingerprints()
     }
 
     /// Returns what the upload of a change sends: what differs from what is live.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use flotilla_build::build;
 use flotilla_deploy::deploy::{MakeUpload, Upload, UploadRecord};
@@ -31,7 +33,7 @@ pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Resu
     let (kept, live) = (Mutex::new(State::read(path)?), LiveSecrets::open(path)?);
     let (owner, secrets) = (owner.to_owned(), Arc::clone(secrets));
     Ok(Arc::new(move |change: &Change| {
-        let kept = Kept::find(&kept.lock().unwrap_or_else(PoisonError::into_inner), change)?;
+        let kept = Kept::find(&kept.lock(), change)?;
         kept_upload(change, kept, &owner, &secrets, &live)
     }))
 }

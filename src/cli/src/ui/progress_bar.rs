@@ -1,13 +1,14 @@
 //! The phases of long work as people see them: a bar on a terminal, a line now and then elsewhere. Short work shows
 //! nothing. Measures what `--timings` shows.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 
 use flotilla_model::progress::Progress;
 use flotilla_model::trace;
@@ -59,7 +60,7 @@ impl Progress for Ui {
         let span = trace::phase(&name);
         let (start, cpu) = (Instant::now(), timings::cpu());
         let phase = Phase { name, start, cpu, expected, detail, bar, watcher: watcher.flatten(), _span: span };
-        *lock(&inner.phase) = Some(phase);
+        *inner.phase.lock() = Some(phase);
     }
 
     fn step(&self, steps: u64) {
@@ -68,14 +69,14 @@ impl Progress for Ui {
     }
 
     fn expect(&self, time: Duration) {
-        if let Some(phase) = &*lock(&self.0.phase) {
-            *lock(&phase.expected) = phase.start.elapsed() + time;
+        if let Some(phase) = &*self.0.phase.lock() {
+            *phase.expected.lock() = phase.start.elapsed() + time;
         }
     }
 
     fn detail(&self, text: &str) {
-        if let Some(phase) = &*lock(&self.0.phase) {
-            text.clone_into(&mut lock(&phase.detail));
+        if let Some(phase) = &*self.0.phase.lock() {
+            text.clone_into(&mut phase.detail.lock());
         }
     }
 
@@ -86,7 +87,7 @@ impl Progress for Ui {
     }
 
     fn end(&self) {
-        let Some(phase) = lock(&self.0.phase).take() else { return };
+        let Some(phase) = self.0.phase.lock().take() else { return };
         let (wall, cpu) = (phase.start.elapsed(), timings::cpu().saturating_sub(phase.cpu));
         if let Some((ended, thread)) = phase.watcher {
             drop(ended);
@@ -96,7 +97,7 @@ impl Progress for Ui {
         let items = self.0.done.load(Ordering::Relaxed);
         // What comes after a semicolon is said to those who wait.
         let name = phase.name.split(';').next().unwrap_or_default().to_owned();
-        lock(&self.0.measured).push(Measured { phase: name, wall, cpu, items });
+        self.0.measured.lock().push(Measured { phase: name, wall, cpu, items });
     }
 }
 
@@ -118,9 +119,9 @@ impl Watched {
             let (done, passed) = (self.inner.done.load(Ordering::Relaxed), start.elapsed());
             rate.observe(done, passed);
             let left = self.steps.and_then(|steps| rate.left(steps.saturating_sub(done)));
-            let expected = *lock(expected);
+            let expected = *expected.lock();
             let left = if expected.is_zero() { left } else { Some(expected.saturating_sub(passed)) };
-            let detail = match lock(detail).as_str() {
+            let detail = match detail.lock().as_str() {
                 "" => String::new(),
                 detail => format!(" · {detail}"),
             };
@@ -236,7 +237,7 @@ impl Ui {
 impl Inner {
     fn leave(&self, code: i32) -> ! {
         // The lock is kept: whoever wants to draw after this waits for the end.
-        let phase = lock(&self.phase);
+        let phase = self.phase.lock();
         if let Some(phase) = &*phase {
             phase.bar.finish_and_clear();
             phase.bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -244,10 +245,6 @@ impl Inner {
         let _ = trace::finish();
         std::process::exit(code)
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -315,7 +312,7 @@ mod tests {
         ui.end();
         ui.end();
         let phases: Vec<(String, u64)> =
-            lock(&ui.0.measured).iter().map(|measured| (measured.phase.clone(), measured.items)).collect();
+            ui.0.measured.lock().iter().map(|measured| (measured.phase.clone(), measured.items)).collect();
         assert_eq!(phases, [("building".to_owned(), 40_000), ("writing".to_owned(), 0)]);
     }
 }
