@@ -108,7 +108,7 @@ fn markdown(report: &PreviewUp) -> String {
         page += "| customer | worker | address | |\n|---|---|---|---|\n";
     }
     for row in &report.workers {
-        // What isn't a plain address is told as text.
+        // Anything but a plain address is shown as text.
         let is_plain = |address: &&str| {
             address.chars().all(|c| c.is_ascii_alphanumeric() || ":/.-".contains(c)) && address.starts_with("http")
         };

@@ -198,7 +198,7 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
 /// Runs a scenario after a script, and then to its end.
 fn run(scenario: &Scenario, script: Script) -> Script {
     let mut bench = Bench::new();
-    // Nothing halts it: what is left undone is left by a failure, an unauthorized token or a stop.
+    // Nothing halts it: what is not attempted is left by a failure, an unauthorized token or a stop.
     bench.budget = Budget { count: usize::MAX, health: None, ..Budget::default() };
     let mut state = State::in_memory();
     let first = RefCell::new(Script::default());
