@@ -16,7 +16,7 @@ mod files;
 mod project;
 mod scan;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -29,7 +29,7 @@ use dirty::{Recipes, dirty_reasons};
 use files::{Broken, Done};
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::Worker;
-use flotilla_model::diagnostic::{Diagnostic, sorted};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 use flotilla_model::reason::Reason;
@@ -44,21 +44,42 @@ pub use scan::{Scan, id, scan};
 /// The bundles of packs, by the pack's name.
 pub type PackBundles = HashMap<String, PackBundle>;
 
-/// Returns the bundles of the packs that workers use: from the cache, or built now.
+/// Returns the bundles of the packs that these workers use: from the cache, or built now. A pack that can't be bundled holds back its
+/// customers; it is an error if that leaves nobody.
 pub fn pack_bundles(
     project: &Project,
-    scan: &Scan,
+    scan: &mut Scan,
+    includes: &dyn Fn(&Record, &Unit) -> bool,
     progress: &dyn Progress,
-) -> Result<PackBundles, pack_bundle::Error> {
+) -> Result<PackBundles, Failure> {
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for unit in scan.records.iter().filter(|record| !scan.is_held(record)).flat_map(|record| &record.units) {
-        if !used.contains(unit.pack.as_str()) {
-            used.insert(&unit.pack);
+    for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
+        for unit in &record.units {
+            if !used.contains(unit.pack.as_str()) && includes(record, unit) {
+                used.insert(&unit.pack);
+            }
         }
     }
-    used.into_iter()
-        .map(|name| Ok((name.to_owned(), pack_bundle::pack_bundle(name, &project.fleet.packs[name], progress)?)))
-        .collect()
+    let (mut bundles, mut errors, mut failure) = (PackBundles::new(), BTreeMap::new(), None);
+    for name in used {
+        let pack = &project.fleet.packs[name];
+        match pack_bundle::pack_bundle(name, pack, progress) {
+            Ok(bundle) => drop(bundles.insert(name.to_owned(), bundle)),
+            Err(pack_bundle::Error::Diagnostic(error)) => drop(errors.insert(name.to_owned(), *error)),
+            Err(pack_bundle::Error::Failure(found)) => {
+                let help = found.hints.first().map_or("the other packs are built all the same", String::as_str);
+                let place = Place::file(&format!("{}/pack.yaml", pack.path));
+                let error = Diagnostic::error(Code::RuntimeFailed, place, found.to_string(), help);
+                errors.insert(name.to_owned(), error);
+                failure.get_or_insert(found);
+            }
+        }
+    }
+    match failure {
+        // It isn't the packs' fault, and nothing can be built.
+        Some(failure) if bundles.is_empty() => Err(failure),
+        _ => scan.block(errors).map(|()| bundles).map_err(Failure::invalid),
+    }
 }
 
 /// The part of the fleet that a build is for.

@@ -40,8 +40,11 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         Ok((project, scan))
     });
     let (customers, mut diagnostics, mut suppressed) = match scanned {
-        Ok((project, scan)) => {
+        Ok((project, mut scan)) => {
             selection.verify(&session.operator, &project, &scan)?;
+            if !selection.is_all() {
+                scan.leave_out_other_packs(|id| selection.includes_id(id));
+            }
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
-use flotilla_build::manifest::Record;
-use flotilla_build::pack_bundle;
+use flotilla_build::manifest::{Record, Unit};
 use flotilla_deploy::state::State;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
@@ -53,7 +52,9 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
         let scan = build::scan(&project, false, &session.ui)?;
         Ok((project, scan))
     });
-    let (project, scan) = scanned.map_err(Failure::invalid)?;
+    let (project, mut scan) = scanned.map_err(Failure::invalid)?;
+    let of_subject = |record: &Record, _: &Unit| build::id(record) == subject;
+    let bundled = build::pack_bundles(&project, &mut scan, &of_subject, &session.ui);
     let Some(record) = scan.records.iter().find(|record| build::id(record) == subject) else {
         let failure = Failure::usage(format!("there is no customer and no code `{subject}`"));
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
@@ -62,16 +63,11 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
             None => failure.hint(format!("customers are the files of customers/, without `.yaml`; {CODES}")),
         });
     };
+    let runtimes = bundled?;
     let of_it = |diagnostic: &&Diagnostic| diagnostic.place.file == record.file();
-    let diagnostics: Vec<Diagnostic> = scan.diagnostics.iter().filter(of_it).cloned().collect();
+    let of_file = scan.diagnostics.iter().filter(of_it);
+    let diagnostics: Vec<Diagnostic> = scan.pack_errors(subject).chain(of_file).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
-        Ok(runtimes) => runtimes,
-        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
-            return Err(Failure::invalid(vec![*diagnostic]));
-        }
-        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
-    };
     let held = scan.held.contains(subject);
     let workers = if held { Vec::new() } else { build::explain(&project, &scan, &runtimes, record) };
     let deployed =

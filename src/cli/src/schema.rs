@@ -36,9 +36,12 @@ enum Which {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) => fleet,
-        Err(diagnostics) => {
-            report::diagnostics(&session.root, &session.ui, &diagnostics);
+        Ok(fleet) if fleet.broken_packs.is_empty() => fleet,
+        // The schemas have the destination types of all packs.
+        found => {
+            let errors =
+                found.map_or_else(|errors| errors, |fleet| fleet.broken_packs.into_values().flatten().collect());
+            report::diagnostics(&session.root, &session.ui, &errors);
             return Ok(Exit::Diagnostics);
         }
     };

@@ -324,7 +324,7 @@ impl<'a> Planner<'a> {
         let held = options.invalid.iter().map(|customer| Held {
             customer: customer.clone(),
             environment: None,
-            reason: "its spec has errors".to_owned(),
+            reason: "it has errors".to_owned(),
         });
         Planner {
             options,

@@ -157,7 +157,8 @@ codes! {
     BadLayer = "F0506",
     /// A source of secrets that can't be used.
     BadSecretSource = "F0507",
-    /// A file with secrets in clear that git tracks: whoever has the repository has them.
+    /// A file with secrets in plain text that git tracks, so that everybody who has the repository has them; or git can't tell whether
+    /// it does, because it refuses to read the repository.
     TrackedSecrets = "F0508",
     /// A pack that can't be read.
     BadPack = "P0601",

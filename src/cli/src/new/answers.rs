@@ -524,7 +524,7 @@ fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
 fn implied_pack(workspace: &Workspace) -> Option<String> {
     let defaults = workspace.fleet.file.defaults.as_ref();
     let named = defaults.and_then(|defaults| defaults.get("pack")?.as_str().map(str::to_owned));
-    let only = || workspace.fleet.packs.keys().next().filter(|_| workspace.fleet.packs.len() == 1).cloned();
+    let only = || workspace.fleet.packs.keys().next().filter(|_| workspace.fleet.file.packs.len() == 1).cloned();
     named.or_else(only)
 }
 
