@@ -40,8 +40,8 @@ pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Opt
     match format {
         Format::Json => report::json(ui, &explanation)?,
         Format::Text => {
-            let severity = word(explanation.severity);
-            report::print(&format!("{code} ({severity})\n\n{}", plain(explanation.markdown)));
+            let (severity, text) = (explanation.severity.as_ref(), plain(explanation.markdown));
+            report::print(&format!("{code} ({severity})\n\n{text}"));
         }
     }
     Ok(Some(Exit::Done))
@@ -196,7 +196,7 @@ fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     match format {
         Format::Json => report::json(ui, &serde_json::json!({ "codes": lines }))?,
         Format::Text => {
-            let line = |line: &Line| format!("{}  {:7}  {}", line.code, word(line.severity), line.meaning);
+            let line = |line: &Line| format!("{}  {:7}  {}", line.code, line.severity.as_ref(), line.meaning);
             report::print(&lines.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
     }
@@ -211,13 +211,6 @@ fn has_form_of_code(subject: &str) -> bool {
     (3..=5).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_digit())
         && Code::ALL.iter().any(|code| code.as_str().starts_with(letter.to_ascii_uppercase()))
-}
-
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    }
 }
 
 /// Markdown as people read it in a terminal: examples indented, no marks of emphasis.

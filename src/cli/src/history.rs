@@ -5,6 +5,7 @@ use serde::Serialize;
 use flotilla_deploy::state::{Record, Run, RunId, State};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::reason::{Reason, with_details};
+use flotilla_model::spec::Environment;
 use flotilla_spec::project;
 use flotilla_spec::tree::Tree;
 
@@ -34,7 +35,7 @@ struct Line {
     run: RunId,
     at: String,
     customer: String,
-    environment: &'static str,
+    environment: Environment,
     worker: String,
     action: String,
     digest: String,
@@ -107,7 +108,7 @@ fn line(state: &State, record: Record) -> Result<Line, Failure> {
         record: record.id,
         run: record.run,
         at: time(record.at),
-        environment: record.environment.as_str(),
+        environment: record.environment,
         customer: record.customer,
         worker: record.worker.1,
         action: record.action,

@@ -195,7 +195,7 @@ fn findings(ui: &Ui, findings: &[Finding]) {
             FindingKind::LeftOut => Style::Warning,
             FindingKind::Note => Style::Dim,
         };
-        let head = ui.paint(style, finding.kind.as_str());
+        let head = ui.paint(style, finding.kind.as_ref());
         let arrow = ui.paint(Style::Help, "-->");
         ui.line(&format!(
             "{head}: {}\n  {arrow} {}\n  = {}\n",

@@ -134,7 +134,7 @@ impl Row<'_> {
         let pieces = &self.pieces;
         [
             clean(self.customer),
-            self.environment.as_str().to_owned(),
+            self.environment.as_ref().to_owned(),
             clean(self.worker),
             clean(&pieces.account()),
             clean(&pieces.zones()),

@@ -261,7 +261,7 @@ fn change_line<'a>(ui: &Ui, change: &Change, reasons: impl Iterator<Item = &'a R
         true => reasons.join("; "),
         false => first(&reasons.iter().map(|reason| short(reason)).collect::<Vec<_>>(), REASONS, "; "),
     };
-    let action = change.action.as_str();
+    let action = change.action.as_ref();
     let (worker, customer, environment) = (clean(&change.worker), clean(&change.customer), change.environment);
     format!("{} {action:<7}{worker}  ({customer} · {environment})  {}", sign(ui, change.action), clean(&why))
 }
@@ -276,7 +276,7 @@ fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
             let (number, examples) = (group.members.len(), group.members.iter().take(EXAMPLES));
             let examples: Vec<String> = examples.map(|change| clean(&change.worker)).collect();
             let more = if number > EXAMPLES { ", …" } else { "" };
-            let action = group.action.as_str();
+            let action = group.action.as_ref();
             let head = format!("{} {action:<7}{} workers", sign(ui, group.action), grouped(number as u64));
             format!("{head}  {}  ({}{more})", clean(&short(&group.reason)), examples.join(", "))
         })

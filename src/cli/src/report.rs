@@ -91,11 +91,11 @@ struct Blocks<'a> {
 impl Blocks<'_> {
     /// A diagnostic with its lines, its help, and an empty line at the end.
     fn block(&mut self, diagnostic: &Diagnostic) -> String {
-        let (style, word) = match diagnostic.severity {
-            Severity::Error => (Style::Error, "error"),
-            Severity::Warning => (Style::Warning, "warning"),
+        let style = match diagnostic.severity {
+            Severity::Error => Style::Error,
+            Severity::Warning => Style::Warning,
         };
-        let head = self.ui.paint(style, &format!("{word}[{}]", diagnostic.code));
+        let head = self.ui.paint(style, &format!("{}[{}]", diagnostic.severity.as_ref(), diagnostic.code));
         let arrow = self.ui.paint(Style::Help, "-->");
         let place = clean(&diagnostic.place.to_string());
         let mut text = format!("{head}: {}\n  {arrow} {place}", clean(&diagnostic.message));

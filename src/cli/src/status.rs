@@ -103,7 +103,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         report::print(&format!(
             "{:customer$}  {:11}  {:worker$}  {live}",
             row.customer,
-            row.environment.as_str(),
+            row.environment.as_ref(),
             row.worker
         ));
     }

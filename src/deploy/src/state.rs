@@ -170,7 +170,8 @@ pub struct State {
 }
 
 /// The kinds of resources whose ids are looked up by name once, and cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::AsRefStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum ResourceKind {
     /// A zone's id.
     Zone,
@@ -179,18 +180,8 @@ pub enum ResourceKind {
     /// A D1 database's id.
     Database,
     /// A KV namespace's id.
+    #[strum(to_string = "kv")]
     KeyValue,
-}
-
-impl ResourceKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            ResourceKind::Zone => "zone",
-            ResourceKind::Subdomain => "subdomain",
-            ResourceKind::Database => "database",
-            ResourceKind::KeyValue => "kv",
-        }
-    }
 }
 
 impl State {
@@ -368,7 +359,7 @@ impl State {
                 worker,
                 in_flight.account,
                 in_flight.customer,
-                in_flight.environment.as_str(),
+                in_flight.environment.as_ref(),
                 in_flight.digest.to_string(),
                 serde_json::to_string(&in_flight.uncertainties).expect("BUG: doubts are JSON"),
                 in_flight.run.0
@@ -387,7 +378,7 @@ impl State {
         let read = || {
             let sql = "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?";
             let mut statement = self.db.prepare_cached(sql)?;
-            statement.query_row(params![account_id, kind.as_str(), name], |row| row.get(0)).optional()
+            statement.query_row(params![account_id, kind.as_ref(), name], |row| row.get(0)).optional()
         };
         read().map_err(|error| self.failure(error))
     }
@@ -395,7 +386,7 @@ impl State {
     /// Keeps the id of a name for later runs.
     pub fn cache_id(&mut self, account_id: &str, kind: ResourceKind, name: &str, id: &str) -> Result<(), Failure> {
         self.db
-            .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
+            .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_ref(), name, id])
             .map(|_| ())
             .map_err(|error| self.failure(error))
     }
@@ -405,7 +396,7 @@ impl State {
         self.db
             .execute(
                 "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?",
-                params![account_id, kind.as_str(), name],
+                params![account_id, kind.as_ref(), name],
             )
             .map(|_| ())
             .map_err(|error| self.failure(error))

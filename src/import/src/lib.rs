@@ -41,29 +41,19 @@ pub struct Finding {
 }
 
 /// Kinds of findings, the gravest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::AsRefStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "lowercase")]
 pub enum FindingKind {
     /// A file contains a secret. Its value was not copied.
     Credential,
     /// A spec can't say it, and a deploy without it would break the worker; its delivery is `manual`.
     Lost,
     /// A spec can't say it; a deploy leaves it as it is, or does without.
+    #[strum(to_string = "left out")]
     LeftOut,
     /// A person has to decide or to check.
     Note,
-}
-
-impl FindingKind {
-    /// Returns the word that is printed.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FindingKind::Credential => "credential",
-            FindingKind::Lost => "lost",
-            FindingKind::LeftOut => "left out",
-            FindingKind::Note => "note",
-        }
-    }
 }
 
 /// A worker as it was found: in a file of wrangler's, or live in an account.

@@ -1,7 +1,7 @@
 //! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Whatever a
 //! file holds, it marks nothing up.
 
-use flotilla_deploy::plan::{Action, Change, HostChange};
+use flotilla_deploy::plan::{Change, HostChange};
 use flotilla_deploy::refresh::Finding;
 use flotilla_model::limits::grouped;
 use flotilla_model::reason::Reason;
@@ -155,7 +155,7 @@ fn row<'a>(change: &Change, mut reasons: impl ExactSizeIterator<Item = &'a Reaso
         why.push(format!("… {} more", grouped(reasons.len() as u64)));
     }
     let (worker, customer) = (text(&change.worker), text(&change.customer));
-    format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, why.join("<br>"))
+    format!("| {} | {worker} | {customer} | {} | {} |\n", change.action.as_ref(), change.environment, why.join("<br>"))
 }
 
 fn lane_row(lane: &Estimate) -> String {
@@ -167,12 +167,8 @@ fn lane_row(lane: &Estimate) -> String {
 fn folded(group: &ReasonGroup<'_>) -> String {
     let number = grouped(group.members.len() as u64);
     let names = first_names(group.members.iter().map(|change| change.worker.as_str()));
-    let (action, reason) = (word(group.action), text(&group.reason));
+    let (action, reason) = (group.action.as_ref(), text(&group.reason));
     format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{names}\n\n</details>\n")
-}
-
-fn word(action: Action) -> &'static str {
-    action.as_str()
 }
 
 /// Joins the first names, and adds the number of the others.
@@ -240,6 +236,8 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use flotilla_deploy::plan::Action;
 
     use super::super::PlanOutput;
     use super::super::tests::{

@@ -32,7 +32,7 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
         report::print(&format!(
             "{:customer$}  {:11}  {:worker$}  {:binding$}  {from:wide$}  {}",
             row.customer,
-            row.environment.as_str(),
+            row.environment.as_ref(),
             row.worker,
             row.binding,
             session.ui.paint(style, word)

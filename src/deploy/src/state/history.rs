@@ -129,7 +129,7 @@ impl State {
                     worker,
                     deployed.account,
                     deployed.customer,
-                    deployed.environment.as_str(),
+                    deployed.environment.as_ref(),
                     deployed.digest.to_string(),
                     deployed.revision,
                     deployed.deployed_at,
@@ -366,7 +366,7 @@ fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>
         namespace(home),
         worker,
         deployed.customer,
-        deployed.environment.as_str(),
+        deployed.environment.as_ref(),
         entry.action,
         deployed.digest.to_string(),
         json!(entry.reasons).to_string()
