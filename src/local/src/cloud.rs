@@ -93,8 +93,7 @@ impl Cloud {
         let text = |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
         for binding in bindings {
             let name = text(binding, "name");
-            let exists =
-                |sql: &str, id: &str| -> Result<bool, Refusal> { Ok(db.prepare_cached(sql)?.exists([account, id])?) };
+            let exists = |sql: &str, id: &str| store::has(db, sql, [account, id]);
             let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
                 "d1" => {
                     let id = database_id(binding);
@@ -113,8 +112,7 @@ impl Cloud {
                 }
                 "service" => {
                     let name = text(binding, "service");
-                    let key = Key { account: account.to_owned(), namespace: String::new(), name: name.clone() };
-                    (store::find(db, &key)?.is_some(), 10143, format!("Worker {name:?}"))
+                    (store::find(db, &Key::of_account(account, &name))?.is_some(), 10143, format!("Worker {name:?}"))
                 }
                 "dispatch_namespace" => {
                     let name = text(binding, "namespace");

@@ -13,7 +13,9 @@ use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text};
+use super::serve::{
+    Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text, words,
+};
 use super::store::{self, Key};
 use super::{databases, hrana, kv, r2};
 
@@ -22,8 +24,8 @@ use super::{databases, hrana, kv, r2};
 /// # Errors
 /// Never; the type is the listener's.
 pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
-    let call = request.headers_mut().remove(CALL);
-    let call = call.as_ref().and_then(|call| call.to_str().ok()).unwrap_or_default().to_owned();
+    let call = words(request.headers(), CALL).to_owned();
+    request.headers_mut().remove(CALL);
     let words: Vec<&str> = call.split(' ').collect();
     Ok(match words.as_slice() {
         [word, rest @ ..] if *word == cloud.workers.word() && !word.is_empty() => match rest {
@@ -50,7 +52,7 @@ async fn collect(request: Request<Incoming>) -> Bytes {
 }
 
 async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<Incoming>) -> Response<Body> {
-    let key = Key { account: account.to_owned(), namespace: String::new(), name: name.to_owned() };
+    let key = Key::of_account(account, name);
     match blocking(|| cloud.store.read(|db| store::get(db, &key))) {
         Ok(worker) => forward(cloud, &worker, request, None).await,
         Err(refusal) => text(502, &format!("the service binding's worker {name}: {}\n", refusal.message)),
@@ -59,9 +61,9 @@ async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<I
 
 /// A dispatch binding's call of a worker of its namespace.
 async fn dispatch(cloud: &Cloud, account: &str, namespace: &str, mut request: Request<Incoming>) -> Response<Body> {
-    let name = request.headers_mut().remove(DISPATCHED);
-    let name = decode(name.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default());
-    let key = Key { account: account.to_owned(), namespace: namespace.to_owned(), name };
+    let name = decode(words(request.headers(), DISPATCHED));
+    request.headers_mut().remove(DISPATCHED);
+    let key = Key::new(account, namespace, &name);
     let found = blocking(|| cloud.store.read(|db| store::find(db, &key)));
     let why = match found {
         Ok(Some(worker)) if worker.version.is_some() => match forward_or_throw(cloud, &worker, request).await {
@@ -221,8 +223,8 @@ async fn to_kv(cloud: &Cloud, id: &str, request: Request<Incoming>) -> Result<An
         }),
         "PUT" => {
             let expiration = kv::expiration(cloud, find("expiration"), find("expiration_ttl"))?;
-            let value = collect(request).await;
-            blocking(|| kv::put(cloud, id, &key, &value, metadata.as_deref(), expiration))?;
+            let value = collect(request).await.to_vec();
+            blocking(|| kv::put(cloud, id, &[kv::Pair { key: &key, value, metadata, expiration }]))?;
             Ok(Answer::bytes(204, "text/plain", Vec::new()))
         }
         "DELETE" => {

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::api::{self, Reply};
+use super::api;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::faults::Fault;
@@ -22,17 +22,8 @@ use super::{accounts, domains, index, triggers};
 /// A body that is in memory, or one that is passed on.
 pub type Body = Either<Full<Bytes>, Incoming>;
 
-/// The connection is to be dropped without an answer.
-#[derive(Debug)]
-pub struct Dropped;
-
-impl std::fmt::Display for Dropped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("dropped on request")
-    }
-}
-
-impl std::error::Error for Dropped {}
+/// The reason why a connection is dropped without an answer.
+pub type Dropped = &'static str;
 
 /// Room for the metadata and the other parts of a form beside the modules, in bytes.
 const MARGIN: usize = 16 << 20;
@@ -113,11 +104,17 @@ fn nobody(host: &str, path: &str) -> String {
 /// The host of a request without its port, lower case.
 #[must_use]
 pub fn host(headers: &HeaderMap) -> String {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let host = words(headers, header::HOST).to_ascii_lowercase();
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_owned(),
         _ => host,
     }
+}
+
+/// The text of a header; empty where there is none.
+#[must_use]
+pub fn words(headers: &HeaderMap, name: impl header::AsHeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The target of a host.
@@ -146,11 +143,6 @@ pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -
         Some(worker) => Target::Worker(Box::new(worker)),
         None => Target::NoWorker(format!("{host}: {what}\n")),
     };
-    let at = |account: &str, name: &str| Key {
-        account: account.to_owned(),
-        namespace: String::new(),
-        name: name.to_owned(),
-    };
     cloud.store.read(|db| {
         if let Some(name) = host.strip_suffix(".localhost") {
             return Ok(Some(worker(
@@ -160,20 +152,20 @@ pub fn of_host(cloud: &Cloud, from: From, https: bool, host: &str, path: &str) -
         }
         if let Some((name, subdomain)) = host.strip_suffix(".workers.dev").and_then(|rest| rest.rsplit_once('.')) {
             let found = match accounts::of_subdomain(db, subdomain)? {
-                Some(account) => store::find(db, &at(&account, name))?.filter(|worker| worker.enabled),
+                Some(account) => store::find(db, &Key::of_account(&account, name))?.filter(|worker| worker.enabled),
                 None => None,
             };
             return Ok(Some(worker(found, "no worker of that name is enabled on this account's workers.dev")));
         }
         let domain = || -> Result<Option<Target>, Refusal> {
             let Some(domain) = domains::of_host(db, host)? else { return Ok(None) };
-            let found = store::find(db, &at(&domain.account, &domain.service))?;
+            let found = store::find(db, &Key::of_account(&domain.account, &domain.service))?;
             Ok(Some(worker(found, "the custom domain's worker isn't deployed")))
         };
         let route = || -> Result<Option<Target>, Refusal> {
             Ok(match triggers::routed(db, https, host, path)? {
                 Some((pattern, account, Some(script))) => Some(worker(
-                    store::find(db, &at(&account, &script))?,
+                    store::find(db, &Key::of_account(&account, &script))?,
                     &format!("the worker of the route {pattern} isn't deployed"),
                 )),
                 Some((pattern, _, None)) => {
@@ -198,10 +190,8 @@ async fn to_api(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Bo
         Err(_) => return Ok(respond(Refusal::new(413, 10027, "the request is too large or was cut off").answer())),
     };
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-    match api::answer(cloud, head.method.as_str(), path, query, head.headers, body).await {
-        Reply::Answer(answer) => Ok(respond(answer)),
-        Reply::Dropped => Err(Dropped),
-    }
+    let reply = api::answer(cloud, head.method.as_str(), path, query, head.headers, body).await;
+    reply.map(respond).ok_or("dropped on request")
 }
 
 /// Answers the operations that only the emulator has: faults and the journal.
@@ -315,18 +305,13 @@ async fn pass(stream: TcpStream, request: Request<Incoming>) -> Response<Body> {
 ///
 /// # Errors
 /// When it can't be reached or doesn't answer with JSON.
-pub async fn fetch_json(port: u16) -> Result<Value, String> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+pub async fn fetch_json(port: u16) -> anyhow::Result<Value> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get("/")
-        .header(header::HOST, "local")
-        .body(Full::<Bytes>::default())
-        .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| error.to_string())
+    let request = Request::get("/").header(header::HOST, "local").body(Full::<Bytes>::default())?;
+    let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
+    Ok(serde_json::from_slice(&body)?)
 }
 
 /// A page of plain text.

@@ -12,7 +12,7 @@ use super::upload::{UNVERSIONED, check_bindings, check_options, check_tags, obje
 use super::versions;
 
 fn active(db: &rusqlite::Connection, worker: &Worker) -> Result<Version, Refusal> {
-    store::version(db, worker.id, worker.version.as_deref().ok_or_else(Refusal::no_worker)?)
+    store::serving(db, worker)?.ok_or_else(Refusal::no_worker)
 }
 
 /// `GET …/settings`.

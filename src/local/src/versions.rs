@@ -21,47 +21,56 @@ pub struct Loaded {
     pub startup_ms: u64,
 }
 
-/// A version that isn't stored yet.
-pub struct Draft<'a> {
-    /// Without number and time.
-    pub version: Version,
-    /// The client that created it.
-    pub source: &'a str,
-    /// The report of workerd on it.
-    pub loaded: Option<&'a Loaded>,
+/// Stores the version that an upload makes of a worker, with its modules.
+///
+/// # Errors
+/// Those of [`Upload::version`], and when a binding references what isn't there.
+pub fn add(
+    cloud: &Cloud,
+    db: &Connection,
+    worker: &Worker,
+    previous: Option<&Version>,
+    upload: (&Upload, Option<&Loaded>),
+    call: &Call,
+    now: &str,
+) -> Result<Version, Refusal> {
+    let (upload, loaded) = upload;
+    let mut version = upload.version(cloud, previous, strict(call)?)?;
+    cloud.check_references(db, &worker.key.account, &version.bindings)?;
+    for (module, body) in &upload.modules {
+        store::keep_module(db, &module.hash, body)?;
+    }
+    if let Some(loaded) = loaded {
+        version.handlers = Some(loaded.handlers.clone());
+        version.named_handlers.clone_from(&loaded.named);
+        version.startup_ms = loaded.startup_ms;
+    }
+    save(cloud, db, worker, version, previous, call.source(), now)
 }
 
-impl Draft<'_> {
-    /// Stores the version under the next number, and drops the oldest ones beyond the limit.
-    pub fn save(
-        self,
-        cloud: &Cloud,
-        db: &Connection,
-        worker: &Worker,
-        previous: Option<&Version>,
-        now: &str,
-    ) -> Result<Version, Refusal> {
-        let mut version = self.version;
-        version.number = previous.map_or(0, |version| version.number) + 1;
-        now.clone_into(&mut version.created);
-        self.source.clone_into(&mut version.source);
-        if let Some(loaded) = self.loaded {
-            version.handlers = Some(loaded.handlers.clone());
-            version.named_handlers.clone_from(&loaded.named);
-            version.startup_ms = loaded.startup_ms;
-        }
-        let body = serde_json::to_string(&version).map_err(|error| Refusal::new(500, 10002, error.to_string()))?;
-        db.prepare_cached("INSERT INTO version (id, worker, number, body) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![version.id, worker.id, version.number, body])?;
-        // A script of a namespace has no versions to go back to (docs, Workers for Platforms limits, 2026).
-        let kept = if worker.key.namespace.is_empty() { cloud.limits.versions } else { 1 };
-        let oldest = version.number - i64::try_from(kept).unwrap_or(i64::MAX);
-        if oldest > 0 {
-            db.prepare_cached("DELETE FROM version WHERE worker = ?1 AND number <= ?2 AND id IS NOT ?3")?
-                .execute(params![worker.id, oldest, worker.version])?;
-        }
-        Ok(version)
+/// Stores a version under the next number, and drops the oldest ones beyond the limit.
+fn save(
+    cloud: &Cloud,
+    db: &Connection,
+    worker: &Worker,
+    version: Version,
+    previous: Option<&Version>,
+    source: &str,
+    now: &str,
+) -> Result<Version, Refusal> {
+    let number = previous.map_or(0, |version| version.number) + 1;
+    let version = Version { number, created: now.to_owned(), source: source.to_owned(), ..version };
+    let body = serde_json::to_string(&version).map_err(|error| Refusal::new(500, 10002, error.to_string()))?;
+    let sql = "INSERT INTO version (id, worker, number, body) VALUES (?1, ?2, ?3, ?4)";
+    store::run(db, sql, params![version.id, worker.id, version.number, body])?;
+    // A script of a namespace has no versions to go back to (docs, Workers for Platforms limits, 2026).
+    let kept = if worker.key.namespace.is_empty() { cloud.limits.versions } else { 1 };
+    let oldest = version.number - i64::try_from(kept).unwrap_or(i64::MAX);
+    if oldest > 0 {
+        let sql = "DELETE FROM version WHERE worker = ?1 AND number <= ?2 AND id IS NOT ?3";
+        store::run(db, sql, params![worker.id, oldest, worker.version])?;
     }
+    Ok(version)
 }
 
 /// Makes a version serve, alone. Returns the deployment's id.
@@ -95,19 +104,13 @@ fn record(
     source: &str,
     now: &str,
 ) -> Result<(), Refusal> {
-    db.prepare_cached("INSERT INTO deployment (id, worker, body) VALUES (?1, ?2, ?3)")?.execute(params![
-        deployment["id"].as_str(),
-        worker.id,
-        deployment.to_string()
-    ])?;
-    db.prepare_cached(
-        "DELETE FROM deployment WHERE worker = ?1 AND number IN
-         (SELECT number FROM deployment WHERE worker = ?1 ORDER BY number DESC LIMIT -1 OFFSET 100)",
-    )?
-    .execute([worker.id])?;
-    db.prepare_cached("UPDATE worker SET version = ?2, source = ?3, modified = ?4, libsql = ?5 WHERE id = ?1")?
-        .execute(params![worker.id, version.id, source, now, libsql_host(&version.bindings)])?;
-    Ok(())
+    let values = params![deployment["id"].as_str(), worker.id, deployment.to_string()];
+    store::run(db, "INSERT INTO deployment (id, worker, body) VALUES (?1, ?2, ?3)", values)?;
+    let older = "DELETE FROM deployment WHERE worker = ?1 AND number IN
+                 (SELECT number FROM deployment WHERE worker = ?1 ORDER BY number DESC LIMIT -1 OFFSET 100)";
+    store::run(db, older, [worker.id])?;
+    let sql = "UPDATE worker SET version = ?2, source = ?3, modified = ?4, libsql = ?5 WHERE id = ?1";
+    store::run(db, sql, params![worker.id, version.id, source, now, libsql_host(&version.bindings)])
 }
 
 /// The host of the libSQL database that a worker is bound to: that of `TURSO_DATABASE_URL`.
@@ -131,18 +134,12 @@ pub fn strict(call: &Call) -> Result<bool, Refusal> {
 
 /// `POST …/versions`: a version that doesn't serve yet.
 pub fn create(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Option<&Loaded>) -> Outcome {
-    let strict = strict(call)?;
+    strict(call)?;
     let now = cloud.now();
     cloud.store.write(|db| {
         let worker = store::get(db, key)?;
         let previous = store::latest(db, worker.id)?;
-        let version = upload.version(cloud, previous.as_ref(), strict)?;
-        cloud.check_references(db, &key.account, &version.bindings)?;
-        for (module, body) in &upload.modules {
-            store::keep_module(db, &module.hash, body)?;
-        }
-        let version =
-            Draft { version, source: call.source(), loaded }.save(cloud, db, &worker, previous.as_ref(), &now)?;
+        let version = add(cloud, db, &worker, previous.as_ref(), (upload, loaded), call, &now)?;
         let mut shown = full(&worker, &version);
         shown["startup_time_ms"] = version.startup_ms.into();
         Ok(Answer::ok(&shown))
@@ -203,8 +200,8 @@ fn full(worker: &Worker, version: &Version) -> Value {
 pub fn deployments(cloud: &Cloud, key: &Key, id: Option<&str>) -> Outcome {
     cloud.store.read(|db| {
         let worker = store::get(db, key)?;
-        let mut query = db.prepare_cached("SELECT body FROM deployment WHERE worker = ?1 ORDER BY number DESC")?;
-        let bodies: Vec<String> = query.query_map([worker.id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let sql = "SELECT body FROM deployment WHERE worker = ?1 ORDER BY number DESC";
+        let bodies: Vec<String> = store::rows(db, sql, [worker.id], |row| row.get(0))?;
         let all: Vec<Value> = bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
         match id {
             None => Ok(Answer::ok(&json!({"deployments": all.iter().take(10).collect::<Vec<_>>()}))),
@@ -232,7 +229,7 @@ pub fn post_deployment(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
     let now = cloud.now();
     cloud.store.write(|db| {
         let worker = store::get(db, key)?;
-        let active = worker.version.as_deref().map(|id| store::version(db, worker.id, id)).transpose()?;
+        let active = store::serving(db, &worker)?;
         let mut serving: Option<(f64, Version)> = None;
         for sent in versions {
             let version = store::version(db, worker.id, sent["version_id"].as_str().unwrap_or_default())?;
@@ -297,8 +294,7 @@ pub fn edit(
     let now = cloud.now();
     let mut version = Version { id: cloud.store.seal.uuid(), ..latest.clone() };
     edit(&mut version)?;
-    let version =
-        Draft { version, source: call.source(), loaded: None }.save(cloud, db, worker, Some(&latest), &now)?;
+    let version = save(cloud, db, worker, version, Some(&latest), call.source(), &now)?;
     deploy(cloud, db, worker, &version, &json!({"workers/triggered_by": "edit"}), call.source(), &now)?;
     Ok(version)
 }
