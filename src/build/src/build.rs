@@ -375,10 +375,16 @@ pub struct Loaded {
     pub workers: Vec<Worker>,
 }
 
+/// Opens and scans a project; writes nothing.
+pub fn open_and_scan(root: &Path, progress: &dyn Progress) -> Result<(Project, Scan), Vec<Diagnostic>> {
+    let project = open(Tree::new(root), progress)?;
+    let scan = scan(&project, false, progress)?;
+    Ok((project, scan))
+}
+
 /// Opens and scans a project, and reads all workers; writes nothing.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
-    let project = open(Tree::new(root), progress)?;
-    let mut scan = scan(&project, false, progress)?;
+    let (project, mut scan) = open_and_scan(root, progress)?;
     let workers = scan.workers(&project);
     Ok(Loaded { project, scan, workers })
 }

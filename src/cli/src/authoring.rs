@@ -57,9 +57,7 @@ impl Workspace {
             Err(diagnostics) => return Err(Failure::invalid(diagnostics)),
         };
         let errors = errors.iter().map(identity).collect();
-        let arguments = CloudArguments::default();
-        let secrets = arguments.secrets(session, &fleet)?;
-        let cloud = arguments.cloud(session, &fleet, &secrets)?;
+        let (secrets, cloud, _) = CloudArguments::default().open(session, &fleet)?;
         Ok(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors })
     }
 

@@ -7,13 +7,11 @@ use serde::Serialize;
 use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
 use flotilla_build::manifest::Record;
 use flotilla_build::pack_bundle;
-use flotilla_deploy::state::State;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::reason::{Reason, sentences};
-use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
 use super::ui::{Ui, clean, time};
@@ -49,11 +47,7 @@ pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Opt
 
 /// Explains a customer: why each of its workers was rendered the last time, and what would have it rendered now.
 pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure> {
-    let scanned = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
-        let scan = build::scan(&project, false, &session.ui)?;
-        Ok((project, scan))
-    });
-    let (project, scan) = scanned.map_err(Failure::invalid)?;
+    let (project, scan) = build::open_and_scan(&session.root, &session.ui).map_err(Failure::invalid)?;
     let Some(record) = scan.records.iter().find(|record| build::id(record) == subject) else {
         let failure = Failure::usage(format!("there is no customer and no code `{subject}`"));
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
@@ -119,10 +113,7 @@ fn deployments(
     record: &Record,
     workers: &[Explained],
 ) -> Result<BTreeMap<String, Deployment>, Failure> {
-    let arguments = CloudArguments::default();
-    let secrets = arguments.secrets(session, &project.fleet)?;
-    let cloud = arguments.cloud(session, &project.fleet, &secrets)?;
-    let state = State::read(&cloud.state)?;
+    let (_, _, state) = CloudArguments::default().open(session, &project.fleet)?;
     let mut found = BTreeMap::new();
     for (id, live) in state.of_customer(build::id(record))? {
         let Some(built) = workers.iter().find(|worker| worker.worker == id.1).and_then(|worker| worker.digest) else {

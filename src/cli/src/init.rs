@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use flotilla_build::build::{self, Loaded};
-use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
 use flotilla_model::names;
@@ -86,9 +85,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 
 /// Writes a new project into a folder, which may have other files.
 fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
-    let cannot = |path: &Path| format!("{} can't be written", path.display());
-    fs::create_dir_all(folder).with_context(|| cannot(folder))?;
-    let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let root = made(folder)?;
     let (fleet, customer) = match pack {
         Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
         Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
@@ -109,8 +106,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     }
     files.extend(ignore(&root));
     for (path, bytes) in &files {
-        let path = root.join(path);
-        AtomicFile::new(&path).keep_permissions().follow_link().write(bytes).with_context(|| cannot(&path))?;
+        report::write_file(&root.join(path), bytes)?;
     }
     let session = Session::new(root, format, ui, None);
     let number = files.len() + schema::write(&session)?;
@@ -128,6 +124,13 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         )),
     }
     Ok(Exit::Done)
+}
+
+/// Returns the absolute path of a folder, which is created if it doesn't exist.
+pub(super) fn made(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = || format!("{} can't be written", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    Ok(folder.canonicalize().with_context(cannot)?)
 }
 
 /// Returns the `.gitignore` of a project with the lines that flotilla needs, unless it has them already.
@@ -196,11 +199,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             .hint("`--print` shows that; `--force` replaces what is there"));
     }
     if !current {
-        AtomicFile::new(&path)
-            .keep_permissions()
-            .follow_link()
-            .write(text.as_bytes())
-            .with_context(|| format!("{} can't be written", path.display()))?;
+        report::write_file(&path, text.as_bytes())?;
     }
     let shown = clean(&path.display().to_string());
     match session.format {

@@ -296,7 +296,7 @@ enum Command {
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
     /// List customers: account, zone, token, domain, database, its id; ids masked
-    List(list::Arguments),
+    List(cloud::CustomersArguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]

@@ -4,12 +4,13 @@ mod markdown;
 mod reason_groups;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use serde::Serialize;
 
-use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
+use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan};
 use flotilla_deploy::refresh::Finding;
-use flotilla_engine::plan_view::{Estimate, eta};
+use flotilla_engine::plan_view::{Estimate, PlanView, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
 use flotilla_model::listing;
@@ -35,17 +36,15 @@ const REASONS: usize = 12;
 /// The limit of characters of a reason.
 const LONGEST: usize = 300;
 
-/// A plan and what is shown with it.
-pub struct PlanOutput<'a> {
-    pub plan: &'a Plan,
-    /// The cost, lane by lane; the longest time first.
-    pub estimates: Vec<Estimate>,
-    /// The drift that a refresh found.
-    pub findings: &'a [Finding],
-    /// The accounts whose ids aren't known here.
-    pub unknown: Vec<&'a str>,
-    /// Whether it is for the local Cloudflare emulator.
-    pub local: bool,
+/// A plan and what is shown with it, to be put into a form.
+pub struct PlanOutput<'a>(pub PlanView<'a>);
+
+impl<'a> Deref for PlanOutput<'a> {
+    type Target = PlanView<'a>;
+
+    fn deref(&self) -> &PlanView<'a> {
+        &self.0
+    }
 }
 
 /// A plan as JSON.
@@ -144,11 +143,11 @@ impl PlanOutput<'_> {
             lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
             return lines.join("\n");
         }
-        if hints && !self.unknown.is_empty() {
+        if hints && !self.unknown_accounts.is_empty() {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",
                 ui.paint(Style::Warning, "!"),
-                names(self.unknown.iter().copied(), limit(NAMES))
+                names(self.unknown_accounts.iter().copied(), limit(NAMES))
             ));
         }
         if plan.waves.len() > 1 {
@@ -383,7 +382,8 @@ mod tests {
 
     pub fn output(plan: &Plan) -> PlanOutput<'_> {
         let price = Estimate { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        PlanOutput { plan, estimates: vec![price], findings: &[], unknown: Vec::new(), local: false }
+        let (findings, unknown_accounts) = (&[][..], Vec::new());
+        PlanOutput(PlanView { plan, estimates: vec![price], findings, unknown_accounts, local: false })
     }
 
     fn text(plan: &Plan, full: bool) -> String {
@@ -482,7 +482,7 @@ mod tests {
         plan.changes[1].wave = 1;
         plan.changes[2].wave = 1;
         let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
-        let output = PlanOutput { estimates, ..output(&plan) };
+        let output = PlanOutput(PlanView { estimates, ..output(&plan).0 });
         let text = output.text(&Ui::new(true, false), false, true);
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
         assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
@@ -287,6 +289,13 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
 pub fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Writes a file of the project as a whole, through a link, with the permissions that it has.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let written = AtomicFile::new(path).keep_permissions().follow_link().write(bytes);
+    written.with_context(|| format!("{} can't be written", path.display()))?;
+    Ok(())
 }
 
 /// Writes a result as one JSON object, on one line; with `--timings`, they are in it.

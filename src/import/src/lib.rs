@@ -28,11 +28,12 @@ use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::spec::Environment;
 
 /// A fact about the import that a person has to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Its kind.
     pub kind: FindingKind,
     /// Its place; without a line if it is in no file.
+    #[serde(flatten)]
     pub place: Place,
     /// The message: lower case, no full stop, never a value that may be a secret.
     pub message: String,

@@ -48,8 +48,8 @@ impl PlanOutput<'_> {
         }
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", parts.join(" · ")));
-        if !self.unknown.is_empty() && !plan.is_empty() {
-            let names = first_names(self.unknown.iter().copied());
+        if !self.unknown_accounts.is_empty() && !plan.is_empty() {
+            let names = first_names(self.unknown_accounts.iter().copied());
             page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));
         }
         if !self.findings.is_empty() {
@@ -238,6 +238,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use flotilla_deploy::plan::Action;
+    use flotilla_engine::plan_view::PlanView;
 
     use super::super::PlanOutput;
     use super::super::tests::{
@@ -273,7 +274,7 @@ mod tests {
         changes[7].reasons.push(secret_changed());
         let plan = plan(changes);
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
-        let page = PlanOutput { unknown: vec!["rest"], estimates, ..output(&plan) }.markdown();
+        let page = PlanOutput(PlanView { unknown_accounts: vec!["rest"], estimates, ..output(&plan).0 }).markdown();
         assert!(page.contains(
             "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
         ));
@@ -291,7 +292,7 @@ mod tests {
         let estimates = (0..300).map(|index| price(&plan.waves[index], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let page = PlanOutput { unknown, estimates, ..output(&plan) }.markdown();
+        let page = PlanOutput(PlanView { unknown_accounts: unknown, estimates, ..output(&plan).0 }).markdown();
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());
