@@ -342,8 +342,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
-    use super::*;
+    use flotilla_deploy::plan::Plan;
     use flotilla_model::spec::Environment;
+
+    use super::*;
 
     /// A change of the customer with this number.
     pub fn change(at: usize, action: Action, reasons: Vec<Reason>) -> Change {
