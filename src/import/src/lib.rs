@@ -151,6 +151,26 @@ pub struct LiveWorker {
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
+    /// Adds a note.
+    pub fn note(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::Note, place, message, help);
+    }
+
+    /// Adds what is left out.
+    pub fn left_out(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::LeftOut, place, message, help);
+    }
+
+    /// Adds what is lost.
+    pub fn lost(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::Lost, place, message, help);
+    }
+
+    /// Adds a secret that a file contains.
+    pub fn credential(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::Credential, place, message, help);
+    }
+
     /// Adds a finding, unless it is there already.
     pub fn push(&mut self, kind: FindingKind, place: Place, message: impl Into<String>, help: impl Into<String>) {
         let finding = Finding { kind, place, message: message.into(), help: help.into() };

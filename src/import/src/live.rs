@@ -19,7 +19,7 @@ use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply}
 use flotilla_model::tags;
 
 use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
-use super::{FindingKind, Findings, LiveAccount, LiveWorker};
+use super::{Findings, LiveAccount, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
 const OLDEST: &str = "2021-11-02";
@@ -52,14 +52,14 @@ pub fn read(
         match tags::read(&item.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
                 let message = format!("`{}` is the fleet's already, and was passed over", item.name);
-                findings.push(FindingKind::Note, place, message, "nothing is to be done");
+                findings.note(place, message, "nothing is to be done");
                 continue;
             }
             Some(owner) => {
                 let message = format!("`{}` is of the fleet `{owner}`", item.name);
                 let help =
                     format!("once this project deploys it, `{owner}` has to give it up: take it out of its specs");
-                findings.push(FindingKind::Note, place, message, help);
+                findings.note(place, message, help);
             }
             None => {}
         }
@@ -156,7 +156,7 @@ impl Hosts {
                         let message =
                             format!("the route `{}` of {name} keeps requests from all workers", route.pattern);
                         let help = "it stays as it is: no worker has it, and so no spec";
-                        findings.push(FindingKind::Note, account(), message, help);
+                        findings.note(account(), message, help);
                     }
                 }
             }
@@ -171,7 +171,7 @@ fn seen(answer: Result<Reply, CallError>, what: &str, findings: &mut Findings) -
         Ok(reply) => Ok(Some(reply)),
         Err(CallError::Unauthorized(why) | CallError::Rejected { status: 400..500, message: why, .. }) => {
             let help = format!("give the token the permission to read them, and import again: {why}");
-            findings.push(FindingKind::LeftOut, account(), format!("the token may not see {what}"), help);
+            findings.left_out(account(), format!("the token may not see {what}"), help);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -215,11 +215,11 @@ impl Reading<'_> {
 
     fn lost(&mut self, what: &str, message: String, help: &str) {
         self.into.lost.push(what.to_owned());
-        self.findings.push(FindingKind::Lost, place(self.name), message, help);
+        self.findings.lost(place(self.name), message, help);
     }
 
     fn left_out(&mut self, message: String, help: &str) {
-        self.findings.push(FindingKind::LeftOut, place(self.name), message, help);
+        self.findings.left_out(place(self.name), message, help);
     }
 
     fn name(&mut self) {
@@ -337,15 +337,10 @@ impl Reading<'_> {
                 format!("the variable `{name}` of `{}` holds a secret that everybody with access can read", self.name);
             let help = "it is a secret of the worker now, and its value was not copied; replace it where it was issued";
             if is_secret_name(name) && value.is_string() && !is_reserved(name) {
-                self.findings.push(FindingKind::Credential, place(self.name), message, help);
+                self.findings.credential(place(self.name), message, help);
                 self.entry("secrets", name, json!({"secret": name}));
             } else {
-                self.findings.push(
-                    FindingKind::Credential,
-                    place(self.name),
-                    message.clone(),
-                    "its value was not copied",
-                );
+                self.findings.credential(place(self.name), message.clone(), "its value was not copied");
                 self.lost(name, message, "give the secret a name of its own, such as API_KEY");
             }
         } else if !is_variable(name) || is_reserved(name) || refers {
