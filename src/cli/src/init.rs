@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 
 use flotilla_build::build::{self, Loaded};
 use flotilla_model::failure::{Exit, Failure};
@@ -20,7 +19,7 @@ use super::packs::Pack;
 use super::report::{self, count};
 use super::summary;
 use super::ui::{Ui, clean};
-use super::workflow::{Workflow, github, previews};
+use super::workflow::{Ci, Workflow, github, previews};
 use super::{Format, Session, schema};
 
 /// The path of the workflow that deploys, from the repository's root.
@@ -51,11 +50,6 @@ pub(super) struct Arguments {
     /// Replace a workflow that differs
     #[arg(long, requires = "ci", conflicts_with = "print")]
     force: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Ci {
-    Github,
 }
 
 fn command(text: &str) -> Result<String, String> {

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::{self, Binding};
@@ -209,6 +210,12 @@ impl Reading<'_> {
         self.into.settings.insert(key.to_owned(), value);
     }
 
+    fn set_list<T: Serialize>(&mut self, key: &str, items: &[T]) {
+        if !items.is_empty() {
+            self.set(key, json!(items));
+        }
+    }
+
     fn entry(&mut self, map: &str, key: &str, value: Value) {
         self.into.settings.entry(map).or_insert_with(|| json!({}))[key] = value;
     }
@@ -256,9 +263,7 @@ impl Reading<'_> {
         }
         let consumers = settings["tail_consumers"].as_array().map_or(&[][..], Vec::as_slice);
         let names: Vec<&str> = consumers.iter().filter_map(|consumer| consumer["service"].as_str()).collect();
-        if !names.is_empty() {
-            self.set("tailConsumers", json!(names));
-        }
+        self.set_list("tailConsumers", &names);
         if settings["cache_options"]["enabled"] == true {
             self.left_out(format!("the cache of `{}` has nothing in a spec that says it", self.name), KEEP);
         }
@@ -396,9 +401,7 @@ impl Reading<'_> {
                 false
             }
         });
-        if !domains.is_empty() {
-            self.set("domains", json!(domains));
-        }
+        self.set_list("domains", &domains);
         let mut routes = hosts.routes.get(self.name).cloned().unwrap_or_default();
         routes.sort();
         routes.retain(|(pattern, zone)| match names::route(pattern, zone) {
@@ -419,9 +422,7 @@ impl Reading<'_> {
                 Err((wrong, help)) => self.lost("its crons", wrong, &help),
             }
         }
-        if !kept.is_empty() {
-            self.set("crons", json!(kept));
-        }
+        self.set_list("crons", &kept);
     }
 
     fn content(&mut self, content: Content) {

@@ -6,6 +6,7 @@ mod hosts;
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::KINDS;
@@ -58,6 +59,12 @@ struct Mapping<'a, 'f> {
 impl Mapping<'_, '_> {
     fn set(&mut self, key: &str, value: Value) {
         self.into.settings.insert(key.to_owned(), value);
+    }
+
+    fn set_list<T: Serialize>(&mut self, key: &str, items: &[T]) {
+        if !items.is_empty() {
+            self.set(key, json!(items));
+        }
     }
 
     fn entry(&mut self, map: &str, key: &str, value: Value) {
@@ -144,9 +151,7 @@ impl Mapping<'_, '_> {
                 _ => self.findings.left_out(self.at(item), "it is no flag of the runtime", "take it out"),
             }
         }
-        if !flags.is_empty() {
-            self.set("compatibilityFlags", json!(flags));
-        }
+        self.set_list("compatibilityFlags", &flags);
         if flags.iter().any(|flag| flag.starts_with("nodejs_compat")) {
             let help = "the runtime's own modules of Node.js are used, without those that wrangler puts in the place of missing ones; \
                         `flotilla build` and the worker's tests tell whether that is enough";
@@ -220,9 +225,7 @@ impl Mapping<'_, '_> {
                 None => {}
             }
         }
-        if !crons.is_empty() {
-            self.set("crons", json!(crons));
-        }
+        self.set_list("crons", &crons);
     }
 
     fn observability(&mut self) {
@@ -288,9 +291,7 @@ impl Mapping<'_, '_> {
                 ),
             }
         }
-        if !consumers.is_empty() {
-            self.set("tailConsumers", json!(consumers));
-        }
+        self.set_list("tailConsumers", &consumers);
     }
 
     /// Renames the keys of a map. A known key without a new name is read elsewhere.

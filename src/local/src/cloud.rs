@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use super::Options;
+use super::capnp::database_id;
 use super::clock::{Clock, stamp};
 use super::databases;
 use super::envelope::Refusal;
@@ -135,9 +136,4 @@ fn of_account(text: &str) -> (String, Option<String>) {
         Some((name, account)) => (name.to_owned(), Some(account.to_owned())),
         None => (text.to_owned(), None),
     }
-}
-
-/// The database of a D1 binding: `database_id`, or `id` as wrangler 4.164 sends it.
-pub fn database_id(binding: &Value) -> &str {
-    binding["database_id"].as_str().or_else(|| binding["id"].as_str()).unwrap_or_default()
 }

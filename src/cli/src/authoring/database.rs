@@ -17,7 +17,7 @@ use super::super::prompts::Prompter;
 use super::super::transaction::{DeleteDatabase, Transaction};
 use super::super::ui::clean;
 use super::Workspace;
-use super::token::home;
+use super::token::{home, names};
 use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 
@@ -121,18 +121,7 @@ impl Database {
 
 /// Lists all D1 databases of an account: name and id.
 pub fn list(requester: &mut PlatformRequester, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut all = Vec::new();
-    for page in 1.. {
-        match requester.fetch(&home(account_id), Call::ListDatabases { name: None, page })? {
-            Reply::Page { names, more } => {
-                all.extend(names);
-                if !more {
-                    break;
-                }
-            }
-            _ => break,
-        }
-    }
+    let mut all = names(requester, &home(account_id), |page| Call::ListDatabases { name: None, page })?;
     all.sort();
     Ok(all)
 }

@@ -30,12 +30,8 @@ impl Mapping<'_, '_> {
         if !is_dev {
             self.set("workersDev", false.into());
         }
-        if !domains.is_empty() {
-            self.set("domains", json!(domains));
-        }
-        if !routes.is_empty() {
-            self.set("routes", json!(routes));
-        }
+        self.set_list("domains", &domains);
+        self.set_list("routes", &routes);
     }
 
     fn host(&mut self, item: &Node, domains: &mut Vec<String>, routes: &mut Vec<Value>) {
