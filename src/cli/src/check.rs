@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use flotilla_build::build;
+use flotilla_build::policy::Suppressed;
+use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_spec::project::spec_files;
 use flotilla_spec::tree::Tree;
@@ -18,6 +22,15 @@ pub(super) struct Arguments {
     /// Append a summary in Markdown to this file, as in --summary "$GITHUB_STEP_SUMMARY"
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    customers: usize,
+    errors: usize,
+    warnings: usize,
+    diagnostics: &'a [Diagnostic],
+    suppressed: &'a [Suppressed],
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
@@ -41,9 +54,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     };
     let checked = format!("checked {}: {}{off}", count(customers, "customer"), found(&diagnostics));
     match output {
-        Output::Json => session.json(&serde_json::json!({
-            "customers": customers, "errors": errors, "warnings": warnings, "diagnostics": diagnostics, "suppressed": suppressed,
-        }))?,
+        Output::Json => {
+            session.json(&Report { customers, errors, warnings, diagnostics: &diagnostics, suppressed: &suppressed })?
+        }
         Output::Text | Output::Markdown => {
             report::diagnostics(&session.root, &session.ui, &diagnostics);
             report::print(&checked);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
 use flotilla_build::manifest::Record;
 use flotilla_build::pack_bundle;
-use flotilla_model::diagnostic::{Code, Diagnostic, did_you_mean};
+use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
@@ -176,15 +176,19 @@ fn describe(worker: &Explained, deployed: Option<&Deployment>) -> String {
 }
 
 fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Line {
+        code: Code,
+        severity: Severity,
+        meaning: &'static str,
+    }
+    let line = |code: &Code| Line { code: *code, severity: code.severity(), meaning: code.meaning() };
+    let lines: Vec<Line> = Code::ALL.iter().map(line).collect();
     match format {
-        Format::Json => {
-            let code =
-                |code: &Code| serde_json::json!({"code": code, "severity": code.severity(), "meaning": code.meaning()});
-            report::json(ui, &serde_json::json!({ "codes": Code::ALL.iter().map(code).collect::<Vec<_>>() }))?;
-        }
+        Format::Json => report::json(ui, &serde_json::json!({ "codes": lines }))?,
         Format::Text => {
-            let line = |code: &Code| format!("{code}  {:7}  {}", code.severity().as_ref(), code.meaning());
-            report::print(&Code::ALL.iter().map(line).collect::<Vec<_>>().join("\n"));
+            let line = |line: &Line| format!("{}  {:7}  {}", line.code, line.severity.as_ref(), line.meaning);
+            report::print(&lines.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
     }
     Ok(Exit::Done)

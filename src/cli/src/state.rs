@@ -71,6 +71,15 @@ struct Row {
     interrupted: bool,
 }
 
+#[derive(Serialize)]
+struct Rebuilt {
+    workers: usize,
+    corrected: usize,
+    changed: usize,
+    orphans: usize,
+    missing: usize,
+}
+
 pub(super) fn run(session: &Session, command: &Command) -> Result<Exit, Failure> {
     match command {
         Command::Show(arguments) => show(session, arguments),
@@ -148,13 +157,13 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
 fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
     let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes))?;
     if session.format == Format::Json {
-        session.json(&serde_json::json!({
-            "workers": rebuilt.workers,
-            "corrected": rebuilt.corrected,
-            "changed": rebuilt.number(|what| matches!(what, What::Changed { .. })),
-            "orphans": rebuilt.number(|what| matches!(what, What::Orphan { .. })),
-            "missing": rebuilt.missing,
-        }))?;
+        session.json(&Rebuilt {
+            workers: rebuilt.workers,
+            corrected: rebuilt.corrected,
+            changed: rebuilt.number(|what| matches!(what, What::Changed { .. })),
+            orphans: rebuilt.number(|what| matches!(what, What::Orphan { .. })),
+            missing: rebuilt.missing,
+        })?;
         return Ok(Exit::Done);
     }
     // That they were deployed by some machine is what all of them have in common.

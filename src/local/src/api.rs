@@ -6,12 +6,12 @@ use hyper::body::Bytes;
 
 use super::call::{Body, Call, decode, pairs};
 use super::cloud::Cloud;
-use super::envelope::{Answer, Outcome, Refusal};
+use super::envelope::{Answer, Outcome, Refusal, throttled};
 use super::faults::Reset;
 use super::limits::Verdict;
 use super::store::Key;
 use super::upload::Upload;
-use super::versions::Loaded;
+use super::workers::Loaded;
 use super::{
     accounts, databases, domains, journal, kv, namespaces, scripts, secrets, settings, triggers, versions, zones,
 };
@@ -223,12 +223,6 @@ async fn hit_or_operate(cloud: &Cloud, call: &Call, path: &str, token: Result<St
         (None, Err(refusal)) => refusal.answer(),
     };
     (effect.reset != Some(Reset::After)).then_some(answer)
-}
-
-/// The answer to a request over the quota, as users of 2025 and 2026 report it.
-#[must_use]
-pub fn throttled() -> Answer {
-    Refusal::new(429, 971, "Please wait and consider throttling your request speed").answer()
 }
 
 /// Cloudflare's headers since 2025-09: what is left of the quota, and the quota.

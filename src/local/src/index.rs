@@ -7,7 +7,7 @@ use hyper::{HeaderMap, Response};
 
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, host, respond, text, words};
+use super::routing::{Body, host, respond, text, words};
 use super::store::{self, Worker};
 
 /// The most workers that are listed; a fleet has too many for a page.

@@ -8,7 +8,8 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{UNVERSIONED, Upload};
-use super::versions::{self, Loaded};
+use super::versions;
+use super::workers::Loaded;
 use super::{accounts, triggers};
 
 /// `GET …/workers/scripts`: every worker of the account on one page, as Cloudflare does.

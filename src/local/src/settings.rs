@@ -52,7 +52,7 @@ pub fn patch(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
                             let bindings = bindings.as_array().cloned().unwrap_or_default();
                             version.bindings =
                                 resolve(&bindings, &[], &version.bindings, &cloud.store, &cloud.limits, strict)?;
-                            cloud.check_references(db, &key.account, &version.bindings)?;
+                            versions::check_references(cloud, db, &key.account, &version.bindings)?;
                         }
                         (_, value) => {
                             version.options.insert(name, value);

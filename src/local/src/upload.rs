@@ -6,9 +6,8 @@ use std::collections::HashSet;
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::call::Part;
-use super::cloud::Cloud;
 use super::envelope::Refusal;
+use super::form::Part;
 use super::limits::PlatformLimits;
 use super::store::{Module, Store, Version};
 
@@ -93,8 +92,14 @@ impl Upload {
     ///
     /// # Errors
     /// 400: 10057 when `strict` and an inherited binding isn't there, 10055 when there are too many variables.
-    pub fn version(&self, cloud: &Cloud, previous: Option<&Version>, strict: bool) -> Result<Version, Refusal> {
-        let (store, limits) = (&cloud.store, &cloud.limits);
+    pub fn version(
+        &self,
+        store: &Store,
+        limits: &PlatformLimits,
+        keep_secrets: bool,
+        previous: Option<&Version>,
+        strict: bool,
+    ) -> Result<Version, Refusal> {
         let sent = self.metadata.get("bindings").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let mut keep: Vec<&str> = self
             .metadata
@@ -104,7 +109,7 @@ impl Upload {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        if cloud.keep_secrets {
+        if keep_secrets {
             keep.extend(["secret_text", "secret_key"]);
         }
         let had = previous.map_or(&[][..], |version| &version.bindings);

@@ -5,20 +5,55 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use super::call::Call;
+use super::capnp::database_id;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{Upload, is_secret, shown};
+use super::workers::Loaded;
+use super::{databases, kv};
 
-/// The report of workerd on the code, if it was loaded.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Handlers of the default export.
-    pub handlers: Vec<String>,
-    /// Named exports with their handlers.
-    pub named: Vec<Value>,
-    /// Milliseconds to load it.
-    pub startup_ms: u64,
+/// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
+///
+/// # Errors
+/// 400: 10181 for a D1 database, 10041 for a KV namespace, 10143 for a service, 100119 for a dispatch namespace.
+pub fn check_references(cloud: &Cloud, db: &Connection, account: &str, bindings: &[Value]) -> Result<(), Refusal> {
+    let text = |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
+    for binding in bindings {
+        let name = text(binding, "name");
+        let exists = |sql: &str, id: &str| store::has(db, sql, [account, id]);
+        let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
+            "d1" => {
+                let id = database_id(binding);
+                if cloud.make_bound {
+                    databases::make(db, account, id, &cloud.now())?;
+                }
+                (exists("SELECT 1 FROM d1 WHERE account = ?1 AND id = ?2", id)?, 10181, format!("database {id:?}"))
+            }
+            "kv_namespace" => {
+                let id = text(binding, "namespace_id");
+                if cloud.make_bound {
+                    kv::make(db, account, &id)?;
+                }
+                let found = exists("SELECT 1 FROM kv_namespace WHERE account = ?1 AND id = ?2", &id)?;
+                (found, 10041, format!("KV namespace {id:?}"))
+            }
+            "service" => {
+                let name = text(binding, "service");
+                (store::find(db, &Key::of_account(account, &name))?.is_some(), 10143, format!("Worker {name:?}"))
+            }
+            "dispatch_namespace" => {
+                let name = text(binding, "namespace");
+                let found = exists("SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2", &name)?;
+                (found, 100_119, format!("dispatch namespace {name:?}"))
+            }
+            _ => continue,
+        };
+        if !found {
+            return Err(Refusal::new(400, code, format!("binding {name} references {what}, which was not found")));
+        }
+    }
+    Ok(())
 }
 
 /// Stores the version that an upload makes of a worker, with its modules.
@@ -35,8 +70,8 @@ pub fn add(
     now: &str,
 ) -> Result<Version, Refusal> {
     let (upload, loaded) = upload;
-    let mut version = upload.version(cloud, previous, strict(call)?)?;
-    cloud.check_references(db, &worker.key.account, &version.bindings)?;
+    let mut version = upload.version(&cloud.store, &cloud.limits, cloud.keep_secrets, previous, strict(call)?)?;
+    check_references(cloud, db, &worker.key.account, &version.bindings)?;
     for (module, body) in &upload.modules {
         store::keep_module(db, &module.hash, body)?;
     }
