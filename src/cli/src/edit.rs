@@ -135,11 +135,11 @@ fn carry_out(
             false if prompter.is_interactive() => editor.ask()?,
             false => return Err(prompter.missing("what to change", "--set PATH=VALUE, --domain, --database, …")),
         }
-        let Editor { edits, access, .. } = editor;
-        if let Some(access) = &access {
+        let edits = &editor.edits;
+        if let Some(access) = &editor.access {
             transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
-        let shown = differences(session, &edits)?;
+        let shown = differences(session, edits)?;
         if shown == 0 && edits.secrets.is_empty() && edits.made.is_none() {
             transaction.commit()?;
             report::print("nothing to change");
@@ -157,7 +157,7 @@ fn carry_out(
         }
         let errors = write::check(session, workspace);
         if errors.is_empty() {
-            return finish(session, workspace, &deployment, edits, access, transaction);
+            return editor.finish(transaction);
         }
         if arguments.name_a_change() || !prompter.is_interactive() {
             return Err(write::failure(session, &errors));
@@ -198,69 +198,6 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
     Ok(lines)
 }
 
-/// Finishes after the files passed the checks: the database, the secrets, and the next commands.
-fn finish(
-    session: &Session,
-    workspace: &Workspace,
-    deployment: &Deployment<'_>,
-    edits: Edits,
-    access: Option<Access>,
-    transaction: &Transaction,
-) -> Result<Exit, Failure> {
-    let mut files: Vec<&String> = edits.files.keys().collect();
-    if let (Some((name, path)), Some(mut access)) = (&edits.made, access) {
-        let account_id = deployment.account_id(workspace);
-        let id = database::make(transaction, &mut access.requester, &account_id, name)?;
-        let text = write::read(session, deployment.file())?;
-        let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
-        let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
-            .map_err(|refused| Failure::new(refused.to_string()))?;
-        write::file(session, transaction, deployment.file(), &text)?;
-        let errors = write::check(session, workspace);
-        if !errors.is_empty() {
-            return Err(write::failure(session, &errors));
-        }
-    }
-    let write::Stored { stored, left } = write::secrets(session, transaction, &edits.secrets)?;
-    if let Some(name) = left.first() {
-        return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
-            .hint("set it where it comes from"));
-    }
-    let shadowed = match &edits.token {
-        Some((name, token)) => !write::is_effective(session, name, token)?,
-        None => false,
-    };
-    transaction.commit()?;
-    let next = format!("flotilla plan {}", deployment.worker.customer);
-    if session.format == Format::Json {
-        session.json(&serde_json::json!({
-            "customer": deployment.worker.customer,
-            "environment": deployment.worker.environment,
-            "changed": files,
-            "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "next": [next],
-        }))?;
-        return Ok(Exit::Done);
-    }
-    files.sort();
-    for file in files {
-        report::print(&format!("{} {file}", session.ui.paint(Style::Good, "changed")));
-    }
-    for (name, path) in &stored {
-        report::print(&format!("{} {name} in {}", session.ui.paint(Style::Good, "stored"), clean(path)));
-    }
-    if shadowed {
-        report::print(
-            "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
-        );
-    }
-    if edits.token.is_some() {
-        report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
-    }
-    report::print(&format!("next:\n  {next}"));
-    Ok(Exit::Done)
-}
-
 /// Collects the changes, question by question or flag by flag.
 struct Editor<'a> {
     session: &'a Session,
@@ -273,6 +210,58 @@ struct Editor<'a> {
 }
 
 impl Editor<'_> {
+    /// Finishes after the files passed the checks: the database, the secrets, and the next commands.
+    fn finish(self, transaction: &Transaction) -> Result<Exit, Failure> {
+        let Editor { session, workspace, deployment, edits, access, .. } = self;
+        if let (Some((name, path)), Some(mut access)) = (&edits.made, access) {
+            let account_id = deployment.account_id(workspace);
+            let id = database::make(transaction, &mut access.requester, &account_id, name)?;
+            let text = write::read(session, deployment.file())?;
+            let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
+            let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
+                .map_err(|refused| Failure::new(refused.to_string()))?;
+            write::file(session, transaction, deployment.file(), &text)?;
+            write::require_valid(session, workspace)?;
+        }
+        let write::Stored { stored, left } = write::secrets(session, transaction, &edits.secrets)?;
+        if let Some(name) = left.first() {
+            return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
+                .hint("set it where it comes from"));
+        }
+        let shadowed = match &edits.token {
+            Some((name, token)) => !write::is_effective(session, name, token)?,
+            None => false,
+        };
+        transaction.commit()?;
+        let next = format!("flotilla plan {}", deployment.worker.customer);
+        if session.format == Format::Json {
+            session.json(&serde_json::json!({
+                "customer": deployment.worker.customer,
+                "environment": deployment.worker.environment,
+                "changed": edits.files.keys().collect::<Vec<_>>(),
+                "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                "next": [next],
+            }))?;
+            return Ok(Exit::Done);
+        }
+        for file in edits.files.keys() {
+            report::print(&format!("{} {file}", session.ui.paint(Style::Good, "changed")));
+        }
+        for (name, path) in &stored {
+            report::print(&format!("{} {name} in {}", session.ui.paint(Style::Good, "stored"), clean(path)));
+        }
+        if shadowed {
+            report::print(
+                "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
+            );
+        }
+        if edits.token.is_some() {
+            report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
+        }
+        report::print(&format!("next:\n  {next}"));
+        Ok(Exit::Done)
+    }
+
     /// Collects the changes that flags name.
     fn collect_flags(&mut self, arguments: &Arguments) -> Result<(), Failure> {
         if let Some(host) = &arguments.domain {

@@ -145,10 +145,7 @@ fn finish(
         let id = database::make(transaction, &mut access.requester, &account.id, name)?;
         answers.database = Database::D1 { name: name.clone(), id: Some(id) };
         write::file(session, transaction, &file, &answers.spec()?)?;
-        let errors = write::check(session, workspace);
-        if !errors.is_empty() {
-            return Err(write::failure(session, &errors));
-        }
+        write::require_valid(session, workspace)?;
     }
     let values = answers.secrets();
     let write::Stored { stored, left } = write::secrets(session, transaction, &values)?;

@@ -16,7 +16,6 @@ use flotilla_model::limits::grouped;
 use flotilla_model::listing;
 use flotilla_model::reason::Reason;
 
-use super::estimates;
 use super::findings;
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
@@ -33,6 +32,8 @@ const NAMES: usize = 12;
 const EXAMPLES: usize = 3;
 /// The limit of reasons of a change.
 const REASONS: usize = 12;
+/// The number of lanes that are shown, those that take longest.
+const LANES: usize = 3;
 /// The limit of characters of a reason.
 const LONGEST: usize = 300;
 
@@ -156,7 +157,7 @@ impl PlanOutput<'_> {
                 waves.map(|(name, changes)| format!("{} {}", clean(name), grouped(changes as u64))).collect();
             lines.push(format!("waves: {}", first(&waves, limit(NAMES), " → ")));
         }
-        lines.extend(estimates::text(&self.estimates));
+        lines.extend(estimate_lines(&self.estimates));
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
         let hosts = match plan.hosts.len() {
             0 => String::new(),
@@ -240,6 +241,35 @@ fn hosts(ui: &Ui, changes: &[HostChange], limit: usize) -> Vec<String> {
             };
             lines.push(format!("{sign} host   {}  {direction}  ({table})", change.host));
         }
+    }
+    lines
+}
+
+/// The estimates for people; nothing, where one lane is all there is and all of it is free.
+fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let many = estimates.len() > 1;
+    for estimate in
+        estimates.iter().take(LANES).filter(|estimate| many || estimate.used > 0 || estimate.blocked_seconds > 0.0)
+    {
+        let mut line = format!(
+            "  {}: {}, about {}",
+            clean(&estimate.accounts.join(" and ")),
+            count(estimate.requests, "request"),
+            duration(estimate.seconds)
+        );
+        if estimate.used > 0 {
+            let window = duration(estimate.window_seconds);
+            line +=
+                &format!("; {} of the {} in {window} that the limit allows are used", estimate.used, estimate.limit);
+        }
+        if estimate.blocked_seconds > 0.0 {
+            line += &format!("; the API refuses requests for another {}", duration(estimate.blocked_seconds));
+        }
+        lines.push(line);
+    }
+    if estimates.len() > LANES {
+        lines.push(format!("  … and {} more side by side", count(estimates.len() - LANES, "token")));
     }
     lines
 }
