@@ -190,14 +190,14 @@ pub fn build(
 /// Returns the environments whose folder under out/ hasn't changed since it was known to have no orphaned files.
 fn quiet_environments(project: &Project, scan: &Scan, out: &Out) -> Vec<Environment> {
     let is_quiet = |environment: &Environment| match folder_stamp(out, *environment) {
-        Some(now) => scan.manifest.folders.get(environment.as_str()).is_some_and(|stamp| stamp.same(now)),
+        Some(now) => scan.manifest.folders.get(environment.as_ref()).is_some_and(|stamp| stamp.same(now)),
         None => true,
     };
     project.fleet.environments().iter().copied().filter(is_quiet).collect()
 }
 
 fn folder_stamp(out: &Out, environment: Environment) -> Option<Stamp> {
-    out.folder(environment.as_str()).map(|found| Stamp::of(&found))
+    out.folder(environment.as_ref()).map(|found| Stamp::of(&found))
 }
 
 /// Writes the packs' bundles; returns the number of files that differed.
@@ -224,15 +224,15 @@ fn remember_folders(project: &Project, scan: &mut Scan, out: &Out, quiet: &[Envi
         (scan.held.is_empty() || quiet.contains(environment))
             && !orphaned.iter().any(|folder| folder.starts_with(&below))
     };
-    let recorded = |environment: &Environment| scan.manifest.folders.get(environment.as_str()).copied();
+    let recorded = |environment: &Environment| scan.manifest.folders.get(environment.as_ref()).copied();
     let environments = project.fleet.environments().iter().copied().filter(is_clean);
     let stamps: Vec<(Environment, Stamp)> = environments
         .filter_map(|environment| Some((environment, folder_stamp(out, environment)?)))
         .filter(|(environment, now)| has_written || recorded(environment) != Some(*now) || !scan.orphaned.is_empty())
         .collect();
     for (environment, now) in stamps {
-        scan.writer.folder(environment.as_str(), now);
-        scan.manifest.folders.insert(environment.as_str().to_owned(), now);
+        scan.writer.folder(environment.as_ref(), now);
+        scan.manifest.folders.insert(environment.as_ref().to_owned(), now);
     }
     scan.orphaned.clear();
 }
@@ -396,10 +396,16 @@ pub struct Loaded {
     pub workers: Vec<Worker>,
 }
 
+/// Opens and scans a project; writes nothing.
+pub fn open_and_scan(root: &Path, progress: &dyn Progress) -> Result<(Project, Scan), Vec<Diagnostic>> {
+    let project = open(Tree::new(root), progress)?;
+    let scan = scan(&project, false, progress)?;
+    Ok((project, scan))
+}
+
 /// Opens and scans a project, and reads all workers; writes nothing.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
-    let project = open(Tree::new(root), progress)?;
-    let mut scan = scan(&project, false, progress)?;
+    let (project, mut scan) = open_and_scan(root, progress)?;
     let workers = scan.workers(&project);
     Ok(Loaded { project, scan, workers })
 }

@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::project::{self, Fleet};
@@ -82,11 +80,7 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
         }
         differ += 1;
         if !dry {
-            AtomicFile::new(&path)
-                .keep_permissions()
-                .follow_link()
-                .write(text.as_bytes())
-                .with_context(|| format!("{} can't be written", path.display()))?;
+            report::write_file(&path, text.as_bytes())?;
         }
     }
     Ok(differ)

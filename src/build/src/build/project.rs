@@ -138,7 +138,7 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
     };
     let files = files.into_iter().flat_map(|(path, place)| {
-        let of = |environment: Environment| path.replace("{environment}", environment.as_str());
+        let of = |environment: Environment| path.replace("{environment}", environment.as_ref());
         BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
     });
     let warning = |(path, place): (String, Place)| {

@@ -198,7 +198,7 @@ impl Scan {
         for environment in Environment::EACH {
             let below = format!("{environment}/");
             if self.orphaned.iter().any(|folder| folder.starts_with(&below)) {
-                self.writer.folder(environment.as_str(), Stamp::NONE);
+                self.writer.folder(environment.as_ref(), Stamp::NONE);
             }
         }
     }
