@@ -45,7 +45,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {
-            let customers = flotilla_spec::project::spec_files(&tree).map_or(0, |files| files.len());
+            let customers = flotilla_spec::project::spec_files(&tree).map_or(0, |found| found.files.len());
             (customers, diagnostics, Vec::new())
         }
     };
