@@ -15,6 +15,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Framed;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
+use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::pack::Pack;
 
 /// The reason why there is no bundle.
@@ -107,7 +108,7 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
             }
         } else {
             let bytes = fs::read(&full).map_err(missing)?;
-            files.insert(path, bytes);
+            files.insert(path, with_unix_line_ends(bytes));
         }
     }
     Ok(files)

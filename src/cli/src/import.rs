@@ -98,10 +98,10 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     }
     let project = if arguments.dry_run { from.to_owned() } else { made(from)? };
     if !arguments.dry_run {
-        imported.files.extend(init::ignore(&project));
+        imported.files.extend(init::git_files(&project));
         let taken = write::taken(&project, &imported.files);
-        // It has the project's own lines, and gets more.
-        let taken: Vec<&String> = taken.iter().filter(|file| *file != ".gitignore").collect();
+        // They have the project's own lines, and get more.
+        let taken: Vec<&String> = taken.iter().filter(|file| !file.starts_with(".git")).collect();
         if !taken.is_empty() && !arguments.force {
             return Err(Failure::refused(format!(
                 "{} would be replaced, and nothing was written",

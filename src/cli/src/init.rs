@@ -107,7 +107,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
             .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
     }
-    files.extend(ignore(&root));
+    files.extend(git_files(&root));
     for (path, bytes) in &files {
         let path = root.join(path);
         AtomicFile::new(&path).keep_permissions().follow_link().write(bytes).with_context(|| cannot(&path))?;
@@ -130,15 +130,23 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// Returns the `.gitignore` of a project with the lines that flotilla needs, unless it has them already.
-pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
-    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
-    let rules = include_str!("init/gitignore");
-    if ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+/// Returns the `.gitignore` and the `.gitattributes` of a project with the lines that flotilla needs, as far as it doesn't have
+/// them already.
+pub(super) fn git_files(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let has_rule = |line: &str| line.trim_matches('/') == ".flotilla";
+    let ignored = with_rules(root, ".gitignore", include_str!("init/gitignore"), has_rule);
+    let has_line_ends = |line: &str| line.starts_with("* ") && line.contains("eol=");
+    let attributes = with_rules(root, ".gitattributes", include_str!("init/gitattributes"), has_line_ends);
+    ignored.into_iter().chain(attributes).collect()
+}
+
+fn with_rules(root: &Path, file: &str, rules: &str, is_there: impl Fn(&str) -> bool) -> Option<(String, Vec<u8>)> {
+    let before = fs::read_to_string(root.join(file)).unwrap_or_default();
+    if before.lines().any(is_there) {
         return None;
     }
-    let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
-    Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
+    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+    Some((file.to_owned(), format!("{before}{gap}{rules}").into()))
 }
 
 /// Derives a fleet's name from its folder's.

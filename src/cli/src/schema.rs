@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::schema;
 use flotilla_spec::tree::Tree;
@@ -73,7 +74,7 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
             Which::Pack => "pack.schema.json",
         };
         let (path, text) = (folder.join(name), text(fleet, which));
-        if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        if fs::read(&path).is_ok_and(|found| with_unix_line_ends(found) == text.as_bytes()) {
             continue;
         }
         differ += 1;

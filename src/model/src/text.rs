@@ -8,6 +8,18 @@ pub fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where
+/// `core.autocrlf` says so. As for git, what has a NUL in its first 8,000 bytes is not text, and stays.
+pub fn with_unix_line_ends(mut bytes: Vec<u8>) -> Vec<u8> {
+    let is_binary = || bytes.iter().take(8000).any(|byte| *byte == 0);
+    if !bytes.contains(&b'\r') || is_binary() {
+        return bytes;
+    }
+    let mut next = bytes.clone().into_iter().skip(1);
+    bytes.retain(|byte| next.next() != Some(b'\n') || *byte != b'\r');
+    bytes
+}
+
 /// Returns text from files without the characters that would drive a terminal.
 pub fn clean(text: &str) -> String {
     text.chars()
@@ -78,6 +90,15 @@ pub fn first_lines(lines: impl IntoIterator<Item = String>, limit: usize) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_ends_are_those_of_unix_in_text_alone() {
+        let read = |bytes: &[u8]| with_unix_line_ends(bytes.to_vec());
+        assert_eq!(read(b"a\r\nb\r\n"), b"a\nb\n");
+        assert_eq!(read(b"a\r\r\n\rb\n\r"), b"a\r\n\rb\n\r");
+        assert_eq!(read(b"\0a\r\n"), b"\0a\r\n");
+        assert_eq!(read(b""), b"");
+    }
 
     #[test]
     fn text_from_files_drives_no_terminal() {

@@ -1,7 +1,7 @@
 //! A project on disk: fleet.yaml, its packs, and the customers' files. Reads; doesn't resolve or check across files.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
@@ -160,6 +160,23 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
         Failure::new(format!("there is no {FLEET_FILE} in {} or above it", from.display()))
             .hint("go to a project's folder, or name one with --project DIR")
     })
+}
+
+/// Returns the folders of packs and env files that fleet.yaml names, whether or not anything else about it is right. Paths that
+/// lead out of the project, or that are the project, are left out.
+pub fn named_folders(tree: &Tree) -> BTreeSet<String> {
+    let document = tree.plain(FLEET_FILE).ok().and_then(|bytes| yaml::parse(FLEET_FILE, &bytes).0);
+    let value = document.map(|document| document.root.to_value()).unwrap_or_default();
+    let named = |list: &str, key: &str| -> Vec<String> {
+        let entries = value.get(list).and_then(Value::as_object).into_iter().flat_map(Map::values);
+        entries.filter_map(|entry| Some(entry.get(key)?.as_str()?.trim_end_matches('/').to_owned())).collect()
+    };
+    let is_within = |path: &String| path.split('/').all(|step| !["", ".", ".."].contains(&step));
+    [("packs", "path"), ("layers", "envFiles")]
+        .into_iter()
+        .flat_map(|(list, key)| named(list, key))
+        .filter(is_within)
+        .collect()
 }
 
 /// Reads fleet.yaml, its layers and its packs.

@@ -157,16 +157,22 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         let of = |environment: Environment| path.replace("{environment}", environment.as_str());
         BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
     });
-    let tracked = files.filter(|(path, _)| {
-        let file = tree.root.join(path);
-        file.is_file() && git::is_tracked(&file)
-    });
-    let warnings = tracked.map(|(path, place)| {
-        let message = format!("git tracks {path}, which has secrets in clear");
-        let help = format!("replace its secrets, add it to .gitignore, and take it out: git rm --cached {path}");
-        Diagnostic::warning(Code::TrackedSecrets, place, message, help)
-    });
-    warnings.collect()
+    let warning = |(path, place): (String, Place)| {
+        let file = tree.root.join(&path);
+        let (message, help) = match file.is_file().then(|| git::is_tracked(&file))? {
+            Ok(false) => return None,
+            Ok(true) => (
+                format!("git tracks {path}, which has secrets in plain text"),
+                format!("replace its secrets, add it to .gitignore, and remove it from git: git rm --cached {path}"),
+            ),
+            Err(failure) => (
+                format!("whether git tracks {path}, which has secrets in plain text, is not known: {failure}"),
+                failure.hints.first().cloned().unwrap_or_else(|| "make `git status` work in this folder".to_owned()),
+            ),
+        };
+        Some(Diagnostic::warning(Code::TrackedSecrets, place, message, help))
+    };
+    files.filter_map(warning).collect()
 }
 
 impl Project {

@@ -109,7 +109,7 @@ pub fn secrets(
 /// Rejects a file that git tracks, if it holds values in plain text.
 fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
-    if store.is_clear() && git::is_tracked(&store.on_disk()) {
+    if store.is_clear() && git::is_tracked(&store.on_disk())? {
         return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
             "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/secrets.md"
         )));
@@ -118,7 +118,7 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
 }
 
 fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
-    if store.is_clear() && git::is_exposed(on_disk) {
+    if store.is_clear() && git::is_exposed(on_disk).unwrap_or(true) {
         let path = clean(&store.path());
         session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
     }
