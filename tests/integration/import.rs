@@ -782,7 +782,9 @@ fn hostile_projects_do_no_harm() {
             "{path}"
         );
     }
-    both.fleet.run(&["check"]).exits(0);
+    let checked = both.fleet.run(&["check"]).exits(1);
+    assert_eq!(checked.stdout, "checked 3 customers: 1 error\n", "the pack of code that lies elsewhere, and nothing else");
+    assert!(checked.stderr.contains("a source of the runtime is missing"), "{checked:?}");
     // Too deep, and too large.
     both.theirs.write("wrangler.toml", format!("a = {}", "[".repeat(50_000)));
     both.fleet.run(&["import", &path, "--force"]).exits(1);

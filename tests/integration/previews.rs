@@ -557,6 +557,9 @@ const ASKING: &str = "export default {
 };
 ";
 
+/// What the pack expects of a healthy worker.
+const HEALTH: &str = "verify: [{ name: health, path: /health, json: { status: healthy, digest: '{digest}' } }]\n";
+
 fn asking(project: &Project) {
     let build = "import { mkdirSync, copyFileSync, writeFileSync } from 'node:fs';\n\
                  const out = process.argv.at(-1);\nmkdirSync(out, { recursive: true });\n\
@@ -565,7 +568,7 @@ fn asking(project: &Project) {
         .write("packs/tiny/worker.js", ASKING)
         .write("packs/tiny/build.mjs", build)
         .write("packs/tiny/index.ts.tera", "export { default } from \"{{ runtime }}\";\n")
-        .edit("packs/tiny/pack.yaml", "sources: [build.mjs]", "sources: [build.mjs, worker.js]");
+        .edit("packs/tiny/pack.yaml", "sources: [build.mjs]", &format!("sources: [build.mjs, worker.js]\n{HEALTH}"));
 }
 
 #[test]

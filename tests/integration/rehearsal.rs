@@ -17,7 +17,7 @@ use flotilla_model::bundle::Bundle;
 use flotilla_model::clock::{Clock, FakeClock};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
-use flotilla_model::platform::{Call, CallError, Health, Home, Left, Platform, Policy, Quota, Reply};
+use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Left, Platform, Policy, Quota, Reply};
 use serde_json::{Value, json};
 
 /// A platform that counts requests, each account's apart, and does nothing.
@@ -43,7 +43,7 @@ impl Platform for Counting {
         (Ok(Reply::Id("etag".to_owned())), Some(quota))
     }
 
-    fn health(&self, _: &str) -> Health {
+    fn health(&self, _: &HealthCheck) -> Health {
         unreachable!("there is one wave")
     }
 }
@@ -112,7 +112,7 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
             run: RunId(1),
             concurrent_run: None,
             budget: Budget::default(),
-            address: Box::new(|_, _| None),
+            health_check: Box::new(|_, _, _| None),
             control: Box::new(|| Control::Continue),
             on_event: Box::new(|_| {}),
         },

@@ -71,7 +71,9 @@ impl Events {
             Event::Applied(change) => of(change, "applied"),
             Event::Failed(change, error) => with(of(change, "failed"), "error", error),
             Event::Overtaken(change) => of(change, "overtaken"),
-            Event::CheckingHealth(workers) => json!({"event": "asking", "workers": workers}),
+            Event::CheckingHealth { checked, unchecked } => {
+                json!({"event": "asking", "workers": checked, "unchecked": unchecked})
+            }
             Event::Unhealthy(change, why) => with(of(change, "unhealthy"), "error", why),
             Event::Halted(why) => json!({"event": "halted", "reason": why}),
             Event::Waiting(account, wait) => {

@@ -181,7 +181,7 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
         }
         Event::Unhealthy(change, why) => ui.line(&format!(
             "{} {} ({}): {}",
-            ui.paint(Style::Error, "not well"),
+            ui.paint(Style::Error, "unhealthy"),
             change.worker,
             change.customer,
             clean(why)
@@ -189,8 +189,15 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
         Event::Wave { name, of: (at, of), changes } if *of > 1 => {
             ui.note(&format!("wave {at} of {of}, {}: {}", clean(name), count(*changes, "change")));
         }
-        Event::CheckingHealth(0) => ui.note("no worker of this wave has an address to be asked at"),
-        Event::CheckingHealth(number) => ui.note(&format!("asking {} whether they are well", count(*number, "worker"))),
+        Event::CheckingHealth { checked, unchecked } => {
+            let without = match unchecked {
+                0 => String::new(),
+                number => {
+                    format!("; {} without: no address, or the pack has no probe `health`", count(*number, "worker"))
+                }
+            };
+            ui.note(&format!("checking the health of {}{without}", count(*checked, "worker")));
+        }
         Event::Halted(why) => ui.line(&format!("{}: {}", ui.paint(Style::Error, "halted"), clean(why))),
         Event::Waiting(account, wait) if *wait >= LONG_WAIT => {
             ui.note(&format!("{account}: the API's limit is reached, on in {}", duration(wait.as_secs_f64())));

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use flotilla_build::build;
 use flotilla_engine::addresses::{dispatched, health_address, known_subdomain, url};
-use flotilla_engine::health::{HealthTarget, WorkerHealth, ask_workers};
+use flotilla_engine::health::{check_health, health_check};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::platform::{Health, HealthCheck};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::mask;
 
@@ -39,11 +40,9 @@ struct Row {
     /// The answer of its /health, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<String>,
+    /// Its health check; none if it isn't deployed, has no address, or its pack names no check.
     #[serde(skip)]
-    live: Option<String>,
-    /// The address of its health check.
-    #[serde(skip)]
-    address: Option<String>,
+    check: Option<HealthCheck>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
@@ -71,15 +70,15 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                     url(&cloud, &worker.name, live, subdomain).or_else(|| dispatched(&state, &home, &worker.name))
                 }),
                 health: None,
-                live: live.map(|live| live.digest.to_string()),
-                address: live.and_then(|live| {
+                check: live.and_then(|live| {
                     let address = health_address(&cloud, &worker.name, live, subdomain());
-                    address.or_else(|| dispatched(&state, &home, &worker.name))
+                    let address = address.or_else(|| dispatched(&state, &home, &worker.name))?;
+                    health_check(&loaded.project.fleet, Some(&worker.pack), address, &worker.name, live)
                 }),
             }
         })
         .collect();
-    let is_healthy = !arguments.health || check_health(session, &mut rows);
+    let is_healthy = !arguments.health || add_health(session, &mut rows);
     let exit = if is_healthy { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&serde_json::json!({ "workers": rows }))?;
@@ -107,18 +106,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(exit)
 }
 
-/// Checks the health of the deployed workers; returns whether all are healthy and run what was deployed.
-fn check_health(session: &Session, rows: &mut [Row]) -> bool {
-    let target = |row: &Row| Some(HealthTarget { address: row.address.clone()?, digest: row.live.clone()? });
-    let targets = rows.iter().map(target).collect();
+/// Checks the health of the deployed workers; returns whether all that have a health check are healthy.
+fn add_health(session: &Session, rows: &mut [Row]) -> bool {
+    let checks = rows.iter().map(|row| row.check.clone()).collect();
     let mut all_healthy = true;
-    for (row, health) in rows.iter_mut().zip(ask_workers(&session.operator, targets, Duration::ZERO)) {
-        let Some(health) = health else { continue };
-        all_healthy &= health == WorkerHealth::Healthy;
-        row.health = Some(match health {
-            WorkerHealth::OtherBundle => "healthy, but runs something else than was deployed".to_owned(),
-            other => other.to_string(),
-        });
+    for (row, health) in rows.iter_mut().zip(check_health(&session.operator, checks, Duration::ZERO)) {
+        let Some(health) = health else {
+            row.health = row.digest.is_some().then(|| "no health check".to_owned());
+            continue;
+        };
+        all_healthy &= health == Health::Healthy;
+        row.health = Some(health.to_string());
     }
     all_healthy
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{
-    Call, CallError, DATABASES_PER_PAGE, Health, Home, KV_PER_PAGE, Left, ListedZone, Module, Platform, Policy, Quota,
-    Reply, ZONES_PER_PAGE,
+    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, ListedZone, Module, Platform,
+    Policy, Quota, Reply, ZONES_PER_PAGE,
 };
 
 mod content;
@@ -248,8 +248,8 @@ impl Platform for Cloudflare {
         }
     }
 
-    fn health(&self, address: &str) -> Health {
-        web::health(address)
+    fn health(&self, check: &HealthCheck) -> Health {
+        web::health(check)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::plan::Change;
 use crate::state::{Deployed, RunId, State, Stored};
 use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
-use flotilla_model::platform::Module;
+use flotilla_model::platform::{HealthCheck, Module};
 
 pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, WaveIndex};
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
@@ -100,8 +100,13 @@ pub enum Event<'a> {
     Failed(&'a Change, &'a str),
     /// A change is left to another deploy, which changed its worker first.
     Overtaken(&'a Change),
-    /// Health checks of a wave begin, of this number of workers.
-    CheckingHealth(usize),
+    /// The health checks of a wave begin.
+    CheckingHealth {
+        /// The number of workers that are checked.
+        checked: usize,
+        /// The number of workers that have no health check, or no address.
+        unchecked: usize,
+    },
     /// A worker is unhealthy.
     Unhealthy(&'a Change, &'a str),
     /// No more changes are begun, for this reason.
@@ -149,8 +154,9 @@ impl Default for Budget {
     }
 }
 
-/// Returns where the worker of a change answers, if it has an address.
-pub type Address<'a> = dyn Fn(&Change, &Deployed) -> Option<String> + 'a;
+/// Returns the health check of an uploaded worker, from its pack's name if that is known; none if its pack names no check or it has no
+/// address.
+pub type HealthCheckOf<'a> = dyn Fn(&Change, &Deployed, Option<&str>) -> Option<HealthCheck> + 'a;
 
 /// Everything that a deploy works with.
 pub struct DeployContext<'a> {
@@ -170,8 +176,8 @@ pub struct DeployContext<'a> {
     pub concurrent_run: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
     /// The limits at which it stops by itself.
     pub budget: Budget,
-    /// Returns where a worker answers, if it has an address.
-    pub address: Box<Address<'a>>,
+    /// Returns the health check of an uploaded worker.
+    pub health_check: Box<HealthCheckOf<'a>>,
     /// Returns whether to continue, pause or stop; called a few times a second.
     pub control: Box<dyn FnMut() -> Control + 'a>,
     /// Receives the events of the deploy.

@@ -296,7 +296,7 @@ mod tests {
     use std::sync::Mutex;
 
     use flotilla_model::clock::FakeClock;
-    use flotilla_model::platform::{Health, Quota};
+    use flotilla_model::platform::{Health, HealthCheck, Quota};
 
     use crate::pace::{Priority, Rate};
 
@@ -321,7 +321,7 @@ mod tests {
             ((self.answers)(*calls), None)
         }
 
-        fn health(&self, _: &str) -> Health {
+        fn health(&self, _: &HealthCheck) -> Health {
             unreachable!("nobody asks for it")
         }
     }

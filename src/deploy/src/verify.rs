@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use flotilla_model::clock::Clock;
+use flotilla_model::platform::{HealthCheck, Placeholders};
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Environment, Probe};
 
@@ -288,18 +289,40 @@ fn host_of(address: &str) -> &str {
     rest.split(['/', ':']).next().unwrap_or(rest)
 }
 
-/// Returns whether an answer is what the probe expects, or the difference.
+/// Checks whether an answer is what a health check expects; the error is the difference.
+pub fn judge_health(check: &HealthCheck, answer: &Answer) -> Result<(), String> {
+    judge_answer(&check.placeholders, &check.probe, answer)
+}
+
+/// Checks whether an answer is what the probe expects; the error is the difference.
 fn judged(target: &Target, probe: &Probe, answer: &Answer) -> Result<(), String> {
+    judge_answer(&placeholders(target), probe, answer)?;
+    if probe.peers == Some(true) { peers(target, &answer.body) } else { Ok(()) }
+}
+
+fn placeholders(target: &Target) -> Placeholders {
+    Placeholders {
+        worker: target.worker.clone(),
+        customer: target.customer.clone(),
+        environment: target.environment.to_string(),
+        digest: target.digest.clone(),
+    }
+}
+
+fn judge_answer(placeholders: &Placeholders, probe: &Probe, answer: &Answer) -> Result<(), String> {
     let wanted = probe.status.unwrap_or(200);
     if answer.status != wanted && !(probe.peers == Some(true) && answer.status == 503) {
         let reported = answer.body["status"].as_str().map(|word| format!(", {}", truncated(word))).unwrap_or_default();
         let failing_checks = failing_checks(&answer.body).map(|names| format!(": {names}")).unwrap_or_default();
         return Err(format!("HTTP {} instead of {wanted}{reported}{failing_checks}", answer.status));
     }
-    for (key, pattern) in probe.json.iter().flatten() {
-        differs(target, pattern, &answer.body[key], key)?;
+    if probe.json.is_some() && !answer.body.is_object() {
+        return Err("the answer is not a JSON object".to_owned());
     }
-    if probe.peers == Some(true) { peers(target, &answer.body) } else { Ok(()) }
+    for (key, pattern) in probe.json.iter().flatten() {
+        differs(placeholders, pattern, &answer.body[key], key)?;
+    }
+    Ok(())
 }
 
 /// Returns the worker's own checks that it reports as failed.
@@ -315,22 +338,23 @@ fn failing_checks(body: &Value) -> Option<String> {
 
 /// Returns where a value doesn't match a pattern: a map has to have at least the pattern's keys, a list the pattern's
 /// entries.
-fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Result<(), String> {
+fn differs(names: &Placeholders, pattern: &Value, value: &Value, path: &str) -> Result<(), String> {
     match (pattern, value) {
         (Value::Object(wanted), Value::Object(is)) => wanted.iter().try_for_each(|(key, pattern)| {
-            differs(target, pattern, is.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"))
+            differs(names, pattern, is.get(key).unwrap_or(&Value::Null), &format!("{path}.{key}"))
         }),
         (Value::Array(wanted), Value::Array(is)) => wanted.iter().enumerate().try_for_each(|(index, pattern)| {
-            differs(target, pattern, is.get(index).unwrap_or(&Value::Null), &format!("{path}[{index}]"))
+            differs(names, pattern, is.get(index).unwrap_or(&Value::Null), &format!("{path}[{index}]"))
         }),
         (Value::String(text), _) => {
             let wanted = text
-                .replace("{worker}", &target.worker)
-                .replace("{customer}", &target.customer)
-                .replace("{environment}", target.environment.as_ref())
-                .replace("{digest}", &target.digest);
+                .replace("{worker}", &names.worker)
+                .replace("{customer}", &names.customer)
+                .replace("{environment}", &names.environment)
+                .replace("{digest}", &names.digest);
             match value.as_str() {
                 Some(is) if is == wanted => Ok(()),
+                None if value.is_null() => Err(format!("{path} is missing")),
                 Some(is) if is.len() == 64 => Err(format!("{path} is {:.16}, not {wanted:.16}", truncated(is))),
                 Some(is) => Err(format!("{path} is {}, not {wanted}", truncated(is))),
                 None => Err(format!("{path} is {}, not {wanted}", truncated(&value.to_string()))),
@@ -553,8 +577,9 @@ mod tests {
             let report = run(&target(), &fake(vec![(0, given)]), 0);
             assert_eq!(report.checks[2].message, reported);
         }
-        let differs =
-            |pattern: Value, value: Value| super::differs(&target(), &pattern, &value, "p").err().unwrap_or_default();
+        let differs = |pattern: Value, value: Value| {
+            super::differs(&placeholders(&target()), &pattern, &value, "p").err().unwrap_or_default()
+        };
         assert_eq!(differs(json!([]), json!([1])), "");
         assert_eq!(differs(json!([]), json!({})), "p is no list");
         assert_eq!(differs(json!({"a": {"b": true}}), json!({"a": {"b": true, "c": 1}})), "");

@@ -15,13 +15,14 @@ use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
-use flotilla_model::platform::Platform;
+use flotilla_model::platform::{HealthCheck, Platform};
 use flotilla_model::spec::DeployRule;
 use flotilla_spec::project::Fleet;
 
 use crate::addresses::{find_subdomain, health_address};
 use crate::cloud::Cloud;
 use crate::context::{Context, LOCK};
+use crate::health::health_check;
 use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::eta;
@@ -79,7 +80,7 @@ pub(crate) fn apply(
     let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
     let platform_seam: Arc<dyn Platform> = Arc::<Cloudflare>::clone(platform);
     let pool = Box::new(Threads::new(size, platform_seam, make, Arc::clone(&clock)));
-    let health = HealthAddresses::find(ctx, plan, state)?;
+    let health = HealthChecks::find(ctx, plan, state)?;
     let beside = if kind.ahead { run_beside(context, state)? } else { None };
     let run = state.begin_run(&Run {
         began: clock.unix(),
@@ -104,7 +105,7 @@ pub(crate) fn apply(
         run,
         concurrent_run: beside,
         budget: budget(&fleet.file.deploy),
-        address: Box::new(|change, live| health.address(cloud, change, live)),
+        health_check: Box::new(|change, live, pack| health.of(ctx, change, live, pack)),
         control,
         on_event: Box::new(|event| operator.on_event(&Event::Deploy(event))),
     };
@@ -127,17 +128,17 @@ fn run_beside(context: &Context<'_>, state: &State) -> Result<Option<Beside>, Fa
     Ok(running.map(|(id, _)| (id, Box::new(move || Lock::is_held(&lock)) as Box<dyn Fn() -> bool>)))
 }
 
-/// The addresses of the health checks between waves.
-struct HealthAddresses {
+/// The health checks between waves.
+struct HealthChecks {
     /// The subdomains by account id.
     subdomains: HashMap<String, Option<String>>,
     hosts: HashMap<WorkerId, String>,
 }
 
-impl HealthAddresses {
+impl HealthChecks {
     /// Finds what the plan doesn't have: nothing where there is one wave, after which no health is checked.
-    fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthAddresses, Failure> {
-        let mut found = HealthAddresses { subdomains: HashMap::new(), hosts: HashMap::new() };
+    fn find(ctx: &ApplyContext<'_>, plan: &Plan, state: &State) -> Result<HealthChecks, Failure> {
+        let mut found = HealthChecks { subdomains: HashMap::new(), hosts: HashMap::new() };
         if plan.waves.len() > 1 {
             for change in &plan.changes {
                 found
@@ -150,10 +151,11 @@ impl HealthAddresses {
         Ok(found)
     }
 
-    fn address(&self, cloud: &Cloud, change: &Change, live: &Deployed) -> Option<String> {
+    fn of(&self, ctx: &ApplyContext<'_>, change: &Change, live: &Deployed, pack: Option<&str>) -> Option<HealthCheck> {
         let subdomain = self.subdomains.get(&change.home.account_id).cloned().flatten();
         let host = || self.hosts.get(&change.id()).map(|host| format!("https://{host}/"));
-        health_address(cloud, &change.worker, live, subdomain).or_else(host)
+        let address = health_address(ctx.cloud, &change.worker, live, subdomain).or_else(host)?;
+        health_check(ctx.fleet, pack, address, &change.worker, live)
     }
 }
 

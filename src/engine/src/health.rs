@@ -1,13 +1,14 @@
-//! Checks the health of deployed workers, a few at a time, until they run the expected bundle or the time is up.
+//! Checks the health of deployed workers as their packs say, a few at a time, until they are healthy or the time is up.
 
-use std::fmt;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use blocking_threadpool::ThreadPool;
 
 use flotilla_deploy::cloudflare;
-use flotilla_model::platform::Health;
+use flotilla_deploy::state::Deployed;
+use flotilla_model::platform::{Health, HealthCheck, Placeholders};
+use flotilla_spec::project::Fleet;
 
 use crate::operator::Operator;
 
@@ -16,56 +17,44 @@ const AT_ONCE: usize = 16;
 /// The wait before a worker is checked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A worker to ask.
-pub struct HealthTarget {
-    /// The address of the health check.
-    pub address: String,
-    /// The digest of the bundle that it should run.
-    pub digest: String,
+/// Returns the health check of a deployed worker: the probe of its pack that is named `health`; none if its pack has none. The pack may be
+/// unknown, where a fleet has but one.
+pub fn health_check(
+    fleet: &Fleet,
+    pack: Option<&str>,
+    address: String,
+    worker: &str,
+    live: &Deployed,
+) -> Option<HealthCheck> {
+    let only = || fleet.packs.values().next().filter(|_| fleet.packs.len() == 1);
+    let pack = pack.map_or_else(only, |name| fleet.packs.get(name))?;
+    let placeholders = Placeholders {
+        worker: worker.to_owned(),
+        customer: live.customer.clone(),
+        environment: live.environment.to_string(),
+        digest: live.digest.to_string(),
+    };
+    HealthCheck::new(pack.manifest.verify.as_deref().unwrap_or_default(), address, placeholders)
 }
 
-/// The health of a worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WorkerHealth {
-    /// It is healthy and runs the expected bundle.
-    Healthy,
-    /// It is healthy and runs another bundle.
-    OtherBundle,
-    /// It reports that it isn't healthy, in a word of its own.
-    Degraded(String),
-    /// It can't be reached, for this reason.
-    Unreachable(String),
-}
-
-impl fmt::Display for WorkerHealth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WorkerHealth::Healthy => f.write_str("healthy"),
-            WorkerHealth::OtherBundle => f.write_str("runs something else than was uploaded"),
-            WorkerHealth::Degraded(word) => f.write_str(word),
-            WorkerHealth::Unreachable(reason) => write!(f, "unreachable: {reason}"),
-        }
-    }
-}
-
-/// Checks workers, and repeats it for those that aren't healthy until `deadline` has passed. Returns their health in
-/// the order of the targets; none for a target that is none.
-pub fn ask_workers(
+/// Makes health checks, and repeats those that fail until `deadline` has passed. Returns the workers' health in the order of the checks;
+/// none for a worker without a check.
+pub fn check_health(
     operator: &dyn Operator,
-    targets: Vec<Option<HealthTarget>>,
+    checks: Vec<Option<HealthCheck>>,
     deadline: Duration,
-) -> Vec<Option<WorkerHealth>> {
+) -> Vec<Option<Health>> {
     let end = Instant::now() + deadline;
     let (sender, receiver) = channel();
     let pool = ThreadPool::new(AT_ONCE);
-    let mut found = vec![None; targets.len()];
-    operator.begin("asking workers", Some(targets.len() as u64));
+    let mut found = vec![None; checks.len()];
+    operator.begin("checking health", Some(checks.len() as u64));
     let progress = operator.background();
-    for (index, target) in targets.into_iter().enumerate() {
-        let Some(target) = target else { continue };
+    for (index, check) in checks.into_iter().enumerate() {
+        let Some(check) = check else { continue };
         let (sender, progress) = (sender.clone(), progress.clone());
         pool.execute(move || {
-            let health = ask_until(&target, end);
+            let health = check_until(&check, end);
             progress.step(1);
             let _ = sender.send((index, health));
         });
@@ -78,15 +67,10 @@ pub fn ask_workers(
     found
 }
 
-fn ask_until(target: &HealthTarget, end: Instant) -> WorkerHealth {
+fn check_until(check: &HealthCheck, end: Instant) -> Health {
     loop {
-        let health = match cloudflare::health(&target.address) {
-            Health::Healthy(runs) if runs == target.digest => return WorkerHealth::Healthy,
-            Health::Healthy(_) => WorkerHealth::OtherBundle,
-            Health::Degraded(word) => WorkerHealth::Degraded(word),
-            Health::Unreachable(reason) => WorkerHealth::Unreachable(reason),
-        };
-        if Instant::now() >= end {
+        let health = cloudflare::health(check);
+        if health == Health::Healthy || Instant::now() >= end {
             return health;
         }
         std::thread::sleep(ASK_AGAIN);

@@ -53,6 +53,29 @@ pub struct Options {
     pub text: BTreeSet<String>,
 }
 
+/// The end of the manifest of code that serves `/health` and says which bundle runs.
+const HEALTH_WITH_DIGEST: &str = "\
+# The health check: asked by `flotilla verify` and after each wave of a deploy.
+verify:
+  - name: health
+    path: /health
+    json: { digest: \"{digest}\" }
+";
+/// The end of the manifest of code that serves `/health`.
+const HEALTH: &str = "\
+# The health check: asked by `flotilla verify` and after each wave of a deploy. It passes whichever version answers, until the answer says
+# which one it is: return `digest: env.FLOTILLA_DIGEST` as JSON, and add `json: { digest: \"{digest}\" }` here.
+verify:
+  - name: health
+    path: /health
+";
+/// The end of the manifest of other code.
+const NO_HEALTH: &str = "\
+# The code serves no /health, so deploys in waves go on without asking. A path that shows that the worker works makes a health check:
+# verify:
+#   - { name: health, path: /, status: 200 }
+";
+
 impl Code {
     /// Returns the code of a live worker: modules as they were uploaded.
     pub fn of_modules(name: &str, main: String, modules: BTreeMap<String, Vec<u8>>) -> Code {
@@ -81,7 +104,7 @@ impl Code {
         for (path, bytes) in worker {
             let text = || String::from_utf8_lossy(bytes).into_owned();
             let changed = match path.as_str() {
-                "pack.yaml" => manifest(name, prefix, &text()),
+                "pack.yaml" => self.manifest(name, prefix, &text()),
                 "build.mjs" => self.bundler(&text()),
                 "package.json" => self.package(name, &text()),
                 "package-lock.json" if self.packages.is_empty() => {
@@ -102,6 +125,26 @@ impl Code {
         }
         files.extend(self.files.iter().map(|(path, bytes)| (format!("src/{path}"), bytes.clone())));
         files
+    }
+
+    /// Returns the manifest of its pack. What a deployed worker is asked is what the code serves: the sample's own probes ask for more.
+    fn manifest(&self, name: &str, prefix: &str, text: &str) -> String {
+        let line = |line: &str| match line.split_once(": ") {
+            Some(("name", _)) => format!("name: {name}"),
+            Some(("prefix", _)) => format!("prefix: {prefix}"),
+            Some(("description", _)) => "description: Imported from a project of wrangler's.".to_owned(),
+            _ => line.to_owned(),
+        };
+        let kept = text.lines().take_while(|line| !line.starts_with("# What `flotilla verify`"));
+        let kept: String = kept.map(line).map(|line| line + "\n").collect();
+        let says = |text: &str| self.files.values().any(|bytes| memchr::memmem::find(bytes, text.as_bytes()).is_some());
+        let serves_health = ['"', '\'', '`'].iter().any(|quote| says(&format!("{quote}/health{quote}")));
+        let probe = match (serves_health, says("FLOTILLA_DIGEST")) {
+            (true, true) => HEALTH_WITH_DIGEST,
+            (true, false) => HEALTH,
+            (false, _) => NO_HEALTH,
+        };
+        kept + probe
     }
 
     /// Takes the files below the folder that all have in common, `src/` in most projects, and moves paths
@@ -153,16 +196,6 @@ impl Code {
         }
         serde_json::to_string_pretty(&package).expect("BUG: a package is JSON") + "\n"
     }
-}
-
-fn manifest(name: &str, prefix: &str, text: &str) -> String {
-    let line = |line: &str| match line.split_once(": ") {
-        Some(("name", _)) => format!("name: {name}"),
-        Some(("prefix", _)) => format!("prefix: {prefix}"),
-        Some(("description", _)) => "description: Imported from a project of wrangler's.".to_owned(),
-        _ => line.to_owned(),
-    };
-    text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// Runs npm to write a lock file for a package.json from the versions of an older one. The error is npm's message.

@@ -1,12 +1,13 @@
 //! The seam to the platform: the calls that a deploy makes, and what can come back. Knows no HTTP.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::spec::{Jurisdiction, LocationHint};
+use crate::spec::{Jurisdiction, LocationHint, Probe};
 
 /// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
 pub const ROUTE_EXISTS: u64 = 10020;
@@ -417,17 +418,62 @@ pub trait Platform: Send + Sync {
     /// Makes one request, with the token of its account. Doesn't retry and doesn't wait.
     fn call(&self, home: &Home, call: &Call) -> (Result<Reply, CallError>, Option<Quota>);
 
-    /// Checks the health of the worker at an address. Costs nothing of a token's quota, and sends no credentials.
-    fn health(&self, address: &str) -> Health;
+    /// Checks the health of a worker. Costs nothing of a token's quota, and sends no credentials.
+    fn health(&self, check: &HealthCheck) -> Health;
 }
 
-/// The health that a worker reports.
+/// A health check of a deployed worker: the probe that its pack names `health`.
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    /// The address of the worker, without the probe's path.
+    pub address: String,
+    /// The request, and what the answer has to be.
+    pub probe: Probe,
+    /// The values of the probe's placeholders.
+    pub placeholders: Placeholders,
+}
+
+/// The values of the placeholders in a probe's expected answer.
+#[derive(Clone, Debug, Default)]
+pub struct Placeholders {
+    /// `{worker}`: the worker's name.
+    pub worker: String,
+    /// `{customer}`: its customer's id.
+    pub customer: String,
+    /// `{environment}`: its environment.
+    pub environment: String,
+    /// `{digest}`: the digest of the bundle that it should run.
+    pub digest: String,
+}
+
+impl HealthCheck {
+    /// Returns the check that a pack's probes describe; none if no probe is named `health`.
+    pub fn new(probes: &[Probe], address: String, placeholders: Placeholders) -> Option<HealthCheck> {
+        let probe = probes.iter().find(|probe| probe.name == HEALTH && probe.peers != Some(true))?.clone();
+        Some(HealthCheck { address, probe, placeholders })
+    }
+}
+
+/// The name of the probe that is the health check.
+const HEALTH: &str = "health";
+
+/// The health of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It is healthy, and runs this digest.
-    Healthy(String),
-    /// It answers that something is wrong.
-    Degraded(String),
-    /// It does not answer.
+    /// It answers as its pack's health check expects.
+    Healthy,
+    /// It answers something else: the difference.
+    Unhealthy(String),
+    /// It does not answer: the reason.
     Unreachable(String),
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Health::Healthy => f.write_str("healthy"),
+            Health::Unhealthy(difference) => f.write_str(difference),
+            Health::Unreachable(reason) => write!(f, "unreachable: {reason}"),
+        }
+    }
 }

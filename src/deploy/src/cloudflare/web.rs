@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use flotilla_http::{Client, Hosts, Kind, Request, Timeouts};
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::Health;
+use flotilla_model::platform::{Health, HealthCheck};
 use serde_json::Value;
 
 use super::CONNECT_TIMEOUT;
-use crate::verify::{Answer, Web};
+use crate::verify::{self, Answer, Web};
 
 /// The time after which a worker that doesn't answer is given up: the pack's own checks give up after two seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,16 +71,13 @@ fn why(kind: Kind) -> String {
     .to_owned()
 }
 
-/// Requests a worker's `/health`. Sends no credentials.
-pub fn health(address: &str) -> Health {
-    match get(&format!("{}/health", address.trim_end_matches('/'))) {
+/// Makes a health check. Sends no credentials.
+pub fn health(check: &HealthCheck) -> Health {
+    match get(&format!("{}{}", check.address.trim_end_matches('/'), check.probe.path)) {
         Err(why) => Health::Unreachable(why),
-        Ok((200, body)) if body["status"] == "healthy" => {
-            Health::Healthy(body["digest"].as_str().unwrap_or_default().to_owned())
-        }
-        Ok((status, body)) => match body["status"].as_str() {
-            Some(word) => Health::Degraded(word.to_owned()),
-            None => Health::Unreachable(format!("HTTP {status}")),
+        Ok((status, body)) => match verify::judge_health(check, &Answer { status, body }) {
+            Ok(()) => Health::Healthy,
+            Err(difference) => Health::Unhealthy(difference),
         },
     }
 }
@@ -88,12 +85,15 @@ pub fn health(address: &str) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flotilla_model::platform::Placeholders;
 
     #[test]
     fn nobody_listens() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let network = Network::new().unwrap();
         assert_eq!(network.get(&format!("http://{free}/")).unwrap_err(), "no connection");
-        assert_eq!(health(&format!("http://{free}/")), Health::Unreachable("no connection".to_owned()));
+        let probe = serde_json::from_value(serde_json::json!({ "name": "health", "path": "/health" })).unwrap();
+        let check = HealthCheck::new(&[probe], format!("http://{free}/"), Placeholders::default()).unwrap();
+        assert_eq!(health(&check), Health::Unreachable("no connection".to_owned()));
     }
 }

@@ -172,10 +172,12 @@ impl Run<'_> {
         }
         self.record_step(index, step, record.is_some())?;
         let task = self.schedule.task(index);
-        if record.is_some()
-            && let Some(address) = task.live.as_ref().and_then(|live| (self.ctx.address)(change, live))
-        {
-            self.uploaded.push((index, address));
+        if let (Some(record), Some(live)) = (record, &task.live) {
+            let pack = record.stored.source["worker"]["pack"].as_str();
+            match (self.ctx.health_check)(change, live, pack) {
+                Some(check) => self.uploaded.push((index, check)),
+                None => self.unchecked += 1,
+            }
         }
         task.proceed();
         let is_last = task.steps_left() == 0;

@@ -10,11 +10,11 @@ use super::run::Run;
 use super::schedule::RequestId;
 use super::{CONTROL_INTERVAL, Control, Event, Failed, HEALTH_INTERVAL};
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::Health;
+use flotilla_model::platform::{Health, HealthCheck};
 
 /// The health checks of a wave.
 struct Checks {
-    addresses: HashMap<ChangeIndex, String>,
+    of: HashMap<ChangeIndex, HealthCheck>,
     /// The checks that are to be made, and when.
     queue: BTreeSet<(Duration, ChangeIndex)>,
     in_flight: usize,
@@ -25,11 +25,12 @@ struct Checks {
 impl Run<'_> {
     /// Checks the workers of a wave until they are healthy and run what was uploaded, or until the time is up.
     pub(super) fn check_health(&mut self, limit: Duration) -> Result<(), Failure> {
-        let addresses: HashMap<ChangeIndex, String> = std::mem::take(&mut self.uploaded).into_iter().collect();
-        self.emit(&Event::CheckingHealth(addresses.len()));
-        let queue = addresses.keys().map(|index| (Duration::ZERO, *index)).collect();
+        let of: HashMap<ChangeIndex, HealthCheck> = std::mem::take(&mut self.uploaded).into_iter().collect();
+        let unchecked = std::mem::take(&mut self.unchecked);
+        self.emit(&Event::CheckingHealth { checked: of.len(), unchecked });
+        let queue = of.keys().map(|index| (Duration::ZERO, *index)).collect();
         let deadline = self.ctx.clock.now() + limit;
-        let mut checks = Checks { addresses, queue, in_flight: 0, deadline };
+        let mut checks = Checks { of, queue, in_flight: 0, deadline };
         while !checks.queue.is_empty() || checks.in_flight > 0 {
             self.poll_control();
             let now = self.ctx.clock.now();
@@ -57,7 +58,7 @@ impl Run<'_> {
             checks.queue.remove(&(when, index));
             if self.control != Control::Stop {
                 checks.in_flight += 1;
-                self.ctx.pool.submit(RequestId::HealthCheck(index), Job::Health(checks.addresses[&index].clone()));
+                self.ctx.pool.submit(RequestId::HealthCheck(index), Job::Health(Box::new(checks.of[&index].clone())));
             }
         }
     }
@@ -65,12 +66,10 @@ impl Run<'_> {
     fn on_health(&mut self, checks: &mut Checks, index: ChangeIndex, health: Health) {
         checks.in_flight -= 1;
         let change = self.change(index);
-        let why = match health {
-            Health::Healthy(runs) if runs == change.digest.to_string() => return,
-            Health::Healthy(_) => "it runs something else than was uploaded".to_owned(),
-            Health::Degraded(word) => format!("it says that it is {word}"),
-            Health::Unreachable(why) => format!("it can't be reached: {why}"),
-        };
+        if health == Health::Healthy {
+            return;
+        }
+        let why = format!("{}: {health}", checks.of[&index].probe.path);
         let now = self.ctx.clock.now();
         if now < checks.deadline {
             checks.queue.insert((now + HEALTH_INTERVAL, index));
@@ -79,7 +78,7 @@ impl Run<'_> {
         self.emit(&Event::Unhealthy(change, &why));
         self.outcome.unhealthy += 1;
         let (worker, customer) = (change.worker.clone(), change.customer.clone());
-        let error = format!("uploaded, but not well: {why}");
+        let error = format!("uploaded, but not healthy: {why}");
         self.outcome.failures.push(Failed { worker, customer, error });
         self.check_failure_budget();
     }

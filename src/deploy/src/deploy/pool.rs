@@ -15,7 +15,7 @@ use super::{MakeUpload, UploadRecord};
 use crate::plan::Change;
 use flotilla_model::bundle::{Resource, with_ids};
 use flotilla_model::clock::Clock;
-use flotilla_model::platform::{Call, CallError, Health, Home, Platform, Quota, Reply};
+use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Platform, Quota, Reply};
 
 /// The ids that the names in a bundle stand for.
 pub type Ids = Vec<(Resource, String, String)>;
@@ -26,8 +26,8 @@ pub enum Job {
     Call(Home, Call),
     /// An upload, with the ids that it needs: made when it is its turn, so that no more than what is in flight is in memory.
     Upload(Box<Change>, Ids),
-    /// A health check of the worker at an address.
-    Health(String),
+    /// A health check.
+    Health(Box<HealthCheck>),
 }
 
 impl Job {
@@ -79,7 +79,7 @@ pub(super) fn answer(platform: &dyn Platform, make: &MakeUpload, job: Job) -> An
                 Answer::Called(result, quota, Some(Box::new(upload.record)))
             }
         },
-        Job::Health(address) => Answer::Health(platform.health(&address)),
+        Job::Health(check) => Answer::Health(platform.health(&check)),
     }
 }
 

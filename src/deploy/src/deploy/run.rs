@@ -15,6 +15,7 @@ use crate::plan::{Action, Change, Plan, Step};
 use crate::state::ResourceKind;
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
+use flotilla_model::platform::HealthCheck;
 
 /// The part of a change that is done now. Whatever moves between workers is given up by all of them before any acquires it, so
 /// that swaps and chains of moves come out right.
@@ -41,8 +42,10 @@ pub(super) struct Run<'a> {
     acquired: HashMap<String, WaveIndex>,
     /// The accounts whose token is unauthorized.
     pub(super) unauthorized: HashSet<String>,
-    /// The changes that were uploaded in this wave, with the workers' addresses.
-    pub(super) uploaded: Vec<(ChangeIndex, String)>,
+    /// The changes that were uploaded in this wave, with the workers' health checks.
+    pub(super) uploaded: Vec<(ChangeIndex, HealthCheck)>,
+    /// The number of workers that were uploaded in this wave and have no health check, or no address.
+    pub(super) unchecked: usize,
     /// Changes that ended, to be reported as soon as what was acknowledged is written.
     pub(super) concluded: Vec<(ChangeIndex, Conclusion)>,
     /// Whether a batch of notes on changes that begin is open.
@@ -98,6 +101,7 @@ impl<'a> Run<'a> {
             acquired: acquired(&plan.changes),
             unauthorized: HashSet::new(),
             uploaded: Vec::new(),
+            unchecked: 0,
             concluded: Vec::new(),
             noting: false,
             control: Control::Continue,

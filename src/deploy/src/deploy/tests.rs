@@ -23,8 +23,8 @@ use flotilla_model::customer::{Database, Hosts, Worker, sample};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{
-    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, Home, KEYS_PER_CALL, KV_EXISTS, Platform, Quota,
-    ROUTE_EXISTS, Reply,
+    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, HealthCheck, Home, KEYS_PER_CALL, KV_EXISTS,
+    Placeholders, Platform, Quota, ROUTE_EXISTS, Reply,
 };
 use flotilla_model::spec::Route;
 
@@ -372,14 +372,23 @@ impl Platform for Fake {
         (result, None)
     }
 
-    fn health(&self, address: &str) -> Health {
+    fn health(&self, check: &HealthCheck) -> Health {
+        let address = &check.address;
         lock(&self.log).calls.push((self.clock.now(), format!("health {address}"), true));
         match lock(&self.log).world.scripts.get(address) {
-            _ if lock(&self.unhealthy).contains(address) => Health::Degraded("degraded".to_owned()),
-            Some(digest) => Health::Healthy(digest.clone()),
+            _ if lock(&self.unhealthy).contains(address) => Health::Unhealthy("degraded".to_owned()),
+            Some(digest) if *digest == check.placeholders.digest => Health::Healthy,
+            Some(digest) => Health::Unhealthy(format!("digest is {digest}, not {}", check.placeholders.digest)),
             None => Health::Unreachable("no connection".to_owned()),
         }
     }
+}
+
+/// A check that the worker of a change runs what was uploaded; its address is its name.
+fn health_check(change: &Change) -> HealthCheck {
+    let probe = serde_json::from_value(json!({ "name": "health", "path": "/health" })).unwrap();
+    let placeholders = Placeholders { digest: change.digest.to_string(), ..Placeholders::default() };
+    HealthCheck::new(&[probe], change.worker.clone(), placeholders).unwrap()
 }
 
 /// Ends the thread without a word; the deploy then ends as a whole.
@@ -512,7 +521,7 @@ impl Bench {
                 run: RunId(1),
                 concurrent_run: None,
                 budget: self.budget,
-                address: Box::new(|change, _| Some(change.worker.clone())),
+                health_check: Box::new(|change, _, _| Some(health_check(change))),
                 control: Box::new(|| if left.get() == 0 { Control::Stop } else { Control::Continue }),
                 on_event: Box::new(|event| {
                     if let Event::Applied(change) = event {

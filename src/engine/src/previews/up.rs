@@ -17,7 +17,7 @@ use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::{Database, SHARED};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
-use flotilla_model::platform::Call;
+use flotilla_model::platform::{Call, Health, HealthCheck};
 use flotilla_model::preview::Preview;
 use flotilla_model::selection::Selector;
 use flotilla_model::spec::{Environment, PreviewRule};
@@ -33,7 +33,7 @@ use crate::apply::RunKind;
 use crate::cloud::CloudOptions;
 use crate::context::{Context, LOCK};
 use crate::deploy_fleet::{DeployRequest, Deployed, apply_planned, finished};
-use crate::health::{HealthTarget, WorkerHealth, ask_workers};
+use crate::health::{check_health, health_check};
 use crate::operator::Approval;
 use crate::planning::{PlanRequest, Planned, plan_fleet};
 use crate::requests::PlatformRequester;
@@ -86,9 +86,9 @@ pub struct PreviewWorker {
     /// Whether it is healthy, as far as it was checked.
     #[serde(skip)]
     pub healthy: bool,
-    /// The address of its health check.
+    /// Its health check, if it has one.
     #[serde(skip)]
-    health_address: Option<String>,
+    check: Option<HealthCheck>,
 }
 
 /// A preview that was put up.
@@ -221,7 +221,11 @@ fn workers(
         let by_host = dispatched(&state, &home, &worker);
         PreviewWorker {
             address: url(&planned.cloud, &worker, &live, part).or_else(|| by_host.clone()),
-            health_address: health_address(&planned.cloud, &worker, &live, known()).or(by_host),
+            check: health_address(&planned.cloud, &worker, &live, known()).or(by_host).and_then(|address| {
+                let source = state.stored(&live.digest).ok().flatten().map(|stored| stored.source);
+                let pack = source.as_ref().and_then(|source| source["worker"]["pack"].as_str());
+                health_check(&planned.project.fleet, pack, address, &worker, &live)
+            }),
             digest: live.digest.to_string(),
             customer: live.customer,
             worker,
@@ -234,13 +238,10 @@ fn workers(
 
 /// Waits until the workers run what was uploaded, or it takes too long.
 fn wait(context: &Context<'_>, workers: &mut [PreviewWorker], deadline: Duration) {
-    let target = |worker: &PreviewWorker| {
-        worker.health_address.clone().map(|address| HealthTarget { address, digest: worker.digest.clone() })
-    };
-    let targets = workers.iter().map(target).collect();
-    for (worker, health) in workers.iter_mut().zip(ask_workers(context.operator, targets, deadline)) {
+    let checks = workers.iter().map(|worker| worker.check.clone()).collect();
+    for (worker, health) in workers.iter_mut().zip(check_health(context.operator, checks, deadline)) {
         if let Some(health) = health {
-            (worker.healthy, worker.health) = (health == WorkerHealth::Healthy, Some(health.to_string()));
+            (worker.healthy, worker.health) = (health == Health::Healthy, Some(health.to_string()));
         }
     }
 }

@@ -40,7 +40,8 @@ pub struct PackFile {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub struct Probe {
-    /// What it is called in results, such as `health`; several can have one name.
+    /// What it is called in results, such as `search`; several can have one name. The first one named `health` is the health check of waves,
+    /// previews and `status --health`.
     #[schemars(length(max = 20), regex(pattern = "^[a-z][a-z0-9-]*$"))]
     pub name: String,
     /// The path that is asked, with its query.

@@ -137,7 +137,7 @@ fn deploy_scripted(
         run: RunId(1),
         concurrent_run: None,
         budget: bench.budget,
-        address: Box::new(|_, _| None),
+        health_check: Box::new(|_, _, _| None),
         control: Box::new(|| {
             control = match (script.borrow_mut().choose(3), control) {
                 (1, _) | (_, Control::Stop) => Control::Stop,
