@@ -58,7 +58,7 @@ pub struct Scan {
     pub(super) is_persistent: bool,
 }
 
-/// What a broken pack holds back.
+/// The customers that a broken pack holds back.
 #[derive(Default)]
 struct Blocked {
     customers: BTreeSet<String>,
