@@ -147,7 +147,7 @@ fn an_edit_among_ten_thousand_is_soon_on_disk() {
     for at in 0..10_000 {
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n"));
     }
-    project.write("fleet.yaml", "name: test\npacks: { tiny: { path: templates/tiny } }\naccounts: { default: { id: a, token: { secret: T }, limits: { workers: 20000 } } }\n");
+    project.write("fleet.yaml", "name: test\npacks: { tiny: { path: templates/tiny } }\naccounts: { default: { id: 0123456789abcdef0123456789abcdef, token: { secret: T }, limits: { workers: 20000 } } }\n");
     let watch = Watch::start(&project);
     let edit = |at: usize| {
         project.write("customers/c77.yaml", format!("id: c77\nvars: {{ EDIT: edit-{at} }}\n"));

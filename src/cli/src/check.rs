@@ -44,7 +44,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {
-            let customers = spec_files(&Tree::new(&session.root)).map_or(0, |files| files.len());
+            let customers = spec_files(&Tree::new(&session.root)).map_or(0, |found| found.files.len());
             (customers, diagnostics, Vec::new())
         }
     };

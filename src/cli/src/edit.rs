@@ -21,7 +21,7 @@ use super::authoring::destinations;
 use super::authoring::host::{self, Host};
 use super::authoring::token::{self, Access};
 use super::authoring::{
-    Workspace, WritingArguments, assignment, print_summary, run_in_transaction, steps, value, write,
+    Workspace, WritingArguments, answer, assignment, print_summary, run_in_transaction, set_line, steps, type_of, write,
 };
 use super::prompts::{self, Prompter};
 use super::report;
@@ -30,13 +30,13 @@ use super::transaction::Transaction;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use deployment::Deployment;
-use flotilla_model::text::mask;
+use flotilla_model::text::{mask, mask_ids};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The customer
     customer: Option<String>,
-    /// The environment, if the customer has several
+    /// Change this environment alone, whatever the others share
     #[arg(long, value_name = "NAME", value_parser = environment)]
     env: Option<Environment>,
     /// The host name that takes the place of the worker's custom domain
@@ -57,7 +57,8 @@ pub(super) struct Arguments {
     /// A destination that is kept, but not used; may be given several times
     #[arg(long = "disable", value_name = "NAME")]
     disabled: Vec<String>,
-    /// A value of the spec, as in logLevel=debug or vars.LANGUAGE=de; may be given several times
+    /// A value of the spec in YAML, as in logLevel=debug or vars.LANGUAGE=de; with --env, for that environment alone; may be given
+    /// several times
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
     /// A key that is taken out of the spec, as in vars.LANGUAGE; may be given several times
@@ -98,6 +99,8 @@ struct Edits {
     secrets: Vec<(String, SecretString)>,
     /// A database to create, and the path of its entry in the spec.
     made: Option<(String, Vec<String>)>,
+    /// The values that were set: each path, its value, and the value before it.
+    set: Vec<(Vec<String>, Value, Option<Value>)>,
     /// The account's new token, to check after storing that no other source precedes it.
     token: Option<(String, SecretString)>,
 }
@@ -138,6 +141,9 @@ fn carry_out(
         let edits = &editor.edits;
         if let Some(access) = &editor.access {
             transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
+        }
+        for (path, value, before) in &edits.set {
+            session.ui.line(&set_line(path, value, before.as_ref()));
         }
         let shown = differences(session, edits)?;
         if shown == 0 && edits.secrets.is_empty() && edits.made.is_none() {
@@ -184,7 +190,7 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
                     ChangeTag::Delete => (Style::Error, "-"),
                 };
                 lines += usize::from(change.tag() != ChangeTag::Equal);
-                let text = clean(change.value().trim_end_matches(['\n', '\r']));
+                let text = mask_ids(&clean(change.value().trim_end_matches(['\n', '\r'])));
                 session.ui.line(&session.ui.paint(style, &format!("  {mark} {text}")));
             }
         }
@@ -235,10 +241,13 @@ impl Editor<'_> {
         transaction.commit()?;
         let next = format!("flotilla plan {}", deployment.worker.customer);
         if session.format == Format::Json {
+            let set = edits.set.iter().map(|(path, value, _)| serde_json::json!({"path": path.join("."), "type": type_of(value)}));
+            let set: Vec<_> = set.collect();
             session.json(&serde_json::json!({
                 "customer": deployment.worker.customer,
                 "environment": deployment.worker.environment,
                 "changed": edits.files.keys().collect::<Vec<_>>(),
+                "set": set,
                 "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
                 "next": [next],
             }))?;
@@ -291,6 +300,8 @@ impl Editor<'_> {
             }
         }
         for (path, value) in &arguments.sets {
+            let before = self.deployment.value(&self.text()?, path);
+            self.edits.set.push((path.clone(), value.clone(), before));
             self.set(path, value.clone())?;
         }
         for path in &arguments.unsets {
@@ -384,7 +395,7 @@ impl Editor<'_> {
                 continue;
             }
             let text = self.prompter.line(&name, "", |_| Ok(()))?;
-            self.set(&path, value(&text))?;
+            self.set(&path, answer(&text))?;
         }
     }
 
@@ -418,7 +429,7 @@ impl Editor<'_> {
                             })?;
                             let text = self.prompter.line("Its new value", "", |_| Ok(()))?;
                             let path = path.into_iter().chain(["settings".to_owned(), setting]).collect();
-                            self.spec(Change::Set(path, value(&text)))?;
+                            self.spec(Change::Set(path, answer(&text)))?;
                         }
                         _ => self.remove_destination(name)?,
                     }
@@ -483,8 +494,12 @@ impl Editor<'_> {
 
     /// Sets a value where it is defined: in the spec, for this environment alone or for all, or in an env file.
     fn set(&mut self, path: &[String], value: Value) -> Result<(), Failure> {
+        if let Some(index) = path.iter().position(|step| step.parse::<usize>().is_ok()) {
+            self.own_list(&path[..index])?;
+        }
         let place = self.deployment.place(&self.text()?, path);
         if !place.there
+            && !self.deployment.is_defined(&self.text()?, path)
             && let Some(text) = value.as_str()
             && let Some(file) = self.env_file(path)?
         {
@@ -493,12 +508,34 @@ impl Editor<'_> {
         self.spec(Change::Set(place.path, value))
     }
 
+    /// Copies a list into an environment that is changed alone, if the customer's environments share one.
+    fn own_list(&mut self, path: &[String]) -> Result<(), Failure> {
+        let text = self.text()?;
+        let place = self.deployment.place(&text, path);
+        if place.there || !self.deployment.is_alone() {
+            return Ok(());
+        }
+        match self.deployment.value(&text, path) {
+            Some(shared) => self.spec(Change::Set(place.path, shared)),
+            None => Err(Failure::usage(format!("{} has no list `{}`", self.deployment.file(), path.join(".")))
+                .hint(format!("`--set '{}=[…]'` sets all of it", path.join(".")))),
+        }
+    }
+
     fn unset(&mut self, path: &[String]) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, path);
         if !place.there
             && let Some(file) = self.env_file(path)?
         {
             return self.env(&file, &path[1], None);
+        }
+        if !place.there && self.deployment.is_defined(&self.text()?, path) {
+            let environment = self.deployment.worker.environment;
+            return Err(Failure::usage(format!(
+                "{} is set for all environments, not for {environment} alone",
+                path.join(".")
+            ))
+            .hint(format!("`--env {environment} --set {}=null` removes it there", path.join("."))));
         }
         if !place.there {
             return Err(Failure::usage(format!("{} doesn't stand in {}", path.join("."), self.deployment.file()))
@@ -549,7 +586,14 @@ impl Editor<'_> {
         }
         let place = self.deployment.place(&self.text()?, &["domains".to_owned()]);
         let below = |steps: &[String]| place.path.iter().cloned().chain(steps.iter().cloned()).collect::<Vec<_>>();
-        let listed = self.deployment.list(&self.text()?, &place.path);
+        // Of an environment that is changed alone, the domains that it shares count: the new one takes their place there.
+        let listed = match place.there || !self.deployment.is_alone() {
+            true => self.deployment.list(&self.text()?, &place.path),
+            false if worker.domains.len() > 1 => {
+                worker.domains.iter().map(|domain| Value::from(domain.as_str())).collect()
+            }
+            false => Vec::new(),
+        };
         let own = |entry: &Value| entry.as_str().or(entry["name"].as_str()).map(str::to_owned);
         let index = match (old, listed.len()) {
             (Some(old), _) => listed.iter().position(|entry| own(entry).as_deref() == Some(old)),
@@ -588,11 +632,20 @@ impl Editor<'_> {
     fn add(&mut self, destination: &destinations::Destination) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, &["destinations".to_owned()]);
         self.edits.secrets.extend(destination.secrets.iter().cloned());
-        self.spec(Change::Append(place.path, destination.entry()))
+        let mut path = place.path;
+        if let (Some(last), true, false) = (path.last_mut(), self.deployment.is_alone(), place.there) {
+            // Beside those that all environments share, not in their place.
+            last.push('+');
+        }
+        self.spec(Change::Append(path, destination.entry()))
     }
 
     /// Returns the path of a destination in the spec.
-    fn destination(&self, name: &str) -> Result<Vec<String>, Failure> {
+    fn destination(&mut self, name: &str) -> Result<Vec<String>, Failure> {
+        let shared = ["destinations".to_owned()];
+        if self.deployment.is_alone() && self.deployment.is_defined(&self.text()?, &shared) {
+            self.own_list(&shared)?;
+        }
         let text = self.text()?;
         let place = self.deployment.place(&text, &["destinations".to_owned()]);
         let listed = self.deployment.list(&text, &place.path);

@@ -15,6 +15,9 @@ use super::{Session, report};
 use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file};
 use flotilla_engine::context::FOLDER;
 
+/// The id of an account for those who have none: the emulator takes any.
+const LOCAL_ACCOUNT: &str = "00000000000000000000000000000001";
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The port; 0 takes any that is free
@@ -60,7 +63,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
          \x20 API      {}\n\
          \x20 workers  http://{address}/ lists them\n\
          `flotilla deploy --local` deploys to it; for others:\n\
-         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID=local\n\
+         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
          Ctrl-C ends it",
         running.api_base(),
         running.api_base()

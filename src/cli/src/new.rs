@@ -13,7 +13,9 @@ use flotilla_spec::edit;
 use flotilla_spec::project::FLEET_FILE;
 
 use super::authoring::database::{self, Database, Wanted};
-use super::authoring::{Workspace, WritingArguments, assignment, print_summary, run_in_transaction, token, write};
+use super::authoring::{
+    Workspace, WritingArguments, assignment, print_summary, run_in_transaction, set_line, token, write,
+};
 use super::prompts::{self, Prompter};
 use super::report;
 use super::transaction::Transaction;
@@ -93,6 +95,9 @@ fn carry_out(
             transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
         print_summary(session, &answers.summary());
+        for (path, value) in &arguments.sets {
+            session.ui.line(&set_line(path, value, None));
+        }
         let mut again = None;
         if !arguments.writing.yes {
             if !prompter.is_interactive() {

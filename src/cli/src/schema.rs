@@ -94,5 +94,5 @@ fn text(fleet: &Fleet, which: Which) -> String {
         Which::Layer => schema::layer(Some(&catalogue)),
         Which::Pack => schema::pack(),
     };
-    format!("{schema:#}\n")
+    format!("{:#}\n", schema::published(schema))
 }

@@ -55,8 +55,16 @@ pub fn read(
         Some(_) => EnvFiles::default(),
         None => envfiles::read(root, &tree, findings, &mut errors),
     };
-    let mut files = only.map_or_else(|| wrangler::files(root), |file| vec![file]);
+    let wrangler::Files { found: mut files, others } = match only {
+        Some(file) => wrangler::Files { found: vec![file], others: Vec::new() },
+        None => wrangler::files(root),
+    };
     add_named_files(&mut files, &env_files, &tree, findings);
+    for file in others.iter().filter(|file| !files.contains(file)) {
+        let message = "this file isn't read: wrangler reads it where `--config` names it";
+        let help = format!("`flotilla import {file}` reads it alone; what it deploys is not in this project");
+        findings.left_out(Place::file(file), message, help);
+    }
     let mut documents = Vec::new();
     for file in &files {
         match wrangler::read(&tree, file) {

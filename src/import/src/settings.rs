@@ -317,7 +317,7 @@ impl Mapping<'_, '_> {
 
 fn says_nothing(node: &Node) -> bool {
     match &node.kind {
-        Kind::Null | Kind::Bool(false) => true,
+        Kind::Empty | Kind::Null | Kind::Bool(false) => true,
         Kind::List(items) => items.is_empty(),
         Kind::Map(entries) => entries.iter().all(|(_, _, node)| says_nothing(node)),
         _ => false,

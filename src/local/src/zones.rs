@@ -38,8 +38,9 @@ pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
         match call.query("name") {
             Some(name) => {
                 // A name that no zone can have is no error: the list is empty.
-                if zone_name(cloud, name).as_deref() == Some(name.to_ascii_lowercase().as_str()) {
-                    named(cloud, db, &name.to_ascii_lowercase(), account)?;
+                let name = ascii(name);
+                if zone_name(cloud, &name).as_deref() == Some(name.as_str()) {
+                    named(cloud, db, &name, account)?;
                 }
             }
             None => {
@@ -52,7 +53,7 @@ pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
     })?;
     let shown: Vec<Value> = rows
         .iter()
-        .filter(|zone| call.query("name").is_none_or(|name| zone.name.eq_ignore_ascii_case(name)))
+        .filter(|zone| call.query("name").is_none_or(|name| zone.name == ascii(name)))
         .filter(|zone| account.is_none_or(|account| zone.account == account))
         .filter(|zone| call.query("account.id").is_none_or(|account| zone.account == account))
         .filter(|_| call.query("status").is_none_or(|status| status == "active"))
@@ -143,9 +144,16 @@ fn zone_name(cloud: &Cloud, host: &str) -> Option<String> {
     cloud.zones.iter().map(|(zone, _)| zone).filter(within).max_by_key(|zone| zone.len()).cloned()
 }
 
+/// A name as it is kept: in lower case and ASCII. Cloudflare's API takes names in Unicode, too.
+fn ascii(name: &str) -> String {
+    idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
+}
+
 fn show(zone: &Zone) -> Value {
+    // As Cloudflare's API has them: in Unicode.
+    let name = idna::domain_to_unicode(&zone.name).0;
     json!({
-        "id": zone.id, "name": zone.name, "status": "active", "paused": false, "type": "full", "development_mode": 0,
+        "id": zone.id, "name": name, "status": "active", "paused": false, "type": "full", "development_mode": 0,
         "account": {"id": zone.account, "name": format!("Local account {}", zone.account)},
         "created_on": zone.created, "modified_on": zone.created, "activated_on": zone.created,
         "name_servers": ["a.ns.example.com", "b.ns.example.com"], "original_name_servers": null,

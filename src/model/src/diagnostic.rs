@@ -62,8 +62,10 @@ codes! {
     TooDeep = "Y0109",
     /// Aliases that expand to more than 200,000 nodes or 16 MiB.
     TooMany = "Y0110",
-    /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that lose digits.
+    /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that aren't printed as they are written.
     Unsupported = "Y0111",
+    /// A file that looks like a spec or a layer and isn't read.
+    Unread = "Y0112",
     /// A key that flotilla doesn't know.
     UnknownKey = "S0201",
     /// A value of the wrong type.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-use crate::schema::{self, Checker};
+use crate::schema::{self, Checker, add_unreported};
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
@@ -124,7 +124,7 @@ fn read_manifest(tree: &Tree, path: &str) -> Result<PackFile, Vec<Diagnostic>> {
         return Err(diagnostics);
     };
     let value = document.root.to_value();
-    diagnostics.extend(Checker::pack().check(&document, &[], &value, "a pack"));
+    add_unreported(&mut diagnostics, Checker::pack().check(&document, &[], &value, "a pack"));
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }

@@ -47,6 +47,11 @@ impl Tree {
         }
     }
 
+    /// Returns whether there is a folder, or a link to one.
+    pub fn has_files(&self, folder: &str) -> bool {
+        self.root.join(folder).is_dir()
+    }
+
     /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence
     /// would count as removed.
     pub fn names(&self, folder: &str) -> io::Result<Vec<String>> {

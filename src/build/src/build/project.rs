@@ -30,6 +30,8 @@ pub struct Project {
     pub fleet: Fleet,
     /// The customers' files, sorted by name.
     pub files: Vec<String>,
+    /// An error for each file under customers/ that looks like a spec and isn't read.
+    pub unread: Vec<Diagnostic>,
     /// The workers that all customers share.
     pub shared: Shared,
     /// Each pack's templates.
@@ -87,14 +89,15 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
     let checker = OnceLock::new();
     // Side by side: the schemas take time to compile.
     let (fleet, files) = rayon::join(|| project::read_fleet(&tree), || project::spec_files(&tree));
-    let (mut fleet, mut files) = match (fleet, files) {
+    let (mut fleet, project::SpecFiles { mut files, unread }) = match (fleet, files) {
         (Ok(fleet), Ok(files)) => (fleet, files),
         (fleet, files) => {
             let mut diagnostics: Vec<Diagnostic> = Vec::new();
             diagnostics.extend(fleet.err().into_iter().flatten());
             match files {
                 // What is wrong with the fleet hides nothing of what a spec shows by itself.
-                Ok(files) => {
+                Ok(project::SpecFiles { files, unread }) => {
+                    diagnostics.extend(unread);
                     let checker = checker.get_or_init(Checker::customer);
                     let read = |file: &String| match tree.plain(file) {
                         Ok(bytes) => project::read_spec(&tree, None, file, &bytes, checker).diagnostics,
@@ -124,7 +127,19 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
     let shared = resolve::shared(&fleet);
     let (policy, broken) = Policy::new(&fleet.document, &fleet.file);
     let committed_secrets = committed_secrets(&tree, &fleet);
-    Ok(Project { tree, fleet, files, shared, templates, policy, broken, committed_secrets, checker, output_root })
+    Ok(Project {
+        tree,
+        fleet,
+        files,
+        unread,
+        shared,
+        templates,
+        policy,
+        broken,
+        committed_secrets,
+        checker,
+        output_root,
+    })
 }
 
 /// Returns a warning for each of the project's dotenv files that git tracks.

@@ -148,7 +148,8 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
 impl Scan {
     /// Scans some files of customers again, and lists the files that exist: for `--watch`.
     pub fn rescan(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
-        let files = project::spec_files(&project.tree)?;
+        let project::SpecFiles { files, unread } = project::spec_files(&project.tree)?;
+        project.unread = unread;
         let mut gone: HashMap<String, Scanned> = HashMap::new();
         let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.dirty));
         for ((record, is_dirty), findings) in all.zip(std::mem::take(&mut self.findings)) {
@@ -226,6 +227,11 @@ impl Scan {
             self.unread |= findings.is_unreadable;
             renamed.extend(findings.other_id.clone());
         }
+        // The customer of a file that isn't read counts as one with errors, not as removed.
+        self.unread |= !project.unread.is_empty();
+        let mut unread = project.unread.clone();
+        unread.extend(project::unread_layers(&project.tree, &project.fleet));
+        judged.diagnostics.extend(unread);
         // An error of what all customers share can't skip a single one.
         let mut is_stopped = held.contains(SHARED) || !project.broken.is_empty();
         held.extend(self.blocked.values().flat_map(|blocked| blocked.customers.iter().cloned()));
@@ -233,6 +239,7 @@ impl Scan {
         let ids = unique_ids(project, &mut held, &mut judged);
         self.judge_conflicts(project, &mut held, &mut judged);
         self.invalid = held.len();
+        held.extend(project.unread.iter().map(|unread| project::id_of_any(&unread.place.file).to_owned()));
         held.extend(renamed.into_iter().filter(|id| !ids.contains(id.as_str())));
         is_stopped |= self.judge_limits(project, &held, &mut judged);
         let Judged { diagnostics, suppressed, .. } = judged;

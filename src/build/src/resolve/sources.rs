@@ -101,7 +101,8 @@ impl<'a> Sources<'a> {
         for (_, root) in &self.roots {
             let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
             for (role, _, node) in entries {
-                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes.
+                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes. So is
+                // a name alone, wherever it is.
                 let known = roles.contains(&Some(role));
                 roles.retain(|other| *other != Some(role));
                 if !known || !matches!(node.kind, Kind::Null) {
