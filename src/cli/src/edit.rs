@@ -389,7 +389,7 @@ impl Editor<'_> {
                     };
                     self.prompter.line("Its name", "", form)?
                 }
-                at => vars[at - 2].0.clone(),
+                index => vars[index - 2].0.clone(),
             };
             let path = ["vars".to_owned(), name.clone()];
             let there = self.deployment.worker.vars.contains_key(&name);
@@ -419,8 +419,8 @@ impl Editor<'_> {
                         self.add(&destination)?;
                     }
                 }
-                at => {
-                    let (name, enabled) = &names[at - 2];
+                index => {
+                    let (name, enabled) = &names[index - 2];
                     let use_it = if *enabled { "don't use it" } else { "use it again" };
                     let items = [use_it, "change a setting", "take it out"].map(str::to_owned);
                     match self.prompter.select(name, &items, 0)? {
@@ -598,7 +598,7 @@ impl Editor<'_> {
             false => Vec::new(),
         };
         let own = |entry: &Value| entry.as_str().or(entry["name"].as_str()).map(str::to_owned);
-        let at = match (old, listed.len()) {
+        let index = match (old, listed.len()) {
             (Some(old), _) => listed.iter().position(|entry| own(entry).as_deref() == Some(old)),
             (None, 1) => Some(0),
             (None, 0) => None,
@@ -607,11 +607,11 @@ impl Editor<'_> {
                     .hint(format!("--set domains[0]={name} names the one that is replaced")));
             }
         };
-        match at {
-            Some(at) if listed[at].is_object() => {
-                self.spec(Change::Set(below(&[at.to_string(), "name".to_owned()]), name.into()))
+        match index {
+            Some(index) if listed[index].is_object() => {
+                self.spec(Change::Set(below(&[index.to_string(), "name".to_owned()]), name.into()))
             }
-            Some(at) => self.spec(Change::Set(below(&[at.to_string()]), name.into())),
+            Some(index) => self.spec(Change::Set(below(&[index.to_string()]), name.into())),
             None => self.spec(Change::Append(place.path.clone(), name.into())),
         }
     }
@@ -652,14 +652,14 @@ impl Editor<'_> {
         let text = self.text()?;
         let place = self.deployment.place(&text, &["destinations".to_owned()]);
         let listed = self.deployment.list(&text, &place.path);
-        let at = listed.iter().position(|entry| entry["name"] == name);
-        let Some(at) = at else {
+        let index = listed.iter().position(|entry| entry["name"] == name);
+        let Some(index) = index else {
             let known: Vec<&str> = listed.iter().filter_map(|entry| entry["name"].as_str()).collect();
             let customer = &self.deployment.worker.customer;
             let hint = if known.is_empty() { "it has none" } else { &format!("it has: {}", known.join(", ")) };
             return Err(Failure::usage(format!("{customer} has no destination `{}`", clean(name))).hint(hint));
         };
-        Ok(place.path.into_iter().chain([at.to_string()]).collect())
+        Ok(place.path.into_iter().chain([index.to_string()]).collect())
     }
 
     fn remove_destination(&mut self, name: &str) -> Result<(), Failure> {

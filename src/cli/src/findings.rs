@@ -23,8 +23,8 @@ pub fn text(ui: &Ui, findings: &[Finding]) -> Vec<String> {
         if of_kind.len() <= SHOWN {
             lines.extend(of_kind.iter().map(|finding| format!("{sign} {kind}  {}", clean(&finding.text()))));
         } else {
-            let some: Vec<String> = of_kind.iter().take(3).map(|finding| clean(&finding.worker)).collect();
-            lines.push(format!("{sign} {kind}  {} ({}, …)", count(of_kind.len(), "time"), some.join(", ")));
+            let examples: Vec<String> = of_kind.iter().take(3).map(|finding| clean(&finding.worker)).collect();
+            lines.push(format!("{sign} {kind}  {} ({}, …)", count(of_kind.len(), "time"), examples.join(", ")));
         }
     }
     lines

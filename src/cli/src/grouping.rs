@@ -44,11 +44,11 @@ pub fn groups(diagnostics: &[Diagnostic]) -> Vec<Group<'_>> {
     let mut found: Vec<Group<'_>> = Vec::new();
     for diagnostic in diagnostics {
         let next = found.len();
-        let at = *alike.entry((diagnostic.code, diagnostic.severity, shape(&diagnostic.message))).or_insert(next);
-        if at == next {
+        let index = *alike.entry((diagnostic.code, diagnostic.severity, shape(&diagnostic.message))).or_insert(next);
+        if index == next {
             found.push(Group { members: Vec::new(), alike: true });
         }
-        found[at].members.push(diagnostic);
+        found[index].members.push(diagnostic);
     }
     let mut by_code: BTreeMap<(Severity, Code), Vec<Group<'_>>> = BTreeMap::new();
     for group in found {

@@ -207,7 +207,7 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
         Event::Progress { left, lanes } => {
             ui.expect(*left);
             if lanes.len() > 1 {
-                let each = lanes.iter().map(|lane| {
+                let described = lanes.iter().map(|lane| {
                     let all = lane.done + lane.left;
                     format!(
                         "{} {} %, {}",
@@ -216,9 +216,9 @@ fn report_change(ui: &Ui, event: &deploy::Event<'_>) {
                         duration(lane.seconds_left)
                     )
                 });
-                let most = each.take(LANES).collect::<Vec<_>>().join(" · ");
+                let shown = described.take(LANES).collect::<Vec<_>>().join(" · ");
                 let more = lanes.len().saturating_sub(LANES);
-                ui.detail(&if more > 0 { format!("{most} · {more} more") } else { most });
+                ui.detail(&if more > 0 { format!("{shown} · {more} more") } else { shown });
             }
         }
         Event::Wave { .. } | Event::Waiting(..) => {}

@@ -19,7 +19,7 @@ use super::{
 /// The path that the API begins with.
 pub const BASE: &str = "/client/v4";
 
-/// Where the worker of an operation is: outside of dispatch namespaces, in one, or either.
+/// The place an operation expects a worker in: outside of dispatch namespaces, in one, or either.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
     Account,
@@ -72,8 +72,8 @@ const WORKER: &[(&str, Of, &str, Run)] = &[
     ("PATCH", Both, "/secrets-bulk", Worker(|r, key| secrets::bulk(r.cloud, key, r.call))),
     ("GET", Namespace, "/tags", Worker(|r, key| settings::read_tags(r.cloud, key))),
     ("PUT", Namespace, "/tags", Worker(|r, key| settings::put_tags(r.cloud, key, r.call))),
-    ("PUT", Namespace, "/tags/*", Worker(|r, key| settings::one_tag(r.cloud, key, r.names[0], true))),
-    ("DELETE", Namespace, "/tags/*", Worker(|r, key| settings::one_tag(r.cloud, key, r.names[0], false))),
+    ("PUT", Namespace, "/tags/*", Worker(|r, key| settings::change_tag(r.cloud, key, r.names[0], true))),
+    ("DELETE", Namespace, "/tags/*", Worker(|r, key| settings::change_tag(r.cloud, key, r.names[0], false))),
     ("GET", Account, "/schedules", Worker(|r, key| triggers::schedules(r.cloud, key))),
     ("PUT", Account, "/schedules", Worker(|r, key| triggers::put_schedules(r.cloud, key, r.call))),
     ("GET", Account, "/subdomain", Worker(|r, key| triggers::subdomain(r.cloud, key, r.call))),

@@ -1,4 +1,4 @@
-//! Which worker answers a request, and how it gets there. Knows hosts and connections; not what the API answers.
+//! The choice of the worker that answers a request, and the way there. Knows hosts and connections; not what the API answers.
 
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::{Bytes, Incoming};

@@ -140,7 +140,7 @@ pub fn put_tags(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
 }
 
 /// `PUT` and `DELETE …/tags/{tag}`.
-pub fn one_tag(cloud: &Cloud, key: &Key, tag: &str, present: bool) -> Outcome {
+pub fn change_tag(cloud: &Cloud, key: &Key, tag: &str, present: bool) -> Outcome {
     let change = |tags: &mut Vec<Value>| {
         tags.retain(|has| has != tag);
         if present {

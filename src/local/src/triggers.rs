@@ -40,10 +40,10 @@ pub fn routes(cloud: &Cloud, zone: &str) -> Outcome {
 
 /// `GET /zones/{zone}/workers/routes/{id}`.
 pub fn read_route(cloud: &Cloud, zone: &str, id: &str) -> Outcome {
-    cloud.store.read(|db| Ok(Answer::ok(&one_route(db, zone, id)?)))
+    cloud.store.read(|db| Ok(Answer::ok(&find_route(db, zone, id)?)))
 }
 
-fn one_route(db: &Connection, zone: &str, id: &str) -> Result<Value, Refusal> {
+fn find_route(db: &Connection, zone: &str, id: &str) -> Result<Value, Refusal> {
     let found = store::row(db, "SELECT id, pattern, script FROM route WHERE zone = ?1 AND id = ?2", [zone, id], route)?;
     found.ok_or_else(|| Refusal::new(404, 10007, format!("there is no route {id} in this zone")))
 }
@@ -55,7 +55,7 @@ pub fn put_route(cloud: &Cloud, zone: &str, id: Option<&str>, call: &Call) -> Ou
     cloud.store.write(|db| {
         let mut zone = zones::get(db, zone)?;
         if let Some(id) = id {
-            one_route(db, &zone.id, id)?;
+            find_route(db, &zone.id, id)?;
         }
         check_pattern(pattern, &zone)?;
         if let Some(script) = script {
@@ -65,14 +65,14 @@ pub fn put_route(cloud: &Cloud, zone: &str, id: Option<&str>, call: &Call) -> Ou
             zones::claim(db, &mut zone, &owner.ok_or_else(Refusal::no_worker)?.key.account)?;
         }
         let id = insert_route(cloud, db, &zone, pattern, script, id)?;
-        Ok(Answer::ok(&one_route(db, &zone.id, &id)?))
+        Ok(Answer::ok(&find_route(db, &zone.id, &id)?))
     })
 }
 
 /// `DELETE /zones/{zone}/workers/routes/{id}`.
 pub fn delete_route(cloud: &Cloud, zone: &str, id: &str) -> Outcome {
     cloud.store.write(|db| {
-        one_route(db, zone, id)?;
+        find_route(db, zone, id)?;
         db.execute("DELETE FROM route WHERE id = ?1", [id])?;
         Ok(Answer::ok(&json!({"id": id})))
     })

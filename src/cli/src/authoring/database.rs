@@ -200,8 +200,8 @@ impl Databases<'_> {
                     };
                     let mut items: Vec<String> = all.iter().map(line).collect();
                     items.push("none of these".to_owned());
-                    let at = prompter.select("D1 database", &items, 0)?;
-                    match all.get(at) {
+                    let index = prompter.select("D1 database", &items, 0)?;
+                    match all.get(index) {
                         None => {}
                         Some((name, id)) => match self.holder(id) {
                             Some(holder) => prompter.note(&format!("{name} is the database of {holder}")),

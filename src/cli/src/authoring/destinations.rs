@@ -181,7 +181,7 @@ pub fn ask(prompter: &Prompter, pack: &Pack, customer: &str) -> Result<Vec<Desti
         let prompt = if all.is_empty() { "Destination" } else { "Another destination" };
         match prompter.select(prompt, &items, 0)?.checked_sub(1) {
             None => return Ok(all),
-            Some(at) => all.push(ask_one(prompter, pack, kinds[at], customer)?),
+            Some(index) => all.push(ask_one(prompter, pack, kinds[index], customer)?),
         }
     }
 }
@@ -200,7 +200,7 @@ fn ask_one(prompter: &Prompter, pack: &Pack, kind: &str, customer: &str) -> Resu
             prompter.multi_select("Settings that can be left out", &names)?
         }
     };
-    for setting in wanted.into_iter().chain(picked.into_iter().map(|at| others[at])) {
+    for setting in wanted.into_iter().chain(picked.into_iter().map(|index| others[index])) {
         if let Some(description) = setting.schema["description"].as_str() {
             prompter.note(&format!("  {}", clean(description)));
         }
@@ -228,8 +228,8 @@ fn setting_value(
     if let Some(choices) = setting.schema["enum"].as_array() {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let items: Vec<String> = choices.iter().map(text).collect();
-        let at = choices.iter().position(|choice| choice == default).unwrap_or(0);
-        return Ok(choices[prompter.select(setting.name, &items, at)?].clone());
+        let index = choices.iter().position(|choice| choice == default).unwrap_or(0);
+        return Ok(choices[prompter.select(setting.name, &items, index)?].clone());
     }
     if setting.schema["type"] == "boolean" {
         return prompter.confirm(setting.name, default.as_bool().unwrap_or(true)).map(Value::from);

@@ -85,13 +85,13 @@ pub fn access(prompter: &Prompter, workspace: &Workspace, account: Option<&str>)
             .iter()
             .map(|(name, _)| format!("the token of the account {name} ({})", accounts[*name].token.secret))
             .collect();
-        let at = if items.is_empty() {
+        let index = if items.is_empty() {
             0
         } else {
             items.push("another token, which I type".to_owned());
             prompter.select("Cloudflare API token", &items, 0)?
         };
-        let access = match configured.get(at) {
+        let access = match configured.get(index) {
             Some((name, token)) => verified(workspace, token.clone(), false, Some((*name).clone())),
             None => verified(workspace, prompter.hidden("Cloudflare API token")?, true, account.map(str::to_owned)),
         };

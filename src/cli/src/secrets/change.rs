@@ -227,13 +227,13 @@ fn print_change(
         let others = elsewhere.count();
         report::print(&format!("{} another value: {} has {place}", have(others), row.worker));
     }
-    let mut some = workers.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let mut named = workers.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
     if workers.len() > NAMED {
-        some += ", …";
+        named += ", …";
     }
     report::print(&match workers.len() {
         0 => "the next deploy uploads no worker for it".to_owned(),
-        number => format!("the next deploy uploads {}: {some}", count(number, "worker")),
+        number => format!("the next deploy uploads {}: {named}", count(number, "worker")),
     });
     Ok(Exit::Done)
 }

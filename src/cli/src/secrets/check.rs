@@ -118,7 +118,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
 fn missing(needs: &Needs) -> Vec<Missing> {
     let Some(missing) = &needs.missing else { return Vec::new() };
     let rows = needs.rows.iter().filter(|row| row.source.is_none() && missing.names.contains(&row.name));
-    let each = rows.map(|row| Missing {
+    let found = rows.map(|row| Missing {
         name: row.name.clone(),
         customer: row.customer.clone(),
         environment: row.environment.to_string(),
@@ -135,19 +135,19 @@ fn missing(needs: &Needs) -> Vec<Missing> {
             None => "no source has it".to_owned(),
         },
     });
-    each.collect()
+    found.collect()
 }
 
 fn too_large(needs: &Needs) -> Vec<TooLarge> {
     let large = needs.rows.iter().filter(|row| row.bytes as u64 > row.most);
-    let each = large.map(|row| TooLarge {
+    let found = large.map(|row| TooLarge {
         name: row.found_as.clone().unwrap_or_default(),
         customer: row.customer.clone(),
         environment: row.environment.to_string(),
         bytes: row.bytes,
         limit: row.most,
     });
-    each.collect()
+    found.collect()
 }
 
 /// The names in the files that were read which no worker needs, and no account.

@@ -13,12 +13,12 @@ impl Mapping<'_, '_> {
     pub(super) fn hosts(&mut self) {
         let config = self.config;
         // `routes` comes before `route`, wherever the two stand.
-        let one;
+        let single;
         let (all, has_routes) = match config.get("routes") {
             Some(node) => (items(Some(node)), true),
             None => {
-                one = config.get("route").cloned();
-                (one.as_slice(), one.is_some())
+                single = config.get("route").cloned();
+                (single.as_slice(), single.is_some())
             }
         };
         let (mut domains, mut routes) = (Vec::new(), Vec::new());
