@@ -226,8 +226,10 @@ fn folders_that_are_replaced_stay_watched() {
     project.write("layers/all.yaml", "vars: { LAYER: one }\n");
     let layered = |text: &str| {
         until(text, || {
-            let file = project.path("out/production/a/wrangler.jsonc");
-            std::fs::read_to_string(file).is_ok_and(|found| found.contains(text))
+            ["a", "b"].iter().all(|id| {
+                let file = project.path(&format!("out/production/{id}/wrangler.jsonc"));
+                std::fs::read_to_string(file).is_ok_and(|found| found.contains(text))
+            })
         })
     };
     layered("one");

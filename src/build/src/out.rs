@@ -104,7 +104,7 @@ impl Out {
         names: &HashSet<String>,
     ) -> Result<usize, Failure> {
         let mut removed = 0;
-        let parent = self.root.join(environment.as_str());
+        let parent = self.root.join(environment.as_ref());
         if fs::symlink_metadata(&parent).map_or(true, |metadata| !metadata.is_dir()) {
             return Ok(0);
         }

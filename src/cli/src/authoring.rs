@@ -63,9 +63,7 @@ impl Workspace {
             Err(diagnostics) => return Err(Failure::invalid(diagnostics)),
         };
         let errors = errors.iter().map(identity).collect();
-        let arguments = CloudArguments::default();
-        let secrets = arguments.secrets(session, &fleet)?;
-        let cloud = arguments.cloud(session, &fleet, &secrets)?;
+        let (secrets, cloud, _) = CloudArguments::default().open(session, &fleet)?;
         Ok(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors })
     }
 
@@ -82,6 +80,26 @@ impl Workspace {
         };
         found.into_iter().filter(is_new).collect()
     }
+}
+
+/// The options of commands that write specs.
+#[derive(clap::Args)]
+pub struct WritingArguments {
+    /// Don't ask whether it is to be written
+    #[arg(long, short)]
+    pub yes: bool,
+    /// What becomes of what an interrupted `new` or `edit` left
+    #[arg(long, value_enum)]
+    pub interrupted: Option<Interrupted>,
+}
+
+/// Prints a summary of labels and texts, with empty lines around it.
+pub fn print_summary(session: &Session, summary: &[(&str, String)]) {
+    session.ui.line("");
+    for (what, value) in summary {
+        session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(value)));
+    }
+    session.ui.line("");
 }
 
 /// Runs a command that changes the project as a whole or not at all: after what an interrupted command left is dealt with. A failure

@@ -5,10 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 
 use flotilla_build::build::{self, Loaded};
-use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
 use flotilla_model::names;
@@ -21,7 +19,7 @@ use super::packs::Pack;
 use super::report::{self, count};
 use super::summary;
 use super::ui::{Ui, clean};
-use super::workflow::{Workflow, github, previews};
+use super::workflow::{Ci, Workflow, github, previews};
 use super::{Format, Session, schema};
 
 /// The path of the workflow that deploys, from the repository's root.
@@ -54,11 +52,6 @@ pub(super) struct Arguments {
     force: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Ci {
-    Github,
-}
-
 fn command(text: &str) -> Result<String, String> {
     match text {
         _ if text.trim().is_empty() => Err("it is empty".to_owned()),
@@ -86,9 +79,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 
 /// Writes a new project into a folder, which may have other files.
 fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
-    let cannot = |path: &Path| format!("{} can't be written", path.display());
-    fs::create_dir_all(folder).with_context(|| cannot(folder))?;
-    let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let root = made(folder)?;
     let (fleet, customer) = match pack {
         Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
         Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
@@ -109,8 +100,7 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     }
     files.extend(git_files(&root));
     for (path, bytes) in &files {
-        let path = root.join(path);
-        AtomicFile::new(&path).keep_permissions().follow_link().write(bytes).with_context(|| cannot(&path))?;
+        report::write_file(&root.join(path), bytes)?;
     }
     let session = Session::new(root, format, ui, None);
     let number = files.len() + schema::write(&session)?;
@@ -128,6 +118,13 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         )),
     }
     Ok(Exit::Done)
+}
+
+/// Returns the absolute path of a folder, which is created if it doesn't exist.
+pub(super) fn made(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = || format!("{} can't be written", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    Ok(folder.canonicalize().with_context(cannot)?)
 }
 
 /// Returns the `.gitignore` and the `.gitattributes` of a project with the lines that flotilla needs, as far as it doesn't have
@@ -204,11 +201,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             .hint("`--print` shows that; `--force` replaces what is there"));
     }
     if !current {
-        AtomicFile::new(&path)
-            .keep_permissions()
-            .follow_link()
-            .write(text.as_bytes())
-            .with_context(|| format!("{} can't be written", path.display()))?;
+        report::write_file(&path, text.as_bytes())?;
     }
     let shown = clean(&path.display().to_string());
     match session.format {

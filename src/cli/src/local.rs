@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use flotilla_local as local;
 use flotilla_model::failure::{Exit, Failure};
@@ -68,22 +68,12 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         running.api_base(),
         running.api_base()
     ));
-    session.ui.take_signals();
-    wait()?;
+    let (sender, end) = channel();
+    if !session.ui.on_signal(Box::new(move |_| _ = sender.send(()))) {
+        return Err(Failure::new("signals can't be listened to"));
+    }
+    let _ = end.recv();
     let _ = std::fs::remove_file(file);
     running.stop();
     Ok(Exit::Done)
-}
-
-/// Waits for Ctrl-C, or for another signal to end.
-fn wait() -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("signals can't be listened to")?;
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        Ok(())
-    })
 }

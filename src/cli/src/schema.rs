@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::project::{self, Fleet};
@@ -36,9 +34,12 @@ enum Which {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) => fleet,
-        Err(diagnostics) => {
-            report::diagnostics(&session.root, &session.ui, &diagnostics);
+        Ok(fleet) if fleet.broken_packs.is_empty() => fleet,
+        // The schemas have the destination types of all packs.
+        found => {
+            let errors =
+                found.map_or_else(|errors| errors, |fleet| fleet.broken_packs.into_values().flatten().collect());
+            report::diagnostics(&session.root, &session.ui, &errors);
             return Ok(Exit::Diagnostics);
         }
     };
@@ -79,11 +80,7 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
         }
         differ += 1;
         if !dry {
-            AtomicFile::new(&path)
-                .keep_permissions()
-                .follow_link()
-                .write(text.as_bytes())
-                .with_context(|| format!("{} can't be written", path.display()))?;
+            report::write_file(&path, text.as_bytes())?;
         }
     }
     Ok(differ)

@@ -186,8 +186,10 @@ fn again(
     if let Err(diagnostics) = done.scan.rescan(&mut done.project, files) {
         return Ok(Outcome::Stopped(diagnostics));
     }
-    let packs = |record: &Record| record.units.iter().any(|unit| !done.runtimes.contains_key(&unit.pack));
-    if done.scan.records.iter().any(packs) {
+    let lacks = |record: &Record, unit: &Unit| {
+        !done.runtimes.contains_key(&unit.pack) && selection.includes_unit(record, unit) && !done.scan.is_held(record)
+    };
+    if done.scan.records.iter().any(|record| record.units.iter().any(|unit| lacks(record, unit))) {
         // A pack that nobody used before.
         return Ok(Outcome::Outdated);
     }

@@ -67,9 +67,7 @@ impl<'a> Sources<'a> {
         fleet: &'a Fleet,
         arguments: &CloudArguments,
     ) -> Result<Sources<'a>, Failure> {
-        let secrets = arguments.secrets(session, fleet)?;
-        let cloud = arguments.cloud(session, fleet, &secrets)?;
-        let state = State::read(&cloud.state)?;
+        let (secrets, cloud, state) = arguments.open(session, fleet)?;
         Ok(Sources { fleet, cloud, secrets, state, tokens: RefCell::default(), zones: RefCell::default() })
     }
 

@@ -102,9 +102,9 @@ impl Cloud {
         Ok(Cloud { base, local: None, state, ids, priority: Priority::Interactive, running: None })
     }
 
-    /// Starts the local Cloudflare emulator, unless one is running for this project already.
+    /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.
     pub fn start(&mut self, context: &Context<'_>) -> Result<(), Failure> {
-        if !self.base.is_empty() {
+        if self.local.is_none() || !self.base.is_empty() {
             return Ok(());
         }
         let progress = context.operator.background();

@@ -157,7 +157,7 @@ fn ids(scan: &Scan) -> BTreeSet<&str> {
 fn nobody(empty: &EmptyPart, environments: &[Environment]) -> Failure {
     match empty {
         EmptyPart::Environments => {
-            let named: Vec<&str> = environments.iter().map(|environment| environment.as_str()).collect();
+            let named: Vec<&str> = environments.iter().map(AsRef::as_ref).collect();
             Failure::usage(format!("no customer has a worker in {}", named.join(" or ")))
                 .hint("`environments` in a customer's file says where it has workers; without it, in production alone")
         }

@@ -94,6 +94,12 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
             Err(mut wrong) => diagnostics.append(&mut wrong),
         }
     }
+    let sources = manifest.runtime.sources.iter().map(String::as_str).chain(["package.json", "package-lock.json"]);
+    for source in sources.filter(|source| !tree.has(&format!("{path}/{source}"))) {
+        let help = format!("add the file; {path}/pack.yaml names the sources of the runtime");
+        let place = Place::file(&format!("{path}/{source}"));
+        diagnostics.push(Diagnostic::error(Code::BadPack, place, "a source of the runtime is missing", help));
+    }
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }

@@ -45,6 +45,8 @@ pub struct Fleet {
     pub accounts: BTreeMap<String, Account>,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
+    /// The packs that can't be used, by name, with their errors. They hold back the customers that use them, and nobody else.
+    pub broken_packs: BTreeMap<String, Vec<Diagnostic>>,
     /// The layers, weakest first.
     pub layers: Vec<Layer>,
     /// The labels that all customers have unless they say otherwise.
@@ -179,7 +181,7 @@ pub fn named_folders(tree: &Tree) -> BTreeSet<String> {
         .collect()
 }
 
-/// Reads fleet.yaml, its layers and its packs.
+/// Reads fleet.yaml, its layers and its packs. A pack that can't be read is no error of the fleet as a whole.
 pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     if !tree.has(FLEET_FILE) {
         return Err(vec![Diagnostic::error(
@@ -229,34 +231,34 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
         };
         BTreeMap::from([("default".to_owned(), account)])
     });
-    let mut packs = BTreeMap::new();
+    let (mut packs, mut broken_packs) = (BTreeMap::new(), BTreeMap::new());
     for (name, reference) in &file.packs {
         let outside = reference.path.split('/').any(|step| step == "..");
         if outside || !tree.root.join(&reference.path).is_dir() {
-            diagnostics.push(Diagnostic::error(
+            let error = Diagnostic::error(
                 Code::BadPack,
                 document.place_of(["packs", name, "path"]),
                 format!("`{}` is not a folder of this project", reference.path),
                 "a pack is a folder such as templates/consent",
-            ));
+            );
+            broken_packs.insert(name.clone(), vec![error]);
             continue;
         }
         match pack::read(tree, reference.path.trim_end_matches('/')) {
-            Ok(pack) => {
-                packs.insert(name.clone(), pack);
-            }
-            Err(found) => diagnostics.extend(found),
+            Ok(pack) => drop(packs.insert(name.clone(), pack)),
+            Err(found) => drop(broken_packs.insert(name.clone(), found)),
         }
     }
     let layers = read_layers(tree, &document, &mut diagnostics);
     check_secret_sources(&document, &file, &mut diagnostics);
     if !diagnostics.is_empty() {
+        diagnostics.extend(broken_packs.into_values().flatten());
         return Err(diagnostics);
     }
     let decides = fleet_digest(&document.root, &packs);
     let raw = Framed::new("fleet.yaml").field(&bytes).finish();
     let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
-    Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw, preview: None })
+    Ok(Fleet { document, file, accounts, packs, broken_packs, layers, labels, decides, raw, preview: None })
 }
 
 /// Adds what a schema finds in a document, and its empty values where the schema has nothing against them.

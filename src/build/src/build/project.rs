@@ -38,7 +38,7 @@ pub struct Project {
     pub(super) templates: BTreeMap<String, Templates>,
     /// The severity of warnings.
     pub(super) policy: Policy,
-    /// The errors in templates and in the policy.
+    /// The errors in the policy.
     pub(super) broken: Vec<Diagnostic>,
     /// Files with secrets in clear that git tracks.
     pub(super) committed_secrets: Vec<Diagnostic>,
@@ -116,17 +116,16 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         output_root.push(project::preview_folder(&preview.id));
         fleet.preview = Some(preview.clone());
     }
-    let shared = resolve::shared(&fleet);
     let mut templates = BTreeMap::new();
-    let (policy, mut broken) = Policy::new(&fleet.document, &fleet.file);
     for (name, pack) in &fleet.packs {
         match Templates::new(pack) {
-            Ok(parsed) => {
-                templates.insert(name.clone(), parsed);
-            }
-            Err(found) => broken.extend(found),
+            Ok(parsed) => drop(templates.insert(name.clone(), parsed)),
+            Err(found) => drop(fleet.broken_packs.insert(name.clone(), found)),
         }
     }
+    fleet.packs.retain(|name, _| templates.contains_key(name));
+    let shared = resolve::shared(&fleet);
+    let (policy, broken) = Policy::new(&fleet.document, &fleet.file);
     let committed_secrets = committed_secrets(&tree, &fleet);
     Ok(Project {
         tree,
@@ -154,7 +153,7 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
     };
     let files = files.into_iter().flat_map(|(path, place)| {
-        let of = |environment: Environment| path.replace("{environment}", environment.as_str());
+        let of = |environment: Environment| path.replace("{environment}", environment.as_ref());
         BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
     });
     let warning = |(path, place): (String, Place)| {

@@ -51,6 +51,12 @@ pub fn check(session: &Session, workspace: &Workspace) -> Vec<Diagnostic> {
     errors
 }
 
+/// Checks the written files; fails if there are new errors.
+pub fn require_valid(session: &Session, workspace: &Workspace) -> Result<(), Failure> {
+    let errors = check(session, workspace);
+    if errors.is_empty() { Ok(()) } else { Err(failure(session, &errors)) }
+}
+
 /// Returns a failure for these errors.
 pub fn failure(session: &Session, errors: &[Diagnostic]) -> Failure {
     let message = format!("what would be written has {}", report::count(errors.len(), "mistake"));

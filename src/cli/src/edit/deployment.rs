@@ -116,7 +116,7 @@ impl<'a> Deployment<'a> {
             .workers
             .iter()
             .filter(|other| other.customer == worker.customer)
-            .map(|other| other.environment.as_str())
+            .map(|other| other.environment.as_ref())
             .collect();
         vec![
             ("Customer", format!("{} ({})", worker.customer, worker.environment)),

@@ -188,7 +188,7 @@ impl File {
 
     /// Returns its path in an environment.
     pub fn path_in(&self, environment: Environment) -> String {
-        self.path.replace("{environment}", environment.as_str())
+        self.path.replace("{environment}", environment.as_ref())
     }
 
     /// Returns its path on disk.
