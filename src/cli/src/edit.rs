@@ -241,7 +241,10 @@ impl Editor<'_> {
         transaction.commit()?;
         let next = format!("flotilla plan {}", deployment.worker.customer);
         if session.format == Format::Json {
-            let set = edits.set.iter().map(|(path, value, _)| serde_json::json!({"path": path.join("."), "type": type_of(value)}));
+            let set = edits
+                .set
+                .iter()
+                .map(|(path, value, _)| serde_json::json!({"path": path.join("."), "type": type_of(value)}));
             let set: Vec<_> = set.collect();
             session.json(&serde_json::json!({
                 "customer": deployment.worker.customer,
