@@ -81,8 +81,8 @@ fn fleet(project: &Project, extra: &str) {
         "fleet.yaml",
         format!(
             "name: test\npacks: {{ tiny: {{ path: templates/tiny }} }}\naccounts:\n  one: {} }}\n  two: {}, {extra} }}\n",
-            account("first"),
-            account("second")
+            account("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+            account("bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb")
         ),
     );
 }
@@ -122,10 +122,14 @@ fn at_the_limit_is_within_it_and_one_more_is_not() {
     project.write("customers/d.yaml", format!("id: d\naccount: two\nroutes:\n{routes}"));
     check(&project).exits(0);
     // Two entries of one account are counted together.
-    project.edit("fleet.yaml", "id: second", "id: first");
+    project.edit("fleet.yaml", "id: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "id: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
     let told = check(&project).exits(1).stderr;
     assert!(told.contains("150 custom domains") && told.contains("c has 50 of them"), "{told}");
-    project.edit("fleet.yaml", "  two: { id: first", "  two: { id: second");
+    project.edit(
+        "fleet.yaml",
+        "  two: { id: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "  two: { id: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+    );
     project.write("customers/d.yaml", format!("id: d\naccount: two\nroutes:\n{routes}{}", route(1000)));
     let told = check(&project).exits(1);
     assert!(

@@ -23,6 +23,7 @@ use super::report::{self, count};
 use super::summary;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
+use flotilla_engine::cloud::{TOKEN_FORM, check_token, is_account_id};
 use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.
@@ -123,7 +124,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 
 /// Reads what is live in an account. Changes nothing there.
 fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccount, Failure> {
-    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if !is_account_id(id) {
         return Err(Failure::usage("--account wants the account's id")
             .hint("it has 32 digits and letters from a to f; `wrangler whoami` and the dashboard's address show it"));
     }
@@ -132,6 +133,7 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccou
         Failure::new(format!("{TOKEN_VARIABLE} is not set, and the account can't be read without it"))
             .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
     })?;
+    check_token(&token).map_err(|what| Failure::new(format!("{TOKEN_VARIABLE} has {what} in it")).hint(TOKEN_FORM))?;
     let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
     // Three requests for each worker: a deploy that runs isn't held up by them.
     let mut requester = PlatformRequester::with_token(

@@ -171,20 +171,10 @@ impl Cloud {
 impl Cloud {
     /// Rejects credentials that no request can carry, before one is tried.
     fn check_credentials(&self, name: &str, account: &Account, token: &SecretString) -> Result<(), Failure> {
-        let odd = token.expose_secret().chars().find(|c| !c.is_ascii_graphic());
-        if let Some(odd) = odd {
-            let what = match odd {
-                '\n' | '\r' => "a line break",
-                c if c.is_whitespace() => "white space",
-                c if c.is_control() => "a control character",
-                _ => "a character that isn't ASCII",
-            };
-            return Err(Failure::new(format!(
-                "the API token of the account `{name}`, {}, has {what} in it",
-                account.token.secret
-            ))
-            .hint("tokens are letters, digits, `_` and `-`: set it again, without anything before or after it"));
-        }
+        check_token(token).map_err(|what| {
+            let name = format!("the API token of the account `{name}`, {},", account.token.secret);
+            Failure::new(format!("{name} has {what} in it")).hint(TOKEN_FORM)
+        })?;
         let id = self.home(name, None).account_id;
         if self.local.is_none() && !id.is_empty() && !is_account_id(&id) {
             let source = match &account.id {
@@ -195,6 +185,21 @@ impl Cloud {
                 .hint("it has 32 characters, digits and letters from a to f: the dashboard shows it, and so does `wrangler whoami`"));
         }
         Ok(())
+    }
+}
+
+/// The form of a token, for messages.
+pub const TOKEN_FORM: &str =
+    "tokens are letters, digits, `_` and `-`: set it again, without anything before or after it";
+
+/// Returns what a token has in it that no request can carry.
+pub fn check_token(token: &SecretString) -> Result<(), &'static str> {
+    match token.expose_secret().chars().find(|c| !c.is_ascii_graphic()) {
+        None => Ok(()),
+        Some('\n' | '\r') => Err("a line break"),
+        Some(c) if c.is_whitespace() => Err("white space"),
+        Some(c) if c.is_control() => Err("a control character"),
+        Some(_) => Err("a character that isn't ASCII"),
     }
 }
 
@@ -243,4 +248,29 @@ pub fn local_options(root: &Path, progress: Arc<dyn Progress + Send + Sync>, add
         workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
     }));
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_no_request_can_carry_are_named() {
+        let check = |token: &str| check_token(&SecretString::from(token));
+        assert_eq!(check("aZ09_-~"), Ok(()));
+        for (token, what) in [
+            ("tok\n", "a line break"),
+            ("tok\r", "a line break"),
+            (" tok", "white space"),
+            ("to\u{a0}k", "white space"),
+            ("tok\u{7f}", "a control character"),
+            ("tök", "a character that isn't ASCII"),
+        ] {
+            assert_eq!(check(token), Err(what), "{token:?}");
+        }
+        assert!(is_account_id("0123456789abcdef0123456789abcdef"));
+        for id in ["", "local", "0123", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdeg"] {
+            assert!(!is_account_id(id), "{id}");
+        }
+    }
 }

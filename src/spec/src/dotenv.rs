@@ -203,8 +203,8 @@ impl<'a> Reader<'a> {
         }
         let behind = &self.text[close + 1..self.line_end(close + 1)];
         let comment = behind.trim_start_matches([' ', '\t']);
-        let is_end = comment.is_empty() || (comment.starts_with('#') && comment.len() < behind.len());
-        if !is_end {
+        let is_comment = comment.starts_with('#') && comment.len() < behind.len();
+        if !(comment.is_empty() || is_comment) {
             return Err((close + 1, close, BEHIND));
         }
         Ok(Value { value, written: start..close + 1, inner })

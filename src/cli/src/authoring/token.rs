@@ -11,7 +11,7 @@ use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 use super::super::prompts::Prompter;
 use super::super::ui::clean;
 use super::Workspace;
-use flotilla_engine::cloud::Cloud;
+use flotilla_engine::cloud::{Cloud, TOKEN_FORM, check_token};
 use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 
@@ -109,6 +109,8 @@ pub fn verified(
     typed: bool,
     of: Option<String>,
 ) -> Result<Access, Failure> {
+    check_token(&token)
+        .map_err(|what| Failure::new(format!("the token has {what} in it, and isn't stored")).hint(TOKEN_FORM))?;
     let account = of.as_ref().and_then(|name| workspace.fleet.accounts.get(name));
     let named = (of.as_deref().unwrap_or_default(), account.and_then(|account| account.api_limit));
     let Cloud { base, priority, .. } = &workspace.cloud;

@@ -1,4 +1,4 @@
-//! Which texts are numbers of YAML's core schema, and which of these JavaScript prints as they are written.
+//! Numbers of YAML's core schema, and the form of them that JavaScript prints as it is written.
 
 use serde_json::Number;
 
