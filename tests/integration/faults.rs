@@ -275,18 +275,29 @@ fn answers_that_are_cut_off_or_no_envelope_are_unknown_outcomes() {
 
 #[test]
 fn json_of_another_form_is_no_success() {
-    for (answer, told) in [
-        ("{}", "Cloudflare gave no reason (HTTP 200)"),
-        ("[]", "Cloudflare gave no reason (HTTP 200)"),
-        (r#"{"success":"true"}"#, "Cloudflare gave no reason"),
-        (r#"{"success":false,"errors":[{"code":7003,"message":"No route for that URI"}]}"#, "No route for that URI"),
-    ] {
-        let project = fleet(&[("a", "workersDev: false\n")]);
-        let stub = Stub::start(move |_| http("200 OK", answer.len(), answer));
-        let outcome = stub.deploy(&project).exits(Exit::SomeFailed).outcome();
-        let error = &outcome.failures[0].error;
-        assert!(error.starts_with(told), "{answer}: {error}");
-    }
+    let unknown = "Cloudflare answered neither with success nor with an error (HTTP 200), 5 times in a row";
+    let other = |why: &str| format!("Cloudflare's answer is not the documented one: {why}, 5 times in a row");
+    std::thread::scope(|scope| {
+        for (answer, told) in [
+            ("{}", unknown.to_owned()),
+            ("[]", unknown.to_owned()),
+            (r#"{"success":"true"}"#, unknown.to_owned()),
+            (r#"{"success":true}"#, other("nothing in place of an object")),
+            (r#"{"success":true,"result":null}"#, other("nothing in place of an object")),
+            (r#"{"success":true,"result":{"id":"t-b","etag":"e"}}"#, other("`id` is `t-b`")),
+            (
+                r#"{"success":false,"errors":[{"code":7003,"message":"No route for that URI"}]}"#,
+                "No route for that URI (HTTP 200, code 7003)".to_owned(),
+            ),
+        ] {
+            scope.spawn(move || {
+                let project = fleet(&[("a", "workersDev: false\n")]);
+                let stub = Stub::start(move |_| http("200 OK", answer.len(), answer));
+                let outcome = stub.deploy(&project).exits(Exit::SomeFailed).outcome();
+                assert_eq!(outcome.failures[0].error, told, "{answer}");
+            });
+        }
+    });
 }
 
 #[test]

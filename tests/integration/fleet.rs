@@ -124,11 +124,16 @@ impl Cloud {
     /// A request to it; the body of its answer.
     pub fn http(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.request(method, path, "application/json", &body)
+    }
+
+    /// The same, with a body of any type.
+    pub fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(self.running.address()).expect("it listens");
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer test\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+             content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
         .expect("it reads");

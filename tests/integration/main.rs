@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
+mod answers;
 mod architecture;
 mod bad_input;
 mod bindings;
@@ -11,6 +12,7 @@ mod documented;
 mod edit;
 mod endurance;
 mod engine;
+mod every_call;
 mod export;
 mod faults;
 mod fleet;
@@ -32,6 +34,7 @@ mod local;
 mod new;
 mod openapi;
 mod pack;
+mod paged;
 mod plans;
 mod previews;
 mod progress;

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use flotilla_deploy::cloudflare::Cloudflare;
+use flotilla_model::paging::Page;
 use flotilla_model::platform::{Call, Home, Platform as _, Reply};
 use jsonschema::Validator;
 use reqwest::Method;
@@ -450,15 +451,20 @@ fn what_a_dialogue_asks_is_as_documented() {
     assert_eq!(ask("", Call::VerifyToken { of_account: false }), Reply::Token("active".to_owned()));
     assert_eq!(ask(account, Call::VerifyToken { of_account: true }), Reply::Token("active".to_owned()));
     ask(account, Call::FindZone { name: "shop.example".to_owned() });
-    let Reply::Zones { zones, more: false } = ask("", Call::ListZones { name: None, page: 1 }) else {
+    let Reply::Zones(list) = ask("", Call::ListZones { name: None, page: Page::First }) else {
         panic!("no list of zones")
     };
+    let zones = &list.entries;
+    assert_eq!((list.next.as_ref(), list.total), (None, Some(1)));
     assert_eq!((zones[0].name.as_str(), zones[0].account_id.as_str()), ("shop.example", account));
     assert_eq!(
-        ask("", Call::ListZones { name: Some("shop.example".to_owned()), page: 1 }),
-        Reply::Zones { zones, more: false }
+        ask("", Call::ListZones { name: Some("shop.example".to_owned()), page: Page::First }),
+        Reply::Zones(list)
     );
-    assert!(matches!(ask("", Call::ListAccounts { page: 1 }), Reply::Page { names, more: false } if !names.is_empty()));
+    let Reply::Names(accounts) = ask("", Call::ListAccounts { page: Page::First }) else {
+        panic!("no list of accounts")
+    };
+    assert!(accounts.next.is_none() && !accounts.entries.is_empty());
     let make = Call::CreateDatabase { name: "shop".to_owned(), jurisdiction: None, location_hint: None };
     let Reply::Id(id) = ask(account, make) else { panic!("no database") };
     // What is gone already is gone.

@@ -137,9 +137,11 @@ async fn hit_or_operate(cloud: &Cloud, call: &Call, path: &str, token: Result<St
     if effect.reset == Some(Reset::Before) {
         return Reply::Dropped;
     }
-    let answer = match (effect.answer(), token) {
+    let answer = match (effect.answer().filter(|_| !effect.carries_out()), token) {
         (Some(answer), _) => answer,
-        (None, Ok(token)) => authorized(cloud, call, &token).await.unwrap_or_else(|refusal| refusal.answer()),
+        (None, Ok(token)) => {
+            effect.change(authorized(cloud, call, &token).await.unwrap_or_else(|refusal| refusal.answer()))
+        }
         (None, Err(refusal)) => refusal.answer(),
     };
     if effect.reset == Some(Reset::After) { Reply::Dropped } else { Reply::Answer(answer) }

@@ -38,7 +38,7 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     let fits =
         |row: &&Value| call.query("name").is_none_or(|name| row["name"].as_str().is_some_and(|has| has.contains(name)));
     let shown: Vec<Value> = rows.iter().filter(fits).cloned().collect();
-    Ok(Answer::page(&shown, call.number("page", 1)?, call.number("per_page", 1000)?.min(10_000)))
+    cloud.page(&shown, call, 1000, 10_000)
 }
 
 /// Creates a database with an id from elsewhere, named after it, unless it exists.

@@ -31,7 +31,7 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
         let mut query = db.prepare_cached("SELECT id, title FROM kv_namespace WHERE account = ?1 ORDER BY title")?;
         Ok(query.query_map([account], namespace)?.collect::<Result<Vec<_>, _>>()?)
     })?;
-    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
+    cloud.page(&rows, call, 20, 1000)
 }
 
 /// `POST …/storage/kv/namespaces`.

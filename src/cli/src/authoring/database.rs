@@ -11,6 +11,7 @@ use flotilla_deploy::undo::CreatedDatabase;
 use flotilla_model::customer;
 use flotilla_model::failure::Failure;
 use flotilla_model::names::own_secret;
+use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, CallError, DATABASE_EXISTS, Reply};
 
 use super::super::prompts::Prompter;
@@ -121,18 +122,11 @@ impl Database {
 
 /// Lists all D1 databases of an account: name and id.
 pub fn list(requester: &mut PlatformRequester, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut all = Vec::new();
-    for page in 1.. {
-        match requester.fetch(&home(account_id), Call::ListDatabases { name: None, page })? {
-            Reply::Page { names, more } => {
-                all.extend(names);
-                if !more {
-                    break;
-                }
-            }
-            _ => break,
-        }
-    }
+    let mut all =
+        read_list(|page| match requester.fetch(&home(account_id), Call::ListDatabases { name: None, page })? {
+            Reply::Names(names) => Ok::<_, Failure>(names),
+            other => unreachable!("BUG: {other:?} is no list of databases"),
+        })?;
     all.sort();
     Ok(all)
 }

@@ -5,7 +5,8 @@ use super::index::StepIndex;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
-use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
+use flotilla_model::paging::{Page, Pages};
+use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ListedRoute, ROUTE_EXISTS, Reply};
 
 /// The domains and routes that a change released before its own turn.
 pub(super) struct Released {
@@ -46,6 +47,20 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// A resource with that name exists already.
     exists: bool,
+    /// The page of the list that is read next.
+    page: Page,
+    /// The pages of names that were read.
+    names: Pages<(String, String)>,
+    /// The pages of routes that were read.
+    routes: Pages<ListedRoute>,
+}
+
+/// The result of looking for something in a list.
+enum Found {
+    /// It, or that it isn't there.
+    Reply(Reply),
+    /// The next page has to be read.
+    NotYet,
 }
 
 /// The next action of a step.
@@ -105,7 +120,7 @@ impl Task {
         let worker = change.worker.clone();
         match self.step(change) {
             Step::CreateDatabase { name, .. } if self.found.exists => {
-                Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 })
+                Next::Call(Call::ListDatabases { name: Some(name.clone()), page: self.found.page.clone() })
             }
             Step::CreateDatabase { name, jurisdiction, location_hint } => Next::Call(Call::CreateDatabase {
                 name: name.clone(),
@@ -114,7 +129,7 @@ impl Task {
             }),
             Step::Upload => Next::Upload,
             Step::DeleteDatabase { name } => match &self.found.id {
-                None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 }),
+                None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: self.found.page.clone() }),
                 Some(Some(id)) => Next::Call(Call::DeleteDatabase { id: id.clone() }),
                 Some(None) => Next::Done,
             },
@@ -136,13 +151,13 @@ impl Task {
             Step::AddRoute { pattern, zone: name } => match zone(name) {
                 None => Next::Zone(name.clone()),
                 Some(zone_id) if self.found.exists => {
-                    Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() })
+                    Next::Call(Call::ListRoutes { zone_id, page: self.found.page.clone() })
                 }
                 Some(zone_id) => Next::Call(Call::AddRoute { worker, zone_id, pattern: pattern.clone() }),
             },
-            Step::DropRoute { pattern, zone: name } => match (zone(name), &self.found.id) {
+            Step::DropRoute { zone: name, .. } => match (zone(name), &self.found.id) {
                 (None, _) => Next::Zone(name.clone()),
-                (Some(zone_id), None) => Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() }),
+                (Some(zone_id), None) => Next::Call(Call::ListRoutes { zone_id, page: self.found.page.clone() }),
                 (Some(zone_id), Some(Some(id))) => Next::Call(Call::RemoveRoute { zone_id, id: id.clone() }),
                 (Some(_), Some(None)) => Next::Done,
             },
@@ -172,25 +187,20 @@ impl Task {
             (_, Err(error)) => return Err(explained(change, step, &error)),
             (_, Ok(reply)) => reply,
         };
-        let listed = |name: &String, names: &[(String, String)]| names.iter().find(|(other, _)| other == name).cloned();
+        let reply = match self.find(change, reply)? {
+            Found::Reply(reply) => reply,
+            Found::NotYet => return Ok(false),
+        };
         match step {
             Step::CreateDatabase { name, .. } => {
-                let id = match &reply {
-                    Reply::Id(id) => Some(id.clone()),
-                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
-                    _ => None,
-                };
-                if id.is_none() {
+                let Reply::Id(id) = reply else {
                     return Err(format!("the database {name} is there and can't be found"));
-                }
-                self.found.id = Some(id);
+                };
+                self.found.id = Some(Some(id));
                 return Ok(true);
             }
-            Step::DeleteDatabase { name } if self.found.id.is_none() => {
-                let id = match &reply {
-                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
-                    _ => None,
-                };
+            Step::DeleteDatabase { .. } if self.found.id.is_none() => {
+                let id = if let Reply::Id(id) = reply { Some(id) } else { None };
                 let nothing = id.is_none();
                 self.found.id = Some(id);
                 return Ok(nothing);
@@ -201,12 +211,48 @@ impl Task {
                 self.found.id = Some(id);
                 return Ok(nothing && self.apply(step, Reply::Nothing, &zone));
             }
-            Step::AddRoute { pattern, .. } if self.found.exists && reply == Reply::Nothing => {
-                return Err(format!("the route {pattern} leads to another worker"));
-            }
+            Step::AddRoute { pattern, .. } if self.found.exists => match &reply {
+                Reply::Id(_) => {}
+                Reply::HeldBy(Some(holder)) => {
+                    return Err(format!("the route {pattern} points to the worker {holder} already"));
+                }
+                Reply::HeldBy(None) => {
+                    return Err(format!("the route {pattern} exists already, and keeps requests from all workers"));
+                }
+                _ => return Err(format!("the route {pattern} exists already and can't be found")),
+            },
             _ => {}
         }
         Ok(self.apply(step, reply, &zone))
+    }
+
+    /// Finds what the present step looks for in a page of a list; a reply that is none is returned as it is.
+    fn find(&mut self, change: &Change, reply: Reply) -> Result<Found, String> {
+        let (found, progress) = match (self.step(change), reply) {
+            (Step::CreateDatabase { name, .. } | Step::DeleteDatabase { name }, Reply::Names(listed)) => {
+                let entry = listed.entries.iter().find(|(other, _)| other == name);
+                let found = entry.map(|(_, id)| Reply::Id(id.clone()));
+                (found, self.found.names.add(listed).map(|progress| progress.next()))
+            }
+            (Step::AddRoute { pattern, .. } | Step::DropRoute { pattern, .. }, Reply::Routes(listed)) => {
+                let entry = listed.entries.iter().find(|route| route.pattern == *pattern);
+                let found = entry.map(|route| match &route.worker {
+                    Some(worker) if *worker == change.worker => Reply::Id(route.id.clone()),
+                    holder => Reply::HeldBy(holder.clone()),
+                });
+                (found, self.found.routes.add(listed).map(|progress| progress.next()))
+            }
+            (_, reply) => return Ok(Found::Reply(reply)),
+        };
+        match (found, progress) {
+            (Some(reply), _) => Ok(Found::Reply(reply)),
+            (None, Err(unsteady)) => Err(unsteady.to_string()),
+            (None, Ok(None)) => Ok(Found::Reply(Reply::Nothing)),
+            (None, Ok(Some(page))) => {
+                (self.found.page, self.attempts) = (page, Attempts::default());
+                Ok(Found::NotYet)
+            }
+        }
     }
 
     /// Applies a step that was acknowledged to what is known to be live.

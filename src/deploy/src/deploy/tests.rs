@@ -23,8 +23,8 @@ use flotilla_model::customer::{Database, Hosts, Worker, sample};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{
-    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, Home, KEYS_PER_CALL, KV_EXISTS, Platform, Quota,
-    ROUTE_EXISTS, Reply,
+    CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, Home, KEYS_PER_CALL, KV_EXISTS, ListedRoute, Platform,
+    Quota, ROUTE_EXISTS, Reply,
 };
 use flotilla_model::spec::Route;
 
@@ -187,11 +187,11 @@ fn words(call: &Call, world: &World) -> String {
         Call::FindDomain { domain, .. } => format!("find {domain}"),
         Call::FindZone { name } => format!("zone {name}"),
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
-        Call::FindRoute { pattern, .. } => format!("find {pattern}"),
+        Call::ListRoutes { zone_id, .. } => format!("routes of {zone_id}"),
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
-        Call::ListDatabases { name, page } => format!("databases {name:?} {page}"),
+        Call::ListDatabases { name, .. } => format!("databases {name:?} 1"),
         Call::CreateDatabase { name, .. } => format!("create database {name}"),
-        Call::ListKv { page } => format!("tables {page}"),
+        Call::ListKv { .. } => "tables 1".to_owned(),
         Call::CreateKv { title } => format!("create table {title}"),
         Call::PutKeys { pairs, .. } => format!("put {} {}", pairs.len(), pairs[0].0),
         Call::DeleteKeys { keys, .. } => format!("drop {} {}", keys.len(), keys[0]),
@@ -268,7 +268,8 @@ impl World {
             }
             Call::FindDomain { worker, domain } => Ok(match self.domains.get(domain) {
                 Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
-                _ => Reply::Nothing,
+                Some((_, holder)) => Reply::HeldBy(Some(holder.clone())),
+                None => Reply::Nothing,
             }),
             Call::FindZone { name } => {
                 Ok(if name.starts_with("example.") { Reply::Id(format!("zone {name}")) } else { Reply::Nothing })
@@ -282,18 +283,24 @@ impl World {
                 self.routes.insert(pattern.clone(), (id.clone(), worker.clone()));
                 Ok(Reply::Id(id))
             }
-            Call::FindRoute { worker, pattern, .. } => Ok(match self.routes.get(pattern) {
-                Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
-                _ => Reply::Nothing,
-            }),
+            Call::ListRoutes { zone_id, .. } => {
+                let of_zone = |(pattern, _): &(&String, _)| *zone_id == format!("zone {}", zone_of(pattern));
+                let route = |(pattern, (id, worker)): (&String, &(String, String))| ListedRoute {
+                    id: id.clone(),
+                    pattern: pattern.clone(),
+                    worker: Some(worker.clone()),
+                };
+                Ok(Reply::Routes(self.routes.iter().filter(of_zone).map(route).collect::<Vec<_>>().into()))
+            }
             Call::RemoveRoute { id, .. } => {
                 self.routes.retain(|_, (other, _)| other != id);
                 Ok(Reply::Done)
             }
-            Call::ListDatabases { name, page: 1 } => {
+            Call::ListDatabases { name, .. } => {
                 let listed =
                     self.databases.iter().filter(|(has, _)| name.as_ref().is_none_or(|name| has.contains(name)));
-                Ok(Reply::Page { names: listed.map(|(name, id)| (name.clone(), id.clone())).collect(), more: false })
+                let names: Vec<_> = listed.map(|(name, id)| (name.clone(), id.clone())).collect();
+                Ok(Reply::Names(names.into()))
             }
             Call::CreateDatabase { name, .. } => {
                 if self.databases.contains_key(name) {
@@ -303,9 +310,9 @@ impl World {
                 self.databases.insert(name.clone(), id.clone());
                 Ok(Reply::Id(id))
             }
-            Call::ListKv { page: 1 } => {
+            Call::ListKv { .. } => {
                 let listed = self.tables.iter().map(|(title, id)| (title.clone(), id.clone()));
-                Ok(Reply::Page { names: listed.collect(), more: false })
+                Ok(Reply::Names(listed.collect::<Vec<_>>().into()))
             }
             Call::CreateKv { title } => {
                 if self.tables.contains_key(title) {

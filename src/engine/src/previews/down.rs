@@ -18,6 +18,7 @@ use flotilla_model::customer::Database;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, Home, Reply};
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::Environment;
@@ -205,8 +206,13 @@ fn left_databases(
     for account_id in account_ids {
         let home = Home { account_id, namespace: None };
         // Who may not see databases made none.
-        let listed = requester.fetch(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
-        if let Ok(Reply::Page { names, .. }) = listed {
+        let listed = read_list(|page| {
+            match requester.fetch(&home, Call::ListDatabases { name: Some(suffix.clone()), page })? {
+                Reply::Names(names) => Ok::<_, Failure>(names),
+                other => unreachable!("BUG: {other:?} is no list of databases"),
+            }
+        });
+        if let Ok(names) = listed {
             let own = names.into_iter().filter(|(name, _)| name.ends_with(&suffix));
             found.extend(own.map(|(name, id)| (home.clone(), name, id)));
         }
