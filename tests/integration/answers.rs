@@ -150,7 +150,7 @@ fn operations() -> Vec<Operation> {
         operation(call, script.clone(), wrong)
     };
     let delete = || {
-        let call = Call::Delete { worker: name() };
+        let call = Call::Delete { worker: name(), tag: None };
         operation(call, json!({"id": ID}), Vec::new())
     };
     let crons = vec![text("0 3 * * *"), text("*/5 * * * *")];
@@ -398,6 +398,29 @@ fn an_answer_that_its_operation_does_not_document_proves_nothing() {
             is_unknown(&format!("{status} {body}"), &operation, &stub.answers(&operation, status, kind, body));
         }
     }
+}
+
+#[test]
+fn a_deletion_by_tag_has_deleted_one_worker_or_none() {
+    let stub = Stub::start();
+    let operation = Operation {
+        home: Home { account_id: ACCOUNT.to_owned(), namespace: Some("n".to_owned()) },
+        call: Call::Delete { worker: "w-acme".to_owned(), tag: Some("worker-shop/w-acme".to_owned()) },
+        result: Value::Null,
+        or_nothing: false,
+        wrong: Vec::new(),
+        missing: None,
+    };
+    let deleted =
+        |count: usize| json!({"deleted": vec![json!({"id": "w"}); count], "deleted_count": count, "has_more": false});
+    assert_eq!(stub.json(&operation, 200, &deleted(1)), Ok(Reply::Done));
+    assert_eq!(stub.json(&operation, 200, &deleted(0)), Ok(Reply::Nothing));
+    for other in [deleted(2), json!({}), json!(null), json!([]), envelope(&Value::Null), json!({"deleted_count": 1})] {
+        is_unknown(&other.to_string(), &operation, &stub.json(&operation, 200, &other));
+    }
+    is_unknown("307", &operation, &stub.json(&operation, 307, &deleted(1)));
+    let refused = stub.json(&operation, 404, &refusal(100_119));
+    assert!(matches!(refused, Err(CallError::Rejected { code: 100_119, .. })), "{refused:?}");
 }
 
 #[test]

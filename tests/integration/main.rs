@@ -33,6 +33,7 @@ mod live;
 mod local;
 mod new;
 mod openapi;
+mod ownership;
 mod pack;
 mod paged;
 mod plans;

@@ -320,21 +320,24 @@ fn every_operation_is_documented_or_listed() {
 }
 
 /// All that flotilla asks of the API in the life of a fleet.
-const USED: [&str; 24] = [
-    "DELETE /accounts/{account_id}/workers/dispatch/namespaces/{dispatch_namespace}/scripts/{script_name}",
+const USED: [&str; 27] = [
+    "DELETE /accounts/{account_id}/workers/dispatch/namespaces/{dispatch_namespace}/scripts",
     "DELETE /accounts/{account_id}/workers/domains/{domain_id}",
     "DELETE /accounts/{account_id}/workers/scripts/{script_name}",
     "DELETE /zones/{zone_id}/workers/routes/{route_id}",
     "GET /accounts/{account_id}/d1/database",
     "GET /accounts/{account_id}/storage/kv/namespaces",
     "GET /accounts/{account_id}/workers/dispatch/namespaces/{dispatch_namespace}/scripts",
+    "GET /accounts/{account_id}/workers/dispatch/namespaces/{dispatch_namespace}/scripts/{script_name}/tags",
     "GET /accounts/{account_id}/workers/domains",
     "GET /accounts/{account_id}/workers/scripts",
     "GET /accounts/{account_id}/workers/scripts/{script_name}/schedules",
+    "GET /accounts/{account_id}/workers/scripts/{script_name}/settings",
     "GET /accounts/{account_id}/workers/scripts/{script_name}/subdomain",
     "GET /accounts/{account_id}/workers/subdomain",
     "GET /zones",
     "GET /zones/{zone_id}/workers/routes",
+    "GET /zones/{zone_id}/workers/routes/{route_id}",
     "PATCH /accounts/{account_id}/workers/scripts/{script_name}/script-settings",
     "POST /accounts/{account_id}/d1/database",
     "POST /accounts/{account_id}/storage/kv/namespaces",

@@ -1,7 +1,7 @@
 //! Shows that lists are read to their end, page by page, wherever flotilla reads one.
 
 use flotilla_model::failure::Exit;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::engine::names;
 use crate::fleet::{ACCOUNT, Cloud, fleet};
@@ -71,9 +71,7 @@ fn a_stranger_on_a_later_page_is_seen() {
     let (cloud, project) = shops(3);
     cloud.deployed(&project);
     // Somebody else's, after all of ours.
-    let path = format!("/client/v4/accounts/{ACCOUNT}/workers/dispatch/namespaces/customers/scripts/t-zoe");
-    let foreign = foreign(&cloud, &path, &["flotilla-else"]);
-    assert_eq!(foreign["success"], true, "{foreign}");
+    cloud.foreign("dispatch/namespaces/customers/scripts/t-zoe", &["flotilla-else"]);
     project.write("customers/zoe.yaml", "id: zoe\n");
     let failure = cloud.engine(&project).deploy().failure(Exit::Refused);
     assert!(failure.hints.iter().any(|hint| hint.contains("t-zoe belongs to the fleet else")), "{:?}", failure.hints);
@@ -112,15 +110,4 @@ fn databases_and_kv_namespaces_are_looked_up_on_all_pages() {
         11,
         "those of this test"
     );
-}
-
-/// Uploads a worker as somebody else does; the answer.
-pub fn foreign(cloud: &Cloud, path: &str, tags: &[&str]) -> Value {
-    let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01", "tags": tags});
-    let body = format!(
-        "--b\r\ncontent-disposition: form-data; name=\"metadata\"\r\ncontent-type: application/json\r\n\r\n{metadata}\r\n\
-         --b\r\ncontent-disposition: form-data; name=\"index.js\"; filename=\"index.js\"\r\n\
-         content-type: application/javascript+module\r\n\r\nexport default {{ fetch: () => new Response(\"theirs\") }};\r\n--b--\r\n"
-    );
-    cloud.request("PUT", path, "multipart/form-data; boundary=b", &body)
 }

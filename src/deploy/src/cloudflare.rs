@@ -133,7 +133,14 @@ impl Cloudflare {
                 let path = format!("{}?bindings_inherit=strict", script(worker));
                 self.request(home, Method::PUT, &path).form(form(metadata, modules))
             }
-            Call::Delete { worker } => self.request(home, Method::DELETE, &format!("{}?force=true", script(worker))),
+            Call::Delete { tag: Some(tag), .. } => {
+                let tags = escape(&format!("{tag}:yes"));
+                let path = format!("{}?tags={tags}&limit=1", script("").trim_end_matches('/'));
+                self.request(home, Method::DELETE, &path)
+            }
+            Call::Delete { worker, tag: None } => {
+                self.request(home, Method::DELETE, &format!("{}?force=true", script(worker)))
+            }
             Call::SetWorkersDev { worker, on } => self
                 .request(home, Method::POST, &format!("{}/subdomain", script(worker)))
                 .json(&json!({"enabled": on, "previews_enabled": false})),
@@ -165,7 +172,7 @@ impl Cloudflare {
                 .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
                 .json(&json!({"name": home.namespace})),
             Call::ListWorkers { tags, page } => {
-                let tags = tags.as_ref().map(|tags| format!("tags={tags}"));
+                let tags = tags.as_ref().map(|tags| format!("tags={}", escape(tags)));
                 // Only the list of a namespace has pages.
                 let limit = home.namespace.as_ref().map(|_| format!("limit={SCRIPTS_PER_PAGE}"));
                 self.list(home, script("").trim_end_matches('/'), tags.into_iter().chain(limit), page)
@@ -306,6 +313,9 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     let Ok(envelope) = serde_json::from_slice::<Value>(&body) else {
         return Err(no_json(status, mitigated, &body));
     };
+    if is_success && matches!(call, Call::Delete { tag: Some(_), .. }) {
+        return result::deleted(&envelope).map_err(|why| undocumented(&why));
+    }
     if is_success && envelope["success"] == true {
         let read = result::read(home, call, &envelope["result"], &envelope["result_info"]);
         return read.map_err(|why| undocumented(&why));

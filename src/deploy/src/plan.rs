@@ -15,7 +15,7 @@ use crate::state::{Deployed, DeployedResources, HostTarget, InFlight, Stored, Ta
 use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
-use flotilla_model::platform::Home;
+use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
@@ -744,6 +744,39 @@ impl Plan {
             *requests.entry(account).or_default() += count;
         }
         requests
+    }
+
+    /// Returns the number of requests that look at what is there, so that nothing of others is changed, by account: lists before the
+    /// first change, one list of each wave's homes, and what is looked at right before a change. `known` is the number of
+    /// workers that the state has in a home.
+    pub fn checks(&self, known: impl Fn(&Home) -> usize) -> BTreeMap<&str, usize> {
+        let mut checks = BTreeMap::new();
+        let mut lists: BTreeMap<Home, &str> = BTreeMap::new();
+        let mut domains = BTreeSet::new();
+        let mut waves = BTreeSet::new();
+        for change in &self.changes {
+            let account = change.account.as_str();
+            *checks.entry(account).or_default() += change.checks();
+            match change.action {
+                Action::Create => drop(lists.insert(change.home.clone(), account)),
+                // Only strangers are listed, who are few.
+                Action::Update if waves.insert((change.wave, &change.home)) => *checks.entry(account).or_default() += 1,
+                _ => {}
+            }
+            if change.steps.iter().any(|step| matches!(step, Step::AttachDomain { .. })) {
+                let account_id = change.home.account_id.clone();
+                lists.insert(Home { account_id: account_id.clone(), namespace: None }, account);
+                domains.insert((account, account_id));
+            }
+        }
+        for (account, _) in domains {
+            *checks.entry(account).or_default() += 1;
+        }
+        for (home, account) in lists {
+            let pages = home.namespace.as_ref().map_or(1, |_| known(&home).div_ceil(SCRIPTS_PER_PAGE).max(1));
+            *checks.entry(account).or_default() += pages;
+        }
+        checks
     }
 }
 

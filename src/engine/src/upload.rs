@@ -83,6 +83,8 @@ fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Res
         let database = preview::own_database(preview, &worker);
         let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
         tags.extend(tags::of_preview(planned.expires, database, &hosts));
+    } else if change.home.namespace.is_some() {
+        tags.push(tags::identity(&fleet, &change.worker));
     }
     let parts = Parts {
         digest: bundle.digest,
@@ -155,9 +157,11 @@ fn kept_upload(
     });
     let pending = triggers.is_none();
     let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
+    let mut tags = tags::of(owner, &change.customer, change.environment, digest, &triggers, pending);
+    tags.extend(change.home.namespace.as_ref().map(|_| tags::identity(owner, &change.worker)));
     let parts = Parts {
         digest: change.digest,
-        tags: tags::of(owner, &change.customer, change.environment, digest, &triggers, pending),
+        tags,
         secrets: sent,
         deflated_runtime: deflated(&kept.runtime),
         stored: kept.stored,

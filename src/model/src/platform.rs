@@ -72,6 +72,9 @@ pub enum Call {
     Delete {
         /// The worker's name.
         worker: String,
+        /// Only if it carries this tag, which no other worker has: the platform checks it, in dispatch namespaces alone. If none
+        /// carries it, the reply is [`Reply::Nothing`].
+        tag: Option<String>,
     },
     /// Turns a worker's address on workers.dev on or off.
     SetWorkersDev {

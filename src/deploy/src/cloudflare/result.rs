@@ -147,6 +147,17 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
     }
 }
 
+/// Reads the answer to a deletion by a tag, which has no envelope.
+pub fn deleted(answer: &Value) -> Result<Reply, Mismatch> {
+    object(answer)?;
+    match (answer["deleted_count"].as_u64(), answer["deleted"].as_array().map(Vec::len)) {
+        (Some(0), Some(0)) => Ok(Reply::Nothing),
+        (Some(1), Some(1)) => Ok(Reply::Done),
+        (Some(count), Some(_)) => Err(format!("{count} workers were deleted")),
+        _ => Err("`deleted` is missing".to_owned()),
+    }
+}
+
 /// Returns what a 404 with this code means: that the thing which the call is about isn't there. None: it says something else.
 pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
     let is_worker = WORKER_MISSING.contains(&code);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::index::{ChangeIndex, LookupId};
+use super::ownership::StrangersList;
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, Permit, RequestId, RequestState};
 use crate::plan::{Change, Step};
@@ -12,7 +13,7 @@ use crate::state::ResourceKind;
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::paging::{Page, Pages, Progress};
-use flotilla_model::platform::{Call, CallError, KV_EXISTS, Reply};
+use flotilla_model::platform::{Call, CallError, Home, KV_EXISTS, Reply};
 
 /// A lookup of one or several names.
 pub(super) struct Lookup {
@@ -34,6 +35,8 @@ pub(super) enum Target {
     Names(Names),
     /// The id of the KV namespace of this title, which it creates.
     NewTable(String),
+    /// The workers of a home that aren't the fleet's.
+    Strangers(StrangersList),
 }
 
 /// Names that are looked for in a list.
@@ -58,9 +61,10 @@ impl Names {
 }
 
 impl Lookup {
-    /// Returns its next request.
-    pub fn call(&self) -> Call {
+    /// Returns its next request; `strangers` is the filter of a list of strangers.
+    pub fn call(&self, strangers: Option<String>) -> Call {
         match &self.target {
+            Target::Strangers(list) => Call::ListWorkers { tags: strangers, page: list.page.clone() },
             Target::Zone(name) => Call::FindZone { name: name.clone() },
             Target::NewTable(title) => Call::CreateKv { title: title.clone() },
             Target::Names(names) => match names.resource {
@@ -74,7 +78,15 @@ impl Lookup {
     pub fn key(&self) -> &str {
         match &self.target {
             Target::Zone(name) | Target::NewTable(name) => name,
-            Target::Names(_) => &self.account_id,
+            Target::Names(_) | Target::Strangers(_) => &self.account_id,
+        }
+    }
+
+    /// Returns the home that its request is about.
+    pub fn home(&self) -> Home {
+        match &self.target {
+            Target::Strangers(list) => list.home.clone(),
+            _ => Home { account_id: self.account_id.clone(), namespace: None },
         }
     }
 }
@@ -144,7 +156,7 @@ impl Run<'_> {
         needed
     }
 
-    fn add_lookup(&mut self, account_id: &str, target: Target) -> LookupId {
+    pub(super) fn add_lookup(&mut self, account_id: &str, target: Target) -> LookupId {
         let delivery = Delivery::new(self.ctx.lane_of[account_id]);
         self.schedule.add_lookup(Lookup { account_id: account_id.to_owned(), target, delivery, waiters: Vec::new() })
     }
@@ -184,6 +196,10 @@ impl Run<'_> {
                 self.on_zone(id, &account_id, &name, result)
             }
             Target::Names(_) => self.on_page(id, &account_id, result),
+            Target::Strangers(_) => {
+                self.on_strangers(id, result);
+                Ok(())
+            }
             Target::NewTable(title) => {
                 let title = title.clone();
                 self.on_new_table(id, &account_id, title, result)
@@ -236,7 +252,7 @@ impl Run<'_> {
             Ok(Reply::Names(listed)) => listed,
             Ok(other) => unreachable!("BUG: {other:?} is no list of names"),
             Err(error) => {
-                let why = explained(&self.schedule.lookup(id).call(), &error);
+                let why = explained(&self.schedule.lookup(id).call(None), &error);
                 self.fail_names(id, why);
                 return Ok(());
             }
@@ -310,7 +326,7 @@ impl Run<'_> {
         let resource = match target {
             Target::Names(names) => names.resource,
             Target::NewTable(_) => Resource::Kv,
-            Target::Zone(_) => unreachable!("BUG: a zone is no such resource"),
+            Target::Zone(_) | Target::Strangers(_) => unreachable!("BUG: it is no such resource"),
         };
         let key = (account_id.clone(), resource);
         self.unavailable.insert(key, why.clone());

@@ -179,7 +179,7 @@ fn words(call: &Call, world: &World) -> String {
     };
     match call {
         Call::Upload { worker, .. } => format!("upload {worker}"),
-        Call::Delete { worker } => format!("delete {worker}"),
+        Call::Delete { worker, .. } => format!("delete {worker}"),
         Call::SetWorkersDev { worker, on } => format!("workers.dev {worker} {on}"),
         Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
         Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
@@ -227,7 +227,7 @@ impl World {
                 self.scripts.insert(worker.clone(), digest);
                 Ok(Reply::Id(self.id()))
             }
-            Call::Delete { worker } => {
+            Call::Delete { worker, .. } => {
                 let leads = self.hosts.iter().find(|(_, to)| *to == worker);
                 assert_eq!(leads, None, "a host leads to a worker that is being deleted");
                 self.scripts.remove(worker);
@@ -518,6 +518,7 @@ impl Bench {
                 state,
                 run: RunId(1),
                 concurrent_run: None,
+                ownership: None,
                 budget: self.budget,
                 address: Box::new(|change, _| Some(change.worker.clone())),
                 control: Box::new(|| if left.get() == 0 { Control::Stop } else { Control::Continue }),

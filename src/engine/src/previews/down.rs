@@ -27,7 +27,7 @@ use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
 
 use super::{by_id, delete_databases, list_platform, reachable};
-use crate::apply::{ApplyContext, RunKind, apply};
+use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
 use crate::operator::{Approval, Event, Question};
@@ -162,7 +162,9 @@ fn remove(
         let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
         let kind = RunKind::new("preview down");
         let no_upload: Arc<MakeUpload> = Arc::new(|_: &Change| Err("BUG: nothing is uploaded".to_owned()));
-        let ctx = ApplyContext { context, fleet: &fleet, cloud: &cloud, platform: &platform, tokens: &tokens, kind };
+        let others = OthersResources::default();
+        let (fleet, cloud) = (&fleet, &cloud);
+        let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, others: &others, kind };
         let (outcome, _) = apply(&ctx, &plan, no_upload, &mut state)?;
         complete = outcome.is_complete();
         add(&plan, &outcome, report);
