@@ -213,7 +213,12 @@ impl Stub {
             for stream in listener.incoming().flatten() {
                 let (head, _) = http_request(&stream);
                 let request = head.lines().next().unwrap_or_default().to_owned();
-                // The list that a deploy looks at before it creates a worker is not what these tests are about.
+                // The looks before a worker is created, at all workers and at that one, are not what these tests are about.
+                if request.starts_with("GET ") && request.contains("/settings ") {
+                    let none = r#"{"success":false,"errors":[{"code":10007,"message":"no"}],"messages":[],"result":null}"#;
+                    let _ = (&stream).write_all(&http("404 Not Found", none.len(), none));
+                    continue;
+                }
                 if request.starts_with("GET ") && request.contains("/workers/scripts ") {
                     let empty = r#"{"success":true,"errors":[],"messages":[],"result":[]}"#;
                     let _ = (&stream).write_all(&http("200 OK", empty.len(), empty));
