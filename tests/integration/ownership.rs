@@ -273,3 +273,62 @@ fn a_deletion_by_tag_whose_answer_is_lost_is_found_out() {
     cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::Done);
     cloud.is_up_to_date(&project);
 }
+
+#[test]
+fn a_worker_that_was_deleted_by_hand_is_told_as_one() {
+    for (before, after) in [
+        ("crons: ['0 3 * * *']\nworkersDev: false\n", "crons: ['0 4 * * *']\nworkersDev: false\n"),
+        ("workersDev: false\n", "workersDev: true\n"),
+        ("workersDev: false\n", "workersDev: false\ndomains: [a.example.com]\n"),
+        ("workersDev: false\n", "workersDev: false\nroutes: [{ pattern: 'a.example.org/*', zone: example.org }]\n"),
+    ] {
+        let (cloud, project) = (Cloud::start(), fleet(&[("a", before)]));
+        cloud.deployed(&project);
+        cloud.http("DELETE", &format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/t-a"), &Value::Null);
+        project.write("customers/a.yaml", format!("id: a\n{after}"));
+        let ended = cloud.engine(&project).deploy().exits(Exit::SomeFailed);
+        let error = error(&ended.heard, "t-a");
+        assert!(error.contains("t-a was deleted by other means") && error.contains("--refresh"), "{error}");
+        let ended = cloud.engine(&project).deploy_with(|request| request.plan.refresh = true);
+        assert_eq!(ended.exits(Exit::Done).outcome().applied, 1);
+        cloud.is_up_to_date(&project);
+    }
+}
+
+#[test]
+fn durable_objects_are_destroyed_only_where_the_plan_says_so() {
+    let (cloud, project) = two();
+    let scripts = cloud.scripts();
+    std::fs::remove_file(project.path("customers/a.yaml")).expect("a customer");
+    // Somebody gave it classes of its own: the state knows nothing of them, the platform's answers do.
+    let (etag, tags) = &scripts["t-a"];
+    let bindings =
+        json!([{"type": "durable_object_namespace", "name": "O", "class_name": "Counter", "namespace_id": ACCOUNT}]);
+    let row =
+        json!({"id": "t-a", "etag": etag, "tags": tags, "migration_tag": "v1", "modified_on": "2026-11-29T10:00:00Z"});
+    cloud.faults(&json!([
+        {"match": {"method": "GET", "path": "t-a/settings"}, "times": 0,
+         "do": {"set": {"result": {"tags": tags, "bindings": bindings}}}},
+    ]));
+    let unseen = cloud.engine(&project).plan_with(|request| request.prune = true).plan;
+    assert!(!unseen.changes[0].destroys_objects, "{:?}", unseen.changes);
+    let ended = cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::SomeFailed);
+    assert!(
+        error(&ended.heard, "t-a").starts_with("not deleted: t-a has Durable Objects, whose data would be destroyed")
+    );
+    assert!(cloud.scripts().contains_key("t-a"));
+    let other =
+        json!({"id": "t-b", "etag": scripts["t-b"].0, "tags": scripts["t-b"].1, "modified_on": "2026-11-29T10:00:00Z"});
+    cloud.faults(&json!([
+        {"match": {"method": "GET", "path": "/workers/scripts"}, "times": 2, "do": {"set": {"result": [row, other]}}},
+    ]));
+    let pruned = |request: &mut flotilla_engine::planning::PlanRequest| {
+        request.prune = true;
+        request.refresh = true;
+    };
+    let planned = cloud.engine(&project).plan_with(pruned).plan;
+    assert!(planned.changes[0].destroys_objects && planned.digest != unseen.digest, "{:?}", planned.changes);
+    assert!(planned.changes[0].reasons.iter().any(|reason| reason.to_string().contains("Durable Objects")));
+    cloud.engine(&project).deploy_with(|request| pruned(&mut request.plan)).exits(Exit::Done);
+    assert!(!cloud.scripts().contains_key("t-a"));
+}

@@ -153,6 +153,9 @@ pub struct Change {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
+    /// Whether the worker that it deletes has Durable Objects of its own, whose data goes with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub destroys_objects: bool,
     /// The home that it belongs to.
     #[serde(skip)]
     pub home: Home,
@@ -258,6 +261,8 @@ pub struct Options<'a> {
     pub unowned: BTreeMap<WorkerId, String>,
     /// The workers that were deployed and don't exist any more.
     pub missing: BTreeSet<WorkerId>,
+    /// The workers that have Durable Objects of their own, as far as they were listed.
+    pub objects: BTreeSet<WorkerId>,
 }
 
 /// The decision about one worker.
@@ -379,7 +384,7 @@ impl<'a> Planner<'a> {
             return;
         }
         if self.options.prune {
-            self.changes.push(gone.deletion(id));
+            self.changes.push(gone.deletion(id, self.options.objects.contains(id)));
         } else {
             let (customer, environment) = (gone.customer.to_owned(), gone.environment);
             self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });
@@ -423,6 +428,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         digest: to,
         was: Some(live.digest),
         wave: 0,
+        destroys_objects: false,
         home: id.0.clone(),
         revision: Some(live.revision),
         rejects: Some(live.digest),
@@ -570,6 +576,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         digest: wanted.bundle.digest,
         was: live.map(|live| live.digest),
         wave: 0,
+        destroys_objects: false,
         home: wanted.home.clone(),
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
@@ -667,7 +674,7 @@ impl<'a> Gone<'a> {
         }
     }
 
-    fn deletion(&self, (home, worker): &WorkerId) -> Change {
+    fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
         let mut steps = Vec::new();
         let (domains, routes) = uncertain(self.uncertainties);
         // First what points to it, so that no host points to nothing.
@@ -692,11 +699,15 @@ impl<'a> Gone<'a> {
             worker: worker.clone(),
             account: self.account.to_owned(),
             action: Action::Delete,
-            reasons: vec![Reason::Orphaned],
+            reasons: [Some(Reason::Orphaned), destroys_objects.then_some(Reason::ObjectsDestroyed)]
+                .into_iter()
+                .flatten()
+                .collect(),
             steps,
             digest: self.digest,
             was: self.live.map(|_| self.digest),
             wave: 0,
+            destroys_objects,
             home: home.clone(),
             revision: self.revision,
             calls: Vec::new(),
@@ -760,7 +771,9 @@ impl Plan {
             match change.action {
                 Action::Create => drop(lists.insert(change.home.clone(), account)),
                 // Only strangers are listed, who are few.
-                Action::Update if waves.insert((change.wave, &change.home)) => *checks.entry(account).or_default() += 1,
+                Action::Update if !change.is_checked() && waves.insert((change.wave, &change.home)) => {
+                    *checks.entry(account).or_default() += 1;
+                }
                 _ => {}
             }
             if change.steps.iter().any(|step| matches!(step, Step::AttachDomain { .. })) {
@@ -796,6 +809,7 @@ impl Change {
             digest,
             was: None,
             wave: 0,
+            destroys_objects: false,
             home: Home { account_id: "a".to_owned(), namespace: None },
             revision: None,
             rejects: None,

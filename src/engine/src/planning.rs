@@ -159,6 +159,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         let result = refresh::refresh(context, &project.fleet, &mut cloud, &secrets, &mut state, refresh_options)?;
         options.unowned = result.refreshed.unowned;
         options.missing = result.missing;
+        options.objects = refreshing::with_objects(&result.inventory);
         inventory = Some(result.inventory);
         findings = result.refreshed.findings;
     }
@@ -231,6 +232,7 @@ fn options<'a>(
         waves,
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
+        objects: BTreeSet::new(),
     }
 }
 

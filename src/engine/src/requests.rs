@@ -115,7 +115,7 @@ impl PlatformRequester {
     ) -> Result<(), Failure> {
         let as_set = |tags: &[String]| tags.iter().cloned().collect::<BTreeSet<String>>();
         match self.fetch(home, Call::ReadTags { worker: worker.to_owned() })? {
-            Reply::Tags(now) if as_set(&now) == as_set(listed) => {
+            Reply::Tags { tags: now, .. } if as_set(&now) == as_set(listed) => {
                 self.fetch(home, Call::SetTags { worker: worker.to_owned(), tags }).map(|_| ())
             }
             _ => Ok(()),

@@ -54,7 +54,11 @@ impl Parts {
         let Parts { digest, tags, secrets, stored, module, runtime, deflated_runtime } = self;
         let bundle =
             Bundle { digest, module: stored.module, runtime: stored.runtime, metadata: stored.metadata.clone() };
-        let keep = secrets.sending.keep;
+        // Keys are never sent from here, so that those that the worker has are kept in any case.
+        let keep: &[&str] = match secrets.sending.keep {
+            true => &["secret_text", "secret_key"],
+            false => &["secret_key"],
+        };
         let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| secrets.value(binding));
         let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
         let record = UploadRecord {

@@ -278,8 +278,13 @@ pub enum Reply {
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
-    /// The tags of a worker.
-    Tags(Vec<String>),
+    /// The tags of a worker, and what else decides whether it may be changed.
+    Tags {
+        /// Its tags.
+        tags: Vec<String>,
+        /// Whether it has Durable Objects of its own. Of a worker in a dispatch namespace, the answer doesn't say it.
+        has_objects: bool,
+    },
     /// The settings of a worker, in the platform's form.
     Settings(Value),
     /// The code of a worker.

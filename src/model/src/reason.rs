@@ -164,6 +164,8 @@ pub enum Reason {
     NotManaged,
     /// No spec defines the worker any more.
     Orphaned,
+    /// The data of the worker's Durable Objects is destroyed with it.
+    ObjectsDestroyed,
     /// The worker is put back to an earlier bundle.
     RolledBack {
         /// The record of the upload that it is rolled back to.
@@ -347,6 +349,7 @@ impl Reason {
         Adopted "adopted"
         NotManaged "not_managed"
         Orphaned "orphaned"
+        ObjectsDestroyed "objects_destroyed"
         RolledBack "rolled_back"
         NotRemembered "not_remembered"
         OutputMissing "output_missing"
@@ -446,6 +449,7 @@ impl fmt::Display for Statement<'_> {
             Reason::Adopted => f.write_str("it is adopted"),
             Reason::NotManaged => f.write_str("it is not this fleet's any more"),
             Reason::Orphaned => f.write_str("no spec owns it any more"),
+            Reason::ObjectsDestroyed => f.write_str("its Durable Objects and their data are destroyed"),
             Reason::RolledBack { record, at, new, .. } => {
                 write!(f, "back to record {record}, {new} of {}", timestamp(*at))
             }
@@ -574,6 +578,7 @@ mod tests {
             (Reason::Adopted, "it is adopted"),
             (Reason::NotManaged, "it is not this fleet's any more"),
             (Reason::Orphaned, "no spec owns it any more"),
+            (Reason::ObjectsDestroyed, "its Durable Objects and their data are destroyed"),
             (
                 Reason::RolledBack { record: 7, at: 86_400, old: old(), new: new() },
                 "back to record 7, 2 of 1970-01-02T00:00:00Z",

@@ -94,13 +94,16 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             same_if_given(result, "namespace_name", name).map(|()| Reply::Done)
         }
         Call::ReadSettings { .. } => object(result).map(|()| Reply::Settings(result.clone())),
-        Call::ReadTags { .. } if home.namespace.is_some() => strings(rows(result)?).map(Reply::Tags),
-        Call::ReadTags { .. } => {
+        Call::ReadTags { .. } if home.namespace.is_some() => {
+            Ok(Reply::Tags { tags: strings(rows(result)?)?, has_objects: false })
+        }
+        Call::ReadTags { worker } => {
             object(result)?;
-            match &result["tags"] {
-                Value::Null => Ok(Reply::Tags(Vec::new())),
-                tags => strings(rows(tags)?).map(Reply::Tags),
-            }
+            let tags = match &result["tags"] {
+                Value::Null => Vec::new(),
+                tags => strings(rows(tags)?)?,
+            };
+            Ok(Reply::Tags { tags, has_objects: has_objects(result, worker) })
         }
         Call::SetTags { tags, .. } => {
             object(result)?;
@@ -179,6 +182,16 @@ pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
         _ => return None,
     };
     is_missing.then_some(reply)
+}
+
+/// Returns whether a worker's settings show that classes of Durable Objects are its own: a binding to another worker's names that.
+fn has_objects(settings: &Value, worker: &str) -> bool {
+    let mut bindings = settings["bindings"].as_array().into_iter().flatten();
+    let is_own = |binding: &Value| {
+        binding["type"] == "durable_object_namespace"
+            && binding["script_name"].as_str().is_none_or(|script| script.is_empty() || script == worker)
+    };
+    bindings.any(is_own) || settings["migration_tag"].as_str().is_some_and(|tag| !tag.is_empty())
 }
 
 /// The id, host name and worker of each domain.

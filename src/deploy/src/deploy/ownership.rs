@@ -67,7 +67,13 @@ impl Ownership {
     pub(super) fn check(&self, change: &Change, reply: &Reply) -> Result<(), String> {
         let worker = &change.worker;
         let tags = match reply {
-            Reply::Tags(tags) => tags,
+            Reply::Tags { has_objects: true, .. } if change.action == Action::Delete && !change.destroys_objects => {
+                return Err(format!(
+                    "not deleted: {worker} has Durable Objects, whose data would be destroyed, and the plan didn't say so; a plan with \
+                     `--refresh` shows it, and so does `flotilla prune`"
+                ));
+            }
+            Reply::Tags { tags, .. } => tags,
             Reply::Nothing if change.action == Action::Update => {
                 return Err(format!(
                     "{worker} does not exist any more; `--refresh` corrects the state, and the worker is created anew"
@@ -122,7 +128,8 @@ impl Run<'_> {
         if self.ctx.ownership.is_none() {
             return Ok(());
         }
-        let updated = changes.iter().map(|index| self.change(*index)).filter(|change| change.action == Action::Update);
+        // What is looked at by itself in any case needs no list.
+        let updated = changes.iter().map(|index| self.change(*index)).filter(|change| !change.is_checked());
         let homes: BTreeSet<&Home> = updated.map(|change| &change.home).collect();
         for home in homes {
             let list = StrangersList { home: home.clone(), page: Page::First, pages: Pages::default() };

@@ -205,7 +205,7 @@ impl Task {
         if self.is_check_due {
             let reply = result.map_err(|error| format!("the owner of {} can't be read: {error}", change.worker))?;
             ownership.map_or(Ok(()), |ownership| ownership.check(change, &reply))?;
-            self.tags = if let Reply::Tags(tags) = reply { tags } else { Vec::new() };
+            self.tags = if let Reply::Tags { tags, .. } = reply { tags } else { Vec::new() };
             (self.is_check_due, self.attempts) = (false, Attempts::default());
             return Ok(false);
         }
@@ -261,8 +261,8 @@ impl Task {
                 }
                 // It is free, or was taken already.
                 (None, _) => return Ok(true),
-                (Some(_), reply @ (Reply::Tags(_) | Reply::Nothing)) => {
-                    let tags = if let Reply::Tags(tags) = &reply { Some(&tags[..]) } else { None };
+                (Some(_), reply @ (Reply::Tags { .. } | Reply::Nothing)) => {
+                    let tags = if let Reply::Tags { tags, .. } = &reply { Some(&tags[..]) } else { None };
                     if !ownership.is_some_and(|ownership| ownership.may_take(tags)) {
                         return Err(format!(
                             "{domain} points to {from}, which is not managed by this fleet any more; `{{ name: {domain}, takeOver: true \
@@ -417,6 +417,19 @@ pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
     }
 }
 
+/// Returns whether a step sets something that points to the worker.
+fn is_trigger(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::SetCrons { .. } | Step::SetWorkersDev { .. } | Step::AttachDomain { .. } | Step::AddRoute { .. }
+    )
+}
+
+/// Returns whether the state has the worker, and the change doesn't upload it.
+fn is_known(change: &Change) -> bool {
+    change.was.is_some() && !change.steps.contains(&Step::Upload)
+}
+
 /// Returns the message of the platform, with advice where there is some.
 fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
@@ -436,6 +449,16 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> String {
         }
         (Step::Upload, CallError::Rejected { status: 404, .. }) => {
             "; is the account's id right, and does the dispatch namespace exist?".to_owned()
+        }
+        (_, CallError::Rejected { code: 10007 | 10019, .. }) if is_trigger(step) && is_known(change) => {
+            let or = match step {
+                Step::SetWorkersDev { .. } => ", or the account has no workers.dev subdomain",
+                _ => "",
+            };
+            let worker = &change.worker;
+            format!(
+                "; {worker} was deleted by other means{or}: `flotilla deploy --refresh` corrects the state and creates the worker anew"
+            )
         }
         (Step::SetWorkersDev { .. }, CallError::Rejected { code: 10007 | 10063, .. }) => {
             "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`"
