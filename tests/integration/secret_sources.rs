@@ -56,6 +56,7 @@ impl Yes {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&heard);
         std::thread::spawn(move || {
+            let mut there = std::collections::BTreeSet::new();
             for mut stream in listener.incoming().flatten() {
                 let mut bytes = Vec::new();
                 let mut piece = [0; 4096];
@@ -83,10 +84,15 @@ impl Yes {
                 let of_worker = text
                     .as_ref()
                     .is_some_and(|text| text.split(' ').nth(1).is_some_and(|path| path.ends_with("/settings")));
+                let is_there = worker.as_ref().is_some_and(|worker| there.contains(worker));
+                if !list {
+                    there.extend(worker.clone());
+                }
                 keep.lock().unwrap().extend(text);
                 // Whoever asks what there is learns that there is nothing.
                 let result = if list { json!([]) } else { json!({"id": worker, "etag": "e", "enabled": true}) };
-                let (status, answer) = match list && of_worker {
+                let result = if list && of_worker { json!({"bindings": [], "tags": []}) } else { result };
+                let (status, answer) = match list && of_worker && !is_there {
                     true => {
                         (404, json!({"success": false, "errors": [{"code": 10007, "message": "no"}], "messages": []}))
                     }

@@ -17,6 +17,7 @@ use flotilla_model::platform::{
 };
 
 mod content;
+mod hosts;
 mod listing;
 mod result;
 mod web;
@@ -155,9 +156,11 @@ impl Cloudflare {
             Call::FindDomain { domain, .. } => {
                 self.request(home, Method::GET, &format!("{account}/workers/domains?hostname={domain}"))
             }
-            Call::FindZone { name } => {
-                self.request(home, Method::GET, &format!("/zones?name={name}&account.id={}", home.account_id))
-            }
+            Call::FindZone { name } => self.request(
+                home,
+                Method::GET,
+                &format!("/zones?name={}&account.id={}", hosts::filter(name), home.account_id),
+            ),
             Call::AddRoute { worker, zone_id, pattern } => self
                 .request(home, Method::POST, &format!("/zones/{zone_id}/workers/routes"))
                 .json(&json!({"pattern": pattern, "script": worker})),
@@ -201,7 +204,7 @@ impl Cloudflare {
             Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
             Call::ListDatabases { name, page } => {
                 let query = [format!("per_page={DATABASES_PER_PAGE}")];
-                let name = name.as_ref().map(|name| format!("name={name}"));
+                let name = name.as_ref().map(|name| format!("name={}", hosts::filter(name)));
                 self.list(home, &format!("{account}/d1/database"), query.into_iter().chain(name), page)
             }
             Call::CreateDatabase { name, jurisdiction, location_hint } => {
@@ -236,7 +239,7 @@ impl Cloudflare {
             }
             Call::ListZones { name, page } => {
                 let query = [format!("per_page={ZONES_PER_PAGE}")];
-                let name = name.as_ref().map(|name| format!("name={name}"));
+                let name = name.as_ref().map(|name| format!("name={}", hosts::filter(name)));
                 self.list(home, "/zones", query.into_iter().chain(name), page)
             }
             Call::ListAccounts { page } => self.list(home, "/accounts", [format!("per_page={ZONES_PER_PAGE}")], page),
@@ -310,9 +313,10 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     if status == 429 {
         return Err(CallError::Throttled { retry_after });
     }
-    let Ok(envelope) = serde_json::from_slice::<Value>(&body) else {
+    let Ok(mut envelope) = serde_json::from_slice::<Value>(&body) else {
         return Err(no_json(status, mitigated, &body));
     };
+    hosts::to_ascii(call, &mut envelope["result"]);
     if is_success && matches!(call, Call::Delete { tag: Some(_), .. }) {
         return result::deleted(&envelope).map_err(|why| undocumented(&why));
     }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use flotilla_build::build;
 use flotilla_deploy::deploy::{MakeUpload, Upload, UploadRecord};
-use flotilla_deploy::plan::{Change, Step};
+use flotilla_deploy::plan::{Action, Change, Step};
 use flotilla_deploy::state::{Deployed, State, Stored, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::digest::Digest;
@@ -41,6 +41,8 @@ pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Resu
 /// The parts of an upload.
 struct Parts {
     digest: Digest,
+    /// Whether it goes over a worker that is there.
+    replaces: bool,
     tags: Vec<String>,
     secrets: Sent,
     stored: Stored,
@@ -51,13 +53,14 @@ struct Parts {
 
 impl Parts {
     fn upload(self) -> Upload {
-        let Parts { digest, tags, secrets, stored, module, runtime, deflated_runtime } = self;
+        let Parts { digest, replaces, tags, secrets, stored, module, runtime, deflated_runtime } = self;
         let bundle =
             Bundle { digest, module: stored.module, runtime: stored.runtime, metadata: stored.metadata.clone() };
         // Keys are never sent from here, so that those that the worker has are kept in any case.
-        let keep: &[&str] = match secrets.sending.keep {
-            true => &["secret_text", "secret_key"],
-            false => &["secret_key"],
+        let keep: &[&str] = match (secrets.sending.keep, replaces) {
+            (true, _) => &["secret_text", "secret_key"],
+            (false, true) => &["secret_key"],
+            (false, false) => &[],
         };
         let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| secrets.value(binding));
         let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
@@ -92,6 +95,7 @@ fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Res
     }
     let parts = Parts {
         digest: bundle.digest,
+        replaces: change.action != Action::Create || planned.adopt.contains(&change.worker),
         tags,
         secrets: live.sending(&planned.secrets, &Needs::of(&worker), change)?,
         stored: Stored {
@@ -165,6 +169,7 @@ fn kept_upload(
     tags.extend(change.home.namespace.as_ref().map(|_| tags::identity(owner, &change.worker)));
     let parts = Parts {
         digest: change.digest,
+        replaces: true,
         tags,
         secrets: sent,
         deflated_runtime: deflated(&kept.runtime),

@@ -219,7 +219,7 @@ fn customer(own: &[&FoundWorker], packs: &[Pack]) -> Settings {
                 .rev()
                 .map(|(environment, settings)| {
                     (
-                        environment.as_str().to_owned(),
+                        environment.as_ref().to_owned(),
                         if settings.is_empty() { Value::Null } else { Value::Object(settings) },
                     )
                 })

@@ -54,10 +54,10 @@ impl<'a> Sources<'a> {
             let only = self.only.iter().filter(|(after, of, _)| *after == index && *of == environment);
             chain.extend(only.map(|(_, _, document)| (*document, &document.root)));
             let mut parts = vec![Some(*root)];
-            parts.push(below(root, "environments", environment.as_str()));
+            parts.push(below(root, "environments", environment.as_ref()));
             if let Some(own) = role.and_then(|role| below(root, "workers", role)) {
                 parts.push(Some(own));
-                parts.push(below(own, "environments", environment.as_str()));
+                parts.push(below(own, "environments", environment.as_ref()));
             }
             chain.extend(parts.into_iter().flatten().map(|node| (*document, node)));
         }
@@ -66,7 +66,7 @@ impl<'a> Sources<'a> {
 
     /// Returns the settings for previews alone, the weakest first.
     pub(super) fn of_previews(&self, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
-        let word = Environment::Preview.as_str();
+        let word = Environment::Preview.as_ref();
         let parts = self.roots.iter().flat_map(|(document, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
             let nodes = [below(root, "environments", word), own.and_then(|own| below(own, "environments", word))];
@@ -88,7 +88,7 @@ impl<'a> Sources<'a> {
         let named = |node: Option<&Node>| node.is_some_and(|node| node.get("workerName").is_some());
         let strongest = self.roots.iter().rev().find_map(|(_, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
-            let here = |node: &'a Node| below(node, "environments", environment.as_str());
+            let here = |node: &'a Node| below(node, "environments", environment.as_ref());
             let levels = [(own.and_then(here), true), (own, false), (here(root), true), (Some(*root), false)];
             levels.into_iter().find(|(node, _)| named(*node)).map(|(_, exact)| exact)
         });
@@ -101,7 +101,8 @@ impl<'a> Sources<'a> {
         for (_, root) in &self.roots {
             let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
             for (role, _, node) in entries {
-                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes.
+                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes. So is
+                // a name alone, wherever it is.
                 let known = roles.contains(&Some(role));
                 roles.retain(|other| *other != Some(role));
                 if !known || !matches!(node.kind, Kind::Null) {
@@ -130,9 +131,9 @@ impl<'a> Sources<'a> {
         let all = self.roots.iter().rev().filter_map(|(_, root)| root.get("environments"));
         for node in own.chain(all) {
             if let Kind::Map(entries) = &node.kind
-                && entries.iter().any(|(key, _, _)| key != Environment::Preview.as_str())
+                && entries.iter().any(|(key, _, _)| key != Environment::Preview.as_ref())
             {
-                let named = |environment: &Environment| entries.iter().any(|(key, _, _)| key == environment.as_str());
+                let named = |environment: &Environment| entries.iter().any(|(key, _, _)| key == environment.as_ref());
                 return Environment::ALL.into_iter().filter(named).collect();
             }
         }

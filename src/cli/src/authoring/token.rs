@@ -167,9 +167,18 @@ pub fn zones(requester: &mut PlatformRequester) -> Result<Vec<ListedZone>, Failu
 
 /// Lists all accounts that the token reaches: name and id.
 pub fn accounts(requester: &mut PlatformRequester) -> Result<Vec<(String, String)>, Failure> {
-    read_list(|page| match requester.fetch(&home(""), Call::ListAccounts { page })? {
+    names(requester, &home(""), |page| Call::ListAccounts { page })
+}
+
+/// Returns all pages of a list of names and ids.
+pub fn names(
+    requester: &mut PlatformRequester,
+    home: &Home,
+    call: impl Fn(Page) -> Call,
+) -> Result<Vec<(String, String)>, Failure> {
+    read_list(|page| match requester.fetch(home, call(page))? {
         Reply::Names(names) => Ok(names),
-        other => unreachable!("BUG: {other:?} is no list of accounts"),
+        other => unreachable!("BUG: {other:?} is no list of names"),
     })
 }
 
