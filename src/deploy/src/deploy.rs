@@ -170,7 +170,7 @@ pub struct DeployContext<'a> {
     pub run: RunId,
     /// Another deploy that runs at the same time, and whether it still does: its requests in flight are waited for.
     pub concurrent_run: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
-    /// What may be changed; none: all of it, as on the local emulator, which nobody else has.
+    /// The resources that may be changed; none: all of them, as on the local emulator, which nobody else has.
     pub ownership: Option<Ownership>,
     /// The limits at which it stops by itself.
     pub budget: Budget,

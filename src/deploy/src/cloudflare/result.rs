@@ -204,7 +204,7 @@ fn schedules(result: &Value) -> Result<Vec<String>, Mismatch> {
     rows(&result["schedules"])?.iter().map(|row| text(row, "cron")).collect()
 }
 
-/// What KV answers to a write of this number of keys: nothing, or how many it took.
+/// Reads the answer of KV to a write of this number of keys: nothing, or how many it took.
 fn written(result: &Value, number: usize) -> Result<Reply, Mismatch> {
     if result.is_null() {
         return Ok(Reply::Done);
@@ -242,7 +242,7 @@ fn list_page<T>(entries: Vec<T>, info: &Value, asked: &Page, full: usize) -> Res
     info.unwrap_or_default().page(entries, asked, Some(full))
 }
 
-/// What an answer says about a page and the list that it is of.
+/// The part of an answer about a page and the list that it is of.
 #[derive(Default, Deserialize)]
 pub struct ResultInfo {
     page: Option<u64>,

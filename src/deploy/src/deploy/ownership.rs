@@ -16,7 +16,7 @@ use flotilla_model::paging::{Page, Pages, Progress};
 use flotilla_model::platform::{CallError, Home, ListedWorker, Reply};
 use flotilla_model::tags;
 
-/// What the fleet may change at the platform.
+/// The resources that the fleet may change at the platform.
 #[derive(Clone, Debug, Default)]
 pub struct Ownership {
     /// The fleet, as the tags of its workers name it.
