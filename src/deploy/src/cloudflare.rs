@@ -316,7 +316,10 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     let Ok(mut envelope) = serde_json::from_slice::<Value>(&body) else {
         return Err(no_json(status, mitigated, &body));
     };
-    hosts::to_ascii(call, &mut envelope["result"]);
+    // What isn't an object has no result.
+    if let Some(result) = envelope.get_mut("result") {
+        hosts::to_ascii(call, result);
+    }
     if is_success && matches!(call, Call::Delete { tag: Some(_), .. }) {
         return result::deleted(&envelope).map_err(|why| undocumented(&why));
     }

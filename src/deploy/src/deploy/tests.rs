@@ -795,7 +795,7 @@ fn somebody_elses_route_and_domain_are_never_taken() {
     let outcome = bench.deploy(&fleet(["a", "b", "c"].map(full)));
     let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
     assert_eq!(errors.len(), 2);
-    assert!(errors[0].contains("the route a.example.org/* leads to another worker"), "{errors:?}");
+    assert!(errors[0].contains("the route a.example.org/* points to the worker theirs already"), "{errors:?}");
     assert!(errors[1].contains("already attached to the Worker theirs"), "{errors:?}");
     let world = &lock(&bench.fake.log).world;
     assert_eq!((&world.routes["a.example.org/*"].1[..], &world.domains["b.example.com"].1[..]), ("theirs", "theirs"));
