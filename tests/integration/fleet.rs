@@ -124,11 +124,16 @@ impl Cloud {
     /// A request to it; the body of its answer.
     pub fn http(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.request(method, path, "application/json", &body)
+    }
+
+    /// The same, with a body of any type.
+    pub fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(self.running.address()).expect("it listens");
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer test\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+             content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
         .expect("it reads");
@@ -136,6 +141,32 @@ impl Cloud {
         stream.read_to_string(&mut answer).expect("it answers");
         let (_, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
         serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// Uploads a worker as somebody else does, over the one that is there; its path is below the account's workers.
+    #[track_caller]
+    pub fn foreign(&self, path: &str, tags: &[&str]) {
+        let metadata = json!({"main_module": "index.js", "compatibility_date": "2026-06-01", "tags": tags});
+        let body = format!(
+            "--b\r\ncontent-disposition: form-data; name=\"metadata\"\r\ncontent-type: application/json\r\n\r\n{metadata}\r\n\
+             --b\r\ncontent-disposition: form-data; name=\"index.js\"; filename=\"index.js\"\r\n\
+             content-type: application/javascript+module\r\n\r\nexport default {{ fetch: () => new Response(\"theirs\") }};\r\n--b--\r\n"
+        );
+        let path = format!("/client/v4/accounts/{ACCOUNT}/workers/{path}");
+        let answer = self.request("PUT", &path, "multipart/form-data; boundary=b", &body);
+        assert_eq!(answer["success"], true, "{answer}");
+    }
+
+    /// The workers of the account by name, with the ETags of their content and their tags.
+    pub fn scripts(&self) -> BTreeMap<String, (String, Vec<String>)> {
+        let listed = self.http("GET", &format!("/client/v4/accounts/{ACCOUNT}/workers/scripts"), &Value::Null);
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let rows = listed["result"].as_array().expect("a list").iter();
+        rows.map(|row| {
+            let tags = row["tags"].as_array().expect("tags").iter().map(text).collect();
+            (text(&row["id"]), (text(&row["etag"]), tags))
+        })
+        .collect()
     }
 
     /// Adds faults.
@@ -187,12 +218,15 @@ impl Cloud {
             .collect()
     }
 
-    /// What was requested since the last time that this was asked, sorted; without the lists that a deploy looks at before it
-    /// creates a worker or attaches a domain.
+    /// What was requested since the last time that this was asked, sorted; without what a deploy looks at: the lists, and each worker,
+    /// domain and route right before it is changed.
     pub fn sent(&self) -> Vec<String> {
-        let is_list = |what: &str| what == "GET domains" || what.starts_with("GET ") && what.ends_with("scripts");
+        let is_look = |what: &str| {
+            let ends = ["scripts", "domains", "settings", "tags", "workers/routes/*"];
+            what.starts_with("GET ") && ends.iter().any(|end| what.ends_with(end))
+        };
         let mut sent: Vec<String> =
-            self.take().into_iter().map(|request| request.what).filter(|what| !is_list(what)).collect();
+            self.take().into_iter().map(|request| request.what).filter(|what| !is_look(what)).collect();
         sent.sort();
         sent
     }

@@ -37,7 +37,7 @@ fn a_rollback_is_one_request_and_holds_until_the_spec_changes() {
     // It works where the specs are what is broken.
     project.write("customers/bolt.yaml", "id: [\n");
     let report = cloud.run(&project, &["rollback", "acme", "--yes", "--format", "json"]).exits(0).json();
-    assert_eq!((&report["applied"], &report["requests"]), (&json!(1), &json!(1)));
+    assert_eq!((&report["applied"], &report["requests"]), (&json!(1), &json!(2)), "a look and an upload");
     assert_eq!(cloud.sent(), ["PUT scripts/t-acme"]);
     let after = records(&cloud, &project);
     assert_eq!(

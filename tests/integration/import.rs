@@ -783,7 +783,10 @@ fn hostile_projects_do_no_harm() {
         );
     }
     let checked = both.fleet.run(&["check"]).exits(1);
-    assert_eq!(checked.stdout, "checked 3 customers: 1 error\n", "the pack of code that lies elsewhere, and nothing else");
+    assert_eq!(
+        checked.stdout, "checked 3 customers: 1 error\n",
+        "the pack of code that lies elsewhere, and nothing else"
+    );
     assert!(checked.stderr.contains("a source of the runtime is missing"), "{checked:?}");
     // Too deep, and too large.
     both.theirs.write("wrangler.toml", format!("a = {}", "[".repeat(50_000)));

@@ -37,7 +37,11 @@ fn many(count: usize) -> Project {
 fn the_first_deploy_sends_one_request_for_each_thing_and_the_second_one_none() {
     let (cloud, project) = (Cloud::start(), three());
     let outcome = cloud.deployed(&project);
-    assert_eq!((outcome.applied, outcome.failed, outcome.requests), (3, 0, 9));
+    assert_eq!(
+        (outcome.applied, outcome.failed, outcome.requests),
+        (3, 0, 12),
+        "nine, and a look at each that is created"
+    );
     assert_eq!(
         cloud.sent(),
         [
@@ -168,7 +172,9 @@ fn a_customer_who_is_gone_is_reported_and_deleted_only_with_prune() {
     cloud.run(&project, &["deploy", "--yes", "--prune", "acme"]).exits(2);
     cloud.engine(&project).deploy_with(|request| request.plan.prune = true).exits(Exit::Done);
     let sent: Vec<String> = cloud.take().into_iter().map(|request| request.what).collect();
-    assert_eq!(sent, ["DELETE domains/*", "DELETE scripts/t-bolt"], "first what leads to it");
+    let looks = ["GET scripts/t-bolt/settings", "GET domains"];
+    assert_eq!(sent[..2], looks, "it is still the fleet's, and the domain its own");
+    assert_eq!(sent[2..], ["DELETE domains/*", "DELETE scripts/t-bolt"], "first what leads to it");
     let planned = cloud.engine(&project).plan_with(|request| request.prune = true);
     assert!(planned.plan.is_empty() && planned.plan.orphans.is_empty(), "{:#?}", planned.plan);
 }

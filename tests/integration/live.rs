@@ -85,8 +85,8 @@ impl Account {
         let mut asked = Vec::new();
         let live = live::read(ACCOUNT, fleet, |call| {
             asked.push(match call {
-                Call::ListWorkers => "workers",
-                Call::ListDomains => "domains",
+                Call::ListWorkers { .. } => "workers",
+                Call::ListDomains { .. } => "domains",
                 Call::ListZones { .. } => "zones",
                 Call::ListRoutes { .. } => "routes",
                 Call::ReadSettings { .. } => "settings",
@@ -298,8 +298,8 @@ fn what_the_account_answers_is_taken_as_it_is() {
         ..Default::default()
     };
     let answer = |call: &Call| match call {
-        Call::ListWorkers => Ok(Reply::Workers(vec![listed("a"), listed("Wrong_Name")])),
-        Call::ListDomains | Call::ListZones { .. } => Err(refused()),
+        Call::ListWorkers { .. } => Ok(Reply::Workers(vec![listed("a"), listed("Wrong_Name")].into())),
+        Call::ListDomains { .. } | Call::ListZones { .. } => Err(refused()),
         Call::ReadSettings { .. } => Ok(Reply::Settings(json!({
             "compatibility_date": "2026-06-01", "placement": {"mode": "targeted", "region": "aws:us-east-1", "status": "OK"},
             "observability": {"enabled": true, "head_sampling_rate": null, "logs": {"enabled": true, "invocation_logs": true}, "redact_query_string": true},

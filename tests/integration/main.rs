@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
+mod answers;
 mod architecture;
 mod bad_input;
 mod bindings;
@@ -12,6 +13,7 @@ mod dotenv;
 mod edit;
 mod endurance;
 mod engine;
+mod every_call;
 mod export;
 mod faults;
 mod fleet;
@@ -32,7 +34,9 @@ mod live;
 mod local;
 mod new;
 mod openapi;
+mod ownership;
 mod pack;
+mod paged;
 mod plans;
 mod previews;
 mod progress;

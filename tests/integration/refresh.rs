@@ -175,10 +175,11 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     assert_eq!(asked("PUT") + asked("POST") + asked("DELETE"), 0, "{requests:#?}");
     assert_eq!(asked("scripts/c15t-acme"), 0, "its tag says it all: {requests:#?}");
     for worker in ["c15t-bee", "c15t-cat"] {
-        assert_eq!(asked(&format!("GET /workers/scripts/{worker}")), 2, "{requests:#?}");
+        // Its triggers, and its tags once more before they are replaced.
+        assert_eq!(asked(&format!("GET /workers/scripts/{worker}")), 3, "{requests:#?}");
         assert_eq!(asked(&format!("PATCH /workers/scripts/{worker}/script-settings")), 1, "{requests:#?}");
     }
-    assert_eq!(requests.len(), 10, "workers, domains, the zone and its routes; and two tags: {requests:#?}");
+    assert_eq!(requests.len(), 12, "workers, domains, the zone and its routes; and two tags: {requests:#?}");
     // Who asked has told what the answer was: the next machine doesn't ask again.
     world.forget();
     let (outcome, requests) = world.requests();
@@ -189,9 +190,9 @@ fn a_machine_without_a_state_deploys_only_what_changed() {
     world.forget();
     world.fleet.write("customers/bee.yaml", "id: bee\nvars: { A: two }\n");
     let (outcome, requests) = world.requests();
-    assert_eq!((outcome.applied, outcome.requests), (1, 1));
+    assert_eq!((outcome.applied, outcome.requests), (1, 2), "one list of strangers, one upload");
     let put = "PUT /workers/scripts/c15t-bee";
-    assert_eq!(requests.len(), 5, "{requests:#?}");
+    assert_eq!(requests.len(), 6, "{requests:#?}");
     assert!(requests.last().is_some_and(|request| request == put), "{requests:#?}");
     // And what it has on record is what the first machine had.
     let shown = world.run(&["state", "show", "acme", "--format", "json"]).exits(0).json();
@@ -214,14 +215,14 @@ fn a_fleet_without_triggers_takes_one_list_and_what_changed() {
     let namespaces = format!("/accounts/{ACCOUNT}/workers/dispatch/namespaces");
     world.cloud.call(Method::POST, &namespaces, Some(json!({"name": "fleet"})));
     let ((), requests) = world.requests_of(|| world.deploy());
-    assert_eq!(requests.len(), 4, "one list, three uploads: {requests:#?}");
+    assert_eq!(requests.len(), 7, "one list, three looks, three uploads: {requests:#?}");
     world.forget();
     world.fleet.write("customers/bee.yaml", "id: bee\nlogLevel: debug\n");
     let (outcome, requests) = world.requests();
-    assert_eq!((outcome.applied, outcome.requests), (1, 1));
+    assert_eq!((outcome.applied, outcome.requests), (1, 2), "one list of strangers, one upload");
     let list = "GET /workers/dispatch/namespaces/fleet/scripts";
     let put = "PUT /workers/dispatch/namespaces/fleet/scripts/c15t-bee";
-    assert_eq!(requests, [list, put]);
+    assert_eq!(requests, [list, list, put]);
 }
 
 #[test]
@@ -285,7 +286,7 @@ fn what_others_changed_is_put_right() {
     let text = world.run(&["plan", "--refresh"]).exits(0).stdout;
     assert!(text.contains("c15t-bee was changed outside of flotilla at 2"), "{text}");
     let outcome = world.refreshed(&[]);
-    assert_eq!((outcome.applied, outcome.requests), (2, 2));
+    assert_eq!((outcome.applied, outcome.requests), (2, 4), "one list, and a look at the one that lost its tags");
     assert_eq!(digest(&world), ours);
     assert_eq!(world.findings(), pairs(&[]));
 

@@ -111,6 +111,7 @@ pub fn rehearse(what: Rehearse, mut state: State) -> Rehearsed {
             state: &mut state,
             run: RunId(1),
             concurrent_run: None,
+            ownership: None,
             budget: Budget::default(),
             health_check: Box::new(|_, _, _| None),
             control: Box::new(|| Control::Continue),

@@ -56,6 +56,7 @@ impl Yes {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&heard);
         std::thread::spawn(move || {
+            let mut there = std::collections::BTreeSet::new();
             for mut stream in listener.incoming().flatten() {
                 let mut bytes = Vec::new();
                 let mut piece = [0; 4096];
@@ -77,14 +78,30 @@ impl Yes {
                     }
                 };
                 let list = text.as_ref().is_some_and(|text| text.starts_with("GET "));
+                let worker = text.as_ref().and_then(|text| {
+                    text.split_once("/workers/scripts/")?.1.split([' ', '?', '/']).next().map(str::to_owned)
+                });
+                let of_worker = text
+                    .as_ref()
+                    .is_some_and(|text| text.split(' ').nth(1).is_some_and(|path| path.ends_with("/settings")));
+                let is_there = worker.as_ref().is_some_and(|worker| there.contains(worker));
+                if !list {
+                    there.extend(worker.clone());
+                }
                 keep.lock().unwrap().extend(text);
                 // Whoever asks what there is learns that there is nothing.
-                let result = if list { json!([]) } else { json!({"id": "e", "etag": "e"}) };
-                let answer = json!({"success": true, "errors": [], "messages": [], "result": result});
+                let result = if list { json!([]) } else { json!({"id": worker, "etag": "e", "enabled": true}) };
+                let result = if list && of_worker { json!({"bindings": [], "tags": []}) } else { result };
+                let (status, answer) = match list && of_worker && !is_there {
+                    true => {
+                        (404, json!({"success": false, "errors": [{"code": 10007, "message": "no"}], "messages": []}))
+                    }
+                    false => (200, json!({"success": true, "errors": [], "messages": [], "result": result})),
+                };
                 let answer = answer.to_string();
                 let _ = write!(
                     stream,
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
+                    "HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
                     answer.len()
                 );
             }
@@ -110,7 +127,7 @@ impl Yes {
                     })
                     .collect();
                 words.sort();
-                if metadata["keep_bindings"] == json!(["secret_text"]) {
+                if metadata["keep_bindings"] == json!(["secret_text", "secret_key"]) {
                     words.push("+".to_owned());
                 }
                 Some(format!("{worker} {}", words.join(" ")))
@@ -322,7 +339,7 @@ fn an_upload_sends_what_differs_and_keeps_the_rest() {
                 let bindings = metadata["bindings"].as_array().unwrap().iter();
                 let names = bindings.filter(|binding| binding["type"] == "secret_text").map(|binding| &binding["name"]);
                 let names: Vec<&str> = names.map(|name| name.as_str().unwrap()).collect();
-                let keep = if metadata["keep_bindings"].is_null() { "" } else { "+" };
+                let keep = if metadata["keep_bindings"][0] == "secret_text" { "+" } else { "" };
                 format!("{} {}{keep}", request.what.trim_start_matches("PUT scripts/"), names.join(","))
             })
             .collect();
@@ -418,7 +435,7 @@ fn after_an_interrupted_upload_all_secrets_are_sent() {
     assert_eq!(uploads.len(), 1);
     let entry = uploads[0].entry.to_string();
     assert_eq!(entry.matches("\"secret_text\"").count(), 2, "both, and nothing is kept: {entry}");
-    assert!(!entry.contains("keep_bindings"), "{entry}");
+    assert!(entry.contains("\"keep_bindings\":[\"secret_key\"]"), "{entry}");
 }
 
 #[test]
@@ -438,11 +455,11 @@ fn who_knows_no_value_keeps_what_workers_have_that_are_adopted_or_found_again() 
     let requests = cloud.take();
     let asked = requests.iter().filter(|request| request.what.ends_with("/settings")).count();
     let uploads: Vec<_> = requests.iter().filter(|request| request.what.starts_with("PUT scripts/")).collect();
-    assert_eq!((asked, uploads.len()), (2, 2));
+    assert_eq!((asked, uploads.len()), (3, 2), "their secrets, and whose the one without the tag is");
     for upload in uploads {
         let entry = upload.entry.to_string();
         assert!(!entry.contains("\"secret_text\",\"name\"") && !entry.contains("\"type\":\"secret_text\""), "{entry}");
-        assert!(entry.contains("\"keep_bindings\":[\"secret_text\"]"), "{entry}");
+        assert!(entry.contains("\"keep_bindings\":[\"secret_text\",\"secret_key\"]"), "{entry}");
     }
     for worker in ["t-acme", "t-bolt"] {
         let path = format!("/client/v4/accounts/{ACCOUNT}/workers/scripts/{worker}/secrets");

@@ -121,6 +121,36 @@ fn clean_folder(folder: &Path) {
 }
 
 #[test]
+fn keys_that_others_set_are_kept_by_every_upload() {
+    let project = fleet(&[("acme", "secrets: { TOKEN: { secret: TOKEN } }\n")]);
+    let cloud = Cloud::start();
+    project.write(".env", "TOKEN=one\n");
+    cloud.deployed(&project);
+    let secrets = format!("/client/v4/accounts/{}/workers/scripts/t-acme/secrets", crate::fleet::ACCOUNT);
+    let key = json!({"type": "secret_key", "name": "SIGNING", "format": "raw", "algorithm": {"name": "HMAC"}, "usages": ["sign"],
+        "key_base64": "c2VjcmV0"});
+    let put = cloud.http("PUT", &secrets, &key);
+    assert_eq!(put["success"], true, "{put}");
+    let names = || {
+        let listed = cloud.http("GET", &secrets, &serde_json::Value::Null);
+        let rows = listed["result"].as_array().expect("a list").clone();
+        let mut names: Vec<String> = rows.iter().map(|row| row["name"].as_str().expect("a name").to_owned()).collect();
+        names.sort();
+        names
+    };
+    // One that keeps the secret, one that sends it, one that takes it away.
+    project.write("customers/acme.yaml", "id: acme\nvars: { A: b }\nsecrets: { TOKEN: { secret: TOKEN } }\n");
+    cloud.deployed(&project);
+    assert_eq!(names(), ["SIGNING", "TOKEN"]);
+    project.write(".env", "TOKEN=two\n");
+    cloud.deployed(&project);
+    assert_eq!(names(), ["SIGNING", "TOKEN"]);
+    project.write("customers/acme.yaml", "id: acme\n");
+    cloud.deployed(&project);
+    assert_eq!(names(), ["SIGNING"]);
+}
+
+#[test]
 fn the_search_finds_what_it_searches_for() {
     for canary in CANARIES {
         for text in [
@@ -162,7 +192,11 @@ fn no_command_tells_or_keeps_a_secret() {
     clean("the log of requests", cloud.http("GET", "/__local/requests", &json!(null)).to_string().as_bytes());
     let uploads: Vec<String> = cloud.take().iter().map(|request| request.entry.to_string()).collect();
     let of = |text: &str| uploads.iter().filter(|entry| entry.contains(text)).count();
-    assert_eq!((of("\"type\":\"secret_text\""), of("keep_bindings")), (2, 6), "sent once, and kept from then on");
+    assert_eq!(
+        (of("\"type\":\"secret_text\""), of("\"keep_bindings\":[\"secret_text\"")),
+        (2, 6),
+        "sent once, and kept from then on"
+    );
 }
 
 #[test]
@@ -216,11 +250,14 @@ fn echo(mut stream: &TcpStream) {
     let (status, kind) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());
     let all = kind.ends_with("-all");
     let (status, kind) = match sent.starts_with("GET ") && !all {
+        // The worker that is about to be created isn't there.
+        true if head.contains("/settings ") => ("404", "missing"),
         true => ("200", "nothing"),
         false => (status, kind.trim_end_matches("-all")),
     };
     let answer = match kind {
         "nothing" => json!({"success": true, "errors": [], "messages": [], "result": []}).to_string(),
+        "missing" => json!({"success": false, "errors": [{"code": 10007, "message": "no"}]}).to_string(),
         "message" => json!({"success": false, "errors": [{"code": 10021, "message": sent}]}).to_string(),
         "page" => format!("<html><body><pre>{sent}</pre></body></html>"),
         _ => sent.clone(),

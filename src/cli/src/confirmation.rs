@@ -3,7 +3,7 @@
 use flotilla_deploy::plan::Plan;
 use flotilla_engine::operator::Question;
 use flotilla_model::failure::Failure;
-use flotilla_model::text::count;
+use flotilla_model::text::{clean, count};
 
 use super::prompts;
 
@@ -34,6 +34,14 @@ fn confirm_plan(plan: &Plan, workers: usize, by_digest: bool) -> Result<(), Fail
             .hint(format!("pass --yes to apply it, or --digest {} to apply exactly this one", &digest[..16])));
     }
     let changes = plan.changes.len();
+    let destroyed: Vec<&str> =
+        plan.changes.iter().filter(|change| change.destroys_objects).map(|change| change.worker.as_str()).collect();
+    if !destroyed.is_empty() {
+        prompts::require_confirmation(&format!(
+            "destroy the Durable Objects of {}, with all of their data, for good?",
+            clean(&destroyed.join(", "))
+        ))?;
+    }
     let question = if by_digest {
         let share = (changes as f64 * 100.0 / workers.max(1) as f64).round();
         format!(

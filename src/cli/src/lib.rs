@@ -206,6 +206,7 @@ const LOCAL: &str = "Examples:
 
 Faults on request: POST a list to /__local/faults, such as
   [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
+  [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, its answer changed
 GET /__local/requests lists the API's requests.";
 
 #[derive(Parser)]

@@ -56,6 +56,8 @@ pub struct Report<'a> {
     delete: usize,
     unchanged: usize,
     requests: usize,
+    /// Requests beside them, which look at what is there.
+    checks: usize,
     eta_seconds: f64,
     digest: Digest,
     changes: &'a [Change],
@@ -106,6 +108,7 @@ impl PlanOutput<'_> {
             delete,
             unchanged: plan.unchanged,
             requests: self.requests(),
+            checks: self.checks(),
             eta_seconds: eta(&self.estimates),
             digest: plan.digest,
             changes: &plan.changes,
@@ -166,7 +169,7 @@ impl PlanOutput<'_> {
         lines.push(format!(
             "plan: {create} to create, {update} to update, {delete} to delete, {} unchanged{hosts} · {} · about {}",
             grouped(plan.unchanged as u64),
-            requests(self.requests()),
+            self.price(),
             duration(eta(&self.estimates))
         ));
         if hints {
@@ -185,6 +188,19 @@ impl PlanOutput<'_> {
 
     fn requests(&self) -> usize {
         self.plan.requests().values().sum()
+    }
+
+    /// Returns the number of requests that look at what is there.
+    fn checks(&self) -> usize {
+        self.estimates.iter().map(|estimate| estimate.checks).sum()
+    }
+
+    /// Returns the price: `41 requests and 7 checks`.
+    fn price(&self) -> String {
+        match self.checks() {
+            0 => requests(self.requests()),
+            checks => format!("{} and {}", requests(self.requests()), count(checks, "check")),
+        }
     }
 
     /// Returns the customers that are skipped, by reason.
@@ -409,7 +425,16 @@ mod tests {
     pub fn price(account: &str, requests: usize, used: u64) -> Estimate {
         let accounts = vec![account.to_owned()];
         let (limit, window_seconds) = (1140, 300.0);
-        Estimate { accounts, requests, seconds: requests as f64, used, limit, window_seconds, blocked_seconds: 0.0 }
+        Estimate {
+            accounts,
+            requests,
+            checks: 0,
+            seconds: requests as f64,
+            used,
+            limit,
+            window_seconds,
+            blocked_seconds: 0.0,
+        }
     }
 
     pub fn output(plan: &Plan) -> PlanOutput<'_> {

@@ -10,14 +10,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use flotilla_model::failure::Failure;
+use flotilla_model::paging::Page;
 use flotilla_model::platform::{
-    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, ListedZone, Module, Platform,
-    Policy, Quota, Reply, ZONES_PER_PAGE,
+    Call, CallError, DATABASES_PER_PAGE, Health, HealthCheck, Home, KV_PER_PAGE, Left, Module, Platform, Policy, Quota,
+    Reply, SCRIPTS_PER_PAGE, ZONES_PER_PAGE,
 };
 
 mod content;
 mod hosts;
 mod listing;
+mod result;
 mod web;
 
 pub use web::{Network, health};
@@ -86,6 +88,18 @@ impl Cloudflare {
         }
     }
 
+    /// The request for a page of a list.
+    fn list(&self, home: &Home, path: &str, query: impl IntoIterator<Item = String>, page: &Page) -> Request {
+        let page = match page {
+            Page::First => None,
+            Page::Number(number) => Some(format!("page={number}")),
+            Page::Cursor(cursor) => Some(format!("cursor={}", escape(cursor))),
+        };
+        let query: Vec<String> = query.into_iter().chain(page).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        self.request(home, Method::GET, &format!("{path}{mark}{}", query.join("&")))
+    }
+
     /// An error without what was sent in secret: an answer can quote its request.
     fn redacted(&self, home: &Home, call: &Call, error: CallError) -> CallError {
         let mut secrets: Vec<&str> = Vec::new();
@@ -120,7 +134,14 @@ impl Cloudflare {
                 let path = format!("{}?bindings_inherit=strict", script(worker));
                 self.request(home, Method::PUT, &path).form(form(metadata, modules))
             }
-            Call::Delete { worker } => self.request(home, Method::DELETE, &format!("{}?force=true", script(worker))),
+            Call::Delete { tag: Some(tag), .. } => {
+                let tags = escape(&format!("{tag}:yes"));
+                let path = format!("{}?tags={tags}&limit=1", script("").trim_end_matches('/'));
+                self.request(home, Method::DELETE, &path)
+            }
+            Call::Delete { worker, tag: None } => {
+                self.request(home, Method::DELETE, &format!("{}?force=true", script(worker)))
+            }
             Call::SetWorkersDev { worker, on } => self
                 .request(home, Method::POST, &format!("{}/subdomain", script(worker)))
                 .json(&json!({"enabled": on, "previews_enabled": false})),
@@ -143,8 +164,8 @@ impl Cloudflare {
             Call::AddRoute { worker, zone_id, pattern } => self
                 .request(home, Method::POST, &format!("/zones/{zone_id}/workers/routes"))
                 .json(&json!({"pattern": pattern, "script": worker})),
-            Call::FindRoute { zone_id, .. } => {
-                self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes"))
+            Call::ReadRoute { zone_id, id } => {
+                self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes/{id}"))
             }
             Call::RemoveRoute { zone_id, id } => {
                 self.request(home, Method::DELETE, &format!("/zones/{zone_id}/workers/routes/{id}"))
@@ -153,15 +174,25 @@ impl Cloudflare {
             Call::CreateNamespace => self
                 .request(home, Method::POST, &format!("{account}/workers/dispatch/namespaces"))
                 .json(&json!({"name": home.namespace})),
-            Call::ListWorkers => self.request(home, Method::GET, script("").trim_end_matches('/')),
-            Call::ListDomains => self.request(home, Method::GET, &format!("{account}/workers/domains")),
-            Call::ListRoutes { zone_id } => {
-                self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes"))
+            Call::ListWorkers { tags, page } => {
+                let tags = tags.as_ref().map(|tags| format!("tags={}", escape(tags)));
+                // Only the list of a namespace has pages.
+                let limit = home.namespace.as_ref().map(|_| format!("limit={SCRIPTS_PER_PAGE}"));
+                self.list(home, script("").trim_end_matches('/'), tags.into_iter().chain(limit), page)
+            }
+            Call::ListDomains { page } => self.list(home, &format!("{account}/workers/domains"), [], page),
+            Call::ListRoutes { zone_id, page } => {
+                self.list(home, &format!("/zones/{zone_id}/workers/routes"), [], page)
             }
             Call::ReadWorkersDev { worker } => {
                 self.request(home, Method::GET, &format!("{}/subdomain", script(worker)))
             }
             Call::ReadSettings { worker } => self.request(home, Method::GET, &format!("{}/settings", script(worker))),
+            Call::ReadTags { worker } => {
+                // Those of an account's worker are documented among its settings alone.
+                let of = if home.namespace.is_some() { "tags" } else { "settings" };
+                self.request(home, Method::GET, &format!("{}/{of}", script(worker)))
+            }
             Call::ReadContent { worker } => {
                 // The newer form, which tells the main module, is there for the workers of accounts alone.
                 let form = if home.namespace.is_some() { "content" } else { "content/v2" };
@@ -172,9 +203,9 @@ impl Cloudflare {
                 .json(&json!({ "tags": tags })),
             Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
             Call::ListDatabases { name, page } => {
-                let path = format!("{account}/d1/database?per_page={DATABASES_PER_PAGE}&page={page}");
-                let name = name.as_ref().map(|name| format!("&name={}", hosts::filter(name))).unwrap_or_default();
-                self.request(home, Method::GET, &format!("{path}{name}"))
+                let query = [format!("per_page={DATABASES_PER_PAGE}")];
+                let name = name.as_ref().map(|name| format!("name={}", hosts::filter(name)));
+                self.list(home, &format!("{account}/d1/database"), query.into_iter().chain(name), page)
             }
             Call::CreateDatabase { name, jurisdiction, location_hint } => {
                 let mut body = json!({"name": name});
@@ -188,8 +219,8 @@ impl Cloudflare {
             }
             Call::DeleteDatabase { id } => self.request(home, Method::DELETE, &format!("{account}/d1/database/{id}")),
             Call::ListKv { page } => {
-                let path = format!("{account}/storage/kv/namespaces?per_page={KV_PER_PAGE}&page={page}");
-                self.request(home, Method::GET, &path)
+                let query = [format!("per_page={KV_PER_PAGE}")];
+                self.list(home, &format!("{account}/storage/kv/namespaces"), query, page)
             }
             Call::CreateKv { title } => self
                 .request(home, Method::POST, &format!("{account}/storage/kv/namespaces"))
@@ -207,12 +238,11 @@ impl Cloudflare {
                 self.request(home, Method::GET, &format!("{account}/tokens/verify"))
             }
             Call::ListZones { name, page } => {
-                let name = name.as_ref().map(|name| format!("&name={}", hosts::filter(name))).unwrap_or_default();
-                self.request(home, Method::GET, &format!("/zones?per_page={ZONES_PER_PAGE}&page={page}{name}"))
+                let query = [format!("per_page={ZONES_PER_PAGE}")];
+                let name = name.as_ref().map(|name| format!("name={}", hosts::filter(name)));
+                self.list(home, "/zones", query.into_iter().chain(name), page)
             }
-            Call::ListAccounts { page } => {
-                self.request(home, Method::GET, &format!("/accounts?per_page={ZONES_PER_PAGE}&page={page}"))
-            }
+            Call::ListAccounts { page } => self.list(home, "/accounts", [format!("per_page={ZONES_PER_PAGE}")], page),
         }
     }
 }
@@ -269,10 +299,11 @@ fn failed(error: &Error) -> CallError {
 
 fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError> {
     let status = response.status();
-    if status < 400 && listing::is_listing(call) {
+    let is_success = (200..300).contains(&status);
+    if is_success && listing::is_listing(call) {
         return listing::read(home, call, response.body(listing::MAX_LIST));
     }
-    if let (Call::ReadContent { .. }, 200..400) = (call, status) {
+    if is_success && matches!(call, Call::ReadContent { .. }) {
         let header = |name: &str| response.header(name).unwrap_or_default().to_owned();
         let (kind, entry) = (header("content-type"), header(content::ENTRY));
         return content::read(&kind, &entry, response.body(content::MAX_CONTENT));
@@ -285,19 +316,27 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     let Ok(mut envelope) = serde_json::from_slice::<Value>(&body) else {
         return Err(no_json(status, mitigated, &body));
     };
-    hosts::to_ascii(call, &mut envelope["result"]);
-    if status < 400 && envelope["success"] == true {
-        let unwritten = envelope["result"]["unsuccessful_keys"].as_array().map_or(0, Vec::len);
-        if unwritten > 0 {
-            // Which is no failure of the call, to KV: it is to be repeated.
-            return Err(CallError::Unavailable(format!("KV didn't take {unwritten} keys")));
-        }
-        return Ok(reply(call, &envelope["result"]));
+    // What isn't an object has no result.
+    if let Some(result) = envelope.get_mut("result") {
+        hosts::to_ascii(call, result);
+    }
+    if is_success && matches!(call, Call::Delete { tag: Some(_), .. }) {
+        return result::deleted(&envelope).map_err(|why| undocumented(&why));
+    }
+    if is_success && envelope["success"] == true {
+        let read = result::read(home, call, &envelope["result"], &envelope["result_info"]);
+        return read.map_err(|why| undocumented(&why));
+    }
+    if envelope["success"] != false {
+        return Err(CallError::Unavailable(format!(
+            "Cloudflare answered neither with success nor with an error (HTTP {status})"
+        )));
     }
     let error = &envelope["errors"][0];
     let code = error["code"].as_u64().or_else(|| error["error_chain"][0]["code"].as_u64()).unwrap_or(0);
     let message = error["message"].as_str().unwrap_or("Cloudflare gave no reason").to_owned();
-    if status >= 500 {
+    // Something between may have given up waiting, or sent us elsewhere, while Cloudflare carried it out.
+    if status >= 500 || status == 408 || (300..400).contains(&status) {
         return Err(CallError::Unavailable(format!("Cloudflare failed: {message} (HTTP {status})")));
     }
     // That the token may not do this to a zone, to databases or to KV says nothing about the account's workers.
@@ -305,7 +344,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
         call,
         Call::FindZone { .. }
             | Call::AddRoute { .. }
-            | Call::FindRoute { .. }
+            | Call::ReadRoute { .. }
             | Call::RemoveRoute { .. }
             | Call::ListRoutes { .. }
             | Call::ListDatabases { .. }
@@ -323,103 +362,37 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             "the token{whose} is refused: {message} (HTTP {status}, code {code})"
         )));
     }
-    match call {
-        // Gone already is gone.
-        Call::Delete { .. } | Call::DetachDomain { .. } | Call::RemoveRoute { .. } | Call::DeleteDatabase { .. }
-            if status == 404 =>
-        {
-            Ok(Reply::Done)
-        }
-        Call::FindSubdomain if status == 404 => Ok(Reply::Nothing),
-        // A namespace that nobody has made yet; a worker that somebody deleted meanwhile.
-        Call::ListWorkers if status == 404 && home.namespace.is_some() => Ok(Reply::Nothing),
-        Call::ReadWorkersDev { .. } | Call::ReadCrons { .. } | Call::ReadSettings { .. } | Call::ReadContent { .. }
-            if status == 404 =>
-        {
-            Ok(Reply::Nothing)
-        }
-        _ => Err(CallError::Rejected { status, code, message }),
+    match result::missing(home, call, code).filter(|_| status == 404) {
+        Some(reply) => Ok(reply),
+        None => Err(CallError::Rejected { status, code, message }),
     }
 }
 
-/// Returns the error for an answer that isn't the API's: something between it and us answered.
+/// Returns the error for an answer that says something else than its operation documents: its outcome is unknown.
+fn undocumented(why: &str) -> CallError {
+    CallError::Unavailable(format!("Cloudflare's answer is not the documented one: {why}"))
+}
+
+/// Returns the error for an answer that isn't the API's: something between it and us answered, and may have passed the request on.
 fn no_json(status: u16, mitigated: bool, body: &[u8]) -> CallError {
-    let is_html = body.trim_ascii_start().starts_with(b"<");
-    let message = if mitigated {
-        "a firewall in front of Cloudflare's API blocked the request".to_owned()
-    } else if is_html {
-        "Cloudflare answered with a web page instead of JSON".to_owned()
-    } else {
-        "Cloudflare answered with something that is no JSON".to_owned()
+    if mitigated && (400..500).contains(&status) {
+        let message = "a firewall in front of Cloudflare's API blocked the request".to_owned();
+        return CallError::Rejected { status, code: 0, message };
+    }
+    let message = match body.trim_ascii_start().starts_with(b"<") {
+        true => "Cloudflare answered with a web page instead of JSON",
+        false => "Cloudflare answered with something that is no JSON",
     };
-    if !(400..500).contains(&status) {
-        CallError::Unavailable(format!("{message} (HTTP {status})"))
-    } else {
-        CallError::Rejected { status, code: 0, message }
-    }
+    CallError::Unavailable(format!("{message} (HTTP {status})"))
 }
 
-fn reply(call: &Call, result: &Value) -> Reply {
-    let id = |value: &Value| value.as_str().map_or(Reply::Nothing, |id| Reply::Id(id.to_owned()));
-    match call {
-        Call::Upload { .. } => Reply::Id(result["etag"].as_str().unwrap_or_default().to_owned()),
-        Call::AttachDomain { .. } | Call::AddRoute { .. } => id(&result["id"]),
-        Call::FindDomain { worker, domain } => result
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|found| found["hostname"] == *domain && found["service"] == *worker)
-            .map_or(Reply::Nothing, |found| id(&found["id"])),
-        Call::FindZone { name } => result
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|zone| zone["name"] == *name)
-            .map_or(Reply::Nothing, |zone| id(&zone["id"])),
-        Call::FindRoute { pattern, worker, .. } => result
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|route| route["pattern"] == *pattern && route["script"] == *worker)
-            .map_or(Reply::Nothing, |route| id(&route["id"])),
-        Call::FindSubdomain => id(&result["subdomain"]),
-        Call::ReadSettings { .. } => Reply::Settings(result.clone()),
-        Call::ReadWorkersDev { .. } => Reply::On(result["enabled"] == true),
-        Call::ReadCrons { .. } => {
-            let crons = result["schedules"].as_array().into_iter().flatten();
-            Reply::Crons(crons.filter_map(|schedule| schedule["cron"].as_str().map(str::to_owned)).collect())
-        }
-        Call::CreateDatabase { .. } => id(&result["uuid"]),
-        Call::CreateKv { .. } => id(&result["id"]),
-        Call::ListDatabases { .. } => page(result, "name", "uuid", DATABASES_PER_PAGE),
-        Call::ListKv { .. } => page(result, "title", "id", KV_PER_PAGE),
-        Call::ListAccounts { .. } => page(result, "name", "id", ZONES_PER_PAGE),
-        Call::ListZones { .. } => zones(result),
-        Call::VerifyToken { .. } => Reply::Token(result["status"].as_str().unwrap_or_default().to_owned()),
-        _ => Reply::Done,
-    }
-}
-
-/// Reads a page of a list. A full page means that there is another: not every list reports how many pages it has.
-fn page(result: &Value, name: &str, id: &str, full: usize) -> Reply {
-    let rows = result.as_array().map_or(&[][..], Vec::as_slice);
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    Reply::Page {
-        names: rows.iter().filter_map(|row| Some((text(&row[name])?, text(&row[id])?))).collect(),
-        more: rows.len() >= full,
-    }
-}
-
-/// A page of the list of zones.
-fn zones(result: &Value) -> Reply {
-    let rows = result.as_array().map_or(&[][..], Vec::as_slice);
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let zone = |row: &Value| {
-        let account = &row["account"];
-        let (id, name, account_id) = (text(&row["id"])?, text(&row["name"])?, text(&account["id"])?);
-        Some(ListedZone { id, name, account_id, account_name: text(&account["name"]).unwrap_or_default() })
-    };
-    Reply::Zones { zones: rows.iter().filter_map(zone).collect(), more: rows.len() >= ZONES_PER_PAGE }
+/// Escapes a value of a query.
+fn escape(value: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    value
+        .bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// Returns what an answer's headers report about the token's limits.

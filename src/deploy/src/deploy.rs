@@ -11,6 +11,7 @@ mod health;
 mod hosts;
 mod index;
 mod lookups;
+mod ownership;
 mod pool;
 mod run;
 mod schedule;
@@ -31,6 +32,7 @@ use flotilla_model::digest::Digest;
 use flotilla_model::platform::{HealthCheck, Module};
 
 pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, WaveIndex};
+pub use ownership::Ownership;
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
 pub use run::deploy;
 pub use schedule::RequestId;
@@ -174,6 +176,8 @@ pub struct DeployContext<'a> {
     pub run: RunId,
     /// Another deploy that runs at the same time, and whether it still does: its requests in flight are waited for.
     pub concurrent_run: Option<(RunId, Box<dyn Fn() -> bool + 'a>)>,
+    /// The resources that may be changed; none: all of them, as on the local emulator, which nobody else has.
+    pub ownership: Option<Ownership>,
     /// The limits at which it stops by itself.
     pub budget: Budget,
     /// Returns the health check of an uploaded worker.

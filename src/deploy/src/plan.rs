@@ -15,7 +15,7 @@ use crate::state::{Deployed, DeployedResources, HostTarget, InFlight, Stored, Ta
 use flotilla_model::bundle::{Bundle, Resource, by_name, differences};
 use flotilla_model::customer::{Database, Worker};
 use flotilla_model::digest::Digest;
-use flotilla_model::platform::Home;
+use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
@@ -143,6 +143,9 @@ pub struct Change {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
+    /// Whether the worker that it deletes has Durable Objects of its own, whose data goes with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub destroys_objects: bool,
     /// The home that it belongs to.
     #[serde(skip)]
     pub home: Home,
@@ -248,6 +251,8 @@ pub struct Options<'a> {
     pub unowned: BTreeMap<WorkerId, String>,
     /// The workers that were deployed and don't exist any more.
     pub missing: BTreeSet<WorkerId>,
+    /// The workers that have Durable Objects of their own, as far as they were listed.
+    pub objects: BTreeSet<WorkerId>,
 }
 
 /// The decision about one worker.
@@ -369,7 +374,7 @@ impl<'a> Planner<'a> {
             return;
         }
         if self.options.prune {
-            self.changes.push(gone.deletion(id));
+            self.changes.push(gone.deletion(id, self.options.objects.contains(id)));
         } else {
             let (customer, environment) = (gone.customer.to_owned(), gone.environment);
             self.orphans.push(Orphan { worker: id.1.clone(), customer, environment });
@@ -413,6 +418,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         digest: to,
         was: Some(live.digest),
         wave: 0,
+        destroys_objects: false,
         home: id.0.clone(),
         revision: Some(live.revision),
         rejects: Some(live.digest),
@@ -560,6 +566,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         digest: wanted.bundle.digest,
         was: live.map(|live| live.digest),
         wave: 0,
+        destroys_objects: false,
         home: wanted.home.clone(),
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
@@ -657,7 +664,7 @@ impl<'a> Gone<'a> {
         }
     }
 
-    fn deletion(&self, (home, worker): &WorkerId) -> Change {
+    fn deletion(&self, (home, worker): &WorkerId, destroys_objects: bool) -> Change {
         let mut steps = Vec::new();
         let (domains, routes) = uncertain(self.uncertainties);
         // First what points to it, so that no host points to nothing.
@@ -682,11 +689,15 @@ impl<'a> Gone<'a> {
             worker: worker.clone(),
             account: self.account.to_owned(),
             action: Action::Delete,
-            reasons: vec![Reason::Orphaned],
+            reasons: [Some(Reason::Orphaned), destroys_objects.then_some(Reason::ObjectsDestroyed)]
+                .into_iter()
+                .flatten()
+                .collect(),
             steps,
             digest: self.digest,
             was: self.live.map(|_| self.digest),
             wave: 0,
+            destroys_objects,
             home: home.clone(),
             revision: self.revision,
             calls: Vec::new(),
@@ -735,6 +746,41 @@ impl Plan {
         }
         requests
     }
+
+    /// Returns the number of requests that look at what is there, so that nothing of others is changed, by account: lists before the
+    /// first change, one list of each wave's homes, and what is looked at right before a change. `known` is the number of
+    /// workers that the state has in a home.
+    pub fn checks(&self, known: impl Fn(&Home) -> usize) -> BTreeMap<&str, usize> {
+        let mut checks = BTreeMap::new();
+        let mut lists: BTreeMap<Home, &str> = BTreeMap::new();
+        let mut domains = BTreeSet::new();
+        let mut waves = BTreeSet::new();
+        for change in &self.changes {
+            let account = change.account.as_str();
+            *checks.entry(account).or_default() += change.checks();
+            match change.action {
+                Action::Create => drop(lists.insert(change.home.clone(), account)),
+                // Only strangers are listed, who are few.
+                Action::Update if !change.is_checked() && waves.insert((change.wave, &change.home)) => {
+                    *checks.entry(account).or_default() += 1;
+                }
+                _ => {}
+            }
+            if change.steps.iter().any(|step| matches!(step, Step::AttachDomain { .. })) {
+                let account_id = change.home.account_id.clone();
+                lists.insert(Home { account_id: account_id.clone(), namespace: None }, account);
+                domains.insert((account, account_id));
+            }
+        }
+        for (account, _) in domains {
+            *checks.entry(account).or_default() += 1;
+        }
+        for (home, account) in lists {
+            let pages = home.namespace.as_ref().map_or(1, |_| known(&home).div_ceil(SCRIPTS_PER_PAGE).max(1));
+            *checks.entry(account).or_default() += pages;
+        }
+        checks
+    }
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -753,6 +799,7 @@ impl Change {
             digest,
             was: None,
             wave: 0,
+            destroys_objects: false,
             home: Home { account_id: "a".to_owned(), namespace: None },
             revision: None,
             rejects: None,

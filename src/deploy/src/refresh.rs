@@ -336,6 +336,19 @@ fn standing(listed: &ListedWorker, row: Option<&Row>, fleet: &str) -> Standing {
     }
 }
 
+/// Returns the workers that have Durable Objects of their own.
+pub fn with_objects(inventory: &Inventory) -> BTreeSet<WorkerId> {
+    let of_home = |(home, workers): (&Home, &BTreeMap<String, ListedWorker>)| {
+        let listed: Vec<WorkerId> = workers
+            .values()
+            .filter(|listed| listed.has_classes)
+            .map(|listed| (home.clone(), listed.name.clone()))
+            .collect();
+        listed
+    };
+    inventory.workers.iter().flat_map(of_home).collect()
+}
+
 /// Returns the workers whose workers.dev address and crons have to be requested: where the list doesn't settle them.
 pub fn unclear(inventory: &Inventory, baseline: &Baseline<'_>) -> Vec<WorkerId> {
     let mut unclear = Vec::new();

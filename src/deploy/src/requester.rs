@@ -296,6 +296,7 @@ mod tests {
     use std::sync::Mutex;
 
     use flotilla_model::clock::FakeClock;
+    use flotilla_model::paging::Page;
     use flotilla_model::platform::{Health, HealthCheck, Quota};
 
     use crate::pace::{Priority, Rate};
@@ -360,6 +361,10 @@ mod tests {
         Home { account_id: "a".to_owned(), namespace: None }
     }
 
+    fn list() -> Call {
+        Call::ListWorkers { tags: None, page: Page::First }
+    }
+
     fn fine(_: usize) -> Result<Reply, CallError> {
         Ok(Reply::Done)
     }
@@ -370,7 +375,7 @@ mod tests {
         for _ in 0..1140 {
             bench.lane.answered(bench.lane.try_acquire().unwrap(), None);
         }
-        assert_eq!(bench.requester.fetch(&home(), Call::ListWorkers).unwrap(), Reply::Done);
+        assert_eq!(bench.requester.fetch(&home(), list()).unwrap(), Reply::Done);
         let events = bench.events.lock().unwrap();
         let first =
             "waiting for the API rate limit of account main (1,140 requests per 5 min used) · continues in 6 min";
@@ -386,7 +391,7 @@ mod tests {
     fn what_is_throttled_again_and_again_ends_with_the_reason_and_what_to_do() {
         let throttled = |_| Err(CallError::Throttled { retry_after: None });
         let mut bench = bench(Rate::of(1140, 300 * SECOND), "", Box::new(throttled));
-        let failure = bench.requester.fetch(&home(), Call::ListWorkers).unwrap_err();
+        let failure = bench.requester.fetch(&home(), list()).unwrap_err();
         let text = failure.to_string();
         assert!(text.contains("the API rate limit of account main (Cloudflare accepts no requests"), "{text}");
         assert!(text.contains("would allow the next request in 5 min, and flotilla waited"), "{text}");
@@ -400,13 +405,13 @@ mod tests {
         let mut bench = bench(Rate::of(1140, 300 * SECOND), "", Box::new(fine));
         let ticket = bench.lane.try_acquire().unwrap();
         bench.lane.throttled(ticket, Some(7200 * SECOND));
-        let error = bench.requester.request(&home(), &Call::ListWorkers).unwrap_err();
+        let error = bench.requester.request(&home(), &list()).unwrap_err();
         assert!(matches!(&error, RequestError::Limit(waiting) if waiting.left == 7200 * SECOND), "{error}");
         assert_eq!((bench.clock.now(), bench.requester.requests), (Duration::ZERO, 0));
         // A window that is longer than the patience is waited for.
         let mut bench = self::bench(Rate::of(1, 3600 * SECOND), "", Box::new(fine));
-        assert!(bench.requester.request(&home(), &Call::ListWorkers).is_ok());
-        assert!(bench.requester.request(&home(), &Call::ListWorkers).is_ok());
+        assert!(bench.requester.request(&home(), &list()).is_ok());
+        assert!(bench.requester.request(&home(), &list()).is_ok());
         assert!(bench.clock.now() >= 3600 * SECOND);
     }
 
@@ -417,7 +422,7 @@ mod tests {
             _ => Ok(Reply::Done),
         };
         let mut bench = bench(Rate::of(100, 10 * SECOND), "", Box::new(answers));
-        assert_eq!(bench.requester.try_ask(&home(), &Call::ListWorkers), Ok(Reply::Done));
+        assert_eq!(bench.requester.try_ask(&home(), &list()), Ok(Reply::Done));
         let events = bench.events.lock().unwrap();
         assert_eq!(*events, ["attempt 2: HTTP 502", "resumed", "attempt 3: HTTP 502", "resumed"]);
         assert_eq!(bench.requester.requests, 3);
@@ -427,19 +432,19 @@ mod tests {
     fn what_is_final_is_not_repeated() {
         let rejected = || CallError::Rejected { status: 400, code: 7, message: "no".to_owned() };
         let mut bench = bench(Rate::of(100, 10 * SECOND), "", Box::new(move |_| Err(rejected())));
-        assert_eq!(bench.requester.try_ask(&home(), &Call::ListWorkers), Err(rejected()));
+        assert_eq!(bench.requester.try_ask(&home(), &list()), Err(rejected()));
         assert_eq!(bench.requester.requests, 1);
         let other = Home { account_id: "b".to_owned(), namespace: None };
-        let error = bench.requester.try_ask(&other, &Call::ListWorkers).unwrap_err();
+        let error = bench.requester.try_ask(&other, &list()).unwrap_err();
         assert_eq!(error, CallError::Unauthorized("there is no token for the account b".to_owned()));
     }
 
     #[test]
     fn the_observer_can_cancel_a_wait() {
         let mut bench = bench(Rate::of(1, 300 * SECOND), "waiting", Box::new(fine));
-        assert!(bench.requester.request(&home(), &Call::ListWorkers).is_ok());
+        assert!(bench.requester.request(&home(), &list()).is_ok());
         let before = bench.clock.now();
-        let cancelled = bench.requester.request(&home(), &Call::ListWorkers);
+        let cancelled = bench.requester.request(&home(), &list());
         assert_eq!((cancelled, bench.clock.now()), (Err(RequestError::Cancelled), before));
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Sending {
     /// The bindings whose values are sent.
     pub send: BTreeSet<String>,
-    /// Whether the platform keeps the others: `keep_bindings: ["secret_text"]`.
+    /// Whether the platform keeps the others: `keep_bindings`.
     pub keep: bool,
     /// The fingerprint of each secret that is live afterwards, by binding.
     pub live: BTreeMap<String, String>,

@@ -1,14 +1,14 @@
 //! Applies a plan: opens the rate limits' lanes, runs the deploy loop, and records the run. Doesn't know where the plan and its
 //! uploads come from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::deploy::{self, Budget, DeployContext, MAX_IN_FLIGHT, MakeUpload, Outcome, Threads};
+use flotilla_deploy::deploy::{self, Budget, DeployContext, MAX_IN_FLIGHT, MakeUpload, Outcome, Ownership, Threads};
 use flotilla_deploy::pace::{Lane, Priority};
 use flotilla_deploy::plan::{Change, Plan};
 use flotilla_deploy::state::{Deployed, Run, RunId, State, WorkerId};
@@ -60,7 +60,18 @@ pub(crate) struct ApplyContext<'a> {
     pub cloud: &'a Cloud,
     pub platform: &'a Arc<Cloudflare>,
     pub tokens: &'a HashMap<String, SecretString>,
+    /// The others' resources that may be changed.
+    pub others: &'a OthersResources,
     pub kind: RunKind<'a>,
+}
+
+/// The resources of others that a run may change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OthersResources {
+    /// The workers that are adopted.
+    pub adopt: BTreeSet<String>,
+    /// The domains that are taken over, by account id and host name.
+    pub take_over: BTreeSet<(String, String)>,
 }
 
 /// Applies a plan to the end, and records that it did.
@@ -70,11 +81,16 @@ pub(crate) fn apply(
     make: Arc<MakeUpload>,
     state: &mut State,
 ) -> Result<(Outcome, RunId), Failure> {
-    let ApplyContext { context, fleet, cloud, platform, tokens, kind } = *ctx;
+    let ApplyContext { context, fleet, cloud, platform, tokens, others, kind } = *ctx;
     let operator = context.operator;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let lanes = Lanes::open(plan, fleet, cloud, tokens, &clock);
-    let eta = eta(&lanes.estimates(plan));
+    let known = state.workers_by_home()?;
+    let checks = match cloud.local {
+        Some(_) => BTreeMap::new(),
+        None => plan.checks(|home| known.get(home).copied().unwrap_or(0)),
+    };
+    let eta = eta(&lanes.estimates(plan, &checks));
     let Lanes { lanes, of: lane_of } = lanes.with_priority(kind.priority);
     let lanes: Vec<Arc<Lane>> = lanes.into_iter().map(Arc::new).collect();
     let size = plan.changes.len().clamp(1, MAX_IN_FLIGHT.min(lanes.len() * 64).max(1));
@@ -104,6 +120,12 @@ pub(crate) fn apply(
         state,
         run,
         concurrent_run: beside,
+        // What is on this machine is nobody else's.
+        ownership: cloud.local.is_none().then(|| Ownership {
+            fleet: fleet.owner().into_owned(),
+            adopt: others.adopt.clone(),
+            take_over: others.take_over.clone(),
+        }),
         budget: budget(&fleet.file.deploy),
         health_check: Box::new(|change, live, pack| health.of(ctx, change, live, pack)),
         control,

@@ -16,7 +16,7 @@ use flotilla_model::lock::Lock;
 use flotilla_model::platform::Call;
 use flotilla_model::spec::OnBreach;
 
-use crate::apply::{ApplyContext, RunKind, apply};
+use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::approval;
 use crate::context::{AHEAD_LOCK, Context, LOCK};
 use crate::operator::{Approval, Event, Question};
@@ -140,11 +140,13 @@ pub(crate) fn apply_planned(
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }
     let platform = connect(context, &mut planned, &tokens)?;
-    preflight(context, &mut planned)?;
+    let take_over = preflight(context, &mut planned)?;
     // 6. Waves: upload, attach, ask for health, halt or go on.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
-    let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, kind: request.kind };
+    let others = OthersResources { adopt: planned.adopt.clone(), take_over };
+    let (platform, tokens, kind) = (&platform, &tokens, request.kind);
+    let ctx = ApplyContext { context, fleet, cloud, platform, tokens, others: &others, kind };
     let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;
     // 7. Roll back a wave that isn't healthy, where fleet.yaml says so.
     if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
@@ -157,7 +159,7 @@ pub(crate) fn apply_planned(
         Some(options) => Some(verify(context, &planned, options)?),
         None => None,
     };
-    Ok(Deployed::Applied(Box::new(Applied { planned, outcome, tokens, verified })))
+    Ok(Deployed::Applied(Box::new(Applied { planned, outcome, tokens: tokens.clone(), verified })))
 }
 
 /// Whether a plan is the approved one.

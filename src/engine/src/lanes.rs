@@ -56,26 +56,30 @@ impl Lanes {
         Lanes { lanes: self.lanes.into_iter().map(|lane| lane.with_priority(priority)).collect(), ..self }
     }
 
-    /// Returns the cost of a plan, lane by lane; the longest time first.
-    pub fn estimates(&self, plan: &Plan) -> Vec<Estimate> {
-        let mut requests = vec![0; self.lanes.len()];
+    /// Returns the cost of a plan, lane by lane; the longest time first. `checks` are requests beside the plan's, by account.
+    pub fn estimates(&self, plan: &Plan, checks: &BTreeMap<&str, usize>) -> Vec<Estimate> {
+        let mut requests = vec![(0, 0); self.lanes.len()];
         let mut accounts = vec![BTreeSet::new(); self.lanes.len()];
         let ids: BTreeMap<&str, &str> = plan.accounts().map(|(id, account)| (account, id)).collect();
         for (account, count) in plan.requests() {
             let lane = self.of[ids[account]].place();
-            requests[lane] += count;
+            requests[lane].0 += count;
             accounts[lane].insert(account);
+        }
+        for (account, count) in checks {
+            requests[self.of[ids[account]].place()].1 += count;
         }
         let mut estimates: Vec<Estimate> = self
             .lanes
             .iter()
             .zip(requests.into_iter().zip(accounts))
-            .map(|(lane, (requests, accounts))| {
+            .map(|(lane, ((requests, checks), accounts))| {
                 let usage = lane.usage();
                 Estimate {
                     accounts: accounts.into_iter().map(str::to_owned).collect(),
                     requests,
-                    seconds: lane.finish(requests, lane.per_second()).as_secs_f64(),
+                    checks,
+                    seconds: lane.finish(requests + checks, lane.per_second()).as_secs_f64(),
                     used: usage.used,
                     limit: usage.limit,
                     window_seconds: usage.window.as_secs_f64(),

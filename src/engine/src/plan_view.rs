@@ -27,6 +27,8 @@ pub struct Estimate {
     pub accounts: Vec<String>,
     /// Requests that the plan makes.
     pub requests: usize,
+    /// Requests beside them, which look at what is there.
+    pub checks: usize,
     /// The duration, in seconds.
     pub seconds: f64,
     /// Requests that count in the present window already.

@@ -87,6 +87,8 @@ pub struct Planned {
     pub workers: usize,
     /// The number of workers that are live, as far as the state knows.
     pub live: usize,
+    /// The number of workers of each home that are live, as far as the state knows.
+    pub(crate) known: BTreeMap<Home, usize>,
     /// The platform's resources, if they were listed.
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
@@ -157,12 +159,13 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         let result = refresh::refresh(context, &project.fleet, &mut cloud, &secrets, &mut state, refresh_options)?;
         options.unowned = result.refreshed.unowned;
         options.missing = result.missing;
+        options.objects = refreshing::with_objects(&result.inventory);
         inventory = Some(result.inventory);
         findings = result.refreshed.findings;
     }
     let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
     let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
-    let live = state.live()?;
+    let (live, known) = (state.live()?, state.workers_by_home()?);
     operator.end();
     for (source, reason) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
         operator.on_event(&Event::SourceUnavailable { source, reason });
@@ -177,6 +180,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         plan,
         workers,
         live,
+        known,
         inventory,
         findings,
         adopt: request.adopt.clone(),
@@ -228,6 +232,7 @@ fn options<'a>(
         waves,
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
+        objects: BTreeSet::new(),
     }
 }
 
@@ -525,7 +530,15 @@ impl Planned {
         let accounts: BTreeSet<&str> = self.plan.changes.iter().map(|change| change.account.as_str()).collect();
         let tokens = self.cloud.tokens(&self.project.fleet, accounts, &self.secrets).unwrap_or_default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan)
+        Lanes::open(&self.plan, &self.project.fleet, &self.cloud, &tokens, &clock).estimates(&self.plan, &self.checks())
+    }
+
+    /// Returns the requests that look at what is there, by account: on this machine nothing is others'.
+    fn checks(&self) -> BTreeMap<&str, usize> {
+        match self.cloud.local {
+            Some(_) => BTreeMap::new(),
+            None => self.plan.checks(|home| self.known.get(home).copied().unwrap_or(0)),
+        }
     }
 
     /// Returns whether there are errors: of customers that are left as they are.

@@ -1,5 +1,7 @@
 //! The checks before anything is changed: the number of deletions, and the owners of workers and domains.
 
+use std::collections::BTreeSet;
+
 use flotilla_deploy::plan::{Action, Step};
 use flotilla_deploy::refresh::take;
 use flotilla_deploy::safety::{self, Attach, Intent};
@@ -47,11 +49,12 @@ pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Resul
 }
 
 /// Checks, before anything is changed, whether a worker to create or a domain to attach belongs to somebody else.
-/// Requests one list for each home, and one for the domains of each account.
-pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure> {
+/// Requests one list for each home, and one for the domains of each account. Returns the domains that may be taken from others,
+/// by account id and host name.
+pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<BTreeSet<(String, String)>, Failure> {
     // What is on this machine is nobody else's.
     if planned.cloud.local.is_some() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let mut intent = Intent::default();
     for change in &planned.plan.changes {
@@ -72,7 +75,7 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
     }
     let scope = intent.scope();
     if scope.requests() == 0 {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let inventory;
     let inventory = match &planned.inventory {
@@ -121,5 +124,5 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<(), Fai
             at += 1;
         }
     }
-    Ok(())
+    Ok(intent.attaches.into_iter().filter(|(_, attach)| attach.take_over).map(|(domain, _)| domain).collect())
 }

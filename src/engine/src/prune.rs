@@ -4,7 +4,7 @@ use flotilla_deploy::pace::Priority;
 use flotilla_deploy::refresh::{Finding, What};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
-use flotilla_model::platform::{Call, Home};
+use flotilla_model::platform::{Call, Home, Reply};
 
 use crate::apply::RunKind;
 use crate::cloud::CloudOptions;
@@ -69,6 +69,23 @@ pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, 
     apply_planned(context, planned, &deploy)
 }
 
+/// Looks once more, right before a domain or a route is removed: somebody may have created its worker, or pointed it to another.
+fn still_points_nowhere(requester: &mut PlatformRequester, home: &Home, finding: &Finding) -> Result<bool, Failure> {
+    let worker = finding.worker.clone();
+    let is_there = match &finding.what {
+        What::OrphanedDomain { domain, .. } => {
+            let call = Call::FindDomain { worker: worker.clone(), domain: domain.clone() };
+            matches!(requester.fetch(home, call)?, Reply::Id(_))
+        }
+        What::OrphanedRoute { zone_id, id, .. } => {
+            let call = Call::ReadRoute { zone_id: zone_id.clone(), id: id.clone() };
+            requester.fetch(home, call)? == Reply::HeldBy(Some(worker.clone()))
+        }
+        _ => false,
+    };
+    Ok(is_there && requester.fetch(home, Call::ReadTags { worker })? == Reply::Nothing)
+}
+
 /// Removes the domains and routes among the findings.
 fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) -> Result<(), Failure> {
     let nowhere: Vec<(Finding, String, Call)> = planned
@@ -91,9 +108,11 @@ fn remove_hosts(context: &Context<'_>, planned: &mut Planned, approved: bool) ->
     let account_ids = homes.iter().map(|home| home.account_id.clone()).collect();
     let fleet = &planned.project.fleet;
     let mut requester = PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-    for (home, (_, name, call)) in homes.iter().zip(nowhere) {
-        requester.fetch(home, call)?;
-        context.operator.on_event(&Event::HostRemoved(&name));
+    for (home, (finding, name, call)) in homes.iter().zip(nowhere) {
+        if still_points_nowhere(&mut requester, home, &finding)? {
+            requester.fetch(home, call)?;
+            context.operator.on_event(&Event::HostRemoved(&name));
+        }
     }
     planned.findings.retain(|finding| removal(finding).is_none());
     Ok(())

@@ -10,7 +10,7 @@ use flotilla_deploy::state::{
 };
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::{Call, Home};
+use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Account;
 use flotilla_model::tags;
@@ -128,8 +128,10 @@ pub fn refresh(
     }
     if options.tag {
         for ((home, worker), tags) in refresh::tagged(&inventory, &baseline, &refreshed) {
+            let listed = inventory.workers.get(&home).and_then(|workers| workers.get(&worker));
+            let Some(listed) = listed.map(|listed| &listed.tags) else { continue };
             // Without it, the next one who doesn't know asks again.
-            if requester.fetch(&home, Call::SetTags { worker, tags }).is_err() {
+            if requester.retag(&home, &worker, listed, tags).is_err() {
                 break;
             }
         }

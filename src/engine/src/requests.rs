@@ -12,6 +12,7 @@ use flotilla_deploy::pace::{Lane, Priority, Rate};
 use flotilla_deploy::requester::{self, Event, Observer, Requester};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::failure::Failure;
+use flotilla_model::platform::{Call, Home, Reply};
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::ApiLimit;
 use flotilla_model::text::clean;
@@ -98,6 +99,25 @@ impl PlatformRequester {
         }
         let platform = Box::new(Cloudflare::new(base, tokens)?);
         Ok(PlatformRequester(Requester::new(platform, of, clock, waits(progress))))
+    }
+}
+
+impl PlatformRequester {
+    /// Replaces a worker's tags, unless they are others by now than those that were listed: then somebody else's may be among them.
+    pub(crate) fn retag(
+        &mut self,
+        home: &Home,
+        worker: &str,
+        listed: &[String],
+        tags: Vec<String>,
+    ) -> Result<(), Failure> {
+        let as_set = |tags: &[String]| tags.iter().cloned().collect::<BTreeSet<String>>();
+        match self.fetch(home, Call::ReadTags { worker: worker.to_owned() })? {
+            Reply::Tags { tags: now, .. } if as_set(&now) == as_set(listed) => {
+                self.fetch(home, Call::SetTags { worker: worker.to_owned(), tags }).map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
 
-use crate::apply::{ApplyContext, RunKind, apply};
+use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::approval;
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
@@ -97,7 +97,9 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
     let make = upload::of_state(&cloud.state, &fleet.owner(), &secrets)?;
     let kind = RunKind { priority: Priority::Interactive, ..RunKind::new(KIND) };
-    let ctx = ApplyContext { context, fleet: &fleet, cloud: &cloud, platform: &platform, tokens: &tokens, kind };
+    let others = OthersResources::default();
+    let (fleet, cloud) = (&fleet, &cloud);
+    let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, others: &others, kind };
     let (outcome, _) = apply(&ctx, &plan, make, &mut state)?;
     Ok(outcome)
 }

@@ -203,7 +203,8 @@ pub fn look(context: &Context<'_>, planned: &mut Planned) -> Result<(), Failure>
     for ((home, worker), wanted) in unsure {
         if let Reply::Settings(settings) = requester.fetch(&home, Call::ReadSettings { worker: worker.clone() })? {
             if let Some(wanted) = wanted {
-                let there = bindings(&settings, |_| true);
+                // Keys are kept by every upload.
+                let there = bindings(&settings, |kind| kind != "secret_key");
                 let more: Vec<&str> =
                     there.difference(&wanted).map(String::as_str).filter(|name| *name != DIGEST_VARIABLE).collect();
                 if !more.is_empty() {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use flotilla_build::build;
 use flotilla_deploy::deploy::{MakeUpload, Upload, UploadRecord};
-use flotilla_deploy::plan::{Change, Step};
+use flotilla_deploy::plan::{Action, Change, Step};
 use flotilla_deploy::state::{Deployed, State, Stored, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::digest::Digest;
@@ -41,6 +41,8 @@ pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Resu
 /// The parts of an upload.
 struct Parts {
     digest: Digest,
+    /// Whether it goes over a worker that is there.
+    replaces: bool,
     tags: Vec<String>,
     secrets: Sent,
     stored: Stored,
@@ -51,10 +53,15 @@ struct Parts {
 
 impl Parts {
     fn upload(self) -> Upload {
-        let Parts { digest, tags, secrets, stored, module, runtime, deflated_runtime } = self;
+        let Parts { digest, replaces, tags, secrets, stored, module, runtime, deflated_runtime } = self;
         let bundle =
             Bundle { digest, module: stored.module, runtime: stored.runtime, metadata: stored.metadata.clone() };
-        let keep = secrets.sending.keep;
+        // Keys are never sent from here, so that those that the worker has are kept in any case.
+        let keep: &[&str] = match (secrets.sending.keep, replaces) {
+            (true, _) => &["secret_text", "secret_key"],
+            (false, true) => &["secret_key"],
+            (false, false) => &[],
+        };
         let metadata = bundle::upload_metadata(&bundle, &tags, keep, |binding| secrets.value(binding));
         let main = metadata["main_module"].as_str().unwrap_or_default().to_owned();
         let record = UploadRecord {
@@ -83,9 +90,12 @@ fn planned_upload(planned: &Planned, change: &Change, live: &LiveSecrets) -> Res
         let database = preview::own_database(preview, &worker);
         let hosts = worker.hosts.as_ref().map(|hosts| hosts.names.clone()).unwrap_or_default();
         tags.extend(tags::of_preview(planned.expires, database, &hosts));
+    } else if change.home.namespace.is_some() {
+        tags.push(tags::identity(&fleet, &change.worker));
     }
     let parts = Parts {
         digest: bundle.digest,
+        replaces: change.action != Action::Create || planned.adopt.contains(&change.worker),
         tags,
         secrets: live.sending(&planned.secrets, &Needs::of(&worker), change)?,
         stored: Stored {
@@ -155,9 +165,12 @@ fn kept_upload(
     });
     let pending = triggers.is_none();
     let (triggers, digest) = (triggers.unwrap_or_default(), &change.digest);
+    let mut tags = tags::of(owner, &change.customer, change.environment, digest, &triggers, pending);
+    tags.extend(change.home.namespace.as_ref().map(|_| tags::identity(owner, &change.worker)));
     let parts = Parts {
         digest: change.digest,
-        tags: tags::of(owner, &change.customer, change.environment, digest, &triggers, pending),
+        replaces: true,
+        tags,
         secrets: sent,
         deflated_runtime: deflated(&kept.runtime),
         stored: kept.stored,

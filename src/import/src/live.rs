@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use flotilla_model::binding::{self, Binding};
 use flotilla_model::diagnostic::Place;
 use flotilla_model::names;
+use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply};
 use flotilla_model::tags;
 
@@ -39,10 +40,10 @@ pub fn read(
     mut request: impl FnMut(&Call) -> Result<Reply, CallError>,
 ) -> Result<LiveAccount, CallError> {
     let mut findings = Findings::default();
-    let listed = match request(&Call::ListWorkers)? {
-        Reply::Workers(workers) => workers,
-        _ => Vec::new(),
-    };
+    let listed = read_list(|page| match request(&Call::ListWorkers { tags: None, page })? {
+        Reply::Workers(workers) => Ok::<_, CallError>(workers),
+        other => unreachable!("BUG: {other:?} is no list of workers"),
+    })?;
     let mut hosts = Hosts::default();
     hosts.domains(&mut request, &mut findings)?;
     let zones = hosts.routes(account_id, &mut request, &mut findings)?;
@@ -115,10 +116,12 @@ type Ask<'a> = &'a mut dyn FnMut(&Call) -> Result<Reply, CallError>;
 
 impl Hosts {
     fn domains(&mut self, request: Ask<'_>, findings: &mut Findings) -> Result<(), CallError> {
-        if let Some(Reply::Domains(domains)) = seen(request(&Call::ListDomains), "the custom domains", findings)? {
-            for domain in domains {
-                self.domains.entry(domain.worker).or_default().push(domain.hostname);
-            }
+        let domains = read_list(|page| match request(&Call::ListDomains { page })? {
+            Reply::Domains(domains) => Ok(domains),
+            other => unreachable!("BUG: {other:?} is no list of domains"),
+        });
+        for domain in seen(domains, "the custom domains", findings)?.unwrap_or_default() {
+            self.domains.entry(domain.worker).or_default().push(domain.hostname);
         }
         Ok(())
     }
@@ -130,26 +133,20 @@ impl Hosts {
         request: Ask<'_>,
         findings: &mut Findings,
     ) -> Result<BTreeMap<String, String>, CallError> {
-        let mut names = BTreeMap::new();
-        for page in 1.. {
-            let Some(Reply::Zones { zones, more }) =
-                seen(request(&Call::ListZones { name: None, page }), "the zones, and so the routes", findings)?
-            else {
-                break;
-            };
-            let own = zones.into_iter().filter(|zone| zone.account_id == account_id);
-            names.extend(own.map(|zone| (zone.id, zone.name)));
-            if !more {
-                break;
-            }
-        }
+        let zones = read_list(|page| match request(&Call::ListZones { name: None, page })? {
+            Reply::Zones(zones) => Ok(zones),
+            other => unreachable!("BUG: {other:?} is no list of zones"),
+        });
+        let zones = seen(zones, "the zones, and so the routes", findings)?.unwrap_or_default();
+        let own = zones.into_iter().filter(|zone| zone.account_id == account_id);
+        let names: BTreeMap<String, String> = own.map(|zone| (zone.id, zone.name)).collect();
         for (zone_id, name) in &names {
             let what = format!("the routes of the zone {name}");
-            let Some(Reply::Routes(routes)) =
-                seen(request(&Call::ListRoutes { zone_id: zone_id.clone() }), &what, findings)?
-            else {
-                continue;
-            };
+            let routes = read_list(|page| match request(&Call::ListRoutes { zone_id: zone_id.clone(), page })? {
+                Reply::Routes(routes) => Ok(routes),
+                other => unreachable!("BUG: {other:?} is no list of routes"),
+            });
+            let Some(routes) = seen(routes, &what, findings)? else { continue };
             for route in routes {
                 match route.worker {
                     Some(worker) => self.routes.entry(worker).or_default().push((route.pattern, name.clone())),
@@ -167,7 +164,7 @@ impl Hosts {
 }
 
 /// Returns an answer; nothing, and a finding, if the token lacks the permission.
-fn seen(answer: Result<Reply, CallError>, what: &str, findings: &mut Findings) -> Result<Option<Reply>, CallError> {
+fn seen<T>(answer: Result<T, CallError>, what: &str, findings: &mut Findings) -> Result<Option<T>, CallError> {
     match answer {
         Ok(reply) => Ok(Some(reply)),
         Err(CallError::Unauthorized(why) | CallError::Rejected { status: 400..500, message: why, .. }) => {

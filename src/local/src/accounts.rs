@@ -30,7 +30,7 @@ pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
         .map(|id| json!({"id": id, "name": name(id), "type": "standard", "settings": {"enforce_twofactor": false}}))
         .filter(|row| call.query("name").is_none_or(|name| row["name"] == name))
         .collect();
-    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
+    cloud.page(&rows, call, 20, 50)
 }
 
 /// `GET /memberships`: one for each account.
@@ -42,7 +42,7 @@ pub fn memberships(cloud: &Cloud, call: &Call) -> Outcome {
                    "account": {"id": id, "name": name(id), "type": "standard"}})
         })
         .collect();
-    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
+    cloud.page(&rows, call, 20, 50)
 }
 
 /// The accounts that there are, or one to begin with.

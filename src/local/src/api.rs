@@ -217,9 +217,11 @@ async fn hit_or_operate(cloud: &Cloud, call: &Call, path: &str, token: Result<St
     if effect.reset == Some(Reset::Before) {
         return None;
     }
-    let answer = match (effect.answer(), token) {
+    let answer = match (effect.answer().filter(|_| !effect.carries_out()), token) {
         (Some(answer), _) => answer,
-        (None, Ok(token)) => authorized(cloud, call, &token).await.unwrap_or_else(|refusal| refusal.answer()),
+        (None, Ok(token)) => {
+            effect.change(authorized(cloud, call, &token).await.unwrap_or_else(|refusal| refusal.answer()))
+        }
         (None, Err(refusal)) => refusal.answer(),
     };
     (effect.reset != Some(Reset::After)).then_some(answer)

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::Options;
+use super::call::Call;
 use super::clock::{Clock, stamp};
+use super::envelope::{Answer, Outcome};
 use super::faults::Faults;
 use super::hrana::Streams;
 use super::journal::Journal;
@@ -23,6 +26,8 @@ pub struct Cloud {
     pub limits: PlatformLimits,
     /// The API rate limit of a token.
     pub limit: RateLimit,
+    /// The most entries on a page of a list that has pages.
+    pub page_size: Option<usize>,
     /// The calls counted so far.
     pub meter: Mutex<Meter>,
     /// The time.
@@ -50,6 +55,15 @@ pub struct Cloud {
 }
 
 impl Cloud {
+    /// Answers the page of a list that a request asks for: `usual` entries unless it says how many, and no more than `most`.
+    ///
+    /// # Errors
+    /// 400 (10004) when the request's numbers are none.
+    pub fn page(&self, all: &[Value], call: &Call, usual: usize, most: usize) -> Outcome {
+        let most = self.page_size.unwrap_or(most);
+        Ok(Answer::page(all, call.number("page", 1)?, call.number("per_page", usual)?.min(most)))
+    }
+
     /// Opens what `options` describe.
     ///
     /// # Errors
@@ -61,6 +75,7 @@ impl Cloud {
             folder: options.folder,
             limits: options.limits,
             limit: options.limit,
+            page_size: options.page_size,
             meter: Mutex::default(),
             clock: options.clock,
             tokens: options.tokens.iter().map(|token| of_account(token)).collect(),

@@ -37,7 +37,7 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     if let Some(name) = call.query("name") {
         rows.retain(|row| row["name"].as_str().is_some_and(|has| has.contains(name)));
     }
-    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 1000)?.min(10_000)))
+    cloud.page(&rows, call, 1000, 10_000)
 }
 
 /// Creates a database with an id from elsewhere, named after it, unless it exists.

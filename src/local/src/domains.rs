@@ -68,7 +68,7 @@ fn all(db: &Connection, account: &str, service: Option<&str>) -> Result<Vec<Doma
 
 fn get(db: &Connection, account: &str, id: &str) -> Result<Domain, Refusal> {
     let found = store::row(db, &format!("{DOMAIN} WHERE account = ?1 AND id = ?2"), [account, id], domain)?;
-    found.ok_or_else(|| Refusal::new(404, 10007, format!("there is no custom domain {id}")))
+    found.ok_or_else(|| Refusal::new(404, 100_114, format!("there is no custom domain {id}")))
 }
 
 /// `GET …/workers/domains`: filtered by zone_id, zone_name, service, hostname, environment. And the undocumented

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::envelope::{Answer, Refusal};
 
@@ -45,7 +46,7 @@ pub struct Matches {
 }
 
 /// The effect of a fault. Several can be given: a delay comes first, then at most one of the others.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
     /// Waits so many milliseconds.
@@ -59,6 +60,12 @@ pub struct Effect {
     /// With `status`: the body is a page of HTML, as from a proxy in front of the API, and no envelope.
     #[serde(default)]
     pub html: bool,
+    /// Carries the request out first, so that only its answer is another one.
+    #[serde(default)]
+    pub after: bool,
+    /// Carries the request out, and sets these fields of the answer's envelope, such as `{"result": null}`; with `status`, its
+    /// status, too.
+    pub set: Option<Map<String, Value>>,
     /// Answers with this error in an envelope instead of carrying the request out.
     pub error: Option<ErrorAnswer>,
 }
@@ -90,6 +97,23 @@ impl Effect {
     #[must_use]
     pub fn delay(&self) -> Option<Duration> {
         self.delay_ms.map(Duration::from_millis)
+    }
+
+    /// Returns whether the request is carried out.
+    #[must_use]
+    pub fn carries_out(&self) -> bool {
+        self.after || self.set.is_some() || self.answer().is_none()
+    }
+
+    /// Makes another answer of the real one.
+    #[must_use]
+    pub fn change(&self, real: Answer) -> Answer {
+        let Some(fields) = &self.set else { return self.answer().unwrap_or(real) };
+        let mut envelope: Value = serde_json::from_slice(&real.body).unwrap_or_default();
+        if let Some(envelope) = envelope.as_object_mut() {
+            envelope.extend(fields.clone());
+        }
+        Answer { status: self.status.unwrap_or(real.status), body: envelope.to_string().into_bytes(), ..real }
     }
 
     /// The answer to give instead of the real one, if any.

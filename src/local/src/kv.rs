@@ -30,7 +30,7 @@ fn namespace(row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
 pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     let sql = "SELECT id, title FROM kv_namespace WHERE account = ?1 ORDER BY title";
     let rows = cloud.store.read(|db| store::rows(db, sql, [account], namespace))?;
-    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
+    cloud.page(&rows, call, 20, 1000)
 }
 
 /// `POST …/storage/kv/namespaces`.

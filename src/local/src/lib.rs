@@ -89,6 +89,8 @@ pub struct Options {
     /// Let workerd load every upload before it is accepted, so that errors of syntax and imports are refused (10021) as
     /// at Cloudflare. Costs a process per upload; without it they show when the worker is first called.
     pub validate: bool,
+    /// The most entries on a page of a list that has pages; none: as many as at Cloudflare.
+    pub page_size: Option<usize>,
     /// The faults from the start on.
     pub faults: Vec<Fault>,
     /// The time: for the rate limit, expiries and dates.
@@ -111,6 +113,7 @@ impl Options {
             workerd: Workerd::Missing("no workerd was given".to_owned()),
             keep_secrets: false,
             validate: false,
+            page_size: None,
             faults: Vec::new(),
             clock: clock::machine(),
         }

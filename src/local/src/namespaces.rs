@@ -1,6 +1,7 @@
 //! Dispatch namespaces of Workers for Platforms: sets of workers without limit of number. Knows the sets; what is done
 //! with one script in them is in the modules for workers.
 
+use data_encoding::BASE64URL_NOPAD;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
@@ -12,6 +13,9 @@ use super::store::{self, Key, Worker};
 
 /// The number of scripts that one delete by tag removes when no limit is given.
 const BATCH: usize = 100;
+
+/// The most scripts on a page.
+const PAGE: usize = 1000;
 
 const NAMESPACE: &str = "SELECT id, name, created, modified, trusted,
     (SELECT count(*) FROM worker WHERE worker.account = namespace.account AND worker.namespace = namespace.name) FROM namespace";
@@ -79,13 +83,28 @@ pub fn delete(cloud: &Cloud, account: &str, name: &str) -> Outcome {
     })
 }
 
-/// `GET …/{namespace}/scripts?tags=`: all on one page.
+/// `GET …/{namespace}/scripts?tags=&limit=&cursor=`: a page of at most 1,000, by name; the cursor of the next one is the name that
+/// this one ends with (cloudflare-docs, pull request 28765).
 pub fn scripts(cloud: &Cloud, account: &str, name: &str, call: &Call) -> Outcome {
+    let limit = call.number("limit", PAGE)?.clamp(1, cloud.page_size.unwrap_or(PAGE));
     cloud.store.read(|db| {
         get(db, account, name)?;
-        let workers = tagged(store::list(db, account, name)?, call.query("tags"))?;
+        let mut workers = tagged(store::list(db, account, name)?, call.query("tags"))?;
+        workers.sort_by(|a, b| a.key.name.cmp(&b.key.name));
+        if let Some(cursor) = call.query("cursor").filter(|cursor| !cursor.is_empty()) {
+            let after =
+                BASE64URL_NOPAD.decode(cursor.as_bytes()).map_err(|_| Refusal::new(400, 10004, "no such cursor"))?;
+            workers.retain(|worker| *worker.key.name.as_bytes() > *after);
+        }
+        let more = workers.len() > limit;
+        workers.truncate(limit);
+        let last = workers.last().filter(|_| more).map(|worker| BASE64URL_NOPAD.encode(worker.key.name.as_bytes()));
         let rows = workers.iter().map(|worker| in_namespace(db, worker)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Answer::ok(&rows.into()))
+        let info = json!({"count": rows.len(), "cursor": last.unwrap_or_default()});
+        Ok(Answer::json(
+            200,
+            &json!({"success": true, "errors": [], "messages": [], "result": rows, "result_info": info}),
+        ))
     })
 }
 

@@ -45,7 +45,7 @@ pub fn read_route(cloud: &Cloud, zone: &str, id: &str) -> Outcome {
 
 fn find_route(db: &Connection, zone: &str, id: &str) -> Result<Value, Refusal> {
     let found = store::row(db, "SELECT id, pattern, script FROM route WHERE zone = ?1 AND id = ?2", [zone, id], route)?;
-    found.ok_or_else(|| Refusal::new(404, 10007, format!("there is no route {id} in this zone")))
+    found.ok_or_else(|| Refusal::new(404, 10009, format!("there is no route {id} in this zone")))
 }
 
 /// `POST /zones/{zone}/workers/routes`, and `PUT` of the route `id`.

@@ -60,7 +60,7 @@ pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
         .map(show)
         .collect();
     // At most 50 on a page (OpenAPI document of 2024-08).
-    Ok(Answer::page(&shown, call.number("page", 1)?, call.number("per_page", 20)?.min(50)))
+    cloud.page(&shown, call, 20, 50)
 }
 
 /// `GET /zones/{id}`.

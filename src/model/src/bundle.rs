@@ -177,11 +177,11 @@ pub fn observability(worker: &Worker) -> Value {
 }
 
 /// Returns the metadata as it is uploaded: with the digest, the tags ([`crate::tags::of`]), and those secrets whose values are given.
-/// Keep: the platform keeps the secrets that aren't sent, all of them.
+/// Keep: the types of bindings of which the platform keeps all that aren't sent.
 pub fn upload_metadata<'a>(
     bundle: &Bundle,
     tags: &[String],
-    keep: bool,
+    keep: &[&str],
     value: impl Fn(&str) -> Option<&'a str>,
 ) -> Value {
     let mut metadata = bundle.metadata.clone();
@@ -196,8 +196,8 @@ pub fn upload_metadata<'a>(
     });
     bindings.push(json!({"type": "plain_text", "name": DIGEST_VARIABLE, "text": bundle.digest}));
     metadata["tags"] = json!(tags);
-    if keep {
-        metadata["keep_bindings"] = json!(["secret_text"]);
+    if !keep.is_empty() {
+        metadata["keep_bindings"] = json!(keep);
     }
     metadata
 }

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod listing;
 pub mod lock;
 pub mod names;
+pub mod paging;
 pub mod platform;
 pub mod preview;
 pub mod progress;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::paging::{Entry, ListPage, Page, Unsteady};
 use crate::spec::{Jurisdiction, LocationHint, Probe};
 
 /// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
@@ -21,6 +22,13 @@ pub const BINDING_MISSING: [u64; 2] = [10181, 10041];
 /// A KV namespace whose title is taken. Source: Cloudflare's API, error 10014 of KV.
 pub const KV_EXISTS: u64 = 10014;
 
+/// A worker that doesn't exist; in a dispatch namespace, either. Source: Cloudflare docs, Workers › Errors, and public clients' probes.
+pub const WORKER_MISSING: [u64; 2] = [10007, 10092];
+/// A dispatch namespace that doesn't exist. Source: public clients' probes.
+pub const DISPATCH_NAMESPACE_MISSING: u64 = 100_119;
+
+/// Scripts on a page of a dispatch namespace's list. Source: cloudflare-docs, pull request 28765: at most 1,000.
+pub const SCRIPTS_PER_PAGE: usize = 1000;
 /// Databases on a page of their list. Source: Cloudflare's API, D1 › List D1 Databases: at most 10,000.
 pub const DATABASES_PER_PAGE: usize = 10_000;
 /// Zones on a page of their list, and accounts on one of theirs. Source: Cloudflare's API, Zones › List Zones and Accounts › List
@@ -65,6 +73,9 @@ pub enum Call {
     Delete {
         /// The worker's name.
         worker: String,
+        /// Only if it carries this tag, which no other worker has: the platform checks it, in dispatch namespaces alone. If none
+        /// carries it, the reply is [`Reply::Nothing`].
+        tag: Option<String>,
     },
     /// Turns a worker's address on workers.dev on or off.
     SetWorkersDev {
@@ -92,7 +103,7 @@ pub enum Call {
         /// The domain's id.
         id: String,
     },
-    /// Finds the id of a worker's domain.
+    /// Finds the id of a worker's domain. If another worker has it, the reply is [`Reply::HeldBy`].
     FindDomain {
         /// The worker's name.
         worker: String,
@@ -113,14 +124,12 @@ pub enum Call {
         /// The pattern.
         pattern: String,
     },
-    /// Finds the id of the route that points a pattern to a worker.
-    FindRoute {
-        /// The worker's name.
-        worker: String,
+    /// Reads which worker a route points to: [`Reply::HeldBy`].
+    ReadRoute {
         /// The zone's id.
         zone_id: String,
-        /// The pattern.
-        pattern: String,
+        /// The route's id.
+        id: String,
     },
     /// Removes a route.
     RemoveRoute {
@@ -133,14 +142,24 @@ pub enum Call {
     FindSubdomain,
     /// Creates the dispatch namespace.
     CreateNamespace,
-    /// Lists all workers of the home.
-    ListWorkers,
-    /// Lists all custom domains of the account.
-    ListDomains,
-    /// Lists all routes of a zone.
+    /// Lists the workers of the home.
+    ListWorkers {
+        /// Only those that this filter of tags lets through: `a:yes,b:no`.
+        tags: Option<String>,
+        /// The page.
+        page: Page,
+    },
+    /// Lists the custom domains of the account.
+    ListDomains {
+        /// The page.
+        page: Page,
+    },
+    /// Lists the routes of a zone.
     ListRoutes {
         /// The zone's id.
         zone_id: String,
+        /// The page.
+        page: Page,
     },
     /// Reads whether a worker answers on workers.dev.
     ReadWorkersDev {
@@ -154,6 +173,11 @@ pub enum Call {
     },
     /// Reads a worker's settings: its bindings, without the values of secrets, and what else was uploaded with it.
     ReadSettings {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Reads a worker's tags.
+    ReadTags {
         /// The worker's name.
         worker: String,
     },
@@ -173,8 +197,8 @@ pub enum Call {
     ListDatabases {
         /// The name.
         name: Option<String>,
-        /// The page, from 1.
-        page: u32,
+        /// The page.
+        page: Page,
     },
     /// Creates a D1 database. If it exists already, the error is [`DATABASE_EXISTS`].
     CreateDatabase {
@@ -192,8 +216,8 @@ pub enum Call {
     },
     /// Lists the account's KV namespaces, a page of [`KV_PER_PAGE`].
     ListKv {
-        /// The page, from 1.
-        page: u32,
+        /// The page.
+        page: Page,
     },
     /// Creates a KV namespace. If it exists already, the error is [`KV_EXISTS`].
     CreateKv {
@@ -223,13 +247,13 @@ pub enum Call {
     ListZones {
         /// The zone's name.
         name: Option<String>,
-        /// The page, from 1.
-        page: u32,
+        /// The page.
+        page: Page,
     },
     /// Lists the accounts that the token reaches, a page of [`ZONES_PER_PAGE`].
     ListAccounts {
-        /// The page, from 1.
-        page: u32,
+        /// The page.
+        page: Page,
     },
 }
 
@@ -243,16 +267,25 @@ pub enum Reply {
     Id(String),
     /// The resource doesn't exist.
     Nothing,
+    /// The resource exists, and this worker has it and not the one that was named; none: it points to no worker.
+    HeldBy(Option<String>),
     /// The workers of a home.
-    Workers(Vec<ListedWorker>),
+    Workers(ListPage<ListedWorker>),
     /// The custom domains of an account.
-    Domains(Vec<ListedDomain>),
+    Domains(ListPage<ListedDomain>),
     /// The routes of a zone.
-    Routes(Vec<ListedRoute>),
+    Routes(ListPage<ListedRoute>),
     /// Whether it is on.
     On(bool),
     /// The crons of a worker.
     Crons(BTreeSet<String>),
+    /// The tags of a worker, and what else decides whether it may be changed.
+    Tags {
+        /// Its tags.
+        tags: Vec<String>,
+        /// Whether it has Durable Objects of its own. Of a worker in a dispatch namespace, the answer doesn't say it.
+        has_objects: bool,
+    },
     /// The settings of a worker, in the platform's form.
     Settings(Value),
     /// The code of a worker.
@@ -264,20 +297,10 @@ pub enum Reply {
     },
     /// The status of a token: `active`, `disabled`, `expired`.
     Token(String),
-    /// A page of the list of zones.
-    Zones {
-        /// The zones.
-        zones: Vec<ListedZone>,
-        /// Whether there is another page.
-        more: bool,
-    },
-    /// A page of a list.
-    Page {
-        /// Its entries: names, each with its id.
-        names: Vec<(String, String)>,
-        /// Whether there is another page.
-        more: bool,
-    },
+    /// The zones that a token reaches.
+    Zones(ListPage<ListedZone>),
+    /// Names, each with its id.
+    Names(ListPage<(String, String)>),
 }
 
 /// A module as it was uploaded.
@@ -347,6 +370,30 @@ pub struct ListedZone {
     pub account_name: String,
 }
 
+impl Entry for ListedWorker {
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Entry for ListedDomain {
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Entry for ListedRoute {
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Entry for ListedZone {
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
 /// The reason why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
@@ -378,6 +425,12 @@ impl std::fmt::Display for CallError {
             CallError::Rejected { status, code: 0, message } => write!(f, "{message} (HTTP {status})"),
             CallError::Rejected { status, code, message } => write!(f, "{message} (HTTP {status}, code {code})"),
         }
+    }
+}
+
+impl From<Unsteady> for CallError {
+    fn from(unsteady: Unsteady) -> CallError {
+        CallError::Rejected { status: 200, code: 0, message: unsteady.to_string() }
     }
 }
 

@@ -165,6 +165,8 @@ pub enum Reason {
     NotManaged,
     /// No spec defines the worker any more.
     Orphaned,
+    /// The data of the worker's Durable Objects is destroyed with it.
+    ObjectsDestroyed,
     /// The worker is put back to an earlier bundle.
     RolledBack {
         /// The record of the upload that it is rolled back to.
@@ -392,6 +394,7 @@ impl fmt::Display for Statement<'_> {
             Reason::Adopted => f.write_str("it is adopted"),
             Reason::NotManaged => f.write_str("it is not this fleet's any more"),
             Reason::Orphaned => f.write_str("no spec owns it any more"),
+            Reason::ObjectsDestroyed => f.write_str("its Durable Objects and their data are destroyed"),
             Reason::RolledBack { record, at, new, .. } => {
                 write!(f, "back to record {record}, {new} of {}", timestamp(*at))
             }
@@ -522,6 +525,7 @@ mod tests {
             (Reason::Adopted, "it is adopted"),
             (Reason::NotManaged, "it is not this fleet's any more"),
             (Reason::Orphaned, "no spec owns it any more"),
+            (Reason::ObjectsDestroyed, "its Durable Objects and their data are destroyed"),
             (
                 Reason::RolledBack { record: 7, at: 86_400, old: old(), new: new() },
                 "back to record 7, 2 of 1970-01-02T00:00:00Z",

@@ -9,11 +9,13 @@
 //! | `pending-<digest>`      | which triggers it was to have: the change that uploaded it had more steps |
 //! | `customer-<id>`         | whose worker it is                                                       |
 //! | `environment-<name>`    | where it runs                                                            |
+//! | `worker-<fleet>/<name>` | in a dispatch namespace: which worker of which fleet it is, for its deletion |
 //! | `expires-<seconds>`     | of a preview: when it expires, in seconds since 1970                     |
 //! | `database-<name>`       | of a preview: the D1 database that is its own, and goes with it          |
 //! | `hosts-<host>_<host>`   | of a preview in a dispatch namespace: the hosts that point to it         |
 //!
-//! Either `triggers-` or `pending-`: five tags, of [`crate::limits::TAGS`]; of a preview, eight at the most. Triggers that change later without an upload
+//! Either `triggers-` or `pending-`: five tags, or six, of [`crate::limits::TAGS`]; of a preview, eight at the most, which leaves no
+//! room for `worker-`. Triggers that change later without an upload
 //! leave the tag as it is: it then names triggers that are no longer desired, and the present ones are requested. A
 //! refresh that found them as desired updates the tag, so that the next one needs no request.
 
@@ -76,6 +78,11 @@ pub fn of(
         format!("customer-{customer}"),
         format!("environment-{environment}"),
     ]
+}
+
+/// Returns the tag that no other worker has: a dispatch namespace deletes what carries it, and nothing else.
+pub fn identity(fleet: &str, worker: &str) -> String {
+    format!("worker-{fleet}/{worker}")
 }
 
 /// The separator between hosts in a tag: no host has it, and tags can't have commas.

@@ -85,7 +85,7 @@ fn routes_belong_to_zones() {
     assert_eq!(local.ok("GET", "@/workers/scripts", None)[0]["routes"].as_array().unwrap().len(), 2);
     local.ok("PUT", bulk, Some(json!([])));
     local.ok("DELETE", &one, None);
-    assert_eq!(local.refused("GET", &one, None), (404, 10007));
+    assert_eq!(local.refused("GET", &one, None), (404, 10009));
     assert_eq!(local.ok("GET", &base, None).as_array().unwrap().len(), 1);
 }
 
@@ -146,7 +146,7 @@ fn domains_are_not_taken_over_unasked() {
     assert_eq!(local.ok("GET", &one, None)["hostname"], "a.example.com");
     assert_eq!(local.ok("GET", "@/workers/domains/records", None).as_array().unwrap().len(), 2);
     assert_eq!(local.call("DELETE", &one, None).0, 200);
-    assert_eq!(local.refused("GET", &one, None), (404, 10007));
+    assert_eq!(local.refused("GET", &one, None), (404, 100_114));
     local.ok("DELETE", "@/workers/scripts/a", None);
     assert_eq!(listed(""), 0, "a deleted worker's domains go with it");
 }

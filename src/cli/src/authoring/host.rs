@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use flotilla_model::failure::Failure;
 use flotilla_model::names;
+use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, Reply};
 
 use super::super::ui::clean;
@@ -79,15 +80,21 @@ pub fn in_account(
     let is_own = |worker: &String| own.contains(worker);
     match (host, zone_id) {
         (Host::Domain(name), _) => {
-            let Reply::Domains(domains) = requester.fetch(&home, Call::ListDomains)? else { return Ok(Ok(())) };
+            let domains = read_list(|page| match requester.fetch(&home, Call::ListDomains { page })? {
+                Reply::Domains(domains) => Ok::<_, Failure>(domains),
+                other => unreachable!("BUG: {other:?} is no list of domains"),
+            })?;
             let holder = domains.into_iter().find(|domain| domain.hostname == *name && !is_own(&domain.worker));
             Ok(holder.map_or(Ok(()), |holder| {
                 Err(format!("{name} leads to the worker {} of that account already", clean(&holder.worker)))
             }))
         }
         (Host::Route { pattern, .. }, Some(zone_id)) => {
-            let call = Call::ListRoutes { zone_id: zone_id.to_owned() };
-            let Reply::Routes(routes) = requester.fetch(&home, call)? else { return Ok(Ok(())) };
+            let call = |page| Call::ListRoutes { zone_id: zone_id.to_owned(), page };
+            let routes = read_list(|page| match requester.fetch(&home, call(page))? {
+                Reply::Routes(routes) => Ok::<_, Failure>(routes),
+                other => unreachable!("BUG: {other:?} is no list of routes"),
+            })?;
             let holder = routes.into_iter().filter(|route| route.pattern == *pattern).find_map(|route| route.worker);
             Ok(holder.filter(|worker| !is_own(worker)).map_or(Ok(()), |worker| {
                 Err(format!("the route {pattern} leads to the worker {} already", clean(&worker)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use flotilla_model::failure::Failure;
 use flotilla_model::names;
+use flotilla_model::paging::{Page, read_list};
 use flotilla_model::platform::{Call, CallError, Home, ListedZone, Reply};
 use flotilla_spec::project::{ACCOUNT_ID_VARIABLE, TOKEN_VARIABLE};
 
@@ -135,8 +136,10 @@ fn verify(requester: &mut PlatformRequester, account_id: Option<&str>) -> Result
     };
     let account_id = match account_id {
         Some(id) => Some(id.to_owned()),
-        None => match requester.try_ask(&home(""), &Call::ListZones { name: None, page: 1 }) {
-            Ok(Reply::Zones { zones, .. }) if !zones.is_empty() => zones.into_iter().next().map(|zone| zone.account_id),
+        None => match requester.try_ask(&home(""), &Call::ListZones { name: None, page: Page::First }) {
+            Ok(Reply::Zones(zones)) if !zones.entries.is_empty() => {
+                zones.entries.into_iter().next().map(|zone| zone.account_id)
+            }
             _ => accounts(requester).ok().and_then(|accounts| accounts.into_iter().next()).map(|(_, id)| id),
         },
     };
@@ -152,22 +155,14 @@ fn verify(requester: &mut PlatformRequester, account_id: Option<&str>) -> Result
 
 /// Lists all zones that the token reaches, by name.
 pub fn zones(requester: &mut PlatformRequester) -> Result<Vec<ListedZone>, Failure> {
-    let mut all = Vec::new();
-    for page in 1.. {
-        match requester.try_ask(&home(""), &Call::ListZones { name: None, page }) {
-            Ok(Reply::Zones { zones, more }) => {
-                all.extend(zones);
-                if !more {
-                    break;
-                }
-            }
-            Ok(_) => break,
-            Err(error) => {
-                return Err(Failure::new(format!("the zones can't be listed: {error}"))
-                    .hint("the token wants the permission `Zone: Read` for them"));
-            }
-        }
-    }
+    let listed = read_list(|page| match requester.try_ask(&home(""), &Call::ListZones { name: None, page })? {
+        Reply::Zones(zones) => Ok::<_, CallError>(zones),
+        other => unreachable!("BUG: {other:?} is no list of zones"),
+    });
+    let mut all = listed.map_err(|error| {
+        Failure::new(format!("the zones can't be listed: {error}"))
+            .hint("the token wants the permission `Zone: Read` for them")
+    })?;
     all.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
 }
@@ -181,17 +176,12 @@ pub fn accounts(requester: &mut PlatformRequester) -> Result<Vec<(String, String
 pub fn names(
     requester: &mut PlatformRequester,
     home: &Home,
-    call: impl Fn(u32) -> Call,
+    call: impl Fn(Page) -> Call,
 ) -> Result<Vec<(String, String)>, Failure> {
-    let mut all = Vec::new();
-    for page in 1.. {
-        let Reply::Page { names, more } = requester.fetch(home, call(page))? else { break };
-        all.extend(names);
-        if !more {
-            break;
-        }
-    }
-    Ok(all)
+    read_list(|page| match requester.fetch(home, call(page))? {
+        Reply::Names(names) => Ok(names),
+        other => unreachable!("BUG: {other:?} is no list of names"),
+    })
 }
 
 /// Returns the account of fleet.yaml with this id; or the one whose id isn't known yet; or a new one, named after its name

@@ -10,7 +10,7 @@ use super::super::report::count;
 use super::super::summary::{boxed, text};
 use super::super::ui::duration;
 use super::reason_groups::{ReasonGroup, group_reasons};
-use super::{FEW, PlanOutput, by_reason, requests};
+use super::{FEW, PlanOutput, by_reason};
 use flotilla_engine::plan_view::{Estimate, eta};
 
 /// The limit of bytes: a comment's characters, and a reserve for what people add.
@@ -43,7 +43,7 @@ impl PlanOutput<'_> {
             }
         }
         if !plan.is_empty() {
-            parts.push(requests(self.requests()));
+            parts.push(self.price());
             parts.push(format!("about {}", duration(eta(&self.estimates))));
         }
         let mut page =
@@ -60,7 +60,7 @@ impl PlanOutput<'_> {
         }
         self.changes(&mut page);
         self.others(&mut page);
-        self.price(&mut page);
+        self.lanes(&mut page);
         let short = digest.short();
         match plan.is_empty() {
             true => page.0 += &format!("\nPlan `{short}`.\n"),
@@ -126,7 +126,7 @@ impl PlanOutput<'_> {
     }
 
     /// Adds waves and lanes, where there are several.
-    fn price(&self, page: &mut Page) {
+    fn lanes(&self, page: &mut Page) {
         let plan = self.plan;
         if plan.waves.len() > 1 {
             page.fold(&count(plan.waves.len(), "wave"), |page| {
@@ -139,7 +139,7 @@ impl PlanOutput<'_> {
         if lanes.len() > 1 || lanes.iter().any(|lane| lane.used > 0) {
             page.fold(&count(lanes.len(), "lane"), |page| {
                 page.table(
-                    "| accounts | requests | time | used of the window |\n|---|---:|---:|---|\n",
+                    "| accounts | requests | checks | time | used of the window |\n|---|---:|---:|---:|---|\n",
                     lanes.iter().map(lane_row),
                 );
             });
@@ -161,7 +161,8 @@ fn row<'a>(change: &Change, mut reasons: impl ExactSizeIterator<Item = &'a Reaso
 fn lane_row(lane: &Estimate) -> String {
     let used = format!("{} of {} in {}", grouped(lane.used), grouped(lane.limit), duration(lane.window_seconds));
     let accounts = first_names(lane.accounts.iter().map(String::as_str));
-    format!("| {accounts} | {} | {} | {used} |\n", grouped(lane.requests as u64), duration(lane.seconds))
+    let (requests, checks) = (grouped(lane.requests as u64), grouped(lane.checks as u64));
+    format!("| {accounts} | {requests} | {checks} | {} | {used} |\n", duration(lane.seconds))
 }
 
 fn folded(group: &ReasonGroup<'_>) -> String {

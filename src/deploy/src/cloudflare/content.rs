@@ -16,6 +16,10 @@ pub fn read(kind: &str, entry: &str, mut body: impl Read) -> Result<Reply, CallE
     let mut bytes = Vec::new();
     body.read_to_end(&mut bytes).map_err(|error| super::failed(&Body::error(&error)))?;
     let Some(boundary) = boundary(kind) else {
+        // A page or an envelope in its place is no code.
+        if !plain(kind).ends_with("javascript") {
+            return Err(super::undocumented(&format!("`{}` in place of a worker's code", plain(kind))));
+        }
         let script = ReadModule { name: "index.js".to_owned(), kind: plain(kind), bytes };
         return Ok(Reply::Content { main: None, modules: vec![script] });
     };

@@ -6,7 +6,12 @@ use std::io::{self, BufReader, Read};
 use flotilla_http::{Body, Error, Kind};
 use serde::{Deserialize, Deserializer};
 
-use flotilla_model::platform::{Call, CallError, Home, ListedDomain, ListedRoute, ListedWorker, Reply};
+use flotilla_model::paging::{ListPage, Page};
+use flotilla_model::platform::{
+    Call, CallError, Home, ListedDomain, ListedRoute, ListedWorker, Reply, SCRIPTS_PER_PAGE,
+};
+
+use super::result::ResultInfo;
 
 /// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is a million of them.
 pub const MAX_LIST: u64 = 1 << 30;
@@ -17,8 +22,13 @@ struct Envelope<T> {
     success: bool,
     #[serde(default)]
     errors: Vec<ApiError>,
+    #[serde(default = "none")]
     result: Option<Vec<T>>,
     result_info: Option<ResultInfo>,
+}
+
+fn none<T>() -> Option<Vec<T>> {
+    None
 }
 
 #[derive(Deserialize)]
@@ -27,12 +37,6 @@ struct ApiError {
     code: u64,
     #[serde(default)]
     message: String,
-}
-
-#[derive(Deserialize)]
-struct ResultInfo {
-    total_count: Option<u64>,
-    cursor: Option<String>,
 }
 
 /// A worker of an account.
@@ -93,29 +97,39 @@ impl From<Script> for ListedWorker {
 
 /// Returns whether a call's answer is one of these lists.
 pub fn is_listing(call: &Call) -> bool {
-    matches!(call, Call::ListWorkers | Call::ListDomains | Call::ListRoutes { .. })
+    matches!(call, Call::ListWorkers { .. } | Call::ListDomains { .. } | Call::ListRoutes { .. })
 }
 
-/// Reads the list that answers a call.
+/// Reads the page of a list that answers a call.
 pub fn read(home: &Home, call: &Call, body: impl Read) -> Result<Reply, CallError> {
     match call {
-        Call::ListWorkers if home.namespace.is_some() => rows(body)
-            .map(|rows: Vec<InNamespace>| Reply::Workers(rows.into_iter().map(|row| row.script.into()).collect())),
-        Call::ListWorkers => {
-            rows(body).map(|rows: Vec<Script>| Reply::Workers(rows.into_iter().map(ListedWorker::from).collect()))
+        Call::ListWorkers { page, .. } if home.namespace.is_some() => {
+            let scripts = |row: InNamespace| ListedWorker::from(row.script);
+            list(body, page, Some(SCRIPTS_PER_PAGE), scripts).map(Reply::Workers)
         }
-        Call::ListDomains => rows(body).map(|rows: Vec<Domain>| {
+        Call::ListWorkers { page, .. } => list(body, page, None, |row: Script| row.into()).map(Reply::Workers),
+        Call::ListDomains { page } => {
             let domain = |Domain { id, hostname, service }| ListedDomain { id, hostname, worker: service };
-            Reply::Domains(rows.into_iter().map(domain).collect())
-        }),
-        _ => rows(body).map(|rows: Vec<Route>| {
-            let route = |Route { id, pattern, script }| ListedRoute { id, pattern, worker: script };
-            Reply::Routes(rows.into_iter().map(route).collect())
-        }),
+            list(body, page, None, domain).map(Reply::Domains)
+        }
+        Call::ListRoutes { page, .. } => {
+            let route = |Route { id, pattern, script }: Route| ListedRoute {
+                id,
+                pattern,
+                worker: script.filter(|worker| !worker.is_empty()),
+            };
+            list(body, page, None, route).map(Reply::Routes)
+        }
+        _ => unreachable!("BUG: its answer is no list"),
     }
 }
 
-fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallError> {
+fn list<T: for<'de> Deserialize<'de>, U>(
+    body: impl Read,
+    page: &Page,
+    full: Option<usize>,
+    convert: impl Fn(T) -> U,
+) -> Result<ListPage<U>, CallError> {
     let mut body = Watched { body, broken: None };
     let read: Result<Envelope<T>, serde_json::Error> =
         serde_json::from_reader(BufReader::with_capacity(64 << 10, &mut body));
@@ -127,7 +141,7 @@ fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallErr
                 Some(broken) => super::failed(&broken),
                 // Cut off in the middle, it may be whole the next time.
                 None if error.is_eof() => CallError::Unavailable("Cloudflare's list ends in the middle".to_owned()),
-                None => refused(0, &format!("Cloudflare answered with a list that can't be read: {error}")),
+                None => super::undocumented(&format!("the list can't be read: {error}")),
             });
         }
     };
@@ -137,16 +151,10 @@ fn rows<T: for<'de> Deserialize<'de>>(body: impl Read) -> Result<Vec<T>, CallErr
             error.map_or_else(|| refused(0, "Cloudflare gave no reason"), |error| refused(error.code, &error.message))
         );
     }
-    let rows = envelope.result.unwrap_or_default();
-    // What isn't in the list counts as gone. So a part of it is worse than none.
-    let (total, more) = envelope
-        .result_info
-        .map_or((None, false), |info| (info.total_count, info.cursor.is_some_and(|cursor| !cursor.is_empty())));
-    if more || total.is_some_and(|total| total > rows.len() as u64) {
-        let total = total.map_or_else(String::new, |total| format!(" of {total}"));
-        return Err(refused(0, &format!("Cloudflare's list is not whole: {}{total} entries", rows.len())));
-    }
-    Ok(rows)
+    // What isn't in the list counts as gone. So no list is worse than none that can be read.
+    let rows = envelope.result.ok_or_else(|| super::undocumented("there is no list"))?;
+    let entries = rows.into_iter().map(convert).collect();
+    envelope.result_info.unwrap_or_default().page(entries, page, full).map_err(|why| super::undocumented(&why))
 }
 
 fn refused(code: u64, message: &str) -> CallError {
@@ -177,6 +185,10 @@ mod tests {
         Home { account_id: "a".to_owned(), namespace: namespace.map(str::to_owned) }
     }
 
+    fn workers() -> Call {
+        Call::ListWorkers { tags: None, page: Page::First }
+    }
+
     fn check(call: &Call, namespace: Option<&str>, body: &str) -> Result<Reply, CallError> {
         read(&home(namespace), call, body.as_bytes())
     }
@@ -187,7 +199,7 @@ mod tests {
             "tags": ["flotilla-x"], "handlers": ["fetch"], "observability": {"enabled": true}, "placement": null,
             "has_assets": true, "migration_tag": "v1"}"#;
         let bare = r#"{"id": "v", "tags": null, "has_assets": null, "migration_tag": null}"#;
-        let expected = Reply::Workers(vec![
+        let expected = vec![
             ListedWorker {
                 name: "w".to_owned(),
                 etag: "e".to_owned(),
@@ -199,49 +211,73 @@ mod tests {
                 has_classes: true,
             },
             ListedWorker { name: "v".to_owned(), ..ListedWorker::default() },
-        ]);
+        ];
+        let expected = Reply::Workers(expected.into());
         let list =
             |rows: &str| format!(r#"{{"success": true, "errors": [], "messages": [{{"x": 1}}], "result": [{rows}]}}"#);
-        assert_eq!(check(&Call::ListWorkers, None, &list(&format!("{script}, {bare}"))), Ok(expected.clone()));
+        assert_eq!(check(&workers(), None, &list(&format!("{script}, {bare}"))), Ok(expected.clone()));
         let wrapped = format!(r#"{{"script": {script}, "dispatch_namespace": "n"}}, {{"script": {bare}}}"#);
-        assert_eq!(check(&Call::ListWorkers, Some("n"), &list(&wrapped)), Ok(expected));
+        assert_eq!(check(&workers(), Some("n"), &list(&wrapped)), Ok(expected));
         assert_eq!(
             check(
-                &Call::ListDomains,
+                &Call::ListDomains { page: Page::First },
                 None,
                 &list(r#"{"id": "d", "hostname": "a.example", "service": "w", "zone_id": "z"}"#)
             ),
-            Ok(Reply::Domains(vec![ListedDomain {
-                id: "d".to_owned(),
-                hostname: "a.example".to_owned(),
-                worker: "w".to_owned()
-            }]))
+            Ok(Reply::Domains(
+                vec![ListedDomain { id: "d".to_owned(), hostname: "a.example".to_owned(), worker: "w".to_owned() }]
+                    .into()
+            ))
         );
         let routes =
             list(r#"{"id": "r", "pattern": "a.example/*", "script": "w"}, {"id": "s", "pattern": "b.example/*"}"#);
-        let Ok(Reply::Routes(routes)) = check(&Call::ListRoutes { zone_id: "z".to_owned() }, None, &routes) else {
+        let Ok(Reply::Routes(routes)) =
+            check(&Call::ListRoutes { zone_id: "z".to_owned(), page: Page::First }, None, &routes)
+        else {
             panic!("routes")
         };
-        assert_eq!(routes.iter().map(|route| route.worker.as_deref()).collect::<Vec<_>>(), [Some("w"), None]);
+        assert_eq!(routes.entries.iter().map(|route| route.worker.as_deref()).collect::<Vec<_>>(), [Some("w"), None]);
     }
 
     #[test]
-    fn a_part_of_a_list_is_refused() {
-        let outcome_of = |body: &str| match check(&Call::ListWorkers, None, body) {
+    fn a_page_tells_which_one_is_next() {
+        let page = |namespace: Option<&str>, body: &str| match check(&workers(), namespace, body) {
+            Ok(Reply::Workers(page)) => (page.entries.len(), page.next, page.total),
+            other => panic!("{other:?}"),
+        };
+        let one = r#"{"success": true, "result": [{"id": "w"}], "result_info": {"count": 1, "total_count": 2}}"#;
+        assert_eq!(page(None, one), (1, Some(Page::Number(2)), Some(2)));
+        let cursor = r#"{"success": true, "result": [], "result_info": {"cursor": "next"}}"#;
+        assert_eq!(page(Some("n"), cursor), (0, Some(Page::Cursor("next".to_owned())), None));
+        assert_eq!(
+            page(Some("n"), r#"{"success": true, "result": [], "result_info": {"cursor": ""}}"#),
+            (0, None, None)
+        );
+        assert_eq!(page(None, r#"{"success": true, "result": []}"#), (0, None, None));
+    }
+
+    #[test]
+    fn what_is_no_list_is_an_unknown_answer() {
+        let outcome_of = |body: &str| match check(&workers(), None, body) {
             Err(CallError::Rejected { message, .. }) => message,
             Err(CallError::Unavailable(message)) => format!("again: {message}"),
             other => panic!("{other:?}"),
         };
-        let page = r#"{"success": true, "result": [{"id": "w"}], "result_info": {"count": 1, "total_count": 2}}"#;
-        assert_eq!(outcome_of(page), "Cloudflare's list is not whole: 1 of 2 entries");
-        let cursor = r#"{"success": true, "result": [], "result_info": {"cursor": "next"}}"#;
-        assert_eq!(outcome_of(cursor), "Cloudflare's list is not whole: 0 entries");
         assert_eq!(
             outcome_of(r#"{"success": true, "result": [{"id": "w"}"#),
             "again: Cloudflare's list ends in the middle"
         );
         assert_eq!(outcome_of(r#"{"success": false, "errors": [{"code": 7, "message": "no"}], "result": null}"#), "no");
-        assert!(outcome_of(r#"{"success": true, "result": [{"id": 7}]}"#).contains("can't be read"));
+        for body in [
+            r#"{"success": true, "result": [{"id": 7}]}"#,
+            r#"{"success": true, "result": null}"#,
+            r#"{"success": true}"#,
+            r#"{"success": true, "result": {}}"#,
+            r#"{"success": true, "result": [], "result_info": {"page": 2}}"#,
+            "<html>",
+        ] {
+            assert!(outcome_of(body).starts_with("again: Cloudflare's answer is not the documented one"), "{body}");
+        }
     }
 
     #[test]
@@ -262,13 +298,12 @@ mod tests {
         }));
         let head: &[u8] = b"{\"success\": true, \"errors\": [], \"result\": [";
         let start = std::time::Instant::now();
-        let Ok(Reply::Workers(workers)) = read(&home(None), &Call::ListWorkers, head.chain(body).chain(&b"]}"[..]))
-        else {
+        let Ok(Reply::Workers(workers)) = read(&home(None), &workers(), head.chain(body).chain(&b"]}"[..])) else {
             panic!("a list")
         };
         eprintln!("100,000 workers in {:?}", start.elapsed());
-        assert_eq!(workers.len(), 100_000);
-        assert_eq!(workers[99_999].tags[3], "customer-c99999");
+        assert_eq!(workers.entries.len(), 100_000);
+        assert_eq!(workers.entries[99_999].tags[3], "customer-c99999");
     }
 
     /// A body that comes in pieces.

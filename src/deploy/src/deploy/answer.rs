@@ -121,7 +121,8 @@ impl Run<'_> {
             // One failure reports it; the account's other changes would fail alike.
             return self.skip(index);
         }
-        self.schedule.task(index).is_outcome_unknown |= matches!(result, Err(CallError::Unavailable(_)));
+        let task = self.schedule.task(index);
+        task.is_outcome_unknown |= !task.is_check_due && matches!(result, Err(CallError::Unavailable(_)));
         let Some(result) = self.handle_transient_error(RequestId::Change(index), result) else { return Ok(()) };
         if let Err(CallError::Rejected { code, .. }) = &result
             && BINDING_MISSING.contains(code)
@@ -151,12 +152,13 @@ impl Run<'_> {
         let now = self.ctx.clock.unix();
         let ids = &self.ids;
         let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
+        let ownership = self.ctx.ownership.as_ref();
         let task = self.schedule.task(index);
         if let Some(record) = record {
             task.live = Some(uploaded(change, task.live.take(), record, now));
         }
         let is_stale = task.live.is_none() && needs_worker(task.step(change));
-        match task.on_answer(change, result, zone)? {
+        match task.on_answer(change, result, ownership, zone)? {
             _ if is_stale => Err("the plan is stale: the state no longer has this worker".to_owned()),
             is_done => Ok(is_done),
         }

@@ -136,7 +136,9 @@ impl Run<'_> {
         };
         self.open_notes()?;
         self.ctx.state.begin(&id, &in_flight)?;
-        Ok(Task::new(id, steps, live, earlier, left))
+        let mut task = Task::new(id, steps, live, earlier, left);
+        task.is_check_due = self.is_check_needed(change);
+        Ok(task)
     }
 
     /// Ends a change that doesn't continue: none of its later steps was sent, but what was uncertain before still is.

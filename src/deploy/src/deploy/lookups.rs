@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::index::{ChangeIndex, LookupId};
+use super::ownership::StrangersList;
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, Permit, RequestId, RequestState};
 use crate::plan::{Change, Step};
 use crate::state::ResourceKind;
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::{Call, CallError, KV_EXISTS, Reply};
+use flotilla_model::paging::{Page, Pages, Progress};
+use flotilla_model::platform::{Call, CallError, Home, KV_EXISTS, Reply};
 
 /// A lookup of one or several names.
 pub(super) struct Lookup {
@@ -33,6 +35,8 @@ pub(super) enum Target {
     Names(Names),
     /// The id of the KV namespace of this title, which it creates.
     NewTable(String),
+    /// The workers of a home that aren't the fleet's.
+    Strangers(StrangersList),
 }
 
 /// Names that are looked for in a list.
@@ -43,20 +47,29 @@ pub(super) struct Names {
     /// The name, if it is the only one that is looked for.
     only: Option<String>,
     /// The page that is read next.
-    page: u32,
+    page: Page,
+    /// The pages that were read.
+    pages: Pages<(String, String)>,
     /// Whether they certainly exist: the platform refused to create them a second time.
     exist: bool,
 }
 
+impl Names {
+    fn new(resource: Resource, missing: BTreeSet<String>, only: Option<String>) -> Names {
+        Names { resource, missing, only, page: Page::First, pages: Pages::default(), exist: false }
+    }
+}
+
 impl Lookup {
-    /// Returns its next request.
-    pub fn call(&self) -> Call {
+    /// Returns its next request; `strangers` is the filter of a list of strangers.
+    pub fn call(&self, strangers: Option<String>) -> Call {
         match &self.target {
+            Target::Strangers(list) => Call::ListWorkers { tags: strangers, page: list.page.clone() },
             Target::Zone(name) => Call::FindZone { name: name.clone() },
             Target::NewTable(title) => Call::CreateKv { title: title.clone() },
             Target::Names(names) => match names.resource {
-                Resource::Database => Call::ListDatabases { name: names.only.clone(), page: names.page },
-                Resource::Kv => Call::ListKv { page: names.page },
+                Resource::Database => Call::ListDatabases { name: names.only.clone(), page: names.page.clone() },
+                Resource::Kv => Call::ListKv { page: names.page.clone() },
             },
         }
     }
@@ -65,7 +78,15 @@ impl Lookup {
     pub fn key(&self) -> &str {
         match &self.target {
             Target::Zone(name) | Target::NewTable(name) => name,
-            Target::Names(_) => &self.account_id,
+            Target::Names(_) | Target::Strangers(_) => &self.account_id,
+        }
+    }
+
+    /// Returns the home that its request is about.
+    pub fn home(&self) -> Home {
+        match &self.target {
+            Target::Strangers(list) => list.home.clone(),
+            _ => Home { account_id: self.account_id.clone(), namespace: None },
         }
     }
 }
@@ -110,7 +131,7 @@ impl Run<'_> {
             }
             if !missing.is_empty() {
                 let only = missing.first().filter(|_| missing.len() == 1).cloned();
-                let names = Names { resource, missing, only, page: 1, exist: false };
+                let names = Names::new(resource, missing, only);
                 let id = self.add_lookup(&account_id, Target::Names(names));
                 self.schedule.queue_request(RequestId::Lookup(id));
             }
@@ -135,7 +156,7 @@ impl Run<'_> {
         needed
     }
 
-    fn add_lookup(&mut self, account_id: &str, target: Target) -> LookupId {
+    pub(super) fn add_lookup(&mut self, account_id: &str, target: Target) -> LookupId {
         let delivery = Delivery::new(self.ctx.lane_of[account_id]);
         self.schedule.add_lookup(Lookup { account_id: account_id.to_owned(), target, delivery, waiters: Vec::new() })
     }
@@ -175,6 +196,10 @@ impl Run<'_> {
                 self.on_zone(id, &account_id, &name, result)
             }
             Target::Names(_) => self.on_page(id, &account_id, result),
+            Target::Strangers(_) => {
+                self.on_strangers(id, result);
+                Ok(())
+            }
             Target::NewTable(title) => {
                 let title = title.clone();
                 self.on_new_table(id, &account_id, title, result)
@@ -197,7 +222,8 @@ impl Run<'_> {
                 self.schedule.end_lookup(id, RequestState::Succeeded);
                 return Ok(());
             }
-            Ok(_) => format!("the account has no zone `{name}`, or the token can't see it"),
+            Ok(Reply::Nothing) => format!("the account has no zone `{name}`, or the token can't see it"),
+            Ok(other) => unreachable!("BUG: {other:?} is no zone"),
             Err(CallError::Unauthorized(why)) => return self.on_unauthorized_zone(id, why, is_repeated),
             Err(error) => error.to_string(),
         };
@@ -222,11 +248,11 @@ impl Run<'_> {
 
     /// Handles a page of a list: the list ends with its last page, or when all names were found.
     fn on_page(&mut self, id: LookupId, account_id: &str, result: Result<Reply, CallError>) -> Result<(), Failure> {
-        let (listed, more) = match result {
-            Ok(Reply::Page { names, more }) => (names, more),
-            Ok(_) => (Vec::new(), false),
+        let listed = match result {
+            Ok(Reply::Names(listed)) => listed,
+            Ok(other) => unreachable!("BUG: {other:?} is no list of names"),
             Err(error) => {
-                let why = explained(&self.schedule.lookup(id).call(), &error);
+                let why = explained(&self.schedule.lookup(id).call(None), &error);
                 self.fail_names(id, why);
                 return Ok(());
             }
@@ -235,9 +261,19 @@ impl Run<'_> {
             unreachable!("BUG: only a list has pages")
         };
         let (resource, exist) = (names.resource, names.exist);
-        let found: Vec<_> = listed.into_iter().filter(|(name, _)| names.missing.remove(name)).collect();
-        let is_last = names.missing.is_empty() || !more;
-        names.page += 1;
+        let found: Vec<_> = listed.entries.iter().filter(|(name, _)| names.missing.remove(name)).cloned().collect();
+        let is_last = match names.pages.add(listed) {
+            _ if names.missing.is_empty() => true,
+            Ok(Progress::Next(page)) => {
+                names.page = page;
+                false
+            }
+            Ok(Progress::Whole(_)) => true,
+            Err(unsteady) => {
+                self.fail_names(id, unsteady.to_string());
+                return Ok(());
+            }
+        };
         let missing = if is_last { std::mem::take(&mut names.missing) } else { BTreeSet::new() };
         for (name, resource_id) in found {
             self.cache_id(account_id, kind_of(resource), &name, resource_id)?;
@@ -274,11 +310,11 @@ impl Run<'_> {
             }
             Err(CallError::Rejected { code: KV_EXISTS, .. }) => {
                 let missing = BTreeSet::from([title]);
-                let names = Names { resource: Resource::Kv, missing, only: None, page: 1, exist: true };
+                let names = Names { exist: true, ..Names::new(Resource::Kv, missing, None) };
                 self.schedule.lookup(id).target = Target::Names(names);
                 self.schedule.continue_lookup(id);
             }
-            Ok(_) => self.fail_names(id, format!("the KV namespace `{title}` was made without an id")),
+            Ok(other) => unreachable!("BUG: {other:?} is no KV namespace"),
             Err(error) => self.fail_names(id, error.to_string()),
         }
         Ok(())
@@ -290,7 +326,7 @@ impl Run<'_> {
         let resource = match target {
             Target::Names(names) => names.resource,
             Target::NewTable(_) => Resource::Kv,
-            Target::Zone(_) => unreachable!("BUG: a zone is no such resource"),
+            Target::Zone(_) | Target::Strangers(_) => unreachable!("BUG: it is no such resource"),
         };
         let key = (account_id.clone(), resource);
         self.unavailable.insert(key, why.clone());

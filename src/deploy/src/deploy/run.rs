@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hosts::HostWrite;
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
 use super::lookups::{KnownIds, kind_of};
+use super::ownership::{Ownership, Strangers};
 use super::pool::{Ids, Job};
 use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Schedule};
 use super::task::Next;
@@ -36,6 +37,8 @@ pub(super) struct Run<'a> {
     pub(super) ids: KnownIds,
     /// The lookups of zones, by account and name.
     pub(super) zone_lookups: HashMap<(String, String), LookupId>,
+    /// The workers that aren't the fleet's, as listed before this wave.
+    pub(super) strangers: Strangers,
     /// The reasons why an account's databases or KV namespaces are unavailable.
     pub(super) unavailable: HashMap<(String, Resource), String>,
     /// The domains and patterns that changes of this plan acquire, and in which wave.
@@ -97,6 +100,7 @@ impl<'a> Run<'a> {
             schedule,
             ids: KnownIds::default(),
             zone_lookups: HashMap::new(),
+            strangers: Strangers::default(),
             unavailable: HashMap::new(),
             acquired: acquired(&plan.changes),
             unauthorized: HashSet::new(),
@@ -140,12 +144,16 @@ impl<'a> Run<'a> {
     /// Applies the changes of a wave, in the order in which they need each other.
     fn run_wave(&mut self, wave: WaveIndex, changes: Vec<ChangeIndex>) -> Result<(), Failure> {
         self.uploaded.clear();
+        let mut releasing: Vec<ChangeIndex> = Vec::new();
         if !self.acquired.is_empty() {
             let releases = |change: &Change| change.steps.iter().any(|step| self.releases(step, wave));
             let places = (0..self.plan.changes.len()).filter(|place| releases(&self.plan.changes[*place]));
-            let releasing: Vec<ChangeIndex> = places.map(ChangeIndex::new).collect();
-            self.run_changes(releasing, Phase::Release(wave))?;
+            releasing.extend(places.map(ChangeIndex::new));
         }
+        if self.outcome.halted.is_none() && self.control != Control::Stop {
+            self.list_strangers(&[&changes[..], &releasing[..]].concat())?;
+        }
+        self.run_changes(releasing, Phase::Release(wave))?;
         let (deletions, others): (Vec<_>, Vec<_>) =
             changes.into_iter().partition(|index| self.change(*index).action == Action::Delete);
         let last = others.iter().map(|index| self.change(*index).rank).max().unwrap_or(0);
@@ -442,8 +450,9 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn send_lookup(&mut self, id: LookupId, permit: Permit) {
+        let strangers = self.ctx.ownership.as_ref().map(Ownership::strangers);
         let lookup = self.schedule.lookup(id);
-        let job = Job::of_account(lookup.account_id.clone(), lookup.call());
+        let job = Job::Call(lookup.home(), lookup.call(strangers));
         self.submit(RequestId::Lookup(id), permit, job);
     }
 
@@ -468,6 +477,6 @@ impl<'a> Run<'a> {
         let change = self.change(index);
         let ids = &self.ids;
         let zone = |name: &str| ids.get(&change.home.account_id, ResourceKind::Zone, name).cloned();
-        self.schedule.task(index).next(change, zone)
+        self.schedule.task(index).next(change, self.ctx.ownership.as_ref(), zone)
     }
 }

@@ -2,10 +2,13 @@
 //! state.
 
 use super::index::StepIndex;
+use super::ownership::Ownership;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
-use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
+use flotilla_model::paging::{Page, Pages};
+use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ListedRoute, ROUTE_EXISTS, Reply};
+use flotilla_model::tags;
 
 /// The domains and routes that a change released before its own turn.
 pub(super) struct Released {
@@ -33,6 +36,10 @@ pub(super) struct Task {
     pub attempts: Attempts,
     /// Whether a request of the present step was sent and not answered.
     pub is_outcome_unknown: bool,
+    /// Whether the worker's owner is to be looked at before anything else is sent.
+    pub is_check_due: bool,
+    /// The worker's tags when its owner was looked at.
+    tags: Vec<String>,
     /// The results of the present step's lookups.
     pub found: StepLookups,
     /// The domains and routes that it released earlier.
@@ -46,6 +53,22 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// A resource with that name exists already.
     exists: bool,
+    /// The owner of the worker that has the domain was looked at.
+    is_holder_checked: bool,
+    /// The page of the list that is read next.
+    page: Page,
+    /// The pages of names that were read.
+    names: Pages<(String, String)>,
+    /// The pages of routes that were read.
+    routes: Pages<ListedRoute>,
+}
+
+/// The result of looking for something in a list.
+enum Found {
+    /// It, or that it isn't there.
+    Reply(Reply),
+    /// The next page has to be read.
+    NotYet,
 }
 
 /// The next action of a step.
@@ -78,6 +101,8 @@ impl Task {
             left,
             attempts: Attempts::default(),
             is_outcome_unknown: false,
+            is_check_due: false,
+            tags: Vec::new(),
             found: StepLookups::default(),
             released: None,
         }
@@ -100,12 +125,16 @@ impl Task {
         &change.steps[self.steps[self.done].place()]
     }
 
-    /// Returns what comes next in the present step; `zone` gives the ids of zones that are known.
-    pub fn next(&self, change: &Change, zone: impl Fn(&str) -> Option<String>) -> Next {
+    /// Returns what comes next in the present step. `ownership`: what may be changed, unless all of it may; `zone` gives the ids of
+    /// zones that are known.
+    pub fn next(&self, change: &Change, ownership: Option<&Ownership>, zone: impl Fn(&str) -> Option<String>) -> Next {
         let worker = change.worker.clone();
+        if self.is_check_due {
+            return Next::Call(Call::ReadTags { worker });
+        }
         match self.step(change) {
             Step::CreateDatabase { name, .. } if self.found.exists => {
-                Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 })
+                Next::Call(Call::ListDatabases { name: Some(name.clone()), page: self.found.page.clone() })
             }
             Step::CreateDatabase { name, jurisdiction, location_hint } => Next::Call(Call::CreateDatabase {
                 name: name.clone(),
@@ -114,21 +143,37 @@ impl Task {
             }),
             Step::Upload => Next::Upload,
             Step::DeleteDatabase { name } => match &self.found.id {
-                None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: 1 }),
+                None => Next::Call(Call::ListDatabases { name: Some(name.clone()), page: self.found.page.clone() }),
                 Some(Some(id)) => Next::Call(Call::DeleteDatabase { id: id.clone() }),
                 Some(None) => Next::Done,
             },
-            Step::Delete => Next::Call(Call::Delete { worker }),
+            Step::Delete => {
+                let tag = ownership.map(|ownership| tags::identity(&ownership.fleet, &worker));
+                let tag = tag.filter(|tag| change.home.namespace.is_some() && self.tags.contains(tag));
+                Next::Call(Call::Delete { worker, tag })
+            }
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
-            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } => {
+            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } if ownership.is_none() => {
                 Next::Call(Call::DetachDomain { id: id.clone() })
             }
+            Step::TakeDomain { domain, from, .. } => match &self.found.id {
+                None => Next::Call(Call::FindDomain { worker: from.clone(), domain: domain.clone() }),
+                Some(Some(_)) if !self.found.is_holder_checked && !is_taken_over(change, domain, ownership) => {
+                    Next::Call(Call::ReadTags { worker: from.clone() })
+                }
+                Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
+                Some(None) => Next::Done,
+            },
             Step::RemoveRoute { zone_id, id, .. } => {
-                Next::Call(Call::RemoveRoute { zone_id: zone_id.clone(), id: id.clone() })
+                let (zone_id, id) = (zone_id.clone(), id.clone());
+                match self.found.id.is_none() && ownership.is_some() {
+                    true => Next::Call(Call::ReadRoute { zone_id, id }),
+                    false => Next::Call(Call::RemoveRoute { zone_id, id }),
+                }
             }
-            Step::DropDomain { domain } => match &self.found.id {
+            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => match &self.found.id {
                 None => Next::Call(Call::FindDomain { worker, domain: domain.clone() }),
                 Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
                 Some(None) => Next::Done,
@@ -136,13 +181,13 @@ impl Task {
             Step::AddRoute { pattern, zone: name } => match zone(name) {
                 None => Next::Zone(name.clone()),
                 Some(zone_id) if self.found.exists => {
-                    Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() })
+                    Next::Call(Call::ListRoutes { zone_id, page: self.found.page.clone() })
                 }
                 Some(zone_id) => Next::Call(Call::AddRoute { worker, zone_id, pattern: pattern.clone() }),
             },
-            Step::DropRoute { pattern, zone: name } => match (zone(name), &self.found.id) {
+            Step::DropRoute { zone: name, .. } => match (zone(name), &self.found.id) {
                 (None, _) => Next::Zone(name.clone()),
-                (Some(zone_id), None) => Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() }),
+                (Some(zone_id), None) => Next::Call(Call::ListRoutes { zone_id, page: self.found.page.clone() }),
                 (Some(zone_id), Some(Some(id))) => Next::Call(Call::RemoveRoute { zone_id, id: id.clone() }),
                 (Some(_), Some(None)) => Next::Done,
             },
@@ -154,8 +199,16 @@ impl Task {
         &mut self,
         change: &Change,
         result: Result<Reply, CallError>,
+        ownership: Option<&Ownership>,
         zone: impl Fn(&str) -> Option<String>,
     ) -> Result<bool, String> {
+        if self.is_check_due {
+            let reply = result.map_err(|error| format!("the owner of {} can't be read: {error}", change.worker))?;
+            ownership.map_or(Ok(()), |ownership| ownership.check(change, &reply))?;
+            self.tags = if let Reply::Tags { tags, .. } = reply { tags } else { Vec::new() };
+            (self.is_check_due, self.attempts) = (false, Attempts::default());
+            return Ok(false);
+        }
         let step = self.step(change);
         let reply = match (step, result) {
             // That it exists already can be our own doing, by an attempt whose answer was lost.
@@ -172,41 +225,112 @@ impl Task {
             (_, Err(error)) => return Err(explained(change, step, &error)),
             (_, Ok(reply)) => reply,
         };
-        let listed = |name: &String, names: &[(String, String)]| names.iter().find(|(other, _)| other == name).cloned();
+        let reply = match self.find(change, reply)? {
+            Found::Reply(reply) => reply,
+            Found::NotYet => return Ok(false),
+        };
         match step {
             Step::CreateDatabase { name, .. } => {
-                let id = match &reply {
-                    Reply::Id(id) => Some(id.clone()),
-                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
-                    _ => None,
-                };
-                if id.is_none() {
+                let Reply::Id(id) = reply else {
                     return Err(format!("the database {name} is there and can't be found"));
-                }
-                self.found.id = Some(id);
+                };
+                self.found.id = Some(Some(id));
                 return Ok(true);
             }
-            Step::DeleteDatabase { name } if self.found.id.is_none() => {
-                let id = match &reply {
-                    Reply::Page { names, .. } => listed(name, names).map(|(_, id)| id),
-                    _ => None,
-                };
+            Step::DeleteDatabase { .. } if self.found.id.is_none() => {
+                let id = if let Reply::Id(id) = reply { Some(id) } else { None };
                 let nothing = id.is_none();
                 self.found.id = Some(id);
                 return Ok(nothing);
             }
-            Step::DropDomain { .. } | Step::DropRoute { .. } if self.found.id.is_none() => {
-                let id = if let Reply::Id(id) = reply { Some(id) } else { None };
+            // Nothing carries its tag: an attempt whose answer was lost deleted it, or it is somebody else's.
+            Step::Delete if reply == Reply::Nothing => {
+                if std::mem::replace(&mut self.found.exists, true) {
+                    return Err(format!("not deleted: the platform finds no worker that is {}", change.worker));
+                }
+                self.is_check_due = true;
+                return Ok(false);
+            }
+            Step::TakeDomain { domain, from, .. } if ownership.is_some() => match (&self.found.id, reply) {
+                (None, Reply::Id(id)) => {
+                    self.found.id = Some(Some(id));
+                    return Ok(false);
+                }
+                (None, Reply::HeldBy(Some(holder))) if holder != change.worker => {
+                    return Err(format!("{domain} points to {holder} now, and no longer to {from}: it is not taken"));
+                }
+                // It is free, or was taken already.
+                (None, _) => return Ok(true),
+                (Some(_), reply @ (Reply::Tags { .. } | Reply::Nothing)) => {
+                    let tags = if let Reply::Tags { tags, .. } = &reply { Some(&tags[..]) } else { None };
+                    if !ownership.is_some_and(|ownership| ownership.may_take(tags)) {
+                        return Err(format!(
+                            "{domain} points to {from}, which is not managed by this fleet any more; `{{ name: {domain}, takeOver: true \
+                             }}` under `domains` takes it over"
+                        ));
+                    }
+                    self.found.is_holder_checked = true;
+                    return Ok(false);
+                }
+                (Some(_), reply) => return Ok(self.apply(step, reply, &zone)),
+            },
+            Step::DetachDomain { .. } | Step::RemoveRoute { .. } | Step::DropDomain { .. } | Step::DropRoute { .. }
+                if self.found.id.is_none() && is_looked_up(step, ownership) =>
+            {
+                // What points to another worker by now isn't this worker's to remove.
+                let id = match (step, reply) {
+                    (Step::RemoveRoute { id, .. }, Reply::HeldBy(Some(holder))) if holder == change.worker => {
+                        Some(id.clone())
+                    }
+                    (_, Reply::Id(id)) => Some(id),
+                    _ => None,
+                };
                 let nothing = id.is_none();
                 self.found.id = Some(id);
                 return Ok(nothing && self.apply(step, Reply::Nothing, &zone));
             }
-            Step::AddRoute { pattern, .. } if self.found.exists && reply == Reply::Nothing => {
-                return Err(format!("the route {pattern} leads to another worker"));
-            }
+            Step::AddRoute { pattern, .. } if self.found.exists => match &reply {
+                Reply::Id(_) => {}
+                Reply::HeldBy(Some(holder)) => {
+                    return Err(format!("the route {pattern} points to the worker {holder} already"));
+                }
+                Reply::HeldBy(None) => {
+                    return Err(format!("the route {pattern} exists already, and keeps requests from all workers"));
+                }
+                _ => return Err(format!("the route {pattern} exists already and can't be found")),
+            },
             _ => {}
         }
         Ok(self.apply(step, reply, &zone))
+    }
+
+    /// Finds what the present step looks for in a page of a list; a reply that is none is returned as it is.
+    fn find(&mut self, change: &Change, reply: Reply) -> Result<Found, String> {
+        let (found, progress) = match (self.step(change), reply) {
+            (Step::CreateDatabase { name, .. } | Step::DeleteDatabase { name }, Reply::Names(listed)) => {
+                let entry = listed.entries.iter().find(|(other, _)| other == name);
+                let found = entry.map(|(_, id)| Reply::Id(id.clone()));
+                (found, self.found.names.add(listed).map(|progress| progress.next()))
+            }
+            (Step::AddRoute { pattern, .. } | Step::DropRoute { pattern, .. }, Reply::Routes(listed)) => {
+                let entry = listed.entries.iter().find(|route| route.pattern == *pattern);
+                let found = entry.map(|route| match &route.worker {
+                    Some(worker) if *worker == change.worker => Reply::Id(route.id.clone()),
+                    holder => Reply::HeldBy(holder.clone()),
+                });
+                (found, self.found.routes.add(listed).map(|progress| progress.next()))
+            }
+            (_, reply) => return Ok(Found::Reply(reply)),
+        };
+        match (found, progress) {
+            (Some(reply), _) => Ok(Found::Reply(reply)),
+            (None, Err(unsteady)) => Err(unsteady.to_string()),
+            (None, Ok(None)) => Ok(Found::Reply(Reply::Nothing)),
+            (None, Ok(Some(page))) => {
+                (self.found.page, self.attempts) = (page, Attempts::default());
+                Ok(Found::NotYet)
+            }
+        }
     }
 
     /// Applies a step that was acknowledged to what is known to be live.
@@ -236,6 +360,17 @@ impl Task {
         self.left.remove(0);
         (self.attempts, self.is_outcome_unknown, self.found) = (Attempts::default(), false, StepLookups::default());
     }
+}
+
+/// Returns whether a domain or a route is looked up before it is removed.
+fn is_looked_up(step: &Step, ownership: Option<&Ownership>) -> bool {
+    ownership.is_some() || matches!(step, Step::DropDomain { .. } | Step::DropRoute { .. })
+}
+
+/// Returns whether a domain may be taken, whoever's it is.
+fn is_taken_over(change: &Change, domain: &str, ownership: Option<&Ownership>) -> bool {
+    let key = (change.home.account_id.clone(), domain.to_owned());
+    ownership.is_some_and(|ownership| ownership.take_over.contains(&key))
 }
 
 /// Returns the name of a step in the records.
@@ -282,6 +417,19 @@ pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
     }
 }
 
+/// Returns whether a step sets something that points to the worker.
+fn is_trigger(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::SetCrons { .. } | Step::SetWorkersDev { .. } | Step::AttachDomain { .. } | Step::AddRoute { .. }
+    )
+}
+
+/// Returns whether the state has the worker, and the change doesn't upload it.
+fn is_known(change: &Change) -> bool {
+    change.was.is_some() && !change.steps.contains(&Step::Upload)
+}
+
 /// Returns the message of the platform, with advice where there is some.
 fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
@@ -301,6 +449,16 @@ fn explained(change: &Change, step: &Step, error: &CallError) -> String {
         }
         (Step::Upload, CallError::Rejected { status: 404, .. }) => {
             "; is the account's id right, and does the dispatch namespace exist?".to_owned()
+        }
+        (_, CallError::Rejected { code: 10007 | 10019, .. }) if is_trigger(step) && is_known(change) => {
+            let or = match step {
+                Step::SetWorkersDev { .. } => ", or the account has no workers.dev subdomain",
+                _ => "",
+            };
+            let worker = &change.worker;
+            format!(
+                "; {worker} was deleted by other means{or}: `flotilla deploy --refresh` corrects the state and creates the worker anew"
+            )
         }
         (Step::SetWorkersDev { .. }, CallError::Rejected { code: 10007 | 10063, .. }) => {
             "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`"

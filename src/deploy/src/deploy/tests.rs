@@ -24,7 +24,7 @@ use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{
     CONCURRENT_CHANGE, Call, CallError, DATABASE_EXISTS, Health, HealthCheck, Home, KEYS_PER_CALL, KV_EXISTS,
-    Placeholders, Platform, Quota, ROUTE_EXISTS, Reply,
+    ListedRoute, Placeholders, Platform, Quota, ROUTE_EXISTS, Reply,
 };
 use flotilla_model::spec::Route;
 
@@ -179,7 +179,7 @@ fn words(call: &Call, world: &World) -> String {
     };
     match call {
         Call::Upload { worker, .. } => format!("upload {worker}"),
-        Call::Delete { worker } => format!("delete {worker}"),
+        Call::Delete { worker, .. } => format!("delete {worker}"),
         Call::SetWorkersDev { worker, on } => format!("workers.dev {worker} {on}"),
         Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
         Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
@@ -187,11 +187,11 @@ fn words(call: &Call, world: &World) -> String {
         Call::FindDomain { domain, .. } => format!("find {domain}"),
         Call::FindZone { name } => format!("zone {name}"),
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
-        Call::FindRoute { pattern, .. } => format!("find {pattern}"),
+        Call::ListRoutes { zone_id, .. } => format!("routes of {zone_id}"),
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
-        Call::ListDatabases { name, page } => format!("databases {name:?} {page}"),
+        Call::ListDatabases { name, .. } => format!("databases {name:?} 1"),
         Call::CreateDatabase { name, .. } => format!("create database {name}"),
-        Call::ListKv { page } => format!("tables {page}"),
+        Call::ListKv { .. } => "tables 1".to_owned(),
         Call::CreateKv { title } => format!("create table {title}"),
         Call::PutKeys { pairs, .. } => format!("put {} {}", pairs.len(), pairs[0].0),
         Call::DeleteKeys { keys, .. } => format!("drop {} {}", keys.len(), keys[0]),
@@ -227,7 +227,7 @@ impl World {
                 self.scripts.insert(worker.clone(), digest);
                 Ok(Reply::Id(self.id()))
             }
-            Call::Delete { worker } => {
+            Call::Delete { worker, .. } => {
                 let leads = self.hosts.iter().find(|(_, to)| *to == worker);
                 assert_eq!(leads, None, "a host leads to a worker that is being deleted");
                 self.scripts.remove(worker);
@@ -268,7 +268,8 @@ impl World {
             }
             Call::FindDomain { worker, domain } => Ok(match self.domains.get(domain) {
                 Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
-                _ => Reply::Nothing,
+                Some((_, holder)) => Reply::HeldBy(Some(holder.clone())),
+                None => Reply::Nothing,
             }),
             Call::FindZone { name } => {
                 Ok(if name.starts_with("example.") { Reply::Id(format!("zone {name}")) } else { Reply::Nothing })
@@ -282,18 +283,24 @@ impl World {
                 self.routes.insert(pattern.clone(), (id.clone(), worker.clone()));
                 Ok(Reply::Id(id))
             }
-            Call::FindRoute { worker, pattern, .. } => Ok(match self.routes.get(pattern) {
-                Some((id, holder)) if holder == worker => Reply::Id(id.clone()),
-                _ => Reply::Nothing,
-            }),
+            Call::ListRoutes { zone_id, .. } => {
+                let of_zone = |(pattern, _): &(&String, _)| *zone_id == format!("zone {}", zone_of(pattern));
+                let route = |(pattern, (id, worker)): (&String, &(String, String))| ListedRoute {
+                    id: id.clone(),
+                    pattern: pattern.clone(),
+                    worker: Some(worker.clone()),
+                };
+                Ok(Reply::Routes(self.routes.iter().filter(of_zone).map(route).collect::<Vec<_>>().into()))
+            }
             Call::RemoveRoute { id, .. } => {
                 self.routes.retain(|_, (other, _)| other != id);
                 Ok(Reply::Done)
             }
-            Call::ListDatabases { name, page: 1 } => {
+            Call::ListDatabases { name, .. } => {
                 let listed =
                     self.databases.iter().filter(|(has, _)| name.as_ref().is_none_or(|name| has.contains(name)));
-                Ok(Reply::Page { names: listed.map(|(name, id)| (name.clone(), id.clone())).collect(), more: false })
+                let names: Vec<_> = listed.map(|(name, id)| (name.clone(), id.clone())).collect();
+                Ok(Reply::Names(names.into()))
             }
             Call::CreateDatabase { name, .. } => {
                 if self.databases.contains_key(name) {
@@ -303,9 +310,9 @@ impl World {
                 self.databases.insert(name.clone(), id.clone());
                 Ok(Reply::Id(id))
             }
-            Call::ListKv { page: 1 } => {
+            Call::ListKv { .. } => {
                 let listed = self.tables.iter().map(|(title, id)| (title.clone(), id.clone()));
-                Ok(Reply::Page { names: listed.collect(), more: false })
+                Ok(Reply::Names(listed.collect::<Vec<_>>().into()))
             }
             Call::CreateKv { title } => {
                 if self.tables.contains_key(title) {
@@ -520,6 +527,7 @@ impl Bench {
                 state,
                 run: RunId(1),
                 concurrent_run: None,
+                ownership: None,
                 budget: self.budget,
                 health_check: Box::new(|change, _, _| Some(health_check(change))),
                 control: Box::new(|| if left.get() == 0 { Control::Stop } else { Control::Continue }),
@@ -796,7 +804,7 @@ fn somebody_elses_route_and_domain_are_never_taken() {
     let outcome = bench.deploy(&fleet(["a", "b", "c"].map(full)));
     let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
     assert_eq!(errors.len(), 2);
-    assert!(errors[0].contains("the route a.example.org/* leads to another worker"), "{errors:?}");
+    assert!(errors[0].contains("the route a.example.org/* points to the worker theirs already"), "{errors:?}");
     assert!(errors[1].contains("already attached to the Worker theirs"), "{errors:?}");
     let world = &lock(&bench.fake.log).world;
     assert_eq!((&world.routes["a.example.org/*"].1[..], &world.domains["b.example.com"].1[..]), ("theirs", "theirs"));

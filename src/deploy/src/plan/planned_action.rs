@@ -32,6 +32,9 @@ pub struct PlannedAction {
     pub was: Option<Digest>,
     /// The wave that it belongs to, from 0.
     pub wave: usize,
+    /// Whether it destroys the data of Durable Objects.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub destroys_objects: bool,
 }
 
 impl PlannedAction {
@@ -48,6 +51,7 @@ impl PlannedAction {
             digest: change.digest,
             was: change.was,
             wave: change.wave,
+            destroys_objects: change.destroys_objects,
         }
     }
 

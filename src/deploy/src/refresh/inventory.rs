@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::WorkerId;
+use flotilla_model::paging::{Unsteady, read_list};
 use flotilla_model::platform::{Call, Home, ListedDomain, ListedRoute, ListedWorker, Reply};
 
 use super::{Row, Wanted, outside};
@@ -88,22 +89,28 @@ impl Scope {
     }
 }
 
-/// Requests the lists, one after the other.
-pub fn take<E>(scope: &Scope, request: &mut impl FnMut(&Home, Call) -> Result<Reply, E>) -> Result<Inventory, E> {
+/// Requests the lists, one after the other, each to its end.
+pub fn take<E: From<Unsteady>>(
+    scope: &Scope,
+    request: &mut impl FnMut(&Home, Call) -> Result<Reply, E>,
+) -> Result<Inventory, E> {
     let mut inventory = Inventory::default();
     for home in &scope.homes {
-        let workers = match request(home, Call::ListWorkers)? {
-            Reply::Workers(workers) => workers,
+        let workers = read_list(|page| match request(home, Call::ListWorkers { tags: None, page })? {
+            Reply::Workers(workers) => Ok::<_, E>(workers),
             // A namespace that doesn't exist yet has no workers.
-            _ => Vec::new(),
-        };
+            Reply::Nothing => Ok(Vec::new().into()),
+            other => unreachable!("BUG: {other:?} is no list of workers"),
+        })?;
         let by_name = workers.into_iter().map(|worker| (worker.name.clone(), worker)).collect();
         inventory.workers.insert(home.clone(), by_name);
     }
     for account_id in &scope.domains {
-        if let Reply::Domains(domains) = request(&outside(account_id), Call::ListDomains)? {
-            inventory.domains.insert(account_id.clone(), domains);
-        }
+        let domains = read_list(|page| match request(&outside(account_id), Call::ListDomains { page })? {
+            Reply::Domains(domains) => Ok::<_, E>(domains),
+            other => unreachable!("BUG: {other:?} is no list of domains"),
+        })?;
+        inventory.domains.insert(account_id.clone(), domains);
     }
     let mut zones = scope.zones.clone();
     for (account_id, name) in &scope.named_zones {
@@ -113,9 +120,13 @@ pub fn take<E>(scope: &Scope, request: &mut impl FnMut(&Home, Call) -> Result<Re
         }
     }
     for (account_id, zone_id) in zones {
-        if let Reply::Routes(routes) = request(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone() })? {
-            inventory.zones.insert(zone_id, Zone { account_id, routes });
-        }
+        let routes = read_list(|page| {
+            match request(&outside(&account_id), Call::ListRoutes { zone_id: zone_id.clone(), page })? {
+                Reply::Routes(routes) => Ok::<_, E>(routes),
+                other => unreachable!("BUG: {other:?} is no list of routes"),
+            }
+        })?;
+        inventory.zones.insert(zone_id, Zone { account_id, routes });
     }
     Ok(inventory)
 }

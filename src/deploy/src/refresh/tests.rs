@@ -1,7 +1,7 @@
 //! Tests of each finding, from lists as the platform would return them.
 
 use super::*;
-use flotilla_model::platform::{Call, ListedRoute, Reply};
+use flotilla_model::platform::{Call, CallError, ListedRoute, Reply};
 
 const FLEET: &str = "shop";
 
@@ -478,12 +478,12 @@ fn the_scope_is_one_list_for_each_thing_in_use() {
 
     // And so many requests are made.
     let mut asked = Vec::new();
-    let inventory = take(&by_name, &mut |_: &Home, call: Call| -> Result<Reply, ()> {
+    let inventory = take(&by_name, &mut |_: &Home, call: Call| -> Result<Reply, CallError> {
         let (name, reply) = match call {
-            Call::ListWorkers => ("workers", Reply::Workers(vec![listed("w-acme", &[])])),
-            Call::ListDomains => ("domains", Reply::Domains(Vec::new())),
+            Call::ListWorkers { .. } => ("workers", Reply::Workers(vec![listed("w-acme", &[])].into())),
+            Call::ListDomains { .. } => ("domains", Reply::Domains(Vec::new().into())),
             Call::FindZone { .. } => ("zone", Reply::Id("z".to_owned())),
-            Call::ListRoutes { .. } => ("routes", Reply::Routes(Vec::new())),
+            Call::ListRoutes { .. } => ("routes", Reply::Routes(Vec::new().into())),
             _ => panic!("nobody asked for that"),
         };
         asked.push(name);

@@ -1,12 +1,14 @@
 //! A state that can be corrected without writing its file: the base of a plan that refreshes. The tables that change
 //! are in memory, in front of those of the file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::OpenFlags;
 
 use super::{State, sqlite_failure};
 use flotilla_model::failure::Failure;
+use flotilla_model::platform::Home;
 
 /// The tables that a correction writes to. What they hold is copied, apart from the records, which are only added to.
 const SHADOWED: [&str; 4] = ["deployed", "begun", "found", "records"];
@@ -43,6 +45,21 @@ impl State {
     pub fn live(&self) -> Result<usize, Failure> {
         let rows: Option<i64> = self.row("SELECT count(*) FROM deployed", [], |row| row.get(0))?;
         Ok(rows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or_default())
+    }
+
+    /// Returns the number of live workers of each home.
+    pub fn workers_by_home(&self) -> Result<BTreeMap<Home, usize>, Failure> {
+        let mut rows = self
+            .db
+            .prepare("SELECT account_id, namespace, count(*) FROM deployed GROUP BY account_id, namespace")
+            .map_err(|error| self.failure(error))?;
+        let home = |row: &rusqlite::Row<'_>| {
+            let (account_id, namespace): (String, String) = (row.get(0)?, row.get(1)?);
+            let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+            Ok((Home { account_id, namespace }, usize::try_from(row.get::<_, i64>(2)?).unwrap_or_default()))
+        };
+        let counted = rows.query_map([], home).and_then(Iterator::collect);
+        counted.map_err(|error| self.failure(error))
     }
 }
 

@@ -18,6 +18,7 @@ use flotilla_model::customer::Database;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, Home, Reply};
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::Environment;
@@ -26,7 +27,7 @@ use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
 
 use super::{by_id, delete_databases, list_platform, reachable};
-use crate::apply::{ApplyContext, RunKind, apply};
+use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::{Context, LOCK};
 use crate::operator::{Approval, Event, Question};
@@ -161,7 +162,9 @@ fn remove(
         let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
         let kind = RunKind::new("preview down");
         let no_upload: Arc<MakeUpload> = Arc::new(|_: &Change| Err("BUG: nothing is uploaded".to_owned()));
-        let ctx = ApplyContext { context, fleet: &fleet, cloud: &cloud, platform: &platform, tokens: &tokens, kind };
+        let others = OthersResources::default();
+        let (fleet, cloud) = (&fleet, &cloud);
+        let ctx = ApplyContext { context, fleet, cloud, platform: &platform, tokens: &tokens, others: &others, kind };
         let (outcome, _) = apply(&ctx, &plan, no_upload, &mut state)?;
         complete = outcome.is_complete();
         add(&plan, &outcome, report);
@@ -205,8 +208,13 @@ fn left_databases(
     for account_id in account_ids {
         let home = Home { account_id, namespace: None };
         // Who may not see databases made none.
-        let listed = requester.fetch(&home, Call::ListDatabases { name: Some(suffix.clone()), page: 1 });
-        if let Ok(Reply::Page { names, .. }) = listed {
+        let listed = read_list(|page| {
+            match requester.fetch(&home, Call::ListDatabases { name: Some(suffix.clone()), page })? {
+                Reply::Names(names) => Ok::<_, Failure>(names),
+                other => unreachable!("BUG: {other:?} is no list of databases"),
+            }
+        });
+        if let Ok(names) = listed {
             let own = names.into_iter().filter(|(name, _)| name.ends_with(&suffix));
             found.extend(own.map(|(name, id)| (home.clone(), name, id)));
         }

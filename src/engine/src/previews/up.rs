@@ -17,7 +17,7 @@ use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::{Database, SHARED};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
-use flotilla_model::platform::{Call, Health, HealthCheck};
+use flotilla_model::platform::{Health, HealthCheck};
 use flotilla_model::preview::Preview;
 use flotilla_model::selection::Selector;
 use flotilla_model::spec::{Environment, PreviewRule};
@@ -326,17 +326,17 @@ fn renew(context: &Context<'_>, planned: &Planned, inventory: &Inventory, days: 
             let ends_soon = marks.expires.is_none_or(|expires| expires < now + days * DAY / 2);
             if marks.fleet == Some(&owner) && ends_soon && !changed.contains(&(home.clone(), listed.name.clone())) {
                 let tags = tags::renewed(&listed.tags, now + days * DAY);
-                late.push((home.clone(), Call::SetTags { worker: listed.name.clone(), tags }));
+                late.push((home.clone(), listed, tags));
             }
         }
     }
     if late.is_empty() {
         return Ok(0);
     }
-    let account_ids = late.iter().map(|(home, _)| home.account_id.clone()).collect();
+    let account_ids = late.iter().map(|(home, ..)| home.account_id.clone()).collect();
     let mut requester = PlatformRequester::of_cloud(context, fleet, &planned.cloud, &planned.secrets, &account_ids)?;
-    for (home, call) in late {
-        requester.fetch(&home, call)?;
+    for (home, listed, tags) in late {
+        requester.retag(&home, &listed.name, &listed.tags, tags)?;
     }
     Ok(requester.requests as u64)
 }

@@ -136,6 +136,7 @@ fn deploy_scripted(
         state,
         run: RunId(1),
         concurrent_run: None,
+        ownership: None,
         budget: bench.budget,
         health_check: Box::new(|_, _, _| None),
         control: Box::new(|| {

@@ -1,0 +1,339 @@
+//! Checks what an answer says against what its operation documents, and reads it. An answer that says anything else proves
+//! nothing: neither that the request was carried out nor that it wasn't. One place for all operations; sends nothing.
+
+use std::collections::BTreeSet;
+
+use flotilla_model::paging::{ListPage, Page};
+use flotilla_model::platform::{
+    Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedZone, Reply, WORKER_MISSING,
+    ZONES_PER_PAGE,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Cloudflare's code for a custom domain that doesn't exist. Source: a public API client's probes of 2026.
+const DOMAIN_MISSING: u64 = 100_114;
+/// Cloudflare's code for a route that doesn't exist. Source: as above.
+const ROUTE_MISSING: u64 = 10009;
+/// Cloudflare's code for a D1 database that doesn't exist. Source: as above, and wrangler.
+const DATABASE_MISSING: u64 = 7404;
+/// Cloudflare's code for an account without a workers.dev subdomain. Source: Cloudflare docs, Workers › Errors, and wrangler.
+const SUBDOMAIN_MISSING: u64 = 10007;
+
+/// The difference between an answer and what its operation documents, in words.
+type Mismatch = String;
+
+/// Reads the result of a call that succeeded.
+pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Reply, Mismatch> {
+    match call {
+        Call::Upload { worker, .. } => {
+            same(result, "id", worker)?;
+            text(result, "etag").map(Reply::Id)
+        }
+        // The result of these isn't documented: that it was a success is all that there is.
+        Call::Delete { .. } | Call::DeleteDatabase { .. } => Ok(Reply::Done),
+        // The result of these may be missing.
+        Call::DetachDomain { id } | Call::RemoveRoute { id, .. } => match result {
+            Value::Null => Ok(Reply::Done),
+            result => {
+                object(result)?;
+                same_if_given(result, "id", id).map(|()| Reply::Done)
+            }
+        },
+        Call::SetWorkersDev { on, .. } => match flag(result, "enabled")? {
+            enabled if enabled == *on => Ok(Reply::Done),
+            enabled => Err(format!("`enabled` is {enabled}")),
+        },
+        Call::SetCrons { crons, .. } => {
+            let normal = |cron: &String| cron.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+            let wanted: BTreeSet<String> = crons.iter().map(normal).collect();
+            match schedules(result)?.iter().map(normal).collect::<BTreeSet<String>>() == wanted {
+                true => Ok(Reply::Done),
+                false => Err("`schedules` has other crons".to_owned()),
+            }
+        }
+        Call::AttachDomain { worker, domain } => {
+            same(result, "hostname", domain)?;
+            same(result, "service", worker)?;
+            text(result, "id").map(Reply::Id)
+        }
+        Call::AddRoute { worker, pattern, .. } => {
+            same_if_given(result, "pattern", pattern)?;
+            same_if_given(result, "script", worker)?;
+            text(result, "id").map(Reply::Id)
+        }
+        Call::FindDomain { worker, domain } => {
+            let found = domains(result)?.into_iter().find(|(_, hostname, _)| hostname == domain);
+            Ok(match found {
+                None => Reply::Nothing,
+                Some((id, _, holder)) if holder == *worker => Reply::Id(id),
+                Some((_, _, holder)) => Reply::HeldBy(Some(holder)),
+            })
+        }
+        Call::ReadRoute { id, .. } => {
+            same(result, "id", id)?;
+            text(result, "pattern")?;
+            match &result["script"] {
+                Value::Null => Ok(Reply::HeldBy(None)),
+                script => match script.as_str() {
+                    Some(worker) => Ok(Reply::HeldBy(Some(worker.to_owned()).filter(|worker| !worker.is_empty()))),
+                    None => Err("`script` is no string".to_owned()),
+                },
+            }
+        }
+        Call::FindZone { name } => {
+            let zones = rows(result)?.iter().map(|row| Ok((text(row, "name")?, text(row, "id")?)));
+            let zones = zones.collect::<Result<Vec<_>, Mismatch>>()?;
+            let found = zones.into_iter().find(|(other, _)| other == name);
+            Ok(found.map_or(Reply::Nothing, |(_, id)| Reply::Id(id)))
+        }
+        Call::FindSubdomain => text(result, "subdomain").map(Reply::Id),
+        Call::CreateNamespace => {
+            object(result)?;
+            let name = home.namespace.as_deref().unwrap_or_default();
+            same_if_given(result, "namespace_name", name).map(|()| Reply::Done)
+        }
+        Call::ReadSettings { .. } => object(result).map(|()| Reply::Settings(result.clone())),
+        Call::ReadTags { .. } if home.namespace.is_some() => {
+            Ok(Reply::Tags { tags: strings(rows(result)?)?, has_objects: false })
+        }
+        Call::ReadTags { worker } => {
+            object(result)?;
+            let tags = match &result["tags"] {
+                Value::Null => Vec::new(),
+                tags => strings(rows(tags)?)?,
+            };
+            Ok(Reply::Tags { tags, has_objects: has_objects(result, worker) })
+        }
+        Call::SetTags { tags, .. } => {
+            object(result)?;
+            match &result["tags"] {
+                Value::Null => Ok(Reply::Done),
+                given if strings(rows(given)?)?.iter().collect::<BTreeSet<_>>() == tags.iter().collect() => {
+                    Ok(Reply::Done)
+                }
+                _ => Err("`tags` has other tags".to_owned()),
+            }
+        }
+        Call::ReadWorkersDev { .. } => flag(result, "enabled").map(Reply::On),
+        Call::ReadCrons { .. } => Ok(Reply::Crons(schedules(result)?.into_iter().collect())),
+        Call::CreateDatabase { name, .. } => {
+            same(result, "name", name)?;
+            text(result, "uuid").map(Reply::Id)
+        }
+        Call::CreateKv { title } => {
+            same(result, "title", title)?;
+            text(result, "id").map(Reply::Id)
+        }
+        Call::PutKeys { pairs, .. } => written(result, pairs.len()),
+        Call::DeleteKeys { keys, .. } => written(result, keys.len()),
+        Call::ListDatabases { name, page } => {
+            let list = names(result, info, ("name", "uuid"), (page, DATABASES_PER_PAGE))?;
+            // How many a filter lets through isn't documented to be what is counted.
+            Ok(Reply::Names(ListPage { total: list.total.filter(|_| name.is_none()), ..list }))
+        }
+        Call::ListKv { page } => names(result, info, ("title", "id"), (page, KV_PER_PAGE)).map(Reply::Names),
+        Call::ListAccounts { page } => names(result, info, ("name", "id"), (page, ZONES_PER_PAGE)).map(Reply::Names),
+        Call::ListZones { page, .. } => {
+            let zone = |row: &Value| {
+                let account = &row["account"];
+                let (id, name, account_id) = (text(row, "id")?, text(row, "name")?, text(account, "id")?);
+                Ok(ListedZone { id, name, account_id, account_name: text(account, "name").unwrap_or_default() })
+            };
+            let zones = rows(result)?.iter().map(zone).collect::<Result<Vec<_>, Mismatch>>()?;
+            list_page(zones, info, page, ZONES_PER_PAGE).map(Reply::Zones)
+        }
+        Call::VerifyToken { .. } => text(result, "status").map(Reply::Token),
+        Call::ListWorkers { .. } | Call::ListDomains { .. } | Call::ListRoutes { .. } | Call::ReadContent { .. } => {
+            unreachable!("BUG: it is read as it comes")
+        }
+    }
+}
+
+/// Reads the answer to a deletion by a tag, which has no envelope.
+pub fn deleted(answer: &Value) -> Result<Reply, Mismatch> {
+    object(answer)?;
+    match (answer["deleted_count"].as_u64(), answer["deleted"].as_array().map(Vec::len)) {
+        (Some(0), Some(0)) => Ok(Reply::Nothing),
+        (Some(1), Some(1)) => Ok(Reply::Done),
+        (Some(count), Some(_)) => Err(format!("{count} workers were deleted")),
+        _ => Err("`deleted` is missing".to_owned()),
+    }
+}
+
+/// Returns what a 404 with this code means: that the thing which the call is about isn't there. None: it says something else.
+pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
+    let is_worker = WORKER_MISSING.contains(&code);
+    let is_namespace = home.namespace.is_some() && code == DISPATCH_NAMESPACE_MISSING;
+    let (is_missing, reply) = match call {
+        Call::Delete { .. } => (is_worker, Reply::Done),
+        Call::DetachDomain { .. } => (code == DOMAIN_MISSING, Reply::Done),
+        Call::RemoveRoute { .. } => (code == ROUTE_MISSING, Reply::Done),
+        Call::ReadRoute { .. } => (code == ROUTE_MISSING, Reply::Nothing),
+        Call::DeleteDatabase { .. } => (code == DATABASE_MISSING, Reply::Done),
+        Call::FindSubdomain => (code == SUBDOMAIN_MISSING, Reply::Nothing),
+        // A namespace that nobody has created yet.
+        Call::ListWorkers { .. } => (is_namespace, Reply::Nothing),
+        Call::ReadWorkersDev { .. }
+        | Call::ReadCrons { .. }
+        | Call::ReadSettings { .. }
+        | Call::ReadTags { .. }
+        | Call::ReadContent { .. } => (is_worker || is_namespace, Reply::Nothing),
+        _ => return None,
+    };
+    is_missing.then_some(reply)
+}
+
+/// Returns whether a worker's settings show that classes of Durable Objects are its own: a binding to another worker's names that.
+fn has_objects(settings: &Value, worker: &str) -> bool {
+    let mut bindings = settings["bindings"].as_array().into_iter().flatten();
+    let is_own = |binding: &Value| {
+        binding["type"] == "durable_object_namespace"
+            && binding["script_name"].as_str().is_none_or(|script| script.is_empty() || script == worker)
+    };
+    bindings.any(is_own) || settings["migration_tag"].as_str().is_some_and(|tag| !tag.is_empty())
+}
+
+/// The id, host name and worker of each domain.
+fn domains(result: &Value) -> Result<Vec<(String, String, String)>, Mismatch> {
+    rows(result)?.iter().map(|row| Ok((text(row, "id")?, text(row, "hostname")?, text(row, "service")?))).collect()
+}
+
+fn schedules(result: &Value) -> Result<Vec<String>, Mismatch> {
+    object(result)?;
+    rows(&result["schedules"])?.iter().map(|row| text(row, "cron")).collect()
+}
+
+/// Reads the answer of KV to a write of this number of keys: nothing, or how many it took.
+fn written(result: &Value, number: usize) -> Result<Reply, Mismatch> {
+    if result.is_null() {
+        return Ok(Reply::Done);
+    }
+    object(result)?;
+    let left = result["unsuccessful_keys"].as_array().map_or(0, Vec::len);
+    let taken = match &result["successful_key_count"] {
+        Value::Null => number,
+        count => {
+            count.as_u64().and_then(|count| usize::try_from(count).ok()).ok_or("`successful_key_count` is no number")?
+        }
+    };
+    match (left, taken == number) {
+        (0, true) => Ok(Reply::Done),
+        // Which is no failure of the call, to KV: it is to be repeated.
+        (0, false) => Err(format!("KV took {taken} of {number} keys")),
+        (left, _) => Err(format!("KV didn't take {left} keys")),
+    }
+}
+
+/// Reads a page of names with ids.
+fn names(
+    result: &Value,
+    info: &Value,
+    (name, id): (&str, &str),
+    (asked, full): (&Page, usize),
+) -> Result<ListPage<(String, String)>, Mismatch> {
+    let names = rows(result)?.iter().map(|row| Ok((text(row, name)?, text(row, id)?)));
+    list_page(names.collect::<Result<Vec<_>, Mismatch>>()?, info, asked, full)
+}
+
+/// Reads what `result_info` says about a page, which is full with this number of entries.
+fn list_page<T>(entries: Vec<T>, info: &Value, asked: &Page, full: usize) -> Result<ListPage<T>, Mismatch> {
+    let info: Option<ResultInfo> = serde_json::from_value(info.clone()).map_err(|_| "`result_info` can't be read")?;
+    info.unwrap_or_default().page(entries, asked, Some(full))
+}
+
+/// The part of an answer about a page and the list that it is of.
+#[derive(Default, Deserialize)]
+pub struct ResultInfo {
+    page: Option<u64>,
+    per_page: Option<u64>,
+    total_count: Option<u64>,
+    total_pages: Option<u64>,
+    cursor: Option<String>,
+}
+
+impl ResultInfo {
+    /// Returns a page of these entries. A page is full with `full` entries; none: the list is documented to be one page, and is
+    /// followed only where the answer says that it isn't.
+    pub fn page<T>(self, entries: Vec<T>, asked: &Page, full: Option<usize>) -> Result<ListPage<T>, Mismatch> {
+        let number = asked.number().unwrap_or(1);
+        if let (Some(page), Page::First | Page::Number(_)) = (self.page, asked)
+            && page != number
+        {
+            return Err(format!("it is page {page} in place of {number}"));
+        }
+        let read = entries.len() as u64;
+        let is_followed = match (self.total_pages, self.total_count, self.per_page) {
+            (Some(pages), ..) => number < pages,
+            (None, Some(total), Some(per_page)) => number.saturating_mul(per_page) < total,
+            (None, Some(total), None) => *asked == Page::First && read < total,
+            _ => full.is_some_and(|full| entries.len() >= full),
+        };
+        let next = match (self.cursor.filter(|cursor| !cursor.is_empty()), asked) {
+            (Some(cursor), Page::Cursor(asked)) if cursor == *asked => {
+                return Err("its cursor leads back to it".to_owned());
+            }
+            (Some(cursor), _) => Some(Page::Cursor(cursor)),
+            // The last page of those that follow each other by cursors has none.
+            (None, Page::Cursor(_)) => None,
+            (None, _) => is_followed.then(|| Page::Number(number + 1)),
+        };
+        Ok(ListPage { entries, next, total: self.total_count })
+    }
+}
+
+fn rows(value: &Value) -> Result<&Vec<Value>, Mismatch> {
+    value.as_array().ok_or_else(|| format!("{} in place of a list", kind(value)))
+}
+
+fn object(value: &Value) -> Result<(), Mismatch> {
+    value.as_object().map(|_| ()).ok_or_else(|| format!("{} in place of an object", kind(value)))
+}
+
+fn text(value: &Value, field: &str) -> Result<String, Mismatch> {
+    match value.get(field).and_then(Value::as_str) {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ if !value.is_object() => Err(format!("{} in place of an object", kind(value))),
+        _ => Err(format!("`{field}` is missing")),
+    }
+}
+
+fn flag(value: &Value, field: &str) -> Result<bool, Mismatch> {
+    object(value)?;
+    value[field].as_bool().ok_or_else(|| format!("`{field}` is missing"))
+}
+
+fn strings(values: &[Value]) -> Result<Vec<String>, Mismatch> {
+    values
+        .iter()
+        .map(|value| value.as_str().map(str::to_owned).ok_or_else(|| "a tag is no string".to_owned()))
+        .collect()
+}
+
+/// The field has to be there and name what the call is about.
+fn same(value: &Value, field: &str, wanted: &str) -> Result<(), Mismatch> {
+    let given = text(value, field)?;
+    match given.eq_ignore_ascii_case(wanted) {
+        true => Ok(()),
+        false => Err(format!("`{field}` is `{given}`")),
+    }
+}
+
+/// The same, where the field is there.
+fn same_if_given(value: &Value, field: &str, wanted: &str) -> Result<(), Mismatch> {
+    match value.get(field) {
+        None | Some(Value::Null) => Ok(()),
+        Some(_) => same(value, field, wanted),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
