@@ -400,6 +400,7 @@ impl<'a> Planner<'a> {
     ) -> Plan {
         let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
+        held.dedup();
         orphans.sort();
         let plan = Plan::of(changes, options.waves);
         let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);

@@ -31,6 +31,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
+use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
@@ -120,7 +121,7 @@ pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planne
 
 /// Plans from what was built.
 fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Result<Planned, Failure> {
-    let Built { project, scan, runtimes, built, diagnostics, .. } = built;
+    let Built { project, scan, runtimes, built, mut diagnostics, .. } = built;
     let (operator, selection) = (context.operator, &request.selection);
     let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
     operator.begin("planning", None);
@@ -161,9 +162,14 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         findings = result.refreshed.findings;
     }
     let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
-    let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
+    let PlanParts { plan, workers, places, diagnostics: found } =
+        fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let live = state.live()?;
     operator.end();
+    if !found.is_empty() {
+        operator.on_event(&Event::Diagnostics(&found));
+        diagnostics.extend(found);
+    }
     for (source, reason) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
         operator.on_event(&Event::SourceUnavailable { source, reason });
     }
@@ -322,8 +328,16 @@ impl Wanted {
     }
 }
 
-/// A plan, the number of workers that it is about, and where those of its changes are.
-type PlanParts = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
+/// A plan, and what is found out beside it.
+struct PlanParts {
+    plan: Plan,
+    /// The number of workers that it is about.
+    workers: usize,
+    /// The places of the changes' workers in the scan.
+    places: HashMap<WorkerId, WorkerIndex>,
+    /// The errors that only the state shows.
+    diagnostics: Vec<Diagnostic>,
+}
 
 impl Fleet<'_> {
     /// Plans, some workers at a time: what doesn't change isn't kept.
@@ -344,6 +358,7 @@ impl Fleet<'_> {
             }
         }
         let mut planner = Planner::new(options);
+        let mut unclear = Unclear::default();
         let (mut workers, mut places) = (0, HashMap::new());
         let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
@@ -351,6 +366,9 @@ impl Fleet<'_> {
             for one in &mut wanted {
                 let id = one.id();
                 one.live = state.one(&id)?;
+                if one.live.is_none() && !options.only_prune {
+                    unclear.add(self.project, &one.worker, state)?;
+                }
                 one.in_flight = in_flight.get(&id).cloned();
                 if let Database::D1 { id: None, name, .. } = &one.worker.database {
                     one.has_database =
@@ -378,7 +396,10 @@ impl Fleet<'_> {
                         bundle: &one.bundle,
                         secrets: secrets.fingerprints(&one.worker, &fingerprints),
                     };
-                    let decision = plan::decide(&desired, &known, options);
+                    let decision = match unclear.skips(&one.worker) {
+                        true => Decision::Held(implied::held(&one.worker)),
+                        false => plan::decide(&desired, &known, options),
+                    };
                     let (id, hosts) = (one.id(), one.worker.hosts);
                     Decided { id, place: one.place, account: one.worker.account, hosts, decision }
                 })
@@ -426,7 +447,8 @@ impl Fleet<'_> {
             let all = || self.scan.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
             claims.get_or_init(all).contains(&ClaimedResource::Entry(host.to_owned()).digest())
         };
-        Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
+        let plan = planner.finish_with(&recorded, &is_claimed);
+        Ok(PlanParts { plan, workers, places, diagnostics: unclear.into_diagnostics() })
     }
 
     /// Returns the desired state of the selected workers, to compare the cloud with.

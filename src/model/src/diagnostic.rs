@@ -91,6 +91,8 @@ codes! {
     Cycle = "S0213",
     /// A preview that would work on the data of production.
     ProductionData = "S0220",
+    /// It isn't written whether a worker exists in an environment in which it isn't deployed.
+    ImpliedEnvironment = "S0221",
     /// Not a host name that can be a custom domain.
     BadDomain = "N0301",
     /// One host name, claimed by two workers.

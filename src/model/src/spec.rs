@@ -88,7 +88,8 @@ pub struct Assignment {
     /// How the worker is named, if otherwise than `workerName` of fleet.yaml says: `{customer}`, `{role}`, `{pack-prefix}`,
     /// `{fleet}` and `{environment}` are replaced.
     pub worker_name: Option<String>,
-    /// The environments that exist, each with what differs there. Without it: production alone.
+    /// The environments that exist beside production, each with what differs there: a key without a value, or `{}`, is an environment in
+    /// which nothing differs. Production exists unless `production: null` removes it; `null` also removes one that a weaker layer adds.
     /// `preview` says what differs in previews, and makes none of them.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,

@@ -33,7 +33,7 @@ pub struct Span {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// The width in characters; 1 where the node goes over several lines.
+    /// The width in characters; 1 where the node goes over several lines, 0 where nothing is written.
     pub width: usize,
 }
 
@@ -64,6 +64,11 @@ pub enum Kind {
 }
 
 impl Node {
+    /// Returns whether the word `null` or `~` is written; a key without a value is null as well, but nothing is written.
+    pub fn is_written_null(&self) -> bool {
+        matches!(self.kind, Kind::Null) && self.span.width > 0
+    }
+
     /// Returns the node as JSON.
     pub fn to_value(&self) -> Value {
         match &self.kind {
@@ -151,7 +156,7 @@ pub struct Document {
 impl Document {
     /// Returns the place of a span in this file.
     pub fn place(&self, span: Span) -> Place {
-        Place { file: self.file.clone(), line: span.line, column: span.column, width: span.width }
+        place(&self.file, span)
     }
 
     /// Returns the place of the value at a path, or of what is nearest to it.
@@ -338,7 +343,8 @@ impl Builder<'_> {
             Some(_) => return Err(self.tag(span)),
             None => self.scalar(text, style, span)?,
         };
-        Ok(Node { span, kind })
+        let is_nothing = text.is_empty() && matches!(kind, Kind::Null);
+        Ok(Node { span: Span { width: if is_nothing { 0 } else { span.width }, ..span }, kind })
     }
 
     fn key(&self, node: Node) -> Result<(String, Span), Stop> {
@@ -491,7 +497,7 @@ impl Builder<'_> {
 }
 
 fn place(file: &str, span: Span) -> Place {
-    Place { file: file.to_owned(), line: span.line, column: span.column, width: span.width }
+    Place { file: file.to_owned(), line: span.line, column: span.column, width: span.width.max(1) }
 }
 
 fn span(at: &ParserSpan) -> Span {

@@ -53,6 +53,8 @@ pub(super) enum NameScope {
 pub(super) struct Target<'a> {
     pub(super) subject: &'a Subject<'a>,
     pub(super) environment: Environment,
+    /// Whether it exists there only because nothing says otherwise.
+    pub(super) is_implied: bool,
     pub(super) role: Option<&'a str>,
     pub(super) name_scope: NameScope,
     pub(super) merged: Merged<'a>,
@@ -145,6 +147,7 @@ impl<'a> WorkerResolver<'a, '_> {
             labels: target.subject.labels.clone(),
             file: target.subject.document.file.clone(),
             environment: target.environment,
+            is_implied: target.is_implied,
             role: target.role.map(str::to_owned),
             name,
             pack: pack_name.to_owned(),
