@@ -29,6 +29,7 @@ mod line;
 mod list;
 mod live;
 mod local;
+mod moves;
 mod new;
 mod openapi;
 mod pack;

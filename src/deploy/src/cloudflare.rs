@@ -130,6 +130,9 @@ impl Cloudflare {
             Call::AttachDomain { worker, domain } => self
                 .request(home, Method::PUT, &format!("{account}/workers/domains"))
                 .json(&json!({"hostname": domain, "service": worker})),
+            Call::MoveDomain { worker, domain } => self
+                .request(home, Method::PUT, &format!("{account}/workers/domains"))
+                .json(&json!({"hostname": domain, "service": worker, "override_existing_origin": true})),
             Call::DetachDomain { id } => self.request(home, Method::DELETE, &format!("{account}/workers/domains/{id}")),
             Call::FindDomain { domain, .. } => {
                 self.request(home, Method::GET, &format!("{account}/workers/domains?hostname={domain}"))
@@ -139,6 +142,9 @@ impl Cloudflare {
             }
             Call::AddRoute { worker, zone_id, pattern } => self
                 .request(home, Method::POST, &format!("/zones/{zone_id}/workers/routes"))
+                .json(&json!({"pattern": pattern, "script": worker})),
+            Call::MoveRoute { worker, zone_id, id, pattern } => self
+                .request(home, Method::PUT, &format!("/zones/{zone_id}/workers/routes/{id}"))
                 .json(&json!({"pattern": pattern, "script": worker})),
             Call::FindRoute { zone_id, .. } => {
                 self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes"))
@@ -301,6 +307,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
         call,
         Call::FindZone { .. }
             | Call::AddRoute { .. }
+            | Call::MoveRoute { .. }
             | Call::FindRoute { .. }
             | Call::RemoveRoute { .. }
             | Call::ListRoutes { .. }
@@ -359,7 +366,9 @@ fn reply(call: &Call, result: &Value) -> Reply {
     let id = |value: &Value| value.as_str().map_or(Reply::Nothing, |id| Reply::Id(id.to_owned()));
     match call {
         Call::Upload { .. } => Reply::Id(result["etag"].as_str().unwrap_or_default().to_owned()),
-        Call::AttachDomain { .. } | Call::AddRoute { .. } => id(&result["id"]),
+        Call::AttachDomain { .. } | Call::MoveDomain { .. } | Call::AddRoute { .. } | Call::MoveRoute { .. } => {
+            id(&result["id"])
+        }
         Call::FindDomain { worker, domain } => result
             .as_array()
             .into_iter()

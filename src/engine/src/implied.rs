@@ -65,7 +65,7 @@ impl Unclear {
 /// Returns the entry of a worker that is skipped for this: one for all of its customer's.
 pub(crate) fn held(worker: &Worker) -> Held {
     let reason = "its `environments` don't say where it exists".to_owned();
-    Held { customer: worker.customer.clone(), environment: None, reason }
+    Held { customer: worker.customer.clone(), environment: None, reason, host_conflict: false }
 }
 
 /// Returns whether a worker of the same customer, environment and role is deployed, also under another name.

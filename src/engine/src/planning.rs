@@ -12,6 +12,7 @@ use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
+use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
@@ -357,6 +358,7 @@ impl Fleet<'_> {
                 in_flight.account.clone_from(name);
             }
         }
+        let contested = Contested::of(&in_flight);
         let mut planner = Planner::new(options);
         let mut unclear = Unclear::default();
         let (mut workers, mut places) = (0, HashMap::new());
@@ -383,12 +385,14 @@ impl Fleet<'_> {
                 .into_par_iter()
                 .map(|one| {
                     let differences = self.differences(&one);
+                    let contested = one.live.as_ref().map(|live| contested.of_worker(&one.id(), live));
                     let known = RecordedWorker {
                         live: one.live.as_ref(),
                         in_flight: one.in_flight.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
                         has_database: one.has_database,
+                        contested: contested.as_deref().unwrap_or_default(),
                     };
                     let desired = Desired {
                         home: one.home.clone(),
@@ -433,6 +437,7 @@ impl Fleet<'_> {
                 }
             }
         }
+        self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
         // What lies in an account that fleet.yaml no longer has can't be reached.
         recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
@@ -449,6 +454,40 @@ impl Fleet<'_> {
         };
         let plan = planner.finish_with(&recorded, &is_claimed);
         Ok(PlanParts { plan, workers, places, diagnostics: unclear.into_diagnostics() })
+    }
+
+    /// Finds the workers that have the hosts which changes attach, and plans the moves.
+    fn hand_over(&self, planner: &mut Planner<'_>, state: &State) -> Result<(), Failure> {
+        let acquired = planner.acquired();
+        if acquired.is_empty() {
+            return Ok(());
+        }
+        let records: HashMap<&str, RecordIndex> =
+            self.scan.indices().map(|index| (build::id(self.scan.record(index)), index)).collect();
+        let is_defined = |id: &WorkerId, customer: &str| match records.get(customer) {
+            _ if self.scan.held.contains(customer) || self.built.failed.contains(customer) => true,
+            // A spec that can't be read may define it.
+            None => self.scan.unread,
+            Some(index) => {
+                let record = self.scan.record(*index);
+                let mut workers = record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit));
+                workers
+                    .any(|worker| (self.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name) == *id)
+            }
+        };
+        let mut holders = Holders::default();
+        let mut add = |id: &WorkerId, customer: &str, hosts: BTreeSet<Host>, is_sure| {
+            for host in hosts.into_iter().filter(|host| acquired.contains(&(id.0.account_id.clone(), host.clone()))) {
+                let giver = planner.giver(id, customer, || is_defined(id, customer));
+                holders.add(host, Holder { id: id.clone(), customer: customer.to_owned(), giver }, is_sure);
+            }
+        };
+        state.each(|id, live| add(&id, &live.customer, hosts_of(Some(&live), None), true))?;
+        for (id, in_flight) in &state.in_flight()? {
+            add(id, &in_flight.customer, hosts_of(None, Some(in_flight)), false);
+        }
+        planner.hand_over(&holders);
+        Ok(())
     }
 
     /// Returns the desired state of the selected workers, to compare the cloud with.

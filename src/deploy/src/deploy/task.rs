@@ -2,12 +2,13 @@
 //! state.
 
 use super::index::StepIndex;
+use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 
-/// The domains and routes that a change released before its own turn.
+/// What a change did before its last part, which waits for the other changes of its wave.
 pub(super) struct Released {
     /// The steps that were done.
     pub steps: Vec<StepIndex>,
@@ -46,6 +47,8 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// A resource with that name exists already.
     exists: bool,
+    /// The number of workers that were asked whether they have the host.
+    asked: usize,
 }
 
 /// The next action of a step.
@@ -83,7 +86,7 @@ impl Task {
         }
     }
 
-    /// Returns what it gave up, when all of its steps are done.
+    /// Returns what it did, when all of its steps of this phase are done.
     pub fn into_released(self) -> Released {
         let mut steps = self.released.map(|released| released.steps).unwrap_or_default();
         steps.extend(self.steps);
@@ -93,6 +96,11 @@ impl Task {
     /// Returns the number of steps that are left, the present one included.
     pub fn steps_left(&self) -> usize {
         self.steps.len() - self.done
+    }
+
+    /// Returns the steps that are left, the present one included.
+    pub fn open_steps(&self) -> impl Iterator<Item = StepIndex> {
+        self.steps[self.done..].iter().copied()
     }
 
     /// Returns the present step.
@@ -122,6 +130,12 @@ impl Task {
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
+            // That it is still that worker's is asked first: what somebody else has by now isn't taken.
+            Step::MoveDomain { domain, from } => Next::Call(match &self.found.id {
+                None => Call::FindDomain { worker: from[self.found.asked].clone(), domain: domain.clone() },
+                Some(Some(_)) => Call::MoveDomain { worker, domain: domain.clone() },
+                Some(None) => Call::AttachDomain { worker, domain: domain.clone() },
+            }),
             Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } => {
                 Next::Call(Call::DetachDomain { id: id.clone() })
             }
@@ -133,7 +147,20 @@ impl Task {
                 Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
                 Some(None) => Next::Done,
             },
-            Step::AddRoute { pattern, zone: name } => match zone(name) {
+            Step::MoveRoute { pattern, zone: name, from } if self.found.id.as_ref().is_none_or(Option::is_some) => {
+                match (zone(name), &self.found.id) {
+                    (None, _) => Next::Zone(name.clone()),
+                    (Some(zone_id), Some(Some(id))) => {
+                        let (id, pattern) = (id.clone(), pattern.clone());
+                        Next::Call(Call::MoveRoute { worker, zone_id, id, pattern })
+                    }
+                    (Some(zone_id), _) => {
+                        let worker = from[self.found.asked].clone();
+                        Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() })
+                    }
+                }
+            }
+            Step::AddRoute { pattern, zone: name } | Step::MoveRoute { pattern, zone: name, .. } => match zone(name) {
                 None => Next::Zone(name.clone()),
                 Some(zone_id) if self.found.exists => {
                     Next::Call(Call::FindRoute { worker, zone_id, pattern: pattern.clone() })
@@ -165,7 +192,9 @@ impl Task {
                 self.found.exists = true;
                 return Ok(false);
             }
-            (Step::AddRoute { .. }, Err(CallError::Rejected { code: ROUTE_EXISTS, .. })) if !self.found.exists => {
+            (Step::AddRoute { .. } | Step::MoveRoute { .. }, Err(CallError::Rejected { code: ROUTE_EXISTS, .. }))
+                if !self.found.exists =>
+            {
                 self.found.exists = true;
                 return Ok(false);
             }
@@ -195,13 +224,24 @@ impl Task {
                 self.found.id = Some(id);
                 return Ok(nothing);
             }
+            Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } if self.found.id.is_none() => {
+                self.found.asked += 1;
+                match reply {
+                    Reply::Id(id) => self.found.id = Some(Some(id)),
+                    _ if self.found.asked == from.len() => self.found.id = Some(None),
+                    _ => {}
+                }
+                return Ok(false);
+            }
             Step::DropDomain { .. } | Step::DropRoute { .. } if self.found.id.is_none() => {
                 let id = if let Reply::Id(id) = reply { Some(id) } else { None };
                 let nothing = id.is_none();
                 self.found.id = Some(id);
                 return Ok(nothing && self.apply(step, Reply::Nothing, &zone));
             }
-            Step::AddRoute { pattern, .. } if self.found.exists && reply == Reply::Nothing => {
+            Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. }
+                if self.found.exists && reply == Reply::Nothing =>
+            {
                 return Err(format!("the route {pattern} leads to another worker"));
             }
             _ => {}
@@ -220,14 +260,26 @@ impl Task {
             Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
-            Step::AttachDomain { domain } => drop(live.domains.insert(domain.clone(), id)),
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } => {
+                drop(live.domains.insert(domain.clone(), id));
+            }
             Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => drop(live.domains.remove(domain)),
-            Step::AddRoute { pattern, zone: name } => {
+            Step::AddRoute { pattern, zone: name } | Step::MoveRoute { pattern, zone: name, .. } => {
                 live.routes.insert(pattern.clone(), (zone(name).unwrap_or_default(), id));
             }
             Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => drop(live.routes.remove(pattern)),
         }
         true
+    }
+
+    /// Notes that a host was moved away from the worker.
+    pub fn given(&mut self, host: &Host, revision: i64) {
+        let Some(live) = &mut self.live else { return };
+        match host {
+            Host::Domain(domain) => drop(live.live.domains.remove(domain)),
+            Host::Route(pattern) => drop(live.live.routes.remove(pattern)),
+        }
+        live.revision = revision;
     }
 
     /// Proceeds to the next step.
@@ -247,10 +299,10 @@ pub(super) fn action_name(step: &Step) -> &'static str {
         Step::Delete => "delete",
         Step::SetWorkersDev { .. } => "set workers.dev",
         Step::SetCrons { .. } => "set crons",
-        Step::AttachDomain { .. } => "attach domain",
+        Step::AttachDomain { .. } | Step::MoveDomain { .. } => "attach domain",
         Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
         Step::TakeDomain { .. } => "take domain",
-        Step::AddRoute { .. } => "add route",
+        Step::AddRoute { .. } | Step::MoveRoute { .. } => "add route",
         Step::RemoveRoute { .. } | Step::DropRoute { .. } => "remove route",
     }
 }
@@ -266,10 +318,13 @@ pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
         Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
         Step::SetCrons { .. } => Uncertainty::Crons,
         Step::AttachDomain { domain }
+        | Step::MoveDomain { domain, .. }
         | Step::DetachDomain { domain, .. }
         | Step::DropDomain { domain }
         | Step::TakeDomain { domain, .. } => Uncertainty::Domain(domain.clone()),
-        Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
+        Step::AddRoute { pattern, zone }
+        | Step::MoveRoute { pattern, zone, .. }
+        | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
         Step::RemoveRoute { pattern, .. } => route(pattern, None),
     }
 }
