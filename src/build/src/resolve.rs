@@ -12,6 +12,7 @@ mod dispatchers;
 mod hosts;
 mod peers;
 mod previews;
+mod siblings;
 mod sources;
 mod worker;
 
@@ -66,16 +67,31 @@ struct Batch<'a> {
     resolved: Resolved,
     references: Vec<Reference>,
     peers: Peers,
+    /// The workers whose database is set for their environment alone, by environment and role.
+    own_databases: BTreeSet<(Environment, Option<String>)>,
+    /// The databases of the workers.
+    databases: Vec<database::InUse>,
 }
 
 impl<'a> Batch<'a> {
     fn new(fleet: &'a Fleet, shared: Option<&'a Shared>) -> Batch<'a> {
-        Batch { fleet, shared, resolved: Resolved::default(), references: Vec::new(), peers: Peers::default() }
+        Batch {
+            fleet,
+            shared,
+            resolved: Resolved::default(),
+            references: Vec::new(),
+            peers: Peers::default(),
+            own_databases: BTreeSet::new(),
+            databases: Vec::new(),
+        }
     }
 
     /// Links workers that refer to each other, and sorts them.
     fn finish(mut self) -> (Resolved, Peers) {
         link(&mut self);
+        let shared = database::shared_by_environments(&self.databases, &self.own_databases);
+        self.resolved.diagnostics.extend(shared);
+        self.resolved.diagnostics.extend(siblings::siblings(&self.resolved.claims));
         self.resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
         (self.resolved, self.peers)
     }
@@ -106,6 +122,9 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let name_scope = name_scope(&sources, environment, role, has_own_name);
             let (merged, base) = settings(&sources, environment, role);
             let is_implied = sources.is_implied(environment, role);
+            if sources.sets_in(environment, role, "database") {
+                batch.own_databases.insert((environment, role.map(str::to_owned)));
+            }
             batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
         }
     }
@@ -129,6 +148,9 @@ pub fn shared(fleet: &Fleet) -> Shared {
             for environment in environments {
                 let name_scope = name_scope(&sources, environment, None, has_own_name);
                 let (merged, base) = settings(&sources, environment, None);
+                if sources.sets_in(environment, None, "database") {
+                    batch.own_databases.insert((environment, Some(role.clone())));
+                }
                 let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
                 batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
             }

@@ -213,9 +213,9 @@ pub struct Held {
     pub environment: Option<Environment>,
     /// The reason why it is skipped.
     pub reason: String,
-    /// Whether it is skipped because a host that it needs still belongs to another worker.
+    /// Whether it is skipped because of another worker: one that still has a host that it needs, or one that it calls. The run counts as refused.
     #[serde(skip)]
-    pub host_conflict: bool,
+    pub is_refused: bool,
 }
 
 /// An orphaned worker: it is deployed, and no spec defines it.
@@ -309,7 +309,7 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
     };
     if let Some(reason) = not_ours.or(unowned).or(not_again) {
         let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
-        return Decision::Held(Held { customer, environment, reason: reason.to_owned(), host_conflict: false });
+        return Decision::Held(Held { customer, environment, reason: reason.to_owned(), is_refused: false });
     }
     match change(wanted, known, options) {
         Some(change) => Decision::Change(Box::new(change)),
@@ -344,7 +344,7 @@ impl<'a> Planner<'a> {
             customer: customer.clone(),
             environment: None,
             reason: "its spec has errors".to_owned(),
-            host_conflict: false,
+            is_refused: false,
         });
         Planner {
             options,
@@ -396,6 +396,40 @@ impl<'a> Planner<'a> {
             true => handover::Giver::Held,
             false if self.owned.contains(&key) || !is_defined() => handover::Giver::Free,
             false => handover::Giver::NotSelected,
+        }
+    }
+
+    /// Skips the changes that upload a worker which calls one that isn't deployed and isn't created by this plan: the platform takes no such
+    /// upload. `is_live`: whether a worker is deployed.
+    pub fn hold_without_callees(
+        &mut self,
+        is_live: &mut dyn FnMut(&WorkerId) -> Result<bool, flotilla_model::failure::Failure>,
+    ) -> Result<(), flotilla_model::failure::Failure> {
+        loop {
+            let lasting = self.changes.iter().filter(|change| change.action != Action::Delete);
+            let planned: HashSet<WorkerId> = lasting.map(Change::id).collect();
+            let mut missing: HashMap<WorkerId, String> = HashMap::new();
+            for change in self.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
+                for callee in &change.calls {
+                    let id = (change.home.clone(), callee.clone());
+                    if !planned.contains(&id) && !is_live(&id)? {
+                        missing.insert(change.id(), callee.clone());
+                    }
+                }
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            self.changes.retain(|change| {
+                let Some(callee) = missing.get(&change.id()) else { return true };
+                let reason = format!(
+                    "it calls {callee}, which isn't deployed and which this run leaves out: deploy it in the same run, or before"
+                );
+                let (customer, environment) = (change.customer.clone(), Some(change.environment));
+                self.skipped.insert(short(&change.id()));
+                self.held.push(Held { customer, environment, reason, is_refused: true });
+                false
+            });
         }
     }
 

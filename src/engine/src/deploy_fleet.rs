@@ -82,12 +82,12 @@ impl Applied {
     }
 }
 
-/// Returns the exit code of a deploy that did everything that was planned: what has errors, and what needs a host of a worker that stays as
+/// Returns the exit code of a deploy that did everything that was planned: what has errors, and what needs another worker that stays as
 /// it is, wasn't.
 pub fn finished(planned: &Planned) -> Exit {
     match planned.has_errors() {
         true => Exit::Diagnostics,
-        false if planned.plan.held.iter().any(|held| held.host_conflict) => Exit::Refused,
+        false if planned.plan.held.iter().any(|held| held.is_refused) => Exit::Refused,
         false => Exit::Done,
     }
 }

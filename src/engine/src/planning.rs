@@ -32,7 +32,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
-use crate::implied::{self, Unclear};
+use crate::implied::{self, FutureDates, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
@@ -360,13 +360,18 @@ impl Fleet<'_> {
         }
         let contested = Contested::of(&in_flight);
         let mut planner = Planner::new(options);
-        let mut unclear = Unclear::default();
+        let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
+        let today = implied::day(SystemClock::new().unix());
         let (mut workers, mut places) = (0, HashMap::new());
         let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
             let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
+            let mut with_future_date: HashSet<WorkerId> = HashSet::new();
             for one in &mut wanted {
                 let id = one.id();
+                if !options.only_prune && future.add(self.project, &one.worker, &today) {
+                    with_future_date.insert(id.clone());
+                }
                 one.live = state.one(&id)?;
                 if one.live.is_none() && !options.only_prune {
                     unclear.add(self.project, &one.worker, state)?;
@@ -401,7 +406,12 @@ impl Fleet<'_> {
                         secrets: secrets.fingerprints(&one.worker, &fingerprints),
                     };
                     let decision = match unclear.skips(&one.worker) {
-                        true => Decision::Held(implied::held(&one.worker)),
+                        _ if with_future_date.contains(&one.id()) => {
+                            Decision::Held(implied::held(&one.worker, "its compatibility date is in the future"))
+                        }
+                        true => {
+                            Decision::Held(implied::held(&one.worker, "its `environments` don't say where it exists"))
+                        }
                         false => plan::decide(&desired, &known, options),
                     };
                     let (id, hosts) = (one.id(), one.worker.hosts);
@@ -437,6 +447,11 @@ impl Fleet<'_> {
                 }
             }
         }
+        let others = OnceLock::new();
+        planner.hold_without_callees(&mut |id| {
+            // Of what others deploy, the state knows nothing.
+            Ok(state.one(id)?.is_some() || others.get_or_init(|| self.deployed_by_others()).contains(id))
+        })?;
         self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
         // What lies in an account that fleet.yaml no longer has can't be reached.
@@ -453,7 +468,18 @@ impl Fleet<'_> {
             claims.get_or_init(all).contains(&ClaimedResource::Entry(host.to_owned()).digest())
         };
         let plan = planner.finish_with(&recorded, &is_claimed);
-        Ok(PlanParts { plan, workers, places, diagnostics: unclear.into_diagnostics() })
+        let mut diagnostics = unclear.into_diagnostics();
+        diagnostics.extend(future.into_diagnostics());
+        Ok(PlanParts { plan, workers, places, diagnostics })
+    }
+
+    /// Returns the workers that somebody else deploys.
+    fn deployed_by_others(&self) -> HashSet<WorkerId> {
+        let workers = self.scan.records.par_iter().flat_map_iter(|record| {
+            record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit))
+        });
+        let by_others = workers.filter(|worker| matches!(worker.delivery, Delivery::Gitops | Delivery::SelfHosted));
+        by_others.map(|worker| (self.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name)).collect()
     }
 
     /// Finds the workers that have the hosts which changes attach, and plans the moves.

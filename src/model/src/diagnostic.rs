@@ -115,7 +115,7 @@ codes! {
     NotInNamespace = "N0310",
     /// A setting that has no effect.
     NoEffect = "N0311",
-    /// One database, used by two customers.
+    /// One database, used by two customers, or by two environments that inherit it.
     SharedDatabase = "N0312",
     /// A secret of another customer, or the token of an account.
     ForeignSecret = "N0313",

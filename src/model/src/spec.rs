@@ -150,7 +150,8 @@ pub struct Settings {
     /// Where consented events and scripts go.
     pub destinations: Option<Vec<Destination>>,
     /// Variables of the worker: text, or any JSON value. `{ workerUrl: auth }` is the address of the customer's worker of
-    /// that role, or of the shared worker of that name, in the same environment.
+    /// that role, or of the shared worker of that name, in the same environment. `{ worker: environment }` is the environment's name, and
+    /// `{ worker: customer }` the customer's id.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
     /// Secrets of the worker, each a reference to where its value comes from; values never stand in a file.

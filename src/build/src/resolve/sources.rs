@@ -160,6 +160,15 @@ impl<'a> Sources<'a> {
         })
     }
 
+    /// Returns whether any source sets a key of a worker for one environment.
+    pub(super) fn sets_in(&self, environment: Environment, role: Option<&str>, key: &str) -> bool {
+        let in_environment = |node: &Node| below(node, "environments", environment.as_str())?.get(key).map(|_| ());
+        self.roots.iter().any(|(_, root)| {
+            let own = role.and_then(|role| below(root, "workers", role));
+            in_environment(root).or_else(|| in_environment(own?)).is_some()
+        })
+    }
+
     /// Returns the place of the strongest `environments` that a worker has.
     pub(super) fn place_of_environments(&self, role: Option<&str>) -> Option<Place> {
         let own = |(document, root): &(&'a Document, &'a Node)| {

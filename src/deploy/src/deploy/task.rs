@@ -8,7 +8,7 @@ use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ROUTE_EXISTS, Reply};
 
-/// What a change did before its last part, which waits for the other changes of its wave.
+/// The part of a change that is done before the last one, which waits for the other changes of its wave.
 pub(super) struct Released {
     /// The steps that were done.
     pub steps: Vec<StepIndex>,

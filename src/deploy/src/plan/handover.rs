@@ -176,7 +176,7 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
             let Some(reason) = refused else { return true };
             skipped.insert(change.id());
             let (customer, environment) = (change.customer.clone(), Some(change.environment));
-            held.push(Held { customer, environment, reason, host_conflict: true });
+            held.push(Held { customer, environment, reason, is_refused: true });
             false
         });
         if held.len() == before {
