@@ -107,7 +107,9 @@ fn remembering(criterion: &mut Criterion) {
         let told = |mistakes| -> ! { panic!("{mistakes:?}") };
         let project = build::open(Tree::new(folder.path()), &Silent).unwrap_or_else(|mistakes| told(mistakes));
         let mut scan = build::scan(&project, true, &Silent).unwrap_or_else(|mistakes| told(mistakes));
-        let Ok(runtimes) = build::pack_bundles(&project, &scan, &Silent) else { panic!("no runtime") };
+        let Ok(runtimes) = build::pack_bundles(&project, &mut scan, &|_, _| true, &Silent) else {
+            panic!("no runtime")
+        };
         let built = build::build(&project, &mut scan, &runtimes, &all, &Silent).expect("a build");
         built.rendered
     };

@@ -11,8 +11,10 @@ use crate::fleet;
 use crate::project::{Project, settle};
 
 /// The accounts of the generated fleet.
-const ACCOUNTS: [(&str, &str); 2] =
-    [("CLOUDFLARE_ACCOUNT_ID", "generated"), ("CLOUDFLARE_HOSTS_ACCOUNT_ID", "generated-hosts")];
+const ACCOUNTS: [(&str, &str); 2] = [
+    ("CLOUDFLARE_ACCOUNT_ID", "00000000000000000000000000000001"),
+    ("CLOUDFLARE_HOSTS_ACCOUNT_ID", "00000000000000000000000000000002"),
+];
 
 /// Measures deploys of a fleet of this size.
 pub fn run(report: &mut Report, customers: usize, rounds: usize) {

@@ -286,7 +286,7 @@ fn a_secret_that_was_written_down_is_repeated_nowhere() {
     }
     // At the fleet's level, too.
     for accounts in [
-        format!("accounts: {{ default: {{ id: abc, token: {c} }} }}\n"),
+        format!("accounts: {{ default: {{ id: 0123456789abcdef0123456789abcdef, token: {c} }} }}\n"),
         format!("accounts:\n  default:\n    id: abc\n    tokn: {c}\n    token: {{ secret: {c} }}\n"),
         format!("accounts: {{ default: {{ id: {{ env: 1 }}, token: [{c}] }} }}\n"),
         format!("defaults: {{ secrets: {{ A: {c} }}, database: {{ type: turso, token: {c} }} }}\n"),

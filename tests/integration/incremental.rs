@@ -338,6 +338,9 @@ impl Bench {
         let first = |choices: &[&[&str]]| choices.iter().map(|of| of[0]).collect::<String>();
         for pack in ["packs/tiny", "packs/other"] {
             bench.write(&format!("{pack}/pack.yaml"), &format!("name: pack\n{MANIFEST}{}", first(FILES)));
+            for file in ["package.json", "package-lock.json"] {
+                bench.write(&format!("{pack}/{file}"), "{}");
+            }
             bench.write(&format!("{pack}/catalogue.json"), "{\"destinations\": {}}");
             bench.write(&format!("{pack}/index.ts.tera"), &first(MODULE));
             bench.write(

@@ -19,7 +19,7 @@ use crate::{cases, fleet as small};
 fn a_new_project_is_checked_and_built() {
     let project = cases::tiny();
     let told = project.run(&["init", "Acme Consent"]).exits(0).stdout;
-    assert!(told.contains("43 files") && told.contains("flotilla deploy --local"), "{told}");
+    assert!(told.contains("44 files") && told.contains("flotilla deploy --local"), "{told}");
     let at = |arguments: &[&str]| project.run(&[&["--project", "Acme Consent"], arguments].concat());
     assert_eq!(at(&["check"]).exits(0).stdout, "checked 1 customer: no mistakes\n");
     at(&["build"]).exits(0);
@@ -36,6 +36,7 @@ fn a_new_project_is_checked_and_built() {
         output(Command::new("git").args(arguments).current_dir(project.path("Acme Consent"))).exits(0).stdout
     };
     project.write("Acme Consent/.flotilla/state.db", "").write("Acme Consent/.env", "A=1");
+    assert!(project.read("Acme Consent/.gitattributes").contains("\n* text=auto eol=lf\n"));
     git(&["init", "--quiet"]);
     let seen = git(&["ls-files", "--others", "--exclude-standard"]);
     assert!(!seen.contains(".flotilla") && !seen.contains(".env") && seen.contains("out/production/acme/index.ts"));

@@ -258,7 +258,7 @@ fn what_can_not_be_represented_is_told_with_its_worker() {
     );
     let (live, _) = account.read(None);
     let words = |worker: &str| {
-        told(&live, worker).into_iter().map(|(kind, text)| format!("{}: {text}", kind.as_str())).collect::<Vec<_>>()
+        told(&live, worker).into_iter().map(|(kind, text)| format!("{}: {text}", kind.as_ref())).collect::<Vec<_>>()
     };
     assert_eq!(words("own"), ["lost: the class `Counter` is of `own` itself, and no spec says that"]);
     assert_eq!(words("counted"), [""; 0]);
@@ -316,7 +316,7 @@ fn what_the_account_answers_is_taken_as_it_is() {
     };
     let live = live::read(ACCOUNT, None, answer).unwrap();
     let texts: Vec<String> =
-        live.findings.iter().map(|finding| format!("{}: {}", finding.kind.as_str(), finding.message)).collect();
+        live.findings.iter().map(|finding| format!("{}: {}", finding.kind.as_ref(), finding.message)).collect();
     for expected in [
         "left out: the token may not see the custom domains",
         "left out: the token may not see the zones, and so the routes",

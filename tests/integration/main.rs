@@ -8,6 +8,7 @@ mod codes;
 mod commands;
 mod dispatch;
 mod documented;
+mod dotenv;
 mod edit;
 mod endurance;
 mod engine;

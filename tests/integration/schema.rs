@@ -2,11 +2,13 @@
 //! specs as `flotilla check` does.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use jsonschema::Validator;
 use serde_json::Value;
 
-use crate::support::{Project, repository};
+use crate::support::{Project, output, repository};
+use crate::tools::{node, packages};
 
 /// The committed schemas.
 const SCHEMAS: [&str; 3] = ["customer", "fleet", "pack"];
@@ -42,6 +44,17 @@ fn they_are_current() {
     project.run(&["schema"]).exits(0);
     let committed = std::fs::read_to_string(repository().join("schema/customer.schema.json")).unwrap();
     assert_eq!(project.read("schema/customer.schema.json"), committed);
+}
+
+#[test]
+fn ajv_compiles_them_in_its_strict_mode() {
+    let mut command = Command::new(node());
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/ajv.cjs")).arg(packages().join("node_modules"));
+    command.args(
+        ["customer", "fleet", "layer", "pack"].map(|name| repository().join(format!("schema/{name}.schema.json"))),
+    );
+    let run = output(&mut command).exits(0);
+    assert_eq!(run.stdout, "");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn a_shallow_clone_is_enough_and_what_is_not_there_is_told() {
         .exits(0);
     let missing = run(&clone, &["build", "--since", "main"]).exits(2).stderr;
     assert!(
-        missing.contains("git knows no `main` here") && missing.contains("git fetch --depth=1 origin main:main"),
+        missing.contains("git knows no commit `main` here") && missing.contains("git fetch --depth=1 origin main:main"),
         "{missing}"
     );
     git(&clone, &["fetch", "--quiet", "--depth=1", "origin", "main:main"]);
@@ -137,4 +137,181 @@ fn a_customer_with_mistakes_is_told_of_if_its_file_differs() {
     project.write("customers/d.yaml", "id: d\nnam: x\n");
     let told = run(&project, &["check", "--since", "HEAD", "--format", "json"]).exits(1).json();
     assert_eq!((&told["errors"], &told["diagnostics"][0]["file"]), (&1.into(), &"customers/d.yaml".into()));
+}
+
+/// A command of git's, or of flotilla's, that reads no configuration of this machine's.
+fn alone(command: &mut Command) -> &mut Command {
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env(cache().0, cache().1)
+}
+
+/// Runs flotilla as somebody to whom the repository doesn't belong: the variable is one of git's own for its tests.
+fn as_stranger(project: &Project, arguments: &[&str]) -> Run {
+    output(alone(&mut project.command(arguments)).env("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1"))
+}
+
+#[test]
+fn a_repository_that_git_refuses_is_never_taken_for_none() {
+    let project = fleet();
+    project.write(".env", "TOKEN=x\n");
+    git(&project, &["add", "--force", ".env"]);
+    let told = as_stranger(&project, &["list", "--since", "HEAD"]).exits(1);
+    assert!(told.stderr.contains("git: detected dubious ownership"), "{told:?}");
+    assert!(told.stderr.contains("git config --global --add safe.directory"), "{told:?}");
+    assert_eq!(told.stdout, "");
+    let told = as_stranger(&project, &["check"]).exits(0).stderr;
+    assert!(told.contains("F0508") && told.contains("whether git tracks .env"), "{told}");
+    assert!(told.contains("git config --global --add safe.directory"), "{told}");
+    let told = as_stranger(&project, &["secrets", "set", "TOKEN", "--from", "-"]);
+    assert_ne!(told.code, 0, "{told:?}");
+    assert_eq!(project.read(".env"), "TOKEN=x\n");
+
+    // A linked worktree whose repository is gone, a file of git's that is none, a repository without a HEAD.
+    for damage in ["gitdir: /nowhere/.git/worktrees/x\n", "nonsense\n"] {
+        std::fs::rename(project.path(".git"), project.path("git.kept")).expect("a repository");
+        project.write(".git", damage);
+        let told = output(alone(&mut project.command(&["list", "--since", "HEAD"]))).exits(1).stderr;
+        assert!(told.contains("error: git: "), "{told}");
+        let told = output(alone(&mut project.command(&["check"]))).exits(0).stderr;
+        assert!(told.contains("F0508"), "{told}");
+        std::fs::remove_file(project.path(".git")).expect("a file");
+        std::fs::rename(project.path("git.kept"), project.path(".git")).expect("a repository");
+    }
+
+    // No repository at all: nothing is tracked, and there is nothing to compare with.
+    std::fs::remove_dir_all(project.path(".git")).expect("a repository");
+    let told = output(alone(&mut project.command(&["list", "--since", "HEAD"]))).exits(2).stderr;
+    assert!(told.contains("is not in a git work tree"), "{told}");
+    let told = output(alone(&mut project.command(&["check"]))).exits(0).stderr;
+    assert!(!told.contains("F0508"), "{told}");
+    let hook = output(alone(&mut project.command(&["check"])).env("GIT_DIR", "/nowhere/.git")).exits(0).stderr;
+    assert!(hook.contains("F0508") && hook.contains("GIT_DIR is set"), "{hook}");
+
+    // A bare repository has no work tree.
+    git(&project, &["init", "--quiet", "--bare", "."]);
+    let told = output(alone(&mut project.command(&["list", "--since", "HEAD"]))).exits(2).stderr;
+    assert!(told.contains("is not in a git work tree"), "{told}");
+}
+
+#[test]
+fn a_hook_in_a_linked_worktree_sees_the_project_of_that_worktree() {
+    let outer = Project::at(tempfile::tempdir().expect("a temporary folder"));
+    let inner = fleet();
+    std::fs::remove_dir_all(inner.path(".git")).expect("a repository");
+    crate::support::copy(inner.root(), &outer.path("main/fleet"));
+    let fleet_file = outer.read("main/fleet/fleet.yaml");
+    outer
+        .write("main/fleet/fleet.yaml", format!("{fleet_file}secrets: [{{ env: true }}, {{ dotenv: prod.env }}]\n"))
+        .write("main/fleet/prod.env", "TOKEN=x\n");
+    let git = |folder: &str, arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
+        let mut command = Command::new("git");
+        output(alone(command.args(identity).args(arguments).current_dir(outer.path(folder))))
+    };
+    git("main", &["init", "--quiet", "--initial-branch", "main"]).exits(0);
+    git("main", &["add", "."]).exits(0);
+    git("main", &["commit", "--quiet", "-m", "first"]).exits(0);
+    git("main", &["worktree", "add", "--quiet", "../linked", "-b", "linked"]).exits(0);
+    let program = env!("CARGO_BIN_EXE_flotilla");
+    let hook = format!("#!/bin/sh\nset -e\ncd fleet\n{program} list --since HEAD\n{program} check\nexit 1\n");
+    outer.write("main/.git/hooks/pre-commit", hook);
+    let mut command = Command::new("chmod");
+    output(command.arg("+x").arg(outer.path("main/.git/hooks/pre-commit"))).exits(0);
+    for folder in ["linked", "main"] {
+        outer.write(&format!("{folder}/fleet/customers/c.yaml"), "id: c\nlogLevel: debug\n");
+        // With `-a`, git gives the hook an index of its own as well.
+        let refused = git(folder, &["commit", "--quiet", "-am", "second"]);
+        let told = format!("{}{}", refused.stdout, refused.stderr);
+        assert_ne!(refused.code, 0, "{told}");
+        assert!(told.contains("F0508") && told.contains("git tracks prod.env"), "{told}");
+        assert!(told.contains("1 customer") && !told.contains("6 customers,"), "{told}");
+        let selected: Vec<&str> = told.lines().filter(|line| line.trim_start().starts_with("tiny-")).collect();
+        assert!(selected.iter().all(|line| line.contains("tiny-c")), "{told}");
+    }
+}
+
+#[test]
+fn what_git_does_not_look_at_is_looked_at_or_refused() {
+    let project = fleet();
+    git(&project, &["update-index", "--skip-worktree", "customers/a.yaml"]);
+    git(&project, &["update-index", "--assume-unchanged", "customers/b.yaml"]);
+    assert_eq!(since(&project, "HEAD"), [""; 0]);
+    project.write("customers/a.yaml", "id: a\nlabels: { region: eu }\nlogLevel: debug\n");
+    assert_eq!(since(&project, "HEAD"), ["tiny-a"]);
+    project.write("customers/b.yaml", "id: b\n");
+    let mut both = since(&project, "HEAD");
+    both.sort();
+    assert_eq!(both, ["tiny-a", "tiny-b"]);
+    // A tree isn't the project of any time.
+    let told = run(&project, &["list", "--since", "HEAD:customers"]).exits(2).stderr;
+    assert!(told.contains("git knows no commit `HEAD:customers`"), "{told}");
+    // Customers in a repository of their own: as a submodule, or as one that git leaves alone.
+    let project = fleet();
+    git(&project, &["rm", "--quiet", "-r", "--cached", "customers"]);
+    git(&project, &["commit", "--quiet", "-m", "customers live elsewhere"]);
+    let inner = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
+        output(command.args(identity).args(arguments).current_dir(project.path("customers"))).exits(0)
+    };
+    inner(&["init", "--quiet"]);
+    inner(&["add", "."]);
+    inner(&["commit", "--quiet", "-m", "first"]);
+    let refused = |project: &Project| {
+        let told = run(project, &["list", "--since", "HEAD"]).exits(2).stderr;
+        assert!(told.contains("`customers` is a git repository of its own"), "{told}");
+    };
+    refused(&project);
+    git(&project, &["add", "customers"]);
+    git(&project, &["commit", "--quiet", "-m", "as a submodule"]);
+    assert_eq!(since(&project, "HEAD"), [""; 0]);
+    project.write("customers/a.yaml", "id: a\n");
+    refused(&project);
+    // A commit whose files this clone doesn't have.
+    let project = fleet();
+    let blob = git(&project, &["rev-parse", "HEAD:customers/d.yaml"]);
+    let blob = blob.trim();
+    std::fs::remove_file(project.path(&format!(".git/objects/{}/{}", &blob[..2], &blob[2..]))).expect("an object");
+    project.write("customers/d.yaml", "id: d\nlogLevel: debug\n");
+    let told = run(&project, &["list", "--since", "HEAD"]).exits(1).stderr;
+    assert!(told.contains("error: git: "), "{told}");
+    std::fs::remove_file(project.path("customers/d.yaml")).expect("a file");
+    let told = run(&project, &["list", "--since", "HEAD"]).exits(1).stderr;
+    assert!(told.contains("git: the bytes of customers/d.yaml"), "{told}");
+}
+
+#[test]
+fn line_ends_of_a_checkout_change_nothing() {
+    let project = fleet();
+    project
+        .write(
+            "customers/a.yaml",
+            "id: a\nlabels: { region: eu }\nvars:\n  TEXT: |\n    two\n    lines\n  QUOTED: \"a\n    b\"\n",
+        )
+        .write(".gitignore", ".flotilla/\ndist/\n");
+    run(&project, &["schema"]).exits(0);
+    run(&project, &["build"]).exits(0);
+    git(&project, &["add", "."]);
+    git(&project, &["commit", "--quiet", "-m", "second"]);
+    let clone = Project::at(tempfile::tempdir().expect("a temporary folder"));
+    let arguments = ["-c", "core.autocrlf=true", "clone", "--quiet", "--config", "core.autocrlf=true"];
+    let mut command = Command::new("git");
+    output(command.args(arguments).arg(project.root()).arg(clone.root())).exits(0);
+    assert!(
+        clone.read("customers/a.yaml").contains("\r\n") && clone.read("templates/tiny/runtime.js").contains("\r\n")
+    );
+    run(&clone, &["build", "--check"]).exits(0);
+    run(&clone, &["schema", "--check"]).exits(0);
+    assert_eq!(since(&clone, "HEAD"), [""; 0]);
+    let digest = |project: &Project| {
+        let plan = run(project, &["plan", "--format", "json"]).exits(0).json();
+        plan["digest"].as_str().expect("a digest").to_owned()
+    };
+    assert_eq!(digest(&clone), digest(&project));
+    // A change is seen all the same, and a build writes what a clean one writes.
+    run(&clone, &["build"]).exits(0);
+    assert_eq!(clone.files("out"), project.files("out"));
+    let text = clone.read("customers/d.yaml");
+    clone.write("customers/d.yaml", format!("{text}vars: {{ X: edited }}\r\n"));
+    assert_eq!(since(&clone, "HEAD"), ["tiny-d"]);
+    run(&clone, &["build", "--check"]).exits(3);
 }

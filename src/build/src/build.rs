@@ -16,7 +16,7 @@ mod files;
 mod project;
 mod scan;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -29,7 +29,7 @@ use dirty::{Recipes, dirty_reasons};
 use files::{Broken, Done};
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::Worker;
-use flotilla_model::diagnostic::{Diagnostic, sorted};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 use flotilla_model::reason::Reason;
@@ -44,21 +44,42 @@ pub use scan::{Scan, id, scan};
 /// The bundles of packs, by the pack's name.
 pub type PackBundles = HashMap<String, PackBundle>;
 
-/// Returns the bundles of the packs that workers use: from the cache, or built now.
+/// Returns the bundles of the packs that these workers use: from the cache, or built now. A pack that can't be bundled holds back its
+/// customers; it is an error if that leaves nobody.
 pub fn pack_bundles(
     project: &Project,
-    scan: &Scan,
+    scan: &mut Scan,
+    includes: &dyn Fn(&Record, &Unit) -> bool,
     progress: &dyn Progress,
-) -> Result<PackBundles, pack_bundle::Error> {
+) -> Result<PackBundles, Failure> {
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for unit in scan.records.iter().filter(|record| !scan.is_held(record)).flat_map(|record| &record.units) {
-        if !used.contains(unit.pack.as_str()) {
-            used.insert(&unit.pack);
+    for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
+        for unit in &record.units {
+            if !used.contains(unit.pack.as_str()) && includes(record, unit) {
+                used.insert(&unit.pack);
+            }
         }
     }
-    used.into_iter()
-        .map(|name| Ok((name.to_owned(), pack_bundle::pack_bundle(name, &project.fleet.packs[name], progress)?)))
-        .collect()
+    let (mut bundles, mut errors, mut failure) = (PackBundles::new(), BTreeMap::new(), None);
+    for name in used {
+        let pack = &project.fleet.packs[name];
+        match pack_bundle::pack_bundle(name, pack, progress) {
+            Ok(bundle) => drop(bundles.insert(name.to_owned(), bundle)),
+            Err(pack_bundle::Error::Diagnostic(error)) => drop(errors.insert(name.to_owned(), *error)),
+            Err(pack_bundle::Error::Failure(found)) => {
+                let help = found.hints.first().map_or("the other packs are built all the same", String::as_str);
+                let place = Place::file(&format!("{}/pack.yaml", pack.path));
+                let error = Diagnostic::error(Code::RuntimeFailed, place, found.to_string(), help);
+                errors.insert(name.to_owned(), error);
+                failure.get_or_insert(found);
+            }
+        }
+    }
+    match failure {
+        // It isn't the packs' fault, and nothing can be built.
+        Some(failure) if bundles.is_empty() => Err(failure),
+        _ => scan.block(errors).map(|()| bundles).map_err(Failure::invalid),
+    }
 }
 
 /// The part of the fleet that a build is for.
@@ -169,14 +190,14 @@ pub fn build(
 /// Returns the environments whose folder under out/ hasn't changed since it was known to have no orphaned files.
 fn quiet_environments(project: &Project, scan: &Scan, out: &Out) -> Vec<Environment> {
     let is_quiet = |environment: &Environment| match folder_stamp(out, *environment) {
-        Some(now) => scan.manifest.folders.get(environment.as_str()).is_some_and(|stamp| stamp.same(now)),
+        Some(now) => scan.manifest.folders.get(environment.as_ref()).is_some_and(|stamp| stamp.same(now)),
         None => true,
     };
     project.fleet.environments().iter().copied().filter(is_quiet).collect()
 }
 
 fn folder_stamp(out: &Out, environment: Environment) -> Option<Stamp> {
-    out.folder(environment.as_str()).map(|found| Stamp::of(&found))
+    out.folder(environment.as_ref()).map(|found| Stamp::of(&found))
 }
 
 /// Writes the packs' bundles; returns the number of files that differed.
@@ -203,15 +224,15 @@ fn remember_folders(project: &Project, scan: &mut Scan, out: &Out, quiet: &[Envi
         (scan.held.is_empty() || quiet.contains(environment))
             && !orphaned.iter().any(|folder| folder.starts_with(&below))
     };
-    let recorded = |environment: &Environment| scan.manifest.folders.get(environment.as_str()).copied();
+    let recorded = |environment: &Environment| scan.manifest.folders.get(environment.as_ref()).copied();
     let environments = project.fleet.environments().iter().copied().filter(is_clean);
     let stamps: Vec<(Environment, Stamp)> = environments
         .filter_map(|environment| Some((environment, folder_stamp(out, environment)?)))
         .filter(|(environment, now)| has_written || recorded(environment) != Some(*now) || !scan.orphaned.is_empty())
         .collect();
     for (environment, now) in stamps {
-        scan.writer.folder(environment.as_str(), now);
-        scan.manifest.folders.insert(environment.as_str().to_owned(), now);
+        scan.writer.folder(environment.as_ref(), now);
+        scan.manifest.folders.insert(environment.as_ref().to_owned(), now);
     }
     scan.orphaned.clear();
 }
@@ -375,10 +396,16 @@ pub struct Loaded {
     pub workers: Vec<Worker>,
 }
 
+/// Opens and scans a project; writes nothing.
+pub fn open_and_scan(root: &Path, progress: &dyn Progress) -> Result<(Project, Scan), Vec<Diagnostic>> {
+    let project = open(Tree::new(root), progress)?;
+    let scan = scan(&project, false, progress)?;
+    Ok((project, scan))
+}
+
 /// Opens and scans a project, and reads all workers; writes nothing.
 pub fn load(root: &Path, progress: &dyn Progress) -> Result<Loaded, Vec<Diagnostic>> {
-    let project = open(Tree::new(root), progress)?;
-    let mut scan = scan(&project, false, progress)?;
+    let (project, mut scan) = open_and_scan(root, progress)?;
     let workers = scan.workers(&project);
     Ok(Loaded { project, scan, workers })
 }

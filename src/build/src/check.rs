@@ -139,13 +139,12 @@ fn rival(claim: &UniqueClaim, places: &[&[UniqueClaim]]) -> Option<Diagnostic> {
         "only one worker can have it".to_owned()
     };
     let diagnostic = Diagnostic::error(code, claim.place.clone(), message, help);
-    Some(elsewhere().take(OTHERS).fold(diagnostic, |diagnostic, other| {
-        let label = match (other.claimant == claim.claimant, other.claimant.customer == claim.claimant.customer) {
+    Some(also(diagnostic, elsewhere(), |other| {
+        match (other.claimant == claim.claimant, other.claimant.customer == claim.claimant.customer) {
             (true, _) => "claimed here, too".to_owned(),
             (_, true) => format!("claimed here by the {} worker", other.claimant.own()),
             _ => format!("claimed here by {}", other.claimant),
-        };
-        diagnostic.also(other.place.clone(), label)
+        }
     }))
 }
 
@@ -189,10 +188,8 @@ fn shared_host(group: &[(&str, &UniqueClaim)]) -> Vec<Conflict> {
         .filter(|claim| claim.claimant.customer != first.claimant.customer)
         .collect();
     let also = |diagnostic: Diagnostic, what: &str| {
-        let shown = others.chunk_by(|a, b| a.claimant.customer == b.claimant.customer).map(|own| own[0]).take(OTHERS);
-        shown.fold(diagnostic, |diagnostic, other| {
-            diagnostic.also(other.place.clone(), format!("{what} of {}", other.claimant))
-        })
+        let shown = others.chunk_by(|a, b| a.claimant.customer == b.claimant.customer).map(|own| own[0]);
+        also(diagnostic, shown, |other| format!("{what} of {}", other.claimant))
     };
     if matches!(first.resource, ClaimedResource::Host(_)) {
         let customers: BTreeSet<&str> = group.iter().map(|(_, claim)| claim.claimant.customer.as_str()).collect();
@@ -263,11 +260,8 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
         let message = format!("the route's hosts `{host}` take in `{}` of {}", taken[0].0, taken[0].1.claimant);
         let help = format!("it takes what the other's own routes don't match: let it name its hosts, or, {meant}");
         let warning = Diagnostic::warning(Code::CloseHosts, claim.place.clone(), message, help);
-        let label = |other: &UniqueClaim| format!("a route of {}", other.claimant);
-        let warning = taken
-            .iter()
-            .take(OTHERS)
-            .fold(warning, |described, (_, other)| described.also(other.place.clone(), label(other)));
+        let warning =
+            also(warning, taken.iter().map(|(_, other)| *other), |other| format!("a route of {}", other.claimant));
         return vec![Conflict { held: None, diagnostic: Some(warning) }];
     };
     let help = format!("routes come before custom domains: let the route name its hosts, or, {meant}");
@@ -276,10 +270,7 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
     let own =
         error(claim, format!("the route's hosts `{host}` take in the custom domain `{domain}` of {}", first.claimant));
     let label = |other: &UniqueClaim| format!("the custom domain of {}", other.claimant);
-    let own = domains
-        .iter()
-        .take(OTHERS)
-        .fold(own, |described, (_, other)| described.also(other.place.clone(), label(other)));
+    let own = also(own, domains.iter().map(|(_, other)| *other), label);
     let mut conflicts = vec![Conflict { held: Some(claim.claimant.customer.clone()), diagnostic: Some(own) }];
     conflicts.extend(domains.iter().map(|(domain, other)| {
         let message =
@@ -288,6 +279,15 @@ fn wildcard(host: &str, claim: &UniqueClaim, taken: &[(&str, &UniqueClaim)]) -> 
         Conflict { held: Some(other.claimant.customer.clone()), diagnostic: Some(diagnostic) }
     }));
     conflicts
+}
+
+/// Adds the places of the first of other claims, each with a label.
+fn also<'a>(
+    diagnostic: Diagnostic,
+    others: impl Iterator<Item = &'a UniqueClaim>,
+    label: impl Fn(&UniqueClaim) -> String,
+) -> Diagnostic {
+    others.take(OTHERS).fold(diagnostic, |diagnostic, other| diagnostic.also(other.place.clone(), label(other)))
 }
 
 /// Reports a reference to a secret that is another customer's.

@@ -1,18 +1,44 @@
 //! Runs git in a project, and reads its output. Doesn't know what the files are for.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use flotilla_model::failure::Failure;
 
-/// Returns a command that runs git in a folder without prompts.
+/// The variables by which a caller of git chooses another repository, index or object store, as hooks do for their own
+/// (`git rev-parse --local-env-vars`, without those that carry configuration). What is asked here is asked of the repository
+/// that a folder lies in.
+const OF_A_REPOSITORY: [&str; 14] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
+/// Returns a command that runs git in a folder, in the repository of that folder, without prompts, in English.
 pub fn git(folder: &Path) -> Command {
     let mut command = Command::new("git");
-    command.current_dir(folder).stdin(Stdio::null());
+    command.current_dir(folder).stdin(Stdio::null()).env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0");
+    for name in
+        OF_A_REPOSITORY.into_iter().chain(["GIT_LITERAL_PATHSPECS", "GIT_GLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"])
+    {
+        command.env_remove(name);
+    }
     command
 }
 
-/// Returns the output of a git command; if it fails, its complaint.
+/// Returns the output of a git command. If git fails, the error has git's own words.
 pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     let output = command.output().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::new("git is not installed"),
@@ -21,28 +47,85 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>, Failure> {
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!("git: {}", stderr.lines().next().unwrap_or("it failed"))))
+    Err(refusal(&output.stderr))
 }
 
-/// Returns whether git tracks a file. Without a repository, or without git, nothing is tracked.
-pub fn is_tracked(file: &Path) -> bool {
-    asked(file, &["--literal-pathspecs", "ls-files", "--error-unmatch"])
+/// Returns what git said before it failed, and as help the command that it suggests, if it does.
+fn refusal(stderr: &[u8]) -> Failure {
+    let stderr = String::from_utf8_lossy(stderr);
+    let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines().find(|line| line.starts_with("fatal:") || line.starts_with("error:")).or_else(|| lines().next());
+    let said = said.map_or("it failed without a word", |line| line.trim_start_matches("fatal:").trim());
+    let failure = Failure::new(format!("git: {said}"));
+    match lines().find(|line| line.starts_with("git config ")) {
+        Some(command) => failure.hint(format!("if you trust that repository: {command}")),
+        None => failure,
+    }
 }
 
-/// Returns whether a file lies in a repository that would take it in with the next `git add`.
-pub fn is_exposed(file: &Path) -> bool {
-    let in_repository =
-        in_folder(file).is_some_and(|folder| output(git(folder).args(["rev-parse", "--git-dir"])).is_ok());
-    in_repository && !asked(file, &["check-ignore", "--quiet"])
+/// Returns whether a folder lies in a work tree of git's. In a bare repository, it doesn't.
+///
+/// # Errors
+/// A repository that is there but that git can't or won't read: it is broken, or belongs to another user.
+pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
+    let answer = match git(folder).args(["rev-parse", "--is-inside-work-tree"]).output() {
+        Ok(answer) => answer,
+        // Without git nobody can commit; but somebody else may have, where there is a repository.
+        Err(_) if folder.ancestors().any(|folder| folder.join(".git").exists()) => {
+            return Err(Failure::new("git is not installed, and the project is in a git repository"));
+        }
+        Err(_) => return Ok(false),
+    };
+    if answer.status.success() {
+        return Ok(answer.stdout.trim_ascii() == b"true");
+    }
+    // "(or any of the parent directories)" and "(or any parent up to mount point /)": git looked everywhere. Any other complaint,
+    // as "not a git repository: /gone/.git/worktrees/x", is about a repository that is there.
+    if !answer.stderr.starts_with(b"fatal: not a git repository (or any ") {
+        return Err(refusal(&answer.stderr));
+    }
+    match std::env::var_os("GIT_DIR") {
+        Some(_) => Err(Failure::new(format!("GIT_DIR is set, but {} is in no git work tree", folder.display()))
+            .hint("unset GIT_DIR, or run this in a work tree (git worktree add)")),
+        None => Ok(false),
+    }
 }
 
-fn asked(file: &Path, question: &[&str]) -> bool {
-    let (Some(folder), Some(name)) = (in_folder(file), file.file_name()) else { return false };
-    output(git(folder).args(question).arg("--").arg(name)).is_ok()
+/// Returns whether git tracks a file, or the file that a symbolic link of that path leads to.
+///
+/// # Errors
+/// As [`is_in_work_tree`].
+pub fn is_tracked(file: &Path) -> Result<bool, Failure> {
+    let target = file.canonicalize().ok().filter(|target| target != file);
+    for file in [Some(file), target.as_deref()].into_iter().flatten() {
+        let Some((folder, name)) = in_work_tree(file)? else { continue };
+        if !output(git(folder).args(["--literal-pathspecs", "ls-files", "-z", "--"]).arg(name))?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// Returns the folder of a file, if it is there.
-fn in_folder(file: &Path) -> Option<&Path> {
-    file.parent().filter(|folder| folder.is_dir())
+/// Returns whether the next `git add` would take a file in: it lies in a work tree, and no rule ignores it.
+///
+/// # Errors
+/// As [`is_in_work_tree`].
+pub fn is_exposed(file: &Path) -> Result<bool, Failure> {
+    let Some((folder, name)) = in_work_tree(file)? else { return Ok(false) };
+    let mut question = git(folder);
+    let answer = question.args(["check-ignore", "--quiet", "--"]).arg(name).output();
+    let answer = answer.map_err(|error| Failure::new(format!("git can't be started: {error}")))?;
+    match answer.status.code() {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => Err(refusal(&answer.stderr)),
+    }
+}
+
+/// Returns the folder and the name of a file, if it lies in a work tree.
+fn in_work_tree(file: &Path) -> Result<Option<(&Path, &OsStr)>, Failure> {
+    let (Some(folder), Some(name)) = (file.parent().filter(|folder| folder.is_dir()), file.file_name()) else {
+        return Ok(None);
+    };
+    Ok(is_in_work_tree(folder)?.then_some((folder, name)))
 }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::Environment;
+use flotilla_model::text::with_unix_line_ends;
 
 /// The folder's name.
 pub const OUT: &str = "out";
@@ -59,7 +60,8 @@ impl Out {
         let mut all = Vec::with_capacity(files.len());
         for (name, bytes) in files {
             let file = path.join(name);
-            let found = same(&file, bytes).with_context(|| format!("{} can't be read", file.display()))?;
+            let found = if self.dry { same_text(&file, bytes) } else { same(&file, bytes) };
+            let found = found.with_context(|| format!("{} can't be read", file.display()))?;
             all.push(match found {
                 Some(metadata) => Written { differed: false, metadata: Some(metadata) },
                 None if self.dry => Written { differed: true, metadata: None },
@@ -102,7 +104,7 @@ impl Out {
         names: &HashSet<String>,
     ) -> Result<usize, Failure> {
         let mut removed = 0;
-        let parent = self.root.join(environment.as_str());
+        let parent = self.root.join(environment.as_ref());
         if fs::symlink_metadata(&parent).map_or(true, |metadata| !metadata.is_dir()) {
             return Ok(0);
         }
@@ -250,6 +252,15 @@ pub struct Written {
     pub differed: bool,
     /// Its metadata; `None` if nothing was written.
     pub metadata: Option<fs::Metadata>,
+}
+
+/// Returns the metadata of a plain file that holds this text, with whichever line ends git checked it out.
+fn same_text(file: &Path, bytes: &[u8]) -> io::Result<Option<fs::Metadata>> {
+    match fs::symlink_metadata(file) {
+        Ok(metadata) if metadata.is_file() && with_unix_line_ends(fs::read(file)?) == bytes => Ok(Some(metadata)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
+    }
 }
 
 /// Returns the metadata of a plain file that holds just these bytes.

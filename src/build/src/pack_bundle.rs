@@ -15,6 +15,7 @@ use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Framed;
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
+use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::pack::Pack;
 
 /// The reason why there is no bundle.
@@ -71,6 +72,7 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let mut files = BTreeMap::new();
     let always = ["package.json", "package-lock.json"].map(str::to_owned);
     let mut open: Vec<String> = pack.manifest.runtime.sources.iter().cloned().chain(always).collect();
+    let root = pack.folder.canonicalize().ok();
     while let Some(path) = open.pop() {
         let full = pack.folder.join(&path);
         let missing = |error: std::io::Error| {
@@ -81,11 +83,23 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
                 format!("it is named in {}/pack.yaml: add the file or take it out there", pack.path),
             )))
         };
+        // A link is what it points to, as long as that is in the pack: then it is under version control, as the pack is.
+        let target = full.canonicalize().map_err(missing)?;
         let metadata = fs::symlink_metadata(&full).map_err(missing)?;
-        if path.split('/').any(|step| step == "..") || metadata.is_symlink() {
-            return Err(missing(std::io::Error::other("it leads out of the pack")));
+        if path.split('/').any(|step| step == "..") || root.as_ref().is_none_or(|root| !target.starts_with(root)) {
+            let leads = if metadata.is_symlink() { "it is a symbolic link that" } else { "it" };
+            return Err(missing(std::io::Error::other(format!("{leads} leads out of the pack"))));
         }
-        if metadata.is_dir() {
+        if target.is_dir() {
+            // A link to a folder above it would never end.
+            if metadata.is_symlink()
+                && full
+                    .parent()
+                    .and_then(|above| above.canonicalize().ok())
+                    .is_none_or(|above| above.starts_with(&target))
+            {
+                return Err(missing(std::io::Error::other("it is a symbolic link to a folder that holds it")));
+            }
             for entry in fs::read_dir(&full).map_err(missing)? {
                 let name = entry.map_err(missing)?.file_name();
                 if name != "node_modules" {
@@ -94,7 +108,7 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
             }
         } else {
             let bytes = fs::read(&full).map_err(missing)?;
-            files.insert(path, bytes);
+            files.insert(path, with_unix_line_ends(bytes));
         }
     }
     Ok(files)

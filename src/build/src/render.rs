@@ -86,6 +86,10 @@ impl Templates {
             }
         }
         if diagnostics.is_empty() {
+            let help = "see the documentation of tera 2; flotilla adds the filters `ts`, `js`, `json` and `toml`";
+            diagnostics = reported_together(&pack.path, &error.to_string(), help);
+        }
+        if diagnostics.is_empty() {
             diagnostics.push(template_error(Code::BadTemplate, &pack.path, &pack.templates[0].0, &error, help));
         }
         Err(diagnostics)
@@ -274,10 +278,49 @@ fn engine() -> Tera {
     tera
 }
 
+/// Returns the errors that tera finds in several templates at once, such as unknown filters: it has no values for them, only one text
+/// with a report for each.
+fn reported_together(path: &str, text: &str, help: &str) -> Vec<Diagnostic> {
+    let mut diagnostics: Vec<Diagnostic> = Vec::new();
+    let (mut message, mut is_marked) = (None, true);
+    let is_mark = |line: &str| {
+        line.split_once('|')
+            .is_some_and(|(_, mark)| mark.contains('^') && mark.chars().all(|c| c == '^' || c.is_whitespace()))
+    };
+    for line in text.lines() {
+        if let Some(found) = line.strip_prefix("error: ") {
+            message = Some(lower_case(found));
+        } else if let Some(position) = line.trim_start().strip_prefix("--> ")
+            && let Some(message) = message.take()
+        {
+            let mut parts = position.rsplitn(3, ':');
+            let mut number = || parts.next().and_then(|part| part.parse().ok()).unwrap_or(1);
+            let (column, line) = (number(), number());
+            let file = template_file(path, parts.next().unwrap_or_default());
+            let place = Place { file, line, column, width: 1 };
+            diagnostics.push(Diagnostic::error(Code::BadTemplate, place, message, help));
+            is_marked = false;
+        } else if let Some(last) = diagnostics.last_mut().filter(|_| !is_marked && is_mark(line)) {
+            last.place.width = line.matches('^').count();
+            is_marked = true;
+        }
+    }
+    diagnostics
+}
+
+fn template_file(path: &str, name: &str) -> String {
+    format!("{path}/{}.tera", name.trim_end_matches(".tera"))
+}
+
+/// Returns a message of tera as all messages are: no capital, no full stop.
+fn lower_case(message: &str) -> String {
+    let mut letters = message.trim_end_matches('.').chars();
+    letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
+}
+
 fn template_error(code: Code, path: &str, name: &str, error: &tera::Error, help: &str) -> Diagnostic {
     use tera::ErrorKind::{RenderingError, SyntaxError};
-    let file = |name: &str| format!("{path}/{}.tera", name.trim_end_matches(".tera"));
-    let mut place = Place::file(&file(name));
+    let mut place = Place::file(&template_file(path, name));
     let message = match error.kind() {
         SyntaxError(report) | RenderingError(report) => {
             let span = report.span();
@@ -289,8 +332,5 @@ fn template_error(code: Code, path: &str, name: &str, error: &tera::Error, help:
         }
         other => other.to_string(),
     };
-    // As all messages are: no capital, no full stop.
-    let mut letters = message.trim_end_matches('.').chars();
-    let message: String = letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect();
-    Diagnostic::error(code, place, message, help)
+    Diagnostic::error(code, place, lower_case(&message), help)
 }

@@ -44,6 +44,8 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
     /// The shared workers that its workers refer to, each with the role of the worker that does.
     pub refers: BTreeSet<(Option<String>, String)>,
+    /// The broken packs that its workers need: without them, it isn't known what the workers are.
+    pub broken_packs: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
 }

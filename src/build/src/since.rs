@@ -11,14 +11,14 @@ use anyhow::Context as _;
 use rayon::prelude::*;
 
 use crate::build::{self, Project, Scan};
-use crate::git::{git, output};
+use crate::git::{self, git, output};
 use crate::manifest::{Record, Unit};
 use crate::render;
 use flotilla_model::customer;
 use flotilla_model::digest::{Digest, ShortHash};
 use flotilla_model::failure::Failure;
 use flotilla_model::progress::Silent;
-use flotilla_spec::project::{FLEET_FILE, Fleet};
+use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, Fleet, LAYERS};
 use flotilla_spec::tree::Tree;
 
 /// The difference to a state of the past.
@@ -33,12 +33,13 @@ pub struct Since {
 /// Compares with the tree of a commit, a branch or a tag.
 pub fn since(project: &Project, scan: &Scan, reference: &str) -> Result<Since, Failure> {
     let root = project.root();
-    let changed = changed(root, reference)?;
+    let commit = commit(root, reference)?;
+    let changed = changed(project, &commit)?;
     let mut since = Since::default();
     if changed.is_empty() {
         return Ok(since);
     }
-    let past = contents(root, reference, &changed)?;
+    let past = contents(root, &commit, &changed)?;
     if matches!(past.get(FLEET_FILE), Some(None)) {
         // Before there was a project, there was no worker.
         for record in &scan.records {
@@ -170,42 +171,75 @@ fn is_bundle_changed(pack: &flotilla_spec::pack::Pack, changed: &BTreeSet<String
     })
 }
 
-/// Returns the files below the project that differ from a tree: changed, added, removed, or new to git.
-fn changed(root: &Path, reference: &str) -> Result<BTreeSet<String>, Failure> {
-    output(git(root).args(["rev-parse", "--git-dir"])).map_err(|_| {
-        Failure::usage(format!("{} is in no git repository, so there is no `{reference}`", root.display()))
-    })?;
-    output(git(root).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{reference}^{{tree}}")]))
-        .map_err(|_| {
-            Failure::usage(format!("git knows no `{reference}` here"))
+/// Returns the id of a commit, which stays what it is while branches move.
+fn commit(root: &Path, reference: &str) -> Result<String, Failure> {
+    if !git::is_in_work_tree(root)? {
+        return Err(Failure::usage(format!(
+            "{} is not in a git work tree, so it can't be compared with `{reference}`",
+            root.display()
+        )));
+    }
+    let commit = format!("{reference}^{{commit}}");
+    let id =
+        output(git(root).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])).map_err(|_| {
+            Failure::usage(format!("git knows no commit `{reference}` here"))
                 .hint(format!("in a shallow clone, fetch it first: git fetch --depth=1 origin {reference}:{reference}"))
         })?;
-    let differ = output(git(root).args([
-        "diff",
-        "--name-only",
-        "-z",
-        "--no-renames",
-        "--no-ext-diff",
-        "--relative",
-        reference,
-        "--",
-        ".",
-    ]))?;
+    Ok(String::from_utf8_lossy(&id).trim().to_owned())
+}
+
+/// Returns the files below the project that differ from a commit: changed, added, removed, or new to git.
+fn changed(project: &Project, commit: &str) -> Result<BTreeSet<String>, Failure> {
+    let root = project.root();
+    let arguments =
+        ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "--relative"];
+    let differ = output(git(root).args(arguments).args([commit, "--", "."]))?;
     let new = output(git(root).args(["ls-files", "-z", "--others", "--exclude-standard", "--", "."]))?;
-    let names = |bytes: &[u8]| -> Vec<String> {
-        let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
-        parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect()
-    };
     let of_project = |file: &String| !file.starts_with("out/") && !file.starts_with(".flotilla/");
-    Ok(names(&differ).into_iter().chain(names(&new)).filter(of_project).collect())
+    let mut changed: BTreeSet<String> = names(&differ).chain(names(&new)).filter(of_project).collect();
+    if let Some(repository) = changed.iter().find(|file| is_nested(project, file)) {
+        let repository = repository.trim_end_matches('/');
+        return Err(Failure::usage(format!(
+            "`{repository}` is a git repository of its own, and git can't tell which of its files differ from `{commit}`"
+        ))
+        .hint("name the customers instead, or select them by label"));
+    }
+    changed.extend(unwatched(root, commit)?);
+    Ok(changed)
+}
+
+/// Returns whether a name that git lists is a repository (a submodule, or one that git doesn't track) with inputs of the
+/// project in it.
+fn is_nested(project: &Project, name: &str) -> bool {
+    let folder = name.trim_end_matches('/');
+    let is_within = |inner: &str, outer: &str| inner == outer || inner.starts_with(&format!("{outer}/"));
+    let packs = project.fleet.packs.values().map(|pack| pack.path.as_str());
+    let mut inputs = [CUSTOMERS, LAYERS].into_iter().chain(packs);
+    project.root().join(folder).is_dir() && inputs.any(|input| is_within(input, folder) || is_within(folder, input))
+}
+
+/// Returns the files that differ although git was told not to look at them (`update-index --skip-worktree` and
+/// `--assume-unchanged`).
+fn unwatched(root: &Path, commit: &str) -> Result<BTreeSet<String>, Failure> {
+    let listed = output(git(root).args(["ls-files", "-z", "-v", "--", "."]))?;
+    let flagged = |line: String| {
+        let (flag, file) = line.split_once(' ')?;
+        (flag == "S" || flag.chars().all(char::is_lowercase)).then(|| file.to_owned())
+    };
+    let mut files: BTreeSet<String> =
+        names(&listed).filter_map(flagged).filter(|file| root.join(file).is_file()).collect();
+    let past = contents(root, commit, &files)?;
+    files.retain(|file| std::fs::read(root.join(file)).ok() != past.get(file).cloned().flatten());
+    Ok(files)
+}
+
+fn names(bytes: &[u8]) -> impl Iterator<Item = String> {
+    let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+    parts.map(|part| String::from_utf8_lossy(part).into_owned())
 }
 
 /// Returns the contents that files have in a tree.
-fn contents(
-    root: &Path,
-    reference: &str,
-    files: &BTreeSet<String>,
-) -> Result<HashMap<String, Option<Vec<u8>>>, Failure> {
+fn contents(root: &Path, commit: &str, files: &BTreeSet<String>) -> Result<HashMap<String, Option<Vec<u8>>>, Failure> {
     let prefix = output(git(root).args(["rev-parse", "--show-prefix"]))?;
     let prefix = String::from_utf8_lossy(&prefix).trim_end_matches('\n').to_owned();
     let mut child = git(root)
@@ -217,7 +251,7 @@ fn contents(
     let mut stdin = child.stdin.take().context("BUG: git has an input")?;
     // A name with a line break can't be asked for, and is nobody's: ids have none.
     let (files, odd): (Vec<&String>, Vec<&String>) = files.iter().partition(|file| !file.contains('\n'));
-    let asked: Vec<String> = files.iter().map(|file| format!("{reference}:{prefix}{file}\n")).collect();
+    let asked: Vec<String> = files.iter().map(|file| format!("{commit}:{prefix}{file}\n")).collect();
     let asking = std::thread::spawn(move || {
         for line in asked {
             if stdin.write_all(line.as_bytes()).is_err() {
@@ -227,6 +261,7 @@ fn contents(
     });
     let mut stdout = BufReader::new(child.stdout.take().context("BUG: git has an output")?);
     let mut past = HashMap::new();
+    let mut missing = Vec::new();
     let mut read = || -> std::io::Result<()> {
         for file in &files {
             let mut head = Vec::new();
@@ -247,9 +282,7 @@ fn contents(
                     std::io::copy(&mut (&mut stdout).take(size as u64 + 1), &mut std::io::sink())?;
                     past.insert((*file).clone(), None);
                 }
-                _ => {
-                    past.insert((*file).clone(), None);
-                }
+                _ => missing.push((*file).clone()),
             }
         }
         Ok(())
@@ -260,6 +293,15 @@ fn contents(
     let _ = child.wait();
     let _ = asking.join();
     result.context("git's answer can't be read")?;
-    past.extend(odd.into_iter().map(|file| (file.clone(), None)));
+    if !missing.is_empty() {
+        // "missing" is said of a file that the commit doesn't have, and of one whose bytes aren't in this clone.
+        let listed = output(git(root).args(["ls-tree", "-r", "-z", "--name-only", commit]))?;
+        let there: HashSet<String> = names(&listed).collect();
+        if let Some(file) = missing.iter().find(|file| there.contains(*file)) {
+            return Err(Failure::new(format!("git: the bytes of {file} at `{commit}` are not in this repository"))
+                .hint("git fsck tells what is missing; git fetch --refetch brings it back"));
+        }
+    }
+    past.extend(missing.into_iter().chain(odd.into_iter().cloned()).map(|file| (file, None)));
     Ok(past)
 }

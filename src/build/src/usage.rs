@@ -387,6 +387,7 @@ mod tests {
             document,
             file,
             packs: BTreeMap::new(),
+            broken_packs: BTreeMap::new(),
             layers: Vec::new(),
             labels: BTreeMap::new(),
             decides: flotilla_model::digest::Digest::of(b""),

@@ -15,16 +15,18 @@ use flotilla_build::build;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::text::mask_ids;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
+use flotilla_spec::yaml;
 
 use super::Session;
 use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
 use super::transaction::{Interrupted, Transaction};
-use super::ui::Ui;
+use super::ui::{Ui, clean};
 
 /// The project before anything is changed.
 pub struct Workspace {
@@ -49,17 +51,19 @@ impl Workspace {
     pub fn open(session: &Session) -> Result<Workspace, Failure> {
         let tree = Tree::new(&session.root);
         let fleet = project::read_fleet(&tree).map_err(Failure::invalid)?;
-        let ids: BTreeSet<String> =
-            project::spec_files(&tree).unwrap_or_default().iter().map(|file| project::id_of(file).to_owned()).collect();
+        let ids: BTreeSet<String> = project::spec_files(&tree)
+            .unwrap_or_default()
+            .files
+            .iter()
+            .map(|file| project::id_of(file).to_owned())
+            .collect();
         let (workers, errors) = match build::load(&session.root, &session.ui) {
             Ok(loaded) => (loaded.workers, loaded.scan.diagnostics),
             Err(diagnostics) if ids.is_empty() => (Vec::new(), diagnostics),
             Err(diagnostics) => return Err(Failure::invalid(diagnostics)),
         };
         let errors = errors.iter().map(identity).collect();
-        let arguments = CloudArguments::default();
-        let secrets = arguments.secrets(session, &fleet)?;
-        let cloud = arguments.cloud(session, &fleet, &secrets)?;
+        let (secrets, cloud, _) = CloudArguments::default().open(session, &fleet)?;
         Ok(Workspace { fleet, secrets, cloud, ui: session.ui.clone(), workers, ids, errors })
     }
 
@@ -76,6 +80,26 @@ impl Workspace {
         };
         found.into_iter().filter(is_new).collect()
     }
+}
+
+/// The options of commands that write specs.
+#[derive(clap::Args)]
+pub struct WritingArguments {
+    /// Don't ask whether it is to be written
+    #[arg(long, short)]
+    pub yes: bool,
+    /// What becomes of what an interrupted `new` or `edit` left
+    #[arg(long, value_enum)]
+    pub interrupted: Option<Interrupted>,
+}
+
+/// Prints a summary of labels and texts, with empty lines around it.
+pub fn print_summary(session: &Session, summary: &[(&str, String)]) {
+    session.ui.line("");
+    for (what, value) in summary {
+        session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(value)));
+    }
+    session.ui.line("");
 }
 
 /// Runs a command that changes the project as a whole or not at all: after what an interrupted command left is dealt with. A failure
@@ -100,20 +124,52 @@ fn identity(diagnostic: &Diagnostic) -> String {
     format!("{} {} {}", diagnostic.code, diagnostic.place.file, diagnostic.message)
 }
 
-/// Parses a value of the command line: JSON if it is valid, text otherwise.
-pub fn value(text: &str) -> Value {
-    match serde_json::from_str(text) {
-        // Numbers that would lose digits are text, as they have to be in specs.
-        Ok(Value::Number(number)) if number.to_string() != text => Value::from(text),
-        Ok(value) => value,
-        Err(_) => Value::from(text),
+/// Parses a value of the command line as YAML, as it would be read in a spec.
+pub fn value(text: &str) -> Result<Value, String> {
+    let quoted = |why: &str| format!("{why}: write it in quotes, as in \"{}\"", text.replace('"', "\\\""));
+    if text.trim().is_empty() {
+        return Err("an empty value: write `null` to remove what a layer sets, or \"\" for empty text".to_owned());
     }
+    if matches!(text.trim(), "~" | "null" | "Null" | "NULL") {
+        return Ok(Value::Null);
+    }
+    let (document, diagnostics) = yaml::parse("", text.as_bytes());
+    if let Some(found) = diagnostics.first() {
+        return Err(format!("{}; {}", found.message, found.help));
+    }
+    let document = document.ok_or_else(|| quoted("YAML takes it for a comment"))?;
+    let is_whole = yaml::extents(text).is_none_or(|extent| extent.end == text.trim_end().len());
+    if is_whole { Ok(document.root.to_value()) } else { Err(quoted("YAML takes a part of it for a comment")) }
+}
+
+/// Parses an answer to a question as [`value`] does; what isn't YAML is text, as a person sees what comes of it.
+pub fn answer(text: &str) -> Value {
+    value(text).unwrap_or_else(|_| Value::from(text))
+}
+
+/// Returns the type of a value in a word.
+pub fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "map",
+    }
+}
+
+/// Returns a line that shows a value of `--set` and the type that it was taken for, with that of the value before it where it differs.
+pub fn set_line(path: &[String], value: &Value, before: Option<&Value>) -> String {
+    let was = before.filter(|before| !before.is_null() && type_of(before) != type_of(value));
+    let was = was.map(|before| format!("; it was {}", type_of(before))).unwrap_or_default();
+    format!("{} = {} ({}{was})", clean(&path.join(".")), clean(&mask_ids(&value.to_string())), type_of(value))
 }
 
 /// Parses `PATH=VALUE` into the path's steps and the value.
 pub fn assignment(text: &str) -> Result<(Vec<String>, Value), String> {
     let (path, written) = text.split_once('=').ok_or("write PATH=VALUE, as in vars.SHOP_LANGUAGE=de")?;
-    Ok((steps(path)?, value(written)))
+    Ok((steps(path)?, value(written)?))
 }
 
 /// Parses `vars.SHOP_LANGUAGE` or `destinations[0].enabled` into steps.
@@ -121,4 +177,56 @@ pub fn steps(path: &str) -> Result<Vec<String>, String> {
     let path = path.replace('[', ".").replace(']', "");
     let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
     if steps.iter().any(String::is_empty) { Err("a path is keys with dots between them".to_owned()) } else { Ok(steps) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_value_is_read_as_in_a_spec() {
+        for (text, wanted) in [
+            ("de", json!("de")),
+            ("x y", json!("x y")),
+            ("Acme Inc.", json!("Acme Inc.")),
+            ("true", json!(true)),
+            ("on", json!("on")),
+            ("12", json!(12)),
+            ("0.5", json!(0.5)),
+            ("\"12\"", json!("12")),
+            ("'1.10'", json!("1.10")),
+            ("[a, b]", json!(["a", "b"])),
+            ("{ name: a, list: [1] }", json!({"name": "a", "list": [1]})),
+            ("{\"a\": null}", json!({"a": null})),
+            ("null", json!(null)),
+            ("~", json!(null)),
+            ("\"\"", json!("")),
+            ("https://a.example/#b", json!("https://a.example/#b")),
+            ("\"*/15 * * * *\"", json!("*/15 * * * *")),
+        ] {
+            assert_eq!(value(text), Ok(wanted), "{text}");
+        }
+        for (text, message) in [
+            ("1.10", "`1.10` is a number here, and becomes 1.1"),
+            ("0123", "write it in quotes to keep it as it is: \"0123\""),
+            ("", "an empty value"),
+            ("#fff", "YAML takes it for a comment: write it in quotes, as in \"#fff\""),
+            ("a #b", "YAML takes a part of it for a comment: write it in quotes, as in \"a #b\""),
+            ("*/15 * * * *", "put text that begins with `*` into quotes"),
+            ("[a", "bracket"),
+        ] {
+            let error = value(text).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+        assert_eq!(answer("*/15 * * * *"), json!("*/15 * * * *"));
+    }
+
+    #[test]
+    fn what_is_set_is_shown_with_its_type() {
+        let path = ["vars".to_owned(), "A".to_owned()];
+        assert_eq!(set_line(&path, &json!(false), Some(&json!("true"))), "vars.A = false (boolean; it was text)");
+        assert_eq!(set_line(&path, &json!("x"), Some(&json!("y"))), "vars.A = \"x\" (text)");
+        assert_eq!(set_line(&path, &json!([1]), None), "vars.A = [1] (list)");
+    }
 }

@@ -8,6 +8,7 @@ use flotilla_build::build;
 use flotilla_build::policy::Suppressed;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_spec::project::spec_files;
 use flotilla_spec::tree::Tree;
 
 use super::report::{self, count, found};
@@ -34,18 +35,16 @@ struct Report<'a> {
 
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let selection = &arguments.selection;
-    let tree = Tree::new(&session.root);
-    let scanned = build::open(tree.clone(), &session.ui).and_then(|project| {
-        let scan = build::scan(&project, false, &session.ui)?;
-        Ok((project, scan))
-    });
-    let (customers, mut diagnostics, mut suppressed) = match scanned {
-        Ok((project, scan)) => {
+    let (customers, mut diagnostics, mut suppressed) = match build::open_and_scan(&session.root, &session.ui) {
+        Ok((project, mut scan)) => {
             selection.verify(&session.operator, &project, &scan)?;
+            if !selection.is_all() {
+                scan.leave_out_other_packs(|id| selection.includes_id(id));
+            }
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {
-            let customers = flotilla_spec::project::spec_files(&tree).map_or(0, |files| files.len());
+            let customers = spec_files(&Tree::new(&session.root)).map_or(0, |found| found.files.len());
             (customers, diagnostics, Vec::new())
         }
     };

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use flotilla_deploy::state::State;
 use flotilla_engine::cloud::{Cloud, CloudOptions};
 use flotilla_model::failure::Failure;
-use flotilla_spec::project::Fleet;
+use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::secrets::Secrets;
+use flotilla_spec::tree::Tree;
 
 use super::Session;
+use super::selection::Selection;
 
 /// The options of commands that look at the cloud.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -20,19 +23,32 @@ pub struct CloudArguments {
     pub env_file: Option<PathBuf>,
 }
 
+/// The options of commands that look at customers in the cloud.
+#[derive(clap::Args)]
+pub struct CustomersArguments {
+    #[command(flatten)]
+    pub selection: Selection,
+    #[command(flatten)]
+    pub cloud: CloudArguments,
+}
+
 impl CloudArguments {
     /// Returns the engine's options.
     pub fn options(&self) -> CloudOptions {
         CloudOptions { local: self.local, env_file: self.env_file.clone() }
     }
 
-    /// Opens the sources of a fleet's secrets.
-    pub fn secrets(&self, session: &Session, fleet: &Fleet) -> Result<Secrets, Failure> {
-        self.options().secrets(&session.context(), fleet)
+    /// Opens the sources of a fleet's secrets, the cloud and its state. Starts nothing and sends nothing.
+    pub fn open(&self, session: &Session, fleet: &Fleet) -> Result<(Secrets, Cloud, State), Failure> {
+        let secrets = self.options().secrets(&session.context(), fleet)?;
+        let cloud = Cloud::new(&session.context(), fleet, &self.options(), &secrets)?;
+        let state = State::read(&cloud.state)?;
+        Ok((secrets, cloud, state))
     }
 
-    /// Returns the cloud. Starts nothing and sends nothing.
-    pub fn cloud(&self, session: &Session, fleet: &Fleet, secrets: &Secrets) -> Result<Cloud, Failure> {
-        Cloud::new(&session.context(), fleet, &self.options(), secrets)
+    /// Opens the cloud of the session's fleet, and its state.
+    pub fn state(&self, session: &Session) -> Result<State, Failure> {
+        let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
+        Ok(self.open(session, &fleet)?.2)
     }
 }

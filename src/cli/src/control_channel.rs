@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
 
 use flotilla_deploy::deploy::Control;
 use flotilla_model::failure::Failure;
@@ -88,29 +87,20 @@ fn set(command: &AtomicU8, new: u8) {
 }
 
 fn signals(ui: &Ui, command: &Arc<AtomicU8>) {
-    let (ui, command) = (ui.clone(), Arc::clone(command));
-    ui.take_signals();
+    let (shown, command) = (ui.clone(), Arc::clone(command));
     let before = std::io::stdin().is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
-    let _ = std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(move || {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        runtime.block_on(async {
-            let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-            for first in [true, false] {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {}
-                    _ = terminate.recv() => {}
-                }
-                if !first {
-                    if let Some(before) = &before {
-                        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-                    }
-                    ui.leave(130);
-                }
-                set(&command, STOP);
-                ui.line("stopping after what is in flight; Ctrl-C again stops at once");
+    let mut stopping = false;
+    ui.on_signal(Box::new(move |_| {
+        if stopping {
+            if let Some(before) = &before {
+                let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
             }
-        });
-    });
+            shown.leave(130);
+        }
+        stopping = true;
+        set(&command, STOP);
+        shown.line("stopping after what is in flight; Ctrl-C again stops at once");
+    }));
 }
 
 /// Reads keys if there is a terminal. Returns its earlier modes.

@@ -20,6 +20,7 @@ use flotilla_model::progress::Progress as _;
 
 use super::apply::{self, ApplyArguments};
 use super::plan::{self, LineArguments};
+use super::plan_output::PlanOutput;
 use super::report;
 use super::verify::{self, VerifyArguments};
 use super::{Format, Session, summary};
@@ -89,11 +90,11 @@ pub(super) fn report_deployed(
     let summary_file = arguments.summary.as_deref();
     match deployed {
         Deployed::OtherPlan { planned, refusal } => {
-            summary::append(summary_file, &plan::form(planned.view()).markdown())?;
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown())?;
             Err(refusal.hint(format!("what is planned now:\n{}", plan::text(planned.view(), &session.ui))))
         }
         Deployed::UpToDate(planned) => {
-            summary::append(summary_file, &plan::form(planned.view()).markdown())?;
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown())?;
             match session.format {
                 Format::Json => session.json(&with_verified(&Outcome::default(), None)?)?,
                 Format::Text => {

@@ -7,7 +7,6 @@ use flotilla_deploy::state::{Record, State, Stored};
 use flotilla_model::failure::{Exit, Failure};
 
 use super::cloud::CloudArguments;
-use super::history::state;
 use super::report;
 use super::ui::{Style, clean, clean_lines, time};
 use super::{Format, Session};
@@ -31,7 +30,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let state = state(session, &arguments.cloud)?;
+    let state = arguments.cloud.state(session)?;
     let pairs = pairs(&state, arguments)?;
     if pairs.is_empty() {
         let failure = Failure::new(format!("there are no two bundles of `{}` to compare", clean(&arguments.customer)));

@@ -20,21 +20,23 @@ use super::authoring::database::{self, Database, Wanted};
 use super::authoring::destinations;
 use super::authoring::host::{self, Host};
 use super::authoring::token::{self, Access};
-use super::authoring::{Workspace, assignment, run_in_transaction, steps, value, write};
+use super::authoring::{
+    Workspace, WritingArguments, answer, assignment, print_summary, run_in_transaction, set_line, steps, type_of, write,
+};
 use super::prompts::{self, Prompter};
 use super::report;
 use super::selection::environment;
-use super::transaction::{Interrupted, Transaction};
+use super::transaction::Transaction;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use deployment::Deployment;
-use flotilla_model::text::mask;
+use flotilla_model::text::{mask, mask_ids};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The customer
     customer: Option<String>,
-    /// The environment, if the customer has several
+    /// Change this environment alone, whatever the others share
     #[arg(long, value_name = "NAME", value_parser = environment)]
     env: Option<Environment>,
     /// The host name that takes the place of the worker's custom domain
@@ -55,7 +57,8 @@ pub(super) struct Arguments {
     /// A destination that is kept, but not used; may be given several times
     #[arg(long = "disable", value_name = "NAME")]
     disabled: Vec<String>,
-    /// A value of the spec, as in logLevel=debug or vars.LANGUAGE=de; may be given several times
+    /// A value of the spec in YAML, as in logLevel=debug or vars.LANGUAGE=de; with --env, for that environment alone; may be given
+    /// several times
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     sets: Vec<(Vec<String>, Value)>,
     /// A key that is taken out of the spec, as in vars.LANGUAGE; may be given several times
@@ -70,22 +73,16 @@ pub(super) struct Arguments {
     /// Ask no cloud: neither whether a host is free nor whether a token is good
     #[arg(long)]
     offline: bool,
-    /// Don't ask whether it is to be written
-    #[arg(long, short)]
-    yes: bool,
-    /// What becomes of what an interrupted `new` or `edit` left
-    #[arg(long, value_enum)]
-    interrupted: Option<Interrupted>,
+    #[command(flatten)]
+    writing: WritingArguments,
 }
 
 impl Arguments {
     /// Returns whether the flags name a change.
     fn name_a_change(&self) -> bool {
-        let lists =
-            [&self.destinations, &self.removed, &self.enabled, &self.disabled].iter().any(|list| !list.is_empty());
-        let values = !self.sets.is_empty() || !self.unsets.is_empty();
-        lists
-            || values
+        [&self.destinations, &self.removed, &self.enabled, &self.disabled].iter().any(|list| !list.is_empty())
+            || !self.sets.is_empty()
+            || !self.unsets.is_empty()
             || self.domain.is_some()
             || self.database.is_some()
             || self.rotate_token
@@ -102,18 +99,17 @@ struct Edits {
     secrets: Vec<(String, SecretString)>,
     /// A database to create, and the path of its entry in the spec.
     made: Option<(String, Vec<String>)>,
+    /// The values that were set: each path, its value, and the value before it.
+    set: Vec<(Vec<String>, Value, Option<Value>)>,
     /// The account's new token, to check after storing that no other source precedes it.
     token: Option<(String, SecretString)>,
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    run_in_transaction(
-        session,
-        "edit",
-        arguments.customer.as_deref(),
-        arguments.interrupted,
-        |workspace, transaction| carry_out(session, workspace, arguments, transaction),
-    )
+    let (customer, interrupted) = (arguments.customer.as_deref(), arguments.writing.interrupted);
+    run_in_transaction(session, "edit", customer, interrupted, |workspace, transaction| {
+        carry_out(session, workspace, arguments, transaction)
+    })
 }
 
 fn carry_out(
@@ -125,11 +121,7 @@ fn carry_out(
     let prompter = Prompter::new(session);
     let deployment = Deployment::choose(&prompter, workspace, arguments.customer.as_deref(), arguments.env)?;
     if prompter.is_interactive() {
-        session.ui.line("");
-        for (what, value) in deployment.summary(workspace) {
-            session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
-        }
-        session.ui.line("");
+        print_summary(session, &deployment.summary(workspace));
     }
     loop {
         let mut editor = Editor {
@@ -146,17 +138,20 @@ fn carry_out(
             false if prompter.is_interactive() => editor.ask()?,
             false => return Err(prompter.missing("what to change", "--set PATH=VALUE, --domain, --database, …")),
         }
-        let Editor { edits, access, .. } = editor;
-        if let Some(access) = &access {
+        let edits = &editor.edits;
+        if let Some(access) = &editor.access {
             transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
-        let shown = differences(session, &edits)?;
+        for (path, value, before) in &edits.set {
+            session.ui.line(&set_line(path, value, before.as_ref()));
+        }
+        let shown = differences(session, edits)?;
         if shown == 0 && edits.secrets.is_empty() && edits.made.is_none() {
             transaction.commit()?;
             report::print("nothing to change");
             return Ok(Exit::Done);
         }
-        if !arguments.yes {
+        if !arguments.writing.yes {
             match prompter.is_interactive() {
                 true if !prompter.confirm("Write it?", true)? => return Err(Failure::refused("not confirmed")),
                 true => {}
@@ -168,7 +163,7 @@ fn carry_out(
         }
         let errors = write::check(session, workspace);
         if errors.is_empty() {
-            return finish(session, workspace, &deployment, edits, access, transaction);
+            return editor.finish(transaction);
         }
         if arguments.name_a_change() || !prompter.is_interactive() {
             return Err(write::failure(session, &errors));
@@ -195,7 +190,7 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
                     ChangeTag::Delete => (Style::Error, "-"),
                 };
                 lines += usize::from(change.tag() != ChangeTag::Equal);
-                let text = clean(change.value().trim_end_matches(['\n', '\r']));
+                let text = mask_ids(&clean(change.value().trim_end_matches(['\n', '\r'])));
                 session.ui.line(&session.ui.paint(style, &format!("  {mark} {text}")));
             }
         }
@@ -207,69 +202,6 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
         session.ui.line(&format!("the D1 database {name} is made"));
     }
     Ok(lines)
-}
-
-/// Finishes after the files passed the checks: the database, the secrets, and the next commands.
-fn finish(
-    session: &Session,
-    workspace: &Workspace,
-    deployment: &Deployment<'_>,
-    edits: Edits,
-    access: Option<Access>,
-    transaction: &Transaction,
-) -> Result<Exit, Failure> {
-    let mut files: Vec<&String> = edits.files.keys().collect();
-    if let (Some((name, path)), Some(mut access)) = (&edits.made, access) {
-        let account_id = deployment.account_id(workspace);
-        let id = database::make(transaction, &mut access.requester, &account_id, name)?;
-        let text = write::read(session, deployment.file())?;
-        let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
-        let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
-            .map_err(|refused| Failure::new(refused.to_string()))?;
-        write::file(session, transaction, deployment.file(), &text)?;
-        let errors = write::check(session, workspace);
-        if !errors.is_empty() {
-            return Err(write::failure(session, &errors));
-        }
-    }
-    let write::Stored { stored, left } = write::secrets(session, transaction, &edits.secrets)?;
-    if let Some(name) = left.first() {
-        return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
-            .hint("set it where it comes from"));
-    }
-    let shadowed = match &edits.token {
-        Some((name, token)) => !write::is_effective(session, name, token)?,
-        None => false,
-    };
-    transaction.commit()?;
-    let next = format!("flotilla plan {}", deployment.worker.customer);
-    if session.format == Format::Json {
-        session.json(&serde_json::json!({
-            "customer": deployment.worker.customer,
-            "environment": deployment.worker.environment,
-            "changed": files,
-            "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "next": [next],
-        }))?;
-        return Ok(Exit::Done);
-    }
-    files.sort();
-    for file in files {
-        report::print(&format!("{} {file}", session.ui.paint(Style::Good, "changed")));
-    }
-    for (name, path) in &stored {
-        report::print(&format!("{} {name} in {}", session.ui.paint(Style::Good, "stored"), clean(path)));
-    }
-    if shadowed {
-        report::print(
-            "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
-        );
-    }
-    if edits.token.is_some() {
-        report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
-    }
-    report::print(&format!("next:\n  {next}"));
-    Ok(Exit::Done)
 }
 
 /// Collects the changes, question by question or flag by flag.
@@ -284,6 +216,64 @@ struct Editor<'a> {
 }
 
 impl Editor<'_> {
+    /// Finishes after the files passed the checks: the database, the secrets, and the next commands.
+    fn finish(self, transaction: &Transaction) -> Result<Exit, Failure> {
+        let Editor { session, workspace, deployment, edits, access, .. } = self;
+        if let (Some((name, path)), Some(mut access)) = (&edits.made, access) {
+            let account_id = deployment.account_id(workspace);
+            let id = database::make(transaction, &mut access.requester, &account_id, name)?;
+            let text = write::read(session, deployment.file())?;
+            let entry = Database::D1 { name: name.clone(), id: Some(id) }.entry().unwrap_or_default();
+            let text = edit::yaml(&text, &Change::Set(path.clone(), entry), &ORDER)
+                .map_err(|refused| Failure::new(refused.to_string()))?;
+            write::file(session, transaction, deployment.file(), &text)?;
+            write::require_valid(session, workspace)?;
+        }
+        let write::Stored { stored, left } = write::secrets(session, transaction, &edits.secrets)?;
+        if let Some(name) = left.first() {
+            return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
+                .hint("set it where it comes from"));
+        }
+        let shadowed = match &edits.token {
+            Some((name, token)) => !write::is_effective(session, name, token)?,
+            None => false,
+        };
+        transaction.commit()?;
+        let next = format!("flotilla plan {}", deployment.worker.customer);
+        if session.format == Format::Json {
+            let set = edits
+                .set
+                .iter()
+                .map(|(path, value, _)| serde_json::json!({"path": path.join("."), "type": type_of(value)}));
+            let set: Vec<_> = set.collect();
+            session.json(&serde_json::json!({
+                "customer": deployment.worker.customer,
+                "environment": deployment.worker.environment,
+                "changed": edits.files.keys().collect::<Vec<_>>(),
+                "set": set,
+                "stored": stored.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                "next": [next],
+            }))?;
+            return Ok(Exit::Done);
+        }
+        for file in edits.files.keys() {
+            report::print(&format!("{} {file}", session.ui.paint(Style::Good, "changed")));
+        }
+        for (name, path) in &stored {
+            report::print(&format!("{} {name} in {}", session.ui.paint(Style::Good, "stored"), clean(path)));
+        }
+        if shadowed {
+            report::print(
+                "another token comes before it, perhaps in the environment: `secrets` in fleet.yaml says in which order",
+            );
+        }
+        if edits.token.is_some() {
+            report::print("revoke the old token at Cloudflare when a deploy has gone through with the new one");
+        }
+        report::print(&format!("next:\n  {next}"));
+        Ok(Exit::Done)
+    }
+
     /// Collects the changes that flags name.
     fn collect_flags(&mut self, arguments: &Arguments) -> Result<(), Failure> {
         if let Some(host) = &arguments.domain {
@@ -291,13 +281,7 @@ impl Editor<'_> {
         }
         if let Some(wanted) = &arguments.database {
             let database = match (wanted, self.offline) {
-                (Wanted::Existing(_) | Wanted::New(_), false) => {
-                    let (prompter, workspace, own) =
-                        (self.prompter, self.workspace, self.deployment.worker.customer.clone());
-                    let account_id = self.deployment.account_id(workspace);
-                    let access = self.access()?;
-                    database::look_up(prompter, workspace, &mut access.requester, &account_id, &own, wanted)?
-                }
+                (Wanted::Existing(_) | Wanted::New(_), false) => self.databases()?.look_up(wanted)?,
                 (Wanted::New(name) | Wanted::Existing(name), true) => Database::D1 { name: name.clone(), id: None },
                 (Wanted::Turso(url), _) => Database::Turso { url: url.clone(), token: None },
                 (Wanted::None, _) => Database::None,
@@ -311,8 +295,7 @@ impl Editor<'_> {
             }
         }
         for name in &arguments.removed {
-            let path = self.destination(name)?;
-            self.spec(Change::Remove(path))?;
+            self.remove_destination(name)?;
         }
         for (names, enabled) in [(&arguments.enabled, true), (&arguments.disabled, false)] {
             for name in names {
@@ -320,14 +303,15 @@ impl Editor<'_> {
             }
         }
         for (path, value) in &arguments.sets {
+            let before = self.deployment.value(&self.text()?, path);
+            self.edits.set.push((path.clone(), value.clone(), before));
             self.set(path, value.clone())?;
         }
         for path in &arguments.unsets {
             self.unset(path)?;
         }
         if arguments.rotate_token {
-            let token =
-                if self.prompter.is_interactive() { self.prompter.hidden("New API token")? } else { prompts::piped()? };
+            let token = self.prompter.hidden_or_piped("New API token")?;
             self.rotate(token)?;
         }
         if let Some(name) = &arguments.rotate_secret {
@@ -337,7 +321,7 @@ impl Editor<'_> {
                 return Err(Failure::usage(format!("{} has no secret `{}`", self.deployment.worker.name, clean(name)))
                     .hint(format!("it has: {}", all.join(", "))));
             }
-            let value = if self.prompter.is_interactive() { self.prompter.hidden(name)? } else { prompts::piped()? };
+            let value = self.prompter.hidden_or_piped(name)?;
             self.edits.secrets.push((own_secret(&self.deployment.worker.customer, name), value));
         }
         Ok(())
@@ -351,11 +335,7 @@ impl Editor<'_> {
             match kind {
                 0 => self.ask_domain()?,
                 1 => {
-                    let (prompter, workspace, own) =
-                        (self.prompter, self.workspace, self.deployment.worker.customer.clone());
-                    let account_id = self.deployment.account_id(workspace);
-                    let access = self.access()?;
-                    let database = database::ask(prompter, workspace, &mut access.requester, &account_id, &own)?;
+                    let database = self.databases()?.ask()?;
                     self.database(&database)?;
                 }
                 2 => self.ask_variables()?,
@@ -418,7 +398,7 @@ impl Editor<'_> {
                 continue;
             }
             let text = self.prompter.line(&name, "", |_| Ok(()))?;
-            self.set(&path, value(&text))?;
+            self.set(&path, answer(&text))?;
         }
     }
 
@@ -452,12 +432,9 @@ impl Editor<'_> {
                             })?;
                             let text = self.prompter.line("Its new value", "", |_| Ok(()))?;
                             let path = path.into_iter().chain(["settings".to_owned(), setting]).collect();
-                            self.spec(Change::Set(path, value(&text)))?;
+                            self.spec(Change::Set(path, answer(&text)))?;
                         }
-                        _ => {
-                            let path = self.destination(name)?;
-                            self.spec(Change::Remove(path))?;
-                        }
+                        _ => self.remove_destination(name)?,
                     }
                 }
             }
@@ -488,26 +465,44 @@ impl Editor<'_> {
         Ok(self.access.as_mut().expect("BUG: it was just set"))
     }
 
-    /// Returns the spec's text with the changes so far.
-    fn text(&self) -> Result<String, Failure> {
-        match self.edits.files.get(self.deployment.file()) {
-            Some(text) => Ok(text.clone()),
-            None => write::read(self.session, self.deployment.file()),
-        }
+    /// Returns the databases of the worker's account.
+    fn databases(&mut self) -> Result<database::Databases<'_>, Failure> {
+        let (prompter, workspace, own) = (self.prompter, self.workspace, &self.deployment.worker.customer);
+        let account_id = self.deployment.account_id(workspace);
+        let requester = &mut self.access()?.requester;
+        Ok(database::Databases { prompter, workspace, requester, account_id, own: own.clone() })
     }
 
-    /// Transaction the spec.
-    fn spec(&mut self, change: Change) -> Result<(), Failure> {
-        let text = edit::yaml(&self.text()?, &change, &ORDER)
-            .map_err(|refused| Failure::new(format!("{}: {refused}", self.deployment.file())))?;
-        self.edits.files.insert(self.deployment.file().to_owned(), text);
+    /// Returns the text of a file with the changes so far.
+    fn text_of(&self, file: &str) -> Result<String, Failure> {
+        self.edits.files.get(file).map_or_else(|| write::read(self.session, file), |text| Ok(text.clone()))
+    }
+
+    /// Returns the spec's text with the changes so far.
+    fn text(&self) -> Result<String, Failure> {
+        self.text_of(self.deployment.file())
+    }
+
+    /// Replaces the text of a file by one that was edited.
+    fn replace(&mut self, file: &str, text: Result<String, edit::Refused>) -> Result<(), Failure> {
+        let text = text.map_err(|refused| Failure::new(format!("{file}: {refused}")))?;
+        self.edits.files.insert(file.to_owned(), text);
         Ok(())
+    }
+
+    /// Changes the spec.
+    fn spec(&mut self, change: Change) -> Result<(), Failure> {
+        self.replace(self.deployment.file(), edit::yaml(&self.text()?, &change, &ORDER))
     }
 
     /// Sets a value where it is defined: in the spec, for this environment alone or for all, or in an env file.
     fn set(&mut self, path: &[String], value: Value) -> Result<(), Failure> {
+        if let Some(index) = path.iter().position(|step| step.parse::<usize>().is_ok()) {
+            self.own_list(&path[..index])?;
+        }
         let place = self.deployment.place(&self.text()?, path);
         if !place.there
+            && !self.deployment.is_defined(&self.text()?, path)
             && let Some(text) = value.as_str()
             && let Some(file) = self.env_file(path)?
         {
@@ -516,12 +511,34 @@ impl Editor<'_> {
         self.spec(Change::Set(place.path, value))
     }
 
+    /// Copies a list into an environment that is changed alone, if the customer's environments share one.
+    fn own_list(&mut self, path: &[String]) -> Result<(), Failure> {
+        let text = self.text()?;
+        let place = self.deployment.place(&text, path);
+        if place.there || !self.deployment.is_alone() {
+            return Ok(());
+        }
+        match self.deployment.value(&text, path) {
+            Some(shared) => self.spec(Change::Set(place.path, shared)),
+            None => Err(Failure::usage(format!("{} has no list `{}`", self.deployment.file(), path.join(".")))
+                .hint(format!("`--set '{}=[…]'` sets all of it", path.join(".")))),
+        }
+    }
+
     fn unset(&mut self, path: &[String]) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, path);
         if !place.there
             && let Some(file) = self.env_file(path)?
         {
             return self.env(&file, &path[1], None);
+        }
+        if !place.there && self.deployment.is_defined(&self.text()?, path) {
+            let environment = self.deployment.worker.environment;
+            return Err(Failure::usage(format!(
+                "{} is set for all environments, not for {environment} alone",
+                path.join(".")
+            ))
+            .hint(format!("`--env {environment} --set {}=null` removes it there", path.join("."))));
         }
         if !place.there {
             return Err(Failure::usage(format!("{} doesn't stand in {}", path.join("."), self.deployment.file()))
@@ -552,13 +569,7 @@ impl Editor<'_> {
     }
 
     fn env(&mut self, file: &str, name: &str, value: Option<&str>) -> Result<(), Failure> {
-        let text = match self.edits.files.get(file) {
-            Some(text) => text.clone(),
-            None => write::read(self.session, file)?,
-        };
-        let text = edit::env(&text, name, value).map_err(|refused| Failure::new(format!("{file}: {refused}")))?;
-        self.edits.files.insert(file.to_owned(), text);
-        Ok(())
+        self.replace(file, edit::env(&self.text_of(file)?, name, value))
     }
 
     /// Replaces a host by another one; the only one, if none is named.
@@ -578,7 +589,14 @@ impl Editor<'_> {
         }
         let place = self.deployment.place(&self.text()?, &["domains".to_owned()]);
         let below = |steps: &[String]| place.path.iter().cloned().chain(steps.iter().cloned()).collect::<Vec<_>>();
-        let listed = self.deployment.list(&self.text()?, &place.path);
+        // Of an environment that is changed alone, the domains that it shares count: the new one takes their place there.
+        let listed = match place.there || !self.deployment.is_alone() {
+            true => self.deployment.list(&self.text()?, &place.path),
+            false if worker.domains.len() > 1 => {
+                worker.domains.iter().map(|domain| Value::from(domain.as_str())).collect()
+            }
+            false => Vec::new(),
+        };
         let own = |entry: &Value| entry.as_str().or(entry["name"].as_str()).map(str::to_owned);
         let at = match (old, listed.len()) {
             (Some(old), _) => listed.iter().position(|entry| own(entry).as_deref() == Some(old)),
@@ -617,29 +635,36 @@ impl Editor<'_> {
     fn add(&mut self, destination: &destinations::Destination) -> Result<(), Failure> {
         let place = self.deployment.place(&self.text()?, &["destinations".to_owned()]);
         self.edits.secrets.extend(destination.secrets.iter().cloned());
-        self.spec(Change::Append(place.path, destination.entry()))
+        let mut path = place.path;
+        if let (Some(last), true, false) = (path.last_mut(), self.deployment.is_alone(), place.there) {
+            // Beside those that all environments share, not in their place.
+            last.push('+');
+        }
+        self.spec(Change::Append(path, destination.entry()))
     }
 
     /// Returns the path of a destination in the spec.
-    fn destination(&self, name: &str) -> Result<Vec<String>, Failure> {
+    fn destination(&mut self, name: &str) -> Result<Vec<String>, Failure> {
+        let shared = ["destinations".to_owned()];
+        if self.deployment.is_alone() && self.deployment.is_defined(&self.text()?, &shared) {
+            self.own_list(&shared)?;
+        }
         let text = self.text()?;
         let place = self.deployment.place(&text, &["destinations".to_owned()]);
         let listed = self.deployment.list(&text, &place.path);
         let at = listed.iter().position(|entry| entry["name"] == name);
         let Some(at) = at else {
             let known: Vec<&str> = listed.iter().filter_map(|entry| entry["name"].as_str()).collect();
-            return Err(Failure::usage(format!(
-                "{} has no destination `{}`",
-                self.deployment.worker.customer,
-                clean(name)
-            ))
-            .hint(if known.is_empty() {
-                "it has none".to_owned()
-            } else {
-                format!("it has: {}", known.join(", "))
-            }));
+            let customer = &self.deployment.worker.customer;
+            let hint = if known.is_empty() { "it has none" } else { &format!("it has: {}", known.join(", ")) };
+            return Err(Failure::usage(format!("{customer} has no destination `{}`", clean(name))).hint(hint));
         };
         Ok(place.path.into_iter().chain([at.to_string()]).collect())
+    }
+
+    fn remove_destination(&mut self, name: &str) -> Result<(), Failure> {
+        let path = self.destination(name)?;
+        self.spec(Change::Remove(path))
     }
 
     fn enable(&mut self, name: &str, enabled: bool) -> Result<(), Failure> {

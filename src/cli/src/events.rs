@@ -26,13 +26,16 @@ pub(super) struct Events {
 impl Events {
     /// Opens a file to append to; `-` is stdout.
     pub(super) fn open(path: Option<&Path>) -> Result<Events, Failure> {
-        let Some(path) = path else { return Ok(Events { out: None, last_progress: None }) };
-        if path == Path::new("-") {
-            return Ok(Events { out: Some(Box::new(std::io::stdout())), last_progress: None });
-        }
-        let file = File::options().create(true).append(true).open(path);
-        let file = file.map_err(|error| Failure::new(format!("{} can't be written: {error}", path.display())))?;
-        Ok(Events { out: Some(Box::new(file)), last_progress: None })
+        let out: Option<Box<dyn Write + Send>> = match path {
+            None => None,
+            Some(path) if path == Path::new("-") => Some(Box::new(std::io::stdout())),
+            Some(path) => {
+                let file = File::options().create(true).append(true).open(path);
+                let cannot = |error| Failure::new(format!("{} can't be written: {error}", path.display()));
+                Some(Box::new(file.map_err(cannot)?))
+            }
+        };
+        Ok(Events { out, last_progress: None })
     }
 
     /// A deploy begins.

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
-use flotilla_build::manifest::Record;
-use flotilla_build::pack_bundle;
-use flotilla_deploy::state::State;
+use flotilla_build::manifest::{Record, Unit};
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::reason::{Reason, sentences};
-use flotilla_spec::tree::Tree;
 
 use super::cloud::CloudArguments;
 use super::ui::{Ui, clean, time};
@@ -40,8 +37,8 @@ pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Opt
     match format {
         Format::Json => report::json(ui, &explanation)?,
         Format::Text => {
-            let severity = word(explanation.severity);
-            report::print(&format!("{code} ({severity})\n\n{}", plain(explanation.markdown)));
+            let (severity, text) = (explanation.severity.as_ref(), plain(explanation.markdown));
+            report::print(&format!("{code} ({severity})\n\n{text}"));
         }
     }
     Ok(Some(Exit::Done))
@@ -49,11 +46,9 @@ pub(super) fn code(ui: &Ui, format: Format, subject: Option<&str>) -> Result<Opt
 
 /// Explains a customer: why each of its workers was rendered the last time, and what would have it rendered now.
 pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure> {
-    let scanned = build::open(Tree::new(&session.root), &session.ui).and_then(|project| {
-        let scan = build::scan(&project, false, &session.ui)?;
-        Ok((project, scan))
-    });
-    let (project, scan) = scanned.map_err(Failure::invalid)?;
+    let (project, mut scan) = build::open_and_scan(&session.root, &session.ui).map_err(Failure::invalid)?;
+    let of_subject = |record: &Record, _: &Unit| build::id(record) == subject;
+    let bundled = build::pack_bundles(&project, &mut scan, &of_subject, &session.ui);
     let Some(record) = scan.records.iter().find(|record| build::id(record) == subject) else {
         let failure = Failure::usage(format!("there is no customer and no code `{subject}`"));
         let ids = scan.records.iter().map(build::id).chain(Code::ALL.iter().map(|code| code.as_str()));
@@ -62,16 +57,11 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
             None => failure.hint(format!("customers are the files of customers/, without `.yaml`; {CODES}")),
         });
     };
+    let runtimes = bundled?;
     let of_it = |diagnostic: &&Diagnostic| diagnostic.place.file == record.file();
-    let diagnostics: Vec<Diagnostic> = scan.diagnostics.iter().filter(of_it).cloned().collect();
+    let of_file = scan.diagnostics.iter().filter(of_it);
+    let diagnostics: Vec<Diagnostic> = scan.pack_errors(subject).chain(of_file).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
-    let runtimes = match build::pack_bundles(&project, &scan, &session.ui) {
-        Ok(runtimes) => runtimes,
-        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
-            return Err(Failure::invalid(vec![*diagnostic]));
-        }
-        Err(pack_bundle::Error::Failure(failure)) => return Err(failure),
-    };
     let held = scan.held.contains(subject);
     let workers = if held { Vec::new() } else { build::explain(&project, &scan, &runtimes, record) };
     let deployed =
@@ -119,10 +109,7 @@ fn deployments(
     record: &Record,
     workers: &[Explained],
 ) -> Result<BTreeMap<String, Deployment>, Failure> {
-    let arguments = CloudArguments::default();
-    let secrets = arguments.secrets(session, &project.fleet)?;
-    let cloud = arguments.cloud(session, &project.fleet, &secrets)?;
-    let state = State::read(&cloud.state)?;
+    let (_, _, state) = CloudArguments::default().open(session, &project.fleet)?;
     let mut found = BTreeMap::new();
     for (id, live) in state.of_customer(build::id(record))? {
         let Some(built) = workers.iter().find(|worker| worker.worker == id.1).and_then(|worker| worker.digest) else {
@@ -196,7 +183,7 @@ fn list(ui: &Ui, format: Format) -> Result<Exit, Failure> {
     match format {
         Format::Json => report::json(ui, &serde_json::json!({ "codes": lines }))?,
         Format::Text => {
-            let line = |line: &Line| format!("{}  {:7}  {}", line.code, word(line.severity), line.meaning);
+            let line = |line: &Line| format!("{}  {:7}  {}", line.code, line.severity.as_ref(), line.meaning);
             report::print(&lines.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
     }
@@ -211,13 +198,6 @@ fn has_form_of_code(subject: &str) -> bool {
     (3..=5).contains(&digits.len())
         && digits.bytes().all(|byte| byte.is_ascii_digit())
         && Code::ALL.iter().any(|code| code.as_str().starts_with(letter.to_ascii_uppercase()))
-}
-
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    }
 }
 
 /// Markdown as people read it in a terminal: examples indented, no marks of emphasis.

@@ -15,7 +15,8 @@ use flotilla_model::failure::{Exit, Failure};
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::clean;
-use super::{Format, Session, workflow};
+use super::workflow::{self, Ci};
+use super::{Format, Session};
 
 /// The folder that exports go to by default.
 const TO: &str = "export";
@@ -37,7 +38,7 @@ pub(super) struct Arguments {
     form: Option<Form>,
     /// With a workflow that fetches newer exports from --url, deploys them and commits them
     #[arg(long, value_enum, value_name = "WHERE", requires = "url")]
-    workflow: Option<Where>,
+    workflow: Option<Ci>,
     /// Where the archive (tar.gz) will be found, its SHA-256 beside it at URL.sha256; {customer} stands for the id
     #[arg(long, value_name = "URL", requires = "workflow", value_parser = url)]
     url: Option<String>,
@@ -59,11 +60,6 @@ enum Form {
     Zip,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Where {
-    Github,
-}
-
 impl Form {
     fn of(path: &Path) -> Form {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -74,22 +70,19 @@ impl Form {
         }
     }
 
-    /// Packs an export, if the form is that of an archive.
-    fn pack(self, export: &Export) -> Result<Option<Vec<u8>>, Failure> {
-        let archive = match self {
-            Form::Folder => return Ok(None),
-            Form::Tar => Archive::TarGz,
-            Form::Zip => Archive::Zip,
-        };
-        Ok(Some(archive.pack(&export.customer, &export.files).map_err(anyhow::Error::from)?))
+    /// Returns the format of the archive and its ending, if the form is that of one.
+    fn archive(self) -> Option<(Archive, &'static str)> {
+        match self {
+            Form::Folder => None,
+            Form::Tar => Some((Archive::TarGz, ".tar.gz")),
+            Form::Zip => Some((Archive::Zip, ".zip")),
+        }
     }
 
-    fn ending(self) -> &'static str {
-        match self {
-            Form::Folder => "",
-            Form::Tar => ".tar.gz",
-            Form::Zip => ".zip",
-        }
+    /// Packs an export, if the form is that of an archive.
+    fn pack(self, export: &Export) -> Result<Option<Vec<u8>>, Failure> {
+        let packed = self.archive().map(|(archive, _)| archive.pack(&export.customer, &export.files));
+        Ok(packed.transpose().map_err(anyhow::Error::from)?)
     }
 }
 
@@ -159,7 +152,7 @@ fn add_workflows(exports: &mut [Export], arguments: &Arguments) -> Result<(), Fa
     if exports.len() > 1 && !url.contains(CUSTOMER) {
         return Err(Failure::usage(format!("each customer has an archive of its own: write {CUSTOMER} into --url")));
     }
-    if let Some(Where::Github) = arguments.workflow {
+    if let Some(Ci::Github) = arguments.workflow {
         for export in exports {
             let text = export::workflow(&url.replace(CUSTOMER, &export.customer), workflow::action);
             export.files.insert(WORKFLOW.to_owned(), text.into_bytes());
@@ -170,10 +163,10 @@ fn add_workflows(exports: &mut [Export], arguments: &Arguments) -> Result<(), Fa
 
 /// Returns the path that a customer's export is written to.
 fn target(arguments: &Arguments, form: Form, customer: &str, is_only: bool) -> PathBuf {
+    let ending = form.archive().map_or("", |(_, ending)| ending);
     match &arguments.to {
         Some(to) if is_only => to.clone(),
-        Some(to) => to.join(format!("{customer}{}", form.ending())),
-        None => PathBuf::from(TO).join(format!("{customer}{}", form.ending())),
+        to => to.as_deref().unwrap_or(Path::new(TO)).join(format!("{customer}{ending}")),
     }
 }
 

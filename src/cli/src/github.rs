@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::path::Path;
 
-use flotilla_model::diagnostic::{Diagnostic, Severity};
+use flotilla_model::diagnostic::Diagnostic;
 
 use super::grouping::{Group, groups};
 use super::ui::{clean, clean_lines};
@@ -21,10 +21,6 @@ pub fn commands(prefix: &str, diagnostics: &[Diagnostic]) -> Vec<String> {
 
 fn command(prefix: &str, diagnostic: &Diagnostic, group: Option<&Group<'_>>) -> String {
     let Diagnostic { code, severity, message, place, help, related } = diagnostic;
-    let word = match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    };
     let mut properties = vec![("file", format!("{prefix}{}", place.file)), ("title", code.to_string())];
     if place.line > 0 {
         let (line, end) = (place.line.to_string(), place.column + place.width);
@@ -41,7 +37,7 @@ fn command(prefix: &str, diagnostic: &Diagnostic, group: Option<&Group<'_>>) -> 
     if let Some(group) = group.filter(|group| group.members.len() > 1) {
         text += &format!("\nand {}", group.more(1));
     }
-    format!("::{word} {}::{}", properties.join(","), escaped(&text, false))
+    format!("::{} {}::{}", severity.as_ref(), properties.join(","), escaped(&text, false))
 }
 
 /// Text as GitHub takes it: these characters, and no others, end a line or a property.

@@ -5,8 +5,7 @@ use serde::Serialize;
 use flotilla_deploy::state::{Record, Run, RunId, State};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::reason::{Reason, with_details};
-use flotilla_spec::project;
-use flotilla_spec::tree::Tree;
+use flotilla_model::spec::Environment;
 
 use super::cloud::CloudArguments;
 use super::report::{self, count};
@@ -34,7 +33,7 @@ struct Line {
     run: RunId,
     at: String,
     customer: String,
-    environment: &'static str,
+    environment: Environment,
     worker: String,
     action: String,
     digest: String,
@@ -46,16 +45,8 @@ struct Line {
     reasons: Vec<Reason>,
 }
 
-/// The state of the cloud that a command is for.
-pub(super) fn state(session: &Session, arguments: &CloudArguments) -> Result<State, Failure> {
-    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
-    let secrets = arguments.secrets(session, &fleet)?;
-    let cloud = arguments.cloud(session, &fleet, &secrets)?;
-    State::read(&cloud.state)
-}
-
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let state = state(session, &arguments.cloud)?;
+    let state = arguments.cloud.state(session)?;
     let records = match (&arguments.customer, arguments.run) {
         (Some(customer), _) => state.records_of(customer, arguments.last)?,
         (None, Some(run)) => state.records_of_run(RunId(run))?,
@@ -107,7 +98,7 @@ fn line(state: &State, record: Record) -> Result<Line, Failure> {
         record: record.id,
         run: record.run,
         at: time(record.at),
-        environment: record.environment.as_str(),
+        environment: record.environment,
         customer: record.customer,
         worker: record.worker.1,
         action: record.action,

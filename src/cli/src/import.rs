@@ -1,11 +1,8 @@
 //! `flotilla import`: a project from one that wrangler deploys.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use anyhow::Context as _;
 
 use secrecy::ExposeSecret as _;
 
@@ -96,12 +93,12 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             None => Failure::new("there is no worker in the account that isn't the fleet's, and nothing was written"),
         });
     }
-    let project = if arguments.dry_run { from.to_owned() } else { made(from)? };
+    let project = if arguments.dry_run { from.to_owned() } else { init::made(from)? };
     if !arguments.dry_run {
-        imported.files.extend(init::ignore(&project));
+        imported.files.extend(init::git_files(&project));
         let taken = write::taken(&project, &imported.files);
-        // It has the project's own lines, and gets more.
-        let taken: Vec<&String> = taken.iter().filter(|file| *file != ".gitignore").collect();
+        // They have the project's own lines, and get more.
+        let taken: Vec<&String> = taken.iter().filter(|file| !file.starts_with(".git")).collect();
         if !taken.is_empty() && !arguments.force {
             return Err(Failure::refused(format!(
                 "{} would be replaced, and nothing was written",
@@ -160,13 +157,6 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccou
     Ok(live)
 }
 
-/// Returns the project's folder, created if it doesn't exist.
-fn made(folder: &Path) -> Result<PathBuf, Failure> {
-    let cannot = || format!("{} can't be written", folder.display());
-    fs::create_dir_all(folder).with_context(cannot)?;
-    Ok(folder.canonicalize().with_context(cannot)?)
-}
-
 /// Runs npm to write the lock files of packs with packages of their own.
 fn locks(ui: &Ui, imported: &mut Imported) {
     let mut found: Vec<Finding> = Vec::new();
@@ -195,7 +185,7 @@ fn findings(ui: &Ui, findings: &[Finding]) {
             FindingKind::LeftOut => Style::Warning,
             FindingKind::Note => Style::Dim,
         };
-        let head = ui.paint(style, finding.kind.as_str());
+        let head = ui.paint(style, finding.kind.as_ref());
         let arrow = ui.paint(Style::Help, "-->");
         ui.line(&format!(
             "{head}: {}\n  {arrow} {}\n  = {}\n",
@@ -207,15 +197,6 @@ fn findings(ui: &Ui, findings: &[Finding]) {
 }
 
 fn json(ui: &Ui, imported: &Imported) -> Result<(), Failure> {
-    let findings: Vec<serde_json::Value> = imported
-        .findings
-        .iter()
-        .map(|Finding { kind, place, message, help }| {
-            serde_json::json!({
-                "kind": kind, "file": place.file, "line": place.line, "column": place.column, "message": message, "help": help
-            })
-        })
-        .collect();
     let secrets: Vec<serde_json::Value> = imported
         .secrets
         .iter()
@@ -229,7 +210,7 @@ fn json(ui: &Ui, imported: &Imported) -> Result<(), Failure> {
             "packs": imported.packs.len(),
             "written": imported.files.keys().collect::<Vec<_>>(),
             "secrets": secrets,
-            "findings": findings,
+            "findings": imported.findings,
         }),
     )
 }

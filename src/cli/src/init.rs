@@ -5,10 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 
 use flotilla_build::build::{self, Loaded};
-use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
 use flotilla_model::names;
@@ -21,7 +19,7 @@ use super::packs::Pack;
 use super::report::{self, count};
 use super::summary;
 use super::ui::{Ui, clean};
-use super::workflow::{Workflow, github, previews};
+use super::workflow::{Ci, Workflow, github, previews};
 use super::{Format, Session, schema};
 
 /// The path of the workflow that deploys, from the repository's root.
@@ -54,11 +52,6 @@ pub(super) struct Arguments {
     force: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Ci {
-    Github,
-}
-
 fn command(text: &str) -> Result<String, String> {
     match text {
         _ if text.trim().is_empty() => Err("it is empty".to_owned()),
@@ -86,9 +79,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 
 /// Writes a new project into a folder, which may have other files.
 fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
-    let cannot = |path: &Path| format!("{} can't be written", path.display());
-    fs::create_dir_all(folder).with_context(|| cannot(folder))?;
-    let root = folder.canonicalize().with_context(|| cannot(folder))?;
+    let root = made(folder)?;
     let (fleet, customer) = match pack {
         Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
         Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
@@ -107,10 +98,9 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
             .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
     }
-    files.extend(ignore(&root));
+    files.extend(git_files(&root));
     for (path, bytes) in &files {
-        let path = root.join(path);
-        AtomicFile::new(&path).keep_permissions().follow_link().write(bytes).with_context(|| cannot(&path))?;
+        report::write_file(&root.join(path), bytes)?;
     }
     let session = Session::new(root, format, ui, None);
     let number = files.len() + schema::write(&session)?;
@@ -130,15 +120,30 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-/// Returns the `.gitignore` of a project with the lines that flotilla needs, unless it has them already.
-pub(super) fn ignore(root: &Path) -> Option<(String, Vec<u8>)> {
-    let ignored = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
-    let rules = include_str!("init/gitignore");
-    if ignored.lines().any(|line| line.trim_matches('/') == ".flotilla") {
+/// Returns the absolute path of a folder, which is created if it doesn't exist.
+pub(super) fn made(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = || format!("{} can't be written", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    Ok(folder.canonicalize().with_context(cannot)?)
+}
+
+/// Returns the `.gitignore` and the `.gitattributes` of a project with the lines that flotilla needs, as far as it doesn't have
+/// them already.
+pub(super) fn git_files(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let has_rule = |line: &str| line.trim_matches('/') == ".flotilla";
+    let ignored = with_rules(root, ".gitignore", include_str!("init/gitignore"), has_rule);
+    let has_line_ends = |line: &str| line.starts_with("* ") && line.contains("eol=");
+    let attributes = with_rules(root, ".gitattributes", include_str!("init/gitattributes"), has_line_ends);
+    ignored.into_iter().chain(attributes).collect()
+}
+
+fn with_rules(root: &Path, file: &str, rules: &str, is_there: impl Fn(&str) -> bool) -> Option<(String, Vec<u8>)> {
+    let before = fs::read_to_string(root.join(file)).unwrap_or_default();
+    if before.lines().any(is_there) {
         return None;
     }
-    let gap = if ignored.is_empty() || ignored.ends_with('\n') { "" } else { "\n" };
-    Some((".gitignore".to_owned(), format!("{ignored}{gap}{rules}").into()))
+    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+    Some((file.to_owned(), format!("{before}{gap}{rules}").into()))
 }
 
 /// Derives a fleet's name from its folder's.
@@ -196,11 +201,7 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
             .hint("`--print` shows that; `--force` replaces what is there"));
     }
     if !current {
-        AtomicFile::new(&path)
-            .keep_permissions()
-            .follow_link()
-            .write(text.as_bytes())
-            .with_context(|| format!("{} can't be written", path.display()))?;
+        report::write_file(&path, text.as_bytes())?;
     }
     let shown = clean(&path.display().to_string());
     match session.format {

@@ -6,14 +6,12 @@ mod build;
 mod check;
 mod cloud;
 mod columns;
-mod completions;
 mod confirmation;
 mod control;
 mod control_channel;
 mod deploy;
 mod diff;
 mod edit;
-mod estimates;
 mod events;
 mod explain;
 mod export;
@@ -58,7 +56,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use flotilla_engine::context::Context;
@@ -296,7 +294,7 @@ enum Command {
     /// Tell a deploy that is running to pause, to go on, or to end
     Control(control::Arguments),
     /// List customers: account, zone, token, domain, database, its id; ids masked
-    List(list::Arguments),
+    List(cloud::CustomersArguments),
     /// Print customers with every default applied and every name derived
     Show {
         #[command(flatten)]
@@ -403,6 +401,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit
 }
 
+/// Prints the completions of a shell.
+fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "flotilla", &mut script);
+    report::print(String::from_utf8_lossy(&script).trim_end());
+    Ok(Exit::Done)
+}
+
 /// Starts what the whole program shares: its threads, its trace.
 fn started(global: &Global) -> Result<(), Failure> {
     if let Some(threads) = global.threads {
@@ -430,7 +436,7 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         }
     };
     if let Command::Completions { shell } = command {
-        return completions::run(shell);
+        return completions(shell);
     }
     if let Command::Explain { subject } = &command
         && let Some(exit) = explain::code(ui, format, subject.as_deref())?

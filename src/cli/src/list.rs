@@ -11,9 +11,8 @@ use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::spec::Environment;
-use flotilla_spec::tree::Tree;
 
-use super::cloud::CloudArguments;
+use super::cloud::CustomersArguments;
 use super::columns;
 use super::report::{self, count};
 use super::selection::Selection;
@@ -30,14 +29,6 @@ const GAP: &str = "  ";
 const HEAD: [&str; 9] =
     ["customer", "environment", "worker", "account", "zone", "token", "domain", "database", "database id"];
 
-#[derive(clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    cloud: CloudArguments,
-}
-
 #[derive(Serialize)]
 struct Row<'a> {
     customer: &'a str,
@@ -48,10 +39,8 @@ struct Row<'a> {
     pieces: WorkerDetails,
 }
 
-pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let read = build::open(Tree::new(&session.root), &session.ui)
-        .and_then(|project| Ok((build::scan(&project, false, &session.ui)?, project)));
-    let (scan, project) = read.map_err(Failure::invalid)?;
+pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
+    let (project, scan) = build::open_and_scan(&session.root, &session.ui).map_err(Failure::invalid)?;
     let selection = &arguments.selection;
     selection.verify(&session.operator, &project, &scan)?;
     let diagnostics: Vec<_> = scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
@@ -134,7 +123,7 @@ impl Row<'_> {
         let pieces = &self.pieces;
         [
             clean(self.customer),
-            self.environment.as_str().to_owned(),
+            self.environment.as_ref().to_owned(),
             clean(self.worker),
             clean(&pieces.account()),
             clean(&pieces.zones()),

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use flotilla_local as local;
 use flotilla_model::failure::{Exit, Failure};
@@ -14,6 +14,9 @@ use flotilla_model::lock::Lock;
 use super::{Session, report};
 use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file};
 use flotilla_engine::context::FOLDER;
+
+/// The id of an account for those who have none: the emulator takes any.
+const LOCAL_ACCOUNT: &str = "00000000000000000000000000000001";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -60,27 +63,17 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
          \x20 API      {}\n\
          \x20 workers  http://{address}/ lists them\n\
          `flotilla deploy --local` deploys to it; for others:\n\
-         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID=local\n\
+         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
          Ctrl-C ends it",
         running.api_base(),
         running.api_base()
     ));
-    session.ui.take_signals();
-    wait()?;
+    let (sender, end) = channel();
+    if !session.ui.on_signal(Box::new(move |_| _ = sender.send(()))) {
+        return Err(Failure::new("signals can't be listened to"));
+    }
+    let _ = end.recv();
     let _ = std::fs::remove_file(file);
     running.stop();
     Ok(Exit::Done)
-}
-
-/// Waits for Ctrl-C, or for another signal to end.
-fn wait() -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no event loop")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("signals can't be listened to")?;
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        Ok(())
-    })
 }

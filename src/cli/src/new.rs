@@ -13,10 +13,12 @@ use flotilla_spec::edit;
 use flotilla_spec::project::FLEET_FILE;
 
 use super::authoring::database::{self, Database, Wanted};
-use super::authoring::{Workspace, assignment, run_in_transaction, token, write};
+use super::authoring::{
+    Workspace, WritingArguments, assignment, print_summary, run_in_transaction, set_line, token, write,
+};
 use super::prompts::{self, Prompter};
 use super::report;
-use super::transaction::{Interrupted, Transaction};
+use super::transaction::Transaction;
 use super::ui::{Style, clean};
 use super::{Format, Session};
 use answers::{Answers, Question};
@@ -62,12 +64,8 @@ pub(super) struct Arguments {
     /// Ask no cloud: neither whether the host is free nor for a database
     #[arg(long)]
     offline: bool,
-    /// Don't ask whether it is to be written
-    #[arg(long, short)]
-    yes: bool,
-    /// What becomes of what an interrupted `new` or `edit` left
-    #[arg(long, value_enum)]
-    interrupted: Option<Interrupted>,
+    #[command(flatten)]
+    writing: WritingArguments,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -78,13 +76,10 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    run_in_transaction(
-        session,
-        "new",
-        arguments.customer.as_deref(),
-        arguments.interrupted,
-        |workspace, transaction| carry_out(session, workspace, arguments, transaction),
-    )
+    let (customer, interrupted) = (arguments.customer.as_deref(), arguments.writing.interrupted);
+    run_in_transaction(session, "new", customer, interrupted, |workspace, transaction| {
+        carry_out(session, workspace, arguments, transaction)
+    })
 }
 
 fn carry_out(
@@ -99,13 +94,16 @@ fn carry_out(
         if let Some(access) = &answers.access {
             transaction.delete_databases_with(database::deleter(workspace, &access.token)?);
         }
-        print_summary(session, workspace, &answers);
+        print_summary(session, &answers.summary());
+        for (path, value) in &arguments.sets {
+            session.ui.line(&set_line(path, value, None));
+        }
         let mut again = None;
-        if !arguments.yes {
+        if !arguments.writing.yes {
             if !prompter.is_interactive() {
                 prompts::require_confirmation("Write it?")?;
             }
-            match answers.confirm(&prompter, Question::Write)? {
+            match answers.confirm(Question::Write)? {
                 Question::Write => {}
                 Question::Nothing => return Err(Failure::refused("not confirmed")),
                 question => again = Some(question),
@@ -113,28 +111,27 @@ fn carry_out(
         }
         if again.is_none() {
             let file = answers.file();
-            if let Some(text) = write::fleet(session, &answers.fleet_changes(workspace))? {
+            if let Some(text) = write::fleet(session, &answers.fleet_changes())? {
                 write::file(session, transaction, FLEET_FILE, &text)?;
             }
-            write::file(session, transaction, &file, &answers.spec(workspace)?)?;
+            write::file(session, transaction, &file, &answers.spec()?)?;
             let errors = write::check(session, workspace);
             if errors.is_empty() {
                 return finish(session, workspace, &mut answers, transaction);
             }
-            if arguments.yes || !prompter.is_interactive() {
+            if arguments.writing.yes || !prompter.is_interactive() {
                 return Err(write::failure(session, &errors));
             }
-            let guess =
-                errors.iter().find_map(|error| answers.to_blame(workspace, error)).unwrap_or(Question::Customer);
+            let guess = errors.iter().find_map(|error| answers.to_blame(error)).unwrap_or(Question::Customer);
             transaction.restart()?;
-            match answers.confirm(&prompter, guess)? {
+            match answers.confirm(guess)? {
                 Question::Write => {}
                 Question::Nothing => return Err(Failure::refused("not confirmed")),
                 question => again = Some(question),
             }
         }
         if let Some(question) = again {
-            answers.ask(&prompter, workspace, arguments, question)?;
+            answers.ask(question)?;
         }
     }
 }
@@ -143,7 +140,7 @@ fn carry_out(
 fn finish(
     session: &Session,
     workspace: &Workspace,
-    answers: &mut Answers,
+    answers: &mut Answers<'_>,
     transaction: &Transaction,
 ) -> Result<Exit, Failure> {
     let file = answers.file();
@@ -152,11 +149,8 @@ fn finish(
     {
         let id = database::make(transaction, &mut access.requester, &account.id, name)?;
         answers.database = Database::D1 { name: name.clone(), id: Some(id) };
-        write::file(session, transaction, &file, &answers.spec(workspace)?)?;
-        let errors = write::check(session, workspace);
-        if !errors.is_empty() {
-            return Err(write::failure(session, &errors));
-        }
+        write::file(session, transaction, &file, &answers.spec()?)?;
+        write::require_valid(session, workspace)?;
     }
     let values = answers.secrets();
     let write::Stored { stored, left } = write::secrets(session, transaction, &values)?;
@@ -168,7 +162,7 @@ fn finish(
         _ => false,
     };
     let set = |name: &String| format!("flotilla secrets set {name} --customer {}", answers.id);
-    let mut next: Vec<String> = answers.unset(workspace).iter().map(set).collect();
+    let mut next: Vec<String> = answers.unset().iter().map(set).collect();
     next.extend(["plan", "deploy"].map(|command| format!("flotilla {command} {}", answers.id)));
     if session.format == Format::Json {
         session.json(&serde_json::json!({
@@ -195,7 +189,7 @@ fn finish(
     if let Some(account) = answers.account.as_ref().filter(|account| account.entry != token::Entry::There) {
         report::print(&format!("{} the account {} in {FLEET_FILE}", good("wrote"), clean(&account.name)));
     }
-    for zone in answers.new_zone(workspace) {
+    for zone in answers.new_zone() {
         report::print(&format!("{} the zone {} in {FLEET_FILE}", good("wrote"), clean(zone)));
     }
     for (name, path) in &stored {
@@ -212,15 +206,6 @@ fn finish(
         report::print(&format!("  {command}"));
     }
     Ok(Exit::Done)
-}
-
-/// Prints a summary of what is going to be written, with ids masked.
-fn print_summary(session: &Session, workspace: &Workspace, answers: &Answers) {
-    session.ui.line("");
-    for (what, value) in answers.summary(workspace) {
-        session.ui.line(&format!("  {:14}{}", format!("{what}:"), clean(&value)));
-    }
-    session.ui.line("");
 }
 
 /// Returns the path of a customer's spec.

@@ -112,7 +112,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     if let Some(path) = &arguments.out {
         PlanFile::new(&planned, arguments.line.words()).write(path)?;
     }
-    let form = form(planned.view());
+    let form = PlanOutput(planned.view());
     summary::append(arguments.summary.as_deref(), &form.markdown())?;
     match output {
         Output::Json => session.json(&form.report())?,
@@ -125,13 +125,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     })
 }
 
-/// Returns the plan with everything that is shown beside it.
-pub(super) fn form(view: PlanView<'_>) -> PlanOutput<'_> {
-    let PlanView { plan, estimates, findings, unknown_accounts: unknown, local } = view;
-    PlanOutput { plan, estimates, findings, unknown, local }
-}
-
 /// Returns the plan for people, without what to run next.
 pub(super) fn text(view: PlanView<'_>, ui: &Ui) -> String {
-    form(view).text(ui, false, false)
+    PlanOutput(view).text(ui, false, false)
 }

@@ -4,18 +4,18 @@ mod markdown;
 mod reason_groups;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 
 use serde::Serialize;
 
-use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan, Plan};
+use flotilla_deploy::plan::{Action, Change, Held, HostChange, Orphan};
 use flotilla_deploy::refresh::Finding;
-use flotilla_engine::plan_view::{Estimate, eta};
+use flotilla_engine::plan_view::{Estimate, PlanView, eta};
 use flotilla_model::digest::Digest;
 use flotilla_model::limits::grouped;
 use flotilla_model::listing;
 use flotilla_model::reason::Reason;
 
-use super::estimates;
 use super::findings;
 use super::report::count;
 use super::ui::{Style, Ui, clean, duration};
@@ -32,20 +32,20 @@ const NAMES: usize = 12;
 const EXAMPLES: usize = 3;
 /// The limit of reasons of a change.
 const REASONS: usize = 12;
+/// The number of lanes that are shown, those that take longest.
+const LANES: usize = 3;
 /// The limit of characters of a reason.
 const LONGEST: usize = 300;
 
-/// A plan and what is shown with it.
-pub struct PlanOutput<'a> {
-    pub plan: &'a Plan,
-    /// The cost, lane by lane; the longest time first.
-    pub estimates: Vec<Estimate>,
-    /// The drift that a refresh found.
-    pub findings: &'a [Finding],
-    /// The accounts whose ids aren't known here.
-    pub unknown: Vec<&'a str>,
-    /// Whether it is for the local Cloudflare emulator.
-    pub local: bool,
+/// A plan and what is shown with it, to be put into a form.
+pub struct PlanOutput<'a>(pub PlanView<'a>);
+
+impl<'a> Deref for PlanOutput<'a> {
+    type Target = PlanView<'a>;
+
+    fn deref(&self) -> &PlanView<'a> {
+        &self.0
+    }
 }
 
 /// A plan as JSON.
@@ -144,11 +144,11 @@ impl PlanOutput<'_> {
             lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
             return lines.join("\n");
         }
-        if hints && !self.unknown.is_empty() {
+        if hints && !self.unknown_accounts.is_empty() {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",
                 ui.paint(Style::Warning, "!"),
-                names(self.unknown.iter().copied(), limit(NAMES))
+                names(self.unknown_accounts.iter().copied(), limit(NAMES))
             ));
         }
         if plan.waves.len() > 1 {
@@ -157,7 +157,7 @@ impl PlanOutput<'_> {
                 waves.map(|(name, changes)| format!("{} {}", clean(name), grouped(changes as u64))).collect();
             lines.push(format!("waves: {}", first(&waves, limit(NAMES), " → ")));
         }
-        lines.extend(estimates::text(&self.estimates));
+        lines.extend(estimate_lines(&self.estimates));
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
         let hosts = match plan.hosts.len() {
             0 => String::new(),
@@ -245,6 +245,35 @@ fn hosts(ui: &Ui, changes: &[HostChange], limit: usize) -> Vec<String> {
     lines
 }
 
+/// The estimates for people; nothing, where one lane is all there is and all of it is free.
+fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let many = estimates.len() > 1;
+    for estimate in
+        estimates.iter().take(LANES).filter(|estimate| many || estimate.used > 0 || estimate.blocked_seconds > 0.0)
+    {
+        let mut line = format!(
+            "  {}: {}, about {}",
+            clean(&estimate.accounts.join(" and ")),
+            count(estimate.requests, "request"),
+            duration(estimate.seconds)
+        );
+        if estimate.used > 0 {
+            let window = duration(estimate.window_seconds);
+            line +=
+                &format!("; {} of the {} in {window} that the limit allows are used", estimate.used, estimate.limit);
+        }
+        if estimate.blocked_seconds > 0.0 {
+            line += &format!("; the API refuses requests for another {}", duration(estimate.blocked_seconds));
+        }
+        lines.push(line);
+    }
+    if estimates.len() > LANES {
+        lines.push(format!("  … and {} more side by side", count(estimates.len() - LANES, "token")));
+    }
+    lines
+}
+
 /// Groups the customers that are skipped by reason.
 fn by_reason(held: &[Held]) -> Vec<(&str, Vec<&str>)> {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -261,7 +290,7 @@ fn change_line<'a>(ui: &Ui, change: &Change, reasons: impl Iterator<Item = &'a R
         true => reasons.join("; "),
         false => first(&reasons.iter().map(|reason| short(reason)).collect::<Vec<_>>(), REASONS, "; "),
     };
-    let action = change.action.as_str();
+    let action = change.action.as_ref();
     let (worker, customer, environment) = (clean(&change.worker), clean(&change.customer), change.environment);
     format!("{} {action:<7}{worker}  ({customer} · {environment})  {}", sign(ui, change.action), clean(&why))
 }
@@ -276,7 +305,7 @@ fn group_lines(ui: &Ui, groups: &GroupedReasons<'_>) -> Vec<String> {
             let (number, examples) = (group.members.len(), group.members.iter().take(EXAMPLES));
             let examples: Vec<String> = examples.map(|change| clean(&change.worker)).collect();
             let more = if number > EXAMPLES { ", …" } else { "" };
-            let action = group.action.as_str();
+            let action = group.action.as_ref();
             let head = format!("{} {action:<7}{} workers", sign(ui, group.action), grouped(number as u64));
             format!("{head}  {}  ({}{more})", clean(&short(&group.reason)), examples.join(", "))
         })
@@ -343,8 +372,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
-    use super::*;
+    use flotilla_deploy::plan::Plan;
     use flotilla_model::spec::Environment;
+
+    use super::*;
 
     /// A change of the customer with this number.
     pub fn change(at: usize, action: Action, reasons: Vec<Reason>) -> Change {
@@ -383,7 +414,8 @@ mod tests {
 
     pub fn output(plan: &Plan) -> PlanOutput<'_> {
         let price = Estimate { seconds: 90.0, ..price("default", plan.requests().values().sum(), 0) };
-        PlanOutput { plan, estimates: vec![price], findings: &[], unknown: Vec::new(), local: false }
+        let (findings, unknown_accounts) = (&[][..], Vec::new());
+        PlanOutput(PlanView { plan, estimates: vec![price], findings, unknown_accounts, local: false })
     }
 
     fn text(plan: &Plan, full: bool) -> String {
@@ -482,7 +514,7 @@ mod tests {
         plan.changes[1].wave = 1;
         plan.changes[2].wave = 1;
         let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
-        let output = PlanOutput { estimates, ..output(&plan) };
+        let output = PlanOutput(PlanView { estimates, ..output(&plan).0 });
         let text = output.text(&Ui::new(true, false), false, true);
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
         assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");

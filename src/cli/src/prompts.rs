@@ -152,6 +152,11 @@ impl Prompter {
         interact(|| Confirm::with_theme(&*self.theme).with_prompt(prompt).default(default).interact())
     }
 
+    /// Asks for a value that isn't shown; where no question can be asked, reads all of stdin.
+    pub fn hidden_or_piped(&self, prompt: &str) -> Result<SecretString, Failure> {
+        if self.interactive { self.hidden(prompt) } else { piped() }
+    }
+
     /// Asks for a value that isn't shown.
     pub fn hidden(&self, prompt: &str) -> Result<SecretString, Failure> {
         hidden(&format!("{prompt}: "))

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
@@ -91,11 +93,11 @@ struct Blocks<'a> {
 impl Blocks<'_> {
     /// A diagnostic with its lines, its help, and an empty line at the end.
     fn block(&mut self, diagnostic: &Diagnostic) -> String {
-        let (style, word) = match diagnostic.severity {
-            Severity::Error => (Style::Error, "error"),
-            Severity::Warning => (Style::Warning, "warning"),
+        let style = match diagnostic.severity {
+            Severity::Error => Style::Error,
+            Severity::Warning => Style::Warning,
         };
-        let head = self.ui.paint(style, &format!("{word}[{}]", diagnostic.code));
+        let head = self.ui.paint(style, &format!("{}[{}]", diagnostic.severity.as_ref(), diagnostic.code));
         let arrow = self.ui.paint(Style::Help, "-->");
         let place = clean(&diagnostic.place.to_string());
         let mut text = format!("{head}: {}\n  {arrow} {place}", clean(&diagnostic.message));
@@ -287,6 +289,13 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
 pub fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Writes a file of the project as a whole, through a link, with the permissions that it has.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let written = AtomicFile::new(path).keep_permissions().follow_link().write(bytes);
+    written.with_context(|| format!("{} can't be written", path.display()))?;
+    Ok(())
 }
 
 /// Writes a result as one JSON object, on one line; with `--timings`, they are in it.

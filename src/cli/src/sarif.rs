@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use flotilla_build::policy::Suppressed;
-use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::Framed;
 use flotilla_model::explanation::{self, explanation};
 
@@ -53,7 +53,7 @@ fn rules(repository: &str) -> Vec<Value> {
                 "shortDescription": {"text": explanation.meaning},
                 "fullDescription": {"text": format!("{} {}", explanation.meaning, explanation.why)},
                 "help": {"text": explanation.mend, "markdown": explanation.markdown},
-                "defaultConfiguration": {"level": level(explanation.severity)},
+                "defaultConfiguration": {"level": explanation.severity},
             });
             if !repository.is_empty() {
                 let anchor = code.as_str().to_lowercase();
@@ -64,13 +64,6 @@ fn rules(repository: &str) -> Vec<Value> {
         .collect()
 }
 
-fn level(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-    }
-}
-
 /// Returns the result of a diagnostic. `seen` counts the results of a file with the same words.
 fn result<'a>(prefix: &str, diagnostic: &'a Diagnostic, seen: &mut HashMap<(Code, &'a str, &'a str), usize>) -> Value {
     let Diagnostic { code, severity, message, place, help, related } = diagnostic;
@@ -79,7 +72,7 @@ fn result<'a>(prefix: &str, diagnostic: &'a Diagnostic, seen: &mut HashMap<(Code
     let mut result = json!({
         "ruleId": code,
         "ruleIndex": Code::ALL.iter().position(|other| other == code),
-        "level": level(*severity),
+        "level": severity,
         "message": {"text": format!("{message}\n{help}")},
         "locations": [{"physicalLocation": location(prefix, place)}],
         // Neither line nor column: a line added above makes no new alert.

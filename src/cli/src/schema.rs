@@ -2,12 +2,11 @@
 
 use std::fs;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::schema;
 use flotilla_spec::tree::Tree;
@@ -35,9 +34,12 @@ enum Which {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let fleet = match project::read_fleet(&Tree::new(&session.root)) {
-        Ok(fleet) => fleet,
-        Err(diagnostics) => {
-            report::diagnostics(&session.root, &session.ui, &diagnostics);
+        Ok(fleet) if fleet.broken_packs.is_empty() => fleet,
+        // The schemas have the destination types of all packs.
+        found => {
+            let errors =
+                found.map_or_else(|errors| errors, |fleet| fleet.broken_packs.into_values().flatten().collect());
+            report::diagnostics(&session.root, &session.ui, &errors);
             return Ok(Exit::Diagnostics);
         }
     };
@@ -73,16 +75,12 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
             Which::Pack => "pack.schema.json",
         };
         let (path, text) = (folder.join(name), text(fleet, which));
-        if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        if fs::read(&path).is_ok_and(|found| with_unix_line_ends(found) == text.as_bytes()) {
             continue;
         }
         differ += 1;
         if !dry {
-            AtomicFile::new(&path)
-                .keep_permissions()
-                .follow_link()
-                .write(text.as_bytes())
-                .with_context(|| format!("{} can't be written", path.display()))?;
+            report::write_file(&path, text.as_bytes())?;
         }
     }
     Ok(differ)
@@ -96,5 +94,5 @@ fn text(fleet: &Fleet, which: Which) -> String {
         Which::Layer => schema::layer(Some(&catalogue)),
         Which::Pack => schema::pack(),
     };
-    format!("{schema:#}\n")
+    format!("{:#}\n", schema::published(schema))
 }

@@ -25,24 +25,14 @@ use flotilla_spec::secrets::{Finding, Secrets};
 use super::Session;
 use flotilla_engine::cloud::Cloud;
 
-use super::cloud::CloudArguments;
-use super::selection::Selection;
-
-/// Whose secrets, and where from.
-#[derive(clap::Args)]
-pub(super) struct Whose {
-    #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    cloud: CloudArguments,
-}
+use super::cloud::{CloudArguments, CustomersArguments};
 
 #[derive(Subcommand)]
 pub(super) enum Arguments {
     /// List the secrets that workers need, where each value comes from, and whether the next deploy would send it
-    List(Whose),
+    List(CustomersArguments),
     /// Tell what is missing or too large, and what nothing needs; asks no platform
-    Check(Whose),
+    Check(CustomersArguments),
     /// Set a secret in a dotenv file or in one that is encrypted with age; the value is typed, or read from stdin
     Set(change::SetArguments),
     /// Replace a secret by a random value, or by one from stdin
@@ -123,10 +113,7 @@ struct Opened {
 /// Opens all of it. Returns none if the fleet has an error that concerns everything.
 fn open(session: &Session, arguments: &CloudArguments) -> Result<Opened, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
-    let fleet = &loaded.project.fleet;
-    let secrets = arguments.secrets(session, fleet)?;
-    let cloud = arguments.cloud(session, fleet, &secrets)?;
-    let state = State::read(&cloud.state)?;
+    let (secrets, cloud, state) = arguments.open(session, &loaded.project.fleet)?;
     Ok(Opened { loaded, secrets, cloud, state })
 }
 

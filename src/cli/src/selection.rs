@@ -40,8 +40,8 @@ impl Deref for Selection {
 
 /// An environment by its name.
 pub fn environment(text: &str) -> Result<Environment, String> {
-    let names = Environment::ALL.map(Environment::as_str);
-    Environment::ALL.into_iter().find(|environment| environment.as_str() == text).ok_or_else(|| {
+    let names = Environment::ALL.each_ref().map(Environment::as_ref);
+    Environment::ALL.into_iter().find(|environment| environment.as_ref() == text).ok_or_else(|| {
         match did_you_mean(text, names) {
             Some(near) => format!("did you mean {near}?"),
             None => format!("known: {}", names.join(", ")),

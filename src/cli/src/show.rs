@@ -26,7 +26,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
     match session.format {
         Format::Json => {
             let with_origins = |worker: &&Worker| -> Result<Value, Failure> {
-                let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
+                let mut value = sources.shown(worker)?;
                 let mut lines = Vec::new();
                 loaded.project.provenance(worker, |lookup| walk(&value, &mut Vec::new(), 0, lookup, &mut lines));
                 let of = |line: Line| Some((line.path, line.provenance?.to_string().into()));
@@ -40,7 +40,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
         Format::Text => {
             // One YAML document for each worker.
             for worker in workers {
-                report::print(&document(&loaded.project, worker, &sources.of(worker)?)?);
+                report::print(&document(&loaded.project, worker, &sources.shown(worker)?, &sources.of(worker)?));
             }
         }
     }
@@ -55,10 +55,9 @@ struct Line {
 }
 
 /// A worker as YAML, below its core pieces; behind each value, the place that it comes from.
-fn document(project: &Project, worker: &Worker, pieces: &WorkerDetails) -> Result<String, Failure> {
-    let value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
+fn document(project: &Project, worker: &Worker, value: &Value, pieces: &WorkerDetails) -> String {
     let mut lines = Vec::new();
-    project.provenance(worker, |lookup| walk(&value, &mut Vec::new(), 0, lookup, &mut lines));
+    project.provenance(worker, |lookup| walk(value, &mut Vec::new(), 0, lookup, &mut lines));
     let width = lines.iter().map(|line| columns::width(&line.text)).filter(|width| *width <= WIDE).max().unwrap_or(0);
     let mut text = format!("---\n# {}", clean(&pieces.line()));
     for Line { text: line, provenance, .. } in lines {
@@ -68,7 +67,7 @@ fn document(project: &Project, worker: &Worker, pieces: &WorkerDetails) -> Resul
             None => line,
         };
     }
-    Ok(text)
+    text
 }
 
 /// Lines that are longer don't push the places of all others to the right.

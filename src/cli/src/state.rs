@@ -5,15 +5,12 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use flotilla_deploy::refresh::What;
-use flotilla_deploy::state::State;
 use flotilla_engine::context::{AHEAD_LOCK, FOLDER, LOCK};
 use flotilla_engine::rebuild::rebuild_state;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::{Holder, Lock};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::mask;
-use flotilla_spec::project;
-use flotilla_spec::tree::Tree;
 
 use super::apply::given;
 use super::cloud::CloudArguments;
@@ -92,10 +89,7 @@ pub(super) fn run(session: &Session, command: &Command) -> Result<Exit, Failure>
 }
 
 fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
-    let fleet = project::read_fleet(&Tree::new(&session.root)).map_err(Failure::invalid)?;
-    let secrets = arguments.cloud.secrets(session, &fleet)?;
-    let cloud = arguments.cloud.cloud(session, &fleet, &secrets)?;
-    let state = State::read(&cloud.state)?;
+    let state = arguments.cloud.state(session)?;
     let in_flight = state.in_flight()?;
     let mut rows = Vec::new();
     state.each(|id, deployed| {

@@ -5,25 +5,21 @@ use std::time::Duration;
 use serde::Serialize;
 
 use flotilla_build::build;
-use flotilla_deploy::state::State;
 use flotilla_engine::addresses::{dispatched, health_address, known_subdomain, url};
 use flotilla_engine::health::{HealthTarget, WorkerHealth, ask_workers};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::spec::Environment;
 use flotilla_model::text::mask;
 
-use super::cloud::CloudArguments;
+use super::cloud::CustomersArguments;
 use super::report::{self, count};
-use super::selection::Selection;
 use super::ui::{Style, time};
 use super::{Format, Session};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    cloud: CloudArguments,
+    customers: CustomersArguments,
     /// Ask each worker's /health; exit with 4 if one is not well or runs something else
     #[arg(long)]
     health: bool,
@@ -52,15 +48,14 @@ struct Row {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
-    arguments.selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
-    let secrets = arguments.cloud.secrets(session, &loaded.project.fleet)?;
-    let cloud = arguments.cloud.cloud(session, &loaded.project.fleet, &secrets)?;
-    let state = State::read(&cloud.state)?;
+    let CustomersArguments { selection, cloud } = &arguments.customers;
+    selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
+    let (_, cloud, state) = cloud.open(session, &loaded.project.fleet)?;
     let deployed = state.deployed()?;
     let mut rows: Vec<Row> = loaded
         .workers
         .iter()
-        .filter(|worker| arguments.selection.includes(worker))
+        .filter(|worker| selection.includes(worker))
         .map(|worker| {
             let home = cloud.home(&worker.account, worker.namespace.as_deref());
             let live = deployed.get(&(home.clone(), worker.name.clone()));
@@ -103,7 +98,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         report::print(&format!(
             "{:customer$}  {:11}  {:worker$}  {live}",
             row.customer,
-            row.environment.as_str(),
+            row.environment.as_ref(),
             row.worker
         ));
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use flotilla_deploy::deploy::Outcome;
-use flotilla_model::diagnostic::{Diagnostic, Severity};
+use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::limits::grouped;
 use flotilla_model::listing::and_more;
@@ -140,11 +140,8 @@ fn page(command: &str, found: &str, figures: &[String], diagnostics: &[Diagnosti
     let groups = groups(diagnostics);
     for group in groups.iter().take(ROWS) {
         let Diagnostic { code, severity, message, place, help, .. } = group.first();
-        let word = match severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        let (often, place) = (grouped(group.members.len() as u64), text(&place.to_string()));
+        let (word, place) = (severity.as_ref(), text(&place.to_string()));
+        let often = grouped(group.members.len() as u64);
         page += &format!("| {word} | {code} | {often} | {place} | {}<br>{} |\n", text(message), text(help));
     }
     if groups.len() > ROWS {

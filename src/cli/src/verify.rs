@@ -11,9 +11,8 @@ use flotilla_engine::verification::{Results, VerifyOptions, verify_fleet};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing::and_more;
 
-use super::cloud::CloudArguments;
+use super::cloud::CustomersArguments;
 use super::report::{self, count};
-use super::selection::Selection;
 use super::ui::{Style, Ui, clean, duration};
 use super::{Format, Session, junit};
 
@@ -25,9 +24,7 @@ const ROWS: usize = 100;
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    selection: Selection,
-    #[command(flatten)]
-    cloud: CloudArguments,
+    customers: CustomersArguments,
     #[command(flatten)]
     verification: VerifyArguments,
 }
@@ -57,8 +54,9 @@ impl VerifyArguments {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let (cloud, options) = (arguments.cloud.options(), arguments.verification.options());
-    let results = verify_fleet(&session.context(), &arguments.selection, &cloud, &options)?;
+    let CustomersArguments { selection, cloud } = &arguments.customers;
+    let (cloud, options) = (cloud.options(), arguments.verification.options());
+    let results = verify_fleet(&session.context(), selection, &cloud, &options)?;
     write_junit(&arguments.verification, &results)?;
     match session.format {
         Format::Json => session.json(&results)?,

@@ -1,12 +1,14 @@
 //! `flotilla build --watch`: builds what is edited, as soon as it is on disk. Keeps the fleet in memory between edits, so that
 //! an edit of one customer costs one customer.
 
+mod folders;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::EventKind;
 
 use flotilla_build::build::{self, Scope};
 use flotilla_build::manifest::{FOLDER, Record, Unit};
@@ -15,17 +17,21 @@ use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
 use flotilla_model::progress::{Progress as _, Silent};
-use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, LAYERS};
+use flotilla_spec::project::CUSTOMERS;
 
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, clean};
 use super::{Format, Session};
+use folders::{Folders, cannot};
 
 /// Editors write a file in several steps: the build waits until so long nothing more has come.
 const QUIET: Duration = Duration::from_millis(10);
 /// But not longer than this.
 const AT_MOST: Duration = Duration::from_millis(60);
+/// Whether the folders are still the same is looked up so often, also if no event comes: of a folder above the project, and of a
+/// file system that was mounted there, none does.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The files that were edited.
 enum Edited {
@@ -37,24 +43,22 @@ enum Edited {
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
     let (sender, receiver) = channel();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let paths = match event {
-            Ok(event) if matches!(event.kind, EventKind::Access(_)) => return,
-            Ok(event) => event.paths,
-            // Events were lost: as if everything were edited.
-            Err(_) => vec![PathBuf::new()],
-        };
-        let _ = sender.send(paths);
-    })
-    .map_err(|error| cannot(&error))?;
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let paths = paths(event);
+        if !paths.is_empty() {
+            let _ = sender.send(paths);
+        }
+    });
+    let mut folders = Folders::new(&session.root, watcher.map_err(|error| cannot(&error))?);
     // Before the first build: what is edited meanwhile is built after it.
-    let mut watched = BTreeSet::new();
-    watch(session, &mut watcher, &mut watched, [FLEET_FILE.to_owned()])?;
+    folders.follow()?;
     let mut current = None;
     // What is wrong, as far as it was told; nothing before the first build.
     let mut known: Option<Vec<Diagnostic>> = None;
     let mut start = Instant::now();
     let mut next = Some(Edited::Fleet);
+    // Whether a folder has come since all was looked at in quiet.
+    let mut unsettled = false;
     loop {
         match next.take() {
             Some(Edited::Customers(files)) if let Some(done) = &mut current => {
@@ -95,79 +99,64 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
             },
             None => {}
         }
-        if let Some(done) = &current {
-            let packs = done.project.fleet.packs.values().map(|pack| pack.path.clone());
-            let env_files = done.project.fleet.layers.iter().filter_map(|layer| layer.rule.env_files.clone());
-            watch(session, &mut watcher, &mut watched, packs.chain(env_files))?;
-        }
-        let Some(paths) = edits(&receiver) else { return Ok(Exit::Done) };
-        start = Instant::now();
-        next = edited(&session.root, &paths, &watched, current.is_some());
+        // Where a folder has come, files may have come into it before it was watched: once it is quiet, all is looked at again.
+        next = loop {
+            let paths = edits(&receiver);
+            start = Instant::now();
+            if folders.follow()? {
+                unsettled = true;
+                break Some(Edited::Fleet);
+            }
+            if paths.is_empty() && std::mem::take(&mut unsettled) {
+                break Some(Edited::Fleet);
+            }
+            unsettled |= paths.iter().any(|path| path.is_dir() && folders.concerns(path));
+            if let Some(edited) = edited(&session.root, &paths, &folders, current.is_some()) {
+                break Some(edited);
+            }
+        };
     }
 }
 
-fn cannot(error: &notify::Error) -> Failure {
-    Failure::new(format!("the project can't be watched: {error}"))
-        .hint("on Linux, fs.inotify.max_user_watches limits how much can be watched")
-}
-
-/// Watches the project's folders, those of the packs, and what else is named.
-fn watch(
-    session: &Session,
-    watcher: &mut RecommendedWatcher,
-    watched: &mut BTreeSet<PathBuf>,
-    more: impl IntoIterator<Item = String>,
-) -> Result<(), Failure> {
-    let root = &session.root;
-    let shallow =
-        [root.clone(), root.join(CUSTOMERS), root.join(LAYERS)].map(|path| (path, RecursiveMode::NonRecursive));
-    let deep =
-        more.into_iter().filter(|name| name != FLEET_FILE).map(|name| (root.join(name), RecursiveMode::Recursive));
-    for (path, mode) in shallow.into_iter().chain(deep) {
-        // A folder that comes later is seen by the one above it.
-        if path.is_dir() && !watched.contains(&path) {
-            watcher.watch(&path, mode).map_err(|error| cannot(&error))?;
-            watched.insert(path);
-        }
+/// Returns the paths of an event; the empty one if events were lost, as if everything were edited.
+fn paths(event: notify::Result<notify::Event>) -> Vec<PathBuf> {
+    match event {
+        Ok(event) if event.need_rescan() => vec![PathBuf::new()],
+        Ok(event) if matches!(event.kind, EventKind::Access(_)) => Vec::new(),
+        Ok(event) => event.paths,
+        Err(_) => vec![PathBuf::new()],
     }
-    Ok(())
 }
 
-/// The next edits; nothing when there can't be any more.
-fn edits(receiver: &Receiver<Vec<PathBuf>>) -> Option<Vec<PathBuf>> {
-    let mut paths = receiver.recv().ok()?;
+/// Returns the next edits; none if there are none for a while.
+fn edits(receiver: &Receiver<Vec<PathBuf>>) -> Vec<PathBuf> {
+    let Ok(mut paths) = receiver.recv_timeout(LOOK) else { return Vec::new() };
     let start = Instant::now();
     while start.elapsed() < AT_MOST {
         match receiver.recv_timeout(QUIET) {
             Ok(more) => paths.extend(more),
-            Err(RecvTimeoutError::Timeout) => break,
-            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
-    Some(paths)
+    paths
 }
 
 /// Classifies the edits of these paths; none if they don't concern flotilla.
-fn edited(root: &Path, paths: &[PathBuf], watched: &BTreeSet<PathBuf>, has_fleet: bool) -> Option<Edited> {
+fn edited(root: &Path, paths: &[PathBuf], folders: &Folders, has_fleet: bool) -> Option<Edited> {
     let mut customers = BTreeSet::new();
     let mut fleet = !has_fleet;
     let mut any = false;
     for path in paths {
-        let Ok(name) = path.strip_prefix(root) else {
-            // Not a path of ours: events were lost.
-            (fleet, any) = (true, true);
-            continue;
-        };
-        let within = watched.iter().any(|folder| folder != root && path.starts_with(folder));
-        let name = name.to_string_lossy();
-        // The project's own folder holds much that is none of ours.
-        if !within && ![FLEET_FILE, CUSTOMERS, LAYERS].contains(&&*name) {
+        let lost = path.as_os_str().is_empty();
+        if !lost && !folders.concerns(path) {
             continue;
         }
         any = true;
-        match name.strip_prefix(CUSTOMERS).and_then(|rest| rest.strip_prefix('/')) {
-            Some(_) => drop(customers.insert(name.into_owned())),
-            None => fleet = true,
+        match path.strip_prefix(root.join(CUSTOMERS)) {
+            Ok(name) if !name.as_os_str().is_empty() => {
+                customers.insert(format!("{CUSTOMERS}/{}", name.to_string_lossy()));
+            }
+            _ => fleet = true,
         }
     }
     match (any, fleet) {
@@ -197,8 +186,10 @@ fn again(
     if let Err(diagnostics) = done.scan.rescan(&mut done.project, files) {
         return Ok(Outcome::Stopped(diagnostics));
     }
-    let packs = |record: &Record| record.units.iter().any(|unit| !done.runtimes.contains_key(&unit.pack));
-    if done.scan.records.iter().any(packs) {
+    let lacks = |record: &Record, unit: &Unit| {
+        !done.runtimes.contains_key(&unit.pack) && selection.includes_unit(record, unit) && !done.scan.is_held(record)
+    };
+    if done.scan.records.iter().any(|record| record.units.iter().any(|unit| lacks(record, unit))) {
         // A pack that nobody used before.
         return Ok(Outcome::Outdated);
     }

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use flotilla_deploy::state::{ResourceKind, State};
 use flotilla_model::customer::{Database, TURSO_URL, Worker};
 use flotilla_model::failure::Failure;
-use flotilla_model::names::zone_of;
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
@@ -17,7 +17,7 @@ use super::Session;
 use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
-use flotilla_model::text::mask;
+use flotilla_model::text::{mask, mask_ids};
 
 /// The account, zones, token, domains and database of a worker.
 #[derive(Debug, Serialize)]
@@ -67,9 +67,7 @@ impl<'a> Sources<'a> {
         fleet: &'a Fleet,
         arguments: &CloudArguments,
     ) -> Result<Sources<'a>, Failure> {
-        let secrets = arguments.secrets(session, fleet)?;
-        let cloud = arguments.cloud(session, fleet, &secrets)?;
-        let state = State::read(&cloud.state)?;
+        let (secrets, cloud, state) = arguments.open(session, fleet)?;
         Ok(Sources { fleet, cloud, secrets, state, tokens: RefCell::default(), zones: RefCell::default() })
     }
 
@@ -77,7 +75,7 @@ impl<'a> Sources<'a> {
     pub(super) fn of(&self, worker: &Worker) -> Result<WorkerDetails, Failure> {
         let account_id = self.cloud.home(&worker.account, None).account_id;
         let hosts = worker.hosts.iter().flat_map(|hosts| &hosts.names);
-        let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| zone_of(host));
+        let of_domains = worker.domains.iter().chain(hosts.clone()).map(|host| self.fleet.zone_of(host));
         let zones: BTreeSet<&str> = of_domains.chain(worker.routes.iter().map(|route| route.zone.as_str())).collect();
         let zones = zones
             .into_iter()
@@ -99,6 +97,29 @@ impl<'a> Sources<'a> {
             domains,
             database: self.database(&account_id, worker)?,
         })
+    }
+
+    /// Returns a worker as JSON, with ids masked as in its details: in its database and bindings, and that of its account wherever it is.
+    pub(super) fn shown(&self, worker: &Worker) -> Result<Value, Failure> {
+        fn walk(value: &mut Value, mask: &dyn Fn(&str) -> String) {
+            match value {
+                Value::String(text) => *text = mask(text),
+                Value::Array(items) => items.iter_mut().for_each(|item| walk(item, mask)),
+                Value::Object(fields) => fields.values_mut().for_each(|field| walk(field, mask)),
+                _ => {}
+            }
+        }
+        let account_id = self.cloud.home(&worker.account, None).account_id;
+        let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
+        for (key, field) in value.as_object_mut().into_iter().flatten() {
+            let masks_all = matches!(key.as_str(), "database" | "bindings" | "hosts" | "dispatch");
+            let of_account = |text: &str| match account_id.is_empty() {
+                true => text.to_owned(),
+                false => text.replace(&account_id, &mask(&account_id)),
+            };
+            walk(field, &|text| if masks_all { mask_ids(text) } else { of_account(text) });
+        }
+        Ok(value)
     }
 
     fn token(&self, account: &str) -> &'static str {
@@ -126,14 +147,7 @@ impl<'a> Sources<'a> {
             Database::None => DatabaseDetails { kind: "none", name: None, id: None },
             Database::Turso => {
                 let url = worker.vars.get(TURSO_URL).and_then(|url| url.as_str()).unwrap_or_default();
-                let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-                // Behind its host, an address can hold what must not be shown.
-                let host = host.split(['/', '?']).next().unwrap_or_default();
-                DatabaseDetails {
-                    kind: "turso",
-                    name: Some(host.rsplit('@').next().unwrap_or(host).to_owned()),
-                    id: None,
-                }
+                DatabaseDetails { kind: "turso", name: Some(host_of(url).to_owned()), id: None }
             }
             Database::D1 { name, id, .. } => {
                 let found = match id {
@@ -189,6 +203,13 @@ impl WorkerDetails {
         let shown = |(name, value): &(&str, String)| format!("{name} {}", if value == "-" { "none" } else { value });
         details.iter().map(shown).collect::<Vec<_>>().join(" · ")
     }
+}
+
+/// Returns the host of an address. Before and behind it, an address can hold what must not be shown.
+pub(super) fn host_of(address: &str) -> &str {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    host.rsplit('@').next().unwrap_or(host)
 }
 
 /// Returns the first of several, and how many more there are.

@@ -3,6 +3,13 @@
 
 use std::collections::BTreeSet;
 
+/// The services that workflows are written for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+#[allow(missing_docs)]
+pub enum Ci {
+    Github,
+}
+
 /// The actions, each pinned to the commit of a release.
 const ACTIONS: [(&str, &str); 4] = [
     ("CHECKOUT", "3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"),

@@ -16,6 +16,7 @@ use flotilla_model::platform::{
 };
 
 mod content;
+mod hosts;
 mod listing;
 mod web;
 
@@ -137,9 +138,11 @@ impl Cloudflare {
             Call::FindDomain { domain, .. } => {
                 self.request(home, Method::GET, &format!("{account}/workers/domains?hostname={domain}"))
             }
-            Call::FindZone { name } => {
-                self.request(home, Method::GET, &format!("/zones?name={name}&account.id={}", home.account_id))
-            }
+            Call::FindZone { name } => self.request(
+                home,
+                Method::GET,
+                &format!("/zones?name={}&account.id={}", hosts::filter(name), home.account_id),
+            ),
             Call::AddRoute { worker, zone_id, pattern } => self
                 .request(home, Method::POST, &format!("/zones/{zone_id}/workers/routes"))
                 .json(&json!({"pattern": pattern, "script": worker})),
@@ -176,7 +179,7 @@ impl Cloudflare {
             Call::ReadCrons { worker } => self.request(home, Method::GET, &format!("{}/schedules", script(worker))),
             Call::ListDatabases { name, page } => {
                 let path = format!("{account}/d1/database?per_page={DATABASES_PER_PAGE}&page={page}");
-                let name = name.as_ref().map(|name| format!("&name={name}")).unwrap_or_default();
+                let name = name.as_ref().map(|name| format!("&name={}", hosts::filter(name))).unwrap_or_default();
                 self.request(home, Method::GET, &format!("{path}{name}"))
             }
             Call::CreateDatabase { name, jurisdiction, location_hint } => {
@@ -210,7 +213,7 @@ impl Cloudflare {
                 self.request(home, Method::GET, &format!("{account}/tokens/verify"))
             }
             Call::ListZones { name, page } => {
-                let name = name.as_ref().map(|name| format!("&name={name}")).unwrap_or_default();
+                let name = name.as_ref().map(|name| format!("&name={}", hosts::filter(name))).unwrap_or_default();
                 self.request(home, Method::GET, &format!("/zones?per_page={ZONES_PER_PAGE}&page={page}{name}"))
             }
             Call::ListAccounts { page } => {
@@ -285,9 +288,10 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
     if status == 429 {
         return Err(CallError::Throttled { retry_after });
     }
-    let Ok(envelope) = serde_json::from_slice::<Value>(&body) else {
+    let Ok(mut envelope) = serde_json::from_slice::<Value>(&body) else {
         return Err(no_json(status, mitigated, &body));
     };
+    hosts::to_ascii(call, &mut envelope["result"]);
     if status < 400 && envelope["success"] == true {
         let unwritten = envelope["result"]["unsuccessful_keys"].as_array().map_or(0, Vec::len);
         if unwritten > 0 {

@@ -54,24 +54,14 @@ pub struct RecordedWorker<'a> {
 }
 
 /// The action on a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::AsRefStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Action {
     Create,
     Update,
     Delete,
-}
-
-impl Action {
-    /// Returns the word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Action::Create => "create",
-            Action::Update => "update",
-            Action::Delete => "delete",
-        }
-    }
 }
 
 /// One request of a change.
@@ -343,7 +333,7 @@ impl<'a> Planner<'a> {
         let held = options.invalid.iter().map(|customer| Held {
             customer: customer.clone(),
             environment: None,
-            reason: "its spec has errors".to_owned(),
+            reason: "it has errors".to_owned(),
             is_refused: false,
         });
         Planner {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params, Row, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -170,7 +170,8 @@ pub struct State {
 }
 
 /// The kinds of resources whose ids are looked up by name once, and cached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::AsRefStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum ResourceKind {
     /// A zone's id.
     Zone,
@@ -179,18 +180,8 @@ pub enum ResourceKind {
     /// A D1 database's id.
     Database,
     /// A KV namespace's id.
+    #[strum(to_string = "kv")]
     KeyValue,
-}
-
-impl ResourceKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            ResourceKind::Zone => "zone",
-            ResourceKind::Subdomain => "subdomain",
-            ResourceKind::Database => "database",
-            ResourceKind::KeyValue => "kv",
-        }
-    }
 }
 
 impl State {
@@ -293,9 +284,7 @@ impl State {
     /// Returns all live workers, in memory: for fleets and commands that look at few; see [`State::each`].
     pub fn deployed(&self) -> Result<BTreeMap<WorkerId, Deployed>, Failure> {
         let mut all = BTreeMap::new();
-        self.each(|id, deployed| {
-            all.insert(id, deployed);
-        })?;
+        self.each(|id, deployed| _ = all.insert(id, deployed))?;
         Ok(all)
     }
 
@@ -314,67 +303,35 @@ impl State {
 
     /// The live workers of a customer.
     pub fn of_customer(&self, customer: &str) -> Result<Vec<(WorkerId, Deployed)>, Failure> {
-        let read = || -> rusqlite::Result<Vec<(WorkerId, Deployed)>> {
-            let sql = format!("SELECT {DEPLOYED} FROM deployed WHERE customer = ? ORDER BY environment, worker");
-            let mut statement = self.db.prepare_cached(&sql)?;
-            statement.query_map([customer], |row| Ok((worker_id(row)?, deployed_of(row)?)))?.collect()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = format!("SELECT {DEPLOYED} FROM deployed WHERE customer = ? ORDER BY environment, worker");
+        self.rows(&sql, [customer], |row| Ok((worker_id(row)?, deployed_of(row)?)))
     }
 
     /// A live worker.
     pub fn one(&self, (home, worker): &WorkerId) -> Result<Option<Deployed>, Failure> {
-        let read = || {
-            self.db
-                .prepare_cached(&format!(
-                    "SELECT {DEPLOYED} FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?"
-                ))?
-                .query_row(params![home.account_id, namespace(home), worker], deployed_of)
-                .optional()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = format!("SELECT {DEPLOYED} FROM deployed WHERE account_id = ? AND namespace = ? AND worker = ?");
+        self.row(&sql, params![home.account_id, namespace(home), worker], deployed_of)
     }
 
     /// The changes that were begun and not ended.
     pub fn in_flight(&self) -> Result<BTreeMap<WorkerId, InFlight>, Failure> {
-        let read = || -> rusqlite::Result<BTreeMap<WorkerId, InFlight>> {
-            let mut statement = self.db.prepare_cached(&format!("SELECT {IN_FLIGHT} FROM begun"))?;
-            let rows = statement.query_map([], |row| Ok((worker_id(row)?, begun_of(row)?)))?;
-            rows.collect()
-        };
-        read().map_err(|error| self.failure(error))
+        self.rows(&format!("SELECT {IN_FLIGHT} FROM begun"), [], |row| Ok((worker_id(row)?, begun_of(row)?)))
     }
 
     /// Returns the change in flight of a worker, if there is one.
     pub fn in_flight_of(&self, (home, worker): &WorkerId) -> Result<Option<InFlight>, Failure> {
-        let read = || {
-            self.db
-                .prepare_cached(&format!(
-                    "SELECT {IN_FLIGHT} FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?"
-                ))?
-                .query_row(params![home.account_id, namespace(home), worker], begun_of)
-                .optional()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = format!("SELECT {IN_FLIGHT} FROM begun WHERE account_id = ? AND namespace = ? AND worker = ?");
+        self.row(&sql, params![home.account_id, namespace(home), worker], begun_of)
     }
 
     /// Notes that a change begins, before its first request is sent.
     pub fn begin(&mut self, id: &WorkerId, in_flight: &InFlight) -> Result<(), Failure> {
-        let (home, worker) = id;
-        let write = || -> rusqlite::Result<usize> {
-            self.db.prepare_cached("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
-                home.account_id,
-                namespace(home),
-                worker,
-                in_flight.account,
-                in_flight.customer,
-                in_flight.environment.as_str(),
-                in_flight.digest.to_string(),
-                serde_json::to_string(&in_flight.uncertainties).expect("BUG: doubts are JSON"),
-                in_flight.run.0
-            ])
-        };
-        write().map(|_| ()).map_err(|error| self.failure(error))
+        let ((home, worker), InFlight { account, customer, environment, run, .. }) = (id, in_flight);
+        let digest = in_flight.digest.to_string();
+        let doubts = serde_json::to_string(&in_flight.uncertainties).expect("BUG: doubts are JSON");
+        let (namespace, environment) = (namespace(home), environment.as_ref());
+        let values = params![home.account_id, namespace, worker, account, customer, environment, digest, doubts, run.0];
+        self.run("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     }
 
     /// Notes what is left in doubt of a change that was begun: nothing, as a rule.
@@ -384,36 +341,52 @@ impl State {
 
     /// Returns the id of a name, if it was found out earlier.
     pub fn cached_id(&self, account_id: &str, kind: ResourceKind, name: &str) -> Result<Option<String>, Failure> {
-        let read = || {
-            let sql = "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?";
-            let mut statement = self.db.prepare_cached(sql)?;
-            statement.query_row(params![account_id, kind.as_str(), name], |row| row.get(0)).optional()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = "SELECT id FROM found WHERE account_id = ? AND kind = ? AND name = ?";
+        self.row(sql, [account_id, kind.as_ref(), name], |row| row.get(0))
     }
 
     /// Keeps the id of a name for later runs.
     pub fn cache_id(&mut self, account_id: &str, kind: ResourceKind, name: &str, id: &str) -> Result<(), Failure> {
-        self.db
-            .execute("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", params![account_id, kind.as_str(), name, id])
-            .map(|_| ())
-            .map_err(|error| self.failure(error))
+        self.run("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", [account_id, kind.as_ref(), name, id])
     }
 
     /// Forgets the id of a name, because it isn't valid any more.
     pub fn forget_id(&mut self, account_id: &str, kind: ResourceKind, name: &str) -> Result<(), Failure> {
-        self.db
-            .execute(
-                "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?",
-                params![account_id, kind.as_str(), name],
-            )
-            .map(|_| ())
-            .map_err(|error| self.failure(error))
+        let sql = "DELETE FROM found WHERE account_id = ? AND kind = ? AND name = ?";
+        self.run(sql, [account_id, kind.as_ref(), name])
     }
 
     /// Returns the fingerprinter of secrets.
     pub fn fingerprints(&self) -> Fingerprints {
         Fingerprints::new(&self.key)
+    }
+
+    /// Returns the rows of a query, collected.
+    fn rows<T, C: FromIterator<T>>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<C, Failure> {
+        let rows = || -> rusqlite::Result<C> { self.db.prepare_cached(sql)?.query_map(values, read)?.collect() };
+        rows().map_err(|error| self.failure(error))
+    }
+
+    /// Returns the row of a query, if there is one.
+    fn row<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, Failure> {
+        let row = || self.db.prepare_cached(sql)?.query_row(values, read).optional();
+        row().map_err(|error| self.failure(error))
+    }
+
+    /// Executes a statement that changes rows.
+    fn run(&self, sql: &str, values: impl Params) -> Result<(), Failure> {
+        let run = || self.db.prepare_cached(sql)?.execute(values);
+        run().map(drop).map_err(|error| self.failure(error))
     }
 
     fn failure(&self, error: rusqlite::Error) -> Failure {

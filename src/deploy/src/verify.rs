@@ -327,7 +327,7 @@ fn differs(target: &Target, pattern: &Value, value: &Value, path: &str) -> Resul
             let wanted = text
                 .replace("{worker}", &target.worker)
                 .replace("{customer}", &target.customer)
-                .replace("{environment}", target.environment.as_str())
+                .replace("{environment}", target.environment.as_ref())
                 .replace("{digest}", &target.digest);
             match value.as_str() {
                 Some(is) if is == wanted => Ok(()),

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use flotilla_build::build::{self, PackBundles, Project, Scan, Scope};
 use flotilla_build::manifest::{Record, Unit};
-use flotilla_build::pack_bundle;
 use flotilla_model::diagnostic::{Diagnostic, Severity, sorted};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -56,17 +55,14 @@ pub fn scan_fleet(context: &Context<'_>, selection: &Selection, keep: bool) -> R
         Some(preview) => build::open_preview(tree, preview, operator),
     };
     let project = opened.map_err(Failure::invalid)?;
-    let scan = build::scan(&project, keep, operator).map_err(Failure::invalid)?;
+    let mut scan = build::scan(&project, keep, operator).map_err(Failure::invalid)?;
     selection.verify(operator, &project, &scan)?;
-    match build::pack_bundles(&project, &scan, operator) {
-        Ok(pack_bundles) => Ok(ScannedFleet { project, scan, pack_bundles }),
-        Err(pack_bundle::Error::Diagnostic(diagnostic)) => {
-            let mut diagnostics = scan.diagnostics;
-            diagnostics.push(*diagnostic);
-            Err(Failure::invalid(sorted(diagnostics)))
-        }
-        Err(pack_bundle::Error::Failure(failure)) => Err(failure),
+    let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
+    let pack_bundles = build::pack_bundles(&project, &mut scan, &includes, operator)?;
+    if !selection.is_all() {
+        scan.leave_out_other_packs(|id| selection.includes_id(id));
     }
+    Ok(ScannedFleet { project, scan, pack_bundles })
 }
 
 /// Reads the files and renders out/ where it isn't current; `dry` writes nothing, `explain` keeps why each worker is rendered. Fails

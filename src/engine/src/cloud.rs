@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
@@ -15,7 +15,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
-use flotilla_model::spec::AccountId;
+use flotilla_model::spec::{Account, AccountId};
 use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
@@ -102,9 +102,9 @@ impl Cloud {
         Ok(Cloud { base, local: None, state, ids, priority: Priority::Interactive, running: None })
     }
 
-    /// Starts the local Cloudflare emulator, unless one is running for this project already.
+    /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.
     pub fn start(&mut self, context: &Context<'_>) -> Result<(), Failure> {
-        if !self.base.is_empty() {
+        if self.local.is_none() || !self.base.is_empty() {
             return Ok(());
         }
         let progress = context.operator.background();
@@ -152,6 +152,7 @@ impl Cloud {
             };
             match token {
                 Some(token) => {
+                    self.check_credentials(name, account, &token)?;
                     tokens.insert(self.home(name, None).account_id, token);
                 }
                 None => missing.push(format!("{} (the API token of the account `{name}`)", account.token.secret)),
@@ -167,8 +168,42 @@ impl Cloud {
     }
 }
 
+impl Cloud {
+    /// Rejects credentials that no request can carry, before one is tried.
+    fn check_credentials(&self, name: &str, account: &Account, token: &SecretString) -> Result<(), Failure> {
+        let odd = token.expose_secret().chars().find(|c| !c.is_ascii_graphic());
+        if let Some(odd) = odd {
+            let what = match odd {
+                '\n' | '\r' => "a line break",
+                c if c.is_whitespace() => "white space",
+                c if c.is_control() => "a control character",
+                _ => "a character that isn't ASCII",
+            };
+            return Err(Failure::new(format!(
+                "the API token of the account `{name}`, {}, has {what} in it",
+                account.token.secret
+            ))
+            .hint("tokens are letters, digits, `_` and `-`: set it again, without anything before or after it"));
+        }
+        let id = self.home(name, None).account_id;
+        if self.local.is_none() && !id.is_empty() && !is_account_id(&id) {
+            let source = match &account.id {
+                AccountId::Literal(_) => "fleet.yaml".to_owned(),
+                AccountId::Variable { env } => env.clone(),
+            };
+            return Err(Failure::new(format!("the id of the account `{name}`, in {source}, is not an account's id"))
+                .hint("it has 32 characters, digits and letters from a to f: the dashboard shows it, and so does `wrangler whoami`"));
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a text has the form of an account's id.
+pub fn is_account_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {
-    use secrecy::ExposeSecret as _;
     secrets.named(name).map(|value| value.expose_secret().to_owned())
 }
 

@@ -211,7 +211,7 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
         match old.remove(&key(action)) {
             None => lines.push(format!(
                 "{head}: not in the plan, {}: {}",
-                action.action.as_str(),
+                action.action.as_ref(),
                 why(&sentences(&change.reasons))
             )),
             Some(entry) if entry.does != *action => {
@@ -221,7 +221,7 @@ fn differences(was: &PlanFile, is: &Plan) -> Vec<String> {
         }
     }
     let gone = old.values().map(|Entry { does, reasons, .. }| {
-        format!("{}: only in the plan, {}: {}", head(does), does.action.as_str(), why(reasons))
+        format!("{}: only in the plan, {}: {}", head(does), does.action.as_ref(), why(reasons))
     });
     lines.extend(gone);
     let hosts: Vec<HostAction> = is.hosts.iter().map(HostAction::of).collect();
@@ -250,7 +250,7 @@ fn change_differences(was: &PlannedAction, is: &PlannedAction) -> Vec<String> {
     let digest = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.short());
     let mut lines = Vec::new();
     if was.action != is.action {
-        lines.push(format!("{} instead of {}", is.action.as_str(), was.action.as_str()));
+        lines.push(format!("{} instead of {}", is.action.as_ref(), was.action.as_ref()));
     }
     if was.digest != is.digest {
         lines.push(format!("its bundle is {} instead of {}", digest(Some(is.digest)), digest(Some(was.digest))));

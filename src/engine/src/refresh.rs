@@ -245,7 +245,7 @@ fn correct(
             let reason = match there.map(|there| tags::read(&there.tags).fleet == Some(fleet)) {
                 None => Reason::Missing,
                 Some(false) => Reason::NotManaged,
-                // Ours, but nobody knows what is wanted of it, as its spec has errors.
+                // Ours, but nobody knows what is wanted of it, as it has errors.
                 Some(true) => continue,
             };
             state.forget(id, deployed, &entry(at, &[reason]))?;

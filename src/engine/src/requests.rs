@@ -34,9 +34,7 @@ impl PlatformRequester {
         secrets: &Secrets,
         account_ids: &BTreeSet<String>,
     ) -> Result<PlatformRequester, Failure> {
-        if cloud.local.is_some() {
-            cloud.start(context)?;
-        }
+        cloud.start(context)?;
         PlatformRequester::of_cloud(context, fleet, cloud, secrets, account_ids)
     }
 

@@ -93,9 +93,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
         context.operator.confirm(&approval::question(&plan, &fleet, workers))?;
     }
     // 5. Waves and record.
-    if cloud.local.is_some() {
-        cloud.start(context)?;
-    }
+    cloud.start(context)?;
     let platform = Arc::new(Cloudflare::new(&cloud.base, tokens.clone())?);
     let make = upload::of_state(&cloud.state, &fleet.owner(), &secrets)?;
     let kind = RunKind { priority: Priority::Interactive, ..RunKind::new(KIND) };

@@ -9,7 +9,7 @@ use flotilla_build::since::{Since, since};
 use flotilla_model::customer::{self, Worker};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
-use flotilla_model::selection::{self, Selector, What};
+use flotilla_model::selection::{self, EmptyPart, Selector, What};
 use flotilla_model::spec::Environment;
 use flotilla_spec::project;
 
@@ -83,9 +83,13 @@ impl Selection {
     /// The same of what is remembered of it.
     pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
         let folder = || customer::folder(unit.environment, id(record), unit.role.as_deref());
+        self.differs(|since| since.folders.contains(&folder())) && self.matches(record, unit)
+    }
+
+    /// Returns whether what is remembered of a worker belongs to it, whatever has changed.
+    fn matches(&self, record: &Record, unit: &Unit) -> bool {
         let label = |key: &str| record.labels.iter().find(|label| label.0 == key).map(|label| label.1.as_str());
-        self.differs(|since| since.folders.contains(&folder()))
-            && self.compiled().matches(id(record), label, unit.environment)
+        self.compiled().matches(id(record), label, unit.environment)
     }
 
     /// Returns whether a diagnostic belongs to it: those outside of customers/ concern everybody.
@@ -102,8 +106,8 @@ impl Selection {
         ids(scan).into_iter().filter(|id| self.includes_id(id)).count()
     }
 
-    /// Rejects what no customer has: ids, globs that match nothing, keys of labels. Reports it if no customer is left
-    /// that matches all of it: that can be intended, or an error.
+    /// Rejects what no customer has: ids, globs that match nothing, labels, environments; and a selection that nobody belongs to.
+    /// Reports it if nothing of it changed since a commit.
     pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &Scan) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
@@ -118,11 +122,17 @@ impl Selection {
         let keys = scan.held.is_empty().then_some(&keys);
         let Some(unknown) = self.compiled().unknown(&ids, keys) else {
             let units = |record: &Record| record.units.iter().any(|unit| self.includes_unit(record, unit));
-            let any = scan.records.iter().any(units) || scan.held.iter().any(|id| self.includes_id(id));
-            if !any {
-                operator.on_event(&Event::NothingSelected);
+            if scan.records.iter().any(units) || scan.held.iter().any(|id| self.includes_id(id)) {
+                return Ok(());
             }
-            return Ok(());
+            // That nothing changed since a commit is no error.
+            let all = || scan.records.iter().flat_map(|record| record.units.iter().map(move |unit| (record, unit)));
+            if self.since.is_some() && all().any(|(record, unit)| self.matches(record, unit)) {
+                operator.on_event(&Event::NothingSelected);
+                return Ok(());
+            }
+            let labels = all().map(|(record, unit)| (unit.environment, record.labels.as_slice()));
+            return Err(nobody(&self.compiled().empty_part(labels), &self.environments));
         };
         let written = &unknown.written;
         let (message, help) = match unknown.what {
@@ -141,4 +151,24 @@ impl Selection {
 
 fn ids(scan: &Scan) -> BTreeSet<&str> {
     scan.records.iter().map(id).chain(scan.held.iter().map(String::as_str)).collect()
+}
+
+/// Returns the failure of a selection that nobody belongs to.
+fn nobody(empty: &EmptyPart, environments: &[Environment]) -> Failure {
+    match empty {
+        EmptyPart::Environments => {
+            let named: Vec<&str> = environments.iter().map(AsRef::as_ref).collect();
+            Failure::usage(format!("no customer has a worker in {}", named.join(" or ")))
+                .hint("`environments` in a customer's file says where it has workers; without it, in production alone")
+        }
+        EmptyPart::Label { requirement, key, near, known } => {
+            let help = match near {
+                Some(near) => format!("did you mean `{key}={near}`?"),
+                None => format!("values of `{key}`: {}", known.join(", ")),
+            };
+            Failure::usage(format!("no customer's labels match `{requirement}`")).hint(help)
+        }
+        EmptyPart::Together => Failure::usage("no customer matches all of the selection at once")
+            .hint("each part of it matches some: `flotilla list` without the others shows whom"),
+    }
 }

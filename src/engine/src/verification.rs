@@ -64,9 +64,7 @@ pub fn verify_fleet(
     context.operator.on_event(&Event::Diagnostics(&diagnostics));
     let secrets = cloud.secrets(context, &loaded.project.fleet)?;
     let mut cloud = Cloud::new(context, &loaded.project.fleet, cloud, &secrets)?;
-    if cloud.local.is_some() {
-        cloud.start(context)?;
-    }
+    cloud.start(context)?;
     let selected: Vec<&Worker> = loaded.workers.iter().filter(|worker| selection.includes(worker)).collect();
     let state = State::read(&cloud.state)?;
     let targets = targets(&loaded.project, &cloud, &state, &selected)?;

@@ -22,7 +22,7 @@ use super::forms::is_variable;
 use super::ids::{slug, split};
 use super::settings::settings;
 use super::wrangler::{self, Config, entries, text};
-use super::{FindingKind, Findings, FoundWorker, ImportOptions, LiveAccount};
+use super::{Findings, FoundWorker, ImportOptions, LiveAccount};
 use account::live_or_not;
 pub use account::of_account;
 
@@ -55,8 +55,16 @@ pub fn read(
         Some(_) => EnvFiles::default(),
         None => envfiles::read(root, &tree, findings, &mut errors),
     };
-    let mut files = only.map_or_else(|| wrangler::files(root), |file| vec![file]);
+    let wrangler::Files { found: mut files, others } = match only {
+        Some(file) => wrangler::Files { found: vec![file], others: Vec::new() },
+        None => wrangler::files(root),
+    };
     add_named_files(&mut files, &env_files, &tree, findings);
+    for file in others.iter().filter(|file| !files.contains(file)) {
+        let message = "this file isn't read: wrangler reads it where `--config` names it";
+        let help = format!("`flotilla import {file}` reads it alone; what it deploys is not in this project");
+        findings.left_out(Place::file(file), message, help);
+    }
     let mut documents = Vec::new();
     for file in &files {
         match wrangler::read(&tree, file) {
@@ -75,7 +83,7 @@ pub fn read(
         if name != "account_id" {
             let place = base.as_ref().expect("BUG: its entry").place(*span);
             let help = "wrangler doesn't read this file: set it in the spec, or in `defaults` of fleet.yaml, if a tool of yours did";
-            findings.push(FindingKind::LeftOut, place, format!("`{name}` is for no worker in particular"), help);
+            findings.left_out(place, format!("`{name}` is for no worker in particular"), help);
         }
     }
     dotvars(&tree, &documents, findings);
@@ -108,7 +116,7 @@ fn add_named_files(files: &mut Vec<String>, env_files: &EnvFiles, tree: &Tree, f
             }
             continue;
         };
-        findings.push(FindingKind::LeftOut, place.clone(), message, help);
+        findings.left_out(place.clone(), message, help);
     }
 }
 
@@ -132,12 +140,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                 if is_variable(name) && super::credential::is_credential(name, value) {
                     let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
                     let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
-                    findings.push(
-                        FindingKind::Credential,
-                        place,
-                        format!("`{name}` is a secret of this machine"),
-                        help,
-                    );
+                    findings.credential(place, format!("`{name}` is a secret of this machine"), help);
                 }
             }
         }
@@ -148,7 +151,7 @@ fn documentation(tree: &Tree, findings: &mut Findings) {
     let folder = "config/environments";
     for name in tree.names(folder).unwrap_or_default().into_iter().filter(|name| name.ends_with(".toml")) {
         let help = "no tool reads it for a deploy, and neither does flotilla: what holds stands in the specs now";
-        findings.push(FindingKind::Note, Place::file(&format!("{folder}/{name}")), "it is documentation", help);
+        findings.note(Place::file(&format!("{folder}/{name}")), "it is documentation", help);
     }
 }
 
@@ -231,7 +234,7 @@ impl<'a> Reading<'a, '_> {
                     (Some(name), None) => {
                         let help = "workers to look at come and go with `flotilla preview`: leave it to that, or name the environment otherwise";
                         let message = format!("[env.{name}] is for previews");
-                        self.findings.push(FindingKind::LeftOut, config.start(), message, help);
+                        self.findings.left_out(config.start(), message, help);
                         continue;
                     }
                 };
@@ -240,7 +243,7 @@ impl<'a> Reading<'a, '_> {
                     let message = format!("{} is `{}` in {}, and so is {other}", config.what(), whose.0, whose.1);
                     let help =
                         "one of the two can be imported: give the other another name, such as that of a customer";
-                    self.findings.push(FindingKind::LeftOut, config.start(), message, help);
+                    self.findings.left_out(config.start(), message, help);
                     continue;
                 }
                 taken.insert(key, config.what());
@@ -254,7 +257,7 @@ impl<'a> Reading<'a, '_> {
         let Some(span) = document.root.key_span("pages_build_output_dir") else { return true };
         let help =
             "Pages projects are no workers; Cloudflare's guide \"Migrate from Pages to Workers\" makes one of it";
-        self.findings.push(FindingKind::LeftOut, document.place(span), "it is a project of Cloudflare Pages", help);
+        self.findings.left_out(document.place(span), "it is a project of Cloudflare Pages", help);
         false
     }
 
@@ -296,13 +299,13 @@ impl<'a> Reading<'a, '_> {
         if is_live {
             let message = format!("the top level deploys `{name}`, which is live beside the environments' workers");
             let help = "add a spec for it if it is used, or delete it at Cloudflare";
-            self.findings.push(FindingKind::LeftOut, config.place("name"), message, help);
+            self.findings.left_out(config.place("name"), message, help);
         } else {
             let message = format!(
                 "the top level is read for what environments inherit; its own worker, `{name}`, is not imported"
             );
             let help = "if `wrangler deploy` without `--env` made one that is used, put it under `[env.development]` and import again";
-            self.findings.push(FindingKind::Note, config.place("name"), message, help);
+            self.findings.note(config.place("name"), message, help);
         }
     }
 
@@ -327,7 +330,7 @@ impl<'a> Reading<'a, '_> {
     ) -> Option<FoundWorker> {
         let Some(name) = config.name() else {
             let help = "wrangler wants a `name`: the worker is called by it";
-            self.findings.push(FindingKind::LeftOut, config.start(), format!("{} has no name", config.what()), help);
+            self.findings.left_out(config.start(), format!("{} has no name", config.what()), help);
             return None;
         };
         // A name that no worker of a fleet can have is told, and not kept.
@@ -361,8 +364,7 @@ fn service(config: &Config<'_>) -> Option<String> {
 fn apart(found: &mut [FoundWorker], findings: &mut Findings) {
     let mut names: BTreeMap<(Option<String>, String), String> = BTreeMap::new();
     let mut databases: BTreeMap<String, String> = BTreeMap::new();
-    let mut tell =
-        |place: &Place, what: String, help: &str| findings.push(FindingKind::Lost, place.clone(), what, help);
+    let mut tell = |place: &Place, what: String, help: &str| findings.lost(place.clone(), what, help);
     for worker in found {
         if !worker.name.is_empty() {
             let key = (worker.account_id.clone(), worker.name.clone());

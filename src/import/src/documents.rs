@@ -108,7 +108,7 @@ impl Reading<'_> {
             },
             DeValue::Float(float) => match float.as_str().parse::<f64>().ok().and_then(number) {
                 Some(number) => Kind::Number(number, float.as_str().to_owned()),
-                None => refused("a number that JSON doesn't have", "take it out, or write it in quotes"),
+                None => refused("a number that a spec can't hold", "take it out, or write it in quotes"),
             },
             // wrangler uploads it as this text.
             DeValue::Datetime(when) => Kind::Text(when.to_string()),
@@ -147,7 +147,7 @@ impl Reading<'_> {
             ast::Value::NumberLit(literal) => match literal.value.parse::<f64>().ok().and_then(number) {
                 Some(number) => Kind::Number(number, literal.value.to_string()),
                 None => {
-                    let message = "a number that JavaScript doesn't have";
+                    let message = "a number that a spec can't hold: it would lose digits";
                     diagnostics.push(Diagnostic::error(
                         Code::WrongForm,
                         self.place(span),
@@ -182,10 +182,11 @@ impl Reading<'_> {
 /// Returns a number as JavaScript writes it: 1.0 is 1.
 fn number(float: f64) -> Option<Number> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "within the exact whole numbers")]
-    if float.fract() == 0.0 && float.abs() <= MAX_SAFE_INTEGER as f64 {
-        return Some(Number::from(float as i64));
+    match float.fract() == 0.0 {
+        true if float.abs() <= MAX_SAFE_INTEGER as f64 => Some(Number::from(float as i64)),
+        true => None,
+        false => Number::from_f64(float),
     }
-    Number::from_f64(float)
 }
 
 #[cfg(test)]

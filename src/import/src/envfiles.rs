@@ -9,9 +9,9 @@ use flotilla_spec::envfile;
 use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::Kind;
 
+use super::Findings;
 use super::credential;
 use super::ids::{environment, slug};
-use super::{FindingKind, Findings};
 use flotilla_model::spec::Environment;
 
 /// The folder of the customers' folders.
@@ -58,7 +58,7 @@ pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, errors: &mut Vec<
     for folder in tree.names(CUSTOMERS).unwrap_or_default() {
         let path = format!("{CUSTOMERS}/{folder}");
         if std::fs::symlink_metadata(root.join(&path)).is_ok_and(|metadata| metadata.is_symlink()) {
-            findings.push(FindingKind::LeftOut, Place::file(&path), "it is a symbolic link", "put a copy here");
+            findings.left_out(Place::file(&path), "it is a symbolic link", "put a copy here");
             continue;
         }
         for name in tree.names(&path).unwrap_or_default() {
@@ -66,12 +66,7 @@ pub fn read(root: &Path, tree: &Tree, findings: &mut Findings, errors: &mut Vec<
             let file = format!("{path}/{name}");
             let Some(environment) = environment(written) else {
                 let help = "environments are development, staging and production";
-                findings.push(
-                    FindingKind::LeftOut,
-                    Place::file(&file),
-                    format!("`{written}` is no environment of a fleet"),
-                    help,
-                );
+                findings.left_out(Place::file(&file), format!("`{written}` is no environment of a fleet"), help);
                 continue;
             };
             if let Some(read) = env_file(tree, &file, findings, errors) {
@@ -110,12 +105,7 @@ fn env_file(tree: &Tree, file: &str, findings: &mut Findings, errors: &mut Vec<D
             "CUSTOMER_DOMAIN" => read.domain = Some((bare(&value), place)),
             "DOMAIN" => {
                 let help = "it is mapped as CUSTOMER_DOMAIN is";
-                findings.push(
-                    FindingKind::Note,
-                    place.clone(),
-                    "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`",
-                    help,
-                );
+                findings.note(place.clone(), "`DOMAIN` is the older name of `CUSTOMER_DOMAIN`", help);
                 read.domain.get_or_insert((bare(&value), place));
             }
             "CLOUDFLARE_ACCOUNT_ID" => read.account_id = Some(value),
@@ -141,7 +131,7 @@ fn secret(read: &mut EnvFile, name: &str, place: Place, findings: &mut Findings)
         read.secrets.push(name.to_owned());
         (format!("`{name}` is a secret that stands in the file"), format!("it is a secret of the worker now; {told}"))
     };
-    findings.push(FindingKind::Credential, place, message, help);
+    findings.credential(place, message, help);
 }
 
 /// Returns the host of an address: `https://shop.example.com/` is `shop.example.com`.

@@ -28,11 +28,12 @@ use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::spec::Environment;
 
 /// A fact about the import that a person has to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Its kind.
     pub kind: FindingKind,
     /// Its place; without a line if it is in no file.
+    #[serde(flatten)]
     pub place: Place,
     /// The message: lower case, no full stop, never a value that may be a secret.
     pub message: String,
@@ -41,29 +42,19 @@ pub struct Finding {
 }
 
 /// Kinds of findings, the gravest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::AsRefStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "lowercase")]
 pub enum FindingKind {
     /// A file contains a secret. Its value was not copied.
     Credential,
     /// A spec can't say it, and a deploy without it would break the worker; its delivery is `manual`.
     Lost,
     /// A spec can't say it; a deploy leaves it as it is, or does without.
+    #[strum(to_string = "left out")]
     LeftOut,
     /// A person has to decide or to check.
     Note,
-}
-
-impl FindingKind {
-    /// Returns the word that is printed.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FindingKind::Credential => "credential",
-            FindingKind::Lost => "lost",
-            FindingKind::LeftOut => "left out",
-            FindingKind::Note => "note",
-        }
-    }
 }
 
 /// A worker as it was found: in a file of wrangler's, or live in an account.
@@ -160,6 +151,26 @@ pub struct LiveWorker {
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
+    /// Adds a note.
+    pub fn note(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::Note, place, message, help);
+    }
+
+    /// Adds what is left out.
+    pub fn left_out(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::LeftOut, place, message, help);
+    }
+
+    /// Adds what is lost.
+    pub fn lost(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::Lost, place, message, help);
+    }
+
+    /// Adds a secret that a file contains.
+    pub fn credential(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.push(FindingKind::Credential, place, message, help);
+    }
+
     /// Adds a finding, unless it is there already.
     pub fn push(&mut self, kind: FindingKind, place: Place, message: impl Into<String>, help: impl Into<String>) {
         let finding = Finding { kind, place, message: message.into(), help: help.into() };

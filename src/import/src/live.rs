@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::{self, Binding};
@@ -19,7 +20,7 @@ use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply}
 use flotilla_model::tags;
 
 use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
-use super::{FindingKind, Findings, LiveAccount, LiveWorker};
+use super::{Findings, LiveAccount, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
 const OLDEST: &str = "2021-11-02";
@@ -52,14 +53,14 @@ pub fn read(
         match tags::read(&item.tags).fleet {
             Some(owner) if fleet.is_some_and(|fleet| is_of(owner, fleet)) => {
                 let message = format!("`{}` is the fleet's already, and was passed over", item.name);
-                findings.push(FindingKind::Note, place, message, "nothing is to be done");
+                findings.note(place, message, "nothing is to be done");
                 continue;
             }
             Some(owner) => {
                 let message = format!("`{}` is of the fleet `{owner}`", item.name);
                 let help =
                     format!("once this project deploys it, `{owner}` has to give it up: take it out of its specs");
-                findings.push(FindingKind::Note, place, message, help);
+                findings.note(place, message, help);
             }
             None => {}
         }
@@ -156,7 +157,7 @@ impl Hosts {
                         let message =
                             format!("the route `{}` of {name} keeps requests from all workers", route.pattern);
                         let help = "it stays as it is: no worker has it, and so no spec";
-                        findings.push(FindingKind::Note, account(), message, help);
+                        findings.note(account(), message, help);
                     }
                 }
             }
@@ -171,7 +172,7 @@ fn seen(answer: Result<Reply, CallError>, what: &str, findings: &mut Findings) -
         Ok(reply) => Ok(Some(reply)),
         Err(CallError::Unauthorized(why) | CallError::Rejected { status: 400..500, message: why, .. }) => {
             let help = format!("give the token the permission to read them, and import again: {why}");
-            findings.push(FindingKind::LeftOut, account(), format!("the token may not see {what}"), help);
+            findings.left_out(account(), format!("the token may not see {what}"), help);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -209,17 +210,23 @@ impl Reading<'_> {
         self.into.settings.insert(key.to_owned(), value);
     }
 
+    fn set_list<T: Serialize>(&mut self, key: &str, items: &[T]) {
+        if !items.is_empty() {
+            self.set(key, json!(items));
+        }
+    }
+
     fn entry(&mut self, map: &str, key: &str, value: Value) {
         self.into.settings.entry(map).or_insert_with(|| json!({}))[key] = value;
     }
 
     fn lost(&mut self, what: &str, message: String, help: &str) {
         self.into.lost.push(what.to_owned());
-        self.findings.push(FindingKind::Lost, place(self.name), message, help);
+        self.findings.lost(place(self.name), message, help);
     }
 
     fn left_out(&mut self, message: String, help: &str) {
-        self.findings.push(FindingKind::LeftOut, place(self.name), message, help);
+        self.findings.left_out(place(self.name), message, help);
     }
 
     fn name(&mut self) {
@@ -256,9 +263,7 @@ impl Reading<'_> {
         }
         let consumers = settings["tail_consumers"].as_array().map_or(&[][..], Vec::as_slice);
         let names: Vec<&str> = consumers.iter().filter_map(|consumer| consumer["service"].as_str()).collect();
-        if !names.is_empty() {
-            self.set("tailConsumers", json!(names));
-        }
+        self.set_list("tailConsumers", &names);
         if settings["cache_options"]["enabled"] == true {
             self.left_out(format!("the cache of `{}` has nothing in a spec that says it", self.name), KEEP);
         }
@@ -337,15 +342,10 @@ impl Reading<'_> {
                 format!("the variable `{name}` of `{}` holds a secret that everybody with access can read", self.name);
             let help = "it is a secret of the worker now, and its value was not copied; replace it where it was issued";
             if is_secret_name(name) && value.is_string() && !is_reserved(name) {
-                self.findings.push(FindingKind::Credential, place(self.name), message, help);
+                self.findings.credential(place(self.name), message, help);
                 self.entry("secrets", name, json!({"secret": name}));
             } else {
-                self.findings.push(
-                    FindingKind::Credential,
-                    place(self.name),
-                    message.clone(),
-                    "its value was not copied",
-                );
+                self.findings.credential(place(self.name), message.clone(), "its value was not copied");
                 self.lost(name, message, "give the secret a name of its own, such as API_KEY");
             }
         } else if !is_variable(name) || is_reserved(name) || refers {
@@ -401,9 +401,7 @@ impl Reading<'_> {
                 false
             }
         });
-        if !domains.is_empty() {
-            self.set("domains", json!(domains));
-        }
+        self.set_list("domains", &domains);
         let mut routes = hosts.routes.get(self.name).cloned().unwrap_or_default();
         routes.sort();
         routes.retain(|(pattern, zone)| match names::route(pattern, zone) {
@@ -424,9 +422,7 @@ impl Reading<'_> {
                 Err((wrong, help)) => self.lost("its crons", wrong, &help),
             }
         }
-        if !kept.is_empty() {
-            self.set("crons", json!(kept));
-        }
+        self.set_list("crons", &kept);
     }
 
     fn content(&mut self, content: Content) {

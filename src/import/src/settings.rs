@@ -6,6 +6,7 @@ mod hosts;
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::KINDS;
@@ -13,10 +14,10 @@ use flotilla_model::diagnostic::Place;
 use flotilla_model::names;
 use flotilla_spec::yaml::{Kind, Node};
 
+use super::Findings;
 use super::forms::{holds_credential, is_date, is_secret_name, is_turso, is_variable};
 use super::keys::{Fate, key};
 use super::wrangler::{Config, entries, items, text};
-use super::{FindingKind, Findings};
 
 /// A worker's configuration, mapped.
 #[derive(Debug, Default)]
@@ -60,22 +61,20 @@ impl Mapping<'_, '_> {
         self.into.settings.insert(key.to_owned(), value);
     }
 
+    fn set_list<T: Serialize>(&mut self, key: &str, items: &[T]) {
+        if !items.is_empty() {
+            self.set(key, json!(items));
+        }
+    }
+
     fn entry(&mut self, map: &str, key: &str, value: Value) {
         let map = self.into.settings.entry(map).or_insert_with(|| json!({}));
         map.as_object_mut().expect("BUG: a map").insert(key.to_owned(), value);
     }
 
-    fn note(&mut self, place: Place, message: String, help: impl Into<String>) {
-        self.findings.push(FindingKind::Note, place, message, help);
-    }
-
-    fn left_out(&mut self, place: Place, message: String, help: impl Into<String>) {
-        self.findings.push(FindingKind::LeftOut, place, message, help);
-    }
-
     fn lost(&mut self, place: Place, what: &str, message: String, help: impl Into<String>) {
         self.into.lost.push(what.to_owned());
-        self.findings.push(FindingKind::Lost, place, message, help);
+        self.findings.lost(place, message, help);
     }
 
     fn at(&self, node: &Node) -> Place {
@@ -90,14 +89,14 @@ impl Mapping<'_, '_> {
                 Some((_, Fate::Mapped | Fate::Local)) => {}
                 Some(_) if says_nothing(node) => {}
                 Some((_, Fate::LeftOut(help))) => {
-                    self.left_out(place, format!("`{name}` has nothing in a spec that says it"), help);
+                    self.findings.left_out(place, format!("`{name}` has nothing in a spec that says it"), help);
                 }
                 Some((_, Fate::Lost(help))) => {
                     self.lost(place, name, format!("`{name}` has nothing in a spec that says it"), help);
                 }
                 None => {
                     let help = "wrangler doesn't know it either: it can go, if no other program reads it";
-                    self.left_out(place, format!("`{name}` is no key of wrangler's"), help);
+                    self.findings.left_out(place, format!("`{name}` is no key of wrangler's"), help);
                 }
             }
         }
@@ -113,11 +112,11 @@ impl Mapping<'_, '_> {
         if let Some(node) = self.config.get("build").filter(|node| node.get("command").is_some()) {
             let place = self.at(node);
             let help = "run it before `flotilla build`, if what it makes is imported by the worker";
-            self.note(place, "`build.command` isn't run by flotilla".to_owned(), help);
+            self.findings.note(place, "`build.command` isn't run by flotilla", help);
         }
         if self.config.get("preview_urls").is_some_and(|node| node.to_value() == true) {
             let help = "flotilla switches them off; `flotilla preview` makes workers to look at";
-            self.left_out(self.config.place("preview_urls"), "`preview_urls` has nothing in a spec".to_owned(), help);
+            self.findings.left_out(self.config.place("preview_urls"), "`preview_urls` has nothing in a spec", help);
         }
     }
 
@@ -135,12 +134,12 @@ impl Mapping<'_, '_> {
             Some(date) if is_date(date) => self.set("compatibilityDate", date.into()),
             Some(_) => {
                 let place = self.config.place("compatibility_date");
-                self.left_out(place, "`compatibility_date` is no day".to_owned(), "write it as 2026-06-01");
+                self.findings.left_out(place, "`compatibility_date` is no day", "write it as 2026-06-01");
             }
             None => {
                 let help = "set `compatibilityDate` in the spec to the day that the worker was deployed with";
                 let what = format!("{} says no `compatibility_date`", self.config.what());
-                self.note(self.config.start(), what, help);
+                self.findings.note(self.config.start(), what, help);
             }
         }
         let mut flags = Vec::new();
@@ -149,17 +148,15 @@ impl Mapping<'_, '_> {
                 .filter(|flag| flag.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
             {
                 Some(flag) if !flag.is_empty() => flags.push(flag),
-                _ => self.left_out(self.at(item), "it is no flag of the runtime".to_owned(), "take it out"),
+                _ => self.findings.left_out(self.at(item), "it is no flag of the runtime", "take it out"),
             }
         }
-        if !flags.is_empty() {
-            self.set("compatibilityFlags", json!(flags));
-        }
+        self.set_list("compatibilityFlags", &flags);
         if flags.iter().any(|flag| flag.starts_with("nodejs_compat")) {
             let help = "the runtime's own modules of Node.js are used, without those that wrangler puts in the place of missing ones; \
                         `flotilla build` and the worker's tests tell whether that is enough";
             let place = self.config.place("compatibility_flags");
-            self.note(place, "`nodejs_compat` is bundled otherwise than by wrangler".to_owned(), help);
+            self.findings.note(place, "`nodejs_compat` is bundled otherwise than by wrangler", help);
         }
     }
 
@@ -190,20 +187,10 @@ impl Mapping<'_, '_> {
                 let help = format!(
                     "it is what deploys the account, and no worker needs it: set the environment variable; {told}"
                 );
-                self.findings.push(
-                    FindingKind::Credential,
-                    place,
-                    format!("`{name}` is an API token of the account"),
-                    help,
-                );
+                self.findings.credential(place, format!("`{name}` is an API token of the account"), help);
             } else if secret && value.is_string() && is_secret_name(name) {
                 let help = format!("it is a secret of the worker now; {told}");
-                self.findings.push(
-                    FindingKind::Credential,
-                    place,
-                    format!("`{name}` is a secret that stands in the file"),
-                    help,
-                );
+                self.findings.credential(place, format!("`{name}` is a secret that stands in the file"), help);
                 if name != "TURSO_AUTH_TOKEN" || turso.is_none() {
                     self.entry("secrets", name, json!({"secret": name}));
                 }
@@ -211,7 +198,7 @@ impl Mapping<'_, '_> {
                 let help = format!(
                     "take the secret out of it, and read it from a secret of its own: `secrets: {{ NAME: {{ secret: NAME }} }}`; {told}"
                 );
-                self.findings.push(FindingKind::Credential, place.clone(), format!("`{name}` holds a secret"), help);
+                self.findings.credential(place.clone(), format!("`{name}` holds a secret"), help);
                 let message = format!("`{name}` can't be mapped: it is no text under an upper-case name");
                 self.lost(place, name, message, "give the secret a name of its own, such as API_KEY");
             } else if name == "FLOTILLA_DIGEST" || (turso.is_some() && name == "TURSO_DATABASE_URL") {
@@ -238,9 +225,7 @@ impl Mapping<'_, '_> {
                 None => {}
             }
         }
-        if !crons.is_empty() {
-            self.set("crons", json!(crons));
-        }
+        self.set_list("crons", &crons);
     }
 
     fn observability(&mut self) {
@@ -285,9 +270,9 @@ impl Mapping<'_, '_> {
                 _ => {}
             }
             if value.get("hint").is_some() {
-                self.left_out(
+                self.findings.left_out(
                     self.at(node),
-                    "`placement.hint` has nothing in a spec".to_owned(),
+                    "`placement.hint` has nothing in a spec",
                     "`placement: smart` is kept",
                 );
             }
@@ -299,16 +284,14 @@ impl Mapping<'_, '_> {
         for item in items(self.config.get("tail_consumers")) {
             match item.get("service").and_then(text).filter(|_| item.get("environment").is_none()) {
                 Some(service) => consumers.push(service),
-                None => self.left_out(
+                None => self.findings.left_out(
                     self.at(item),
-                    "a tail consumer in a service environment can't be mapped".to_owned(),
+                    "a tail consumer in a service environment can't be mapped",
                     "name a worker",
                 ),
             }
         }
-        if !consumers.is_empty() {
-            self.set("tailConsumers", json!(consumers));
-        }
+        self.set_list("tailConsumers", &consumers);
     }
 
     /// Renames the keys of a map. A known key without a new name is read elsewhere.
@@ -320,7 +303,7 @@ impl Mapping<'_, '_> {
                 Some((_, key)) => _ = map.insert((*key).to_owned(), value.to_value()),
                 None => {
                     let place = self.config.document.place(*span);
-                    self.left_out(
+                    self.findings.left_out(
                         place,
                         format!("`{name}` has nothing in a spec that says it"),
                         "set it at Cloudflare",
@@ -334,7 +317,7 @@ impl Mapping<'_, '_> {
 
 fn says_nothing(node: &Node) -> bool {
     match &node.kind {
-        Kind::Null | Kind::Bool(false) => true,
+        Kind::Empty | Kind::Null | Kind::Bool(false) => true,
         Kind::List(items) => items.is_empty(),
         Kind::Map(entries) => entries.iter().all(|(_, _, node)| says_nothing(node)),
         _ => false,

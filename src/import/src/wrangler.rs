@@ -31,9 +31,23 @@ pub struct Config<'a> {
     own: &'a Node,
 }
 
-/// Finds the configuration files of a project, by path from its folder. A root's `config/environments` is documentation.
-pub fn files(root: &Path) -> Vec<String> {
-    let mut files = Vec::new();
+/// The configuration files of a project, by path from its folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The files that wrangler reads by itself.
+    pub found: Vec<String>,
+    /// The files that it reads where it is told to, by `--config`: `wrangler.production.toml`, or a second one of a folder.
+    pub others: Vec<String>,
+}
+
+/// Returns whether a file is named as configurations of wrangler are, such as `wrangler.production.toml`.
+fn is_config(name: &str) -> bool {
+    name.starts_with("wrangler.") && [".json", ".jsonc", ".toml"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// Finds the configuration files of a project. A root's `config/environments` is documentation.
+pub fn files(root: &Path) -> Files {
+    let (mut files, mut others) = (Vec::new(), Vec::new());
     let mut open = vec![(String::new(), 0)];
     while let Some((folder, depth)) = open.pop() {
         let mut below = Vec::new();
@@ -46,15 +60,16 @@ pub fn files(root: &Path) -> Vec<String> {
                 here.insert(name);
             }
         }
-        if let Some(name) = NAMES.into_iter().find(|name| here.contains(*name))
-            && files.len() < MAX_FILES
-        {
-            files.push(format!("{folder}{name}"));
-        }
+        let first = NAMES.into_iter().find(|name| here.contains(*name)).filter(|_| files.len() < MAX_FILES);
+        files.extend(first.map(|name| format!("{folder}{name}")));
+        let more = here.iter().filter(|name| is_config(name) && Some(name.as_str()) != first);
+        others.extend(more.map(|name| format!("{folder}{name}")));
         open.extend(below.into_iter().map(|folder| (folder, depth + 1)));
     }
-    files.sort_by_key(|file| (file.matches('/').count(), file.clone()));
-    files
+    for files in [&mut files, &mut others] {
+        files.sort_by_key(|file| (file.matches('/').count(), file.clone()));
+    }
+    Files { found: files, others }
 }
 
 /// Reads a configuration file.
@@ -98,8 +113,7 @@ impl<'a> Config<'a> {
             _ => self.own.get(name),
         };
         let inherits = matches!(key(name), Some((Scope::Inherited | Scope::Whole, _)));
-        own.or_else(|| self.document.root.get(name).filter(|_| inherits))
-            .filter(|node| !matches!(node.kind, Kind::Null))
+        own.or_else(|| self.document.root.get(name).filter(|_| inherits)).filter(|node| !node.is_null())
     }
 
     /// Returns the text of a key.
@@ -128,7 +142,7 @@ impl<'a> Config<'a> {
             for (name, span, value) in entries {
                 let inherits = every || matches!(key(name), Some((Scope::Inherited | Scope::Whole, _)));
                 let known = keys.iter().any(|(other, _)| other == name);
-                if name != "env" && inherits && !known && !matches!(value.kind, Kind::Null) {
+                if name != "env" && inherits && !known && !value.is_null() {
                     keys.push((name.as_str(), self.document.place(*span)));
                 }
             }
@@ -222,6 +236,9 @@ mod tests {
             "apps/web/wrangler.toml",
             "a/b/c/wrangler.json",
             "a/b/c/d/wrangler.json",
+            "wrangler.production.toml",
+            "apps/web/wrangler.acme.jsonc",
+            "apps/web/wrangler.md",
             "node_modules/x/wrangler.toml",
             "out/production/acme/wrangler.jsonc",
             ".git/wrangler.toml",
@@ -230,6 +247,8 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "{}").unwrap();
         }
-        assert_eq!(files(folder.path()), ["wrangler.jsonc", "apps/web/wrangler.toml", "a/b/c/wrangler.json"]);
+        let Files { found, others } = files(folder.path());
+        assert_eq!(found, ["wrangler.jsonc", "apps/web/wrangler.toml", "a/b/c/wrangler.json"]);
+        assert_eq!(others, ["wrangler.production.toml", "wrangler.toml", "apps/web/wrangler.acme.jsonc"]);
     }
 }

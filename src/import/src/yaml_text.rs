@@ -1,6 +1,7 @@
 //! Writes values as readable YAML: keys in a useful order, small maps and lists on one line. Only writes; reading is done
 //! by `yaml`.
 
+use flotilla_spec::yaml;
 use serde_json::{Map, Value};
 
 /// The order of keys at each level; others follow by name.
@@ -48,7 +49,7 @@ const WIDTH: usize = 110;
 /// Returns a map as a document.
 pub fn map(map: &Map<String, Value>) -> String {
     let mut text = String::new();
-    block(map, 0, &mut text);
+    block(map, 0, false, &mut text);
     text
 }
 
@@ -59,20 +60,21 @@ fn ordered(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
     entries
 }
 
-fn block(map: &Map<String, Value>, indent: usize, text: &mut String) {
+fn block(map: &Map<String, Value>, indent: usize, is_of_names: bool, text: &mut String) {
     for (key, value) in ordered(map) {
         let start = format!("{}{}:", " ".repeat(indent), scalar(key));
-        entry(&start, key, value, indent, text);
+        entry(&start, key, value, indent, is_of_names, text);
     }
 }
 
-fn entry(start: &str, key: &str, value: &Value, indent: usize, text: &mut String) {
+fn entry(start: &str, key: &str, value: &Value, indent: usize, is_name: bool, text: &mut String) {
     text.push_str(start);
     let flat = flow(value);
     let is_group =
         matches!(key, ENVIRONMENTS | "workers" | "accounts" | "packs" | "defaults" | "vars" | "secrets" | "bindings");
     match value {
-        Value::Null => text.push('\n'),
+        // The name of a worker or a layer alone says that there is one; anything else has to say that it is null.
+        Value::Null if is_name => text.push('\n'),
         Value::Object(environments) if key == ENVIRONMENTS => {
             text.push('\n');
             for (key, value) in ordered(environments) {
@@ -81,7 +83,7 @@ fn entry(start: &str, key: &str, value: &Value, indent: usize, text: &mut String
                     // `null` removes an environment; one in which nothing differs is a key without a value.
                     Value::Null => text.push_str(&format!("{start} null\n")),
                     Value::Object(settings) if settings.is_empty() => text.push_str(&format!("{start}\n")),
-                    value => entry(&start, key, value, indent + 2, text),
+                    value => entry(&start, key, value, indent + 2, false, text),
                 }
             }
         }
@@ -90,7 +92,7 @@ fn entry(start: &str, key: &str, value: &Value, indent: usize, text: &mut String
                 && (is_group || start.chars().count() + 1 + flat.chars().count() > WIDTH || has_maps(map)) =>
         {
             text.push('\n');
-            block(map, indent + 2, text);
+            block(map, indent + 2, matches!(key, "workers" | "layers"), text);
         }
         Value::Array(items) if !items.is_empty() && start.chars().count() + 1 + flat.chars().count() > WIDTH => {
             text.push('\n');
@@ -116,6 +118,8 @@ fn flow(value: &Value) -> String {
             let entries = ordered(map).into_iter().map(|(key, value)| format!("{}: {}", scalar(key), flow(value)));
             format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
         }
+        // As JavaScript prints it, which is the one form that is read as a number.
+        Value::Number(number) => yaml::number_text(number),
         other => other.to_string(),
     }
 }
@@ -151,7 +155,6 @@ fn scalar(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_spec::yaml;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -173,6 +176,7 @@ mod tests {
         let leaf = prop_oneof![
             any::<bool>().prop_map(Value::from),
             any::<i32>().prop_map(Value::from),
+            any::<f64>().prop_filter("a fraction", |n| n.is_finite() && n.fract() != 0.0).prop_map(Value::from),
             ".{0,12}".prop_map(Value::from),
             "\\PC{0,6}".prop_map(Value::from)
         ];

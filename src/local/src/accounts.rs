@@ -1,13 +1,14 @@
 //! The token, the accounts it reaches and their workers.dev subdomains. Any account id is an account of its own, which
 //! exists as soon as it is named. Knows no workers.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::call::Call;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::seal::digest;
+use super::store;
 
 /// `GET /user/tokens/verify`, also of an account. The token was accepted before; `account` is known for account
 /// tokens, and for another account the answer is that there is no such token.
@@ -50,8 +51,7 @@ pub fn memberships(cloud: &Cloud, call: &Call) -> Outcome {
 /// When the database fails.
 pub fn ids(cloud: &Cloud) -> Result<Vec<String>, Refusal> {
     cloud.store.read(|db| {
-        let mut query = db.prepare_cached("SELECT id FROM account ORDER BY id")?;
-        let ids: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let ids: Vec<String> = store::rows(db, "SELECT id FROM account ORDER BY id", [], |row| row.get(0))?;
         Ok(if ids.is_empty() { vec![digest(b"local account")[..32].to_owned()] } else { ids })
     })
 }
@@ -65,15 +65,11 @@ fn name(id: &str) -> String {
 /// # Errors
 /// When the database fails.
 pub fn subdomain(db: &Connection, account: &str) -> Result<String, Refusal> {
-    let found: Option<String> = db
-        .prepare_cached("SELECT subdomain FROM account WHERE id = ?1")?
-        .query_row([account], |row| row.get(0))
-        .optional()?;
-    if let Some(found) = found {
+    if let Some(found) = store::row(db, "SELECT subdomain FROM account WHERE id = ?1", [account], |row| row.get(0))? {
         return Ok(found);
     }
     let subdomain = format!("local-{}", &digest(account.as_bytes())[..8]);
-    db.prepare_cached("INSERT INTO account (id, subdomain) VALUES (?1, ?2)")?.execute([account, &subdomain])?;
+    store::run(db, "INSERT INTO account (id, subdomain) VALUES (?1, ?2)", [account, &subdomain])?;
     Ok(subdomain)
 }
 
@@ -82,8 +78,7 @@ pub fn subdomain(db: &Connection, account: &str) -> Result<String, Refusal> {
 /// # Errors
 /// When the database fails.
 pub fn of_subdomain(db: &Connection, subdomain: &str) -> Result<Option<String>, Refusal> {
-    let mut query = db.prepare_cached("SELECT id FROM account WHERE subdomain = ?1")?;
-    Ok(query.query_row([subdomain], |row| row.get(0)).optional()?)
+    store::row(db, "SELECT id FROM account WHERE subdomain = ?1", [subdomain], |row| row.get(0))
 }
 
 /// `GET …/workers/subdomain`.
@@ -111,6 +106,11 @@ pub fn put_subdomain(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
         db.execute("UPDATE account SET subdomain = ?2 WHERE id = ?1", [account, wanted])?;
         Ok(Answer::ok(&json!({"subdomain": wanted})))
     })
+}
+
+/// A list of what there is none of here.
+pub fn nothing(call: &Call) -> Outcome {
+    Ok(Answer::page(&[], 1, call.number("per_page", 1000)?))
 }
 
 /// `GET …/queues`: no queue is kept here, and one of any name exists. wrangler lists those that a worker sends to, by

@@ -6,12 +6,12 @@ use hyper::body::Bytes;
 
 use super::call::{Body, Call, decode, pairs};
 use super::cloud::Cloud;
-use super::envelope::{Answer, Outcome, Refusal};
+use super::envelope::{Answer, Outcome, Refusal, throttled};
 use super::faults::Reset;
 use super::limits::Verdict;
 use super::store::Key;
 use super::upload::Upload;
-use super::versions::Loaded;
+use super::workers::Loaded;
 use super::{
     accounts, databases, domains, journal, kv, namespaces, scripts, secrets, settings, triggers, versions, zones,
 };
@@ -19,84 +19,171 @@ use super::{
 /// The path that the API begins with.
 pub const BASE: &str = "/client/v4";
 
+/// Where the worker of an operation is: outside of dispatch namespaces, in one, or either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Account,
+    Namespace,
+    Both,
+}
+
+/// A request to an operation.
+struct Request<'a> {
+    cloud: &'a Cloud,
+    call: &'a Call,
+    token: &'a str,
+    /// The one account that the token reaches, if there is one.
+    reach: Option<&'a str>,
+    /// The names and ids in the path, in order; of a worker's operation, those below the worker's path.
+    names: Vec<&'a str>,
+}
+
+/// The function of an operation.
+#[derive(Clone, Copy)]
+enum Run {
+    /// Of an upload, which workerd may have loaded.
+    Upload(fn(&Cloud, &Key, &Call, &Upload, Option<&Loaded>) -> Outcome),
+    /// Of one worker.
+    Worker(fn(&Request<'_>, &Key) -> Outcome),
+    /// Of anything else.
+    Other(fn(&Request<'_>) -> Outcome),
+}
+
+use Of::{Account, Both, Namespace};
+use Run::{Other, Worker};
+
 /// The operations of one worker, below its path: of an account's worker, of a namespace's script.
-const WORKER: &[(&str, &str, bool, bool)] = &[
-    ("GET PUT DELETE", "", true, true),
-    ("GET", "/content", false, true),
-    ("GET", "/content/v2", true, false),
-    ("GET PATCH", "/settings", true, true),
-    ("GET PATCH", "/script-settings", true, false),
-    ("GET", "/bindings", false, true),
-    ("GET PUT", "/secrets", true, true),
-    ("GET DELETE", "/secrets/*", true, true),
-    ("PATCH", "/secrets-bulk", true, true),
-    ("GET PUT", "/tags", false, true),
-    ("PUT DELETE", "/tags/*", false, true),
-    ("GET PUT", "/schedules", true, false),
-    ("GET POST DELETE", "/subdomain", true, false),
-    ("GET POST", "/versions", true, false),
-    ("GET", "/versions/*", true, false),
-    ("GET POST", "/deployments", true, false),
-    ("GET", "/deployments/*", true, false),
-    ("PUT", "/routes", true, false),
-    ("POST", "/domains/changeset", true, false),
-    ("PUT", "/domains/records", true, false),
+const WORKER: &[(&str, Of, &str, Run)] = &[
+    ("GET", Account, "", Worker(|r, key| scripts::content(r.cloud, key))),
+    ("GET", Namespace, "", Worker(|r, key| namespaces::read_script(r.cloud, key))),
+    ("PUT", Both, "", Run::Upload(scripts::put)),
+    ("DELETE", Both, "", Worker(|r, key| scripts::delete(r.cloud, key, r.call))),
+    ("GET", Namespace, "/content", Worker(|r, key| scripts::content(r.cloud, key))),
+    ("GET", Account, "/content/v2", Worker(|r, key| scripts::content(r.cloud, key))),
+    ("GET", Both, "/settings", Worker(|r, key| settings::read(r.cloud, key))),
+    ("PATCH", Both, "/settings", Worker(|r, key| settings::patch(r.cloud, key, r.call))),
+    ("GET", Account, "/script-settings", Worker(|r, key| settings::read_unversioned(r.cloud, key))),
+    ("PATCH", Account, "/script-settings", Worker(|r, key| settings::patch_unversioned(r.cloud, key, r.call))),
+    ("GET", Namespace, "/bindings", Worker(|r, key| settings::bindings(r.cloud, key))),
+    ("GET", Both, "/secrets", Worker(|r, key| secrets::read(r.cloud, key, None))),
+    ("PUT", Both, "/secrets", Worker(|r, key| secrets::put(r.cloud, key, r.call))),
+    ("GET", Both, "/secrets/*", Worker(|r, key| secrets::read(r.cloud, key, Some(r.names[0])))),
+    ("DELETE", Both, "/secrets/*", Worker(|r, key| secrets::delete(r.cloud, key, r.call, r.names[0]))),
+    ("PATCH", Both, "/secrets-bulk", Worker(|r, key| secrets::bulk(r.cloud, key, r.call))),
+    ("GET", Namespace, "/tags", Worker(|r, key| settings::read_tags(r.cloud, key))),
+    ("PUT", Namespace, "/tags", Worker(|r, key| settings::put_tags(r.cloud, key, r.call))),
+    ("PUT", Namespace, "/tags/*", Worker(|r, key| settings::one_tag(r.cloud, key, r.names[0], true))),
+    ("DELETE", Namespace, "/tags/*", Worker(|r, key| settings::one_tag(r.cloud, key, r.names[0], false))),
+    ("GET", Account, "/schedules", Worker(|r, key| triggers::schedules(r.cloud, key))),
+    ("PUT", Account, "/schedules", Worker(|r, key| triggers::put_schedules(r.cloud, key, r.call))),
+    ("GET", Account, "/subdomain", Worker(|r, key| triggers::subdomain(r.cloud, key, r.call))),
+    ("POST", Account, "/subdomain", Worker(|r, key| triggers::subdomain(r.cloud, key, r.call))),
+    ("DELETE", Account, "/subdomain", Worker(|r, key| triggers::subdomain(r.cloud, key, r.call))),
+    ("GET", Account, "/versions", Worker(|r, key| versions::list(r.cloud, key, r.call))),
+    ("POST", Account, "/versions", Run::Upload(versions::create)),
+    ("GET", Account, "/versions/*", Worker(|r, key| versions::read(r.cloud, key, r.names[0]))),
+    ("GET", Account, "/deployments", Worker(|r, key| versions::deployments(r.cloud, key, None))),
+    ("POST", Account, "/deployments", Worker(|r, key| versions::post_deployment(r.cloud, key, r.call))),
+    ("GET", Account, "/deployments/*", Worker(|r, key| versions::deployments(r.cloud, key, Some(r.names[0])))),
+    ("PUT", Account, "/routes", Worker(|r, key| triggers::replace_routes(r.cloud, key, r.call))),
+    ("POST", Account, "/domains/changeset", Worker(|r, key| domains::changeset(r.cloud, key, r.call))),
+    ("PUT", Account, "/domains/records", Worker(|r, key| domains::replace(r.cloud, key, r.call))),
 ];
 
-/// All other operations.
-const OTHERS: &[(&str, &str)] = &[
-    ("GET", "user/tokens/verify"),
-    ("GET", "memberships"),
-    ("GET", "accounts"),
-    ("GET", "accounts/*/tokens/verify"),
-    ("GET", "zones"),
-    ("GET", "zones/*"),
-    ("GET POST", "zones/*/workers/routes"),
-    ("GET PUT DELETE", "zones/*/workers/routes/*"),
-    ("GET", "accounts/*/workers/scripts"),
-    ("GET", "accounts/*/workers/scripts-search"),
-    ("GET DELETE", "accounts/*/workers/services/*"),
-    ("GET", "accounts/*/workers/workers/*"),
-    ("GET PUT", "accounts/*/workers/subdomain"),
-    ("GET PUT", "accounts/*/workers/domains"),
-    ("GET", "accounts/*/workers/domains/records"),
-    ("GET", "accounts/*/workers/domains/records/*"),
-    ("GET DELETE", "accounts/*/workers/domains/*"),
-    ("GET", "accounts/*/workers/durable_objects/namespaces"),
-    ("GET POST", "accounts/*/workers/dispatch/namespaces"),
-    ("GET DELETE", "accounts/*/workers/dispatch/namespaces/*"),
-    ("GET DELETE", "accounts/*/workers/dispatch/namespaces/*/scripts"),
-    ("GET", "accounts/*/queues"),
-    ("GET", "accounts/*/r2/buckets/*"),
-    ("GET POST", "accounts/*/d1/database"),
-    ("GET PATCH DELETE", "accounts/*/d1/database/*"),
-    ("POST", "accounts/*/d1/database/*/query"),
-    ("POST", "accounts/*/d1/database/*/raw"),
-    ("GET POST", "accounts/*/storage/kv/namespaces"),
-    ("GET DELETE", "accounts/*/storage/kv/namespaces/*"),
-    ("GET", "accounts/*/storage/kv/namespaces/*/keys"),
-    ("GET PUT DELETE", "accounts/*/storage/kv/namespaces/*/values/*"),
-    ("PUT DELETE", "accounts/*/storage/kv/namespaces/*/bulk"),
-    ("POST", "accounts/*/storage/kv/namespaces/*/bulk/delete"),
+/// All other operations; where two fit a path, the first one is meant.
+const OTHERS: &[(&str, &str, Run)] = &[
+    ("GET", "user/tokens/verify", Other(|r| accounts::verify(r.token, r.reach, None))),
+    ("GET", "memberships", Other(|r| accounts::memberships(r.cloud, r.call))),
+    ("GET", "accounts", Other(|r| accounts::list(r.cloud, r.call, r.reach))),
+    ("GET", "accounts/*/tokens/verify", Other(|r| accounts::verify(r.token, r.reach, Some(r.names[0])))),
+    ("GET", "zones", Other(|r| zones::list(r.cloud, r.call, r.reach))),
+    ("GET", "zones/*", Other(|r| zones::read(r.cloud, r.names[0]))),
+    ("GET", "zones/*/workers/routes", Other(|r| triggers::routes(r.cloud, r.names[0]))),
+    ("POST", "zones/*/workers/routes", Other(|r| triggers::put_route(r.cloud, r.names[0], None, r.call))),
+    ("GET", "zones/*/workers/routes/*", Other(|r| triggers::read_route(r.cloud, r.names[0], r.names[1]))),
+    ("PUT", "zones/*/workers/routes/*", Other(|r| triggers::put_route(r.cloud, r.names[0], Some(r.names[1]), r.call))),
+    ("DELETE", "zones/*/workers/routes/*", Other(|r| triggers::delete_route(r.cloud, r.names[0], r.names[1]))),
+    ("GET", "accounts/*/workers/scripts", Other(|r| scripts::list(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workers/scripts-search", Other(|r| scripts::search(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workers/services/*", Other(|r| scripts::service(r.cloud, &r.worker()))),
+    ("DELETE", "accounts/*/workers/services/*", Other(|r| scripts::delete(r.cloud, &r.worker(), r.call))),
+    ("GET", "accounts/*/workers/workers/*", Other(|r| scripts::beta(r.cloud, r.names[0], r.names[1]))),
+    ("GET", "accounts/*/workers/subdomain", Other(|r| accounts::get_subdomain(r.cloud, r.names[0]))),
+    ("PUT", "accounts/*/workers/subdomain", Other(|r| accounts::put_subdomain(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workers/domains", Other(|r| domains::list(r.cloud, r.names[0], r.call))),
+    ("PUT", "accounts/*/workers/domains", Other(|r| domains::put(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workers/domains/records", Other(|r| domains::list(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workers/domains/records/*", Other(|r| domains::read(r.cloud, r.names[0], r.names[1]))),
+    ("GET", "accounts/*/workers/domains/*", Other(|r| domains::read(r.cloud, r.names[0], r.names[1]))),
+    ("DELETE", "accounts/*/workers/domains/*", Other(|r| domains::delete(r.cloud, r.names[0], r.names[1]))),
+    // There are no Durable Objects here; wrangler asks before it deletes a worker.
+    ("GET", "accounts/*/workers/durable_objects/namespaces", Other(|r| accounts::nothing(r.call))),
+    ("GET", "accounts/*/workers/dispatch/namespaces", Other(|r| namespaces::list(r.cloud, r.names[0]))),
+    ("POST", "accounts/*/workers/dispatch/namespaces", Other(|r| namespaces::create(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/workers/dispatch/namespaces/*", Other(|r| namespaces::read(r.cloud, r.names[0], r.names[1]))),
+    (
+        "DELETE",
+        "accounts/*/workers/dispatch/namespaces/*",
+        Other(|r| namespaces::delete(r.cloud, r.names[0], r.names[1])),
+    ),
+    ("GET", NAMESPACE_SCRIPTS, Other(|r| namespaces::scripts(r.cloud, r.names[0], r.names[1], r.call))),
+    ("DELETE", NAMESPACE_SCRIPTS, Other(|r| namespaces::delete_tagged(r.cloud, r.names[0], r.names[1], r.call))),
+    ("GET", "accounts/*/queues", Other(|r| accounts::queues(r.call))),
+    ("GET", "accounts/*/r2/buckets/*", Other(|r| accounts::bucket(r.names[1]))),
+    ("GET", "accounts/*/d1/database", Other(|r| databases::list(r.cloud, r.names[0], r.call))),
+    ("POST", "accounts/*/d1/database", Other(|r| databases::create(r.cloud, r.names[0], r.call))),
+    ("GET", "accounts/*/d1/database/*", Other(|r| databases::read(r.cloud, r.names[0], r.names[1]))),
+    ("PATCH", "accounts/*/d1/database/*", Other(|r| databases::patch(r.cloud, r.names[0], r.names[1], r.call))),
+    ("DELETE", "accounts/*/d1/database/*", Other(|r| databases::delete(r.cloud, r.names[0], r.names[1]))),
+    (
+        "POST",
+        "accounts/*/d1/database/*/query",
+        Other(|r| databases::query(r.cloud, r.names[0], r.names[1], r.call, false)),
+    ),
+    (
+        "POST",
+        "accounts/*/d1/database/*/raw",
+        Other(|r| databases::query(r.cloud, r.names[0], r.names[1], r.call, true)),
+    ),
+    ("GET", KV, Other(|r| kv::list(r.cloud, r.names[0], r.call))),
+    ("POST", KV, Other(|r| kv::create(r.cloud, r.names[0], r.call))),
+    ("GET", KV_NAMESPACE, Other(|r| kv::one(r.cloud, r.names[0], r.names[1], false))),
+    ("DELETE", KV_NAMESPACE, Other(|r| kv::one(r.cloud, r.names[0], r.names[1], true))),
+    ("GET", "accounts/*/storage/kv/namespaces/*/keys", Other(|r| kv::keys(r.cloud, r.names[0], r.names[1], r.call))),
+    ("GET", KV_VALUE, Other(|r| kv::value(r.cloud, r.names[0], r.names[1], r.names[2], r.call))),
+    ("PUT", KV_VALUE, Other(|r| kv::value(r.cloud, r.names[0], r.names[1], r.names[2], r.call))),
+    ("DELETE", KV_VALUE, Other(|r| kv::value(r.cloud, r.names[0], r.names[1], r.names[2], r.call))),
+    ("PUT", KV_BULK, Other(|r| kv::bulk(r.cloud, r.names[0], r.names[1], r.call))),
+    ("DELETE", KV_BULK, Other(|r| kv::bulk_delete(r.cloud, r.names[0], r.names[1], r.call))),
+    ("POST", KV_BULK_DELETE, Other(|r| kv::bulk_delete(r.cloud, r.names[0], r.names[1], r.call))),
 ];
 
-/// Every operation: its methods and its path below `/client/v4`, with `*` for a name or id.
+const NAMESPACE_SCRIPTS: &str = "accounts/*/workers/dispatch/namespaces/*/scripts";
+const KV: &str = "accounts/*/storage/kv/namespaces";
+const KV_NAMESPACE: &str = "accounts/*/storage/kv/namespaces/*";
+const KV_VALUE: &str = "accounts/*/storage/kv/namespaces/*/values/*";
+const KV_BULK: &str = "accounts/*/storage/kv/namespaces/*/bulk";
+const KV_BULK_DELETE: &str = "accounts/*/storage/kv/namespaces/*/bulk/delete";
+
+/// Every operation: its method and its path below `/client/v4`, with `*` for a name or id.
 pub fn operations() -> impl Iterator<Item = (&'static str, String)> {
-    let others = OTHERS.iter().map(|(methods, path)| (*methods, (*path).to_owned()));
-    others.chain(WORKER.iter().flat_map(|(methods, path, account, namespace)| {
-        let account = account.then(|| format!("accounts/*/workers/scripts/*{path}"));
-        let namespace = namespace.then(|| format!("accounts/*/workers/dispatch/namespaces/*/scripts/*{path}"));
-        account.into_iter().chain(namespace).map(|path| (*methods, path))
+    let others = OTHERS.iter().map(|(method, path, _)| (*method, (*path).to_owned()));
+    others.chain(WORKER.iter().flat_map(|(method, of, path, _)| {
+        let account = (*of != Namespace).then(|| format!("accounts/*/workers/scripts/*{path}"));
+        let namespace = (*of != Account).then(|| format!("{NAMESPACE_SCRIPTS}/*{path}"));
+        account.into_iter().chain(namespace).map(|path| (*method, path))
     }))
 }
 
-/// The outcome of a request.
-pub enum Reply {
-    /// This answer.
-    Answer(Answer),
-    /// The connection is dropped.
-    Dropped,
+impl Request<'_> {
+    /// Returns the key of the worker that the path names outside of a namespace.
+    fn worker(&self) -> Key {
+        Key::of_account(self.names[0], self.names[1])
+    }
 }
+
+/// The outcome of a request: an answer, or none where the connection is dropped.
+pub type Reply = Option<Answer>;
 
 /// Answers one request to the API.
 pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, headers: HeaderMap, body: Bytes) -> Reply {
@@ -114,19 +201,12 @@ pub async fn answer(cloud: &Cloud, method: &str, path: &str, query: &str, header
     let verdict = cloud.meter.lock().count(cloud.limit, token.as_deref().unwrap_or(""), now);
     let entry = journal::entry(&call, path, token.as_deref().ok(), now);
     let reply = if verdict.blocked {
-        Reply::Answer(throttled().with("retry-after", verdict.reset.to_string()))
+        Some(throttled().with("retry-after", verdict.reset.to_string()))
     } else {
         hit_or_operate(cloud, &call, path, token).await
     };
-    let status = match &reply {
-        Reply::Answer(answer) => answer.status,
-        Reply::Dropped => 0,
-    };
-    cloud.journal.lock().add(entry, status);
-    match reply {
-        Reply::Answer(answer) => Reply::Answer(with_limits(cloud, answer, verdict)),
-        Reply::Dropped => Reply::Dropped,
-    }
+    cloud.journal.lock().add(entry, reply.as_ref().map_or(0, |answer| answer.status));
+    reply.map(|answer| with_limits(cloud, answer, verdict))
 }
 
 async fn hit_or_operate(cloud: &Cloud, call: &Call, path: &str, token: Result<String, Refusal>) -> Reply {
@@ -135,20 +215,14 @@ async fn hit_or_operate(cloud: &Cloud, call: &Call, path: &str, token: Result<St
         tokio::time::sleep(delay).await;
     }
     if effect.reset == Some(Reset::Before) {
-        return Reply::Dropped;
+        return None;
     }
     let answer = match (effect.answer(), token) {
         (Some(answer), _) => answer,
         (None, Ok(token)) => authorized(cloud, call, &token).await.unwrap_or_else(|refusal| refusal.answer()),
         (None, Err(refusal)) => refusal.answer(),
     };
-    if effect.reset == Some(Reset::After) { Reply::Dropped } else { Reply::Answer(answer) }
-}
-
-/// The answer to a request over the quota, as users of 2025 and 2026 report it.
-#[must_use]
-pub fn throttled() -> Answer {
-    Refusal::new(429, 971, "Please wait and consider throttling your request speed").answer()
+    (effect.reset != Some(Reset::After)).then_some(answer)
 }
 
 /// Cloudflare's headers since 2025-09: what is left of the quota, and the quota.
@@ -181,91 +255,71 @@ async fn authorized(cloud: &Cloud, call: &Call, token: &str) -> Outcome {
         });
     }
     let whole = format!("{BASE}/{}", path.join("/"));
-    let methods: Vec<&str> =
-        operations().filter(|(_, pattern)| fits(pattern, &path)).map(|(methods, _)| methods).collect();
-    if methods.is_empty() {
+    let (key, path) = match path.as_slice() {
+        ["accounts", account, "workers", "scripts", name, rest @ ..] if !account.is_empty() && !name.is_empty() => {
+            (Some(Key::of_account(account, name)), rest)
+        }
+        ["accounts", account, "workers", "dispatch", "namespaces", namespace, "scripts", name, rest @ ..]
+            if ![account, namespace, name].iter().any(|name| name.is_empty()) =>
+        {
+            (Some(Key::new(account, namespace, name)), rest)
+        }
+        path => (None, path),
+    };
+    let other = if key.as_ref().is_some_and(|key| key.namespace.is_empty()) { Namespace } else { Account };
+    let of_worker = WORKER.iter().filter(|(_, of, ..)| *of != other).map(|(method, _, path, run)| (method, path, run));
+    let of_others = OTHERS.iter().map(|(method, path, run)| (method, path, run));
+    let operations: Vec<_> = match key {
+        Some(_) => of_worker.filter_map(|(method, pattern, run)| Some((method, run, names(pattern, path)?))).collect(),
+        None => of_others.filter_map(|(method, pattern, run)| Some((method, run, names(pattern, path)?))).collect(),
+    };
+    if operations.is_empty() {
         return Err(Refusal::no_route(&whole));
     }
-    if !methods.iter().any(|methods| methods.split(' ').any(|method| method == call.method)) {
+    let Some((_, run, names)) = operations.into_iter().find(|(method, ..)| **method == call.method) else {
         return Err(Refusal::new(405, 10405, format!("Method {} not allowed for {whole}", call.method)));
-    }
+    };
     let reach = known.and_then(|(_, account)| account.as_deref());
-    match path.as_slice() {
-        ["user", "tokens", "verify"] => accounts::verify(token, reach, None),
-        ["accounts", account, "tokens", "verify"] => accounts::verify(token, reach, Some(account)),
-        ["accounts", account, ..] if reach.is_some_and(|reach| reach != *account) => {
-            Err(Refusal::new(403, 10000, "Authentication error"))
+    if let ["accounts", account, rest @ ..] = call.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+        && *rest != ["tokens", "verify"]
+    {
+        if reach.is_some_and(|reach| reach != *account) {
+            return Err(Refusal::new(403, 10000, "Authentication error"));
         }
-        ["accounts", account, ..] if !is_id(account) => Err(Refusal::no_route(&whole)),
-        ["accounts", account, "workers", "dispatch", "namespaces", namespace, "scripts", name, rest @ ..] => {
-            worker(cloud, call, &key(account, namespace, name), rest).await
+        if !is_id(account) {
+            return Err(Refusal::no_route(&whole));
         }
-        ["accounts", account, "workers", "scripts", name, rest @ ..] => {
-            worker(cloud, call, &key(account, "", name), rest).await
+    }
+    let request = Request { cloud, call, token, reach, names };
+    match (run, &key) {
+        (Other(run), _) => tokio::task::block_in_place(|| run(&request)),
+        (Worker(run), Some(key)) => {
+            namespaces::check(cloud, key)?;
+            tokio::task::block_in_place(|| run(&request, key))
         }
-        _ => tokio::task::block_in_place(|| operate(cloud, call, &path, reach)),
+        (Run::Upload(run), Some(key)) => {
+            namespaces::check(cloud, key)?;
+            // Not blocking: an upload takes less time than to hand the thread's other work to another thread.
+            let upload = Upload::read(call.form()?, &cloud.store, &cloud.limits, &cloud.now()[..10])?;
+            let loaded = check(cloud, &upload).await?;
+            run(cloud, key, call, &upload, loaded.as_ref())
+        }
+        (Worker(_) | Run::Upload(_), None) => unreachable!("BUG: a worker's operation has its path"),
     }
 }
 
-fn fits(pattern: &str, path: &[&str]) -> bool {
-    let mut wanted = pattern.split('/');
-    path.iter()
-        .all(|segment| wanted.next().is_some_and(|wanted| wanted == *segment || (wanted == "*" && !segment.is_empty())))
-        && wanted.next().is_none()
+/// Returns the names and ids in a path that fits a pattern.
+fn names<'a>(pattern: &str, path: &[&'a str]) -> Option<Vec<&'a str>> {
+    let steps: Vec<&str> = pattern.split('/').filter(|step| !step.is_empty()).collect();
+    let fits = |(step, segment): (&&str, &&str)| step == segment || (*step == "*" && !segment.is_empty());
+    let is_name = |(step, segment): (&&str, &&'a str)| (*step == "*").then_some(*segment);
+    (steps.len() == path.len() && steps.iter().zip(path).all(fits))
+        .then(|| steps.iter().zip(path).filter_map(is_name).collect())
 }
 
 /// Cloudflare's account ids are 32 hexadecimal digits; any name is good enough here.
 fn is_id(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
-
-fn key(account: &str, namespace: &str, name: &str) -> Key {
-    Key { account: account.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
-}
-
-/// The operations of one worker.
-async fn worker(cloud: &Cloud, call: &Call, key: &Key, rest: &[&str]) -> Outcome {
-    namespaces::check(cloud, key)?;
-    let method = call.method.as_str();
-    if let ("PUT", []) | ("POST", ["versions"]) = (method, rest) {
-        // Not blocking: an upload takes less time than to hand the thread's other work to another thread.
-        let upload = Upload::read(call.form()?, &cloud.store, &cloud.limits, &cloud.now()[..10])?;
-        let loaded = check(cloud, &upload).await?;
-        return match method {
-            "PUT" => scripts::put(cloud, key, call, &upload, loaded.as_ref()),
-            _ => versions::create(cloud, key, call, &upload, loaded.as_ref()),
-        };
-    }
-    tokio::task::block_in_place(|| match (method, rest) {
-        ("GET", []) if !key.namespace.is_empty() => namespaces::read_script(cloud, key),
-        ("GET", [] | ["content", ..]) => scripts::content(cloud, key),
-        ("DELETE", []) => scripts::delete(cloud, key, call),
-        ("GET", ["settings"]) => settings::read(cloud, key),
-        (_, ["settings"]) => settings::patch(cloud, key, call),
-        ("GET", ["script-settings"]) => settings::read_unversioned(cloud, key),
-        (_, ["script-settings"]) => settings::patch_unversioned(cloud, key, call),
-        (_, ["bindings"]) => settings::bindings(cloud, key),
-        ("GET", ["secrets"]) => secrets::read(cloud, key, None),
-        (_, ["secrets"]) => secrets::put(cloud, key, call),
-        ("GET", ["secrets", name]) => secrets::read(cloud, key, Some(name)),
-        (_, ["secrets", name]) => secrets::delete(cloud, key, call, name),
-        (_, ["secrets-bulk"]) => secrets::bulk(cloud, key, call),
-        ("GET", ["tags"]) => settings::read_tags(cloud, key),
-        (_, ["tags"]) => settings::put_tags(cloud, key, call),
-        (_, ["tags", tag]) => settings::one_tag(cloud, key, tag, method == "PUT"),
-        ("GET", ["schedules"]) => triggers::schedules(cloud, key),
-        (_, ["schedules"]) => triggers::put_schedules(cloud, key, call),
-        (_, ["subdomain"]) => triggers::subdomain(cloud, key, call),
-        (_, ["versions"]) => versions::list(cloud, key, call),
-        (_, ["versions", id]) => versions::read(cloud, key, id),
-        ("GET", ["deployments"]) => versions::deployments(cloud, key, None),
-        (_, ["deployments"]) => versions::post_deployment(cloud, key, call),
-        (_, ["deployments", id]) => versions::deployments(cloud, key, Some(id)),
-        (_, ["routes"]) => triggers::replace_routes(cloud, key, call),
-        (_, ["domains", "changeset"]) => domains::changeset(cloud, key, call),
-        (_, ["domains", "records"]) => domains::replace(cloud, key, call),
-        _ => Err(Refusal::no_route(&rest.join("/"))),
-    })
 }
 
 /// Lets workerd load the upload, where that is requested: the only honest way to find errors of syntax and of
@@ -279,69 +333,6 @@ async fn check(cloud: &Cloud, upload: &Upload) -> Result<Option<Loaded>, Refusal
         return Err(Refusal::new(400, 10068, "The script has no registered event handlers."));
     }
     Ok(Some(loaded))
-}
-
-/// All other operations; `reach` is the one account that the token reaches, if there is one.
-fn operate(cloud: &Cloud, call: &Call, path: &[&str], reach: Option<&str>) -> Outcome {
-    let method = call.method.as_str();
-    match (method, path) {
-        (_, ["memberships"]) => accounts::memberships(cloud, call),
-        (_, ["accounts"]) => accounts::list(cloud, call, reach),
-        (_, ["zones"]) => zones::list(cloud, call, reach),
-        (_, ["zones", id]) => zones::read(cloud, id),
-        ("GET", ["zones", zone, "workers", "routes"]) => triggers::routes(cloud, zone),
-        (_, ["zones", zone, "workers", "routes"]) => triggers::put_route(cloud, zone, None, call),
-        ("GET", ["zones", zone, "workers", "routes", id]) => triggers::read_route(cloud, zone, id),
-        ("PUT", ["zones", zone, "workers", "routes", id]) => triggers::put_route(cloud, zone, Some(id), call),
-        (_, ["zones", zone, "workers", "routes", id]) => triggers::delete_route(cloud, zone, id),
-        (_, ["accounts", account, "workers", rest @ ..]) => workers(cloud, call, account, rest),
-        (_, ["accounts", _, "queues"]) => accounts::queues(call),
-        (_, ["accounts", _, "r2", "buckets", name]) => accounts::bucket(name),
-        (_, ["accounts", account, "d1", "database", rest @ ..]) => match (method, rest) {
-            ("GET", []) => databases::list(cloud, account, call),
-            (_, []) => databases::create(cloud, account, call),
-            ("GET", [id]) => databases::read(cloud, account, id),
-            ("PATCH", [id]) => databases::patch(cloud, account, id, call),
-            (_, [id]) => databases::delete(cloud, account, id),
-            (_, [id, form, ..]) => databases::query(cloud, account, id, call, *form == "raw"),
-        },
-        (_, ["accounts", account, "storage", "kv", "namespaces", rest @ ..]) => match (method, rest) {
-            ("GET", []) => kv::list(cloud, account, call),
-            (_, []) => kv::create(cloud, account, call),
-            (_, [id]) => kv::one(cloud, account, id, method == "DELETE"),
-            (_, [id, "keys"]) => kv::keys(cloud, account, id, call),
-            (_, [id, "values", key]) => kv::value(cloud, account, id, key, call),
-            ("PUT", [id, "bulk"]) => kv::bulk(cloud, account, id, call),
-            (_, [id, ..]) => kv::bulk_delete(cloud, account, id, call),
-        },
-        _ => Err(Refusal::no_route(&path.join("/"))),
-    }
-}
-
-fn workers(cloud: &Cloud, call: &Call, account: &str, path: &[&str]) -> Outcome {
-    let method = call.method.as_str();
-    match (method, path) {
-        (_, ["scripts"]) => scripts::list(cloud, account, call),
-        (_, ["scripts-search"]) => scripts::search(cloud, account, call),
-        ("GET", ["services", name]) => scripts::service(cloud, &key(account, "", name)),
-        (_, ["services", name]) => scripts::delete(cloud, &key(account, "", name), call),
-        (_, ["workers", name]) => scripts::beta(cloud, account, name),
-        ("GET", ["subdomain"]) => accounts::get_subdomain(cloud, account),
-        (_, ["subdomain"]) => accounts::put_subdomain(cloud, account, call),
-        ("GET", ["domains"] | ["domains", "records"]) => domains::list(cloud, account, call),
-        (_, ["domains"]) => domains::put(cloud, account, call),
-        ("GET", ["domains", id] | ["domains", "records", id]) => domains::read(cloud, account, id),
-        (_, ["domains", id]) => domains::delete(cloud, account, id),
-        // There are no Durable Objects here; wrangler asks before it deletes a worker.
-        (_, ["durable_objects", "namespaces"]) => Ok(Answer::page(&[], 1, call.number("per_page", 1000)?)),
-        ("GET", ["dispatch", "namespaces"]) => namespaces::list(cloud, account),
-        (_, ["dispatch", "namespaces"]) => namespaces::create(cloud, account, call),
-        ("GET", ["dispatch", "namespaces", name]) => namespaces::read(cloud, account, name),
-        (_, ["dispatch", "namespaces", name]) => namespaces::delete(cloud, account, name),
-        ("GET", ["dispatch", "namespaces", name, "scripts"]) => namespaces::scripts(cloud, account, name, call),
-        (_, ["dispatch", "namespaces", name, "scripts"]) => namespaces::delete_tagged(cloud, account, name, call),
-        _ => Err(Refusal::no_route(&path.join("/"))),
-    }
 }
 
 #[cfg(test)]
@@ -359,7 +350,7 @@ mod tests {
                 let path = format!("{BASE}/{}", pattern.replace('*', "x"));
                 let headers = HeaderMap::from_iter([(hyper::header::AUTHORIZATION, "Bearer t".parse().unwrap())]);
                 let reply = runtime.block_on(async { answer(&cloud, method, &path, "", headers, Bytes::new()).await });
-                let Reply::Answer(reply) = reply else { panic!("{method} {path} is dropped") };
+                let Some(reply) = reply else { panic!("{method} {path} is dropped") };
                 let text = String::from_utf8(reply.body).unwrap();
                 assert!(!text.contains("7003"), "{method} {path}: {text}");
                 assert_eq!(reply.status == 405, method == "TRACE", "{method} {path}: {text}");

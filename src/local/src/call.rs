@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::envelope::Refusal;
-use super::form;
+use super::form::{self, Part};
 
 /// One request.
 #[derive(Debug)]
@@ -37,17 +37,6 @@ pub enum Body {
     Raw(Bytes),
     /// Bytes that don't match their content type, with the reason.
     Broken(String),
-}
-
-/// One part of a form.
-#[derive(Debug)]
-pub struct Part {
-    /// Its `name`.
-    pub name: String,
-    /// Its content type.
-    pub content_type: Option<String>,
-    /// Its bytes.
-    pub body: Bytes,
 }
 
 impl Call {

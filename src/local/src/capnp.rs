@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// Everything that workerd needs to run one worker.
@@ -135,6 +136,12 @@ impl Config {
         self.services.insert(name.to_owned(), service);
     }
 
+    /// Adds the service that a binding calls under its own name; returns the name as a literal.
+    fn service_of_binding(&mut self, outside: &Outside, service: String) -> String {
+        self.service(outside, &service, &service);
+        text(&service)
+    }
+
     fn binding(
         &mut self,
         source: &WorkerSource,
@@ -158,44 +165,32 @@ impl Config {
                 format!("json = embed \"{}\"", self.file(metadata.to_string().into_bytes()))
             }
             "d1" => {
-                let service = format!("d1 {}", super::cloud::database_id(binding));
-                self.service(outside, &service, &service);
-                format!(
-                    "wrapped = (moduleName = \"cloudflare-internal:d1-api\", innerBindings = [(name = \"fetcher\", service = {})])",
-                    text(&service)
-                )
+                let service = self.service_of_binding(outside, format!("d1 {}", database_id(binding)));
+                wrapped("cloudflare-internal:d1-api", &service)
             }
             "kv_namespace" => {
                 let service = format!("kv {}", field("namespace_id"));
-                self.service(outside, &service, &service);
-                format!("kvNamespace = {}", text(&service))
+                format!("kvNamespace = {}", self.service_of_binding(outside, service))
             }
             "r2_bucket" => {
                 let service = format!("r2 {}", word(&[&source.account, &field("jurisdiction"), &field("bucket_name")]));
-                self.service(outside, &service, &service);
-                format!("r2Bucket = {}", text(&service))
+                format!("r2Bucket = {}", self.service_of_binding(outside, service))
             }
             "queue" => {
                 let service = format!("queue {}", word(&[&field("queue_name")]));
-                self.service(outside, &service, &service);
-                format!("queue = {}", text(&service))
+                format!("queue = {}", self.service_of_binding(outside, service))
+            }
+            "service" if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") => {
+                self.absent(name, "a service binding to an entrypoint", "")
             }
             "service" => {
-                if binding.get("entrypoint").is_some_and(|entry| !entry.is_null() && entry != "default") {
-                    return Ok(self.absent(name, "a service binding to an entrypoint", ""));
-                }
                 let service = format!("service {} {}", source.account, field("service"));
-                self.service(outside, &service, &service);
-                format!("service = {}", text(&service))
+                format!("service = {}", self.service_of_binding(outside, service))
             }
             "dispatch_namespace" => {
                 self.modules.insert(DISPATCH_MODULE, DISPATCH);
                 let service = format!("dispatch {} {}", source.account, field("namespace"));
-                self.service(outside, &service, &service);
-                format!(
-                    "wrapped = (moduleName = \"{DISPATCH_MODULE}\", innerBindings = [(name = \"fetcher\", service = {})])",
-                    text(&service)
-                )
+                wrapped(DISPATCH_MODULE, &self.service_of_binding(outside, service))
             }
             other => self.absent(name, &format!("of type {other}"), other),
         })
@@ -211,6 +206,16 @@ impl Config {
             text(kind)
         )
     }
+}
+
+/// A binding that an internal module makes of a service.
+fn wrapped(module: &str, service: &str) -> String {
+    format!("wrapped = (moduleName = \"{module}\", innerBindings = [(name = \"fetcher\", service = {service})])")
+}
+
+/// The database of a D1 binding: `database_id`, or `id` as wrangler 4.164 sends it.
+pub fn database_id(binding: &Value) -> &str {
+    binding["database_id"].as_str().or_else(|| binding["id"].as_str()).unwrap_or_default()
 }
 
 /// The header by which the egress listener knows what a call is for. workerd sets it on every call, so code in a worker
@@ -259,19 +264,8 @@ const ABSENT: &str = "export default ({ why, kind }) => {
 
 /// Names as one word of a header, which a space would end.
 fn word(names: &[&str]) -> String {
-    let mut word = String::new();
-    for (index, name) in names.iter().enumerate() {
-        if index > 0 {
-            word.push('/');
-        }
-        for byte in name.bytes() {
-            match byte {
-                byte if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) => word.push(char::from(byte)),
-                byte => _ = write!(word, "%{byte:02x}"),
-            }
-        }
-    }
-    word
+    const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+    names.iter().map(|name| utf8_percent_encode(name, PLAIN).to_string()).collect::<Vec<_>>().join("/")
 }
 
 /// A text literal: Cap'n Proto reads C's escapes.

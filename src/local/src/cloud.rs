@@ -3,19 +3,14 @@
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
-use serde_json::Value;
 
 use super::Options;
 use super::clock::{Clock, stamp};
-use super::databases;
-use super::envelope::Refusal;
 use super::faults::Faults;
 use super::hrana::Streams;
 use super::journal::Journal;
-use super::kv;
 use super::limits::{Meter, PlatformLimits, RateLimit};
-use super::store::{self, Key, Store};
+use super::store::Store;
 use super::workers::Workers;
 
 /// Everything that outlives a request.
@@ -51,7 +46,7 @@ pub struct Cloud {
     /// The running workers.
     pub workers: Workers,
     /// Open libSQL streams.
-    pub streams: Mutex<Streams>,
+    pub streams: Streams,
 }
 
 impl Cloud {
@@ -62,6 +57,7 @@ impl Cloud {
     pub fn open(options: Options) -> anyhow::Result<Self> {
         Ok(Self {
             store: Store::open(&options.folder)?,
+            streams: Streams::new(options.folder.join("libsql"), options.clock.clone()),
             folder: options.folder,
             limits: options.limits,
             limit: options.limit,
@@ -76,58 +72,12 @@ impl Cloud {
             faults: Mutex::new(Faults::new(options.faults)),
             journal: Mutex::default(),
             workers: Workers::new(options.workerd),
-            streams: Mutex::default(),
         })
     }
 
     /// Now, RFC 3339.
     pub fn now(&self) -> String {
         stamp((self.clock)())
-    }
-
-    /// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
-    ///
-    /// # Errors
-    /// 400: 10181 for a D1 database, 10041 for a KV namespace, 10143 for a service, 100119 for a dispatch namespace.
-    pub fn check_references(&self, db: &Connection, account: &str, bindings: &[Value]) -> Result<(), Refusal> {
-        let text = |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
-        for binding in bindings {
-            let name = text(binding, "name");
-            let exists =
-                |sql: &str, id: &str| -> Result<bool, Refusal> { Ok(db.prepare_cached(sql)?.exists([account, id])?) };
-            let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
-                "d1" => {
-                    let id = database_id(binding);
-                    if self.make_bound {
-                        databases::make(db, account, id, &self.now())?;
-                    }
-                    (exists("SELECT 1 FROM d1 WHERE account = ?1 AND id = ?2", id)?, 10181, format!("database {id:?}"))
-                }
-                "kv_namespace" => {
-                    let id = text(binding, "namespace_id");
-                    if self.make_bound {
-                        kv::make(db, account, &id)?;
-                    }
-                    let found = exists("SELECT 1 FROM kv_namespace WHERE account = ?1 AND id = ?2", &id)?;
-                    (found, 10041, format!("KV namespace {id:?}"))
-                }
-                "service" => {
-                    let name = text(binding, "service");
-                    let key = Key { account: account.to_owned(), namespace: String::new(), name: name.clone() };
-                    (store::find(db, &key)?.is_some(), 10143, format!("Worker {name:?}"))
-                }
-                "dispatch_namespace" => {
-                    let name = text(binding, "namespace");
-                    let found = exists("SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2", &name)?;
-                    (found, 100_119, format!("dispatch namespace {name:?}"))
-                }
-                _ => continue,
-            };
-            if !found {
-                return Err(Refusal::new(400, code, format!("binding {name} references {what}, which was not found")));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -137,9 +87,4 @@ fn of_account(text: &str) -> (String, Option<String>) {
         Some((name, account)) => (name.to_owned(), Some(account.to_owned())),
         None => (text.to_owned(), None),
     }
-}
-
-/// The database of a D1 binding: `database_id`, or `id` as wrangler 4.164 sends it.
-pub fn database_id(binding: &Value) -> &str {
-    binding["database_id"].as_str().or_else(|| binding["id"].as_str()).unwrap_or_default()
 }

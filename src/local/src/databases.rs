@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::Value as Cell;
-use rusqlite::{Batch, Connection, OptionalExtension as _, params};
+use rusqlite::{Batch, Connection, params};
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::sql::{self, Parameter, Rows};
+use super::store;
 
 /// The code of a database that isn't there, and of one whose name is taken, as wrangler's users report them.
 const MISSING: u32 = 7404;
@@ -31,14 +32,12 @@ const DATABASE: &str = "SELECT id, name, created, jurisdiction, replication FROM
 
 /// `GET …/d1/database`.
 pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
-    let rows = cloud.store.read(|db| {
-        let mut query = db.prepare_cached(&format!("{DATABASE} WHERE account = ?1 ORDER BY created DESC, name"))?;
-        Ok(query.query_map([account], brief)?.collect::<Result<Vec<_>, _>>()?)
-    })?;
-    let fits =
-        |row: &&Value| call.query("name").is_none_or(|name| row["name"].as_str().is_some_and(|has| has.contains(name)));
-    let shown: Vec<Value> = rows.iter().filter(fits).cloned().collect();
-    Ok(Answer::page(&shown, call.number("page", 1)?, call.number("per_page", 1000)?.min(10_000)))
+    let sql = format!("{DATABASE} WHERE account = ?1 ORDER BY created DESC, name");
+    let mut rows = cloud.store.read(|db| store::rows(db, &sql, [account], brief))?;
+    if let Some(name) = call.query("name") {
+        rows.retain(|row| row["name"].as_str().is_some_and(|has| has.contains(name)));
+    }
+    Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 1000)?.min(10_000)))
 }
 
 /// Creates a database with an id from elsewhere, named after it, unless it exists.
@@ -50,11 +49,8 @@ pub fn make(db: &Connection, account: &str, id: &str, now: &str) -> Result<(), R
     if id.len() != 36 || !id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
         return Ok(());
     }
-    db.prepare_cached(
-        "INSERT OR IGNORE INTO d1 (id, account, name, created, replication) VALUES (?1, ?2, ?1, ?3, 'disabled')",
-    )?
-    .execute(params![id, account, now])?;
-    Ok(())
+    let sql = "INSERT OR IGNORE INTO d1 (id, account, name, created, replication) VALUES (?1, ?2, ?1, ?3, 'disabled')";
+    store::run(db, sql, [id, account, now])
 }
 
 /// `POST …/d1/database`.
@@ -69,16 +65,13 @@ pub fn create(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     let body = call.json()?;
     let (id, now) = (cloud.store.seal.uuid(), cloud.now());
     cloud.store.write(|db| {
-        if db.prepare_cached("SELECT 1 FROM d1 WHERE account = ?1 AND name = ?2")?.exists([account, name])? {
+        if store::has(db, "SELECT 1 FROM d1 WHERE account = ?1 AND name = ?2", [account, name])? {
             return Err(Refusal::new(400, TAKEN, format!("A database with the name {name:?} already exists")));
         }
-        if super::store::count(db, "SELECT count(*) FROM d1 WHERE account = ?1", &[account])? >= cloud.limits.databases
-        {
-            return Err(Refusal::new(
-                400,
-                7406,
-                format!("the account has {} databases, no more are allowed", cloud.limits.databases),
-            ));
+        let limit = cloud.limits.databases;
+        if store::count(db, "SELECT count(*) FROM d1 WHERE account = ?1", &[account])? >= limit {
+            let message = format!("the account has {limit} databases, no more are allowed");
+            return Err(Refusal::new(400, 7406, message));
         }
         let replication = body["read_replication"]["mode"].as_str().unwrap_or("disabled");
         db.execute(
@@ -101,10 +94,8 @@ pub fn read(cloud: &Cloud, account: &str, id: &str) -> Outcome {
 }
 
 fn find(cloud: &Cloud, account: &str, id: &str) -> Result<Value, Refusal> {
-    let found = cloud.store.read(|db| {
-        let mut query = db.prepare_cached(&format!("{DATABASE} WHERE account = ?1 AND id = ?2"))?;
-        Ok(query.query_row([account, id], brief).optional()?)
-    })?;
+    let sql = format!("{DATABASE} WHERE account = ?1 AND id = ?2");
+    let found = cloud.store.read(|db| store::row(db, &sql, [account, id], brief))?;
     found.ok_or_else(|| Refusal::new(404, MISSING, format!("The database {id} could not be found")))
 }
 
@@ -169,7 +160,7 @@ pub fn binding(cloud: &Cloud, id: &str, format: Option<&str>, body: &[u8]) -> (u
         Some("NONE") => Shape::None,
         _ => Shape::Objects,
     };
-    let known = cloud.store.read(|db| Ok(db.prepare_cached("SELECT 1 FROM d1 WHERE id = ?1")?.exists([id])?));
+    let known = cloud.store.read(|db| store::has(db, "SELECT 1 FROM d1 WHERE id = ?1", [id]));
     let done = match (known, serde_json::from_slice::<Value>(body)) {
         (Ok(true), Ok(body)) => {
             let queries = body.as_array().map_or_else(|| std::slice::from_ref(&body), Vec::as_slice);

@@ -1,7 +1,7 @@
 //! Custom domains: hosts that belong to one worker as a whole. Knows who has which host; not the certificates and DNS
 //! records that the real platform makes.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -58,17 +58,16 @@ fn show(domain: &Domain) -> Value {
 /// # Errors
 /// When the database fails.
 pub fn of_host(db: &Connection, host: &str) -> Result<Option<Domain>, Refusal> {
-    Ok(db.prepare_cached(&format!("{DOMAIN} WHERE hostname = ?1"))?.query_row([host], domain).optional()?)
+    store::row(db, &format!("{DOMAIN} WHERE hostname = ?1"), [host], domain)
 }
 
 fn all(db: &Connection, account: &str, service: Option<&str>) -> Result<Vec<Domain>, Refusal> {
     let sql = format!("{DOMAIN} WHERE account = ?1 AND (?2 IS NULL OR service = ?2) ORDER BY hostname");
-    Ok(db.prepare_cached(&sql)?.query_map(params![account, service], domain)?.collect::<Result<_, _>>()?)
+    store::rows(db, &sql, params![account, service], domain)
 }
 
 fn get(db: &Connection, account: &str, id: &str) -> Result<Domain, Refusal> {
-    let sql = format!("{DOMAIN} WHERE account = ?1 AND id = ?2");
-    let found = db.prepare_cached(&sql)?.query_row([account, id], domain).optional()?;
+    let found = store::row(db, &format!("{DOMAIN} WHERE account = ?1 AND id = ?2"), [account, id], domain)?;
     found.ok_or_else(|| Refusal::new(404, 10007, format!("there is no custom domain {id}")))
 }
 
@@ -113,7 +112,7 @@ impl Overrides {
 
 /// `PUT …/workers/domains`: attaches one host.
 pub fn put(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
-    let key = Key { account: account.to_owned(), namespace: String::new(), name: call.text("service")?.to_owned() };
+    let key = Key::of_account(account, call.text("service")?);
     let body = call.json()?;
     call.text("hostname")?;
     cloud.store.write(|db| {
@@ -126,9 +125,8 @@ fn attach(cloud: &Cloud, db: &Connection, key: &Key, wanted: &Value, overrides: 
     let host =
         wanted["hostname"].as_str().ok_or_else(|| Refusal::unparseable("hostname is required"))?.to_ascii_lowercase();
     if host.contains(['*', '/', ':', ' ']) || !host.contains('.') {
-        return Err(Refusal::invalid(format!(
-            "{host:?} isn't a host name: a custom domain has no wildcard and no path"
-        )));
+        let message = format!("{host:?} isn't a host name: a custom domain has no wildcard and no path");
+        return Err(Refusal::invalid(message));
     }
     let zone = zones::of_host(cloud, db, &key.account, &host)?;
     for (field, has) in [("zone_id", &zone.id), ("zone_name", &zone.name)] {
@@ -148,14 +146,11 @@ fn attach(cloud: &Cloud, db: &Connection, key: &Key, wanted: &Value, overrides: 
         return Err(Refusal::new(409, 100_116, message));
     }
     if had.is_none() && cloud.dns.contains(&host) && !overrides.records {
-        return Err(Refusal::new(
-            409,
-            100_117,
-            format!(
-                "Hostname '{host}' already has externally managed DNS records (A, CNAME, etc). Either delete them, try a different \
-                 hostname, or use the option 'override_existing_dns_record' to override."
-            ),
-        ));
+        let message = format!(
+            "Hostname '{host}' already has externally managed DNS records (A, CNAME, etc). Either delete them, try a different \
+             hostname, or use the option 'override_existing_dns_record' to override."
+        );
+        return Err(Refusal::new(409, 100_117, message));
     }
     if had.is_none()
         && store::count(db, "SELECT count(*) FROM domain WHERE zone = ?1", &[&zone.id])? >= cloud.limits.domains
@@ -176,20 +171,9 @@ fn attach(cloud: &Cloud, db: &Connection, key: &Key, wanted: &Value, overrides: 
         previews: flag("previews_enabled", false),
         hostname: host,
     };
-    db.prepare_cached("INSERT OR REPLACE INTO domain VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?.execute(
-        params![
-            domain.id,
-            domain.hostname,
-            domain.account,
-            domain.service,
-            domain.environment,
-            domain.zone,
-            domain.zone_name,
-            domain.cert,
-            domain.enabled,
-            domain.previews
-        ],
-    )?;
+    let Domain { id, hostname, account, service, environment, zone, zone_name, cert, enabled, previews } = &domain;
+    let values = params![id, hostname, account, service, environment, zone, zone_name, cert, enabled, previews];
+    store::run(db, "INSERT OR REPLACE INTO domain VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", values)?;
     Ok(domain)
 }
 

@@ -13,17 +13,19 @@ use super::call::{decode, pairs};
 use super::capnp::{CALL, DISPATCHED, THROWN};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text};
+use super::routing::{
+    Body, Dropped, From, Target, blocking, forward, forward_or_throw, host, of_host, respond, text, words,
+};
 use super::store::{self, Key};
-use super::{databases, hrana, kv, r2};
+use super::{databases, kv, libsql, r2};
 
 /// Answers one call of a worker.
 ///
 /// # Errors
 /// Never; the type is the listener's.
 pub async fn answer(cloud: Arc<Cloud>, mut request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
-    let call = request.headers_mut().remove(CALL);
-    let call = call.as_ref().and_then(|call| call.to_str().ok()).unwrap_or_default().to_owned();
+    let call = words(request.headers(), CALL).to_owned();
+    request.headers_mut().remove(CALL);
     let words: Vec<&str> = call.split(' ').collect();
     Ok(match words.as_slice() {
         [word, rest @ ..] if *word == cloud.workers.word() && !word.is_empty() => match rest {
@@ -50,7 +52,7 @@ async fn collect(request: Request<Incoming>) -> Bytes {
 }
 
 async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<Incoming>) -> Response<Body> {
-    let key = Key { account: account.to_owned(), namespace: String::new(), name: name.to_owned() };
+    let key = Key::of_account(account, name);
     match blocking(|| cloud.store.read(|db| store::get(db, &key))) {
         Ok(worker) => forward(cloud, &worker, request, None).await,
         Err(refusal) => text(502, &format!("the service binding's worker {name}: {}\n", refusal.message)),
@@ -59,9 +61,9 @@ async fn to_service(cloud: &Cloud, account: &str, name: &str, request: Request<I
 
 /// A dispatch binding's call of a worker of its namespace.
 async fn dispatch(cloud: &Cloud, account: &str, namespace: &str, mut request: Request<Incoming>) -> Response<Body> {
-    let name = request.headers_mut().remove(DISPATCHED);
-    let name = decode(name.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default());
-    let key = Key { account: account.to_owned(), namespace: namespace.to_owned(), name };
+    let name = decode(words(request.headers(), DISPATCHED));
+    request.headers_mut().remove(DISPATCHED);
+    let key = Key::new(account, namespace, &name);
     let found = blocking(|| cloud.store.read(|db| store::find(db, &key)));
     let why = match found {
         Ok(Some(worker)) if worker.version.is_some() => match forward_or_throw(cloud, &worker, request).await {
@@ -87,7 +89,7 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
         let (method, token) =
             (request.method().as_str().to_owned(), request.headers().get(header::AUTHORIZATION).cloned());
         let body = collect(request).await;
-        return blocking(|| libsql(cloud, &method, &host, path.trim_start_matches('/'), token.as_ref(), &body));
+        return blocking(|| libsql::answer(cloud, &method, &host, path.trim_start_matches('/'), token.as_ref(), &body));
     }
     let https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
     match blocking(|| of_host(cloud, From::Worker, https, &host, &path)) {
@@ -103,57 +105,6 @@ async fn outbound(cloud: &Cloud, request: Request<Incoming>) -> Response<Body> {
             "the local Cloudflare doesn't let workers reach {host}: it is no deployed worker and no database of one\n"
         ),
     )
-}
-
-/// Answers libSQL's protocol for a database that a deployed worker is bound to, to whoever has that worker's token.
-pub fn libsql(
-    cloud: &Cloud,
-    method: &str,
-    host: &str,
-    path: &str,
-    token: Option<&HeaderValue>,
-    body: &[u8],
-) -> Response<Body> {
-    let host = host.to_ascii_lowercase();
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    let token =
-        token.and_then(|token| token.to_str().ok()).and_then(|token| token.strip_prefix("Bearer ")).unwrap_or_default();
-    let tokens = match cloud.store.read(|db| tokens(cloud, db, &host)) {
-        Ok(tokens) => tokens,
-        Err(refusal) => return text(500, &refusal.message),
-    };
-    // A name that begins with a dot or holds a slash would be another file.
-    if tokens.is_none() || host.starts_with('.') || !host.bytes().all(allowed) {
-        return text(404, &format!("no deployed worker names the database {host} in TURSO_DATABASE_URL\n"));
-    }
-    if token.is_empty() || !tokens.is_some_and(|tokens| tokens.iter().any(|known| known == token)) {
-        let error = json!({"error": "the token isn't the TURSO_AUTH_TOKEN of a worker bound to this database"});
-        return respond(Answer::json(401, &error));
-    }
-    match (method, path.trim_end_matches('/')) {
-        ("GET", "v2" | "v3") => respond(Answer::json(200, &json!({}))),
-        ("GET", "health" | "version") => text(200, "local"),
-        ("POST", "v2/pipeline" | "v3/pipeline") => {
-            let (status, answer) = hrana::pipeline(cloud, &host, body);
-            respond(Answer::json(status, &answer))
-        }
-        // The client asks for the binary form of version 3 first and falls back.
-        _ => text(404, "this libSQL speaks JSON: POST /v2/pipeline or /v3/pipeline\n"),
-    }
-}
-
-/// The tokens of the workers bound to a database; none if there is no such worker.
-fn tokens(cloud: &Cloud, db: &rusqlite::Connection, host: &str) -> Result<Option<Vec<String>>, Refusal> {
-    let workers = store::deployed(db, Some(host))?;
-    let mut tokens = Vec::new();
-    for worker in &workers {
-        let version = store::version(db, worker.id, worker.version.as_deref().unwrap_or_default())?;
-        let secret = version.bindings.iter().find(|binding| binding["name"] == "TURSO_AUTH_TOKEN");
-        tokens.extend(
-            secret.and_then(|secret| secret["sealed"].as_str()).and_then(|sealed| cloud.store.seal.unseal(sealed)),
-        );
-    }
-    Ok((!workers.is_empty()).then_some(tokens))
 }
 
 /// Answers workerd's R2 binding, whose request is in a header or in front of the body.
@@ -221,8 +172,8 @@ async fn to_kv(cloud: &Cloud, id: &str, request: Request<Incoming>) -> Result<An
         }),
         "PUT" => {
             let expiration = kv::expiration(cloud, find("expiration"), find("expiration_ttl"))?;
-            let value = collect(request).await;
-            blocking(|| kv::put(cloud, id, &key, &value, metadata.as_deref(), expiration))?;
+            let value = collect(request).await.to_vec();
+            blocking(|| kv::put(cloud, id, &[kv::Pair { key: &key, value, metadata, expiration }]))?;
             Ok(Answer::bytes(204, "text/plain", Vec::new()))
         }
         "DELETE" => {

@@ -111,6 +111,12 @@ impl Refusal {
     }
 }
 
+/// The answer to a request over the quota, as users of 2025 and 2026 report it.
+#[must_use]
+pub fn throttled() -> Answer {
+    Refusal::new(429, 971, "Please wait and consider throttling your request speed").answer()
+}
+
 /// A failure of the local database. Cloudflare calls its own "internal" (10002); the cause is added, for it is ours.
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {

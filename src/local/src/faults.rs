@@ -105,7 +105,7 @@ impl Effect {
             );
             Answer::bytes(status, "text/html; charset=UTF-8", page.into_bytes())
         } else if status == 429 {
-            super::api::throttled()
+            super::envelope::throttled()
         } else {
             Refusal::new(status, 10013, "An unknown error has occurred. If this error persists, please report it.")
                 .answer()

@@ -6,7 +6,16 @@
 use hyper::body::Bytes;
 use memchr::memmem;
 
-use super::call::Part;
+/// One part of a form.
+#[derive(Debug)]
+pub struct Part {
+    /// Its `name`.
+    pub name: String,
+    /// Its content type.
+    pub content_type: Option<String>,
+    /// Its bytes.
+    pub body: Bytes,
+}
 
 /// The parts of a form.
 ///

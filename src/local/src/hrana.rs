@@ -5,24 +5,28 @@
 //! span several, and ends, rolled back, when unused for ten seconds.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
 use super::call::decode_base64;
-use super::cloud::Cloud;
+use super::clock::Clock;
+use super::seal::Seal;
 use super::sql::{self, Parameter, Rows};
 
 /// The time after which an unused stream ends; libSQL's server uses the same.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The open streams by their baton.
-#[derive(Debug, Default)]
+/// The open streams by their baton, of the databases in a folder.
 pub struct Streams {
-    open: HashMap<String, Stream>,
+    folder: PathBuf,
+    clock: Clock,
+    open: Mutex<HashMap<String, Stream>>,
 }
 
 #[derive(Debug)]
@@ -50,58 +54,57 @@ fn wrong(message: impl Into<String>) -> Failed {
     Failed { message: message.into(), code: "HRANA_PROTO_ERROR".to_owned() }
 }
 
-/// Answers a pipeline request to the database of `host`: status and JSON. The host must be a host name that is safe as
-/// a file name.
-pub fn pipeline(cloud: &Cloud, host: &str, body: &[u8]) -> (u16, Value) {
-    let body: Value = match serde_json::from_slice(body) {
-        Ok(body) => body,
-        Err(error) => {
-            return (400, json!({"message": format!("the body isn't JSON: {error}"), "code": "HRANA_PROTO_ERROR"}));
-        }
-    };
-    let mut stream = match take(cloud, host, body["baton"].as_str()) {
-        Ok(stream) => stream,
-        Err(failed) => return (400, json!({"message": failed.message, "code": failed.code})),
-    };
-    let mut results = Vec::new();
-    let mut open = true;
-    for request in body["requests"].as_array().into_iter().flatten() {
-        open &= request["type"] != "close";
-        results.push(match stream.answer(request) {
-            Ok(response) => json!({"type": "ok", "response": response}),
-            Err(failed) => json!({"type": "error", "error": {"message": failed.message, "code": failed.code}}),
-        });
+impl Streams {
+    /// Returns no streams yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, clock: Clock) -> Streams {
+        Streams { folder, clock, open: Mutex::default() }
     }
-    let baton = open.then(|| {
-        let baton = cloud.store.seal.id();
-        stream.used = (cloud.clock)();
-        lock(cloud).open.insert(baton.clone(), stream);
-        baton
-    });
-    (200, json!({"baton": baton, "base_url": null, "results": results}))
-}
 
-fn lock(cloud: &Cloud) -> parking_lot::MutexGuard<'_, Streams> {
-    cloud.streams.lock()
-}
-
-fn take(cloud: &Cloud, host: &str, baton: Option<&str>) -> Result<Stream, Failed> {
-    let now = (cloud.clock)();
-    let mut streams = lock(cloud);
-    streams.open.retain(|_, stream| stream.used + IDLE > now);
-    match baton {
-        Some(baton) => match streams.open.remove(baton) {
-            Some(stream) if stream.host == host => Ok(stream),
-            _ => Err(Failed {
-                message: "the stream has expired or the baton is wrong".to_owned(),
-                code: "STREAM_EXPIRED".to_owned(),
-            }),
-        },
-        None => {
-            drop(streams);
-            let db = sql::open(&cloud.folder.join("libsql"), host)?;
-            Ok(Stream { db, host: host.to_owned(), texts: HashMap::new(), used: now })
+    /// Answers a pipeline request to the database of `host`: status and JSON. The host must be a host name that is safe as
+    /// a file name.
+    pub fn pipeline(&self, seal: &Seal, host: &str, body: &[u8]) -> (u16, Value) {
+        let body: Value = match serde_json::from_slice(body) {
+            Ok(body) => body,
+            Err(error) => {
+                return (400, json!({"message": format!("the body isn't JSON: {error}"), "code": "HRANA_PROTO_ERROR"}));
+            }
+        };
+        let mut stream = match self.take(host, body["baton"].as_str()) {
+            Ok(stream) => stream,
+            Err(failed) => return (400, json!({"message": failed.message, "code": failed.code})),
+        };
+        let mut results = Vec::new();
+        let mut open = true;
+        for request in body["requests"].as_array().into_iter().flatten() {
+            open &= request["type"] != "close";
+            results.push(match stream.answer(request) {
+                Ok(response) => json!({"type": "ok", "response": response}),
+                Err(failed) => json!({"type": "error", "error": {"message": failed.message, "code": failed.code}}),
+            });
         }
+        let baton = open.then(|| {
+            let baton = seal.id();
+            stream.used = (self.clock)();
+            self.open.lock().insert(baton.clone(), stream);
+            baton
+        });
+        (200, json!({"baton": baton, "base_url": null, "results": results}))
+    }
+
+    fn take(&self, host: &str, baton: Option<&str>) -> Result<Stream, Failed> {
+        let now = (self.clock)();
+        let mut open = self.open.lock();
+        open.retain(|_, stream| stream.used + IDLE > now);
+        let Some(baton) = baton else {
+            drop(open);
+            let db = sql::open(&self.folder, host)?;
+            return Ok(Stream { db, host: host.to_owned(), texts: HashMap::new(), used: now });
+        };
+        open.remove(baton).filter(|stream| stream.host == host).ok_or_else(|| Failed {
+            message: "the stream has expired or the baton is wrong".to_owned(),
+            code: "STREAM_EXPIRED".to_owned(),
+        })
     }
 }
 
@@ -241,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::Options;
+    use crate::cloud::Cloud;
 
     fn cloud() -> (tempfile::TempDir, Arc<AtomicU64>, Cloud) {
         let (folder, now) = (tempfile::tempdir().unwrap(), Arc::new(AtomicU64::new(0)));
@@ -251,7 +255,8 @@ mod tests {
     }
 
     fn send(cloud: &Cloud, baton: &Value, requests: Value) -> (u16, Value) {
-        pipeline(cloud, "acme.turso.io", json!({"baton": baton, "requests": requests}).to_string().as_bytes())
+        let body = json!({"baton": baton, "requests": requests}).to_string();
+        cloud.streams.pipeline(&cloud.store.seal, "acme.turso.io", body.as_bytes())
     }
 
     fn run(sql: &str) -> Value {

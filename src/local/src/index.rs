@@ -7,7 +7,7 @@ use hyper::{HeaderMap, Response};
 
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
-use super::serve::{Body, host, respond, text};
+use super::routing::{Body, host, respond, text, words};
 use super::store::{self, Worker};
 
 /// The most workers that are listed; a fleet has too many for a page.
@@ -19,13 +19,9 @@ pub fn page(cloud: &Cloud, headers: &HeaderMap) -> Response<Body> {
         Ok(workers) => workers,
         Err(Refusal { message, .. }) => return text(500, &message),
     };
-    let port = headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.rsplit_once(':'));
-    let port = port.map(|(_, port)| format!(":{port}")).unwrap_or_default();
+    let port = words(headers, header::HOST).rsplit_once(':').map(|(_, port)| format!(":{port}")).unwrap_or_default();
     let base = format!("http://{}{port}", host(headers));
-    let html = headers
-        .get(header::ACCEPT)
-        .and_then(|kinds| kinds.to_str().ok())
-        .is_some_and(|kinds| kinds.contains("text/html"));
+    let html = words(headers, header::ACCEPT).contains("text/html");
     let count = format!("{} deployed workers", workers.len());
     let mut lines = String::new();
     for worker in workers.iter().take(SHOWN) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::call::{Body, Call, Part};
+use super::call::{Body, Call};
+use super::form::Part;
 
 /// The most requests that are kept; older ones are counted as dropped.
 const KEPT: usize = 20_000;

@@ -1,12 +1,13 @@
 //! Workers KV: namespaces and their values through the API and through the binding in workerd. Knows keys and bytes;
 //! not the real platform's caching.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use super::call::{Body, Call, decode_base64};
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
+use super::store;
 
 /// Pairs or keys of one request. Source: Cloudflare's OpenAPI document of 2024-08.
 const BULK: usize = 10_000;
@@ -27,10 +28,8 @@ fn namespace(row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
 
 /// `GET …/storage/kv/namespaces`.
 pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
-    let rows = cloud.store.read(|db| {
-        let mut query = db.prepare_cached("SELECT id, title FROM kv_namespace WHERE account = ?1 ORDER BY title")?;
-        Ok(query.query_map([account], namespace)?.collect::<Result<Vec<_>, _>>()?)
-    })?;
+    let sql = "SELECT id, title FROM kv_namespace WHERE account = ?1 ORDER BY title";
+    let rows = cloud.store.read(|db| store::rows(db, sql, [account], namespace))?;
     Ok(Answer::page(&rows, call.number("page", 1)?, call.number("per_page", 20)?))
 }
 
@@ -38,10 +37,7 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
 pub fn create(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     let (title, id) = (call.text("title")?, cloud.store.seal.id());
     cloud.store.write(|db| {
-        if db
-            .prepare_cached("SELECT 1 FROM kv_namespace WHERE account = ?1 AND title = ?2")?
-            .exists([account, title])?
-        {
+        if store::has(db, "SELECT 1 FROM kv_namespace WHERE account = ?1 AND title = ?2", [account, title])? {
             return Err(Refusal::new(400, 10014, "a namespace with this account ID and title already exists"));
         }
         db.execute("INSERT INTO kv_namespace (id, account, title) VALUES (?1, ?2, ?3)", [&id, account, title])?;
@@ -73,9 +69,8 @@ pub fn one(cloud: &Cloud, account: &str, id: &str, delete: bool) -> Outcome {
 }
 
 fn check(db: &Connection, account: &str, id: &str) -> Result<Value, Refusal> {
-    let mut query = db.prepare_cached("SELECT id, title FROM kv_namespace WHERE account = ?1 AND id = ?2")?;
-    let found = query.query_row([account, id], namespace).optional()?;
-    found.ok_or_else(|| Refusal::new(404, 10013, "namespace not found"))
+    let sql = "SELECT id, title FROM kv_namespace WHERE account = ?1 AND id = ?2";
+    store::row(db, sql, [account, id], namespace)?.ok_or_else(|| Refusal::new(404, 10013, "namespace not found"))
 }
 
 /// `GET`, `PUT` and `DELETE …/values/{key}`.
@@ -103,7 +98,7 @@ pub fn value(cloud: &Cloud, account: &str, id: &str, key: &str, call: &Call) -> 
                 Body::Broken(why) => return Err(Refusal::unparseable(why)),
             };
             let expiration = expiration(cloud, call.query("expiration"), call.query("expiration_ttl"))?;
-            put(cloud, id, key, &value, metadata.as_deref(), expiration)?;
+            put(cloud, id, &[Pair { key, value, metadata, expiration }])?;
             Ok(Answer::ok(&Value::Null))
         }
     }
@@ -128,14 +123,9 @@ pub fn bulk(cloud: &Cloud, account: &str, id: &str, call: &Call) -> Outcome {
         if key.is_empty() || key.len() > KEY_BYTES {
             return Err(Refusal::unparseable(format!("a key has {} bytes, not 1 to {KEY_BYTES}", key.len())));
         }
-        entries.push((key, value, metadata, expiration));
+        entries.push(Pair { key, value, metadata, expiration });
     }
-    cloud.store.write(|db| {
-        for (key, value, metadata, expiration) in &entries {
-            insert(db, id, key, value, metadata.as_deref(), *expiration)?;
-        }
-        Ok(())
-    })?;
+    put(cloud, id, &entries)?;
     Ok(Answer::ok(&json!({"successful_key_count": pairs.len(), "unsuccessful_keys": []})))
 }
 
@@ -174,11 +164,9 @@ pub fn names(
     let limit = limit.clamp(1, 1000);
     let fetched = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     let mut rows: Vec<Value> = cloud.store.read(|db| {
-        let mut query = db.prepare_cached(
-            "SELECT name, expiration, metadata FROM kv WHERE namespace = ?1 AND substr(name, 1, length(?2)) = ?2 AND name > ?3
-             AND (expiration IS NULL OR expiration > ?4) ORDER BY name LIMIT ?5",
-        )?;
-        let rows = query.query_map(params![id, prefix, cursor, now, fetched], |row| {
+        let sql = "SELECT name, expiration, metadata FROM kv WHERE namespace = ?1 AND substr(name, 1, length(?2)) = ?2
+                   AND name > ?3 AND (expiration IS NULL OR expiration > ?4) ORDER BY name LIMIT ?5";
+        store::rows(db, sql, params![id, prefix, cursor, now, fetched], |row| {
             let mut shown = json!({"name": row.get::<_, String>(0)?});
             if let Some(expiration) = row.get::<_, Option<i64>>(1)? {
                 shown["expiration"] = expiration.into();
@@ -187,8 +175,7 @@ pub fn names(
                 shown["metadata"] = serde_json::from_str(&metadata).unwrap_or(Value::Null);
             }
             Ok(shown)
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        })
     })?;
     let more = rows.len() > limit;
     rows.truncate(limit);
@@ -202,44 +189,37 @@ pub fn names(
 /// When the database fails.
 pub fn get(cloud: &Cloud, id: &str, key: &str) -> Result<Option<Entry>, Refusal> {
     cloud.store.read(|db| {
-        let mut query = db.prepare_cached(
-            "SELECT value, metadata FROM kv WHERE namespace = ?1 AND name = ?2 AND (expiration IS NULL OR expiration > ?3)",
-        )?;
-        let entry = query.query_row(params![id, key, seconds(cloud)], |row| {
-            Ok(Entry { value: row.get(0)?, metadata: row.get(1)? })
-        });
-        Ok(entry.optional()?)
+        let sql = "SELECT value, metadata FROM kv
+                   WHERE namespace = ?1 AND name = ?2 AND (expiration IS NULL OR expiration > ?3)";
+        let entry = |row: &rusqlite::Row<'_>| Ok(Entry { value: row.get(0)?, metadata: row.get(1)? });
+        store::row(db, sql, params![id, key, seconds(cloud)], entry)
     })
 }
 
-/// Stores a value.
+/// A value to store.
+pub struct Pair<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// The bytes.
+    pub value: Vec<u8>,
+    /// JSON, if any was given.
+    pub metadata: Option<String>,
+    /// The time at which it expires, in seconds since 1970.
+    pub expiration: Option<i64>,
+}
+
+/// Stores values.
 ///
 /// # Errors
 /// When the database fails or there is no such namespace.
-pub fn put(
-    cloud: &Cloud,
-    id: &str,
-    key: &str,
-    value: &[u8],
-    metadata: Option<&str>,
-    expiration: Option<i64>,
-) -> Result<(), Refusal> {
-    cloud.store.write(|db| insert(db, id, key, value, metadata, expiration))
-}
-
-fn insert(
-    db: &Connection,
-    id: &str,
-    key: &str,
-    value: &[u8],
-    metadata: Option<&str>,
-    expiration: Option<i64>,
-) -> Result<(), Refusal> {
-    db.prepare_cached(
-        "INSERT OR REPLACE INTO kv (namespace, name, value, metadata, expiration) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![id, key, value, metadata, expiration])?;
-    Ok(())
+pub fn put(cloud: &Cloud, id: &str, pairs: &[Pair<'_>]) -> Result<(), Refusal> {
+    let sql = "INSERT OR REPLACE INTO kv (namespace, name, value, metadata, expiration) VALUES (?1, ?2, ?3, ?4, ?5)";
+    cloud.store.write(|db| {
+        let stored = |Pair { key, value, metadata, expiration }: &Pair<'_>| {
+            store::run(db, sql, params![id, key, value, metadata, expiration])
+        };
+        pairs.iter().try_for_each(stored)
+    })
 }
 
 /// Removes values.
@@ -247,13 +227,8 @@ fn insert(
 /// # Errors
 /// When the database fails.
 pub fn delete(cloud: &Cloud, id: &str, keys: &[&str]) -> Result<(), Refusal> {
-    cloud.store.write(|db| {
-        let mut query = db.prepare_cached("DELETE FROM kv WHERE namespace = ?1 AND name = ?2")?;
-        for key in keys {
-            query.execute([id, key])?;
-        }
-        Ok(())
-    })
+    let sql = "DELETE FROM kv WHERE namespace = ?1 AND name = ?2";
+    cloud.store.write(|db| keys.iter().try_for_each(|key| store::run(db, sql, [id, key])))
 }
 
 /// Returns the time at which a value expires, in seconds since 1970, of either form.

@@ -1,7 +1,7 @@
 //! Dispatch namespaces of Workers for Platforms: sets of workers without limit of number. Knows the sets; what is done
 //! with one script in them is in the modules for workers.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -26,13 +26,8 @@ fn namespace(row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
 }
 
 fn get(db: &Connection, account: &str, name: &str) -> Result<Value, Refusal> {
-    let mut query = db.prepare_cached(&format!("{NAMESPACE} WHERE account = ?1 AND name = ?2"))?;
-    let found = query.query_row([account, name], namespace).optional()?;
-    found.ok_or_else(|| missing(name))
-}
-
-fn missing(name: &str) -> Refusal {
-    Refusal::new(404, 100_119, format!("there is no dispatch namespace {name}"))
+    let found = store::row(db, &format!("{NAMESPACE} WHERE account = ?1 AND name = ?2"), [account, name], namespace)?;
+    found.ok_or_else(|| Refusal::new(404, 100_119, format!("there is no dispatch namespace {name}")))
 }
 
 /// Refuses (404, 100119) a script whose namespace doesn't exist.
@@ -43,21 +38,13 @@ pub fn check(cloud: &Cloud, key: &Key) -> Result<(), Refusal> {
     if key.namespace.is_empty() {
         return Ok(());
     }
-    cloud.store.read(|db| {
-        let found = db
-            .prepare_cached("SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2")?
-            .exists([&key.account, &key.namespace])?;
-        if found { Ok(()) } else { Err(missing(&key.namespace)) }
-    })
+    cloud.store.read(|db| get(db, &key.account, &key.namespace).map(drop))
 }
 
 /// `GET …/workers/dispatch/namespaces`.
 pub fn list(cloud: &Cloud, account: &str) -> Outcome {
-    cloud.store.read(|db| {
-        let mut query = db.prepare_cached(&format!("{NAMESPACE} WHERE account = ?1 ORDER BY name"))?;
-        let rows: Vec<Value> = query.query_map([account], namespace)?.collect::<Result<_, _>>()?;
-        Ok(Answer::ok(&rows.into()))
-    })
+    let sql = format!("{NAMESPACE} WHERE account = ?1 ORDER BY name");
+    cloud.store.read(|db| Ok(Answer::ok(&store::rows(db, &sql, [account], namespace)?.into())))
 }
 
 /// `POST …/workers/dispatch/namespaces`.
@@ -108,7 +95,7 @@ pub fn read_script(cloud: &Cloud, key: &Key) -> Outcome {
 }
 
 fn in_namespace(db: &Connection, worker: &Worker) -> Result<Value, Refusal> {
-    let version = worker.version.as_deref().map(|id| store::version(db, worker.id, id)).transpose()?;
+    let version = store::serving(db, worker)?;
     Ok(json!({
         "created_on": worker.created, "modified_on": worker.modified, "dispatch_namespace": worker.key.namespace,
         "script": script(worker, version.as_ref()),

@@ -4,12 +4,13 @@
 //! The wire (workerd's `r2-rpc.c++` and `r2-api.capnp`): a request is JSON, in a header, or for changes in front of
 //! the body; the answer is JSON, its length in a header, and an object's bytes behind it.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::params;
 use serde_json::{Value, json};
 
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::seal::digest;
+use super::store;
 
 /// The header with the request, where there is no body.
 pub const REQUEST: &str = "cf-r2-request";
@@ -107,13 +108,8 @@ fn operate(cloud: &Cloud, bucket: &str, asked: &Value, body: &[u8]) -> Result<An
         "delete" => {
             let all = asked["objects"].as_array().map_or(&[][..], Vec::as_slice).iter();
             let keys: Vec<&str> = all.chain(asked.get("object")).filter_map(Value::as_str).collect();
-            cloud.store.write(|db| {
-                let mut query = db.prepare_cached("DELETE FROM r2 WHERE bucket = ?1 AND name = ?2")?;
-                for key in keys {
-                    query.execute([bucket, key])?;
-                }
-                Ok(())
-            })?;
+            let sql = "DELETE FROM r2 WHERE bucket = ?1 AND name = ?2";
+            cloud.store.write(|db| keys.iter().try_for_each(|key| store::run(db, sql, [bucket, key])))?;
             Ok(json_answer(&json!({}), b""))
         }
         "list" => list(cloud, bucket, asked),
@@ -126,10 +122,8 @@ fn missing() -> Failed {
 }
 
 fn find(cloud: &Cloud, bucket: &str, key: &str) -> Result<Option<Object>, Refusal> {
-    cloud.store.read(|db| {
-        let sql = format!("SELECT {} FROM r2 WHERE bucket = ?1 AND name = ?2", Object::COLUMNS);
-        Ok(db.prepare_cached(&sql)?.query_row([bucket, key], Object::read).optional()?)
-    })
+    let sql = format!("SELECT {} FROM r2 WHERE bucket = ?1 AND name = ?2", Object::COLUMNS);
+    cloud.store.read(|db| store::row(db, &sql, [bucket, key], Object::read))
 }
 
 fn get(cloud: &Cloud, bucket: &str, key: &str, asked: &Value) -> Result<Answer, Failed> {
@@ -223,8 +217,7 @@ fn put(cloud: &Cloud, bucket: &str, key: &str, asked: &Value, body: &[u8]) -> Re
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let (http, custom) = (object.http.to_string(), object.custom.to_string());
         let values = params![bucket, object.name, body, object.etag, object.version, object.uploaded, http, custom];
-        db.prepare_cached(sql)?.execute(values)?;
-        Ok(())
+        store::run(db, sql, values)
     })?;
     Ok(json_answer(&object.to_json(true, true), b""))
 }
@@ -241,10 +234,7 @@ fn list(cloud: &Cloud, bucket: &str, asked: &Value) -> Result<Answer, Failed> {
         "SELECT {} FROM r2 WHERE bucket = ?1 AND name > ?2 AND substr(name, 1, length(?3)) = ?3 ORDER BY name",
         Object::COLUMNS
     );
-    let all = cloud.store.read(|db| {
-        let mut query = db.prepare_cached(&sql)?;
-        Ok(query.query_map([bucket, &after, prefix], Object::read)?.collect::<Result<Vec<_>, _>>()?)
-    })?;
+    let all = cloud.store.read(|db| store::rows(db, &sql, [bucket, &after, prefix], Object::read))?;
     for object in all {
         let below = &object.name[prefix.len()..];
         let folder = below.find(delimiter).filter(|_| !delimiter.is_empty());

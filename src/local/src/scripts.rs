@@ -8,7 +8,8 @@ use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{UNVERSIONED, Upload};
-use super::versions::{self, Loaded};
+use super::versions;
+use super::workers::Loaded;
 use super::{accounts, triggers};
 
 /// `GET …/workers/scripts`: every worker of the account on one page, as Cloudflare does.
@@ -16,7 +17,7 @@ pub fn list(cloud: &Cloud, account: &str, call: &Call) -> Outcome {
     cloud.store.read(|db| {
         let mut found = Vec::new();
         for worker in tagged(store::list(db, account, "")?, call.query("tags"))? {
-            let version = worker.version.as_deref().map(|id| store::version(db, worker.id, id)).transpose()?;
+            let version = store::serving(db, &worker)?;
             let mut shown = script(&worker, version.as_ref());
             shown["routes"] = triggers::of_script(db, &worker.key)?.into();
             found.push(shown);
@@ -73,7 +74,7 @@ pub fn tags(worker: &Worker) -> &[Value] {
 /// `PUT …/workers/scripts/{name}`, also of a namespace: a new version, live at once.
 pub fn put(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Option<&Loaded>) -> Outcome {
     check_name(&key.name)?;
-    let strict = versions::strict(call)?;
+    versions::strict(call)?;
     let now = cloud.now();
     cloud.store.write(|db| {
         let found = store::find(db, key)?;
@@ -89,18 +90,7 @@ pub fn put(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Optio
         {
             return Err(Refusal::new(412, 10018, "the e-tag does not match the current script"));
         }
-        let version = upload.version(cloud, previous.as_ref(), strict)?;
-        cloud.check_references(db, &key.account, &version.bindings)?;
-        for (module, body) in &upload.modules {
-            store::keep_module(db, &module.hash, body)?;
-        }
-        let version = versions::Draft { version, source: call.source(), loaded }.save(
-            cloud,
-            db,
-            &worker,
-            previous.as_ref(),
-            &now,
-        )?;
+        let version = versions::add(cloud, db, &worker, previous.as_ref(), (upload, loaded), call, &now)?;
         let deployment = versions::deploy(cloud, db, &worker, &version, &json!({}), call.source(), &now)?;
         let mut worker = worker;
         for name in UNVERSIONED {
@@ -127,19 +117,15 @@ fn create(cloud: &Cloud, db: &rusqlite::Connection, key: &Key, source: &str, now
         accounts::subdomain(db, &key.account)?;
         let workers = store::count(db, "SELECT workers FROM account WHERE id = ?1", &[&key.account])?;
         if workers >= cloud.limits.workers {
-            return Err(Refusal::new(
-                403,
-                10037,
-                format!("You have exceeded the limit of {} Workers on your account.", cloud.limits.workers),
-            ));
+            let message = format!("You have exceeded the limit of {} Workers on your account.", cloud.limits.workers);
+            return Err(Refusal::new(403, 10037, message));
         }
     }
     // A new worker isn't on workers.dev until it is told to (wrangler does so after its first upload).
-    db.prepare_cached(
+    let sql =
         "INSERT INTO worker (account, namespace, name, tag, created, modified, source, enabled, previews, settings)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, 0, 0, '{}')",
-    )?
-    .execute([&key.account, &key.namespace, &key.name, &cloud.store.seal.id(), now, source])?;
+               VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, 0, 0, '{}')";
+    store::run(db, sql, [&key.account, &key.namespace, &key.name, &cloud.store.seal.id(), now, source])?;
     store::get(db, key)
 }
 
@@ -148,13 +134,10 @@ fn create(cloud: &Cloud, db: &rusqlite::Connection, key: &Key, source: &str, now
 fn check_name(name: &str) -> Result<(), Refusal> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     if name.is_empty() || name.len() > 63 || name.starts_with('-') || !name.bytes().all(allowed) {
-        return Err(Refusal::new(
-            400,
-            10016,
-            format!(
-                "invalid Worker name {name:?}: use lower-case letters, digits, _ and -, not - first, at most 63 bytes"
-            ),
-        ));
+        let message = format!(
+            "invalid Worker name {name:?}: use lower-case letters, digits, _ and -, not - first, at most 63 bytes"
+        );
+        return Err(Refusal::new(400, 10016, message));
     }
     Ok(())
 }
@@ -192,8 +175,7 @@ pub fn script(worker: &Worker, version: Option<&Version>) -> Value {
 pub fn content(cloud: &Cloud, key: &Key) -> Outcome {
     cloud.store.read(|db| {
         let worker = store::get(db, key)?;
-        let id = worker.version.as_deref().ok_or_else(Refusal::no_worker)?;
-        let version = store::version(db, worker.id, id)?;
+        let version = store::serving(db, &worker)?.ok_or_else(Refusal::no_worker)?;
         if version.classic {
             let body = store::module(db, &version.modules[0].hash)?;
             return Ok(Answer::bytes(200, "application/javascript", body).with("etag", version.etag));
@@ -230,11 +212,9 @@ pub fn delete(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
                          AND json_extract(binding.value, '$.type') = 'service' AND json_extract(binding.value, '$.service') = ?2";
             let users = store::count(db, bound, &[&key.account, &key.name])?;
             if users > 0 {
-                return Err(Refusal::new(
-                    400,
-                    10064,
-                    format!("{users} other Workers have a service binding to {}; delete with force=true", key.name),
-                ));
+                let name = &key.name;
+                let message = format!("{users} other Workers have a service binding to {name}; delete with force=true");
+                return Err(Refusal::new(400, 10064, message));
             }
         }
         remove(db, &worker)?;
@@ -250,11 +230,10 @@ pub fn remove(db: &rusqlite::Connection, worker: &Worker) -> Result<(), Refusal>
             "DELETE FROM domain WHERE account = ?1 AND service = ?2",
             "DELETE FROM schedule WHERE account = ?1 AND script = ?2",
         ] {
-            db.prepare_cached(sql)?.execute([&worker.key.account, &worker.key.name])?;
+            store::run(db, sql, [&worker.key.account, &worker.key.name])?;
         }
     }
-    db.prepare_cached("DELETE FROM worker WHERE id = ?1")?.execute([worker.id])?;
-    Ok(())
+    store::run(db, "DELETE FROM worker WHERE id = ?1", [worker.id])
 }
 
 /// `GET …/workers/services/{name}`: undocumented, wrangler's first request.
@@ -262,7 +241,7 @@ pub fn service(cloud: &Cloud, key: &Key) -> Outcome {
     cloud.store.read(|db| {
         let worker = store::find(db, key)?;
         let worker = worker.ok_or_else(|| Refusal::new(404, 10090, "workers.api.error.service_not_found"))?;
-        let version = worker.version.as_deref().map(|id| store::version(db, worker.id, id)).transpose()?;
+        let version = store::serving(db, &worker)?;
         let environment = json!({
             "environment": "production", "created_on": worker.created, "modified_on": worker.modified,
             "script": script(&worker, version.as_ref()), "script_tag": worker.tag, "deployment_id": worker.version,
@@ -277,7 +256,7 @@ pub fn service(cloud: &Cloud, key: &Key) -> Outcome {
 /// `GET …/workers/workers/{name or id}`: the newer model of the same worker, which wrangler 4.164 reads.
 pub fn beta(cloud: &Cloud, account: &str, name: &str) -> Outcome {
     cloud.store.read(|db| {
-        let key = Key { account: account.to_owned(), namespace: String::new(), name: name.to_owned() };
+        let key = Key::of_account(account, name);
         let found = match store::find(db, &key)? {
             Some(worker) => Some(worker),
             None => store::list(db, account, "")?.into_iter().find(|worker| worker.tag == name),

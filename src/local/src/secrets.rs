@@ -37,12 +37,7 @@ fn missing(name: &str) -> Refusal {
 pub fn put(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
     let mut secret = call.json()?.clone();
     call.text("name")?;
-    if secret["type"].is_null() {
-        secret["type"] = "secret_text".into();
-    }
-    if !is_secret(&secret) {
-        return Err(Refusal::invalid("the type of a secret is secret_text or secret_key"));
-    }
+    set_type(&mut secret)?;
     check_bindings(Some(&json!([secret])), &cloud.limits)?;
     cloud.store.write(|db| {
         let worker = store::get(db, key)?;
@@ -50,6 +45,17 @@ pub fn put(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
         versions::edit(cloud, db, &worker, call, |version| set(cloud, version, secret.clone()))?;
         Ok(Answer::ok(&shown(&[secret])[0]))
     })
+}
+
+/// Sets the type of a secret that has none, and refuses one that isn't a secret's.
+fn set_type(secret: &mut Value) -> Result<(), Refusal> {
+    if secret["type"].is_null() {
+        secret["type"] = "secret_text".into();
+    }
+    match is_secret(secret) {
+        true => Ok(()),
+        false => Err(Refusal::invalid("the type of a secret is secret_text or secret_key")),
+    }
 }
 
 /// `DELETE …/secrets/{name}`.
@@ -80,12 +86,7 @@ pub fn bulk(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
             return Err(Refusal::unparseable(format!("the secret {name} must be an object or null")));
         }
         secret["name"] = name.clone().into();
-        if secret["type"].is_null() {
-            secret["type"] = "secret_text".into();
-        }
-        if !is_secret(&secret) {
-            return Err(Refusal::invalid("the type of a secret is secret_text or secret_key"));
-        }
+        set_type(&mut secret)?;
         sent.push(secret);
     }
     check_bindings(Some(&sent.clone().into()), &cloud.limits)?;

@@ -12,7 +12,7 @@ use super::upload::{UNVERSIONED, check_bindings, check_options, check_tags, obje
 use super::versions;
 
 fn active(db: &rusqlite::Connection, worker: &Worker) -> Result<Version, Refusal> {
-    store::version(db, worker.id, worker.version.as_deref().ok_or_else(Refusal::no_worker)?)
+    store::serving(db, worker)?.ok_or_else(Refusal::no_worker)
 }
 
 /// `GET …/settings`.
@@ -52,7 +52,7 @@ pub fn patch(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
                             let bindings = bindings.as_array().cloned().unwrap_or_default();
                             version.bindings =
                                 resolve(&bindings, &[], &version.bindings, &cloud.store, &cloud.limits, strict)?;
-                            cloud.check_references(db, &key.account, &version.bindings)?;
+                            versions::check_references(cloud, db, &key.account, &version.bindings)?;
                         }
                         (_, value) => {
                             version.options.insert(name, value);

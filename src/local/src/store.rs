@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -151,6 +151,49 @@ impl Store {
     }
 }
 
+/// Returns the rows of a query.
+///
+/// # Errors
+/// When the database fails.
+pub fn rows<T>(
+    db: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, Refusal> {
+    Ok(db.prepare_cached(sql)?.query_map(parameters, read)?.collect::<Result<_, _>>()?)
+}
+
+/// Returns the row of a query, if there is one.
+///
+/// # Errors
+/// When the database fails.
+pub fn row<T>(
+    db: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, Refusal> {
+    Ok(db.prepare_cached(sql)?.query_row(parameters, read).optional()?)
+}
+
+/// Returns whether a query has a row.
+///
+/// # Errors
+/// When the database fails.
+pub fn has(db: &Connection, sql: &str, parameters: impl Params) -> Result<bool, Refusal> {
+    Ok(db.prepare_cached(sql)?.exists(parameters)?)
+}
+
+/// Executes a statement that changes rows.
+///
+/// # Errors
+/// When the database fails.
+pub fn run(db: &Connection, sql: &str, parameters: impl Params) -> Result<(), Refusal> {
+    db.prepare_cached(sql)?.execute(parameters)?;
+    Ok(())
+}
+
 /// The identity of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -160,6 +203,20 @@ pub struct Key {
     pub namespace: String,
     /// The worker's name.
     pub name: String,
+}
+
+impl Key {
+    /// Returns the key of a worker outside of dispatch namespaces.
+    #[must_use]
+    pub fn of_account(account: &str, name: &str) -> Key {
+        Key::new(account, "", name)
+    }
+
+    /// Returns the key of a worker.
+    #[must_use]
+    pub fn new(account: &str, namespace: &str, name: &str) -> Key {
+        Key { account: account.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+    }
 }
 
 /// A worker, without its versions.
@@ -254,8 +311,8 @@ fn worker(row: &Row<'_>) -> rusqlite::Result<Worker> {
 /// # Errors
 /// When the database fails.
 pub fn find(db: &Connection, key: &Key) -> Result<Option<Worker>, Refusal> {
-    let mut query = db.prepare_cached(&format!("{WORKER} WHERE account = ?1 AND namespace = ?2 AND name = ?3"))?;
-    Ok(query.query_row([&key.account, &key.namespace, &key.name], worker).optional()?)
+    let sql = format!("{WORKER} WHERE account = ?1 AND namespace = ?2 AND name = ?3");
+    row(db, &sql, [&key.account, &key.namespace, &key.name], worker)
 }
 
 /// The worker of that key.
@@ -274,8 +331,7 @@ pub fn get(db: &Connection, key: &Key) -> Result<Worker, Refusal> {
 /// # Errors
 /// When the database fails.
 pub fn list(db: &Connection, account: &str, namespace: &str) -> Result<Vec<Worker>, Refusal> {
-    let mut query = db.prepare_cached(&format!("{WORKER} WHERE account = ?1 AND namespace = ?2 ORDER BY name"))?;
-    Ok(query.query_map([account, namespace], worker)?.collect::<Result<_, _>>()?)
+    rows(db, &format!("{WORKER} WHERE account = ?1 AND namespace = ?2 ORDER BY name"), [account, namespace], worker)
 }
 
 /// The deployed workers of any account that have this name, those outside of a namespace first.
@@ -283,10 +339,8 @@ pub fn list(db: &Connection, account: &str, namespace: &str) -> Result<Vec<Worke
 /// # Errors
 /// When the database fails.
 pub fn named(db: &Connection, name: &str) -> Result<Vec<Worker>, Refusal> {
-    let mut query = db.prepare_cached(&format!(
-        "{WORKER} WHERE name = ?1 AND version IS NOT NULL ORDER BY namespace != '', modified DESC"
-    ))?;
-    Ok(query.query_map([name], worker)?.collect::<Result<_, _>>()?)
+    let sql = format!("{WORKER} WHERE name = ?1 AND version IS NOT NULL ORDER BY namespace != '', modified DESC");
+    rows(db, &sql, [name], worker)
 }
 
 /// Every deployed worker, by account and name, and the workers whose TURSO_DATABASE_URL names `libsql` if that is given.
@@ -294,17 +348,11 @@ pub fn named(db: &Connection, name: &str) -> Result<Vec<Worker>, Refusal> {
 /// # Errors
 /// When the database fails.
 pub fn deployed(db: &Connection, libsql: Option<&str>) -> Result<Vec<Worker>, Refusal> {
-    Ok(match libsql {
-        None => {
-            let mut query =
-                db.prepare_cached(&format!("{WORKER} WHERE version IS NOT NULL ORDER BY account, namespace, name"))?;
-            query.query_map([], worker)?.collect::<Result<_, _>>()?
-        }
-        Some(host) => {
-            let mut query = db.prepare_cached(&format!("{WORKER} WHERE libsql = ?1 AND version IS NOT NULL"))?;
-            query.query_map([host], worker)?.collect::<Result<_, _>>()?
-        }
-    })
+    let deployed = format!("{WORKER} WHERE version IS NOT NULL");
+    match libsql {
+        None => rows(db, &format!("{deployed} ORDER BY account, namespace, name"), [], worker),
+        Some(host) => rows(db, &format!("{deployed} AND libsql = ?1"), [host], worker),
+    }
 }
 
 /// One version of a worker.
@@ -312,10 +360,18 @@ pub fn deployed(db: &Connection, libsql: Option<&str>) -> Result<Vec<Worker>, Re
 /// # Errors
 /// 404 (10222) when the worker has no such version.
 pub fn version(db: &Connection, worker: i64, id: &str) -> Result<Version, Refusal> {
-    let mut query = db.prepare_cached("SELECT body FROM version WHERE worker = ?1 AND id = ?2")?;
-    let body: Option<String> = query.query_row(params![worker, id], |row| row.get(0)).optional()?;
+    let sql = "SELECT body FROM version WHERE worker = ?1 AND id = ?2";
+    let body: Option<String> = row(db, sql, params![worker, id], |row| row.get(0))?;
     body.and_then(|body| serde_json::from_str(&body).ok())
         .ok_or_else(|| Refusal::new(404, 10222, format!("this Worker has no version {id}")))
+}
+
+/// The version of a worker that serves, if any is deployed.
+///
+/// # Errors
+/// When the database fails.
+pub fn serving(db: &Connection, worker: &Worker) -> Result<Option<Version>, Refusal> {
+    worker.version.as_deref().map(|id| version(db, worker.id, id)).transpose()
 }
 
 /// The newest `count` versions of a worker, newest first.
@@ -323,8 +379,8 @@ pub fn version(db: &Connection, worker: i64, id: &str) -> Result<Version, Refusa
 /// # Errors
 /// When the database fails.
 pub fn versions(db: &Connection, worker: i64, count: i64) -> Result<Vec<Version>, Refusal> {
-    let mut query = db.prepare_cached("SELECT body FROM version WHERE worker = ?1 ORDER BY number DESC LIMIT ?2")?;
-    let bodies: Vec<String> = query.query_map([worker, count], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let sql = "SELECT body FROM version WHERE worker = ?1 ORDER BY number DESC LIMIT ?2";
+    let bodies: Vec<String> = rows(db, sql, [worker, count], |row| row.get(0))?;
     Ok(bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect())
 }
 
@@ -349,10 +405,10 @@ pub fn module(db: &Connection, hash: &str) -> Result<Vec<u8>, Refusal> {
 /// # Errors
 /// When the database fails.
 pub fn keep_module(db: &Connection, hash: &str, body: &[u8]) -> Result<(), Refusal> {
-    if !db.prepare_cached("SELECT 1 FROM module WHERE hash = ?1")?.exists([hash])? {
-        db.prepare_cached("INSERT INTO module (hash, body) VALUES (?1, ?2)")?.execute(params![hash, body])?;
+    if has(db, "SELECT 1 FROM module WHERE hash = ?1", [hash])? {
+        return Ok(());
     }
-    Ok(())
+    run(db, "INSERT INTO module (hash, body) VALUES (?1, ?2)", params![hash, body])
 }
 
 /// Writes a worker's unversioned fields and its time of change.
@@ -360,15 +416,9 @@ pub fn keep_module(db: &Connection, hash: &str, body: &[u8]) -> Result<(), Refus
 /// # Errors
 /// When the database fails.
 pub fn save(db: &Connection, worker: &Worker, now: &str) -> Result<(), Refusal> {
-    db.prepare_cached("UPDATE worker SET modified = ?2, enabled = ?3, previews = ?4, settings = ?5 WHERE id = ?1")?
-        .execute(params![
-            worker.id,
-            now,
-            worker.enabled,
-            worker.previews,
-            Value::Object(worker.settings.clone()).to_string()
-        ])?;
-    Ok(())
+    let settings = Value::Object(worker.settings.clone()).to_string();
+    let sql = "UPDATE worker SET modified = ?2, enabled = ?3, previews = ?4, settings = ?5 WHERE id = ?1";
+    run(db, sql, params![worker.id, now, worker.enabled, worker.previews, settings])
 }
 
 /// Returns the count that a query selects.

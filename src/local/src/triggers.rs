@@ -1,7 +1,7 @@
 //! The triggers of a worker besides custom domains: zone routes, cron schedules and workers.dev. Knows patterns; not
 //! who answers them.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_json::{Value, json};
 
 use super::accounts;
@@ -25,18 +25,16 @@ fn route(row: &Row<'_>) -> rusqlite::Result<Value> {
 /// # Errors
 /// When the database fails.
 pub fn of_script(db: &Connection, key: &Key) -> Result<Vec<Value>, Refusal> {
-    let mut query =
-        db.prepare_cached("SELECT id, pattern, script FROM route WHERE account = ?1 AND script = ?2 ORDER BY pattern")?;
-    Ok(query.query_map([&key.account, &key.name], route)?.collect::<Result<_, _>>()?)
+    let sql = "SELECT id, pattern, script FROM route WHERE account = ?1 AND script = ?2 ORDER BY pattern";
+    store::rows(db, sql, [&key.account, &key.name], route)
 }
 
 /// `GET /zones/{zone}/workers/routes`: all on one page.
 pub fn routes(cloud: &Cloud, zone: &str) -> Outcome {
     cloud.store.read(|db| {
         let zone = zones::get(db, zone)?;
-        let mut query = db.prepare_cached("SELECT id, pattern, script FROM route WHERE zone = ?1 ORDER BY pattern")?;
-        let routes: Vec<Value> = query.query_map([zone.id], route)?.collect::<Result<_, _>>()?;
-        Ok(Answer::ok(&routes.into()))
+        let sql = "SELECT id, pattern, script FROM route WHERE zone = ?1 ORDER BY pattern";
+        Ok(Answer::ok(&store::rows(db, sql, [zone.id], route)?.into()))
     })
 }
 
@@ -46,8 +44,7 @@ pub fn read_route(cloud: &Cloud, zone: &str, id: &str) -> Outcome {
 }
 
 fn one_route(db: &Connection, zone: &str, id: &str) -> Result<Value, Refusal> {
-    let mut query = db.prepare_cached("SELECT id, pattern, script FROM route WHERE zone = ?1 AND id = ?2")?;
-    let found = query.query_row([zone, id], route).optional()?;
+    let found = store::row(db, "SELECT id, pattern, script FROM route WHERE zone = ?1 AND id = ?2", [zone, id], route)?;
     found.ok_or_else(|| Refusal::new(404, 10007, format!("there is no route {id} in this zone")))
 }
 
@@ -113,17 +110,13 @@ fn insert_route(
     script: Option<&str>,
     id: Option<&str>,
 ) -> Result<String, Refusal> {
-    let taken: Option<(String, Option<String>)> = db
-        .prepare_cached("SELECT id, script FROM route WHERE pattern = ?1")?
-        .query_row([pattern], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let taken = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let taken: Option<(String, Option<String>)> =
+        store::row(db, "SELECT id, script FROM route WHERE pattern = ?1", [pattern], taken)?;
     if let Some((_, owner)) = taken.filter(|(taken, _)| id != Some(taken)) {
         let owner = owner.unwrap_or_else(|| "no Worker".to_owned());
-        return Err(Refusal::new(
-            409,
-            10020,
-            format!("a route with the pattern {pattern} already exists, for {owner}"),
-        ));
+        let message = format!("a route with the pattern {pattern} already exists, for {owner}");
+        return Err(Refusal::new(409, 10020, message));
     }
     if id.is_none()
         && store::count(db, "SELECT count(*) FROM route WHERE zone = ?1", &[&zone.id])? >= cloud.limits.routes
@@ -132,8 +125,8 @@ fn insert_route(
         return Err(Refusal::new(400, 10021, message));
     }
     let id = id.map_or_else(|| cloud.store.seal.id(), ToOwned::to_owned);
-    db.prepare_cached("INSERT OR REPLACE INTO route (id, zone, pattern, account, script) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![id, zone.id, pattern, zone.account, script])?;
+    let sql = "INSERT OR REPLACE INTO route (id, zone, pattern, account, script) VALUES (?1, ?2, ?3, ?4, ?5)";
+    store::run(db, sql, params![id, zone.id, pattern, zone.account, script])?;
     Ok(id)
 }
 
@@ -202,9 +195,8 @@ pub fn routed(
 ) -> Result<Option<(String, String, Option<String>)>, Refusal> {
     let mut best = None;
     for zone in zones::above(db, host)? {
-        let mut query = db.prepare_cached("SELECT pattern, account, script FROM route WHERE zone = ?1")?;
-        for found in query.query_map([zone.id], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))? {
-            let found = found?;
+        let route = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?));
+        for found in store::rows(db, "SELECT pattern, account, script FROM route WHERE zone = ?1", [zone.id], route)? {
             if let Some(rank) = specificity(&found.0, https, host, path)
                 && best.as_ref().is_none_or(|(most, _)| rank > *most)
             {
@@ -224,13 +216,12 @@ pub fn schedules(cloud: &Cloud, key: &Key) -> Outcome {
 }
 
 fn crons(db: &Connection, key: &Key) -> Result<Value, Refusal> {
-    let mut query = db.prepare_cached(
-        "SELECT cron, created, modified FROM schedule WHERE account = ?1 AND script = ?2 ORDER BY cron",
-    )?;
-    let rows = query.query_map([&key.account, &key.name], |row| {
-        Ok(json!({"cron": row.get::<_, String>(0)?, "created_on": row.get::<_, String>(1)?, "modified_on": row.get::<_, String>(2)?}))
+    let sql = "SELECT cron, created, modified FROM schedule WHERE account = ?1 AND script = ?2 ORDER BY cron";
+    let rows = store::rows(db, sql, [&key.account, &key.name], |row| {
+        let [cron, created, modified] = [row.get::<_, String>(0)?, row.get(1)?, row.get(2)?];
+        Ok(json!({"cron": cron, "created_on": created, "modified_on": modified}))
     })?;
-    Ok(json!({"schedules": rows.collect::<Result<Vec<_>, _>>()?}))
+    Ok(json!({"schedules": rows}))
 }
 
 /// `PUT …/schedules`: replaces all.
@@ -248,8 +239,8 @@ pub fn put_schedules(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
             }
             let before = had["schedules"].as_array().into_iter().flatten().find(|schedule| schedule["cron"] == cron);
             let created = before.and_then(|schedule| schedule["created_on"].as_str()).unwrap_or(&now);
-            db.prepare_cached("INSERT OR REPLACE INTO schedule (account, script, cron, created, modified) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute([&key.account, &key.name, cron, created, &now])?;
+            let sql = "INSERT OR REPLACE INTO schedule (account, script, cron, created, modified) VALUES (?1, ?2, ?3, ?4, ?5)";
+            store::run(db, sql, [&key.account, &key.name, cron, created, &now])?;
         }
         if store::count(db, "SELECT count(*) FROM schedule WHERE account = ?1", &[&key.account])? > cloud.limits.crons {
             let message = format!("You have exceeded the limit of {} cron triggers.", cloud.limits.crons);

@@ -6,9 +6,8 @@ use std::collections::HashSet;
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::call::Part;
-use super::cloud::Cloud;
 use super::envelope::Refusal;
+use super::form::Part;
 use super::limits::PlatformLimits;
 use super::store::{Module, Store, Version};
 
@@ -93,8 +92,14 @@ impl Upload {
     ///
     /// # Errors
     /// 400: 10057 when `strict` and an inherited binding isn't there, 10055 when there are too many variables.
-    pub fn version(&self, cloud: &Cloud, previous: Option<&Version>, strict: bool) -> Result<Version, Refusal> {
-        let (store, limits) = (&cloud.store, &cloud.limits);
+    pub fn version(
+        &self,
+        store: &Store,
+        limits: &PlatformLimits,
+        keep_secrets: bool,
+        previous: Option<&Version>,
+        strict: bool,
+    ) -> Result<Version, Refusal> {
         let sent = self.metadata.get("bindings").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let mut keep: Vec<&str> = self
             .metadata
@@ -104,7 +109,7 @@ impl Upload {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        if cloud.keep_secrets {
+        if keep_secrets {
             keep.extend(["secret_text", "secret_key"]);
         }
         let had = previous.map_or(&[][..], |version| &version.bindings);
@@ -352,15 +357,7 @@ fn annotation_cut(mut option: Value) -> Value {
 }
 
 fn is_date(text: &str) -> bool {
-    let number = |range: std::ops::Range<usize>| text.get(range).and_then(|digits| digits.parse::<u32>().ok());
-    let digits = text
-        .bytes()
-        .enumerate()
-        .all(|(index, byte)| if index == 4 || index == 7 { byte == b'-' } else { byte.is_ascii_digit() });
-    text.len() == 10
-        && digits
-        && number(5..7).is_some_and(|month| (1..=12).contains(&month))
-        && number(8..10).is_some_and(|day| (1..=31).contains(&day))
+    text.len() == 10 && humantime::parse_rfc3339(&format!("{text}T00:00:00Z")).is_ok()
 }
 
 #[cfg(test)]

@@ -5,63 +5,107 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use super::call::Call;
+use super::capnp::database_id;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::store::{self, Key, Version, Worker};
 use super::upload::{Upload, is_secret, shown};
+use super::workers::Loaded;
+use super::{databases, kv};
 
-/// The report of workerd on the code, if it was loaded.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Handlers of the default export.
-    pub handlers: Vec<String>,
-    /// Named exports with their handlers.
-    pub named: Vec<Value>,
-    /// Milliseconds to load it.
-    pub startup_ms: u64,
-}
-
-/// A version that isn't stored yet.
-pub struct Draft<'a> {
-    /// Without number and time.
-    pub version: Version,
-    /// The client that created it.
-    pub source: &'a str,
-    /// The report of workerd on it.
-    pub loaded: Option<&'a Loaded>,
-}
-
-impl Draft<'_> {
-    /// Stores the version under the next number, and drops the oldest ones beyond the limit.
-    pub fn save(
-        self,
-        cloud: &Cloud,
-        db: &Connection,
-        worker: &Worker,
-        previous: Option<&Version>,
-        now: &str,
-    ) -> Result<Version, Refusal> {
-        let mut version = self.version;
-        version.number = previous.map_or(0, |version| version.number) + 1;
-        now.clone_into(&mut version.created);
-        self.source.clone_into(&mut version.source);
-        if let Some(loaded) = self.loaded {
-            version.handlers = Some(loaded.handlers.clone());
-            version.named_handlers.clone_from(&loaded.named);
-            version.startup_ms = loaded.startup_ms;
+/// Refuses bindings to what isn't there. The codes are those that wrangler's users report.
+///
+/// # Errors
+/// 400: 10181 for a D1 database, 10041 for a KV namespace, 10143 for a service, 100119 for a dispatch namespace.
+pub fn check_references(cloud: &Cloud, db: &Connection, account: &str, bindings: &[Value]) -> Result<(), Refusal> {
+    let text = |binding: &Value, field: &str| binding[field].as_str().unwrap_or_default().to_owned();
+    for binding in bindings {
+        let name = text(binding, "name");
+        let exists = |sql: &str, id: &str| store::has(db, sql, [account, id]);
+        let (found, code, what) = match binding["type"].as_str().unwrap_or_default() {
+            "d1" => {
+                let id = database_id(binding);
+                if cloud.make_bound {
+                    databases::make(db, account, id, &cloud.now())?;
+                }
+                (exists("SELECT 1 FROM d1 WHERE account = ?1 AND id = ?2", id)?, 10181, format!("database {id:?}"))
+            }
+            "kv_namespace" => {
+                let id = text(binding, "namespace_id");
+                if cloud.make_bound {
+                    kv::make(db, account, &id)?;
+                }
+                let found = exists("SELECT 1 FROM kv_namespace WHERE account = ?1 AND id = ?2", &id)?;
+                (found, 10041, format!("KV namespace {id:?}"))
+            }
+            "service" => {
+                let name = text(binding, "service");
+                (store::find(db, &Key::of_account(account, &name))?.is_some(), 10143, format!("Worker {name:?}"))
+            }
+            "dispatch_namespace" => {
+                let name = text(binding, "namespace");
+                let found = exists("SELECT 1 FROM namespace WHERE account = ?1 AND name = ?2", &name)?;
+                (found, 100_119, format!("dispatch namespace {name:?}"))
+            }
+            _ => continue,
+        };
+        if !found {
+            return Err(Refusal::new(400, code, format!("binding {name} references {what}, which was not found")));
         }
-        let body = serde_json::to_string(&version).map_err(|error| Refusal::new(500, 10002, error.to_string()))?;
-        db.prepare_cached("INSERT INTO version (id, worker, number, body) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![version.id, worker.id, version.number, body])?;
-        // A script of a namespace has no versions to go back to (docs, Workers for Platforms limits, 2026).
-        let kept = if worker.key.namespace.is_empty() { cloud.limits.versions } else { 1 };
-        let oldest = version.number - i64::try_from(kept).unwrap_or(i64::MAX);
-        if oldest > 0 {
-            db.prepare_cached("DELETE FROM version WHERE worker = ?1 AND number <= ?2 AND id IS NOT ?3")?
-                .execute(params![worker.id, oldest, worker.version])?;
-        }
-        Ok(version)
     }
+    Ok(())
+}
+
+/// Stores the version that an upload makes of a worker, with its modules.
+///
+/// # Errors
+/// Those of [`Upload::version`], and when a binding references what isn't there.
+pub fn add(
+    cloud: &Cloud,
+    db: &Connection,
+    worker: &Worker,
+    previous: Option<&Version>,
+    upload: (&Upload, Option<&Loaded>),
+    call: &Call,
+    now: &str,
+) -> Result<Version, Refusal> {
+    let (upload, loaded) = upload;
+    let mut version = upload.version(&cloud.store, &cloud.limits, cloud.keep_secrets, previous, strict(call)?)?;
+    check_references(cloud, db, &worker.key.account, &version.bindings)?;
+    for (module, body) in &upload.modules {
+        store::keep_module(db, &module.hash, body)?;
+    }
+    if let Some(loaded) = loaded {
+        version.handlers = Some(loaded.handlers.clone());
+        version.named_handlers.clone_from(&loaded.named);
+        version.startup_ms = loaded.startup_ms;
+    }
+    save(cloud, db, worker, version, previous, call.source(), now)
+}
+
+/// Stores a version under the next number, and drops the oldest ones beyond the limit.
+fn save(
+    cloud: &Cloud,
+    db: &Connection,
+    worker: &Worker,
+    version: Version,
+    previous: Option<&Version>,
+    source: &str,
+    now: &str,
+) -> Result<Version, Refusal> {
+    let number = previous.map_or(0, |version| version.number) + 1;
+    let version = Version { number, created: now.to_owned(), source: source.to_owned(), ..version };
+    let body = serde_json::to_string(&version).map_err(|error| Refusal::new(500, 10002, error.to_string()))?;
+    let sql = "INSERT INTO version (id, worker, number, body) VALUES (?1, ?2, ?3, ?4)";
+    store::run(db, sql, params![version.id, worker.id, version.number, body])?;
+    // A script of a namespace has no versions to go back to (docs, Workers for Platforms limits, 2026).
+    let kept = if worker.key.namespace.is_empty() { cloud.limits.versions } else { 1 };
+    let oldest = version.number - i64::try_from(kept).unwrap_or(i64::MAX);
+    if oldest > 0 {
+        let sql = "DELETE FROM version WHERE worker = ?1 AND number <= ?2 AND id IS NOT ?3";
+        store::run(db, sql, params![worker.id, oldest, worker.version])?;
+    }
+    Ok(version)
 }
 
 /// Makes a version serve, alone. Returns the deployment's id.
@@ -95,19 +139,13 @@ fn record(
     source: &str,
     now: &str,
 ) -> Result<(), Refusal> {
-    db.prepare_cached("INSERT INTO deployment (id, worker, body) VALUES (?1, ?2, ?3)")?.execute(params![
-        deployment["id"].as_str(),
-        worker.id,
-        deployment.to_string()
-    ])?;
-    db.prepare_cached(
-        "DELETE FROM deployment WHERE worker = ?1 AND number IN
-         (SELECT number FROM deployment WHERE worker = ?1 ORDER BY number DESC LIMIT -1 OFFSET 100)",
-    )?
-    .execute([worker.id])?;
-    db.prepare_cached("UPDATE worker SET version = ?2, source = ?3, modified = ?4, libsql = ?5 WHERE id = ?1")?
-        .execute(params![worker.id, version.id, source, now, libsql_host(&version.bindings)])?;
-    Ok(())
+    let values = params![deployment["id"].as_str(), worker.id, deployment.to_string()];
+    store::run(db, "INSERT INTO deployment (id, worker, body) VALUES (?1, ?2, ?3)", values)?;
+    let older = "DELETE FROM deployment WHERE worker = ?1 AND number IN
+                 (SELECT number FROM deployment WHERE worker = ?1 ORDER BY number DESC LIMIT -1 OFFSET 100)";
+    store::run(db, older, [worker.id])?;
+    let sql = "UPDATE worker SET version = ?2, source = ?3, modified = ?4, libsql = ?5 WHERE id = ?1";
+    store::run(db, sql, params![worker.id, version.id, source, now, libsql_host(&version.bindings)])
 }
 
 /// The host of the libSQL database that a worker is bound to: that of `TURSO_DATABASE_URL`.
@@ -131,18 +169,12 @@ pub fn strict(call: &Call) -> Result<bool, Refusal> {
 
 /// `POST …/versions`: a version that doesn't serve yet.
 pub fn create(cloud: &Cloud, key: &Key, call: &Call, upload: &Upload, loaded: Option<&Loaded>) -> Outcome {
-    let strict = strict(call)?;
+    strict(call)?;
     let now = cloud.now();
     cloud.store.write(|db| {
         let worker = store::get(db, key)?;
         let previous = store::latest(db, worker.id)?;
-        let version = upload.version(cloud, previous.as_ref(), strict)?;
-        cloud.check_references(db, &key.account, &version.bindings)?;
-        for (module, body) in &upload.modules {
-            store::keep_module(db, &module.hash, body)?;
-        }
-        let version =
-            Draft { version, source: call.source(), loaded }.save(cloud, db, &worker, previous.as_ref(), &now)?;
+        let version = add(cloud, db, &worker, previous.as_ref(), (upload, loaded), call, &now)?;
         let mut shown = full(&worker, &version);
         shown["startup_time_ms"] = version.startup_ms.into();
         Ok(Answer::ok(&shown))
@@ -203,8 +235,8 @@ fn full(worker: &Worker, version: &Version) -> Value {
 pub fn deployments(cloud: &Cloud, key: &Key, id: Option<&str>) -> Outcome {
     cloud.store.read(|db| {
         let worker = store::get(db, key)?;
-        let mut query = db.prepare_cached("SELECT body FROM deployment WHERE worker = ?1 ORDER BY number DESC")?;
-        let bodies: Vec<String> = query.query_map([worker.id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let sql = "SELECT body FROM deployment WHERE worker = ?1 ORDER BY number DESC";
+        let bodies: Vec<String> = store::rows(db, sql, [worker.id], |row| row.get(0))?;
         let all: Vec<Value> = bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
         match id {
             None => Ok(Answer::ok(&json!({"deployments": all.iter().take(10).collect::<Vec<_>>()}))),
@@ -232,7 +264,7 @@ pub fn post_deployment(cloud: &Cloud, key: &Key, call: &Call) -> Outcome {
     let now = cloud.now();
     cloud.store.write(|db| {
         let worker = store::get(db, key)?;
-        let active = worker.version.as_deref().map(|id| store::version(db, worker.id, id)).transpose()?;
+        let active = store::serving(db, &worker)?;
         let mut serving: Option<(f64, Version)> = None;
         for sent in versions {
             let version = store::version(db, worker.id, sent["version_id"].as_str().unwrap_or_default())?;
@@ -297,8 +329,7 @@ pub fn edit(
     let now = cloud.now();
     let mut version = Version { id: cloud.store.seal.uuid(), ..latest.clone() };
     edit(&mut version)?;
-    let version =
-        Draft { version, source: call.source(), loaded: None }.save(cloud, db, worker, Some(&latest), &now)?;
+    let version = save(cloud, db, worker, version, Some(&latest), call.source(), &now)?;
     deploy(cloud, db, worker, &version, &json!({"workers/triggered_by": "edit"}), call.source(), &now)?;
     Ok(version)
 }

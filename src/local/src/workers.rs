@@ -9,16 +9,18 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::capnp::{Outside, WorkerSource, config};
-use super::cloud::Cloud;
 use super::envelope::Refusal;
-use super::store::{self, Version, Worker};
+use super::store::{self, Store, Version, Worker};
 use super::upload::{Upload, is_secret};
-use super::versions::Loaded;
 use super::workerd::{Binary, Finder, Process, Workerd};
 
 /// The most processes that run at once; each takes some 50 to 100 MB.
@@ -41,6 +43,17 @@ impl From<Refusal> for StartError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
+}
+
+/// The report of workerd on the code, if it was loaded.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Handlers of the default export.
+    pub handlers: Vec<String>,
+    /// Named exports with their handlers.
+    pub named: Vec<Value>,
+    /// Milliseconds to load it.
+    pub startup_ms: u64,
 }
 
 /// The processes.
@@ -102,7 +115,7 @@ impl Workers {
     ///
     /// # Errors
     /// The reason why it can't run.
-    pub async fn port(&self, cloud: &Cloud, worker: &Worker) -> Result<u16, StartError> {
+    pub async fn port(&self, store: &Store, worker: &Worker) -> Result<u16, StartError> {
         let id = worker
             .version
             .as_deref()
@@ -119,8 +132,8 @@ impl Workers {
             running.used = Instant::now();
             return Ok(running.process.port);
         }
-        let version = cloud.store.read(|db| store::version(db, worker.id, id))?;
-        let process = self.start(cloud, worker, &version).await?;
+        let version = store.read(|db| store::version(db, worker.id, id))?;
+        let process = self.start(store, worker, &version).await?;
         let port = process.port;
         *running = Some(Running { process, used: Instant::now() });
         Ok(port)
@@ -141,9 +154,9 @@ impl Workers {
         (slots.entry(worker).or_insert_with(new).clone(), ended)
     }
 
-    async fn start(&self, cloud: &Cloud, worker: &Worker, version: &Version) -> Result<Process, StartError> {
+    async fn start(&self, store: &Store, worker: &Worker, version: &Version) -> Result<Process, StartError> {
         let binary = self.binary().map_err(|why| StartError::Page(503, why))?;
-        let source = source(cloud, worker, version, &binary)?;
+        let source = source(store, worker, version, &binary)?;
         let outside = self.outside().map_err(|why| StartError::Page(503, why))?;
         let config =
             config(&source, outside).map_err(|why| StartError::Page(501, format!("{}: {why}", worker.key.name)))?;
@@ -175,8 +188,7 @@ impl Workers {
         }
         let process = Process::start(&binary, &config(&source, self.outside()?)?).await?;
         let startup_ms = u64::try_from(process.startup.as_millis()).unwrap_or(u64::MAX);
-        let exports =
-            if upload.classic { json!({}) } else { super::serve::fetch_json(process.port).await.unwrap_or_default() };
+        let exports = if upload.classic { json!({}) } else { fetch_json(process.port).await.unwrap_or_default() };
         process.end().await;
         let handlers = |list: &Value| {
             list.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
@@ -225,6 +237,19 @@ async fn end(slot: Arc<Slot>) {
     }
 }
 
+/// Returns the answer of a worker on that port to `GET /`, as JSON.
+///
+/// # Errors
+/// When it can't be reached or doesn't answer with JSON.
+async fn fetch_json(port: u16) -> anyhow::Result<Value> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get("/").header(header::HOST, "local").body(Full::<Bytes>::default())?;
+    let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
+    Ok(serde_json::from_slice(&body)?)
+}
+
 /// The entry that answers with the handlers of the real entry's exports.
 const PROBE: &str = "import * as entry from ENTRY;
 const names = (value) => {
@@ -241,10 +266,10 @@ fn compatibility(date: &Value, flags: &Value, binary: &Binary) -> (String, Vec<S
     (date, flags.as_array().into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
 }
 
-fn source(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
+fn source(store: &Store, worker: &Worker, version: &Version, binary: &Binary) -> Result<WorkerSource, Refusal> {
     let option = |name: &str| version.options.get(name).cloned().unwrap_or_default();
     let (date, flags) = compatibility(&option("compatibility_date"), &option("compatibility_flags"), binary);
-    let modules = cloud.store.read(|db| {
+    let modules = store.read(|db| {
         let body = |module: &store::Module| {
             Ok((module.name.clone(), module.content_type.clone(), store::module(db, &module.hash)?))
         };
@@ -253,7 +278,7 @@ fn source(cloud: &Cloud, worker: &Worker, version: &Version, binary: &Binary) ->
     let opened = |binding: &Value| {
         let mut binding = binding.clone();
         if is_secret(&binding)
-            && let Some(secret) = binding["sealed"].as_str().and_then(|sealed| cloud.store.seal.unseal(sealed))
+            && let Some(secret) = binding["sealed"].as_str().and_then(|sealed| store.seal.unseal(sealed))
         {
             binding["text"] = secret.into();
         }

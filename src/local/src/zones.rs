@@ -1,7 +1,7 @@
 //! Zones: the domains of an account. Where no list of zones is given, every host's last two labels are one, which comes
 //! into being, in the account that names it, when it is first named. Knows names and ids; not what is attached to them.
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 use serde_json::{Value, json};
 
 use super::accounts;
@@ -9,6 +9,7 @@ use super::call::Call;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Outcome, Refusal};
 use super::seal::digest;
+use super::store;
 
 /// One zone.
 #[derive(Debug, Clone)]
@@ -37,8 +38,9 @@ pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
         match call.query("name") {
             Some(name) => {
                 // A name that no zone can have is no error: the list is empty.
-                if zone_name(cloud, name).as_deref() == Some(name.to_ascii_lowercase().as_str()) {
-                    named(cloud, db, &name.to_ascii_lowercase(), account)?;
+                let name = ascii(name);
+                if zone_name(cloud, &name).as_deref() == Some(name.as_str()) {
+                    named(cloud, db, &name, account)?;
                 }
             }
             None => {
@@ -47,12 +49,11 @@ pub fn list(cloud: &Cloud, call: &Call, reach: Option<&str>) -> Outcome {
                 }
             }
         }
-        let mut query = db.prepare_cached(&format!("{ZONE} ORDER BY name"))?;
-        Ok(query.query_map([], zone)?.collect::<Result<Vec<_>, _>>()?)
+        store::rows(db, &format!("{ZONE} ORDER BY name"), [], zone)
     })?;
     let shown: Vec<Value> = rows
         .iter()
-        .filter(|zone| call.query("name").is_none_or(|name| zone.name.eq_ignore_ascii_case(name)))
+        .filter(|zone| call.query("name").is_none_or(|name| zone.name == ascii(name)))
         .filter(|zone| account.is_none_or(|account| zone.account == account))
         .filter(|zone| call.query("account.id").is_none_or(|account| zone.account == account))
         .filter(|_| call.query("status").is_none_or(|status| status == "active"))
@@ -72,7 +73,7 @@ pub fn read(cloud: &Cloud, id: &str) -> Outcome {
 /// # Errors
 /// 400 (1001) when there is none.
 pub fn get(db: &Connection, id: &str) -> Result<Zone, Refusal> {
-    let found = db.prepare_cached(&format!("{ZONE} WHERE id = ?1"))?.query_row([id], zone).optional()?;
+    let found = store::row(db, &format!("{ZONE} WHERE id = ?1"), [id], zone)?;
     found.ok_or_else(|| Refusal::new(400, 1001, "Invalid zone identifier"))
 }
 
@@ -94,7 +95,7 @@ pub fn above(db: &Connection, host: &str) -> Result<Vec<Zone>, Refusal> {
     let mut found = Vec::new();
     let mut rest = Some(host);
     while let Some(name) = rest {
-        found.extend(db.prepare_cached(&format!("{ZONE} WHERE name = ?1"))?.query_row([name], zone).optional()?);
+        found.extend(store::row(db, &format!("{ZONE} WHERE name = ?1"), [name], zone)?);
         rest = name.split_once('.').map(|(_, parent)| parent);
     }
     Ok(found)
@@ -106,7 +107,7 @@ pub fn above(db: &Connection, host: &str) -> Result<Vec<Zone>, Refusal> {
 /// When the database fails.
 pub fn claim(db: &Connection, zone: &mut Zone, account: &str) -> Result<(), Refusal> {
     if zone.account.is_empty() {
-        db.prepare_cached("UPDATE zone SET account = ?2 WHERE id = ?1")?.execute([&zone.id, account])?;
+        store::run(db, "UPDATE zone SET account = ?2 WHERE id = ?1", [&zone.id, account])?;
         account.clone_into(&mut zone.account);
     }
     Ok(())
@@ -115,18 +116,16 @@ pub fn claim(db: &Connection, zone: &mut Zone, account: &str) -> Result<(), Refu
 fn named(cloud: &Cloud, db: &Connection, name: &str, account: Option<&str>) -> Result<Zone, Refusal> {
     let owner = cloud.zones.iter().find(|(zone, _)| zone == name).and_then(|(_, owner)| owner.as_deref());
     let account = owner.or(account);
-    let found = db.prepare_cached(&format!("{ZONE} WHERE name = ?1"))?.query_row([name], zone).optional()?;
-    let mut zone =
-        match found {
-            Some(zone) => zone,
-            None => {
-                let id = digest(format!("zone {name}").as_bytes())[..32].to_owned();
-                let zone = Zone { id, name: name.to_owned(), account: String::new(), created: cloud.now() };
-                db.prepare_cached("INSERT INTO zone (id, name, account, created) VALUES (?1, ?2, '', ?3)")?
-                    .execute([&zone.id, &zone.name, &zone.created])?;
-                zone
-            }
-        };
+    let mut zone = match store::row(db, &format!("{ZONE} WHERE name = ?1"), [name], zone)? {
+        Some(zone) => zone,
+        None => {
+            let id = digest(format!("zone {name}").as_bytes())[..32].to_owned();
+            let zone = Zone { id, name: name.to_owned(), account: String::new(), created: cloud.now() };
+            let sql = "INSERT INTO zone (id, name, account, created) VALUES (?1, ?2, '', ?3)";
+            store::run(db, sql, [&zone.id, &zone.name, &zone.created])?;
+            zone
+        }
+    };
     if let Some(account) = account {
         claim(db, &mut zone, account)?;
     }
@@ -145,9 +144,16 @@ fn zone_name(cloud: &Cloud, host: &str) -> Option<String> {
     cloud.zones.iter().map(|(zone, _)| zone).filter(within).max_by_key(|zone| zone.len()).cloned()
 }
 
+/// A name as it is kept: in lower case and ASCII. Cloudflare's API takes names in Unicode, too.
+fn ascii(name: &str) -> String {
+    idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
+}
+
 fn show(zone: &Zone) -> Value {
+    // As Cloudflare's API has them: in Unicode.
+    let name = idna::domain_to_unicode(&zone.name).0;
     json!({
-        "id": zone.id, "name": zone.name, "status": "active", "paused": false, "type": "full", "development_mode": 0,
+        "id": zone.id, "name": name, "status": "active", "paused": false, "type": "full", "development_mode": 0,
         "account": {"id": zone.account, "name": format!("Local account {}", zone.account)},
         "created_on": zone.created, "modified_on": zone.created, "activated_on": zone.created,
         "name_servers": ["a.ns.example.com", "b.ns.example.com"], "original_name_servers": null,

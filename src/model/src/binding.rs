@@ -80,8 +80,18 @@ const fn own(key: &'static str, api: &'static str, wrangler: &'static str, form:
     Field { key, api, wrangler, form, is_required: true, about }
 }
 
-const fn more(key: &'static str, api: &'static str, wrangler: &'static str, form: Form, about: &'static str) -> Field {
-    Field { key, api, wrangler, form, is_required: false, about }
+/// A field that the API and wrangler call the same.
+const fn same(key: &'static str, name: &'static str, form: Form, about: &'static str) -> Field {
+    own(key, name, name, form, about)
+}
+
+/// A field that can be left out.
+const fn optional(field: Field) -> Field {
+    Field { is_required: false, ..field }
+}
+
+const fn more(key: &'static str, name: &'static str, form: Form, about: &'static str) -> Field {
+    optional(same(key, name, form, about))
 }
 
 const fn several(fields: &'static [Field], api: &'static str, wrangler: &'static str) -> Kind {
@@ -96,21 +106,22 @@ const fn named(fields: &'static [Field], api: &'static str, wrangler: &'static s
     Kind { fields, api, wrangler, name: "name", is_single: false }
 }
 
+use Form::{Count, OneOf, Pattern, Text, Texts, True};
+
 /// Every kind.
 pub const KINDS: &[Kind] = &[
     several(
-        &[own("kv", "namespace_id", "id", Form::Pattern(ID), "A KV namespace, by its id.")],
+        &[own("kv", "namespace_id", "id", Pattern(ID), "A KV namespace, by its id.")],
         "kv_namespace",
         "kv_namespaces",
     ),
     several(
         &[
-            own("r2", "bucket_name", "bucket_name", Form::Text, "An R2 bucket, by its name."),
+            same("r2", "bucket_name", Text, "An R2 bucket, by its name."),
             more(
                 "jurisdiction",
                 "jurisdiction",
-                "jurisdiction",
-                Form::OneOf(&["eu", "fedramp", "fedramp-high", "us"]),
+                OneOf(&["eu", "fedramp", "fedramp-high", "us"]),
                 "r2: the jurisdiction that the bucket was made in.",
             ),
         ],
@@ -119,124 +130,99 @@ pub const KINDS: &[Kind] = &[
     ),
     several(
         &[
-            own(D1, "database_id", "database_id", Form::Pattern(UUID), "A D1 database beside `database`, by its id."),
-            more("name", "", "database_name", Form::Text, "d1: the database's name, for people and for wrangler."),
+            same(D1, "database_id", Pattern(UUID), "A D1 database beside `database`, by its id."),
+            optional(own("name", "", "database_name", Text, "d1: the database's name, for people and for wrangler.")),
         ],
         "d1",
         "d1_databases",
     ),
     several(
-        &[own("queue", "queue_name", "queue", Form::Text, "A queue that the worker sends to, by its name.")],
+        &[own("queue", "queue_name", "queue", Text, "A queue that the worker sends to, by its name.")],
         "queue",
         "queues.producers",
     ),
     named(
         &[
-            own(
+            same(
                 "durableObject",
                 "class_name",
-                "class_name",
-                Form::Text,
+                Text,
                 "A class of Durable Objects of another worker, by the class's name.",
             ),
-            own(WORKER, "script_name", "script_name", Form::Text, ABOUT_WORKER),
+            same(WORKER, "script_name", Text, ABOUT_WORKER),
         ],
         "durable_object_namespace",
         "durable_objects.bindings",
     ),
     several(
         &[
-            own("workflow", "workflow_name", "name", Form::Text, "A workflow of another worker, by its name."),
-            own("class", "class_name", "class_name", Form::Text, "workflow: the workflow's class."),
-            own(WORKER, "script_name", "script_name", Form::Text, ABOUT_WORKER),
+            own("workflow", "workflow_name", "name", Text, "A workflow of another worker, by its name."),
+            same("class", "class_name", Text, "workflow: the workflow's class."),
+            same(WORKER, "script_name", Text, ABOUT_WORKER),
         ],
         "workflow",
         "workflows",
     ),
     several(
         &[
-            own(WORKER, "service", "service", Form::Text, ABOUT_WORKER),
-            more(
-                "entrypoint",
-                "entrypoint",
-                "entrypoint",
-                Form::Text,
-                "worker: the export that is called. Default: the default one.",
-            ),
+            same(WORKER, "service", Text, ABOUT_WORKER),
+            more("entrypoint", "entrypoint", Text, "worker: the export that is called. Default: the default one."),
         ],
         "service",
         "services",
     ),
     several(
-        &[own("analyticsEngine", "dataset", "dataset", Form::Text, "A dataset of the Analytics Engine, by its name.")],
+        &[same("analyticsEngine", "dataset", Text, "A dataset of the Analytics Engine, by its name.")],
         "analytics_engine",
         "analytics_engine_datasets",
     ),
     several(
-        &[own("hyperdrive", "id", "id", Form::Pattern(ID), "A Hyperdrive configuration, by its id.")],
+        &[same("hyperdrive", "id", Pattern(ID), "A Hyperdrive configuration, by its id.")],
         "hyperdrive",
         "hyperdrive",
     ),
+    several(&[same("vectorize", "index_name", Text, "A Vectorize index, by its name.")], "vectorize", "vectorize"),
     several(
-        &[own("vectorize", "index_name", "index_name", Form::Text, "A Vectorize index, by its name.")],
-        "vectorize",
-        "vectorize",
-    ),
-    several(
-        &[own(
-            "mtlsCertificate",
-            "certificate_id",
-            "certificate_id",
-            Form::Pattern(UUID),
-            "A client certificate, by its id.",
-        )],
+        &[same("mtlsCertificate", "certificate_id", Pattern(UUID), "A client certificate, by its id.")],
         "mtls_certificate",
         "mtls_certificates",
     ),
     several(
         &[
-            own("dispatchNamespace", "namespace", "namespace", Form::Text, "A dispatch namespace, by its name."),
-            more(
+            same("dispatchNamespace", "namespace", Text, "A dispatch namespace, by its name."),
+            optional(own(
                 "outbound",
                 "outbound.worker.service",
                 "outbound.service",
-                Form::Text,
+                Text,
                 "dispatchNamespace: the worker that gets what its workers fetch.",
-            ),
+            )),
         ],
         "dispatch_namespace",
         "dispatch_namespaces",
     ),
     several(
         &[
-            own("secretsStore", "store_id", "store_id", Form::Pattern(ID), "A store of account secrets, by its id."),
-            own("secret", "secret_name", "secret_name", Form::Text, "secretsStore: the secret's name in the store."),
+            same("secretsStore", "store_id", Pattern(ID), "A store of account secrets, by its id."),
+            same("secret", "secret_name", Text, "secretsStore: the secret's name in the store."),
         ],
         "secrets_store_secret",
         "secrets_store_secrets",
     ),
     named(
         &[
-            own("sendEmail", "", "", Form::True, "Sending email: `true`."),
-            more(
-                "destinationAddress",
-                "destination_address",
-                "destination_address",
-                Form::Text,
-                "sendEmail: the one address that mail can go to.",
-            ),
+            same("sendEmail", "", True, "Sending email: `true`."),
+            more("destinationAddress", "destination_address", Text, "sendEmail: the one address that mail can go to."),
             more(
                 "allowedDestinationAddresses",
                 "allowed_destination_addresses",
-                "allowed_destination_addresses",
-                Form::Texts,
+                Texts,
                 "sendEmail: the addresses that mail can go to.",
             ),
             more(
                 "allowedSenderAddresses",
                 "allowed_sender_addresses",
-                "allowed_sender_addresses",
-                Form::Texts,
+                Texts,
                 "sendEmail: the addresses that mail can come from.",
             ),
         ],
@@ -245,40 +231,35 @@ pub const KINDS: &[Kind] = &[
     ),
     named(
         &[
-            own(
+            same(
                 "rateLimit",
                 "namespace_id",
-                "namespace_id",
-                Form::Pattern("^[0-9]+$"),
+                Pattern("^[0-9]+$"),
                 "A rate limit; the number, in quotes, tells the account's limits apart.",
             ),
-            own("limit", "simple.limit", "simple.limit", Form::Count, "rateLimit: how often in a period."),
-            own("period", "simple.period", "simple.period", Form::Count, "rateLimit: the period in seconds, 10 or 60."),
+            same("limit", "simple.limit", Count, "rateLimit: how often in a period."),
+            same("period", "simple.period", Count, "rateLimit: the period in seconds, 10 or 60."),
         ],
         "ratelimit",
         "ratelimits",
     ),
     several(
-        &[own("pipeline", "pipeline", "pipeline", Form::Text, "A pipeline that the worker sends to, by its name.")],
+        &[same("pipeline", "pipeline", Text, "A pipeline that the worker sends to, by its name.")],
         "pipelines",
         "pipelines",
     ),
     several(
-        &[own("aiSearch", "instance_name", "instance_name", Form::Text, "An AI Search instance, by its name.")],
+        &[same("aiSearch", "instance_name", Text, "An AI Search instance, by its name.")],
         "ai_search",
         "ai_search",
     ),
-    several(
-        &[own("vpcService", "service_id", "service_id", Form::Text, "A VPC service, by its id.")],
-        "vpc_service",
-        "vpc_services",
-    ),
-    single(&[own("ai", "", "", Form::True, "Workers AI: `true`.")], "ai", "ai"),
-    single(&[own("browser", "", "", Form::True, "A browser: `true`.")], "browser", "browser"),
-    single(&[own("images", "", "", Form::True, "Cloudflare Images: `true`.")], "images", "images"),
-    single(&[own("media", "", "", Form::True, "Transformations of media: `true`.")], "media", "media"),
+    several(&[same("vpcService", "service_id", Text, "A VPC service, by its id.")], "vpc_service", "vpc_services"),
+    single(&[same("ai", "", True, "Workers AI: `true`.")], "ai", "ai"),
+    single(&[same("browser", "", True, "A browser: `true`.")], "browser", "browser"),
+    single(&[same("images", "", True, "Cloudflare Images: `true`.")], "images", "images"),
+    single(&[same("media", "", True, "Transformations of media: `true`.")], "media", "media"),
     single(
-        &[own("versionMetadata", "", "", Form::True, "The id and tag of the worker's version: `true`.")],
+        &[same("versionMetadata", "", True, "The id and tag of the worker's version: `true`.")],
         "version_metadata",
         "version_metadata",
     ),

@@ -8,8 +8,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The severity. An error skips its worker; a warning doesn't.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::AsRefStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Severity {
     /// The worker can't be built.
     Error,
@@ -61,8 +62,10 @@ codes! {
     TooDeep = "Y0109",
     /// Aliases that expand to more than 200,000 nodes or 16 MiB.
     TooMany = "Y0110",
-    /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that lose digits.
+    /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that aren't printed as they are written.
     Unsupported = "Y0111",
+    /// A file that looks like a spec or a layer and isn't read.
+    Unread = "Y0112",
     /// A key that flotilla doesn't know.
     UnknownKey = "S0201",
     /// A value of the wrong type.
@@ -159,7 +162,8 @@ codes! {
     BadLayer = "F0506",
     /// A source of secrets that can't be used.
     BadSecretSource = "F0507",
-    /// A file with secrets in clear that git tracks: whoever has the repository has them.
+    /// A file with secrets in plain text that git tracks, so that everybody who has the repository has them; or git can't tell whether
+    /// it does, because it refuses to read the repository.
     TrackedSecrets = "F0508",
     /// A pack that can't be read.
     BadPack = "P0601",
@@ -228,7 +232,7 @@ impl Serialize for Code {
 }
 
 /// A place in a file. Lines and columns count from 1, columns in characters; line 0 is the file as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Place {
     /// The path from the project's root, with `/`.
     pub file: String,
@@ -237,6 +241,7 @@ pub struct Place {
     /// The column in characters, from 1; 0 when the whole file is meant.
     pub column: usize,
     /// The number of characters, at least 1.
+    #[serde(skip)]
     pub width: usize,
 }
 
@@ -257,7 +262,7 @@ impl fmt::Display for Place {
 }
 
 /// One diagnostic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     /// The code.
     pub code: Code,
@@ -266,10 +271,12 @@ pub struct Diagnostic {
     /// The message: lower case, no full stop, names the value that is wrong.
     pub message: String,
     /// The place.
+    #[serde(flatten)]
     pub place: Place,
     /// The way to fix it.
     pub help: String,
     /// Related places, each with a label: the first of two equal keys, the other claim.
+    #[serde(serialize_with = "with_labels")]
     pub related: Box<[(Place, String)]>,
 }
 
@@ -299,37 +306,15 @@ impl Diagnostic {
     }
 }
 
-impl Serialize for Diagnostic {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct as _;
-        #[derive(Serialize)]
-        struct Related<'a> {
-            file: &'a str,
-            line: usize,
-            column: usize,
-            message: &'a str,
-        }
-        let related: Vec<Related<'_>> = self
-            .related
-            .iter()
-            .map(|(Place { file, line, column, .. }, label)| Related {
-                file,
-                line: *line,
-                column: *column,
-                message: label,
-            })
-            .collect();
-        let mut object = serializer.serialize_struct("Diagnostic", 8)?;
-        object.serialize_field("code", &self.code)?;
-        object.serialize_field("severity", &self.severity)?;
-        object.serialize_field("message", &self.message)?;
-        object.serialize_field("file", &self.place.file)?;
-        object.serialize_field("line", &self.place.line)?;
-        object.serialize_field("column", &self.place.column)?;
-        object.serialize_field("help", &self.help)?;
-        object.serialize_field("related", &related)?;
-        object.end()
+/// Serialises related places, each with its label as its message.
+fn with_labels<S: Serializer>(related: &[(Place, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Related<'a> {
+        #[serde(flatten)]
+        place: &'a Place,
+        message: &'a str,
     }
+    serializer.collect_seq(related.iter().map(|(place, message)| Related { place, message }))
 }
 
 /// Sorted by file, line and column, each one once.

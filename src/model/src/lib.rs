@@ -8,7 +8,6 @@ pub mod clock;
 pub mod customer;
 pub mod diagnostic;
 pub mod digest;
-pub mod exit;
 pub mod explanation;
 pub mod failure;
 pub mod fingerprint;

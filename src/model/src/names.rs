@@ -80,6 +80,28 @@ pub fn same_host(host: &str) -> Cow<'_, str> {
     idna::domain_to_ascii(host).map_or_else(|_| Cow::Owned(host.to_lowercase()), Cow::Owned)
 }
 
+/// Returns a host name, or the pattern of a route, with its host in ASCII.
+pub fn ascii_pattern(pattern: &str) -> Cow<'_, str> {
+    let (host, path) = pattern.split_at(pattern.find('/').unwrap_or(pattern.len()));
+    if host.is_ascii() {
+        return Cow::Borrowed(pattern);
+    }
+    let bare = host.trim_start_matches('*');
+    let name = bare.strip_prefix('.').unwrap_or(bare);
+    Cow::Owned(format!("{}{}{path}", &host[..host.len() - name.len()], same_host(name)))
+}
+
+/// Returns a host name as people write it: in Unicode.
+pub fn in_unicode(host: &str) -> Cow<'_, str> {
+    if !host.contains("xn--") {
+        return Cow::Borrowed(host);
+    }
+    match idna::domain_to_unicode(host) {
+        (unicode, Ok(())) => Cow::Owned(unicode),
+        (_, Err(_)) => Cow::Borrowed(host),
+    }
+}
+
 /// Cloudflare's own domain that a host is in.
 fn platforms(host: &str) -> Option<&'static str> {
     PLATFORM.into_iter().find(|own| host.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
@@ -377,6 +399,22 @@ mod tests {
         {
             assert_eq!(zone_of(host), zone);
         }
+    }
+
+    #[test]
+    fn names_in_unicode_and_ascii() {
+        for (unicode, ascii) in [
+            ("bücher.example/ü*", "xn--bcher-kva.example/ü*"),
+            ("*.bücher.example/*", "*.xn--bcher-kva.example/*"),
+            ("*bücher.example", "*xn--bcher-kva.example"),
+            ("a.example/*", "a.example/*"),
+        ] {
+            assert_eq!(ascii_pattern(unicode), ascii);
+            assert_eq!(ascii_pattern(ascii), ascii);
+        }
+        assert_eq!(in_unicode("shop.xn--bcher-kva.example"), "shop.bücher.example");
+        assert_eq!(in_unicode("xn--a.example"), "xn--a.example");
+        assert_eq!(in_unicode("a.example"), "a.example");
     }
 
     #[test]

@@ -20,8 +20,9 @@ const COMMON_FIELDS: [&str; 3] = ["old", "new", "place"];
 ///
 /// Shown by `Display`, and serialised as an object with its `kind`: that is how the state records it, so that kinds
 /// and fields that were released keep their names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, strum::AsRefStr, strum::VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// The worker was never deployed.
     New,
@@ -300,62 +301,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Excerpt>
     Excerpt::deserialize(deserializer).map(Some)
 }
 
-/// Names each variant once: a variant without a kind doesn't compile.
-macro_rules! kinds {
-    ($($variant:ident $kind:literal)*) => {
-        /// The kinds of reasons, as they are named in JSON.
-        pub const KINDS: &'static [&'static str] = &[$($kind),*];
-
-        /// Returns the name of the cause in JSON, which stays the same from version to version.
-        pub fn kind(&self) -> &'static str {
-            match self {
-                $(Reason::$variant { .. } => $kind,)*
-            }
-        }
-    };
-}
-
 impl Reason {
-    kinds! {
-        New "new"
-        Missing "missing"
-        Forced "forced"
-        UploadInterrupted "upload_interrupted"
-        ChangeInterrupted "change_interrupted"
-        ValueChanged "value_changed"
-        MetadataChanged "metadata_changed"
-        BindingAdded "binding_added"
-        BindingChanged "binding_changed"
-        BindingRemoved "binding_removed"
-        PackBundleChanged "pack_bundle_changed"
-        ModuleChanged "module_changed"
-        BundleChanged "bundle_changed"
-        SourceUnknown "source_unknown"
-        TemplateChanged "template_changed"
-        TemplateAdded "template_added"
-        TemplateRemoved "template_removed"
-        ToolChanged "tool_changed"
-        SecretChanged "secret_changed"
-        DomainAdded "domain_added"
-        DomainRemoved "domain_removed"
-        DomainTaken "domain_taken"
-        RouteAdded "route_added"
-        RouteRemoved "route_removed"
-        WorkersDev "workers_dev"
-        Crons "crons"
-        ChangedOutside "changed_outside"
-        Adopted "adopted"
-        NotManaged "not_managed"
-        Orphaned "orphaned"
-        RolledBack "rolled_back"
-        NotRemembered "not_remembered"
-        OutputMissing "output_missing"
-        OutputEdited "output_edited"
-        ValuesChanged "values_changed"
-        RecipeChanged "recipe_changed"
-        Recorded "recorded"
-    }
-
     /// Returns the place where the cause is written, if it is one.
     pub fn place(&self) -> Option<&Position> {
         match self {
@@ -512,8 +458,10 @@ impl Reason {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+    use strum::VariantNames as _;
+
+    use super::*;
 
     /// A reason of each kind, and the sentence that it is shown as.
     fn samples() -> Vec<(Reason, &'static str)> {
@@ -593,19 +541,19 @@ mod tests {
         for (reason, sentence) in samples() {
             assert_eq!(reason.to_string(), sentence);
             let written = serde_json::to_value(&reason).unwrap();
-            assert_eq!(written["kind"], reason.kind(), "the tag is the kind");
+            assert_eq!(written["kind"], reason.as_ref(), "the tag is the kind");
             let read: Reason = serde_json::from_str(&written.to_string()).unwrap();
             assert_eq!(read, reason, "{written}");
             let detail = &details(std::slice::from_ref(&reason))[0];
             assert!(COMMON_FIELDS.iter().all(|field| detail.get(field).is_some()), "{detail}");
-            kinds.insert(reason.kind());
+            kinds.insert(reason.as_ref().to_owned());
         }
         assert_eq!(
             kinds,
-            Reason::KINDS.iter().copied().collect(),
+            Reason::VARIANTS.iter().map(|kind| (*kind).to_owned()).collect(),
             "each kind has a sample, and each kind is one cause"
         );
-        assert_eq!(kinds.len(), Reason::KINDS.len());
+        assert_eq!(kinds.len(), Reason::VARIANTS.len());
     }
 
     #[test]
@@ -649,7 +597,7 @@ mod tests {
         let page = include_str!("../../../docs/deploying.md");
         let section = page.split("## Reasons\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
         let kinds = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-        assert_eq!(kinds.collect::<Vec<_>>(), Reason::KINDS);
+        assert_eq!(kinds.collect::<Vec<_>>(), Reason::VARIANTS);
     }
 
     #[test]

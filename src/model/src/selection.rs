@@ -88,6 +88,60 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// Returns why nobody belongs to it, of workers by their environments and labels.
+    pub fn empty_part<'l>(
+        &self,
+        workers: impl Iterator<Item = (Environment, &'l [(String, String)])> + Clone,
+    ) -> EmptyPart {
+        let is_there = |environment| self.environments.contains(&environment);
+        if !self.environments.is_empty() && !workers.clone().any(|(environment, _)| is_there(environment)) {
+            return EmptyPart::Environments;
+        }
+        for requirement in &self.requirements {
+            let label = |labels: &'l [(String, String)]| {
+                labels.iter().find(|label| label.0 == requirement.key).map(|label| label.1.as_str())
+            };
+            if workers.clone().any(|(_, labels)| requirement.holds(label(labels))) {
+                continue;
+            }
+            let known: BTreeSet<&str> = workers.clone().filter_map(|(_, labels)| label(labels)).collect();
+            let wanted = match &requirement.wants {
+                Wants::OneOf(values) => values.first().map(String::as_str),
+                _ => None,
+            };
+            let near = wanted.and_then(|wanted| did_you_mean(wanted, known.iter().copied())).map(str::to_owned);
+            return EmptyPart::Label {
+                requirement: Selector(vec![requirement.clone()]).to_string(),
+                key: requirement.key.clone(),
+                near,
+                known: known.into_iter().take(10).map(str::to_owned).collect(),
+            };
+        }
+        EmptyPart::Together
+    }
+}
+
+/// The reason why nobody belongs to a selection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum EmptyPart {
+    /// No worker is in its environments.
+    Environments,
+    /// No worker fulfils one of its requirements.
+    Label {
+        /// The requirement, as it is written.
+        requirement: String,
+        /// The label's key.
+        key: String,
+        /// The value that was probably meant.
+        near: Option<String>,
+        /// The values that the label has.
+        known: Vec<String>,
+    },
+    /// Each part has somebody, all together have nobody.
+    Together,
+}
+
 /// A part of a selection that no customer has.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unknown {
@@ -292,6 +346,32 @@ mod tests {
         let selection = selection(&[], &[selector], &[]);
         let found = selection.matches("acme", of(&labels(label)), Environment::Production);
         assert_eq!(found, expected, "{selector} of {label}");
+    }
+
+    #[test]
+    fn the_part_that_nobody_fulfils_is_named() {
+        let labels = |text: &str| -> Vec<(String, String)> {
+            text.split(',')
+                .filter_map(|label| label.split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect()
+        };
+        let (gold, silver) = (labels("tier=gold,canary=true"), labels("tier=silver"));
+        let workers = [(Environment::Production, gold.as_slice()), (Environment::Production, silver.as_slice())];
+        let empty = |selectors: &[&str], environments: &[Environment]| {
+            let selectors: Vec<Selector> = selectors.iter().map(|text| text.parse().unwrap()).collect();
+            Selection::new(&[], selectors, environments.iter().copied()).empty_part(workers.iter().copied())
+        };
+        let label = |requirement: &str, key: &str, near: Option<&str>, known: &[&str]| EmptyPart::Label {
+            requirement: requirement.to_owned(),
+            key: key.to_owned(),
+            near: near.map(str::to_owned),
+            known: known.iter().map(|value| (*value).to_owned()).collect(),
+        };
+        assert_eq!(empty(&["canary=ture"], &[]), label("canary=ture", "canary", Some("true"), &["true"]));
+        assert_eq!(empty(&["tier=gold,!tier"], &[]), label("!tier", "tier", None, &["gold", "silver"]));
+        assert_eq!(empty(&["tier=silver,canary"], &[]), EmptyPart::Together);
+        assert_eq!(empty(&["tier"], &[Environment::Staging]), EmptyPart::Environments);
     }
 
     #[test]

@@ -189,8 +189,23 @@ pub struct Settings {
 }
 
 /// Where a worker runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::AsRefStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum Environment {
     /// For the people who build it.
@@ -204,16 +219,6 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// Returns the word, as in specs and folder names.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Environment::Development => "development",
-            Environment::Staging => "staging",
-            Environment::Production => "production",
-            Environment::Preview => "preview",
-        }
-    }
-
     /// The lasting ones, in which a spec defines that a worker exists.
     pub const ALL: [Environment; 3] = [Environment::Development, Environment::Staging, Environment::Production];
     /// The lasting ones, and that of previews.
@@ -222,13 +227,7 @@ impl Environment {
 
     /// Returns the environment of a word, that of previews included.
     pub fn of(word: &str) -> Option<Environment> {
-        Environment::EACH.into_iter().find(|environment| environment.as_str() == word)
-    }
-}
-
-impl std::fmt::Display for Environment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+        Environment::EACH.into_iter().find(|environment| environment.as_ref() == word)
     }
 }
 

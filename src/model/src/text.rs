@@ -8,6 +8,18 @@ pub fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// Returns the bytes of a file with `\n` at the ends of lines, whichever the checkout has: git writes `\r\n` where
+/// `core.autocrlf` says so. As for git, what has a NUL in its first 8,000 bytes is not text, and stays.
+pub fn with_unix_line_ends(mut bytes: Vec<u8>) -> Vec<u8> {
+    let is_binary = || bytes.iter().take(8000).any(|byte| *byte == 0);
+    if !bytes.contains(&b'\r') || is_binary() {
+        return bytes;
+    }
+    let mut next = bytes.clone().into_iter().skip(1);
+    bytes.retain(|byte| next.next() != Some(b'\n') || *byte != b'\r');
+    bytes
+}
+
 /// Returns text from files without the characters that would drive a terminal.
 pub fn clean(text: &str) -> String {
     text.chars()
@@ -40,6 +52,30 @@ pub fn mask(id: &str) -> String {
     if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
 }
 
+/// Returns a text with the ids of accounts, zones, namespaces and databases in it masked: 32 hexadecimal digits, or a UUID.
+pub fn mask_ids(text: &str) -> String {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_of_word) {
+        let (before, from) = rest.split_at(start);
+        let (word, after) = from.split_at(from.find(|c| !is_of_word(c)).unwrap_or(from.len()));
+        masked.push_str(before);
+        masked.push_str(&if is_id(word) { mask(word) } else { word.to_owned() });
+        rest = after;
+    }
+    masked + rest
+}
+
+fn is_id(word: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match word.len() {
+        32 => is_hex(word),
+        36 => word.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && word.split('-').all(is_hex),
+        _ => false,
+    }
+}
+
 /// Returns the first of these lines, one below the other, and how many more there are.
 pub fn first_lines(lines: impl IntoIterator<Item = String>, limit: usize) -> String {
     let mut lines: Vec<String> = lines.into_iter().collect();
@@ -56,6 +92,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn line_ends_are_those_of_unix_in_text_alone() {
+        let read = |bytes: &[u8]| with_unix_line_ends(bytes.to_vec());
+        assert_eq!(read(b"a\r\nb\r\n"), b"a\nb\n");
+        assert_eq!(read(b"a\r\r\n\rb\n\r"), b"a\r\n\rb\n\r");
+        assert_eq!(read(b"\0a\r\n"), b"\0a\r\n");
+        assert_eq!(read(b""), b"");
+    }
+
+    #[test]
     fn text_from_files_drives_no_terminal() {
         assert_eq!(clean("a\x1b[31mb\u{202e}é"), "a\\u{1b}[31mb\\u{202e}é");
     }
@@ -63,6 +108,13 @@ mod tests {
     #[test]
     fn durations() {
         assert_eq!([1.25, 42.0, 200.0, 25_020.0].map(duration), ["1.2 s", "42 s", "3 min 20 s", "6 h 57 min"]);
+    }
+
+    #[test]
+    fn ids_are_masked_wherever_they_are() {
+        let text = "id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01, kv: \"0123456789abcdef0123456789abcdef\" # 0123456789abcdef0123456789abcdef0";
+        assert_eq!(mask_ids(text), "id: 0f3f6a10…, kv: \"01234567…\" # 0123456789abcdef0123456789abcdef0");
+        assert_eq!(mask_ids("größe-a b_c"), "größe-a b_c");
     }
 
     #[test]

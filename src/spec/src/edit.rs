@@ -5,8 +5,11 @@
 //! A change is made by putting text in the place of a node, and then the result is read as any file is: if it isn't the old
 //! value with that change and nothing else, the change is refused.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value};
 
+use crate::dotenv;
 use crate::envfile;
 use crate::yaml::{self, Entry, Extent, Shape, column, line_end, line_start};
 
@@ -45,10 +48,6 @@ pub fn yaml(text: &str, change: &Change, order: &[&str]) -> Result<String, Refus
         Some(rest) => ("\u{feff}", rest),
         None => ("", text),
     };
-    let read = |text: &str| {
-        let (document, mistakes) = yaml::parse("", text.as_bytes());
-        document.filter(|_| mistakes.is_empty()).map(|document| document.root.to_value())
-    };
     let old = read(changed).ok_or_else(|| Refused("it has mistakes: mend them first".to_owned()))?;
     let mut wanted = old.clone();
     apply(&mut wanted, change)?;
@@ -61,6 +60,12 @@ pub fn yaml(text: &str, change: &Change, order: &[&str]) -> Result<String, Refus
         return Err(cannot());
     }
     Ok(format!("{before}{written}"))
+}
+
+/// Returns the value of a YAML text without errors.
+fn read(text: &str) -> Option<Value> {
+    let (document, diagnostics) = yaml::parse("", text.as_bytes());
+    document.filter(|_| diagnostics.is_empty()).map(|document| document.root.to_value())
 }
 
 /// Several changes, one after the other.
@@ -417,6 +422,7 @@ impl Text<'_> {
                 let entry = |(key, new)| format!("{}: {}", scalar_text(key, None), self.inline(new));
                 format!("{{ {} }}", self.sorted(map, new.under).into_iter().map(entry).collect::<Vec<_>>().join(", "))
             }
+            Value::Number(number) => yaml::number_text(number),
             other => other.to_string(),
         }
     }
@@ -441,9 +447,7 @@ fn scalar_text(text: &str, quote: Option<char>) -> String {
         text.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '/')
             && text.chars().all(|c| fits(c) && printable(c))
             && !text.ends_with([' ', ':'])
-            && yaml::parse("", format!("[{text}]").as_bytes())
-                .0
-                .is_some_and(|document| document.root.to_value() == serde_json::json!([text]))
+            && read(&format!("[{text}]")) == Some(serde_json::json!([text]))
     };
     match quote {
         None if plain() => text.to_owned(),
@@ -478,72 +482,33 @@ pub fn env(text: &str, name: &str, value: Option<&str>) -> Result<String, Refuse
         return Ok(text.to_owned());
     }
     let eol = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    let mut written = String::with_capacity(text.len() + 64);
-    let mut found = false;
-    for line in text.split_inclusive('\n') {
-        let bare = line.trim_start().trim_start_matches('\u{feff}');
-        let bare = bare.strip_prefix("export ").map_or(bare, str::trim_start);
-        let own = bare.split_once('=').is_some_and(|(own, _)| own.trim_end() == name && !bare.starts_with('#'));
-        match (own, value, line.split_once('=')) {
-            (true, None, _) => found = true,
-            (true, Some(value), Some((head, rest))) => {
-                found = true;
-                let old = rest.trim_end_matches(['\n', '\r']);
-                let end = &rest[old.len()..];
-                let (space, tail) = around(old);
-                // A comment that stood behind a value stands behind nothing otherwise.
-                let text = if value.is_empty() && !tail.is_empty() { "''".to_owned() } else { env_text(value) };
-                written += &format!("{head}={space}{text}{tail}{end}");
-            }
-            _ => written += line,
+    let (entries, _) = dotenv::read(text);
+    let own = entries.iter().find(|entry| entry.name == name);
+    let form = |value: &str| dotenv::written(value).map(|form| form.to_string()).ok_or_else(unwritable);
+    let spliced = |part: Range<usize>, new: &str| format!("{}{new}{}", &text[..part.start], &text[part.end..]);
+    let written = match (own, value) {
+        (Some(entry), Some(value)) => {
+            let has_comment = !text[entry.written.end..entry.lines.end].trim().is_empty();
+            // A comment that stood behind a value stands behind nothing otherwise.
+            let form = if value.is_empty() && has_comment { "''".to_owned() } else { form(value)? };
+            spliced(entry.written.clone(), &form)
         }
-    }
-    if let (false, Some(value)) = (found, value) {
-        if !written.is_empty() && !written.ends_with('\n') {
-            written += eol;
+        (Some(entry), None) => {
+            let end = entry.lines.end;
+            let end = end + text[end..].find('\n').map_or(text.len() - end, |index| index + 1);
+            spliced(entry.lines.start..end, "")
         }
-        written += &format!("{name}={}{eol}", env_text(value));
-    }
+        (None, Some(value)) => {
+            let before = if text.is_empty() || text.ends_with('\n') { "" } else { eol };
+            format!("{text}{before}{name}={}{eol}", form(value)?)
+        }
+        (None, None) => text.to_owned(),
+    };
     if read(&written) == Some(wanted) { Ok(written) } else { Err(cannot()) }
 }
 
-/// Returns the text before a written value and behind it: the space, and a comment.
-fn around(written: &str) -> (&str, &str) {
-    let trimmed = written.trim_start();
-    let space = &written[..written.len() - trimmed.len()];
-    let end = match trimmed.chars().next() {
-        Some('\'') => trimmed[1..].find('\'').map_or(trimmed.len(), |index| index + 2),
-        Some('"') => {
-            let mut escaped = false;
-            let close = trimmed[1..].char_indices().find(|(_, c)| {
-                let ends = *c == '"' && !escaped;
-                escaped = *c == '\\' && !escaped;
-                ends
-            });
-            close.map_or(trimmed.len(), |(index, _)| index + 2)
-        }
-        _ => trimmed.find(" #").unwrap_or(trimmed.trim_end().len()),
-    };
-    (space, &trimmed[end..])
-}
-
-fn env_text(value: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "_-./:@%+,=?&".contains(c);
-    if value.chars().all(plain) {
-        return value.to_owned();
-    }
-    if !value.contains(['\'', '\n', '\r']) {
-        return format!("'{value}'");
-    }
-    let escaped: String = value
-        .chars()
-        .flat_map(|c| match c {
-            '\n' => vec!['\\', 'n'],
-            '"' | '\\' => vec!['\\', c],
-            _ => vec![c],
-        })
-        .collect();
-    format!("\"{escaped}\"")
+fn unwritable() -> Refused {
+    Refused("no form of the value is read alike by all who read such files: set it in the spec".to_owned())
 }
 
 #[cfg(test)]

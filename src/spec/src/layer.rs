@@ -97,11 +97,11 @@ fn lay<'a>(
             false => merged.iter().position(|entry| entry.key == key),
         };
         match (&node.kind, below) {
-            (Kind::Null, Some(below)) if many => {
+            (Kind::Empty | Kind::Null, Some(below)) if many => {
                 places.remove(key);
                 gone.insert(below);
             }
-            (Kind::Null, Some(below)) => {
+            (Kind::Empty | Kind::Null, Some(below)) => {
                 merged.remove(below);
             }
             (Kind::Map(over), Some(below))
@@ -208,15 +208,12 @@ impl<'a> Merged<'a> {
     /// Returns the keys of a map whose values aren't `null`.
     pub fn keys(&self) -> Vec<&'a str> {
         match self {
-            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => entries
-                .iter()
-                .filter(|entry| !matches!(entry.2.kind, Kind::Null))
-                .map(|entry| entry.0.as_str())
-                .collect(),
+            Merged::Whole(_, Node { kind: Kind::Map(entries), .. }) => {
+                entries.iter().filter(|entry| !entry.2.is_null()).map(|entry| entry.0.as_str()).collect()
+            }
             Merged::Map(entries) => {
-                let is_null =
-                    |entry: &&Entry<'_>| !matches!(entry.value, Merged::Whole(_, Node { kind: Kind::Null, .. }));
-                entries.iter().filter(is_null).map(|entry| entry.key).collect()
+                let is_set = |entry: &&Entry<'_>| !matches!(entry.value, Merged::Whole(_, node) if node.is_null());
+                entries.iter().filter(is_set).map(|entry| entry.key).collect()
             }
             _ => Vec::new(),
         }

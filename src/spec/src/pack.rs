@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-use crate::schema::{self, Checker};
+use crate::schema::{self, Checker, add_unreported};
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
@@ -94,6 +94,12 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
             Err(mut wrong) => diagnostics.append(&mut wrong),
         }
     }
+    let sources = manifest.runtime.sources.iter().map(String::as_str).chain(["package.json", "package-lock.json"]);
+    for source in sources.filter(|source| !tree.has(&format!("{path}/{source}"))) {
+        let help = format!("add the file; {path}/pack.yaml names the sources of the runtime");
+        let place = Place::file(&format!("{path}/{source}"));
+        diagnostics.push(Diagnostic::error(Code::BadPack, place, "a source of the runtime is missing", help));
+    }
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
@@ -118,7 +124,7 @@ fn read_manifest(tree: &Tree, path: &str) -> Result<PackFile, Vec<Diagnostic>> {
         return Err(diagnostics);
     };
     let value = document.root.to_value();
-    diagnostics.extend(Checker::pack().check(&document, &[], &value, "a pack"));
+    add_unreported(&mut diagnostics, Checker::pack().check(&document, &[], &value, "a pack"));
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }

@@ -1,7 +1,7 @@
 //! A project on disk: fleet.yaml, its packs, and the customers' files. Reads; doesn't resolve or check across files.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::envfile;
 use crate::pack::{self, Pack};
-use crate::schema::Checker;
+use crate::schema::{Checker, add_unreported, empty_values};
 use crate::tree::Tree;
 use crate::yaml::{self, Document, Kind, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
@@ -45,6 +45,8 @@ pub struct Fleet {
     pub accounts: BTreeMap<String, Account>,
     /// The packs by name.
     pub packs: BTreeMap<String, Pack>,
+    /// The packs that can't be used, by name, with their errors. They hold back the customers that use them, and nobody else.
+    pub broken_packs: BTreeMap<String, Vec<Diagnostic>>,
     /// The layers, weakest first.
     pub layers: Vec<Layer>,
     /// The labels that all customers have unless they say otherwise.
@@ -162,7 +164,24 @@ pub fn find(from: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Reads fleet.yaml, its layers and its packs.
+/// Returns the folders of packs and env files that fleet.yaml names, whether or not anything else about it is right. Paths that
+/// lead out of the project, or that are the project, are left out.
+pub fn named_folders(tree: &Tree) -> BTreeSet<String> {
+    let document = tree.plain(FLEET_FILE).ok().and_then(|bytes| yaml::parse(FLEET_FILE, &bytes).0);
+    let value = document.map(|document| document.root.to_value()).unwrap_or_default();
+    let named = |list: &str, key: &str| -> Vec<String> {
+        let entries = value.get(list).and_then(Value::as_object).into_iter().flat_map(Map::values);
+        entries.filter_map(|entry| Some(entry.get(key)?.as_str()?.trim_end_matches('/').to_owned())).collect()
+    };
+    let is_within = |path: &String| path.split('/').all(|step| !["", ".", ".."].contains(&step));
+    [("packs", "path"), ("layers", "envFiles")]
+        .into_iter()
+        .flat_map(|(list, key)| named(list, key))
+        .filter(is_within)
+        .collect()
+}
+
+/// Reads fleet.yaml, its layers and its packs. A pack that can't be read is no error of the fleet as a whole.
 pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     if !tree.has(FLEET_FILE) {
         return Err(vec![Diagnostic::error(
@@ -184,7 +203,8 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     let keys = literal_keys(&document);
     let found = Checker::fleet().check(&document, &[], &value, "a fleet");
     // What else is wrong with a key would show it.
-    diagnostics.extend(found.into_iter().filter(|found| keys.iter().all(|key| key.place.line != found.place.line)));
+    let found = found.into_iter().filter(|found| keys.iter().all(|key| key.place.line != found.place.line)).collect();
+    add_findings(&mut diagnostics, &document, found);
     diagnostics.extend(keys);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
@@ -211,34 +231,42 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
         };
         BTreeMap::from([("default".to_owned(), account)])
     });
-    let mut packs = BTreeMap::new();
+    let (mut packs, mut broken_packs) = (BTreeMap::new(), BTreeMap::new());
     for (name, reference) in &file.packs {
         let outside = reference.path.split('/').any(|step| step == "..");
         if outside || !tree.root.join(&reference.path).is_dir() {
-            diagnostics.push(Diagnostic::error(
+            let error = Diagnostic::error(
                 Code::BadPack,
                 document.place_of(["packs", name, "path"]),
                 format!("`{}` is not a folder of this project", reference.path),
                 "a pack is a folder such as templates/consent",
-            ));
+            );
+            broken_packs.insert(name.clone(), vec![error]);
             continue;
         }
         match pack::read(tree, reference.path.trim_end_matches('/')) {
-            Ok(pack) => {
-                packs.insert(name.clone(), pack);
-            }
-            Err(found) => diagnostics.extend(found),
+            Ok(pack) => drop(packs.insert(name.clone(), pack)),
+            Err(found) => drop(broken_packs.insert(name.clone(), found)),
         }
     }
     let layers = read_layers(tree, &document, &mut diagnostics);
     check_secret_sources(&document, &file, &mut diagnostics);
     if !diagnostics.is_empty() {
+        diagnostics.extend(broken_packs.into_values().flatten());
         return Err(diagnostics);
     }
     let decides = fleet_digest(&document.root, &packs);
     let raw = Framed::new("fleet.yaml").field(&bytes).finish();
     let labels = serde_json::from_value(value["defaults"]["labels"].clone()).unwrap_or_default();
-    Ok(Fleet { document, file, accounts, packs, layers, labels, decides, raw, preview: None })
+    Ok(Fleet { document, file, accounts, packs, broken_packs, layers, labels, decides, raw, preview: None })
+}
+
+/// Adds what a schema finds in a document, and its empty values where the schema has nothing against them.
+fn add_findings(diagnostics: &mut Vec<Diagnostic>, document: &Document, found: Vec<Diagnostic>) {
+    let is_new = |empty: &Diagnostic| found.iter().all(|found| found.place.line != empty.place.line);
+    let empty: Vec<Diagnostic> = empty_values(document).into_iter().filter(is_new).collect();
+    add_unreported(diagnostics, found);
+    add_unreported(diagnostics, empty);
 }
 
 /// Returns the digest of everything in fleet.yaml and the packs that decides how customers are resolved: neither comments, nor
@@ -403,7 +431,7 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
             diagnostics.extend(found);
             if let Some(document) = document {
                 let value = document.root.to_value();
-                diagnostics.extend(checker.check(&document, &[], &value, "a layer"));
+                add_findings(diagnostics, &document, checker.check(&document, &[], &value, "a layer"));
                 digest = digest.field(document.root.in_order().as_bytes());
                 documents.push(document);
             }
@@ -413,8 +441,24 @@ fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>)
     layers
 }
 
-/// Returns the customers' files, sorted by name. Other files of the folder are left alone.
-pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
+/// The files under customers/.
+#[derive(Debug, Default)]
+pub struct SpecFiles {
+    /// The customers' files, sorted by name.
+    pub files: Vec<String>,
+    /// An error for each file that looks like a spec and isn't read: its customer would count as removed.
+    pub unread: Vec<Diagnostic>,
+}
+
+/// The endings of files that hold values, and are no specs.
+const VALUES: [&str; 4] = ["json", "jsonc", "json5", "toml"];
+/// The number of folders in each other that are searched for specs.
+const DEEPEST: usize = 8;
+/// The number of files that aren't read, of which each is named.
+const UNREAD: usize = 100;
+
+/// Returns the files under customers/.
+pub fn spec_files(tree: &Tree) -> Result<SpecFiles, Vec<Diagnostic>> {
     let missing = |message: String| {
         vec![Diagnostic::error(
             Code::NoCustomers,
@@ -425,18 +469,83 @@ pub fn spec_files(tree: &Tree) -> Result<Vec<String>, Vec<Diagnostic>> {
     };
     let names =
         tree.names(CUSTOMERS).map_err(|error| missing(format!("the folder of customers can't be read: {error}")))?;
-    let files: Vec<String> = names
-        .into_iter()
-        .filter(|name| {
-            let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
-            ["yaml", "yml"].contains(&extension.as_str()) && !name.starts_with('.')
-        })
-        .map(|name| format!("{CUSTOMERS}/{name}"))
-        .collect();
-    if files.is_empty() {
+    let mut found = SpecFiles::default();
+    for name in names.iter().filter(|name| !name.starts_with('.')) {
+        let file = format!("{CUSTOMERS}/{name}");
+        match ending(name).as_str() {
+            "yaml" | "yml" => found.files.push(file),
+            ending if VALUES.contains(&ending) => found.unread.push(unread(&file)),
+            _ => found.unread.extend(unread_below(tree, &file, DEEPEST)),
+        }
+    }
+    found.unread.truncate(UNREAD);
+    if found.files.is_empty() && found.unread.is_empty() {
         return Err(missing("there are no customers".to_owned()));
     }
-    Ok(files)
+    Ok(found)
+}
+
+/// Returns an error for each file of layers/ that no layer of fleet.yaml reads.
+pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
+    let is_read = |name: &str| {
+        fleet
+            .layers
+            .iter()
+            .any(|layer| layer.rule.env_files.is_none() && name.strip_suffix(".yaml") == Some(&layer.name))
+    };
+    let mut found = Vec::new();
+    for name in tree.names(LAYERS).unwrap_or_default().iter().filter(|name| !name.starts_with('.') && !is_read(name)) {
+        let file = format!("{LAYERS}/{name}");
+        if ["yaml", "yml"].contains(&ending(name).as_str()) {
+            let name = id_of(name);
+            let help = match name.is_empty() || fleet.layers.iter().any(|layer| layer.name == name) {
+                true => "a layer is a file layers/NAME.yaml: put the two files together".to_owned(),
+                false => format!("add `{name}:` to `layers` in fleet.yaml, or move the file out of layers/"),
+            };
+            let message = "no layer of fleet.yaml reads this file";
+            found.push(Diagnostic::error(Code::Unread, Place::file(&file), message, help));
+        } else {
+            found.extend(unread_below(tree, &file, DEEPEST));
+        }
+    }
+    found.truncate(UNREAD);
+    found
+}
+
+fn ending(name: &str) -> String {
+    name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase()
+}
+
+/// Returns an error for each file in a folder that looks like a spec or a layer.
+fn unread_below(tree: &Tree, folder: &str, deepest: usize) -> Vec<Diagnostic> {
+    let names = if deepest > 0 && tree.has_files(folder) { tree.names(folder).unwrap_or_default() } else { Vec::new() };
+    let mut found = Vec::new();
+    for name in names.iter().filter(|name| !name.starts_with('.')).take(UNREAD) {
+        let file = format!("{folder}/{name}");
+        let ending = ending(name);
+        match ending == "yaml" || ending == "yml" || VALUES.contains(&ending.as_str()) {
+            true if !tree.has_files(&file) => found.push(unread(&file)),
+            _ => found.extend(unread_below(tree, &file, deepest - 1)),
+        }
+    }
+    found
+}
+
+fn unread(file: &str) -> Diagnostic {
+    let stem = id_of_any(file);
+    let folder = file.split_once('/').map_or(file, |(folder, _)| folder);
+    let is_below = file.matches('/').count() > 1;
+    let message = match is_below {
+        true => format!("this file is in a folder of {folder}/, and isn't read"),
+        false => "this file isn't read: specs are `.yaml` files".to_owned(),
+    };
+    let help = match VALUES.contains(&ending(file).as_str()) {
+        true => format!(
+            "YAML takes JSON as it is: if it is a spec, rename it to {folder}/{stem}.yaml; otherwise move it out of {folder}/"
+        ),
+        false => format!("move it to {folder}/{stem}.yaml, or out of {folder}/"),
+    };
+    Diagnostic::error(Code::Unread, Place::file(file), message, help)
 }
 
 /// Returns the folder of a preview, from the project's root.
@@ -450,6 +559,12 @@ pub fn id_of(file: &str) -> &str {
     name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name)
 }
 
+/// Returns the id that the name of any file would give a spec, whatever its ending.
+pub fn id_of_any(file: &str) -> &str {
+    let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
 /// Reads one customer's file. Beside diagnostics there can be a spec without the parts that can't be read: the other
 /// errors in it are found in the same run.
 pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], checker: &Checker) -> Reading {
@@ -461,7 +576,7 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
         return Reading { spec: None, diagnostics };
     };
     let value = document.root.to_value();
-    diagnostics.extend(checker.check(&document, &[], &value, "a customer"));
+    add_findings(&mut diagnostics, &document, checker.check(&document, &[], &value, "a customer"));
     let expected = id_of(file);
     let mut written = None;
     if let Some(id) = value["id"].as_str()

@@ -302,6 +302,50 @@ impl Checker {
     }
 }
 
+/// Maps whose entries can be empty: a name alone says that there is one.
+const NAMES: [&str; 4] = ["environments", "workers", "sharedWorkers", "layers"];
+
+/// Returns an error for each key of a document that has no value. As null, it would remove what weaker layers set, and that is seldom
+/// meant: its entries are commented out, or it isn't filled in yet.
+pub fn empty_values(document: &Document) -> Vec<Diagnostic> {
+    fn walk(document: &Document, node: &Node, above: &str, path: &str, found: &mut Vec<Diagnostic>) {
+        match &node.kind {
+            Kind::Map(entries) => {
+                for (key, span, value) in entries {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    if matches!(value.kind, Kind::Empty) && !NAMES.contains(&above) {
+                        let message = format!("`{path}` is empty, which would remove what the defaults and layers set");
+                        let help = "write `null` to remove that, `{}` or `[]` for nothing, or leave the key out";
+                        found.push(Diagnostic::error(Code::WrongType, document.place(*span), message, help));
+                    }
+                    walk(document, value, key, &path, found);
+                }
+            }
+            Kind::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    if matches!(item.kind, Kind::Empty) {
+                        let message = format!("`{path}` is an empty item");
+                        let help = "write its value behind the dash, or take the dash out";
+                        found.push(Diagnostic::error(Code::WrongType, document.place(item.span), message, help));
+                    }
+                    walk(document, item, "", &path, found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(document, &document.root, "", "", &mut found);
+    found
+}
+
+/// Adds what a schema finds, except where reading the file already failed: a value that can't be read has no type.
+pub fn add_unreported(diagnostics: &mut Vec<Diagnostic>, found: Vec<Diagnostic>) {
+    let reported: Vec<Place> = diagnostics.iter().map(|diagnostic| diagnostic.place.clone()).collect();
+    diagnostics.extend(found.into_iter().filter(|found| !reported.contains(&found.place)));
+}
+
 /// Returns whether an error reports that something isn't a map of known keys.
 fn is_shapeless(kind: &ValidationErrorKind) -> bool {
     use ValidationErrorKind::{AdditionalProperties, Type, UnevaluatedProperties};
@@ -487,7 +531,8 @@ fn expected(kind: &TypeKind) -> String {
 
 fn found(node: &Node) -> String {
     match &node.kind {
-        Kind::Null => "empty".to_owned(),
+        Kind::Empty => "empty".to_owned(),
+        Kind::Null => "null".to_owned(),
         Kind::Bool(bool) => format!("{bool}"),
         Kind::Number(_, raw) => format!("the number {raw}"),
         // An address can carry credentials.
@@ -512,7 +557,7 @@ fn quoting_help(kind: &TypeKind, node: &Node) -> String {
     match &node.kind {
         Kind::Number(_, raw) if wanted == "text" => format!("write it in quotes: \"{raw}\""),
         Kind::Bool(bool) if wanted == "text" => format!("write it in quotes: \"{bool}\""),
-        Kind::Null => "give it a value, or leave the key out".to_owned(),
+        Kind::Empty | Kind::Null => "give it a value, or leave the key out".to_owned(),
         Kind::Text(text) if wanted == "a list" => format!("put it into a list: `[{text}]`"),
         _ if wanted == "a map" => "write it as a map: `key: value`".to_owned(),
         Kind::Text(text) if wanted == "true or false" => match text.to_lowercase().as_str() {
@@ -681,6 +726,68 @@ fn nullable(schema: &mut Value) {
 /// Returns the JSON Schema of pack.yaml.
 pub fn pack() -> Value {
     of::<PackFile>()
+}
+
+/// The keywords that hold for values of one type alone.
+const KEYWORDS: [(&[&str], &[&str]); 4] = [
+    (
+        &["object"],
+        &["properties", "required", "additionalProperties", "propertyNames", "minProperties", "maxProperties"],
+    ),
+    (&["array"], &["items", "uniqueItems", "minItems", "maxItems"]),
+    (&["string"], &["pattern", "format", "minLength", "maxLength"]),
+    (&["number", "integer"], &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]),
+];
+
+/// Returns a schema as it is written to schema/: it takes the same values, and ajv compiles it in its strict mode, as ajv-cli and
+/// SchemaStore do. That mode knows no formats of numbers, wants each required key under `properties`, and one type at a time.
+pub fn published(schema: Value) -> Value {
+    let mut object = match schema {
+        Value::Object(object) => object,
+        Value::Array(items) => return items.into_iter().map(published).collect(),
+        other => return other,
+    };
+    for (keyword, value) in &mut object {
+        let inner = value.take();
+        *value = match (keyword.as_str(), inner) {
+            ("enum" | "const" | "examples" | "default", inner) => inner,
+            ("properties" | "$defs", Value::Object(named)) => {
+                named.into_iter().map(|(name, schema)| (name, published(schema))).collect()
+            }
+            (_, inner) => published(inner),
+        };
+    }
+    if object
+        .get("format")
+        .and_then(Value::as_str)
+        .is_some_and(|format| ["int", "uint", "float", "double"].iter().any(|number| format.starts_with(number)))
+    {
+        object.remove("format");
+    }
+    if let Some(required) = object.get("required").and_then(Value::as_array).cloned()
+        && let Some(properties) = object.entry("properties").or_insert_with(|| json!({})).as_object_mut()
+    {
+        for key in required.iter().filter_map(Value::as_str) {
+            properties.entry(key).or_insert(Value::Bool(true));
+        }
+    }
+    let types = object.get("type").and_then(Value::as_array).cloned().unwrap_or_default();
+    if types.iter().filter(|kind| *kind != "null").count() > 1 {
+        let branch = |kind: Value| {
+            let own =
+                KEYWORDS.iter().filter(|(kinds, _)| kinds.iter().any(|own| kind == *own)).flat_map(|(_, words)| *words);
+            let own = own.filter_map(|word| Some(((*word).to_owned(), object.get(*word)?.clone())));
+            Value::Object([("type".to_owned(), kind.clone())].into_iter().chain(own).collect())
+        };
+        let branches = json!({"anyOf": types.into_iter().map(branch).collect::<Vec<_>>()});
+        object.remove("type");
+        KEYWORDS.iter().flat_map(|(_, words)| *words).for_each(|word| drop(object.remove(*word)));
+        match object.entry("allOf").or_insert_with(|| json!([])) {
+            Value::Array(all) => all.push(branches),
+            other => *other = branches,
+        }
+    }
+    Value::Object(object)
 }
 
 /// Returns the schema of a reference to a secret, which catalogues call `#/$defs/secret`.

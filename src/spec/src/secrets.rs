@@ -201,8 +201,11 @@ impl Secrets {
     /// Looks a name up in one source; for a customer's own secret, `whose` has the customer and the name that it has
     /// for all.
     fn look_up(&self, source: &Source, environment: Environment, name: &str, whose: Option<(&str, &str)>) -> Answer {
-        let lookup =
-            |values: &HashMap<String, SecretString>| values.get(name).cloned().map_or(Answer::None, Answer::Value);
+        // An empty value is none, whichever source has it: nobody means an empty secret, but a line that isn't filled in yet.
+        let lookup = |values: &HashMap<String, SecretString>| {
+            let value = values.get(name).filter(|value| !value.expose_secret().is_empty());
+            value.cloned().map_or(Answer::None, Answer::Value)
+        };
         match &source.kind {
             Kind::Environment => lookup(&self.environment),
             Kind::File(file) => match file.content(environment, |name| self.named(name)) {

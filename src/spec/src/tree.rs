@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::yaml;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::text::with_unix_line_ends;
 
 /// A project's files.
 #[derive(Clone, Debug, Default)]
@@ -23,13 +24,14 @@ impl Tree {
         Tree { root: root.to_owned(), past: HashMap::new() }
     }
 
-    /// Returns the bytes of a file; its path is from the project's root, with `/`.
+    /// Returns the bytes of a file, with `\n` at the ends of lines if it is text; its path is from the project's root, with `/`.
     pub fn bytes(&self, file: &str) -> io::Result<Vec<u8>> {
-        match self.past.get(file) {
-            Some(Some(bytes)) => Ok(bytes.clone()),
-            Some(None) => Err(io::ErrorKind::NotFound.into()),
-            None => std::fs::read(self.root.join(file)),
-        }
+        let bytes = match self.past.get(file) {
+            Some(Some(bytes)) => bytes.clone(),
+            Some(None) => return Err(io::ErrorKind::NotFound.into()),
+            None => std::fs::read(self.root.join(file))?,
+        };
+        Ok(with_unix_line_ends(bytes))
     }
 
     /// Returns the text of a file.
@@ -43,6 +45,11 @@ impl Tree {
             Some(bytes) => bytes.is_some(),
             None => std::fs::symlink_metadata(self.root.join(file)).is_ok(),
         }
+    }
+
+    /// Returns whether there is a folder, or a link to one.
+    pub fn has_files(&self, folder: &str) -> bool {
+        self.root.join(folder).is_dir()
     }
 
     /// Returns the names in a folder, sorted. A name that is no text is kept as well: a customer left out in silence
@@ -93,7 +100,7 @@ impl Tree {
                 "no spec is that large: is it the right file?",
             )));
         }
-        std::fs::read(&path).map_err(|error| unreadable(file, &error))
+        self.bytes(file).map_err(|error| unreadable(file, &error))
     }
 }
 

@@ -2,9 +2,12 @@
 //! could see something else in a file. Doesn't know the meaning of the tree.
 //!
 //! YAML 1.2, core schema: `on`, `off`, `yes` and `no` are strings. Without tags, merge keys and keys that aren't
-//! strings; with anchors, within limits.
+//! strings; with anchors, within limits. A number is one only if JavaScript prints it as it is written: any other text
+//! that YAML takes for a number is an error, as nobody can tell whether its characters or its value are meant.
 
 mod extent;
+mod number;
+mod syntax;
 
 use std::collections::HashMap;
 
@@ -14,6 +17,9 @@ use serde_json::{Map, Number, Value};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 
 pub use extent::{Entry, Extent, Shape, column, extents, line_end, line_start};
+pub use number::text_of as number_text;
+
+use number::Numeric;
 
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: u64 = 8 << 20;
@@ -23,8 +29,6 @@ const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
 /// The most text of a document in bytes, aliases expanded.
 const MAX_TEXT: usize = 16 << 20;
-/// The largest whole number that every JSON and JavaScript reader keeps exactly.
-const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
 
 /// A stretch of one line: line and column from 1, width in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub struct Span {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// The width in characters; 1 where the node goes over several lines, 0 where nothing is written.
+    /// The width in characters; 1 where the node goes over several lines.
     pub width: usize,
 }
 
@@ -49,7 +53,9 @@ pub struct Node {
 /// The kind of a node.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// Empty, `~` or `null`.
+    /// Nothing is written.
+    Empty,
+    /// `~` or `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -64,15 +70,10 @@ pub enum Kind {
 }
 
 impl Node {
-    /// Returns whether the word `null` or `~` is written; a key without a value is null as well, but nothing is written.
-    pub fn is_written_null(&self) -> bool {
-        matches!(self.kind, Kind::Null) && self.span.width > 0
-    }
-
     /// Returns the node as JSON.
     pub fn to_value(&self) -> Value {
         match &self.kind {
-            Kind::Null => Value::Null,
+            Kind::Empty | Kind::Null => Value::Null,
             Kind::Bool(bool) => Value::Bool(*bool),
             Kind::Number(number, _) => Value::Number(number.clone()),
             Kind::Text(text) => Value::String(text.clone()),
@@ -81,6 +82,11 @@ impl Node {
                 entries.iter().map(|(key, _, node)| (key.clone(), node.to_value())).collect::<Map<_, _>>(),
             ),
         }
+    }
+
+    /// Returns whether it is null, whether or not that is written.
+    pub fn is_null(&self) -> bool {
+        matches!(self.kind, Kind::Empty | Kind::Null)
     }
 
     /// Returns the node as text that two nodes share only if they are alike in the order of keys, too: by it, lists are appended to.
@@ -156,7 +162,7 @@ pub struct Document {
 impl Document {
     /// Returns the place of a span in this file.
     pub fn place(&self, span: Span) -> Place {
-        place(&self.file, span)
+        Place { file: self.file.clone(), line: span.line, column: span.column, width: span.width }
     }
 
     /// Returns the place of the value at a path, or of what is nearest to it.
@@ -233,7 +239,8 @@ enum Children {
 
 impl Builder<'_> {
     fn document(&mut self) -> Result<Option<Node>, Stop> {
-        let mut parser = Parser::new_from_str(self.text);
+        let text = syntax::without_tabs(self.text);
+        let mut parser = Parser::new_from_str(&text);
         let mut stack: Vec<Open> = Vec::new();
         let mut root = None;
         let mut documents = 0;
@@ -264,7 +271,8 @@ impl Builder<'_> {
                     Some((Node { span, ..node }, 0))
                 }
                 Event::Scalar(text, style, anchor, tag) => {
-                    Some((self.tagged(&text, style, tag.as_deref(), span)?, anchor))
+                    let is_key = matches!(stack.last(), Some(Open { children: Children::Map { key: None, .. }, .. }));
+                    Some((self.tagged(&text, style, tag.as_deref(), span, is_key)?, anchor))
                 }
                 Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) if tag.is_some() => {
                     let _ = anchor;
@@ -305,7 +313,7 @@ impl Builder<'_> {
                 Some(open) => self.add(&mut open.children, node)?,
             }
         }
-        Ok(root.filter(|root: &Node| !matches!(root.kind, Kind::Null)))
+        Ok(root.filter(|root: &Node| !root.is_null()))
     }
 
     /// Adds a node to its list or map: as an item, a key or a value.
@@ -336,15 +344,30 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Reads a scalar with its tag.
-    fn tagged(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Node, Stop> {
+    /// Reads a scalar with its tag. A key is text as it is written, whatever it would be as a value.
+    fn tagged(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        span: Span,
+        is_key: bool,
+    ) -> Result<Node, Stop> {
         let kind = match tag {
             Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Kind::Text(text.to_owned()),
             Some(_) => return Err(self.tag(span)),
-            None => self.scalar(text, style, span)?,
+            None if is_key && style == ScalarStyle::Plain && text.is_empty() => {
+                return Err(self.stop(Code::Unsupported, span, "an empty key", "write the key before the colon"));
+            }
+            None if is_key => self.text(text),
+            None => self.scalar(text, style, span),
         };
-        let is_nothing = text.is_empty() && matches!(kind, Kind::Null);
-        Ok(Node { span: Span { width: if is_nothing { 0 } else { span.width }, ..span }, kind })
+        Ok(Node { span, kind })
+    }
+
+    fn text(&mut self, text: &str) -> Kind {
+        self.bytes += text.len();
+        Kind::Text(text.to_owned())
     }
 
     fn key(&self, node: Node) -> Result<(String, Span), Stop> {
@@ -356,37 +379,38 @@ impl Builder<'_> {
                 "put what customers share into `defaults` of fleet.yaml",
             )),
             Kind::Text(text) => Ok((text, node.span)),
+            // Behind an alias.
             Kind::Number(_, raw) => Ok((raw, node.span)),
-            Kind::Bool(bool) => Ok((bool.to_string(), node.span)),
-            Kind::Null => Ok(("null".to_owned(), node.span)),
-            Kind::List(_) | Kind::Map(_) => {
-                Err(self.stop(Code::Unsupported, node.span, "a list or map as a key", "keys are plain words"))
-            }
+            _ => Err(self.stop(Code::Unsupported, node.span, "a list or map as a key", "keys are plain words")),
         }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) -> Result<Kind, Stop> {
-        self.bytes += text.len();
+    fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) -> Kind {
         if style != ScalarStyle::Plain {
-            return Ok(Kind::Text(text.to_owned()));
+            return self.text(text);
         }
-        Ok(match text {
-            "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
+        match text {
+            "" => Kind::Empty,
+            "~" | "null" | "Null" | "NULL" => Kind::Null,
             "true" | "True" | "TRUE" => Kind::Bool(true),
             "false" | "False" | "FALSE" => Kind::Bool(false),
-            _ => match number(text) {
-                Numeric::No => Kind::Text(text.to_owned()),
+            _ => match Numeric::of(text) {
+                Numeric::No => self.text(text),
                 Numeric::Exact(number) => Kind::Number(number, text.to_owned()),
-                Numeric::Lossy => {
-                    return Err(self.stop(
-                        Code::Unsupported,
-                        span,
-                        format!("as a number, {text} would lose digits"),
-                        format!("write it in quotes: \"{text}\""),
-                    ));
+                Numeric::Changed(value) => {
+                    let (message, or) = match value {
+                        Some(value) => (
+                            format!("`{text}` is a number here, and becomes {value}"),
+                            format!(", or write {value} if the number is meant"),
+                        ),
+                        None => (format!("as a number, {text} would lose digits"), String::new()),
+                    };
+                    let help = format!("write it in quotes to keep it as it is: \"{text}\"{or}");
+                    self.diagnostics.push(*self.stop(Code::Unsupported, span, message, help));
+                    self.text(text)
                 }
             },
-        })
+        }
     }
 
     /// Counts the nodes behind an alias.
@@ -438,66 +462,10 @@ impl Builder<'_> {
     fn stop(&self, code: Code, span: Span, message: impl Into<String>, help: impl Into<String>) -> Stop {
         Box::new(Diagnostic::error(code, place(self.file, span), message, help))
     }
-
-    /// Translates an error of the parser into the author's terms: its own message is about how it works.
-    fn syntax(&self, error: &saphyr_parser::ScanError, open: Option<&Open>) -> Stop {
-        let marker = error.marker();
-        let line = |number: usize| self.text.lines().nth(number.wrapping_sub(1)).unwrap_or("");
-        let (here, before) = (line(marker.line()), line(marker.line().saturating_sub(1)));
-        let span = Span { line: marker.line().max(1), column: marker.col() + 1, width: 1 };
-        let info = error.info();
-        if info.contains("recursion limit") {
-            return self.too_deep(span);
-        }
-        let bracket = open.map(|open| (open, line(open.span.line).chars().nth(open.span.column - 1)));
-        if let Some((open, Some(bracket @ ('[' | '{')))) = bracket
-            && open.span.line < marker.line()
-        {
-            let message = format!("the `{bracket}` that begins here isn't closed");
-            let help = format!("reading stopped on line {}: close the bracket before", marker.line());
-            return self.stop(Code::Syntax, open.span, message, help);
-        }
-        let indent = &here[..here.len() - here.trim_start().len()];
-        let (message, help) = if indent.contains('\t') {
-            ("a tab in the indentation", "indent with spaces: YAML takes no tabs there")
-        } else if info.contains("unknown escape") {
-            ("a backslash that escapes nothing", "write `\\\\` for a backslash, or put the text into single quotes")
-        } else if info.contains("quoted scalar") && here.chars().nth(marker.col()).is_some_and(|c| "'\"".contains(c)) {
-            ("the quoted text that begins here isn't closed", "close the quote on the same line")
-        } else if info.contains("quoted scalar") {
-            (
-                "the quoted text ends before this",
-                "write '' for a quote in single quotes, or put the text into double quotes",
-            )
-        } else if info.contains("unknown anchor") {
-            ("an alias of an anchor that isn't there", "put text that begins with `*` into quotes")
-        } else if info.contains("unexpected character")
-            || info.contains("anchor or alias")
-            || here.chars().nth(marker.col()) == Some('%')
-        {
-            ("text can't begin with this character", "put the text into quotes")
-        } else if info.contains("mapping values are not allowed") && here.matches(": ").count() > 1 {
-            ("a second `: ` in one line", "put text that has a colon into quotes")
-        } else if info.contains("mapping values are not allowed") && !before.contains(": ") && before.contains(':') {
-            ("a key where none can stand", "is a space missing after the colon of the line before?")
-        } else if info.contains("mapping values are not allowed") || info.contains("did not find expected key") {
-            (
-                "this doesn't belong to the map before it",
-                "check the indentation: the keys of a map begin at the same column",
-            )
-        } else if info.contains("misplaced bracket") {
-            ("a bracket is closed that wasn't opened", "take it out, or put the text into quotes")
-        } else if here.contains('\t') {
-            (info, "use spaces instead of the tab")
-        } else {
-            (info, "look for a missing quote, bracket or colon on this line or the one before")
-        };
-        self.stop(Code::Syntax, span, message, help)
-    }
 }
 
 fn place(file: &str, span: Span) -> Place {
-    Place { file: file.to_owned(), line: span.line, column: span.column, width: span.width.max(1) }
+    Place { file: file.to_owned(), line: span.line, column: span.column, width: span.width }
 }
 
 fn span(at: &ParserSpan) -> Span {
@@ -505,61 +473,10 @@ fn span(at: &ParserSpan) -> Span {
     Span { line: at.start.line(), column: at.start.col() + 1, width }
 }
 
-enum Numeric {
-    No,
-    Exact(Number),
-    Lossy,
-}
-
-/// Returns a plain scalar as a number of the core schema. Leading zeros and more than 53 bits are lossy: telephone numbers
-/// and pixel ids are text.
-fn number(text: &str) -> Numeric {
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let all = |digits: &str, test: fn(&char) -> bool| !digits.is_empty() && digits.chars().all(|c| test(&c));
-    let whole = if let Some(octal) = text.strip_prefix("0o") {
-        all(octal, |c| c.is_digit(8)).then(|| i64::from_str_radix(octal, 8))
-    } else if let Some(hex) = text.strip_prefix("0x") {
-        all(hex, char::is_ascii_hexdigit).then(|| i64::from_str_radix(hex, 16))
-    } else if all(unsigned, char::is_ascii_digit) {
-        if unsigned.len() > 1 && unsigned.starts_with('0') {
-            return Numeric::Lossy;
-        }
-        Some(text.strip_prefix('+').unwrap_or(text).parse::<i64>())
-    } else {
-        None
-    };
-    if let Some(whole) = whole {
-        return match whole {
-            Ok(whole) if whole.abs() <= MAX_SAFE_INTEGER => Numeric::Exact(whole.into()),
-            _ => Numeric::Lossy,
-        };
-    }
-    if [".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"].contains(&unsigned) {
-        return Numeric::Lossy;
-    }
-    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
-        None => (unsigned, None),
-    };
-    let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = |part: &str| part.chars().all(|c| c.is_ascii_digit());
-    let is_float = digits(before)
-        && digits(after)
-        && !(before.is_empty() && after.is_empty())
-        && exponent
-            .is_none_or(|exponent| all(exponent.strip_prefix(['-', '+']).unwrap_or(exponent), char::is_ascii_digit));
-    if !is_float {
-        return Numeric::No;
-    }
-    match text.parse::<f64>().ok().and_then(Number::from_f64) {
-        Some(number) => Numeric::Exact(number),
-        None => Numeric::Lossy,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn value(text: &str) -> Value {
@@ -576,9 +493,7 @@ mod tests {
     #[test]
     fn the_core_schema_and_nothing_of_yaml_1_1() {
         assert_eq!(
-            value(
-                "[on, off, yes, No, y, 1_000, 12:30, 2026-06-01, ~, '', true, 0x10, 0o17, -7, 1.5, .5, 1e3, 1.2.3, +]"
-            ),
+            value("[on, off, yes, No, y, 1_000, 12:30, 2026-06-01, ~, '', true, -7, 1.5, 0.001, 1.2.3, +]"),
             json!([
                 "on",
                 "off",
@@ -591,12 +506,9 @@ mod tests {
                 null,
                 "",
                 true,
-                16,
-                15,
                 -7,
                 1.5,
-                0.5,
-                1000.0,
+                0.001,
                 "1.2.3",
                 "+"
             ])
@@ -604,11 +516,112 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_lose_digits_are_refused() {
-        for text in ["a: 0123", "a: 12345678901234567890", "a: .inf", "a: 9007199254740993", "a: 1e999"] {
-            assert_eq!(codes(text), ["Y0111 t.yaml:1:4"], "{text}");
+    fn numbers_that_would_not_be_printed_as_they_are_written_are_refused() {
+        for text in [
+            "0123",
+            "12345678901234567890",
+            ".inf",
+            "9007199254740993",
+            "1e999",
+            "1.10",
+            "+4930123456",
+            "72225e2",
+            "0x1F",
+            "0o17",
+            ".5",
+            "-0",
+            "1.0",
+        ] {
+            assert_eq!(codes(&format!("a: {text}")), ["Y0111 t.yaml:1:4"], "{text}");
+            assert_eq!(value(&format!("a: \"{text}\"")), json!({"a": text}));
+            assert_eq!(value(&format!("{text}: a")), json!({text: "a"}), "a key is text");
         }
-        assert_eq!(value("a: \"0123\""), json!({"a": "0123"}));
+        assert_eq!(codes("a: [1.10, 1.1]\nb: 1e3\n&c 010: *d\n").len(), 3, "all at once");
+        let (_, diagnostics) = parse("t.yaml", b"a: 1.10\nb: 12345678901234567890\n");
+        let told: Vec<String> = diagnostics.iter().map(|found| format!("{}; {}", found.message, found.help)).collect();
+        assert_eq!(
+            told,
+            [
+                "`1.10` is a number here, and becomes 1.1; write it in quotes to keep it as it is: \"1.10\", or write 1.1 if the number is meant",
+                "as a number, 12345678901234567890 would lose digits; write it in quotes to keep it as it is: \"12345678901234567890\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_are_text_as_they_are_written() {
+        assert_eq!(
+            value("True: a\nNULL: b\n~: c\n0x10: d\n"),
+            json!({"True": "a", "NULL": "b", "~": "c", "0x10": "d"})
+        );
+        assert_eq!(codes("a: 1\n: b\n"), ["Y0111 t.yaml:2:1"]);
+    }
+
+    #[test]
+    fn a_tab_between_a_colon_and_its_value_is_white_space() {
+        let text = "id:\tacme\nname: \tA\ttab\nvars: {A:\tb, 'C:\td':\t\te}\nf:\t\"g:\th\"\ni:\t- j\n";
+        let (document, diagnostics) = parse("t.yaml", text.trim_end_matches("i:\t- j\n").as_bytes());
+        assert_eq!(diagnostics, vec![]);
+        let document = document.unwrap();
+        let wanted = json!({"id": "acme", "name": "A\ttab", "vars": {"A": "b", "C:\td": "e"}, "f": "g:\th"});
+        assert_eq!(document.root.to_value(), wanted);
+        assert_eq!(document.place_of(["vars", "C:\td"]).to_string(), "t.yaml:3:23");
+        assert!(extents(text.trim_end_matches("i:\t- j\n")).is_some(), "it can be edited");
+        assert_eq!(codes(text), ["Y0106 t.yaml:5:4"]);
+        let many: String = (0..200).map(|index| format!("k{index}:\tv\n")).collect();
+        let start = std::time::Instant::now();
+        assert_eq!(value(&many).as_object().unwrap().len(), 200);
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn escapes_that_are_wrong_are_named_with_their_places() {
+        for (text, place, message) in [
+            ("a: \"x \\ud83d\\ude00\"", "1:7", "`\\ud83d\\ude00` are halves of one character"),
+            ("a: \"\\ud83d\"", "1:5", "`\\ud83d` is not a character"),
+            ("a: \"\\u00g1\"", "1:5", "`\\u` without 4 hexadecimal digits"),
+            ("a: \"\\\\u00g1 \\\" \\x4\"", "1:16", "`\\x` without 2 hexadecimal digits"),
+            ("a: \"\n  \\UFFFFFFFF\"", "2:3", "`\\UFFFFFFFF` is not a character"),
+            ("a: \"\\q\"", "1:4", "a backslash that escapes nothing"),
+        ] {
+            let (_, diagnostics) = parse("t.yaml", text.as_bytes());
+            let [found] = diagnostics.as_slice() else { panic!("{text}: {diagnostics:?}") };
+            assert_eq!(found.place.to_string(), format!("t.yaml:{place}"), "{text}");
+            assert!(found.message.starts_with(message), "{text}: {}", found.message);
+        }
+        let (_, diagnostics) = parse("t.yaml", b"a: \"\\ud83d\\ude00\"");
+        assert_eq!(diagnostics[0].help, "write the character itself: \u{1f600}, or \\U0001F600");
+    }
+
+    proptest! {
+        #[test]
+        fn decimal_text_arrives_as_it_is_written_or_not_at_all(
+            text in "[-+]?[0-9]{0,20}(\\.[0-9]{0,20})?([eE][-+]?[0-9]{1,3})?|0[xob][0-9a-fA-F_]{1,16}|[0-9]{1,3}([_:,.-][0-9]{1,3}){1,3}",
+        ) {
+            prop_assume!(!text.is_empty() && text != "-");
+            let (document, diagnostics) = parse("t.yaml", format!("a: {text}\n").as_bytes());
+            match diagnostics.as_slice() {
+                [] => match &document.unwrap().root.get("a").unwrap().kind {
+                    Kind::Text(read) => prop_assert_eq!(read, &text),
+                    Kind::Number(number, _) => prop_assert_eq!(number_text(number), text),
+                    other => prop_assert!(false, "{} is {:?}", text, other),
+                },
+                found => {
+                    prop_assert!(found.iter().all(|found| found.place.line == 1), "{:?}", found);
+                    prop_assert!(found.iter().all(|found| found.help.contains("quotes")), "{:?}", found);
+                }
+            }
+        }
+
+        #[test]
+        fn messages_are_never_the_parsers_own(text in "([-?:,{}\\[\\]&*#!|>'\"%@` \t\na0~.\\\\]|: |- |\n  |---|\\.\\.\\.|%YAML|!<|\u{7}|\u{feff}){0,14}") {
+            let (_, diagnostics) = parse("t.yaml", text.as_bytes());
+            for found in diagnostics {
+                for word in ["while ", "did not", "scalar", "disallowed", "simple key", "found ", "expected", "indicator", "context"] {
+                    prop_assert!(!found.message.contains(word), "{:?}: {}", text, found.message);
+                }
+            }
+        }
     }
 
     #[test]

@@ -30,13 +30,15 @@ pub struct Project {
     pub fleet: Fleet,
     /// The customers' files, sorted by name.
     pub files: Vec<String>,
+    /// An error for each file under customers/ that looks like a spec and isn't read.
+    pub unread: Vec<Diagnostic>,
     /// The workers that all customers share.
     pub shared: Shared,
     /// Each pack's templates.
     pub(super) templates: BTreeMap<String, Templates>,
     /// The severity of warnings.
     pub(super) policy: Policy,
-    /// The errors in templates and in the policy.
+    /// The errors in the policy.
     pub(super) broken: Vec<Diagnostic>,
     /// Files with secrets in clear that git tracks.
     pub(super) committed_secrets: Vec<Diagnostic>,
@@ -87,14 +89,15 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
     let checker = OnceLock::new();
     // Side by side: the schemas take time to compile.
     let (fleet, files) = rayon::join(|| project::read_fleet(&tree), || project::spec_files(&tree));
-    let (mut fleet, mut files) = match (fleet, files) {
+    let (mut fleet, project::SpecFiles { mut files, unread }) = match (fleet, files) {
         (Ok(fleet), Ok(files)) => (fleet, files),
         (fleet, files) => {
             let mut diagnostics: Vec<Diagnostic> = Vec::new();
             diagnostics.extend(fleet.err().into_iter().flatten());
             match files {
                 // What is wrong with the fleet hides nothing of what a spec shows by itself.
-                Ok(files) => {
+                Ok(project::SpecFiles { files, unread }) => {
+                    diagnostics.extend(unread);
                     let checker = checker.get_or_init(Checker::customer);
                     let read = |file: &String| match tree.plain(file) {
                         Ok(bytes) => project::read_spec(&tree, None, file, &bytes, checker).diagnostics,
@@ -113,19 +116,30 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         output_root.push(project::preview_folder(&preview.id));
         fleet.preview = Some(preview.clone());
     }
-    let shared = resolve::shared(&fleet);
     let mut templates = BTreeMap::new();
-    let (policy, mut broken) = Policy::new(&fleet.document, &fleet.file);
     for (name, pack) in &fleet.packs {
         match Templates::new(pack) {
-            Ok(parsed) => {
-                templates.insert(name.clone(), parsed);
-            }
-            Err(found) => broken.extend(found),
+            Ok(parsed) => drop(templates.insert(name.clone(), parsed)),
+            Err(found) => drop(fleet.broken_packs.insert(name.clone(), found)),
         }
     }
+    fleet.packs.retain(|name, _| templates.contains_key(name));
+    let shared = resolve::shared(&fleet);
+    let (policy, broken) = Policy::new(&fleet.document, &fleet.file);
     let committed_secrets = committed_secrets(&tree, &fleet);
-    Ok(Project { tree, fleet, files, shared, templates, policy, broken, committed_secrets, checker, output_root })
+    Ok(Project {
+        tree,
+        fleet,
+        files,
+        unread,
+        shared,
+        templates,
+        policy,
+        broken,
+        committed_secrets,
+        checker,
+        output_root,
+    })
 }
 
 /// Returns a warning for each of the project's dotenv files that git tracks.
@@ -139,19 +153,25 @@ fn committed_secrets(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
         None => vec![(DOTENV.to_owned(), Place::file(DOTENV))],
     };
     let files = files.into_iter().flat_map(|(path, place)| {
-        let of = |environment: Environment| path.replace("{environment}", environment.as_str());
+        let of = |environment: Environment| path.replace("{environment}", environment.as_ref());
         BTreeSet::from(Environment::EACH.map(of)).into_iter().map(move |path| (path, place.clone()))
     });
-    let tracked = files.filter(|(path, _)| {
-        let file = tree.root.join(path);
-        file.is_file() && git::is_tracked(&file)
-    });
-    let warnings = tracked.map(|(path, place)| {
-        let message = format!("git tracks {path}, which has secrets in clear");
-        let help = format!("replace its secrets, add it to .gitignore, and take it out: git rm --cached {path}");
-        Diagnostic::warning(Code::TrackedSecrets, place, message, help)
-    });
-    warnings.collect()
+    let warning = |(path, place): (String, Place)| {
+        let file = tree.root.join(&path);
+        let (message, help) = match file.is_file().then(|| git::is_tracked(&file))? {
+            Ok(false) => return None,
+            Ok(true) => (
+                format!("git tracks {path}, which has secrets in plain text"),
+                format!("replace its secrets, add it to .gitignore, and remove it from git: git rm --cached {path}"),
+            ),
+            Err(failure) => (
+                format!("whether git tracks {path}, which has secrets in plain text, is not known: {failure}"),
+                failure.hints.first().cloned().unwrap_or_else(|| "make `git status` work in this folder".to_owned()),
+            ),
+        };
+        Some(Diagnostic::warning(Code::TrackedSecrets, place, message, help))
+    };
+    files.filter_map(warning).collect()
 }
 
 impl Project {

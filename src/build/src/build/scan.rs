@@ -1,7 +1,7 @@
 //! The first two passes: each customer scanned, and the checks across the fleet. Knows what earlier builds recorded; renders
 //! and writes nothing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ pub struct Scan {
     pub held: BTreeSet<String>,
     /// Whether a file could not be read at all. It isn't known whose it is, so no customer counts as removed.
     pub unread: bool,
+    /// The customers that are held back by a broken pack, by the pack's name.
+    blocked: BTreeMap<String, Blocked>,
     /// The number of customers with errors.
     pub invalid: usize,
     /// The author's errors and warnings, sorted.
@@ -54,6 +56,14 @@ pub struct Scan {
     pub(super) writer: Writer,
     /// Whether records may be written to disk.
     pub(super) is_persistent: bool,
+}
+
+/// What a broken pack holds back.
+#[derive(Default)]
+struct Blocked {
+    customers: BTreeSet<String>,
+    /// The errors of the pack.
+    diagnostics: Vec<Diagnostic>,
 }
 
 /// Returns the id of the customer that a record is about.
@@ -88,6 +98,8 @@ struct Findings {
     other_id: Option<String>,
     /// Whether the file can't be read at all.
     is_unreadable: bool,
+    /// The broken packs that its workers need.
+    broken_packs: BTreeSet<String>,
     judged: Judged,
 }
 
@@ -120,6 +132,7 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
         is_dirty: !remembered.is_empty(),
         held: BTreeSet::new(),
         unread: false,
+        blocked: BTreeMap::new(),
         invalid: 0,
         diagnostics: Vec::new(),
         suppressed: Vec::new(),
@@ -135,7 +148,8 @@ pub fn scan(project: &Project, persist: bool, progress: &dyn Progress) -> Result
 impl Scan {
     /// Scans some files of customers again, and lists the files that exist: for `--watch`.
     pub fn rescan(&mut self, project: &mut Project, touched: &BTreeSet<String>) -> Result<(), Vec<Diagnostic>> {
-        let files = project::spec_files(&project.tree)?;
+        let project::SpecFiles { files, unread } = project::spec_files(&project.tree)?;
+        project.unread = unread;
         let mut gone: HashMap<String, Scanned> = HashMap::new();
         let all = std::mem::take(&mut self.records).into_iter().zip(std::mem::take(&mut self.dirty));
         for ((record, is_dirty), findings) in all.zip(std::mem::take(&mut self.findings)) {
@@ -185,7 +199,7 @@ impl Scan {
         for environment in Environment::EACH {
             let below = format!("{environment}/");
             if self.orphaned.iter().any(|folder| folder.starts_with(&below)) {
-                self.writer.folder(environment.as_str(), Stamp::NONE);
+                self.writer.folder(environment.as_ref(), Stamp::NONE);
             }
         }
     }
@@ -195,21 +209,37 @@ impl Scan {
         let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
         let mut held = BTreeSet::new();
         let mut renamed = Vec::new();
+        let blocked =
+            |diagnostics: &Vec<Diagnostic>| Blocked { diagnostics: diagnostics.clone(), ..Blocked::default() };
+        self.blocked =
+            project.fleet.broken_packs.iter().map(|(name, errors)| (name.clone(), blocked(errors))).collect();
+        judged.diagnostics.extend(project.fleet.broken_packs.values().flatten().cloned());
         self.unread = false;
         for (record, findings) in self.records.iter().zip(&self.findings) {
             let Some(findings) = findings else { continue };
             if has_errors(&findings.judged) {
                 held.insert(id(record).to_owned());
             }
+            for pack in &findings.broken_packs {
+                self.blocked.entry(pack.clone()).or_default().customers.insert(id(record).to_owned());
+            }
             judged.append(&mut findings.judged.clone());
             self.unread |= findings.is_unreadable;
             renamed.extend(findings.other_id.clone());
         }
+        // The customer of a file that isn't read counts as one with errors, not as removed.
+        self.unread |= !project.unread.is_empty();
+        let mut unread = project.unread.clone();
+        unread.extend(project::unread_layers(&project.tree, &project.fleet));
+        judged.diagnostics.extend(unread);
         // An error of what all customers share can't skip a single one.
         let mut is_stopped = held.contains(SHARED) || !project.broken.is_empty();
+        held.extend(self.blocked.values().flat_map(|blocked| blocked.customers.iter().cloned()));
+        is_stopped |= self.is_all_blocked(&held);
         let ids = unique_ids(project, &mut held, &mut judged);
         self.judge_conflicts(project, &mut held, &mut judged);
         self.invalid = held.len();
+        held.extend(project.unread.iter().map(|unread| project::id_of_any(&unread.place.file).to_owned()));
         held.extend(renamed.into_iter().filter(|id| !ids.contains(id.as_str())));
         is_stopped |= self.judge_limits(project, &held, &mut judged);
         let Judged { diagnostics, suppressed, .. } = judged;
@@ -220,6 +250,42 @@ impl Scan {
         self.diagnostics = sorted(diagnostics);
         self.suppressed = policy::sorted_suppressed(suppressed);
         Ok(())
+    }
+
+    /// Returns whether broken packs leave nothing that could be built.
+    fn is_all_blocked(&self, held: &BTreeSet<String>) -> bool {
+        self.blocked.values().any(|blocked| !blocked.customers.is_empty())
+            && self.records.iter().all(|record| held.contains(id(record)))
+    }
+
+    /// Holds back the customers of packs that turned out to be broken. If nobody is left, all errors are returned.
+    pub(super) fn block(&mut self, errors: BTreeMap<String, Diagnostic>) -> Result<(), Vec<Diagnostic>> {
+        for (pack, error) in errors {
+            let uses = |record: &&Record| record.units.iter().any(|unit| unit.pack == pack);
+            let customers = self.records.iter().filter(uses).map(|record| id(record).to_owned()).collect();
+            self.diagnostics.push(error.clone());
+            let blocked = Blocked { customers, diagnostics: vec![error] };
+            self.invalid += blocked.customers.difference(&self.held).count();
+            self.held.extend(blocked.customers.iter().cloned());
+            self.blocked.insert(pack, blocked);
+        }
+        self.diagnostics = sorted(std::mem::take(&mut self.diagnostics));
+        if self.is_all_blocked(&self.held) { Err(self.diagnostics.clone()) } else { Ok(()) }
+    }
+
+    /// Returns the errors of the packs that hold back a customer.
+    pub fn pack_errors(&self, id: &str) -> impl Iterator<Item = &Diagnostic> {
+        self.blocked
+            .values()
+            .filter(move |blocked| blocked.customers.contains(id))
+            .flat_map(|blocked| &blocked.diagnostics)
+    }
+
+    /// Leaves out the errors of packs that none of these customers needs.
+    pub fn leave_out_other_packs(&mut self, includes: impl Fn(&str) -> bool) {
+        for blocked in self.blocked.values().filter(|blocked| !blocked.customers.iter().any(|id| includes(id))) {
+            self.diagnostics.retain(|diagnostic| !blocked.diagnostics.contains(diagnostic));
+        }
     }
 
     /// Judges resources that are claimed twice; the customers that claim them are skipped.
@@ -388,7 +454,7 @@ impl<'a> Scanner<'a> {
             units: known.map(|record| record.units).unwrap_or_default(),
         };
         let judged = self.project.policy.judge(Some(project::id_of(file)), vec![diagnostic]);
-        let findings = Findings { other_id: None, is_unreadable: true, judged };
+        let findings = Findings { is_unreadable: true, judged, ..Findings::default() };
         Scanned { record, is_dirty: true, orphaned: Vec::new(), findings: Some(Box::new(findings)) }
     }
 
@@ -411,15 +477,18 @@ impl<'a> Scanner<'a> {
                 content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
             }));
         }
-        let has_diagnostics = !reading.diagnostics.is_empty();
+        // With a broken pack, too, the customer is resolved again the next time.
+        let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_packs.is_empty();
+        let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_packs.is_empty();
         let judged = project.policy.judge(Some(project::id_of(&file)), reading.diagnostics);
         let context = self.contexts.of(project, &layers).unwrap_or_default();
         let old = known.map(|record| record.units.clone()).unwrap_or_default();
         let claims = claims(&resolved.claims);
-        let units = if has_errors(&judged) { old } else { units(&project.fleet, &resolved.workers, old, self.writer) };
+        let units = if is_held(&judged) { old } else { units(&project.fleet, &resolved.workers, old, self.writer) };
         let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
         let is_reported = has_diagnostics || other_id.is_some();
-        let findings = Findings { other_id, is_unreadable: reading.spec.is_none(), judged };
+        let is_unreadable = reading.spec.is_none();
+        let findings = Findings { other_id, is_unreadable, broken_packs: resolved.broken_packs, judged };
         Scanned {
             // A customer with diagnostics is read each time, mostly with the same result.
             is_dirty: known != Some(&record),
@@ -433,7 +502,7 @@ impl<'a> Scanner<'a> {
     fn scan_shared(&self, known: Option<Record>) -> Option<Scanned> {
         let project = self.project;
         let resolved = &project.shared.resolved;
-        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() {
+        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() && resolved.broken_packs.is_empty() {
             return None;
         }
         let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
@@ -444,10 +513,13 @@ impl<'a> Scanner<'a> {
             labels: Vec::new(),
             has_diagnostics: true,
             claims: claims(&resolved.claims),
-            units: units(&project.fleet, &resolved.workers, old, self.writer),
+            units: match resolved.broken_packs.is_empty() {
+                true => units(&project.fleet, &resolved.workers, old, self.writer),
+                false => old,
+            },
         };
         let judged = project.policy.judge(None, resolved.diagnostics.clone());
-        let findings = Findings { other_id: None, is_unreadable: false, judged };
+        let findings = Findings { broken_packs: resolved.broken_packs.clone(), judged, ..Findings::default() };
         Some(Scanned {
             is_dirty: known.as_ref() != Some(&record),
             orphaned: orphaned(known.as_ref(), &record),
@@ -597,7 +669,7 @@ impl Scan {
     }
 
     /// Returns whether a customer is skipped because it has errors.
-    pub(super) fn is_held(&self, record: &Record) -> bool {
+    pub fn is_held(&self, record: &Record) -> bool {
         !self.held.is_empty() && self.held.contains(id(record))
     }
 

@@ -54,7 +54,7 @@ impl WorkerResolver<'_, '_> {
                 }
             }
             let value = match value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(OF_WORKER)) {
-                Some(Value::String(word)) if word == "environment" => self.target.environment.as_str().into(),
+                Some(Value::String(word)) if word == "environment" => self.target.environment.as_ref().into(),
                 Some(Value::String(word)) if word == "customer" => self.target.subject.id.into(),
                 _ => value.clone(),
             };

@@ -34,7 +34,7 @@ pub(super) fn shared_by_environments(
     }
     let shared = inherited.into_iter().filter(|(_, environments)| environments.len() > 1);
     let diagnostic = |((name, place), environments): ((&str, &Place), BTreeSet<Environment>)| {
-        let words: Vec<&str> = environments.iter().map(|environment| environment.as_str()).collect();
+        let words: Vec<&str> = environments.iter().map(|environment| environment.as_ref()).collect();
         let first = words[0];
         let message = format!("the database `{name}` is shared by the environments {}", words.join(" and "));
         let help = format!(

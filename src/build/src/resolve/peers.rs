@@ -50,7 +50,7 @@ impl<'a> PeerScope<'a> {
     fn missing(&self, reference: &Reference, environment: Environment) -> Diagnostic {
         let (to, place) = (&reference.to, reference.place.clone());
         let all = || self.own.0.keys().chain(self.shared.into_iter().flat_map(|shared| shared.0.keys()));
-        let elsewhere: Vec<&str> = all().filter(|(name, _)| name == to).map(|(_, other)| other.as_str()).collect();
+        let elsewhere: Vec<&str> = all().filter(|(name, _)| name == to).map(|(_, other)| other.as_ref()).collect();
         if elsewhere.is_empty() {
             let known: BTreeSet<&str> = all().map(|(name, _)| name.as_str()).collect();
             return unknown("worker", to, place, known.iter().copied());

@@ -121,7 +121,7 @@ impl WorkerResolver<'_, '_> {
         let url = database.url.as_ref().filter(|_| database.kind == Some(DatabaseKind::Turso));
         let of_production = &base.production["database"];
         let its_url = of_production["url"].as_str();
-        let its_url = its_url.map(|url| filled(url, self.target.subject.id, Environment::Production.as_str()));
+        let its_url = its_url.map(|url| filled(url, self.target.subject.id, Environment::Production.as_ref()));
         let is_its = of_production["type"] == "turso" && its_url.as_ref() == url;
         if base.says_database || url.is_none() || !is_its {
             return;

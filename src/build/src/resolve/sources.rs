@@ -57,10 +57,10 @@ impl<'a> Sources<'a> {
             let only = self.only.iter().filter(|(after, of, _)| *after == index && *of == environment);
             chain.extend(only.map(|(_, _, document)| (*document, &document.root)));
             let mut parts = vec![Some(*root)];
-            parts.push(below(root, "environments", environment.as_str()));
+            parts.push(below(root, "environments", environment.as_ref()));
             if let Some(own) = role.and_then(|role| below(root, "workers", role)) {
                 parts.push(Some(own));
-                parts.push(below(own, "environments", environment.as_str()));
+                parts.push(below(own, "environments", environment.as_ref()));
             }
             chain.extend(parts.into_iter().flatten().map(|node| (*document, node)));
         }
@@ -69,7 +69,7 @@ impl<'a> Sources<'a> {
 
     /// Returns the settings for previews alone, the weakest first.
     pub(super) fn of_previews(&self, role: Option<&str>) -> Vec<(&'a Document, &'a Node)> {
-        let word = Environment::Preview.as_str();
+        let word = Environment::Preview.as_ref();
         let parts = self.roots.iter().flat_map(|(document, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
             let nodes = [below(root, "environments", word), own.and_then(|own| below(own, "environments", word))];
@@ -91,7 +91,7 @@ impl<'a> Sources<'a> {
         let named = |node: Option<&Node>| node.is_some_and(|node| node.get("workerName").is_some());
         let strongest = self.roots.iter().rev().find_map(|(_, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
-            let here = |node: &'a Node| below(node, "environments", environment.as_str());
+            let here = |node: &'a Node| below(node, "environments", environment.as_ref());
             let levels = [(own.and_then(here), true), (own, false), (here(root), true), (Some(*root), false)];
             levels.into_iter().find(|(node, _)| named(*node)).map(|(_, exact)| exact)
         });
@@ -104,7 +104,8 @@ impl<'a> Sources<'a> {
         for (_, root) in &self.roots {
             let Some(Kind::Map(entries)) = root.get("workers").map(|node| &node.kind) else { continue };
             for (role, _, node) in entries {
-                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes.
+                // Null takes away what a weaker source has; where there is nothing to take away, it is a worker as it comes. So is
+                // a name alone, wherever it is.
                 let known = roles.contains(&Some(role));
                 roles.retain(|other| *other != Some(role));
                 if !known || !matches!(node.kind, Kind::Null) {
@@ -129,7 +130,7 @@ impl<'a> Sources<'a> {
     pub(super) fn standing(&self, role: Option<&str>) -> Vec<Environment> {
         let mut standing = BTreeSet::from([Environment::Production]);
         for (environment, node) in self.sets(role).flatten() {
-            match node.is_written_null() {
+            match matches!(node.kind, Kind::Null) {
                 true => standing.remove(&environment),
                 false => standing.insert(environment),
             };
@@ -162,7 +163,7 @@ impl<'a> Sources<'a> {
 
     /// Returns whether any source sets a key of a worker for one environment.
     pub(super) fn sets_in(&self, environment: Environment, role: Option<&str>, key: &str) -> bool {
-        let in_environment = |node: &Node| below(node, "environments", environment.as_str())?.get(key).map(|_| ());
+        let in_environment = |node: &Node| below(node, "environments", environment.as_ref())?.get(key).map(|_| ());
         self.roots.iter().any(|(_, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
             in_environment(root).or_else(|| in_environment(own?)).is_some()

@@ -349,15 +349,20 @@ impl<'a> WorkerResolver<'a, '_> {
     }
 
     fn pack(&mut self) -> Option<(&'a str, &'a Pack)> {
-        let packs = &self.batch.fleet.packs;
-        match self.pack {
-            None if packs.len() == 1 => packs.iter().next().map(|(name, pack)| (name.as_str(), pack)),
+        let (packs, broken) = (&self.batch.fleet.packs, &self.batch.fleet.broken_packs);
+        let mut names = packs.keys().chain(broken.keys());
+        let name = self.pack.or_else(|| names.next().filter(|_| packs.len() + broken.len() == 1).map(String::as_str));
+        match name {
             None => {
                 let place = self.target.subject.document.place_of([]);
-                let known = packs.keys().next()?;
+                let known = packs.keys().chain(broken.keys()).next()?;
                 let help = format!("add `pack: {known}`, here or to `defaults` of fleet.yaml");
                 let message = "it is open which pack the customer uses";
                 self.push(Diagnostic::error(Code::MissingKey, place, message, help));
+                None
+            }
+            Some(name) if broken.contains_key(name) => {
+                self.batch.resolved.broken_packs.insert(name.to_owned());
                 None
             }
             Some(name) => {

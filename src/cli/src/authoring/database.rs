@@ -17,7 +17,7 @@ use super::super::prompts::Prompter;
 use super::super::transaction::{DeleteDatabase, Transaction};
 use super::super::ui::clean;
 use super::Workspace;
-use super::token::home;
+use super::token::{home, names};
 use flotilla_engine::requests::PlatformRequester;
 use flotilla_model::text::mask;
 
@@ -121,65 +121,109 @@ impl Database {
 
 /// Lists all D1 databases of an account: name and id.
 pub fn list(requester: &mut PlatformRequester, account_id: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut all = Vec::new();
-    for page in 1.. {
-        match requester.fetch(&home(account_id), Call::ListDatabases { name: None, page })? {
-            Reply::Page { names, more } => {
-                all.extend(names);
-                if !more {
-                    break;
-                }
-            }
-            _ => break,
-        }
-    }
+    let mut all = names(requester, &home(account_id), |page| Call::ListDatabases { name: None, page })?;
     all.sort();
     Ok(all)
 }
 
-/// Returns the other customer of the fleet that a database belongs to.
-fn holder<'a>(workspace: &'a Workspace, id: &str, own: &str) -> Option<&'a str> {
-    let has = |worker: &&customer::Worker| {
-        matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id)
-            && worker.customer != own
-    };
-    workspace.workers.iter().find(has).map(|worker| worker.customer.as_str())
+/// The databases of an account, of which a customer gets one.
+pub struct Databases<'a> {
+    /// Asks the questions.
+    pub prompter: &'a Prompter,
+    /// The project.
+    pub workspace: &'a Workspace,
+    /// Sends the requests.
+    pub requester: &'a mut PlatformRequester,
+    /// The account's id.
+    pub account_id: String,
+    /// The customer's id.
+    pub own: String,
 }
 
-/// Looks up the database that the flag names in the account.
-pub fn look_up(
-    prompter: &Prompter,
-    workspace: &Workspace,
-    requester: &mut PlatformRequester,
-    account_id: &str,
-    own: &str,
-    wanted: &Wanted,
-) -> Result<Database, Failure> {
-    match wanted {
-        Wanted::None => Ok(Database::None),
-        Wanted::Turso(url) => {
-            let token = if prompter.is_interactive() { typed_token(prompter)? } else { None };
-            Ok(Database::Turso { url: url.clone(), token })
-        }
-        Wanted::Existing(name) => {
-            let all = list(requester, account_id)?;
-            let found = all.into_iter().find(|(other, _)| other == name);
-            let (name, id) = found.ok_or_else(|| {
-                Failure::new(format!("there is no D1 database {name} in that account"))
-                    .hint(format!("--database d1-new:{name} makes it"))
-            })?;
-            if let Some(holder) = holder(workspace, &id, own) {
-                return Err(Failure::new(format!("the D1 database {name} is that of {holder}")));
+impl Databases<'_> {
+    /// Returns the other customer of the fleet that a database belongs to.
+    fn holder(&self, id: &str) -> Option<&str> {
+        let has = |worker: &&customer::Worker| {
+            matches!(&worker.database, customer::Database::D1 { id: Some(other), .. } if other == id)
+                && worker.customer != self.own
+        };
+        self.workspace.workers.iter().find(has).map(|worker| worker.customer.as_str())
+    }
+
+    fn list(&mut self) -> Result<Vec<(String, String)>, Failure> {
+        list(self.requester, &self.account_id)
+    }
+
+    /// Looks up the database that the flag names in the account.
+    pub fn look_up(&mut self, wanted: &Wanted) -> Result<Database, Failure> {
+        match wanted {
+            Wanted::None => Ok(Database::None),
+            Wanted::Turso(url) => {
+                let token = if self.prompter.is_interactive() { typed_token(self.prompter)? } else { None };
+                Ok(Database::Turso { url: url.clone(), token })
             }
-            Ok(Database::D1 { name, id: Some(id) })
-        }
-        Wanted::New(name) => {
-            let all = list(requester, account_id)?;
-            if all.iter().any(|(other, _)| other == name) {
-                return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
-                    .hint(format!("--database d1:{name} takes it")));
+            Wanted::Existing(name) => {
+                let all = self.list()?;
+                let found = all.into_iter().find(|(other, _)| other == name);
+                let (name, id) = found.ok_or_else(|| {
+                    Failure::new(format!("there is no D1 database {name} in that account"))
+                        .hint(format!("--database d1-new:{name} makes it"))
+                })?;
+                if let Some(holder) = self.holder(&id) {
+                    return Err(Failure::new(format!("the D1 database {name} is that of {holder}")));
+                }
+                Ok(Database::D1 { name, id: Some(id) })
             }
-            Ok(Database::D1 { name: name.clone(), id: None })
+            Wanted::New(name) => {
+                let all = self.list()?;
+                if all.iter().any(|(other, _)| other == name) {
+                    return Err(Failure::new(format!("there is a D1 database {name} in that account already"))
+                        .hint(format!("--database d1:{name} takes it")));
+                }
+                Ok(Database::D1 { name: name.clone(), id: None })
+            }
+        }
+    }
+
+    /// Asks which database to use.
+    pub fn ask(&mut self) -> Result<Database, Failure> {
+        let (prompter, own) = (self.prompter, self.own.clone());
+        let kinds =
+            ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
+        loop {
+            match prompter.select("Database", &kinds, 0)? {
+                1 => {
+                    let all = self.list()?;
+                    let line = |(name, id): &(String, String)| match self.holder(id) {
+                        Some(holder) => format!("{name} ({}), that of {holder}", mask(id)),
+                        None => format!("{name} ({})", mask(id)),
+                    };
+                    let mut items: Vec<String> = all.iter().map(line).collect();
+                    items.push("none of these".to_owned());
+                    let at = prompter.select("D1 database", &items, 0)?;
+                    match all.get(at) {
+                        None => {}
+                        Some((name, id)) => match self.holder(id) {
+                            Some(holder) => prompter.note(&format!("{name} is the database of {holder}")),
+                            None => return Ok(Database::D1 { name: name.clone(), id: Some(id.clone()) }),
+                        },
+                    }
+                }
+                2 => {
+                    let all = self.list()?;
+                    let free = |name: &str| {
+                        d1_name(name)?;
+                        let taken = all.iter().any(|(other, _)| other == name);
+                        if taken { Err(format!("there is a database {name} already")) } else { Ok(()) }
+                    };
+                    return Ok(Database::D1 { name: prompter.line("Its name", &own, free)?, id: None });
+                }
+                3 => {
+                    let url = prompter.line("Its address", &format!("libsql://{own}.turso.io"), turso_url)?;
+                    return Ok(Database::Turso { url, token: typed_token(prompter)? });
+                }
+                _ => return Ok(Database::None),
+            }
         }
     }
 }
@@ -189,52 +233,6 @@ fn typed_token(prompter: &Prompter) -> Result<Option<SecretString>, Failure> {
         return prompter.hidden("Turso token").map(Some);
     }
     Ok(None)
-}
-
-/// Asks which database to use.
-pub fn ask(
-    prompter: &Prompter,
-    workspace: &Workspace,
-    requester: &mut PlatformRequester,
-    account_id: &str,
-    own: &str,
-) -> Result<Database, Failure> {
-    let kinds = ["none", "a D1 database that is there", "a new D1 database", "a database at Turso"].map(str::to_owned);
-    loop {
-        match prompter.select("Database", &kinds, 0)? {
-            1 => {
-                let all = list(requester, account_id)?;
-                let line = |(name, id): &(String, String)| match holder(workspace, id, own) {
-                    Some(holder) => format!("{name} ({}), that of {holder}", mask(id)),
-                    None => format!("{name} ({})", mask(id)),
-                };
-                let mut items: Vec<String> = all.iter().map(line).collect();
-                items.push("none of these".to_owned());
-                let at = prompter.select("D1 database", &items, 0)?;
-                match all.get(at) {
-                    None => {}
-                    Some((name, id)) => match holder(workspace, id, own) {
-                        Some(holder) => prompter.note(&format!("{name} is the database of {holder}")),
-                        None => return Ok(Database::D1 { name: name.clone(), id: Some(id.clone()) }),
-                    },
-                }
-            }
-            2 => {
-                let all = list(requester, account_id)?;
-                let free = |name: &str| {
-                    d1_name(name)?;
-                    let taken = all.iter().any(|(other, _)| other == name);
-                    if taken { Err(format!("there is a database {name} already")) } else { Ok(()) }
-                };
-                return Ok(Database::D1 { name: prompter.line("Its name", own, free)?, id: None });
-            }
-            3 => {
-                let url = prompter.line("Its address", &format!("libsql://{own}.turso.io"), turso_url)?;
-                return Ok(Database::Turso { url, token: typed_token(prompter)? });
-            }
-            _ => return Ok(Database::None),
-        }
-    }
 }
 
 /// Creates a database and returns its id.

@@ -172,16 +172,21 @@ pub fn zones(requester: &mut PlatformRequester) -> Result<Vec<ListedZone>, Failu
 
 /// Lists all accounts that the token reaches: name and id.
 pub fn accounts(requester: &mut PlatformRequester) -> Result<Vec<(String, String)>, Failure> {
+    names(requester, &home(""), |page| Call::ListAccounts { page })
+}
+
+/// Returns all pages of a list of names and ids.
+pub fn names(
+    requester: &mut PlatformRequester,
+    home: &Home,
+    call: impl Fn(u32) -> Call,
+) -> Result<Vec<(String, String)>, Failure> {
     let mut all = Vec::new();
     for page in 1.. {
-        match requester.fetch(&home(""), Call::ListAccounts { page })? {
-            Reply::Page { names, more } => {
-                all.extend(names);
-                if !more {
-                    break;
-                }
-            }
-            _ => break,
+        let Reply::Page { names, more } = requester.fetch(home, call(page))? else { break };
+        all.extend(names);
+        if !more {
+            break;
         }
     }
     Ok(all)

@@ -51,6 +51,12 @@ pub fn check(session: &Session, workspace: &Workspace) -> Vec<Diagnostic> {
     errors
 }
 
+/// Checks the written files; fails if there are new errors.
+pub fn require_valid(session: &Session, workspace: &Workspace) -> Result<(), Failure> {
+    let errors = check(session, workspace);
+    if errors.is_empty() { Ok(()) } else { Err(failure(session, &errors)) }
+}
+
 /// Returns a failure for these errors.
 pub fn failure(session: &Session, errors: &[Diagnostic]) -> Failure {
     let message = format!("what would be written has {}", report::count(errors.len(), "mistake"));
@@ -109,7 +115,7 @@ pub fn secrets(
 /// Rejects a file that git tracks, if it holds values in plain text.
 fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
-    if store.is_clear() && git::is_tracked(&store.on_disk()) {
+    if store.is_clear() && git::is_tracked(&store.on_disk())? {
         return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
             "take it out (git rm --cached {path}) and add it to .gitignore, or encrypt it with age, see docs/secrets.md"
         )));
@@ -118,7 +124,7 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
 }
 
 fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
-    if store.is_clear() && git::is_exposed(on_disk) {
+    if store.is_clear() && git::is_exposed(on_disk).unwrap_or(true) {
         let path = clean(&store.path());
         session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
     }

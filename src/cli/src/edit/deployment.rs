@@ -1,6 +1,6 @@
 //! One deployment of a customer: its current values, and where its spec defines each of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -17,6 +17,7 @@ use flotilla_spec::yaml;
 use super::super::authoring::Workspace;
 use super::super::prompts::Prompter;
 use super::super::ui::clean;
+use super::super::worker_details::host_of;
 use flotilla_model::text::mask;
 
 /// One worker, and the time of its deploy.
@@ -24,6 +25,8 @@ pub struct Deployment<'a> {
     /// The worker.
     pub worker: &'a Worker,
     deployed_at: Option<i64>,
+    /// Whether its environment alone is changed, whatever it shares with others.
+    alone: bool,
 }
 
 /// The place of a value in a deployment's spec.
@@ -57,7 +60,10 @@ impl<'a> Deployment<'a> {
             .iter()
             .filter(|worker| worker.customer != SHARED && customer.is_none_or(|customer| customer == worker.customer))
             .filter(|worker| environment.is_none_or(|environment| environment == worker.environment))
-            .map(|worker| Deployment { worker, deployed_at: deployed_at(workspace, &deployed, worker) })
+            .map(|worker| {
+                let deployed_at = deployed_at(workspace, &deployed, worker);
+                Deployment { worker, deployed_at, alone: environment.is_some() }
+            })
             .collect();
         all.sort_by(|item, other| item.key().cmp(&other.key()));
         if all.is_empty() {
@@ -106,8 +112,15 @@ impl<'a> Deployment<'a> {
         let (name, id) = self.database();
         let host = self.host();
         let zone = host.as_deref().map(|host| workspace.fleet.zone_of(host).to_owned());
+        let environments: BTreeSet<&str> = workspace
+            .workers
+            .iter()
+            .filter(|other| other.customer == worker.customer)
+            .map(|other| other.environment.as_ref())
+            .collect();
         vec![
             ("Customer", format!("{} ({})", worker.customer, worker.environment)),
+            ("Environments", environments.into_iter().collect::<Vec<_>>().join(", ")),
             ("Account", format!("{} ({})", worker.account, mask(&self.account_id(workspace)))),
             ("Zone", zone.unwrap_or_else(|| "none".to_owned())),
             ("Domain", host.unwrap_or_else(|| "workers.dev alone".to_owned())),
@@ -130,7 +143,8 @@ impl<'a> Deployment<'a> {
             Database::None => ("no database".to_owned(), None),
             Database::D1 { name, id, .. } => (name.clone(), id.clone()),
             Database::Turso => {
-                (self.worker.vars.get(TURSO_URL).and_then(Value::as_str).unwrap_or("Turso").to_owned(), None)
+                let url = self.worker.vars.get(TURSO_URL).and_then(Value::as_str).unwrap_or("Turso");
+                (host_of(url).to_owned(), None)
             }
         }
     }
@@ -158,18 +172,44 @@ impl<'a> Deployment<'a> {
             .collect()
     }
 
-    /// Returns the place of a value: for this environment and role alone, or for all of the customer's workers.
+    /// Returns whether its environment alone is changed.
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Returns whether the spec defines a value, for this environment alone or for all.
+    pub fn is_defined(&self, text: &str, path: &[String]) -> bool {
+        self.value(text, path).is_some()
+    }
+
+    /// Returns the value that the spec defines, for this environment alone or for all.
+    pub fn value(&self, text: &str, path: &[String]) -> Option<Value> {
+        let whole = value(text);
+        self.levels().iter().find_map(|above| at(&whole, &whole_of(above, path))).cloned()
+    }
+
+    /// Returns the paths of the maps in which the spec sets the worker, the strongest first.
+    fn levels(&self) -> Vec<Vec<String>> {
+        let environment = ["environments".to_owned(), self.worker.environment.to_string()];
+        let mut levels: Vec<Vec<String>> = Vec::new();
+        if let Some(role) = &self.worker.role {
+            let role = ["workers".to_owned(), role.clone()];
+            levels.push([role.as_slice(), environment.as_slice()].concat());
+            levels.push(role.to_vec());
+        }
+        levels.push(environment.to_vec());
+        levels.push(Vec::new());
+        levels
+    }
+
+    /// Returns the place of a value: for this environment and role alone, or for all of the customer's workers. Of an environment that
+    /// is changed alone, the place is in it, wherever the value is now.
     pub fn place(&self, text: &str, path: &[String]) -> Place {
         let value = value(text);
-        let environment = ["environments".to_owned(), self.worker.environment.to_string()];
-        let role = self.worker.role.as_ref().map(|role| ["workers".to_owned(), role.clone()]);
-        let mut above: Vec<Vec<String>> = Vec::new();
-        if let Some(role) = &role {
-            above.push([role.as_slice(), environment.as_slice()].concat());
-            above.push(role.to_vec());
+        let mut above = self.levels();
+        if self.alone {
+            above.retain(|level| level.iter().any(|step| step == "environments"));
         }
-        above.push(environment.to_vec());
-        above.push(Vec::new());
         let whole = |above: &Vec<String>| above.iter().chain(path).cloned().collect::<Vec<_>>();
         let is_there = |path: &Vec<String>| at(&value, path).is_some();
         if let Some(path) = above.iter().map(whole).find(is_there) {
@@ -177,8 +217,10 @@ impl<'a> Deployment<'a> {
         }
         // What is new in a map belongs to the map.
         let begun = above.iter().find(|above| path.len() > 1 && is_there(&whole_of(above, &path[..path.len() - 1])));
-        let path = begun.map_or_else(|| whole(&role.map(|role| role.to_vec()).unwrap_or_default()), whole);
-        Place { path, there: false }
+        // Otherwise in the strongest of those that hold in all environments, or in the one that is changed alone.
+        let is_new_at = |level: &&Vec<String>| self.alone || !level.iter().any(|step| step == "environments");
+        let level = begun.or_else(|| above.iter().find(is_new_at)).cloned().unwrap_or_default();
+        Place { path: whole(&level), there: false }
     }
 
     /// Returns the items of a list of the spec.

@@ -13,7 +13,7 @@ use flotilla_spec::secrets::Finding;
 use flotilla_spec::yaml::{self, Kind};
 
 use super::super::authoring::Workspace;
-use super::super::authoring::database::{self, Database, Wanted};
+use super::super::authoring::database::{Database, Databases, Wanted};
 use super::super::authoring::destinations::{self, Destination};
 use super::super::authoring::host::{self, Host};
 use super::super::authoring::token::{self, Access, Account, Entry};
@@ -26,7 +26,10 @@ use flotilla_model::text::mask;
 const ID_LENGTH: usize = 50;
 
 /// The answers so far.
-pub struct Answers {
+pub struct Answers<'a> {
+    prompter: &'a Prompter,
+    workspace: &'a Workspace,
+    arguments: &'a Arguments,
     /// The verified token; none where no request is sent to Cloudflare.
     pub access: Option<Access>,
     /// The account.
@@ -78,10 +81,17 @@ const STEPS: [(Question, &str); 7] = [
     (Question::Nothing, "leave, with nothing written"),
 ];
 
-impl Answers {
+impl<'a> Answers<'a> {
     /// Asks all questions that no flag answers.
-    pub fn collect(prompter: &Prompter, workspace: &Workspace, arguments: &Arguments) -> Result<Answers, Failure> {
+    pub fn collect(
+        prompter: &'a Prompter,
+        workspace: &'a Workspace,
+        arguments: &'a Arguments,
+    ) -> Result<Answers<'a>, Failure> {
         let mut answers = Answers {
+            prompter,
+            workspace,
+            arguments,
             access: None,
             account: None,
             zone: None,
@@ -103,46 +113,41 @@ impl Answers {
         if !prompter.is_interactive() && arguments.customer.is_none() {
             return Err(prompter.missing("the customer's id", "CUSTOMER"));
         }
-        answers.account(prompter, workspace, arguments)?;
-        answers.host(prompter, workspace, arguments, true)?;
-        answers.customer(prompter, workspace, arguments, true)?;
-        answers.database(prompter, workspace, arguments, true)?;
-        answers.destinations(prompter, workspace, arguments, true)?;
+        answers.account()?;
+        answers.host(true)?;
+        answers.customer(true)?;
+        answers.database(true)?;
+        answers.destinations(true)?;
         Ok(answers)
     }
 
     /// Asks the questions of one step again.
-    pub fn ask(
-        &mut self,
-        prompter: &Prompter,
-        workspace: &Workspace,
-        arguments: &Arguments,
-        question: Question,
-    ) -> Result<(), Failure> {
+    pub fn ask(&mut self, question: Question) -> Result<(), Failure> {
         match question {
             Question::Account => {
-                self.account(prompter, workspace, arguments)?;
-                self.host(prompter, workspace, arguments, false)
+                self.account()?;
+                self.host(false)
             }
-            Question::Host => self.host(prompter, workspace, arguments, false),
-            Question::Customer => self.customer(prompter, workspace, arguments, false),
-            Question::Database => self.database(prompter, workspace, arguments, false),
-            Question::Destinations => self.destinations(prompter, workspace, arguments, false),
+            Question::Host => self.host(false),
+            Question::Customer => self.customer(false),
+            Question::Database => self.database(false),
+            Question::Destinations => self.destinations(false),
             Question::Write | Question::Nothing => Ok(()),
         }
     }
 
     /// Asks whether to write it, or which step to change.
-    pub fn confirm(&self, prompter: &Prompter, default: Question) -> Result<Question, Failure> {
-        if !prompter.is_interactive() {
+    pub fn confirm(&self, default: Question) -> Result<Question, Failure> {
+        if !self.prompter.is_interactive() {
             return Ok(Question::Write);
         }
         let items = STEPS.map(|(_, text)| text.to_owned());
         let default = STEPS.iter().position(|(step, _)| *step == default).unwrap_or(0);
-        Ok(STEPS[prompter.select("All right?", &items, default)?].0)
+        Ok(STEPS[self.prompter.select("All right?", &items, default)?].0)
     }
 
-    fn account(&mut self, prompter: &Prompter, workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> {
+    fn account(&mut self) -> Result<(), Failure> {
+        let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
         let d1 = matches!(arguments.database, Some(Wanted::Existing(_) | Wanted::New(_)));
         let hosts = arguments.domain.is_some() || arguments.route.is_some();
         if arguments.offline || !prompter.is_interactive() && !hosts && !d1 {
@@ -168,7 +173,7 @@ impl Answers {
         let mut access = token::access(prompter, workspace, arguments.account.as_deref())?;
         self.zone = None;
         let account = if prompter.is_interactive() {
-            self.ask_account(prompter, workspace, arguments, &mut access)?
+            self.ask_account(&mut access)?
         } else {
             let name = access.of.clone().unwrap_or_default();
             token::account(workspace, &access, &workspace.cloud.home(&name, None).account_id, &name)
@@ -181,13 +186,8 @@ impl Answers {
     }
 
     /// Asks for the zone, which decides the account; without a zone, for the account.
-    fn ask_account(
-        &mut self,
-        prompter: &Prompter,
-        workspace: &Workspace,
-        arguments: &Arguments,
-        access: &mut Access,
-    ) -> Result<Account, Failure> {
+    fn ask_account(&mut self, access: &mut Access) -> Result<Account, Failure> {
+        let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
         let zones = token::zones(&mut access.requester)?;
         let wanted = arguments.zone.as_deref().or(arguments.domain.as_deref());
         let wanted = wanted.or(arguments.route.as_deref().and_then(|route| route.split('/').next()));
@@ -225,15 +225,10 @@ impl Answers {
         Ok(token::account(workspace, access, id, name))
     }
 
-    fn host(
-        &mut self,
-        prompter: &Prompter,
-        workspace: &Workspace,
-        arguments: &Arguments,
-        given: bool,
-    ) -> Result<(), Failure> {
+    fn host(&mut self, given: bool) -> Result<(), Failure> {
+        let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
         if given && (arguments.domain.is_some() || arguments.route.is_some()) {
-            return self.given_host(workspace, arguments);
+            return self.given_host();
         }
         self.host = Host::None;
         let Some((zone, zone_id)) = self.zone.clone().filter(|_| prompter.is_interactive()) else { return Ok(()) };
@@ -255,7 +250,8 @@ impl Answers {
         }
     }
 
-    fn given_host(&mut self, workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> {
+    fn given_host(&mut self) -> Result<(), Failure> {
+        let (workspace, arguments) = (self.workspace, self.arguments);
         let name = match (&arguments.domain, &arguments.route) {
             (Some(domain), _) => domain.clone(),
             (None, Some(route)) => route.split('/').next().unwrap_or_default().to_owned(),
@@ -298,13 +294,8 @@ impl Answers {
         }
     }
 
-    fn customer(
-        &mut self,
-        prompter: &Prompter,
-        workspace: &Workspace,
-        arguments: &Arguments,
-        given: bool,
-    ) -> Result<(), Failure> {
+    fn customer(&mut self, given: bool) -> Result<(), Failure> {
+        let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
         let registrable = self.zone.as_ref().map(|(zone, _)| names::zone_of(zone).to_owned());
         self.id = match &arguments.customer {
             Some(id) if given => id.clone(),
@@ -346,34 +337,25 @@ impl Answers {
         Ok(())
     }
 
-    fn database(
-        &mut self,
-        prompter: &Prompter,
-        workspace: &Workspace,
-        arguments: &Arguments,
-        given: bool,
-    ) -> Result<(), Failure> {
-        let own = self.id.clone();
-        self.database = match (&arguments.database, &mut self.access, &self.account) {
-            (Some(wanted), Some(access), Some(account)) if given => {
-                database::look_up(prompter, workspace, &mut access.requester, &account.id, &own, wanted)?
+    fn database(&mut self, given: bool) -> Result<(), Failure> {
+        let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
+        let databases = match (&mut self.access, &self.account) {
+            (Some(Access { requester, .. }), Some(account)) => {
+                Some(Databases { prompter, workspace, requester, account_id: account.id.clone(), own: self.id.clone() })
             }
-            (Some(Wanted::Turso(url)), ..) if given => Database::Turso { url: url.clone(), token: None },
-            (_, Some(access), Some(account)) if prompter.is_interactive() => {
-                database::ask(prompter, workspace, &mut access.requester, &account.id, &own)?
-            }
+            _ => None,
+        };
+        self.database = match (&arguments.database, databases) {
+            (Some(wanted), Some(mut databases)) if given => databases.look_up(wanted)?,
+            (Some(Wanted::Turso(url)), _) if given => Database::Turso { url: url.clone(), token: None },
+            (_, Some(mut databases)) if prompter.is_interactive() => databases.ask()?,
             _ => Database::None,
         };
         Ok(())
     }
 
-    fn destinations(
-        &mut self,
-        prompter: &Prompter,
-        workspace: &Workspace,
-        arguments: &Arguments,
-        given: bool,
-    ) -> Result<(), Failure> {
+    fn destinations(&mut self, given: bool) -> Result<(), Failure> {
+        let (prompter, workspace, arguments) = (self.prompter, self.workspace, self.arguments);
         let name = self.pack.clone().or_else(|| implied_pack(workspace));
         let Some(pack) = name.and_then(|name| workspace.fleet.packs.get(&name)) else { return Ok(()) };
         self.destinations = match arguments.destinations.as_slice() {
@@ -390,22 +372,23 @@ impl Answers {
     }
 
     /// Returns the changes of fleet.yaml.
-    pub fn fleet_changes(&self, workspace: &Workspace) -> Vec<Change> {
-        let mut changes = self.account.as_ref().map(|account| token::entries(workspace, account)).unwrap_or_default();
-        let zones = self.new_zone(workspace).map(|zone| Change::Append(vec!["zones".to_owned()], zone.into()));
+    pub fn fleet_changes(&self) -> Vec<Change> {
+        let mut changes =
+            self.account.as_ref().map(|account| token::entries(self.workspace, account)).unwrap_or_default();
+        let zones = self.new_zone().map(|zone| Change::Append(vec!["zones".to_owned()], zone.into()));
         changes.extend(zones);
         changes
     }
 
     /// Returns the zone if it doesn't follow from the host and fleet.yaml doesn't list it.
-    pub fn new_zone(&self, workspace: &Workspace) -> impl Iterator<Item = &str> {
-        let listed = &workspace.fleet.file.zones;
+    pub fn new_zone(&self) -> impl Iterator<Item = &str> {
+        let listed = &self.workspace.fleet.file.zones;
         let zone = self.zone.iter().map(|(zone, _)| zone.as_str());
         zone.filter(move |zone| names::zone_of(zone) != *zone && !listed.iter().any(|other| other == zone))
     }
 
     /// Returns the spec's text.
-    pub fn spec(&self, workspace: &Workspace) -> Result<String, Failure> {
+    pub fn spec(&self) -> Result<String, Failure> {
         let mut entries: Vec<(&str, Value)> = vec![("id", json!(self.id)), ("name", json!(self.name))];
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
@@ -413,7 +396,7 @@ impl Answers {
         }
         let account = self.account.as_ref().map(|account| account.name.as_str());
         entries.extend(
-            account.filter(|name| implied_account(workspace) != Some(name)).map(|name| ("account", json!(name))),
+            account.filter(|name| implied_account(self.workspace) != Some(name)).map(|name| ("account", json!(name))),
         );
         entries.extend(self.pack.as_ref().map(|pack| ("pack", json!(pack))));
         if !self.origins.is_empty() {
@@ -440,7 +423,7 @@ impl Answers {
     }
 
     /// Returns the secrets that the spec refers to and that have no value yet.
-    pub fn unset(&self, workspace: &Workspace) -> Vec<String> {
+    pub fn unset(&self) -> Vec<String> {
         let stored = self.secrets();
         let database = self.database.entry().map(|entry| entry["token"]["secret"].clone());
         let settings = self.destinations.iter().flat_map(|destination| destination.settings.values());
@@ -448,7 +431,7 @@ impl Answers {
         let mut names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
         names.retain(|name| {
             let own = names::own_secret(&self.id, name);
-            let found = workspace.secrets.find(&self.id, Environment::Production, name);
+            let found = self.workspace.secrets.find(&self.id, Environment::Production, name);
             matches!(found, Finding::Nowhere) && !stored.iter().any(|(other, _)| *other == own)
         });
         names.dedup();
@@ -456,9 +439,9 @@ impl Answers {
     }
 
     /// Returns the lines of the summary: a label and a text each.
-    pub fn summary(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
         let none = || "none".to_owned();
-        let implied = || implied_account(workspace).map_or_else(none, str::to_owned);
+        let implied = || implied_account(self.workspace).map_or_else(none, str::to_owned);
         let account = self.account.as_ref().map_or_else(implied, |account| {
             let new = if account.entry == Entry::New { ", new in fleet.yaml" } else { "" };
             if account.id.is_empty() {
@@ -490,11 +473,11 @@ impl Answers {
     }
 
     /// Returns the step whose answer caused an error.
-    pub fn to_blame(&self, workspace: &Workspace, error: &Diagnostic) -> Option<Question> {
+    pub fn to_blame(&self, error: &Diagnostic) -> Option<Question> {
         if error.place.file != self.file() {
             return None;
         }
-        let text = self.spec(workspace).ok()?;
+        let text = self.spec().ok()?;
         let (document, _) = yaml::parse("", text.as_bytes());
         let Kind::Map(entries) = document?.root.kind else { return None };
         let (key, ..) = entries.into_iter().rfind(|(_, span, _)| span.line <= error.place.line)?;
@@ -524,7 +507,7 @@ fn free_id(workspace: &Workspace, id: &str) -> Result<(), String> {
 fn implied_pack(workspace: &Workspace) -> Option<String> {
     let defaults = workspace.fleet.file.defaults.as_ref();
     let named = defaults.and_then(|defaults| defaults.get("pack")?.as_str().map(str::to_owned));
-    let only = || workspace.fleet.packs.keys().next().filter(|_| workspace.fleet.packs.len() == 1).cloned();
+    let only = || workspace.fleet.packs.keys().next().filter(|_| workspace.fleet.file.packs.len() == 1).cloned();
     named.or_else(only)
 }
 

@@ -1,7 +1,7 @@
 //! A plan as Markdown: for a comment of a pull request, which holds 65,536 characters, and for the summary of a job. Whatever a
 //! file holds, it marks nothing up.
 
-use flotilla_deploy::plan::{Action, Change, HostChange};
+use flotilla_deploy::plan::{Change, HostChange};
 use flotilla_deploy::refresh::Finding;
 use flotilla_model::limits::grouped;
 use flotilla_model::reason::Reason;
@@ -48,8 +48,8 @@ impl PlanOutput<'_> {
         }
         let mut page =
             Page(format!("<!-- flotilla plan {digest} -->\n### flotilla plan: {title}\n\n{}\n", parts.join(" · ")));
-        if !self.unknown.is_empty() && !plan.is_empty() {
-            let names = first_names(self.unknown.iter().copied());
+        if !self.unknown_accounts.is_empty() && !plan.is_empty() {
+            let names = first_names(self.unknown_accounts.iter().copied());
             page.add(&format!("\nThe id of {names} is not set here, so that nothing counts as deployed there.\n"));
         }
         if !self.findings.is_empty() {
@@ -155,7 +155,7 @@ fn row<'a>(change: &Change, mut reasons: impl ExactSizeIterator<Item = &'a Reaso
         why.push(format!("… {} more", grouped(reasons.len() as u64)));
     }
     let (worker, customer) = (text(&change.worker), text(&change.customer));
-    format!("| {} | {worker} | {customer} | {} | {} |\n", word(change.action), change.environment, why.join("<br>"))
+    format!("| {} | {worker} | {customer} | {} | {} |\n", change.action.as_ref(), change.environment, why.join("<br>"))
 }
 
 fn lane_row(lane: &Estimate) -> String {
@@ -167,12 +167,8 @@ fn lane_row(lane: &Estimate) -> String {
 fn folded(group: &ReasonGroup<'_>) -> String {
     let number = grouped(group.members.len() as u64);
     let names = first_names(group.members.iter().map(|change| change.worker.as_str()));
-    let (action, reason) = (word(group.action), text(&group.reason));
+    let (action, reason) = (group.action.as_ref(), text(&group.reason));
     format!("\n<details><summary>{action} {number} workers: {reason}</summary>\n\n{names}\n\n</details>\n")
-}
-
-fn word(action: Action) -> &'static str {
-    action.as_str()
 }
 
 /// Joins the first names, and adds the number of the others.
@@ -241,6 +237,9 @@ impl Page {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use flotilla_deploy::plan::Action;
+    use flotilla_engine::plan_view::PlanView;
+
     use super::super::PlanOutput;
     use super::super::tests::{
         change, hundred_thousand, output, plan, price, recorded, runtime_changed, secret_changed,
@@ -275,7 +274,7 @@ mod tests {
         changes[7].reasons.push(secret_changed());
         let plan = plan(changes);
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
-        let page = PlanOutput { unknown: vec!["rest"], estimates, ..output(&plan) }.markdown();
+        let page = PlanOutput(PlanView { unknown_accounts: vec!["rest"], estimates, ..output(&plan).0 }).markdown();
         assert!(page.contains(
             "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
         ));
@@ -293,7 +292,7 @@ mod tests {
         let estimates = (0..300).map(|index| price(&plan.waves[index], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let page = PlanOutput { unknown, estimates, ..output(&plan) }.markdown();
+        let page = PlanOutput(PlanView { unknown_accounts: unknown, estimates, ..output(&plan).0 }).markdown();
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());

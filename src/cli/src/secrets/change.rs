@@ -86,7 +86,7 @@ fn change(
     let stores = opened.secrets.stores();
     let store = store(&opened, &stores, which, &entry, rotate)?;
     let (path, on_disk) = (store.path(), store.on_disk());
-    if store.is_clear() && git::is_tracked(&on_disk) {
+    if store.is_clear() && git::is_tracked(&on_disk)? {
         return Err(Failure::refused(format!("git tracks {path}, and a secret in clear doesn't belong there")).hint(format!(
             "take it out (git rm --cached {path}), add it to .gitignore, and replace the secrets that were in it; or encrypt it with \
              age, see docs/secrets.md"
@@ -97,7 +97,7 @@ fn change(
     let is_new = !store.has(&entry).unwrap_or(false);
     store.set(&entry, &value)?;
     drop(value);
-    if store.is_clear() && git::is_exposed(&on_disk) {
+    if store.is_clear() && git::is_exposed(&on_disk).unwrap_or(true) {
         session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
     }
     // What holds now is read anew, as the next deploy reads it.

@@ -10,10 +10,11 @@ use flotilla_model::listing::and_more;
 use flotilla_model::names::own_secret;
 use flotilla_model::spec::AccountId;
 
+use super::super::cloud::CustomersArguments;
 use super::super::report::{self, count};
 use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
-use super::{Needs, Opened, Whose, open};
+use super::{Needs, Opened, open};
 
 /// The number that is listed of a kind, for people.
 const TOLD: usize = 50;
@@ -61,7 +62,7 @@ struct Report {
     closed: Vec<Closed>,
 }
 
-pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
     let opened = open(session, &arguments.cloud)?;
     let (loaded, selection) = (&opened.loaded, &arguments.selection);
     selection.verify(&session.operator, &loaded.project, &loaded.scan)?;

@@ -2,12 +2,13 @@
 
 use flotilla_model::failure::{Exit, Failure};
 
+use super::super::cloud::CustomersArguments;
 use super::super::report::{self, count};
 use super::super::ui::{Style, clean};
 use super::super::{Format, Session};
-use super::{Row, Status, Whose, open};
+use super::{Row, Status, open};
 
-pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure> {
+pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
     let opened = open(session, &arguments.cloud)?;
     let loaded = &opened.loaded;
     arguments.selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
@@ -32,7 +33,7 @@ pub(super) fn run(session: &Session, arguments: &Whose) -> Result<Exit, Failure>
         report::print(&format!(
             "{:customer$}  {:11}  {:worker$}  {:binding$}  {from:wide$}  {}",
             row.customer,
-            row.environment.as_str(),
+            row.environment.as_ref(),
             row.worker,
             row.binding,
             session.ui.paint(style, word)

@@ -217,11 +217,6 @@ fn style(known: bool) -> ProgressStyle {
 }
 
 impl Ui {
-    /// The command deals with signals itself from now on.
-    pub fn take_signals(&self) {
-        self.0.signals.set_handler(Box::new(|_| {}));
-    }
-
     /// Hands signals to this handler from now on. Returns false where signals can't be listened to.
     pub fn on_signal(&self, handler: Handler) -> bool {
         self.0.signals.set_handler(handler);

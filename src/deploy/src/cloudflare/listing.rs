@@ -63,6 +63,7 @@ struct InNamespace {
 #[derive(Deserialize)]
 struct Domain {
     id: String,
+    #[serde(deserialize_with = "super::hosts::ascii")]
     hostname: String,
     #[serde(default, deserialize_with = "or_default")]
     service: String,
@@ -71,6 +72,7 @@ struct Domain {
 #[derive(Deserialize)]
 struct Route {
     id: String,
+    #[serde(deserialize_with = "super::hosts::ascii")]
     pattern: String,
     script: Option<String>,
 }

@@ -248,7 +248,7 @@ impl Run<'_> {
             at: self.ctx.clock.unix(),
             action: match step {
                 Step::Upload if change.rejects.is_some() => "rollback",
-                Step::Upload => change.action.as_str(),
+                Step::Upload => change.action.as_ref(),
                 step => action_name(step),
             },
             reasons: if is_upload || *step == Step::Delete { &change.reasons } else { &[] },

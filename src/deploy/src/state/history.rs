@@ -5,14 +5,13 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Deployed, State, Uncertainty, WorkerId, digest_of, environment_of, json_of, namespace, settle};
+use super::{Deployed, State, Uncertainty, WorkerId, digest_of, environment_of, json_of, namespace, settle, worker_id};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
-use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 
@@ -129,7 +128,7 @@ impl State {
                     worker,
                     deployed.account,
                     deployed.customer,
-                    deployed.environment.as_str(),
+                    deployed.environment.as_ref(),
                     deployed.digest.to_string(),
                     deployed.revision,
                     deployed.deployed_at,
@@ -162,52 +161,34 @@ impl State {
 
     /// Records that a deploy begins.
     pub fn begin_run(&mut self, run: &Run) -> Result<RunId, Failure> {
-        let write = || -> rusqlite::Result<RunId> {
-            self.db
-                .prepare_cached(
-                    "INSERT INTO runs (began, ended, who, host, what, reason, plan, outcome) VALUES (?, 0, ?, ?, ?, ?, ?, '')",
-                )?
-                .execute(params![run.began, run.who, run.host, run.what, run.reason, run.plan])?;
-            Ok(RunId(self.db.last_insert_rowid()))
-        };
-        write().map_err(|error| self.failure(error))
+        let sql =
+            "INSERT INTO runs (began, ended, who, host, what, reason, plan, outcome) VALUES (?, 0, ?, ?, ?, ?, ?, '')";
+        self.run(sql, params![run.began, run.who, run.host, run.what, run.reason, run.plan])?;
+        Ok(RunId(self.db.last_insert_rowid()))
     }
 
     /// Records that a deploy ended.
     pub fn end_run(&mut self, run: RunId, at: i64, outcome: &Value) -> Result<(), Failure> {
-        let write = || {
-            self.db.prepare_cached("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?")?.execute(params![
-                at,
-                outcome.to_string(),
-                run.0
-            ])
-        };
-        write().map(|_| ()).map_err(|error| self.failure(error))
+        let values = params![at, outcome.to_string(), run.0];
+        self.run("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?", values)
     }
 
     /// Returns the last deploys, the newest first.
     pub fn runs(&self, limit: usize) -> Result<Vec<(RunId, Run)>, Failure> {
-        let read = || -> rusqlite::Result<Vec<(RunId, Run)>> {
-            let mut statement = self.db.prepare_cached(
-                "SELECT id, began, ended, who, host, what, reason, plan, outcome FROM runs ORDER BY id DESC LIMIT ?",
-            )?;
-            statement
-                .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-                    let run = Run {
-                        began: row.get(1)?,
-                        ended: row.get(2)?,
-                        who: row.get(3)?,
-                        host: row.get(4)?,
-                        what: row.get(5)?,
-                        reason: row.get(6)?,
-                        plan: row.get(7)?,
-                        outcome: serde_json::from_str(&row.get::<_, String>(8)?).unwrap_or_default(),
-                    };
-                    Ok((RunId(row.get(0)?), run))
-                })?
-                .collect()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = "SELECT id, began, ended, who, host, what, reason, plan, outcome FROM runs ORDER BY id DESC LIMIT ?";
+        self.rows(sql, [i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            let run = Run {
+                began: row.get(1)?,
+                ended: row.get(2)?,
+                who: row.get(3)?,
+                host: row.get(4)?,
+                what: row.get(5)?,
+                reason: row.get(6)?,
+                plan: row.get(7)?,
+                outcome: serde_json::from_str(&row.get::<_, String>(8)?).unwrap_or_default(),
+            };
+            Ok((RunId(row.get(0)?), run))
+        })
     }
 
     /// Returns the records of a customer's workers, the newest first.
@@ -232,78 +213,46 @@ impl State {
     }
 
     fn records(&self, which: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Record>, Failure> {
-        let read = || -> rusqlite::Result<Vec<Record>> {
-            let sql = format!(
-                "SELECT account_id, namespace, worker, id, run, at, customer, environment, action, digest, reasons FROM records {which}"
-            );
-            let mut statement = self.db.prepare_cached(&sql)?;
-            statement.query_map(values, record_of)?.collect()
-        };
-        read().map_err(|error| self.failure(error))
+        let columns = "account_id, namespace, worker, id, run, at, customer, environment, action, digest, reasons";
+        self.rows(&format!("SELECT {columns} FROM records {which}"), values, record_of)
     }
 
     /// Keeps a bundle, and the objects that it consists of, deflated; an object that is there already stays.
     pub fn store(&mut self, digest: &Digest, stored: &Stored, objects: &[(Digest, Vec<u8>)]) -> Result<(), Failure> {
-        let write = || -> rusqlite::Result<()> {
-            self.db.prepare_cached("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
-                digest.to_string(),
-                stored.module.to_string(),
-                stored.runtime.to_string(),
-                stored.runtime_file,
-                stored.metadata.to_string(),
-                deflated(stored.source.to_string().as_bytes()),
-            ])?;
-            let mut insert = self.db.prepare_cached("INSERT OR IGNORE INTO objects VALUES (?, ?)")?;
-            for (digest, bytes) in objects {
-                insert.execute(params![digest.to_string(), bytes])?;
-            }
-            Ok(())
-        };
-        write().map_err(|error| self.failure(error))
+        let [digest, module, runtime] = [digest, &stored.module, &stored.runtime].map(Digest::to_string);
+        let source = deflated(stored.source.to_string().as_bytes());
+        let values = params![digest, module, runtime, stored.runtime_file, stored.metadata.to_string(), source];
+        self.run("INSERT OR REPLACE INTO bundles VALUES (?, ?, ?, ?, ?, ?)", values)?;
+        let insert = "INSERT OR IGNORE INTO objects VALUES (?, ?)";
+        objects.iter().try_for_each(|(digest, bytes)| self.run(insert, params![digest.to_string(), bytes]))
     }
 
     /// Returns a bundle that was deployed, if it is still kept.
     pub fn stored(&self, digest: &Digest) -> Result<Option<Stored>, Failure> {
-        let read = || {
-            self.db
-                .prepare_cached("SELECT module, runtime, runtime_file, metadata, source FROM bundles WHERE digest = ?")?
-                .query_row([digest.to_string()], |row| {
-                    let source = inflated(&row.get::<_, Vec<u8>>(4)?).ok();
-                    Ok(Stored {
-                        module: digest_of(row, 0)?,
-                        runtime: digest_of(row, 1)?,
-                        runtime_file: row.get(2)?,
-                        metadata: json_of(row, 3)?,
-                        source: source.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default(),
-                    })
-                })
-                .optional()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = "SELECT module, runtime, runtime_file, metadata, source FROM bundles WHERE digest = ?";
+        self.row(sql, [digest.to_string()], |row| {
+            let source = inflated(&row.get::<_, Vec<u8>>(4)?).ok();
+            Ok(Stored {
+                module: digest_of(row, 0)?,
+                runtime: digest_of(row, 1)?,
+                runtime_file: row.get(2)?,
+                metadata: json_of(row, 3)?,
+                source: source.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default(),
+            })
+        })
     }
 
     /// Returns whether a bundle can be rolled back to.
     pub fn is_kept(&self, digest: &Digest) -> Result<bool, Failure> {
-        let read = || {
-            self.db
-                .prepare_cached(
-                    "SELECT 1 FROM bundles b JOIN objects m ON m.digest = b.module JOIN objects r ON r.digest = b.runtime
-                     WHERE b.digest = ?",
-                )?
-                .exists([digest.to_string()])
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = "SELECT 1 FROM bundles b JOIN objects m ON m.digest = b.module JOIN objects r ON r.digest = b.runtime
+                   WHERE b.digest = ?";
+        Ok(self.row(sql, [digest.to_string()], |_| Ok(()))?.is_some())
     }
 
     /// Returns the bytes of an object, if it is still kept and whole.
     pub fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
-        let read = || {
-            self.db
-                .prepare_cached("SELECT bytes FROM objects WHERE digest = ?")?
-                .query_row([digest.to_string()], |row| row.get::<_, Vec<u8>>(0))
-                .optional()
-        };
-        let bytes = read().map_err(|error| self.failure(error))?;
+        let sql = "SELECT bytes FROM objects WHERE digest = ?";
+        let bytes: Option<Vec<u8>> = self.row(sql, [digest.to_string()], |row| row.get(0))?;
         Ok(bytes.and_then(|bytes| inflated(&bytes).ok()))
     }
 
@@ -321,7 +270,7 @@ impl State {
                         kept.push(record.digest);
                         continue;
                     }
-                    state.drop_bundle(&record.digest).map_err(|error| state.failure(error))?;
+                    state.drop_bundle(&record.digest)?;
                 }
             }
             Ok(())
@@ -329,23 +278,20 @@ impl State {
     }
 
     /// Deletes a bundle and its module; a pack's bundle is deleted with the last worker's bundle that has it.
-    fn drop_bundle(&self, digest: &Digest) -> rusqlite::Result<()> {
+    fn drop_bundle(&self, digest: &Digest) -> Result<(), Failure> {
         let digest = digest.to_string();
-        let live = self.db.prepare_cached("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1")?.exists([&digest])?;
-        let found: Option<(String, String)> = self
-            .db
-            .prepare_cached("SELECT module, runtime FROM bundles WHERE digest = ?")?
-            .query_row([&digest], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let (false, Some((module, runtime))) = (live, found) else { return Ok(()) };
-        self.db.prepare_cached("DELETE FROM bundles WHERE digest = ?")?.execute([&digest])?;
-        for object in [module, runtime] {
-            let used = self
-                .db
-                .prepare_cached("SELECT 1 FROM bundles WHERE module = ?1 OR runtime = ?1 LIMIT 1")?
-                .exists([&object])?;
-            if !used {
-                self.db.prepare_cached("DELETE FROM objects WHERE digest = ?")?.execute([&object])?;
+        let has = |sql: &str, digest: &String| Ok::<_, Failure>(self.row(sql, [digest], |_| Ok(()))?.is_some());
+        if has("SELECT 1 FROM deployed WHERE digest = ? LIMIT 1", &digest)? {
+            return Ok(());
+        }
+        let objects = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?]);
+        let found: Option<[String; 2]> =
+            self.row("SELECT module, runtime FROM bundles WHERE digest = ?", [&digest], objects)?;
+        let Some(objects) = found else { return Ok(()) };
+        self.run("DELETE FROM bundles WHERE digest = ?", [&digest])?;
+        for object in objects {
+            if !has("SELECT 1 FROM bundles WHERE module = ?1 OR runtime = ?1 LIMIT 1", &object)? {
+                self.run("DELETE FROM objects WHERE digest = ?", [&object])?;
             }
         }
         Ok(())
@@ -366,7 +312,7 @@ fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>
         namespace(home),
         worker,
         deployed.customer,
-        deployed.environment.as_str(),
+        deployed.environment.as_ref(),
         entry.action,
         deployed.digest.to_string(),
         json!(entry.reasons).to_string()
@@ -375,9 +321,8 @@ fn insert(db: &Connection, id: &WorkerId, deployed: &Deployed, entry: &Entry<'_>
 }
 
 fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let namespace = Some(row.get(1)?).filter(|name: &String| !name.is_empty());
     Ok(Record {
-        worker: (Home { account_id: row.get(0)?, namespace }, row.get(2)?),
+        worker: worker_id(row)?,
         id: row.get(3)?,
         run: RunId(row.get(4)?),
         at: row.get(5)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::params;
 
-use super::State;
+use super::{State, namespace};
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
 
@@ -46,47 +46,26 @@ pub struct HostTarget {
 impl State {
     /// Returns all hosts that were written, or may have been.
     pub fn hosts(&self) -> Result<BTreeMap<(Table, String), HostTarget>, Failure> {
-        let read = || -> rusqlite::Result<_> {
-            let mut statement = self
-                .db
-                .prepare_cached("SELECT account_id, title, host, account, namespace, worker, sure FROM hosts")?;
-            let rows = statement.query_map([], |row| {
-                let account_id: String = row.get(0)?;
-                let table = Table { account_id: account_id.clone(), title: row.get(1)? };
-                let namespace = Some(row.get(4)?).filter(|name: &String| !name.is_empty());
-                let worker = Some(row.get(5)?).filter(|name: &String| !name.is_empty());
-                let point_host = HostTarget {
-                    account: row.get(3)?,
-                    home: Home { account_id, namespace },
-                    worker,
-                    sure: row.get(6)?,
-                };
-                Ok(((table, row.get(2)?), point_host))
-            })?;
-            rows.collect()
-        };
-        read().map_err(|error| self.failure(error))
+        let sql = "SELECT account_id, title, host, account, namespace, worker, sure FROM hosts";
+        self.rows(sql, [], |row| {
+            let account_id: String = row.get(0)?;
+            let table = Table { account_id: account_id.clone(), title: row.get(1)? };
+            let namespace = Some(row.get(4)?).filter(|name: &String| !name.is_empty());
+            let worker = Some(row.get(5)?).filter(|name: &String| !name.is_empty());
+            let home = Home { account_id, namespace };
+            Ok(((table, row.get(2)?), HostTarget { account: row.get(3)?, home, worker, sure: row.get(6)? }))
+        })
     }
 
     /// Returns a host that points, or may point, to a worker, if there is one.
     pub fn host_of(&self, home: &Home, worker: &str) -> Result<Option<String>, Failure> {
-        use rusqlite::OptionalExtension as _;
-        let namespace = home.namespace.as_deref().unwrap_or_default();
-        let read = || {
-            self.db
-                .prepare_cached("SELECT host FROM hosts WHERE account_id = ? AND namespace = ? AND worker = ? LIMIT 1")?
-                .query_row(params![home.account_id, namespace, worker], |row| row.get(0))
-                .optional()
-        };
-        let may = || {
-            self.db
-                .prepare_cached(
-                    "SELECT host FROM hosts WHERE account_id = ? AND sure = 0 AND instr(maybe, ?) > 0 LIMIT 1",
-                )?
-                .query_row(params![home.account_id, format!(" {worker} ")], |row| row.get(0))
-                .optional()
-        };
-        read().and_then(|found| found.map_or_else(may, |host| Ok(Some(host)))).map_err(|error| self.failure(error))
+        let sql = "SELECT host FROM hosts WHERE account_id = ? AND namespace = ? AND worker = ? LIMIT 1";
+        let found = self.row(sql, params![home.account_id, namespace(home), worker], |row| row.get(0))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let sql = "SELECT host FROM hosts WHERE account_id = ? AND sure = 0 AND instr(maybe, ?) > 0 LIMIT 1";
+        self.row(sql, [&home.account_id, &format!(" {worker} ")], |row| row.get(0))
     }
 
     /// Notes that a request about a host is in flight: whatever its outcome, the host points to its old worker, to
@@ -99,16 +78,9 @@ impl State {
         (home, to): (&Home, Option<&str>),
     ) -> Result<(), Failure> {
         let maybe = to.map(|to| format!(" {to} ")).unwrap_or_default();
-        let namespace = home.namespace.as_deref().unwrap_or_default();
-        let write = || {
-            self.db
-                .prepare_cached(
-                    "INSERT INTO hosts VALUES (?, ?, ?, ?, ?, '', 0, ?) ON CONFLICT (account_id, title, host)
-                     DO UPDATE SET sure = 0, maybe = replace(maybe, excluded.maybe, '') || excluded.maybe",
-                )?
-                .execute(params![table.account_id, table.title, host, account, namespace, maybe])
-        };
-        write().map(|_| ()).map_err(|error| self.failure(error))
+        let sql = "INSERT INTO hosts VALUES (?, ?, ?, ?, ?, '', 0, ?) ON CONFLICT (account_id, title, host)
+                   DO UPDATE SET sure = 0, maybe = replace(maybe, excluded.maybe, '') || excluded.maybe";
+        self.run(sql, params![table.account_id, table.title, host, account, namespace(home), maybe])
     }
 
     /// Notes that a host points to a worker.
@@ -119,24 +91,14 @@ impl State {
         account: &str,
         (home, worker): (&Home, &str),
     ) -> Result<(), Failure> {
-        let namespace = home.namespace.as_deref().unwrap_or_default();
-        let write =
-            || {
-                self.db
-                    .prepare_cached("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')")?
-                    .execute(params![table.account_id, table.title, host, account, namespace, worker])
-            };
-        write().map(|_| ()).map_err(|error| self.failure(error))
+        let sql = "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, 1, '')";
+        self.run(sql, params![table.account_id, table.title, host, account, namespace(home), worker])
     }
 
     /// Notes that a host is gone.
     pub fn release_host(&mut self, table: &Table, host: &str) -> Result<(), Failure> {
-        let write = || {
-            self.db
-                .prepare_cached("DELETE FROM hosts WHERE account_id = ? AND title = ? AND host = ?")?
-                .execute(params![table.account_id, table.title, host])
-        };
-        write().map(|_| ()).map_err(|error| self.failure(error))
+        let sql = "DELETE FROM hosts WHERE account_id = ? AND title = ? AND host = ?";
+        self.run(sql, [&table.account_id, &table.title, host])
     }
 }
 

@@ -41,11 +41,8 @@ impl State {
 
     /// Returns the number of live workers.
     pub fn live(&self) -> Result<usize, Failure> {
-        let rows: i64 = self
-            .db
-            .query_row("SELECT count(*) FROM deployed", [], |row| row.get(0))
-            .map_err(|error| self.failure(error))?;
-        Ok(usize::try_from(rows).unwrap_or_default())
+        let rows: Option<i64> = self.row("SELECT count(*) FROM deployed", [], |row| row.get(0))?;
+        Ok(rows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or_default())
     }
 }
 

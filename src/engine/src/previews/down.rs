@@ -226,7 +226,7 @@ fn left_databases(
 /// The names of D1 databases that specs give: in the preview, if all customers were in it, and outside of it.
 fn specified(context: &Context<'_>, fleet: &Fleet) -> Result<(BTreeSet<String>, BTreeSet<String>), Failure> {
     let tree = || Tree::new(&context.root);
-    let files = project::spec_files(&tree()).unwrap_or_default();
+    let files = project::spec_files(&tree()).unwrap_or_default().files;
     // From which environment it was put up, nobody knows here.
     let previews = fleet.preview.iter().flat_map(|preview| Environment::ALL.map(|from| (preview, from)));
     let previews = previews.map(|(preview, from)| Preview {

@@ -8,7 +8,7 @@ use flotilla_model::spec::Environment;
 
 use super::super::code::Code;
 use super::super::ids::{slug, split};
-use super::super::{Finding, FindingKind, Findings, FoundWorker, LiveAccount};
+use super::super::{Finding, Findings, FoundWorker, LiveAccount};
 
 /// Reports the workers that the account doesn't have.
 pub(super) fn live_or_not(found: &[FoundWorker], live: &LiveAccount, findings: &mut Findings) {
@@ -19,12 +19,7 @@ pub(super) fn live_or_not(found: &[FoundWorker], live: &LiveAccount, findings: &
     {
         if !live.workers.iter().any(|live| live.name == worker.name) {
             let help = "a deploy makes it; take its environment out of the spec if it isn't wanted";
-            findings.push(
-                FindingKind::Note,
-                worker.place.clone(),
-                format!("`{}` isn't live in the account", worker.name),
-                help,
-            );
+            findings.note(worker.place.clone(), format!("`{}` isn't live in the account", worker.name), help);
         }
     }
 }

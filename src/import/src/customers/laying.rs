@@ -8,9 +8,9 @@ use flotilla_model::diagnostic::Place;
 use flotilla_model::names;
 use flotilla_model::spec::Environment;
 
+use super::super::FoundWorker;
 use super::super::envfiles::EnvFile;
 use super::super::forms::{is_database_name, is_secret_name, is_uuid};
-use super::super::{FindingKind, FoundWorker};
 use super::Reading;
 
 impl Reading<'_, '_> {
@@ -36,7 +36,7 @@ impl Reading<'_, '_> {
                 None => {
                     let help = "add wrangler's file, or write the worker's pack yourself";
                     let message = "no file of wrangler's says what the worker of this customer is";
-                    self.findings.push(FindingKind::LeftOut, Place::file(&file.file), message, help);
+                    self.findings.left_out(Place::file(&file.file), message, help);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Reading<'_, '_> {
         );
         let help = "its spec has what the env files say, and a worker and a name of its own: look what of the other's variables, \
                     routes and bindings it needs, then take `delivery: manual` out";
-        self.findings.push(FindingKind::LeftOut, Place::file(&file.file), message, help);
+        self.findings.left_out(Place::file(&file.file), message, help);
         FoundWorker {
             name: String::new(),
             place: Place::file(&file.file),
@@ -106,7 +106,7 @@ impl Reading<'_, '_> {
         }
         if let Some((_, place)) = &file.zone_id {
             let help = "specs name zones, and a custom domain's follows from its host: nothing is to be done";
-            self.findings.push(FindingKind::Note, place.clone(), "the id of the zone isn't needed", help);
+            self.findings.note(place.clone(), "the id of the zone isn't needed", help);
         }
         self.database(file, worker);
     }
@@ -121,12 +121,7 @@ impl Reading<'_, '_> {
         for (name, (value, place)) in &file.vars {
             if matches!(name.as_str(), "DB" | "TURSO_DATABASE_URL" | "TURSO_AUTH_TOKEN" | "FLOTILLA_DIGEST") {
                 let help = "call it otherwise, or set `database` in the spec";
-                self.findings.push(
-                    FindingKind::LeftOut,
-                    place.clone(),
-                    format!("`{name}` is a name that flotilla gives"),
-                    help,
-                );
+                self.findings.left_out(place.clone(), format!("`{name}` is a name that flotilla gives"), help);
                 continue;
             }
             let vars = worker.settings.entry("vars").or_insert_with(|| json!({})).as_object_mut().expect("BUG: a map");
@@ -140,19 +135,14 @@ impl Reading<'_, '_> {
                 && !file.file.starts_with("config/base/")
             {
                 let message = format!("`{name}` is another here than in {}, which is what is deployed", worker.what);
-                self.findings.push(
-                    FindingKind::Note,
-                    place.clone(),
-                    message,
-                    "the spec has the deployed value: look which one is meant",
-                );
+                self.findings.note(place.clone(), message, "the spec has the deployed value: look which one is meant");
             }
         }
         if !added.is_empty() && !worker.name.is_empty() {
             let message = format!("the worker `{}` gets the variables {} from here", worker.name, added.join(", "));
             let help =
                 format!("{} doesn't have them: take them out of the spec if the worker doesn't need them", worker.what);
-            self.findings.push(FindingKind::Note, Place::file(&file.file), message, help);
+            self.findings.note(Place::file(&file.file), message, help);
         }
     }
 
@@ -171,14 +161,9 @@ impl Reading<'_, '_> {
                 worker.settings.insert("domains".to_owned(), json!([host]));
                 let help = "flotilla attaches it as a custom domain, with its DNS record and certificate, which wrangler's file doesn't; \
                             take it out of `domains` if something else serves it";
-                self.findings.push(
-                    FindingKind::Note,
-                    place.clone(),
-                    format!("`{host}` is mapped to a domain of the worker"),
-                    help,
-                );
+                self.findings.note(place.clone(), format!("`{host}` is mapped to a domain of the worker"), help);
             }
-            Err((message, help)) => self.findings.push(FindingKind::LeftOut, place.clone(), message, help),
+            Err((message, help)) => self.findings.left_out(place.clone(), message, help),
         }
     }
 
@@ -189,7 +174,7 @@ impl Reading<'_, '_> {
         }
         if !is_database_name(name) || file.database_id.as_ref().is_some_and(|id| !is_uuid(id)) {
             let help = "D1 databases have names of lower-case letters, digits, `-` and `_`, and ids as `wrangler d1 list` shows them";
-            self.findings.push(FindingKind::LeftOut, place.clone(), "the database can't be mapped", help);
+            self.findings.left_out(place.clone(), "the database can't be mapped", help);
             return;
         }
         let mut database = json!({"type": "d1", "name": name});
@@ -198,6 +183,6 @@ impl Reading<'_, '_> {
         }
         worker.settings.insert("database".to_owned(), database);
         let message = format!("the worker gets the database `{name}`, bound as `DB`");
-        self.findings.push(FindingKind::Note, place.clone(), message, "look whether the code has it under that name");
+        self.findings.note(place.clone(), message, "look whether the code has it under that name");
     }
 }

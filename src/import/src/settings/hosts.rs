@@ -30,12 +30,8 @@ impl Mapping<'_, '_> {
         if !is_dev {
             self.set("workersDev", false.into());
         }
-        if !domains.is_empty() {
-            self.set("domains", json!(domains));
-        }
-        if !routes.is_empty() {
-            self.set("routes", json!(routes));
-        }
+        self.set_list("domains", &domains);
+        self.set_list("routes", &routes);
     }
 
     fn host(&mut self, item: &Node, domains: &mut Vec<String>, routes: &mut Vec<Value>) {
@@ -49,7 +45,11 @@ impl Mapping<'_, '_> {
         for (name, span, _) in entries(Some(item)) {
             if !known.contains(&name.as_str()) || name == "enabled" || name == "previews_enabled" {
                 let place = self.config.document.place(*span);
-                self.left_out(place, format!("`{name}` of a route has nothing in a spec"), "set it at Cloudflare");
+                self.findings.left_out(
+                    place,
+                    format!("`{name}` of a route has nothing in a spec"),
+                    "set it at Cloudflare",
+                );
             }
         }
         let is_domain = item.get("custom_domain").is_some_and(|node| node.to_value() == true);
@@ -64,7 +64,7 @@ impl Mapping<'_, '_> {
                 let message = format!(
                     "`{pattern}` with `custom_domain = true` is refused by wrangler: a custom domain is a bare host"
                 );
-                self.note(place, message, format!("it is mapped to the domain `{host}`, all paths included"));
+                self.findings.note(place, message, format!("it is mapped to the domain `{host}`, all paths included"));
             }
             if !domains.contains(&host) {
                 domains.push(host);
@@ -89,11 +89,11 @@ impl Mapping<'_, '_> {
             let help = format!(
                 "it is mapped to a route of the zone `{zone}`; a proxied DNS record for `{host}` has to be there, as routes make none"
             );
-            self.note(place, message, help);
+            self.findings.note(place, message, help);
         } else if named.is_none() && live.is_none() && id.is_some() {
             let message = format!("the zone of `{pattern}` is given by its id");
             let help = format!("specs name zones: `{zone}` is what the host tells; look whether that is the zone");
-            self.note(place, message, help);
+            self.findings.note(place, message, help);
         }
         routes.push(json!({"pattern": written, "zone": zone}));
     }

@@ -47,7 +47,7 @@ pub(super) fn name(
 ) {
     let Some(names) = names else { return };
     let gives = |pattern: &str, environment: Environment| {
-        let name = pattern.replace("{environment}", environment.as_str());
+        let name = pattern.replace("{environment}", environment.as_ref());
         match environment {
             _ if pattern.contains("{environment}") => name,
             Environment::Production => name,
@@ -59,7 +59,7 @@ pub(super) fn name(
         return;
     }
     let production = names.get(&Environment::Production).cloned();
-    let with_word = names.iter().map(|(environment, name)| name.replacen(environment.as_str(), "{environment}", 1));
+    let with_word = names.iter().map(|(environment, name)| name.replacen(environment.as_ref(), "{environment}", 1));
     let mut candidates: Vec<String> = production.clone().into_iter().collect();
     candidates.extend(
         names.iter().filter_map(|(environment, name)| name.strip_suffix(&format!("-{environment}")).map(str::to_owned)),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use flotilla_model::spec::Environment;
 
-use super::super::{FindingKind, Findings, FoundWorker};
+use super::super::{Findings, FoundWorker};
 use super::{Settings, insert};
 
 /// Replaces names and addresses by references: `services` between the workers of one customer, as long as they don't form
@@ -65,7 +65,7 @@ pub(super) fn refer(found: &mut [FoundWorker], findings: &mut Findings) {
                     "if it is the worker of that role in {}, add `domains: [{host}]` to it",
                     worker.environment
                 );
-                findings.push(FindingKind::Note, worker.place.clone(), message, help);
+                findings.note(worker.place.clone(), message, help);
             }
         }
     }

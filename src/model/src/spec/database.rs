@@ -40,8 +40,9 @@ pub struct Database {
 }
 
 /// Where a database's data has to stay. Source: Cloudflare's API, D1 › Create D1 Database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, strum::AsRefStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 #[allow(missing_docs)]
 pub enum Jurisdiction {
@@ -50,21 +51,11 @@ pub enum Jurisdiction {
     Us,
 }
 
-impl Jurisdiction {
-    /// Returns the word, as in specs and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Jurisdiction::Eu => "eu",
-            Jurisdiction::Fedramp => "fedramp",
-            Jurisdiction::Us => "us",
-        }
-    }
-}
-
 /// A region for a new database: western and eastern North America and Europe, Asia and the Pacific, Oceania.
 /// Source: Cloudflare's API, D1 › Create D1 Database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, strum::AsRefStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 #[allow(missing_docs)]
 pub enum LocationHint {
@@ -74,20 +65,6 @@ pub enum LocationHint {
     Eeur,
     Apac,
     Oc,
-}
-
-impl LocationHint {
-    /// Returns the word, as in specs and in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LocationHint::Wnam => "wnam",
-            LocationHint::Enam => "enam",
-            LocationHint::Weur => "weur",
-            LocationHint::Eeur => "eeur",
-            LocationHint::Apac => "apac",
-            LocationHint::Oc => "oc",
-        }
-    }
 }
 
 /// Which database.

@@ -408,7 +408,7 @@ impl JsonSchema for AccountId {
         schemars::json_schema!({
             "description": "The account's id, or the environment variable that holds it: `{ env: NAME }`.",
             "type": ["string", "object"],
-            "pattern": "^[A-Za-z0-9_-]+$",
+            "pattern": crate::binding::ID,
             "properties": {"env": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}},
             "required": ["env"],
             "additionalProperties": false

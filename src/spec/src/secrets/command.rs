@@ -62,7 +62,7 @@ impl Program {
         }
         let (customer, name) = whose.unwrap_or(("", name));
         let fill = |word: &String| {
-            word.replace("{customer}", customer).replace("{environment}", environment.as_str()).replace("{name}", name)
+            word.replace("{customer}", customer).replace("{environment}", environment.as_ref()).replace("{name}", name)
         };
         let words: Vec<String> = self.words.iter().map(fill).collect();
         let outcome = Arc::clone(self.outcomes.lock().entry(words.clone()).or_default());

@@ -2,11 +2,16 @@
 //! others. Doesn't know where a text comes from; its errors quote nothing of a broken one.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::dotenv;
 use crate::yaml::{self, Kind};
+
+/// The number of errors of a file that are reported.
+const SHOWN: usize = 10;
 
 /// The syntax of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +34,28 @@ impl Form {
 pub fn parse(text: &str, form: Form) -> Result<HashMap<String, SecretString>, String> {
     match form {
         Form::Dotenv => {
-            let entries = dotenvy::from_read_iter(text.trim_start_matches('\u{feff}').as_bytes()).enumerate();
-            let read = entries.map(|(index, entry)| match entry {
-                Ok((name, value)) => Ok((name, SecretString::from(value))),
-                // The error holds the line.
-                Err(_) => Err(format!(
-                    "near entry {}: each line is NAME=value, with quotes around a value that has spaces or `#`",
-                    index + 1
-                )),
-            });
-            read.collect()
+            let (entries, wrong) = dotenv::read(text);
+            if !wrong.is_empty() {
+                return Err(reported(&wrong));
+            }
+            Ok(entries.iter().map(|entry| (entry.name.to_owned(), SecretString::from(entry.value.as_str()))).collect())
         }
         Form::Yaml => yaml_entries(text),
     }
+}
+
+/// Returns the errors of a dotenv text with their places, and how to fix them: nothing of a value is in them.
+fn reported(wrong: &[dotenv::Wrong]) -> String {
+    let shown: Vec<String> = wrong
+        .iter()
+        .take(SHOWN)
+        .map(|wrong| {
+            format!("line {}, column {}: {} ({})", wrong.span.line, wrong.span.column, wrong.message, wrong.help)
+        })
+        .collect();
+    let more = wrong.len() - shown.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    shown.join("; ") + &more
 }
 
 /// Reads a YAML map of names to texts. Of the parser's error only the line is repeated: the rest may quote a value.
@@ -65,30 +79,26 @@ fn yaml_entries(text: &str) -> Result<HashMap<String, SecretString>, String> {
 pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Zeroizing<String>, String> {
     let before = parse(text, form)?;
     let value = value.expose_secret();
-    let chunks = match form {
-        Form::Dotenv => dotenv_chunks(text),
-        Form::Yaml => yaml_chunks(text),
-    };
-    let own = chunks.iter().rposition(|chunk| name_of(chunk, form) == Some(name));
-    let mut written = Zeroizing::new(String::with_capacity(text.len() + name.len() + value.len() * 2 + 16));
-    let line = |export: &str| match form {
-        Form::Dotenv => Zeroizing::new(format!("{export}{name}={}\n", quoted(value).as_str())),
-        // A JSON text is a YAML text.
-        Form::Yaml => Zeroizing::new(format!("{name}: {}\n", serde_json::Value::from(value))),
-    };
-    for (index, chunk) in chunks.iter().enumerate() {
-        if Some(index) == own {
-            written.push_str(&line(if chunk.trim_start().starts_with("export ") { "export " } else { "" }));
-        } else {
-            written.push_str(chunk);
+    let written = match form {
+        Form::Dotenv => {
+            let value = dotenv::written(value).ok_or(CANNOT)?;
+            let (entries, _) = dotenv::read(text);
+            entries.iter().rfind(|entry| entry.name == name).map_or_else(
+                || with_line(text, &format!("{name}={}", value.as_str())),
+                |entry| spliced(text, entry.written.start..entry.lines.end, &value),
+            )
         }
-    }
-    if own.is_none() {
-        if !written.is_empty() && !written.ends_with('\n') {
-            written.push('\n');
+        Form::Yaml => {
+            // A JSON text is a YAML text.
+            let line = Zeroizing::new(format!("{name}: {}\n", serde_json::Value::from(value)));
+            let chunks = yaml_chunks(text);
+            let own = chunks.iter().rposition(|(_, chunk)| yaml_name(chunk) == Some(name));
+            match own.map(|index| chunks[index]) {
+                Some((start, chunk)) => spliced(text, start..start + chunk.len(), &line),
+                None => with_line(text, line.trim_end()),
+            }
         }
-        written.push_str(&line(""));
-    }
+    };
     let after = parse(&written, form).map_err(|_| CANNOT.to_owned())?;
     let same = |(other, old): (&String, &SecretString)| {
         other == name || after.get(other).is_some_and(|new| new.expose_secret() == old.expose_secret())
@@ -101,92 +111,45 @@ pub fn set(text: &str, form: Form, name: &str, value: &SecretString) -> Result<Z
 const CANNOT: &str = "the entry can't be set without changing others, or its value has characters that such a file can't hold: \
                       edit it by hand";
 
-/// Returns the pieces of a dotenv text: each entry with all lines of its value, and each other line.
-fn dotenv_chunks(text: &str) -> Vec<&str> {
-    let (mut chunks, mut start, mut open) = (Vec::new(), 0, None);
-    let mut end = 0;
-    for line in text.split_inclusive('\n') {
-        end += line.len();
-        if open.is_some() || !line.trim_start().starts_with('#') {
-            open = open_quote(line, open);
-        }
-        if open.is_none() {
-            chunks.push(&text[start..end]);
-            start = end;
-        }
-    }
-    if start < end {
-        chunks.push(&text[start..end]);
-    }
-    chunks
+/// Returns the text with a part replaced.
+fn spliced(text: &str, part: Range<usize>, new: &str) -> Zeroizing<String> {
+    let mut written = Zeroizing::new(String::with_capacity(text.len() + new.len()));
+    written.push_str(&text[..part.start]);
+    written.push_str(new);
+    written.push_str(&text[part.end..]);
+    written
 }
 
-/// Returns the quote that is open at the end of a line.
-fn open_quote(line: &str, mut open: Option<char>) -> Option<char> {
-    let (mut escaped, mut before) = (false, ' ');
-    for c in line.chars() {
-        match (open, c) {
-            _ if escaped => escaped = false,
-            (_, '\\') => escaped = true,
-            (None, '"' | '\'') => open = Some(c),
-            (Some(quote), _) if quote == c => open = None,
-            (None, '#') if before.is_whitespace() => return None,
-            _ => {}
-        }
-        before = c;
+/// Returns the text with a line at its end.
+fn with_line(text: &str, line: &str) -> Zeroizing<String> {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let mut written = Zeroizing::new(String::with_capacity(text.len() + line.len() + 2));
+    for part in [text, end, line, "\n"] {
+        written.push_str(part);
     }
-    open
+    written
 }
 
-/// Returns the pieces of a YAML map: each entry with the lines that are indented below it, and each other line.
-fn yaml_chunks(text: &str) -> Vec<&str> {
+/// Returns the pieces of a YAML map with their offsets: each entry with the lines that are indented below it, and each other line.
+fn yaml_chunks(text: &str) -> Vec<(usize, &str)> {
     let (mut chunks, mut start, mut end) = (Vec::new(), 0, 0);
     for line in text.split_inclusive('\n') {
         let more = line.starts_with([' ', '\t']) && end > start;
         if !more && end > start {
-            chunks.push(&text[start..end]);
+            chunks.push((start, &text[start..end]));
             start = end;
         }
         end += line.len();
     }
     if start < end {
-        chunks.push(&text[start..end]);
+        chunks.push((start, &text[start..end]));
     }
     chunks
 }
 
-fn name_of(chunk: &str, form: Form) -> Option<&str> {
-    let (name, _) = match form {
-        Form::Dotenv => chunk.split_once('=')?,
-        Form::Yaml => chunk.split_once(':')?,
-    };
-    let name = name.trim();
-    match form {
-        Form::Dotenv => Some(name.strip_prefix("export ").map_or(name, str::trim_start)),
-        Form::Yaml => Some(name.trim_matches(['"', '\''])),
-    }
-}
-
-/// Returns a value as it is written in a dotenv file.
-fn quoted(value: &str) -> Zeroizing<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
-    if !value.is_empty() && value.chars().all(plain) {
-        return Zeroizing::new(value.to_owned());
-    }
-    if !value.contains(['\'', '\\', '\n', '\r']) {
-        return Zeroizing::new(format!("'{value}'"));
-    }
-    let mut quoted = Zeroizing::new(String::with_capacity(value.len() * 2 + 2));
-    quoted.push('"');
-    for c in value.chars() {
-        match c {
-            '\n' => quoted.push_str("\\n"),
-            '"' | '\\' | '$' => quoted.extend(['\\', c]),
-            _ => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+fn yaml_name(chunk: &str) -> Option<&str> {
+    let (name, _) = chunk.split_once(':')?;
+    Some(name.trim().trim_matches(['"', '\'']))
 }
 
 #[cfg(test)]
@@ -210,7 +173,9 @@ mod tests {
         let text = "# for all\nA='1 # x'\nexport B=2 # old\n\nC=\"3\nB=no\n\"\n";
         assert_eq!(after(text, Form::Dotenv, "new"), text.replace("B=2 # old", "B=new"));
         assert_eq!(after("A=1", Form::Dotenv, "x y"), "A=1\nB='x y'\n");
-        assert_eq!(after("", Form::Dotenv, "it's $5\n"), "B=\"it's \\$5\\n\"\n");
+        assert_eq!(after("", Form::Dotenv, "it's 5\n"), "B=\"it's 5\\n\"\n");
+        assert_eq!(after("", Form::Dotenv, "$5\n#\""), "B='$5\n#\"'\n");
+        assert_eq!(after("", Form::Dotenv, "it's \"x\""), "B=it's \"x\"\n");
         assert_eq!(after("B=1\nB=2\n", Form::Dotenv, "3"), "B=1\nB=3\n", "the last one counts");
         let text = "# for all\nA: one\nB: |\n  a\n  b\n# more\nC: \"B: 1\"\n";
         assert_eq!(
@@ -222,8 +187,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_set_alone_is_refused() {
-        // Another entry is made of it.
-        assert!(set("B=1\nA=$B\n", Form::Dotenv, "B", &"2".into()).is_err());
+        assert!(set("B=1\nA=$B\n", Form::Dotenv, "B", &"2".into()).is_err(), "others would read another value");
+        assert!(set("B=1\n", Form::Dotenv, "B", &"it's $2".into()).is_err(), "no quotes keep it");
         assert!(set("B=1\nA='\n", Form::Dotenv, "B", &"2".into()).is_err());
         // Not at the beginning of a line.
         assert!(set("{A: x, B: y}\n", Form::Yaml, "B", &"2".into()).is_err());
@@ -258,6 +223,11 @@ mod tests {
             value in "[ -~é\n]{1,40}", old in "[a-z '\"]{0,8}", yaml in any::<bool>(), at_end in any::<bool>(),
         ) {
             let form = if yaml { Form::Yaml } else { Form::Dotenv };
+            // What no dotenv file can hold is refused: see `dotenv::written`.
+            if !yaml && (dotenv::written(&value).is_none() || dotenv::written(&format!("{old}x")).is_none()) {
+                prop_assert!(set("A=1\n", form, "B", &SecretString::from(value.clone())).is_err() || dotenv::written(&value).is_some());
+                return Ok(());
+            }
             let secret = SecretString::from(value.clone());
             let other = set("", form, "A", &SecretString::from(format!("{old}x"))).unwrap();
             let text = if at_end { other.to_string() } else { format!("{}# more\n", set(&other, form, "B", &"1".into()).unwrap().as_str()) };

@@ -133,7 +133,9 @@ impl Source {
         match &self.kind {
             Kind::File(file @ File { cipher: Cipher::Clear, .. }) if !file.varies() => {
                 match file.content(Environment::Production, |_| None) {
-                    Content::Values(values) => values.get(name).cloned(),
+                    Content::Values(values) => {
+                        values.get(name).filter(|value| !value.expose_secret().is_empty()).cloned()
+                    }
                     _ => None,
                 }
             }
@@ -186,7 +188,7 @@ impl File {
 
     /// Returns its path in an environment.
     pub fn path_in(&self, environment: Environment) -> String {
-        self.path.replace("{environment}", environment.as_str())
+        self.path.replace("{environment}", environment.as_ref())
     }
 
     /// Returns its path on disk.

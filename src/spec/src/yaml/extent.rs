@@ -69,7 +69,8 @@ struct Open {
 pub fn extents(text: &str) -> Option<Extent> {
     let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
     let byte = |index: usize| bytes.get(index).copied().unwrap_or(text.len());
-    let mut parser = Parser::new_from_str(text);
+    let spaced = super::syntax::without_tabs(text);
+    let mut parser = Parser::new_from_str(&spaced);
     let mut stack: Vec<Open> = Vec::new();
     let mut root = None;
     while let Some(event) = parser.next_event() {
