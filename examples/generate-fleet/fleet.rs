@@ -151,7 +151,7 @@ pub fn customer(number: usize) -> Value {
         if own_host {
             layer["domains"] = json!([format!("consent-staging.{id}.example")]);
         }
-        put("environments", json!({"production": null, "staging": layer}));
+        put("environments", json!({"production": {}, "staging": layer}));
     }
     Value::Object(spec)
 }

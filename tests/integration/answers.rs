@@ -80,10 +80,12 @@ impl Operation {
             Call::SetWorkersDev { .. } => "SetWorkersDev",
             Call::SetCrons { .. } => "SetCrons",
             Call::AttachDomain { .. } => "AttachDomain",
+            Call::MoveDomain { .. } => "MoveDomain",
             Call::DetachDomain { .. } => "DetachDomain",
             Call::FindDomain { .. } => "FindDomain",
             Call::FindZone { .. } => "FindZone",
             Call::AddRoute { .. } => "AddRoute",
+            Call::MoveRoute { .. } => "MoveRoute",
             Call::ReadRoute { .. } => "ReadRoute",
             Call::RemoveRoute { .. } => "RemoveRoute",
             Call::FindSubdomain => "FindSubdomain",
@@ -184,6 +186,24 @@ fn operations() -> Vec<Operation> {
                 with(&domain, "service", json!("w-other")),
                 with(&domain, "hostname", json!("b.example.com")),
                 with(&domain, "id", json!("")),
+            ],
+        ),
+        operation(
+            Call::MoveDomain { worker: name(), domain: text("a.example.com") },
+            domain.clone(),
+            vec![
+                with(&domain, "service", json!("w-other")),
+                with(&domain, "hostname", json!("b.example.com")),
+                with(&domain, "id", json!("")),
+            ],
+        ),
+        operation(
+            Call::MoveRoute { worker: name(), zone_id: zone_id(), id: text(ID), pattern: text("a.example.com/*") },
+            route.clone(),
+            vec![
+                with(&route, "pattern", json!("b.example.com/*")),
+                with(&route, "script", json!("w-other")),
+                with(&route, "id", json!(ZONE)),
             ],
         ),
         missing(

@@ -14,11 +14,11 @@ use crate::support::{Project, repository};
 const WITHOUT_EXAMPLE: [&str; 12] =
     ["Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "L0402", "L0403", "L0409", "F0501", "F0502", "F0508"];
 
-/// The codes that only a preview gives.
-const OF_PREVIEWS: [&str; 1] = ["S0220"];
+/// The codes that another command than `check` gives, and that command.
+const OF_COMMANDS: [(&str, &[&str]); 2] = [("S0220", &["preview", "up", "--id", "7"]), ("S0221", &["plan"])];
 
-/// The codes that a project of these files gives, or a preview of it.
-fn codes(examples: &[Example], preview: bool) -> Vec<String> {
+/// The codes that a command gives for a project of these files; `check`, unless another is named.
+fn codes(examples: &[Example], command: Option<&[&str]>) -> Vec<String> {
     // The real pack for specs, the tiny one for templates: it is bundled without npm packages.
     let pack = examples.iter().any(|example| example.file.starts_with("templates/"));
     let project = if pack { tiny() } else { Project::empty() };
@@ -28,9 +28,8 @@ fn codes(examples: &[Example], preview: bool) -> Vec<String> {
     for example in examples {
         project.write(example.file, example.text);
     }
-    if pack || preview {
-        let command: &[&str] = if preview { &["preview", "up", "--id", "7"] } else { &["build"] };
-        let told = project.run_with(command, &[cache()]).stderr;
+    if pack || command.is_some() {
+        let told = project.run_with(command.unwrap_or(&["build"]), &[cache()]).stderr;
         let code = |line: &str| Some(line.strip_prefix("error[")?.split_once(']')?.0.to_owned());
         return told.lines().filter_map(code).collect();
     }
@@ -65,8 +64,8 @@ fn differs(code: Code) -> Option<String> {
     if told.wrong.is_empty() {
         return None;
     }
-    let preview = OF_PREVIEWS.contains(&code.as_str());
-    let (wrong, right) = (codes(&told.wrong, preview), codes(&told.right, preview));
+    let command = OF_COMMANDS.iter().find(|(own, _)| *own == code.as_str()).map(|(_, command)| *command);
+    let (wrong, right) = (codes(&told.wrong, command), codes(&told.right, command));
     let only = |found: &str| found == code.as_str();
     let good = !wrong.is_empty() && wrong.iter().all(|found| only(found)) && right.is_empty();
     (!good).then(|| format!("the wrong example gives {wrong:?}, the right one {right:?}"))

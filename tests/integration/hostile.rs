@@ -588,7 +588,7 @@ fn varied(backwards: bool) -> Project {
             "vars": {"Z": {"b": 1, "a": [at, 1.5, null]}, "A": piece},
             "crons": ["5 * * * *", "1 * * * *"], "compatibilityFlags": ["nodejs_compat", "a_flag"],
             "secrets": {"Z_KEY": {"secret": "Z_KEY"}, "A_KEY": {"secret": "A_KEY"}},
-            "environments": {"staging": {"logLevel": "debug"}, "production": null},
+            "environments": {"staging": {"logLevel": "debug"}, "production": {}},
             "destinations": [{"name": "one", "type": "any", "settings": {"z": 1, "a": {"y": 1, "b": 2}}}],
         });
         project.write(&format!("customers/c{at:02}.yaml"), spec.to_string());

@@ -41,7 +41,7 @@ fn version(project: &Project, even: bool, customers: usize) {
         let file = format!("customers/c{at:03}.yaml");
         let more = match (at % 10, even) {
             (0, true) => "environments: { production: {}, staging: {} }\n",
-            (0, false) => "environments: { staging: {}, development: {} }\n",
+            (0, false) => "environments: { production: null, staging: {}, development: {} }\n",
             (1, true) => "workers: { web: {}, api: {} }\n",
             (2, false) => {
                 let _ = fs::remove_file(project.path(&file));

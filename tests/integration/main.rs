@@ -32,6 +32,7 @@ mod line;
 mod list;
 mod live;
 mod local;
+mod moves;
 mod new;
 mod openapi;
 mod ownership;

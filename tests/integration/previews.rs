@@ -214,7 +214,8 @@ fn a_preview_on_the_database_of_production_is_refused() {
     assert!(refused(format!("database: {turso}\nenvironments: {{ production: {{}}, staging: {{}} }}\n")));
     let own = "environments: { production: {}, staging: { database: { url: 'libsql://staging.turso.io' } } }\n";
     assert!(!refused(format!("database: {turso}\n{own}")));
-    assert!(!refused(format!("database: {turso}\nenvironments: {{ staging: {{}} }}\n")));
+    assert!(refused(format!("database: {turso}\nenvironments: {{ staging: {{}} }}\n")), "production is implied");
+    assert!(!refused(format!("database: {turso}\nenvironments: {{ staging: {{}}, production: null }}\n")));
     for said in [
         "{ type: none }",
         "{ type: d1, name: previews }",

@@ -126,7 +126,7 @@ fn stronger_sources_win_in_each_environment_and_role() {
 }
 
 #[test]
-fn roles_and_environments_are_those_of_the_strongest_source() {
+fn roles_are_those_of_all_sources_and_environments_are_added() {
     let project =
         one("defaults: { workers: { web: {}, api: {} }, environments: { production: {}, staging: {} } }\n", "");
     let folders = |spec: &str| {
@@ -137,10 +137,17 @@ fn roles_and_environments_are_those_of_the_strongest_source() {
     assert_eq!(folders(""), four);
     assert_eq!(folders("workers: { api: null }\n"), ["production/acme/web", "staging/acme/web"]);
     assert_eq!(folders("workers: { api: null, web: null }\n"), ["production/acme", "staging/acme"]);
-    assert_eq!(folders("environments: { development: {} }\n"), ["development/acme/api", "development/acme/web"]);
+    let six = [&["development/acme/api", "development/acme/web"][..], &four].concat();
+    assert_eq!(folders("environments: { development: {} }\n"), six);
+    assert_eq!(folders("environments: { staging: null }\n"), ["production/acme/api", "production/acme/web"]);
+    assert_eq!(folders("environments: { production: ~ }\n"), ["staging/acme/api", "staging/acme/web"]);
     assert_eq!(folders("environments: {}\n"), four, "none is no answer");
+    assert_eq!(folders("environments: { production: }\n"), four, "a key without a value removes nothing");
+    let environments =
+        "environments: { production: null }\nworkers: { api: { environments: { production:, staging: null } } }\n";
+    assert_eq!(folders(environments), ["production/acme/api", "staging/acme/web"], "a role comes over its customer");
     assert_eq!(
-        folders("workers: { api: { environments: { staging: {} } }, cron: {} }\n"),
+        folders("workers: { api: { environments: { production: null } }, cron: {} }\n"),
         ["production/acme/cron", "production/acme/web", "staging/acme/api", "staging/acme/cron", "staging/acme/web"]
     );
     // Names differ where folders do.
@@ -349,7 +356,7 @@ fn service_bindings_name_workers_and_never_go_round() {
 
     spec("  web: { services: { API: apy } }\n  api: {}\n")
         .tells(&["S0209 customers/acme.yaml:3", "there is no worker `apy`"]);
-    spec("  web: { services: { API: api } }\n  api: { environments: { staging: {} } }\n")
+    spec("  web: { services: { API: api } }\n  api: { environments: { production: null, staging: {} } }\n")
         .tells(&["customers/acme.yaml:3", "doesn't exist in production, only in staging"]);
     // A variable of the same name, or a name that is taken.
     let found = spec("  web: { services: { API: api }, vars: { API: x } }\n  api: {}\n");

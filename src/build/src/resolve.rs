@@ -12,6 +12,7 @@ mod dispatchers;
 mod hosts;
 mod peers;
 mod previews;
+mod siblings;
 mod sources;
 mod worker;
 
@@ -22,7 +23,7 @@ pub use sources::{merged, merged_shared};
 
 use dispatchers::dispatchers;
 use flotilla_model::customer::{SHARED, Worker};
-use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::spec::Environment;
 use flotilla_spec::layer::{self, Merged};
 use flotilla_spec::project::{Fleet, Spec, labels};
@@ -68,16 +69,31 @@ struct Batch<'a> {
     resolved: Resolved,
     references: Vec<Reference>,
     peers: Peers,
+    /// The workers whose database is set for their environment alone, by environment and role.
+    own_databases: BTreeSet<(Environment, Option<String>)>,
+    /// The databases of the workers.
+    databases: Vec<database::InUse>,
 }
 
 impl<'a> Batch<'a> {
     fn new(fleet: &'a Fleet, shared: Option<&'a Shared>) -> Batch<'a> {
-        Batch { fleet, shared, resolved: Resolved::default(), references: Vec::new(), peers: Peers::default() }
+        Batch {
+            fleet,
+            shared,
+            resolved: Resolved::default(),
+            references: Vec::new(),
+            peers: Peers::default(),
+            own_databases: BTreeSet::new(),
+            databases: Vec::new(),
+        }
     }
 
     /// Links workers that refer to each other, and sorts them.
     fn finish(mut self) -> (Resolved, Peers) {
         link(&mut self);
+        let shared = database::shared_by_environments(&self.databases, &self.own_databases);
+        self.resolved.diagnostics.extend(shared);
+        self.resolved.diagnostics.extend(siblings::siblings(&self.resolved.claims));
         self.resolved.workers.sort_by(|a, b| (a.environment, &a.role).cmp(&(b.environment, &b.role)));
         (self.resolved, self.peers)
     }
@@ -100,10 +116,18 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let mut roots = sources.roots.iter();
             roots.any(|(_, root)| below(root, "workers", role).is_some_and(|own| own.get("workerName").is_some()))
         });
-        for environment in sources.environments(role) {
+        let environments = sources.environments(role);
+        if environments.is_empty() {
+            batch.resolved.diagnostics.push(no_environment(&sources, role, &subject));
+        }
+        for environment in environments {
             let name_scope = name_scope(&sources, environment, role, has_own_name);
             let (merged, base) = settings(&sources, environment, role);
-            batch.resolve(&Target { subject: &subject, environment, role, name_scope, merged, base });
+            let is_implied = sources.is_implied(environment, role);
+            if sources.sets_in(environment, role, "database") {
+                batch.own_databases.insert((environment, role.map(str::to_owned)));
+            }
+            batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
         }
     }
     batch.finish().0
@@ -119,11 +143,18 @@ pub fn shared(fleet: &Fleet) -> Shared {
             let subject = Subject { id: SHARED, name: role, labels: &labels, document, place: document.place(*span) };
             let sources = Sources::shared(fleet, Some(node));
             let has_own_name = node.get("workerName").is_some();
-            for environment in sources.environments(None) {
+            let environments = sources.environments(None);
+            if environments.is_empty() {
+                batch.resolved.diagnostics.push(no_environment(&sources, None, &subject));
+            }
+            for environment in environments {
                 let name_scope = name_scope(&sources, environment, None, has_own_name);
                 let (merged, base) = settings(&sources, environment, None);
-                let role = Some(role.as_str());
-                batch.resolve(&Target { subject: &subject, environment, role, name_scope, merged, base });
+                if sources.sets_in(environment, None, "database") {
+                    batch.own_databases.insert((environment, Some(role.clone())));
+                }
+                let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
+                batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
             }
         }
     }
@@ -137,6 +168,22 @@ pub fn shared(fleet: &Fleet) -> Shared {
 fn settings<'a>(sources: &Sources<'a>, environment: Environment, role: Option<&str>) -> (Merged<'a>, Option<Base>) {
     let merged = layer::merge(&sources.chain(environment, role), settings_only);
     (merged, Base::of(sources, environment, role))
+}
+
+/// Returns the error of a worker whose environments are all removed.
+fn no_environment(sources: &Sources<'_>, role: Option<&str>, subject: &Subject<'_>) -> Diagnostic {
+    let place = sources.place_of_environments(role).unwrap_or_else(|| subject.place.clone());
+    let message = "no environment is left: `null` removes one, and production exists unless it is removed";
+    let help = "an environment without settings of its own is a key without a value: `environments: { staging: }`";
+    Diagnostic::error(Code::MissingKey, place, message, help)
+}
+
+/// Returns the place where the environments of a customer's workers of a role are written; for a shared worker, the role is its name.
+pub fn place_of_environments(fleet: &Fleet, spec: Option<&Spec>, role: Option<&str>) -> Option<Place> {
+    match spec {
+        Some(spec) => Sources::of(fleet, spec).place_of_environments(role),
+        None => Sources::shared(fleet, below(&fleet.document.root, "sharedWorkers", role?)).place_of_environments(None),
+    }
 }
 
 fn name_scope(sources: &Sources<'_>, environment: Environment, role: Option<&str>, has_own_name: bool) -> NameScope {

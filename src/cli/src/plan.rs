@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use flotilla_engine::deploy_fleet::finished;
 use flotilla_engine::plan_file::PlanFile;
 use flotilla_engine::plan_view::PlanView;
 use flotilla_engine::planning::{PlanRequest, plan_fleet};
@@ -118,10 +119,9 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         Output::Markdown => report::print(form.markdown().trim_end()),
         _ => report::print(&form.text(&session.ui, arguments.full, true)),
     }
-    Ok(match (planned.has_errors(), arguments.exit_code && !planned.plan.is_empty()) {
-        (true, _) => Exit::Diagnostics,
-        (false, true) => Exit::Pending,
-        (false, false) => Exit::Done,
+    Ok(match finished(&planned) {
+        Exit::Done if arguments.exit_code && !planned.plan.is_empty() => Exit::Pending,
+        exit => exit,
     })
 }
 

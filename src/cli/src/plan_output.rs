@@ -467,7 +467,7 @@ mod tests {
             plan.changes[index].worker = format!("{hostile}{index}");
             plan.changes[index].customer = format!("{hostile}{index}");
             let (customer, reason) = (format!("{hostile}{index}"), format!("{hostile}{}", index % 300));
-            plan.held.push(Held { customer, environment: None, reason });
+            plan.held.push(Held { customer, environment: None, reason, is_refused: false });
             let orphan = format!("{hostile}{index}");
             plan.orphans.push(Orphan {
                 worker: orphan.clone(),

@@ -152,6 +152,9 @@ impl Cloudflare {
             Call::AttachDomain { worker, domain } => self
                 .request(home, Method::PUT, &format!("{account}/workers/domains"))
                 .json(&json!({"hostname": domain, "service": worker})),
+            Call::MoveDomain { worker, domain } => self
+                .request(home, Method::PUT, &format!("{account}/workers/domains"))
+                .json(&json!({"hostname": domain, "service": worker, "override_existing_origin": true})),
             Call::DetachDomain { id } => self.request(home, Method::DELETE, &format!("{account}/workers/domains/{id}")),
             Call::FindDomain { domain, .. } => {
                 self.request(home, Method::GET, &format!("{account}/workers/domains?hostname={domain}"))
@@ -163,6 +166,9 @@ impl Cloudflare {
             ),
             Call::AddRoute { worker, zone_id, pattern } => self
                 .request(home, Method::POST, &format!("/zones/{zone_id}/workers/routes"))
+                .json(&json!({"pattern": pattern, "script": worker})),
+            Call::MoveRoute { worker, zone_id, id, pattern } => self
+                .request(home, Method::PUT, &format!("/zones/{zone_id}/workers/routes/{id}"))
                 .json(&json!({"pattern": pattern, "script": worker})),
             Call::ReadRoute { zone_id, id } => {
                 self.request(home, Method::GET, &format!("/zones/{zone_id}/workers/routes/{id}"))
@@ -345,6 +351,7 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
         Call::FindZone { .. }
             | Call::AddRoute { .. }
             | Call::ReadRoute { .. }
+            | Call::MoveRoute { .. }
             | Call::RemoveRoute { .. }
             | Call::ListRoutes { .. }
             | Call::ListDatabases { .. }

@@ -1,6 +1,7 @@
 //! The plan: the difference between what is desired and what is deployed, as a sorted value. Pure: the same inputs
 //! give the same plan, and a deploy makes no choice that the plan left open.
 
+pub mod handover;
 mod hosts;
 mod planned_action;
 mod waves;
@@ -48,6 +49,8 @@ pub struct RecordedWorker<'a> {
     pub differences: &'a [Reason],
     /// Whether the id of its database is known, if its spec gives the name alone.
     pub has_database: bool,
+    /// The hosts that another worker may have by now, after an interrupted change of that one.
+    pub contested: &'a [Uncertainty],
 }
 
 /// The action on a worker.
@@ -105,9 +108,20 @@ pub enum Step {
     AttachDomain {
         domain: String,
     },
+    /// Points a domain of another worker of the fleet to this one. After an interrupted move there are several that may have it.
+    MoveDomain {
+        domain: String,
+        from: Vec<String>,
+    },
     AddRoute {
         pattern: String,
         zone: String,
+    },
+    /// The same for a route.
+    MoveRoute {
+        pattern: String,
+        zone: String,
+        from: Vec<String>,
     },
     SetCrons {
         crons: BTreeSet<String>,
@@ -192,6 +206,9 @@ pub struct Held {
     pub environment: Option<Environment>,
     /// The reason why it is skipped.
     pub reason: String,
+    /// Whether it is skipped because of another worker: one that still has a host that it needs, or one that it calls. The run counts as refused.
+    #[serde(skip)]
+    pub is_refused: bool,
 }
 
 /// An orphaned worker: it is deployed, and no spec defines it.
@@ -287,7 +304,7 @@ pub fn decide(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Option
     };
     if let Some(reason) = not_ours.or(unowned).or(not_again) {
         let (customer, environment) = (worker.customer.clone(), Some(worker.environment));
-        return Decision::Held(Held { customer, environment, reason: reason.to_owned() });
+        return Decision::Held(Held { customer, environment, reason: reason.to_owned(), is_refused: false });
     }
     match change(wanted, known, options) {
         Some(change) => Decision::Change(Box::new(change)),
@@ -303,6 +320,8 @@ pub struct Planner<'a> {
     held: Vec<Held>,
     orphans: Vec<Orphan>,
     owned: HashSet<u64>,
+    /// The workers that are skipped.
+    skipped: HashSet<u64>,
     hosts: hosts::Hosts,
 }
 
@@ -320,6 +339,7 @@ impl<'a> Planner<'a> {
             customer: customer.clone(),
             environment: None,
             reason: "it has errors".to_owned(),
+            is_refused: false,
         });
         Planner {
             options,
@@ -328,6 +348,7 @@ impl<'a> Planner<'a> {
             held: held.collect(),
             orphans: Vec::new(),
             owned: HashSet::new(),
+            skipped: HashSet::new(),
             hosts: hosts::Hosts::default(),
         }
     }
@@ -350,8 +371,66 @@ impl<'a> Planner<'a> {
             _ if self.options.only_prune => self.unchanged += 1,
             Decision::Change(change) => self.changes.push(*change),
             Decision::Unchanged => self.unchanged += 1,
-            Decision::Held(held) => self.held.push(held),
+            Decision::Held(held) => {
+                self.skipped.insert(short(id));
+                self.held.push(held);
+            }
         }
+    }
+
+    /// Returns the hosts that its changes attach, by account.
+    pub fn acquired(&self) -> HashSet<(String, handover::Host)> {
+        handover::acquired(&self.changes)
+    }
+
+    /// Returns whether hosts may be moved away from a worker of the state, which its customer's spec defines or doesn't define. Called when
+    /// all workers were added that specs define.
+    pub fn giver(&self, id: &WorkerId, customer: &str, is_defined: impl FnOnce() -> bool) -> handover::Giver {
+        let key = short(id);
+        match self.options.invalid.contains(customer) || self.skipped.contains(&key) {
+            true => handover::Giver::Held,
+            false if self.owned.contains(&key) || !is_defined() => handover::Giver::Free,
+            false => handover::Giver::NotSelected,
+        }
+    }
+
+    /// Skips the changes that upload a worker which calls one that isn't deployed and isn't created by this plan: the platform takes no such
+    /// upload. `is_live`: whether a worker is deployed.
+    pub fn hold_without_callees(
+        &mut self,
+        is_live: &mut dyn FnMut(&WorkerId) -> Result<bool, flotilla_model::failure::Failure>,
+    ) -> Result<(), flotilla_model::failure::Failure> {
+        loop {
+            let lasting = self.changes.iter().filter(|change| change.action != Action::Delete);
+            let planned: HashSet<WorkerId> = lasting.map(Change::id).collect();
+            let mut missing: HashMap<WorkerId, String> = HashMap::new();
+            for change in self.changes.iter().filter(|change| change.steps.contains(&Step::Upload)) {
+                for callee in &change.calls {
+                    let id = (change.home.clone(), callee.clone());
+                    if !planned.contains(&id) && !is_live(&id)? {
+                        missing.insert(change.id(), callee.clone());
+                    }
+                }
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            self.changes.retain(|change| {
+                let Some(callee) = missing.get(&change.id()) else { return true };
+                let reason = format!(
+                    "it calls {callee}, which isn't deployed and which this run leaves out: deploy it in the same run, or before"
+                );
+                let (customer, environment) = (change.customer.clone(), Some(change.environment));
+                self.skipped.insert(short(&change.id()));
+                self.held.push(Held { customer, environment, reason, is_refused: true });
+                false
+            });
+        }
+    }
+
+    /// Plans the moves of hosts between workers. Called when all workers were added.
+    pub fn hand_over(&mut self, holders: &handover::Holders) {
+        self.held.extend(handover::hand_over(&mut self.changes, holders));
     }
 
     /// Returns whether a worker of the state is orphaned. Called when all workers were added that specs define.
@@ -395,6 +474,7 @@ impl<'a> Planner<'a> {
     ) -> Plan {
         let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
         held.sort();
+        held.dedup();
         orphans.sort();
         let plan = Plan::of(changes, options.waves);
         let mut hosts = hosts.changes(recorded, &plan.changes, is_claimed);
@@ -476,7 +556,8 @@ fn rank(changes: &mut [Change]) {
 
 fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_>) -> Option<Change> {
     let (worker, live) = (wanted.worker, known.live);
-    let uncertainties = known.in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default();
+    let in_flight = known.in_flight.map(|in_flight| &in_flight.uncertainties[..]).unwrap_or_default();
+    let uncertainties: Vec<Uncertainty> = in_flight.iter().chain(known.contested).cloned().collect();
     let is_uncertain =
         |uncertainty: Uncertainty| uncertainties.contains(&uncertainty) || uncertainties.contains(&Uncertainty::Delete);
     let mut reasons = Vec::new();
@@ -506,29 +587,31 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         }
         steps.push(Step::Upload);
     }
-    let (domains, routes) = uncertain(uncertainties);
+    let (domains, routes) = uncertain(&uncertainties);
+    // A host goes only after those that come are there.
+    let mut releases = Vec::new();
     for (domain, id) in before.iter().flat_map(|live| &live.domains) {
         if !worker.domains.contains(domain) && !domains.contains(domain.as_str()) {
             reasons.push(Reason::DomainRemoved { old: domain.clone() });
-            steps.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
+            releases.push(Step::DetachDomain { domain: domain.clone(), id: id.clone() });
         }
     }
     for domain in domains.iter().filter(|domain| !worker.domains.contains(**domain)) {
         reasons.push(Reason::DomainRemoved { old: (*domain).to_owned() });
-        steps.push(Step::DropDomain { domain: (*domain).to_owned() });
+        releases.push(Step::DropDomain { domain: (*domain).to_owned() });
     }
     let patterns: BTreeSet<&str> = worker.routes.iter().map(|route| route.pattern.as_str()).collect();
     let added = |pattern: &str| routes.get(pattern).cloned().flatten();
     for (pattern, (zone_id, id)) in before.iter().flat_map(|live| &live.routes) {
         if !patterns.contains(pattern.as_str()) && added(pattern).is_none() {
             reasons.push(Reason::RouteRemoved { old: pattern.clone() });
-            steps.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
+            releases.push(Step::RemoveRoute { pattern: pattern.clone(), zone_id: zone_id.clone(), id: id.clone() });
         }
     }
     for (pattern, zone) in routes.iter().filter(|(pattern, _)| !patterns.contains(**pattern)) {
         if let Some(zone) = zone {
             reasons.push(Reason::RouteRemoved { old: (*pattern).to_owned() });
-            steps.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
+            releases.push(Step::DropRoute { pattern: (*pattern).to_owned(), zone: (*zone).to_owned() });
         }
     }
     let on = before.is_some_and(|live| live.workers_dev);
@@ -555,6 +638,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         reasons.push(Reason::Crons { old: crons.clone(), new: worker.crons.clone() });
         steps.push(Step::SetCrons { crons: worker.crons.clone() });
     }
+    steps.append(&mut releases);
     (!steps.is_empty()).then(|| Change {
         customer: worker.customer.clone(),
         environment: worker.environment,
@@ -739,7 +823,10 @@ impl Plan {
     pub fn requests(&self) -> BTreeMap<&str, usize> {
         let mut requests = BTreeMap::new();
         for change in &self.changes {
-            *requests.entry(change.account.as_str()).or_default() += change.steps.len();
+            // What is moved is looked up first.
+            let moves =
+                change.steps.iter().filter(|step| matches!(step, Step::MoveDomain { .. } | Step::MoveRoute { .. }));
+            *requests.entry(change.account.as_str()).or_default() += change.steps.len() + moves.count();
         }
         for (account, count) in hosts::requests(&self.hosts) {
             *requests.entry(account).or_default() += count;

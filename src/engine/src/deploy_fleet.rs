@@ -82,10 +82,12 @@ impl Applied {
     }
 }
 
-/// Returns the exit code of a deploy that did everything that was planned: what has errors wasn't.
+/// Returns the exit code of a deploy that did everything that was planned: what has errors, and what needs another worker that stays as
+/// it is, wasn't.
 pub fn finished(planned: &Planned) -> Exit {
     match planned.has_errors() {
         true => Exit::Diagnostics,
+        false if planned.plan.held.iter().any(|held| held.is_refused) => Exit::Refused,
         false => Exit::Done,
     }
 }

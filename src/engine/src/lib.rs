@@ -8,6 +8,7 @@ pub mod cloud;
 pub mod context;
 pub mod deploy_fleet;
 pub mod health;
+mod implied;
 mod lanes;
 pub mod operator;
 pub mod plan_file;

@@ -12,6 +12,7 @@ use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
+use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
 use flotilla_deploy::plan::{self, Change, Decision, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
@@ -31,6 +32,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
+use crate::implied::{self, FutureDates, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
@@ -122,7 +124,7 @@ pub fn plan_fleet(context: &Context<'_>, request: &PlanRequest) -> Result<Planne
 
 /// Plans from what was built.
 fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Result<Planned, Failure> {
-    let Built { project, scan, runtimes, built, diagnostics, .. } = built;
+    let Built { project, scan, runtimes, built, mut diagnostics, .. } = built;
     let (operator, selection) = (context.operator, &request.selection);
     let secrets = Arc::new(request.cloud.secrets(context, &project.fleet)?);
     operator.begin("planning", None);
@@ -164,9 +166,14 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         findings = result.refreshed.findings;
     }
     let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
-    let (plan, workers, places) = fleet.plan(selection, &secrets, &state, &options, &homes)?;
+    let PlanParts { plan, workers, places, diagnostics: found } =
+        fleet.plan(selection, &secrets, &state, &options, &homes)?;
     let (live, known) = (state.live()?, state.workers_by_home()?);
     operator.end();
+    if !found.is_empty() {
+        operator.on_event(&Event::Diagnostics(&found));
+        diagnostics.extend(found);
+    }
     for (source, reason) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
         operator.on_event(&Event::SourceUnavailable { source, reason });
     }
@@ -327,8 +334,16 @@ impl Wanted {
     }
 }
 
-/// A plan, the number of workers that it is about, and where those of its changes are.
-type PlanParts = (Plan, usize, HashMap<WorkerId, WorkerIndex>);
+/// A plan, and what is found out beside it.
+struct PlanParts {
+    plan: Plan,
+    /// The number of workers that it is about.
+    workers: usize,
+    /// The places of the changes' workers in the scan.
+    places: HashMap<WorkerId, WorkerIndex>,
+    /// The errors that only the state shows.
+    diagnostics: Vec<Diagnostic>,
+}
 
 impl Fleet<'_> {
     /// Plans, some workers at a time: what doesn't change isn't kept.
@@ -348,14 +363,24 @@ impl Fleet<'_> {
                 in_flight.account.clone_from(name);
             }
         }
+        let contested = Contested::of(&in_flight);
         let mut planner = Planner::new(options);
+        let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
+        let today = implied::day(SystemClock::new().unix());
         let (mut workers, mut places) = (0, HashMap::new());
         let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
             let mut wanted: Vec<Wanted> = records.par_iter().flat_map_iter(|at| self.wanted(*at, selection)).collect();
+            let mut with_future_date: HashSet<WorkerId> = HashSet::new();
             for one in &mut wanted {
                 let id = one.id();
+                if !options.only_prune && future.add(self.project, &one.worker, &today) {
+                    with_future_date.insert(id.clone());
+                }
                 one.live = state.one(&id)?;
+                if one.live.is_none() && !options.only_prune {
+                    unclear.add(self.project, &one.worker, state)?;
+                }
                 one.in_flight = in_flight.get(&id).cloned();
                 if let Database::D1 { id: None, name, .. } = &one.worker.database {
                     one.has_database =
@@ -370,12 +395,14 @@ impl Fleet<'_> {
                 .into_par_iter()
                 .map(|one| {
                     let differences = self.differences(&one);
+                    let contested = one.live.as_ref().map(|live| contested.of_worker(&one.id(), live));
                     let known = RecordedWorker {
                         live: one.live.as_ref(),
                         in_flight: one.in_flight.as_ref(),
                         bundle: one.bundle_before.as_ref(),
                         differences: &differences,
                         has_database: one.has_database,
+                        contested: contested.as_deref().unwrap_or_default(),
                     };
                     let desired = Desired {
                         home: one.home.clone(),
@@ -383,7 +410,15 @@ impl Fleet<'_> {
                         bundle: &one.bundle,
                         secrets: secrets.fingerprints(&one.worker, &fingerprints),
                     };
-                    let decision = plan::decide(&desired, &known, options);
+                    let decision = match unclear.skips(&one.worker) {
+                        _ if with_future_date.contains(&one.id()) => {
+                            Decision::Held(implied::held(&one.worker, "its compatibility date is in the future"))
+                        }
+                        true => {
+                            Decision::Held(implied::held(&one.worker, "its `environments` don't say where it exists"))
+                        }
+                        false => plan::decide(&desired, &known, options),
+                    };
                     let (id, hosts) = (one.id(), one.worker.hosts);
                     Decided { id, place: one.place, account: one.worker.account, hosts, decision }
                 })
@@ -417,6 +452,12 @@ impl Fleet<'_> {
                 }
             }
         }
+        let others = OnceLock::new();
+        planner.hold_without_callees(&mut |id| {
+            // Of what others deploy, the state knows nothing.
+            Ok(state.one(id)?.is_some() || others.get_or_init(|| self.deployed_by_others()).contains(id))
+        })?;
+        self.hand_over(&mut planner, state)?;
         let mut recorded = state.hosts()?;
         // What lies in an account that fleet.yaml no longer has can't be reached.
         recorded.retain(|_, add_hosts| match homes.get(&add_hosts.home) {
@@ -431,7 +472,53 @@ impl Fleet<'_> {
             let all = || self.scan.records.iter().flat_map(|record| record.claims.iter().copied()).collect();
             claims.get_or_init(all).contains(&ClaimedResource::Entry(host.to_owned()).digest())
         };
-        Ok((planner.finish_with(&recorded, &is_claimed), workers, places))
+        let plan = planner.finish_with(&recorded, &is_claimed);
+        let mut diagnostics = unclear.into_diagnostics();
+        diagnostics.extend(future.into_diagnostics());
+        Ok(PlanParts { plan, workers, places, diagnostics })
+    }
+
+    /// Returns the workers that somebody else deploys.
+    fn deployed_by_others(&self) -> HashSet<WorkerId> {
+        let workers = self.scan.records.par_iter().flat_map_iter(|record| {
+            record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit))
+        });
+        let by_others = workers.filter(|worker| matches!(worker.delivery, Delivery::Gitops | Delivery::SelfHosted));
+        by_others.map(|worker| (self.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name)).collect()
+    }
+
+    /// Finds the workers that have the hosts which changes attach, and plans the moves.
+    fn hand_over(&self, planner: &mut Planner<'_>, state: &State) -> Result<(), Failure> {
+        let acquired = planner.acquired();
+        if acquired.is_empty() {
+            return Ok(());
+        }
+        let records: HashMap<&str, RecordIndex> =
+            self.scan.indices().map(|index| (build::id(self.scan.record(index)), index)).collect();
+        let is_defined = |id: &WorkerId, customer: &str| match records.get(customer) {
+            _ if self.scan.held.contains(customer) || self.built.failed.contains(customer) => true,
+            // A spec that can't be read may define it.
+            None => self.scan.unread,
+            Some(index) => {
+                let record = self.scan.record(*index);
+                let mut workers = record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit));
+                workers
+                    .any(|worker| (self.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name) == *id)
+            }
+        };
+        let mut holders = Holders::default();
+        let mut add = |id: &WorkerId, customer: &str, hosts: BTreeSet<Host>, is_sure| {
+            for host in hosts.into_iter().filter(|host| acquired.contains(&(id.0.account_id.clone(), host.clone()))) {
+                let giver = planner.giver(id, customer, || is_defined(id, customer));
+                holders.add(host, Holder { id: id.clone(), customer: customer.to_owned(), giver }, is_sure);
+            }
+        };
+        state.each(|id, live| add(&id, &live.customer, hosts_of(Some(&live), None), true))?;
+        for (id, in_flight) in &state.in_flight()? {
+            add(id, &in_flight.customer, hosts_of(None, Some(in_flight)), false);
+        }
+        planner.hand_over(&holders);
+        Ok(())
     }
 
     /// Returns the desired state of the selected workers, to compare the cloud with.

@@ -214,16 +214,11 @@ fn customer(own: &[&FoundWorker], packs: &[Pack]) -> Settings {
         name(&mut base, &mut environments, names.get(&role), &expected(prefix, id, role.as_deref()));
         environments.sort_by_key(|(environment, _)| *environment);
         if environments.len() != 1 || environments[0].0 != Environment::Production || !environments[0].1.is_empty() {
-            let differs: Settings = environments
-                .into_iter()
-                .rev()
-                .map(|(environment, settings)| {
-                    (
-                        environment.as_ref().to_owned(),
-                        if settings.is_empty() { Value::Null } else { Value::Object(settings) },
-                    )
-                })
-                .collect();
+            let has_production = environments.iter().any(|(environment, _)| *environment == Environment::Production);
+            let removed = (!has_production).then(|| (Environment::Production.as_ref().to_owned(), Value::Null));
+            let own = environments.into_iter().rev();
+            let own = own.map(|(environment, settings)| (environment.as_ref().to_owned(), Value::Object(settings)));
+            let differs: Settings = removed.into_iter().chain(own).collect();
             base.insert("environments".to_owned(), Value::Object(differs));
         }
         roles.insert(role, base);

@@ -37,10 +37,12 @@ const ORDER: [&str; 34] = [
     "logpush",
     "tailConsumers",
     "production",
-    "environments",
+    ENVIRONMENTS,
     "workers",
     "defaults",
 ];
+/// The key of the environments.
+const ENVIRONMENTS: &str = "environments";
 /// The longest line.
 const WIDTH: usize = 110;
 
@@ -69,16 +71,28 @@ fn entry(start: &str, key: &str, value: &Value, indent: usize, is_name: bool, te
     text.push_str(start);
     let flat = flow(value);
     let is_group =
-        matches!(key, "environments" | "workers" | "accounts" | "packs" | "defaults" | "vars" | "secrets" | "bindings");
+        matches!(key, ENVIRONMENTS | "workers" | "accounts" | "packs" | "defaults" | "vars" | "secrets" | "bindings");
     match value {
-        // The name of an environment or of a worker alone says that there is one; anything else has to say that it is null.
+        // The name of a worker or a layer alone says that there is one; anything else has to say that it is null.
         Value::Null if is_name => text.push('\n'),
+        Value::Object(environments) if key == ENVIRONMENTS => {
+            text.push('\n');
+            for (key, value) in ordered(environments) {
+                let start = format!("{}{}:", " ".repeat(indent + 2), scalar(key));
+                match value {
+                    // `null` removes an environment; one in which nothing differs is a key without a value.
+                    Value::Null => text.push_str(&format!("{start} null\n")),
+                    Value::Object(settings) if settings.is_empty() => text.push_str(&format!("{start}\n")),
+                    value => entry(&start, key, value, indent + 2, false, text),
+                }
+            }
+        }
         Value::Object(map)
             if !map.is_empty()
                 && (is_group || start.chars().count() + 1 + flat.chars().count() > WIDTH || has_maps(map)) =>
         {
             text.push('\n');
-            block(map, indent + 2, matches!(key, "environments" | "workers" | "layers"), text);
+            block(map, indent + 2, matches!(key, "workers" | "layers"), text);
         }
         Value::Array(items) if !items.is_empty() && start.chars().count() + 1 + flat.chars().count() > WIDTH => {
             text.push('\n');

@@ -41,6 +41,9 @@ pub struct Worker {
     pub file: String,
     /// The environment in which it runs.
     pub environment: Environment,
+    /// Whether it exists there only because nothing says otherwise: its `environments` name others.
+    #[serde(default, rename = "implied", skip_serializing_if = "std::ops::Not::not")]
+    pub is_implied: bool,
     /// Its role, if the customer has several workers.
     pub role: Option<String>,
     /// The worker's name at Cloudflare.

@@ -94,6 +94,8 @@ codes! {
     Cycle = "S0213",
     /// A preview that would work on the data of production.
     ProductionData = "S0220",
+    /// It isn't written whether a worker exists in an environment in which it isn't deployed.
+    ImpliedEnvironment = "S0221",
     /// Not a host name that can be a custom domain.
     BadDomain = "N0301",
     /// One host name, claimed by two workers.
@@ -116,7 +118,7 @@ codes! {
     NotInNamespace = "N0310",
     /// A setting that has no effect.
     NoEffect = "N0311",
-    /// One database, used by two customers.
+    /// One database, used by two customers, or by two environments that inherit it.
     SharedDatabase = "N0312",
     /// A secret of another customer, or the token of an account.
     ForeignSecret = "N0313",

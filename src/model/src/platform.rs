@@ -98,6 +98,13 @@ pub enum Call {
         /// The host name.
         domain: String,
     },
+    /// Points a custom domain that another worker has to this one.
+    MoveDomain {
+        /// The worker's name.
+        worker: String,
+        /// The host name.
+        domain: String,
+    },
     /// Detaches a custom domain.
     DetachDomain {
         /// The domain's id.
@@ -130,6 +137,17 @@ pub enum Call {
         zone_id: String,
         /// The route's id.
         id: String,
+    },
+    /// Points a route that another worker has to this one.
+    MoveRoute {
+        /// The worker's name.
+        worker: String,
+        /// The zone's id.
+        zone_id: String,
+        /// The route's id.
+        id: String,
+        /// The pattern.
+        pattern: String,
     },
     /// Removes a route.
     RemoveRoute {

@@ -88,7 +88,8 @@ pub struct Assignment {
     /// How the worker is named, if otherwise than `workerName` of fleet.yaml says: `{customer}`, `{role}`, `{pack-prefix}`,
     /// `{fleet}` and `{environment}` are replaced.
     pub worker_name: Option<String>,
-    /// The environments that exist, each with what differs there. Without it: production alone.
+    /// The environments that exist beside production, each with what differs there: a key without a value, or `{}`, is an environment in
+    /// which nothing differs. Production exists unless `production: null` removes it; `null` also removes one that a weaker layer adds.
     /// `preview` says what differs in previews, and makes none of them.
     #[schemars(extend("propertyNames" = {"enum": ["development", "staging", "production", "preview"]}))]
     pub environments: Option<BTreeMap<Environment, Option<InEnvironment>>>,
@@ -149,7 +150,8 @@ pub struct Settings {
     /// Where consented events and scripts go.
     pub destinations: Option<Vec<Destination>>,
     /// Variables of the worker: text, or any JSON value. `{ workerUrl: auth }` is the address of the customer's worker of
-    /// that role, or of the shared worker of that name, in the same environment.
+    /// that role, or of the shared worker of that name, in the same environment. `{ worker: environment }` is the environment's name, and
+    /// `{ worker: customer }` the customer's id.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub vars: Option<BTreeMap<String, Value>>,
     /// Secrets of the worker, each a reference to where its value comes from; values never stand in a file.

@@ -13,6 +13,9 @@ use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::reason::{Excerpt, Reason, ValueChange, sentences};
 
+/// The key under which a worker's JSON form has that its environment is implied.
+const IMPLIED: &str = "implied";
+
 /// Returns why a worker was rendered the last time, in the author's terms.
 pub(super) fn last(project: &Project, scan: &Scan, recipes: &Recipes<'_>, unit: &Unit, worker: &Worker) -> Vec<Reason> {
     let Some(rendering) = &unit.rendered else { return Vec::new() };
@@ -139,7 +142,9 @@ impl Project {
                 let [old, new] = [old, new].map(|value| value.as_ref().map(Excerpt::from));
                 Reason::ValueChanged(Box::new(ValueChange { path: provenance::notation(&path), old, new, place }))
             };
-            provenance::differences(before, after).into_iter().map(reason).collect()
+            let differences = provenance::differences(before, after).into_iter();
+            // That its environment isn't written changes nothing about a worker.
+            differences.filter(|(path, ..)| path.first().is_none_or(|key| key != IMPLIED)).map(reason).collect()
         })
     }
 }

@@ -19,6 +19,9 @@ use super::claim::ClaimedResource;
 use super::peers::{Reference, WORKER_URL};
 use super::worker::{Secrets, WorkerResolver};
 
+/// The key that makes a variable what its worker is: `{ worker: environment }` or `{ worker: customer }`.
+const OF_WORKER: &str = "worker";
+
 impl WorkerResolver<'_, '_> {
     /// Resolves the variables of the layers; those that refer to other workers are noted, and filled in later.
     pub(super) fn vars(&mut self, secrets: &Secrets) -> BTreeMap<String, Value> {
@@ -50,7 +53,12 @@ impl WorkerResolver<'_, '_> {
                     }
                 }
             }
-            vars.insert(name.clone(), value.clone());
+            let value = match value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(OF_WORKER)) {
+                Some(Value::String(word)) if word == "environment" => self.target.environment.as_ref().into(),
+                Some(Value::String(word)) if word == "customer" => self.target.subject.id.into(),
+                _ => value.clone(),
+            };
+            vars.insert(name.clone(), value);
         }
         vars
     }

@@ -1,16 +1,50 @@
 //! The database of a worker: Turso, D1 or none. Knows one worker at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use flotilla_model::customer::{D1_BINDING, Database, TURSO_TOKEN, TURSO_URL};
-use flotilla_model::diagnostic::{Code, Diagnostic};
-use flotilla_model::spec::{self, DatabaseKind};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::spec::{self, DatabaseKind, Environment};
 use flotilla_spec::layer::Merged;
 
 use super::claim::ClaimedResource;
 use super::worker::{Secrets, WorkerResolver};
+
+/// A database that a worker uses.
+pub(super) struct InUse {
+    name: String,
+    place: Place,
+    environment: Environment,
+    role: Option<String>,
+}
+
+/// Returns an error for each database that several environments inherit: what one of them writes, the others read. `own` has the workers whose
+/// database is set for their environment.
+pub(super) fn shared_by_environments(
+    databases: &[InUse],
+    own: &BTreeSet<(Environment, Option<String>)>,
+) -> Vec<Diagnostic> {
+    let mut inherited: BTreeMap<(&str, &Place), BTreeSet<Environment>> = BTreeMap::new();
+    for InUse { name, place, environment, role } in databases {
+        if !own.contains(&(*environment, role.clone())) {
+            inherited.entry((name, place)).or_default().insert(*environment);
+        }
+    }
+    let shared = inherited.into_iter().filter(|(_, environments)| environments.len() > 1);
+    let diagnostic = |((name, place), environments): ((&str, &Place), BTreeSet<Environment>)| {
+        let words: Vec<&str> = environments.iter().map(|environment| environment.as_ref()).collect();
+        let first = words[0];
+        let message = format!("the database `{name}` is shared by the environments {}", words.join(" and "));
+        let help = format!(
+            "give each its own: write `{{environment}}` in its name, or `environments: {{ {first}: {{ database: {{ … }} }} }}`; \
+             what is set for an environment itself may be the same"
+        );
+        Diagnostic::error(Code::SharedDatabase, place.clone(), message, help)
+    };
+    shared.map(diagnostic).collect()
+}
 
 impl WorkerResolver<'_, '_> {
     /// Resolves the database, and adds the variables and secrets that it is reached with.
@@ -70,6 +104,11 @@ impl WorkerResolver<'_, '_> {
         }
     }
 
+    fn in_use(&mut self, name: &str, place: &Place) {
+        let (environment, role) = (self.target.environment, self.target.role.map(str::to_owned));
+        self.batch.databases.push(InUse { name: name.to_owned(), place: place.clone(), environment, role });
+    }
+
     fn turso(
         &mut self,
         database: &spec::Database,
@@ -80,6 +119,7 @@ impl WorkerResolver<'_, '_> {
         let place = self.place(&["database", "url"]);
         // Its protocol is no part of a database.
         let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
+        self.in_use(host, &place);
         self.claim(ClaimedResource::Database(host.to_lowercase()), place);
         vars.insert(TURSO_URL.to_owned(), Value::String(url));
         let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
@@ -93,6 +133,7 @@ impl WorkerResolver<'_, '_> {
         let account = self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
         let key = if database.id.is_some() { "id" } else { "name" };
         let place = self.place(&["database", key]);
+        self.in_use(&name, &place);
         if let Some(id) = &database.id {
             self.claim(ClaimedResource::Database(id.clone()), place.clone());
         }

@@ -64,7 +64,7 @@ impl<'a> PeerScope<'a> {
 
 /// Fills in addresses and worker names where workers refer to each other.
 pub(super) fn link(batch: &mut Batch<'_>) {
-    let Batch { fleet, shared, resolved, references, peers } = batch;
+    let Batch { fleet, shared, resolved, references, peers, .. } = batch;
     let known = PeerScope { own: peers, shared: shared.map(|shared| &shared.peers) };
     for reference in references.iter() {
         if let Err(diagnostic) = link_reference(fleet, &known, reference, resolved) {

@@ -14,14 +14,14 @@ use flotilla_spec::project::Fleet;
 use flotilla_spec::yaml::Kind;
 
 use super::sources::{Sources, settings_only};
-use super::worker::{Subject, WorkerResolver};
+use super::worker::{Subject, WorkerResolver, filled};
 
 /// The settings that a worker of a preview is derived from.
 pub(super) struct Base {
     /// The environment whose settings it takes.
     pub(super) environment: Environment,
     /// Whether a layer defines its database in previews.
-    says_database: bool,
+    pub(super) says_database: bool,
     /// The bindings that a layer defines for previews.
     says_bindings: BTreeSet<String>,
     /// Its settings in production; null if it doesn't exist there.
@@ -120,7 +120,9 @@ impl WorkerResolver<'_, '_> {
     pub(super) fn production_database(&mut self, base: &Base, database: &Database) {
         let url = database.url.as_ref().filter(|_| database.kind == Some(DatabaseKind::Turso));
         let of_production = &base.production["database"];
-        let is_its = of_production["type"] == "turso" && of_production["url"].as_str() == url.map(String::as_str);
+        let its_url = of_production["url"].as_str();
+        let its_url = its_url.map(|url| filled(url, self.target.subject.id, Environment::Production.as_ref()));
+        let is_its = of_production["type"] == "turso" && its_url.as_ref() == url;
         if base.says_database || url.is_none() || !is_its {
             return;
         }

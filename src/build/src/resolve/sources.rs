@@ -1,5 +1,8 @@
 //! The sources of a customer's settings, and those that apply to one of its workers. Knows trees, not what they mean.
 
+use std::collections::BTreeSet;
+
+use flotilla_model::diagnostic::Place;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::Environment;
 use flotilla_spec::layer::{self, Merged};
@@ -122,22 +125,63 @@ impl<'a> Sources<'a> {
         if self.preview.is_some() { vec![Environment::Preview] } else { self.standing(role) }
     }
 
-    /// Returns the environments in which a worker exists: those of the strongest source, where a role comes first. Settings
-    /// for previews don't count.
+    /// Returns the environments in which a worker exists: production, and those that any source adds; a written `null` removes one.
+    /// The sources of the role come over those of the customer. Settings for previews don't count.
     pub(super) fn standing(&self, role: Option<&str>) -> Vec<Environment> {
-        let own = role.into_iter().flat_map(|role| {
-            self.roots.iter().rev().filter_map(move |(_, root)| below(root, "workers", role)?.get("environments"))
-        });
-        let all = self.roots.iter().rev().filter_map(|(_, root)| root.get("environments"));
-        for node in own.chain(all) {
-            if let Kind::Map(entries) = &node.kind
-                && entries.iter().any(|(key, _, _)| key != Environment::Preview.as_ref())
-            {
-                let named = |environment: &Environment| entries.iter().any(|(key, _, _)| key == environment.as_ref());
-                return Environment::ALL.into_iter().filter(named).collect();
-            }
+        let mut standing = BTreeSet::from([Environment::Production]);
+        for (environment, node) in self.sets(role).flatten() {
+            match matches!(node.kind, Kind::Null) {
+                true => standing.remove(&environment),
+                false => standing.insert(environment),
+            };
         }
-        vec![Environment::Production]
+        standing.into_iter().collect()
+    }
+
+    /// Returns whether a worker exists in an environment only because nothing says otherwise: the strongest source that has environments
+    /// doesn't name this one.
+    pub(super) fn is_implied(&self, environment: Environment, role: Option<&str>) -> bool {
+        if environment == Environment::Preview {
+            return false;
+        }
+        let strongest = self.sets(role).filter(|set| !set.is_empty()).last();
+        strongest.is_some_and(|set| set.iter().all(|(named, _)| *named != environment))
+    }
+
+    /// Returns the lasting environments that each source names, the weakest first.
+    fn sets(&self, role: Option<&str>) -> impl Iterator<Item = Vec<(Environment, &'a Node)>> {
+        let of_all = self.roots.iter().filter_map(|(_, root)| root.get("environments"));
+        let of_role = self.roots.iter().filter_map(move |(_, root)| below(root, "workers", role?)?.get("environments"));
+        of_all.chain(of_role).map(|node| match &node.kind {
+            Kind::Map(entries) => {
+                let named = |(key, _, node): &'a (String, _, Node)| Some((Environment::of(key)?, node));
+                entries.iter().filter_map(named).filter(|(named, _)| *named != Environment::Preview).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// Returns whether any source sets a key of a worker for one environment.
+    pub(super) fn sets_in(&self, environment: Environment, role: Option<&str>, key: &str) -> bool {
+        let in_environment = |node: &Node| below(node, "environments", environment.as_ref())?.get(key).map(|_| ());
+        self.roots.iter().any(|(_, root)| {
+            let own = role.and_then(|role| below(root, "workers", role));
+            in_environment(root).or_else(|| in_environment(own?)).is_some()
+        })
+    }
+
+    /// Returns the place of the strongest `environments` that a worker has.
+    pub(super) fn place_of_environments(&self, role: Option<&str>) -> Option<Place> {
+        let own = |(document, root): &(&'a Document, &'a Node)| {
+            let key = |node: &Node| match &node.kind {
+                Kind::Map(entries) => entries.iter().find(|(key, ..)| key == "environments").map(|(_, span, _)| *span),
+                _ => None,
+            };
+            Some((role.and_then(|role| key(below(root, "workers", role)?)), key(root), *document))
+        };
+        let found: Vec<_> = self.roots.iter().rev().filter_map(own).collect();
+        let of_role = found.iter().find_map(|(role, _, document)| Some(document.place((*role)?)));
+        of_role.or_else(|| found.iter().find_map(|(_, all, document)| Some(document.place((*all)?))))
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) enum NameScope {
 pub(super) struct Target<'a> {
     pub(super) subject: &'a Subject<'a>,
     pub(super) environment: Environment,
+    /// Whether it exists there only because nothing says otherwise.
+    pub(super) is_implied: bool,
     pub(super) role: Option<&'a str>,
     pub(super) name_scope: NameScope,
     pub(super) merged: Merged<'a>,
@@ -105,6 +107,16 @@ impl Batch<'_> {
                 return;
             }
         };
+        if let Some(database) = &mut settings.database {
+            let environment = match (&self.fleet.preview, &target.base) {
+                (Some(preview), Some(base)) if base.says_database => preview.word(),
+                (_, Some(base)) => base.environment.to_string(),
+                (_, None) => target.environment.to_string(),
+            };
+            for text in [&mut database.name, &mut database.url].into_iter().flatten() {
+                *text = filled(text, target.subject.id, &environment);
+            }
+        }
         if let (Some(preview), Some(base)) = (&self.fleet.preview, &target.base) {
             let moved = previews::adapt(self.fleet, preview, base, target.subject, target.role, &mut settings);
             self.resolved.moved.extend(moved);
@@ -136,6 +148,7 @@ impl<'a> WorkerResolver<'a, '_> {
         let provenance = settings.trusted_origins.as_ref();
         let trusted_origins = self.checked(provenance, "trustedOrigins", Code::BadOrigin, names::origin);
         let crons = self.crons(reach.namespace.as_deref());
+        self.compatibility_date();
         self.claim_name(&name, &reach);
         self.offer(&name, &reach);
         let taken_over = reach.domains.iter().filter(|domain| domain.take_over());
@@ -145,6 +158,7 @@ impl<'a> WorkerResolver<'a, '_> {
             labels: target.subject.labels.clone(),
             file: target.subject.document.file.clone(),
             environment: target.environment,
+            is_implied: target.is_implied,
             role: target.role.map(str::to_owned),
             name,
             pack: pack_name.to_owned(),
@@ -264,6 +278,25 @@ impl<'a> WorkerResolver<'a, '_> {
             self.push(Diagnostic::error(Code::NotInNamespace, place, message, help));
         }
         crons
+    }
+
+    /// Rejects a compatibility date that no calendar has.
+    fn compatibility_date(&mut self) {
+        let Some(date) = &self.settings.compatibility_date else { return };
+        let parts: Vec<u32> = date.split('-').filter_map(|part| part.parse().ok()).collect();
+        let [year, month, day] = parts[..] else { return };
+        let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = match month {
+            2 if is_leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        if day > days {
+            let place = self.place(&["compatibilityDate"]);
+            let message = format!("{date} is no day of the calendar: that month has {days} days");
+            self.push(Diagnostic::error(Code::WrongForm, place, message, "write a day that exists"));
+        }
     }
 
     /// Claims the worker's name, in its account or namespace.
@@ -433,6 +466,11 @@ impl<'a> WorkerResolver<'a, '_> {
         }
         items.cloned().unwrap_or_default()
     }
+}
+
+/// Returns the name or address of a database with the customer and the environment in it.
+pub(super) fn filled(text: &str, customer: &str, environment: &str) -> String {
+    text.replace("{customer}", customer.trim_start_matches('_')).replace("{environment}", environment)
 }
 
 fn observability(settings: &Settings) -> Observability {

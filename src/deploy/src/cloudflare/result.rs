@@ -52,12 +52,18 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
                 false => Err("`schedules` has other crons".to_owned()),
             }
         }
-        Call::AttachDomain { worker, domain } => {
+        Call::AttachDomain { worker, domain } | Call::MoveDomain { worker, domain } => {
             same(result, "hostname", domain)?;
             same(result, "service", worker)?;
             text(result, "id").map(Reply::Id)
         }
         Call::AddRoute { worker, pattern, .. } => {
+            same_if_given(result, "pattern", pattern)?;
+            same_if_given(result, "script", worker)?;
+            text(result, "id").map(Reply::Id)
+        }
+        Call::MoveRoute { worker, pattern, id, .. } => {
+            same_if_given(result, "id", id)?;
             same_if_given(result, "pattern", pattern)?;
             same_if_given(result, "script", worker)?;
             text(result, "id").map(Reply::Id)

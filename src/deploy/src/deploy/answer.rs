@@ -10,9 +10,10 @@ use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
 use super::task::{action_name, is_about_same, uncertainty_of};
 use super::{Event, Failed, INITIAL_WINDOW, UploadRecord};
+use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
-use crate::state::{Deployed, Entry, ResourceKind, Uncertainty};
+use crate::state::{Deployed, Entry, ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
@@ -173,6 +174,17 @@ impl Run<'_> {
             self.ctx.state.store(&change.digest, &record.stored, &record.objects)?;
         }
         self.record_step(index, step, record.is_some())?;
+        if let Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } = step {
+            let host = Host::acquired_by(step).expect("BUG: it acquires a host");
+            for from in from {
+                self.record_given(index, from, &host)?;
+                let giver = self.change_of.get(&(change.home.clone(), from.clone()));
+                if let Some(takers) = giver.and_then(|giver| self.takers.get_mut(giver)) {
+                    takers.retain(|(taker, other)| *taker != index || other != host.text());
+                }
+                self.end_move(&(change.home.clone(), from.clone()), step)?;
+            }
+        }
         let task = self.schedule.task(index);
         if let (Some(record), Some(live)) = (record, &task.live) {
             let pack = record.stored.source["worker"]["pack"].as_str();
@@ -189,7 +201,9 @@ impl Run<'_> {
         match (is_last, self.phase) {
             (false, _) => self.schedule.proceed(index),
             (true, Phase::Release(_)) => self.schedule.release(index),
-            (true, Phase::Apply) => {
+            (true, Phase::Apply) if self.has_late_steps(index) => self.schedule.release(index),
+            (true, Phase::HandOver) if self.gives(index) => self.schedule.release(index),
+            (true, _) => {
                 self.schedule.conclude(index, &Conclusion::Applied);
                 self.concluded.push((index, Conclusion::Applied));
             }
@@ -218,14 +232,21 @@ impl Run<'_> {
     /// Writes an acknowledged step to the state, with what of the change is still uncertain.
     fn record_step(&mut self, index: ChangeIndex, step: &Step, is_upload: bool) -> Result<(), Failure> {
         let change = self.change(index);
-        let phase = self.phase;
+        let is_final = match self.phase {
+            Phase::Release(_) => false,
+            Phase::Apply => !self.has_late_steps(index),
+            Phase::HandOver => !self.gives(index),
+        };
         let task = self.schedule.task(index);
         let this = uncertainty_of(step);
         task.earlier.retain(|other| !is_about_same(other, &this));
-        let left = match task.steps_left() == 1 && phase == Phase::Apply {
+        let left = match task.steps_left() == 1 && is_final {
             true => Vec::new(),
             false => union(&task.left[1..], &task.earlier),
         };
+        let id = task.id.clone();
+        let left = self.with_moving(&id, left);
+        let task = self.schedule.task(index);
         let entry = Entry {
             run: self.ctx.run,
             at: self.ctx.clock.unix(),
@@ -246,6 +267,26 @@ impl Run<'_> {
             (Some(live), _) => state.record(&task.id, live, &entry),
             (None, _) => state.settle(&task.id, &left),
         }
+    }
+
+    /// Records that a worker no longer has a host, because it was moved to another.
+    fn record_given(&mut self, index: ChangeIndex, from: &str, host: &Host) -> Result<(), Failure> {
+        let id: WorkerId = (self.change(index).home.clone(), from.to_owned());
+        let Some(mut live) = self.ctx.state.one(&id)? else { return Ok(()) };
+        let (had, action) = match host {
+            Host::Domain(domain) => (live.live.domains.remove(domain).is_some(), "detach domain"),
+            Host::Route(pattern) => (live.live.routes.remove(pattern).is_some(), "remove route"),
+        };
+        if !had {
+            return Ok(());
+        }
+        let left = self.ctx.state.in_flight_of(&id)?.map(|in_flight| in_flight.uncertainties).unwrap_or_default();
+        let entry = Entry { run: self.ctx.run, at: self.ctx.clock.unix(), action, reasons: &[], left: &left };
+        self.ctx.state.record(&id, &mut live, &entry)?;
+        if let Some(giver) = self.change_of.get(&id) {
+            self.schedule.given(*giver, host, live.revision);
+        }
+        Ok(())
     }
 
     /// Reports the changes that ended.
@@ -318,7 +359,9 @@ fn needs_worker(step: &Step) -> bool {
         | Step::RemoveRoute { .. }
         | Step::SetWorkersDev { .. }
         | Step::AttachDomain { .. }
+        | Step::MoveDomain { .. }
         | Step::AddRoute { .. }
+        | Step::MoveRoute { .. }
         | Step::SetCrons { .. } => true,
     }
 }

@@ -6,6 +6,7 @@ use super::run::{Phase, Run};
 use super::schedule::{Conclusion, RequestId};
 use super::task::{Task, is_about_same, uncertainty_of};
 use super::{CONTROL_INTERVAL, answer::union};
+use crate::plan::handover::Host;
 use crate::plan::{Action, Change, Step};
 use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
@@ -27,10 +28,14 @@ impl Run<'_> {
         let change = self.change(index);
         let steps = self.steps_to_do(index);
         if steps.is_empty() {
-            self.end_without_steps(index);
+            self.end_without_steps(index)?;
             return Ok(false);
         }
-        if let Some(why) = self.blocked_by(change)? {
+        let why = match self.phase {
+            Phase::Release(_) | Phase::Apply => self.blocked_by(index)?,
+            Phase::HandOver => self.hand_over_blocked_by(index),
+        };
+        if let Some(why) = why {
             self.fail(index, why)?;
             self.report_concluded();
             return Ok(false);
@@ -59,7 +64,7 @@ impl Run<'_> {
         let change = self.change(index);
         let released = self.schedule.released(index).map(|released| &released.steps[..]).unwrap_or_default();
         let all = change.steps.iter().enumerate().map(|(place, step)| (StepIndex::new(place), step));
-        let open = all.filter(|(place, step)| self.is_of_phase(step) && !released.contains(place));
+        let open = all.filter(|(place, step)| self.is_of_phase(index, step) && !released.contains(place));
         let planned: Vec<(StepIndex, &Step)> = open.collect();
         // A list of the account's databases, or another change, can have found it out since the plan.
         let is_left = |(_, step): &&(StepIndex, &Step)| match step {
@@ -74,22 +79,48 @@ impl Run<'_> {
     }
 
     /// Ends the phase of a change that has nothing to do in it.
-    fn end_without_steps(&mut self, index: ChangeIndex) {
+    fn end_without_steps(&mut self, index: ChangeIndex) -> Result<(), Failure> {
         match self.phase {
             Phase::Release(_) => self.schedule.put_back(index),
-            Phase::Apply => {
-                self.schedule.conclude(index, &Conclusion::Applied);
-                self.concluded.push((index, Conclusion::Applied));
-                self.report_concluded();
-            }
+            Phase::Apply if self.has_late_steps(index) => self.schedule.put_back(index),
+            Phase::HandOver if self.gives(index) => match self.unmoved_host_of(index) {
+                None => {
+                    let id = self.change(index).id();
+                    let left = self.with_moving(&id, Vec::new());
+                    self.ctx.state.settle(&id, &left)?;
+                    self.end_applied(index);
+                }
+                Some(_) if !self.are_takers_done(index) => self.schedule.put_back(index),
+                Some(host) => {
+                    self.fail(index, format!("{host} is still here: the worker that takes it failed"))?;
+                    self.report_concluded();
+                }
+            },
+            Phase::Apply | Phase::HandOver => self.end_applied(index),
         }
+        Ok(())
+    }
+
+    fn end_applied(&mut self, index: ChangeIndex) {
+        self.schedule.conclude(index, &Conclusion::Applied);
+        self.concluded.push((index, Conclusion::Applied));
+        self.report_concluded();
+    }
+
+    /// Returns whether all changes that still were to take a host from a worker failed.
+    fn are_takers_done(&self, index: ChangeIndex) -> bool {
+        self.takers.get(&index).is_none_or(|takers| takers.iter().all(|(taker, _)| self.schedule.has_failed(*taker)))
     }
 
     /// Returns the reason why a change can't begin: a resource that it needs is unavailable, or a host points to the
     /// worker that it deletes.
-    fn blocked_by(&self, change: &Change) -> Result<Option<String>, Failure> {
+    fn blocked_by(&self, index: ChangeIndex) -> Result<Option<String>, Failure> {
+        let change = self.change(index);
         if change.action == Action::Delete && self.phase == Phase::Apply {
-            let host = self.ctx.state.host_of(&change.home, &change.worker)?;
+            let host = match self.unmoved_host_of(index) {
+                Some(host) => Some(host),
+                None => self.ctx.state.host_of(&change.home, &change.worker)?,
+            };
             return Ok(host.map(|host| format!("not deleted, because the host {host} still leads to it")));
         }
         if !change.steps.contains(&Step::Upload) {
@@ -99,6 +130,28 @@ impl Run<'_> {
             self.unavailable.get(&(change.home.account_id.clone(), *resource)).cloned()
         };
         Ok(change.needs.iter().find_map(unavailable))
+    }
+
+    /// Returns the reason why hosts can't move now: a worker that is to give one failed, or one that is to get one.
+    fn hand_over_blocked_by(&self, index: ChangeIndex) -> Option<String> {
+        let change = self.change(index);
+        let late = change.steps.iter().filter(|step| self.is_late(index, step));
+        let mut blocked = late.filter_map(|step| {
+            let (other, host) = match step {
+                Step::MoveDomain { from, domain: host } | Step::MoveRoute { from, pattern: host, .. } => {
+                    let others =
+                        from.iter().filter_map(|from| self.change_of.get(&(change.home.clone(), from.clone())));
+                    (others.copied().find(|other| self.schedule.has_failed(*other))?, host.clone())
+                }
+                step => {
+                    let host = Host::released_by(step)?.name().to_owned();
+                    let others = self.acquired.get(&host)?.iter().copied();
+                    (others.filter(|other| *other != index).find(|other| self.schedule.has_failed(*other))?, host)
+                }
+            };
+            Some(format!("{host} stays where it is, because {} failed", self.change(other).worker))
+        });
+        blocked.next()
     }
 
     /// Returns whether the deploy beside which this one runs has the worker in flight.
@@ -126,19 +179,63 @@ impl Run<'_> {
         earlier: Vec<Uncertainty>,
     ) -> Result<Task, Failure> {
         let left: Vec<Uncertainty> = steps.iter().map(|step| uncertainty_of(&change.steps[step.place()])).collect();
+        self.open_notes()?;
+        for step in &steps {
+            self.note_move(change, &change.steps[step.place()])?;
+        }
         let in_flight = InFlight {
             account: change.account.clone(),
             customer: change.customer.clone(),
             environment: change.environment,
             digest: change.digest,
-            uncertainties: union(&left, &earlier),
+            uncertainties: self.with_moving(&id, union(&left, &earlier)),
             run: self.ctx.run,
         };
-        self.open_notes()?;
         self.ctx.state.begin(&id, &in_flight)?;
         let mut task = Task::new(id, steps, live, earlier, left);
         task.is_check_due = self.is_check_needed(change);
         Ok(task)
+    }
+
+    /// Notes that a host of another worker may move away from it from now on.
+    fn note_move(&mut self, change: &Change, step: &Step) -> Result<(), Failure> {
+        let (Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. }) = step else { return Ok(()) };
+        for from in from {
+            let id: WorkerId = (change.home.clone(), from.clone());
+            let Some(live) = self.ctx.state.one(&id)? else { continue };
+            let earlier = self.ctx.state.in_flight_of(&id)?;
+            self.moving.entry(id.clone()).or_default().push(uncertainty_of(step));
+            let earlier_ones = earlier.as_ref().map(|earlier| earlier.uncertainties.clone()).unwrap_or_default();
+            let in_flight = InFlight {
+                account: live.account,
+                customer: live.customer,
+                environment: live.environment,
+                digest: earlier.as_ref().map_or(live.digest, |earlier| earlier.digest),
+                uncertainties: self.with_moving(&id, earlier_ones),
+                run: self.ctx.run,
+            };
+            self.ctx.state.begin(&id, &in_flight)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the uncertainties of a worker, with those of hosts that are moving away from it.
+    pub(super) fn with_moving(&self, id: &WorkerId, uncertainties: Vec<Uncertainty>) -> Vec<Uncertainty> {
+        match self.moving.get(id) {
+            Some(moving) => union(&uncertainties, moving),
+            None => uncertainties,
+        }
+    }
+
+    /// Notes that it is certain again where a host of another worker is.
+    pub(super) fn end_move(&mut self, id: &WorkerId, step: &Step) -> Result<(), Failure> {
+        let this = uncertainty_of(step);
+        let Some(moving) = self.moving.get_mut(id) else { return Ok(()) };
+        moving.retain(|other| !is_about_same(other, &this));
+        let Some(in_flight) = self.ctx.state.in_flight_of(id)? else { return Ok(()) };
+        let left = in_flight.uncertainties.into_iter().filter(|other| !is_about_same(other, &this)).collect();
+        let left = self.with_moving(id, left);
+        self.ctx.state.settle(id, &left)
     }
 
     /// Ends a change that doesn't continue: none of its later steps was sent, but what was uncertain before still is.
@@ -149,12 +246,22 @@ impl Run<'_> {
             None => self.schedule.lane_of(index).drop_steps(change.steps.len() - released),
             Some(mut task) => {
                 self.schedule.lane_of(index).drop_steps(task.steps_left());
+                // What was not sent didn't move.
+                let unsent = task.open_steps().skip(usize::from(task.is_outcome_unknown));
+                for step in unsent.map(|step| &change.steps[step.place()]) {
+                    if let Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } = step {
+                        for from in from {
+                            self.end_move(&(change.home.clone(), from.clone()), step)?;
+                        }
+                    }
+                }
                 if task.is_outcome_unknown {
                     let present = task.left.remove(0);
                     task.earlier.retain(|other| !is_about_same(other, &present));
                     task.earlier.push(present);
                 }
-                self.ctx.state.settle(&task.id, &task.earlier)?;
+                let left = self.with_moving(&task.id, task.earlier);
+                self.ctx.state.settle(&task.id, &left)?;
             }
         }
         self.concluded.push((index, conclusion));

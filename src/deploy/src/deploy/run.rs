@@ -1,7 +1,7 @@
 //! The loop: sends what is ready, handles answers, and sleeps until there is work. One thread; [`Run`] holds what is
 //! known while a deploy runs, and its [`Schedule`] the dependencies between changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::hosts::HostWrite;
@@ -12,20 +12,23 @@ use super::pool::{Ids, Job};
 use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Schedule};
 use super::task::Next;
 use super::{CONTROL_INTERVAL, Control, DeployContext, Event, LaneProgress, Outcome, PROGRESS_INTERVAL};
+use crate::plan::handover::Host;
 use crate::plan::{Action, Change, Plan, Step};
-use crate::state::ResourceKind;
+use crate::state::{ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::HealthCheck;
 
-/// The part of a change that is done now. Whatever moves between workers is given up by all of them before any acquires it, so
-/// that swaps and chains of moves come out right.
+/// The part of a change that is done now. What moves between workers moves when the other changes of the wave are done: then it is known
+/// whether the worker that gives a host, and the one that gets it, are as they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The steps that give up a domain or a route that a change of this wave acquires.
+    /// The steps that release a host for a change of this wave in another account: no request moves it there.
     Release(WaveIndex),
-    /// The phase of all other steps.
+    /// The phase of all other steps but the late ones.
     Apply,
+    /// The late steps: those that move hosts, and those that release hosts when others have them.
+    HandOver,
 }
 
 /// A deploy that runs.
@@ -41,8 +44,14 @@ pub(super) struct Run<'a> {
     pub(super) strangers: Strangers,
     /// The reasons why an account's databases or KV namespaces are unavailable.
     pub(super) unavailable: HashMap<(String, Resource), String>,
-    /// The domains and patterns that changes of this plan acquire, and in which wave.
-    acquired: HashMap<String, WaveIndex>,
+    /// The changes that acquire a host, by its name.
+    pub(super) acquired: HashMap<String, Vec<ChangeIndex>>,
+    /// The changes by their workers, if hosts move between workers.
+    pub(super) change_of: HashMap<WorkerId, ChangeIndex>,
+    /// The changes whose workers give hosts away, with those that take them and have not done so yet.
+    pub(super) takers: HashMap<ChangeIndex, Vec<(ChangeIndex, String)>>,
+    /// The hosts of workers that changes are moving, or of which it is unknown whether they moved.
+    pub(super) moving: HashMap<WorkerId, Vec<Uncertainty>>,
     /// The accounts whose token is unauthorized.
     pub(super) unauthorized: HashSet<String>,
     /// The changes that were uploaded in this wave, with the workers' health checks.
@@ -64,6 +73,7 @@ pub(super) struct Run<'a> {
 pub fn deploy(plan: &Plan, ctx: DeployContext<'_>) -> Result<Outcome, Failure> {
     let start = ctx.clock.now();
     let mut run = Run::new(plan, ctx);
+    run.takers = run.find_takers();
     run.look_up_names()?;
     run.run_waves()?;
     let Run { mut outcome, ctx, .. } = run;
@@ -72,15 +82,29 @@ pub fn deploy(plan: &Plan, ctx: DeployContext<'_>) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// The domains and patterns that changes acquire, and in which wave.
-fn acquired(changes: &[Change]) -> HashMap<String, WaveIndex> {
-    let steps = changes.iter().flat_map(|change| change.steps.iter().map(move |step| (step, change.wave)));
-    let acquired = steps.filter_map(|(step, wave)| match step {
-        Step::AttachDomain { domain } => Some((domain.clone(), WaveIndex::new(wave))),
-        Step::AddRoute { pattern, .. } => Some((pattern.clone(), WaveIndex::new(wave))),
-        _ => None,
-    });
-    acquired.collect()
+/// The changes that acquire a host which another change releases, by the host's name.
+fn acquired(changes: &[Change]) -> HashMap<String, Vec<ChangeIndex>> {
+    let released: HashSet<String> = changes
+        .iter()
+        .flat_map(|change| change.steps.iter().filter_map(Host::released_by))
+        .map(|host| host.name().to_owned())
+        .collect();
+    let mut acquired: HashMap<String, Vec<ChangeIndex>> = HashMap::new();
+    if !released.is_empty() {
+        for (place, change) in changes.iter().enumerate() {
+            for host in change.steps.iter().filter_map(Host::acquired_by) {
+                if released.contains(host.name()) {
+                    acquired.entry(host.name().to_owned()).or_default().push(ChangeIndex::new(place));
+                }
+            }
+        }
+    }
+    acquired
+}
+
+/// Returns whether a step moves a host from another worker.
+fn moves(step: &Step) -> bool {
+    matches!(step, Step::MoveDomain { .. } | Step::MoveRoute { .. })
 }
 
 impl<'a> Run<'a> {
@@ -103,6 +127,15 @@ impl<'a> Run<'a> {
             strangers: Strangers::default(),
             unavailable: HashMap::new(),
             acquired: acquired(&plan.changes),
+            change_of: match plan.changes.iter().any(|change| change.steps.iter().any(moves)) {
+                true => {
+                    let all = plan.changes.iter().enumerate();
+                    all.map(|(place, change)| (change.id(), ChangeIndex::new(place))).collect()
+                }
+                false => HashMap::new(),
+            },
+            takers: HashMap::new(),
+            moving: HashMap::new(),
             unauthorized: HashSet::new(),
             uploaded: Vec::new(),
             unchecked: 0,
@@ -146,9 +179,10 @@ impl<'a> Run<'a> {
         self.uploaded.clear();
         let mut releasing: Vec<ChangeIndex> = Vec::new();
         if !self.acquired.is_empty() {
-            let releases = |change: &Change| change.steps.iter().any(|step| self.releases(step, wave));
-            let places = (0..self.plan.changes.len()).filter(|place| releases(&self.plan.changes[*place]));
-            releasing.extend(places.map(ChangeIndex::new));
+            let releases = |index: &ChangeIndex| {
+                self.change(*index).steps.iter().any(|step| self.released_for(*index, step) == Some(wave))
+            };
+            releasing.extend((0..self.plan.changes.len()).map(ChangeIndex::new).filter(releases));
         }
         if self.outcome.halted.is_none() && self.control != Control::Stop {
             self.list_strangers(&[&changes[..], &releasing[..]].concat())?;
@@ -163,6 +197,17 @@ impl<'a> Run<'a> {
         }
         // A host leads to its new worker once that exists, and elsewhere before its old one is deleted.
         self.write_hosts(wave)?;
+        let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
+        let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();
+        for changes in self.in_order_of_moves(late) {
+            self.run_changes(changes, Phase::HandOver)?;
+        }
+        // Those that gave hosts away end when it is known whether they were taken.
+        for giver in givers {
+            if self.schedule.is_waiting(giver) {
+                self.run_changes(vec![giver], Phase::HandOver)?;
+            }
+        }
         self.run_changes(deletions, Phase::Apply)
     }
 
@@ -187,22 +232,108 @@ impl<'a> Run<'a> {
         self.outcome.halted = Some(why);
     }
 
-    /// Returns whether a step releases what a change of this wave acquires.
-    fn releases(&self, step: &Step, wave: WaveIndex) -> bool {
-        let host = match step {
-            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => domain,
-            Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => pattern,
-            _ => return false,
+    /// Returns the wave for which a step releases a host that a change in another account acquires.
+    fn released_for(&self, index: ChangeIndex, step: &Step) -> Option<WaveIndex> {
+        let host = Host::released_by(step)?;
+        let account_id = &self.change(index).home.account_id;
+        let elsewhere = |other: &&ChangeIndex| {
+            let change = self.change(**other);
+            change.home.account_id != *account_id
+                && change.steps.iter().any(|step| Host::acquired_by(step).as_ref() == Some(&host))
         };
-        self.acquired.get(host) == Some(&wave)
+        let other = self.acquired.get(host.name())?.iter().find(elsewhere)?;
+        Some(WaveIndex::new(self.change(*other).wave))
+    }
+
+    /// Returns whether a step waits until the other changes of its wave are done.
+    pub(super) fn is_late(&self, index: ChangeIndex, step: &Step) -> bool {
+        let change = self.change(index);
+        if change.action == Action::Delete || self.released_for(index, step).is_some() {
+            return false;
+        }
+        let Some(host) = Host::released_by(step) else { return moves(step) };
+        let others = |all: &Vec<ChangeIndex>| all.iter().any(|other| *other != index);
+        self.acquired.get(host.name()).is_some_and(others) || change.steps.iter().any(moves)
+    }
+
+    /// Returns whether a change has steps that wait until the others are done, or waits until its hosts were taken.
+    pub(super) fn has_late_steps(&self, index: ChangeIndex) -> bool {
+        let change = self.change(index);
+        (!self.change_of.is_empty() || !self.acquired.is_empty())
+            && (change.steps.iter().any(|step| self.is_late(index, step)) || self.gives(index))
+    }
+
+    /// Returns whether a change ends only when its hosts were taken.
+    pub(super) fn gives(&self, index: ChangeIndex) -> bool {
+        self.takers.contains_key(&index) && self.change(index).action != Action::Delete
+    }
+
+    /// Returns the changes whose workers give hosts away, with those that take them and the hosts.
+    fn find_takers(&self) -> HashMap<ChangeIndex, Vec<(ChangeIndex, String)>> {
+        let mut takers: HashMap<ChangeIndex, Vec<(ChangeIndex, String)>> = HashMap::new();
+        for (place, change) in self.plan.changes.iter().enumerate().filter(|_| !self.change_of.is_empty()) {
+            for step in &change.steps {
+                let (Step::MoveDomain { from, domain: host } | Step::MoveRoute { from, pattern: host, .. }) = step
+                else {
+                    continue;
+                };
+                for from in from {
+                    if let Some(giver) = self.change_of.get(&(change.home.clone(), from.clone())) {
+                        takers.entry(*giver).or_default().push((ChangeIndex::new(place), host.clone()));
+                    }
+                }
+            }
+        }
+        takers
+    }
+
+    /// Returns a host that was to move away from the worker of a change and didn't.
+    pub(super) fn unmoved_host_of(&self, giver: ChangeIndex) -> Option<String> {
+        self.takers.get(&giver)?.first().map(|(_, host)| host.clone())
     }
 
     /// Returns whether a step belongs to the present phase.
-    pub(super) fn is_of_phase(&self, step: &Step) -> bool {
+    pub(super) fn is_of_phase(&self, index: ChangeIndex, step: &Step) -> bool {
         match self.phase {
-            Phase::Release(wave) => self.releases(step, wave),
-            Phase::Apply => true,
+            Phase::Release(wave) => self.released_for(index, step) == Some(wave),
+            Phase::Apply => !self.is_late(index, step),
+            Phase::HandOver => self.is_late(index, step),
         }
+    }
+
+    /// Returns changes in the order in which hosts move: a worker gets its new host before it gives the old one away, unless they go round
+    /// in a circle.
+    fn in_order_of_moves(&self, changes: Vec<ChangeIndex>) -> Vec<Vec<ChangeIndex>> {
+        let mut ranks: HashMap<ChangeIndex, usize> = changes.iter().map(|index| (*index, 0)).collect();
+        for _ in 0..changes.len() {
+            let mut moved = false;
+            for index in &changes {
+                let change = self.change(*index);
+                let givers = change.steps.iter().filter_map(|step| match step {
+                    Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } => {
+                        let at = |from: &String| self.change_of.get(&(change.home.clone(), from.clone()));
+                        from.iter().filter_map(|from| ranks.get(at(from)?)).max()
+                    }
+                    step => {
+                        let others = self.acquired.get(Host::released_by(step)?.name())?.iter();
+                        others.filter(|other| *other != index).filter_map(|other| ranks.get(other)).max()
+                    }
+                });
+                let rank = givers.max().map_or(0, |rank| rank + 1);
+                if ranks[index] < rank && rank <= changes.len() {
+                    ranks.insert(*index, rank);
+                    moved = true;
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        let mut ordered: BTreeMap<usize, Vec<ChangeIndex>> = BTreeMap::new();
+        for index in changes {
+            ordered.entry(ranks[&index]).or_default().push(index);
+        }
+        ordered.into_values().collect()
     }
 
     /// Runs the steps of these changes that belong to a phase.

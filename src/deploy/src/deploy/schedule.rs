@@ -16,8 +16,8 @@
 //! ```
 //!
 //! A change whose turn has come is Queued. When its lane has a permit it begins, which is written to the state: from then on it
-//! has a [`Task`], and goes around Ready and InFlight once for each request. A change that releases domains or routes before
-//! its own turn, because others take them, is Released in between.
+//! has a [`Task`], and goes around Ready and InFlight once for each request. A change that takes hosts from others, or releases hosts for
+//! them, does that when all others of its wave are done, and is Released in between.
 //!
 //! Lookups and host writes belong to no single change. They have requests, attempts and states of their own
 //! ([`RequestState`]), so that a change never carries another's request; a change that needs an id waits for its lookup, however often
@@ -37,6 +37,7 @@ use super::lookups::Lookup;
 use super::task::{Released, Task};
 use super::{DEFAULT_LATENCY, INITIAL_WINDOW};
 use crate::pace::{Lane, Ticket};
+use crate::plan::handover::Host;
 use crate::retry::Attempts;
 
 /// Identifies a request in flight. None has two at once.
@@ -56,7 +57,7 @@ pub enum RequestId {
 pub(super) enum ChangeState {
     /// Its turn has not come yet.
     Pending,
-    /// It released domains and routes that other changes take; its own turn has not come yet.
+    /// It did all but what waits for the other changes of its wave.
     Released(Box<Released>),
     /// Its turn has come; it is in its lane's queue of changes to begin.
     Queued(Option<Box<Released>>),
@@ -394,7 +395,34 @@ impl Schedule<'_> {
         self.lane_of(change).ready.push_back(RequestId::Change(change));
     }
 
-    /// Ends the part of a change that comes before its turn.
+    /// Notes that a host was moved away from the worker of a change, whose state has this revision since.
+    pub fn given(&mut self, change: ChangeIndex, host: &Host, revision: i64) {
+        let place = change.place();
+        let new = || Some(Box::new(Released { steps: Vec::new(), revision: Some(revision) }));
+        match &mut self.changes[place] {
+            ChangeState::Pending => self.changes[place] = ChangeState::Released(new().expect("BUG: it is new")),
+            ChangeState::Queued(released @ None) => *released = new(),
+            ChangeState::Released(released) | ChangeState::Queued(Some(released)) => released.revision = Some(revision),
+            ChangeState::Ready(task)
+            | ChangeState::InFlight { task, .. }
+            | ChangeState::Backoff(task)
+            | ChangeState::WaitingFor { task, .. } => task.given(host, revision),
+            ChangeState::Applied | ChangeState::Failed | ChangeState::Skipped | ChangeState::Overtaken => {}
+        }
+    }
+
+    /// Returns whether a change ended without all of its steps.
+    pub fn has_failed(&self, change: ChangeIndex) -> bool {
+        use ChangeState::{Failed, Overtaken, Skipped};
+        matches!(self.changes[change.place()], Failed | Skipped | Overtaken)
+    }
+
+    /// Returns whether a change has not ended, and nothing of it is under way.
+    pub fn is_waiting(&self, change: ChangeIndex) -> bool {
+        matches!(self.changes[change.place()], ChangeState::Pending | ChangeState::Released(_))
+    }
+
+    /// Ends the part of a change that comes before what waits for the others.
     pub fn release(&mut self, change: ChangeIndex) {
         self.transition(change, |state| match state {
             ChangeState::Ready(task) => Ok(ChangeState::Released(Box::new(task.into_released()))),

@@ -3,6 +3,7 @@
 
 use super::index::StepIndex;
 use super::ownership::Ownership;
+use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
 use crate::state::{Deployed, Uncertainty, WorkerId};
@@ -10,7 +11,7 @@ use flotilla_model::paging::{Page, Pages};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ListedRoute, ROUTE_EXISTS, Reply};
 use flotilla_model::tags;
 
-/// The domains and routes that a change released before its own turn.
+/// The part of a change that is done before the last one, which waits for the other changes of its wave.
 pub(super) struct Released {
     /// The steps that were done.
     pub steps: Vec<StepIndex>,
@@ -108,7 +109,7 @@ impl Task {
         }
     }
 
-    /// Returns what it gave up, when all of its steps are done.
+    /// Returns what it did, when all of its steps of this phase are done.
     pub fn into_released(self) -> Released {
         let mut steps = self.released.map(|released| released.steps).unwrap_or_default();
         steps.extend(self.steps);
@@ -118,6 +119,11 @@ impl Task {
     /// Returns the number of steps that are left, the present one included.
     pub fn steps_left(&self) -> usize {
         self.steps.len() - self.done
+    }
+
+    /// Returns the steps that are left, the present one included.
+    pub fn open_steps(&self) -> impl Iterator<Item = StepIndex> {
+        self.steps[self.done..].iter().copied()
     }
 
     /// Returns the present step.
@@ -155,6 +161,12 @@ impl Task {
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
+            // That it is still that worker's is asked first: what somebody else has by now isn't taken.
+            Step::MoveDomain { domain, from } => Next::Call(match &self.found.id {
+                None => Call::FindDomain { worker: from.first().unwrap_or(&worker).clone(), domain: domain.clone() },
+                Some(Some(_)) => Call::MoveDomain { worker, domain: domain.clone() },
+                Some(None) => Call::AttachDomain { worker, domain: domain.clone() },
+            }),
             Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } if ownership.is_none() => {
                 Next::Call(Call::DetachDomain { id: id.clone() })
             }
@@ -178,7 +190,17 @@ impl Task {
                 Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
                 Some(None) => Next::Done,
             },
-            Step::AddRoute { pattern, zone: name } => match zone(name) {
+            Step::MoveRoute { pattern, zone: name, .. } if self.found.id.as_ref().is_none_or(Option::is_some) => {
+                match (zone(name), &self.found.id) {
+                    (None, _) => Next::Zone(name.clone()),
+                    (Some(zone_id), Some(Some(id))) => {
+                        let (id, pattern) = (id.clone(), pattern.clone());
+                        Next::Call(Call::MoveRoute { worker, zone_id, id, pattern })
+                    }
+                    (Some(zone_id), _) => Next::Call(Call::ListRoutes { zone_id, page: self.found.page.clone() }),
+                }
+            }
+            Step::AddRoute { pattern, zone: name } | Step::MoveRoute { pattern, zone: name, .. } => match zone(name) {
                 None => Next::Zone(name.clone()),
                 Some(zone_id) if self.found.exists => {
                     Next::Call(Call::ListRoutes { zone_id, page: self.found.page.clone() })
@@ -218,7 +240,9 @@ impl Task {
                 self.found.exists = true;
                 return Ok(false);
             }
-            (Step::AddRoute { .. }, Err(CallError::Rejected { code: ROUTE_EXISTS, .. })) if !self.found.exists => {
+            (Step::AddRoute { .. } | Step::MoveRoute { .. }, Err(CallError::Rejected { code: ROUTE_EXISTS, .. }))
+                if !self.found.exists =>
+            {
                 self.found.exists = true;
                 return Ok(false);
             }
@@ -242,6 +266,16 @@ impl Task {
                 let nothing = id.is_none();
                 self.found.id = Some(id);
                 return Ok(nothing);
+            }
+            Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } if self.found.id.is_none() => {
+                self.found.id = Some(match reply {
+                    Reply::Id(id) => Some(id),
+                    // A domain moves by its name.
+                    Reply::HeldBy(Some(holder)) if from.contains(&holder) => Some(String::new()),
+                    _ => None,
+                });
+                (self.found.page, self.found.routes) = (Page::default(), Pages::default());
+                return Ok(false);
             }
             // Nothing carries its tag: an attempt whose answer was lost deleted it, or it is somebody else's.
             Step::Delete if reply == Reply::Nothing => {
@@ -289,7 +323,7 @@ impl Task {
                 self.found.id = Some(id);
                 return Ok(nothing && self.apply(step, Reply::Nothing, &zone));
             }
-            Step::AddRoute { pattern, .. } if self.found.exists => match &reply {
+            Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. } if self.found.exists => match &reply {
                 Reply::Id(_) => {}
                 Reply::HeldBy(Some(holder)) => {
                     return Err(format!("the route {pattern} points to the worker {holder} already"));
@@ -312,7 +346,18 @@ impl Task {
                 let found = entry.map(|(_, id)| Reply::Id(id.clone()));
                 (found, self.found.names.add(listed).map(|progress| progress.next()))
             }
-            (Step::AddRoute { pattern, .. } | Step::DropRoute { pattern, .. }, Reply::Routes(listed)) => {
+            (Step::MoveRoute { pattern, from, .. }, Reply::Routes(listed)) if self.found.id.is_none() => {
+                let entry = listed.entries.iter().find(|route| route.pattern == *pattern);
+                let found = entry.map(|route| match &route.worker {
+                    Some(worker) if from.contains(worker) => Reply::Id(route.id.clone()),
+                    _ => Reply::Nothing,
+                });
+                (found, self.found.routes.add(listed).map(|progress| progress.next()))
+            }
+            (
+                Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. } | Step::DropRoute { pattern, .. },
+                Reply::Routes(listed),
+            ) => {
                 let entry = listed.entries.iter().find(|route| route.pattern == *pattern);
                 let found = entry.map(|route| match &route.worker {
                     Some(worker) if *worker == change.worker => Reply::Id(route.id.clone()),
@@ -344,14 +389,26 @@ impl Task {
             Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
-            Step::AttachDomain { domain } => drop(live.domains.insert(domain.clone(), id)),
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } => {
+                drop(live.domains.insert(domain.clone(), id));
+            }
             Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => drop(live.domains.remove(domain)),
-            Step::AddRoute { pattern, zone: name } => {
+            Step::AddRoute { pattern, zone: name } | Step::MoveRoute { pattern, zone: name, .. } => {
                 live.routes.insert(pattern.clone(), (zone(name).unwrap_or_default(), id));
             }
             Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => drop(live.routes.remove(pattern)),
         }
         true
+    }
+
+    /// Notes that a host was moved away from the worker.
+    pub fn given(&mut self, host: &Host, revision: i64) {
+        let Some(live) = &mut self.live else { return };
+        match host {
+            Host::Domain(domain) => drop(live.live.domains.remove(domain)),
+            Host::Route(pattern) => drop(live.live.routes.remove(pattern)),
+        }
+        live.revision = revision;
     }
 
     /// Proceeds to the next step.
@@ -382,10 +439,10 @@ pub(super) fn action_name(step: &Step) -> &'static str {
         Step::Delete => "delete",
         Step::SetWorkersDev { .. } => "set workers.dev",
         Step::SetCrons { .. } => "set crons",
-        Step::AttachDomain { .. } => "attach domain",
+        Step::AttachDomain { .. } | Step::MoveDomain { .. } => "attach domain",
         Step::DetachDomain { .. } | Step::DropDomain { .. } => "detach domain",
         Step::TakeDomain { .. } => "take domain",
-        Step::AddRoute { .. } => "add route",
+        Step::AddRoute { .. } | Step::MoveRoute { .. } => "add route",
         Step::RemoveRoute { .. } | Step::DropRoute { .. } => "remove route",
     }
 }
@@ -401,10 +458,13 @@ pub(super) fn uncertainty_of(step: &Step) -> Uncertainty {
         Step::SetWorkersDev { .. } => Uncertainty::WorkersDev,
         Step::SetCrons { .. } => Uncertainty::Crons,
         Step::AttachDomain { domain }
+        | Step::MoveDomain { domain, .. }
         | Step::DetachDomain { domain, .. }
         | Step::DropDomain { domain }
         | Step::TakeDomain { domain, .. } => Uncertainty::Domain(domain.clone()),
-        Step::AddRoute { pattern, zone } | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
+        Step::AddRoute { pattern, zone }
+        | Step::MoveRoute { pattern, zone, .. }
+        | Step::DropRoute { pattern, zone } => route(pattern, Some(zone)),
         Step::RemoveRoute { pattern, .. } => route(pattern, None),
     }
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::pace::Rate;
+use crate::plan::handover::{Contested, Giver, Holder, Holders, hosts_of};
 use crate::plan::{self, Desired, Options, Plan, Planner, RecordedWorker, Wave};
 use crate::retry::{ATTEMPTS, THROTTLED_ATTEMPTS};
 use crate::state::ResourceKind;
@@ -126,6 +127,27 @@ struct World {
     /// Hosts, with the workers that they point to.
     hosts: BTreeMap<String, String>,
     ids: usize,
+    /// The workers that a host may point to while a deploy runs.
+    expected: BTreeMap<String, [String; 2]>,
+}
+
+impl World {
+    fn apply_checked(&mut self, call: &Call) -> Result<Reply, CallError> {
+        let result = self.apply(call);
+        self.check_hosts();
+        result
+    }
+
+    /// Asserts that each host points to its old or its new worker.
+    fn check_hosts(&self) {
+        for (host, workers) in &self.expected {
+            let holder = self.domains.get(host).or_else(|| self.routes.get(host)).map(|(_, holder)| holder);
+            assert!(
+                holder.is_some_and(|holder| workers.contains(holder)),
+                "{host} points to {holder:?}, not {workers:?}"
+            );
+        }
+    }
 }
 
 /// The ways in which a call fails.
@@ -183,11 +205,13 @@ fn words(call: &Call, world: &World) -> String {
         Call::SetWorkersDev { worker, on } => format!("workers.dev {worker} {on}"),
         Call::SetCrons { worker, crons } => format!("crons {worker} {crons:?}"),
         Call::AttachDomain { worker, domain } => format!("attach {domain} {worker}"),
+        Call::MoveDomain { worker, domain } => format!("move {domain} {worker}"),
         Call::DetachDomain { id } => format!("detach {}", name_of(&world.domains, id)),
         Call::FindDomain { domain, .. } => format!("find {domain}"),
         Call::FindZone { name } => format!("zone {name}"),
         Call::AddRoute { worker, pattern, .. } => format!("route {pattern} {worker}"),
         Call::ListRoutes { zone_id, .. } => format!("routes of {zone_id}"),
+        Call::MoveRoute { worker, pattern, .. } => format!("move {pattern} {worker}"),
         Call::RemoveRoute { id, .. } => format!("unroute {}", name_of(&world.routes, id)),
         Call::ListDatabases { name, .. } => format!("databases {name:?} 1"),
         Call::CreateDatabase { name, .. } => format!("create database {name}"),
@@ -262,6 +286,19 @@ impl World {
                 self.domains.insert(domain.clone(), (id.clone(), worker.clone()));
                 Ok(Reply::Id(id))
             }
+            Call::MoveDomain { worker, domain } => {
+                there(self, worker)?;
+                let (id, holder) = self.domains.get_mut(domain).expect("it was looked for just now");
+                holder.clone_from(worker);
+                Ok(Reply::Id(id.clone()))
+            }
+            Call::MoveRoute { worker, pattern, id, .. } => match self.routes.get_mut(pattern) {
+                Some((other, holder)) if other == id => {
+                    holder.clone_from(worker);
+                    Ok(Reply::Id(id.clone()))
+                }
+                _ => Err(rejected(404, 10007, "there is no such route")),
+            },
             Call::DetachDomain { id } => {
                 self.domains.retain(|_, (other, _)| other != id);
                 Ok(Reply::Done)
@@ -352,13 +389,13 @@ impl Platform for Fake {
         *nth += 1;
         let fault = lock(&self.faults)(&words, *nth);
         let result = match fault {
-            None => log.world.apply(call),
+            None => log.world.apply_checked(call),
             Some(Fault::Throttled(seconds)) => {
                 Err(CallError::Throttled { retry_after: seconds.map(Duration::from_secs) })
             }
             Some(Fault::Lost { applied }) => {
                 if applied {
-                    let _ = log.world.apply(call);
+                    let _ = log.world.apply_checked(call);
                 }
                 Err(CallError::Unavailable("the connection broke".to_owned()))
             }
@@ -367,7 +404,7 @@ impl Platform for Fake {
             Some(Fault::Unauthorized) => Err(CallError::Unauthorized("the token is refused".to_owned())),
             Some(Fault::Crash { applied }) => {
                 if applied {
-                    let _ = log.world.apply(call);
+                    let _ = log.world.apply_checked(call);
                 }
                 log.crashed = true;
                 log.calls.push((self.clock.now(), words, false));
@@ -477,12 +514,15 @@ impl Bench {
             waves: &self.waves,
             ..Options::default()
         };
+        let contested = Contested::of(&in_flight);
         let mut planner = Planner::new(&options);
         for (customer, desired) in fleet {
             let (worker, bundle) = (worker(customer, desired), bundle(customer, desired));
             let id = (home(&worker.account), worker.name.clone());
             let found = state.cached_id(&worker.account, ResourceKind::Database, &format!("db-{customer}")).unwrap();
+            let contested = deployed.get(&id).map(|live| contested.of_worker(&id, live)).unwrap_or_default();
             let known = RecordedWorker {
+                contested: &contested,
                 live: deployed.get(&id),
                 in_flight: in_flight.get(&id),
                 has_database: found.is_some(),
@@ -498,6 +538,21 @@ impl Bench {
         for (id, in_flight) in &in_flight {
             planner.gone(id, None, Some(in_flight));
         }
+        let in_flight = state.in_flight().unwrap();
+        let acquired = planner.acquired();
+        let ids: BTreeSet<_> = deployed.keys().chain(in_flight.keys()).collect();
+        let mut holders = Holders::default();
+        for id in ids {
+            let sure = hosts_of(deployed.get(id), None);
+            for host in hosts_of(deployed.get(id), in_flight.get(id)) {
+                if acquired.contains(&(id.0.account_id.clone(), host.clone())) {
+                    let holder = Holder { id: id.clone(), customer: String::new(), giver: Giver::Free };
+                    let is_sure = sure.contains(&host);
+                    holders.add(host, holder, is_sure);
+                }
+            }
+        }
+        planner.hand_over(&holders);
         planner.finish_with(&state.hosts().unwrap(), &|_| false)
     }
 
@@ -505,10 +560,38 @@ impl Bench {
     fn try_deploy(&self, fleet: &Fleet) -> Option<Outcome> {
         let plan = self.plan(fleet);
         let mut state = self.state();
+        self.expect_hosts(fleet);
         lock(&self.fake.log).crashed = false;
         let result = catch_unwind(AssertUnwindSafe(|| self.apply(&plan, fleet, &mut state)));
         assert_eq!(result.is_err(), lock(&self.fake.log).crashed, "it ends early only when it is killed");
         result.ok().map(|outcome| outcome.expect("the state can be written"))
+    }
+
+    /// From now on, each host that points to a worker and is still wanted points to that worker or the wanted one after every call.
+    fn expect_hosts(&self, fleet: &Fleet) {
+        let mut log = lock(&self.fake.log);
+        let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+        let mut account_of: BTreeMap<String, String> = BTreeMap::new();
+        for (customer, desired) in fleet {
+            account_of.insert(format!("w-{customer}"), desired.account.clone());
+            for host in desired.domains.iter().chain(&desired.routes) {
+                wanted.insert(host.clone(), format!("w-{customer}"));
+            }
+        }
+        for ((home, worker), _) in self.state().deployed().unwrap() {
+            let account = account_of.entry(worker).or_insert_with(|| home.account_id.clone());
+            if *account != home.account_id {
+                *account = "both".to_owned();
+            }
+        }
+        let World { domains, routes, .. } = &log.world;
+        // No request moves a host to another account, and none moves a worker there.
+        let stays = |old: &String, new: &String| account_of.get(old) == account_of.get(new);
+        let expected = domains.iter().chain(routes).filter_map(|(host, (_, old))| {
+            let new = wanted.get(host)?;
+            stays(old, new).then(|| (host.clone(), [old.clone(), new.clone()]))
+        });
+        log.world.expected = expected.collect();
     }
 
     fn apply(&self, plan: &Plan, fleet: &Fleet, state: &mut State) -> Result<Outcome, Failure> {
@@ -570,6 +653,7 @@ impl Bench {
     fn converged_in(&self, state: &State, fleet: &Fleet) {
         let mut world = lock(&self.fake.log).world.clone();
         world.ids = 0;
+        world.expected.clear();
         for (_, (id, _)) in world.domains.iter_mut().chain(world.routes.iter_mut()) {
             id.clear();
         }
@@ -866,7 +950,13 @@ fn domains_and_routes_move_between_customers_in_one_plan() {
             })
             .collect();
         let outcome = bench.deploy(&fleet);
-        assert_eq!(outcome.failed, 0, "{step:?}: {:?}", outcome.failures);
+        assert_eq!(
+            (outcome.failed, outcome.overtaken, outcome.skipped),
+            (0, 0, 0),
+            "{step:?}: {:?} {:?}",
+            outcome.failures,
+            bench.calls()
+        );
         bench.converged(&fleet);
     }
 }

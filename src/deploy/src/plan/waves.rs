@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change};
+use super::{Action, Change, handover};
 use flotilla_model::customer::SHARED;
 use flotilla_model::digest::Digest;
 use flotilla_model::spec::{OneOrMore, WaveRule};
@@ -77,6 +77,7 @@ pub(super) fn assign(waves: &[Wave], changes: &mut [Change]) -> Vec<String> {
             Action::Create | Action::Update => wave_of[&change.customer],
         };
     }
+    handover::same_waves(changes);
     let mut used: Vec<usize> = changes.iter().map(|change| change.wave).collect();
     used.sort_unstable();
     used.dedup();

@@ -20,13 +20,15 @@ pub struct Database {
     /// `turso`, `d1` or `none`.
     #[serde(rename = "type")]
     pub kind: Option<DatabaseKind>,
-    /// turso: the database's address, `libsql://…`.
+    /// turso: the database's address, `libsql://…`. `{customer}` and `{environment}` are replaced.
     #[schemars(regex(pattern = "^(libsql|https)://[^\\s/?#@]+/?$"))]
     pub url: Option<String>,
     /// turso: the reference to its token.
     pub token: Option<SecretReference>,
-    /// d1: the database's name.
-    #[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]*$"))]
+    /// d1: the database's name. `{customer}` and `{environment}` are replaced.
+    #[schemars(regex(
+        pattern = "^([a-z0-9]|\\{(customer|environment)\\})([a-z0-9_-]|\\{(customer|environment)\\})*$"
+    ))]
     pub name: Option<String>,
     /// d1: the database's id. Default: that of the account's database of this name, which is made if there is none.
     #[schemars(regex(pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]

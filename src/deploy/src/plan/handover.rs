@@ -1,0 +1,270 @@
+//! Hosts that move from one worker to another: which worker of the state has what a change attaches, whether it may be moved, and in which
+//! wave. Pure.
+//!
+//! A domain or a route is moved by one request, so that it points to the old or the new worker at every moment. A worker that isn't part
+//! of the plan isn't changed: what would take a host from it is skipped, before anything is sent.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{Action, Change, Held, Step};
+use crate::state::{Deployed, InFlight, Uncertainty, WorkerId};
+use flotilla_model::reason::Reason;
+
+/// A domain or a route of an account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// A custom domain.
+    Domain(String),
+    /// A route, by its pattern.
+    Route(String),
+}
+
+impl Host {
+    /// Returns the domain or the pattern.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Host::Domain(text) | Host::Route(text) => text,
+        }
+    }
+
+    /// Returns the host that a step attaches or moves.
+    pub(crate) fn acquired_by(step: &Step) -> Option<Host> {
+        match step {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } => Some(Host::Domain(domain.clone())),
+            Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. } => Some(Host::Route(pattern.clone())),
+            _ => None,
+        }
+    }
+
+    /// Returns the host that a step detaches or removes.
+    pub(crate) fn released_by(step: &Step) -> Option<Host> {
+        match step {
+            Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => Some(Host::Domain(domain.clone())),
+            Step::RemoveRoute { pattern, .. } | Step::DropRoute { pattern, .. } => Some(Host::Route(pattern.clone())),
+            _ => None,
+        }
+    }
+
+    /// Returns the name of the host itself: a domain and a route can be of the same one.
+    pub(crate) fn name(&self) -> &str {
+        self.text().split('/').next().unwrap_or_default()
+    }
+}
+
+/// Whether a plan may move hosts away from a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Giver {
+    /// It may: the worker is planned, or no spec defines it any more.
+    Free,
+    /// The worker is skipped by this plan.
+    Held,
+    /// The worker is left out by what was selected.
+    NotSelected,
+}
+
+/// A worker of the state that has a host which a change of the plan attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The worker.
+    pub id: WorkerId,
+    /// Its customer.
+    pub customer: String,
+    /// Whether hosts may be moved away from it.
+    pub giver: Giver,
+}
+
+/// The workers that have or may have hosts, by account and host.
+#[derive(Clone, Debug, Default)]
+pub struct Holders(BTreeMap<(String, Host), Vec<Holder>>);
+
+impl Holders {
+    /// Adds a worker that has a host, or may have it (`is_sure`).
+    pub fn add(&mut self, host: Host, holder: Holder, is_sure: bool) {
+        let holders = self.0.entry((holder.id.0.account_id.clone(), host)).or_default();
+        match is_sure {
+            true => holders.insert(0, holder),
+            false => holders.push(holder),
+        }
+    }
+
+    /// Returns the workers that a change takes a host from with a step, the likeliest first.
+    fn givers(&self, change: &Change, step: &Step) -> Vec<&Holder> {
+        let host = Host::acquired_by(step).map(|host| (change.home.account_id.clone(), host));
+        let holders = host.and_then(|host| self.0.get(&host)).into_iter().flatten();
+        holders.filter(|holder| holder.id != change.id()).collect()
+    }
+}
+
+/// The hosts of which interrupted changes leave uncertain whether another worker has them.
+#[derive(Clone, Debug, Default)]
+pub struct Contested(HashMap<(String, Host), Vec<(WorkerId, Uncertainty)>>);
+
+impl Contested {
+    /// Collects them from all interrupted changes.
+    pub fn of<'a>(all: impl IntoIterator<Item = (&'a WorkerId, &'a InFlight)>) -> Contested {
+        let mut contested = Contested::default();
+        for (id, in_flight) in all {
+            for uncertainty in &in_flight.uncertainties {
+                if let Some(host) = uncertain_host(uncertainty) {
+                    let key = (id.0.account_id.clone(), host);
+                    contested.0.entry(key).or_default().push((id.clone(), uncertainty.clone()));
+                }
+            }
+        }
+        contested
+    }
+
+    /// Returns which hosts of a worker another one may have by now.
+    pub fn of_worker(&self, id: &WorkerId, live: &Deployed) -> Vec<Uncertainty> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let hosts = hosts_of(Some(live), None).into_iter();
+        let others = hosts.filter_map(|host| self.0.get(&(id.0.account_id.clone(), host)));
+        others.filter_map(|all| Some(all.iter().find(|(other, _)| other != id)?.1.clone())).collect()
+    }
+}
+
+fn uncertain_host(uncertainty: &Uncertainty) -> Option<Host> {
+    match uncertainty {
+        Uncertainty::Domain(domain) => Some(Host::Domain(domain.clone())),
+        Uncertainty::Route { pattern, .. } => Some(Host::Route(pattern.clone())),
+        _ => None,
+    }
+}
+
+/// Returns the hosts that a worker of the state has or may have.
+pub fn hosts_of(live: Option<&Deployed>, in_flight: Option<&InFlight>) -> BTreeSet<Host> {
+    let mut hosts = BTreeSet::new();
+    if let Some(live) = live {
+        hosts.extend(live.live.domains.keys().cloned().map(Host::Domain));
+        hosts.extend(live.live.routes.keys().cloned().map(Host::Route));
+    }
+    let uncertainties = in_flight.iter().flat_map(|in_flight| &in_flight.uncertainties);
+    hosts.extend(uncertainties.filter_map(uncertain_host));
+    hosts
+}
+
+/// Returns the hosts that changes attach, by account.
+pub(super) fn acquired(changes: &[Change]) -> HashSet<(String, Host)> {
+    let of_change = |change: &Change| {
+        let account_id = change.home.account_id.clone();
+        change
+            .steps
+            .iter()
+            .filter_map(Host::acquired_by)
+            .map(move |host| (account_id.clone(), host))
+            .collect::<Vec<_>>()
+    };
+    changes.iter().flat_map(of_change).collect()
+}
+
+/// Plans the moves: replaces what attaches a host that another worker has, and what detaches it there. Returns the changes that are skipped,
+/// because the other worker isn't part of the plan.
+pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Held> {
+    let mut held = Vec::new();
+    let mut skipped: HashSet<WorkerId> = HashSet::new();
+    loop {
+        let before = held.len();
+        changes.retain(|change| {
+            let refused = change.steps.iter().find_map(|step| {
+                holders.givers(change, step).into_iter().find_map(|holder| {
+                    let giver = if skipped.contains(&holder.id) { &Giver::Held } else { &holder.giver };
+                    refusal(&Host::acquired_by(step)?, holder, giver)
+                })
+            });
+            let Some(reason) = refused else { return true };
+            skipped.insert(change.id());
+            let (customer, environment) = (change.customer.clone(), Some(change.environment));
+            held.push(Held { customer, environment, reason, is_refused: true });
+            false
+        });
+        if held.len() == before {
+            break;
+        }
+    }
+    let planned: HashSet<WorkerId> = changes.iter().map(Change::id).collect();
+    let mut moved: HashMap<WorkerId, BTreeSet<Host>> = HashMap::new();
+    for change in changes.iter_mut() {
+        let mut reasons = Vec::new();
+        for at in 0..change.steps.len() {
+            let givers = holders.givers(change, &change.steps[at]);
+            let Some(first) = givers.first() else { continue };
+            let mut from: Vec<String> = Vec::new();
+            for giver in &givers {
+                if !from.contains(&giver.id.1) {
+                    from.push(giver.id.1.clone());
+                }
+            }
+            let host = Host::acquired_by(&change.steps[at]).expect("BUG: it has a holder");
+            // A worker that is planned has its own line.
+            if let (Host::Domain(_), false) = (&host, planned.contains(&first.id)) {
+                reasons.push(Reason::DomainTaken { domain: host.text().to_owned(), old: first.id.1.clone() });
+            }
+            for giver in givers {
+                moved.entry(giver.id.clone()).or_default().insert(host.clone());
+            }
+            change.steps[at] = match &change.steps[at] {
+                Step::AddRoute { pattern, zone } => {
+                    Step::MoveRoute { pattern: pattern.clone(), zone: zone.clone(), from }
+                }
+                Step::AttachDomain { domain } => Step::MoveDomain { domain: domain.clone(), from },
+                other => other.clone(),
+            };
+        }
+        change.reasons.extend(reasons);
+    }
+    for change in changes.iter_mut() {
+        let Some(hosts) = moved.get(&change.id()) else { continue };
+        // What isn't known to be there is still looked for: it may be there after the move failed.
+        let goes = |step: &Step| match step {
+            Step::DetachDomain { .. } | Step::RemoveRoute { .. } => {
+                Host::released_by(step).is_some_and(|host| hosts.contains(&host))
+            }
+            _ => false,
+        };
+        change.steps.retain(|step| !goes(step));
+    }
+    held
+}
+
+fn refusal(host: &Host, holder: &Holder, giver: &Giver) -> Option<String> {
+    let (host, Holder { id: (_, worker), customer, .. }) = (host.text(), holder);
+    match giver {
+        Giver::Free => None,
+        Giver::Held => Some(format!("{host} still belongs to {worker} ({customer}), which is skipped")),
+        Giver::NotSelected => Some(format!(
+            "{host} still belongs to {worker} ({customer}), which this run leaves out: deploy {customer} in the same run"
+        )),
+    }
+}
+
+/// Puts workers between which hosts move into one wave, the later one.
+pub(super) fn same_waves(changes: &mut [Change]) {
+    let mut by_host: HashMap<(String, String), Vec<usize>> = HashMap::new();
+    let mut at_worker: HashMap<WorkerId, usize> = HashMap::new();
+    let mut pairs = Vec::new();
+    let lasting = |change: &Change| change.action != Action::Delete;
+    for (index, change) in changes.iter().enumerate().filter(|(_, change)| lasting(change)) {
+        at_worker.insert(change.id(), index);
+        for host in change.steps.iter().filter_map(Host::acquired_by) {
+            by_host.entry((change.home.account_id.clone(), host.name().to_owned())).or_default().push(index);
+        }
+    }
+    for (index, change) in changes.iter().enumerate().filter(|(_, change)| lasting(change)) {
+        for step in &change.steps {
+            if let Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } = step {
+                let givers = from.iter().filter_map(|from| at_worker.get(&(change.home.clone(), from.clone())));
+                pairs.extend(givers.map(|giver| (index, *giver)));
+            }
+            if let Some(host) = Host::released_by(step) {
+                let key = (change.home.account_id.clone(), host.name().to_owned());
+                pairs.extend(by_host.get(&key).into_iter().flatten().map(|other| (index, *other)));
+            }
+        }
+    }
+    while let Some((one, other)) = pairs.iter().find(|(one, other)| changes[*one].wave != changes[*other].wave) {
+        let wave = changes[*one].wave.max(changes[*other].wave);
+        (changes[*one].wave, changes[*other].wave) = (wave, wave);
+    }
+}
