@@ -387,7 +387,7 @@ fn an_answer_that_its_operation_does_not_document_proves_nothing() {
             let is_fine = is_fine || matches!(operation.call, Call::Delete { .. } | Call::DeleteDatabase { .. });
             let answered = stub.json(&operation, 200, &envelope(&result));
             match is_fine {
-                true => drop(answered.expect(&operation.name())),
+                true => drop(answered.unwrap_or_else(|error| panic!("{}: {error:?}", operation.name()))),
                 false => is_unknown(&format!("the result {result}"), &operation, &answered),
             }
         }

@@ -100,24 +100,26 @@ fn only_the_lines_that_are_meant_change() {
                 .replace("  OLD: 1\n", "  OLD: 1\n  NEW: x y\n"),
         ),
         (
-            &["--database", "turso:libsql://acme.turso.io"],
-            with("vars:\n", "vars:\n")
-                .replace("destinations:\n  # The first.", "DATABASE\ndestinations:\n  # The first."),
+            &["--database", "turso:libsql://acme.turso.io", "--env", "production"],
+            with(
+                "  production:\n",
+                "  production:\n    database:\n      type: turso\n      url: libsql://acme.turso.io\n      token: { secret: TURSO_AUTH_TOKEN }\n",
+            ),
         ),
     ];
     for (arguments, wanted) in cases {
         let spec = edit(&cloud, &project, arguments);
-        if wanted.contains("DATABASE") {
-            let database =
-                "database:\n  type: turso\n  url: libsql://acme.turso.io\n  token: { secret: TURSO_AUTH_TOKEN }\n";
-            assert_eq!(spec.replace(database, ""), SPEC, "{arguments:?}");
-            continue;
-        }
         assert_eq!(spec, wanted, "{arguments:?}");
     }
-    let d1 = edit(&cloud, &project, &["--database", "d1-new:acme-db"]);
+    let d1 = edit(&cloud, &project, &["--database", "d1-new:acme-db", "--env", "production"]);
     let id = d1.split("  id: ").nth(1).and_then(|rest| rest.lines().next()).expect("an id").to_owned();
-    assert_eq!(d1.replace(&format!("database:\n  type: d1\n  name: acme-db\n  id: {id}\n"), ""), SPEC);
+    assert_eq!(d1.replace(&format!("    database:\n      type: d1\n      name: acme-db\n      id: {id}\n"), ""), SPEC);
+    // One database for two environments is refused, and nothing is written.
+    project.write("customers/acme.yaml", SPEC);
+    let refused =
+        cloud.run(&project, &["edit", "acme", "--yes", "--database", "turso:libsql://acme.turso.io"]).exits(1);
+    assert!(refused.stderr.contains("N0312"), "{refused:?}");
+    assert_eq!(project.read("customers/acme.yaml"), SPEC);
     assert_eq!(edit(&cloud, &project, &["--enable", "Pixel"]), SPEC);
 }
 

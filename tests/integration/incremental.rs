@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use flotilla_build::build::{self, Built, PackBundles, Project, Scope};
 use flotilla_build::manifest::{Record, Unit};
 use flotilla_model::bundle::PackBundle;
-use flotilla_model::diagnostic::Diagnostic;
+use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::progress::Silent;
 use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
@@ -649,7 +649,11 @@ fn write_to(file: &str, text: &str) -> Edit {
 #[track_caller]
 fn passes(steps: &[Step]) {
     match sequence(steps) {
-        Ok(diagnostics) => assert_eq!(diagnostics, [], "all is well at the end"),
+        // The layers that fleet.yaml doesn't list are on disk all the time.
+        Ok(mut diagnostics) => {
+            diagnostics.retain(|found| found.code != Code::Unread || !found.place.file.starts_with("layers/"));
+            assert_eq!(diagnostics, [], "all is well at the end");
+        }
         Err(error) => panic!("{error}"),
     }
 }

@@ -168,13 +168,14 @@ fn a_host_of_a_preview_that_is_too_long_is_told() {
 fn destinations_databases_and_environments_are_those_of_a_preview() {
     let project = fleet(&[(
         "acme",
-        "database: { type: d1, name: acme_db, id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 }
-destinations:
+        "destinations:
   - { name: all, type: any }
   - { name: live, type: any, environments: [production] }
   - { name: staged, type: any, environment: staging }
   - { name: seen, type: any, environments: [preview, production] }
-environments: { production: {}, staging: {} }
+environments:
+  production: { database: { type: d1, name: acme, id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a02 } }
+  staging: { database: { type: d1, name: acme_db, id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01 } }
 ",
     )]);
     let of = || workers(&project, Environment::Staging, None, &["acme"]).into_values().next().expect("a worker");
@@ -296,7 +297,7 @@ fn three() -> Project {
     let project = fleet(&[
         (
             "acme",
-            "domains: [acme.example.com]\ndatabase: { type: d1, name: acme }\nenvironments: { production: {}, staging: { domains: [acme-staging.example.com] } }\n",
+            "domains: [acme.example.com]\ndatabase: { type: d1, name: acme }\nenvironments: { production: {}, staging: { domains: [acme-staging.example.com], database: { type: d1, name: acme-staging } } }\n",
         ),
         ("bluebird", "domains: [bluebird.example.com]\ncrons: ['* * * * *']\nlabels: { tier: gold }\n"),
         ("cafe", "routes: [{ pattern: 'cafe.example.com/*', zone: example.com }]\nworkersDev: false\n"),

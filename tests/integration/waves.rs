@@ -21,7 +21,9 @@ fn moody(count: usize) -> Project {
         "fetch: (_, env) => Response.json({ status: env.MOOD ?? \"healthy\", digest: env.FLOTILLA_DIGEST })",
     );
     assert!(build.contains("FLOTILLA_DIGEST"), "{build}");
-    project.write("packs/tiny/build.mjs", build);
+    let pack = project.read("packs/tiny/pack.yaml");
+    let health = "verify: [{ name: health, path: /health, json: { status: healthy, digest: '{digest}' } }]\n";
+    project.write("packs/tiny/build.mjs", build).write("packs/tiny/pack.yaml", format!("{pack}{health}"));
     for at in 0..count {
         let label = if at == 0 { "labels: { tier: canary }\n" } else { "" };
         project.write(&format!("customers/c{at}.yaml"), format!("id: c{at}\n{label}"));

@@ -317,7 +317,7 @@ fn judge_answer(placeholders: &Placeholders, probe: &Probe, answer: &Answer) -> 
         return Err(format!("HTTP {} instead of {wanted}{reported}{failing_checks}", answer.status));
     }
     if probe.json.is_some() && !answer.body.is_object() {
-        return Err("the answer is not a JSON object".to_owned());
+        return Err("the answer is no JSON object".to_owned());
     }
     for (key, pattern) in probe.json.iter().flatten() {
         differs(placeholders, pattern, &answer.body[key], key)?;
@@ -567,7 +567,7 @@ mod tests {
                 "HTTP 503 instead of 200, degraded: hosts, secrets (missing: A, B)".to_owned(),
             ),
             (answer(404, Value::Null), "HTTP 404 instead of 200".to_owned()),
-            (answer(200, json!("text")), "digest is null, not d1".to_owned()),
+            (answer(200, json!("text")), "the answer is no JSON object".to_owned()),
             (
                 answer(200, json!({"digest": "d1", "environment": hostile})),
                 format!("environment is {}…, not production", &hostile[..40]),

@@ -205,7 +205,9 @@ fn customer(own: &[&FoundWorker], packs: &[Pack]) -> Settings {
     let mut roles: BTreeMap<Option<String>, Settings> = BTreeMap::new();
     for (role, mut environments) in by_role {
         let mut parts: Vec<&mut Settings> = environments.iter_mut().map(|(_, settings)| settings).collect();
-        let mut base = hoist(&mut parts, None);
+        // A database that environments would inherit is one that they share by accident: each says that it uses it.
+        let several = parts.len() > 1;
+        let mut base = hoist(&mut parts, several.then_some(&["database"]));
         let prefix = base
             .get("pack")
             .and_then(Value::as_str)

@@ -162,12 +162,12 @@ mod tests {
     fn small_things_on_one_line() {
         let value = json!({
             "vars": {"A": "x: y", "B": "12", "LONG": "l".repeat(120)}, "id": "acme", "domains": ["a.example", "*.b"],
-            "environments": {"staging": null, "production": {"workersDev": false}}, "observability": {"enabled": true, "sampling": 0.5},
+            "environments": {"staging": {}, "development": null, "production": {"workersDev": false}}, "observability": {"enabled": true, "sampling": 0.5},
         });
         let long = "l".repeat(120);
         let wanted = format!(
             "id: acme\ndomains: [a.example, \"*.b\"]\nvars:\n  A: \"x: y\"\n  B: \"12\"\n  LONG: {long}\nobservability: {{ enabled: true, sampling: 0.5 }}\n\
-             environments:\n  production: {{ workersDev: false }}\n  staging:\n"
+             environments:\n  production: {{ workersDev: false }}\n  development: null\n  staging:\n"
         );
         assert_eq!(map(value.as_object().unwrap()), wanted);
     }

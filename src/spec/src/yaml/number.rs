@@ -77,34 +77,10 @@ fn is_float(unsigned: &str) -> bool {
 /// Returns a number as JavaScript prints it: the only form in which a plain scalar is read as a number.
 /// Source: ECMAScript, Number::toString.
 pub fn text_of(number: &Number) -> String {
-    if number.is_i64() || number.is_u64() {
-        return number.to_string();
+    match number.as_f64().filter(|_| number.is_f64()) {
+        Some(float) => ryu_js::Buffer::new().format(float).to_owned(),
+        None => number.to_string(),
     }
-    let Some(float) = number.as_f64() else { return number.to_string() };
-    if float == 0.0 {
-        return "0".to_owned();
-    }
-    // The shortest digits that mean this number, and its power of ten.
-    let scientific = format!("{:e}", float.abs());
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits = mantissa.replace('.', "");
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    let point = exponent.parse::<i32>().unwrap_or_default() + 1;
-    let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or_default());
-    let printed = match point {
-        _ if count <= point && point <= 21 => format!("{digits}{}", zeros(point - count)),
-        1..=21 => {
-            let (before, after) = digits.split_at(usize::try_from(point).unwrap_or_default());
-            format!("{before}.{after}")
-        }
-        -5..=0 => format!("0.{}{digits}", zeros(-point)),
-        _ => {
-            let (first, rest) = digits.split_at(1);
-            let rest = if rest.is_empty() { String::new() } else { format!(".{rest}") };
-            format!("{first}{rest}e{}{}", if point > 0 { '+' } else { '-' }, (point - 1).abs())
-        }
-    };
-    if float < 0.0 { format!("-{printed}") } else { printed }
 }
 
 #[cfg(test)]

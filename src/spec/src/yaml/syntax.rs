@@ -95,6 +95,8 @@ impl Builder<'_> {
             ("a control character", "remove it, or write it as an escape in double quotes: \"\\x07\"")
         } else if has("irective") || has("version number") || next == Some('%') {
             ("a line that begins with `%`", "put text that begins with `%` into quotes; YAML's directives aren't read")
+        } else if has("anchor or alias") && here.contains('*') {
+            ("text can't begin with `*`", "put text that begins with `*` into quotes")
         } else if has("unexpected character") || has("anchor or alias") {
             ("text can't begin with this character", "put the text into quotes")
         } else if has("comment intercepting") {
