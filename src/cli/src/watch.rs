@@ -51,7 +51,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
     });
     let mut folders = Folders::new(&session.root, watcher.map_err(|error| cannot(&error))?);
     // Before the first build: what is edited meanwhile is built after it.
-    folders.follow()?;
+    folders.follow(&[])?;
     let mut current = None;
     // What is wrong, as far as it was told; nothing before the first build.
     let mut known: Option<Vec<Diagnostic>> = None;
@@ -103,7 +103,7 @@ pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Fail
         next = loop {
             let paths = edits(&receiver);
             start = Instant::now();
-            if folders.follow()? {
+            if folders.follow(&paths)? {
                 unsettled = true;
                 break Some(Edited::Fleet);
             }

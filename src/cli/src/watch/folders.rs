@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -12,8 +13,9 @@ use flotilla_model::failure::Failure;
 use flotilla_spec::project::{CUSTOMERS, FLEET_FILE, LAYERS, named_folders};
 use flotilla_spec::tree::Tree;
 
-/// A folder as the file system knows it: device and inode. Another one of the same name has another.
-type Identity = (u64, u64);
+/// A folder as the file system knows it: device, inode, and when it was made. Another one of the same name may well have the same inode:
+/// file systems use them again.
+type Identity = (u64, u64, Option<SystemTime>);
 
 /// The folders that are watched.
 pub(super) struct Folders<W: Watcher = RecommendedWatcher> {
@@ -30,8 +32,9 @@ impl<W: Watcher> Folders<W> {
     }
 
     /// Watches the folders that fleet.yaml names now, each as it is now, and the folders above them, in which one that is missing
-    /// would appear. Returns whether one of them is another than before, has come or has gone.
-    pub(super) fn follow(&mut self) -> Result<bool, Failure> {
+    /// would appear. `touched`: the paths of events; a watched folder among them may be another by now, and the empty path means that
+    /// events were lost. Returns whether a folder is another than before, has come or has gone.
+    pub(super) fn follow(&mut self, touched: &[PathBuf]) -> Result<bool, Failure> {
         let named = named_folders(&Tree::new(&self.root));
         let shallow = [CUSTOMERS, LAYERS].map(|name| self.root.join(name));
         let deep: Vec<PathBuf> = named.iter().map(|name| self.root.join(name)).collect();
@@ -46,9 +49,11 @@ impl<W: Watcher> Folders<W> {
         wanted.extend(deep.into_iter().map(|folder| (folder, true)));
         let mut moved = false;
         let known: Vec<PathBuf> = self.watched.keys().cloned().collect();
+        let are_lost = touched.iter().any(|path| path.as_os_str().is_empty());
         for folder in known {
+            let is_touched = are_lost || touched.contains(&folder);
             let now = wanted.get(&folder).map(|deep| (*deep, identity(&folder)));
-            if now != self.watched.get(&folder).map(|(deep, identity)| (*deep, Some(*identity))) {
+            if is_touched || now != self.watched.get(&folder).map(|(deep, identity)| (*deep, Some(*identity))) {
                 // What is gone can't be forgotten twice.
                 let _ = self.watcher.unwatch(&folder);
                 self.watched.remove(&folder);
@@ -77,7 +82,10 @@ impl<W: Watcher> Folders<W> {
 }
 
 fn identity(folder: &Path) -> Option<Identity> {
-    fs::metadata(folder).ok().filter(fs::Metadata::is_dir).map(|metadata| (metadata.dev(), metadata.ino()))
+    fs::metadata(folder)
+        .ok()
+        .filter(fs::Metadata::is_dir)
+        .map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 fn is_gone(error: &notify::Error) -> bool {
@@ -128,27 +136,31 @@ mod tests {
         .unwrap();
         fs::create_dir_all(root.join("a/b/p")).unwrap();
         let mut folders = Folders::new(root, NullWatcher);
-        assert!(folders.follow().unwrap());
-        assert!(!folders.follow().unwrap(), "nothing moved");
+        assert!(folders.follow(&[]).unwrap());
+        assert!(!folders.follow(&[]).unwrap(), "nothing moved");
         let watched: Vec<String> =
             folders.watched.keys().map(|path| path.strip_prefix(root).unwrap().display().to_string()).collect();
         assert_eq!(watched, ["", "a", "a/b", "a/b/p"]);
         // At each level, and also if it is away when it is looked for.
         for level in ["a/b/p", "a/b", "a"] {
             fs::rename(root.join(level), root.join("aside")).unwrap();
-            assert!(folders.follow().unwrap(), "{level} is gone");
+            assert!(folders.follow(&[]).unwrap(), "{level} is gone");
             fs::rename(root.join("aside"), root.join(level)).unwrap();
-            assert!(folders.follow().unwrap(), "{level} is back");
+            assert!(folders.follow(&[]).unwrap(), "{level} is back");
             fs::create_dir(root.join("new")).unwrap();
             fs::rename(root.join(level), root.join("aside")).unwrap();
             fs::rename(root.join("new"), root.join(level)).unwrap();
-            assert!(folders.follow().unwrap(), "{level} is another");
+            assert!(folders.follow(&[]).unwrap(), "{level} is another");
             fs::remove_dir(root.join(level)).unwrap();
             fs::rename(root.join("aside"), root.join(level)).unwrap();
-            folders.follow().unwrap();
+            folders.follow(&[]).unwrap();
         }
+        // Also where nothing tells it from the one before, as with an inode that is used again.
+        assert!(folders.follow(&[root.join("a/b/p/x"), root.join("a/b")]).unwrap());
+        assert!(!folders.follow(&[root.join("a/b/p/x")]).unwrap());
+        assert!(folders.follow(&[PathBuf::new()]).unwrap());
         fs::create_dir(root.join(CUSTOMERS)).unwrap();
-        assert!(folders.follow().unwrap(), "customers appears");
+        assert!(folders.follow(&[]).unwrap(), "customers appears");
         for (path, concerns) in [
             ("fleet.yaml", true),
             ("customers", true),
@@ -168,7 +180,7 @@ mod tests {
     #[test]
     fn what_cannot_be_watched_ends_the_watch() {
         let folder = tempfile::tempdir().unwrap();
-        let failure = Folders::new(folder.path(), Full).follow().unwrap_err();
+        let failure = Folders::new(folder.path(), Full).follow(&[]).unwrap_err();
         assert!(failure.hints[0].contains("max_user_watches"), "{failure:?}");
     }
 }
