@@ -177,6 +177,26 @@ fn a_repository_that_git_refuses_is_never_taken_for_none() {
         std::fs::rename(project.path("git.kept"), project.path(".git")).expect("a repository");
     }
 
+    // A HEAD that is none or gone, a repository that says it has no work tree: git takes these for no repository.
+    let head = project.read(".git/HEAD");
+    for damage in [Some("nonsense\n"), None] {
+        match damage {
+            Some(text) => drop(project.write(".git/HEAD", text)),
+            None => std::fs::remove_file(project.path(".git/HEAD")).expect("a file"),
+        }
+        let told = output(alone(&mut project.command(&["list", "--since", "HEAD"]))).exits(1).stderr;
+        assert!(told.contains("is not a valid repository"), "{told}");
+        let told = output(alone(&mut project.command(&["check"]))).exits(0).stderr;
+        assert!(told.contains("F0508"), "{told}");
+        project.write(".git/HEAD", &head);
+    }
+    git(&project, &["config", "core.bare", "true"]);
+    let told = output(alone(&mut project.command(&["list", "--since", "HEAD"]))).exits(1).stderr;
+    assert!(told.contains("has no work tree") && told.contains("core.bare"), "{told}");
+    let told = output(alone(&mut project.command(&["check"]))).exits(0).stderr;
+    assert!(told.contains("F0508"), "{told}");
+    git(&project, &["config", "core.bare", "false"]);
+
     // No repository at all: nothing is tracked, and there is nothing to compare with.
     std::fs::remove_dir_all(project.path(".git")).expect("a repository");
     let told = output(alone(&mut project.command(&["list", "--since", "HEAD"]))).exits(2).stderr;
@@ -243,7 +263,7 @@ fn what_git_does_not_look_at_is_looked_at_or_refused() {
     assert_eq!(both, ["tiny-a", "tiny-b"]);
     // A tree isn't the project of any time.
     let told = run(&project, &["list", "--since", "HEAD:customers"]).exits(2).stderr;
-    assert!(told.contains("git knows no commit `HEAD:customers`"), "{told}");
+    assert!(told.contains("`HEAD:customers` is no commit"), "{told}");
     // Customers in a repository of their own: as a submodule, or as one that git leaves alone.
     let project = fleet();
     git(&project, &["rm", "--quiet", "-r", "--cached", "customers"]);

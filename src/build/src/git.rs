@@ -68,26 +68,34 @@ fn refusal(stderr: &[u8]) -> Failure {
 /// # Errors
 /// A repository that is there but that git can't or won't read: it is broken, or belongs to another user.
 pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
-    let answer = match git(folder).args(["rev-parse", "--is-inside-work-tree"]).output() {
-        Ok(answer) => answer,
+    // Of a repository without a valid HEAD, git says that there is none.
+    let repository = folder.ancestors().map(|folder| folder.join(".git")).find(|path| path.exists());
+    let answer = match (git(folder).args(["rev-parse", "--is-inside-work-tree"]).output(), &repository) {
+        (Ok(answer), _) => answer,
         // Without git nobody can commit; but somebody else may have, where there is a repository.
-        Err(_) if folder.ancestors().any(|folder| folder.join(".git").exists()) => {
-            return Err(Failure::new("git is not installed, and the project is in a git repository"));
-        }
-        Err(_) => return Ok(false),
+        (Err(_), Some(_)) => return Err(Failure::new("git is not installed, and the project is in a git repository")),
+        (Err(_), None) => return Ok(false),
     };
-    if answer.status.success() {
-        return Ok(answer.stdout.trim_ascii() == b"true");
-    }
-    // "(or any of the parent directories)" and "(or any parent up to mount point /)": git looked everywhere. Any other complaint,
-    // as "not a git repository: /gone/.git/worktrees/x", is about a repository that is there.
-    if !answer.stderr.starts_with(b"fatal: not a git repository (or any ") {
-        return Err(refusal(&answer.stderr));
-    }
-    match std::env::var_os("GIT_DIR") {
-        Some(_) => Err(Failure::new(format!("GIT_DIR is set, but {} is in no git work tree", folder.display()))
-            .hint("unset GIT_DIR, or run this in a work tree (git worktree add)")),
-        None => Ok(false),
+    let is_inside = answer.stdout.trim_ascii() == b"true";
+    match (answer.status.success(), repository) {
+        (true, None) => Ok(is_inside),
+        (true, Some(_)) if is_inside => Ok(true),
+        (true, Some(path)) => Err(Failure::new(format!("git: the repository {} has no work tree", path.display()))
+            .hint("is `core.bare` set in its configuration? git config --unset core.bare")),
+        // "(or any of the parent directories)" and "(or any parent up to mount point /)": git looked everywhere. Any other complaint,
+        // as "not a git repository: /gone/.git/worktrees/x", is about a repository that is there.
+        (false, None) if answer.stderr.starts_with(b"fatal: not a git repository (or any ") => {
+            match std::env::var_os("GIT_DIR") {
+                Some(_) => Err(Failure::new(format!("GIT_DIR is set, but {} is in no git work tree", folder.display()))
+                    .hint("unset GIT_DIR, or run this in a work tree (git worktree add)")),
+                None => Ok(false),
+            }
+        }
+        (false, Some(path)) if answer.stderr.starts_with(b"fatal: not a git repository (or any ") => {
+            Err(Failure::new(format!("git: {} is not a valid repository", path.display()))
+                .hint("make `git status` work in this folder"))
+        }
+        (false, _) => Err(refusal(&answer.stderr)),
     }
 }
 

@@ -179,6 +179,13 @@ fn commit(root: &Path, reference: &str) -> Result<String, Failure> {
             root.display()
         )));
     }
+    let verify = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
+    if output(git(root).args(verify).arg(reference)).is_ok()
+        && output(git(root).args(verify).arg(format!("{reference}^{{commit}}"))).is_err()
+    {
+        return Err(Failure::usage(format!("`{reference}` is no commit, or the commit is missing in this repository"))
+            .hint("name a commit, a branch or a tag; git fsck tells what is missing"));
+    }
     let commit = format!("{reference}^{{commit}}");
     let id =
         output(git(root).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &commit])).map_err(|_| {

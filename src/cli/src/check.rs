@@ -37,10 +37,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     let selection = &arguments.selection;
     let (customers, mut diagnostics, mut suppressed) = match build::open_and_scan(&session.root, &session.ui) {
         Ok((project, mut scan)) => {
-            selection.verify(&session.operator, &project, &scan)?;
-            if !selection.is_all() {
-                scan.leave_out_other_packs(|id| selection.includes_id(id));
-            }
+            selection.verify(&session.operator, &project, &mut scan)?;
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {

@@ -40,9 +40,9 @@ struct Row<'a> {
 }
 
 pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
-    let (project, scan) = build::open_and_scan(&session.root, &session.ui).map_err(Failure::invalid)?;
+    let (project, mut scan) = build::open_and_scan(&session.root, &session.ui).map_err(Failure::invalid)?;
     let selection = &arguments.selection;
-    selection.verify(&session.operator, &project, &scan)?;
+    selection.verify(&session.operator, &project, &mut scan)?;
     let diagnostics: Vec<_> = scan.diagnostics.iter().filter(|found| selection.concerns(found)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let sources = Sources::open(session, &project.fleet, &arguments.cloud)?;

@@ -16,8 +16,8 @@ use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
 
 pub(super) fn run(session: &Session, selection: &Selection) -> Result<Exit, Failure> {
-    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
-    selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
+    let mut loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
+    selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     let diagnostics: Vec<_> =
         loaded.scan.diagnostics.iter().filter(|diagnostic| selection.concerns(diagnostic)).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);

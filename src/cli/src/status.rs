@@ -46,9 +46,9 @@ struct Row {
 }
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
+    let mut loaded = build::load(&session.root, &session.ui).map_err(Failure::invalid)?;
     let CustomersArguments { selection, cloud } = &arguments.customers;
-    selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
+    selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     let (_, cloud, state) = cloud.open(session, &loaded.project.fleet)?;
     let deployed = state.deployed()?;
     let mut rows: Vec<Row> = loaded

@@ -56,12 +56,9 @@ pub fn scan_fleet(context: &Context<'_>, selection: &Selection, keep: bool) -> R
     };
     let project = opened.map_err(Failure::invalid)?;
     let mut scan = build::scan(&project, keep, operator).map_err(Failure::invalid)?;
-    selection.verify(operator, &project, &scan)?;
+    selection.verify(operator, &project, &mut scan)?;
     let includes = |record: &Record, unit: &Unit| selection.includes_unit(record, unit);
     let pack_bundles = build::pack_bundles(&project, &mut scan, &includes, operator)?;
-    if !selection.is_all() {
-        scan.leave_out_other_packs(|id| selection.includes_id(id));
-    }
     Ok(ScannedFleet { project, scan, pack_bundles })
 }
 

@@ -107,11 +107,17 @@ impl Selection {
     }
 
     /// Rejects what no customer has: ids, globs that match nothing, labels, environments; and a selection that nobody belongs to.
-    /// Reports it if nothing of it changed since a commit.
-    pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &Scan) -> Result<(), Failure> {
+    /// Reports it if nothing of it changed since a commit. Leaves the errors of packs out of the scan that nobody selected needs.
+    pub fn verify(&self, operator: &dyn Operator, project: &Project, scan: &mut Scan) -> Result<(), Failure> {
         if self.is_all() {
             return Ok(());
         }
+        self.verify_some(operator, project, scan)?;
+        scan.leave_out_other_packs(|id| self.includes_id(id));
+        Ok(())
+    }
+
+    fn verify_some(&self, operator: &dyn Operator, project: &Project, scan: &Scan) -> Result<(), Failure> {
         if let Some(reference) = &self.since {
             let _ = self.differing.set(since(project, scan, reference)?);
         }

@@ -57,8 +57,8 @@ pub fn verify_fleet(
     cloud: &CloudOptions,
     options: &VerifyOptions,
 ) -> Result<Results, Failure> {
-    let loaded = build::load(&context.root, context.operator).map_err(Failure::invalid)?;
-    selection.verify(context.operator, &loaded.project, &loaded.scan)?;
+    let mut loaded = build::load(&context.root, context.operator).map_err(Failure::invalid)?;
+    selection.verify(context.operator, &loaded.project, &mut loaded.scan)?;
     let concerns = |found: &&Diagnostic| selection.concerns(found);
     let diagnostics: Vec<Diagnostic> = loaded.scan.diagnostics.iter().filter(concerns).cloned().collect();
     context.operator.on_event(&Event::Diagnostics(&diagnostics));

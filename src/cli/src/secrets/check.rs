@@ -63,9 +63,10 @@ struct Report {
 }
 
 pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
-    let opened = open(session, &arguments.cloud)?;
-    let (loaded, selection) = (&opened.loaded, &arguments.selection);
-    selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
+    let mut opened = open(session, &arguments.cloud)?;
+    let (loaded, selection) = (&mut opened.loaded, &arguments.selection);
+    selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
+    let loaded = &opened.loaded;
     let needs = opened.needs(session, |worker| selection.includes(worker))?;
     // Of what isn't known, nothing can be said to be unused.
     let whole = selection.is_all() && loaded.scan.held.is_empty();

@@ -9,9 +9,9 @@ use super::super::{Format, Session};
 use super::{Row, Status, open};
 
 pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<Exit, Failure> {
-    let opened = open(session, &arguments.cloud)?;
-    let loaded = &opened.loaded;
-    arguments.selection.verify(&session.operator, &loaded.project, &loaded.scan)?;
+    let mut opened = open(session, &arguments.cloud)?;
+    let loaded = &mut opened.loaded;
+    arguments.selection.verify(&session.operator, &loaded.project, &mut loaded.scan)?;
     let needs = opened.needs(session, |worker| arguments.selection.includes(worker))?;
     let rows: Vec<Row> = needs.into_iter().flat_map(|needs| needs.rows).collect();
     if session.format == Format::Json {

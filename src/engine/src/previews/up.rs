@@ -266,8 +266,8 @@ fn selected(context: &Context<'_>, request: &UpRequest) -> Result<Selected, Fail
     let mut shared = BTreeSet::new();
     let customers = match scan {
         None => opened.files.iter().map(|file| project::id_of(file).to_owned()).collect(),
-        Some(scan) => {
-            selection.verify(context.operator, &opened, &scan)?;
+        Some(mut scan) => {
+            selection.verify(context.operator, &opened, &mut scan)?;
             let included = scan
                 .records
                 .iter()
