@@ -600,7 +600,7 @@ impl Planned {
 
     /// Returns whether a deployed worker belongs to the selection, as far as its customer and environment decide.
     pub fn selects(&self, customer: &str, environment: Environment) -> bool {
-        self.selection.includes_id(customer) && self.selection.includes_environment(environment)
+        self.selection.includes_deployed(customer, environment)
     }
 
     /// Returns the plan and what is shown beside it.
