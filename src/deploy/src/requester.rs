@@ -97,6 +97,23 @@ pub enum RequestError {
     Cancelled,
 }
 
+impl RequestError {
+    /// Returns whether the platform refused the call, as it does where a token has no permission: another account's may be fine.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, RequestError::Call(CallError::Unauthorized(_) | CallError::Rejected { .. }))
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Failure {
+        let failure = Failure::new(format!("Cloudflare can't be asked what is there: {error}"));
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
 /// Makes calls with the tokens of some accounts.
 pub struct Requester {
     platform: Box<dyn Platform>,
@@ -121,13 +138,7 @@ impl Requester {
 
     /// Makes one call. After an error nothing is known of its subject.
     pub fn fetch(&mut self, home: &Home, call: Call) -> Result<Reply, Failure> {
-        self.request(home, &call).map_err(|error| {
-            let failure = Failure::new(format!("Cloudflare can't be asked what is there: {error}"));
-            match error.hint() {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            }
-        })
+        self.request(home, &call).map_err(Failure::from)
     }
 
     /// The same, with Cloudflare's own error where it rejects the call.

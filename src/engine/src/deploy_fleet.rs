@@ -19,6 +19,7 @@ use flotilla_model::spec::OnBreach;
 use crate::apply::{ApplyContext, OthersResources, RunKind, apply};
 use crate::approval;
 use crate::context::{AHEAD_LOCK, Context, LOCK};
+use crate::left_out::{self, LeftOut};
 use crate::operator::{Approval, Event, Question};
 use crate::plan_file::PlanFile;
 use crate::planning::{PlanRequest, Planned, plan_fleet};
@@ -131,7 +132,8 @@ pub(crate) fn apply_planned(
     if planned.plan.is_empty() {
         return Ok(Deployed::UpToDate(Box::new(planned)));
     }
-    let tokens = tokens(&planned)?;
+    let mut left_out = LeftOut::default();
+    let tokens = left_out::tokens(context, &mut planned, &mut left_out)?;
     check_secrets(context, &mut planned)?;
     check_deletions(&planned, request.max_deletions)?;
     // 4. Confirm.
@@ -142,7 +144,7 @@ pub(crate) fn apply_planned(
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }
     let platform = connect(context, &mut planned, &tokens)?;
-    let take_over = preflight(context, &mut planned)?;
+    let take_over = preflight(context, &mut planned, &mut left_out)?;
     // 6. Waves: upload, attach, ask for health, halt or go on.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
@@ -150,6 +152,7 @@ pub(crate) fn apply_planned(
     let (platform, tokens, kind) = (&platform, &tokens, request.kind);
     let ctx = ApplyContext { context, fleet, cloud, platform, tokens, others: &others, kind };
     let (mut outcome, run) = apply(&ctx, &planned.plan, upload::of_plan(&planned)?, &mut state)?;
+    left_out.add_to(&mut outcome);
     // 7. Roll back a wave that isn't healthy, where fleet.yaml says so.
     if let (Some(wave), Some(OnBreach::Rollback)) = (outcome.breached, fleet.file.deploy.on_breach) {
         let of_wave = planned.plan.changes.iter().filter(|change| change.wave == wave);

@@ -10,6 +10,7 @@ pub mod deploy_fleet;
 pub mod health;
 mod implied;
 mod lanes;
+mod left_out;
 pub mod operator;
 pub mod plan_file;
 pub mod plan_view;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use flotilla_deploy::plan::{Action, Step};
-use flotilla_deploy::refresh::take;
+use flotilla_deploy::refresh::{Inventory, Scope, take};
 use flotilla_deploy::safety::{self, Attach, Intent};
 use flotilla_deploy::state::{State, WorkerId};
 use flotilla_model::failure::Failure;
@@ -13,6 +13,7 @@ use flotilla_model::tags;
 use flotilla_model::text::{count, first_lines};
 
 use crate::context::Context;
+use crate::left_out::LeftOut;
 use crate::operator::Event;
 use crate::planning::Planned;
 use crate::requests::PlatformRequester;
@@ -50,8 +51,12 @@ pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Resul
 
 /// Checks, before anything is changed, whether a worker to create or a domain to attach belongs to somebody else.
 /// Requests one list for each home, and one for the domains of each account. Returns the domains that may be taken from others,
-/// by account id and host name.
-pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<BTreeSet<(String, String)>, Failure> {
+/// by account id and host name. An account that refuses to be listed is left out.
+pub fn preflight(
+    context: &Context<'_>,
+    planned: &mut Planned,
+    left_out: &mut LeftOut,
+) -> Result<BTreeSet<(String, String)>, Failure> {
     // What is on this machine is nobody else's.
     if planned.cloud.local.is_some() {
         return Ok(BTreeSet::new());
@@ -82,11 +87,9 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<BTreeSe
         // It was all looked at just now.
         Some(inventory) if scope.homes.iter().all(|home| inventory.workers.contains_key(home)) => inventory,
         _ => {
-            let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
-            let fleet = &planned.project.fleet;
-            let mut requester =
-                PlatformRequester::new(context, fleet, &mut planned.cloud, &planned.secrets, &account_ids)?;
-            inventory = take(&scope, &mut |home, call| requester.fetch(home, call))?;
+            inventory = list(context, planned, &scope, left_out)?;
+            intent.creates.retain(|(home, _)| inventory.workers.contains_key(home));
+            intent.attaches.retain(|(account_id, _), _| inventory.domains.contains_key(account_id));
             &inventory
         }
     };
@@ -125,4 +128,44 @@ pub fn preflight(context: &Context<'_>, planned: &mut Planned) -> Result<BTreeSe
         }
     }
     Ok(intent.attaches.into_iter().filter(|(_, attach)| attach.take_over).map(|(domain, _)| domain).collect())
+}
+
+/// Lists what is there, account by account. An account that refuses is left out of the plan; if that leaves nothing, it is an error.
+fn list(
+    context: &Context<'_>,
+    planned: &mut Planned,
+    scope: &Scope,
+    left_out: &mut LeftOut,
+) -> Result<Inventory, Failure> {
+    let account_ids: BTreeSet<String> = scope.account_ids();
+    let (fleet, cloud) = (&planned.project.fleet, &mut planned.cloud);
+    let mut requester = PlatformRequester::new(context, fleet, cloud, &planned.secrets, &account_ids)?;
+    let (mut inventory, mut refusals) = (Inventory::default(), Vec::new());
+    for account_id in &account_ids {
+        let mut is_refusal = false;
+        let listed = take(&scope.of_account(account_id), &mut |home, call| {
+            requester.request(home, &call).map_err(|error| {
+                is_refusal = error.is_refusal();
+                Failure::from(error)
+            })
+        });
+        match listed {
+            Ok(found) => inventory.add(found),
+            Err(failure) if is_refusal => refusals.push((account_id, failure)),
+            Err(failure) => return Err(failure),
+        }
+    }
+    let is_refused = |id: &str| refusals.iter().any(|(refused, _)| *refused == id);
+    if planned.plan.accounts().all(|(id, _)| is_refused(id))
+        && let Some((_, failure)) = refusals.pop()
+    {
+        return Err(failure);
+    }
+    for (account_id, failure) in refusals {
+        let names = planned.plan.accounts().filter(|(id, _)| id == account_id).map(|(_, name)| name.to_owned());
+        for name in names.collect::<BTreeSet<String>>() {
+            left_out.leave_out(context, planned, &name, &failure);
+        }
+    }
+    Ok(inventory)
 }

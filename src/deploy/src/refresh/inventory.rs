@@ -47,6 +47,23 @@ pub struct Inventory {
 }
 
 impl Scope {
+    /// Returns the ids of the accounts that are asked.
+    pub fn account_ids(&self) -> BTreeSet<String> {
+        let of_homes = self.homes.iter().map(|home| &home.account_id);
+        let of_zones = self.zones.iter().chain(&self.named_zones).map(|(account_id, _)| account_id);
+        of_homes.chain(&self.domains).chain(of_zones).cloned().collect()
+    }
+
+    /// Returns the part of one account.
+    pub fn of_account(&self, account_id: &str) -> Scope {
+        let mut part = self.clone();
+        part.homes.retain(|home| home.account_id == account_id);
+        part.domains.retain(|id| id == account_id);
+        part.zones.retain(|(id, _)| id == account_id);
+        part.named_zones.retain(|(id, _)| id == account_id);
+        part
+    }
+
     /// Returns the lists of everything that a fleet and its state use. `zone_id` knows the ids of zones, by account
     /// and name.
     pub fn of(
@@ -86,6 +103,17 @@ impl Scope {
     /// Returns the number of requests, apart from those that look zones up.
     pub fn requests(&self) -> usize {
         self.homes.len() + self.domains.len() + self.zones.len() + self.named_zones.len()
+    }
+}
+
+impl Inventory {
+    /// Adds what is live in another account.
+    pub fn add(&mut self, mut other: Inventory) {
+        self.workers.append(&mut other.workers);
+        self.domains.append(&mut other.domains);
+        self.zones.append(&mut other.zones);
+        self.found.append(&mut other.found);
+        self.triggers.append(&mut other.triggers);
     }
 }
 
