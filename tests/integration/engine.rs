@@ -443,3 +443,28 @@ fn a_run_in_process_prints_nothing() {
         assert_eq!(run.stderr, "");
     }
 }
+
+#[test]
+fn the_workers_that_the_selected_ones_call_are_selected_with_them() {
+    let project = fleet(&[("a", ""), ("b", "")]);
+    project.write(
+        "fleet.yaml",
+        "name: test\npacks: { tiny: { path: packs/tiny } }\naccounts: { default: { id: { env: CLOUDFLARE_ACCOUNT_ID }, \
+         token: { secret: CLOUDFLARE_API_TOKEN }, subdomain: team } }\n\
+         sharedWorkers:\n  auth: { pack: tiny, services: { LOG: log } }\n  log: { pack: tiny }\n  other: { pack: tiny }\n\
+         defaults:\n  vars: { AUTH: { workerUrl: auth } }\n",
+    );
+    let cloud = Cloud::start();
+    let planned = |selection: Selection| {
+        let planned = cloud.engine(&project).plan_with(|request| request.selection = selection);
+        planned.plan.changes.iter().map(|change| change.worker.clone()).collect::<Vec<_>>()
+    };
+    // An address alone doesn't keep its caller from being deployed.
+    assert_eq!(planned(customers(&["a"])), ["t-a"]);
+    assert_eq!(planned(customers(&["a"]).with_dependencies(true)), ["test-auth", "test-log", "t-a"]);
+    let ended = cloud.engine(&project).deploy_with(|request| {
+        request.plan.selection = customers(&["a"]).with_dependencies(true);
+    });
+    assert_eq!(ended.exits(Exit::Done).outcome().applied, 3);
+    assert!(planned(customers(&["a"]).with_dependencies(true)).is_empty());
+}

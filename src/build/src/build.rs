@@ -36,7 +36,7 @@ use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 
-pub use explain::{Explained, explain, recipe, since, source};
+pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
 pub use files::{RenderedFiles, files, module};
 pub use project::{Project, open, open_preview};
 pub use scan::{Scan, id, scan};

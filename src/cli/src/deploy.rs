@@ -48,8 +48,19 @@ pub(super) struct Arguments {
 }
 
 /// The options that a plan's file sets already.
-const PLANNED: [&str; 10] =
-    ["customers", "labels", "env", "since", "all", "reason", "prune", "refresh", "adopt", "digest"];
+const PLANNED: [&str; 11] = [
+    "customers",
+    "labels",
+    "env",
+    "since",
+    "with_dependencies",
+    "all",
+    "reason",
+    "prune",
+    "refresh",
+    "adopt",
+    "digest",
+];
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     summary::of("flotilla deploy", session, deploy(session, arguments))

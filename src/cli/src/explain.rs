@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use flotilla_build::build::{self, Explained, PackBundles, Project, Scan};
+use flotilla_build::build::{self, Explained, LiveTriggers, PackBundles, Project, Scan};
 use flotilla_build::manifest::{Record, Unit};
 use flotilla_model::diagnostic::{Code, Diagnostic, Severity, did_you_mean};
 use flotilla_model::explanation::explanation;
@@ -110,6 +110,7 @@ fn deployments(
     workers: &[Explained],
 ) -> Result<BTreeMap<String, Deployment>, Failure> {
     let (_, _, state) = CloudArguments::default().open(session, &project.fleet)?;
+    let hosts = state.hosts_by_worker()?;
     let mut found = BTreeMap::new();
     for (id, live) in state.of_customer(build::id(record))? {
         let Some(built) = workers.iter().find(|worker| worker.worker == id.1).and_then(|worker| worker.digest) else {
@@ -123,7 +124,8 @@ fn deployments(
         if built != live.digest {
             let before = state.stored(&live.digest)?;
             let differs = before.zip(unit).map(|(before, (unit, worker))| {
-                build::since(project, &worker, &build::recipe(project, runtimes, unit), &before.source)
+                let live = LiveTriggers { triggers: live.live.triggers(), hosts: hosts.get(&id).cloned() };
+                build::since(project, &worker, &build::recipe(project, runtimes, unit), &before.source, &live)
             });
             let differs = differs.filter(|lines| !lines.is_empty());
             let unknown = || Reason::SourceUnknown { old: live.digest.short(), new: built.short() };

@@ -40,6 +40,9 @@ pub(super) struct Arguments {
 pub(super) struct LineArguments {
     #[command(flatten)]
     pub selection: Selection,
+    /// Also the workers that the selected ones call: by `services` and `workerUrl`, directly or through others
+    #[arg(long)]
+    pub with_dependencies: bool,
     #[command(flatten)]
     pub cloud: CloudArguments,
     /// Upload every selected worker, changed or not
@@ -71,7 +74,7 @@ impl LineArguments {
     /// Returns the engine's request.
     pub(super) fn request(&self) -> PlanRequest {
         PlanRequest {
-            selection: (*self.selection).clone(),
+            selection: (*self.selection).clone().with_dependencies(self.with_dependencies),
             cloud: self.cloud.options(),
             force: self.all.then(|| self.reason.clone()),
             prune: self.prune,
@@ -102,6 +105,9 @@ impl LineArguments {
             words.push("--refresh".to_owned());
         }
         words.extend(self.adopt.iter().map(|worker| format!("--adopt={worker}")));
+        if self.with_dependencies {
+            words.push("--with-dependencies".to_owned());
+        }
         words.extend(self.selection.words());
         words
     }

@@ -417,9 +417,15 @@ impl<'a> Planner<'a> {
             }
             self.changes.retain(|change| {
                 let Some(callee) = missing.get(&change.id()) else { return true };
-                let reason = format!(
-                    "it calls {callee}, which isn't deployed and which this run leaves out: deploy it in the same run, or before"
-                );
+                let is_skipped =
+                    self.options.whole || self.skipped.contains(&short(&(change.home.clone(), callee.clone())));
+                let reason = match is_skipped {
+                    true => format!("it calls {callee}, which isn't deployed and is skipped as well"),
+                    false => format!(
+                        "it calls {callee}, which isn't deployed and which this run leaves out: `--with-dependencies` deploys it in the \
+                         same run"
+                    ),
+                };
                 let (customer, environment) = (change.customer.clone(), Some(change.environment));
                 self.skipped.insert(short(&change.id()));
                 self.held.push(Held { customer, environment, reason, is_refused: true });

@@ -21,6 +21,7 @@ use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
+use flotilla_model::tags::Triggers;
 
 pub use history::{Entry, Record, Run, RunId, Stored, deflated};
 pub use hosts::{HostTarget, Table};
@@ -118,6 +119,18 @@ pub struct DeployedResources {
     pub crons: BTreeSet<String>,
     /// The keyed fingerprint of each secret.
     pub secrets: BTreeMap<String, String>,
+}
+
+impl DeployedResources {
+    /// Returns what points to the worker.
+    pub fn triggers(&self) -> Triggers {
+        Triggers {
+            workers_dev: self.workers_dev,
+            domains: self.domains.keys().cloned().collect(),
+            patterns: self.routes.keys().cloned().collect(),
+            crons: self.crons.clone(),
+        }
+    }
 }
 
 /// A change that was begun and not ended, as far as is known: something in it may be done or not. Without it, a worker

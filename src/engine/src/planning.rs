@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use flotilla_build::build::{self, PackBundles, Project, Scan};
+use flotilla_build::build::{self, LiveTriggers, PackBundles, Project, Scan};
 use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
@@ -364,6 +364,7 @@ impl Fleet<'_> {
             }
         }
         let contested = Contested::of(&in_flight);
+        let hosts = state.hosts_by_worker()?;
         let mut planner = Planner::new(options);
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
         let today = implied::day(SystemClock::new().unix());
@@ -394,7 +395,7 @@ impl Fleet<'_> {
             let decided: Vec<Decided> = wanted
                 .into_par_iter()
                 .map(|one| {
-                    let differences = self.differences(&one);
+                    let differences = self.differences(&one, &hosts);
                     let contested = one.live.as_ref().map(|live| contested.of_worker(&one.id(), live));
                     let known = RecordedWorker {
                         live: one.live.as_ref(),
@@ -575,10 +576,11 @@ impl Fleet<'_> {
     }
 
     /// Returns the differences between the live and the desired worker, in the author's terms.
-    fn differences(&self, one: &Wanted) -> Vec<Reason> {
-        let Some(before) = &one.bundle_before else { return Vec::new() };
+    fn differences(&self, one: &Wanted, hosts: &HashMap<WorkerId, Hosts>) -> Vec<Reason> {
+        let (Some(before), Some(deployed)) = (&one.bundle_before, &one.live) else { return Vec::new() };
+        let live = LiveTriggers { triggers: deployed.live.triggers(), hosts: hosts.get(&one.id()).cloned() };
         let recipe = build::recipe(self.project, self.runtimes, self.scan.unit(one.place).1);
-        build::since(self.project, &one.worker, &recipe, &before.source)
+        build::since(self.project, &one.worker, &recipe, &before.source, &live)
     }
 }
 
@@ -598,7 +600,7 @@ impl Planned {
 
     /// Returns whether a deployed worker belongs to the selection, as far as its customer and environment decide.
     pub fn selects(&self, customer: &str, environment: Environment) -> bool {
-        self.selection.includes_id(customer) && self.selection.includes_environment(environment)
+        self.selection.includes_deployed(customer, environment)
     }
 
     /// Returns the plan and what is shown beside it.

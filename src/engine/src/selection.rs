@@ -1,7 +1,9 @@
 //! The customers that a run covers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
+
+use rayon::prelude::*;
 
 use flotilla_build::build::{Project, Scan, id};
 use flotilla_build::manifest::{Record, Unit};
@@ -24,10 +26,23 @@ pub struct Selection {
     environments: Vec<Environment>,
     /// Only what differs from this commit, branch or tag.
     since: Option<String>,
+    /// Also the workers that the selected ones call.
+    with_dependencies: bool,
+    /// The ones of them that aren't selected; found by [`Selection::verify`].
+    dependencies: OnceLock<Dependencies>,
     /// The differences; found by [`Selection::verify`].
     differing: OnceLock<Since>,
     /// The same, made ready to match by the first question.
     compiled: OnceLock<selection::Selection>,
+}
+
+/// The workers that the selected ones call.
+#[derive(Clone, Debug, Default)]
+struct Dependencies {
+    /// Their folders.
+    folders: HashSet<String>,
+    /// Their customers and environments.
+    customers: BTreeSet<(String, Environment)>,
 }
 
 impl Selection {
@@ -39,6 +54,12 @@ impl Selection {
         since: Option<String>,
     ) -> Selection {
         Selection { customers, labels, environments, since, ..Selection::default() }
+    }
+
+    /// Adds the workers that the selected ones call, directly or through others.
+    #[must_use]
+    pub fn with_dependencies(self, with_dependencies: bool) -> Selection {
+        Selection { with_dependencies, ..self }
     }
 
     fn compiled(&self) -> &selection::Selection {
@@ -55,23 +76,41 @@ impl Selection {
     /// Returns whether a worker belongs to it.
     pub fn includes(&self, worker: &Worker) -> bool {
         let label = |key: &str| worker.labels.get(key).map(String::as_str);
-        self.differs(|since| since.folders.contains(&worker.folder()))
-            && self.compiled().matches(&worker.customer, label, worker.environment)
+        self.is_dependency(|| worker.folder())
+            || (self.differs(|since| since.folders.contains(&worker.folder()))
+                && self.compiled().matches(&worker.customer, label, worker.environment))
+    }
+
+    /// Returns whether a selected worker calls the one with this folder.
+    fn is_dependency(&self, folder: impl FnOnce() -> String) -> bool {
+        self.dependencies.get().is_some_and(|dependencies| dependencies.folders.contains(&folder()))
     }
 
     /// Returns whether a customer may belong to it, as far as its id decides.
     pub fn includes_id(&self, customer: &str) -> bool {
-        self.compiled().matches_id(customer) && self.differs(|since| since.customers.contains(customer))
+        let is_dependency = || {
+            let mut dependencies = self.dependencies.get().into_iter().flat_map(|dependencies| &dependencies.customers);
+            dependencies.any(|(id, _)| id == customer)
+        };
+        (self.compiled().matches_id(customer) && self.differs(|since| since.customers.contains(customer)))
+            || is_dependency()
+    }
+
+    /// Returns whether a deployed worker belongs to it, as far as its customer and environment decide.
+    pub fn includes_deployed(&self, customer: &str, environment: Environment) -> bool {
+        let is_environment = self.environments.is_empty() || self.environments.contains(&environment);
+        let is_dependency = |dependencies: &Dependencies| {
+            dependencies.customers.iter().any(|(id, other)| id == customer && *other == environment)
+        };
+        (self.compiled().matches_id(customer)
+            && self.differs(|since| since.customers.contains(customer))
+            && is_environment)
+            || self.dependencies.get().is_some_and(is_dependency)
     }
 
     /// Returns whether something differs from the commit of `--since`; without it, everything does.
     fn differs(&self, of: impl FnOnce(&Since) -> bool) -> bool {
         self.since.is_none() || self.differing.get().is_some_and(of)
-    }
-
-    /// Returns whether an environment belongs to it.
-    pub fn includes_environment(&self, environment: Environment) -> bool {
-        self.environments.is_empty() || self.environments.contains(&environment)
     }
 
     /// The customers that are named by their ids.
@@ -83,7 +122,8 @@ impl Selection {
     /// The same of what is remembered of it.
     pub fn includes_unit(&self, record: &Record, unit: &Unit) -> bool {
         let folder = || customer::folder(unit.environment, id(record), unit.role.as_deref());
-        self.differs(|since| since.folders.contains(&folder())) && self.matches(record, unit)
+        self.is_dependency(folder)
+            || (self.differs(|since| since.folders.contains(&folder())) && self.matches(record, unit))
     }
 
     /// Returns whether what is remembered of a worker belongs to it, whatever has changed.
@@ -129,6 +169,9 @@ impl Selection {
         let Some(unknown) = self.compiled().unknown(&ids, keys) else {
             let units = |record: &Record| record.units.iter().any(|unit| self.includes_unit(record, unit));
             if scan.records.iter().any(units) || scan.held.iter().any(|id| self.includes_id(id)) {
+                if self.with_dependencies {
+                    let _ = self.dependencies.set(self.find_dependencies(project, scan));
+                }
                 return Ok(());
             }
             // That nothing changed since a commit is no error.
@@ -152,6 +195,36 @@ impl Selection {
         };
         let near = unknown.near.map(|near| format!("did you mean `{near}`?"));
         Err(Failure::usage(message).hint(near.unwrap_or_else(|| help.to_owned())))
+    }
+
+    /// Finds the workers that the selected ones call, directly or through others: by service bindings and by addresses.
+    fn find_dependencies(&self, project: &Project, scan: &Scan) -> Dependencies {
+        let all: Vec<(Worker, bool)> = scan
+            .records
+            .par_iter()
+            .flat_map_iter(|record| {
+                let worker = |unit| Some((scan.worker(project, record, unit)?, self.includes_unit(record, unit)));
+                record.units.iter().filter_map(worker)
+            })
+            .collect();
+        let by_name: HashMap<(&str, Option<&str>, &str), &Worker> = all
+            .iter()
+            .map(|(worker, _)| ((worker.account.as_str(), worker.namespace.as_deref(), worker.name.as_str()), worker))
+            .collect();
+        let mut dependencies = Dependencies::default();
+        let mut callers: Vec<&Worker> =
+            all.iter().filter(|(_, selected)| *selected).map(|(worker, _)| worker).collect();
+        let mut known: HashSet<String> = callers.iter().map(|worker| worker.folder()).collect();
+        while let Some(caller) = callers.pop() {
+            for name in caller.services.values().chain(caller.peers.values()) {
+                let key = (caller.account.as_str(), caller.namespace.as_deref(), name.as_str());
+                let Some(callee) = by_name.get(&key).filter(|callee| known.insert(callee.folder())) else { continue };
+                dependencies.folders.insert(callee.folder());
+                dependencies.customers.insert((callee.customer.clone(), callee.environment));
+                callers.push(callee);
+            }
+        }
+        dependencies
     }
 }
 

@@ -1,7 +1,9 @@
 //! Explains why workers are rendered, in the author's terms, by the code that decides it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::dirty::{Recipes, dirty_reasons};
 use super::{PackBundles, Project, Scan};
@@ -9,9 +11,11 @@ use crate::manifest::{DirtyReason, Record, RenderRecord, Unit};
 use crate::out::Out;
 use crate::provenance::{self, Provenance};
 use crate::render;
-use flotilla_model::customer::Worker;
+use flotilla_model::customer::{Hosts, Worker};
 use flotilla_model::digest::Digest;
 use flotilla_model::reason::{Excerpt, Reason, ValueChange, sentences};
+use flotilla_model::spec::Route;
+use flotilla_model::tags::Triggers;
 
 /// The key under which a worker's JSON form has that its environment is implied.
 const IMPLIED: &str = "implied";
@@ -114,19 +118,74 @@ pub fn recipe(project: &Project, bundles: &PackBundles, unit: &Unit) -> render::
 
 /// Returns a worker and its recipe as one value. It is stored beside the deployed worker, to explain later what differs.
 pub fn source(worker: &Worker, recipe: &render::Recipe) -> Value {
-    serde_json::json!({ "worker": worker, "recipe": recipe })
+    json!({ "worker": worker, "recipe": recipe })
 }
 
-/// Returns the differences from an earlier [`source`], in the author's terms; none if it isn't known.
-pub fn since(project: &Project, worker: &Worker, recipe: &render::Recipe, before: &Value) -> Vec<Reason> {
+/// The resources of a deployed worker that have steps of their own: later deploys change them without an upload.
+#[derive(Clone, Debug, Default)]
+pub struct LiveTriggers {
+    /// Its workers.dev address, custom domains, routes and crons.
+    pub triggers: Triggers,
+    /// The hosts that point to it in its dispatch namespace.
+    pub hosts: Option<Hosts>,
+}
+
+/// Returns the differences from an earlier [`source`], in the author's terms; none if it isn't known. What was deployed since by a step
+/// of its own is compared with `live`.
+pub fn since(
+    project: &Project,
+    worker: &Worker,
+    recipe: &render::Recipe,
+    before: &Value,
+    live: &LiveTriggers,
+) -> Vec<Reason> {
+    let recipe_before = serde_json::from_value::<render::Recipe>(before["recipe"].clone()).ok();
+    let recipe_differs = recipe_before.map(|before| recipe.differences(&before)).unwrap_or_default();
     let mut lines = Vec::new();
     if let (before @ Value::Object(_), Ok(after)) = (&before["worker"], serde_json::to_value(worker)) {
-        lines.extend(project.differences(worker, before, &after));
+        let before = deployed(before, &worker.routes, live);
+        lines = project.differences(worker, &without_local(&before, &after), &after);
+        if lines.is_empty() && recipe_differs.is_empty() {
+            // A template can render these, as well.
+            lines = project.differences(worker, &before, &after);
+        }
     }
-    if let Ok(before) = serde_json::from_value::<render::Recipe>(before["recipe"].clone()) {
-        lines.extend(recipe.differences(&before));
-    }
+    lines.extend(recipe_differs);
     lines
+}
+
+/// Returns a worker as it was uploaded, with what is live by now.
+fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Value {
+    let Triggers { workers_dev, domains, patterns, crons } = &live.triggers;
+    let zone = |pattern: &str| {
+        let now = routes.iter().find(|route| route.pattern == pattern).map(|route| json!(route.zone));
+        let then =
+            || before["routes"].as_array()?.iter().find(|route| route["pattern"] == pattern)?.get("zone").cloned();
+        now.or_else(then)
+    };
+    let routes = patterns.iter().map(|pattern| json!({ "pattern": pattern, "zone": zone(pattern) }));
+    let mut before = before.clone();
+    before["workersDev"] = json!(workers_dev);
+    before["domains"] = json!(domains);
+    before["routes"] = routes.collect();
+    before["crons"] = json!(crons);
+    copy(&json!({ "hosts": live.hosts }), &mut before, "hosts");
+    before
+}
+
+/// Returns a worker as it was, with the present values of those keys that aren't sent anywhere.
+fn without_local(before: &Value, after: &Value) -> Value {
+    let mut before = before.clone();
+    ["labels", "takeOver", "delivery"].into_iter().for_each(|key| copy(after, &mut before, key));
+    before
+}
+
+/// Copies a key, or that there is none.
+fn copy(from: &Value, to: &mut Value, key: &str) {
+    match from.get(key).filter(|value| !value.is_null()) {
+        Some(value) => to[key] = value.clone(),
+        None => drop(to.as_object_mut().map(|object| object.remove(key))),
+    }
 }
 
 impl Project {
@@ -146,5 +205,50 @@ impl Project {
             // That its environment isn't written changes nothing about a worker.
             differences.filter(|(path, ..)| path.first().is_none_or(|key| key != IMPLIED)).map(reason).collect()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(texts: &[&str]) -> BTreeSet<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_live_takes_the_place_of_what_was_there_at_the_upload() {
+        let uploaded = json!({
+            "name": "w", "workersDev": true, "domains": ["a.example"], "crons": ["0 3 * * *"], "vars": { "A": "1" },
+            "routes": [{ "pattern": "a.example/*", "zone": "a.example" }, { "pattern": "b.example/*", "zone": "b.example" }],
+            "hosts": { "table": "shops", "names": ["old.example"] },
+        });
+        let triggers = Triggers {
+            workers_dev: false,
+            domains: texts(&["b.example"]),
+            patterns: texts(&["b.example/*", "c.example/*"]),
+            crons: texts(&["0 4 * * *"]),
+        };
+        let hosts = Hosts { table: "shops".to_owned(), names: texts(&["new.example"]) };
+        let live = LiveTriggers { triggers, hosts: Some(hosts) };
+        let routes = BTreeSet::from([Route { pattern: "c.example/*".to_owned(), zone: "c.example".to_owned() }]);
+        assert_eq!(
+            deployed(&uploaded, &routes, &live),
+            json!({
+                "name": "w", "workersDev": false, "domains": ["b.example"], "crons": ["0 4 * * *"], "vars": { "A": "1" },
+                "routes": [{ "pattern": "b.example/*", "zone": "b.example" }, { "pattern": "c.example/*", "zone": "c.example" }],
+                "hosts": { "table": "shops", "names": ["new.example"] },
+            })
+        );
+        assert_eq!(deployed(&uploaded, &routes, &LiveTriggers::default()).get("hosts"), None);
+    }
+
+    #[test]
+    fn what_is_sent_nowhere_explains_no_upload() {
+        let before =
+            json!({ "labels": { "tier": "silver" }, "delivery": "manual", "vars": {}, "takeOver": ["a.example"] });
+        let after = json!({ "labels": { "tier": "gold" }, "delivery": "automatic", "vars": { "A": "1" } });
+        let labels = json!({ "labels": { "tier": "gold" }, "delivery": "automatic", "vars": {} });
+        assert_eq!(without_local(&before, &after), labels);
     }
 }

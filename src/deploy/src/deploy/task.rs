@@ -11,6 +11,11 @@ use flotilla_model::paging::{Page, Pages};
 use flotilla_model::platform::{BINDING_MISSING, Call, CallError, DATABASE_EXISTS, ListedRoute, ROUTE_EXISTS, Reply};
 use flotilla_model::tags;
 
+/// The code of the failure to attach a domain that another worker has.
+const DOMAIN_ATTACHED: u64 = 100_116;
+/// The code of the failure to attach a domain that has DNS records.
+const DOMAIN_HAS_RECORDS: u64 = 100_117;
+
 /// The part of a change that is done before the last one, which waits for the other changes of its wave.
 pub(super) struct Released {
     /// The steps that were done.
@@ -54,6 +59,8 @@ pub(super) struct StepLookups {
     pub id: Option<Option<String>>,
     /// A resource with that name exists already.
     exists: bool,
+    /// The message of the failure to attach the domain, while the worker that has it is looked up.
+    rejected: Option<String>,
     /// The owner of the worker that has the domain was looked at.
     is_holder_checked: bool,
     /// The page of the list that is read next.
@@ -160,6 +167,9 @@ impl Task {
             }
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } if self.found.rejected.is_some() => {
+                Next::Call(Call::FindDomain { worker, domain: domain.clone() })
+            }
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
             // That it is still that worker's is asked first: what somebody else has by now isn't taken.
             Step::MoveDomain { domain, from } => Next::Call(match &self.found.id {
@@ -246,7 +256,18 @@ impl Task {
                 self.found.exists = true;
                 return Ok(false);
             }
-            (_, Err(error)) => return Err(explained(change, step, &error)),
+            // The worker that has it is named.
+            (
+                Step::AttachDomain { .. } | Step::MoveDomain { .. },
+                Err(error @ CallError::Rejected { code: DOMAIN_ATTACHED | DOMAIN_HAS_RECORDS, .. }),
+            ) if self.found.rejected.is_none() => {
+                self.found.rejected = Some(explained(change, step, &error));
+                self.attempts = Attempts::default();
+                return Ok(false);
+            }
+            (_, Err(error)) => {
+                return Err(self.found.rejected.take().unwrap_or_else(|| explained(change, step, &error)));
+            }
             (_, Ok(reply)) => reply,
         };
         let reply = match self.find(change, reply)? {
@@ -266,6 +287,13 @@ impl Task {
                 let nothing = id.is_none();
                 self.found.id = Some(id);
                 return Ok(nothing);
+            }
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } if self.found.rejected.is_some() => {
+                return match (reply, self.found.rejected.take()) {
+                    (Reply::HeldBy(Some(holder)), _) => Err(attached_elsewhere(domain, &holder)),
+                    (Reply::Id(id), _) => Ok(self.apply(step, Reply::Id(id), &zone)),
+                    (_, rejected) => Err(rejected.unwrap_or_default()),
+                };
             }
             Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } if self.found.id.is_none() => {
                 self.found.id = Some(match reply {
@@ -326,7 +354,9 @@ impl Task {
             Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. } if self.found.exists => match &reply {
                 Reply::Id(_) => {}
                 Reply::HeldBy(Some(holder)) => {
-                    return Err(format!("the route {pattern} points to the worker {holder} already"));
+                    return Err(format!(
+                        "the route {pattern} points to the worker {holder} already: remove it from that worker, and deploy again"
+                    ));
                 }
                 Reply::HeldBy(None) => {
                     return Err(format!("the route {pattern} exists already, and keeps requests from all workers"));
@@ -490,10 +520,18 @@ fn is_known(change: &Change) -> bool {
     change.was.is_some() && !change.steps.contains(&Step::Upload)
 }
 
+/// Returns the message of a domain that another worker has.
+fn attached_elsewhere(domain: &str, holder: &str) -> String {
+    format!(
+        "{domain} is attached to the worker {holder}: remove it from that worker and deploy again; if {holder} is not managed by this fleet, \
+         `{{ name: {domain}, takeOver: true }}` under `domains` takes it over"
+    )
+}
+
 /// Returns the message of the platform, with advice where there is some.
 fn explained(change: &Change, step: &Step, error: &CallError) -> String {
     let advice = match (step, error) {
-        (Step::AttachDomain { domain }, CallError::Rejected { code: 100_117, .. }) => {
+        (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => {
             format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
         }
         (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {

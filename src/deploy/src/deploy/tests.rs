@@ -889,7 +889,13 @@ fn somebody_elses_route_and_domain_are_never_taken() {
     let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
     assert_eq!(errors.len(), 2);
     assert!(errors[0].contains("the route a.example.org/* points to the worker theirs already"), "{errors:?}");
-    assert!(errors[1].contains("already attached to the Worker theirs"), "{errors:?}");
+    assert_eq!(
+        errors[1],
+        "b.example.com is attached to the worker theirs: remove it from that worker and deploy again; if theirs is not managed by this \
+         fleet, `{ name: b.example.com, takeOver: true }` under `domains` takes it over"
+    );
+    let finds = bench.called().iter().filter(|call| *call == "find b.example.com").count();
+    assert_eq!(finds, 1, "it is looked up once");
     let world = &lock(&bench.fake.log).world;
     assert_eq!((&world.routes["a.example.org/*"].1[..], &world.domains["b.example.com"].1[..]), ("theirs", "theirs"));
 }

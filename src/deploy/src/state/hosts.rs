@@ -1,10 +1,11 @@
 //! The hosts that were written to KV, each with the worker that it points to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::params;
 
-use super::{State, namespace};
+use super::{State, WorkerId, namespace};
+use flotilla_model::customer::Hosts;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::Home;
 
@@ -55,6 +56,18 @@ impl State {
             let home = Home { account_id, namespace };
             Ok(((table, row.get(2)?), HostTarget { account: row.get(3)?, home, worker, sure: row.get(6)? }))
         })
+    }
+
+    /// Returns the hosts that surely point to each worker.
+    pub fn hosts_by_worker(&self) -> Result<HashMap<WorkerId, Hosts>, Failure> {
+        let mut by_worker: HashMap<WorkerId, Hosts> = HashMap::new();
+        for ((Table { title, .. }, host), target) in self.hosts()? {
+            if let (Some(worker), true) = (target.worker, target.sure) {
+                let none = || Hosts { table: title, names: BTreeSet::new() };
+                by_worker.entry((target.home, worker)).or_insert_with(none).names.insert(host);
+            }
+        }
+        Ok(by_worker)
     }
 
     /// Returns a host that points, or may point, to a worker, if there is one.
