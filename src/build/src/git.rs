@@ -86,8 +86,10 @@ pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
         // as "not a git repository: /gone/.git/worktrees/x", is about a repository that is there.
         (false, None) if answer.stderr.starts_with(b"fatal: not a git repository (or any ") => {
             match std::env::var_os("GIT_DIR") {
-                Some(_) => Err(Failure::new(format!("GIT_DIR is set, but {} is in no git work tree", folder.display()))
-                    .hint("unset GIT_DIR, or run this in a work tree (git worktree add)")),
+                Some(_) => {
+                    Err(Failure::new(format!("GIT_DIR is set, but {} is in no git work tree", folder.display()))
+                        .hint("unset GIT_DIR, or run this in a work tree (git worktree add)"))
+                }
                 None => Ok(false),
             }
         }
