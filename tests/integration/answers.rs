@@ -140,6 +140,10 @@ fn operations() -> Vec<Operation> {
         wrong,
         missing: None,
     };
+    let of_domain = |call| {
+        let wrong = [("service", json!("w-other")), ("hostname", json!("b.example.com")), ("id", json!(""))];
+        operation(call, domain.clone(), wrong.map(|(field, new)| with(&domain, field, new)).into())
+    };
     let missing = |operation: Operation, code: u64| Operation { missing: Some(code), ..operation };
     let or_nothing = |operation: Operation| Operation { or_nothing: true, ..operation };
     let inside = |operation: Operation| Operation {
@@ -179,24 +183,8 @@ fn operations() -> Vec<Operation> {
             schedules.clone(),
             vec![json!({"schedules": []}), json!({"schedules": null}), json!({})],
         ),
-        operation(
-            Call::AttachDomain { worker: name(), domain: text("a.example.com") },
-            domain.clone(),
-            vec![
-                with(&domain, "service", json!("w-other")),
-                with(&domain, "hostname", json!("b.example.com")),
-                with(&domain, "id", json!("")),
-            ],
-        ),
-        operation(
-            Call::MoveDomain { worker: name(), domain: text("a.example.com") },
-            domain.clone(),
-            vec![
-                with(&domain, "service", json!("w-other")),
-                with(&domain, "hostname", json!("b.example.com")),
-                with(&domain, "id", json!("")),
-            ],
-        ),
+        of_domain(Call::AttachDomain { worker: name(), domain: text("a.example.com") }),
+        of_domain(Call::MoveDomain { worker: name(), domain: text("a.example.com") }),
         operation(
             Call::MoveRoute { worker: name(), zone_id: zone_id(), id: text(ID), pattern: text("a.example.com/*") },
             route.clone(),
