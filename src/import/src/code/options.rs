@@ -53,7 +53,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
                             FindingKind::LeftOut,
                             config.document.place(glob.span),
                             "a rule for other than an extension can't be mapped",
-                            "add a loader to build.mjs of the pack",
+                            "add a loader to build.json of the pack",
                         ),
                     }
                 }
@@ -102,7 +102,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
             FindingKind::Note,
             place,
             "what it extends isn't read",
-            "paths and JSX options there belong into build.mjs of the pack",
+            "paths and JSX options there belong in build.json of the pack",
         );
     }
     let Some(compiler) = document.root.get("compilerOptions") else { return };
@@ -138,7 +138,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
                 FindingKind::Note,
                 document.place(*span),
                 format!("the path `{pattern}` can't be an alias"),
-                "if the worker imports it, add it to build.mjs of the pack",
+                "if the worker imports it, add it to build.json of the pack",
             ),
         }
     }
