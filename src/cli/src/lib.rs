@@ -368,6 +368,11 @@ impl Session {
     }
 }
 
+/// Returns the command line: its commands and options.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the program; the exit code comes back.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {

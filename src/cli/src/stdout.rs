@@ -10,10 +10,19 @@ use parking_lot::Mutex;
 
 use flotilla_model::failure::Failure;
 
-/// What could not be written, with the first error of each.
-static FAILED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+/// The outputs that could not be written.
+static FAILED: Mutex<Vec<Lost>> = Mutex::new(Vec::new());
 /// Whether stdout takes nothing more, whatever the reason.
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// An output that could not be written.
+struct Lost {
+    /// The output, in words: `stdout can't be written`.
+    what: String,
+    /// The first error.
+    error: String,
+    is_reported: bool,
+}
 
 /// Standard output. Its errors are kept, besides being returned.
 pub struct Stdout;
@@ -60,8 +69,8 @@ fn kept<T>(result: io::Result<T>) -> io::Result<T> {
 /// Keeps the error of an output until the command ends, unless it is that of a reader that went away.
 pub fn keep_error(what: &str, error: &io::Error) {
     let mut failed = FAILED.lock();
-    if error.kind() != io::ErrorKind::BrokenPipe && failed.iter().all(|(other, _)| other != what) {
-        failed.push((what.to_owned(), error.to_string()));
+    if error.kind() != io::ErrorKind::BrokenPipe && failed.iter().all(|lost| lost.what != what) {
+        failed.push(Lost { what: what.to_owned(), error: error.to_string(), is_reported: false });
     }
 }
 
@@ -76,8 +85,13 @@ pub fn append(what: &str, path: &Path, bytes: &[u8]) {
 
 /// Returns the failures of the outputs that could not be written, each once.
 pub fn failures() -> Vec<Failure> {
-    let failed = std::mem::take(&mut *FAILED.lock());
-    failed.into_iter().map(|(what, error)| Failure::new(format!("{what}: {error}"))).collect()
+    let mut failed = FAILED.lock();
+    let new = failed.iter_mut().filter(|lost| !lost.is_reported);
+    new.map(|lost| {
+        lost.is_reported = true;
+        Failure::new(format!("{}: {}", lost.what, lost.error))
+    })
+    .collect()
 }
 
 /// Fails if an output could not be written: for commands that run until they are stopped.

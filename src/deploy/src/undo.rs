@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use flotilla_model::atomic_file::AtomicFile;
+use flotilla_model::atomic_file::{self, AtomicFile};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
@@ -57,7 +57,7 @@ enum Step {
         kept: Option<Copy>,
         /// The digest of what was written, if that is known.
         written: Option<Digest>,
-        /// How many of the folders above it were created for it.
+        /// The number of folders above it that were created for it.
         folders: u8,
     },
     /// A database was created.
@@ -87,7 +87,7 @@ pub struct CreatedDatabase {
     pub id: Option<String>,
 }
 
-/// What an earlier process left.
+/// The changes that an earlier process left.
 #[derive(Clone, Debug)]
 pub enum Remains {
     /// Nothing.
@@ -109,7 +109,7 @@ pub struct Undo {
     next_copy: u32,
     /// Whether the journal was read from disk.
     is_recovered: bool,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// A change that could not be undone.
@@ -130,8 +130,8 @@ impl Journal {
     pub fn descriptions(&self) -> Vec<String> {
         let describe = |step: &Step| match step {
             Step::File { path, kept: Some(_), .. } => format!("{path} was changed"),
-            Step::File { path, kept: None, .. } => format!("{path} was created"),
-            Step::Database(made) => format!("the D1 database {} was created", made.name),
+            Step::File { path, kept: None, .. } => format!("{path} was made"),
+            Step::Database(made) => format!("the D1 database {} was made", made.name),
         };
         self.steps.iter().rev().map(describe).collect()
     }
@@ -173,9 +173,9 @@ impl Journal {
     }
 }
 
-/// Returns whether there is something where a journal would be.
+/// Returns whether there is something where a journal and copies would be.
 pub fn is_left(root: &Path) -> bool {
-    fs::symlink_metadata(root.join(FOLDER).join(JOURNAL)).is_ok()
+    fs::symlink_metadata(root.join(FOLDER)).is_ok()
 }
 
 /// Returns the words of the command that was interrupted in a project and whose changes were neither undone nor kept. `None` if there is
@@ -210,16 +210,13 @@ impl Undo {
             Remains::Journal(journal) => journal.clone(),
             _ => Journal::new(what, at),
         };
+        if matches!(remains, Remains::Nothing) {
+            // Copies without a journal mean nothing.
+            let _ = fs::remove_dir_all(root.join(FOLDER));
+        }
         let is_recovered = matches!(remains, Remains::Journal(_));
-        let undo = Undo {
-            root: root.to_owned(),
-            key,
-            journal,
-            noted: HashSet::new(),
-            next_copy: 0,
-            is_recovered,
-            _lock: lock,
-        };
+        let undo =
+            Undo { root: root.to_owned(), key, journal, noted: HashSet::new(), next_copy: 0, is_recovered, lock };
         Ok((undo, remains))
     }
 
@@ -303,14 +300,16 @@ impl Undo {
 
     /// Notes a file and writes it; one that holds these bytes already is left as it is.
     pub fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-        let written = |path: &Path| AtomicFile::new(path).keep_permissions().durable().write(bytes);
+        let written = |path: &Path| AtomicFile::new(path).known_temporary().keep_permissions().durable().write(bytes);
         self.write_with(&[(path.to_owned(), bytes)], &|path, _| written(path).map(drop))
     }
 
     /// Notes files and writes them, as [`Undo::write`] does, but doesn't wait for the disk after each: for files that can be made
     /// again.
     pub fn write_all(&mut self, files: &[(PathBuf, &[u8])]) -> Result<(), Failure> {
-        self.write_with(files, &|path, bytes| AtomicFile::new(path).keep_permissions().write(bytes).map(drop))
+        self.write_with(files, &|path, bytes| {
+            AtomicFile::new(path).known_temporary().keep_permissions().write(bytes).map(drop)
+        })
     }
 
     fn write_with(
@@ -430,10 +429,19 @@ impl Undo {
                             if Digest::of(&bytes) != copy.digest {
                                 return Err(lost());
                             }
-                            let restored = AtomicFile::new(&path).mode(copy.mode & 0o777).durable().write(&bytes);
+                            let restored = AtomicFile::new(&path)
+                                .known_temporary()
+                                .mode(copy.mode & 0o777)
+                                .durable()
+                                .write(&bytes);
                             restored.map_err(unreadable)?;
                         }
                     }
+                }
+                // What a kill in the middle of writing it left.
+                let temporary = atomic_file::beside(&path);
+                if fs::symlink_metadata(&temporary).is_ok_and(|found| found.is_file()) {
+                    let _ = fs::remove_file(temporary);
                 }
                 for folder in path.ancestors().skip(1).take(usize::from(*folders)) {
                     // Whoever put something else into it needs it.
@@ -481,6 +489,16 @@ impl Undo {
     /// Returns the path of a copy. Copies are private, whatever the permissions of the file are.
     fn copy(&self, number: u32) -> PathBuf {
         self.folder().join(number.to_string())
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        // Nothing stays of a command that left nothing: a new project has no file more for it.
+        if self.is_empty() && !is_left(&self.root) {
+            self.lock.remove_file(&self.root.join(LOCK));
+            let _ = fs::remove_dir(self.root.join(".flotilla"));
+        }
     }
 }
 
@@ -561,7 +579,7 @@ mod tests {
         let (mut undo, left) = begin(root);
         let left = journal(left);
         assert_eq!((left.what.as_str(), left.at, left.accounts()), ("new acme", 7, vec!["account"]));
-        assert_eq!(left.descriptions(), ["b was created", "a was changed", "the D1 database acme was created"]);
+        assert_eq!(left.descriptions(), ["b was made", "a was changed", "the D1 database acme was made"]);
         fs::write(at("b"), "somebody else's").unwrap();
         let leftovers = undo.roll_back(&mut |there| {
             assert_eq!(*there, made);
@@ -575,7 +593,7 @@ mod tests {
         drop(undo);
         // What could not be is tried once more, the next time.
         let (mut undo, left) = begin(root);
-        assert_eq!(journal(left).descriptions(), ["b was created", "the D1 database acme was created"]);
+        assert_eq!(journal(left).descriptions(), ["b was made", "the D1 database acme was made"]);
         fs::remove_file(at("b")).unwrap();
         assert_eq!(undo.roll_back(&mut |_| Ok(())), []);
         drop(undo);
@@ -641,6 +659,7 @@ mod tests {
             steps.extend([file(path, true), file(path, false)]);
         }
         let other = UserKey::of(&folder.path().join("another user")).unwrap();
+        let _ = key(root);
         let before = contents(folder.path());
         for step in steps {
             let text =
@@ -684,8 +703,7 @@ mod tests {
             fs::write(root.join(FOLDER).join("0"), "#!/bin/sh\ntouch /tmp/hacked").unwrap();
         }
         let after = contents(folder.path());
-        let names = |all: &[(PathBuf, Option<Vec<u8>>)]| all.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&after).len(), names(&before).len() + 1, "the user's key alone is new: {:?}", names(&after));
+        assert_eq!(after, before);
         assert_eq!(fs::read(outside.join("file")).unwrap(), b"somebody's");
         assert_eq!(fs::read(root.join("fleet.yaml")).unwrap(), b"name: test");
     }

@@ -190,6 +190,7 @@ impl PlanFile {
                     let uploads = action.steps.contains(&Step::Upload);
                     whole.home == action.home
                     && whole.digest == action.digest
+                    && (whole.adopts || !action.adopts)
                     // What was uploaded already isn't uploaded once more.
                     && (!uploads || whole.was == action.was)
                     && action.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))

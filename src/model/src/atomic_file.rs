@@ -75,6 +75,14 @@ impl<'a> AtomicFile<'a> {
         self
     }
 
+    /// Sets the temporary file to [`beside`]: of a process that was killed, nothing stays that a later one doesn't know by name. For files that
+    /// one process at a time writes.
+    #[must_use]
+    pub fn known_temporary(mut self) -> Self {
+        self.temporary = Some(beside(self.path));
+        self
+    }
+
     /// Writes the file; returns its metadata: that of the file that was written here, even if another one has taken its place
     /// since.
     pub fn write(self, bytes: &[u8]) -> io::Result<Metadata> {
@@ -114,6 +122,11 @@ impl<'a> AtomicFile<'a> {
         }
         Ok(staged)
     }
+}
+
+/// Returns the temporary file of [`AtomicFile::known_temporary`].
+pub fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.flotilla.new", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// Creates a temporary file; never through an existing link.

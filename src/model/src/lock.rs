@@ -221,6 +221,13 @@ impl Lock {
         Lock::take_after(path, what, progress, PATIENCE)
     }
 
+    /// Removes the file of a lock that is held, where nothing of it should stay.
+    pub fn remove_file(&self, path: &Path) {
+        if has_name(&self.file, path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     fn take_after(path: &Path, what: &str, progress: &dyn Progress, patience: Duration) -> Result<Lock, Failure> {
         let mut file = locked(path, what)?;
         if let Holder::Elsewhere(note) = left(path, &mut file, progress, patience) {
@@ -249,6 +256,13 @@ impl Lock {
     }
 }
 
+/// Returns whether a file is the one that has this name.
+fn has_name(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |found: std::io::Result<std::fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+    id(file.metadata()) == id(std::fs::symlink_metadata(path))
+}
+
 /// Opens the lock's file and locks it.
 fn locked(path: &Path, what: &str) -> Result<File, Failure> {
     let cannot = || format!("the lock {} can't be opened", path.display());
@@ -258,7 +272,9 @@ fn locked(path: &Path, what: &str) -> Result<File, Failure> {
     let mut options = File::options();
     let mut file = plain_file::open_with(path, options.read(true).write(true).create(true)).with_context(cannot)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) if has_name(&file, path) => Ok(file),
+        // Its holder removed it when it ended: there is another file by now, or none.
+        Ok(()) => locked(path, what),
         Err(TryLockError::WouldBlock) => {
             let holder = match (Note::read(&mut file), text(&mut file)) {
                 (Some(note), _) => note.to_string(),
@@ -306,7 +322,13 @@ mod tests {
         assert!(held(Lock::clear(&path, &Silent).unwrap()), "what is held is not cleared");
         drop(first);
         assert_eq!(Lock::clear(&path, &Silent).unwrap(), Holder::Nobody);
-        assert!(Lock::take(&path, "deploy").is_ok());
+        let third = Lock::take(&path, "deploy").unwrap();
+        // Removed by its holder, and taken by another.
+        third.remove_file(&path);
+        let fourth = Lock::take(&path, "deploy").unwrap();
+        third.remove_file(&path);
+        assert!(path.exists() && Lock::take(&path, "deploy").is_err());
+        drop((third, fourth));
     }
 
     /// Long enough to see a renewal of the tests' holders.
@@ -319,7 +341,7 @@ mod tests {
     }
 
     fn far() -> Note {
-        Note { host: "far-away".to_owned(), ..Note::new("deploy") }
+        Note { host: "far-away".to_owned(), since: "2026-11-21T10:00:00Z".to_owned(), ..Note::new("deploy") }
     }
 
     #[test]
