@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 use crate::fleet::{ACCOUNT, cache, fleet};
 use crate::support::{Project, Run, output};
 
+/// The files of a project, by path.
+type Files = BTreeMap<String, Vec<u8>>;
+
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -78,7 +81,7 @@ fn shim() -> &'static Path {
 }
 
 /// What people have in a project. Of flotilla's own folder, nothing but a journal counts.
-fn files(project: &Project) -> BTreeMap<String, Vec<u8>> {
+fn files(project: &Project) -> Files {
     let own = |path: &str| path.contains(".flotilla/") && path != ".flotilla/undo/journal.json";
     project.files("").into_iter().filter(|(path, _)| !own(path) && !path.starts_with("cache/")).collect()
 }
@@ -102,7 +105,7 @@ struct Killed<'a> {
     /// The exit codes of the next command.
     codes: &'a [i32],
     /// Changes the files after the next command to those without what it did itself.
-    without: &'a dyn Fn(&mut BTreeMap<String, Vec<u8>>),
+    without: &'a dyn Fn(&mut Files),
 }
 
 impl Killed<'_> {
@@ -130,7 +133,7 @@ impl Killed<'_> {
                 () if now == before => restored += 1,
                 () if now == after => done += 1,
                 () => {
-                    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+                    let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
                     let differ: Vec<&String> = now
                         .iter()
                         .filter(|(path, bytes)| before.get(*path) != Some(bytes))
@@ -171,7 +174,7 @@ fn project() -> Project {
 #[test]
 fn new_and_edit_are_put_back_wherever_they_are_killed() {
     let next = ["edit", "acme", "--set", "vars.NEXT=x", "--yes", "--interrupted", "undo"];
-    let without = |files: &mut BTreeMap<String, Vec<u8>>| {
+    let without = |files: &mut Files| {
         let text = String::from_utf8(files["customers/acme.yaml"].clone()).expect("UTF-8");
         let text = text.replace(", NEXT: x", "").replace("\n  NEXT: x", "");
         files.insert("customers/acme.yaml".to_owned(), text.into_bytes());
@@ -186,7 +189,7 @@ fn new_and_edit_are_put_back_wherever_they_are_killed() {
 
 #[test]
 fn a_secret_that_is_set_is_the_old_one_or_the_new_one() {
-    let same = |files: &mut BTreeMap<String, Vec<u8>>| {
+    let same = |files: &mut Files| {
         // A kill before the new file takes the name leaves it beside, private, and the next change of the same file replaces it.
         files.retain(|path, _| path != "..env.flotilla.new");
     };
@@ -218,9 +221,7 @@ fn init_is_put_back_wherever_it_is_killed() {
     let whole = empty();
     output(command(&whole, &arguments).stdin(Stdio::null())).exits(0);
     let wanted = files(&whole);
-    let same = |files: &mut BTreeMap<String, Vec<u8>>| {
-        assert_eq!(files.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>())
-    };
+    let same = |files: &mut Files| assert_eq!(files.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
     let name = |text: &[u8]| {
         String::from_utf8_lossy(text).lines().filter(|line| !line.starts_with("name: ")).collect::<String>()
     };
@@ -273,7 +274,7 @@ fn import_is_put_back_wherever_it_is_killed() {
             .write("fleet.yaml", "name: theirs\n");
         project
     };
-    let same = |_: &mut BTreeMap<String, Vec<u8>>| {};
+    let same = |_: &mut Files| {};
     let killed = Killed {
         project: &existing,
         arguments: &["import", "theirs", "--force"],

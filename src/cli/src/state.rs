@@ -195,11 +195,12 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
                 held = true;
                 ("held", format!("the lock of {what} is held: {}", note(&by)))
             }
-            Holder::Elsewhere(by) => {
+            Holder::Elsewhere(by, age) => {
                 held = true;
                 let text = format!(
-                    "the lock of {what} is held on another host: {by}. If that process was just killed, run this again in 20 s: \
-                     then flotilla waits for a sign of life, and removes the note if there is none"
+                    "the lock of {what} is held on another host: {by}; it was heard of {} s ago. If that process was just killed, run this \
+                     again in 20 s: then flotilla waits for a sign of life, and removes the note if there is none",
+                    age.as_secs()
                 );
                 ("elsewhere", text)
             }

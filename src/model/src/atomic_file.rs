@@ -141,6 +141,9 @@ fn create(temporary: &Path, folder: &Path, is_private: bool, is_replaceable: boo
             create()
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_replaceable => {
+            if fs::symlink_metadata(temporary).is_ok_and(|found| plain_file::is_special(&found)) {
+                return Err(io::Error::other(format!("{} is a device, a pipe or a socket", temporary.display())));
+            }
             fs::remove_file(temporary)?;
             create()
         }

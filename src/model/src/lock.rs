@@ -72,8 +72,8 @@ pub enum Holder {
     Nobody,
     /// A process that this machine's operating system knows holds it. The note can be missing, as on a full disk.
     Process(Option<Note>),
-    /// A process on another host renews its note.
-    Elsewhere(Note),
+    /// A process on another host renews its note; the time since it last did, as far as that is known.
+    Elsewhere(Note, Duration),
     /// A process that did not come to its end left its note.
     Stale(Option<Note>),
 }
@@ -121,8 +121,8 @@ fn left(path: &Path, file: &mut File, progress: &dyn Progress, patience: Duratio
         Some(note) => {
             let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
             let age = modified.and_then(|modified| modified.elapsed().ok());
-            if age.is_some_and(|age| age < FRESH) {
-                return Holder::Elsewhere(note);
+            if let Some(age) = age.filter(|age| *age < FRESH) {
+                return Holder::Elsewhere(note, age);
             }
             progress.note(&format!(
                 "waiting up to {} s: is {} on {} still running? ({})",
@@ -131,7 +131,7 @@ fn left(path: &Path, file: &mut File, progress: &dyn Progress, patience: Duratio
                 note.host,
                 path.display()
             ));
-            if is_renewed(path, patience) { Holder::Elsewhere(note) } else { Holder::Stale(Some(note)) }
+            if is_renewed(path, patience) { Holder::Elsewhere(note, Duration::ZERO) } else { Holder::Stale(Some(note)) }
         }
     }
 }
@@ -230,8 +230,10 @@ impl Lock {
 
     fn take_after(path: &Path, what: &str, progress: &dyn Progress, patience: Duration) -> Result<Lock, Failure> {
         let mut file = locked(path, what)?;
-        if let Holder::Elsewhere(note) = left(path, &mut file, progress, patience) {
-            return Err(Failure::refused(format!("another {what} is running on another host: {note}"))
+        if let Holder::Elsewhere(note, age) = left(path, &mut file, progress, patience) {
+            let ago = age.as_secs();
+            let what = format!("another {what} is running on another host: {note}; it was heard of {ago} s ago");
+            return Err(Failure::refused(what)
                 .hint("wait for it to end")
                 .hint(format!(
                     "if that process was killed, run the same command again in {} s: it waits for a sign of life, for {} s, \
@@ -362,7 +364,9 @@ mod tests {
         leave(&path, &far(), now);
         let failure = Lock::take_after(&path, "deploy", &Silent, Duration::MAX).err().unwrap();
         assert!(failure.to_string().contains("on far-away") && failure.exit == Exit::Refused, "{failure}");
-        assert_eq!(Lock::clear_after(&path, &Silent, Duration::MAX).unwrap(), Holder::Elsewhere(far()));
+        assert!(
+            matches!(Lock::clear_after(&path, &Silent, Duration::MAX).unwrap(), Holder::Elsewhere(note, _) if note == far())
+        );
     }
 
     #[test]
@@ -387,7 +391,8 @@ mod tests {
             };
             let refused = Lock::take_after(&path, "deploy", &Silent, WHILE).err().unwrap();
             assert_eq!(refused.exit, Exit::Refused, "{refused}");
-            assert_eq!(Lock::clear_after(&path, &Silent, WHILE).unwrap(), Holder::Elsewhere(far()), "{skew}");
+            let seen = Lock::clear_after(&path, &Silent, WHILE).unwrap();
+            assert_eq!(seen, Holder::Elsewhere(far(), Duration::ZERO), "{skew}");
             drop(ended);
             holder.join().unwrap();
         }

@@ -8,6 +8,7 @@ use oxc_parser::Parser;
 use oxc_span::SourceType;
 
 use flotilla_model::diagnostic::Place;
+use flotilla_model::plain_file;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::super::wrangler::Config;
@@ -73,7 +74,7 @@ impl Closure<'_, '_> {
                 );
                 continue;
             }
-            let bytes = match std::fs::read(self.root.join(&path)) {
+            let bytes = match plain_file::read(&self.root.join(&path), MAX_BYTES) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     self.report_lost(from, format!("`{path}` can't be read: {error}"), "check its permissions");

@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use flotilla_model::diagnostic::Place;
+use flotilla_model::plain_file;
 
 use super::super::wrangler::{Config, entries, items, text};
 use super::super::{FindingKind, Findings, credential, documents};
-use super::{Options, TEXT, inside, nearest};
+use super::{MAX_BYTES, Options, TEXT, inside, nearest};
 
 pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Options {
     let mut options = Options::default();
@@ -82,7 +83,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
 fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &mut Findings) {
     let named = config.text("tsconfig").and_then(|path| inside(config.folder(), path));
     let found = match named {
-        Some(path) => std::fs::read(root.join(&path)).ok().map(|bytes| (path, bytes)),
+        Some(path) => plain_file::read(&root.join(&path), MAX_BYTES).ok().map(|bytes| (path, bytes)),
         None => nearest(root, config.folder(), "tsconfig.json"),
     };
     let Some((path, bytes)) = found else { return };
