@@ -33,6 +33,8 @@ const FORMAT: &str = "flotilla-undo-2";
 const PURPOSE: &str = "undo journal";
 /// The most bytes of a journal, and of a file that is kept.
 const LIMIT: u64 = 64 << 20;
+/// The longest text of a journal, and of a message about one.
+const LONGEST: usize = 1000;
 
 /// The changes of a command, in their order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -154,23 +156,33 @@ impl Journal {
         if key.is_none_or(|key| key.seal(PURPOSE, root, text) != seal.trim_start()) {
             return Err("it was not written by this user on this machine for this folder".to_owned());
         }
-        let journal: Journal = serde_json::from_str(text).map_err(|error| format!("it is damaged: {error}"))?;
-        let text = |text: &str| text.len() <= 500 && !text.contains(char::is_control);
+        let journal: Journal = serde_json::from_str(text).map_err(|error| {
+            format!("it is damaged: {}", error.to_string().chars().take(LONGEST).collect::<String>())
+        })?;
+        let text = |text: &str| text.len() <= LONGEST && !text.contains(char::is_control);
         let is_sound = |step: &Step| match step {
-            Step::File { path, .. } => path.starts_with('/') || plain_file::project_path(path).is_ok(),
+            Step::File { path, .. } if path.starts_with('/') => text(path),
+            Step::File { path, .. } => plain_file::project_path(path).is_ok(),
             Step::Database(made) => {
                 let id = made.id.as_deref().unwrap_or_default();
                 text(&made.name) && text(id) && made.account_id.bytes().all(|byte| byte.is_ascii_alphanumeric())
             }
         };
         if let Some(Step::File { path, .. }) = journal.steps.iter().find(|step| !is_sound(step)) {
+            let path: String = path.chars().take(LONGEST).collect();
             return Err(format!("it names {path}, which is no file of the project"));
         }
-        if !journal.steps.iter().all(is_sound) {
-            return Err("it names a database that can't be one".to_owned());
+        if !journal.steps.iter().all(is_sound) || !text(&journal.what) {
+            return Err("it names what can't be a database or a command".to_owned());
         }
         Ok(journal)
     }
+}
+
+/// Returns the journal of a project with its seal, as it is on disk. Without a key it has none, and nothing of it will be undone.
+pub fn sealed(key: Option<&UserKey>, root: &Path, text: &str) -> String {
+    let seal = key.map_or_else(|| "-".to_owned(), |key| key.seal(PURPOSE, root, text));
+    format!("{FORMAT} {seal}\n{text}")
 }
 
 /// Returns whether there is something where a journal and copies would be.
@@ -474,9 +486,8 @@ impl Undo {
     fn save(&mut self) -> Result<(), Failure> {
         plain_file::create_folder(&self.folder()).with_context(|| format!("{FOLDER} can't be created"))?;
         let text = serde_json::to_string(&self.journal).expect("BUG: a journal is JSON");
-        let seal = self.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.seal(PURPOSE, &self.root, &text));
         let path = self.folder().join(JOURNAL);
-        let sealed = format!("{FORMAT} {seal}\n{text}");
+        let sealed = sealed(self.key.as_ref(), &self.root, &text);
         let written = AtomicFile::new(&path).mode(plain_file::PRIVATE).durable().write(sealed.as_bytes());
         written.context("the journal can't be written")?;
         Ok(())

@@ -16,7 +16,7 @@ pub const PRIVATE_FOLDER: u32 = 0o700;
 /// The depth to which [`refuse_foreign`] looks.
 const DEPTH: usize = 2;
 /// The longest path that is taken from a file, in bytes, and its most steps.
-const PATH: (usize, usize) = (4096, 64);
+const PATH: (usize, usize) = (1024, 64);
 
 /// Opens a plain file. A link, a folder, a device, a pipe and a socket are errors, and none of them is opened.
 pub fn open(path: &Path) -> io::Result<File> {
