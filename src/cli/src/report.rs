@@ -1,7 +1,6 @@
 //! Diagnostics for people: the line, a caret, the help. Masks what might be a secret.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,9 +10,11 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
+use flotilla_model::plain_file;
 pub use flotilla_model::text::count;
 
 use super::grouping::{Group, Tally, groups, tallies};
+pub use super::stdout::print;
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
@@ -285,15 +286,10 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
     }
 }
 
-/// Writes a result to stdout. A reader that went away is no error.
-pub fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-}
-
-/// Writes a file of the project as a whole, through a link, with the permissions that it has.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = AtomicFile::new(path).keep_permissions().follow_link().write(bytes);
+/// Writes a file of a project as a whole, with the permissions that it has. Links are followed as long as they stay in the project.
+pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let target = plain_file::inside(root, path);
+    let written = target.and_then(|target| AtomicFile::new(&target).keep_permissions().write(bytes));
     written.with_context(|| format!("{} can't be written", path.display()))?;
     Ok(())
 }

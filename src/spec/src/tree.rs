@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::yaml;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::regular_file;
+use flotilla_model::plain_file;
 use flotilla_model::text::with_unix_line_ends;
 
 /// The most bytes of any file that is read.
@@ -33,7 +33,8 @@ impl Tree {
         let bytes = match self.past.get(file) {
             Some(Some(bytes)) => bytes.clone(),
             Some(None) => return Err(io::ErrorKind::NotFound.into()),
-            None => regular_file::read(&self.root.join(file), MOST_BYTES)?,
+            // Through a link, but never from a pipe or a device.
+            None => plain_file::read(&plain_file::resolve(&self.root.join(file))?, MOST_BYTES)?,
         };
         Ok(with_unix_line_ends(bytes))
     }
@@ -43,11 +44,11 @@ impl Tree {
     pub fn pack_text(&self, pack: &str, name: &str, limit: u64) -> io::Result<String> {
         let file = format!("{pack}/{name}");
         if !self.past.contains_key(&file) {
-            let (root, path) = (self.root.join(pack), self.root.join(&file));
-            if !path.canonicalize()?.starts_with(root.canonicalize()?) {
+            let path = self.root.join(&file).canonicalize()?;
+            if !path.starts_with(self.root.join(pack).canonicalize()?) {
                 return Err(io::Error::other("it is a symbolic link that leads out of the pack"));
             }
-            let bytes = with_unix_line_ends(regular_file::read(&path, limit)?);
+            let bytes = with_unix_line_ends(plain_file::read(&path, limit)?);
             return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
         }
         self.text(&file)
@@ -119,7 +120,8 @@ impl Tree {
                 "no spec is that large: is it the right file?",
             )));
         }
-        self.bytes(file).map_err(|error| unreadable(file, &error))
+        let bytes = plain_file::read(&path, yaml::MAX_BYTES).map(with_unix_line_ends);
+        bytes.map_err(|error| unreadable(file, &error))
     }
 }
 
