@@ -35,16 +35,7 @@ const ONLY: &[(&[&str], &[&str])] = &[
     (&["serde_yaml::from_", "serde_yaml::Deserializer"], &[]),
     (&["oxc_parser::", "jsonc_parser::"], &["src/build/src/syntax.rs", "src/spec/src/jsonc.rs", "src/import/"]),
     (&["jsonschema::"], &["src/spec/src/schema.rs"]),
-    (
-        &["rustix::"],
-        &[
-            "src/model/src/clock.rs",
-            "src/model/src/lock.rs",
-            "src/model/src/plain_file.rs",
-            "src/model/src/user_key.rs",
-            "src/cli/",
-        ],
-    ),
+    (&["rustix::"], &["src/model/src/", "src/build/src/renderer.rs", "src/cli/"]),
     (&["age::"], &["src/spec/src/secrets/"]),
     (&["dialoguer::", "rpassword::"], &["src/cli/src/prompts.rs", "src/cli/src/prompts/"]),
     (&["include_dir::"], &["src/cli/src/packs.rs"]),

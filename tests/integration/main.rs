@@ -1,10 +1,12 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
+mod advisories;
 mod answers;
 mod architecture;
 mod bad_input;
 mod bindings;
 mod cases;
+mod children;
 mod codes;
 mod commands;
 mod dispatch;

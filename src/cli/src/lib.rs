@@ -206,10 +206,12 @@ const LOCAL: &str = "Examples:
   curl http://127.0.0.1:8787/workers/c15t-acme/health    the same by path
   flotilla local --limit 20/10                       a limit that is soon reached
 
-Faults on request: POST a list to /__local/faults, such as
+Requests to the API carry the token in .flotilla/local/token, or one that --token names; a web page gets no answer from it.
+
+Faults on request: POST a list to /__local/faults, with that token and the content type application/json, such as
   [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
   [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, its answer changed
-GET /__local/requests lists the API's requests.";
+GET /__local/requests, with the token, lists the API's requests.";
 
 #[derive(Parser)]
 #[command(name = "flotilla", version, about = ABOUT, after_help = AFTER, disable_help_subcommand = true)]
@@ -371,6 +373,13 @@ impl Session {
 /// Returns the command line: its commands and options.
 pub fn command_line() -> clap::Command {
     Arguments::command()
+}
+
+/// Runs as one of flotilla's own helper processes, if it was started as one. The binary calls this first; from then on, it uses helpers.
+pub fn helper() -> Option<std::process::ExitCode> {
+    flotilla_model::child::is_binary();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    flotilla_model::child::helper(&arguments).or_else(|| flotilla_build::renderer::helper(&arguments))
 }
 
 /// Runs the program; the exit code comes back.

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// The API's limit: requests per seconds, for each token
     #[arg(long, value_name = "REQUESTS/SECONDS", value_parser = limit)]
     limit: Option<local::RateLimit>,
-    /// A token that the API accepts; TOKEN@ACCOUNT is the account's own; may be given several times [default: any]
+    /// A token that the API accepts beside the one in .flotilla/local/token; TOKEN@ACCOUNT is the account's own; may be given several times
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
     /// A zone; NAME@ACCOUNT belongs to that account; may be given several times [default: the last two labels of any host]
@@ -47,7 +47,7 @@ fn limit(text: &str) -> Result<local::RateLimit, String> {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
-    let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address);
+    let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address)?;
     options.tokens = arguments.tokens.clone();
     options.zones = arguments.zones.clone();
     if let Some(limit) = arguments.limit {
@@ -60,15 +60,19 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
     written.with_context(|| format!("{} can't be written", file.display()))?;
     let address = running.address();
+    let shown =
+        folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(&folder).join(local::TOKEN_FILE);
     report::print(&format!(
         "a Cloudflare on this machine, kept in {FOLDER}/local\n\
          \x20 API      {}\n\
          \x20 workers  http://{address}/ lists them\n\
          `flotilla deploy --local` deploys to it; for others:\n\
-         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
+         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
+         \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
          Ctrl-C ends it",
         running.api_base(),
-        running.api_base()
+        running.api_base(),
+        shown.display()
     ));
     stdout::require_written()?;
     let (sender, end) = channel();

@@ -6,10 +6,11 @@ mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
+use flotilla_model::cache;
+use flotilla_model::child::Job;
 use flotilla_model::digest::Framed;
 use flotilla_model::plain_file;
 
@@ -188,41 +189,30 @@ impl Code {
 
 /// Runs npm to write a lock file for a package.json from the versions of an older one. The error is npm's message.
 pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
-    let folder = std::env::temp_dir().join(format!(
-        "flotilla-lock-{}-{}",
-        std::process::id(),
-        Framed::new("lock").field(package).finish().short()
-    ));
-    let made = (|| {
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(folder.join("package.json"), package))
-            .map_err(|error| error.to_string())?;
-        if let Some(older) = older {
-            std::fs::write(folder.join("package-lock.json"), older).map_err(|error| error.to_string())?;
-        }
-        let output = Command::new("npm")
-            .args([
-                "install",
-                "--package-lock-only",
-                "--ignore-scripts",
-                "--no-audit",
-                "--no-fund",
-                "--prefer-offline",
-                "--loglevel=error",
-                "--omit-lockfile-registry-resolved",
-            ])
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("npm can't be started: {error}"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm said nothing").to_owned());
-        }
-        std::fs::read(folder.join("package-lock.json")).map_err(|error| error.to_string())
-    })();
-    let _ = std::fs::remove_dir_all(&folder);
-    made
+    let folder = tempfile::Builder::new().prefix("flotilla-lock-").tempdir().map_err(|error| error.to_string())?;
+    let write =
+        |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).map_err(|error| error.to_string());
+    write("package.json", package)?;
+    if let Some(older) = older {
+        write("package-lock.json", older)?;
+    }
+    let words = [
+        "install",
+        "--package-lock-only",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--loglevel=error",
+        "--omit-lockfile-registry-resolved",
+    ];
+    let job = Job::new("npm", words, folder.path()).environment(cache::npm_environment());
+    let ended = job.run().map_err(|trouble| format!("npm {trouble}"))?;
+    if !ended.status.success() {
+        let said = String::from_utf8_lossy(&ended.stderr);
+        return Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm said nothing").to_owned());
+    }
+    std::fs::read(folder.path().join("package-lock.json")).map_err(|error| error.to_string())
 }
 
 /// The keys of a configuration that decide its code.

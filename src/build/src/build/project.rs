@@ -10,8 +10,10 @@ use rayon::prelude::*;
 use crate::git;
 use crate::policy::Policy;
 use crate::provenance::ProvenanceLookup;
-use crate::render::{self, TOOL, Templates};
+use crate::render::{TOOL, Templates};
+use crate::renderer::Renderer;
 use crate::resolve::{self, Resolved, Shared};
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
 use flotilla_model::digest::{Framed, ShortHash};
@@ -34,8 +36,8 @@ pub struct Project {
     pub unread: Vec<Diagnostic>,
     /// The workers that all customers share.
     pub shared: Shared,
-    /// Each pack's templates.
-    pub(super) templates: BTreeMap<String, Templates>,
+    /// Renders the packs' templates.
+    pub(super) renderer: Renderer,
     /// The severity of warnings.
     pub(super) policy: Policy,
     /// The errors in the policy.
@@ -124,6 +126,11 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         }
     }
     fleet.packs.retain(|name, _| templates.contains_key(name));
+    let packs = templates.into_iter().map(|(name, parsed)| {
+        let pack = &fleet.packs[&name];
+        (name, pack, parsed)
+    });
+    let renderer = Renderer::new(packs);
     let shared = resolve::shared(&fleet);
     let (policy, broken) = Policy::new(&fleet.document, &fleet.file);
     let committed_secrets = committed_secrets(&tree, &fleet);
@@ -133,7 +140,7 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         files,
         unread,
         shared,
-        templates,
+        renderer,
         policy,
         broken,
         committed_secrets,
@@ -201,16 +208,12 @@ impl Project {
 
     /// Returns the partials that a worker's templates include, a bit for each: found by rendering it.
     pub fn partials(&self, worker: &Worker) -> u64 {
-        let (templates, pack) = (&self.templates[&worker.pack], &self.fleet.packs[&worker.pack]);
-        if pack.partials.is_empty() {
-            return 0;
+        let pack = &self.fleet.packs[&worker.pack];
+        match pack.partials.is_empty() {
+            true => 0,
+            // Which bundle it imports doesn't matter to that.
+            false => self.renderer.partials(worker, &PackBundle::new(&pack.manifest.name, Vec::new(), Vec::new())),
         }
-        render::partials_read();
-        for name in pack.file_names() {
-            // What goes wrong is the build's to tell.
-            let _ = templates.render(name, worker, "./runtime.js", None);
-        }
-        render::partials_read()
     }
 
     /// Looks up the provenance of a worker's values.
