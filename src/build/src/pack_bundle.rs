@@ -16,8 +16,8 @@ use flotilla_model::child::{Environment, Job, Trouble};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::failure::Failure;
+use flotilla_model::plain_file;
 use flotilla_model::progress::Progress;
-use flotilla_model::regular_file;
 use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::pack::Pack;
 
@@ -139,7 +139,7 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
                 }
             }
         } else {
-            let bytes = regular_file::read(&target, MOST_BYTES.saturating_sub(total)).map_err(missing)?;
+            let bytes = plain_file::read_through_links(&target, MOST_BYTES.saturating_sub(total)).map_err(missing)?;
             total += bytes.len() as u64;
             if files.len() >= MOST_FILES {
                 return Err(missing(std::io::Error::other(format!("the sources have more than {MOST_FILES} files"))));
@@ -172,7 +172,7 @@ fn bundle(
         run(pack, environment, &staging)?;
         for file in ["runtime.js", "runtime.d.ts"] {
             let written = staging.join("dist").join(file);
-            let text = regular_file::read(&written, LARGEST_BUNDLE)
+            let text = plain_file::read_through_links(&written, LARGEST_BUNDLE)
                 .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8")));
             let text = text.map_err(|error| {
                 failed(

@@ -22,7 +22,6 @@ pub mod platform;
 pub mod preview;
 pub mod progress;
 pub mod reason;
-pub mod regular_file;
 pub mod selection;
 pub mod spec;
 pub mod tags;

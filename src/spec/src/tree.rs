@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::yaml;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::regular_file;
+use flotilla_model::plain_file;
 use flotilla_model::text::with_unix_line_ends;
 
 /// The most bytes of any file that is read.
@@ -33,7 +33,7 @@ impl Tree {
         let bytes = match self.past.get(file) {
             Some(Some(bytes)) => bytes.clone(),
             Some(None) => return Err(io::ErrorKind::NotFound.into()),
-            None => regular_file::read(&self.root.join(file), MOST_BYTES)?,
+            None => plain_file::read_through_links(&self.root.join(file), MOST_BYTES)?,
         };
         Ok(with_unix_line_ends(bytes))
     }
@@ -47,7 +47,7 @@ impl Tree {
             if !path.canonicalize()?.starts_with(root.canonicalize()?) {
                 return Err(io::Error::other("it is a symbolic link that leads out of the pack"));
             }
-            let bytes = with_unix_line_ends(regular_file::read(&path, limit)?);
+            let bytes = with_unix_line_ends(plain_file::read_through_links(&path, limit)?);
             return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
         }
         self.text(&file)
