@@ -119,6 +119,13 @@ impl Operator for Terminal {
                 if *workers == 1 { "is" } else { "are" }
             )),
             Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
+            Event::TriggersStay { worker, now, then } => {
+                let list = |texts: &[String]| match texts {
+                    [] => "nothing".to_owned(),
+                    texts => clean(&texts.join(", ")),
+                };
+                ui.line(&format!("  {} keeps {}; with that bundle it had {}", clean(worker), list(now), list(then)));
+            }
             Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
             Event::RunStarted { run, kind, plan, eta } => self.events.lock().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
@@ -162,6 +169,7 @@ fn report_rollback(ui: &Ui, plan: &Plan) {
     if plan.changes.len() > CHANGES {
         ui.line(&and_more(plan.changes.len() - CHANGES));
     }
+    ui.line("code and variables are put back; domains, routes, workers.dev, hosts in KV and crons stay as they are");
 }
 
 /// Reports what happens to the changes of a plan.

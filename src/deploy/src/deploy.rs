@@ -7,6 +7,7 @@
 
 mod answer;
 mod begin;
+mod circle;
 mod health;
 mod hosts;
 mod index;
@@ -31,7 +32,7 @@ use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::{HealthCheck, Module};
 
-pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, WaveIndex};
+pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId, WaveIndex};
 pub use ownership::Ownership;
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
 pub use run::deploy;

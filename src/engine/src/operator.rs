@@ -61,6 +61,15 @@ pub enum Event<'a> {
         /// The reason.
         reason: &'a str,
     },
+    /// A worker that is rolled back keeps its present hosts and crons, and had others when the restored bundle was uploaded.
+    TriggersStay {
+        /// The worker.
+        worker: &'a str,
+        /// The present ones that it keeps.
+        now: &'a [String],
+        /// Those that it had.
+        then: &'a [String],
+    },
     /// This number of workers is rolled back, because their wave wasn't healthy.
     RollingBack(usize),
     /// Changes begin.

@@ -114,17 +114,14 @@ pub fn preflight(
     }
     for change in &mut planned.plan.changes {
         let account_id = &change.home.account_id;
-        let mut at = 0;
-        while at < change.steps.len() {
-            if let Step::AttachDomain { domain } = &change.steps[at]
+        for step in &mut change.steps {
+            if let Step::AttachDomain { domain } = step
                 && let Some(taken) = preflight.taken.get(&(account_id.clone(), domain.clone()))
             {
-                let (domain, id, from) = (domain.clone(), taken.id.clone(), taken.holder.clone());
+                let (domain, from) = (domain.clone(), taken.holder.clone());
                 change.reasons.push(Reason::DomainTaken { domain: domain.clone(), old: from.clone() });
-                change.steps.insert(at, Step::TakeDomain { domain, id, from });
-                at += 1;
+                *step = Step::TakeDomain { domain, from };
             }
-            at += 1;
         }
     }
     Ok(intent.attaches.into_iter().filter(|(_, attach)| attach.take_over).map(|(domain, _)| domain).collect())

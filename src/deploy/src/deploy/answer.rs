@@ -41,6 +41,7 @@ impl Run<'_> {
                     RequestId::Change(change) => self.on_change_answer(change, result, record),
                     RequestId::Lookup(lookup) => self.on_lookup_answer(lookup, result),
                     RequestId::HostWrite(write) => self.on_host_answer(write, result),
+                    RequestId::PutBack(put_back) => self.on_put_back(put_back, result),
                     RequestId::HealthCheck(_) => unreachable!("BUG: health is checked between waves"),
                 }
             }
@@ -103,6 +104,7 @@ impl Run<'_> {
             RequestId::Change(change) | RequestId::HealthCheck(change) => self.change(change).worker.clone(),
             RequestId::Lookup(lookup) => self.schedule.lookup(lookup).key().to_owned(),
             RequestId::HostWrite(write) => self.schedule.host_write(write).table.title.clone(),
+            RequestId::PutBack(put_back) => self.schedule.put_back_of(put_back).key().to_owned(),
         }
     }
 
@@ -200,7 +202,7 @@ impl Run<'_> {
         lane.drop_steps(1);
         match (is_last, self.phase) {
             (false, _) => self.schedule.proceed(index),
-            (true, Phase::Release(_)) => self.schedule.release(index),
+            (true, Phase::Release(_) | Phase::Swap) => self.schedule.release(index),
             (true, Phase::Apply) if self.has_late_steps(index) => self.schedule.release(index),
             (true, Phase::HandOver) if self.gives(index) => self.schedule.release(index),
             (true, _) => {
@@ -233,7 +235,7 @@ impl Run<'_> {
     fn record_step(&mut self, index: ChangeIndex, step: &Step, is_upload: bool) -> Result<(), Failure> {
         let change = self.change(index);
         let is_final = match self.phase {
-            Phase::Release(_) => false,
+            Phase::Release(_) | Phase::Swap => false,
             Phase::Apply => !self.has_late_steps(index),
             Phase::HandOver => !self.gives(index),
         };

@@ -18,7 +18,7 @@ impl Run<'_> {
         match id {
             RequestId::Change(change) => self.begin_change(change),
             RequestId::HostWrite(write) => self.begin_host_write(write).map(|()| true),
-            RequestId::Lookup(_) => Ok(true),
+            RequestId::Lookup(_) | RequestId::PutBack(_) => Ok(true),
             RequestId::HealthCheck(_) => unreachable!("BUG: a health check is in no queue"),
         }
     }
@@ -26,6 +26,11 @@ impl Run<'_> {
     /// Begins a change, and notes that it begins: what is sent may be carried out, whatever becomes of this program.
     fn begin_change(&mut self, index: ChangeIndex) -> Result<bool, Failure> {
         let change = self.change(index);
+        if let Some(why) = self.broken.remove(&index) {
+            self.fail(index, why)?;
+            self.report_concluded();
+            return Ok(false);
+        }
         let steps = self.steps_to_do(index);
         if steps.is_empty() {
             self.end_without_steps(index)?;
@@ -33,6 +38,7 @@ impl Run<'_> {
         }
         let why = match self.phase {
             Phase::Release(_) | Phase::Apply => self.blocked_by(index)?,
+            Phase::Swap => self.swap_blocked_by(index).or_else(|| self.hand_over_blocked_by(index)),
             Phase::HandOver => self.hand_over_blocked_by(index),
         };
         if let Some(why) = why {
@@ -81,7 +87,7 @@ impl Run<'_> {
     /// Ends the phase of a change that has nothing to do in it.
     fn end_without_steps(&mut self, index: ChangeIndex) -> Result<(), Failure> {
         match self.phase {
-            Phase::Release(_) => self.schedule.put_back(index),
+            Phase::Release(_) | Phase::Swap => self.schedule.put_back(index),
             Phase::Apply if self.has_late_steps(index) => self.schedule.put_back(index),
             Phase::HandOver if self.gives(index) => match self.unmoved_host_of(index) {
                 None => {
@@ -201,20 +207,7 @@ impl Run<'_> {
     fn note_move(&mut self, change: &Change, step: &Step) -> Result<(), Failure> {
         let (Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. }) = step else { return Ok(()) };
         for from in from {
-            let id: WorkerId = (change.home.clone(), from.clone());
-            let Some(live) = self.ctx.state.one(&id)? else { continue };
-            let earlier = self.ctx.state.in_flight_of(&id)?;
-            self.moving.entry(id.clone()).or_default().push(uncertainty_of(step));
-            let earlier_ones = earlier.as_ref().map(|earlier| earlier.uncertainties.clone()).unwrap_or_default();
-            let in_flight = InFlight {
-                account: live.account,
-                customer: live.customer,
-                environment: live.environment,
-                digest: earlier.as_ref().map_or(live.digest, |earlier| earlier.digest),
-                uncertainties: self.with_moving(&id, earlier_ones),
-                run: self.ctx.run,
-            };
-            self.ctx.state.begin(&id, &in_flight)?;
+            self.note_moving(&(change.home.clone(), from.clone()), step)?;
         }
         Ok(())
     }

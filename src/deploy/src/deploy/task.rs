@@ -57,6 +57,8 @@ pub(super) struct Task {
 pub(super) struct StepLookups {
     /// The id of the domain or route that is to go, or of the database.
     pub id: Option<Option<String>>,
+    /// The worker that has the host which is moved.
+    pub held_by: Option<String>,
     /// A resource with that name exists already.
     exists: bool,
     /// The message of the failure to attach the domain, while the worker that has it is looked up.
@@ -167,7 +169,9 @@ impl Task {
             }
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } if self.found.rejected.is_some() => {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. }
+                if self.found.rejected.is_some() =>
+            {
                 Next::Call(Call::FindDomain { worker, domain: domain.clone() })
             }
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
@@ -177,16 +181,14 @@ impl Task {
                 Some(Some(_)) => Call::MoveDomain { worker, domain: domain.clone() },
                 Some(None) => Call::AttachDomain { worker, domain: domain.clone() },
             }),
-            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } if ownership.is_none() => {
-                Next::Call(Call::DetachDomain { id: id.clone() })
-            }
+            Step::DetachDomain { id, .. } if ownership.is_none() => Next::Call(Call::DetachDomain { id: id.clone() }),
             Step::TakeDomain { domain, from, .. } => match &self.found.id {
                 None => Next::Call(Call::FindDomain { worker: from.clone(), domain: domain.clone() }),
                 Some(Some(_)) if !self.found.is_holder_checked && !is_taken_over(change, domain, ownership) => {
                     Next::Call(Call::ReadTags { worker: from.clone() })
                 }
-                Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
-                Some(None) => Next::Done,
+                Some(Some(_)) => Next::Call(Call::MoveDomain { worker, domain: domain.clone() }),
+                Some(None) => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
             },
             Step::RemoveRoute { zone_id, id, .. } => {
                 let (zone_id, id) = (zone_id.clone(), id.clone());
@@ -258,7 +260,7 @@ impl Task {
             }
             // The worker that has it is named.
             (
-                Step::AttachDomain { .. } | Step::MoveDomain { .. },
+                Step::AttachDomain { .. } | Step::MoveDomain { .. } | Step::TakeDomain { .. },
                 Err(error @ CallError::Rejected { code: DOMAIN_ATTACHED | DOMAIN_HAS_RECORDS, .. }),
             ) if self.found.rejected.is_none() => {
                 self.found.rejected = Some(explained(change, step, &error));
@@ -288,7 +290,9 @@ impl Task {
                 self.found.id = Some(id);
                 return Ok(nothing);
             }
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } if self.found.rejected.is_some() => {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. }
+                if self.found.rejected.is_some() =>
+            {
                 return match (reply, self.found.rejected.take()) {
                     (Reply::HeldBy(Some(holder)), _) => Err(attached_elsewhere(domain, &holder)),
                     (Reply::Id(id), _) => Ok(self.apply(step, Reply::Id(id), &zone)),
@@ -297,9 +301,16 @@ impl Task {
             }
             Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } if self.found.id.is_none() => {
                 self.found.id = Some(match reply {
-                    Reply::Id(id) => Some(id),
+                    Reply::Id(id) => {
+                        let holder = self.found.held_by.take();
+                        self.found.held_by = holder.or_else(|| from.first().cloned());
+                        Some(id)
+                    }
                     // A domain moves by its name.
-                    Reply::HeldBy(Some(holder)) if from.contains(&holder) => Some(String::new()),
+                    Reply::HeldBy(Some(holder)) if from.contains(&holder) => {
+                        self.found.held_by = Some(holder);
+                        Some(String::new())
+                    }
                     _ => None,
                 });
                 (self.found.page, self.found.routes) = (Page::default(), Pages::default());
@@ -313,7 +324,7 @@ impl Task {
                 self.is_check_due = true;
                 return Ok(false);
             }
-            Step::TakeDomain { domain, from, .. } if ownership.is_some() => match (&self.found.id, reply) {
+            Step::TakeDomain { domain, from } => match (&self.found.id, reply) {
                 (None, Reply::Id(id)) => {
                     self.found.id = Some(Some(id));
                     return Ok(false);
@@ -322,7 +333,10 @@ impl Task {
                     return Err(format!("{domain} points to {holder} now, and no longer to {from}: it is not taken"));
                 }
                 // It is free, or was taken already.
-                (None, _) => return Ok(true),
+                (None, _) => {
+                    self.found.id = Some(None);
+                    return Ok(false);
+                }
                 (Some(_), reply @ (Reply::Tags { .. } | Reply::Nothing)) => {
                     let tags = if let Reply::Tags { tags, .. } = &reply { Some(&tags[..]) } else { None };
                     if !ownership.is_some_and(|ownership| ownership.may_take(tags)) {
@@ -379,7 +393,10 @@ impl Task {
             (Step::MoveRoute { pattern, from, .. }, Reply::Routes(listed)) if self.found.id.is_none() => {
                 let entry = listed.entries.iter().find(|route| route.pattern == *pattern);
                 let found = entry.map(|route| match &route.worker {
-                    Some(worker) if from.contains(worker) => Reply::Id(route.id.clone()),
+                    Some(worker) if from.contains(worker) => {
+                        self.found.held_by = Some(worker.clone());
+                        Reply::Id(route.id.clone())
+                    }
                     _ => Reply::Nothing,
                 });
                 (found, self.found.routes.add(listed).map(|progress| progress.next()))
@@ -416,10 +433,10 @@ impl Task {
         match step {
             // What is live after an upload comes with the upload.
             Step::Upload => live.etag = id,
-            Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
+            Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } => {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. } => {
                 drop(live.domains.insert(domain.clone(), id));
             }
             Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => drop(live.domains.remove(domain)),

@@ -545,7 +545,7 @@ impl Bench {
         for id in ids {
             let sure = hosts_of(deployed.get(id), None);
             for host in hosts_of(deployed.get(id), in_flight.get(id)) {
-                if acquired.contains(&(id.0.account_id.clone(), host.clone())) {
+                if acquired.contains(&id.0.account_id, &host) {
                     let holder = Holder { id: id.clone(), customer: String::new(), giver: Giver::Free };
                     let is_sure = sure.contains(&host);
                     holders.add(host, holder, is_sure);
