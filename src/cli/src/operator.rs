@@ -105,6 +105,10 @@ impl Operator for Terminal {
             Event::AccountsUnreachable(names) => {
                 ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
             }
+            Event::AccountRefused { account, reason } => {
+                let reason = [&[reason.to_string()], &reason.hints[..]].concat().join("; ");
+                self.warning(&clean(&format!("the account `{account}` was not refreshed: {reason}")));
+            }
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),

@@ -49,6 +49,20 @@ impl LeftOut {
     }
 }
 
+/// Leaves out the accounts that refused to be listed: what is there isn't known. If that leaves nothing, it is an error.
+pub fn refused(context: &Context<'_>, planned: &mut Planned, left_out: &mut LeftOut) -> Result<(), Failure> {
+    let is_refused = |name: &str| planned.refused.iter().any(|(refused, _)| refused == name);
+    if !planned.refused.is_empty() && planned.plan.accounts().all(|(_, name)| is_refused(name)) {
+        return Err(std::mem::take(&mut planned.refused).swap_remove(0).1);
+    }
+    let refused = std::mem::take(&mut planned.refused);
+    for (name, failure) in &refused {
+        left_out.leave_out(context, planned, name, failure);
+    }
+    planned.refused = refused;
+    Ok(())
+}
+
 /// Returns the tokens of a plan's accounts, by account id. An account without credentials is left out; if that leaves nothing, it is an
 /// error that names what all of them lack.
 pub fn tokens(

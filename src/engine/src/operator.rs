@@ -39,6 +39,13 @@ pub enum Event<'a> {
     },
     /// Accounts that are left out, because their ids or tokens aren't set here.
     AccountsUnreachable(&'a [&'a str]),
+    /// An account could not be listed: it stays as the state knows it.
+    AccountRefused {
+        /// Its name in fleet.yaml.
+        account: &'a str,
+        /// The reason.
+        reason: &'a Failure,
+    },
     /// The plan that is going to be applied; if `confirms` is set, once it was confirmed.
     Planned {
         /// The plan.

@@ -95,6 +95,8 @@ pub struct Planned {
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
     pub findings: Vec<Finding>,
+    /// The accounts that could not be refreshed, with the reasons.
+    pub refused: Vec<(String, Failure)>,
     /// The workers that are adopted.
     pub adopt: BTreeSet<String>,
     /// The time at which the uploaded workers expire, in seconds since 1970, if they are a preview's.
@@ -144,7 +146,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     if let Some(reason) = &request.force {
         options.forced_since = interrupted(&state, reason)?;
     }
-    let (mut inventory, mut findings) = (None, Vec::new());
+    let (mut inventory, mut findings, mut refused) = (None, Vec::new(), Vec::new());
     if request.refresh {
         let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
@@ -164,6 +166,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         options.objects = refreshing::with_objects(&result.inventory);
         inventory = Some(result.inventory);
         findings = result.refreshed.findings;
+        refused = result.refused;
     }
     let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
     let PlanParts { plan, workers, places, diagnostics: found } =
@@ -190,6 +193,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         known,
         inventory,
         findings,
+        refused,
         adopt: request.adopt.clone(),
         expires: request.expires,
         places,
