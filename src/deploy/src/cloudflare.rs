@@ -1,11 +1,10 @@
 //! Cloudflare's API. Turns calls into requests and answers into replies; doesn't retry, wait or remember.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_http::{Answer, Client, Error, Kind, Method, Part, Request, Timeouts, redact};
+use flotilla_http::{Answer, Client, Error, Kind, Method, Part, Request, Timeouts, check_token_address, redact};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
@@ -39,7 +38,7 @@ const TIMEOUTS: Timeouts =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time after which a request is given up, upload and answer included.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// The same for what is long and only read: a million workers are 600 MB, a worker's code up to 64.
+/// The same for what is long and only read: a list of 100,000 workers has 60 MB, a worker's code up to 64.
 const LONG_TIMEOUT: Duration = Duration::from_secs(600);
 /// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
@@ -60,16 +59,10 @@ impl Cloudflare {
     /// A client with a token for each account id; one under an empty id is for all others. A token is sent over TLS alone, or within this machine.
     pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
         let base = base.trim_end_matches('/');
-        let host = base.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
-        let loopback = |host: &str| host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
-        let safe = base.starts_with("https://") || host.is_some_and(loopback);
-        if !safe {
-            // Not what it is: an address can hold a password.
-            return Err(Failure::new(format!(
-                "{BASE_VARIABLE} is no https:// address: the token would be sent in the clear"
-            ))
-            .hint("use an https:// address, or one of this machine"));
-        }
+        check_token_address(base).map_err(|reason| {
+            Failure::new(format!("{BASE_VARIABLE} is not an address to which a token is sent: {reason}"))
+                .hint("use an https:// address, or one of this machine")
+        })?;
         let http = Client::new(TIMEOUTS);
         http.prepare(base).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Cloudflare { http, base: base.to_owned(), tokens })
@@ -424,6 +417,8 @@ mod tests {
             !new("http://api.example.com/client/v4")
                 && !new("http://localhost.example.com")
                 && !new("http://127.evil.example")
+                && !new("http://localhost:x@evil.example/client/v4")
+                && !new("https://api.cloudflare.com@evil.example")
         );
     }
 }
