@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use secrecy::SecretString;
 
-use flotilla_deploy::deploy::{self, Failed, Outcome};
+use flotilla_deploy::deploy::{self, Failed, NextStep, Outcome};
 use flotilla_model::failure::Failure;
 
 use crate::context::Context;
@@ -36,7 +36,8 @@ impl LeftOut {
         if let Some(first) = left_out.first() {
             let error = [&[reason.to_string()], &reason.hints[..]].concat().join("; ");
             context.operator.on_event(&Event::Deploy(&deploy::Event::Failed(first, &error)));
-            self.failures.push(Failed { worker: first.worker.clone(), customer: first.customer.clone(), error });
+            let (worker, customer) = (first.worker.clone(), first.customer.clone());
+            self.failures.push(Failed { worker, customer, error, next_step: NextStep::Token });
         }
     }
 

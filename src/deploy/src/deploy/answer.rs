@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::index::ChangeIndex;
 use super::lookups::kind_of;
 use super::pool::Answer;
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
 use super::task::{action_name, is_about_same, uncertainty_of};
@@ -48,7 +49,7 @@ impl Run<'_> {
             Answer::NotMade(why) => {
                 self.return_permit(permit);
                 let RequestId::Change(change) = id else { unreachable!("BUG: only uploads are made") };
-                self.fail(change, why)
+                self.fail(change, NextStep::Input.because(why))
             }
             Answer::Health(_) => unreachable!("BUG: health is checked between waves"),
         }
@@ -150,7 +151,7 @@ impl Run<'_> {
         index: ChangeIndex,
         result: Result<Reply, CallError>,
         record: Option<&UploadRecord>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Problem> {
         let change = self.change(index);
         let now = self.ctx.clock.unix();
         let ids = &self.ids;
@@ -162,7 +163,7 @@ impl Run<'_> {
         }
         let is_stale = task.live.is_none() && needs_worker(task.step(change));
         match task.on_answer(change, result, ownership, zone)? {
-            _ if is_stale => Err("the plan is stale: the state no longer has this worker".to_owned()),
+            _ if is_stale => Err(NextStep::Plan.because("the plan is stale: the state no longer has this worker")),
             is_done => Ok(is_done),
         }
     }
@@ -305,11 +306,11 @@ impl Run<'_> {
                     self.outcome.overtaken += 1;
                     self.emit(&Event::Overtaken(change));
                 }
-                Conclusion::Failed(error) => {
+                Conclusion::Failed(Problem { text: error, next }) => {
                     self.emit(&Event::Failed(change, &error));
                     self.outcome.failed += 1;
                     let (worker, customer) = (change.worker.clone(), change.customer.clone());
-                    self.outcome.failures.push(Failed { worker, customer, error });
+                    self.outcome.failures.push(Failed { worker, customer, error, next_step: next });
                     self.check_failure_budget();
                 }
             }

@@ -2,6 +2,7 @@
 //! before its first request.
 
 use super::index::{ChangeIndex, StepIndex};
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, RequestId};
 use super::task::{Task, is_about_same, uncertainty_of};
@@ -98,7 +99,8 @@ impl Run<'_> {
                 }
                 Some(_) if !self.are_takers_done(index) => self.schedule.put_back(index),
                 Some(host) => {
-                    self.fail(index, format!("{host} is still here: the worker that takes it failed"))?;
+                    let why = format!("{host} is still here: the worker that takes it failed");
+                    self.fail(index, NextStep::OtherFailure.because(why))?;
                     self.report_concluded();
                 }
             },
@@ -120,14 +122,15 @@ impl Run<'_> {
 
     /// Returns the reason why a change can't begin: a resource that it needs is unavailable, or a host points to the
     /// worker that it deletes.
-    fn blocked_by(&self, index: ChangeIndex) -> Result<Option<String>, Failure> {
+    fn blocked_by(&self, index: ChangeIndex) -> Result<Option<Problem>, Failure> {
         let change = self.change(index);
         if change.action == Action::Delete && self.phase == Phase::Apply {
             let host = match self.unmoved_host_of(index) {
                 Some(host) => Some(host),
                 None => self.ctx.state.host_of(&change.home, &change.worker)?,
             };
-            return Ok(host.map(|host| format!("not deleted, because the host {host} still leads to it")));
+            let why = |host| format!("not deleted, because the host {host} still leads to it");
+            return Ok(host.map(|host| NextStep::OtherFailure.because(why(host))));
         }
         if !change.steps.contains(&Step::Upload) {
             return Ok(None);
@@ -139,7 +142,7 @@ impl Run<'_> {
     }
 
     /// Returns the reason why hosts can't move now: a worker that is to give one failed, or one that is to get one.
-    fn hand_over_blocked_by(&self, index: ChangeIndex) -> Option<String> {
+    fn hand_over_blocked_by(&self, index: ChangeIndex) -> Option<Problem> {
         let change = self.change(index);
         let late = change.steps.iter().filter(|step| self.is_late(index, step));
         let mut blocked = late.filter_map(|step| {
@@ -155,7 +158,8 @@ impl Run<'_> {
                     (others.filter(|other| *other != index).find(|other| self.schedule.has_failed(*other))?, host)
                 }
             };
-            Some(format!("{host} stays where it is, because {} failed", self.change(other).worker))
+            let why = format!("{host} stays where it is, because {} failed", self.change(other).worker);
+            Some(NextStep::OtherFailure.because(why))
         });
         blocked.next()
     }
@@ -262,7 +266,7 @@ impl Run<'_> {
     }
 
     /// Ends a change with an error.
-    pub(super) fn fail(&mut self, index: ChangeIndex, why: String) -> Result<(), Failure> {
+    pub(super) fn fail(&mut self, index: ChangeIndex, why: Problem) -> Result<(), Failure> {
         self.conclude(index, Conclusion::Failed(why))
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::index::{ChangeIndex, PutBackId};
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, RequestId, RequestState};
 use super::{CONTROL_INTERVAL, Control};
@@ -180,10 +181,11 @@ impl Run<'_> {
     }
 
     /// Returns the reason why a change of a circle can't move hosts: another one of the circle failed.
-    pub(super) fn swap_blocked_by(&self, index: ChangeIndex) -> Option<String> {
+    pub(super) fn swap_blocked_by(&self, index: ChangeIndex) -> Option<Problem> {
         let failed = self.broken_member()?;
         let host = self.change(index).steps.iter().find(|step| is_move(step)).and_then(Host::acquired_by)?;
-        Some(format!("{} stays where it is, because {} failed", host.text(), self.change(failed).worker))
+        let why = format!("{} stays where it is, because {} failed", host.text(), self.change(failed).worker);
+        Some(NextStep::OtherFailure.because(why))
     }
 
     /// Notes that a request of a circle is sent, if it moves a host.
@@ -216,7 +218,7 @@ impl Run<'_> {
             let home = self.change(taker).home.clone();
             let host = Host::acquired_by(&step).expect("BUG: a move acquires a host");
             let message = format!("{} was put back to {from}, because {why} failed", host.text());
-            self.broken.entry(taker).or_insert(message);
+            self.broken.entry(taker).or_insert(NextStep::OtherFailure.because(message));
             for worker in [&self.change(taker).worker, &from] {
                 self.note_moving(&(home.clone(), worker.clone()), &step)?;
             }
@@ -227,8 +229,9 @@ impl Run<'_> {
         // Who gave its host away and got none back ends with a failure, too.
         for index in self.circle.as_ref().map(|circle| circle.members.clone()).unwrap_or_default() {
             if !self.schedule.has_failed(index) {
-                let message = self.swap_blocked_by(index).unwrap_or_default();
-                self.broken.entry(index).or_insert(message);
+                let problem = self.swap_blocked_by(index);
+                let other = || NextStep::OtherFailure.because(format!("{why} failed"));
+                self.broken.entry(index).or_insert_with(|| problem.unwrap_or_else(other));
             }
         }
         self.run_phase(Phase::Swap)
@@ -257,13 +260,14 @@ impl Run<'_> {
             "{} points to {worker} and could not be put back to {to}: {error}; the next deploy moves all of these hosts",
             host.text()
         );
-        self.broken.insert(taker, message.clone());
+        let problem = NextStep::after(&error).because(message);
+        self.broken.insert(taker, problem.clone());
         if matches!(error, CallError::Rejected { .. }) {
             for worker in [self.change(taker).id(), giver] {
                 self.end_move(&worker, &step)?;
             }
         }
-        self.schedule.end(RequestId::PutBack(id), RequestState::Failed(message));
+        self.schedule.end(RequestId::PutBack(id), RequestState::Failed(problem));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
 use super::lookups::{KnownIds, kind_of};
 use super::ownership::{Ownership, Strangers};
 use super::pool::{Ids, Job};
+use super::problem::Problem;
 use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Schedule};
 use super::task::Next;
 use super::{CONTROL_INTERVAL, Control, DeployContext, Event, LaneProgress, Outcome, PROGRESS_INTERVAL};
@@ -46,7 +47,7 @@ pub(super) struct Run<'a> {
     /// The workers that aren't the fleet's, as listed before this wave.
     pub(super) strangers: Strangers,
     /// The reasons why an account's databases or KV namespaces are unavailable.
-    pub(super) unavailable: HashMap<(String, Resource), String>,
+    pub(super) unavailable: HashMap<(String, Resource), Problem>,
     /// The changes that acquire a host, by its name.
     pub(super) acquired: HashMap<String, Vec<ChangeIndex>>,
     /// The changes by their workers, if hosts move between workers.
@@ -58,7 +59,7 @@ pub(super) struct Run<'a> {
     /// The workers that swap hosts now.
     pub(super) circle: Option<Circle>,
     /// The changes of a circle that failed, with the reasons.
-    pub(super) broken: HashMap<ChangeIndex, String>,
+    pub(super) broken: HashMap<ChangeIndex, Problem>,
     /// The accounts whose token is unauthorized.
     pub(super) unauthorized: HashSet<String>,
     /// The changes that were uploaded in this wave, with the workers' health checks.

@@ -35,6 +35,7 @@ use super::circle::PutBack;
 use super::hosts::HostWrite;
 use super::index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId};
 use super::lookups::Lookup;
+use super::problem::Problem;
 use super::task::{Released, Task};
 use super::{DEFAULT_LATENCY, INITIAL_WINDOW};
 use crate::pace::{Lane, Ticket};
@@ -127,7 +128,7 @@ pub(super) enum RequestState {
     /// It succeeded; a lookup has found its target.
     Succeeded,
     /// It failed, for this reason. It isn't retried in this run.
-    Failed(String),
+    Failed(Problem),
     /// The deploy was stopped before it was answered.
     Cancelled,
 }
@@ -162,7 +163,7 @@ pub(super) struct Permit {
 /// The end of a change.
 pub(super) enum Conclusion {
     Applied,
-    Failed(String),
+    Failed(Problem),
     Skipped,
     Overtaken,
 }
@@ -629,7 +630,7 @@ impl<'p> Schedule<'p> {
     }
 
     /// Ends a lookup with a failure; returns those who wait for it, which are to be concluded.
-    pub fn fail_lookup(&mut self, id: LookupId, why: String) -> Vec<ChangeIndex> {
+    pub fn fail_lookup(&mut self, id: LookupId, why: Problem) -> Vec<ChangeIndex> {
         self.end(RequestId::Lookup(id), RequestState::Failed(why));
         std::mem::take(&mut self.lookup(id).waiters)
     }
