@@ -43,6 +43,9 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(600);
 /// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
 
+/// The largest value of KV that is read, in bytes: a host has the name of a worker.
+const MAX_VALUE: u64 = 64 << 10;
+
 /// Cloudflare's codes for a token that is wrong or may not do this.
 /// Source: Cloudflare docs and the error codes that its clients handle: 10000 authentication error, 9109 invalid
 /// access token, 6003 and 6111 malformed header.
@@ -224,6 +227,14 @@ impl Cloudflare {
             Call::CreateKv { title } => self
                 .request(home, Method::POST, &format!("{account}/storage/kv/namespaces"))
                 .json(&json!({"title": title})),
+            Call::ListKeys { namespace_id, page } => {
+                let path = format!("{account}/storage/kv/namespaces/{namespace_id}/keys");
+                self.list(home, &path, ["limit=1000".to_owned()], page)
+            }
+            Call::ReadKey { namespace_id, key } => {
+                let key = escape(key);
+                self.request(home, Method::GET, &format!("{account}/storage/kv/namespaces/{namespace_id}/values/{key}"))
+            }
             Call::PutKeys { namespace_id, pairs } => {
                 let body: Vec<Value> = pairs.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
                 self.request(home, Method::PUT, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk"))
@@ -307,6 +318,11 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
         let (kind, entry) = (header("content-type"), header(content::ENTRY));
         return content::read(&kind, &entry, response.body(content::MAX_CONTENT));
     }
+    if is_success && matches!(call, Call::ReadKey { .. }) {
+        // A value has no envelope.
+        let value = response.bytes(MAX_VALUE).map_err(|error| failed(&error))?;
+        return Ok(Reply::Value(String::from_utf8_lossy(&value).into_owned()));
+    }
     let (retry_after, mitigated) = (response.retry_after(), response.header("cf-mitigated").is_some());
     let body = response.bytes(MAX_ANSWER).map_err(|error| failed(&error))?;
     if status == 429 {
@@ -352,6 +368,8 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             | Call::DeleteDatabase { .. }
             | Call::ListKv { .. }
             | Call::CreateKv { .. }
+            | Call::ListKeys { .. }
+            | Call::ReadKey { .. }
             | Call::PutKeys { .. }
             | Call::DeleteKeys { .. }
     );

@@ -20,7 +20,7 @@ use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
-pub use hosts::HostChange;
+pub use hosts::{HostChange, READ_ONE_BY_ONE};
 pub use planned_action::{HostAction, PlannedAction};
 pub use waves::Wave;
 
@@ -864,6 +864,9 @@ impl Plan {
                 lists.insert(Home { account_id: account_id.clone(), namespace: None }, account);
                 domains.insert((account, account_id));
             }
+        }
+        for (account, count) in hosts::checks(&self.hosts) {
+            *checks.entry(account).or_default() += count;
         }
         for (account, _) in domains {
             *checks.entry(account).or_default() += 1;

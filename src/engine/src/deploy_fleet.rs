@@ -146,7 +146,7 @@ pub(crate) fn apply_planned(
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }
     let platform = connect(context, &mut planned, &tokens)?;
-    let take_over = preflight(context, &mut planned, &mut left_out)?;
+    let take_over = preflight(context, &mut planned, &mut left_out, &mut state)?;
     // 6. Waves: upload, attach, ask for health, halt or go on.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);
