@@ -262,7 +262,7 @@ pub struct Failed {
     pub customer: String,
     /// The error.
     pub error: String,
-    /// What helps.
+    /// The next step of a person.
     pub next_step: NextStep,
 }
 

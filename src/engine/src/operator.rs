@@ -74,7 +74,7 @@ pub enum Event<'a> {
         worker: &'a str,
         /// The present ones that it keeps.
         now: &'a [String],
-        /// Those that it had.
+        /// The ones that it had.
         then: &'a [String],
     },
     /// This number of workers is rolled back, because their wave wasn't healthy.

@@ -210,7 +210,7 @@ impl Run<'_> {
         }
     }
 
-    /// Gives the hosts of a circle back that were moved, or may have been: the last one first.
+    /// Puts back the hosts of a circle that were moved, or may have been: the last one first.
     fn put_back(&mut self) -> Result<(), Failure> {
         let sent = self.circle.as_mut().map(|circle| std::mem::take(&mut circle.sent)).unwrap_or_default();
         let why = self.broken_member().map(|failed| self.change(failed).worker.clone()).unwrap_or_default();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use flotilla_model::platform::CallError;
 
-/// What a person does after a failure.
+/// The next step of a person after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::VariantArray)]
 #[serde(rename_all = "snake_case")]
 pub enum NextStep {
@@ -108,7 +108,7 @@ pub(super) const NO_WORKER: u64 = 10_007;
 /// The script isn't found.
 pub(super) const NO_SCRIPT: u64 = 10_019;
 
-/// Why something failed, and what helps.
+/// The reason why something failed, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub text: String,

@@ -114,7 +114,7 @@ pub struct PreviewUp {
     pub requests: u64,
     /// The failures, as a deploy's JSON has them.
     pub failures: serde_json::Value,
-    /// What helps to do the rest.
+    /// The next steps of a person.
     #[serde(skip)]
     pub next_steps: BTreeSet<NextStep>,
     /// The exit code that fits.
