@@ -95,6 +95,8 @@ pub struct Planned {
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
     pub findings: Vec<Finding>,
+    /// The accounts that could not be refreshed, with the reasons.
+    pub refused: Vec<(String, Failure)>,
     /// The workers that are adopted.
     pub adopt: BTreeSet<String>,
     /// The time at which the uploaded workers expire, in seconds since 1970, if they are a preview's.
@@ -144,7 +146,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     if let Some(reason) = &request.force {
         options.forced_since = interrupted(&state, reason)?;
     }
-    let (mut inventory, mut findings) = (None, Vec::new());
+    let (mut inventory, mut findings, mut refused) = (None, Vec::new(), Vec::new());
     if request.refresh {
         let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
@@ -164,6 +166,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         options.objects = refreshing::with_objects(&result.inventory);
         inventory = Some(result.inventory);
         findings = result.refreshed.findings;
+        refused = result.refused;
     }
     let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
     let PlanParts { plan, workers, places, diagnostics: found } =
@@ -190,6 +193,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         known,
         inventory,
         findings,
+        refused,
         adopt: request.adopt.clone(),
         expires: request.expires,
         places,
@@ -497,22 +501,44 @@ impl Fleet<'_> {
         }
         let records: HashMap<&str, RecordIndex> =
             self.scan.indices().map(|index| (build::id(self.scan.record(index)), index)).collect();
-        let is_defined = |id: &WorkerId, customer: &str| match records.get(customer) {
-            _ if self.scan.held.contains(customer) || self.built.failed.contains(customer) => true,
+        let is_held = |customer: &str| self.scan.held.contains(customer) || self.built.failed.contains(customer);
+        let spec_of = |id: &WorkerId, customer: &str| {
+            let record = self.scan.record(*records.get(customer).filter(|_| !is_held(customer))?);
+            let mut workers = record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit));
+            workers.find(|worker| {
+                self.cloud.home(&worker.account, worker.namespace.as_deref()) == id.0 && worker.name == id.1
+            })
+        };
+        let is_defined = |id: &WorkerId, customer: &str| match records.contains_key(customer) {
+            _ if is_held(customer) => true,
             // A spec that can't be read may define it.
-            None => self.scan.unread,
-            Some(index) => {
-                let record = self.scan.record(*index);
-                let mut workers = record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit));
-                workers
-                    .any(|worker| (self.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name) == *id)
-            }
+            false => self.scan.unread,
+            true => spec_of(id, customer).is_some(),
+        };
+        // What the specs say of two hosts that overlap was checked with them; here it is about what is still deployed.
+        let is_wanted = |id: &WorkerId, customer: &str, host: &Host| {
+            spec_of(id, customer).is_some_and(|worker| match host {
+                Host::Domain(domain) => worker.domains.contains(domain),
+                Host::Route(pattern) => worker.routes.iter().any(|route| route.pattern == *pattern),
+            })
+        };
+        let is_shared = |host: &Host| {
+            let shared = &self.project.fleet.file.shared_hosts;
+            matches!(host, Host::Route(_)) && shared.iter().any(|shared| shared == host.name())
         };
         let mut holders = Holders::default();
         let mut add = |id: &WorkerId, customer: &str, hosts: BTreeSet<Host>, is_sure| {
-            for host in hosts.into_iter().filter(|host| acquired.contains(&(id.0.account_id.clone(), host.clone()))) {
-                let giver = planner.giver(id, customer, || is_defined(id, customer));
-                holders.add(host, Holder { id: id.clone(), customer: customer.to_owned(), giver }, is_sure);
+            for host in hosts {
+                let giver = || planner.giver(id, customer, || is_defined(id, customer));
+                let holder = |giver| Holder { id: id.clone(), customer: customer.to_owned(), giver };
+                for other in acquired.overlapping(&id.0.account_id, &host) {
+                    if !is_shared(&host) && !is_shared(&other) && !is_wanted(id, customer, &host) {
+                        holders.add_overlapping(other, host.clone(), holder(giver()));
+                    }
+                }
+                if acquired.contains(&id.0.account_id, &host) {
+                    holders.add(host, holder(giver()), is_sure);
+                }
             }
         };
         state.each(|id, live| add(&id, &live.customer, hosts_of(Some(&live), None), true))?;

@@ -45,6 +45,14 @@ pub struct FoundSecret {
     pub name: String,
 }
 
+/// A variable that one of the project's files sets, and that no such file may set.
+pub struct SetByProject {
+    /// The file.
+    pub file: String,
+    /// The value.
+    pub value: String,
+}
+
 /// The answer of the sources about a secret.
 #[derive(Clone, Debug)]
 pub enum Finding {
@@ -104,6 +112,23 @@ impl Secrets {
     pub fn named(&self, name: &str) -> Option<SecretString> {
         let file = || self.sources.iter().find_map(|source| source.clear(name));
         self.environment.get(name).cloned().or_else(file)
+    }
+
+    /// Returns a variable that decides where tokens are sent, from what the person who runs the program chose: the environment, or the dotenv
+    /// file of the command line. The error is the project's own file that sets it, with its value.
+    pub fn chosen(&self, name: &str) -> Result<Option<SecretString>, SetByProject> {
+        if let Some(value) = self.environment.get(name) {
+            return Ok(Some(value.clone()));
+        }
+        let set = self.sources.iter().find_map(|source| Some((source, source.clear(name)?)));
+        match set {
+            None => Ok(None),
+            Some((source, value)) if source.is_named() => Ok(Some(value)),
+            Some((source, value)) => {
+                let file = source.label(Environment::Production);
+                Err(SetByProject { file, value: value.expose_secret().to_owned() })
+            }
+        }
     }
 
     /// Returns a secret of no customer, such as an account's token: from the environment, and then from the sources that are the same
