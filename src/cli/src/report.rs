@@ -177,7 +177,7 @@ fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     let mut hidden = HashMap::new();
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
-            Code::LiteralSecret => place.column,
+            Code::LiteralSecret | Code::SecretVariable => place.column,
             Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
             _ => continue,
         };

@@ -92,6 +92,8 @@ codes! {
     NoAddress = "S0212",
     /// Service bindings that lead back to where they began: none of the workers could be uploaded first.
     Cycle = "S0213",
+    /// A variable that holds a secret in plain text.
+    SecretVariable = "S0214",
     /// A preview that would work on the data of production.
     ProductionData = "S0220",
     /// It isn't written whether a worker exists in an environment in which it isn't deployed.
@@ -120,7 +122,8 @@ codes! {
     NoEffect = "N0311",
     /// One database, used by two customers, or by two environments that inherit it.
     SharedDatabase = "N0312",
-    /// A secret of another customer, or the token of an account.
+    /// A secret that isn't meant for the customer: another customer's, one that flotilla, CI or another program needs itself, or one that
+    /// fleet.yaml doesn't list.
     ForeignSecret = "N0313",
     /// One host of several customers: a route of one takes requests that are meant for another.
     SharedHost = "N0314",
@@ -187,7 +190,8 @@ impl Code {
             | Code::Undispatched
             | Code::AlmostFull
             | Code::UnusedRule
-            | Code::TrackedSecrets => Severity::Warning,
+            | Code::TrackedSecrets
+            | Code::SecretVariable => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -5,6 +5,7 @@ pub mod binding;
 pub mod bundle;
 pub mod cache;
 pub mod clock;
+pub mod credential;
 pub mod customer;
 pub mod diagnostic;
 pub mod digest;

@@ -278,8 +278,8 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
         let value = match key.as_str() {
             "deploy" | "previews" => continue,
             "accounts" => accounts_that_decide(node),
-            // Values are no part of what is resolved, wherever they come from.
-            "secrets" => continue,
+            // Values are no part of what is resolved, wherever they come from; the names that specs may use are.
+            "secrets" => names_that_decide(node),
             // The order of layers decides, and within one that of a list and what is appended to it.
             _ => node.in_order(),
         };
@@ -304,6 +304,14 @@ fn accounts_that_decide(node: &Node) -> String {
         }
     }
     accounts.to_string()
+}
+
+fn names_that_decide(node: &Node) -> String {
+    let mut sources = node.to_value();
+    for source in sources.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        source.retain(|key, _| ["age", "identity", "purpose", "names"].contains(&key.as_str()));
+    }
+    sources.to_string()
 }
 
 /// Reports keys to encrypted files that fleet.yaml holds themselves.

@@ -12,11 +12,12 @@ use crate::check::{self, Conflict};
 use crate::index::{RecordIndex, WorkerIndex};
 use crate::manifest::{Input, Manifest, Record, RenderRecord, Stamp, Unit, Writer};
 use crate::policy::{self, Judged, Suppressed};
-use crate::resolve::UniqueClaim;
+use crate::resolve::{Claimant, ClaimedResource, UniqueClaim};
 use crate::usage::{self, LimitUsage, Usage, WorkerUsage};
 use flotilla_model::customer::{self, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use flotilla_model::digest::{Digest, ShortHash};
+use flotilla_model::names::own_secret;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::Environment;
 use flotilla_model::trace;
@@ -225,7 +226,7 @@ impl Scan {
             }
             judged.append(&mut findings.judged.clone());
             self.unread |= findings.is_unreadable;
-            renamed.extend(findings.other_id.clone());
+            renamed.extend(findings.other_id.clone().map(|id| (id, record.file().to_owned())));
         }
         // The customer of a file that isn't read counts as one with errors, not as removed.
         self.unread |= !project.unread.is_empty();
@@ -237,10 +238,11 @@ impl Scan {
         held.extend(self.blocked.values().flat_map(|blocked| blocked.customers.iter().cloned()));
         is_stopped |= self.is_all_blocked(&held);
         let ids = unique_ids(project, &mut held, &mut judged);
-        self.judge_conflicts(project, &mut held, &mut judged);
+        self.judge_conflicts(project, &renamed, &mut held, &mut judged);
         self.invalid = held.len();
         held.extend(project.unread.iter().map(|unread| project::id_of_any(&unread.place.file).to_owned()));
-        held.extend(renamed.into_iter().filter(|id| !ids.contains(id.as_str())));
+        let renamed = renamed.into_iter().map(|(id, _)| id);
+        held.extend(renamed.filter(|id| !ids.contains(id.as_str())));
         is_stopped |= self.judge_limits(project, &held, &mut judged);
         let Judged { diagnostics, suppressed, .. } = judged;
         if is_stopped {
@@ -289,8 +291,14 @@ impl Scan {
     }
 
     /// Judges resources that are claimed twice; the customers that claim them are skipped.
-    fn judge_conflicts(&self, project: &Project, held: &mut BTreeSet<String>, judged: &mut Judged) {
-        for conflict in conflicts(project, &self.records) {
+    fn judge_conflicts(
+        &self,
+        project: &Project,
+        renamed: &[(String, String)],
+        held: &mut BTreeSet<String>,
+        judged: &mut Judged,
+    ) {
+        for conflict in conflicts(project, &self.records, &self.names(project, renamed)) {
             held.extend(conflict.held);
             let Some(diagnostic) = conflict.diagnostic else { continue };
             let file = diagnostic.place.file.clone();
@@ -301,6 +309,26 @@ impl Scan {
             }
             judged.append(&mut found);
         }
+    }
+
+    /// Returns the claims of customers to their own secrets, where the specs that would claim them have errors, aren't read, or are
+    /// no part of the preview: a secret is its customer's all the same.
+    fn names(&self, project: &Project, renamed: &[(String, String)]) -> Vec<UniqueClaim> {
+        let broken = self.records.iter().zip(&self.findings);
+        let broken = broken.filter(|(record, findings)| {
+            let has_errors = findings.as_ref().is_some_and(|found| has_errors(&found.judged));
+            id(record) != SHARED && (has_errors || record.claims.is_empty())
+        });
+        let broken = broken.map(|(record, _)| (id(record), record.file()));
+        let unread = project.unread.iter().map(|unread| (project::id_of_any(&unread.place.file), unread.place.file.as_str()));
+        let others = project.other_files.iter().map(|file| (project::id_of(file), file.as_str()));
+        let renamed = renamed.iter().map(|(id, file)| (id.as_str(), file.as_str()));
+        let claim = |(id, file): (&str, &str)| UniqueClaim {
+            resource: ClaimedResource::Secrets(own_secret(id, "")),
+            place: Place::file(file),
+            claimant: Claimant { customer: id.to_owned(), environment: Environment::Production, role: None },
+        };
+        broken.chain(unread).chain(others).chain(renamed).map(claim).collect()
     }
 
     /// Judges what concerns the fleet as a whole: the limits of accounts and zones, secrets in git, and unused rules. Returns
@@ -595,8 +623,9 @@ fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer)
         .collect()
 }
 
-/// Finds resources that are claimed twice. Digests find the few customers that are resolved again for it.
-fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
+/// Finds resources that are claimed twice, also by claims that no record has. Digests find the few customers that are resolved again
+/// for it.
+fn conflicts(project: &Project, records: &[Record], more: &[UniqueClaim]) -> Vec<Conflict> {
     let indexed = || records.iter().enumerate().map(|(index, record)| (RecordIndex::new(index), record));
     let mut claims: Vec<(u64, RecordIndex)> =
         indexed().flat_map(|(index, record)| record.claims.iter().map(move |claim| (*claim, index))).collect();
@@ -606,6 +635,10 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
         .filter(|group| group.len() > 1)
         .flat_map(|group| group.iter().map(|(_, index)| *index))
         .collect();
+    let digests: HashSet<u64> = more.iter().map(|claim| claim.resource.digest()).collect();
+    if !digests.is_empty() {
+        suspects.extend(claims.iter().filter(|(digest, _)| digests.contains(digest)).map(|(_, index)| *index));
+    }
     let usage = indexed().flat_map(|(index, record)| record.units.iter().map(move |unit| (index, &unit.usage)));
     suspects.append(&mut usage::beside_wildcards(usage));
     let suspects: Vec<RecordIndex> = suspects.into_iter().collect();
@@ -619,6 +652,7 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
             },
         })
         .collect();
+    full.extend_from_slice(more);
     check::claims(&mut full)
 }
 

@@ -93,7 +93,7 @@ pub fn secrets(
         // Each is written to what the one before has left.
         let sources = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
         let stores = sources.stores();
-        let for_all = || stores.iter().filter(|store| store.environment().is_none());
+        let for_all = || stores.iter().filter(|store| store.environment().is_none() && store.takes(name));
         let has = for_all().find(|store| store.has(name) == Ok(true));
         let Some(store) = has.or_else(|| for_all().next()) else {
             all.left.push(name.clone());

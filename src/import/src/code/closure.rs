@@ -7,11 +7,12 @@ use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::Place;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::super::wrangler::Config;
-use super::super::{FindingKind, Findings, credential, documents};
+use super::super::{FindingKind, Findings, documents};
 use super::{MAX_BYTES, Options, TEXT, inside, is_linked, nearest};
 
 /// The extensions that an import can leave off, in the order in which they are tried.

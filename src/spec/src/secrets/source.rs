@@ -34,6 +34,8 @@ pub enum Answer {
 
 pub struct Source {
     pub kind: Kind,
+    /// Its entry in fleet.yaml: what its values are for.
+    pub listed: SecretSource,
     /// Given on the command line.
     named: bool,
 }
@@ -95,7 +97,7 @@ impl Source {
             }
             _ => Kind::Environment,
         };
-        Ok(Source { kind, named: false })
+        Ok(Source { kind, listed: listed.clone(), named: false })
     }
 
     /// Returns the dotenv file of the command line, which has to be there.
@@ -111,7 +113,7 @@ impl Source {
         for content in file.content.iter() {
             let _ = content.set(Content::Values(read.clone()));
         }
-        Ok(Source { kind: Kind::File(file), named: true })
+        Ok(Source { kind: Kind::File(file), listed: SecretSource::default(), named: true })
     }
 
     pub fn is_named(&self) -> bool {
