@@ -44,8 +44,8 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
     /// The shared workers that its workers refer to, each with the role of the worker that does.
     pub refers: BTreeSet<(Option<String>, String)>,
-    /// The broken packs that its workers need: without them, it isn't known what the workers are.
-    pub broken_packs: BTreeSet<String>,
+    /// The broken packs and layers that its workers need: without them, it isn't known what the workers are.
+    pub broken_parts: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
 }
@@ -102,6 +102,11 @@ impl<'a> Batch<'a> {
 /// Resolves one customer.
 pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     let mut batch = Batch::new(fleet, Some(shared));
+    let layers = spec.layers.iter().map(|index| &fleet.layers[*index]);
+    batch.resolved.broken_parts.extend(layers.filter(|layer| !layer.errors.is_empty()).map(|layer| layer.part()));
+    if !batch.resolved.broken_parts.is_empty() {
+        return batch.resolved;
+    }
     let sources = Sources::of(fleet, spec);
     let labels = labels(fleet, &spec.identity);
     let subject = Subject {

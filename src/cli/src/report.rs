@@ -11,6 +11,7 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
+use flotilla_spec::project;
 pub use flotilla_model::text::count;
 
 use super::grouping::{Group, Tally, groups, tallies};
@@ -178,6 +179,8 @@ fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
             Code::LiteralSecret | Code::SecretVariable => place.column,
+            // Outside of fleet.yaml, it is a file of secrets.
+            Code::BadSecretSource if place.file != project::FLEET_FILE => 1,
             Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
             _ => continue,
         };

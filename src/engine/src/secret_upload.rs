@@ -143,13 +143,34 @@ impl Sent {
     }
 }
 
+/// The reason why the value of a secret isn't known.
+struct Hidden {
+    source: String,
+    why: String,
+    /// Whether its source has errors, on this machine and on any other.
+    is_broken: bool,
+}
+
+/// Returns the broken file that a worker's upload needs a value of, if there is one. `live` has the fingerprints of its live secrets,
+/// if they are certain.
+pub fn broken_source(
+    secrets: &Secrets,
+    worker: &Worker,
+    live: Option<&BTreeMap<String, String>>,
+    fingerprints: &Fingerprints,
+) -> Option<String> {
+    let (missing, hidden) = sent(secrets, &Needs::of(worker), live, fingerprints).err()?;
+    let mut sources = missing.names.iter().filter_map(|name| hidden.get(name)).filter(|hidden| hidden.is_broken);
+    sources.next().map(|hidden| hidden.source.clone())
+}
+
 /// Returns the secrets to send; or those that are missing, with the reason why their values can't be known, by name.
 fn sent(
     secrets: &Secrets,
     needs: &Needs<'_>,
     live: Option<&BTreeMap<String, String>>,
     fingerprints: &Fingerprints,
-) -> Result<Sent, (Missing, HashMap<String, String>)> {
+) -> Result<Sent, (Missing, HashMap<String, Hidden>)> {
     let (mut values, mut known, mut hidden) = (HashMap::new(), BTreeMap::new(), HashMap::new());
     for (binding, name) in needs.names {
         match secrets.find(needs.customer, needs.environment, name) {
@@ -158,8 +179,8 @@ fn sent(
                 values.insert(binding.clone(), found.value);
             }
             Finding::Nowhere => {}
-            Finding::Hidden { source, why } => {
-                hidden.insert(name.clone(), format!("{source}: {why}"));
+            Finding::Hidden { source, why, is_broken } => {
+                hidden.insert(name.clone(), Hidden { why: format!("{source}: {why}"), source, is_broken });
             }
         }
     }
@@ -275,12 +296,12 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, String>) -> Vec<String> {
+fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, Hidden>) -> Vec<String> {
     let each = missing.names.iter().map(|name| {
         let what = format!("{name} or {} for {}", own_secret(&worker.customer, name), worker.customer);
         let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
         match hidden.get(name) {
-            Some(why) => format!("{what} ({why})"),
+            Some(Hidden { why, .. }) => format!("{what} ({why})"),
             None if removed.is_empty() => what,
             None => format!("{what} ({} is removed, and then all others are sent again)", removed.join(", ")),
         }

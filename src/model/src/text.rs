@@ -1,5 +1,7 @@
 //! Values as people read them: numbers with nouns, times, ids. Knows no terminal.
 
+use serde_json::Value;
+
 pub use crate::clock::timestamp as time;
 use crate::listing::and_more;
 
@@ -50,6 +52,24 @@ pub fn duration(seconds: f64) -> String {
 /// Returns the first eight characters of an id: enough to tell ids apart, not enough to use one.
 pub fn mask(id: &str) -> String {
     if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
+}
+
+/// Returns whether ids in a worker's field are masked, given its path, as in `bindings.CACHE.kv`: ids of resources are, and what
+/// a customer wrote into a variable or a destination isn't.
+pub fn holds_ids(path: &str) -> bool {
+    let field = path.split(['.', '[']).next().unwrap_or_default();
+    matches!(field, "database" | "bindings" | "hosts" | "dispatch")
+}
+
+/// Returns a value with the ids in its texts masked, as [`mask_ids`] does.
+pub fn mask_value(mut value: Value) -> Value {
+    match &mut value {
+        Value::String(text) => *text = mask_ids(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = mask_value(item.take())),
+        Value::Object(fields) => fields.values_mut().for_each(|field| *field = mask_value(field.take())),
+        _ => {}
+    }
+    value
 }
 
 /// Returns a text with the ids of accounts, zones, namespaces and databases in it masked: 32 hexadecimal digits, or a UUID.
@@ -115,6 +135,10 @@ mod tests {
         let text = "id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01, kv: \"0123456789abcdef0123456789abcdef\" # 0123456789abcdef0123456789abcdef0";
         assert_eq!(mask_ids(text), "id: 0f3f6a10…, kv: \"01234567…\" # 0123456789abcdef0123456789abcdef0");
         assert_eq!(mask_ids("größe-a b_c"), "größe-a b_c");
+        let value = serde_json::json!({"a": ["0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01", 1, null], "b": "c"});
+        assert_eq!(mask_value(value), serde_json::json!({"a": ["0f3f6a10…", 1, null], "b": "c"}));
+        assert!(holds_ids("bindings.CACHE.kv") && holds_ids("database") && holds_ids("hosts[0]"));
+        assert!(!holds_ids("vars.database") && !holds_ids("bindingsX.a"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_model::customer::Worker;
+use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::names::{own_secret, without_own};
@@ -59,14 +60,16 @@ pub enum Finding {
         source: String,
         /// The reason.
         why: String,
+        /// Whether it is a file with errors, on this machine and on any other.
+        is_broken: bool,
     },
 }
 
 impl Secrets {
     /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv
     /// file takes the place of the listed ones. Made up: a secret that no source has gets a value that is good for
-    /// the local Cloudflare emulator alone. Dotenv files are read here; encrypted files are opened, and programs are
-    /// run, at their first use.
+    /// the local Cloudflare emulator alone. Files are read, and programs are run, at their first use; a `named` file is
+    /// read here.
     pub fn open(
         root: &Path,
         listed: Option<&[SecretSource]>,
@@ -87,7 +90,7 @@ impl Secrets {
         for listed in listed.unwrap_or(&default) {
             let replaced = listed.dotenv.is_some() && (named.is_some() || secrets.sources.iter().any(Source::is_named));
             if !replaced {
-                secrets.sources.push(Source::new(root, listed)?);
+                secrets.sources.push(Source::new(root, listed));
             }
             // Where the first dotenv file would stand.
             if listed.dotenv.is_some() {
@@ -135,8 +138,11 @@ impl Secrets {
                         return Finding::Value(FoundSecret { value, source, name });
                     }
                     Answer::None => {}
-                    Answer::Unknown(_) if self.made_up => return self.make_up(customer, name),
-                    Answer::Unknown(why) => return Finding::Hidden { source: source.label(environment), why },
+                    Answer::Unknown(_) if self.made_up && !source.is_clear() => return self.make_up(customer, name),
+                    Answer::Unknown(why) => {
+                        let (is_broken, source) = (source.is_clear(), source.label(environment));
+                        return Finding::Hidden { source, why, is_broken };
+                    }
                 }
             }
         }
@@ -195,6 +201,11 @@ impl Secrets {
         self.sources.iter().flat_map(Source::closed).collect()
     }
 
+    /// Returns the errors of dotenv files that were used and can't be read.
+    pub fn errors(&self) -> Vec<Diagnostic> {
+        self.sources.iter().flat_map(Source::errors).collect()
+    }
+
     /// Returns the files that are read, as far as they were read, with the names in them.
     pub fn names(&self) -> BTreeMap<String, Vec<String>> {
         self.sources.iter().flat_map(Source::names).collect()
@@ -247,7 +258,7 @@ mod tests {
         match secrets.find(customer, Environment::Production, name) {
             Finding::Value(found) => format!("{} = {} from {}", found.name, found.value.expose_secret(), found.source),
             Finding::Nowhere => "nowhere".to_owned(),
-            Finding::Hidden { source, why } => format!("hidden by {source}: {why}"),
+            Finding::Hidden { source, why, .. } => format!("hidden by {source}: {why}"),
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Scan {
     pub held: BTreeSet<String>,
     /// Whether a file could not be read at all. It isn't known whose it is, so no customer counts as removed.
     pub unread: bool,
-    /// The customers that are held back by a broken pack, by the pack's name.
+    /// The customers that are held back by a broken pack or layer, by the name of that part.
     blocked: BTreeMap<String, Blocked>,
     /// The number of customers with errors.
     pub invalid: usize,
@@ -59,11 +59,11 @@ pub struct Scan {
     pub(super) is_persistent: bool,
 }
 
-/// The customers that a broken pack holds back.
+/// The customers that a broken pack or layer holds back.
 #[derive(Default)]
 struct Blocked {
     customers: BTreeSet<String>,
-    /// The errors of the pack.
+    /// The errors of the part.
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -99,8 +99,8 @@ struct Findings {
     other_id: Option<String>,
     /// Whether the file can't be read at all.
     is_unreadable: bool,
-    /// The broken packs that its workers need.
-    broken_packs: BTreeSet<String>,
+    /// The broken packs and layers that its workers need.
+    broken_parts: BTreeSet<String>,
     judged: Judged,
 }
 
@@ -210,19 +210,17 @@ impl Scan {
         let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
         let mut held = BTreeSet::new();
         let mut renamed = Vec::new();
-        let blocked =
-            |diagnostics: &Vec<Diagnostic>| Blocked { diagnostics: diagnostics.clone(), ..Blocked::default() };
-        self.blocked =
-            project.fleet.broken_packs.iter().map(|(name, errors)| (name.clone(), blocked(errors))).collect();
-        judged.diagnostics.extend(project.fleet.broken_packs.values().flatten().cloned());
+        let blocked = |diagnostics: &[Diagnostic]| Blocked { diagnostics: diagnostics.to_vec(), ..Blocked::default() };
+        self.blocked = project.fleet.broken_parts().map(|(name, errors)| (name, blocked(errors))).collect();
+        judged.diagnostics.extend(project.fleet.broken_parts().flat_map(|(_, errors)| errors).cloned());
         self.unread = false;
         for (record, findings) in self.records.iter().zip(&self.findings) {
             let Some(findings) = findings else { continue };
             if has_errors(&findings.judged) {
                 held.insert(id(record).to_owned());
             }
-            for pack in &findings.broken_packs {
-                self.blocked.entry(pack.clone()).or_default().customers.insert(id(record).to_owned());
+            for part in &findings.broken_parts {
+                self.blocked.entry(part.clone()).or_default().customers.insert(id(record).to_owned());
             }
             judged.append(&mut findings.judged.clone());
             self.unread |= findings.is_unreadable;
@@ -254,7 +252,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Returns whether broken packs leave nothing that could be built.
+    /// Returns whether broken packs and layers leave nothing that could be built.
     fn is_all_blocked(&self, held: &BTreeSet<String>) -> bool {
         self.blocked.values().any(|blocked| !blocked.customers.is_empty())
             && self.records.iter().all(|record| held.contains(id(record)))
@@ -275,16 +273,16 @@ impl Scan {
         if self.is_all_blocked(&self.held) { Err(self.diagnostics.clone()) } else { Ok(()) }
     }
 
-    /// Returns the errors of the packs that hold back a customer.
-    pub fn pack_errors(&self, id: &str) -> impl Iterator<Item = &Diagnostic> {
+    /// Returns the errors of the packs and layers that hold back a customer.
+    pub fn part_errors(&self, id: &str) -> impl Iterator<Item = &Diagnostic> {
         self.blocked
             .values()
             .filter(move |blocked| blocked.customers.contains(id))
             .flat_map(|blocked| &blocked.diagnostics)
     }
 
-    /// Leaves out the errors of packs that none of these customers needs.
-    pub fn leave_out_other_packs(&mut self, includes: impl Fn(&str) -> bool) {
+    /// Leaves out the errors of packs and layers that none of these customers needs.
+    pub fn leave_out_other_parts(&mut self, includes: impl Fn(&str) -> bool) {
         for blocked in self.blocked.values().filter(|blocked| !blocked.customers.iter().any(|id| includes(id))) {
             self.diagnostics.retain(|diagnostic| !blocked.diagnostics.contains(diagnostic));
         }
@@ -505,9 +503,9 @@ impl<'a> Scanner<'a> {
                 content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
             }));
         }
-        // With a broken pack, too, the customer is resolved again the next time.
-        let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_packs.is_empty();
-        let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_packs.is_empty();
+        // With a broken pack or layer, too, the customer is resolved again the next time.
+        let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_parts.is_empty();
+        let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_parts.is_empty();
         let judged = project.policy.judge(Some(project::id_of(&file)), reading.diagnostics);
         let context = self.contexts.of(project, &layers).unwrap_or_default();
         let old = known.map(|record| record.units.clone()).unwrap_or_default();
@@ -516,7 +514,7 @@ impl<'a> Scanner<'a> {
         let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
-        let findings = Findings { other_id, is_unreadable, broken_packs: resolved.broken_packs, judged };
+        let findings = Findings { other_id, is_unreadable, broken_parts: resolved.broken_parts, judged };
         Scanned {
             // A customer with diagnostics is read each time, mostly with the same result.
             is_dirty: known != Some(&record),
@@ -530,7 +528,7 @@ impl<'a> Scanner<'a> {
     fn scan_shared(&self, known: Option<Record>) -> Option<Scanned> {
         let project = self.project;
         let resolved = &project.shared.resolved;
-        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() && resolved.broken_packs.is_empty() {
+        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() && resolved.broken_parts.is_empty() {
             return None;
         }
         let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
@@ -541,13 +539,13 @@ impl<'a> Scanner<'a> {
             labels: Vec::new(),
             has_diagnostics: true,
             claims: claims(&resolved.claims),
-            units: match resolved.broken_packs.is_empty() {
+            units: match resolved.broken_parts.is_empty() {
                 true => units(&project.fleet, &resolved.workers, old, self.writer),
                 false => old,
             },
         };
         let judged = project.policy.judge(None, resolved.diagnostics.clone());
-        let findings = Findings { broken_packs: resolved.broken_packs.clone(), judged, ..Findings::default() };
+        let findings = Findings { broken_parts: resolved.broken_parts.clone(), judged, ..Findings::default() };
         Some(Scanned {
             is_dirty: known.as_ref() != Some(&record),
             orphaned: orphaned(known.as_ref(), &record),

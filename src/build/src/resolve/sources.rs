@@ -138,14 +138,11 @@ impl<'a> Sources<'a> {
         standing.into_iter().collect()
     }
 
-    /// Returns whether a worker exists in an environment only because nothing says otherwise: the strongest source that has environments
-    /// doesn't name this one.
+    /// Returns whether a worker exists in an environment only because nothing says otherwise: the sources name environments, and none of
+    /// them names this one.
     pub(super) fn is_implied(&self, environment: Environment, role: Option<&str>) -> bool {
-        if environment == Environment::Preview {
-            return false;
-        }
-        let strongest = self.sets(role).filter(|set| !set.is_empty()).last();
-        strongest.is_some_and(|set| set.iter().all(|(named, _)| *named != environment))
+        let mut named = self.sets(role).flatten().map(|(named, _)| named).peekable();
+        environment != Environment::Preview && named.peek().is_some() && named.all(|named| named != environment)
     }
 
     /// Returns the lasting environments that each source names, the weakest first.
