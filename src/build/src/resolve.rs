@@ -69,8 +69,8 @@ struct Batch<'a> {
     resolved: Resolved,
     references: Vec<Reference>,
     peers: Peers,
-    /// The workers whose database is set for their environment alone, by environment and role.
-    own_databases: BTreeSet<(Environment, Option<String>)>,
+    /// The databases that are set for an environment alone.
+    own_databases: database::OwnDatabases,
     /// The databases of the workers.
     databases: Vec<database::InUse>,
 }
@@ -85,6 +85,24 @@ impl<'a> Batch<'a> {
             peers: Peers::default(),
             own_databases: BTreeSet::new(),
             databases: Vec::new(),
+        }
+    }
+
+    /// Notes the databases that sources set for an environment alone: `role` is where they look, and `name` the worker's role.
+    fn note_own_databases(
+        &mut self,
+        sources: &Sources<'_>,
+        environment: Environment,
+        role: Option<&str>,
+        name: Option<&str>,
+    ) {
+        let name = || name.map(str::to_owned);
+        if sources.sets_in(environment, role, "database").next().is_some() {
+            self.own_databases.insert((environment, name(), None));
+        }
+        for bindings in sources.sets_in(environment, role, "bindings") {
+            let Kind::Map(entries) = &bindings.kind else { continue };
+            self.own_databases.extend(entries.iter().map(|(key, ..)| (environment, name(), Some(key.clone()))));
         }
     }
 
@@ -129,9 +147,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let name_scope = name_scope(&sources, environment, role, has_own_name);
             let (merged, base) = settings(&sources, environment, role);
             let is_implied = sources.is_implied(environment, role);
-            if sources.sets_in(environment, role, "database") {
-                batch.own_databases.insert((environment, role.map(str::to_owned)));
-            }
+            batch.note_own_databases(&sources, environment, role, role);
             batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
         }
     }
@@ -155,9 +171,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
             for environment in environments {
                 let name_scope = name_scope(&sources, environment, None, has_own_name);
                 let (merged, base) = settings(&sources, environment, None);
-                if sources.sets_in(environment, None, "database") {
-                    batch.own_databases.insert((environment, Some(role.clone())));
-                }
+                batch.note_own_databases(&sources, environment, None, Some(role));
                 let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
                 batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
             }

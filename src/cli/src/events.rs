@@ -12,6 +12,8 @@ use flotilla_deploy::plan::{Action, Change, Plan};
 use flotilla_deploy::state::RunId;
 use flotilla_model::failure::Failure;
 
+use super::report;
+
 /// The interval at which progress is reported.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -106,6 +108,6 @@ impl Events {
         let Some(out) = &mut self.out else { return };
         value["at"] = json!(humantime::format_rfc3339_millis(SystemTime::now()).to_string());
         // A log that can't be written is no reason to leave a deploy half done.
-        let _ = writeln!(out, "{value}");
+        let _ = writeln!(out, "{}", report::json_text(&value).unwrap_or_default());
     }
 }

@@ -13,6 +13,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
 use flotilla_spec::project;
 pub use flotilla_model::text::count;
+use flotilla_model::text::{without_commands, without_inner_commands};
 
 use super::grouping::{Group, Tally, groups, tallies};
 use super::timings::Timing;
@@ -288,8 +289,23 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
     }
 }
 
-/// Writes a result to stdout. A reader that went away is no error.
+/// Writes a result to stdout, without what a CI system would take for a command. A reader that went away is no error.
 pub fn print(text: &str) {
+    write(&without_commands(text));
+}
+
+/// Writes commands of GitHub Actions to stdout: what is in them is escaped already.
+pub fn print_commands(commands: &[String]) {
+    write(&without_inner_commands(&commands.join("\n"), "\\u{23}"));
+}
+
+/// Returns a value as JSON on one line, in which no CI system sees a command.
+pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    // Outside of strings, JSON has no `#`.
+    Ok(without_inner_commands(&serde_json::to_string(value)?, "\\u0023"))
+}
+
+fn write(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
@@ -310,8 +326,7 @@ pub fn json(ui: &Ui, value: &impl Serialize) -> Result<(), Failure> {
         #[serde(skip_serializing_if = "Option::is_none")]
         timings: Option<Vec<Timing>>,
     }
-    let text = serde_json::to_string(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?;
-    print(&text);
+    write(&json_text(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?);
     Ok(())
 }
 

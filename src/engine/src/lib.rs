@@ -8,7 +8,7 @@ pub mod cloud;
 pub mod context;
 pub mod deploy_fleet;
 pub mod health;
-mod implied;
+pub mod implied;
 mod lanes;
 mod left_out;
 pub mod operator;

@@ -60,7 +60,7 @@ codes! {
     SecondDocument = "Y0108",
     /// Nested deeper than 64 levels.
     TooDeep = "Y0109",
-    /// Aliases that expand to more than 200,000 nodes or 16 MiB.
+    /// A document of more than 200,000 nodes or 16 MiB, or aliases that stand for more than 20,000 nodes or 1 MiB.
     TooMany = "Y0110",
     /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that aren't printed as they are written.
     Unsupported = "Y0111",
@@ -94,6 +94,8 @@ codes! {
     Cycle = "S0213",
     /// A variable that holds a secret in plain text.
     SecretVariable = "S0214",
+    /// A worker calls one that isn't deployed, and that a deploy of the selected customers leaves out.
+    CalleeNotDeployed = "S0215",
     /// A preview that would work on the data of production.
     ProductionData = "S0220",
     /// It isn't written whether a worker exists in an environment in which it isn't deployed.
@@ -191,7 +193,8 @@ impl Code {
             | Code::AlmostFull
             | Code::UnusedRule
             | Code::TrackedSecrets
-            | Code::SecretVariable => Severity::Warning,
+            | Code::SecretVariable
+            | Code::CalleeNotDeployed => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
@@ -551,6 +552,73 @@ pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
     }
     found.truncate(UNREAD);
     found
+}
+
+/// Returns an error for each file in the folders of env files that nobody reads: not for all customers, and not for one that uses the
+/// layer. `uses`: whether a customer uses a layer; nothing where that isn't known.
+pub fn unread_env_files(
+    tree: &Tree,
+    fleet: &Fleet,
+    uses: impl Fn(&str, &str) -> Option<bool> + Sync,
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for layer in &fleet.layers {
+        let Some(folder) = layer.rule.env_files.as_deref().filter(|_| layer.errors.is_empty()) else { continue };
+        let folder = folder.trim_end_matches('/');
+        let (base, customers) = (format!("{folder}/base"), format!("{folder}/customers"));
+        for name in values_in(tree, &base).filter(|name| !name.ends_with(".env") || tree.has_files(&format!("{base}/{name}"))) {
+            found.push(unread_env_file(&format!("{base}/{name}"), "files for all customers are `.env` files in this folder"));
+        }
+        let names = tree.names(&customers).unwrap_or_default();
+        let of_one = |name: &String| -> Vec<Diagnostic> {
+            let below = format!("{customers}/{name}");
+            if name.starts_with('.') {
+                return Vec::new();
+            }
+            if !tree.has_files(&below) {
+                let help = format!("a customer's are in a folder of its id: {customers}/{}/production.env", id_of_any(name));
+                return if holds_values(name) { vec![unread_env_file(&below, &help)] } else { Vec::new() };
+            }
+            match uses(name, &layer.name) {
+                None => return Vec::new(),
+                Some(false) => {
+                    let help = format!(
+                        "the customer {name} isn't there, or doesn't use the layer `{}`: list it under `layers` of its spec, or move the files out",
+                        layer.name
+                    );
+                    let files = values_in(tree, &below);
+                    return files.map(|file| unread_env_file(&format!("{below}/{file}"), &help)).collect();
+                }
+                Some(true) => {}
+            }
+            let is_read = |file: &String| Environment::ALL.iter().any(|environment| *file == format!("{environment}.env"));
+            let files = values_in(tree, &below).filter(|file| !is_read(file));
+            let help = "a customer's are production.env, staging.env and development.env";
+            files.map(|file| unread_env_file(&format!("{below}/{file}"), help)).collect()
+        };
+        found.par_extend(names.par_iter().flat_map_iter(of_one));
+    }
+    found.sort_by(|a, b| a.place.cmp(&b.place));
+    found.truncate(UNREAD);
+    found
+}
+
+/// Returns the names in a folder of files that hold values, and of folders.
+fn values_in(tree: &Tree, folder: &str) -> impl Iterator<Item = String> {
+    let names = tree.names(folder).unwrap_or_default();
+    let of_values = |name: &String| !name.starts_with('.') && (holds_values(name) || tree.has_files(&format!("{folder}/{name}")));
+    names.into_iter().filter(of_values).collect::<Vec<_>>().into_iter()
+}
+
+/// Returns whether a file holds values, by its name: `production.env`, `production.env.old` and `production.yaml` do, a README doesn't.
+fn holds_values(name: &str) -> bool {
+    let ending = ending(name);
+    name.split('.').any(|part| part == "env") || ["yaml", "yml"].contains(&ending.as_str()) || VALUES.contains(&ending.as_str())
+}
+
+fn unread_env_file(file: &str, help: &str) -> Diagnostic {
+    let message = "no customer reads this file";
+    Diagnostic::error(Code::Unread, Place::file(file), message, format!("{help}; rename it, or move it out of the folder"))
 }
 
 fn ending(name: &str) -> String {

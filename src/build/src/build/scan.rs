@@ -230,6 +230,18 @@ impl Scan {
         self.unread |= !project.unread.is_empty();
         let mut unread = project.unread.clone();
         unread.extend(project::unread_layers(&project.tree, &project.fleet));
+        if project.fleet.layers.iter().any(|layer| layer.rule.env_files.is_some()) && project.fleet.preview.is_none() {
+            let of_id = self.records.iter().zip(&self.findings).map(|(record, findings)| {
+                let is_known = findings.as_ref().is_none_or(|found| !found.is_unreadable);
+                (id(record), is_known.then_some(record))
+            });
+            let of_id: HashMap<&str, Option<&Record>> = of_id.collect();
+            let uses = |id: &str, layer: &str| match of_id.get(id) {
+                Some(record) => record.map(|record| record.layers.iter().any(|name| name == layer)),
+                None => Some(false),
+            };
+            unread.extend(project::unread_env_files(&project.tree, &project.fleet, uses));
+        }
         judged.diagnostics.extend(unread);
         // An error of what all customers share can't skip a single one.
         let mut is_stopped = held.contains(SHARED) || !project.broken.is_empty();
@@ -271,6 +283,19 @@ impl Scan {
         }
         self.diagnostics = sorted(std::mem::take(&mut self.diagnostics));
         if self.is_all_blocked(&self.held) { Err(self.diagnostics.clone()) } else { Ok(()) }
+    }
+
+    /// Adds diagnostics that were found after the scan, as fleet.yaml judges them.
+    pub fn add_findings(&mut self, project: &Project, found: Vec<Diagnostic>) {
+        for diagnostic in found {
+            let file = diagnostic.place.file.clone();
+            let customer = file.starts_with(CUSTOMERS).then(|| project::id_of(&file));
+            let Judged { diagnostics, suppressed, .. } = project.policy.judge(customer, vec![diagnostic]);
+            self.diagnostics.extend(diagnostics);
+            self.suppressed.extend(suppressed);
+        }
+        self.diagnostics = sorted(std::mem::take(&mut self.diagnostics));
+        self.suppressed = policy::sorted_suppressed(std::mem::take(&mut self.suppressed));
     }
 
     /// Returns the errors of the packs and layers that hold back a customer.
@@ -614,6 +639,7 @@ fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer)
                 pack: worker.pack.clone(),
                 resolved,
                 value,
+                compatibility_date: worker.compatibility_date.replace('-', "").parse().unwrap_or_default(),
                 usage,
                 rendered: before.and_then(|before| before.rendered),
             }

@@ -151,6 +151,7 @@ impl WorkerResolver<'_, '_> {
             }
             if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
                 let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
+                self.in_use(&id, Some(name), &place);
                 self.claim(ClaimedResource::Database(id), place);
             }
             bindings.insert(name.clone(), binding);

@@ -158,12 +158,16 @@ impl<'a> Sources<'a> {
         })
     }
 
-    /// Returns whether any source sets a key of a worker for one environment.
-    pub(super) fn sets_in(&self, environment: Environment, role: Option<&str>, key: &str) -> bool {
-        let in_environment = |node: &Node| below(node, "environments", environment.as_ref())?.get(key).map(|_| ());
-        self.roots.iter().any(|(_, root)| {
+    /// Returns what the sources set under a key of a worker for one environment.
+    pub(super) fn sets_in(
+        &self,
+        environment: Environment,
+        role: Option<&str>,
+        key: &str,
+    ) -> impl Iterator<Item = &'a Node> {
+        self.roots.iter().flat_map(move |(_, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
-            in_environment(root).or_else(|| in_environment(own?)).is_some()
+            [Some(*root), own].into_iter().flatten().filter_map(move |node| below(node, "environments", environment.as_ref())?.get(key))
         })
     }
 
