@@ -298,7 +298,9 @@ fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
     let (message, help) = match owner.strip_prefix(&prefix) {
         Some(rest) => {
             let message = if rest.is_empty() {
-                format!("a secret of this worker is looked up as `{prefix}…` first: those are the secrets of {customer}")
+                format!(
+                    "a secret of this worker is looked up as `{prefix}…` first: those are the secrets of {customer}"
+                )
             } else {
                 format!(
                     "a secret named `{rest}…` is looked up as `{owner}…` for {}: those are the secrets of {customer}",

@@ -168,7 +168,9 @@ mod tests {
     fn a_repository_beyond_a_mount_point_is_none() {
         let all = |mounted: &'static str| {
             let reaches = move |_: &Path, below: &Path| below != Path::new(mounted);
-            searched_while(Path::new("/a/b/c"), reaches).map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()
+            searched_while(Path::new("/a/b/c"), reaches)
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(all("/none"), ["/a/b/c", "/a/b", "/a", "/"]);
         assert_eq!(all("/a/b"), ["/a/b/c", "/a/b"]);

@@ -47,7 +47,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let module = unified(&text(&old)?, &text(&new)?, "index.ts");
-        let pretty = |stored: &Stored| serde_json::to_string_pretty(&masked(&stored.metadata)).unwrap_or_default() + "\n";
+        let pretty =
+            |stored: &Stored| serde_json::to_string_pretty(&masked(&stored.metadata)).unwrap_or_default() + "\n";
         let metadata = unified(&pretty(&old), &pretty(&new), "metadata");
         let runtime = (old.runtime != new.runtime).then(|| (old.runtime_file.clone(), new.runtime_file.clone()));
         if session.format == Format::Json {

@@ -11,9 +11,9 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
-use flotilla_spec::project;
 pub use flotilla_model::text::count;
 use flotilla_model::text::{without_commands, without_inner_commands};
+use flotilla_spec::project;
 
 use super::grouping::{Group, Tally, groups, tallies};
 use super::timings::Timing;

@@ -1,4 +1,4 @@
-//! What the files alone don't show to be wrong, but the day and the state do. A compatibility date is in the future. A worker exists in an
+//! Errors that the files alone don't show, but the day and the state do. A compatibility date is in the future. A worker exists in an
 //! environment only because nothing says otherwise: where it is deployed, it stays; where it isn't, it is reported rather than created. A
 //! worker calls one that isn't deployed. Sends nothing.
 
@@ -174,7 +174,9 @@ pub fn missing_callees(
                 });
                 let message = format!("`{callee}`, which `{}` calls, isn't deployed", caller.name);
                 let help = match found {
-                    Some((_, true)) | None => format!("deploy `{callee}` first: until then, `{}` is skipped", caller.name),
+                    Some((_, true)) | None => {
+                        format!("deploy `{callee}` first: until then, `{}` is skipped", caller.name)
+                    }
                     Some((_, false)) => format!(
                         "`flotilla deploy --with-dependencies` deploys it in the same run; without it, `{}` is skipped",
                         caller.name

@@ -22,6 +22,7 @@ pub mod rebuild;
 pub mod refresh;
 pub mod requests;
 pub mod rollback;
+mod secret_needs;
 mod secret_upload;
 pub mod selection;
 mod upload;

@@ -14,7 +14,9 @@ use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
-use flotilla_deploy::plan::{self, Change, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step, Wave};
+use flotilla_deploy::plan::{
+    self, Change, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step, Wave,
+};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
 use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
@@ -39,7 +41,7 @@ use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
-use crate::secret_upload;
+use crate::secret_needs;
 use crate::selection::Selection;
 
 /// The number of customers that are planned at a time.
@@ -179,7 +181,9 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     }
     // Made-up values take the place of those that only other machines know.
     let broken: BTreeSet<String> = secrets.errors().into_iter().map(|error| error.place.file).collect();
-    for (source, reason) in secrets.closed().iter().filter(|(source, _)| cloud.local.is_none() || broken.contains(source)) {
+    for (source, reason) in
+        secrets.closed().iter().filter(|(source, _)| cloud.local.is_none() || broken.contains(source))
+    {
         operator.on_event(&Event::SourceUnavailable { source, reason });
     }
     Ok(Planned {
@@ -341,7 +345,7 @@ impl Wanted {
             all.any(|uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete))
         });
         let live = self.live.as_ref().filter(|live| live.drift.is_none() && !is_uncertain);
-        secret_upload::broken_source(secrets, &self.worker, live.map(|live| &live.live.secrets), fingerprints)
+        secret_needs::broken_source(secrets, &self.worker, live.map(|live| &live.live.secrets), fingerprints)
     }
 
     fn id(&self) -> WorkerId {

@@ -6,10 +6,11 @@ use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER};
 
 /// The longest message that is kept, in characters: longer than people read.
 const MAX_MESSAGE: usize = 500;
-/// What takes the place of a secret.
+/// The text in the place of a secret.
 const STARS: &str = "***";
-/// A shorter secret is hidden as a whole word alone, and one of few characters only between quotes: it would be in every other word.
+/// The length below which a secret is hidden as a whole word alone: it may be a part of other words.
 const WORD: usize = 8;
+/// The length below which it is hidden between quotes alone: it may be a word.
 const LETTERS: usize = 4;
 /// The least length of a secret in base64 or hexadecimal digits, and of a line of it: shorter ones are in any text.
 const LEAST_FORM: usize = 8;
@@ -128,7 +129,8 @@ fn base64(bytes: &[u8], offset: usize) -> [String; 2] {
     let padded = [&[0; 2][..offset], bytes].concat();
     let first = (offset * 8).div_ceil(6);
     let last = padded.len() * 8 / 6;
-    [BASE64_NOPAD, BASE64URL_NOPAD].map(|encoding| encoding.encode(&padded).get(first..last).unwrap_or_default().to_owned())
+    [BASE64_NOPAD, BASE64URL_NOPAD]
+        .map(|encoding| encoding.encode(&padded).get(first..last).unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]
@@ -163,7 +165,10 @@ mod tests {
         ];
         for form in forms {
             let shown = redact(&format!("it says {form} here"), &[secret]);
-            assert!(shown.starts_with("it says ") && shown.ends_with(" here") && shown.contains(STARS), "{form}: {shown}");
+            assert!(
+                shown.starts_with("it says ") && shown.ends_with(" here") && shown.contains(STARS),
+                "{form}: {shown}"
+            );
             // Of base64, what other bytes share in stays.
             assert!(shown.len() <= "it says ".len() + 12 + STARS.len() + 12 + " here".len(), "{form}: {shown}");
         }

@@ -54,7 +54,8 @@ pub fn without_commands(text: &str) -> Cow<'_, str> {
     let mut lines = Vec::new();
     for line in without_inner_commands(text, "\\u{23}").split('\n') {
         let start = line.len() - line.trim_start().len();
-        lines.push(match line[start..].strip_prefix("::") {
+        // Three colons begin no command.
+        lines.push(match line[start..].strip_prefix("::").filter(|rest| !rest.starts_with(':')) {
             Some(rest) => format!("{}\\u{{3a}}:{rest}", &line[..start]),
             None => line.to_owned(),
         });
@@ -172,7 +173,9 @@ mod tests {
     #[test]
     fn text_from_files_drives_no_terminal() {
         assert_eq!(clean("a\x1b[31mb\u{202e}é"), "a\\u{1b}[31mb\\u{202e}é");
-        for c in ['\u{200b}', '\u{200f}', '\u{61c}', '\u{feff}', '\u{2060}', '\u{ad}', '\u{3164}', '\u{e0041}', '\u{2066}'] {
+        for c in
+            ['\u{200b}', '\u{200f}', '\u{61c}', '\u{feff}', '\u{2060}', '\u{ad}', '\u{3164}', '\u{e0041}', '\u{2066}']
+        {
             assert_eq!(clean(&format!("a{c}b")), format!("a\\u{{{:x}}}b", u32::from(c)));
         }
         for text in ["größe", "日本語", "\u{2764}\u{fe0f}", "a b", "नमस्ते"] {
@@ -188,6 +191,7 @@ mod tests {
             ("a ##[error]b ##vso[task.x]c", "a #\\u{23}[error]b #\\u{23}vso[task.x]c"),
             ("###[group]", "##\\u{23}[group]"),
             ("a::b", "a::b"),
+            ("  ::: a.yaml: here", "  ::: a.yaml: here"),
             ("## [title]", "## [title]"),
             ("##", "##"),
         ] {

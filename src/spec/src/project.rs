@@ -566,8 +566,13 @@ pub fn unread_env_files(
         let Some(folder) = layer.rule.env_files.as_deref().filter(|_| layer.errors.is_empty()) else { continue };
         let folder = folder.trim_end_matches('/');
         let (base, customers) = (format!("{folder}/base"), format!("{folder}/customers"));
-        for name in values_in(tree, &base).filter(|name| !name.ends_with(".env") || tree.has_files(&format!("{base}/{name}"))) {
-            found.push(unread_env_file(&format!("{base}/{name}"), "files for all customers are `.env` files in this folder"));
+        for name in
+            values_in(tree, &base).filter(|name| !name.ends_with(".env") || tree.has_files(&format!("{base}/{name}")))
+        {
+            found.push(unread_env_file(
+                &format!("{base}/{name}"),
+                "files for all customers are `.env` files in this folder: rename it, or move it out of the folder",
+            ));
         }
         let names = tree.names(&customers).unwrap_or_default();
         let of_one = |name: &String| -> Vec<Diagnostic> {
@@ -576,14 +581,17 @@ pub fn unread_env_files(
                 return Vec::new();
             }
             if !tree.has_files(&below) {
-                let help = format!("a customer's are in a folder of its id: {customers}/{}/production.env", id_of_any(name));
+                let help = format!(
+                    "a customer's files are in a folder of its id: move it to {customers}/{}/production.env",
+                    id_of_any(name)
+                );
                 return if holds_values(name) { vec![unread_env_file(&below, &help)] } else { Vec::new() };
             }
             match uses(name, &layer.name) {
                 None => return Vec::new(),
                 Some(false) => {
                     let help = format!(
-                        "the customer {name} isn't there, or doesn't use the layer `{}`: list it under `layers` of its spec, or move the files out",
+                        "the customer {name} isn't there, or doesn't use the layer `{0}`: add `{0}` to `layers` of its spec, or move the files out",
                         layer.name
                     );
                     let files = values_in(tree, &below);
@@ -591,9 +599,10 @@ pub fn unread_env_files(
                 }
                 Some(true) => {}
             }
-            let is_read = |file: &String| Environment::ALL.iter().any(|environment| *file == format!("{environment}.env"));
+            let is_read =
+                |file: &String| Environment::ALL.iter().any(|environment| *file == format!("{environment}.env"));
             let files = values_in(tree, &below).filter(|file| !is_read(file));
-            let help = "a customer's are production.env, staging.env and development.env";
+            let help = "a customer's files are production.env, staging.env and development.env: rename it, or move it out of the folder";
             files.map(|file| unread_env_file(&format!("{below}/{file}"), help)).collect()
         };
         found.par_extend(names.par_iter().flat_map_iter(of_one));
@@ -606,19 +615,22 @@ pub fn unread_env_files(
 /// Returns the names in a folder of files that hold values, and of folders.
 fn values_in(tree: &Tree, folder: &str) -> impl Iterator<Item = String> {
     let names = tree.names(folder).unwrap_or_default();
-    let of_values = |name: &String| !name.starts_with('.') && (holds_values(name) || tree.has_files(&format!("{folder}/{name}")));
+    let of_values =
+        |name: &String| !name.starts_with('.') && (holds_values(name) || tree.has_files(&format!("{folder}/{name}")));
     names.into_iter().filter(of_values).collect::<Vec<_>>().into_iter()
 }
 
 /// Returns whether a file holds values, by its name: `production.env`, `production.env.old` and `production.yaml` do, a README doesn't.
 fn holds_values(name: &str) -> bool {
     let ending = ending(name);
-    name.split('.').any(|part| part == "env") || ["yaml", "yml"].contains(&ending.as_str()) || VALUES.contains(&ending.as_str())
+    name.split('.').any(|part| part == "env")
+        || ["yaml", "yml"].contains(&ending.as_str())
+        || VALUES.contains(&ending.as_str())
 }
 
 fn unread_env_file(file: &str, help: &str) -> Diagnostic {
     let message = "no customer reads this file";
-    Diagnostic::error(Code::Unread, Place::file(file), message, format!("{help}; rename it, or move it out of the folder"))
+    Diagnostic::error(Code::Unread, Place::file(file), message, help)
 }
 
 fn ending(name: &str) -> String {

@@ -329,7 +329,10 @@ mod tests {
         assert_eq!(secrets.token("T").unwrap().expose_secret(), "deploy");
         let stores = secrets.stores();
         let takes = |name: &str| stores.iter().map(|store| store.takes(name)).collect::<Vec<_>>();
-        assert_eq!((takes("ACME__SHOP_T"), takes("ACME__T"), takes("TOKEN")), (vec![false, true], vec![false, false], vec![true, true]));
+        assert_eq!(
+            (takes("ACME__SHOP_T"), takes("ACME__T"), takes("TOKEN")),
+            (vec![false, true], vec![false, false], vec![true, true])
+        );
         let mut secrets = open(folder.path(), &[workers]);
         secrets.environment.clear();
         assert!(secrets.token("T").is_none() && secrets.named("T").is_none());

@@ -197,7 +197,15 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Option<Document>, Vec<Diagnostic>) {
             return (None, vec![Diagnostic::error(Code::NotUtf8, place, message, help)]);
         }
     };
-    let mut builder = Builder { file, text, anchors: HashMap::new(), size: Size::default(), aliased: Size::default(), anchored: Size::default(), diagnostics: Vec::new() };
+    let mut builder = Builder {
+        file,
+        text,
+        anchors: HashMap::new(),
+        size: Size::default(),
+        aliased: Size::default(),
+        anchored: Size::default(),
+        diagnostics: Vec::new(),
+    };
     let root = builder
         .document()
         .unwrap_or_else(|stop| {
@@ -635,7 +643,10 @@ mod tests {
     #[test]
     fn pairs_of_escapes_are_the_character_that_they_stand_for() {
         assert_eq!(value("a: \"x \\ud83d\\uDE00 y\""), json!({"a": "x \u{1f600} y"}));
-        assert_eq!(value("\"\\ud83d\\ude00\": \"\\uD83D\\uDE80\\ud83d\\ude00\""), json!({"\u{1f600}": "\u{1f680}\u{1f600}"}));
+        assert_eq!(
+            value("\"\\ud83d\\ude00\": \"\\uD83D\\uDE80\\ud83d\\ude00\""),
+            json!({"\u{1f600}": "\u{1f680}\u{1f600}"})
+        );
         // Elsewhere, and behind an escaped backslash, they are text.
         let text = "a: \\ud83D\\ude00 # \\ud83d\\ude00\nb: '\\ud83d\\uDE00'\nc: |\n  \\ud83d\\ude00\n  x\nd: \"\\\\ud83d\\\\ude00 \\ud83d\\ude00\"\n";
         let wanted = json!({
@@ -653,7 +664,11 @@ mod tests {
     fn a_short_text_cannot_become_a_large_document() {
         // By aliases of one long text, by aliases of aliases, and by anchors within anchors.
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 12), vec!["*a"; 300].join(", "));
-        let nested = format!("{}{}\n", (0..50).map(|index| format!("&a{index} [")).collect::<String>(), "x,".repeat(5000) + &"]".repeat(50));
+        let nested = format!(
+            "{}{}\n",
+            (0..50).map(|index| format!("&a{index} [")).collect::<String>(),
+            "x,".repeat(5000) + &"]".repeat(50)
+        );
         let mut multiplied = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for index in 1..6 {
             let list = vec![format!("*a{}", index - 1); 10].join(", ");

@@ -343,7 +343,8 @@ impl Scan {
             id(record) != SHARED && (has_errors || record.claims.is_empty())
         });
         let broken = broken.map(|(record, _)| (id(record), record.file()));
-        let unread = project.unread.iter().map(|unread| (project::id_of_any(&unread.place.file), unread.place.file.as_str()));
+        let unread =
+            project.unread.iter().map(|unread| (project::id_of_any(&unread.place.file), unread.place.file.as_str()));
         let others = project.other_files.iter().map(|file| (project::id_of(file), file.as_str()));
         let renamed = renamed.iter().map(|(id, file)| (id.as_str(), file.as_str()));
         let claim = |(id, file): (&str, &str)| UniqueClaim {

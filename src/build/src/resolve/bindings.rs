@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use flotilla_model::binding::{Binding, D1};
+use flotilla_model::credential;
 use flotilla_model::customer::{
     D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
     TURSO_URL,
 };
-use flotilla_model::credential;
 use flotilla_model::diagnostic::{Code, Diagnostic};
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names;

@@ -35,7 +35,10 @@ pub(super) fn shared_by_environments(databases: &[InUse], own: &OwnDatabases) ->
         }
     }
     let shared = inherited.into_iter().filter(|(_, environments)| environments.len() > 1);
-    let diagnostic = |((name, binding, place), environments): ((&str, &Option<String>, &Place), BTreeSet<Environment>)| {
+    let diagnostic = |((name, binding, place), environments): (
+        (&str, &Option<String>, &Place),
+        BTreeSet<Environment>,
+    )| {
         let words: Vec<&str> = environments.iter().map(|environment| environment.as_ref()).collect();
         let (first, words) = (words[0], words.join(" and "));
         let (message, help) = match binding {

@@ -167,7 +167,10 @@ impl<'a> Sources<'a> {
     ) -> impl Iterator<Item = &'a Node> {
         self.roots.iter().flat_map(move |(_, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
-            [Some(*root), own].into_iter().flatten().filter_map(move |node| below(node, "environments", environment.as_ref())?.get(key))
+            [Some(*root), own]
+                .into_iter()
+                .flatten()
+                .filter_map(move |node| below(node, "environments", environment.as_ref())?.get(key))
         })
     }
 

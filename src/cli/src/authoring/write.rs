@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use flotilla_build::git;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
-use flotilla_model::spec::Environment;
 use flotilla_model::lock::Lock;
+use flotilla_model::spec::Environment;
 use flotilla_spec::project::{self, FLEET_FILE};
 use flotilla_spec::secrets::{Secrets, Store};
 use flotilla_spec::tree::Tree;
@@ -130,12 +130,16 @@ fn check_alone(
             .hint("without --env it is set for all environments of the customer"))
     };
     let Some(store) = store else {
-        return failure("no source of fleet.yaml is a file for each environment, as `secrets/{environment}.env` is".to_owned());
+        return failure(
+            "no source of fleet.yaml is a file for each environment, as `secrets/{environment}.env` is".to_owned(),
+        );
     };
     let before = stores.iter().take_while(|other| other.path() != store.path());
     let mut for_all = before.filter(|other| other.environment().is_none());
     match for_all.find(|other| other.has(name) == Ok(true)) {
-        Some(other) => failure(format!("{} has it for all, and comes before {}", clean(&other.path()), clean(&store.path()))),
+        Some(other) => {
+            failure(format!("{} has it for all, and comes before {}", clean(&other.path()), clean(&store.path())))
+        }
         None => Ok(()),
     }
 }

@@ -74,7 +74,8 @@ pub fn refusal(fleet: &Fleet, customer: &str, name: &str) -> Option<Wrong> {
         && let Some(program) = program_of(name)
         && !sources().any(|source| source.lists(name))
     {
-        let message = format!("`{name}` belongs to {program}: a customer's worker would have what this machine works with");
+        let message =
+            format!("`{name}` belongs to {program}: a customer's worker would have what this machine works with");
         let help = format!(
             "name the customer's own value, `{{ secret: {own} }}`, or another name; if customers are to have this one, list it in \
              `names` of its source in fleet.yaml"
@@ -104,9 +105,8 @@ fn credential_of(fleet: &Fleet, name: &str) -> Option<String> {
 fn program_of(name: &str) -> Option<&'static str> {
     let single = SINGLE.iter().find(|(single, _)| *single == name);
     // Two underscores end the prefix of a customer: no program has such names.
-    let family = || {
-        FAMILIES.iter().find(|(start, _)| name.strip_prefix(start).is_some_and(|rest| !rest.starts_with('_')))
-    };
+    let family =
+        || FAMILIES.iter().find(|(start, _)| name.strip_prefix(start).is_some_and(|rest| !rest.starts_with('_')));
     single.or_else(family).map(|(_, program)| *program)
 }
 
@@ -119,7 +119,11 @@ mod tests {
     fn fleet(text: &str) -> Fleet {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("pack")).unwrap();
-        std::fs::write(folder.path().join("fleet.yaml"), format!("name: test\npacks: {{ p: {{ path: pack }} }}\n{text}")).unwrap();
+        std::fs::write(
+            folder.path().join("fleet.yaml"),
+            format!("name: test\npacks: {{ p: {{ path: pack }} }}\n{text}"),
+        )
+        .unwrap();
         let fleet = read_fleet(&Tree::new(folder.path()));
         fleet.unwrap_or_else(|found| panic!("{found:?}"))
     }
@@ -143,10 +147,21 @@ mod tests {
     #[test]
     fn names_of_programs_are_refused_and_own_ones_are_not() {
         let fleet = fleet("");
-        for name in ["CLOUDFLARE_API_KEY", "FLOTILLA_KEY", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "CI", "CI_JOB_TOKEN", "AWS_SESSION_TOKEN", "HOME"] {
+        for name in [
+            "CLOUDFLARE_API_KEY",
+            "FLOTILLA_KEY",
+            "GITHUB_TOKEN",
+            "ACTIONS_RUNTIME_TOKEN",
+            "CI",
+            "CI_JOB_TOKEN",
+            "AWS_SESSION_TOKEN",
+            "HOME",
+        ] {
             assert!(refusal(&fleet, "acme", name).is_some(), "{name}");
         }
-        for (customer, name) in [("acme", "CIRCUS"), ("acme", "GITHUBBER"), ("github", "GITHUB__TOKEN"), ("acme", "ACME__GITHUB_TOKEN")] {
+        for (customer, name) in
+            [("acme", "CIRCUS"), ("acme", "GITHUBBER"), ("github", "GITHUB__TOKEN"), ("acme", "ACME__GITHUB_TOKEN")]
+        {
             assert_eq!(refusal(&fleet, customer, name), None, "{customer} {name}");
         }
     }
@@ -154,7 +169,14 @@ mod tests {
     #[test]
     fn a_list_admits_what_is_on_it() {
         let fleet = fleet("secrets: [{ dotenv: .env, names: [SHOP_*, KEY] }, { env: true, purpose: deploy }]\n");
-        for (name, is_refused) in [("SHOP_KEY", false), ("KEY", false), ("A__KEY", false), ("A__SHOP_X", false), ("KEYS", true), ("A__X", true)] {
+        for (name, is_refused) in [
+            ("SHOP_KEY", false),
+            ("KEY", false),
+            ("A__KEY", false),
+            ("A__SHOP_X", false),
+            ("KEYS", true),
+            ("A__X", true),
+        ] {
             assert_eq!(refusal(&fleet, "a", name).is_some(), is_refused, "{name}");
         }
     }

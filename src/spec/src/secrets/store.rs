@@ -36,7 +36,12 @@ impl Secrets {
                 continue;
             }
             let each = file.environments().iter();
-            stores.extend(each.map(|environment| Store { secrets: self, listed: &source.listed, file, environment: *environment }));
+            stores.extend(each.map(|environment| Store {
+                secrets: self,
+                listed: &source.listed,
+                file,
+                environment: *environment,
+            }));
         }
         stores
     }

@@ -58,7 +58,9 @@ pub fn pair_at(text: &str, at: usize) -> Option<(usize, u32, u32)> {
 fn has_of(text: &str, block: u32) -> bool {
     let is_of = |code: u32| (block..block + HALVES.1).contains(&code);
     let escaped = |(at, _): (usize, &str)| {
-        let digits = |from: usize, number: usize| text.get(from..from + number).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let digits = |from: usize, number: usize| {
+            text.get(from..from + number).and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        };
         let code = if text[at..].starts_with("\\u") { digits(at + 2, 4) } else { digits(at + 2, 8) };
         code.is_some_and(is_of)
     };
