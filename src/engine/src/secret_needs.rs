@@ -30,7 +30,7 @@ impl<'a> Needs<'a> {
 
 /// The secrets that a worker's upload sends, with their values.
 pub struct Sent {
-    /// What is sent and what is kept.
+    /// The bindings that are sent, and whether the others are kept.
     pub sending: Sending,
     values: HashMap<String, SecretString>,
 }
