@@ -266,13 +266,13 @@ fn one_environment_alone_is_changed_and_what_others_share_stays() {
     assert_eq!(files(&project), before);
     let sources = "secrets:\n  - { dotenv: \"secrets/{environment}.env\" }\n  - { dotenv: .env }\n  - { env: true }\n";
     let fleet = project.read("fleet.yaml");
-    project.write("fleet.yaml", &format!("{fleet}{sources}")).write(".gitignore", ".env\nsecrets/\n/.flotilla/\n");
+    project.write("fleet.yaml", format!("{fleet}{sources}")).write(".gitignore", ".env\nsecrets/\n/.flotilla/\n");
     piped(&cloud, &project, &rotate, "canary-2").exits(0);
     assert_eq!(project.read("secrets/staging.env"), "ACME__PIXEL_SECRET=canary-2\n");
     assert!(!project.path(".env").exists() && !project.path("secrets/production.env").exists());
     // A file for all that comes first would hide it.
     let sources = "secrets:\n  - { dotenv: .env }\n  - { dotenv: \"secrets/{environment}.env\" }\n  - { env: true }\n";
-    project.write("fleet.yaml", &format!("{fleet}{sources}")).write(".env", "ACME__PIXEL_SECRET=all\n");
+    project.write("fleet.yaml", format!("{fleet}{sources}")).write(".env", "ACME__PIXEL_SECRET=all\n");
     let hidden = piped(&cloud, &project, &rotate, "canary-3").exits(5);
     assert!(hidden.stderr.contains(".env has it for all"), "{}", hidden.stderr);
     assert_eq!(project.read("secrets/staging.env"), "ACME__PIXEL_SECRET=canary-2\n");

@@ -206,7 +206,7 @@ impl Secrets {
         self.sources.iter().flat_map(Source::errors).collect()
     }
 
-    /// Returns the files that are read, as far as they were read, with the names in them.
+    /// Returns the files of names and values, with the names in them: dotenv files, and others as far as they were read.
     pub fn names(&self) -> BTreeMap<String, Vec<String>> {
         self.sources.iter().flat_map(Source::names).collect()
     }
@@ -234,7 +234,7 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_model::spec::Purpose;
+    use flotilla_model::spec::SourcePurpose;
 
     fn values(pairs: &[(&str, &str)]) -> HashMap<String, SecretString> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
@@ -318,9 +318,9 @@ mod tests {
             let text = ["T", "SHOP_T", "ACME__SHOP_T", "ACME__T"].map(|name| format!("{name}={value}\n")).concat();
             std::fs::write(folder.path().join(file), text).unwrap();
         }
-        let deploy = SecretSource { purpose: Some(Purpose::Deploy), ..dotenv("deploy.env") };
+        let deploy = SecretSource { purpose: Some(SourcePurpose::Deploy), ..dotenv("deploy.env") };
         let listed = SecretSource { names: Some(vec!["SHOP_*".to_owned()]), ..dotenv("all.env") };
-        let workers = SecretSource { purpose: Some(Purpose::Workers), ..dotenv("all.env") };
+        let workers = SecretSource { purpose: Some(SourcePurpose::Workers), ..dotenv("all.env") };
         let mut secrets = open(folder.path(), &[deploy, listed]);
         secrets.environment.clear();
         assert_eq!(described(&secrets, "acme", "SHOP_T"), "ACME__SHOP_T = all from all.env");

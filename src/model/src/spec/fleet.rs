@@ -133,7 +133,7 @@ pub struct SecretSource {
     pub at_once: Option<u8>,
     /// What its values are for: `workers`, the secrets that specs name, or `deploy`, what flotilla itself needs, such as API
     /// tokens and the keys of other sources. Default: both.
-    pub purpose: Option<Purpose>,
+    pub purpose: Option<SourcePurpose>,
     /// The names that specs may take from it; a `*` at the end stands for any characters. The prefix of a customer's own value
     /// doesn't count. Default: every name that flotilla and CI don't need themselves.
     #[schemars(extend("minItems" = 1, "uniqueItems" = true), inner(regex(pattern = "^([A-Z][A-Z0-9_]*[*]?|[*])$")))]
@@ -144,7 +144,7 @@ pub struct SecretSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub enum Purpose {
+pub enum SourcePurpose {
     /// The secrets of workers.
     Workers,
     /// What flotilla itself needs.
@@ -154,12 +154,12 @@ pub enum Purpose {
 impl SecretSource {
     /// Returns whether its values may be those of workers' secrets.
     pub fn is_for_workers(&self) -> bool {
-        self.purpose != Some(Purpose::Deploy)
+        self.purpose != Some(SourcePurpose::Deploy)
     }
 
     /// Returns whether its values may be used by flotilla itself.
     pub fn is_for_deploys(&self) -> bool {
-        self.purpose != Some(Purpose::Workers)
+        self.purpose != Some(SourcePurpose::Workers)
     }
 
     /// Returns whether a worker may take a secret of this name, without a customer's prefix, from it.

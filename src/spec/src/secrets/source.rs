@@ -179,9 +179,12 @@ impl Source {
         matches!(&self.kind, Kind::File(File { cipher: Cipher::Clear, .. }))
     }
 
-    /// Returns the names in its files, as far as they were read.
+    /// Returns the names in its files: in dotenv files, and in others as far as they were read.
     pub fn names(&self) -> Vec<(String, Vec<String>)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
+        for environment in file.environments().iter().filter(|_| self.is_clear()) {
+            let _ = file.content(*environment, |_| None);
+        }
         let names = file.contents().filter_map(|(path, content)| match content {
             Content::Values(values) => Some((path, values.keys().cloned().collect())),
             _ => None,
