@@ -18,6 +18,7 @@ mod export;
 mod faults;
 mod fleet;
 mod formats;
+mod fuzz;
 mod generated;
 mod history;
 mod hostile;
