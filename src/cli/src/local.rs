@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use flotilla_local as local;
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
 
-use super::{Session, report};
+use super::{Session, report, stdout};
 use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file};
 use flotilla_engine::context::FOLDER;
 
@@ -55,8 +57,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let _lock = Lock::take(&lock_file(&folder), "local")?;
     let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 takes a free port"))?;
     let file = address_file(&folder);
-    std::fs::write(&file, running.address().to_string())
-        .with_context(|| format!("{} can't be written", file.display()))?;
+    let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
+    written.with_context(|| format!("{} can't be written", file.display()))?;
     let address = running.address();
     report::print(&format!(
         "a Cloudflare on this machine, kept in {FOLDER}/local\n\
@@ -68,6 +70,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         running.api_base(),
         running.api_base()
     ));
+    stdout::require_written()?;
     let (sender, end) = channel();
     if !session.ui.on_signal(Box::new(move |_| _ = sender.send(()))) {
         return Err(Failure::new("signals can't be listened to"));

@@ -13,6 +13,7 @@ use flotilla_local as local;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Account, AccountId};
@@ -233,7 +234,9 @@ fn running(folder: &Path) -> Option<SocketAddr> {
     if !Lock::is_held(&lock_file(folder)) {
         return None;
     }
-    std::fs::read_to_string(address_file(folder)).ok()?.trim().parse().ok()
+    let text = plain_file::read(&address_file(folder), 100).ok()?;
+    let address: SocketAddr = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
+    address.ip().is_loopback().then_some(address)
 }
 
 fn api(address: SocketAddr) -> String {

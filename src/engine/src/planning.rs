@@ -249,6 +249,7 @@ fn options<'a>(
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
         objects: BTreeSet::new(),
+        adopt: request.adopt.clone(),
     }
 }
 

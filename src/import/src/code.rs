@@ -11,10 +11,11 @@ use std::process::{Command, Stdio};
 use serde_json::{Map, Value, json};
 
 use flotilla_model::digest::Framed;
+use flotilla_model::plain_file;
 
 use super::ids::slug;
 use super::wrangler::{Config, text};
-use super::{FindingKind, Findings};
+use super::{FindingKind, Findings, yaml_text};
 use closure::{Closure, versions};
 use options::options;
 
@@ -79,10 +80,7 @@ const NO_HEALTH: &str = "\
 impl Code {
     /// Returns the code of a live worker: modules as they were uploaded.
     pub fn of_modules(name: &str, main: String, modules: BTreeMap<String, Vec<u8>>) -> Code {
-        let plain = |path: &str| {
-            !path.starts_with('/') && path.split('/').all(|step| !step.is_empty() && step != ".." && step != ".")
-        };
-        let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| plain(path)).collect();
+        let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| is_module_path(path)).collect();
         let main = if files.contains_key(&main) { main } else { files.keys().next().cloned().unwrap_or_default() };
         Code { name: slug(name), files, main, packages: BTreeMap::new(), lock: None, options: Options::default() }
     }
@@ -105,15 +103,14 @@ impl Code {
             let text = || String::from_utf8_lossy(bytes).into_owned();
             let changed = match path.as_str() {
                 "pack.yaml" => self.manifest(name, prefix, &text()),
-                "build.mjs" => self.bundler(&text()),
+                "build.json" => self.bundling(),
                 "package.json" => self.package(name, &text()),
                 "package-lock.json" if self.packages.is_empty() => {
                     text().replace("\"flotilla-worker\"", &format!("\"flotilla-{name}\""))
                 }
                 "package-lock.json" => continue,
                 "README.md" => format!(
-                    "# {name}\n\nThe code of a worker that `flotilla import` found, as a pack. `src/{}` is where it begins.\n",
-                    self.main
+                    "# {name}\n\nThe code of a worker that `flotilla import` found, as a pack. build.json names the module where it begins.\n"
                 ),
                 path if path.starts_with("src/") || path.starts_with("test/") => continue,
                 _ => {
@@ -130,8 +127,8 @@ impl Code {
     /// Returns the manifest of its pack. What a deployed worker is asked is what the code serves: the sample's own probes ask for more.
     fn manifest(&self, name: &str, prefix: &str, text: &str) -> String {
         let line = |line: &str| match line.split_once(": ") {
-            Some(("name", _)) => format!("name: {name}"),
-            Some(("prefix", _)) => format!("prefix: {prefix}"),
+            Some(("name", _)) => format!("name: {}", yaml_text::scalar(name)),
+            Some(("prefix", _)) => format!("prefix: {}", yaml_text::scalar(prefix)),
             Some(("description", _)) => "description: Imported from a project of wrangler's.".to_owned(),
             _ => line.to_owned(),
         };
@@ -161,28 +158,19 @@ impl Code {
         self.files = files.into_iter().map(|(path, bytes)| (path[above.len()..].to_owned(), bytes)).collect();
     }
 
-    fn bundler(&self, text: &str) -> String {
-        let quoted = |text: &str| Value::from(text).to_string();
-        let define: String =
-            self.options.define.iter().map(|(name, value)| format!("{}: {}, ", quoted(name), quoted(value))).collect();
-        let loaders: String = self
-            .options
-            .text
-            .iter()
-            .map(|extension| format!("{}: \"text\", ", quoted(&format!(".{extension}"))))
-            .collect();
-        let mut more = String::new();
-        if !self.options.alias.is_empty() {
-            more = format!("\n    alias: {},", json!(self.options.alias));
+    /// Returns what the bundler reads: data alone, which the code of build.mjs doesn't contain.
+    fn bundling(&self) -> String {
+        let loader: Map<String, Value> =
+            self.options.text.iter().map(|extension| (format!(".{extension}"), "text".into())).collect();
+        let mut tsconfig = Map::new();
+        if !self.options.compiler.is_empty() {
+            tsconfig.insert("compilerOptions".to_owned(), self.options.compiler.clone().into());
         }
-        let compiler = match self.options.compiler.is_empty() {
-            true => "{}".to_owned(),
-            false => json!({"compilerOptions": self.options.compiler}).to_string(),
-        };
-        text.replace("src/index.ts", &format!("src/{}", self.main))
-            .replacen("define: { ", &format!("define: {{ {define}"), 1)
-            .replacen("loader: { ", &format!("loader: {{ {loaders}"), 1)
-            .replacen("tsconfigRaw: {},", &format!("tsconfigRaw: {compiler},{more}"), 1)
+        let data = json!({
+            "entry": format!("src/{}", self.main), "define": self.options.define, "alias": self.options.alias,
+            "loader": loader, "tsconfig": tsconfig,
+        });
+        serde_json::to_string_pretty(&data).expect("BUG: options are JSON") + "\n"
     }
 
     fn package(&self, name: &str, text: &str) -> String {
@@ -315,6 +303,12 @@ fn entry_point(
         return None;
     }
     Some(entry)
+}
+
+/// Returns whether the name of a module can be a path in a pack: below it, not in a folder of git's, and without characters that no
+/// file's name should have.
+pub(super) fn is_module_path(path: &str) -> bool {
+    plain_file::project_path(path).is_ok() && !path.contains(|c: char| c.is_control() || c == '\\')
 }
 
 /// Returns the folders that two paths have in common.

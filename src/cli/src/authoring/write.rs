@@ -9,6 +9,7 @@ use flotilla_build::git;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
 use flotilla_spec::project::{self, FLEET_FILE};
 use flotilla_spec::secrets::{Secrets, Store};
@@ -155,10 +156,17 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
-    if store.is_clear() && git::is_exposed(on_disk).unwrap_or(true) {
-        let path = clean(&store.path());
+/// Prints a warning if a file of values in plain text isn't ignored by git, or can be read by other users.
+pub fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
+    if !store.is_clear() {
+        return;
+    }
+    let path = clean(&store.path());
+    if git::is_exposed(on_disk).unwrap_or(true) {
         session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
+    }
+    if let Some(mode) = plain_file::readable_by_others(on_disk) {
+        session.ui.line(&format!("other users can read {path} (its mode is {mode:o}): chmod 600 {path}"));
     }
 }
 

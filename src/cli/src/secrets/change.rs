@@ -13,6 +13,7 @@ use flotilla_spec::secrets::Store;
 
 use flotilla_engine::context::FOLDER;
 
+use super::super::authoring::write::warn_if_exposed;
 use super::super::cloud::CloudArguments;
 use super::super::prompts;
 use super::super::report::{self, count};
@@ -97,9 +98,7 @@ fn change(
     let is_new = !store.has(&entry).unwrap_or(false);
     store.set(&entry, &value)?;
     drop(value);
-    if store.is_clear() && git::is_exposed(&on_disk).unwrap_or(true) {
-        session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
-    }
+    warn_if_exposed(session, &on_disk, store);
     // What holds now is read anew, as the next deploy reads it.
     let within = store.environment();
     let opened = open(session, &CloudArguments::default())?;

@@ -118,7 +118,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    AtomicFile::new(path).mode(mode).keep_permissions().durable().write(bytes).map(drop)
+    AtomicFile::new(path).known_temporary().mode(mode).keep_permissions().durable().write(bytes).map(drop)
 }
 
 #[cfg(test)]
