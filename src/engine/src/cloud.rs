@@ -163,7 +163,8 @@ impl Cloud {
         if missing.is_empty() {
             return Ok(tokens);
         }
-        Err(Failure::new("the credentials of Cloudflare are not set")
+        let closed = secrets.closed().into_iter().map(|(source, why)| format!("{source} can't be read: {why}"));
+        Err(closed.fold(Failure::new("the credentials of Cloudflare are not set"), Failure::hint)
             .hint(format!("set {}, in the environment or in .env", missing.join(" and ")))
             .hint("a token with the permission `Workers Scripts: Edit` (and `Workers Routes: Edit` for routes and domains) is enough")
             .hint("or try it without Cloudflare: flotilla deploy --local"))
