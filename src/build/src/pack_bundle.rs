@@ -139,7 +139,7 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
                 }
             }
         } else {
-            let bytes = plain_file::read(&target, MOST_BYTES.saturating_sub(total)).map_err(missing)?;
+            let bytes = plain_file::read_through_links(&target, MOST_BYTES.saturating_sub(total)).map_err(missing)?;
             total += bytes.len() as u64;
             if files.len() >= MOST_FILES {
                 return Err(missing(std::io::Error::other(format!("the sources have more than {MOST_FILES} files"))));
@@ -172,7 +172,7 @@ fn bundle(
         run(pack, environment, &staging)?;
         for file in ["runtime.js", "runtime.d.ts"] {
             let written = staging.join("dist").join(file);
-            let text = plain_file::read(&written, LARGEST_BUNDLE)
+            let text = plain_file::read_through_links(&written, LARGEST_BUNDLE)
                 .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8")));
             let text = text.map_err(|error| {
                 failed(

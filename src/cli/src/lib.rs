@@ -370,16 +370,16 @@ impl Session {
     }
 }
 
+/// Returns the command line: its commands and options.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs as one of flotilla's own helper processes, if it was started as one. The binary calls this first; from then on, it uses helpers.
 pub fn helper() -> Option<std::process::ExitCode> {
     flotilla_model::child::is_binary();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     flotilla_model::child::helper(&arguments).or_else(|| flotilla_build::renderer::helper(&arguments))
-}
-
-/// Returns the command line: its commands and options.
-pub fn command_line() -> clap::Command {
-    Arguments::command()
 }
 
 /// Runs the program; the exit code comes back.

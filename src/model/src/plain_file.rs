@@ -68,10 +68,20 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_all(&open(path)?, limit)
 }
 
+/// Reads a plain file of at most this many bytes, or one that a link leads to.
+pub fn read_through_links(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Looked at first: to open a device can have an effect.
+    require_plain(&fs::metadata(path)?)?;
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    require_plain(&file.metadata()?)?;
+    read_all(&file, limit)
+}
+
 /// Reads the rest of a file, at most this many bytes; a longer one is an error.
 pub fn read_all(file: &File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+    let length = file.metadata().map_or(0, |found| found.len()).min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {
         true => Err(io::Error::other(format!("it has more than {limit} bytes"))),
         false => Ok(bytes),
@@ -231,6 +241,18 @@ mod tests {
         }
         assert_eq!(read(Path::new("/dev/zero"), 5).unwrap_err().to_string(), "it is a device, not a plain file");
         assert_eq!(read(&at("none"), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(read_through_links(&at("link"), 5).unwrap(), b"12345");
+        for name in ["zero", "pipe", "."] {
+            assert!(
+                read_through_links(&at(name), 5).unwrap_err().to_string().ends_with(", not a plain file"),
+                "{name}"
+            );
+        }
+        let maps = Path::new("/proc/self/maps");
+        assert!(
+            !maps.exists() || read(maps, 5).unwrap_err().to_string() == "it has more than 5 bytes",
+            "its length is 0"
+        );
     }
 
     #[test]

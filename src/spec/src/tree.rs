@@ -33,8 +33,7 @@ impl Tree {
         let bytes = match self.past.get(file) {
             Some(Some(bytes)) => bytes.clone(),
             Some(None) => return Err(io::ErrorKind::NotFound.into()),
-            // Through a link, but never from a pipe or a device.
-            None => plain_file::read(&plain_file::resolve(&self.root.join(file))?, MOST_BYTES)?,
+            None => plain_file::read_through_links(&self.root.join(file), MOST_BYTES)?,
         };
         Ok(with_unix_line_ends(bytes))
     }
@@ -44,11 +43,11 @@ impl Tree {
     pub fn pack_text(&self, pack: &str, name: &str, limit: u64) -> io::Result<String> {
         let file = format!("{pack}/{name}");
         if !self.past.contains_key(&file) {
-            let path = self.root.join(&file).canonicalize()?;
-            if !path.starts_with(self.root.join(pack).canonicalize()?) {
+            let (root, path) = (self.root.join(pack), self.root.join(&file));
+            if !path.canonicalize()?.starts_with(root.canonicalize()?) {
                 return Err(io::Error::other("it is a symbolic link that leads out of the pack"));
             }
-            let bytes = with_unix_line_ends(plain_file::read(&path, limit)?);
+            let bytes = with_unix_line_ends(plain_file::read_through_links(&path, limit)?);
             return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
         }
         self.text(&file)
@@ -120,8 +119,7 @@ impl Tree {
                 "no spec is that large: is it the right file?",
             )));
         }
-        let bytes = plain_file::read(&path, yaml::MAX_BYTES).map(with_unix_line_ends);
-        bytes.map_err(|error| unreadable(file, &error))
+        self.bytes(file).map_err(|error| unreadable(file, &error))
     }
 }
 
