@@ -1,3 +1,5 @@
+//! Runs the target `dotenv` under cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Runs the target `plan_file` under cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Runs the target `undo_journal` under cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Runs the target `wrangler_jsonc` under cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

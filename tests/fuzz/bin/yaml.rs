@@ -1,3 +1,5 @@
+//! Runs the target `yaml` under cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]
