@@ -1,3 +1,5 @@
+//! Drives the target `dotenv` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Drives the target `fleet` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

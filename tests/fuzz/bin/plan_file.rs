@@ -1,3 +1,5 @@
+//! Drives the target `plan_file` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

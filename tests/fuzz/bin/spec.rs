@@ -1,3 +1,5 @@
+//! Drives the target `spec` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Drives the target `undo_journal` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Drives the target `wrangler_jsonc` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]

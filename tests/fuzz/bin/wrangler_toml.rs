@@ -1,3 +1,5 @@
+//! Drives the target `wrangler_toml` with cargo-fuzz.
+
 #![no_main]
 
 #[path = "../targets.rs"]
