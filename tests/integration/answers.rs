@@ -104,6 +104,8 @@ impl Operation {
             Call::DeleteDatabase { .. } => "DeleteDatabase",
             Call::ListKv { .. } => "ListKv",
             Call::CreateKv { .. } => "CreateKv",
+            Call::ListKeys { .. } => "ListKeys",
+            Call::ReadKey { .. } => "ReadKey",
             Call::PutKeys { .. } => "PutKeys",
             Call::DeleteKeys { .. } => "DeleteKeys",
             Call::VerifyToken { .. } => "VerifyToken",
@@ -305,6 +307,11 @@ fn operations() -> Vec<Operation> {
             Call::CreateKv { title: text("t") },
             json!({"title": "t", "id": ID}),
             vec![json!({"title": "s", "id": ID}), json!({"title": "t"})],
+        ),
+        operation(
+            Call::ListKeys { namespace_id: text(ID), page: page() },
+            json!([{"name": "a.example"}]),
+            vec![row_of("name"), json!([{}])],
         ),
         or_nothing(operation(
             Call::PutKeys { namespace_id: text(ID), pairs },

@@ -137,6 +137,9 @@ impl Operator for Recorder {
 pub struct Engine<'a> {
     project: &'a Project,
     recorder: Recorder,
+    /// Whether the address and the credentials are in the project's `.env`, which is named as on the command line: by itself, a project's
+    /// file doesn't set the address.
+    has_env_file: bool,
 }
 
 /// What a deploy gave.
@@ -217,12 +220,12 @@ impl<'a> Engine<'a> {
         let others = before.lines().filter(|line| !is_set(line)).map(|line| format!("{line}\n"));
         let lines = others.chain(set.iter().map(|(name, value)| format!("{name}={value}\n")));
         project.write(".env", lines.collect::<String>());
-        Engine::local(project)
+        Engine { has_env_file: true, ..Engine::local(project) }
     }
 
     /// Without credentials: for the local emulator of the project, where a request says so.
     pub fn local(project: &'a Project) -> Engine<'a> {
-        Engine { project, recorder: Recorder::default() }
+        Engine { project, recorder: Recorder::default(), has_env_file: false }
     }
 
     /// With an operator that says no to everything.
@@ -235,6 +238,10 @@ impl<'a> Engine<'a> {
     pub fn steered(mut self, control: impl Fn() -> Control + Sync + 'static) -> Engine<'a> {
         self.recorder.control = Box::new(control);
         self
+    }
+
+    fn cloud(&self) -> CloudOptions {
+        CloudOptions { env_file: self.has_env_file.then(|| self.project.path(".env")), ..CloudOptions::default() }
     }
 
     fn context(&self) -> Context<'_> {
@@ -254,7 +261,7 @@ impl<'a> Engine<'a> {
     /// Plans something else than the whole fleet as it is.
     #[track_caller]
     pub fn plan_with(&self, change: impl FnOnce(&mut PlanRequest)) -> Planned {
-        let mut request = PlanRequest::default();
+        let mut request = PlanRequest { cloud: self.cloud(), ..PlanRequest::default() };
         change(&mut request);
         plan_fleet(&self.context(), &request).unwrap_or_else(|failure| panic!("{failure}"))
     }
@@ -267,7 +274,7 @@ impl<'a> Engine<'a> {
     /// Deploys with more in the request.
     pub fn deploy_with(&self, change: impl FnOnce(&mut DeployRequest<'_>)) -> Ended {
         let mut request = DeployRequest {
-            plan: PlanRequest::default(),
+            plan: PlanRequest { cloud: self.cloud(), ..PlanRequest::default() },
             reviewed: None,
             approval: Approval::Given,
             max_deletions: None,
@@ -282,14 +289,14 @@ impl<'a> Engine<'a> {
     /// Deletes what no spec owns, without asking.
     pub fn prune(&self, hosts: bool) -> Ended {
         let approval = Approval::Given;
-        let request = PruneRequest { cloud: CloudOptions::default(), approval, max_deletions: None, hosts };
+        let request = PruneRequest { cloud: self.cloud(), approval, max_deletions: None, hosts };
         let result = prune(&self.context(), &request);
         Ended { result, heard: self.heard() }
     }
 
     /// Puts workers back, without asking.
     pub fn rollback(&self, target: Target) -> (Result<Outcome, Failure>, Vec<Heard>) {
-        let request = RollbackRequest { target, cloud: CloudOptions::default(), approval: Approval::Given };
+        let request = RollbackRequest { target, cloud: self.cloud(), approval: Approval::Given };
         let result = rollback(&self.context(), &request);
         (result, self.heard())
     }
@@ -297,8 +304,7 @@ impl<'a> Engine<'a> {
     /// Rebuilds the state, without asking.
     #[track_caller]
     pub fn rebuild(&self) -> Rebuilt {
-        rebuild_state(&self.context(), &CloudOptions::default(), &Approval::Given)
-            .unwrap_or_else(|failure| panic!("{failure}"))
+        rebuild_state(&self.context(), &self.cloud(), &Approval::Given).unwrap_or_else(|failure| panic!("{failure}"))
     }
 }
 

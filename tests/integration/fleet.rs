@@ -127,6 +127,16 @@ impl Cloud {
         self.request(method, path, "application/json", &body)
     }
 
+    /// What a GET answers, as text: a value of KV has no envelope.
+    pub fn text(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.running.address()).expect("it listens");
+        let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer test";
+        write!(stream, "GET {path} {head}\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer.split_once("\r\n\r\n").expect("an HTTP answer").1.to_owned()
+    }
+
     /// The same, with a body of any type.
     pub fn request(&self, method: &str, path: &str, kind: &str, body: &str) -> Value {
         let mut stream = TcpStream::connect(self.running.address()).expect("it listens");

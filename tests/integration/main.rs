@@ -38,6 +38,7 @@ mod list;
 mod live;
 mod local;
 mod moves;
+mod network;
 mod new;
 mod openapi;
 mod outputs;

@@ -2,12 +2,14 @@
 //! the old or the new worker, or it is refused before anything is sent.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use flotilla_deploy::deploy::Control;
 use flotilla_engine::deploy_fleet::DeployRequest;
 use flotilla_engine::selection::Selection;
 use flotilla_model::failure::Exit;
 use flotilla_model::spec::Environment;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::engine::customers;
 use crate::fleet::{ACCOUNT, Cloud, fleet};
@@ -232,4 +234,107 @@ fn a_host_that_moves_is_moved_or_the_move_is_refused_before_anything_is_sent() {
             }
         }
     }
+}
+
+/// Two customers that swap their hosts.
+fn circle(project: &Project, kind: fn(&str) -> String, hosts: [&str; 2], more: &str) {
+    for (id, host) in ["acme", "bob"].into_iter().zip(hosts) {
+        project.write(&format!("customers/{id}.yaml"), format!("id: {id}\nworkersDev: false\n{}{more}", kind(host)));
+    }
+}
+
+#[test]
+fn hosts_that_are_swapped_are_both_moved_or_both_put_back() {
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        for skip in 0..2 {
+            let name = format!("kind {number}, request {skip}");
+            let (cloud, project) = (Cloud::start(), fleet(&[]));
+            circle(&project, kind, [MOVES, OWN], "");
+            cloud.engine(&project).deploy().exits(Exit::Done);
+            let before = hosts(&cloud);
+            circle(&project, kind, [OWN, MOVES], "vars: { A: b }\n");
+            for path in ["workers/domains", "workers/routes"] {
+                cloud.faults(&json!([{"match": {"method": "PUT", "path": path}, "skip": skip,
+                    "do": {"error": {"status": 400, "code": 10021, "message": "no"}}}]));
+            }
+            cloud.take();
+            let ended = cloud.engine(&project).deploy().exits(Exit::SomeFailed);
+            let outcome = ended.outcome();
+            assert_eq!((outcome.applied, outcome.failed), (0, 2), "{name}");
+            assert_eq!(hosts(&cloud), before, "{name}");
+            // Uploads come first, so that no host waits for them.
+            let requests = cloud.take();
+            let at = |what: &str| requests.iter().rposition(|request| request.what.starts_with(what));
+            assert!(at("PUT scripts") < requests.iter().position(|request| request.status == 400), "{name}");
+            cloud.clear_faults();
+            cloud.engine(&project).deploy().exits(Exit::Done);
+            let holders = [MOVES, OWN].map(|host| holder(&cloud, host));
+            assert_eq!(holders, [Some("t-bob".to_owned()), Some("t-acme".to_owned())], "{name}");
+            cloud.engine(&project).deploy().exits(Exit::Done).is_up_to_date();
+        }
+    }
+}
+
+#[test]
+fn a_stop_between_two_moves_that_belong_together_waits_for_the_second() {
+    let (cloud, project) = (Arc::new(Cloud::start()), fleet(&[]));
+    circle(&project, KINDS[0], [MOVES, OWN], "");
+    cloud.engine(&project).deploy().exits(Exit::Done);
+    circle(&project, KINDS[0], [OWN, MOVES], "");
+    cloud.faults(&json!([{"match": {"method": "PUT", "path": "workers/domains"}, "skip": 1, "do": {"status": 503}}]));
+    let seen = Arc::clone(&cloud);
+    let is_moved = move || {
+        let holders: BTreeSet<String> = [MOVES, OWN].iter().filter_map(|host| holder(&seen, host)).collect();
+        if holders.len() == 1 { Control::Stop } else { Control::Continue }
+    };
+    cloud.engine(&project).steered(is_moved).deploy().exits(Exit::Done);
+    let holders = [MOVES, OWN].map(|host| holder(&cloud, host));
+    assert_eq!(holders, [Some("t-bob".to_owned()), Some("t-acme".to_owned())]);
+}
+
+/// A host that one customer gives up, and an overlapping one that another customer gets.
+const OVERLAPS: &[(&str, &str)] = &[
+    (DOMAIN, EXACT),
+    (DOMAIN, WILDCARD),
+    (DOMAIN, "routes: [{ pattern: \"shop.acme.example/api/*\", zone: acme.example }]\n"),
+    (EXACT, DOMAIN),
+    (WILDCARD, DOMAIN),
+    ("routes: [{ pattern: \"*acme.example/*\", zone: acme.example }]\n", DOMAIN),
+];
+const DOMAIN: &str = "domains: [shop.acme.example]\n";
+const EXACT: &str = "routes: [{ pattern: \"shop.acme.example/*\", zone: acme.example }]\n";
+const WILDCARD: &str = "routes: [{ pattern: \"*.acme.example/*\", zone: acme.example }]\n";
+
+#[test]
+fn a_host_that_overlaps_one_which_is_still_deployed_is_refused_where_its_worker_is_left_out() {
+    for (given, taken) in OVERLAPS {
+        let name = format!("{given}{taken}");
+        let (cloud, project) = (Cloud::start(), fleet(&[("acme", given), ("bob", "")]));
+        cloud.engine(&project).deploy().exits(Exit::Done);
+        let before = hosts(&cloud);
+        project.write("customers/acme.yaml", "id: acme\n").write("customers/bob.yaml", format!("id: bob\n{taken}"));
+        cloud.take();
+        cloud.engine(&project).deploy_with(bob).exits(Exit::Refused);
+        assert!(cloud.sent().is_empty(), "{name}");
+        assert_eq!(hosts(&cloud), before, "{name}");
+        let planned = cloud.engine(&project).plan_with(|request| request.selection = customers(&["bob"]));
+        let reason = &planned.plan.held[0].reason;
+        assert!(reason.contains(" overlaps ") && reason.contains("deploy acme in the same run"), "{reason}");
+        // In one run, both change.
+        cloud.engine(&project).deploy().exits(Exit::Done);
+        assert_eq!(hosts(&cloud).len(), 1, "{name}");
+        cloud.engine(&project).deploy().exits(Exit::Done).is_up_to_date();
+    }
+}
+
+#[test]
+fn hosts_that_overlap_on_purpose_are_deployed_one_by_one() {
+    // Named in fleet.yaml, or another customer's that the specs have still.
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", DOMAIN), ("bob", "")]));
+    let file = std::fs::read_to_string(project.path("fleet.yaml")).expect("fleet.yaml");
+    project.write("fleet.yaml", format!("{file}sharedHosts: [\"*.acme.example\"]\n"));
+    cloud.engine(&project).deploy().exits(Exit::Done);
+    project.write("customers/bob.yaml", format!("id: bob\n{WILDCARD}"));
+    cloud.engine(&project).deploy_with(bob).exits(Exit::Done);
+    assert_eq!(hosts(&cloud).len(), 2);
 }

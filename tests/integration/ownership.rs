@@ -332,3 +332,72 @@ fn durable_objects_are_destroyed_only_where_the_plan_says_so() {
     cloud.engine(&project).deploy_with(|request| pruned(&mut request.plan)).exits(Exit::Done);
     assert!(!cloud.scripts().contains_key("t-a"));
 }
+
+/// A fleet of this name whose customers are in a dispatch namespace that several fleets share.
+fn dispatched(name: &str, customer: &str, spec: &str) -> Project {
+    let project = fleet(&[(customer, spec)]);
+    project.write(
+        "fleet.yaml",
+        format!(
+            "name: {name}\npacks: {{ tiny: {{ path: packs/tiny }} }}\n\
+             accounts: {{ default: {{ id: {{ env: CLOUDFLARE_ACCOUNT_ID }}, token: {{ secret: CLOUDFLARE_API_TOKEN }}, \
+             dispatchNamespace: shops, dispatch: {{ worker: {name}-front }} }} }}\n\
+             sharedWorkers: {{ {name}-front: {{ pack: tiny, workerName: {name}-front }} }}\ndefaults: {{ pack: tiny }}\n"
+        ),
+    );
+    project
+}
+
+/// What the hosts of the namespace point to.
+fn hosts_in_kv(cloud: &Cloud) -> Vec<(String, String)> {
+    let base = format!("/client/v4/accounts/{ACCOUNT}/storage/kv/namespaces");
+    let tables = cloud.http("GET", &base, &Value::Null);
+    let id = tables["result"][0]["id"].as_str().expect("a table").to_owned();
+    let keys = cloud.http("GET", &format!("{base}/{id}/keys"), &Value::Null);
+    let names = keys["result"].as_array().expect("a list").iter().map(|key| key["name"].as_str().expect("a name"));
+    names.map(|name| (name.to_owned(), cloud.text(&format!("{base}/{id}/values/{name}")))).collect()
+}
+
+#[test]
+fn a_host_in_kv_that_points_to_another_fleets_worker_is_neither_overwritten_nor_removed() {
+    let cloud = Cloud::start();
+    cloud.http(
+        "POST",
+        &format!("/client/v4/accounts/{ACCOUNT}/workers/dispatch/namespaces"),
+        &json!({"name": "shops"}),
+    );
+    let theirs = dispatched("else", "bob", "domains: [shop.example.com]\n");
+    cloud.engine(&theirs).deploy().exits(Exit::Done);
+    let points_to = |worker: &str| vec![("shop.example.com".to_owned(), worker.to_owned())];
+    assert_eq!(hosts_in_kv(&cloud), points_to("t-bob"));
+    for more in [
+        "",
+        ", 0.example.com, 1.example.com, 2.example.com, 3.example.com, 4.example.com, 5.example.com, 6.example.com, \
+                 7.example.com, 8.example.com, 9.example.com",
+    ] {
+        let ours = dispatched("test", "acme", &format!("domains: [shop.example.com{more}]\n"));
+        cloud.take();
+        let failure = cloud.engine(&ours).deploy().failure(Exit::Refused);
+        let hint = &failure.hints[0];
+        assert!(
+            hint.starts_with(
+                "shop.example.com, wanted by t-acme, points to t-bob in shops-hosts, which belongs to the fleet else"
+            ),
+            "{hint}"
+        );
+        assert!(cloud.take().iter().all(|request| request.what.starts_with("GET")), "nothing was changed");
+        assert_eq!(hosts_in_kv(&cloud), points_to("t-bob"));
+    }
+    // It is taken over where the spec says so; then the other fleet leaves it alone.
+    let ours = dispatched("test", "acme", "domains: [{ name: shop.example.com, takeOver: true }]\n");
+    cloud.engine(&ours).deploy().exits(Exit::Done);
+    assert_eq!(hosts_in_kv(&cloud), points_to("t-acme"));
+    theirs.write("customers/bob.yaml", "id: bob\n");
+    cloud.engine(&theirs).deploy().exits(Exit::Done);
+    assert_eq!(hosts_in_kv(&cloud), points_to("t-acme"));
+    cloud.engine(&theirs).deploy().exits(Exit::Done).is_up_to_date();
+    // Its own hosts it removes.
+    ours.write("customers/acme.yaml", "id: acme\n");
+    cloud.engine(&ours).deploy().exits(Exit::Done);
+    assert_eq!(hosts_in_kv(&cloud), []);
+}

@@ -33,7 +33,7 @@ use flotilla_model::spec::Environment;
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, and the file of its values.
-const FORMAT: &str = "flotilla build log 3";
+const FORMAT: &str = "flotilla build log 4";
 /// The number of records that are written at once.
 const FRAME: usize = 256;
 /// The number of frames that are read at once.
@@ -192,6 +192,8 @@ pub struct Unit {
     pub resolved: ShortHash,
     /// The resolved worker.
     pub value: Chunk,
+    /// Its compatibility date, as the number 20260601.
+    pub compatibility_date: u32,
     /// Its usage of limits.
     pub usage: WorkerUsage,
     /// Its last rendering, if there was one.
@@ -749,6 +751,7 @@ mod tests {
             pack: "tiny".to_owned(),
             resolved,
             value,
+            compatibility_date: 20_260_601,
             usage: WorkerUsage::default(),
             rendered: Some(rendering),
         };

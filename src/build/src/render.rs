@@ -345,6 +345,9 @@ fn template_file(path: &str, name: &str) -> String {
 
 /// Returns a message of tera as all messages are: no capital, no full stop.
 fn lower_case(message: &str) -> String {
+    // Of several lines, tera's messages are lists.
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let message = lines.join("; ");
     let mut letters = message.trim_end_matches('.').chars();
     letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
 }

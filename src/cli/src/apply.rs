@@ -71,8 +71,8 @@ pub(super) fn summary(outcome: &Outcome) -> String {
             text += &format!(", {} not", outcome.hosts_skipped);
         }
     }
-    if outcome.failed + outcome.skipped + outcome.hosts_skipped > 0 {
-        text += "\nrun the same command again: what was acknowledged is not repeated";
+    for step in outcome.next_steps() {
+        text += &format!("\n{}", step.text());
     }
     text
 }

@@ -12,6 +12,7 @@ use flotilla_deploy::plan::{Action, Change, Plan};
 use flotilla_deploy::state::RunId;
 use flotilla_model::failure::Failure;
 
+use super::report;
 use super::stdout::{self, Stdout};
 
 /// The interval at which progress is reported.
@@ -107,7 +108,9 @@ impl Events {
     fn line(&mut self, mut value: Value) {
         let Some((path, out)) = &mut self.out else { return };
         value["at"] = json!(humantime::format_rfc3339_millis(SystemTime::now()).to_string());
-        let written = out.write_all(format!("{value}\n").as_bytes()).and_then(|()| out.flush());
+        let written = out
+            .write_all(format!("{}\n", report::json_text(&value).unwrap_or_default()).as_bytes())
+            .and_then(|()| out.flush());
         if let Err(error) = written {
             // A log that can't be written is no reason to leave a deploy half done: the command fails at its end.
             if path != Path::new("-") {

@@ -4,9 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::ExposeSecret as _;
-
-use flotilla_deploy::cloudflare::{BASE, BASE_VARIABLE};
 use flotilla_deploy::pace::Priority;
 use flotilla_import::{self, Finding, FindingKind, ImportOptions, Imported, LiveAccount, code, live, write};
 use flotilla_model::diagnostic::Place;
@@ -24,7 +21,7 @@ use super::summary;
 use super::transaction::FileChanges;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
-use flotilla_engine::cloud::{TOKEN_FORM, check_token, is_account_id};
+use flotilla_engine::cloud::{TOKEN_FORM, api_base, check_token, is_account_id};
 use flotilla_engine::requests::PlatformRequester;
 
 /// The longest name of a fleet.
@@ -147,15 +144,9 @@ fn live(from: &Path, id: &str, ui: &Ui, fleet: Option<&str>) -> Result<LiveAccou
             .hint("a token that may read Workers Scripts, and Workers Routes and Zone for routes, is enough")
     })?;
     check_token(&token).map_err(|what| Failure::new(format!("{TOKEN_VARIABLE} has {what} in it")).hint(TOKEN_FORM))?;
-    let base = secrets.named(BASE_VARIABLE).map(|base| base.expose_secret().to_owned());
+    let base = api_base(&secrets)?;
     // Three requests for each worker: a deploy that runs isn't held up by them.
-    let mut requester = PlatformRequester::with_token(
-        Arc::new(ui.clone()),
-        Priority::Bulk,
-        base.as_deref().unwrap_or(BASE),
-        &token,
-        ("", None),
-    )?;
+    let mut requester = PlatformRequester::with_token(Arc::new(ui.clone()), Priority::Bulk, &base, &token, ("", None))?;
     let home = Home { account_id: id.to_owned(), namespace: None };
     ui.begin("reading the account", None);
     let live = live::read(id, fleet, |call| {

@@ -69,7 +69,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
             match session.format {
                 Format::Json => {
                     let comma = if workers == 0 { "" } else { "," };
-                    out.write(&format!("{comma}{}", serde_json::to_string(&row).map_err(anyhow::Error::from)?));
+                    out.write(&format!("{comma}{}", super::report::json_text(&row).map_err(anyhow::Error::from)?));
                 }
                 Format::Text => cells.push(row.cells()),
             }

@@ -105,6 +105,10 @@ impl Operator for Terminal {
             Event::AccountsUnreachable(names) => {
                 ui.line(&format!("not looked at, as their ids or tokens are not set here: {}", names.join(", ")));
             }
+            Event::AccountRefused { account, reason } => {
+                let reason = [&[reason.to_string()], &reason.hints[..]].concat().join("; ");
+                self.warning(&clean(&format!("the account `{account}` was not refreshed: {reason}")));
+            }
             Event::Planned { view, confirms: true } => ui.line(&plan::text((*view).clone(), ui)),
             Event::Planned { view, confirms: false } => ui.note(&plan::text((*view).clone(), ui)),
             Event::RollbackPlanned(plan) => report_rollback(ui, plan),
@@ -119,6 +123,13 @@ impl Operator for Terminal {
                 if *workers == 1 { "is" } else { "are" }
             )),
             Event::Stays { worker, reason } => ui.line(&format!("{} stays as it is: {reason}", clean(worker))),
+            Event::TriggersStay { worker, now, then } => {
+                let list = |texts: &[String]| match texts {
+                    [] => "nothing".to_owned(),
+                    texts => clean(&texts.join(", ")),
+                };
+                ui.line(&format!("  {} keeps {}; with that bundle it had {}", clean(worker), list(now), list(then)));
+            }
             Event::RollingBack(workers) => ui.line(&format!("putting back {}", count(*workers, "worker"))),
             Event::RunStarted { run, kind, plan, eta } => self.events.lock().on_run_started(*run, kind, plan, *eta),
             Event::Deploy(event) => {
@@ -162,6 +173,7 @@ fn report_rollback(ui: &Ui, plan: &Plan) {
     if plan.changes.len() > CHANGES {
         ui.line(&and_more(plan.changes.len() - CHANGES));
     }
+    ui.line("code and variables are put back; domains, routes, workers.dev, hosts in KV and crons stay as they are");
 }
 
 /// Reports what happens to the changes of a plan.

@@ -12,9 +12,12 @@ use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
 use flotilla_model::plain_file;
 pub use flotilla_model::text::count;
+use flotilla_model::text::without_inner_commands;
+use flotilla_spec::project;
 
 use super::grouping::{Group, Tally, groups, tallies};
 pub use super::stdout::print;
+use super::stdout::print_line;
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
@@ -178,7 +181,9 @@ fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     let mut hidden = HashMap::new();
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
-            Code::LiteralSecret => place.column,
+            Code::LiteralSecret | Code::SecretVariable => place.column,
+            // Outside of fleet.yaml, it is a file of secrets.
+            Code::BadSecretSource if place.file != project::FLEET_FILE => 1,
             Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
             _ => continue,
         };
@@ -286,6 +291,17 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
     }
 }
 
+/// Writes commands of GitHub Actions to stdout: what is in them is escaped already.
+pub fn print_commands(commands: &[String]) {
+    print_line(&without_inner_commands(&commands.join("\n"), "\\u{23}"));
+}
+
+/// Returns a value as JSON on one line, in which no CI system sees a command.
+pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    // Outside of strings, JSON has no `#`.
+    Ok(without_inner_commands(&serde_json::to_string(value)?, "\\u0023"))
+}
+
 /// Writes a file of a project as a whole, with the permissions that it has. Links are followed as long as they stay in the project.
 pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let target = plain_file::inside(root, path);
@@ -303,8 +319,7 @@ pub fn json(ui: &Ui, value: &impl Serialize) -> Result<(), Failure> {
         #[serde(skip_serializing_if = "Option::is_none")]
         timings: Option<Vec<Timing>>,
     }
-    let text = serde_json::to_string(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?;
-    print(&text);
+    print_line(&json_text(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?);
     Ok(())
 }
 

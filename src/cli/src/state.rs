@@ -156,6 +156,7 @@ fn show(session: &Session, arguments: &Show) -> Result<Exit, Failure> {
 
 fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
     let rebuilt = rebuild_state(&session.context(), &arguments.cloud.options(), &given(arguments.yes))?;
+    let exit = if rebuilt.refused.is_empty() { Exit::Done } else { Exit::SomeFailed };
     if session.format == Format::Json {
         session.json(&Rebuilt {
             workers: rebuilt.workers,
@@ -164,7 +165,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
             orphans: rebuilt.number(|what| matches!(what, What::Orphan { .. })),
             missing: rebuilt.missing,
         })?;
-        return Ok(Exit::Done);
+        return Ok(exit);
     }
     // That they were deployed by some machine is what all of them have in common.
     let shown: Vec<_> =
@@ -176,7 +177,7 @@ fn rebuild(session: &Session, arguments: &Rebuild) -> Result<Exit, Failure> {
         rebuilt.corrected,
         rebuilt.missing
     ));
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn unlock(session: &Session) -> Result<Exit, Failure> {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use flotilla_model::failure::Failure;
+use flotilla_model::text::without_commands;
 
 /// The outputs that could not be written.
 static FAILED: Mutex<Vec<Lost>> = Mutex::new(Vec::new());
@@ -37,8 +38,13 @@ impl Write for Stdout {
     }
 }
 
-/// Writes a line to stdout.
+/// Writes lines to stdout, without what a CI system would take for a command.
 pub fn print(text: &str) {
+    print_line(&without_commands(text));
+}
+
+/// Writes a line to stdout as it is.
+pub fn print_line(text: &str) {
     // The error is kept.
     let _ = Stdout.write_all(format!("{text}\n").as_bytes()).and_then(|()| Stdout.flush());
 }

@@ -64,8 +64,8 @@ pub fn applied(command: &str, outcome: &Outcome) -> String {
             page += &format!("\n{}\n", and_more(outcome.failures.len() - ROWS));
         }
     }
-    if outcome.failed + outcome.skipped > 0 {
-        page += "\nRun it again: what was acknowledged is not repeated.\n";
+    for step in outcome.next_steps() {
+        page += &format!("\nNext: {}.\n", step.text());
     }
     page
 }
@@ -170,7 +170,7 @@ pub(super) fn boxed(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flotilla_deploy::deploy::Failed;
+    use flotilla_deploy::deploy::{Failed, NextStep};
     use flotilla_model::diagnostic::{Code, Place};
 
     #[test]
@@ -197,6 +197,7 @@ mod tests {
             worker: format!("t-{at}"),
             customer: "a|b".to_owned(),
             error: "<script>`x`\n# ".repeat(500),
+            next_step: NextStep::Input,
         };
         let mut outcome = Outcome { applied: 1200, failed: 99, requests: 1400, retries: 2, ..Outcome::default() };
         outcome.failures = (0..99).map(failed).collect();

@@ -1,11 +1,10 @@
 //! Cloudflare's API. Turns calls into requests and answers into replies; doesn't retry, wait or remember.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_http::{Answer, Client, Error, Kind, Method, Part, Request, Timeouts, redact};
+use flotilla_http::{Answer, Client, Error, Kind, Method, Part, Request, Timeouts, check_token_address, redact};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
@@ -39,10 +38,13 @@ const TIMEOUTS: Timeouts =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time after which a request is given up, upload and answer included.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// The same for what is long and only read: a million workers are 600 MB, a worker's code up to 64.
+/// The same for what is long and only read: a list of 100,000 workers has 60 MB, a worker's code up to 64.
 const LONG_TIMEOUT: Duration = Duration::from_secs(600);
 /// The largest answer that is read, in bytes: a route list of a full zone has about 200 KB.
 const MAX_ANSWER: u64 = 8 << 20;
+
+/// The largest value of KV that is read, in bytes: a host has the name of a worker.
+const MAX_VALUE: u64 = 64 << 10;
 
 /// Cloudflare's codes for a token that is wrong or may not do this.
 /// Source: Cloudflare docs and the error codes that its clients handle: 10000 authentication error, 9109 invalid
@@ -60,16 +62,10 @@ impl Cloudflare {
     /// A client with a token for each account id; one under an empty id is for all others. A token is sent over TLS alone, or within this machine.
     pub fn new(base: &str, tokens: HashMap<String, SecretString>) -> Result<Cloudflare, Failure> {
         let base = base.trim_end_matches('/');
-        let host = base.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
-        let loopback = |host: &str| host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
-        let safe = base.starts_with("https://") || host.is_some_and(loopback);
-        if !safe {
-            // Not what it is: an address can hold a password.
-            return Err(Failure::new(format!(
-                "{BASE_VARIABLE} is no https:// address: the token would be sent in the clear"
-            ))
-            .hint("use an https:// address, or one of this machine"));
-        }
+        check_token_address(base).map_err(|reason| {
+            Failure::new(format!("{BASE_VARIABLE} is not an address to which a token is sent: {reason}"))
+                .hint("use an https:// address, or one of this machine")
+        })?;
         let http = Client::new(TIMEOUTS);
         http.prepare(base).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Cloudflare { http, base: base.to_owned(), tokens })
@@ -231,6 +227,14 @@ impl Cloudflare {
             Call::CreateKv { title } => self
                 .request(home, Method::POST, &format!("{account}/storage/kv/namespaces"))
                 .json(&json!({"title": title})),
+            Call::ListKeys { namespace_id, page } => {
+                let path = format!("{account}/storage/kv/namespaces/{namespace_id}/keys");
+                self.list(home, &path, ["limit=1000".to_owned()], page)
+            }
+            Call::ReadKey { namespace_id, key } => {
+                let key = escape(key);
+                self.request(home, Method::GET, &format!("{account}/storage/kv/namespaces/{namespace_id}/values/{key}"))
+            }
             Call::PutKeys { namespace_id, pairs } => {
                 let body: Vec<Value> = pairs.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
                 self.request(home, Method::PUT, &format!("{account}/storage/kv/namespaces/{namespace_id}/bulk"))
@@ -314,6 +318,11 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
         let (kind, entry) = (header("content-type"), header(content::ENTRY));
         return content::read(&kind, &entry, response.body(content::MAX_CONTENT));
     }
+    if is_success && matches!(call, Call::ReadKey { .. }) {
+        // A value has no envelope.
+        let value = response.bytes(MAX_VALUE).map_err(|error| failed(&error))?;
+        return Ok(Reply::Value(String::from_utf8_lossy(&value).into_owned()));
+    }
     let (retry_after, mitigated) = (response.retry_after(), response.header("cf-mitigated").is_some());
     let body = response.bytes(MAX_ANSWER).map_err(|error| failed(&error))?;
     if status == 429 {
@@ -359,6 +368,8 @@ fn answer(home: &Home, call: &Call, response: Answer) -> Result<Reply, CallError
             | Call::DeleteDatabase { .. }
             | Call::ListKv { .. }
             | Call::CreateKv { .. }
+            | Call::ListKeys { .. }
+            | Call::ReadKey { .. }
             | Call::PutKeys { .. }
             | Call::DeleteKeys { .. }
     );
@@ -424,6 +435,8 @@ mod tests {
             !new("http://api.example.com/client/v4")
                 && !new("http://localhost.example.com")
                 && !new("http://127.evil.example")
+                && !new("http://localhost:x@evil.example/client/v4")
+                && !new("https://api.cloudflare.com@evil.example")
         );
     }
 }

@@ -7,17 +7,19 @@
 
 mod answer;
 mod begin;
+mod circle;
 mod health;
 mod hosts;
 mod index;
 mod lookups;
 mod ownership;
 mod pool;
+mod problem;
 mod run;
 mod schedule;
 mod task;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,9 +33,10 @@ use flotilla_model::clock::Clock;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::{HealthCheck, Module};
 
-pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, WaveIndex};
+pub use index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId, WaveIndex};
 pub use ownership::Ownership;
 pub use pool::{Answer, Ids, Job, Pool, Rehearsal, Threads};
+pub use problem::NextStep;
 pub use run::deploy;
 pub use schedule::RequestId;
 
@@ -231,6 +234,23 @@ impl Outcome {
     pub fn is_complete(&self) -> bool {
         self.failed + self.skipped + self.unhealthy + self.hosts_skipped == 0
     }
+
+    /// Returns what helps to do the rest: nothing if all is done.
+    pub fn next_steps(&self) -> BTreeSet<NextStep> {
+        let mut steps: BTreeSet<NextStep> = self.failures.iter().map(|failed| failed.next_step).collect();
+        // It follows another one, which is named.
+        if steps.len() > 1 {
+            steps.remove(&NextStep::OtherFailure);
+        }
+        let is_transient = steps.iter().all(|step| *step == NextStep::Retry);
+        if self.halted.is_some() && !is_transient && !steps.contains(&NextStep::Health) {
+            steps.insert(NextStep::FailureLimit);
+        }
+        if steps.is_empty() && self.skipped + self.hosts_skipped > 0 {
+            steps.insert(NextStep::Retry);
+        }
+        steps
+    }
 }
 
 /// A change that failed.
@@ -242,6 +262,8 @@ pub struct Failed {
     pub customer: String,
     /// The error.
     pub error: String,
+    /// The next step of a person.
+    pub next_step: NextStep,
 }
 
 #[cfg(test)]

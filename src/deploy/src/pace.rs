@@ -366,7 +366,7 @@ impl Lane {
     /// Records the limits that an answer reported.
     fn record_quota(&self, ledger: &mut Ledger, quota: &Quota, gone: &Gone, now: Nanos) {
         let policies: Vec<_> =
-            quota.policies.iter().filter(|policy| policy.requests > 0 && !policy.window.is_zero()).collect();
+            quota.policies.iter().filter(|policy| policy.requests > 0 && is_window(policy.window)).collect();
         if !policies.is_empty() {
             let limits: Vec<_> = policies.iter().map(|policy| (nanos(policy.window), policy.requests)).collect();
             ledger.set_limits(&limits, now);
@@ -404,6 +404,11 @@ impl Lane {
         }
         given
     }
+}
+
+/// Returns whether a reported window is one that a rate limit can have.
+fn is_window(window: Duration) -> bool {
+    !window.is_zero() && nanos(window) <= ledger::LONGEST
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use flotilla_model::platform::{Home, SCRIPTS_PER_PAGE};
 use flotilla_model::reason::{Reason, with_details};
 use flotilla_model::spec::{Delivery, Environment, Jurisdiction, LocationHint};
 
-pub use hosts::HostChange;
+pub use hosts::{HostChange, READ_ONE_BY_ONE};
 pub use planned_action::{HostAction, PlannedAction};
 pub use waves::Wave;
 
@@ -86,10 +86,9 @@ pub enum Step {
     DropDomain {
         domain: String,
     },
-    /// Detaches a domain from another worker, which the state doesn't know, or not with that domain.
+    /// Points a domain of another worker, which the state doesn't know, or not with that domain, to this one.
     TakeDomain {
         domain: String,
-        id: String,
         from: String,
     },
     RemoveRoute {
@@ -384,8 +383,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Returns the hosts that its changes attach, by account.
-    pub fn acquired(&self) -> HashSet<(String, handover::Host)> {
-        handover::acquired(&self.changes)
+    pub fn acquired(&self) -> handover::Acquired {
+        handover::Acquired::of(&self.changes)
     }
 
     /// Returns whether hosts may be moved away from a worker of the state, which its customer's spec defines or doesn't define. Called when
@@ -632,7 +631,8 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
     let on = before.is_some_and(|live| live.workers_dev);
     if worker.workers_dev != on || is_uncertain(Uncertainty::WorkersDev) {
         reasons.push(Reason::WorkersDev { old: on, new: worker.workers_dev });
-        steps.push(Step::SetWorkersDev { on: worker.workers_dev });
+        let hosts = if worker.workers_dev { &mut steps } else { &mut releases };
+        hosts.push(Step::SetWorkersDev { on: worker.workers_dev });
     }
     for domain in &worker.domains {
         if domains.contains(domain.as_str()) || !before.is_some_and(|live| live.domains.contains_key(domain)) {
@@ -875,6 +875,9 @@ impl Plan {
                 lists.insert(Home { account_id: account_id.clone(), namespace: None }, account);
                 domains.insert((account, account_id));
             }
+        }
+        for (account, count) in hosts::checks(&self.hosts) {
+            *checks.entry(account).or_default() += count;
         }
         for (account, _) in domains {
             *checks.entry(account).or_default() += 1;

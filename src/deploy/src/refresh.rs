@@ -70,6 +70,7 @@ pub struct Wanted {
 }
 
 /// The state and the desired state, which the lists are compared with.
+#[derive(Clone, Copy)]
 pub struct Baseline<'a> {
     /// The fleet's name.
     pub fleet: &'a str,

@@ -67,6 +67,19 @@ pub enum Refusal {
         /// Whether that worker exists.
         exists: bool,
     },
+    /// A host of a dispatch namespace points to somebody else's worker.
+    HostHeld {
+        /// The host.
+        host: String,
+        /// The KV namespace, by its title.
+        table: String,
+        /// The worker that would get it.
+        worker: String,
+        /// The worker that it points to.
+        holder: String,
+        /// The fleet that claims that worker.
+        fleet: Option<String>,
+    },
 }
 
 impl std::fmt::Display for Refusal {
@@ -88,16 +101,24 @@ impl std::fmt::Display for Refusal {
                  `domains` takes it over",
                 if *exists { "is not this fleet's" } else { "does not exist" }
             ),
+            Refusal::HostHeld { host, table, worker, holder, fleet } => {
+                let whose = match fleet {
+                    Some(fleet) => format!("belongs to the fleet {fleet}"),
+                    None => "is not managed by this fleet".to_owned(),
+                };
+                write!(
+                    f,
+                    "{host}, wanted by {worker}, points to {holder} in {table}, which {whose}; `{{ name: {host}, takeOver: true }}` under \
+                     `domains` takes it over"
+                )
+            }
         }
     }
 }
 
-/// A domain that has to be detached from another worker before it can be attached: the documented API has no request
-/// that moves one, and so it points nowhere between the two.
+/// A domain that is taken from another worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The domain's id.
-    pub id: String,
     /// The worker that has it.
     pub holder: String,
 }
@@ -135,7 +156,7 @@ pub fn preflight(
     for ((account_id, domain), Attach { worker, take_over }) in &intent.attaches {
         let listed = inventory.domains.get(account_id).into_iter().flatten();
         let mut others = listed.filter(|listed| listed.hostname == *domain && listed.worker != *worker);
-        let Some(ListedDomain { id, worker: holder, .. }) = others.next() else { continue };
+        let Some(ListedDomain { worker: holder, .. }) = others.next() else { continue };
         let holder_id = (Home { account_id: account_id.clone(), namespace: None }, holder.clone());
         let there = inventory.workers.get(&holder_id.0).and_then(|workers| workers.get(holder));
         let domains = recorded(&holder_id);
@@ -145,7 +166,7 @@ pub fn preflight(
         }
         let ours = domains.is_some() || there.is_some_and(|listed| tags::read(&listed.tags).fleet == Some(fleet));
         if ours || *take_over {
-            let taken = Taken { id: id.clone(), holder: holder.clone() };
+            let taken = Taken { holder: holder.clone() };
             preflight.taken.insert((account_id.clone(), domain.clone()), taken);
         } else {
             let (domain, worker, holder) = (domain.clone(), worker.clone(), holder.clone());
@@ -207,7 +228,10 @@ mod tests {
             (!domains.is_empty()).then_some(domains)
         });
         let refusals = preflight.refusals.iter().map(Refusal::to_string).collect();
-        (refusals, preflight.taken.into_values().map(|taken| taken.id).collect())
+        (
+            refusals,
+            preflight.taken.into_iter().map(|((_, domain), taken)| format!("{domain} from {}", taken.holder)).collect(),
+        )
     }
 
     #[test]
@@ -241,13 +265,15 @@ mod tests {
         assert_eq!(check(&attach("free.example", "new", false), &[], &[]), nothing);
         assert_eq!(check(&attach("one.example", "ours", false), &[], &[]), nothing);
         // Of another worker of ours: detached there first, unless the state knows it, and so the plan does it.
-        assert_eq!(check(&attach("one.example", "new", false), &[], &[]).1, ["id of one.example"]);
+        assert_eq!(check(&attach("one.example", "new", false), &[], &[]).1, ["one.example from ours"]);
         assert_eq!(check(&attach("one.example", "new", false), &[], &[("ours", "one.example")]), nothing);
-        for (domain, words) in [("two.example", "is not this fleet's"), ("three.example", "does not exist")] {
+        for (domain, holder, words) in
+            [("two.example", "dashboard", "is not this fleet's"), ("three.example", "nobody", "does not exist")]
+        {
             let (refusals, taken) = check(&attach(domain, "new", false), &[], &[]);
             assert!(refusals.len() == 1 && refusals[0].contains(words) && taken.is_empty(), "{refusals:?}");
             let (refusals, taken) = check(&attach(domain, "new", true), &[], &[]);
-            assert_eq!((refusals.len(), taken), (0, vec![format!("id of {domain}")]));
+            assert_eq!((refusals.len(), taken), (0, vec![format!("{domain} from {holder}")]));
         }
     }
 

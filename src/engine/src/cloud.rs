@@ -86,7 +86,7 @@ impl Cloud {
                 running: None,
             });
         }
-        let base = secrets_variable(secrets, BASE_VARIABLE).unwrap_or_else(|| BASE.to_owned());
+        let base = api_base(secrets)?;
         let ids = fleet.accounts.iter().map(|(name, account)| {
             let id = match &account.id {
                 AccountId::Literal(id) => Some(id.clone()),
@@ -163,7 +163,8 @@ impl Cloud {
         if missing.is_empty() {
             return Ok(tokens);
         }
-        Err(Failure::new("the credentials of Cloudflare are not set")
+        let closed = secrets.closed().into_iter().map(|(source, why)| format!("{source} can't be read: {why}"));
+        Err(closed.fold(Failure::new("the credentials of Cloudflare are not set"), Failure::hint)
             .hint(format!("set {}, in the environment or in .env", missing.join(" and ")))
             .hint("a token with the permission `Workers Scripts: Edit` (and `Workers Routes: Edit` for routes and domains) is enough")
             .hint("or try it without Cloudflare: flotilla deploy --local"))
@@ -208,6 +209,24 @@ pub fn check_token(token: &SecretString) -> Result<(), &'static str> {
 /// Returns whether a text has the form of an account's id.
 pub fn is_account_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Returns the API's address: Cloudflare's own, or the one that the environment sets. A project's file that sets another is refused, as
+/// it would send the account's token there.
+pub fn api_base(secrets: &Secrets) -> Result<String, Failure> {
+    match secrets.chosen(BASE_VARIABLE) {
+        Ok(set) => Ok(set.map_or_else(|| BASE.to_owned(), |base| base.expose_secret().to_owned())),
+        Err(set) if set.value.trim_end_matches('/') == BASE => Ok(BASE.to_owned()),
+        Err(set) => Err(Failure::refused(format!(
+            "{} sets {BASE_VARIABLE}, which decides where the API token is sent: a project's file must not set it",
+            set.file
+        ))
+        .hint(format!(
+            "remove it from {}, and set it in the environment if it is meant: `export {BASE_VARIABLE}=…`",
+            set.file
+        ))
+        .hint(format!("or name the file on the command line: `--env-file {}`", set.file))),
+    }
 }
 
 fn secrets_variable(secrets: &Secrets, name: &str) -> Option<String> {

@@ -84,10 +84,11 @@ impl Applied {
 }
 
 /// Returns the exit code of a deploy that did everything that was planned: what has errors, and what needs another worker that stays as
-/// it is, wasn't.
+/// it is, wasn't; nor was an account that refused to be listed.
 pub fn finished(planned: &Planned) -> Exit {
     match planned.has_errors() {
         true => Exit::Diagnostics,
+        false if !planned.refused.is_empty() => Exit::SomeFailed,
         false if planned.plan.held.iter().any(|held| held.is_refused) => Exit::Refused,
         false => Exit::Done,
     }
@@ -134,6 +135,7 @@ pub(crate) fn apply_planned(
     }
     let mut left_out = LeftOut::default();
     let tokens = left_out::tokens(context, &mut planned, &mut left_out)?;
+    left_out::refused(context, &mut planned, &mut left_out)?;
     check_secrets(context, &mut planned)?;
     check_deletions(&planned, request.max_deletions)?;
     // 4. Confirm.
@@ -144,7 +146,7 @@ pub(crate) fn apply_planned(
         PlanFile::new(&planned, Vec::new()).write(&planned.reviewed_plan())?;
     }
     let platform = connect(context, &mut planned, &tokens)?;
-    let take_over = preflight(context, &mut planned, &mut left_out)?;
+    let take_over = preflight(context, &mut planned, &mut left_out, &mut state)?;
     // 6. Waves: upload, attach, ask for health, halt or go on.
     let planned = Arc::new(planned);
     let (fleet, cloud) = (&planned.project.fleet, &planned.cloud);

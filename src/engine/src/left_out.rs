@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use secrecy::SecretString;
 
-use flotilla_deploy::deploy::{self, Failed, Outcome};
+use flotilla_deploy::deploy::{self, Failed, NextStep, Outcome};
 use flotilla_model::failure::Failure;
 
 use crate::context::Context;
@@ -36,7 +36,8 @@ impl LeftOut {
         if let Some(first) = left_out.first() {
             let error = [&[reason.to_string()], &reason.hints[..]].concat().join("; ");
             context.operator.on_event(&Event::Deploy(&deploy::Event::Failed(first, &error)));
-            self.failures.push(Failed { worker: first.worker.clone(), customer: first.customer.clone(), error });
+            let (worker, customer) = (first.worker.clone(), first.customer.clone());
+            self.failures.push(Failed { worker, customer, error, next_step: NextStep::Token });
         }
     }
 
@@ -47,6 +48,20 @@ impl LeftOut {
         outcome.hosts_skipped += self.hosts;
         outcome.failures.splice(..0, self.failures);
     }
+}
+
+/// Leaves out the accounts that refused to be listed: what is there isn't known. If that leaves nothing, it is an error.
+pub fn refused(context: &Context<'_>, planned: &mut Planned, left_out: &mut LeftOut) -> Result<(), Failure> {
+    let is_refused = |name: &str| planned.refused.iter().any(|(refused, _)| refused == name);
+    if !planned.refused.is_empty() && planned.plan.accounts().all(|(_, name)| is_refused(name)) {
+        return Err(std::mem::take(&mut planned.refused).swap_remove(0).1);
+    }
+    let refused = std::mem::take(&mut planned.refused);
+    for (name, failure) in &refused {
+        left_out.leave_out(context, planned, name, failure);
+    }
+    planned.refused = refused;
+    Ok(())
 }
 
 /// Returns the tokens of a plan's accounts, by account id. An account without credentials is left out; if that leaves nothing, it is an

@@ -39,6 +39,13 @@ pub enum Event<'a> {
     },
     /// Accounts that are left out, because their ids or tokens aren't set here.
     AccountsUnreachable(&'a [&'a str]),
+    /// An account could not be listed: it stays as the state knows it.
+    AccountRefused {
+        /// Its name in fleet.yaml.
+        account: &'a str,
+        /// The reason.
+        reason: &'a Failure,
+    },
     /// The plan that is going to be applied; if `confirms` is set, once it was confirmed.
     Planned {
         /// The plan.
@@ -60,6 +67,15 @@ pub enum Event<'a> {
         worker: &'a str,
         /// The reason.
         reason: &'a str,
+    },
+    /// A worker that is rolled back keeps its present hosts and crons, and had others when the restored bundle was uploaded.
+    TriggersStay {
+        /// The worker.
+        worker: &'a str,
+        /// The present ones that it keeps.
+        now: &'a [String],
+        /// The ones that it had.
+        then: &'a [String],
     },
     /// This number of workers is rolled back, because their wave wasn't healthy.
     RollingBack(usize),

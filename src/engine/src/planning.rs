@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use flotilla_build::build::{self, LiveTriggers, PackBundles, Project, Scan};
@@ -13,15 +14,18 @@ use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
-use flotilla_deploy::plan::{self, Change, Decision, Desired, Options, Plan, Planner, RecordedWorker, Wave};
+use flotilla_deploy::plan::{
+    self, Change, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step, Wave,
+};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
-use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
+use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
+use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::{Delivery, Environment};
@@ -37,6 +41,7 @@ use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
+use crate::secret_needs;
 use crate::selection::Selection;
 
 /// The number of customers that are planned at a time.
@@ -95,6 +100,8 @@ pub struct Planned {
     pub inventory: Option<Inventory>,
     /// The differences of the platform from the state or the specs, if it was listed.
     pub findings: Vec<Finding>,
+    /// The accounts that could not be refreshed, with the reasons.
+    pub refused: Vec<(String, Failure)>,
     /// The workers that are adopted.
     pub adopt: BTreeSet<String>,
     /// The time at which the uploaded workers expire, in seconds since 1970, if they are a preview's.
@@ -144,7 +151,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
     if let Some(reason) = &request.force {
         options.forced_since = interrupted(&state, reason)?;
     }
-    let (mut inventory, mut findings) = (None, Vec::new());
+    let (mut inventory, mut findings, mut refused) = (None, Vec::new(), Vec::new());
     if request.refresh {
         let wanted = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud }
             .desired(selection, &options);
@@ -164,6 +171,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         options.objects = refreshing::with_objects(&result.inventory);
         inventory = Some(result.inventory);
         findings = result.refreshed.findings;
+        refused = result.refused;
     }
     let fleet = Fleet { project: &project, scan: &scan, runtimes: &runtimes, built: &built, cloud: &cloud };
     let PlanParts { plan, workers, places, diagnostics: found } =
@@ -174,7 +182,11 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         operator.on_event(&Event::Diagnostics(&found));
         diagnostics.extend(found);
     }
-    for (source, reason) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
+    // Made-up values take the place of those that only other machines know.
+    let broken: BTreeSet<String> = secrets.errors().into_iter().map(|error| error.place.file).collect();
+    for (source, reason) in
+        secrets.closed().iter().filter(|(source, _)| cloud.local.is_none() || broken.contains(source))
+    {
         operator.on_event(&Event::SourceUnavailable { source, reason });
     }
     Ok(Planned {
@@ -190,6 +202,7 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         known,
         inventory,
         findings,
+        refused,
         adopt: request.adopt.clone(),
         expires: request.expires,
         places,
@@ -330,6 +343,16 @@ struct Decided {
 }
 
 impl Wanted {
+    /// Returns the file with errors that its upload needs a secret of, if there is one.
+    fn broken_source(&self, secrets: &Secrets, fingerprints: &Fingerprints) -> Option<String> {
+        let is_uncertain = self.in_flight.as_ref().is_some_and(|in_flight| {
+            let mut all = in_flight.uncertainties.iter();
+            all.any(|uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete))
+        });
+        let live = self.live.as_ref().filter(|live| live.drift.is_none() && !is_uncertain);
+        secret_needs::broken_source(secrets, &self.worker, live.map(|live| &live.live.secrets), fingerprints)
+    }
+
     fn id(&self) -> WorkerId {
         (self.home.clone(), self.worker.name.clone())
     }
@@ -369,6 +392,7 @@ impl Fleet<'_> {
         let mut planner = Planner::new(options);
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
         let today = implied::day(SystemClock::new().unix());
+        let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
         let (mut workers, mut places) = (0, HashMap::new());
         let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
@@ -419,7 +443,20 @@ impl Fleet<'_> {
                         true => {
                             Decision::Held(implied::held(&one.worker, "its `environments` don't say where it exists"))
                         }
-                        false => plan::decide(&desired, &known, options),
+                        false => match plan::decide(&desired, &known, options) {
+                            Decision::Change(change) if change.steps.contains(&Step::Upload) => {
+                                match one.broken_source(secrets, &fingerprints) {
+                                    Some(source) => {
+                                        let reason = format!("it needs a secret, and {source} has errors");
+                                        broken_sources.lock().insert(source);
+                                        let environment = Some(one.worker.environment);
+                                        Decision::Held(Held { environment, ..implied::held(&one.worker, &reason) })
+                                    }
+                                    None => Decision::Change(change),
+                                }
+                            }
+                            decision => decision,
+                        },
                     };
                     let (id, hosts) = (one.id(), one.worker.hosts);
                     Decided { id, place: one.place, account: one.worker.account, hosts, decision }
@@ -477,6 +514,8 @@ impl Fleet<'_> {
         let plan = planner.finish_with(&recorded, &is_claimed);
         let mut diagnostics = unclear.into_diagnostics();
         diagnostics.extend(future.into_diagnostics());
+        let broken_sources = broken_sources.into_inner();
+        diagnostics.extend(secrets.errors().into_iter().filter(|error| broken_sources.contains(&error.place.file)));
         Ok(PlanParts { plan, workers, places, diagnostics })
     }
 
@@ -497,22 +536,44 @@ impl Fleet<'_> {
         }
         let records: HashMap<&str, RecordIndex> =
             self.scan.indices().map(|index| (build::id(self.scan.record(index)), index)).collect();
-        let is_defined = |id: &WorkerId, customer: &str| match records.get(customer) {
-            _ if self.scan.held.contains(customer) || self.built.failed.contains(customer) => true,
+        let is_held = |customer: &str| self.scan.held.contains(customer) || self.built.failed.contains(customer);
+        let spec_of = |id: &WorkerId, customer: &str| {
+            let record = self.scan.record(*records.get(customer).filter(|_| !is_held(customer))?);
+            let mut workers = record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit));
+            workers.find(|worker| {
+                self.cloud.home(&worker.account, worker.namespace.as_deref()) == id.0 && worker.name == id.1
+            })
+        };
+        let is_defined = |id: &WorkerId, customer: &str| match records.contains_key(customer) {
+            _ if is_held(customer) => true,
             // A spec that can't be read may define it.
-            None => self.scan.unread,
-            Some(index) => {
-                let record = self.scan.record(*index);
-                let mut workers = record.units.iter().filter_map(|unit| self.scan.worker(self.project, record, unit));
-                workers
-                    .any(|worker| (self.cloud.home(&worker.account, worker.namespace.as_deref()), worker.name) == *id)
-            }
+            false => self.scan.unread,
+            true => spec_of(id, customer).is_some(),
+        };
+        // What the specs say of two hosts that overlap was checked with them; here it is about what is still deployed.
+        let is_wanted = |id: &WorkerId, customer: &str, host: &Host| {
+            spec_of(id, customer).is_some_and(|worker| match host {
+                Host::Domain(domain) => worker.domains.contains(domain),
+                Host::Route(pattern) => worker.routes.iter().any(|route| route.pattern == *pattern),
+            })
+        };
+        let is_shared = |host: &Host| {
+            let shared = &self.project.fleet.file.shared_hosts;
+            matches!(host, Host::Route(_)) && shared.iter().any(|shared| shared == host.name())
         };
         let mut holders = Holders::default();
         let mut add = |id: &WorkerId, customer: &str, hosts: BTreeSet<Host>, is_sure| {
-            for host in hosts.into_iter().filter(|host| acquired.contains(&(id.0.account_id.clone(), host.clone()))) {
-                let giver = planner.giver(id, customer, || is_defined(id, customer));
-                holders.add(host, Holder { id: id.clone(), customer: customer.to_owned(), giver }, is_sure);
+            for host in hosts {
+                let giver = || planner.giver(id, customer, || is_defined(id, customer));
+                let holder = |giver| Holder { id: id.clone(), customer: customer.to_owned(), giver };
+                for other in acquired.overlapping(&id.0.account_id, &host) {
+                    if !is_shared(&host) && !is_shared(&other) && !is_wanted(id, customer, &host) {
+                        holders.add_overlapping(other, host.clone(), holder(giver()));
+                    }
+                }
+                if acquired.contains(&id.0.account_id, &host) {
+                    holders.add(host, holder(giver()), is_sure);
+                }
             }
         };
         state.each(|id, live| add(&id, &live.customer, hosts_of(Some(&live), None), true))?;

@@ -1,12 +1,14 @@
 //! The checks before anything is changed: the number of deletions, and the owners of workers and domains.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use flotilla_deploy::plan::{Action, Step};
+use flotilla_deploy::plan::{Action, HostChange, READ_ONE_BY_ONE, Step};
 use flotilla_deploy::refresh::{Inventory, Scope, take};
-use flotilla_deploy::safety::{self, Attach, Intent};
-use flotilla_deploy::state::{State, WorkerId};
+use flotilla_deploy::safety::{self, Attach, Intent, Refusal};
+use flotilla_deploy::state::{ResourceKind, State, Table, WorkerId};
 use flotilla_model::failure::Failure;
+use flotilla_model::paging::read_list;
+use flotilla_model::platform::{Call, Home, Reply};
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Share;
 use flotilla_model::tags;
@@ -56,11 +58,13 @@ pub fn preflight(
     context: &Context<'_>,
     planned: &mut Planned,
     left_out: &mut LeftOut,
+    state: &mut State,
 ) -> Result<BTreeSet<(String, String)>, Failure> {
     // What is on this machine is nobody else's.
     if planned.cloud.local.is_some() {
         return Ok(BTreeSet::new());
     }
+    let held_hosts = check_all_hosts(context, planned, left_out, state)?;
     let mut intent = Intent::default();
     for change in &planned.plan.changes {
         if change.action == Action::Create {
@@ -80,7 +84,7 @@ pub fn preflight(
     }
     let scope = intent.scope();
     if scope.requests() == 0 {
-        return Ok(BTreeSet::new());
+        return refuse(held_hosts).map(|()| BTreeSet::new());
     }
     let inventory;
     let inventory = match &planned.inventory {
@@ -101,33 +105,160 @@ pub fn preflight(
     if there > 0 {
         context.operator.on_event(&Event::AlreadyThere(there));
     }
-    let state = State::read(&planned.cloud.state)?;
     let recorded = |id: &WorkerId| Some(state.one(id).ok()??.live.domains.into_keys().collect());
     let fleet = planned.project.fleet.owner();
-    let preflight = safety::preflight(&intent, inventory, &fleet, &planned.adopt, recorded);
-    if !preflight.refusals.is_empty() {
-        let number = preflight.refusals.len();
-        let what = count(number, if number == 1 { "thing is" } else { "thing" });
-        let are = if number == 1 { "" } else { " are" };
-        let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
-        return Err(failure.hint(first_lines(preflight.refusals.iter().map(ToString::to_string), SHOWN)));
-    }
+    let mut preflight = safety::preflight(&intent, inventory, &fleet, &planned.adopt, recorded);
+    preflight.refusals.extend(held_hosts);
+    refuse(preflight.refusals)?;
     for change in &mut planned.plan.changes {
         let account_id = &change.home.account_id;
-        let mut at = 0;
-        while at < change.steps.len() {
-            if let Step::AttachDomain { domain } = &change.steps[at]
+        for step in &mut change.steps {
+            if let Step::AttachDomain { domain } = step
                 && let Some(taken) = preflight.taken.get(&(account_id.clone(), domain.clone()))
             {
-                let (domain, id, from) = (domain.clone(), taken.id.clone(), taken.holder.clone());
+                let (domain, from) = (domain.clone(), taken.holder.clone());
                 change.reasons.push(Reason::DomainTaken { domain: domain.clone(), old: from.clone() });
-                change.steps.insert(at, Step::TakeDomain { domain, id, from });
-                at += 1;
+                *step = Step::TakeDomain { domain, from };
             }
-            at += 1;
         }
     }
     Ok(intent.attaches.into_iter().filter(|(_, attach)| attach.take_over).map(|(domain, _)| domain).collect())
+}
+
+/// Fails if there are refusals.
+fn refuse(refusals: Vec<Refusal>) -> Result<(), Failure> {
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let number = refusals.len();
+    let what = count(number, if number == 1 { "thing is" } else { "thing" });
+    let are = if number == 1 { "" } else { " are" };
+    let failure = Failure::refused(format!("{what}{are} somebody else's; nothing was sent"));
+    Err(failure.hint(first_lines(refusals.iter().map(ToString::to_string), SHOWN)))
+}
+
+/// Checks what the hosts of dispatch namespaces point to before they are written: a KV namespace has no owner, but a value names a worker, whose
+/// tags name its fleet. Few hosts are read one by one. Of many, the keys are listed, and those are read that are there and that the
+/// state doesn't know to be this fleet's. A host that is to be removed and points to another worker by now stays, and is forgotten.
+fn check_all_hosts(
+    context: &Context<'_>,
+    planned: &mut Planned,
+    left_out: &mut LeftOut,
+    state: &mut State,
+) -> Result<Vec<Refusal>, Failure> {
+    let accounts: BTreeSet<String> = planned.plan.hosts.iter().map(|change| change.account.clone()).collect();
+    let mut refusals = Vec::new();
+    for account in accounts {
+        match check_hosts(context, planned, &account, state) {
+            Ok(held) => refusals.extend(held),
+            // Another account may be fine.
+            Err(failure) if planned.plan.accounts().any(|(_, name)| name != account) => {
+                left_out.leave_out(context, planned, &account, &failure);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(refusals)
+}
+
+/// Checks the hosts of one account.
+fn check_hosts(
+    context: &Context<'_>,
+    planned: &mut Planned,
+    account: &str,
+    state: &mut State,
+) -> Result<Vec<Refusal>, Failure> {
+    let mut tables: BTreeMap<Table, Vec<HostChange>> = BTreeMap::new();
+    for change in planned.plan.hosts.iter().filter(|change| change.account == account) {
+        tables.entry(change.id()).or_default().push(change.clone());
+    }
+    let account_ids = tables.keys().map(|table| table.account_id.clone()).collect();
+    let (fleet, cloud) = (&planned.project.fleet, &mut planned.cloud);
+    let mut requester = PlatformRequester::new(context, fleet, cloud, &planned.secrets, &account_ids)?;
+    let owner = planned.project.fleet.owner().into_owned();
+    let recorded = state.hosts()?;
+    let mut owners: BTreeMap<WorkerId, Option<Option<String>>> = BTreeMap::new();
+    let (mut refusals, mut kept) = (Vec::new(), BTreeSet::new());
+    for (table, changes) in tables {
+        let home = Home { account_id: table.account_id.clone(), namespace: None };
+        let Some(namespace_id) = find_table(&mut requester, &home, &table, state)? else { continue };
+        let is_sure = |change: &HostChange| {
+            recorded.get(&(table.clone(), change.host.clone())).is_some_and(|lead| lead.sure && lead.worker.is_some())
+        };
+        let changes: Vec<HostChange> = match changes.len() > READ_ONE_BY_ONE {
+            false => changes,
+            true => {
+                let keys = read_list(|page| {
+                    match requester.fetch(&home, Call::ListKeys { namespace_id: namespace_id.clone(), page })? {
+                        Reply::Names(keys) => Ok::<_, Failure>(keys),
+                        other => unreachable!("BUG: {other:?} is no list of keys"),
+                    }
+                })?;
+                let keys: HashSet<String> = keys.into_iter().map(|(key, _)| key).collect();
+                changes.into_iter().filter(|change| keys.contains(&change.host) && !is_sure(change)).collect()
+            }
+        };
+        for change in changes {
+            let call = Call::ReadKey { namespace_id: namespace_id.clone(), key: change.host.clone() };
+            let Reply::Value(holder) = requester.fetch(&home, call)? else { continue };
+            if Some(&holder) == change.from.as_ref() || Some(&holder) == change.to.as_ref() {
+                continue;
+            }
+            let id = (change.home.clone(), holder.clone());
+            if !owners.contains_key(&id) {
+                let found = match state.one(&id)? {
+                    Some(_) => None,
+                    None => match requester.fetch(&change.home, Call::ReadTags { worker: holder.clone() })? {
+                        Reply::Tags { tags, .. } => Some(tags::read(&tags).fleet.map(str::to_owned)),
+                        _ => None,
+                    },
+                };
+                owners.insert(id.clone(), found.filter(|found| found.as_ref() != Some(&owner)));
+            }
+            let Some(fleet) = &owners[&id] else { continue };
+            match &change.to {
+                None => drop(kept.insert((table.clone(), change.host.clone()))),
+                Some(worker) if takes_over(planned, worker, &change.host) => {}
+                Some(worker) => refusals.push(Refusal::HostHeld {
+                    host: change.host.clone(),
+                    table: table.title.clone(),
+                    worker: worker.clone(),
+                    holder,
+                    fleet: fleet.clone(),
+                }),
+            }
+        }
+    }
+    for (table, host) in &kept {
+        state.release_host(table, host)?;
+    }
+    planned.plan.hosts.retain(|change| !kept.contains(&(change.id(), change.host.clone())));
+    Ok(refusals)
+}
+
+/// Returns the id of the KV namespace of a table; nothing if it doesn't exist yet.
+fn find_table(
+    requester: &mut PlatformRequester,
+    home: &Home,
+    table: &Table,
+    state: &State,
+) -> Result<Option<String>, Failure> {
+    if let Some(id) = state.cached_id(&table.account_id, ResourceKind::KeyValue, &table.title)? {
+        return Ok(Some(id));
+    }
+    let listed = read_list(|page| match requester.fetch(home, Call::ListKv { page })? {
+        Reply::Names(listed) => Ok::<_, Failure>(listed),
+        other => unreachable!("BUG: {other:?} is no list of KV namespaces"),
+    })?;
+    Ok(listed.into_iter().find(|(title, _)| *title == table.title).map(|(_, id)| id))
+}
+
+/// Returns whether the spec of a worker takes a host over, whoever has it.
+fn takes_over(planned: &Planned, worker: &str, host: &str) -> bool {
+    let records = planned.scan.records.iter();
+    let mut workers = records
+        .flat_map(|record| record.units.iter().filter_map(|unit| planned.scan.worker(&planned.project, record, unit)));
+    workers.any(|other| other.name == worker && other.take_over.contains(host))
 }
 
 /// Lists what is there, account by account. An account that refuses is left out of the plan; if that leaves nothing, it is an error.

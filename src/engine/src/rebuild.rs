@@ -23,6 +23,8 @@ pub struct Rebuilt {
     pub missing: usize,
     /// The differences of the platform from the specs.
     pub findings: Vec<Finding>,
+    /// The accounts that could not be listed: the state has them as it had.
+    pub refused: Vec<(String, Failure)>,
 }
 
 impl Rebuilt {
@@ -56,5 +58,6 @@ pub fn rebuild_state(context: &Context<'_>, cloud: &CloudOptions, approval: &App
         corrected: result.corrected,
         missing: result.missing.len(),
         findings: result.refreshed.findings,
+        refused: result.refused,
     })
 }

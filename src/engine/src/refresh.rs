@@ -1,8 +1,10 @@
 //! Lists the platform's resources, and corrects the state: for `--refresh`, for a first deploy from a machine, for
 //! `state rebuild` and `prune`. Knows how to request the lists; `flotilla_deploy::refresh` finds the differences.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::UNIX_EPOCH;
+
+use secrecy::SecretString;
 
 use flotilla_deploy::refresh::{self, Baseline, Inventory, Refreshed, Row, Scope, Wanted};
 use flotilla_deploy::state::{
@@ -55,16 +57,19 @@ pub struct RefreshResult {
     pub missing: BTreeSet<WorkerId>,
     /// The number of corrected rows.
     pub corrected: usize,
+    /// The accounts that could not be listed, by name: their rows are as they were.
+    pub refused: Vec<(String, Failure)>,
 }
 
-/// Lists the resources and corrects the state: in its file, or in memory if it is a shadow.
+/// Lists the resources and corrects the state: in its file, or in memory if it is a shadow. An account that refuses is left as it is in the
+/// state; if all of them do, it is an error.
 pub fn refresh(
     context: &Context<'_>,
     fleet: &Fleet,
     cloud: &mut Cloud,
     secrets: &Secrets,
     state: &mut State,
-    options: RefreshOptions<'_>,
+    mut options: RefreshOptions<'_>,
 ) -> Result<RefreshResult, Failure> {
     let looked_at: BTreeSet<Home> = options.wanted.keys().map(|(home, _)| home.clone()).collect();
     let concerns =
@@ -72,7 +77,7 @@ pub fn refresh(
     let mut recorded = Recorded { live: state.deployed()?, in_flight: state.in_flight()? };
     recorded.live.retain(|(home, _), _| concerns(home));
     recorded.in_flight.retain(|(home, _), _| concerns(home));
-    let rows: BTreeMap<WorkerId, Row> =
+    let mut rows: BTreeMap<WorkerId, Row> =
         recorded.live.iter().map(|(id, deployed)| (id.clone(), row(deployed))).collect();
     let zone_id = |account_id: &str, name: &str| state.cached_id(account_id, ResourceKind::Zone, name).ok().flatten();
     let mut scope = Scope::of(&rows, &options.wanted, zone_id);
@@ -82,35 +87,62 @@ pub fn refresh(
         scope.homes.extend(options.homes.keys().cloned());
     }
     add_uncertain(&mut scope, &recorded.in_flight, zone_id);
-    if scope.homes.iter().any(|home| home.account_id.is_empty()) {
-        let unknown = cloud.unknown(fleet.accounts.keys().map(String::as_str));
-        // What else isn't set is told with it.
-        cloud.tokens(fleet, unknown.iter().copied(), secrets)?;
-        let unknown = unknown.join(", ");
-        return Err(Failure::new(format!("the id of {unknown} is not set here, so that nobody can be asked"))
-            .hint("set it, in the environment or in .env"));
-    }
-    let account_ids = scope.homes.iter().map(|home| home.account_id.clone()).collect();
     context.operator.begin("asking the cloud", None);
-    let mut requester = PlatformRequester::new(context, fleet, cloud, secrets, &account_ids)?;
-    let mut inventory = refresh::take(&scope, &mut |home, call| requester.fetch(home, call))?;
+    cloud.start(context)?;
+    let (tokens, mut refused) = credentials(fleet, cloud, secrets, &scope)?;
+    let account_ids: BTreeSet<String> = tokens.keys().cloned().collect();
+    let mut requester = PlatformRequester::with_tokens(context, fleet, cloud, tokens, &account_ids)?;
     let accounts: BTreeMap<String, String> =
         options.homes.iter().map(|(home, name)| (home.account_id.clone(), name.clone())).collect();
     let owner = fleet.owner();
-    let uncertain = recorded.in_flight.keys().cloned().collect();
-    let baseline = Baseline {
+    let uncertain: BTreeSet<WorkerId> = recorded.in_flight.keys().cloned().collect();
+    let (no_rows, nothing_wanted, adopt) = (BTreeMap::new(), BTreeMap::new(), options.adopt.clone());
+    let common = Baseline {
         fleet: &owner,
         accounts: &accounts,
-        rows: &rows,
-        wanted: &options.wanted,
+        rows: &no_rows,
+        wanted: &nothing_wanted,
         held: options.held,
         whole: options.whole,
-        adopt: &options.adopt,
+        adopt: &adopt,
         uncertain: &uncertain,
         anew: options.anew,
     };
-    let unclear = refresh::unclear(&inventory, &baseline);
-    inventory.request_triggers(&unclear, &mut |home, call| requester.fetch(home, call))?;
+    let mut inventory = Inventory::default();
+    for account_id in &account_ids {
+        let mut is_refusal = false;
+        let mut request = |home: &Home, call| {
+            requester.request(home, &call).map_err(|error| {
+                is_refusal = error.is_refusal();
+                Failure::from(error)
+            })
+        };
+        let listed = refresh::take(&scope.of_account(account_id), &mut request).and_then(|mut part| {
+            let unclear = refresh::unclear(&part, &Baseline { rows: &rows, wanted: &options.wanted, ..common });
+            part.request_triggers(&unclear, &mut request)?;
+            Ok(part)
+        });
+        match listed {
+            Ok(part) => inventory.add(part),
+            Err(failure) if is_refusal && account_ids.len() + refused.len() > 1 => {
+                let name = accounts.get(account_id).cloned().unwrap_or_default();
+                refused.push((account_id.clone(), name, failure));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if refused.len() > 1 && inventory.workers.is_empty() {
+        return Err(refused.swap_remove(0).2);
+    }
+    for (_, name, failure) in &refused {
+        context.operator.on_event(&Event::AccountRefused { account: name, reason: failure });
+    }
+    let is_listed = |(home, _): &WorkerId| refused.iter().all(|(account_id, ..)| *account_id != home.account_id);
+    rows.retain(|id, _| is_listed(id));
+    recorded.live.retain(|id, _| is_listed(id));
+    recorded.in_flight.retain(|id, _| is_listed(id));
+    options.wanted.retain(|id, _| is_listed(id));
+    let baseline = Baseline { rows: &rows, wanted: &options.wanted, ..common };
     let refreshed = refresh::refresh(&inventory, &baseline);
     for ((account_id, name), id) in &inventory.found {
         state.cache_id(account_id, ResourceKind::Zone, name, id)?;
@@ -139,7 +171,29 @@ pub fn refresh(
     context.operator.end();
     let there: usize = inventory.workers.values().map(BTreeMap::len).sum();
     context.operator.on_event(&Event::Refreshed { requests: requester.requests, workers: there });
-    Ok(RefreshResult { inventory, refreshed, missing, corrected })
+    let refused = refused.into_iter().map(|(_, name, failure)| (name, failure)).collect();
+    Ok(RefreshResult { inventory, refreshed, missing, corrected, refused })
+}
+
+/// The tokens of the accounts of a scope, by account id, and the accounts whose id or token isn't set here: id, name and reason.
+type Credentials = (HashMap<String, SecretString>, Vec<(String, String, Failure)>);
+
+/// Returns the credentials of the accounts of a scope. If none of them has any, it is an error that names what all of them lack.
+fn credentials(fleet: &Fleet, cloud: &Cloud, secrets: &Secrets, scope: &Scope) -> Result<Credentials, Failure> {
+    let account_ids = scope.account_ids();
+    let names = fleet.accounts.keys().map(String::as_str);
+    let names: Vec<&str> = names.filter(|name| account_ids.contains(&cloud.home(name, None).account_id)).collect();
+    let (mut tokens, mut missing) = (HashMap::new(), Vec::new());
+    for name in &names {
+        match cloud.tokens(fleet, [*name], secrets) {
+            Ok(found) => tokens.extend(found),
+            Err(failure) => missing.push((cloud.home(name, None).account_id, (*name).to_owned(), failure)),
+        }
+    }
+    match tokens.is_empty() {
+        true => cloud.tokens(fleet, names, secrets).map(|tokens| (tokens, Vec::new())),
+        false => Ok((tokens, missing)),
+    }
 }
 
 /// Notes the hosts in a dispatch namespace that the workers of a preview name: they may point there, also where

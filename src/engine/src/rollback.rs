@@ -4,15 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use flotilla_deploy::cloudflare::Cloudflare;
 use flotilla_deploy::deploy::Outcome;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::{self, Change, Plan, Wave};
-use flotilla_deploy::state::{Deployed, Record, RunId, State, WorkerId};
+use flotilla_deploy::state::{Deployed, Record, RunId, State, Stored, WorkerId};
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
+use flotilla_model::tags::Triggers;
 use flotilla_spec::project;
 use flotilla_spec::secrets::Secrets;
 use flotilla_spec::tree::Tree;
@@ -69,14 +72,15 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
         return Err(Failure::new(format!("nothing was deployed from here yet: there is no {}", cloud.state.display())));
     }
     let mut state = State::open(&cloud.state)?;
-    let (back, stay) = match &request.target {
+    let back = match &request.target {
         Target::Run(run) => of_run(&state, *run, None)?,
         Target::Customers { customers, record, environment } => of_customers(&state, customers, *record, *environment)?,
     };
+    let Back { changes, stay, kept } = back;
     for (worker, reason) in stay.iter().take(SHOWN) {
         context.operator.on_event(&Event::Stays { worker, reason });
     }
-    let plan = Plan::of(back, &Wave::of(&fleet.file.deploy.waves));
+    let plan = Plan::of(changes, &Wave::of(&fleet.file.deploy.waves));
     // 3. Safety.
     approval::check_digest(&request.approval, &plan)?;
     if plan.changes.is_empty() {
@@ -87,6 +91,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     let tokens = cloud.tokens(&fleet, names, &secrets)?;
     // 4. Confirm.
     context.operator.on_event(&Event::RollbackPlanned(&plan));
+    report_kept(context, &kept);
     if request.approval == Approval::Ask && cloud.local.is_none() {
         let mut workers = 0;
         state.each(|_, _| workers += 1)?;
@@ -113,23 +118,71 @@ pub(crate) fn roll_back_wave(
     secrets: &Arc<Secrets>,
 ) -> Result<usize, Failure> {
     let operator = ctx.context.operator;
-    let (back, stay) = of_run(state, run, Some(ids))?;
+    let Back { changes, stay, kept } = of_run(state, run, Some(ids))?;
     for (worker, reason) in &stay {
         operator.on_event(&Event::Stays { worker, reason });
     }
-    if back.is_empty() {
+    if changes.is_empty() {
         return Ok(0);
     }
-    operator.on_event(&Event::RollingBack(back.len()));
-    let plan = Plan::of(back, &[]);
+    operator.on_event(&Event::RollingBack(changes.len()));
+    report_kept(ctx.context, &kept);
+    let plan = Plan::of(changes, &[]);
     let make = upload::of_state(&ctx.cloud.state, &ctx.fleet.owner(), secrets)?;
     let kind = RunKind { name: KIND, reason: "its wave was not healthy", priority: Priority::Interactive, ..ctx.kind };
     let (outcome, _) = apply(&ApplyContext { kind, ..*ctx }, &plan, make, state)?;
     Ok(outcome.applied)
 }
 
-/// Changes that go back, and workers that stay, with the reason.
-type Back = (Vec<Change>, Vec<(String, String)>);
+/// The workers of a rollback.
+#[derive(Default)]
+struct Back {
+    /// The changes.
+    changes: Vec<Change>,
+    /// The workers that stay as they are, with the reasons.
+    stay: Vec<(String, String)>,
+    /// The workers that keep other hosts and crons than they had.
+    kept: Vec<Kept>,
+}
+
+/// The hosts and crons that a worker keeps, and those that it had when the restored bundle was uploaded.
+struct Kept {
+    worker: String,
+    now: Vec<String>,
+    then: Vec<String>,
+}
+
+fn report_kept(context: &Context<'_>, kept: &[Kept]) {
+    for Kept { worker, now, then } in kept.iter().take(SHOWN) {
+        context.operator.on_event(&Event::TriggersStay { worker, now, then });
+    }
+}
+
+/// Returns what points to a worker now and didn't when a bundle was uploaded, and the reverse; nothing if nobody knows.
+fn kept(state: &State, id: &WorkerId, live: &Deployed, stored: &Stored) -> Result<Option<Kept>, Failure> {
+    let Some(before) = stored.source["worker"].as_object() else { return Ok(None) };
+    let names = |key: &str, pointer: &str| -> BTreeSet<String> {
+        let all = before.get(key).and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(|item| item.pointer(pointer)?.as_str()).map(str::to_owned).collect()
+    };
+    let mut then = names("domains", "");
+    then.extend(names("routes", "/pattern"));
+    then.extend(names("crons", "").into_iter().map(|cron| format!("cron {cron}")));
+    let hosts = before.get("hosts").and_then(|hosts| hosts["names"].as_array()).into_iter().flatten();
+    then.extend(hosts.filter_map(Value::as_str).map(str::to_owned));
+    let Triggers { workers_dev, domains, patterns, crons } = live.live.triggers();
+    let mut now: BTreeSet<String> = domains.into_iter().chain(patterns).collect();
+    now.extend(crons.iter().map(|cron| format!("cron {cron}")));
+    now.extend(state.hosts_of(id)?);
+    for (is_on, texts) in [(workers_dev, &mut now), (before.get("workersDev") == Some(&Value::Bool(true)), &mut then)] {
+        if is_on {
+            texts.insert("workers.dev".to_owned());
+        }
+    }
+    let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| one.difference(other).cloned().collect::<Vec<_>>();
+    let kept = Kept { worker: id.1.clone(), now: only(&now, &then), then: only(&then, &now) };
+    Ok((!kept.now.is_empty() || !kept.then.is_empty()).then_some(kept))
+}
 
 fn reason(live: &Deployed, to: &Record) -> Reason {
     Reason::RolledBack { record: to.id, at: to.at, old: live.digest.short(), new: to.digest.short() }
@@ -141,7 +194,7 @@ fn of_customers(
     record: Option<i64>,
     environment: Option<Environment>,
 ) -> Result<Back, Failure> {
-    let (mut back, mut stay) = (Vec::new(), Vec::new());
+    let mut back = Back::default();
     let mut found = false;
     for customer in customers {
         let workers = state.of_customer(customer)?;
@@ -162,19 +215,19 @@ fn of_customers(
                 None => uploads.iter().find(|record| record.digest != live.digest),
             };
             found = true;
-            add(state, id, &live, to, &mut back, &mut stay)?;
+            back.add(state, id, &live, to)?;
         }
     }
     if let (Some(to), false) = (record, found) {
         let failure = Failure::usage(format!("record {to} is no upload of {}", customers.join(", ")));
         return Err(failure.hint("`flotilla history CUSTOMER` lists the records"));
     }
-    Ok((back, stay))
+    Ok(back)
 }
 
 /// Returns the workers that a deploy uploaded, as far as they are still live; only these, if any are given.
 fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Result<Back, Failure> {
-    let (mut back, mut stay) = (Vec::new(), Vec::new());
+    let mut back = Back::default();
     let records = state.records_of_run(run)?;
     if records.is_empty() {
         return Err(
@@ -192,31 +245,33 @@ fn of_run(state: &State, run: RunId, only: Option<&BTreeSet<WorkerId>>) -> Resul
             Some(live) if live.digest == record.digest => {
                 let uploads = state.uploads_of(id, &record.customer, UPLOADS)?;
                 let to = uploads.iter().find(|other| other.run < run && other.digest != live.digest);
-                add(state, id.clone(), &live, to, &mut back, &mut stay)?;
+                back.add(state, id.clone(), &live, to)?;
             }
-            _ => stay.push((id.1.clone(), "something else was deployed since".to_owned())),
+            _ => back.stay.push((id.1.clone(), "something else was deployed since".to_owned())),
         }
     }
-    Ok((back, stay))
+    Ok(back)
 }
 
-fn add(
-    state: &State,
-    id: WorkerId,
-    live: &Deployed,
-    to: Option<&Record>,
-    back: &mut Vec<Change>,
-    stay: &mut Vec<(String, String)>,
-) -> Result<(), Failure> {
-    match to {
-        None => stay.push((id.1, "nothing ran before".to_owned())),
-        Some(to) if to.digest == live.digest => stay.push((id.1, format!("it runs {} already", to.digest.short()))),
-        Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
-            Some(stored) => back.push(plan::back(&id, live, (to.digest, &stored), reason(live, to))),
-            None => {
-                stay.push((id.1, format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short())))
+impl Back {
+    /// Adds a worker that goes back to what a record uploaded.
+    fn add(&mut self, state: &State, id: WorkerId, live: &Deployed, to: Option<&Record>) -> Result<(), Failure> {
+        match to {
+            None => self.stay.push((id.1, "nothing ran before".to_owned())),
+            Some(to) if to.digest == live.digest => {
+                self.stay.push((id.1, format!("it runs {} already", to.digest.short())));
             }
-        },
+            Some(to) => match if state.is_kept(&to.digest)? { state.stored(&to.digest)? } else { None } {
+                Some(stored) => {
+                    self.kept.extend(kept(state, &id, live, &stored)?);
+                    self.changes.push(plan::back(&id, live, (to.digest, &stored), reason(live, to)));
+                }
+                None => {
+                    let reason = format!("{} is no longer kept; see `deploy.keep` in fleet.yaml", to.digest.short());
+                    self.stay.push((id.1, reason));
+                }
+            },
+        }
+        Ok(())
     }
-    Ok(())
 }

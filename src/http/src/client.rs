@@ -1,9 +1,9 @@
 //! The client: TLS by rustls on ring, no redirects, no proxy within this machine, and an end to every wait.
 
-use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use reqwest::Url;
 use reqwest::blocking::{Client as Http, ClientBuilder};
 
 use crate::answer::Answer;
@@ -47,6 +47,9 @@ impl Client {
 
     /// Sends a request. Its answer's head is there, its body is yet to be read.
     pub fn send(&self, request: Request) -> Result<Answer, Error> {
+        if let (true, Err(reason)) = (request.has_token(), check_token_address(&request.url)) {
+            return Err(Error { kind: Kind::Request, cause: reason.to_owned() });
+        }
         let http = self.http(&request.url)?;
         let within = request.within.unwrap_or(self.timeouts.total);
         let end = Instant::now() + within;
@@ -65,7 +68,7 @@ impl Client {
             made.map_err(|error| Error { kind: Kind::Client, ..Error::of(&error) })
         };
         // What stays on this machine doesn't go to a proxy of the network, in the clear.
-        let made = match is_loopback(url) {
+        let made = match Url::parse(url).is_ok_and(|url| is_loopback(&url)) {
             true => self.loopback.get_or_init(|| make(true)),
             false => self.outward.get_or_init(|| make(false)),
         };
@@ -73,16 +76,28 @@ impl Client {
     }
 }
 
+/// Checks an address to which a token is sent: over TLS, or within this machine, and without a user name or password, behind which another
+/// host can hide. The error is the reason, without the address, which can hold a password.
+pub fn check_token_address(url: &str) -> Result<(), &'static str> {
+    let url = Url::parse(url).map_err(|_| "it is not a URL")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "it has a user name or a password before its host, so that the token could go to another host in the clear",
+        );
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if is_loopback(&url) => Ok(()),
+        _ => Err("it is not an https:// address, so that the token would be sent in the clear"),
+    }
+}
+
 /// Returns whether an address is one of this machine: `http://localhost:8787/…`.
-fn is_loopback(url: &str) -> bool {
-    let Some(rest) = url.split_once("://").map(|(_, rest)| rest) else { return false };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let authority = authority.rsplit('@').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next(),
-        None => authority.split(':').next(),
-    };
-    host.is_some_and(|host| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+fn is_loopback(url: &Url) -> bool {
+    // As the client reads it: what a reader of its own takes for the host can be a user name.
+    let Some(host) = url.host_str() else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The builder of a client that follows no redirect: it would carry the token elsewhere, and no API here has one. TLS is rustls on
@@ -277,12 +292,51 @@ mod tests {
             "http://[::1]:80/",
             "http://u@localhost",
         ] {
-            assert!(is_loopback(url), "{url}");
+            assert!(is_loopback(&Url::parse(url).unwrap()), "{url}");
         }
+        for url in [
+            "https://api.cloudflare.com/client/v4",
+            "http://localhost.example.com/",
+            "http://127.evil.example",
+            "http://localhost:x@evil.example/",
+            "http://localhost@evil.example/",
+            "http://evil.example\\@localhost/",
+            "http://evil.example/@localhost",
+        ] {
+            assert!(!is_loopback(&Url::parse(url).unwrap()), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_token_goes_over_tls_or_stays_on_this_machine() {
         for url in
-            ["https://api.cloudflare.com/client/v4", "http://localhost.example.com/", "http://127.evil.example", "x"]
+            ["https://api.example/x", "http://localhost:1/x", "http://127.0.0.1", "http://[::1]:8787/", "http://127.1/"]
         {
-            assert!(!is_loopback(url), "{url}");
+            assert_eq!(check_token_address(url), Ok(()), "{url}");
         }
+        for url in [
+            "http://localhost:x@evil.example/client/v4",
+            "http://localhost:8787@evil.example/client/v4",
+            "https://api.cloudflare.com@evil.example/client/v4",
+            "https://:x@evil.example",
+            "http://localhost\\@evil.example",
+            "http://evil.example",
+            "http://0.0.0.0",
+            "http://127.0.0.1.evil.example",
+            "http://localhost.",
+            "ftp://localhost",
+            "localhost:8787",
+            "//evil.example",
+            "",
+        ] {
+            assert!(check_token_address(url).is_err(), "{url}");
+        }
+        // Whoever forgets to ask sends nothing, either.
+        let (address, received) = server(|_| ());
+        let address = address.replace("http://", "http://localhost:x@");
+        let request = Request::get(address).bearer(&SecretString::from("canary"));
+        let error = Client::new(TIMEOUTS).send(request).err().unwrap();
+        assert_eq!((error.kind, error.cause.contains("canary")), (Kind::Request, false));
+        assert!(received.recv_timeout(Duration::from_millis(300)).is_err(), "nothing is sent");
     }
 }

@@ -11,7 +11,7 @@ mod request;
 
 pub use answer::{Answer, Body};
 pub use certificate::Hosts;
-pub use client::{Client, Timeouts, builder};
+pub use client::{Client, Timeouts, builder, check_token_address};
 pub use error::{Error, Kind};
 pub use ratelimit::RateLimit;
 pub use redact::redact;

@@ -59,6 +59,11 @@ impl Request {
         Request { bearer: Some(token.clone()), ..self }
     }
 
+    /// Returns whether it carries a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.bearer.is_some()
+    }
+
     /// Sets a JSON body.
     #[must_use]
     pub fn json(self, body: &Value) -> Request {

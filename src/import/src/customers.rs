@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::names;
 use flotilla_model::plain_file;
@@ -141,7 +142,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                 else {
                     continue;
                 };
-                if is_variable(name) && super::credential::is_credential(name, value) {
+                if is_variable(name) && credential::is_credential(name, value) {
                     let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
                     let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
                     findings.credential(place, format!("`{name}` is a secret of this machine"), help);

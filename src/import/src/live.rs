@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::{self, Binding};
+use flotilla_model::credential::holds_credential;
 use flotilla_model::diagnostic::Place;
 use flotilla_model::names;
 use flotilla_model::paging::read_list;
@@ -21,7 +22,7 @@ use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply}
 use flotilla_model::tags;
 
 use super::code::is_module_path;
-use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
+use super::forms::{fits, is_date, is_secret_name, is_turso, is_variable};
 use super::{Findings, LiveAccount, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.

@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod cache;
 pub mod child;
 pub mod clock;
+pub mod credential;
 pub mod customer;
 pub mod diagnostic;
 pub mod digest;

@@ -4,9 +4,17 @@
 use std::collections::HashSet;
 
 use crate::failure::Failure;
+use crate::limits::grouped;
 
 /// The number of times that a list is read before it is given up because it changed each time.
 const READINGS: u32 = 5;
+
+/// The most pages of a list that are read: the zones of a large organization come in two thousand.
+const MAX_PAGES: usize = 20_000;
+/// The most entries of a list that are kept.
+const MAX_ENTRIES: usize = 2_000_000;
+/// The longest cursor, in bytes.
+const MAX_CURSOR: usize = 8 << 10;
 
 /// Identifies a page of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,20 +69,41 @@ impl Entry for (String, String) {
     }
 }
 
-/// The list changed each time that it was read.
+/// The reason why a list can't be read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsteady;
+pub enum Unsteady {
+    /// It changed each time that it was read.
+    Changing,
+    /// It has more pages or entries than any account has.
+    Endless,
+}
 
 impl std::fmt::Display for Unsteady {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cloudflare's list is not whole: its pages didn't fit together, {READINGS} times in a row")
+        match self {
+            Unsteady::Changing => {
+                write!(f, "Cloudflare's list is not whole: its pages didn't fit together, {READINGS} times in a row")
+            }
+            Unsteady::Endless => write!(
+                f,
+                "Cloudflare's list doesn't end: more than {} pages or {} entries",
+                grouped(MAX_PAGES as u64),
+                grouped(MAX_ENTRIES as u64)
+            ),
+        }
     }
 }
 
 impl From<Unsteady> for Failure {
     fn from(unsteady: Unsteady) -> Failure {
-        Failure::new(unsteady.to_string())
-            .hint("something else changes the account at the same time: run the command again when that has ended")
+        let failure = Failure::new(unsteady.to_string());
+        match unsteady {
+            Unsteady::Changing => failure
+                .hint("something else changes the account at the same time: run the command again when that has ended"),
+            Unsteady::Endless => {
+                failure.hint("is the API's address right, or does something answer in Cloudflare's place?")
+            }
+        }
     }
 }
 
@@ -104,12 +133,13 @@ pub struct Pages<T> {
     keys: HashSet<String>,
     total: Option<u64>,
     last: Option<Page>,
+    count: usize,
     readings: u32,
 }
 
 impl<T> Default for Pages<T> {
     fn default() -> Pages<T> {
-        Pages { entries: Vec::new(), keys: HashSet::new(), total: None, last: None, readings: 1 }
+        Pages { entries: Vec::new(), keys: HashSet::new(), total: None, last: None, count: 0, readings: 1 }
     }
 }
 
@@ -117,6 +147,11 @@ impl<T: Entry> Pages<T> {
     /// Adds the page that was read. A page that doesn't fit to those before starts the list anew.
     pub fn add(&mut self, page: ListPage<T>) -> Result<Progress<T>, Unsteady> {
         let ListPage { entries, next, total } = page;
+        self.count += 1;
+        let is_long = matches!(&next, Some(Page::Cursor(cursor)) if cursor.len() > MAX_CURSOR);
+        if self.count > MAX_PAGES || self.entries.len() + entries.len() > MAX_ENTRIES || is_long {
+            return Err(Unsteady::Endless);
+        }
         let is_only = self.last.is_none() && next.is_none();
         // A list that is one page is nowhere kept twice.
         let is_new = is_only || entries.iter().all(|entry| self.keys.insert(entry.key().to_owned()));
@@ -127,7 +162,7 @@ impl<T: Entry> Pages<T> {
         let is_complete = next.is_some() || total.is_none_or(|total| total == self.entries.len() as u64);
         if !(is_new && is_same_total && goes_on && is_complete) {
             if self.readings == READINGS {
-                return Err(Unsteady);
+                return Err(Unsteady::Changing);
             }
             *self = Pages { readings: self.readings + 1, ..Pages::default() };
             return Ok(Progress::Next(Page::First));
@@ -209,6 +244,27 @@ mod tests {
             let (read, _) = read([broken, whole()].concat());
             assert_eq!(read, Ok(rows(&["a", "b", "c"])), "{what}");
         }
+    }
+
+    #[test]
+    fn a_list_without_an_end_is_given_up() {
+        let mut number = 0;
+        let endless: Result<Vec<Row>, CallError> = read_list(|_| {
+            number += 1;
+            Ok(page(&[&number.to_string()], Some(number + 1), None))
+        });
+        let Err(CallError::Rejected { message, .. }) = endless else { panic!("{endless:?}") };
+        assert!(message.contains("doesn't end: more than 20,000 pages"), "{message}");
+        assert_eq!(number as usize, MAX_PAGES + 1);
+        let mut pages = Pages::default();
+        assert_eq!(pages.add(rows_of(MAX_ENTRIES + 1).into()), Err(Unsteady::Endless));
+        let cursor = Page::Cursor("x".repeat(MAX_CURSOR + 1));
+        let long = ListPage { entries: rows_of(1), next: Some(cursor), total: None };
+        assert_eq!(Pages::default().add(long), Err(Unsteady::Endless));
+    }
+
+    fn rows_of(count: usize) -> Vec<Row> {
+        (0..count).map(|number| (String::new(), number.to_string())).collect()
     }
 
     #[test]

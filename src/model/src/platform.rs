@@ -242,6 +242,20 @@ pub enum Call {
         /// Its title.
         title: String,
     },
+    /// Lists the keys of a KV namespace.
+    ListKeys {
+        /// The namespace's id.
+        namespace_id: String,
+        /// The page.
+        page: Page,
+    },
+    /// Reads a value of a KV namespace.
+    ReadKey {
+        /// The namespace's id.
+        namespace_id: String,
+        /// The key.
+        key: String,
+    },
     /// Writes values of a KV namespace.
     PutKeys {
         /// The namespace's id.
@@ -317,6 +331,8 @@ pub enum Reply {
     Token(String),
     /// The zones that a token reaches.
     Zones(ListPage<ListedZone>),
+    /// A value, as text.
+    Value(String),
     /// Names, each with its id.
     Names(ListPage<(String, String)>),
 }

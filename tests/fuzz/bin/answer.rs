@@ -1,4 +1,4 @@
-//! Drives the target `answer` with cargo-fuzz.
+//! Runs the target `answer` under cargo-fuzz.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Drives the target `dotenv` with cargo-fuzz.
+//! Runs the target `dotenv` under cargo-fuzz.
 
 #![no_main]
 

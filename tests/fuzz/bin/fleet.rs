@@ -1,4 +1,4 @@
-//! Drives the target `fleet` with cargo-fuzz.
+//! Runs the target `fleet` under cargo-fuzz.
 
 #![no_main]
 

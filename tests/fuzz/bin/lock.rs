@@ -1,4 +1,4 @@
-//! Drives the target `lock` with cargo-fuzz.
+//! Runs the target `lock` under cargo-fuzz.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Drives the target `plan_file` with cargo-fuzz.
+//! Runs the target `plan_file` under cargo-fuzz.
 
 #![no_main]
 

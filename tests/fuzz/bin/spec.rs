@@ -1,4 +1,4 @@
-//! Drives the target `spec` with cargo-fuzz.
+//! Runs the target `spec` under cargo-fuzz.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Drives the target `undo_journal` with cargo-fuzz.
+//! Runs the target `undo_journal` under cargo-fuzz.
 
 #![no_main]
 

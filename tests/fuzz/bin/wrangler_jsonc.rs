@@ -1,4 +1,4 @@
-//! Drives the target `wrangler_jsonc` with cargo-fuzz.
+//! Runs the target `wrangler_jsonc` under cargo-fuzz.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Drives the target `wrangler_toml` with cargo-fuzz.
+//! Runs the target `wrangler_toml` under cargo-fuzz.
 
 #![no_main]
 

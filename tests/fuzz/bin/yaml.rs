@@ -1,4 +1,4 @@
-//! Drives the target `yaml` with cargo-fuzz.
+//! Runs the target `yaml` under cargo-fuzz.
 
 #![no_main]
 

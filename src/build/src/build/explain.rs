@@ -144,7 +144,7 @@ pub fn since(
     let mut lines = Vec::new();
     if let (before @ Value::Object(_), Ok(after)) = (&before["worker"], serde_json::to_value(worker)) {
         let before = deployed(before, &worker.routes, live);
-        lines = project.differences(worker, &without_local(&before, &after), &after);
+        lines = project.differences(worker, &of_upload(&before, &after), &after);
         if lines.is_empty() && recipe_differs.is_empty() {
             // A template can render these, as well.
             lines = project.differences(worker, &before, &after);
@@ -173,10 +173,12 @@ fn deployed(before: &Value, routes: &BTreeSet<Route>, live: &LiveTriggers) -> Va
     before
 }
 
-/// Returns a worker as it was, with the present values of those keys that aren't sent anywhere.
-fn without_local(before: &Value, after: &Value) -> Value {
+/// Returns a worker as it was, with the present values of those keys that aren't sent anywhere, or that have steps and reasons of their own.
+fn of_upload(before: &Value, after: &Value) -> Value {
     let mut before = before.clone();
-    ["labels", "takeOver", "delivery"].into_iter().for_each(|key| copy(after, &mut before, key));
+    let local = ["labels", "takeOver", "delivery"];
+    let with_steps = ["workersDev", "domains", "routes", "crons", "hosts"];
+    local.into_iter().chain(with_steps).for_each(|key| copy(after, &mut before, key));
     before
 }
 
@@ -249,6 +251,14 @@ mod tests {
             json!({ "labels": { "tier": "silver" }, "delivery": "manual", "vars": {}, "takeOver": ["a.example"] });
         let after = json!({ "labels": { "tier": "gold" }, "delivery": "automatic", "vars": { "A": "1" } });
         let labels = json!({ "labels": { "tier": "gold" }, "delivery": "automatic", "vars": {} });
-        assert_eq!(without_local(&before, &after), labels);
+        // What has a step of its own is named by that.
+        let (mut before, mut after) = (before, after);
+        (before["domains"], after["domains"]) = (json!(["a.example"]), json!([]));
+        let labels = {
+            let mut labels = labels;
+            labels["domains"] = json!([]);
+            labels
+        };
+        assert_eq!(of_upload(&before, &after), labels);
     }
 }

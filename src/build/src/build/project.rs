@@ -32,6 +32,8 @@ pub struct Project {
     pub fleet: Fleet,
     /// The customers' files, sorted by name.
     pub files: Vec<String>,
+    /// The files of customers that are no part of the preview, if it is one.
+    pub(super) other_files: Vec<String>,
     /// An error for each file under customers/ that looks like a spec and isn't read.
     pub unread: Vec<Diagnostic>,
     /// The workers that all customers share.
@@ -112,9 +114,9 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
             return Err(sorted(diagnostics));
         }
     };
-    let mut output_root = tree.root.clone();
+    let (mut output_root, mut other_files) = (tree.root.clone(), Vec::new());
     if let Some(preview) = preview {
-        files.retain(|file| preview.customers.contains(project::id_of(file)));
+        (files, other_files) = files.into_iter().partition(|file| preview.customers.contains(project::id_of(file)));
         output_root.push(project::preview_folder(&preview.id));
         fleet.preview = Some(preview.clone());
     }
@@ -138,6 +140,7 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         tree,
         fleet,
         files,
+        other_files,
         unread,
         shared,
         renderer,

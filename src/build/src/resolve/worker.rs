@@ -151,7 +151,8 @@ impl<'a> WorkerResolver<'a, '_> {
         self.compatibility_date();
         self.claim_name(&name, &reach);
         self.offer(&name, &reach);
-        let taken_over = reach.domains.iter().filter(|domain| domain.take_over());
+        // In a dispatch namespace as well, where they are hosts.
+        let taken_over = settings.domains.iter().flatten().filter(|domain| domain.take_over());
         let worker = Worker {
             customer: target.subject.id.to_owned(),
             customer_name: target.subject.name.to_owned(),
@@ -163,7 +164,12 @@ impl<'a> WorkerResolver<'a, '_> {
             name,
             pack: pack_name.to_owned(),
             workers_dev: reach.workers_dev,
-            take_over: taken_over.map(|domain| domain.name().to_owned()).collect(),
+            take_over: taken_over
+                .map(|domain| match &reach.namespace {
+                    Some(_) => names::same_host(domain.name()).into_owned(),
+                    None => domain.name().to_owned(),
+                })
+                .collect(),
             domains: reach.domains.iter().map(|domain| domain.name().to_owned()).collect(),
             routes: reach.routes.into_iter().collect(),
             account: reach.account,
@@ -362,7 +368,7 @@ impl<'a> WorkerResolver<'a, '_> {
                 None
             }
             Some(name) if broken.contains_key(name) => {
-                self.batch.resolved.broken_packs.insert(name.to_owned());
+                self.batch.resolved.broken_parts.insert(name.to_owned());
                 None
             }
             Some(name) => {

@@ -94,8 +94,8 @@ fn text(session: &Session, report: &PreviewUp) {
         count(report.requests as usize, "request"),
         report.expires
     ));
-    if report.failed + report.skipped > 0 {
-        report::print("run the same command again: what was acknowledged is not repeated");
+    for step in &report.next_steps {
+        report::print(step.text());
     }
 }
 

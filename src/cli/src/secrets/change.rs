@@ -150,12 +150,14 @@ fn store<'a, 'b>(
         None => which.env.is_none(),
         Some(of) => which.env.is_none_or(|environment| environment == of),
     };
-    let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).collect();
+    // Where it would never be looked up, nothing is written unless that file is named.
+    let takes = |store: &&Store<'_>| which.source.is_some() || store.takes(entry);
+    let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
             (Some(path), None) => format!("`{path}` is no source that can be written"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
-            (None, None) => "nothing can be written".to_owned(),
+            (None, None) => format!("no source that can be written is for {entry}, by its `purpose` and `names`"),
         };
         let where_from = if listed { "fleet.yaml" } else { "flotilla, as fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));

@@ -1,9 +1,12 @@
 //! Lists as Cloudflare answers them: a hundred thousand workers are 50 MB and more, of which a few fields are kept. Read
 //! as they come, never as a whole; sends nothing.
 
+use std::fmt;
 use std::io::{self, BufReader, Read};
+use std::marker::PhantomData;
 
 use flotilla_http::{Body, Error, Kind};
+use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use flotilla_model::paging::{ListPage, Page};
@@ -13,16 +16,22 @@ use flotilla_model::platform::{
 
 use super::result::ResultInfo;
 
-/// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is a million of them.
-pub const MAX_LIST: u64 = 1 << 30;
+/// The longest list that is read, in bytes: a worker takes about 600 in it, so that this is 400,000 of them. An account holds some hundreds,
+/// and the lists of namespaces come in pages.
+pub const MAX_LIST: u64 = 256 << 20;
+/// The most entries of a list that are kept of one answer: an empty entry takes a few bytes, and a hundred times as much once it is read.
+const MAX_ENTRIES: usize = 500_000;
+/// The most tags of a worker, and errors of an answer, that are kept.
+const MAX_PARTS: usize = 100;
 
 /// The envelope of an answer. What isn't named here is skipped without being kept.
 #[derive(Deserialize)]
 struct Envelope<T> {
     success: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "parts")]
     errors: Vec<ApiError>,
-    #[serde(default = "none")]
+    #[serde(default = "none", deserialize_with = "entries")]
+    #[serde(bound = "T: Deserialize<'de>")]
     result: Option<Vec<T>>,
     result_info: Option<ResultInfo>,
 }
@@ -50,7 +59,7 @@ struct Script {
     #[serde(default, deserialize_with = "or_default")]
     modified_on: String,
     last_deployed_from: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "parts")]
     tags: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     has_assets: bool,
@@ -79,6 +88,45 @@ struct Route {
     #[serde(deserialize_with = "super::hosts::ascii")]
     pattern: String,
     script: Option<String>,
+}
+
+/// Reads a list of at most so many entries; `null` is none.
+struct Bounded<T> {
+    limit: usize,
+    entry: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+    type Value = Option<Vec<T>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {} entries", self.limit)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            if entries.len() == self.limit {
+                return Err(de::Error::custom(format!("more than {} entries", self.limit)));
+            }
+            entries.push(entry);
+        }
+        Ok(Some(entries))
+    }
+}
+
+/// Reads the entries of a list.
+fn entries<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    deserializer.deserialize_any(Bounded { limit: MAX_ENTRIES, entry: PhantomData })
+}
+
+/// Reads a short list; `null` is none.
+fn parts<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(deserializer.deserialize_any(Bounded { limit: MAX_PARTS, entry: PhantomData })?.unwrap_or_default())
 }
 
 /// Reads `null` as if the field were missing.

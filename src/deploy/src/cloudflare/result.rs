@@ -139,6 +139,8 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
             Ok(Reply::Names(ListPage { total: list.total.filter(|_| name.is_none()), ..list }))
         }
         Call::ListKv { page } => names(result, info, ("title", "id"), (page, KV_PER_PAGE)).map(Reply::Names),
+        Call::ListKeys { page, .. } => names(result, info, ("name", "name"), (page, KEYS_PER_PAGE)).map(Reply::Names),
+        Call::ReadKey { .. } => Err("an envelope in place of a value".to_owned()),
         Call::ListAccounts { page } => names(result, info, ("name", "id"), (page, ZONES_PER_PAGE)).map(Reply::Names),
         Call::ListZones { page, .. } => {
             let zone = |row: &Value| {
@@ -167,6 +169,11 @@ pub fn deleted(answer: &Value) -> Result<Reply, Mismatch> {
     }
 }
 
+/// The code of a 404 for a key that KV doesn't have. Source: Cloudflare's answer to wrangler: `get: 'key not found'`.
+const KEY_MISSING: u64 = 10_009;
+/// The keys of a page, which is the most that KV lists at once.
+const KEYS_PER_PAGE: usize = 1000;
+
 /// Returns what a 404 with this code means: that the thing which the call is about isn't there. None: it says something else.
 pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
     let is_worker = WORKER_MISSING.contains(&code);
@@ -178,6 +185,7 @@ pub fn missing(home: &Home, call: &Call, code: u64) -> Option<Reply> {
         Call::ReadRoute { .. } => (code == ROUTE_MISSING, Reply::Nothing),
         Call::DeleteDatabase { .. } => (code == DATABASE_MISSING, Reply::Done),
         Call::FindSubdomain => (code == SUBDOMAIN_MISSING, Reply::Nothing),
+        Call::ReadKey { .. } => (code == KEY_MISSING, Reply::Nothing),
         // A namespace that nobody has created yet.
         Call::ListWorkers { .. } => (is_namespace, Reply::Nothing),
         Call::ReadWorkersDev { .. }

@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(2);
 /// The largest body that is read, in bytes: the scripts of all destinations have a fraction of it.
 const MAX_BODY: u64 = 4 << 20;
+/// The same for a health check, of which many are made at once.
+const MAX_HEALTH: u64 = 256 << 10;
 
 /// The client for workers. It has no credentials.
 static WORKERS: Client =
@@ -47,15 +49,15 @@ impl Web for Network {
     }
 
     fn get(&self, url: &str) -> Result<Answer, String> {
-        get(url).map(|(status, body)| Answer { status, body })
+        get(url, MAX_BODY).map(|(status, body)| Answer { status, body })
     }
 }
 
 /// The status and the JSON of what answers at an address; `null` where it is no JSON, or more than flotilla reads.
-fn get(url: &str) -> Result<(u16, Value), String> {
+fn get(url: &str, limit: u64) -> Result<(u16, Value), String> {
     let answer = WORKERS.send(Request::get(url)).map_err(|error| why(error.kind))?;
     let status = answer.status();
-    match answer.bytes(MAX_BODY) {
+    match answer.bytes(limit) {
         Ok(body) => Ok((status, serde_json::from_slice(&body).unwrap_or_default())),
         Err(error) if error.kind == Kind::TooLong => Ok((status, Value::Null)),
         Err(error) => Err(why(error.kind)),
@@ -73,7 +75,7 @@ fn why(kind: Kind) -> String {
 
 /// Makes a health check. Sends no credentials.
 pub fn health(check: &HealthCheck) -> Health {
-    match get(&format!("{}{}", check.address.trim_end_matches('/'), check.probe.path)) {
+    match get(&format!("{}{}", check.address.trim_end_matches('/'), check.probe.path), MAX_HEALTH) {
         Err(why) => Health::Unreachable(why),
         Ok((status, body)) => match verify::judge_health(check, &Answer { status, body }) {
             Ok(()) => Health::Healthy,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::index::ChangeIndex;
 use super::lookups::kind_of;
 use super::pool::Answer;
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, Permit, RequestId};
 use super::task::{action_name, is_about_same, uncertainty_of};
@@ -41,13 +42,14 @@ impl Run<'_> {
                     RequestId::Change(change) => self.on_change_answer(change, result, record),
                     RequestId::Lookup(lookup) => self.on_lookup_answer(lookup, result),
                     RequestId::HostWrite(write) => self.on_host_answer(write, result),
+                    RequestId::PutBack(put_back) => self.on_put_back(put_back, result),
                     RequestId::HealthCheck(_) => unreachable!("BUG: health is checked between waves"),
                 }
             }
             Answer::NotMade(why) => {
                 self.return_permit(permit);
                 let RequestId::Change(change) = id else { unreachable!("BUG: only uploads are made") };
-                self.fail(change, why)
+                self.fail(change, NextStep::Input.because(why))
             }
             Answer::Health(_) => unreachable!("BUG: health is checked between waves"),
         }
@@ -103,6 +105,7 @@ impl Run<'_> {
             RequestId::Change(change) | RequestId::HealthCheck(change) => self.change(change).worker.clone(),
             RequestId::Lookup(lookup) => self.schedule.lookup(lookup).key().to_owned(),
             RequestId::HostWrite(write) => self.schedule.host_write(write).table.title.clone(),
+            RequestId::PutBack(put_back) => self.schedule.put_back_of(put_back).key().to_owned(),
         }
     }
 
@@ -148,7 +151,7 @@ impl Run<'_> {
         index: ChangeIndex,
         result: Result<Reply, CallError>,
         record: Option<&UploadRecord>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Problem> {
         let change = self.change(index);
         let now = self.ctx.clock.unix();
         let ids = &self.ids;
@@ -160,7 +163,7 @@ impl Run<'_> {
         }
         let is_stale = task.live.is_none() && needs_worker(task.step(change));
         match task.on_answer(change, result, ownership, zone)? {
-            _ if is_stale => Err("the plan is stale: the state no longer has this worker".to_owned()),
+            _ if is_stale => Err(NextStep::Plan.because("the plan is stale: the state no longer has this worker")),
             is_done => Ok(is_done),
         }
     }
@@ -200,7 +203,7 @@ impl Run<'_> {
         lane.drop_steps(1);
         match (is_last, self.phase) {
             (false, _) => self.schedule.proceed(index),
-            (true, Phase::Release(_)) => self.schedule.release(index),
+            (true, Phase::Release(_) | Phase::Swap) => self.schedule.release(index),
             (true, Phase::Apply) if self.has_late_steps(index) => self.schedule.release(index),
             (true, Phase::HandOver) if self.gives(index) => self.schedule.release(index),
             (true, _) => {
@@ -233,7 +236,7 @@ impl Run<'_> {
     fn record_step(&mut self, index: ChangeIndex, step: &Step, is_upload: bool) -> Result<(), Failure> {
         let change = self.change(index);
         let is_final = match self.phase {
-            Phase::Release(_) => false,
+            Phase::Release(_) | Phase::Swap => false,
             Phase::Apply => !self.has_late_steps(index),
             Phase::HandOver => !self.gives(index),
         };
@@ -303,11 +306,11 @@ impl Run<'_> {
                     self.outcome.overtaken += 1;
                     self.emit(&Event::Overtaken(change));
                 }
-                Conclusion::Failed(error) => {
+                Conclusion::Failed(Problem { text: error, next }) => {
                     self.emit(&Event::Failed(change, &error));
                     self.outcome.failed += 1;
                     let (worker, customer) = (change.worker.clone(), change.customer.clone());
-                    self.outcome.failures.push(Failed { worker, customer, error });
+                    self.outcome.failures.push(Failed { worker, customer, error, next_step: next });
                     self.check_failure_budget();
                 }
             }

@@ -2,6 +2,7 @@
 //! before its first request.
 
 use super::index::{ChangeIndex, StepIndex};
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Conclusion, RequestId};
 use super::task::{Task, is_about_same, uncertainty_of};
@@ -18,7 +19,7 @@ impl Run<'_> {
         match id {
             RequestId::Change(change) => self.begin_change(change),
             RequestId::HostWrite(write) => self.begin_host_write(write).map(|()| true),
-            RequestId::Lookup(_) => Ok(true),
+            RequestId::Lookup(_) | RequestId::PutBack(_) => Ok(true),
             RequestId::HealthCheck(_) => unreachable!("BUG: a health check is in no queue"),
         }
     }
@@ -26,6 +27,11 @@ impl Run<'_> {
     /// Begins a change, and notes that it begins: what is sent may be carried out, whatever becomes of this program.
     fn begin_change(&mut self, index: ChangeIndex) -> Result<bool, Failure> {
         let change = self.change(index);
+        if let Some(why) = self.broken.remove(&index) {
+            self.fail(index, why)?;
+            self.report_concluded();
+            return Ok(false);
+        }
         let steps = self.steps_to_do(index);
         if steps.is_empty() {
             self.end_without_steps(index)?;
@@ -33,6 +39,7 @@ impl Run<'_> {
         }
         let why = match self.phase {
             Phase::Release(_) | Phase::Apply => self.blocked_by(index)?,
+            Phase::Swap => self.swap_blocked_by(index).or_else(|| self.hand_over_blocked_by(index)),
             Phase::HandOver => self.hand_over_blocked_by(index),
         };
         if let Some(why) = why {
@@ -81,7 +88,7 @@ impl Run<'_> {
     /// Ends the phase of a change that has nothing to do in it.
     fn end_without_steps(&mut self, index: ChangeIndex) -> Result<(), Failure> {
         match self.phase {
-            Phase::Release(_) => self.schedule.put_back(index),
+            Phase::Release(_) | Phase::Swap => self.schedule.put_back(index),
             Phase::Apply if self.has_late_steps(index) => self.schedule.put_back(index),
             Phase::HandOver if self.gives(index) => match self.unmoved_host_of(index) {
                 None => {
@@ -92,7 +99,8 @@ impl Run<'_> {
                 }
                 Some(_) if !self.are_takers_done(index) => self.schedule.put_back(index),
                 Some(host) => {
-                    self.fail(index, format!("{host} is still here: the worker that takes it failed"))?;
+                    let why = format!("{host} is still here: the worker that takes it failed");
+                    self.fail(index, NextStep::OtherFailure.because(why))?;
                     self.report_concluded();
                 }
             },
@@ -114,14 +122,15 @@ impl Run<'_> {
 
     /// Returns the reason why a change can't begin: a resource that it needs is unavailable, or a host points to the
     /// worker that it deletes.
-    fn blocked_by(&self, index: ChangeIndex) -> Result<Option<String>, Failure> {
+    fn blocked_by(&self, index: ChangeIndex) -> Result<Option<Problem>, Failure> {
         let change = self.change(index);
         if change.action == Action::Delete && self.phase == Phase::Apply {
             let host = match self.unmoved_host_of(index) {
                 Some(host) => Some(host),
                 None => self.ctx.state.host_of(&change.home, &change.worker)?,
             };
-            return Ok(host.map(|host| format!("not deleted, because the host {host} still leads to it")));
+            let why = |host| format!("not deleted, because the host {host} still leads to it");
+            return Ok(host.map(|host| NextStep::OtherFailure.because(why(host))));
         }
         if !change.steps.contains(&Step::Upload) {
             return Ok(None);
@@ -133,7 +142,7 @@ impl Run<'_> {
     }
 
     /// Returns the reason why hosts can't move now: a worker that is to give one failed, or one that is to get one.
-    fn hand_over_blocked_by(&self, index: ChangeIndex) -> Option<String> {
+    fn hand_over_blocked_by(&self, index: ChangeIndex) -> Option<Problem> {
         let change = self.change(index);
         let late = change.steps.iter().filter(|step| self.is_late(index, step));
         let mut blocked = late.filter_map(|step| {
@@ -149,7 +158,8 @@ impl Run<'_> {
                     (others.filter(|other| *other != index).find(|other| self.schedule.has_failed(*other))?, host)
                 }
             };
-            Some(format!("{host} stays where it is, because {} failed", self.change(other).worker))
+            let why = format!("{host} stays where it is, because {} failed", self.change(other).worker);
+            Some(NextStep::OtherFailure.because(why))
         });
         blocked.next()
     }
@@ -201,20 +211,7 @@ impl Run<'_> {
     fn note_move(&mut self, change: &Change, step: &Step) -> Result<(), Failure> {
         let (Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. }) = step else { return Ok(()) };
         for from in from {
-            let id: WorkerId = (change.home.clone(), from.clone());
-            let Some(live) = self.ctx.state.one(&id)? else { continue };
-            let earlier = self.ctx.state.in_flight_of(&id)?;
-            self.moving.entry(id.clone()).or_default().push(uncertainty_of(step));
-            let earlier_ones = earlier.as_ref().map(|earlier| earlier.uncertainties.clone()).unwrap_or_default();
-            let in_flight = InFlight {
-                account: live.account,
-                customer: live.customer,
-                environment: live.environment,
-                digest: earlier.as_ref().map_or(live.digest, |earlier| earlier.digest),
-                uncertainties: self.with_moving(&id, earlier_ones),
-                run: self.ctx.run,
-            };
-            self.ctx.state.begin(&id, &in_flight)?;
+            self.note_moving(&(change.home.clone(), from.clone()), step)?;
         }
         Ok(())
     }
@@ -269,7 +266,7 @@ impl Run<'_> {
     }
 
     /// Ends a change with an error.
-    pub(super) fn fail(&mut self, index: ChangeIndex, why: String) -> Result<(), Failure> {
+    pub(super) fn fail(&mut self, index: ChangeIndex, why: Problem) -> Result<(), Failure> {
         self.conclude(index, Conclusion::Failed(why))
     }
 

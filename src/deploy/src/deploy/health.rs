@@ -8,7 +8,7 @@ use super::index::ChangeIndex;
 use super::pool::{Answer, Job};
 use super::run::Run;
 use super::schedule::RequestId;
-use super::{CONTROL_INTERVAL, Control, Event, Failed, HEALTH_INTERVAL};
+use super::{CONTROL_INTERVAL, Control, Event, Failed, HEALTH_INTERVAL, NextStep};
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{Health, HealthCheck};
 
@@ -79,7 +79,7 @@ impl Run<'_> {
         self.outcome.unhealthy += 1;
         let (worker, customer) = (change.worker.clone(), change.customer.clone());
         let error = format!("uploaded, but not healthy: {why}");
-        self.outcome.failures.push(Failed { worker, customer, error });
+        self.outcome.failures.push(Failed { worker, customer, error, next_step: NextStep::Health });
         self.check_failure_budget();
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::Failed;
 use super::index::{HostWriteId, WaveIndex};
 use super::lookups::explained;
+use super::problem::Problem;
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, RequestId, RequestState};
 use crate::plan::HostChange;
@@ -129,10 +130,10 @@ impl<'p> Run<'p> {
         self.schedule.end(RequestId::HostWrite(id), RequestState::Cancelled);
     }
 
-    fn report_failed_hosts(&mut self, table: &Table, error: String) {
+    fn report_failed_hosts(&mut self, table: &Table, Problem { text: error, next }: Problem) {
         self.outcome.failed += 1;
         let (worker, customer) = (format!("the hosts in {}", table.title), String::new());
-        self.outcome.failures.push(Failed { worker, customer, error });
+        self.outcome.failures.push(Failed { worker, customer, error, next_step: next });
         self.check_failure_budget();
     }
 }

@@ -46,3 +46,7 @@ index!(
     /// A write of hosts of a wave.
     pub HostWriteId
 );
+index!(
+    /// A host that is put back to the worker that had it.
+    pub PutBackId
+);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::index::{ChangeIndex, LookupId};
 use super::ownership::StrangersList;
+use super::problem::{NextStep, Problem};
 use super::run::{Phase, Run};
 use super::schedule::{Delivery, Permit, RequestId, RequestState};
 use crate::plan::{Change, Step};
@@ -222,10 +223,14 @@ impl Run<'_> {
                 self.schedule.end_lookup(id, RequestState::Succeeded);
                 return Ok(());
             }
-            Ok(Reply::Nothing) => format!("the account has no zone `{name}`, or the token can't see it"),
+            Ok(Reply::Nothing) => {
+                NextStep::Zone.because(format!("the account has no zone `{name}`, or the token can't see it"))
+            }
             Ok(other) => unreachable!("BUG: {other:?} is no zone"),
-            Err(CallError::Unauthorized(why)) => return self.on_unauthorized_zone(id, why, is_repeated),
-            Err(error) => error.to_string(),
+            Err(CallError::Unauthorized(why)) => {
+                return self.on_unauthorized_zone(id, NextStep::Token.because(why), is_repeated);
+            }
+            Err(error) => Problem::of(&error),
         };
         for change in self.schedule.fail_lookup(id, why.clone()) {
             self.fail(change, why.clone())?;
@@ -235,7 +240,7 @@ impl Run<'_> {
 
     /// Reports an unauthorized token with one failure: the other changes of its account would fail alike, and are
     /// skipped.
-    fn on_unauthorized_zone(&mut self, id: LookupId, why: String, is_repeated: bool) -> Result<(), Failure> {
+    fn on_unauthorized_zone(&mut self, id: LookupId, why: Problem, is_repeated: bool) -> Result<(), Failure> {
         let mut is_reported = is_repeated;
         for change in self.schedule.fail_lookup(id, why.clone()) {
             match std::mem::replace(&mut is_reported, true) {
@@ -270,7 +275,7 @@ impl Run<'_> {
             }
             Ok(Progress::Whole(_)) => true,
             Err(unsteady) => {
-                self.fail_names(id, unsteady.to_string());
+                self.fail_names(id, NextStep::Retry.because(unsteady.to_string()));
                 return Ok(());
             }
         };
@@ -281,7 +286,8 @@ impl Run<'_> {
         match missing.first() {
             _ if !is_last => self.schedule.continue_lookup(id),
             Some(title) if exist => {
-                self.fail_names(id, format!("the KV namespace `{title}` is there and can't be found"));
+                let why = format!("the KV namespace `{title}` is there and can't be found");
+                self.fail_names(id, NextStep::Retry.because(why));
             }
             _ => {
                 for title in missing.into_iter().filter(|_| resource == Resource::Kv) {
@@ -315,13 +321,13 @@ impl Run<'_> {
                 self.schedule.continue_lookup(id);
             }
             Ok(other) => unreachable!("BUG: {other:?} is no KV namespace"),
-            Err(error) => self.fail_names(id, error.to_string()),
+            Err(error) => self.fail_names(id, Problem::of(&error)),
         }
         Ok(())
     }
 
     /// Notes why an account's resources of a kind are unavailable; the changes and hosts that need them fail with that.
-    fn fail_names(&mut self, id: LookupId, why: String) {
+    fn fail_names(&mut self, id: LookupId, why: Problem) {
         let Lookup { account_id, target, .. } = self.schedule.lookup(id);
         let resource = match target {
             Target::Names(names) => names.resource,
@@ -358,14 +364,14 @@ impl Run<'_> {
 }
 
 /// Returns the platform's message, with the missing permission where it is known.
-pub(super) fn explained(call: &Call, error: &CallError) -> String {
+pub(super) fn explained(call: &Call, error: &CallError) -> Problem {
     let denied = matches!(error, CallError::Rejected { status: 401 | 403, .. } | CallError::Unauthorized(_));
     let permission = match call {
         Call::ListDatabases { .. } => "D1: Edit",
         _ => "Workers KV Storage: Edit",
     };
     match denied {
-        true => format!("{error}; does the token have the permission `{permission}`?"),
-        false => error.to_string(),
+        true => NextStep::Token.because(format!("{error}; does the token have the permission `{permission}`?")),
+        false => Problem::of(error),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::index::{ChangeIndex, LookupId};
 use super::lookups::Target;
+use super::problem::{NextStep, Problem};
 use super::run::Run;
 use super::schedule::{RequestId, RequestState};
 use crate::plan::{Action, Change, Step};
@@ -64,20 +65,20 @@ impl Ownership {
     }
 
     /// Checks a worker right before it is changed, from the answer to what its tags are. The reason why it isn't changed.
-    pub(super) fn check(&self, change: &Change, reply: &Reply) -> Result<(), String> {
+    pub(super) fn check(&self, change: &Change, reply: &Reply) -> Result<(), Problem> {
         let worker = &change.worker;
         let tags = match reply {
             Reply::Tags { has_objects: true, .. } if change.action == Action::Delete && !change.destroys_objects => {
-                return Err(format!(
+                return Err(NextStep::Plan.because(format!(
                     "not deleted: {worker} has Durable Objects, whose data would be destroyed, and the plan didn't say so; a plan with \
                      `--refresh` shows it, and so does `flotilla prune`"
-                ));
+                )));
             }
             Reply::Tags { tags, .. } => tags,
             Reply::Nothing if change.action == Action::Update => {
-                return Err(format!(
+                return Err(NextStep::Refresh.because(format!(
                     "{worker} does not exist any more; `--refresh` corrects the state, and the worker is created anew"
-                ));
+                )));
             }
             Reply::Nothing => return Ok(()),
             other => unreachable!("BUG: {other:?} are no tags"),
@@ -87,21 +88,21 @@ impl Ownership {
         }
         match (self.owner(tags), change.action) {
             (Owner::Fleet, _) => Ok(()),
-            (Owner::Other(other), Action::Delete) => Err(format!(
+            (Owner::Other(other), Action::Delete) => Err(NextStep::Refresh.because(format!(
                 "not deleted: {worker} belongs to the fleet {other} now; `--refresh` removes it from this fleet's state"
-            )),
-            (Owner::Nobody, Action::Delete) => Err(format!(
+            ))),
+            (Owner::Nobody, Action::Delete) => Err(NextStep::Refresh.because(format!(
                 "not deleted: {worker} carries no tag of this fleet any more, so that somebody else may have created it; if it is \
                  this fleet's, delete it by hand"
-            )),
-            (Owner::Other(other), action) => Err(format!(
+            ))),
+            (Owner::Other(other), action) => Err(NextStep::Adopt.because(format!(
                 "not {}: {worker} belongs to the fleet {other}; `deploy --adopt {worker}` makes it this fleet's, `--refresh` removes it \
                  from this fleet's state",
                 done(action)
-            )),
-            (Owner::Nobody, Action::Create) => Err(format!(
+            ))),
+            (Owner::Nobody, Action::Create) => Err(NextStep::Adopt.because(format!(
                 "not created: {worker} exists and is not managed by this fleet; `deploy --adopt {worker}` makes it this fleet's"
-            )),
+            ))),
             // It is in the state, and lost its tags: changed outside, as a refresh calls it.
             (Owner::Nobody, Action::Update) => Ok(()),
         }
@@ -146,7 +147,7 @@ impl Run<'_> {
             Ok(Reply::Nothing) => Vec::new().into(),
             Ok(other) => unreachable!("BUG: {other:?} is no list of workers"),
             Err(error) => {
-                self.schedule.fail_lookup(id, error.to_string());
+                self.schedule.fail_lookup(id, Problem::of(&error));
                 return;
             }
         };
@@ -170,7 +171,7 @@ impl Run<'_> {
                 self.strangers.listed.insert(home);
                 self.schedule.end_lookup(id, RequestState::Succeeded);
             }
-            Err(unsteady) => drop(self.schedule.fail_lookup(id, unsteady.to_string())),
+            Err(unsteady) => drop(self.schedule.fail_lookup(id, NextStep::Retry.because(unsteady.to_string()))),
         }
     }
 

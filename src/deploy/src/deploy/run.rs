@@ -1,14 +1,16 @@
 //! The loop: sends what is ready, handles answers, and sleeps until there is work. One thread; [`Run`] holds what is
 //! known while a deploy runs, and its [`Schedule`] the dependencies between changes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::circle::{Circle, is_move, levels};
 use super::hosts::HostWrite;
 use super::index::{ChangeIndex, LaneId, LookupId, WaveIndex};
 use super::lookups::{KnownIds, kind_of};
 use super::ownership::{Ownership, Strangers};
 use super::pool::{Ids, Job};
+use super::problem::Problem;
 use super::schedule::{Conclusion, LaneQueue, Permit, RequestId, RequestState, Schedule};
 use super::task::Next;
 use super::{CONTROL_INTERVAL, Control, DeployContext, Event, LaneProgress, Outcome, PROGRESS_INTERVAL};
@@ -27,6 +29,8 @@ pub(super) enum Phase {
     Release(WaveIndex),
     /// The phase of all other steps but the late ones.
     Apply,
+    /// The moves of hosts that workers swap, all of them together.
+    Swap,
     /// The late steps: those that move hosts, and those that release hosts when others have them.
     HandOver,
 }
@@ -43,7 +47,7 @@ pub(super) struct Run<'a> {
     /// The workers that aren't the fleet's, as listed before this wave.
     pub(super) strangers: Strangers,
     /// The reasons why an account's databases or KV namespaces are unavailable.
-    pub(super) unavailable: HashMap<(String, Resource), String>,
+    pub(super) unavailable: HashMap<(String, Resource), Problem>,
     /// The changes that acquire a host, by its name.
     pub(super) acquired: HashMap<String, Vec<ChangeIndex>>,
     /// The changes by their workers, if hosts move between workers.
@@ -52,6 +56,10 @@ pub(super) struct Run<'a> {
     pub(super) takers: HashMap<ChangeIndex, Vec<(ChangeIndex, String)>>,
     /// The hosts of workers that changes are moving, or of which it is unknown whether they moved.
     pub(super) moving: HashMap<WorkerId, Vec<Uncertainty>>,
+    /// The workers that swap hosts now.
+    pub(super) circle: Option<Circle>,
+    /// The changes of a circle that failed, with the reasons.
+    pub(super) broken: HashMap<ChangeIndex, Problem>,
     /// The accounts whose token is unauthorized.
     pub(super) unauthorized: HashSet<String>,
     /// The changes that were uploaded in this wave, with the workers' health checks.
@@ -102,11 +110,6 @@ fn acquired(changes: &[Change]) -> HashMap<String, Vec<ChangeIndex>> {
     acquired
 }
 
-/// Returns whether a step moves a host from another worker.
-fn moves(step: &Step) -> bool {
-    matches!(step, Step::MoveDomain { .. } | Step::MoveRoute { .. })
-}
-
 impl<'a> Run<'a> {
     fn new(plan: &'a Plan, ctx: DeployContext<'a>) -> Run<'a> {
         let lane_of: Vec<LaneId> = plan.changes.iter().map(|change| ctx.lane_of[&change.home.account_id]).collect();
@@ -127,7 +130,7 @@ impl<'a> Run<'a> {
             strangers: Strangers::default(),
             unavailable: HashMap::new(),
             acquired: acquired(&plan.changes),
-            change_of: match plan.changes.iter().any(|change| change.steps.iter().any(moves)) {
+            change_of: match plan.changes.iter().any(Change::has_moves) {
                 true => {
                     let all = plan.changes.iter().enumerate();
                     all.map(|(place, change)| (change.id(), ChangeIndex::new(place))).collect()
@@ -136,6 +139,8 @@ impl<'a> Run<'a> {
             },
             takers: HashMap::new(),
             moving: HashMap::new(),
+            circle: None,
+            broken: HashMap::new(),
             unauthorized: HashSet::new(),
             uploaded: Vec::new(),
             unchecked: 0,
@@ -199,8 +204,12 @@ impl<'a> Run<'a> {
         self.write_hosts(wave)?;
         let late: Vec<ChangeIndex> = others.into_iter().filter(|index| self.has_late_steps(*index)).collect();
         let givers: Vec<ChangeIndex> = late.iter().copied().filter(|index| self.gives(*index)).collect();
-        for changes in self.in_order_of_moves(late) {
-            self.run_changes(changes, Phase::HandOver)?;
+        for groups in self.in_order_of_moves(&late) {
+            let (single, circles): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.len() == 1);
+            self.run_changes(single.concat(), Phase::HandOver)?;
+            for members in circles {
+                self.swap_hosts(&members)?;
+            }
         }
         // Those that gave hosts away end when it is known whether they were taken.
         for giver in givers {
@@ -251,9 +260,13 @@ impl<'a> Run<'a> {
         if change.action == Action::Delete || self.released_for(index, step).is_some() {
             return false;
         }
-        let Some(host) = Host::released_by(step) else { return moves(step) };
+        let Some(host) = Host::released_by(step) else {
+            // Without its domain on workers.dev, it has no host before the others come.
+            let is_last_host = matches!(step, Step::SetWorkersDev { on: false }) && change.has_moves();
+            return is_move(step) || is_last_host;
+        };
         let others = |all: &Vec<ChangeIndex>| all.iter().any(|other| *other != index);
-        self.acquired.get(host.name()).is_some_and(others) || change.steps.iter().any(moves)
+        self.acquired.get(host.name()).is_some_and(others) || change.has_moves()
     }
 
     /// Returns whether a change has steps that wait until the others are done, or waits until its hosts were taken.
@@ -297,47 +310,38 @@ impl<'a> Run<'a> {
         match self.phase {
             Phase::Release(wave) => self.released_for(index, step) == Some(wave),
             Phase::Apply => !self.is_late(index, step),
+            Phase::Swap => is_move(step),
             Phase::HandOver => self.is_late(index, step),
         }
     }
 
-    /// Returns changes in the order in which hosts move: a worker gets its new host before it gives the old one away, unless they go round
-    /// in a circle.
-    fn in_order_of_moves(&self, changes: Vec<ChangeIndex>) -> Vec<Vec<ChangeIndex>> {
-        let mut ranks: HashMap<ChangeIndex, usize> = changes.iter().map(|index| (*index, 0)).collect();
-        for _ in 0..changes.len() {
-            let mut moved = false;
-            for index in &changes {
-                let change = self.change(*index);
-                let givers = change.steps.iter().filter_map(|step| match step {
-                    Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } => {
-                        let at = |from: &String| self.change_of.get(&(change.home.clone(), from.clone()));
-                        from.iter().filter_map(|from| ranks.get(at(from)?)).max()
-                    }
-                    step => {
-                        let others = self.acquired.get(Host::released_by(step)?.name())?.iter();
-                        others.filter(|other| *other != index).filter_map(|other| ranks.get(other)).max()
-                    }
-                });
-                let rank = givers.max().map_or(0, |rank| rank + 1);
-                if ranks[index] < rank && rank <= changes.len() {
-                    ranks.insert(*index, rank);
-                    moved = true;
+    /// Returns changes in the order in which hosts move: a worker gets its new host before it gives the old one away. Workers that swap hosts
+    /// are in one group.
+    fn in_order_of_moves(&self, changes: &[ChangeIndex]) -> Vec<Vec<Vec<ChangeIndex>>> {
+        let place_of: HashMap<ChangeIndex, usize> =
+            changes.iter().enumerate().map(|(place, index)| (*index, place)).collect();
+        let needs = |index: &ChangeIndex| -> Vec<usize> {
+            let change = self.change(*index);
+            let others = change.steps.iter().flat_map(|step| match step {
+                Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } => {
+                    let giver = |from: &String| self.change_of.get(&(change.home.clone(), from.clone())).copied();
+                    from.iter().filter_map(giver).collect::<Vec<_>>()
                 }
-            }
-            if !moved {
-                break;
-            }
-        }
-        let mut ordered: BTreeMap<usize, Vec<ChangeIndex>> = BTreeMap::new();
-        for index in changes {
-            ordered.entry(ranks[&index]).or_default().push(index);
-        }
-        ordered.into_values().collect()
+                step => {
+                    let host = Host::released_by(step);
+                    host.and_then(|host| self.acquired.get(host.name())).cloned().unwrap_or_default()
+                }
+            });
+            let others = others.filter(|other| other != index);
+            others.filter_map(|other| place_of.get(&other).copied()).collect()
+        };
+        let needs: Vec<Vec<usize>> = changes.iter().map(needs).collect();
+        let of_group = |group: Vec<usize>| group.into_iter().map(|place| changes[place]).collect();
+        levels(&needs).into_iter().map(|groups| groups.into_iter().map(of_group).collect()).collect()
     }
 
     /// Runs the steps of these changes that belong to a phase.
-    fn run_changes(&mut self, changes: Vec<ChangeIndex>, phase: Phase) -> Result<(), Failure> {
+    pub(super) fn run_changes(&mut self, changes: Vec<ChangeIndex>, phase: Phase) -> Result<(), Failure> {
         for change in changes {
             self.schedule.queue(change);
         }
@@ -350,7 +354,7 @@ impl<'a> Run<'a> {
         loop {
             self.poll_control();
             let now = self.ctx.clock.now();
-            self.schedule.wake(Some(now).filter(|_| self.control != Control::Stop));
+            self.schedule.wake(Some(now).filter(|_| !self.is_stopped()));
             self.dispatch()?;
             if self.schedule.is_idle() {
                 return Ok(());
@@ -361,6 +365,11 @@ impl<'a> Run<'a> {
                 self.on_answers(answers)?;
             }
         }
+    }
+
+    /// Returns whether nothing more is sent. Moves that belong together are not torn apart.
+    fn is_stopped(&self) -> bool {
+        self.control == Control::Stop && !self.has_circle_begun()
     }
 
     /// Reports an event.
@@ -411,7 +420,7 @@ impl<'a> Run<'a> {
 
     /// Returns whether a lane has something that may be sent now.
     fn has_work(&self, lane: &LaneQueue) -> bool {
-        !lane.ready.is_empty() || !lane.fresh.is_empty() && self.control != Control::Pause
+        !lane.ready.is_empty() || !lane.fresh.is_empty() && (self.control != Control::Pause || self.has_circle_begun())
     }
 
     /// Sends as many requests as there are permits for. What is noted before they are sent is written as one.
@@ -503,7 +512,8 @@ impl<'a> Run<'a> {
     /// Skips what doesn't continue, as it comes to the front of its queue: everything after a stop, changes to begin
     /// after a halt, and the changes of an unauthorized token.
     fn skip_obsolete(&mut self, id: LaneId) -> Result<(), Failure> {
-        if self.control != Control::Stop && self.outcome.halted.is_none() && self.unauthorized.is_empty() {
+        let is_whole = !self.is_circle_broken();
+        if !self.is_stopped() && self.outcome.halted.is_none() && self.unauthorized.is_empty() && is_whole {
             return Ok(());
         }
         while let Some(front) = self.schedule.lane(id).ready.front().copied() {
@@ -525,20 +535,32 @@ impl<'a> Run<'a> {
 
     fn is_obsolete(&mut self, id: RequestId, is_fresh: bool) -> bool {
         let account_id = match id {
-            RequestId::Change(change) => &self.change(change).home.account_id,
-            RequestId::Lookup(id) => &self.schedule.lookup(id).account_id,
-            RequestId::HostWrite(_) | RequestId::HealthCheck(_) => return self.control == Control::Stop,
+            RequestId::Change(change) => self.change(change).home.account_id.clone(),
+            RequestId::Lookup(id) => self.schedule.lookup(id).account_id.clone(),
+            RequestId::HostWrite(_) | RequestId::HealthCheck(_) => return self.is_stopped(),
+            RequestId::PutBack(_) => return false,
         };
+        if let RequestId::Change(change) = id {
+            if self.broken.contains_key(&change) {
+                return false;
+            }
+            if self.phase == Phase::Swap && self.is_circle_broken() {
+                return true;
+            }
+        }
         let is_halted = self.outcome.halted.is_some() && matches!(id, RequestId::Change(_));
-        self.control == Control::Stop || is_fresh && is_halted || self.unauthorized.contains(account_id)
+        self.is_stopped() || is_fresh && is_halted || self.unauthorized.contains(&account_id)
     }
 
     fn cancel(&mut self, id: RequestId) -> Result<(), Failure> {
         match id {
-            RequestId::Change(change) => self.skip(change)?,
+            RequestId::Change(change) => match self.swap_blocked_by(change).filter(|_| !self.is_stopped()) {
+                Some(why) => self.fail(change, why)?,
+                None => self.skip(change)?,
+            },
             RequestId::Lookup(id) => self.schedule.end_lookup(id, RequestState::Cancelled),
             RequestId::HostWrite(id) => self.cancel_host_write(id),
-            RequestId::HealthCheck(_) => unreachable!("BUG: a health check is in no queue"),
+            RequestId::PutBack(_) | RequestId::HealthCheck(_) => unreachable!("BUG: it is never cancelled"),
         }
         Ok(())
     }
@@ -553,6 +575,11 @@ impl<'a> Run<'a> {
                 let account_id = table.account_id.clone();
                 let call = self.schedule.host_write(write).call();
                 self.submit(id, permit, Job::of_account(account_id, call));
+            }
+            RequestId::PutBack(put_back) => {
+                let back = self.schedule.put_back_of(put_back);
+                let job = Job::Call(back.home().clone(), back.call.clone());
+                self.submit(id, permit, job);
             }
             RequestId::HealthCheck(_) => unreachable!("BUG: a health check needs no permit"),
         }
@@ -572,7 +599,10 @@ impl<'a> Run<'a> {
         }
         let job = match next {
             Next::Upload => Job::Upload(Box::new(change.clone()), self.ids_of(change)),
-            Next::Call(call) => Job::Call(change.home.clone(), call),
+            Next::Call(call) => {
+                self.note_sent_move(index, &call);
+                Job::Call(change.home.clone(), call)
+            }
             Next::Zone(name) => return self.wait_for_zone(index, &name, permit),
             Next::Done => unreachable!("BUG: a step that is done isn't sent"),
         };

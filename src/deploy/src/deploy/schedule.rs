@@ -19,7 +19,7 @@
 //! has a [`Task`], and goes around Ready and InFlight once for each request. A change that takes hosts from others, or releases hosts for
 //! them, does that when all others of its wave are done, and is Released in between.
 //!
-//! Lookups and host writes belong to no single change. They have requests, attempts and states of their own
+//! Lookups, host writes and hosts that are put back belong to no single change. They have requests, attempts and states of their own
 //! ([`RequestState`]), so that a change never carries another's request; a change that needs an id waits for its lookup, however often
 //! that is repeated.
 //!
@@ -31,9 +31,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::circle::PutBack;
 use super::hosts::HostWrite;
-use super::index::{ChangeIndex, HostWriteId, LaneId, LookupId};
+use super::index::{ChangeIndex, HostWriteId, LaneId, LookupId, PutBackId};
 use super::lookups::Lookup;
+use super::problem::Problem;
 use super::task::{Released, Task};
 use super::{DEFAULT_LATENCY, INITIAL_WINDOW};
 use crate::pace::{Lane, Ticket};
@@ -49,6 +51,8 @@ pub enum RequestId {
     Lookup(LookupId),
     /// A write of hosts to a table.
     HostWrite(HostWriteId),
+    /// A host that is put back to the worker that had it.
+    PutBack(PutBackId),
     /// A health check of the worker that a change uploaded.
     HealthCheck(ChangeIndex),
 }
@@ -113,7 +117,7 @@ impl ChangeState {
     }
 }
 
-/// The state of a request that belongs to no single change: of a lookup, or of a write of hosts.
+/// The state of a request that belongs to no single change: of a lookup, a write of hosts, or a host that is put back.
 pub(super) enum RequestState {
     /// It is in its lane's queue.
     Pending,
@@ -124,7 +128,7 @@ pub(super) enum RequestState {
     /// It succeeded; a lookup has found its target.
     Succeeded,
     /// It failed, for this reason. It isn't retried in this run.
-    Failed(String),
+    Failed(Problem),
     /// The deploy was stopped before it was answered.
     Cancelled,
 }
@@ -159,7 +163,7 @@ pub(super) struct Permit {
 /// The end of a change.
 pub(super) enum Conclusion {
     Applied,
-    Failed(String),
+    Failed(Problem),
     Skipped,
     Overtaken,
 }
@@ -221,6 +225,7 @@ pub(super) struct Schedule<'p> {
     changes: Vec<ChangeState>,
     lookups: Vec<Lookup>,
     host_writes: Vec<HostWrite<'p>>,
+    put_backs: Vec<PutBack>,
     lanes: Vec<LaneQueue>,
     /// The lane of each change.
     lane_of: Vec<LaneId>,
@@ -238,6 +243,7 @@ impl<'p> Schedule<'p> {
             changes: lane_of.iter().map(|_| ChangeState::Pending).collect(),
             lookups: Vec::new(),
             host_writes: Vec::new(),
+            put_backs: Vec::new(),
             lanes: lanes.iter().map(LaneQueue::new).collect(),
             lane_of,
             retry_queue: BinaryHeap::new(),
@@ -252,6 +258,11 @@ impl<'p> Schedule<'p> {
 
     pub fn lane(&mut self, lane: LaneId) -> &mut LaneQueue {
         &mut self.lanes[lane.place()]
+    }
+
+    /// Returns the id of the lane of a change.
+    pub fn lane_id_of(&self, change: ChangeIndex) -> LaneId {
+        self.lane_of[change.place()]
     }
 
     /// Returns the lane of a change.
@@ -288,6 +299,10 @@ impl<'p> Schedule<'p> {
         &mut self.host_writes[id.place()]
     }
 
+    pub fn put_back_of(&mut self, id: PutBackId) -> &mut PutBack {
+        &mut self.put_backs[id.place()]
+    }
+
     /// Returns the attempts at a request.
     pub fn attempts(&mut self, id: RequestId) -> &mut Attempts {
         match id {
@@ -300,6 +315,7 @@ impl<'p> Schedule<'p> {
         match id {
             RequestId::Lookup(id) => &mut self.lookup(id).delivery,
             RequestId::HostWrite(id) => &mut self.host_write(id).delivery,
+            RequestId::PutBack(id) => &mut self.put_back_of(id).delivery,
             RequestId::Change(_) | RequestId::HealthCheck(_) => panic!("BUG: {id:?} belongs to a change"),
         }
     }
@@ -478,7 +494,15 @@ impl<'p> Schedule<'p> {
         self.queue_request(RequestId::HostWrite(id));
     }
 
-    /// Queues the first request of a lookup or of a write of hosts.
+    /// Adds a host that is put back, and queues its request.
+    pub fn add_put_back(&mut self, put_back: PutBack) {
+        let id = PutBackId::new(self.put_backs.len());
+        self.put_backs.push(put_back);
+        self.open += 1;
+        self.queue_request(RequestId::PutBack(id));
+    }
+
+    /// Queues the first request of what belongs to no single change.
     pub fn queue_request(&mut self, id: RequestId) {
         let lane = self.delivery(id).lane;
         self.lane(lane).fresh.push_back(id);
@@ -606,7 +630,7 @@ impl<'p> Schedule<'p> {
     }
 
     /// Ends a lookup with a failure; returns those who wait for it, which are to be concluded.
-    pub fn fail_lookup(&mut self, id: LookupId, why: String) -> Vec<ChangeIndex> {
+    pub fn fail_lookup(&mut self, id: LookupId, why: Problem) -> Vec<ChangeIndex> {
         self.end(RequestId::Lookup(id), RequestState::Failed(why));
         std::mem::take(&mut self.lookup(id).waiters)
     }

@@ -3,6 +3,7 @@
 
 use super::index::StepIndex;
 use super::ownership::Ownership;
+use super::problem::{NO_SCRIPT, NO_SUBDOMAIN, NO_WORKER, NextStep, Problem, TOO_MANY_WORKERS};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Attempts;
@@ -57,10 +58,12 @@ pub(super) struct Task {
 pub(super) struct StepLookups {
     /// The id of the domain or route that is to go, or of the database.
     pub id: Option<Option<String>>,
+    /// The worker that has the host which is moved.
+    pub held_by: Option<String>,
     /// A resource with that name exists already.
     exists: bool,
     /// The message of the failure to attach the domain, while the worker that has it is looked up.
-    rejected: Option<String>,
+    rejected: Option<Problem>,
     /// The owner of the worker that has the domain was looked at.
     is_holder_checked: bool,
     /// The page of the list that is read next.
@@ -167,7 +170,9 @@ impl Task {
             }
             Step::SetWorkersDev { on } => Next::Call(Call::SetWorkersDev { worker, on: *on }),
             Step::SetCrons { crons } => Next::Call(Call::SetCrons { worker, crons: crons.iter().cloned().collect() }),
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } if self.found.rejected.is_some() => {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. }
+                if self.found.rejected.is_some() =>
+            {
                 Next::Call(Call::FindDomain { worker, domain: domain.clone() })
             }
             Step::AttachDomain { domain } => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
@@ -177,16 +182,14 @@ impl Task {
                 Some(Some(_)) => Call::MoveDomain { worker, domain: domain.clone() },
                 Some(None) => Call::AttachDomain { worker, domain: domain.clone() },
             }),
-            Step::DetachDomain { id, .. } | Step::TakeDomain { id, .. } if ownership.is_none() => {
-                Next::Call(Call::DetachDomain { id: id.clone() })
-            }
+            Step::DetachDomain { id, .. } if ownership.is_none() => Next::Call(Call::DetachDomain { id: id.clone() }),
             Step::TakeDomain { domain, from, .. } => match &self.found.id {
                 None => Next::Call(Call::FindDomain { worker: from.clone(), domain: domain.clone() }),
                 Some(Some(_)) if !self.found.is_holder_checked && !is_taken_over(change, domain, ownership) => {
                     Next::Call(Call::ReadTags { worker: from.clone() })
                 }
-                Some(Some(id)) => Next::Call(Call::DetachDomain { id: id.clone() }),
-                Some(None) => Next::Done,
+                Some(Some(_)) => Next::Call(Call::MoveDomain { worker, domain: domain.clone() }),
+                Some(None) => Next::Call(Call::AttachDomain { worker, domain: domain.clone() }),
             },
             Step::RemoveRoute { zone_id, id, .. } => {
                 let (zone_id, id) = (zone_id.clone(), id.clone());
@@ -233,9 +236,13 @@ impl Task {
         result: Result<Reply, CallError>,
         ownership: Option<&Ownership>,
         zone: impl Fn(&str) -> Option<String>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Problem> {
         if self.is_check_due {
-            let reply = result.map_err(|error| format!("the owner of {} can't be read: {error}", change.worker))?;
+            let unread = |error: CallError| {
+                let why = format!("the owner of {} can't be read: {error}", change.worker);
+                NextStep::after(&error).because(why)
+            };
+            let reply = result.map_err(unread)?;
             ownership.map_or(Ok(()), |ownership| ownership.check(change, &reply))?;
             self.tags = if let Reply::Tags { tags, .. } = reply { tags } else { Vec::new() };
             (self.is_check_due, self.attempts) = (false, Attempts::default());
@@ -258,7 +265,7 @@ impl Task {
             }
             // The worker that has it is named.
             (
-                Step::AttachDomain { .. } | Step::MoveDomain { .. },
+                Step::AttachDomain { .. } | Step::MoveDomain { .. } | Step::TakeDomain { .. },
                 Err(error @ CallError::Rejected { code: DOMAIN_ATTACHED | DOMAIN_HAS_RECORDS, .. }),
             ) if self.found.rejected.is_none() => {
                 self.found.rejected = Some(explained(change, step, &error));
@@ -277,7 +284,7 @@ impl Task {
         match step {
             Step::CreateDatabase { name, .. } => {
                 let Reply::Id(id) = reply else {
-                    return Err(format!("the database {name} is there and can't be found"));
+                    return Err(NextStep::Retry.because(format!("the database {name} is there and can't be found")));
                 };
                 self.found.id = Some(Some(id));
                 return Ok(true);
@@ -288,18 +295,27 @@ impl Task {
                 self.found.id = Some(id);
                 return Ok(nothing);
             }
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } if self.found.rejected.is_some() => {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. }
+                if self.found.rejected.is_some() =>
+            {
                 return match (reply, self.found.rejected.take()) {
                     (Reply::HeldBy(Some(holder)), _) => Err(attached_elsewhere(domain, &holder)),
                     (Reply::Id(id), _) => Ok(self.apply(step, Reply::Id(id), &zone)),
-                    (_, rejected) => Err(rejected.unwrap_or_default()),
+                    (_, rejected) => Err(rejected.expect("BUG: it was rejected")),
                 };
             }
             Step::MoveDomain { from, .. } | Step::MoveRoute { from, .. } if self.found.id.is_none() => {
                 self.found.id = Some(match reply {
-                    Reply::Id(id) => Some(id),
+                    Reply::Id(id) => {
+                        let holder = self.found.held_by.take();
+                        self.found.held_by = holder.or_else(|| from.first().cloned());
+                        Some(id)
+                    }
                     // A domain moves by its name.
-                    Reply::HeldBy(Some(holder)) if from.contains(&holder) => Some(String::new()),
+                    Reply::HeldBy(Some(holder)) if from.contains(&holder) => {
+                        self.found.held_by = Some(holder);
+                        Some(String::new())
+                    }
                     _ => None,
                 });
                 (self.found.page, self.found.routes) = (Page::default(), Pages::default());
@@ -308,28 +324,33 @@ impl Task {
             // Nothing carries its tag: an attempt whose answer was lost deleted it, or it is somebody else's.
             Step::Delete if reply == Reply::Nothing => {
                 if std::mem::replace(&mut self.found.exists, true) {
-                    return Err(format!("not deleted: the platform finds no worker that is {}", change.worker));
+                    let why = format!("not deleted: the platform finds no worker that is {}", change.worker);
+                    return Err(NextStep::Refresh.because(why));
                 }
                 self.is_check_due = true;
                 return Ok(false);
             }
-            Step::TakeDomain { domain, from, .. } if ownership.is_some() => match (&self.found.id, reply) {
+            Step::TakeDomain { domain, from } => match (&self.found.id, reply) {
                 (None, Reply::Id(id)) => {
                     self.found.id = Some(Some(id));
                     return Ok(false);
                 }
                 (None, Reply::HeldBy(Some(holder))) if holder != change.worker => {
-                    return Err(format!("{domain} points to {holder} now, and no longer to {from}: it is not taken"));
+                    let why = format!("{domain} points to {holder} now, and no longer to {from}: it is not taken");
+                    return Err(NextStep::Host.because(why));
                 }
                 // It is free, or was taken already.
-                (None, _) => return Ok(true),
+                (None, _) => {
+                    self.found.id = Some(None);
+                    return Ok(false);
+                }
                 (Some(_), reply @ (Reply::Tags { .. } | Reply::Nothing)) => {
                     let tags = if let Reply::Tags { tags, .. } = &reply { Some(&tags[..]) } else { None };
                     if !ownership.is_some_and(|ownership| ownership.may_take(tags)) {
-                        return Err(format!(
+                        return Err(NextStep::Host.because(format!(
                             "{domain} points to {from}, which is not managed by this fleet any more; `{{ name: {domain}, takeOver: true \
                              }}` under `domains` takes it over"
-                        ));
+                        )));
                     }
                     self.found.is_holder_checked = true;
                     return Ok(false);
@@ -354,14 +375,18 @@ impl Task {
             Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. } if self.found.exists => match &reply {
                 Reply::Id(_) => {}
                 Reply::HeldBy(Some(holder)) => {
-                    return Err(format!(
+                    return Err(NextStep::Host.because(format!(
                         "the route {pattern} points to the worker {holder} already: remove it from that worker, and deploy again"
-                    ));
+                    )));
                 }
                 Reply::HeldBy(None) => {
-                    return Err(format!("the route {pattern} exists already, and keeps requests from all workers"));
+                    let why = format!("the route {pattern} exists already, and keeps requests from all workers");
+                    return Err(NextStep::Host.because(why));
                 }
-                _ => return Err(format!("the route {pattern} exists already and can't be found")),
+                _ => {
+                    let why = format!("the route {pattern} exists already and can't be found");
+                    return Err(NextStep::Retry.because(why));
+                }
             },
             _ => {}
         }
@@ -369,7 +394,7 @@ impl Task {
     }
 
     /// Finds what the present step looks for in a page of a list; a reply that is none is returned as it is.
-    fn find(&mut self, change: &Change, reply: Reply) -> Result<Found, String> {
+    fn find(&mut self, change: &Change, reply: Reply) -> Result<Found, Problem> {
         let (found, progress) = match (self.step(change), reply) {
             (Step::CreateDatabase { name, .. } | Step::DeleteDatabase { name }, Reply::Names(listed)) => {
                 let entry = listed.entries.iter().find(|(other, _)| other == name);
@@ -379,7 +404,10 @@ impl Task {
             (Step::MoveRoute { pattern, from, .. }, Reply::Routes(listed)) if self.found.id.is_none() => {
                 let entry = listed.entries.iter().find(|route| route.pattern == *pattern);
                 let found = entry.map(|route| match &route.worker {
-                    Some(worker) if from.contains(worker) => Reply::Id(route.id.clone()),
+                    Some(worker) if from.contains(worker) => {
+                        self.found.held_by = Some(worker.clone());
+                        Reply::Id(route.id.clone())
+                    }
                     _ => Reply::Nothing,
                 });
                 (found, self.found.routes.add(listed).map(|progress| progress.next()))
@@ -399,7 +427,7 @@ impl Task {
         };
         match (found, progress) {
             (Some(reply), _) => Ok(Found::Reply(reply)),
-            (None, Err(unsteady)) => Err(unsteady.to_string()),
+            (None, Err(unsteady)) => Err(NextStep::Retry.because(unsteady.to_string())),
             (None, Ok(None)) => Ok(Found::Reply(Reply::Nothing)),
             (None, Ok(Some(page))) => {
                 (self.found.page, self.attempts) = (page, Attempts::default());
@@ -416,10 +444,10 @@ impl Task {
         match step {
             // What is live after an upload comes with the upload.
             Step::Upload => live.etag = id,
-            Step::Delete | Step::TakeDomain { .. } | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
+            Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } => {
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. } => {
                 drop(live.domains.insert(domain.clone(), id));
             }
             Step::DetachDomain { domain, .. } | Step::DropDomain { domain } => drop(live.domains.remove(domain)),
@@ -511,7 +539,13 @@ pub(super) fn is_about_same(a: &Uncertainty, b: &Uncertainty) -> bool {
 fn is_trigger(step: &Step) -> bool {
     matches!(
         step,
-        Step::SetCrons { .. } | Step::SetWorkersDev { .. } | Step::AttachDomain { .. } | Step::AddRoute { .. }
+        Step::SetCrons { .. }
+            | Step::SetWorkersDev { .. }
+            | Step::AttachDomain { .. }
+            | Step::MoveDomain { .. }
+            | Step::TakeDomain { .. }
+            | Step::AddRoute { .. }
+            | Step::MoveRoute { .. }
     )
 }
 
@@ -521,48 +555,51 @@ fn is_known(change: &Change) -> bool {
 }
 
 /// Returns the message of a domain that another worker has.
-fn attached_elsewhere(domain: &str, holder: &str) -> String {
-    format!(
+fn attached_elsewhere(domain: &str, holder: &str) -> Problem {
+    NextStep::Host.because(format!(
         "{domain} is attached to the worker {holder}: remove it from that worker and deploy again; if {holder} is not managed by this fleet, \
          `{{ name: {domain}, takeOver: true }}` under `domains` takes it over"
-    )
+    ))
 }
 
 /// Returns the message of the platform, with advice where there is some.
-fn explained(change: &Change, step: &Step, error: &CallError) -> String {
-    let advice = match (step, error) {
-        (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => {
-            format!("; {domain} has DNS records already: remove them, or write a route under `routes`")
-        }
+fn explained(change: &Change, step: &Step, error: &CallError) -> Problem {
+    let (advice, next) = match (step, error) {
+        (Step::AttachDomain { domain }, CallError::Rejected { code: DOMAIN_HAS_RECORDS, .. }) => (
+            format!("; {domain} has DNS records already: remove them, or write a route under `routes`"),
+            NextStep::Host,
+        ),
         (Step::CreateDatabase { .. } | Step::DeleteDatabase { .. }, CallError::Rejected { status: 401 | 403, .. }) => {
-            "; does the token have the permission `D1: Edit`?".to_owned()
+            ("; does the token have the permission `D1: Edit`?".to_owned(), NextStep::Token)
         }
         (Step::Upload, CallError::Rejected { code, .. })
             if BINDING_MISSING.contains(code) && !change.needs.is_empty() =>
         {
-            "; what was known by name is gone: the next deploy looks for it anew".to_owned()
+            ("; what was known by name is gone: the next deploy looks for it anew".to_owned(), NextStep::Retry)
         }
-        (Step::Upload, CallError::Rejected { code: 10037, .. }) => {
-            "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml".to_owned()
+        (Step::Upload, CallError::Rejected { code: TOO_MANY_WORKERS, .. }) => {
+            let advice = "; the account holds no more workers: set `dispatchNamespace` in fleet.yaml";
+            (advice.to_owned(), NextStep::Account)
         }
         (Step::Upload, CallError::Rejected { status: 404, .. }) => {
-            "; is the account's id right, and does the dispatch namespace exist?".to_owned()
+            ("; is the account's id right, and does the dispatch namespace exist?".to_owned(), NextStep::Account)
         }
-        (_, CallError::Rejected { code: 10007 | 10019, .. }) if is_trigger(step) && is_known(change) => {
+        (_, CallError::Rejected { code: NO_WORKER | NO_SCRIPT, .. }) if is_trigger(step) && is_known(change) => {
             let or = match step {
                 Step::SetWorkersDev { .. } => ", or the account has no workers.dev subdomain",
                 _ => "",
             };
             let worker = &change.worker;
-            format!(
+            let advice = format!(
                 "; {worker} was deleted by other means{or}: `flotilla deploy --refresh` corrects the state and creates the worker anew"
-            )
+            );
+            (advice, NextStep::Refresh)
         }
-        (Step::SetWorkersDev { .. }, CallError::Rejected { code: 10007 | 10063, .. }) => {
-            "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`"
-                .to_owned()
+        (Step::SetWorkersDev { .. }, CallError::Rejected { code: NO_WORKER | NO_SUBDOMAIN, .. }) => {
+            let advice = "; the account has no workers.dev subdomain yet: choose one in the dashboard, or set `workersDev: false`";
+            (advice.to_owned(), NextStep::Account)
         }
-        _ => String::new(),
+        _ => (String::new(), NextStep::after(error)),
     };
-    format!("{error}{advice}")
+    next.because(format!("{error}{advice}"))
 }

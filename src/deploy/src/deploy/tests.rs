@@ -545,7 +545,7 @@ impl Bench {
         for id in ids {
             let sure = hosts_of(deployed.get(id), None);
             for host in hosts_of(deployed.get(id), in_flight.get(id)) {
-                if acquired.contains(&(id.0.account_id.clone(), host.clone())) {
+                if acquired.contains(&id.0.account_id, &host) {
                     let holder = Holder { id: id.clone(), customer: String::new(), giver: Giver::Free };
                     let is_sure = sure.contains(&host);
                     holders.add(host, holder, is_sure);
@@ -1110,6 +1110,81 @@ fn where_nothing_can_be_recorded_nothing_more_is_done() {
 }
 
 /// A customer with these hosts.
+#[test]
+fn each_kind_of_failure_says_what_helps() {
+    let steps = |outcome: &Outcome| outcome.next_steps().into_iter().collect::<Vec<_>>();
+    let only = |step| vec![step];
+    // One answer, and what is done about it.
+    for (call, fault, step) in [
+        ("upload w-a", Fault::Rejected, NextStep::Input),
+        ("upload w-a", Fault::Unauthorized, NextStep::Token),
+        ("upload w-a", Fault::Lost { applied: false }, NextStep::Retry),
+        ("upload w-a", Fault::Throttled(Some(1)), NextStep::Retry),
+        ("upload w-a", Fault::Concurrent, NextStep::Retry),
+        ("zone example.org", Fault::Unauthorized, NextStep::Token),
+        ("zone example.org", Fault::Lost { applied: false }, NextStep::Retry),
+        ("attach a.example.com w-a", Fault::Rejected, NextStep::Input),
+    ] {
+        let bench = Bench::new();
+        bench.faults(&[(call, 0, fault)]);
+        let outcome = bench.deploy(&fleet([full("a")]));
+        assert_eq!(steps(&outcome), only(step), "{call}: {:?}", outcome.failures);
+    }
+    // What something else has, or nothing has.
+    let bench = Bench::new();
+    let mut zoneless = full("a");
+    zoneless.1.routes = BTreeSet::from(["a.elsewhere.net/*".to_owned()]);
+    assert_eq!(steps(&bench.deploy(&fleet([zoneless]))), only(NextStep::Zone));
+    for is_route in [true, false] {
+        let bench = Bench::new();
+        let theirs = ("id0".to_owned(), "theirs".to_owned());
+        let mut log = lock(&bench.fake.log);
+        match is_route {
+            true => log.world.routes.insert("a.example.org/*".to_owned(), theirs),
+            false => log.world.domains.insert("a.example.com".to_owned(), theirs),
+        };
+        drop(log);
+        assert_eq!(steps(&bench.deploy(&fleet([full("a")]))), only(NextStep::Host));
+    }
+    // The worker was deleted by other means.
+    let bench = Bench::new();
+    bench.deploy(&fleet([full("a")]));
+    lock(&bench.fake.log).world.scripts.clear();
+    let mut changed = full("a");
+    changed.1.crons = BTreeSet::from(["1 * * * *".to_owned()]);
+    assert_eq!(steps(&bench.deploy(&fleet([changed]))), only(NextStep::Refresh));
+    // A wave that isn't healthy, and one that waits for what failed.
+    let mut bench = Bench::new();
+    bench.waves = waves(&[1]);
+    bench.budget = Budget { health: Some(Duration::from_secs(5)), ..Budget::default() };
+    lock(&bench.fake.unhealthy).extend(["w-a".to_owned(), "w-b".to_owned()]);
+    assert_eq!(steps(&bench.deploy(&fleet([full("a"), full("b")]))), only(NextStep::Health));
+    let bench = Bench::new();
+    let (one, other) = (hosted_by("a", "x.example.com"), hosted_by("b", "y.example.com"));
+    bench.deploy(&fleet([one, other]));
+    bench.faults(&[("upload w-a", 0, Fault::Rejected)]);
+    let mut swapped = fleet([hosted_by("a", "y.example.com"), hosted_by("b", "x.example.com")]);
+    swapped.values_mut().for_each(|desired| desired.version = 2);
+    let outcome = bench.deploy(&swapped);
+    assert_eq!((steps(&outcome), outcome.failed), (only(NextStep::Input), 2));
+    // Too many failures, and a stop.
+    let mut bench = Bench::new();
+    bench.budget = Budget { count: 1, ..Budget::default() };
+    bench.faults(&[("upload w-a", 0, Fault::Rejected)]);
+    assert_eq!(steps(&bench.deploy(&fleet([full("a")]))), [NextStep::Input, NextStep::FailureLimit]);
+    let mut bench = Bench::new();
+    bench.stop_after = 0;
+    assert_eq!(steps(&bench.deploy(&fleet([full("a")]))), only(NextStep::Retry));
+    bench.stop_after = usize::MAX;
+    assert_eq!(steps(&bench.deploy(&fleet([full("a")]))), []);
+}
+
+fn hosted_by(customer: &str, domain: &str) -> (String, DesiredState) {
+    let (customer, mut desired) = bare(customer);
+    desired.domains.insert(domain.to_owned());
+    (customer, desired)
+}
+
 fn hosted(customer: &str, hosts: &[&str]) -> (String, DesiredState) {
     let (customer, desired) = bare(customer);
     (customer, DesiredState { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..desired })

@@ -23,8 +23,9 @@ const FLIGHT_BUCKETS: u64 = 50;
 /// The time for which a class of requests is waited for after its last claim: longer than the pauses between the
 /// requests of one command.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
-/// The longest time that an answer can stop the lane for: a day.
-const LONGEST: Nanos = 86_400 * 1_000_000_000;
+/// The longest time that an answer can stop the lane for, and the longest window that one can report: an hour. Cloudflare's have five
+/// minutes. Whoever answers in its place doesn't block a token for longer, and an honest answer that says more comes again.
+pub(super) const LONGEST: Nanos = 3_600 * 1_000_000_000;
 /// The first wait after a 429 that doesn't say how long, and the longest one. It doubles each time.
 const UNTOLD: (Nanos, Nanos) = (10 * 1_000_000_000, 300 * 1_000_000_000);
 
@@ -358,7 +359,7 @@ impl Ledger {
         };
         let foreign = window.reported.saturating_sub(left).saturating_sub(ours);
         if foreign > 0 && foreign >= window.foreign {
-            (window.foreign, window.foreign_until) = (foreign, now + reset.min(LONGEST));
+            (window.foreign, window.foreign_until) = (foreign, now + reset.min(length).min(LONGEST));
         }
     }
 

@@ -320,15 +320,36 @@ fn the_wait_after_429s_that_do_not_say_grows_and_begins_anew_once_something_pass
 }
 
 #[test]
-fn an_absurd_wait_is_a_day() {
+fn an_absurd_wait_is_an_hour() {
     let machine = Machine::new();
     let lane = machine.lane(rate(10, 10));
     lane.throttled(lane.try_acquire().unwrap(), Some(Duration::from_secs(u64::MAX)));
-    assert_eq!(waits(&lane), 86_400 * SECOND);
+    assert_eq!(waits(&lane), 3_600 * SECOND);
     let quota = Quota { left: vec![], policies: vec![policy("a", u64::MAX, u64::MAX), policy("b", 0, 0)] };
-    machine.pass(86_400 * SECOND);
+    machine.pass(3_600 * SECOND);
     lane.answered(lane.try_acquire().unwrap(), Some(&quota));
     assert!(lane.try_acquire().is_ok());
+}
+
+#[test]
+fn limits_that_no_platform_has_block_no_token() {
+    let left = |requests, reset| Left { name: "a".to_owned(), requests, reset: Duration::from_secs(reset) };
+    for (policies, left) in [
+        (vec![policy("a", 1, u64::MAX)], vec![]),
+        (vec![policy("a", 1, 86_400 * 365)], vec![left(0, u64::MAX)]),
+        (vec![policy("a", u64::MAX, 1)], vec![left(0, u64::MAX)]),
+        (vec![policy("a", 100, 60)], vec![left(0, 86_400 * 365)]),
+        (vec![], vec![left(0, u64::MAX)]),
+    ] {
+        let machine = Machine::new();
+        let lane = machine.lane(rate(10, 10));
+        let quota = Quota { left, policies };
+        lane.answered(lane.try_acquire().unwrap(), Some(&quota));
+        let wait = lane.try_acquire().err().unwrap_or_default();
+        assert!(wait <= 3_600 * SECOND, "{quota:?}: {wait:?}");
+        machine.pass(3_601 * SECOND);
+        assert!(lane.try_acquire().is_ok(), "{quota:?}");
+    }
 }
 
 #[test]

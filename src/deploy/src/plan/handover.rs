@@ -30,7 +30,9 @@ impl Host {
     /// Returns the host that a step attaches or moves.
     pub(crate) fn acquired_by(step: &Step) -> Option<Host> {
         match step {
-            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } => Some(Host::Domain(domain.clone())),
+            Step::AttachDomain { domain } | Step::MoveDomain { domain, .. } | Step::TakeDomain { domain, .. } => {
+                Some(Host::Domain(domain.clone()))
+            }
             Step::AddRoute { pattern, .. } | Step::MoveRoute { pattern, .. } => Some(Host::Route(pattern.clone())),
             _ => None,
         }
@@ -46,7 +48,7 @@ impl Host {
     }
 
     /// Returns the name of the host itself: a domain and a route can be of the same one.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.text().split('/').next().unwrap_or_default()
     }
 }
@@ -73,24 +75,112 @@ pub struct Holder {
     pub giver: Giver,
 }
 
+/// The hosts that changes attach, to find who has them, or a host that overlaps them.
+#[derive(Clone, Debug, Default)]
+pub struct Acquired {
+    hosts: HashSet<(String, Host)>,
+    /// The domains, by account and name.
+    domains: BTreeMap<String, BTreeSet<String>>,
+    /// The hosts of routes, by account: each with the routes that have it.
+    routes: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Acquired {
+    /// Collects the hosts that changes attach.
+    pub(super) fn of(changes: &[Change]) -> Acquired {
+        let mut acquired = Acquired::default();
+        for change in changes {
+            for host in change.steps.iter().filter_map(Host::acquired_by) {
+                let account_id = change.home.account_id.clone();
+                match &host {
+                    Host::Domain(domain) => {
+                        acquired.domains.entry(account_id.clone()).or_default().insert(domain.clone());
+                    }
+                    Host::Route(pattern) => {
+                        let routes = acquired.routes.entry(account_id.clone()).or_default();
+                        routes.entry(host.name().to_owned()).or_default().insert(pattern.clone());
+                    }
+                }
+                acquired.hosts.insert((account_id, host));
+            }
+        }
+        acquired
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// Returns whether a host of an account is among them.
+    pub fn contains(&self, account_id: &str, host: &Host) -> bool {
+        self.hosts.contains(&(account_id.to_owned(), host.clone()))
+    }
+
+    /// Returns those that a host of the other kind overlaps: a route takes the requests of the domains that it covers.
+    pub fn overlapping(&self, account_id: &str, host: &Host) -> Vec<Host> {
+        match host {
+            Host::Domain(domain) => {
+                let Some(routes) = self.routes.get(account_id) else { return Vec::new() };
+                let wild = routes.range("*".to_owned()..).take_while(|(name, _)| name.starts_with('*'));
+                let exact = routes.get_key_value(domain).into_iter();
+                let covering = exact.chain(wild).filter(|(name, _)| covers(name, domain));
+                covering.flat_map(|(_, patterns)| patterns.iter().cloned().map(Host::Route)).collect()
+            }
+            Host::Route(_) => {
+                let (Some(domains), name) = (self.domains.get(account_id), host.name()) else { return Vec::new() };
+                match name.starts_with('*') {
+                    true => domains.iter().filter(|domain| covers(name, domain)).cloned().map(Host::Domain).collect(),
+                    false => domains.get(name).cloned().map(Host::Domain).into_iter().collect(),
+                }
+            }
+        }
+    }
+}
+
+/// Returns whether the host of a route covers a domain.
+fn covers(name: &str, domain: &str) -> bool {
+    match name.strip_prefix('*') {
+        Some(suffix) => domain.ends_with(suffix),
+        None => name == domain,
+    }
+}
+
 /// The workers that have or may have hosts, by account and host.
 #[derive(Clone, Debug, Default)]
-pub struct Holders(BTreeMap<(String, Host), Vec<Holder>>);
+pub struct Holders {
+    same: BTreeMap<(String, Host), Vec<Holder>>,
+    /// By account and attached host: hosts of the other kind that overlap it, and that the worker is no longer to have.
+    overlapping: BTreeMap<(String, Host), Vec<(Host, Holder)>>,
+}
 
 impl Holders {
     /// Adds a worker that has a host, or may have it (`is_sure`).
     pub fn add(&mut self, host: Host, holder: Holder, is_sure: bool) {
-        let holders = self.0.entry((holder.id.0.account_id.clone(), host)).or_default();
+        let holders = self.same.entry((holder.id.0.account_id.clone(), host)).or_default();
         match is_sure {
             true => holders.insert(0, holder),
             false => holders.push(holder),
         }
     }
 
+    /// Adds a worker that has a host which overlaps one that is attached, and is no longer to have it.
+    pub fn add_overlapping(&mut self, attached: Host, host: Host, holder: Holder) {
+        let key = (holder.id.0.account_id.clone(), attached);
+        self.overlapping.entry(key).or_default().push((host, holder));
+    }
+
+    /// Returns the workers whose hosts overlap what a step of a change attaches.
+    fn overlapping(&self, change: &Change, step: &Step) -> impl Iterator<Item = &(Host, Holder)> {
+        let host = Host::acquired_by(step).map(|host| (change.home.account_id.clone(), host));
+        let holders = host.and_then(|host| self.overlapping.get(&host)).into_iter().flatten();
+        holders.filter(|(_, holder)| holder.id != change.id())
+    }
+
     /// Returns the workers that a change takes a host from with a step, the likeliest first.
     fn givers(&self, change: &Change, step: &Step) -> Vec<&Holder> {
         let host = Host::acquired_by(step).map(|host| (change.home.account_id.clone(), host));
-        let holders = host.and_then(|host| self.0.get(&host)).into_iter().flatten();
+        let holders = host.and_then(|host| self.same.get(&host)).into_iter().flatten();
         holders.filter(|holder| holder.id != change.id()).collect()
     }
 }
@@ -145,20 +235,6 @@ pub fn hosts_of(live: Option<&Deployed>, in_flight: Option<&InFlight>) -> BTreeS
     hosts
 }
 
-/// Returns the hosts that changes attach, by account.
-pub(super) fn acquired(changes: &[Change]) -> HashSet<(String, Host)> {
-    let of_change = |change: &Change| {
-        let account_id = change.home.account_id.clone();
-        change
-            .steps
-            .iter()
-            .filter_map(Host::acquired_by)
-            .map(move |host| (account_id.clone(), host))
-            .collect::<Vec<_>>()
-    };
-    changes.iter().flat_map(of_change).collect()
-}
-
 /// Plans the moves: replaces what attaches a host that another worker has, and what detaches it there. Returns the changes that are skipped,
 /// because the other worker isn't part of the plan.
 pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Held> {
@@ -167,10 +243,16 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
     loop {
         let before = held.len();
         changes.retain(|change| {
+            let giver = |holder: &Holder| if skipped.contains(&holder.id) { Giver::Held } else { holder.giver.clone() };
             let refused = change.steps.iter().find_map(|step| {
-                holders.givers(change, step).into_iter().find_map(|holder| {
-                    let giver = if skipped.contains(&holder.id) { &Giver::Held } else { &holder.giver };
-                    refusal(&Host::acquired_by(step)?, holder, giver)
+                let host = Host::acquired_by(step)?;
+                let mut same = holders.givers(change, step).into_iter();
+                let refused = same.find_map(|holder| refusal(host.text(), holder, &giver(holder)));
+                refused.or_else(|| {
+                    holders.overlapping(change, step).find_map(|(other, holder)| {
+                        let refused = refusal(other.text(), holder, &giver(holder))?;
+                        Some(format!("{} overlaps {}, and {refused}", host.text(), other.text()))
+                    })
                 })
             });
             let Some(reason) = refused else { return true };
@@ -228,8 +310,8 @@ pub(super) fn hand_over(changes: &mut Vec<Change>, holders: &Holders) -> Vec<Hel
     held
 }
 
-fn refusal(host: &Host, holder: &Holder, giver: &Giver) -> Option<String> {
-    let (host, Holder { id: (_, worker), customer, .. }) = (host.text(), holder);
+fn refusal(host: &str, holder: &Holder, giver: &Giver) -> Option<String> {
+    let Holder { id: (_, worker), customer, .. } = holder;
     match giver {
         Giver::Free => None,
         Giver::Held => Some(format!("{host} still belongs to {worker} ({customer}), which is skipped")),

@@ -132,6 +132,23 @@ impl Hosts {
     }
 }
 
+/// The number of hosts of a KV namespace up to which each one is read before it is written. Of more, the keys are listed.
+pub const READ_ONE_BY_ONE: usize = 10;
+
+/// Returns the number of requests that look at what hosts point to before they are written, by account: of many, only those that exist
+/// are read.
+pub(super) fn checks(hosts: &[HostChange]) -> BTreeMap<&str, usize> {
+    let mut tables: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for change in hosts {
+        *tables.entry((&change.account, &change.table)).or_default() += 1;
+    }
+    let mut checks = BTreeMap::new();
+    for ((account, _), count) in tables {
+        *checks.entry(account).or_default() += if count > READ_ONE_BY_ONE { 1 } else { count };
+    }
+    checks
+}
+
 /// Returns the number of requests that changes of hosts take, by account.
 pub(super) fn requests(hosts: &[HostChange]) -> BTreeMap<&str, usize> {
     let mut keys: BTreeMap<(&str, &str, usize, bool), usize> = BTreeMap::new();

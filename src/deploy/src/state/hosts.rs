@@ -70,6 +70,13 @@ impl State {
         Ok(by_worker)
     }
 
+    /// Returns the hosts that surely point to a worker.
+    pub fn hosts_of(&self, (home, worker): &WorkerId) -> Result<Vec<String>, Failure> {
+        let sql =
+            "SELECT host FROM hosts WHERE account_id = ? AND namespace = ? AND worker = ? AND sure = 1 ORDER BY host";
+        self.rows(sql, params![home.account_id, namespace(home), worker], |row| row.get(0))
+    }
+
     /// Returns a host that points, or may point, to a worker, if there is one.
     pub fn host_of(&self, home: &Home, worker: &str) -> Result<Option<String>, Failure> {
         let sql = "SELECT host FROM hosts WHERE account_id = ? AND namespace = ? AND worker = ? LIMIT 1";

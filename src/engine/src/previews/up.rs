@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use flotilla_build::build;
-use flotilla_deploy::deploy::Outcome;
+use flotilla_deploy::deploy::{NextStep, Outcome};
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::refresh::{Finding, Inventory, What};
 use flotilla_deploy::state::{State, WorkerId};
@@ -114,6 +114,9 @@ pub struct PreviewUp {
     pub requests: u64,
     /// The failures, as a deploy's JSON has them.
     pub failures: serde_json::Value,
+    /// The next steps of a person.
+    #[serde(skip)]
+    pub next_steps: BTreeSet<NextStep>,
     /// The exit code that fits.
     #[serde(skip)]
     pub exit: Exit,
@@ -203,6 +206,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
         unhealthy,
         requests,
         failures: serde_json::to_value(&outcome.failures).unwrap_or_default(),
+        next_steps: outcome.next_steps(),
         workers,
         exit: if unhealthy > 0 || !outcome.is_complete() { Exit::SomeFailed } else { exit },
     })

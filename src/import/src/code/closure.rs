@@ -7,12 +7,13 @@ use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::Place;
 use flotilla_model::plain_file;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::super::wrangler::Config;
-use super::super::{FindingKind, Findings, credential, documents};
+use super::super::{FindingKind, Findings, documents};
 use super::{MAX_BYTES, Options, TEXT, inside, is_linked, is_module_path, nearest};
 
 /// The extensions that an import can leave off, in the order in which they are tried.

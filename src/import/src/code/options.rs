@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::Place;
 use flotilla_model::plain_file;
 
 use super::super::wrangler::{Config, entries, items, text};
-use super::super::{FindingKind, Findings, credential, documents};
+use super::super::{FindingKind, Findings, documents};
 use super::{MAX_BYTES, Options, TEXT, inside, nearest};
 
 pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Options {

@@ -97,6 +97,21 @@ struct Scenario {
     faults: &'static [Fault],
 }
 
+/// Asserts that a customer that had hosts, and is to have some, has one.
+fn check_nobody_is_worse_off(bench: &Bench, scenario: &Scenario) {
+    let world = lock(&bench.fake.log).world.clone();
+    let has_host =
+        |desired: &DesiredState| desired.workers_dev || !desired.domains.is_empty() || !desired.routes.is_empty();
+    for (customer, before) in scenario.before.iter().filter(|(_, before)| has_host(before)) {
+        let worker = format!("w-{customer}");
+        if scenario.after.get(customer).is_some_and(|after| has_host(after) && after.account == before.account) {
+            let mut held = world.domains.values().chain(world.routes.values());
+            let is_reachable = held.any(|(_, holder)| *holder == worker) || world.workers_dev.contains(&worker);
+            assert!(is_reachable, "{worker} has no host");
+        }
+    }
+}
+
 /// A customer of an account with these hosts: routes in zones, domains, and hosts of a dispatch worker.
 fn customer(name: &str, account: &str, hosts: &[&str]) -> (String, DesiredState) {
     let mut desired = DesiredState { account: account.to_owned(), version: 1, ..DesiredState::default() };
@@ -198,6 +213,10 @@ fn check(bench: &Bench, state: &State, fleet: &Fleet, (plan, outcome, applied): 
 
 /// Runs a scenario after a script, and then to its end.
 fn run(scenario: &Scenario, script: Script) -> Script {
+    run_checked(scenario, script, |_, _| ())
+}
+
+fn run_checked(scenario: &Scenario, script: Script, more: fn(&Bench, &Scenario)) -> Script {
     let mut bench = Bench::new();
     // Nothing halts it: what is not attempted is left by a failure, an unauthorized token or a stop.
     bench.budget = Budget { count: usize::MAX, health: None, ..Budget::default() };
@@ -210,6 +229,7 @@ fn run(scenario: &Scenario, script: Script) -> Script {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let ran = deploy_scripted(&bench, &mut state, &scenario.after, scenario.faults, &script);
         check(&bench, &state, &scenario.after, ran);
+        more(&bench, scenario);
         let rest = RefCell::new(Script::default());
         let ran = deploy_scripted(&bench, &mut state, &scenario.after, &[], &rest);
         assert_eq!(ran.1.failed, 0, "{:?}", ran.1.failures);
@@ -221,10 +241,14 @@ fn run(scenario: &Scenario, script: Script) -> Script {
 
 /// Tries every run of a scenario with so many departures at most; returns how many there were.
 fn explore(scenario: &Scenario, departures: usize) -> usize {
+    explore_checked(scenario, departures, |_, _| ())
+}
+
+fn explore_checked(scenario: &Scenario, departures: usize, more: fn(&Bench, &Scenario)) -> usize {
     let mut next = Some(Script::default());
     let mut runs = 0;
     while let Some(script) = next {
-        next = run(scenario, script).next(departures);
+        next = run_checked(scenario, script, more).next(departures);
         runs += 1;
     }
     runs
@@ -267,6 +291,120 @@ fn what_moves_between_workers_is_never_lost() {
     ]);
     let runs = explore(&Scenario { before, after, faults: FAULTS }, 1);
     assert!(runs > 50, "{runs}");
+}
+
+/// Fleets whose customers swap hosts: two domains, routes and domains round about, and more than one host at once.
+fn circles() -> [(Fleet, Fleet); 3] {
+    let changed = |fleet: Fleet| -> Fleet {
+        fleet.into_iter().map(|(name, desired)| (name, DesiredState { version: 2, ..desired })).collect()
+    };
+    let two = |a, b| fleet([customer("a", "one", &[a]), customer("b", "one", &[b])]);
+    let three = |hosts: [&str; 3]| {
+        let [a, b, c] = hosts;
+        fleet([customer("a", "one", &[a]), customer("b", "one", &[b]), customer("c", "one", &[c])])
+    };
+    let many =
+        fleet([customer("a", "one", &["x.example.com", "v.example.com"]), customer("b", "one", &["y.example.com"])]);
+    let mut many_after = fleet([
+        customer("a", "one", &["y.example.com"]),
+        customer("b", "one", &["x.example.com"]),
+        customer("d", "one", &["w.example.com"]),
+    ]);
+    many_after.get_mut("a").unwrap().version = 2;
+    [
+        (two("x.example.com", "y.example.com"), changed(two("y.example.com", "x.example.com"))),
+        (
+            three(["x.example.org/*", "y.example.com", "z.example.net/*"]),
+            three(["y.example.com", "z.example.net/*", "x.example.org/*"]),
+        ),
+        (many, many_after),
+    ]
+}
+
+#[test]
+fn who_swaps_hosts_has_one_whatever_fails() {
+    for (before, after) in circles() {
+        let scenario = Scenario { before, after, faults: FAULTS };
+        let runs = explore_checked(&scenario, 1, check_nobody_is_worse_off);
+        assert!(runs > 40, "{runs}");
+    }
+}
+
+#[test]
+fn who_swaps_hosts_has_one_after_a_stop_and_a_lost_answer() {
+    let faults = &[Fault::Lost { applied: true }];
+    for (before, after) in circles() {
+        let runs = explore_checked(&Scenario { before, after, faults }, 2, check_nobody_is_worse_off);
+        assert!(runs > 200, "{runs}");
+    }
+}
+
+#[test]
+fn the_address_on_workers_dev_goes_after_the_hosts_came() {
+    for host in ["x.example.com", "x.example.org/*"] {
+        let (name, mut desired) = customer("a", "one", &[]);
+        desired.workers_dev = true;
+        let before = fleet([(name, desired), customer("b", "one", &[host, "own.example.com"])]);
+        let after = fleet([customer("a", "one", &[host]), customer("b", "one", &["own.example.com"])]);
+        explore_checked(&Scenario { before, after, faults: FAULTS }, 1, check_nobody_is_worse_off);
+        let before = fleet([(
+            String::from("a"),
+            DesiredState { account: "one".to_owned(), version: 1, workers_dev: true, ..DesiredState::default() },
+        )]);
+        let after = fleet([customer("a", "one", &[host])]);
+        explore_checked(&Scenario { before, after, faults: FAULTS }, 1, check_nobody_is_worse_off);
+    }
+}
+
+#[test]
+fn a_circle_that_was_killed_anywhere_is_ended_by_the_next_deploy() {
+    for (before, after) in circles() {
+        let bench = Bench::new();
+        bench.deploy(&before);
+        bench.calls();
+        bench.deploy(&after);
+        let calls = bench.calls();
+        assert!(calls.iter().any(|(words, _)| words.starts_with("move ")), "{calls:?}");
+        for (place, applied) in (0..calls.len()).flat_map(|place| [(place, true), (place, false)]) {
+            let bench = Bench::new();
+            bench.deploy(&before);
+            let count = Mutex::new(0);
+            *lock(&bench.fake.faults) = Box::new(move |_, _| {
+                let mut count = lock(&count);
+                *count += 1;
+                (*count == place + 1).then_some(Fault::Crash { applied })
+            });
+            assert!(bench.try_deploy(&after).is_none());
+            *lock(&bench.fake.faults) = Box::new(|_, _| None);
+            let outcome = bench.deploy(&after);
+            assert_eq!(outcome.failed, 0, "{:?}", outcome.failures);
+            bench.converged(&after);
+        }
+    }
+}
+
+#[test]
+fn a_host_that_can_not_be_put_back_is_named() {
+    let (before, after) = circles()[0].clone();
+    let bench = Bench::new();
+    bench.deploy(&before);
+    // One move fails for good, and so does what takes the other one back.
+    *lock(&bench.fake.faults) = Box::new(|words, _| {
+        ["move x.example.com w-b", "move y.example.com w-b"].contains(&words).then_some(Fault::Rejected)
+    });
+    let outcome = bench.deploy(&after);
+    let errors: Vec<&str> = outcome.failures.iter().map(|failed| failed.error.as_str()).collect();
+    assert_eq!(
+        errors,
+        [
+            "y.example.com points to w-a and could not be put back to w-b: it is not to our liking (HTTP 400, code 10021); the next \
+             deploy moves all of these hosts",
+            "it is not to our liking (HTTP 400, code 10021)",
+        ]
+    );
+    *lock(&bench.fake.faults) = Box::new(|_, _| None);
+    assert_eq!(bench.deploy(&after).failed, 0);
+    bench.converged(&after);
 }
 
 #[test]
