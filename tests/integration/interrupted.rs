@@ -267,7 +267,9 @@ fn run_as_somebody(project: &Project, arguments: &[&str]) -> Run {
     // A cache is private to its user.
     let cache = CACHE.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
+        if fs::metadata("/proc/self").expect("Linux").uid() == 0 {
+            std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).expect("root may");
+        }
         folder
     });
     command.env("FLOTILLA_CACHE_DIR", cache.path().join("own"));
