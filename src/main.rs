@@ -9,6 +9,9 @@ use flotilla_model::failure::Exit;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Some(code) = flotilla_cli::helper() {
+        return code;
+    }
     // A panic of any thread that matters arrives here; its message and place were printed when it happened.
     let exit = std::panic::catch_unwind(|| flotilla_cli::run(std::env::args_os())).unwrap_or(Exit::Bug);
     ExitCode::from(exit as u8)

@@ -35,20 +35,23 @@ const builtins = {
 try {
   const { values } = parseArgs({ options: { out: { type: "string" } } });
   if (values.out === undefined) throw new Error("usage: node build.mjs --out DIR");
+  // Options of wrangler that decide the bundle. They are data: nothing in them is run here.
+  const { entry, define, alias, loader, tsconfig } = JSON.parse(await readFile(join(here, "build.json"), "utf8"));
   const { outputFiles, metafile, warnings } = await build({
     absWorkingDir: here,
-    entryPoints: ["src/index.ts"],
+    entryPoints: [entry],
     bundle: true,
     format: "esm",
     target: "es2024",
     conditions: ["workerd", "worker", "browser"],
     external: ["cloudflare:*"],
-    loader: { ".txt": "text", ".html": "text", ".sql": "text" },
-    define: { "process.env.NODE_ENV": '"production"', "navigator.userAgent": '"Cloudflare-Workers"' },
+    alias,
+    loader: { ...loader, ".txt": "text", ".html": "text", ".sql": "text" },
+    define: { ...define, "process.env.NODE_ENV": '"production"', "navigator.userAgent": '"Cloudflare-Workers"' },
     keepNames: true,
     legalComments: "none",
     // A tsconfig.json around a copy of this folder must not change the bytes.
-    tsconfigRaw: {},
+    tsconfigRaw: tsconfig,
     plugins: [builtins],
     metafile: true,
     write: false,
@@ -58,7 +61,7 @@ try {
   for (const { text, location: at } of warnings) console.error(at ? `${at.file}:${at.line}:${at.column}: ${text}` : text);
   const [exported] = Object.values(metafile.outputs).map(({ exports }) => exports);
   if (!exported.includes("default"))
-    throw new Error("src/index.ts has no default export: a worker is `export default { async fetch(request, env) { … } }`");
+    throw new Error(`${entry} has no default export: a worker is \`export default { async fetch(request, env) { … } }\``);
   const named = exported.filter((name) => name !== "default").sort();
   const types = `// The types of runtime.js, generated with it: what it exports, for modules that only pass it on.
 

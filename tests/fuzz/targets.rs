@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_deploy::undo::Undo;
+use flotilla_deploy::undo::{self, Remains, Undo};
 use flotilla_engine::plan_file::PlanFile;
 use flotilla_import::{ImportOptions, LiveAccount};
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::lock::Lock;
 use flotilla_model::paging::Page;
 use flotilla_model::platform::{Call, Home, Platform as _};
+use flotilla_model::progress::Silent;
+use flotilla_model::user_key::UserKey;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::schema::Checker;
 use flotilla_spec::tree::Tree;
@@ -168,9 +170,14 @@ pub fn plan_file(bytes: &[u8]) {
     }
 }
 
-/// The journal of an interrupted command, which is taken back: nothing outside of the project changes, and no database that
-/// somebody else could have put there is deleted without being asked for.
+/// The journal of an interrupted command, which is taken back: as it was found, nothing of it is undone; and with the seal of this user,
+/// nothing outside of the project changes.
 pub fn undo_journal(bytes: &[u8]) {
+    undo_with(bytes, None);
+    undo_with(bytes, Some(&UserKey::of(&folder("undo-key")).expect("a key")));
+}
+
+fn undo_with(bytes: &[u8], key: Option<&UserKey>) {
     let around = folder("undo");
     let root = around.join("project");
     let journal = root.join(".flotilla/undo");
@@ -187,12 +194,22 @@ pub fn undo_journal(bytes: &[u8]) {
     // A seed names the project's folder by this word: its path is another each time.
     let text = String::from_utf8_lossy(bytes).replace("@ROOT@", &root.to_string_lossy());
     let text = text.replace("@AROUND@", &around.to_string_lossy());
-    std::fs::write(journal.join("journal.json"), text).expect("a file");
-    if let Ok((mut undo, Some(left))) = Undo::begin(&root, "fuzz", 0) {
-        for described in left.descriptions(&root) {
-            assert!(described.chars().count() <= MAX_MESSAGE, "a message of {}", described.len());
+    let on_disk = if key.is_some() { undo::sealed(key, &root, &text) } else { text };
+    std::fs::write(journal.join("journal.json"), on_disk).expect("a file");
+    let own = key.cloned().or_else(|| UserKey::of(&folder("undo-key")).ok());
+    match Undo::begin(&root, own, "fuzz", 0) {
+        Ok((mut undo, Remains::Journal(left))) => {
+            assert!(key.is_some(), "it has no seal");
+            for described in left.descriptions() {
+                assert!(described.chars().count() <= 2 * MAX_MESSAGE, "a message of {}", described.len());
+            }
+            let _ = undo.roll_back(&mut |_| Err("is not deleted here".to_owned()));
         }
-        let _ = undo.roll_back(&mut |_| Err("is not deleted here".to_owned()));
+        Ok((_, Remains::Untrusted(why))) => {
+            assert!(why.chars().count() <= MAX_MESSAGE, "a message of {}", why.len());
+            assert_eq!(std::fs::read_to_string(root.join("customers/a.yaml")).expect("it stays"), "id: a\n");
+        }
+        Ok((_, Remains::Nothing)) | Err(_) => {}
     }
     let outside = std::fs::read_to_string(around.join("outside")).expect("what is outside stays");
     assert_eq!(outside, "outside\n");
@@ -208,9 +225,8 @@ pub fn undo_journal(bytes: &[u8]) {
 pub fn lock(bytes: &[u8]) {
     let path = folder("lock").join("lock");
     std::fs::write(&path, bytes).expect("a file");
-    let _ = Lock::holder(&path);
     assert!(!Lock::is_held(&path), "nobody holds it");
-    drop(Lock::clear(&path));
+    drop(Lock::clear(&path, &Silent));
     // Whatever stood there, the next one can take it once it is cleared.
     drop(Lock::take(&path, "fuzz").expect("a cleared lock is free"));
 }

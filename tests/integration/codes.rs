@@ -11,8 +11,9 @@ use crate::cases::{cache, tiny};
 use crate::support::{Project, repository};
 
 /// The codes that files of these cause, and nothing a few lines of text can show.
-const WITHOUT_EXAMPLE: [&str; 12] =
-    ["Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "L0402", "L0403", "L0409", "F0501", "F0502", "F0508"];
+const WITHOUT_EXAMPLE: [&str; 13] = [
+    "Y0101", "Y0102", "Y0103", "Y0104", "Y0109", "Y0110", "S0215", "L0402", "L0403", "L0409", "F0501", "F0502", "F0508",
+];
 
 /// The codes that another command than `check` gives, and that command.
 const OF_COMMANDS: [(&str, &[&str]); 2] = [("S0220", &["preview", "up", "--id", "7"]), ("S0221", &["plan"])];

@@ -86,7 +86,7 @@ fn keys(local: &Local) -> Vec<(String, String)> {
     names
         .map(|name| {
             let path = format!("/client/v4{account}/{id}/values/{name}");
-            let value = local.request(Method::GET, "127.0.0.1", &path).bearer_auth("local").send().unwrap();
+            let value = local.request(Method::GET, "127.0.0.1", &path).bearer_auth(&local.token).send().unwrap();
             (name, value.text().unwrap())
         })
         .collect()

@@ -254,3 +254,39 @@ fn ctrl_c_leaves_everything_as_it_was() {
         assert_eq!(files(&project), before, "{at}");
     }
 }
+
+#[test]
+fn one_environment_alone_is_changed_and_what_others_share_stays() {
+    let (cloud, project) = world();
+    let before = files(&project);
+    // A secret of all environments isn't one for staging alone.
+    let rotate = ["edit", "acme", "--env", "staging", "--rotate-secret", "PIXEL_SECRET", "--yes"];
+    let refused = piped(&cloud, &project, &rotate, "canary-1").exits(5);
+    assert!(refused.stderr.contains("can't be set for staging alone"), "{}", refused.stderr);
+    assert_eq!(files(&project), before);
+    let sources = "secrets:\n  - { dotenv: \"secrets/{environment}.env\" }\n  - { dotenv: .env }\n  - { env: true }\n";
+    let fleet = project.read("fleet.yaml");
+    project.write("fleet.yaml", format!("{fleet}{sources}")).write(".gitignore", ".env\nsecrets/\n/.flotilla/\n");
+    piped(&cloud, &project, &rotate, "canary-2").exits(0);
+    assert_eq!(project.read("secrets/staging.env"), "ACME__PIXEL_SECRET=canary-2\n");
+    assert!(!project.path(".env").exists() && !project.path("secrets/production.env").exists());
+    // A file for all that comes first would hide it.
+    let sources = "secrets:\n  - { dotenv: .env }\n  - { dotenv: \"secrets/{environment}.env\" }\n  - { env: true }\n";
+    project.write("fleet.yaml", format!("{fleet}{sources}")).write(".env", "ACME__PIXEL_SECRET=all\n");
+    let hidden = piped(&cloud, &project, &rotate, "canary-3").exits(5);
+    assert!(hidden.stderr.contains(".env has it for all"), "{}", hidden.stderr);
+    assert_eq!(project.read("secrets/staging.env"), "ACME__PIXEL_SECRET=canary-2\n");
+    // In a dialogue, a shared variable is taken out of the environment, and the zone's id is known before the first deploy.
+    let mut terminal = Terminal::run(100, cloud.command(&project, &["edit", "acme", "--env", "production"]));
+    terminal.asks("What to change");
+    terminal.wait_for("acme.example (");
+    terminal.press(&format!("{DOWN}{DOWN} {ENTER}"));
+    terminal.answer("Variable", &format!("{DOWN}{DOWN}{ENTER}"));
+    terminal.answer("another value", "n");
+    terminal.answer("Variable", ENTER);
+    terminal.answer("Write it?", "y");
+    let (code, _, last) = terminal.end();
+    assert_eq!(code, 0, "{last}");
+    let spec = project.read("customers/acme.yaml");
+    assert_eq!(spec, SPEC.replace("  production:\n", "  production:\n    vars: { LANGUAGE: null }\n"));
+}

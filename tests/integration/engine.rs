@@ -28,7 +28,7 @@ use crate::fleet::{ACCOUNT, Cloud, fleet};
 use crate::support::{Project, output};
 
 /// The token of all runs; the rate limit's lane is that of the token and the API's address, so each emulator has its own.
-const TOKEN: &str = "test-token";
+pub const TOKEN: &str = "test-token";
 /// The variables that would come before those of a project's `.env`.
 const VARIABLES: [&str; 3] = [BASE_VARIABLE, "CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ACCOUNT_ID"];
 

@@ -137,7 +137,7 @@ fn variables(home: &Path, local: &Local) -> Vec<(String, String)> {
     all.retain(|(name, _)| name != "PATH");
     all.extend([
         ("CLOUDFLARE_API_BASE_URL".to_owned(), format!("{}/client/v4", local.origin)),
-        ("CLOUDFLARE_API_TOKEN".to_owned(), "a-token".to_owned()),
+        ("CLOUDFLARE_API_TOKEN".to_owned(), local.token.clone()),
         ("CLOUDFLARE_ACCOUNT_ID".to_owned(), "0123456789abcdef0123456789abcdef".to_owned()),
     ]);
     all

@@ -8,10 +8,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flotilla_build::manifest::Manifest;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::fleet::{cache, fleet, until};
 use super::support::{PATIENCE, Project, Run, output};
@@ -260,7 +262,15 @@ fn writable(folder: &Path, is: bool) {
 
 /// The program, run by somebody whom permissions hold for: by nobody, where the tests are run by root.
 fn run_as_somebody(project: &Project, arguments: &[&str]) -> Run {
+    static CACHE: OnceLock<TempDir> = OnceLock::new();
     let mut command = command(project, arguments);
+    // A cache is private to its user.
+    let cache = CACHE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
+        folder
+    });
+    command.env("FLOTILLA_CACHE_DIR", cache.path().join("own"));
     if fs::metadata("/proc/self").expect("Linux").uid() == 0 {
         command.uid(65534).gid(65534);
     }
@@ -276,6 +286,9 @@ fn where_nothing_may_be_written_it_says_what_it_could_not_write() {
         return;
     }
     build(&project);
+    writable(project.root(), true);
+    // Its own cache has what it needs from here on.
+    run_as_somebody(&project, &["build"]).exits(0);
     let built = project.files("out");
     writable(project.root(), false);
     let same = |run: &Run| assert!(project.files("out") == built, "{run:?}");

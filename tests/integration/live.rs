@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flotilla_cli::packs::Pack;
 use flotilla_deploy::cloudflare::Cloudflare;
-use flotilla_import::{self as import, FindingKind, ImportOptions, LiveAccount, live, write};
+use flotilla_import::{self as import, FindingKind, ImportOptions, LiveAccount, live};
 use flotilla_model::platform::{Call, CallError, Home, Platform as _, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -205,7 +205,9 @@ fn what_wrangler_deployed_is_imported_and_deployed_as_the_same() {
     let all: String = imported.files.values().map(|bytes| String::from_utf8_lossy(bytes)).collect();
     assert!(!all.contains("key of shop"));
     let project = Project::at(tempfile::tempdir().unwrap());
-    write::write(project.root(), &imported.files).unwrap();
+    for (path, bytes) in &imported.files {
+        project.write(path, bytes);
+    }
     let variables = account.variables();
     let mut environment: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     environment

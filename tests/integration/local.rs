@@ -2,6 +2,7 @@
 
 mod api;
 mod client;
+mod guard;
 mod limits;
 mod serving;
 mod triggers;

@@ -1,10 +1,12 @@
 //! The integration tests: one binary, so that there is one link. Each module says what it shows.
 
+mod advisories;
 mod answers;
 mod architecture;
 mod bad_input;
 mod bindings;
 mod cases;
+mod children;
 mod codes;
 mod commands;
 mod dispatch;
@@ -23,9 +25,11 @@ mod generated;
 mod history;
 mod hostile;
 mod import;
+mod imported_data;
 mod incremental;
 mod init;
 mod interrupted;
+mod killed_writes;
 mod lanes;
 mod layers;
 mod limits;
@@ -37,10 +41,12 @@ mod moves;
 mod network;
 mod new;
 mod openapi;
+mod outputs;
 mod ownership;
 mod pack;
 mod paged;
 mod plans;
+mod planted;
 mod previews;
 mod progress;
 mod refresh;

@@ -168,6 +168,13 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
         .write("envs/customers/acme/staging.env", "B=own\nC='${HOME} $(id)'\n")
         .write("envs/customers/acme/elsewhere.env", "B=never\n")
         .write("envs/customers/other/production.env", "B=never\n");
+    // Files that nobody reads are told, and nobody else's are.
+    let unread = find(&project).told;
+    let told: Vec<&str> = unread.iter().map(|told| told.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(told, ["envs/customers/acme/elsewhere.env", "envs/customers/other/production.env"], "{unread:?}");
+    assert!(unread.iter().all(|told| told.starts_with("Y0112 ")), "{unread:?}");
+    std::fs::remove_file(project.path("envs/customers/acme/elsewhere.env")).unwrap();
+    std::fs::remove_dir_all(project.path("envs/customers/other")).unwrap();
     let found = find(&project).well();
     let vars = |folder: &str| ["A", "B", "C", "D"].map(|name| found.var(folder, name));
     assert_eq!(vars("production/acme"), ["first", "second", "weak", "strong"]);
@@ -200,7 +207,8 @@ fn env_files_hold_where_they_say_and_lie_where_they_should() {
     std::fs::remove_file(project.path("envs/base/3.env")).unwrap();
     find(&project).well();
 
-    // Folders that are none of the project's.
+    // Folders that are none of the project's. The other layers are gone, and their files are read by nobody.
+    std::fs::remove_dir_all(project.path("layers")).unwrap();
     let relative = format!("envs/../../{}", secret.path().file_name().unwrap().to_string_lossy());
     for folder in [relative.as_str(), "..", "envs/..", "/etc", "./envs", "envs\\\\base", ""] {
         project.write(
@@ -228,7 +236,11 @@ fn layers_are_files_of_layers_and_nothing_else() {
         );
     }
     let project = one("layers: { x: {} }\n", "layers: [\"../../etc/passwd\"]\n");
-    find(&project).tells(&["F0506 fleet.yaml:3", "there is no layers/x.yaml"]);
+    // What is wrong with the one hides nothing of the other.
+    let told = find(&project).told;
+    let [customer, layer] = told.as_slice() else { panic!("{told:?}") };
+    assert!(customer.starts_with("S0209 customers/acme.yaml:2"), "{told:?}");
+    assert!(layer.starts_with("F0506 fleet.yaml:3") && layer.contains("there is no layers/x.yaml"), "{told:?}");
     project.write("layers/x.yaml", "logLevel: info\n");
     find(&project).tells(&["S0209 customers/acme.yaml:2", "there is no layer"]);
     project.write("customers/acme.yaml", "id: acme\nlayers: [x, x]\n");

@@ -103,11 +103,16 @@ pub fn local_account() -> String {
     Digest::of(b"default").to_string()[..32].to_owned()
 }
 
+/// The tokens of made-up deployers, which [`Local`] accepts beside its own.
+const TOKENS: [&str; 3] = ["a-token", "t", crate::engine::TOKEN];
+
 /// `flotilla local` for a project, as a process of its own, on a free port.
 pub struct Local {
     shell: Child,
     /// `http://127.0.0.1:PORT`.
     pub origin: String,
+    /// The emulator's own token.
+    pub token: String,
     http: Client,
 }
 
@@ -115,7 +120,8 @@ impl Local {
     /// Starts it and waits until it listens. A server that a `static` holds is never dropped, so a shell stands
     /// between: it ends the server, and removes `remove`, when the pipe to the tests closes, however they end.
     pub fn start(project: &Project, remove: Option<&Path>) -> Local {
-        let server = project.command(&["local", "--port", "0"]);
+        let mut server = project.command(&["local", "--port", "0"]);
+        server.args(TOKENS.iter().flat_map(|token| ["--token", token]));
         let mut shell = Command::new("sh");
         let script = r#"remove=$1; shift; "$@" & server=$!; cat > /dev/null; kill $server; wait $server; [ -z "$remove" ] || rm -rf "$remove""#;
         shell.args(["-c", script, "sh"]).arg(remove.unwrap_or(Path::new(""))).arg(server.get_program());
@@ -130,7 +136,8 @@ impl Local {
             .expect("`flotilla local` says where its API is");
         let origin = api.strip_suffix("/client/v4").expect("the API's address has its path").to_owned();
         let http = builder().timeout(Duration::from_secs(60)).build().expect("an HTTP client");
-        Local { shell, origin, http }
+        let token = project.read(".flotilla/local/token").trim().to_owned();
+        Local { shell, origin, token, http }
     }
 
     /// A request to a worker by its host.
@@ -153,7 +160,8 @@ impl Local {
     /// A call of the API, which must succeed; its `result`.
     #[track_caller]
     pub fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let mut request = self.http.request(method, format!("{}/client/v4{path}", self.origin)).bearer_auth("local");
+        let mut request =
+            self.http.request(method, format!("{}/client/v4{path}", self.origin)).bearer_auth(&self.token);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -171,7 +179,7 @@ impl Local {
              {metadata}\r\n--{boundary}\r\ncontent-disposition: form-data; name=\"{module}\"; filename=\"{module}\"\r\n\
              content-type: application/javascript+module\r\n\r\n{code}\r\n--{boundary}--\r\n"
         );
-        let request = self.http.put(format!("{}/client/v4{path}", self.origin)).bearer_auth("local");
+        let request = self.http.put(format!("{}/client/v4{path}", self.origin)).bearer_auth(&self.token);
         let request = request.header("content-type", format!("multipart/form-data; boundary={boundary}"));
         let answer = json(request.body(body).send().expect("the local Cloudflare answers"));
         assert_eq!(answer["success"], true, "{path}: {answer}");
@@ -185,12 +193,14 @@ impl Local {
             Some(body) => self.http.post(url).json(&body),
             None => self.http.delete(url),
         };
+        let request = request.bearer_auth(&self.token);
         json(request.send().expect("the local Cloudflare answers"))
     }
 
     /// The requests to the API so far, as `METHOD path`; this look at them is none.
     pub fn journal(&self) -> Vec<String> {
-        let answer = self.http.get(format!("{}/__local/requests", self.origin)).send();
+        let request = self.http.get(format!("{}/__local/requests", self.origin));
+        let answer = request.bearer_auth(&self.token).send();
         let answer = json(answer.expect("the local Cloudflare answers"));
         let entries = answer["requests"].as_array().expect("a list of requests");
         entries

@@ -212,7 +212,7 @@ fn wrangler_and_flotilla_deploy_the_same() {
     let variables = |local: &Local| {
         [
             ("CLOUDFLARE_API_BASE_URL", format!("{}/client/v4", local.origin)),
-            ("CLOUDFLARE_API_TOKEN", "a-token".to_owned()),
+            ("CLOUDFLARE_API_TOKEN", local.token.clone()),
             ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT.to_owned()),
         ]
     };
@@ -289,7 +289,7 @@ fn bound(bindings: &str) -> (Project, Local, Vec<(&'static str, String)>) {
     project.write("customers/acme.yaml", format!("id: acme\nvars: {{ GREETING: Hello }}\n{bindings}"));
     let variables = vec![
         ("CLOUDFLARE_API_BASE_URL", format!("{}/client/v4", local.origin)),
-        ("CLOUDFLARE_API_TOKEN", "a-token".to_owned()),
+        ("CLOUDFLARE_API_TOKEN", local.token.clone()),
         ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT.to_owned()),
     ];
     (project, local, variables)

@@ -25,8 +25,9 @@ use crate::index::UnitIndex;
 use crate::manifest::{DirtyReason, Output, Record, Stamp, Unit};
 use crate::out::Out;
 use crate::pack_bundle;
+use crate::renderer::{Part, Rendered, Request};
 use dirty::{Recipes, dirty_reasons};
-use files::{Broken, Done};
+use files::Done;
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
@@ -34,6 +35,7 @@ use flotilla_model::failure::Failure;
 use flotilla_model::progress::Progress;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
+use flotilla_model::trace;
 use flotilla_spec::tree::Tree;
 
 pub use explain::{Explained, LiveTriggers, explain, recipe, since, source};
@@ -63,7 +65,7 @@ pub fn pack_bundles(
     let (mut bundles, mut errors, mut failure) = (PackBundles::new(), BTreeMap::new(), None);
     for name in used {
         let pack = &project.fleet.packs[name];
-        match pack_bundle::pack_bundle(name, pack, progress) {
+        match pack_bundle::pack_bundle(&project.fleet.file.name, name, pack, progress) {
             Ok(bundle) => drop(bundles.insert(name.to_owned(), bundle)),
             Err(pack_bundle::Error::Diagnostic(error)) => drop(errors.insert(name.to_owned(), *error)),
             Err(pack_bundle::Error::Failure(found)) => {
@@ -237,6 +239,18 @@ fn remember_folders(project: &Project, scan: &mut Scan, out: &Out, quiet: &[Envi
     scan.orphaned.clear();
 }
 
+/// The number of customers whose workers are rendered together.
+const BATCH: usize = 32;
+
+/// A worker that is to be rendered.
+struct Pending {
+    /// The position of its customer's record in the batch.
+    position: usize,
+    index: UnitIndex,
+    worker: Worker,
+    reasons: Vec<DirtyReason>,
+}
+
 /// Builds customers, in any thread.
 struct Builder<'a> {
     project: &'a Project,
@@ -250,14 +264,14 @@ impl Builder<'_> {
     fn customers(&self, records: &mut [Record], progress: &dyn Progress) -> Result<Built, Failure> {
         progress.begin("building", Some(records.len() as u64));
         let results: Vec<Result<Built, Failure>> = records
-            .par_iter_mut()
-            .zip(&self.scan.dirty)
+            .par_chunks_mut(BATCH)
+            .zip(self.scan.dirty.par_chunks(BATCH))
             .fold(
                 || Ok(Built::default()),
-                |built: Result<Built, Failure>, (record, is_dirty)| {
+                |built: Result<Built, Failure>, (records, dirty)| {
                     let mut built = built?;
-                    let result = self.customer(record, *is_dirty, &mut built);
-                    progress.step(1);
+                    let result = self.batch(records, dirty, &mut built);
+                    progress.step(records.len() as u64);
                     result.map(|()| built)
                 },
             )
@@ -269,24 +283,35 @@ impl Builder<'_> {
         })
     }
 
-    /// Builds one customer's workers, and records the result.
-    fn customer(&self, record: &mut Record, is_dirty: bool, built: &mut Built) -> Result<(), Failure> {
-        let mut is_changed = is_dirty;
-        if !self.scan.is_held(record) {
+    /// Builds the workers of some customers, and records the results. They are rendered together: see [`crate::renderer`].
+    fn batch(&self, records: &mut [Record], dirty: &[bool], built: &mut Built) -> Result<(), Failure> {
+        let mut is_changed = dirty.to_vec();
+        let mut pending = Vec::new();
+        for (position, record) in records.iter_mut().enumerate().filter(|(_, record)| !self.scan.is_held(record)) {
             for index in record.unit_indices() {
                 if (self.scope.includes)(record, record.unit(index)) {
-                    is_changed |= self.worker(record, index, built)?;
+                    let (restamped, found) = self.look(record, index, built);
+                    is_changed[position] |= restamped;
+                    pending.extend(found.map(|(worker, reasons)| Pending { position, index, worker, reasons }));
                 }
             }
         }
-        if is_changed && self.scan.is_persistent && !self.scope.dry {
-            self.scan.writer.record(record.clone());
+        let result = if pending.is_empty() { Ok(()) } else { self.render(records, &mut is_changed, pending, built) };
+        for (record, _) in records.iter().zip(is_changed).filter(|(_, is_changed)| *is_changed) {
+            if self.scan.is_persistent && !self.scope.dry {
+                self.scan.writer.record(record.clone());
+            }
         }
-        Ok(())
+        result
     }
 
-    /// Builds one worker; returns whether its record changed.
-    fn worker(&self, record: &mut Record, index: UnitIndex, built: &mut Built) -> Result<bool, Failure> {
+    /// Looks at one worker: returns whether its record changed, and the worker with the reasons if it has to be rendered.
+    fn look(
+        &self,
+        record: &mut Record,
+        index: UnitIndex,
+        built: &mut Built,
+    ) -> (bool, Option<(Worker, Vec<DirtyReason>)>) {
         built.workers += 1;
         let folder = scan::folder(record, record.unit(index));
         let (reasons, is_restamped) = dirty_reasons(record.unit_mut(index), &folder, &self.recipes, self.out);
@@ -297,27 +322,60 @@ impl Builder<'_> {
                 None => built.unchanged += 1,
                 Some(diagnostic) => built.fail(id(record), *diagnostic),
             }
-            return Ok(is_restamped);
+            return (is_restamped, None);
         }
         built.rendered += 1;
-        let Some(worker) = self.scan.worker(self.project, record, record.unit(index)) else {
-            // The spec changed meanwhile; the next build sees it.
-            return Ok(is_restamped);
-        };
+        // Without a worker, the spec changed meanwhile; the next build sees it.
+        let worker = self.scan.worker(self.project, record, record.unit(index));
+        (is_restamped, worker.map(|worker| (worker, reasons)))
+    }
+
+    /// Renders workers and writes their files, each as soon as it is rendered.
+    fn render(
+        &self,
+        records: &mut [Record],
+        is_changed: &mut [bool],
+        pending: Vec<Pending>,
+        built: &mut Built,
+    ) -> Result<(), Failure> {
         if !self.scope.dry {
             self.scan.writer.begin();
         }
-        match files::render(self.project, &self.recipes, &worker, self.out) {
-            Ok(done) => {
-                self.note(record.unit_mut(index), &worker, done, reasons, built)?;
+        let requests: Vec<Request<'_>> = pending
+            .iter()
+            .map(|item| {
+                let bundle = &self.recipes.bundles[&item.worker.pack];
+                Request { worker: &item.worker, bundle, part: Part::Files }
+            })
+            .collect();
+        let mut result = Ok(());
+        let mut span = requests.first().map(|request| trace::span("render", &request.worker.name));
+        self.project.renderer.render_all(&requests, |index, outcome, _| {
+            drop(span.take());
+            let Pending { position, index: unit, worker, reasons } = &pending[index];
+            let record = &mut records[*position];
+            is_changed[*position] = true;
+            let too_large = |rendered: Rendered| {
+                let size = files::size(&rendered.files);
+                let limit = &self.recipes.size_limit;
+                limit.check(&worker.file, &worker.pack, &worker.account, size).map_or(Ok(rendered), Err)
+            };
+            match outcome.and_then(too_large) {
+                // What could not be written is the same for all others.
+                Ok(_) if result.is_err() => {}
+                Ok(rendered) => {
+                    let written = files::write(self.project, &self.recipes, worker, rendered, self.out);
+                    result = written
+                        .and_then(|done| self.note(record.unit_mut(*unit), worker, done, reasons.clone(), built));
+                }
+                Err(diagnostic) => {
+                    built.rendered -= 1;
+                    built.fail(id(record), *diagnostic);
+                }
             }
-            Err(Broken::Diagnostic(diagnostic)) => {
-                built.rendered -= 1;
-                built.fail(id(record), *diagnostic);
-            }
-            Err(Broken::Failure(failure)) => return Err(failure),
-        }
-        Ok(true)
+            span = requests.get(index + 1).map(|request| trace::span("render", &request.worker.name));
+        });
+        result
     }
 
     /// Counts what a rendering wrote, removes files that the pack no longer has, and records it.

@@ -49,9 +49,10 @@ fn contested(group: &[UniqueClaim]) -> Vec<Conflict> {
     match &group[0].resource {
         ClaimedResource::Secrets(owner) => {
             // Whose they are is never at fault.
-            let Some(own) = group.iter().find(|claim| own_secret(&claim.claimant.customer, "") == *owner) else {
-                return Vec::new();
+            let is_own = |claim: &&UniqueClaim| {
+                claim.claimant.customer != SHARED && own_secret(&claim.claimant.customer, "") == *owner
             };
+            let Some(own) = group.iter().find(is_own) else { return Vec::new() };
             let others = group.iter().filter(|claim| claim.claimant.customer != own.claimant.customer);
             return others.map(|claim| described(claim, Some(foreign(claim, own)))).collect();
         }
@@ -293,8 +294,26 @@ fn also<'a>(
 /// Reports a reference to a secret that is another customer's.
 fn foreign(claim: &UniqueClaim, own: &UniqueClaim) -> Diagnostic {
     let ClaimedResource::Secrets(owner) = &claim.resource else { unreachable!("BUG: only secrets are foreign") };
-    let message = format!("secrets whose names begin with `{owner}` are those of {}", own.claimant.customer);
-    let help = "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME";
+    let (customer, prefix) = (&own.claimant.customer, own_secret(&claim.claimant.customer, ""));
+    let (message, help) = match owner.strip_prefix(&prefix) {
+        Some(rest) => {
+            let message = if rest.is_empty() {
+                format!(
+                    "a secret of this worker is looked up as `{prefix}…` first: those are the secrets of {customer}"
+                )
+            } else {
+                format!(
+                    "a secret named `{rest}…` is looked up as `{owner}…` for {}: those are the secrets of {customer}",
+                    claim.claimant.customer
+                )
+            };
+            (message, "give the secret another name, or rename one of the two")
+        }
+        None => (
+            format!("secrets whose names begin with `{owner}` are those of {customer}"),
+            "write the name without the customer: it is looked up as CUSTOMER__NAME first, and then as NAME",
+        ),
+    };
     Diagnostic::error(Code::ForeignSecret, claim.place.clone(), message, help).also(own.place.clone(), "whose they are")
 }
 

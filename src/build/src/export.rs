@@ -37,7 +37,7 @@ pub struct Piece<'a> {
     /// The worker.
     pub worker: &'a Worker,
     /// Its files, by name in its folder.
-    pub files: Vec<(&'a str, String)>,
+    pub files: Vec<(String, String)>,
     /// Its bundle.
     pub bundle: Bundle,
     /// The runtime that it imports.
@@ -282,7 +282,9 @@ mod tests {
     fn piece<'a>(worker: &'a Worker, runtime: &'a PackBundle) -> Piece<'a> {
         let module = format!("// {}\n", worker.name);
         let bundle = bundle::bundle(worker, &module, runtime);
-        Piece { worker, files: vec![("index.ts", module), ("wrangler.jsonc", "{}\n".to_owned())], bundle, runtime }
+        let files = [("index.ts", module), ("wrangler.jsonc", "{}\n".to_owned())];
+        let files = files.map(|(name, text)| (name.to_owned(), text)).to_vec();
+        Piece { worker, files, bundle, runtime }
     }
 
     fn runtime() -> PackBundle {

@@ -1,6 +1,7 @@
 //! Runs git in a project, and reads its output. Doesn't know what the files are for.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -69,7 +70,7 @@ fn refusal(stderr: &[u8]) -> Failure {
 /// A repository that is there but that git can't or won't read: it is broken, or belongs to another user.
 pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
     // Of a repository without a valid HEAD, git says that there is none.
-    let repository = folder.ancestors().map(|folder| folder.join(".git")).find(|path| path.exists());
+    let repository = searched(folder).map(|folder| folder.join(".git")).find(|path| path.exists());
     let answer = match (git(folder).args(["rev-parse", "--is-inside-work-tree"]).output(), &repository) {
         (Ok(answer), _) => answer,
         // Without git nobody can commit; but somebody else may have, where there is a repository.
@@ -99,6 +100,25 @@ pub fn is_in_work_tree(folder: &Path) -> Result<bool, Failure> {
         }
         (false, _) => Err(refusal(&answer.stderr)),
     }
+}
+
+/// Returns the folders in which git looks for the repository of a folder: this one and those above it, as far as they are on the
+/// same file system, unless GIT_DISCOVERY_ACROSS_FILESYSTEM says otherwise.
+fn searched(folder: &Path) -> impl Iterator<Item = &Path> {
+    let device = |folder: &Path| std::fs::metadata(folder).map(|metadata| metadata.dev()).ok();
+    let across = std::env::var("GIT_DISCOVERY_ACROSS_FILESYSTEM");
+    let is_across = across.is_ok_and(|value| !["", "0", "false", "no", "off"].contains(&value.to_lowercase().as_str()));
+    searched_while(folder, move |above, below| is_across || device(above) == device(below))
+}
+
+/// Returns a folder and those above it, as long as each may be reached from the one below it.
+fn searched_while(folder: &Path, reaches: impl Fn(&Path, &Path) -> bool) -> impl Iterator<Item = &Path> {
+    let mut below: Option<&Path> = None;
+    folder.ancestors().take_while(move |above| {
+        let is_reached = below.is_none_or(|below| reaches(above, below));
+        below = Some(above);
+        is_reached
+    })
 }
 
 /// Returns whether git tracks a file, or the file that a symbolic link of that path leads to.
@@ -138,4 +158,27 @@ fn in_work_tree(file: &Path) -> Result<Option<(&Path, &OsStr)>, Failure> {
         return Ok(None);
     };
     Ok(is_in_work_tree(folder)?.then_some((folder, name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_beyond_a_mount_point_is_none() {
+        let all = |mounted: &'static str| {
+            let reaches = move |_: &Path, below: &Path| below != Path::new(mounted);
+            searched_while(Path::new("/a/b/c"), reaches)
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(all("/none"), ["/a/b/c", "/a/b", "/a", "/"]);
+        assert_eq!(all("/a/b"), ["/a/b/c", "/a/b"]);
+        assert_eq!(all("/a/b/c"), ["/a/b/c"]);
+        // Folders of one file system are all looked at.
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("x/y");
+        std::fs::create_dir_all(&deep).unwrap();
+        assert!(searched(&deep).any(|path| path == folder.path()));
+    }
 }

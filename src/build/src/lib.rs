@@ -13,6 +13,7 @@ pub mod pack_bundle;
 pub mod policy;
 pub mod provenance;
 pub mod render;
+pub mod renderer;
 pub mod resolve;
 pub mod since;
 pub mod syntax;

@@ -7,6 +7,9 @@
 //! written, and nothing else. `.flotilla/build/values-<n>` holds the resolved workers as JSON, one after the other;
 //! records say where. A value is believed only if its digest is the one that the record names. Both can be deleted at
 //! any time: that costs a build.
+//!
+//! A log can come from elsewhere, with a repository for one: a name in it that isn't one of a file in the worker's folder makes all of
+//! it count as damaged, since builds remove files by these names.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,18 +27,23 @@ use crate::render::Recipe;
 use crate::usage::WorkerUsage;
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::digest::{Digest, ShortHash};
+use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
 
 /// The folder, from the project's root.
 pub const FOLDER: &str = ".flotilla/build";
 /// The first line of a log: its format, and the file of its values.
-const FORMAT: &str = "flotilla build log 3";
+const FORMAT: &str = "flotilla build log 4";
 /// The number of records that are written at once.
 const FRAME: usize = 256;
 /// The number of frames that are read at once.
 const AT_ONCE: usize = 64;
 /// The longest first line.
 const HEAD: u64 = 256;
+/// The longest frame and the longest value that are read, in bytes.
+const LONGEST: u64 = 256 << 20;
+/// The highest number of a file of values.
+const NUMBERS: u64 = 1 << 32;
 /// The longest time between two ticks of a file system's clock that has fractions of seconds.
 const TICK: Duration = Duration::from_millis(20);
 /// The same for one that has none.
@@ -184,6 +192,8 @@ pub struct Unit {
     pub resolved: ShortHash,
     /// The resolved worker.
     pub value: Chunk,
+    /// Its compatibility date, as the number 20260601.
+    pub compatibility_date: u32,
     /// Its usage of limits.
     pub usage: WorkerUsage,
     /// Its last rendering, if there was one.
@@ -215,6 +225,19 @@ impl Record {
         self.inputs.first().map_or("", |input| &input.file)
     }
 
+    /// Returns whether its names are those of files and folders at their places.
+    fn is_sound(&self) -> bool {
+        let names = self.units.iter().flat_map(|unit| {
+            let outputs =
+                unit.rendered.iter().flat_map(|rendering| rendering.outputs.iter().map(|output| &output.name));
+            outputs.chain(&unit.role)
+        });
+        let file = self.file().strip_prefix("customers/").unwrap_or(self.file());
+        is_name(file)
+            && names.into_iter().all(|name| is_name(name))
+            && self.inputs.iter().all(|input| plain_file::project_path(&input.file).is_ok())
+    }
+
     /// Returns the unit at an index.
     pub fn unit(&self, index: UnitIndex) -> &Unit {
         &self.units[index.get()]
@@ -236,12 +259,33 @@ impl Record {
     }
 }
 
+/// Returns whether a name is that of a file in a folder.
+fn is_name(name: &str) -> bool {
+    !name.contains('/') && plain_file::project_path(name).is_ok()
+}
+
 #[derive(Serialize, Deserialize)]
 enum Entry {
     Customer(Record),
     Gone(String),
     Recipe(Recipe),
     Folder(String, Stamp),
+}
+
+impl Entry {
+    fn is_sound(&self) -> bool {
+        match self {
+            Entry::Customer(record) => record.is_sound(),
+            Entry::Recipe(recipe) => recipe.files.iter().all(|name| is_name(name)),
+            Entry::Gone(_) | Entry::Folder(..) => true,
+        }
+    }
+}
+
+/// Returns the number of a file of values.
+fn number_of_values(name: &str) -> Option<u64> {
+    let number: u64 = name.strip_prefix("values-")?.parse().ok()?;
+    (number < NUMBERS && format!("values-{number}") == name).then_some(number)
 }
 
 /// The records of earlier builds.
@@ -267,7 +311,7 @@ impl Manifest {
     }
 
     fn try_read(folder: &Path) -> io::Result<Manifest> {
-        let file = File::open(folder.join("log"))?;
+        let file = plain_file::open(&folder.join("log"))?;
         let mut left = file.metadata()?.len();
         let mut log = BufReader::with_capacity(1 << 20, file);
         let mut head = Vec::new();
@@ -277,11 +321,10 @@ impl Manifest {
             .strip_suffix('\n')
             .ok_or(io::ErrorKind::InvalidData)?;
         let name = name.strip_prefix(FORMAT).map(str::trim).ok_or(io::ErrorKind::InvalidData)?;
-        if !name.starts_with("values-") || name.contains('/') {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        number_of_values(name).ok_or(io::ErrorKind::InvalidData)?;
         let path = folder.join(name);
-        let file = File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path))?;
+        let writable = plain_file::open_with(&path, File::options().read(true).write(true));
+        let file = writable.or_else(|_| plain_file::open(&path))?;
         let mut manifest = Manifest { values: Some((path, file)), whole: head.len() as u64, ..Manifest::default() };
         left -= manifest.whole;
         // Some frames at a time: of what was recorded several times, only the last is ever in memory.
@@ -293,7 +336,7 @@ impl Manifest {
                 let number = |part: &[u8]| u32::from_le_bytes(part.try_into().expect("BUG: four bytes"));
                 let (length, checksum) = (number(&head[..4]), number(&head[4..]));
                 left -= 8;
-                if u64::from(length) > left {
+                if u64::from(length) > left.min(LONGEST) {
                     left = 0;
                     break;
                 }
@@ -316,6 +359,9 @@ impl Manifest {
                 let Some(entries) = entries else { return Ok(manifest) };
                 manifest.whole += 8 + frame.len() as u64;
                 for entry in entries {
+                    if !entry.is_sound() {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
                     manifest.add(entry);
                 }
             }
@@ -350,6 +396,10 @@ impl Manifest {
     /// Returns the JSON of a value, if it is what it should be.
     pub fn value(&self, chunk: Chunk, hash: ShortHash) -> Option<Vec<u8>> {
         let (_, file) = self.values.as_ref()?;
+        let end = chunk.offset.checked_add(u64::from(chunk.length))?;
+        if u64::from(chunk.length) > LONGEST || file.metadata().ok()?.len() < end {
+            return None;
+        }
         let mut bytes = vec![0; chunk.length as usize];
         file.read_exact_at(&mut bytes, chunk.offset).ok()?;
         (Digest::of(&bytes).short_hash() == hash).then_some(bytes)
@@ -526,7 +576,7 @@ const MEMORY: u64 = 1 << 62;
 impl Inner {
     fn open(folder: &Path, manifest: &mut Manifest) -> Result<Inner, Option<io::Error>> {
         let open = |manifest: &mut Manifest| -> io::Result<Inner> {
-            fs::create_dir_all(folder)?;
+            plain_file::create_folder(folder)?;
             let live = manifest.records.len() + manifest.recipes.len() + manifest.folders.len();
             if manifest.values.is_none() || manifest.wastes_values() {
                 compact(folder, manifest)?;
@@ -535,10 +585,10 @@ impl Inner {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 write_log(folder, manifest, &name)?;
             }
-            let log = File::options().append(true).open(folder.join("log"))?;
+            let log = plain_file::open_with(&folder.join("log"), File::options().append(true))?;
             log.set_len(manifest.whole)?;
             let (path, _) = manifest.values.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            let file = File::options().read(true).write(true).open(path)?;
+            let file = plain_file::open_with(path, File::options().read(true).write(true))?;
             let end = file.metadata()?.len();
             let values = Store::File { file, end, pending: Vec::new() };
             Ok(Inner {
@@ -597,14 +647,13 @@ fn frame(entries: &[Entry]) -> Vec<u8> {
 
 /// Rewrites values and log, with the records that count alone.
 fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
-    let number = |name: &str| name.strip_prefix("values-")?.parse::<u64>().ok();
     let mut last = 0;
     for entry in fs::read_dir(folder)? {
-        last = last.max(entry?.file_name().to_str().and_then(number).unwrap_or(0));
+        last = last.max(entry?.file_name().to_str().and_then(number_of_values).unwrap_or(0));
     }
     let name = format!("values-{}", last + 1);
     let path = folder.join(&name);
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let file = plain_file::open_with(&path, File::options().read(true).write(true).create_new(true))?;
     let mut values = io::BufWriter::with_capacity(1 << 20, &file);
     let mut end = 0;
     let mut records = std::mem::take(&mut manifest.records);
@@ -645,7 +694,7 @@ fn compact(folder: &Path, manifest: &mut Manifest) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let other = entry.file_name();
-        if other.to_str().and_then(number).is_some() && other.to_str() != Some(&name) {
+        if other.to_str().and_then(number_of_values).is_some() && other.to_str() != Some(&name) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -702,6 +751,7 @@ mod tests {
             pack: "tiny".to_owned(),
             resolved,
             value,
+            compatibility_date: 20_260_601,
             usage: WorkerUsage::default(),
             rendered: Some(rendering),
         };
@@ -736,6 +786,102 @@ mod tests {
     fn text(manifest: &Manifest, file: &str) -> Option<String> {
         let unit = &manifest.records.get(file)?.units[0];
         manifest.value(unit.value, unit.resolved).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    /// Returns a record whose file, role, output and recipe have these names.
+    fn named(writer: &Writer, file: &str, role: &str, output: &str, input: &str) -> Record {
+        let mut record = record(writer, file, "text");
+        record.inputs.push(Input { file: input.to_owned(), stamp: Stamp::NONE, content: None });
+        let unit = &mut record.units[0];
+        unit.role = Some(role.to_owned());
+        unit.rendered.as_mut().unwrap().outputs[0].name = output.to_owned();
+        record
+    }
+
+    #[test]
+    fn a_log_that_names_files_elsewhere_is_damaged() {
+        let good = ["customers/acme.yaml", "web", "index.ts", "layers/eu.yaml"];
+        let bad = ["../x", "..", "/etc/passwd", "a/../../x", ".git", "a\0b", ""];
+        let read = |names: [&str; 4], recipe: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut manifest = Manifest::default();
+            let writer = Writer::new(folder.path(), &mut manifest, true);
+            writer.recipe(Recipe {
+                tool: String::new(),
+                pack: String::new(),
+                runtime: String::new(),
+                files: vec![recipe.to_owned()],
+                templates: Vec::new(),
+            });
+            writer.record(named(&writer, names[0], names[1], names[2], names[3]));
+            assert!(writer.settle().is_none());
+            Manifest::read(folder.path()).records.len()
+        };
+        assert_eq!(read(good, "index.ts"), 1);
+        assert_eq!(read(["fleet.yaml", "web", "index.ts", "layers/eu.yaml"], "index.ts"), 1);
+        for name in bad {
+            assert_eq!(read(good, name), 0, "{name:?} as a recipe's file");
+            for index in 0..4 {
+                let mut names = good;
+                names[index] = name;
+                assert_eq!(read(names, "index.ts"), 0, "{names:?}");
+                let below = format!("customers/{name}/x");
+                names[0] = &below;
+                assert_eq!(read(names, "index.ts"), 0, "{names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_and_pipes_in_place_of_the_log_and_the_values_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, victim) = (folder.path().join(FOLDER), folder.path().join("victim"));
+        let build = |text: &str| {
+            let mut manifest = Manifest::read(folder.path());
+            let writer = Writer::new(folder.path(), &mut manifest, true);
+            writer.record(record(&writer, "customers/acme.yaml", text));
+            writer.settle()
+        };
+        assert!(build("one").is_none());
+        assert_eq!(Manifest::read(folder.path()).records.len(), 1);
+        fs::write(&victim, "somebody's").unwrap();
+        fs::remove_file(own.join("values-1")).unwrap();
+        std::os::unix::fs::symlink(&victim, own.join("values-1")).unwrap();
+        assert_eq!(Manifest::read(folder.path()).records.len(), 0);
+        let _ = build("two");
+        fs::write(own.join("values-18446744073709551615"), "").unwrap();
+        fs::remove_file(own.join("log")).unwrap();
+        std::os::unix::fs::symlink(&victim, own.join("log")).unwrap();
+        let _ = build("three");
+        assert_eq!(fs::read(&victim).unwrap(), b"somebody's");
+        let _ = fs::remove_file(own.join("log"));
+        let made = std::process::Command::new("mkfifo").arg(own.join("log")).status().unwrap();
+        assert!(made.success());
+        assert_eq!(Manifest::read(folder.path()).records.len(), 0);
+        assert!(build("four").is_some(), "it says that nothing is remembered");
+    }
+
+    #[test]
+    fn lengths_in_a_log_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::default();
+        let writer = Writer::new(folder.path(), &mut manifest, true);
+        writer.record(record(&writer, "customers/acme.yaml", "text"));
+        assert!(writer.settle().is_none());
+        let manifest = Manifest::read(folder.path());
+        let hash = manifest.records["customers/acme.yaml"].units[0].resolved;
+        for chunk in [
+            Chunk { offset: 0, length: u32::MAX },
+            Chunk { offset: u64::MAX, length: 9 },
+            Chunk { offset: 1 << 40, length: 1 },
+        ] {
+            assert_eq!(manifest.value(chunk, hash), None);
+        }
+        // A hole of four gigabytes as a frame.
+        let log = File::options().append(true).open(folder.path().join(FOLDER).join("log")).unwrap();
+        (&log).write_all(&[0xff; 8]).unwrap();
+        log.set_len(5 << 30).unwrap();
+        assert_eq!(Manifest::read(folder.path()).records.len(), 1);
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! Bundles a pack's runtime by the pack's own command, once per change of what decides it. Runs npm and node;
 //! doesn't know what the runtime does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::syntax;
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::cache;
+use flotilla_model::child::{Environment, Job, Trouble};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
-use flotilla_model::digest::Framed;
+use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::failure::Failure;
+use flotilla_model::plain_file;
 use flotilla_model::progress::Progress;
 use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::pack::Pack;
@@ -38,15 +41,23 @@ impl From<anyhow::Error> for Error {
     }
 }
 
-/// Returns a pack's runtime: from the cache, or bundled now.
-pub fn pack_bundle(name: &str, pack: &Pack, progress: &dyn Progress) -> Result<PackBundle, Error> {
+/// The limits of a pack's sources.
+const MOST_FILES: usize = 20_000;
+const MOST_BYTES: u64 = 256 << 20;
+/// The largest bundle that is read.
+const LARGEST_BUNDLE: u64 = 128 << 20;
+/// The time and the memory that a build may take, unless the pack sets others.
+const TIME: Duration = Duration::from_secs(600);
+const MEMORY_MIB: u64 = 4096;
+
+/// Returns a pack's runtime: from the cache, or bundled now. `fleet` is the name of the fleet: what one fleet's build made is never
+/// another's.
+pub fn pack_bundle(fleet: &str, name: &str, pack: &Pack, progress: &dyn Progress) -> Result<PackBundle, Error> {
     let sources = sources(pack)?;
-    let command = &pack.manifest.runtime.build;
-    let key = command.iter().fold(Framed::new("runtime sources"), |framed, word| framed.field(word.as_bytes()));
-    let key = sources.iter().fold(key, |framed, (path, bytes)| framed.field(path.as_bytes()).field(bytes));
+    let environment = environment(pack);
     let mut broken = None;
-    let folder = cache::entry("runtime", &key.finish().short(), |folder| {
-        let bundled = bundle(pack, &sources, folder, progress);
+    let folder = cache::entry("runtime", &key(fleet, pack, &environment, &sources), |folder| {
+        let bundled = bundle(pack, &sources, environment, folder, progress);
         progress.end();
         bundled.map_err(|error| match error {
             Error::Failure(failure) => failure,
@@ -67,12 +78,33 @@ pub fn pack_bundle(name: &str, pack: &Pack, progress: &dyn Progress) -> Result<P
     Ok(PackBundle::new(name, read("runtime.js")?, read("runtime.d.ts")?))
 }
 
+/// Returns the digest of everything that decides a bundle: whose it is, the command, its variables, and the sources.
+fn key(fleet: &str, pack: &Pack, environment: &[(String, String)], sources: &BTreeMap<String, Vec<u8>>) -> Digest {
+    let count = |framed: Framed, count: usize| framed.field(&(count as u64).to_le_bytes());
+    let words = &pack.manifest.runtime.build;
+    let start = Framed::new("pack bundle").field(fleet.as_bytes()).field(pack.path.as_bytes());
+    let start = start.field(std::env::consts::OS.as_bytes()).field(std::env::consts::ARCH.as_bytes());
+    let start = words.iter().fold(count(start, words.len()), |framed, word| framed.field(word.as_bytes()));
+    let start = environment.iter().fold(count(start, environment.len()), |framed, (name, value)| {
+        framed.field(name.as_bytes()).field(value.as_bytes())
+    });
+    let all = sources.iter().fold(start, |framed, (path, bytes)| framed.field(path.as_bytes()).field(bytes));
+    all.finish()
+}
+
+/// Returns the variables that the pack's build may read, with their values: those of `buildEnv` that are set.
+fn environment(pack: &Pack) -> Vec<(String, String)> {
+    let names: BTreeSet<&String> = pack.manifest.runtime.build_env.iter().flatten().collect();
+    names.into_iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?))).collect()
+}
+
 /// Returns the files that decide the runtime, by path within the pack.
 fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let mut files = BTreeMap::new();
     let always = ["package.json", "package-lock.json"].map(str::to_owned);
     let mut open: Vec<String> = pack.manifest.runtime.sources.iter().cloned().chain(always).collect();
     let root = pack.folder.canonicalize().ok();
+    let mut total = 0;
     while let Some(path) = open.pop() {
         let full = pack.folder.join(&path);
         let missing = |error: std::io::Error| {
@@ -107,7 +139,11 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
                 }
             }
         } else {
-            let bytes = fs::read(&full).map_err(missing)?;
+            let bytes = plain_file::read_through_links(&target, MOST_BYTES.saturating_sub(total)).map_err(missing)?;
+            total += bytes.len() as u64;
+            if files.len() >= MOST_FILES {
+                return Err(missing(std::io::Error::other(format!("the sources have more than {MOST_FILES} files"))));
+            }
             files.insert(path, with_unix_line_ends(bytes));
         }
     }
@@ -117,6 +153,7 @@ fn sources(pack: &Pack) -> Result<BTreeMap<String, Vec<u8>>, Error> {
 fn bundle(
     pack: &Pack,
     sources: &BTreeMap<String, Vec<u8>>,
+    environment: Vec<(String, String)>,
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
@@ -124,7 +161,7 @@ fn bundle(
     let npm = cache::npm(&pack.path, package, lock, progress)?;
     progress.begin(&format!("bundling the runtime of {}", pack.path), None);
     // Within the folder that holds node_modules, so that the sources find their packages there and nowhere else.
-    let staging = npm.join(format!("staging-{}", std::process::id()));
+    let staging = cache::staging(&npm).context("the cache can't be written")?;
     let result = (|| {
         for (path, bytes) in sources {
             let file = staging.join(path);
@@ -132,10 +169,12 @@ fn bundle(
                 .context("the cache can't be written")?;
             fs::write(file, bytes).context("the cache can't be written")?;
         }
-        run(pack, &staging)?;
+        run(pack, environment, &staging)?;
         for file in ["runtime.js", "runtime.d.ts"] {
             let written = staging.join("dist").join(file);
-            let text = fs::read_to_string(&written).map_err(|error| {
+            let text = plain_file::read_through_links(&written, LARGEST_BUNDLE)
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8")));
+            let text = text.map_err(|error| {
                 failed(
                     pack,
                     Place::file(&format!("{}/pack.yaml", pack.path)),
@@ -157,21 +196,32 @@ fn bundle(
     result
 }
 
-fn run(pack: &Pack, staging: &Path) -> Result<(), Error> {
-    let (program, arguments) = pack.manifest.runtime.build.split_first().expect("BUG: the schema wants a command");
-    let output = Command::new(program)
-        .args(arguments)
-        .args(["--out", "dist"])
-        .current_dir(staging)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| {
-            let failure = Failure::new(format!(
-                "`{program}`, which bundles the runtime of {}, can't be started: {error}",
-                pack.path
-            ));
-            Error::Failure(if program == "node" { failure.hint("install Node.js 20 or newer") } else { failure })
-        })?;
+fn run(pack: &Pack, environment: Vec<(String, String)>, staging: &Path) -> Result<(), Error> {
+    let runtime = &pack.manifest.runtime;
+    let (program, arguments) = runtime.build.split_first().expect("BUG: the schema wants a command");
+    let arguments = arguments.iter().map(String::as_str).chain(["--out", "dist"]);
+    let time = runtime.build_timeout.map_or(TIME, Duration::from_secs);
+    let memory = runtime.build_memory.unwrap_or(MEMORY_MIB) << 20;
+    let job = Job::new(program, arguments, staging).time(time).memory(memory);
+    let output = job.environment(Environment::plain().with(environment)).run().map_err(|trouble| {
+        let limit = match &trouble {
+            Trouble::TimedOut(_) => "buildTimeout",
+            Trouble::TooMuchMemory(_) => "buildMemory",
+            _ => {
+                let what = format!("`{program}`, which bundles the runtime of {}, {trouble}", pack.path);
+                let failure = Failure::new(what);
+                let is_node = program == "node";
+                return Error::Failure(if is_node { failure.hint("install Node.js 20 or newer") } else { failure });
+            }
+        };
+        let place = Place::file(&format!("{}/pack.yaml", pack.path));
+        let help = format!(
+            "`{}` and everything that it started was ended; a larger limit is `{limit}` in {}/pack.yaml",
+            runtime.build.join(" "),
+            pack.path
+        );
+        failed(pack, place, format!("the command that bundles the runtime {trouble}"), &help)
+    })?;
     if output.status.success() {
         return Ok(());
     }
@@ -184,8 +234,9 @@ fn run(pack: &Pack, staging: &Path) -> Result<(), Error> {
     let what = lines
         .first()
         .map_or("it said nothing", |line| line.trim_start_matches(['✘', ' ']).trim_start_matches("[ERROR] "));
+    let killed = output.status.signal().map(|signal| format!("the command was ended by signal {signal}: "));
     let help = format!("`{}` said:\n{}", pack.manifest.runtime.build.join(" "), lines.join("\n"));
-    Err(failed(pack, place, format!("the runtime does not bundle: {what}"), &help))
+    Err(failed(pack, place, format!("the runtime does not bundle: {}{what}", killed.unwrap_or_default()), &help))
 }
 
 fn failed(pack: &Pack, place: Place, message: String, help: &str) -> Error {

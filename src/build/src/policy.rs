@@ -119,7 +119,9 @@ impl Policy {
     /// Returns the rules that nothing was found for, in a check of the whole fleet that had no errors. Being diagnostics, they
     /// are judged themselves.
     pub fn unused(&self, matched: &BTreeSet<usize>) -> Judged {
-        let unused = |index: &usize| !matched.contains(index);
+        // Whether a worker is deployed is known only after the check of the files.
+        let by_state = |index: &usize| self.rules[*index].code == Code::CalleeNotDeployed;
+        let unused = |index: &usize| !matched.contains(index) && !by_state(index);
         let diagnostic = |index: usize| {
             let rule = &self.rules[index];
             let message = format!("nothing is told by {} for this entry", rule.code);

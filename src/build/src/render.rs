@@ -70,11 +70,20 @@ impl<'a> RenderContext<'a> {
 impl Templates {
     /// Parses a pack's templates; returns the errors of all of them at once.
     pub fn new(pack: &Pack) -> Result<Templates, Vec<Diagnostic>> {
+        Templates::parse(&pack.path, &pack.templates, &pack.partials)
+    }
+
+    /// The same, of a pack's folder and the names and texts of its templates and partials.
+    pub fn parse(
+        path: &str,
+        templates: &[(String, String)],
+        partials: &[(String, String)],
+    ) -> Result<Templates, Vec<Diagnostic>> {
         let help = "see the documentation of tera 2";
-        let all = || pack.templates.iter().map(|(name, text)| (name, Cow::from(text))).chain(partials(pack));
+        let all = || templates.iter().map(|(name, text)| (name, Cow::from(text))).chain(noted(partials));
         let mut tera = engine();
         let Err(error) = tera.add_raw_templates(all()) else {
-            return Ok(Templates { tera, path: pack.path.clone() });
+            return Ok(Templates { tera, path: path.to_owned() });
         };
         let mut diagnostics = Vec::new();
         for (name, text) in all() {
@@ -82,15 +91,15 @@ impl Templates {
             if let Err(error) = engine().add_raw_template(name, &text)
                 && matches!(error.kind(), tera::ErrorKind::SyntaxError(_))
             {
-                diagnostics.push(template_error(Code::BadTemplate, &pack.path, name, &error, help));
+                diagnostics.push(template_error(Code::BadTemplate, path, name, &error, help));
             }
         }
         if diagnostics.is_empty() {
             let help = "see the documentation of tera 2; flotilla adds the filters `ts`, `js`, `json` and `toml`";
-            diagnostics = reported_together(&pack.path, &error.to_string(), help);
+            diagnostics = reported_together(path, &error.to_string(), help);
         }
         if diagnostics.is_empty() {
-            diagnostics.push(template_error(Code::BadTemplate, &pack.path, &pack.templates[0].0, &error, help));
+            diagnostics.push(template_error(Code::BadTemplate, path, &templates[0].0, &error, help));
         }
         Err(diagnostics)
     }
@@ -121,7 +130,9 @@ impl Templates {
             let help = format!("it failed for {}, in {}", worker.file, worker.environment);
             Box::new(template_error(Code::RenderFailed, &self.path, name, error, &help))
         };
-        let text = self.tera.render(name, &context.context).map_err(|error| failed(&error))?;
+        let mut text = Limited(Vec::new());
+        self.tera.render_to(name, &context.context, &mut text).map_err(|error| failed(&error))?;
+        let text = String::from_utf8(text.0).expect("BUG: templates and values are text");
         syntax::check(name, &text).map_err(|(message, position)| {
             let line = position.and_then(|(line, _)| text.lines().nth(line - 1)).unwrap_or_default();
             let shown: String = line.trim().chars().take(80).collect();
@@ -139,6 +150,26 @@ impl Templates {
     }
 }
 
+/// The most bytes of a rendered file: more than any worker may have.
+const MOST_BYTES: usize = 64 << 20;
+
+/// The text of a rendered file, which has a limit.
+struct Limited(Vec<u8>);
+
+impl std::io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_BYTES {
+            return Err(std::io::Error::other(format!("it renders more than {} MiB", MOST_BYTES >> 20)));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 thread_local! {
     /// The partials that the templates have included since it was last emptied, a bit for each.
     static READ: Cell<u64> = const { Cell::new(0) };
@@ -149,8 +180,8 @@ const NOTE_READ: &str = "__flotilla_read";
 
 /// Returns the partials, each with a call that notes when it is read. What a template extends, and where components are defined, isn't
 /// read line by line, and so is always counted as read: see [`always_read`].
-fn partials(pack: &Pack) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
-    pack.partials.iter().enumerate().map(|(index, (name, text))| {
+fn noted(partials: &[(String, String)]) -> impl Iterator<Item = (&String, Cow<'_, str>)> {
+    partials.iter().enumerate().map(|(index, (name, text))| {
         // At the top of one that extends another, nothing may stand but blocks.
         let text = if index < 64 && !text.contains("extends") {
             format!("{text}{{{{ {NOTE_READ}(n={index}) }}}}").into()
@@ -314,6 +345,9 @@ fn template_file(path: &str, name: &str) -> String {
 
 /// Returns a message of tera as all messages are: no capital, no full stop.
 fn lower_case(message: &str) -> String {
+    // Of several lines, tera's messages are lists.
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let message = lines.join("; ");
     let mut letters = message.trim_end_matches('.').chars();
     letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
 }

@@ -44,8 +44,8 @@ pub struct Resolved {
     pub diagnostics: Vec<Diagnostic>,
     /// The shared workers that its workers refer to, each with the role of the worker that does.
     pub refers: BTreeSet<(Option<String>, String)>,
-    /// The broken packs that its workers need: without them, it isn't known what the workers are.
-    pub broken_packs: BTreeSet<String>,
+    /// The broken packs and layers that its workers need: without them, it isn't known what the workers are.
+    pub broken_parts: BTreeSet<String>,
     /// The hosts that are replaced in a preview, and the hosts that replace them.
     pub moved: BTreeMap<String, String>,
 }
@@ -69,8 +69,8 @@ struct Batch<'a> {
     resolved: Resolved,
     references: Vec<Reference>,
     peers: Peers,
-    /// The workers whose database is set for their environment alone, by environment and role.
-    own_databases: BTreeSet<(Environment, Option<String>)>,
+    /// The databases that are set for an environment alone.
+    own_databases: database::OwnDatabases,
     /// The databases of the workers.
     databases: Vec<database::InUse>,
 }
@@ -88,6 +88,24 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Notes the databases that sources set for an environment alone: `role` is where they look, and `name` the worker's role.
+    fn note_own_databases(
+        &mut self,
+        sources: &Sources<'_>,
+        environment: Environment,
+        role: Option<&str>,
+        name: Option<&str>,
+    ) {
+        let name = || name.map(str::to_owned);
+        if sources.sets_in(environment, role, "database").next().is_some() {
+            self.own_databases.insert((environment, name(), None));
+        }
+        for bindings in sources.sets_in(environment, role, "bindings") {
+            let Kind::Map(entries) = &bindings.kind else { continue };
+            self.own_databases.extend(entries.iter().map(|(key, ..)| (environment, name(), Some(key.clone()))));
+        }
+    }
+
     /// Links workers that refer to each other, and sorts them.
     fn finish(mut self) -> (Resolved, Peers) {
         link(&mut self);
@@ -102,6 +120,11 @@ impl<'a> Batch<'a> {
 /// Resolves one customer.
 pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
     let mut batch = Batch::new(fleet, Some(shared));
+    let layers = spec.layers.iter().map(|index| &fleet.layers[*index]);
+    batch.resolved.broken_parts.extend(layers.filter(|layer| !layer.errors.is_empty()).map(|layer| layer.part()));
+    if !batch.resolved.broken_parts.is_empty() {
+        return batch.resolved;
+    }
     let sources = Sources::of(fleet, spec);
     let labels = labels(fleet, &spec.identity);
     let subject = Subject {
@@ -124,9 +147,7 @@ pub fn resolve(fleet: &Fleet, shared: &Shared, spec: &Spec) -> Resolved {
             let name_scope = name_scope(&sources, environment, role, has_own_name);
             let (merged, base) = settings(&sources, environment, role);
             let is_implied = sources.is_implied(environment, role);
-            if sources.sets_in(environment, role, "database") {
-                batch.own_databases.insert((environment, role.map(str::to_owned)));
-            }
+            batch.note_own_databases(&sources, environment, role, role);
             batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
         }
     }
@@ -150,9 +171,7 @@ pub fn shared(fleet: &Fleet) -> Shared {
             for environment in environments {
                 let name_scope = name_scope(&sources, environment, None, has_own_name);
                 let (merged, base) = settings(&sources, environment, None);
-                if sources.sets_in(environment, None, "database") {
-                    batch.own_databases.insert((environment, Some(role.clone())));
-                }
+                batch.note_own_databases(&sources, environment, None, Some(role));
                 let (is_implied, role) = (sources.is_implied(environment, None), Some(role.as_str()));
                 batch.resolve(&Target { subject: &subject, environment, is_implied, role, name_scope, merged, base });
             }

@@ -75,7 +75,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         reasons(&built.reasons);
     }
     let figures = summary_figures(&report, arguments.check);
-    summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics))?;
+    summary::append(session.summary.as_deref(), &summary::build(&figures, diagnostics));
     match session.format {
         Format::Json => session.json(&report)?,
         Format::Text => {

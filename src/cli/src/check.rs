@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use flotilla_build::build;
 use flotilla_build::policy::Suppressed;
+use flotilla_engine::implied;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_spec::project::spec_files;
@@ -38,6 +39,10 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
     let (customers, mut diagnostics, mut suppressed) = match build::open_and_scan(&session.root, &session.ui) {
         Ok((project, mut scan)) => {
             selection.verify(&session.operator, &project, &mut scan)?;
+            // What is wrong by the day and the state is judged by fleet.yaml as everything else is.
+            let mut found = implied::future_dates(&project, &scan, selection);
+            found.extend(implied::missing_callees(&session.context(), &project, &scan, selection)?);
+            scan.add_findings(&project, found);
             (selection.count(&scan), scan.diagnostics, scan.suppressed)
         }
         Err(diagnostics) => {
@@ -64,7 +69,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         Output::Github => {
             let commands = github::commands(&github::prefix(&session.root), &diagnostics);
             if !commands.is_empty() {
-                report::print(&commands.join("\n"));
+                report::print_commands(&commands);
             }
             session.ui.line(&checked);
         }
@@ -73,6 +78,6 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
             session.ui.line(&checked);
         }
     }
-    summary::append(session.summary.as_deref(), &summary::check(customers, &diagnostics, suppressed.len()))?;
+    summary::append(session.summary.as_deref(), &summary::check(customers, &diagnostics, suppressed.len()));
     Ok(if errors > 0 { Exit::Diagnostics } else { Exit::Done })
 }

@@ -8,13 +8,18 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use flotilla_deploy::deploy::Control;
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
+use flotilla_model::plain_file;
 use flotilla_model::progress::Progress as _;
 
 use super::ui::Ui;
 
 /// The file through which another process sends commands.
 const FILE: &str = "control";
+
+/// The most bytes of the file.
+const LIMIT: u64 = 64;
 
 const CONTINUE: u8 = Control::Continue as u8;
 const PAUSE: u8 = Control::Pause as u8;
@@ -34,7 +39,8 @@ pub(super) struct ControlChannel {
 /// Sends a command to a running deploy.
 pub(super) fn send_command(folder: &Path, word: &str) -> Result<(), Failure> {
     let file = folder.join(FILE);
-    std::fs::write(&file, word).map_err(|error| Failure::new(format!("{} can't be written: {error}", file.display())))
+    let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(word.as_bytes());
+    written.map(drop).map_err(|error| Failure::new(format!("{} can't be written: {error}", file.display())))
 }
 
 impl ControlChannel {
@@ -55,13 +61,12 @@ impl ControlChannel {
     /// Returns the present command.
     pub(super) fn poll(&mut self) -> Control {
         if self.reads_file
-            && let Ok(word) = std::fs::read_to_string(&self.file)
+            && let Some(word) = take_command(&self.file)
         {
-            let _ = std::fs::remove_file(&self.file);
-            match word.trim() {
-                "pause" => set(&self.command, PAUSE),
-                "resume" => set(&self.command, CONTINUE),
-                "abort" => set(&self.command, STOP),
+            match word.trim_ascii() {
+                b"pause" => set(&self.command, PAUSE),
+                b"resume" => set(&self.command, CONTINUE),
+                b"abort" => set(&self.command, STOP),
                 _ => {}
             }
         }
@@ -71,6 +76,16 @@ impl ControlChannel {
             _ => Control::Stop,
         }
     }
+}
+
+/// Returns the bytes of the file, if it is there, and removes it; none of anything else than a short plain file.
+fn take_command(file: &Path) -> Option<Vec<u8>> {
+    let read = plain_file::read(file, LIMIT);
+    if read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return None;
+    }
+    let _ = std::fs::remove_file(file);
+    read.ok()
 }
 
 impl Drop for ControlChannel {
@@ -126,4 +141,33 @@ fn keys(ui: &Ui, command: &Arc<AtomicU8>) -> Option<Termios> {
         }
     });
     Some(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_plain_files_are_commands() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, victim) = (folder.path().join(FILE), folder.path().join("victim"));
+        assert_eq!(take_command(&file), None);
+        send_command(folder.path(), "pause").unwrap();
+        assert_eq!(take_command(&file).as_deref(), Some(&b"pause"[..]));
+        assert!(!file.exists());
+        std::fs::write(&file, "pause".repeat(1000)).unwrap();
+        assert_eq!(take_command(&file), None);
+        std::fs::write(&victim, "pause").unwrap();
+        std::os::unix::fs::symlink(&victim, &file).unwrap();
+        send_command(folder.path(), "abort").unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"pause", "a link is replaced, not followed");
+        assert_eq!(take_command(&file).as_deref(), Some(&b"abort"[..]));
+        std::os::unix::fs::symlink(&victim, &file).unwrap();
+        assert_eq!(take_command(&file), None);
+        assert!(victim.exists() && !file.exists());
+        let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+        assert!(made.success());
+        assert!(send_command(folder.path(), "abort").is_err(), "a pipe is not replaced");
+        assert_eq!(take_command(&file), None);
+    }
 }

@@ -101,11 +101,11 @@ pub(super) fn report_deployed(
     let summary_file = arguments.summary.as_deref();
     match deployed {
         Deployed::OtherPlan { planned, refusal } => {
-            summary::append(summary_file, &PlanOutput(planned.view()).markdown())?;
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown());
             Err(refusal.hint(format!("what is planned now:\n{}", plan::text(planned.view(), &session.ui))))
         }
         Deployed::UpToDate(planned) => {
-            summary::append(summary_file, &PlanOutput(planned.view()).markdown())?;
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown());
             match session.format {
                 Format::Json => session.json(&with_verified(&Outcome::default(), None)?)?,
                 Format::Text => {
@@ -118,9 +118,9 @@ pub(super) fn report_deployed(
             Ok(finished(&planned))
         }
         Deployed::Applied(applied) => {
-            summary::append(summary_file, &summary::applied(command, &applied.outcome))?;
+            summary::append(summary_file, &summary::applied(command, &applied.outcome));
             if let (Some(results), Some(verification)) = (&applied.verified, verification) {
-                verify::write_junit(verification, results)?;
+                verify::write_junit(verification, results);
             }
             match session.format {
                 Format::Json => session.json(&with_verified(&applied.outcome, applied.verified.as_ref())?)?,

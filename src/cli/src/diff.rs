@@ -1,10 +1,12 @@
 //! `flotilla diff`: what differs between two bundles of a customer, from the state.
 
+use serde_json::Value;
 use similar::TextDiff;
 
 use flotilla_build::provenance;
 use flotilla_deploy::state::{Record, State, Stored};
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::text::{holds_ids, mask_ids, mask_value};
 
 use super::cloud::CloudArguments;
 use super::report;
@@ -45,7 +47,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let module = unified(&text(&old)?, &text(&new)?, "index.ts");
-        let pretty = |stored: &Stored| serde_json::to_string_pretty(&stored.metadata).unwrap_or_default() + "\n";
+        let pretty =
+            |stored: &Stored| serde_json::to_string_pretty(&masked(&stored.metadata)).unwrap_or_default() + "\n";
         let metadata = unified(&pretty(&old), &pretty(&new), "metadata");
         let runtime = (old.runtime != new.runtime).then(|| (old.runtime_file.clone(), new.runtime_file.clone()));
         if session.format == Format::Json {
@@ -117,9 +120,21 @@ fn differences(old: &Stored, new: &Stored) -> Vec<String> {
     let written =
         |value: Option<serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
     let line = |(path, before, after): (Vec<String>, _, _)| {
-        format!("{} {} → {}", provenance::notation(&path), written(before), written(after))
+        let (path, values) = (provenance::notation(&path), format!("{} → {}", written(before), written(after)));
+        format!("{path} {}", if holds_ids(&path) { mask_ids(&values) } else { values })
     };
     provenance::differences(before, after).into_iter().map(line).collect()
+}
+
+/// Returns a bundle's metadata with the ids of resources masked: in its bindings, but for variables.
+fn masked(metadata: &Value) -> Value {
+    let mut metadata = metadata.clone();
+    for binding in metadata.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {
+        if !matches!(binding["type"].as_str(), Some("plain_text" | "json")) {
+            *binding = mask_value(binding.take());
+        }
+    }
+    metadata
 }
 
 fn unified(before: &str, after: &str, name: &str) -> String {

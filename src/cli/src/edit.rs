@@ -120,8 +120,18 @@ fn carry_out(
 ) -> Result<Exit, Failure> {
     let prompter = Prompter::new(session);
     let deployment = Deployment::choose(&prompter, workspace, arguments.customer.as_deref(), arguments.env)?;
+    let mut access = None;
     if prompter.is_interactive() {
-        print_summary(session, &deployment.summary(workspace));
+        let mut zone_id = deployment.cached_zone_id(workspace)?;
+        if let (None, Some(host), false) = (&zone_id, deployment.host_name(), arguments.offline) {
+            // Without a token, or without an answer, the zone has a name alone.
+            access = account_access(workspace, &deployment).ok();
+            let found = access.as_mut().map(|access: &mut Access| {
+                token::zone_of(&mut access.requester, &deployment.account_id(workspace), &host)
+            });
+            zone_id = found.and_then(Result::ok).flatten().map(|(_, id)| id);
+        }
+        print_summary(session, &deployment.summary(workspace, zone_id.as_deref())?);
     }
     loop {
         let mut editor = Editor {
@@ -131,7 +141,7 @@ fn carry_out(
             deployment: &deployment,
             offline: arguments.offline,
             edits: Edits::default(),
-            access: None,
+            access: access.take(),
         };
         match arguments.name_a_change() {
             true => editor.collect_flags(arguments)?,
@@ -204,6 +214,14 @@ fn differences(session: &Session, edits: &Edits) -> Result<usize, Failure> {
     Ok(lines)
 }
 
+/// Returns the verified token of a worker's account.
+fn account_access(workspace: &Workspace, deployment: &Deployment<'_>) -> Result<Access, Failure> {
+    let name = &deployment.worker.account;
+    let tokens = workspace.cloud.tokens(&workspace.fleet, [name.as_str()], &workspace.secrets)?;
+    let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
+    token::verified(workspace, token, false, Some(name.clone()))
+}
+
 /// Collects the changes, question by question or flag by flag.
 struct Editor<'a> {
     session: &'a Session,
@@ -229,7 +247,14 @@ impl Editor<'_> {
             write::file(session, transaction, deployment.file(), &text)?;
             write::require_valid(session, workspace)?;
         }
-        let write::Stored { stored, left } = write::secrets(session, transaction, &edits.secrets)?;
+        // The token is the account's, whichever environment is changed.
+        let is_token = |name: &String| edits.token.as_ref().is_some_and(|(token, _)| token == name);
+        let (of_account, of_customer): (Vec<_>, Vec<_>) =
+            edits.secrets.iter().cloned().partition(|(name, _)| is_token(name));
+        let write::Stored { mut stored, mut left } = write::secrets(session, transaction, &of_account, None)?;
+        let more = write::secrets(session, transaction, &of_customer, deployment.only(workspace))?;
+        stored.extend(more.stored);
+        left.extend(more.left);
         if let Some(name) = left.first() {
             return Err(Failure::new(format!("no source of fleet.yaml is a file that {name} can be written to"))
                 .hint("set it where it comes from"));
@@ -394,7 +419,11 @@ impl Editor<'_> {
             let path = ["vars".to_owned(), name.clone()];
             let there = self.deployment.worker.vars.contains_key(&name);
             if there && !self.prompter.confirm("Give it another value? (no: take it out)", true)? {
-                self.unset(&path)?;
+                // What all environments share is taken out of the one that is changed.
+                match self.deployment.only(self.workspace) {
+                    Some(_) if !self.deployment.place(&self.text()?, &path).there => self.set(&path, Value::Null)?,
+                    _ => self.unset(&path)?,
+                }
                 continue;
             }
             let text = self.prompter.line(&name, "", |_| Ok(()))?;
@@ -456,11 +485,7 @@ impl Editor<'_> {
     /// Returns the verified token of the worker's account.
     fn access(&mut self) -> Result<&mut Access, Failure> {
         if self.access.is_none() {
-            let name = &self.deployment.worker.account;
-            let tokens =
-                self.workspace.cloud.tokens(&self.workspace.fleet, [name.as_str()], &self.workspace.secrets)?;
-            let token = tokens.into_values().next().ok_or_else(|| Failure::new("BUG: an account has no token"))?;
-            self.access = Some(token::verified(self.workspace, token, false, Some(name.clone()))?);
+            self.access = Some(account_access(self.workspace, self.deployment)?);
         }
         Ok(self.access.as_mut().expect("BUG: it was just set"))
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
@@ -12,13 +12,16 @@ use flotilla_deploy::plan::{Action, Change, Plan};
 use flotilla_deploy::state::RunId;
 use flotilla_model::failure::Failure;
 
+use super::report;
+use super::stdout::{self, Stdout};
+
 /// The interval at which progress is reported.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// The destination of the lines, if they were requested.
 #[derive(Default)]
 pub(super) struct Events {
-    out: Option<Box<dyn Write + Send>>,
+    out: Option<(PathBuf, Box<dyn Write + Send>)>,
     /// The time at which progress was last reported.
     last_progress: Option<Instant>,
 }
@@ -26,16 +29,16 @@ pub(super) struct Events {
 impl Events {
     /// Opens a file to append to; `-` is stdout.
     pub(super) fn open(path: Option<&Path>) -> Result<Events, Failure> {
-        let out: Option<Box<dyn Write + Send>> = match path {
-            None => None,
-            Some(path) if path == Path::new("-") => Some(Box::new(std::io::stdout())),
-            Some(path) => {
+        let Some(path) = path else { return Ok(Events::default()) };
+        let out: Box<dyn Write + Send> = match path == Path::new("-") {
+            true => Box::new(Stdout),
+            false => {
                 let file = File::options().create(true).append(true).open(path);
                 let cannot = |error| Failure::new(format!("{} can't be written: {error}", path.display()));
-                Some(Box::new(file.map_err(cannot)?))
+                Box::new(file.map_err(cannot)?)
             }
         };
-        Ok(Events { out, last_progress: None })
+        Ok(Events { out: Some((path.to_owned(), out)), last_progress: None })
     }
 
     /// A deploy begins.
@@ -103,9 +106,17 @@ impl Events {
     }
 
     fn line(&mut self, mut value: Value) {
-        let Some(out) = &mut self.out else { return };
+        let Some((path, out)) = &mut self.out else { return };
         value["at"] = json!(humantime::format_rfc3339_millis(SystemTime::now()).to_string());
-        // A log that can't be written is no reason to leave a deploy half done.
-        let _ = writeln!(out, "{value}");
+        let written = out
+            .write_all(format!("{}\n", report::json_text(&value).unwrap_or_default()).as_bytes())
+            .and_then(|()| out.flush());
+        if let Err(error) = written {
+            // A log that can't be written is no reason to leave a deploy half done: the command fails at its end.
+            if path != Path::new("-") {
+                stdout::keep_error(&format!("the events can't be written to {}", path.display()), &error);
+            }
+            self.out = None;
+        }
     }
 }

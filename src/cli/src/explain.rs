@@ -60,7 +60,7 @@ pub(super) fn customer(session: &Session, subject: &str) -> Result<Exit, Failure
     let runtimes = bundled?;
     let of_it = |diagnostic: &&Diagnostic| diagnostic.place.file == record.file();
     let of_file = scan.diagnostics.iter().filter(of_it);
-    let diagnostics: Vec<Diagnostic> = scan.pack_errors(subject).chain(of_file).cloned().collect();
+    let diagnostics: Vec<Diagnostic> = scan.part_errors(subject).chain(of_file).cloned().collect();
     report::diagnostics(&session.root, &session.ui, &diagnostics);
     let held = scan.held.contains(subject);
     let workers = if held { Vec::new() } else { build::explain(&project, &scan, &runtimes, record) };

@@ -14,6 +14,7 @@ use flotilla_model::failure::{Exit, Failure};
 
 use super::report::{self, count};
 use super::selection::Selection;
+use super::stdout::Stdout;
 use super::ui::clean;
 use super::workflow::{self, Ci};
 use super::{Format, Session};
@@ -135,8 +136,8 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     if is_stdout {
         for export in &exports {
             let bytes = form.pack(export)?.unwrap_or_default();
-            // A reader that went away is no error.
-            let _ = std::io::stdout().lock().write_all(&bytes);
+            // The error is kept.
+            let _ = Stdout.write_all(&bytes).and_then(|()| Stdout.flush());
         }
     } else {
         let path = |export: &Export| target(arguments, form, &export.customer, exports.len() == 1);

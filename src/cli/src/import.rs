@@ -18,6 +18,7 @@ use flotilla_spec::secrets::Secrets;
 use super::packs::Pack;
 use super::report::{self, count};
 use super::summary;
+use super::transaction::FileChanges;
 use super::ui::{Style, Ui, clean, clean_lines};
 use super::{Format, Session, init, schema};
 use flotilla_engine::cloud::{TOKEN_FORM, api_base, check_token, is_account_id};
@@ -63,6 +64,10 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             Failure::new(format!("there is no {}", path.display())).hint("name a folder with a wrangler.toml in it")
         );
     }
+    let mut changes = match arguments.dry_run || !from.exists() {
+        true => None,
+        false => Some(FileChanges::recover(&init::made(from)?, ui, "import")?),
+    };
     let live = match &arguments.account {
         Some(id) => live(from, id, ui, arguments.name.as_deref())?,
         None => LiveAccount::default(),
@@ -93,7 +98,7 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
     }
     let project = if arguments.dry_run { from.to_owned() } else { init::made(from)? };
     if !arguments.dry_run {
-        imported.files.extend(init::git_files(&project));
+        imported.files.extend(init::git_files(&project)?);
         let taken = write::taken(&project, &imported.files);
         // They have the project's own lines, and get more.
         let taken: Vec<&String> = taken.iter().filter(|file| !file.starts_with(".git")).collect();
@@ -105,9 +110,17 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
             .hint("import into another folder, `--project DIR`; or `--force` replaces what is there"));
         }
         locks(ui, &mut imported);
-        write::write(&project, &imported.files)?;
-        let session = Session::new(project.clone(), format, ui, None);
-        schema::write(&session)?;
+        let changes = match &mut changes {
+            Some(changes) => changes,
+            None => changes.insert(FileChanges::recover(&project, ui, "import")?),
+        };
+        changes.make(|undo| {
+            let files = imported.files.iter().map(|(path, bytes)| (project.join(path), bytes.as_slice()));
+            undo.write_all(&files.collect::<Vec<_>>())?;
+            let schemas = schema::files(&project);
+            let texts = schemas.iter().map(|(path, text)| (path.clone(), text.as_bytes()));
+            undo.write_all(&texts.collect::<Vec<_>>())
+        })?;
     }
     findings(ui, &imported.findings);
     let complete =

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use flotilla_build::build::{self, Loaded};
+use flotilla_import::yaml_text;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing;
 use flotilla_model::names;
+use flotilla_model::plain_file;
 use flotilla_model::preview::Preview;
 use flotilla_model::spec::{AccountId, Environment};
 use flotilla_spec::project;
@@ -18,6 +21,7 @@ use flotilla_spec::tree::Tree;
 use super::packs::Pack;
 use super::report::{self, count};
 use super::summary;
+use super::transaction::FileChanges;
 use super::ui::{Ui, clean};
 use super::workflow::{Ci, Workflow, github, previews};
 use super::{Format, Session, schema};
@@ -26,6 +30,9 @@ use super::{Format, Session, schema};
 const WORKFLOW: &str = ".github/workflows/flotilla.yml";
 /// The path of the workflow of previews.
 const PREVIEWS: &str = ".github/workflows/flotilla-previews.yml";
+
+/// The most bytes of a file that is extended or replaced.
+const LIMIT: u64 = 16 << 20;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -80,12 +87,13 @@ pub(super) fn run(from: &Path, format: Format, ui: &Ui, arguments: &Arguments) -
 /// Writes a new project into a folder, which may have other files.
 fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failure> {
     let root = made(folder)?;
+    let mut changes = FileChanges::recover(&root, ui, "init")?;
     let (fleet, customer) = match pack {
         Pack::Consent => (include_str!("init/fleet.yaml"), include_str!("init/customer.yaml")),
         Pack::Worker => (include_str!("init/worker-fleet.yaml"), include_str!("init/worker-customer.yaml")),
     };
     let mut files: Vec<(String, Vec<u8>)> = vec![
-        (project::FLEET_FILE.to_owned(), fleet.replace("NAME", &name(&root)).into()),
+        (project::FLEET_FILE.to_owned(), fleet.replacen("NAME", &yaml_text::scalar(&name(&root)), 1).into()),
         (format!("{}/acme.yaml", project::CUSTOMERS), customer.into()),
     ];
     let own = |(path, bytes)| (format!("templates/{}/{path}", pack.name()), bytes);
@@ -98,12 +106,17 @@ fn new(folder: &Path, pack: Pack, format: Format, ui: &Ui) -> Result<Exit, Failu
         return Err(Failure::refused(format!("{} {what}, and nothing was written", root.display()))
             .hint(format!("found {}: name another folder, `flotilla init DIR`", listing::names(&taken, 1))));
     }
-    files.extend(git_files(&root));
-    for (path, bytes) in &files {
-        report::write_file(&root.join(path), bytes)?;
-    }
+    files.extend(git_files(&root)?);
+    let number = changes.make(|undo| {
+        let all: Vec<(PathBuf, &[u8])> =
+            files.iter().map(|(path, bytes)| (root.join(path), bytes.as_slice())).collect();
+        undo.write_all(&all)?;
+        let schemas = schema::files(&root);
+        let texts: Vec<(PathBuf, &[u8])> = schemas.iter().map(|(path, text)| (path.clone(), text.as_bytes())).collect();
+        undo.write_all(&texts)?;
+        Ok(all.len() + texts.len())
+    })?;
     let session = Session::new(root, format, ui, None);
-    let number = files.len() + schema::write(&session)?;
     match format {
         Format::Json => session.json(&serde_json::json!({ "root": session.root, "written": number }))?,
         Format::Text => report::print(&format!(
@@ -129,21 +142,34 @@ pub(super) fn made(folder: &Path) -> Result<PathBuf, Failure> {
 
 /// Returns the `.gitignore` and the `.gitattributes` of a project with the lines that flotilla needs, as far as it doesn't have
 /// them already.
-pub(super) fn git_files(root: &Path) -> Vec<(String, Vec<u8>)> {
+pub(super) fn git_files(root: &Path) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let has_rule = |line: &str| line.trim_matches('/') == ".flotilla";
-    let ignored = with_rules(root, ".gitignore", include_str!("init/gitignore"), has_rule);
+    let ignored = with_rules(root, ".gitignore", include_str!("init/gitignore"), has_rule)?;
     let has_line_ends = |line: &str| line.starts_with("* ") && line.contains("eol=");
-    let attributes = with_rules(root, ".gitattributes", include_str!("init/gitattributes"), has_line_ends);
-    ignored.into_iter().chain(attributes).collect()
+    let attributes = with_rules(root, ".gitattributes", include_str!("init/gitattributes"), has_line_ends)?;
+    Ok(ignored.into_iter().chain(attributes).collect())
 }
 
-fn with_rules(root: &Path, file: &str, rules: &str, is_there: impl Fn(&str) -> bool) -> Option<(String, Vec<u8>)> {
-    let before = fs::read_to_string(root.join(file)).unwrap_or_default();
-    if before.lines().any(is_there) {
-        return None;
+fn with_rules(
+    root: &Path,
+    file: &str,
+    rules: &str,
+    is_there: impl Fn(&str) -> bool,
+) -> Result<Option<(String, Vec<u8>)>, Failure> {
+    let mut text = match plain_file::read(&root.join(file), LIMIT) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(Failure::new(format!("{} can't be read: {error}", root.join(file).display()))),
+    };
+    // Names in it needn't be UTF-8; all of them stay.
+    if String::from_utf8_lossy(&text).lines().any(is_there) {
+        return Ok(None);
     }
-    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
-    Some((file.to_owned(), format!("{before}{gap}{rules}").into()))
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    text.extend(rules.as_bytes());
+    Ok(Some((file.to_owned(), text)))
 }
 
 /// Derives a fleet's name from its folder's.
@@ -194,14 +220,18 @@ fn ci(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let path = repository.join(file);
-    let before = fs::read(&path).ok();
+    let before = match plain_file::inside(repository, &path).and_then(|file| plain_file::read(&file, LIMIT)) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::new(format!("{} can't be read: {error}", path.display()))),
+    };
     let current = before.as_deref() == Some(text.as_bytes());
     if before.is_some() && !current && !arguments.force {
         return Err(Failure::refused(format!("{} differs from what would be written", path.display()))
             .hint("`--print` shows that; `--force` replaces what is there"));
     }
     if !current {
-        report::write_file(&path, text.as_bytes())?;
+        report::write_file(repository, &path, text.as_bytes())?;
     }
     let shown = clean(&path.display().to_string());
     match session.format {

@@ -42,6 +42,7 @@ mod show;
 mod signals;
 mod state;
 mod status;
+mod stdout;
 mod summary;
 mod timings;
 mod transaction;
@@ -59,14 +60,15 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use flotilla_engine::context::Context;
+use flotilla_deploy::undo;
+use flotilla_engine::context::{Context, check_folder};
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::progress::Progress as _;
 use flotilla_model::trace;
 use flotilla_spec::project;
 use operator::Terminal;
 use selection::Selection;
-use ui::Ui;
+use ui::{Style, Ui};
 
 const ABOUT: &str = "A build system for fleets of Cloudflare Workers.
 
@@ -204,10 +206,12 @@ const LOCAL: &str = "Examples:
   curl http://127.0.0.1:8787/workers/c15t-acme/health    the same by path
   flotilla local --limit 20/10                       a limit that is soon reached
 
-Faults on request: POST a list to /__local/faults, such as
+Requests to the API carry the token in .flotilla/local/token, or one that --token names; a web page gets no answer from it.
+
+Faults on request: POST a list to /__local/faults, with that token and the content type application/json, such as
   [{\"match\": {\"method\": \"PUT\"}, \"times\": 2, \"do\": {\"status\": 429, \"retry_after\": 2}}]
   [{\"skip\": 3, \"do\": {\"set\": {\"result\": null}}}]     the fourth request is carried out, its answer changed
-GET /__local/requests lists the API's requests.";
+GET /__local/requests, with the token, lists the API's requests.";
 
 #[derive(Parser)]
 #[command(name = "flotilla", version, about = ABOUT, after_help = AFTER, disable_help_subcommand = true)]
@@ -366,13 +370,31 @@ impl Session {
     }
 }
 
+/// Returns the command line: its commands and options.
+pub fn command_line() -> clap::Command {
+    Arguments::command()
+}
+
+/// Runs as one of flotilla's own helper processes, if it was started as one. The binary calls this first; from then on, it uses helpers.
+pub fn helper() -> Option<std::process::ExitCode> {
+    flotilla_model::child::is_binary();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    flotilla_model::child::helper(&arguments).or_else(|| flotilla_build::renderer::helper(&arguments))
+}
+
 /// Runs the program; the exit code comes back.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return match (error.print(), exit) {
+                (Err(lost), Exit::Done) if lost.kind() != std::io::ErrorKind::BrokenPipe => {
+                    ui::stderr(&format!("error: stdout can't be written: {lost}"));
+                    Exit::Diagnostics
+                }
+                _ => exit,
+            };
         }
     };
     let ui = Ui::new(arguments.global.quiet, arguments.global.timings);
@@ -390,6 +412,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
         failure.exit
     });
+    for failure in stdout::failures() {
+        ui.failure(&failure);
+        if matches!(exit, Exit::Done | Exit::Pending) {
+            exit = Exit::Diagnostics;
+        }
+    }
     if let Some(timings) = ui.timings() {
         ui.line(&timings::table(&timings));
     }
@@ -421,6 +449,27 @@ fn started(global: &Global) -> Result<(), Failure> {
         let file = File::create(path).with_context(|| format!("the trace {} can't be written", path.display()))?;
         trace::start(Box::new(file));
     }
+    Ok(())
+}
+
+/// Refuses to change the cloud by what an interrupted command left of a project; warns others.
+fn refuse_half_made(session: &Session, command: &Command) -> Result<(), Failure> {
+    if matches!(command, Command::New(_) | Command::Edit(_)) {
+        return Ok(());
+    }
+    let Some(what) = undo::interrupted(&session.root) else { return Ok(()) };
+    let what = ui::clean(&what);
+    let hint = match what.as_str() {
+        "init" | "import" => format!("run `flotilla {what}` again: it takes back what the interrupted one did first"),
+        _ => {
+            format!("`flotilla {what} --interrupted undo` takes it back first, `--interrupted keep` leaves it as it is")
+        }
+    };
+    let message = format!("`flotilla {what}` was interrupted, and the project is half changed");
+    if matches!(command, Command::Deploy(_) | Command::Prune(_) | Command::Preview(_)) {
+        return Err(Failure::refused(format!("{message}; nothing was sent")).hint(hint));
+    }
+    session.ui.line(&format!("{} {message}; {hint}", session.ui.paint(Style::Warning, "warning:")));
     Ok(())
 }
 
@@ -462,6 +511,8 @@ fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Exit, Failure> {
         _ => None,
     };
     let session = Session::new(project::find(&from)?, format, ui, summary);
+    check_folder(&session.root)?;
+    refuse_half_made(&session, &command)?;
     let result = match command {
         Command::New(arguments) => new::run(&session, &arguments),
         Command::Edit(arguments) => edit::run(&session, &arguments),

@@ -1,6 +1,6 @@
 //! `flotilla list`: each worker on a line, as it is read, so that a hundred thousand customers are never in memory as text.
 
-use std::io::{BufWriter, IsTerminal as _, StdoutLock, Write as _};
+use std::io::{BufWriter, Write as _};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use super::cloud::CustomersArguments;
 use super::columns;
 use super::report::{self, count};
 use super::selection::Selection;
+use super::stdout::{self, Stdout};
 use super::ui::clean;
 use super::worker_details::{Sources, WorkerDetails};
 use super::{Format, Session};
@@ -48,8 +49,7 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
     let sources = Sources::open(session, &project.fleet, &arguments.cloud)?;
     let invalid: Vec<&str> =
         scan.held.iter().map(String::as_str).filter(|id| *id != SHARED && selection.includes_id(id)).collect();
-    let mut out =
-        Out { stdout: BufWriter::with_capacity(1 << 16, std::io::stdout().lock()), widths: None, gone: false };
+    let mut out = Out { stdout: BufWriter::with_capacity(1 << 16, Stdout), widths: None };
     let (mut workers, mut customers) = (0, 0);
     if session.format == Format::Json {
         out.write("{\"workers\":[");
@@ -69,14 +69,14 @@ pub(super) fn run(session: &Session, arguments: &CustomersArguments) -> Result<E
             match session.format {
                 Format::Json => {
                     let comma = if workers == 0 { "" } else { "," };
-                    out.write(&format!("{comma}{}", serde_json::to_string(&row).map_err(anyhow::Error::from)?));
+                    out.write(&format!("{comma}{}", super::report::json_text(&row).map_err(anyhow::Error::from)?));
                 }
                 Format::Text => cells.push(row.cells()),
             }
             workers += 1;
         }
         out.rows(cells);
-        if out.gone {
+        if stdout::is_closed() {
             break;
         }
     }
@@ -135,24 +135,25 @@ impl Row<'_> {
     }
 }
 
-/// The output, as long as it is read.
-struct Out<'a> {
-    stdout: BufWriter<StdoutLock<'a>>,
+/// The output.
+struct Out {
+    stdout: BufWriter<Stdout>,
     widths: Option<[usize; 9]>,
-    gone: bool,
 }
 
-impl Out<'_> {
+impl Out {
     fn write(&mut self, text: &str) {
-        // A reader that went away is no error.
-        self.gone |= self.stdout.write_all(text.as_bytes()).is_err();
+        if !stdout::is_closed() {
+            // The error is kept.
+            let _ = self.stdout.write_all(text.as_bytes());
+        }
     }
 
     fn rows(&mut self, rows: Vec<[String; 9]>) {
         if rows.is_empty() {
             return;
         }
-        let terminal = terminal();
+        let terminal = stdout::columns();
         let widths = match self.widths {
             Some(widths) => widths,
             None => {
@@ -166,13 +167,6 @@ impl Out<'_> {
             self.write(&line(&row, &widths, terminal.is_some()));
         }
     }
-}
-
-/// Returns the number of columns of the terminal, if there is one.
-fn terminal() -> Option<usize> {
-    let stdout = std::io::stdout();
-    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// Returns the widths that the rows need; where that is too much, the widest columns are cut.

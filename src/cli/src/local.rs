@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use flotilla_local as local;
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
 
-use super::{Session, report};
+use super::{Session, report, stdout};
 use flotilla_engine::cloud::{PORT, address_file, local_folder, local_options, lock_file};
 use flotilla_engine::context::FOLDER;
 
@@ -26,7 +28,7 @@ pub(super) struct Arguments {
     /// The API's limit: requests per seconds, for each token
     #[arg(long, value_name = "REQUESTS/SECONDS", value_parser = limit)]
     limit: Option<local::RateLimit>,
-    /// A token that the API accepts; TOKEN@ACCOUNT is the account's own; may be given several times [default: any]
+    /// A token that the API accepts beside the one in .flotilla/local/token; TOKEN@ACCOUNT is the account's own; may be given several times
     #[arg(long = "token", value_name = "TOKEN")]
     tokens: Vec<String>,
     /// A zone; NAME@ACCOUNT belongs to that account; may be given several times [default: the last two labels of any host]
@@ -45,7 +47,7 @@ fn limit(text: &str) -> Result<local::RateLimit, String> {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
-    let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address);
+    let mut options = local_options(&session.root, Arc::new(session.ui.clone()), address)?;
     options.tokens = arguments.tokens.clone();
     options.zones = arguments.zones.clone();
     if let Some(limit) = arguments.limit {
@@ -55,19 +57,24 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let _lock = Lock::take(&lock_file(&folder), "local")?;
     let running = local::start(options).map_err(|error| Failure::from(error).hint("--port 0 takes a free port"))?;
     let file = address_file(&folder);
-    std::fs::write(&file, running.address().to_string())
-        .with_context(|| format!("{} can't be written", file.display()))?;
+    let written = AtomicFile::new(&file).mode(plain_file::PRIVATE).write(running.address().to_string().as_bytes());
+    written.with_context(|| format!("{} can't be written", file.display()))?;
     let address = running.address();
+    let shown =
+        folder.strip_prefix(std::env::current_dir().unwrap_or_default()).unwrap_or(&folder).join(local::TOKEN_FILE);
     report::print(&format!(
         "a Cloudflare on this machine, kept in {FOLDER}/local\n\
          \x20 API      {}\n\
          \x20 workers  http://{address}/ lists them\n\
          `flotilla deploy --local` deploys to it; for others:\n\
-         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_API_TOKEN=local CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
+         \x20 export CLOUDFLARE_API_BASE_URL={} CLOUDFLARE_ACCOUNT_ID={LOCAL_ACCOUNT}\n\
+         \x20 export CLOUDFLARE_API_TOKEN=$(cat {})\n\
          Ctrl-C ends it",
         running.api_base(),
-        running.api_base()
+        running.api_base(),
+        shown.display()
     ));
+    stdout::require_written()?;
     let (sender, end) = channel();
     if !session.ui.on_signal(Box::new(move |_| _ = sender.send(()))) {
         return Err(Failure::new("signals can't be listened to"));

@@ -153,7 +153,7 @@ fn finish(
         write::require_valid(session, workspace)?;
     }
     let values = answers.secrets();
-    let write::Stored { stored, left } = write::secrets(session, transaction, &values)?;
+    let write::Stored { stored, left } = write::secrets(session, transaction, &values, None)?;
     transaction.commit()?;
     let shadowed = match (&answers.access, &answers.account) {
         (Some(access), Some(account)) if access.typed && stored.iter().any(|(name, _)| *name == account.secret) => {

@@ -32,7 +32,7 @@ static CONSENT_FOLDERS: [(&str, Dir<'_>); 2] = [
 ];
 
 const WORKER: Files = files!["worker":
-    "README.md" "build.mjs" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json" "tsconfig.json"
+    "README.md" "build.json" "build.mjs" "index.ts.tera" "pack.yaml" "package-lock.json" "package.json" "tsconfig.json"
     "wrangler.jsonc.tera"
 ];
 static WORKER_FOLDERS: [(&str, Dir<'_>); 2] = [

@@ -119,7 +119,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
         PlanFile::new(&planned, arguments.line.words()).write(path)?;
     }
     let form = PlanOutput(planned.view());
-    summary::append(arguments.summary.as_deref(), &form.markdown())?;
+    summary::append(arguments.summary.as_deref(), &form.markdown());
     match output {
         Output::Json => session.json(&form.report())?,
         Output::Markdown => report::print(form.markdown().trim_end()),

@@ -1,7 +1,6 @@
 //! Diagnostics for people: the line, a caret, the help. Masks what might be a secret.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,9 +10,14 @@ use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity};
 use flotilla_model::failure::Failure;
 use flotilla_model::limits::grouped;
+use flotilla_model::plain_file;
 pub use flotilla_model::text::count;
+use flotilla_model::text::without_inner_commands;
+use flotilla_spec::project;
 
 use super::grouping::{Group, Tally, groups, tallies};
+pub use super::stdout::print;
+use super::stdout::print_line;
 use super::timings::Timing;
 use super::ui::{Style, Ui, clean, clean_lines};
 
@@ -177,7 +181,9 @@ fn hidden(diagnostics: &[Diagnostic]) -> Hidden<'_> {
     let mut hidden = HashMap::new();
     for Diagnostic { code, place, .. } in diagnostics {
         let from = match code {
-            Code::LiteralSecret => place.column,
+            Code::LiteralSecret | Code::SecretVariable => place.column,
+            // Outside of fleet.yaml, it is a file of secrets.
+            Code::BadSecretSource if place.file != project::FLEET_FILE => 1,
             Code::UnknownKey | Code::DuplicateKey => place.column + place.width,
             _ => continue,
         };
@@ -285,15 +291,21 @@ pub fn found(diagnostics: &[Diagnostic]) -> String {
     }
 }
 
-/// Writes a result to stdout. A reader that went away is no error.
-pub fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+/// Writes commands of GitHub Actions to stdout: what is in them is escaped already.
+pub fn print_commands(commands: &[String]) {
+    print_line(&without_inner_commands(&commands.join("\n"), "\\u{23}"));
 }
 
-/// Writes a file of the project as a whole, through a link, with the permissions that it has.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = AtomicFile::new(path).keep_permissions().follow_link().write(bytes);
+/// Returns a value as JSON on one line, in which no CI system sees a command.
+pub fn json_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    // Outside of strings, JSON has no `#`.
+    Ok(without_inner_commands(&serde_json::to_string(value)?, "\\u0023"))
+}
+
+/// Writes a file of a project as a whole, with the permissions that it has. Links are followed as long as they stay in the project.
+pub fn write_file(root: &Path, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let target = plain_file::inside(root, path);
+    let written = target.and_then(|target| AtomicFile::new(&target).keep_permissions().write(bytes));
     written.with_context(|| format!("{} can't be written", path.display()))?;
     Ok(())
 }
@@ -307,8 +319,7 @@ pub fn json(ui: &Ui, value: &impl Serialize) -> Result<(), Failure> {
         #[serde(skip_serializing_if = "Option::is_none")]
         timings: Option<Vec<Timing>>,
     }
-    let text = serde_json::to_string(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?;
-    print(&text);
+    print_line(&json_text(&Timed { value, timings: ui.timings() }).map_err(anyhow::Error::from)?);
     Ok(())
 }
 

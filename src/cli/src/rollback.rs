@@ -47,7 +47,7 @@ fn back(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let cloud = arguments.cloud.options();
     let request = RollbackRequest { target, cloud, approval: arguments.apply.approval() };
     let outcome = rollback(&session.context(), &request)?;
-    summary::append(arguments.apply.summary.as_deref(), &summary::applied("flotilla rollback", &outcome))?;
+    summary::append(arguments.apply.summary.as_deref(), &summary::applied("flotilla rollback", &outcome));
     match session.format {
         Format::Json => session.json(&outcome)?,
         Format::Text => {

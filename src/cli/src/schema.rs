@@ -1,11 +1,12 @@
 //! `flotilla schema`.
 
-use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::plain_file;
 use flotilla_model::text::with_unix_line_ends;
 use flotilla_spec::project::{self, Fleet};
 use flotilla_spec::schema;
@@ -23,6 +24,9 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "print")]
     check: bool,
 }
+
+/// The most bytes of a schema that are read to compare it.
+const LIMIT: u64 = 64 << 20;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Which {
@@ -56,17 +60,16 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(if arguments.check && differ > 0 { Exit::Pending } else { Exit::Done })
 }
 
-/// Writes the schemas of a project that has just been begun; how many.
-pub(super) fn write(session: &Session) -> Result<usize, Failure> {
-    let fleet = project::read_fleet(&Tree::new(&session.root))
-        .unwrap_or_else(|found| panic!("BUG: a new project has {found:?}"));
-    update(session, &fleet, false)
+/// Returns the schemas of a project that has just been begun, by path.
+pub(super) fn files(root: &Path) -> Vec<(PathBuf, String)> {
+    let fleet =
+        project::read_fleet(&Tree::new(root)).unwrap_or_else(|found| panic!("BUG: a new project has {found:?}"));
+    of_fleet(root, &fleet)
 }
 
-/// Writes the schemas that differ, or only counts them.
-fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure> {
-    let folder = session.root.join("schema");
-    let mut differ = 0;
+fn of_fleet(root: &Path, fleet: &Fleet) -> Vec<(PathBuf, String)> {
+    let folder = root.join("schema");
+    let mut files = Vec::new();
     for which in [Which::Customer, Which::Fleet, Which::Layer, Which::Pack] {
         let name = match which {
             Which::Customer => "customer.schema.json",
@@ -74,13 +77,22 @@ fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure>
             Which::Layer => "layer.schema.json",
             Which::Pack => "pack.schema.json",
         };
-        let (path, text) = (folder.join(name), text(fleet, which));
-        if fs::read(&path).is_ok_and(|found| with_unix_line_ends(found) == text.as_bytes()) {
+        files.push((folder.join(name), text(fleet, which)));
+    }
+    files
+}
+
+/// Writes the schemas that differ, or only counts them.
+fn update(session: &Session, fleet: &Fleet, dry: bool) -> Result<usize, Failure> {
+    let mut differ = 0;
+    for (path, text) in of_fleet(&session.root, fleet) {
+        let current = plain_file::inside(&session.root, &path).and_then(|file| plain_file::read(&file, LIMIT));
+        if current.is_ok_and(|found| with_unix_line_ends(found) == text.as_bytes()) {
             continue;
         }
         differ += 1;
         if !dry {
-            report::write_file(&path, text.as_bytes())?;
+            report::write_file(&session.root, &path, text.as_bytes())?;
         }
     }
     Ok(differ)

@@ -161,7 +161,7 @@ impl Opened {
                         (row.source, row.found_as) = (Some(found.source), Some(found.name));
                     }
                     Finding::Nowhere => {}
-                    Finding::Hidden { source, why } => row.hidden = Some(format!("{source}: {why}")),
+                    Finding::Hidden { source, why, .. } => row.hidden = Some(format!("{source}: {why}")),
                 }
                 row
             });

@@ -6,6 +6,7 @@ use flotilla_build::build::{self, Project};
 use flotilla_build::provenance::{Provenance, ProvenanceLookup, notation};
 use flotilla_model::customer::Worker;
 use flotilla_model::failure::{Exit, Failure};
+use flotilla_model::text::{is_invisible, without_commands, without_inner_commands};
 
 use super::cloud::CloudArguments;
 use super::columns;
@@ -110,5 +111,35 @@ fn scalar(value: &Value) -> String {
     let text = serde_yaml::to_string(value).unwrap_or_default();
     let text = text.trim_end();
     // What YAML would write over several lines is written as JSON, which is YAML as well.
-    if text.contains('\n') { value.to_string() } else { text.to_owned() }
+    if text.chars().any(|c| c.is_control() || is_invisible(c)) || without_commands(text) != text {
+        return escaped(&value.to_string());
+    }
+    text.to_owned()
+}
+
+/// Returns JSON, which is YAML as well, with escapes for what nobody sees and for what a CI system would take for a command.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_control() || is_invisible(c) {
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+            false => text.push(c),
+        }
+    }
+    without_inner_commands(&text, "\\u0023")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_are_yaml_that_shows_everything() {
+        for text in ["a", "a\nb", "x\u{200b}y", "\u{e0041}", "##[error]x", "::error::x", "a: b", "größe"] {
+            let shown = scalar(&Value::from(text));
+            assert!(!shown.chars().any(is_invisible) && without_commands(&shown) == shown, "{shown}");
+            let (document, found) = flotilla_spec::yaml::parse("", format!("a: {shown}\n").as_bytes());
+            assert_eq!((document.unwrap().root.to_value()["a"].as_str(), found.len()), (Some(text), 0), "{shown}");
+        }
+    }
 }

@@ -187,7 +187,7 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
         let note = |note: &Option<flotilla_model::lock::Note>| {
             note.as_ref().map_or_else(|| "a process that left no note".to_owned(), ToString::to_string)
         };
-        let (word, text) = match Lock::clear(&path)? {
+        let (word, text) = match Lock::clear(&path, &session.ui)? {
             Holder::Nobody => ("free", format!("the lock of {what} is free")),
             Holder::Stale(left) => {
                 ("cleared", format!("the lock of {what} is free; a note that was left is removed: {}", note(&left)))
@@ -199,8 +199,8 @@ fn unlock(session: &Session) -> Result<Exit, Failure> {
             Holder::Elsewhere(by, age) => {
                 held = true;
                 let text = format!(
-                    "the lock of {what} is held on another host: {by}; it was heard of {} s ago. If that process is dead, the \
-                     lock is free two minutes after it was last heard of",
+                    "the lock of {what} is held on another host: {by}; it was heard of {} s ago. If that process was just killed, run this \
+                     again in 20 s: then flotilla waits for a sign of life, and removes the note if there is none",
                     age.as_secs()
                 );
                 ("elsewhere", text)

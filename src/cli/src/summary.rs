@@ -1,11 +1,7 @@
 //! The summary of a command in Markdown: for a CI job's summary, to which it is appended. The only place that writes
 //! Markdown about a run; text from files is escaped.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::Path;
-
-use anyhow::Context as _;
 
 use flotilla_deploy::deploy::Outcome;
 use flotilla_model::diagnostic::Diagnostic;
@@ -16,7 +12,7 @@ use flotilla_model::listing::and_more;
 use super::grouping::groups;
 use super::report::{self, count, found};
 use super::ui::{clean, duration};
-use super::{Format, Session};
+use super::{Format, Session, stdout};
 
 /// The largest number of rows of diagnostics.
 const ROWS: usize = 50;
@@ -80,7 +76,7 @@ pub(super) fn of(command: &str, session: &Session, result: Result<Exit, Failure>
     if let Err(error) = &result
         && error.diagnostics.is_empty()
     {
-        append(session.summary.as_deref(), &failure(command, error))?;
+        append(session.summary.as_deref(), &failure(command, error));
     }
     result
 }
@@ -96,7 +92,7 @@ pub(super) fn report_invalid(session: &Session, result: Result<Exit, Failure>) -
     let (errors, warnings) = report::counts(&found);
     let text = format!("{}; nothing was changed", count(errors, "error"));
     session.ui.line(&text);
-    append(session.summary.as_deref(), &build(&["nothing was changed".to_owned()], &found))?;
+    append(session.summary.as_deref(), &build(&["nothing was changed".to_owned()], &found));
     if session.format == Format::Json {
         session.json(&serde_json::json!({
             "error": text, "errors": errors, "warnings": warnings, "diagnostics": found
@@ -121,14 +117,12 @@ fn failure(command: &str, failure: &Failure) -> String {
     page
 }
 
-/// Appends a page to a file. Nothing to do without a file.
-pub fn append(file: Option<&Path>, page: &str) -> Result<(), Failure> {
-    let Some(file) = file else { return Ok(()) };
-    let written = OpenOptions::new().create(true).append(true).open(file).and_then(|mut file| {
-        // Whatever stands before it ends with an empty line, or would take the heading in.
-        file.write_all(format!("\n{page}\n").as_bytes())
-    });
-    Ok(written.with_context(|| format!("the summary can't be written to {}", file.display()))?)
+/// Appends a page to a file. Nothing to do without a file. An error makes the command fail at its end.
+pub fn append(file: Option<&Path>, page: &str) {
+    if let Some(file) = file {
+        // Whatever is before it ends with an empty line, or would take the heading in.
+        stdout::append("the summary", file, format!("\n{page}\n").as_bytes());
+    }
 }
 
 fn page(command: &str, found: &str, figures: &[String], diagnostics: &[Diagnostic]) -> String {

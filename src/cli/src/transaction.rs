@@ -2,7 +2,7 @@
 //! process left, the next one finds and offers to undo. Knows the journal and the terminal, not what is changed.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use flotilla_deploy::undo::{CreatedDatabase, Journal, Leftover, Undo};
+use flotilla_deploy::undo::{self, CreatedDatabase, FOLDER, Journal, Leftover, Remains, Undo};
 use flotilla_model::failure::Failure;
+use flotilla_model::user_key::UserKey;
 
 use super::Session;
 use super::prompts::{self, Prompter, wait_for_shutdown};
@@ -59,9 +60,8 @@ impl Transaction {
         interrupted: Option<Interrupted>,
         deleter: impl FnOnce(&str) -> Result<DeleteDatabase, Failure>,
     ) -> Result<Transaction, Failure> {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let at = i64::try_from(at).unwrap_or_default();
-        let (undo, interrupted_journal) = Undo::begin(&session.root, what, at)?;
+        let at = now();
+        let (undo, remains) = Undo::begin(&session.root, UserKey::load(), what, at)?;
         let terminal = prompts::is_terminal().then(|| tcgetattr(std::io::stdin()).ok()).flatten();
         let shared = Arc::new(Shared {
             ui: session.ui.clone(),
@@ -72,8 +72,13 @@ impl Transaction {
         });
         handle_signals(&shared)?;
         let mut transaction = Transaction { shared, recovered: false };
-        if let Some(journal) = interrupted_journal {
-            transaction.recovered = transaction.recover(session, &journal, interrupted, deleter)?;
+        match remains {
+            Remains::Nothing => {}
+            Remains::Journal(journal) => {
+                transaction.recovered = transaction.recover(session, &journal, interrupted, deleter)?;
+            }
+            Remains::Untrusted(why) if interrupted != Some(Interrupted::Keep) => return Err(untrusted(&why)),
+            Remains::Untrusted(_) => {}
         }
         transaction.shared.undo.lock().restart(what, at)?;
         Ok(transaction)
@@ -89,7 +94,7 @@ impl Transaction {
     ) -> Result<bool, Failure> {
         let ui = &session.ui;
         ui.line(&format!("`flotilla {}` of {} did not come to its end:", clean(&journal.what), time(journal.at)));
-        for step in journal.descriptions(&session.root) {
+        for step in journal.descriptions() {
             ui.line(&format!("  {}", clean(&step)));
         }
         let prompter = Prompter::new(session);
@@ -170,6 +175,78 @@ impl Transaction {
         }
         Ok(undo)
     }
+}
+
+/// Changes of files alone, as `init` and `import` make them: all of them or none, and nothing is asked. What an interrupted one left is
+/// undone first.
+pub struct FileChanges {
+    root: PathBuf,
+    what: &'static str,
+    undo: Option<Undo>,
+}
+
+impl FileChanges {
+    /// Undoes what an interrupted command left in a folder, if there is something.
+    pub fn recover(root: &Path, ui: &Ui, what: &'static str) -> Result<FileChanges, Failure> {
+        let mut changes = FileChanges { root: root.to_owned(), what, undo: None };
+        if !undo::is_left(root) {
+            return Ok(changes);
+        }
+        let (mut undo, remains) = Undo::begin(root, UserKey::load(), what, now())?;
+        match remains {
+            Remains::Nothing => {}
+            Remains::Untrusted(why) => return Err(untrusted(&why)),
+            Remains::Journal(journal) if !journal.accounts().is_empty() => {
+                let before = clean(&journal.what);
+                return Err(Failure::refused(format!("`flotilla {before}` was interrupted; nothing was done"))
+                    .hint("`flotilla new` and `flotilla edit` offer to take back what it did, a database among it"));
+            }
+            Remains::Journal(journal) => {
+                let (before, at) = (clean(&journal.what), time(journal.at));
+                let left = undo.roll_back(&mut |_| Err("no database is deleted here".to_owned()));
+                if !left.is_empty() {
+                    return Err(remaining(Failure::new(format!("`flotilla {before}` was interrupted")), &left));
+                }
+                ui.line(&format!("what the interrupted `flotilla {before}` of {at} did is taken back"));
+            }
+        }
+        undo.restart(what, now())?;
+        changes.undo = Some(undo);
+        Ok(changes)
+    }
+
+    /// Makes the changes. A failure undoes them.
+    pub fn make<T>(&mut self, make: impl FnOnce(&mut Undo) -> Result<T, Failure>) -> Result<T, Failure> {
+        let undo = match &mut self.undo {
+            Some(undo) => undo,
+            None => self.undo.insert(Undo::begin(&self.root, UserKey::load(), self.what, now())?.0),
+        };
+        match make(undo) {
+            Ok(made) => undo.commit().map(|()| made),
+            Err(failure) => {
+                let left = undo.roll_back(&mut |_| Err("no database is deleted here".to_owned()));
+                Err(if left.is_empty() { failure.hint("nothing was changed") } else { remaining(failure, &left) })
+            }
+        }
+    }
+}
+
+/// Returns the time, in seconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or_default()
+}
+
+/// Returns the failure for a journal that isn't believed.
+fn untrusted(why: &str) -> Failure {
+    Failure::refused(format!(
+        "{FOLDER} has a journal of an interrupted command that can't be used: {}; nothing was undone",
+        clean(why)
+    ))
+    .hint(format!(
+        "compare the copies in {FOLDER} with the project's files, if an interrupted command of yours left them"
+    ))
+    .hint("--interrupted keep leaves all files as they are, and deletes that folder")
 }
 
 /// Adds what was not undone to a failure, as hints.

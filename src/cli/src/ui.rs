@@ -10,6 +10,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use flotilla_model::failure::Failure;
+use flotilla_model::text::without_commands;
 pub use flotilla_model::text::{clean, clean_lines, duration, time};
 
 use super::signals::Signals;
@@ -97,5 +98,5 @@ pub enum Style {
 
 /// A broken pipe is no error.
 pub(super) fn stderr(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", without_commands(text));
 }

@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use flotilla_deploy::verify::{Check, Report, Status};
 use flotilla_engine::verification::{Results, VerifyOptions, verify_fleet};
+use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::listing::and_more;
 
 use super::cloud::CustomersArguments;
 use super::report::{self, count};
 use super::ui::{Style, Ui, clean, duration};
-use super::{Format, Session, junit};
+use super::{Format, Session, junit, stdout};
 
 /// The number of failures that are printed with advice.
 const TOLD: usize = 50;
@@ -57,7 +56,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let CustomersArguments { selection, cloud } = &arguments.customers;
     let (cloud, options) = (cloud.options(), arguments.verification.options());
     let results = verify_fleet(&session.context(), selection, &cloud, &options)?;
-    write_junit(&arguments.verification, &results)?;
+    write_junit(&arguments.verification, &results);
     match session.format {
         Format::Json => session.json(&results)?,
         Format::Text => report::print(&text(&session.ui, &results)),
@@ -70,11 +69,13 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 }
 
 /// Writes the results as JUnit XML, if a file for it was named.
-pub(super) fn write_junit(verification: &VerifyArguments, results: &Results) -> Result<(), Failure> {
-    let Some(path) = &verification.junit else { return Ok(()) };
+pub(super) fn write_junit(verification: &VerifyArguments, results: &Results) {
+    let Some(path) = &verification.junit else { return };
     let document = junit::document(&results.workers, results.seconds);
-    std::fs::write(path, document).with_context(|| format!("{} can't be written", path.display()))?;
-    Ok(())
+    let written = AtomicFile::new(path).keep_permissions().follow_link().write(document.as_bytes());
+    if let Err(error) = written {
+        stdout::keep_error(&format!("{} can't be written", path.display()), &error);
+    }
 }
 
 /// The table, what failed and what to do, and how many.

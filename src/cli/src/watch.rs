@@ -22,7 +22,7 @@ use flotilla_spec::project::CUSTOMERS;
 use super::report::{self, count};
 use super::selection::Selection;
 use super::ui::{Style, clean};
-use super::{Format, Session};
+use super::{Format, Session, stdout};
 use folders::{Folders, cannot};
 
 /// Editors write a file in several steps: the build waits until so long nothing more has come.
@@ -240,5 +240,6 @@ fn print_changes(
             report::print(&format!("{written} written, {removed} removed in {milliseconds} ms{left}{on}"));
         }
     }
+    stdout::require_written()?;
     Ok(now)
 }

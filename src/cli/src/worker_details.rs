@@ -17,7 +17,7 @@ use super::Session;
 use flotilla_engine::cloud::Cloud;
 
 use super::cloud::CloudArguments;
-use flotilla_model::text::{mask, mask_ids};
+use flotilla_model::text::{holds_ids, mask, mask_ids};
 
 /// The account, zones, token, domains and database of a worker.
 #[derive(Debug, Serialize)]
@@ -112,7 +112,7 @@ impl<'a> Sources<'a> {
         let account_id = self.cloud.home(&worker.account, None).account_id;
         let mut value = serde_json::to_value(worker).map_err(anyhow::Error::from)?;
         for (key, field) in value.as_object_mut().into_iter().flatten() {
-            let masks_all = matches!(key.as_str(), "database" | "bindings" | "hosts" | "dispatch");
+            let masks_all = holds_ids(key);
             let of_account = |text: &str| match account_id.is_empty() {
                 true => text.to_owned(),
                 false => text.replace(&account_id, &mask(&account_id)),

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use flotilla_import::yaml_text;
+
 /// The services that workflows are written for.
 #[derive(Clone, Copy, clap::ValueEnum)]
 #[allow(missing_docs)]
@@ -130,10 +132,17 @@ fn fill(text: &str, fills: &[(&str, String)]) -> String {
     filled.replace("        env:\n        run:", "        run:")
 }
 
-/// Returns a text as a scalar of YAML.
+/// Returns a text as a scalar of YAML that is nothing but text, and no expression of GitHub's.
 fn scalar(text: &str) -> String {
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c)) && !text.starts_with('-');
-    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c))
+        && (text == "." || text.contains(|c: char| c.is_ascii_alphabetic()))
+        && !text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
+        && !words.contains(&text.to_ascii_lowercase().as_str());
+    match plain {
+        true => text.to_owned(),
+        false => yaml_text::quoted(&text.replace("${{", "${{ '${{' }}")),
+    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,9 @@ pub struct Change {
     /// Whether the worker that it deletes has Durable Objects of its own, whose data goes with it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub destroys_objects: bool,
+    /// Whether it may overwrite a worker that this fleet doesn't manage: `--adopt` names it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub adopts: bool,
     /// The home that it belongs to.
     #[serde(skip)]
     pub home: Home,
@@ -269,6 +272,8 @@ pub struct Options<'a> {
     pub missing: BTreeSet<WorkerId>,
     /// The workers that have Durable Objects of their own, as far as they were listed.
     pub objects: BTreeSet<WorkerId>,
+    /// The names of the workers that may be overwritten though this fleet doesn't manage them.
+    pub adopt: BTreeSet<String>,
 }
 
 /// The decision about one worker.
@@ -477,7 +482,10 @@ impl<'a> Planner<'a> {
         recorded: &BTreeMap<(Table, String), HostTarget>,
         is_claimed: &dyn Fn(&str) -> bool,
     ) -> Plan {
-        let Planner { options, changes, unchanged, mut held, mut orphans, hosts, .. } = self;
+        let Planner { options, mut changes, unchanged, mut held, mut orphans, hosts, .. } = self;
+        for change in &mut changes {
+            change.adopts = change.action != Action::Delete && options.adopt.contains(&change.worker);
+        }
         held.sort();
         held.dedup();
         orphans.sort();
@@ -504,6 +512,7 @@ pub fn back(id: &WorkerId, live: &Deployed, (to, bundle): (Digest, &Stored), rea
         was: Some(live.digest),
         wave: 0,
         destroys_objects: false,
+        adopts: false,
         home: id.0.clone(),
         revision: Some(live.revision),
         rejects: Some(live.digest),
@@ -657,6 +666,7 @@ fn change(wanted: &Desired<'_>, known: &RecordedWorker<'_>, options: &Options<'_
         was: live.map(|live| live.digest),
         wave: 0,
         destroys_objects: false,
+        adopts: false,
         home: wanted.home.clone(),
         revision: live.map(|live| live.revision),
         calls: worker.services.values().cloned().collect(),
@@ -788,6 +798,7 @@ impl<'a> Gone<'a> {
             was: self.live.map(|_| self.digest),
             wave: 0,
             destroys_objects,
+            adopts: false,
             home: home.clone(),
             revision: self.revision,
             calls: Vec::new(),
@@ -896,6 +907,7 @@ impl Change {
             was: None,
             wave: 0,
             destroys_objects: false,
+            adopts: false,
             home: Home { account_id: "a".to_owned(), namespace: None },
             revision: None,
             rejects: None,

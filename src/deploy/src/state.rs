@@ -7,7 +7,10 @@ mod migration;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params, Row, params};
@@ -16,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use flotilla_model::digest::Digest;
-use flotilla_model::failure::Failure;
+use flotilla_model::failure::{Exit, Failure};
 use flotilla_model::fingerprint::Fingerprints;
+use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::Environment;
@@ -180,7 +184,12 @@ pub enum Uncertainty {
 pub struct State {
     db: Connection,
     key: Vec<u8>,
+    /// The path of the file that is written to, with its identity; none in memory.
+    file: Option<(PathBuf, FileId)>,
 }
+
+/// The identity of a file: its device and its inode.
+type FileId = (u64, u64);
 
 /// The kinds of resources whose ids are looked up by name once, and cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::AsRefStr)]
@@ -201,10 +210,17 @@ impl State {
     /// Opens the state, and makes it if it isn't there.
     pub fn open(path: &Path) -> Result<State, Failure> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| Failure::new(format!("the folder {} can't be made: {error}", folder.display())))?;
+            plain_file::create_folder(folder)
+                .map_err(|error| Failure::new(format!("the folder {} can't be created: {error}", folder.display())))?;
         }
-        State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))?
+        let id = prepare(path).map_err(|error| {
+            Failure::new(format!("{} can't be opened for writing: {error}", path.display()))
+                .hint("check its permissions and its folder's")
+        })?;
+        let mut state = State::open_with(path, OpenFlags::default()).map_err(|error| sqlite_failure(path, error))??;
+        state.file = Some((path.to_owned(), id));
+        state.verify_file()?;
+        Ok(state)
     }
 
     /// An empty state in memory: for a plan where nothing was deployed yet.
@@ -265,7 +281,22 @@ impl State {
         db.pragma_update(None, "synchronous", "FULL")?;
         db.set_prepared_statement_cache_capacity(64);
         let key = db.query_row("SELECT value FROM keys WHERE name = 'fingerprint'", [], |row| row.get(0))?;
-        Ok(Ok(State { db, key }))
+        Ok(Ok(State { db, key, file: None }))
+    }
+
+    /// Fails if the file was deleted or replaced since it was opened: SQLite would go on writing to what nobody can open any more.
+    fn verify_file(&self) -> Result<(), Failure> {
+        let Some((path, id)) = &self.file else { return Ok(()) };
+        if fs::symlink_metadata(path).is_ok_and(|found| file_id(&found) == *id) {
+            return Ok(());
+        }
+        let name = path.display();
+        let failure = Failure::new(format!(
+            "{name} was deleted or replaced while it was in use: what was acknowledged last isn't recorded in it"
+        ));
+        Err(Failure { exit: Exit::SomeFailed, ..failure }
+            .hint("flotilla begins nothing more; requests that were sent may still be carried out")
+            .hint("then run `flotilla state rebuild`, which reads from the workers' tags what is deployed"))
     }
 
     /// Several writes as one: all of them or none, and one wait for the disk.
@@ -282,6 +313,7 @@ impl State {
 
     /// Begins a batch of writes: on disk as one, when it is closed.
     pub fn open_batch(&mut self) -> Result<(), Failure> {
+        self.verify_file()?;
         self.db.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.failure(error))
     }
 
@@ -291,7 +323,8 @@ impl State {
             let failure = self.failure(error);
             let _ = self.db.execute_batch("ROLLBACK");
             failure
-        })
+        })?;
+        self.verify_file()
     }
 
     /// Returns all live workers, in memory: for fleets and commands that look at few; see [`State::each`].
@@ -398,6 +431,9 @@ impl State {
 
     /// Executes a statement that changes rows.
     fn run(&self, sql: &str, values: impl Params) -> Result<(), Failure> {
+        if self.db.is_autocommit() {
+            self.verify_file()?;
+        }
         let run = || self.db.prepare_cached(sql)?.execute(values);
         run().map(drop).map_err(|error| self.failure(error))
     }
@@ -409,6 +445,20 @@ impl State {
     fn path(&self) -> String {
         self.db.path().filter(|path| !path.is_empty()).unwrap_or("the state").to_owned()
     }
+}
+
+fn file_id(found: &fs::Metadata) -> FileId {
+    (found.dev(), found.ino())
+}
+
+/// Creates the file if it isn't there, and makes it and SQLite's files beside it private. SQLite gives those that it creates the
+/// permissions of the file itself.
+fn prepare(path: &Path) -> io::Result<FileId> {
+    let file = plain_file::open_with(path, File::options().read(true).write(true).create(true))?;
+    for end in ["", "-wal", "-shm", "-journal"] {
+        plain_file::make_private(&PathBuf::from(format!("{}{end}", path.display())));
+    }
+    Ok(file_id(&file.metadata()?))
 }
 
 /// The columns of a live worker.
@@ -543,6 +593,70 @@ mod tests {
 
     fn entry(action: &str) -> Entry<'_> {
         Entry { run: RunId(1), at: 7, action, reasons: &[], left: &[] }
+    }
+
+    #[test]
+    fn a_file_that_is_deleted_or_replaced_is_noticed_at_the_next_write() {
+        let (id, deployed) = sample();
+        let folder = tempfile::tempdir().unwrap();
+        let begin = |path: &Path, ways: &dyn Fn(&Path)| {
+            let mut state = State::open(path).unwrap();
+            state.open_batch().unwrap();
+            state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
+            state.close_batch().unwrap();
+            ways(path);
+            let batch = state.open_batch().and_then(|()| state.close_batch()).unwrap_err();
+            let single = state.cache_id("a", ResourceKind::Zone, "z", "1").unwrap_err();
+            for failure in [batch, single] {
+                assert!(failure.to_string().contains("was deleted or replaced while it was in use"), "{failure}");
+                assert_eq!(failure.exit, Exit::SomeFailed);
+            }
+        };
+        begin(&folder.path().join("a/state.db"), &|path| fs::remove_file(path).unwrap());
+        begin(&folder.path().join("b/state.db"), &|path| fs::remove_dir_all(path.parent().unwrap()).unwrap());
+        begin(&folder.path().join("c/state.db"), &|path| {
+            fs::copy(path, path.with_extension("copy")).unwrap();
+            fs::rename(path.with_extension("copy"), path).unwrap();
+        });
+        begin(&folder.path().join("d/state.db"), &|path| {
+            fs::rename(path.parent().unwrap(), folder.path().join("aside")).unwrap();
+            fs::create_dir(path.parent().unwrap()).unwrap();
+        });
+        // In the middle of a batch: what was answered isn't taken for recorded.
+        let path = folder.path().join("e/state.db");
+        let mut state = State::open(&path).unwrap();
+        state.open_batch().unwrap();
+        state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(state.close_batch().is_err());
+    }
+
+    #[test]
+    fn its_files_are_private_whatever_they_were() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own/state.db");
+        let (id, deployed) = sample();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let all = || ["", "-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
+        for _ in 0..2 {
+            let mut state = State::open(&path).unwrap();
+            state.open_batch().unwrap();
+            state.record(&id, &mut deployed.clone(), &entry("created")).unwrap();
+            state.close_batch().unwrap();
+            assert_eq!(all().map(|file| mode(&file)), [0o600; 3]);
+            assert_eq!(mode(path.parent().unwrap()), 0o700);
+            // As an earlier version left them; the process was killed, so that all three are there.
+            std::mem::forget(state);
+            for file in all() {
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            }
+        }
+        // A link isn't followed.
+        let victim = folder.path().join("victim");
+        std::os::unix::fs::symlink(&victim, folder.path().join("link.db")).unwrap();
+        assert!(State::open(&folder.path().join("link.db")).is_err());
+        assert!(!victim.exists());
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! The undo journal: the changes that a command has made so far, and how they are undone: files as they were, and
 //! databases that were created. A change is noted on disk before it is made, so that the journal of a killed process
 //! is complete. Knows no cloud: the caller deletes databases.
+//!
+//! A journal on disk is believed only with the seal of this user's key for this project: another one, which came with a repository for
+//! example, undoes nothing. Its paths are the project's, its copies have digests, and its size has a limit.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,22 +14,32 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use flotilla_model::atomic_file::AtomicFile;
+use flotilla_model::atomic_file::{self, AtomicFile};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
+use flotilla_model::user_key::UserKey;
 
 /// The folder of the journal and of the copies of files, below the project's.
-const FOLDER: &str = ".flotilla/undo";
+pub const FOLDER: &str = ".flotilla/undo";
+/// The file of the journal, in [`FOLDER`].
+const JOURNAL: &str = "journal.json";
 /// The lock of the process that writes the journal.
 const LOCK: &str = ".flotilla/undo.lock";
-/// The version of the journal's format.
-const VERSION: u8 = 1;
+/// The first word of a journal: its format and version. The seal follows.
+const FORMAT: &str = "flotilla-undo-2";
+/// The purpose of the seal.
+const PURPOSE: &str = "undo journal";
+/// The most bytes of a journal, and of a file that is kept.
+const LIMIT: u64 = 64 << 20;
+/// The longest text of a journal, and of a message about one.
+const LONGEST: usize = 1000;
 
 /// The changes of a command, in their order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Journal {
-    version: u8,
     /// The command, in words: `new acme`.
     pub what: String,
     /// The time at which it began, in seconds since 1970.
@@ -35,23 +49,37 @@ pub struct Journal {
 
 /// One change that was made, or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 enum Step {
     /// A file was written.
     File {
-        path: PathBuf,
-        /// The name of the copy of its former content; none where there was no file.
-        kept: Option<String>,
-        /// The digest of what was written, once that is known.
-        written: Option<String>,
-        /// The folders that were created for it, the outermost first.
-        folders: Vec<PathBuf>,
+        /// Its path from the project's folder; absolute for one outside, which only the process that wrote it puts back.
+        path: String,
+        /// Its former content; none where there was no file.
+        kept: Option<Copy>,
+        /// The digest of what was written, if that is known.
+        written: Option<Digest>,
+        /// The number of folders above it that were created for it.
+        folders: u8,
     },
     /// A database was created.
     Database(CreatedDatabase),
 }
 
+/// A copy of a file as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Copy {
+    /// The number that is its name.
+    number: u32,
+    digest: Digest,
+    /// The file's permissions.
+    mode: u32,
+}
+
 /// A D1 database that was created, or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CreatedDatabase {
     /// The account's id.
     pub account_id: String,
@@ -61,11 +89,29 @@ pub struct CreatedDatabase {
     pub id: Option<String>,
 }
 
+/// The changes that an earlier process left.
+#[derive(Clone, Debug)]
+pub enum Remains {
+    /// Nothing.
+    Nothing,
+    /// The changes of a process that was killed.
+    Journal(Journal),
+    /// A journal that can't be believed, and why. Nothing of it is undone.
+    Untrusted(String),
+}
+
 /// The journal of a running command. One at a time in a project.
 pub struct Undo {
     root: PathBuf,
+    key: Option<UserKey>,
     journal: Journal,
-    _lock: Lock,
+    /// The paths of its files.
+    noted: HashSet<String>,
+    /// The number of the next copy.
+    next_copy: u32,
+    /// Whether the journal was read from disk.
+    is_recovered: bool,
+    lock: Lock,
 }
 
 /// A change that could not be undone.
@@ -78,11 +124,15 @@ pub struct Leftover {
 }
 
 impl Journal {
+    fn new(what: &str, at: i64) -> Journal {
+        Journal { what: what.to_owned(), at, steps: Vec::new() }
+    }
+
     /// Describes the changes, the last first.
-    pub fn descriptions(&self, root: &Path) -> Vec<String> {
+    pub fn descriptions(&self) -> Vec<String> {
         let describe = |step: &Step| match step {
-            Step::File { path, kept: Some(_), .. } => format!("{} was changed", shown(root, path)),
-            Step::File { path, kept: None, .. } => format!("{} was made", shown(root, path)),
+            Step::File { path, kept: Some(_), .. } => format!("{path} was changed"),
+            Step::File { path, kept: None, .. } => format!("{path} was made"),
             Step::Database(made) => format!("the D1 database {} was made", made.name),
         };
         self.steps.iter().rev().map(describe).collect()
@@ -95,35 +145,99 @@ impl Journal {
             .filter_map(|step| if let Step::Database(made) = step { Some(made.account_id.as_str()) } else { None })
             .collect()
     }
+
+    /// Reads a journal; the error says why it isn't believed.
+    fn parse(bytes: &[u8], root: &Path, key: Option<&UserKey>) -> Result<Journal, String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+        let (head, text) = text.split_once('\n').unwrap_or((text, ""));
+        let Some(("", seal)) = head.split_once(FORMAT) else {
+            return Err("it is damaged, or of another version of flotilla".to_owned());
+        };
+        if key.is_none_or(|key| key.seal(PURPOSE, root, text) != seal.trim_start()) {
+            return Err("it was not written by this user on this machine for this folder".to_owned());
+        }
+        let journal: Journal = serde_json::from_str(text).map_err(|error| {
+            format!("it is damaged: {}", error.to_string().chars().take(LONGEST).collect::<String>())
+        })?;
+        let text = |text: &str| text.len() <= LONGEST && !text.contains(char::is_control);
+        let is_sound = |step: &Step| match step {
+            Step::File { path, .. } if path.starts_with('/') => text(path),
+            Step::File { path, .. } => plain_file::project_path(path).is_ok(),
+            Step::Database(made) => {
+                let id = made.id.as_deref().unwrap_or_default();
+                text(&made.name) && text(id) && made.account_id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            }
+        };
+        if let Some(Step::File { path, .. }) = journal.steps.iter().find(|step| !is_sound(step)) {
+            let path: String = path.chars().take(LONGEST).collect();
+            return Err(format!("it names {path}, which is no file of the project"));
+        }
+        if !journal.steps.iter().all(is_sound) || !text(&journal.what) {
+            return Err("it names what can't be a database or a command".to_owned());
+        }
+        Ok(journal)
+    }
 }
 
-fn shown(root: &Path, path: &Path) -> String {
-    path.strip_prefix(root).unwrap_or(path).display().to_string()
+/// Returns the journal of a project with its seal, as it is on disk. Without a key it has none, and nothing of it will be undone.
+pub fn sealed(key: Option<&UserKey>, root: &Path, text: &str) -> String {
+    let seal = key.map_or_else(|| "-".to_owned(), |key| key.seal(PURPOSE, root, text));
+    format!("{FORMAT} {seal}\n{text}")
+}
+
+/// Returns whether there is something where a journal and copies would be.
+pub fn is_left(root: &Path) -> bool {
+    fs::symlink_metadata(root.join(FOLDER)).is_ok()
+}
+
+/// Returns the words of the command that was interrupted in a project and whose changes were neither undone nor kept. `None` if there is
+/// none, or if it is still running.
+pub fn interrupted(root: &Path) -> Option<String> {
+    let bytes = plain_file::read(&root.join(FOLDER).join(JOURNAL), LIMIT).ok()?;
+    if Lock::is_held(&root.join(LOCK)) {
+        return None;
+    }
+    let journal = Journal::parse(&bytes, root, UserKey::load().as_ref()).ok()?;
+    (!journal.steps.is_empty()).then_some(journal.what)
 }
 
 impl Undo {
-    /// Begins. Returns the journal of a process that was killed, too, whose changes have to be undone or kept first.
-    pub fn begin(root: &Path, what: &str, at: i64) -> Result<(Undo, Option<Journal>), Failure> {
-        fs::create_dir_all(root.join(FOLDER)).with_context(|| format!("{FOLDER} can't be made"))?;
+    /// Begins. Returns what an earlier process left, too, which has to be undone or kept first.
+    pub fn begin(root: &Path, key: Option<UserKey>, what: &str, at: i64) -> Result<(Undo, Remains), Failure> {
+        let own = root.join(".flotilla");
+        plain_file::refuse_foreign(&own).with_context(|| format!("{FOLDER} can't be used"))?;
+        plain_file::create_folder(&own).with_context(|| format!("{} can't be created", own.display()))?;
         let lock = Lock::take(&root.join(LOCK), "change of specs")?;
-        let path = root.join(FOLDER).join("journal.json");
-        let left = match fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice::<Journal>(&bytes).map_err(|error| {
-                Failure::new(format!("{} can't be read: {error}", path.display()))
-                    .hint("look at what stands in that folder, and remove it")
-            })?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::new(format!("{} can't be read: {error}", path.display()))),
+        let path = root.join(FOLDER).join(JOURNAL);
+        let remains = match plain_file::read(&path, LIMIT) {
+            Ok(bytes) => match Journal::parse(&bytes, root, key.as_ref()) {
+                Ok(journal) if journal.steps.is_empty() => Remains::Nothing,
+                Ok(journal) => Remains::Journal(journal),
+                Err(why) => Remains::Untrusted(why),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Remains::Nothing,
+            Err(error) => Remains::Untrusted(error.to_string()),
         };
-        let left = left.filter(|left| !left.steps.is_empty());
-        let journal = Journal { version: VERSION, what: what.to_owned(), at, steps: Vec::new() };
-        Ok((Undo { root: root.to_owned(), journal: left.clone().unwrap_or(journal), _lock: lock }, left))
+        let journal = match &remains {
+            Remains::Journal(journal) => journal.clone(),
+            _ => Journal::new(what, at),
+        };
+        if matches!(remains, Remains::Nothing) {
+            // Copies without a journal mean nothing.
+            let _ = fs::remove_dir_all(root.join(FOLDER));
+        }
+        let is_recovered = matches!(remains, Remains::Journal(_));
+        let undo =
+            Undo { root: root.to_owned(), key, journal, noted: HashSet::new(), next_copy: 0, is_recovered, lock };
+        Ok((undo, remains))
     }
 
     /// Begins with an empty journal, once what was left is undone or kept.
     pub fn restart(&mut self, what: &str, at: i64) -> Result<(), Failure> {
-        self.journal = Journal { version: VERSION, what: what.to_owned(), at, steps: Vec::new() };
-        self.save()
+        self.forget()?;
+        self.journal = Journal::new(what, at);
+        self.is_recovered = false;
+        Ok(())
     }
 
     /// Returns whether nothing was changed.
@@ -133,48 +247,112 @@ impl Undo {
 
     /// Notes that a file is going to be written, and keeps a copy of it.
     pub fn note_file(&mut self, path: &Path) -> Result<(), Failure> {
-        let is_it = |step: &Step| matches!(step, Step::File { path: other, .. } if other == path);
-        if self.journal.steps.iter().any(is_it) {
+        if self.note(path, None)? { self.save() } else { Ok(()) }
+    }
+
+    /// Adds a file to the journal, which isn't saved; returns whether it was added. `written` is the digest of what will be written.
+    fn note(&mut self, path: &Path, written: Option<Digest>) -> Result<bool, Failure> {
+        let name = self.name(path)?;
+        if self.noted.contains(&name) {
             // What it held before the first time is what counts.
-            return Ok(());
+            return Ok(false);
         }
+        let cannot = || format!("a copy of {} can't be kept", path.display());
         let kept = match fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.is_file() => {
-                let name = self.journal.steps.len().to_string();
-                fs::create_dir_all(self.folder()).context("the folder of copies can't be made")?;
-                let copy = self.folder().join(&name);
-                copy_private(path, &copy).with_context(|| format!("a copy of {} can't be kept", path.display()))?;
-                Some(name)
+            Ok(found) if found.is_file() => {
+                let bytes = plain_file::read(path, LIMIT).with_context(cannot)?;
+                let number = self.next_copy;
+                self.next_copy += 1;
+                let mode = found.permissions().mode() & 0o7777;
+                plain_file::create_folder(&self.folder()).with_context(cannot)?;
+                let copied = AtomicFile::new(&self.copy(number)).mode(plain_file::PRIVATE).durable().write(&bytes);
+                copied.with_context(cannot)?;
+                Some(Copy { number, digest: Digest::of(&bytes), mode })
             }
             Ok(_) => return Err(Failure::new(format!("{} is a symbolic link or no file", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::new(format!("{} can't be read: {error}", path.display()))),
         };
-        let mut folders: Vec<PathBuf> =
-            path.ancestors().skip(1).take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
-        folders.reverse();
-        self.journal.steps.push(Step::File { path: path.to_owned(), kept, written: None, folders });
-        self.save()
+        let missing = path.ancestors().skip(1).take_while(|folder| !folder.exists()).count();
+        let folders = u8::try_from(missing).unwrap_or(u8::MAX);
+        self.noted.insert(name.clone());
+        self.journal.steps.push(Step::File { path: name, kept, written, folders });
+        Ok(true)
+    }
+
+    /// Returns a path as the journal has it. One outside of the project has to be absolute, as fleet.yaml has it.
+    fn name(&self, path: &Path) -> Result<String, Failure> {
+        let name = path.strip_prefix(&self.root).unwrap_or(path);
+        let name = name.to_str().ok_or_else(|| Failure::new(format!("the name of {} is not UTF-8", path.display())))?;
+        if !name.starts_with('/') {
+            plain_file::project_file(&self.root, name)
+                .map_err(|why| Failure::new(format!("{name} can't be written: {why}")))?;
+        }
+        Ok(name.to_owned())
     }
 
     /// Notes what was written to a file, so that what others write there afterwards isn't undone.
     pub fn note_written(&mut self, path: &Path) -> Result<(), Failure> {
-        let digest = fs::read(path).ok().map(|bytes| Digest::of(&bytes).to_string());
-        for step in &mut self.journal.steps {
-            if let Step::File { path: other, written, .. } = step
-                && other == path
-            {
-                *written = digest.clone();
-            }
-        }
+        let digest = plain_file::read(path, LIMIT).ok().map(|bytes| Digest::of(&bytes));
+        self.set_written(path, digest)?;
         self.save()
     }
 
-    /// Notes a file and writes it.
+    fn set_written(&mut self, path: &Path, digest: Option<Digest>) -> Result<(), Failure> {
+        let name = self.name(path)?;
+        for step in &mut self.journal.steps {
+            if let Step::File { path: other, written, .. } = step
+                && *other == name
+            {
+                *written = digest;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a file and writes it; one that holds these bytes already is left as it is.
     pub fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-        self.note_file(path)?;
-        replace(path, bytes).with_context(|| format!("{} can't be written", path.display()))?;
-        self.note_written(path)
+        let written = |path: &Path| AtomicFile::new(path).known_temporary().keep_permissions().durable().write(bytes);
+        self.write_with(&[(path.to_owned(), bytes)], &|path, _| written(path).map(drop))
+    }
+
+    /// Notes files and writes them, as [`Undo::write`] does, but doesn't wait for the disk after each: for files that can be made
+    /// again.
+    pub fn write_all(&mut self, files: &[(PathBuf, &[u8])]) -> Result<(), Failure> {
+        self.write_with(files, &|path, bytes| {
+            AtomicFile::new(path).known_temporary().keep_permissions().write(bytes).map(drop)
+        })
+    }
+
+    fn write_with(
+        &mut self,
+        files: &[(PathBuf, &[u8])],
+        replace: &dyn Fn(&Path, &[u8]) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut changed = Vec::with_capacity(files.len());
+        for (path, bytes) in files {
+            if plain_file::read(path, LIMIT).is_ok_and(|now| now == *bytes) {
+                continue;
+            }
+            let is_first = self.note(path, Some(Digest::of(bytes)))?;
+            if !is_first {
+                // Until it is written, it holds what this command wrote before.
+                self.set_written(path, None)?;
+            }
+            changed.push((path, bytes, is_first));
+        }
+        if changed.is_empty() {
+            return Ok(());
+        }
+        self.save()?;
+        for (path, bytes, _) in &changed {
+            replace(path, bytes).with_context(|| format!("{} can't be written", path.display()))?;
+        }
+        let again: Vec<_> = changed.iter().filter(|(.., is_first)| !is_first).collect();
+        for (path, bytes, _) in &again {
+            self.set_written(path, Some(Digest::of(bytes)))?;
+        }
+        if again.is_empty() { Ok(()) } else { self.save() }
     }
 
     /// Notes that a database is going to be created, or its id.
@@ -198,6 +376,7 @@ impl Undo {
     /// Undoes all changes, the last first. Returns those that can't be undone; they stay in the journal.
     pub fn roll_back(&mut self, delete: &mut dyn FnMut(&CreatedDatabase) -> Result<(), String>) -> Vec<Leftover> {
         let (mut left, mut kept) = (Vec::new(), Vec::new());
+        self.noted.clear();
         while let Some(step) = self.journal.steps.pop() {
             match self.undo_step(&step, delete) {
                 Ok(()) => {}
@@ -226,34 +405,57 @@ impl Undo {
                 what: format!("the D1 database {} is not deleted: {why}", made.name),
                 hint: format!("if it is there and empty: wrangler d1 delete {}", made.name),
             }),
-            Step::File { path, kept, written, folders } => {
-                let name = shown(&self.root, path);
-                let copy = kept.as_ref().map(|kept| self.folder().join(kept));
-                let by_hand = || match &copy {
-                    Some(copy) => format!("what it held is in {}", shown(&self.root, copy)),
+            Step::File { path: name, kept, written, folders } => {
+                let by_hand = || match kept {
+                    Some(copy) => format!("what it held is in {FOLDER}/{}", copy.number),
                     None => "it was not there before: delete it if nobody needs it".to_owned(),
                 };
-                let now = fs::read(path).ok();
-                let before = copy.as_ref().and_then(|copy| fs::read(copy).ok());
-                if copy.is_some() && before.is_none() {
-                    return Err(Leftover {
-                        what: format!("{name} is as it is: its copy is lost"),
-                        hint: String::new(),
-                    });
-                }
-                let others = written
-                    .as_ref()
-                    .is_some_and(|written| now.as_ref().is_none_or(|now| Digest::of(now).to_string() != *written));
-                if now != before && others {
-                    return Err(Leftover { what: format!("{name} was changed since"), hint: by_hand() });
-                }
-                let done = match &copy {
-                    _ if now == before => Ok(()),
-                    Some(copy) => restore(copy, path),
-                    None => fs::remove_file(path),
+                let left = |what: String| Leftover { what, hint: by_hand() };
+                let path = match name.starts_with('/') {
+                    true if self.is_recovered => {
+                        return Err(left(format!("{name} is outside of the project and is left as it is")));
+                    }
+                    true => PathBuf::from(name),
+                    false => plain_file::project_file(&self.root, name)
+                        .map_err(|why| left(format!("{name} is left as it is: {why}")))?,
                 };
-                done.map_err(|error| Leftover { what: format!("{name} can't be put back: {error}"), hint: by_hand() })?;
-                for folder in folders.iter().rev() {
+                let unreadable = |error: io::Error| left(format!("{name} can't be put back: {error}"));
+                let now = match plain_file::read(&path, LIMIT) {
+                    Ok(bytes) => Some(Digest::of(&bytes)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => return Err(unreadable(error)),
+                };
+                let before = kept.as_ref().map(|copy| copy.digest);
+                if now != before {
+                    if written.is_some() && now != *written {
+                        return Err(left(format!("{name} was changed since")));
+                    }
+                    match kept {
+                        None => fs::remove_file(&path).map_err(unreadable)?,
+                        Some(copy) => {
+                            let lost = || Leftover {
+                                what: format!("{name} is left as it is: its copy is lost or was changed"),
+                                hint: String::new(),
+                            };
+                            let bytes = plain_file::read(&self.copy(copy.number), LIMIT).map_err(|_| lost())?;
+                            if Digest::of(&bytes) != copy.digest {
+                                return Err(lost());
+                            }
+                            let restored = AtomicFile::new(&path)
+                                .known_temporary()
+                                .mode(copy.mode & 0o777)
+                                .durable()
+                                .write(&bytes);
+                            restored.map_err(unreadable)?;
+                        }
+                    }
+                }
+                // What a kill in the middle of writing it left.
+                let temporary = atomic_file::beside(&path);
+                if fs::symlink_metadata(&temporary).is_ok_and(|found| found.is_file()) {
+                    let _ = fs::remove_file(temporary);
+                }
+                for folder in path.ancestors().skip(1).take(usize::from(*folders)) {
                     // Whoever put something else into it needs it.
                     let _ = fs::remove_dir(folder);
                 }
@@ -262,57 +464,82 @@ impl Undo {
         }
     }
 
-    /// Keeps all changes.
+    /// Keeps all changes, or what an earlier process left.
     pub fn commit(&mut self) -> Result<(), Failure> {
         self.journal.steps.clear();
+        self.noted.clear();
         self.forget()
     }
 
-    fn forget(&self) -> Result<(), Failure> {
+    fn forget(&mut self) -> Result<(), Failure> {
+        self.noted.clear();
         // The journal first: without it, the copies mean nothing.
-        let removed = match fs::remove_file(self.folder().join("journal.json")) {
+        let removed = match fs::remove_file(self.folder().join(JOURNAL)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
-        removed.with_context(|| format!("{FOLDER}/journal.json can't be removed"))?;
+        removed.with_context(|| format!("{FOLDER}/{JOURNAL} can't be removed"))?;
         let _ = fs::remove_dir_all(self.folder());
         Ok(())
     }
 
-    fn save(&self) -> Result<(), Failure> {
-        fs::create_dir_all(self.folder()).with_context(|| format!("{FOLDER} can't be made"))?;
-        let text = serde_json::to_vec(&self.journal).expect("BUG: a journal is JSON");
-        replace(&self.folder().join("journal.json"), &text).context("the journal can't be written")?;
+    fn save(&mut self) -> Result<(), Failure> {
+        plain_file::create_folder(&self.folder()).with_context(|| format!("{FOLDER} can't be created"))?;
+        let text = serde_json::to_string(&self.journal).expect("BUG: a journal is JSON");
+        let path = self.folder().join(JOURNAL);
+        let sealed = sealed(self.key.as_ref(), &self.root, &text);
+        let written = AtomicFile::new(&path).mode(plain_file::PRIVATE).durable().write(sealed.as_bytes());
+        written.context("the journal can't be written")?;
         Ok(())
     }
 
     fn folder(&self) -> PathBuf {
         self.root.join(FOLDER)
     }
+
+    /// Returns the path of a copy. Copies are private, whatever the permissions of the file are.
+    fn copy(&self, number: u32) -> PathBuf {
+        self.folder().join(number.to_string())
+    }
 }
 
-/// Copies a file with its permissions; nobody else can read the copy at any time.
-fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
-    let mode = fs::metadata(from)?.permissions().mode();
-    AtomicFile::new(to).mode(mode).durable().write(&fs::read(from)?).map(drop)
-}
-
-/// Puts a copy back in the file's place, permissions included.
-fn restore(copy: &Path, path: &Path) -> io::Result<()> {
-    copy_private(copy, path)
-}
-
-/// Replaces a file, which keeps its permissions.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    AtomicFile::new(path).keep_permissions().durable().write(bytes).map(drop)
+impl Drop for Undo {
+    fn drop(&mut self) {
+        // Nothing stays of a command that left nothing: a new project has no file more for it.
+        if self.is_empty() && !is_left(&self.root) {
+            self.lock.remove_file(&self.root.join(LOCK));
+            let _ = fs::remove_dir(self.root.join(".flotilla"));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn begin(root: &Path) -> (Undo, Option<Journal>) {
-        Undo::begin(root, "new acme", 7).unwrap()
+    use std::os::unix::fs::symlink;
+
+    /// Begins with a key that is beside the project, as a user's.
+    fn begin(root: &Path) -> (Undo, Remains) {
+        Undo::begin(root, Some(key(root)), "new acme", 7).unwrap()
+    }
+
+    fn key(root: &Path) -> UserKey {
+        UserKey::of(&root.with_extension("cache")).unwrap()
+    }
+
+    fn project(folder: &tempfile::TempDir) -> PathBuf {
+        let root = folder.path().canonicalize().unwrap().join("project");
+        fs::create_dir(&root).unwrap();
+        root
+    }
+
+    #[track_caller]
+    fn journal(remains: Remains) -> Journal {
+        match remains {
+            Remains::Journal(journal) => journal,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn nothing(_: &CreatedDatabase) -> Result<(), String> {
@@ -322,11 +549,12 @@ mod tests {
     #[test]
     fn files_and_folders_are_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let root = &project(&folder);
+        let at = |name: &str| root.join(name);
         fs::write(at("a"), "old\r\n").unwrap();
         fs::set_permissions(at("a"), fs::Permissions::from_mode(0o640)).unwrap();
-        let (mut undo, left) = begin(folder.path());
-        assert!(left.is_none() && undo.is_empty());
+        let (mut undo, left) = begin(root);
+        assert!(matches!(left, Remains::Nothing) && undo.is_empty());
         undo.write(&at("a"), b"new").unwrap();
         undo.write(&at("b/c/d"), b"new").unwrap();
         undo.write(&at("a"), b"newer").unwrap();
@@ -346,22 +574,23 @@ mod tests {
     #[test]
     fn what_a_killed_process_left_is_told_and_taken_back() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let root = &project(&folder);
+        let at = |name: &str| root.join(name);
         fs::write(at("a"), "old").unwrap();
         let made =
             CreatedDatabase { account_id: "account".to_owned(), name: "acme".to_owned(), id: Some("id".to_owned()) };
         {
-            let (mut undo, _) = begin(folder.path());
+            let (mut undo, _) = begin(root);
             undo.note_database(CreatedDatabase { id: None, ..made.clone() }).unwrap();
             undo.note_database(made.clone()).unwrap();
             undo.write(&at("a"), b"new").unwrap();
             undo.write(&at("b"), b"new").unwrap();
             // Here it dies.
         }
-        let (mut undo, left) = begin(folder.path());
-        let left = left.expect("a journal");
+        let (mut undo, left) = begin(root);
+        let left = journal(left);
         assert_eq!((left.what.as_str(), left.at, left.accounts()), ("new acme", 7, vec!["account"]));
-        assert_eq!(left.descriptions(folder.path()), ["b was made", "a was changed", "the D1 database acme was made"]);
+        assert_eq!(left.descriptions(), ["b was made", "a was changed", "the D1 database acme was made"]);
         fs::write(at("b"), "somebody else's").unwrap();
         let leftovers = undo.roll_back(&mut |there| {
             assert_eq!(*there, made);
@@ -374,18 +603,177 @@ mod tests {
         );
         drop(undo);
         // What could not be is tried once more, the next time.
-        let (mut undo, left) = begin(folder.path());
-        assert_eq!(left.unwrap().descriptions(folder.path()), ["b was made", "the D1 database acme was made"]);
+        let (mut undo, left) = begin(root);
+        assert_eq!(journal(left).descriptions(), ["b was made", "the D1 database acme was made"]);
         fs::remove_file(at("b")).unwrap();
         assert_eq!(undo.roll_back(&mut |_| Ok(())), []);
         drop(undo);
-        assert!(begin(folder.path()).1.is_none());
+        assert!(matches!(begin(root).1, Remains::Nothing));
     }
 
     #[test]
     fn two_at_once_are_one_too_many() {
         let folder = tempfile::tempdir().unwrap();
-        let (_first, _) = begin(folder.path());
-        assert_eq!(Undo::begin(folder.path(), "edit", 8).err().unwrap().exit, flotilla_model::failure::Exit::Refused);
+        let root = &project(&folder);
+        let (_first, _) = begin(root);
+        let second = Undo::begin(root, None, "edit", 8).err().unwrap();
+        assert_eq!(second.exit, flotilla_model::failure::Exit::Refused);
+    }
+
+    /// Everything below a folder, but flotilla's own, with contents.
+    fn contents(folder: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            all.push((path.clone(), fs::read(&path).ok()));
+            if entry.file_type().unwrap().is_dir() && entry.file_name() != ".flotilla" {
+                all.extend(contents(&path));
+            }
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_journal_that_this_user_did_not_write_undoes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = &project(&folder);
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "somebody's").unwrap();
+        fs::create_dir_all(root.join(".git/hooks")).unwrap();
+        fs::write(root.join("fleet.yaml"), "name: test").unwrap();
+        plain_file::create_folder(&root.join(FOLDER)).unwrap();
+        fs::write(root.join(FOLDER).join("0"), "#!/bin/sh\ntouch /tmp/hacked").unwrap();
+        let digest = Digest::of(b"#!/bin/sh\ntouch /tmp/hacked");
+        let file = |path: &str, kept: bool| Step::File {
+            path: path.to_owned(),
+            kept: kept.then_some(Copy { number: 0, digest, mode: 0o755 }),
+            written: None,
+            folders: 9,
+        };
+        let database = Step::Database(CreatedDatabase {
+            account_id: "0".repeat(32),
+            name: "production".to_owned(),
+            id: Some("1".to_owned()),
+        });
+        let absolute = outside.join("file").display().to_string();
+        let mut steps = vec![database, file("fleet.yaml", false)];
+        for path in [
+            &absolute,
+            "../outside/file",
+            "a/../../outside/file",
+            ".git/hooks/pre-commit",
+            ".GIT/hooks/x",
+            ".flotilla/state.db",
+        ] {
+            steps.extend([file(path, true), file(path, false)]);
+        }
+        let other = UserKey::of(&folder.path().join("another user")).unwrap();
+        let _ = key(root);
+        let before = contents(folder.path());
+        for step in steps {
+            let text =
+                serde_json::to_string(&Journal { what: "new acme".to_owned(), at: 7, steps: vec![step.clone()] })
+                    .unwrap();
+            let elsewhere = key(root).seal(PURPOSE, Path::new("/elsewhere"), &text);
+            let path = root.join(FOLDER).join(JOURNAL);
+            let planted = [
+                format!("{FORMAT} {}\n{text}", other.seal(PURPOSE, root, &text)),
+                format!("{FORMAT} {elsewhere}\n{text}"),
+                format!("{FORMAT} -\n{text}"),
+                format!("{FORMAT} \n{text}"),
+                format!("{{\"version\":1,{}", &text[1..]),
+                text.clone(),
+                format!("{FORMAT} {}\n{text} ", key(root).seal(PURPOSE, root, &text)),
+            ];
+            for bytes in planted {
+                for key in [Some(key(root)), None] {
+                    plain_file::create_folder(&root.join(FOLDER)).unwrap();
+                    fs::write(&path, &bytes).unwrap();
+                    let (mut undo, remains) = Undo::begin(root, key, "new acme", 7).unwrap();
+                    assert!(matches!(remains, Remains::Untrusted(_)), "{remains:?} of {bytes}");
+                    assert_eq!(undo.roll_back(&mut nothing), [], "{bytes}");
+                }
+                plain_file::create_folder(&root.join(FOLDER)).unwrap();
+                fs::write(root.join(FOLDER).join("0"), "#!/bin/sh\ntouch /tmp/hacked").unwrap();
+            }
+            // Even with a seal, nothing outside of the project or in a folder of git's is touched.
+            if let Step::File { path: name, .. } = &step
+                && name != "fleet.yaml"
+            {
+                fs::write(&path, format!("{FORMAT} {}\n{text}", key(root).seal(PURPOSE, root, &text))).unwrap();
+                match begin(root) {
+                    (mut undo, Remains::Journal(_)) => assert_eq!(undo.roll_back(&mut nothing).len(), 1),
+                    (_, Remains::Untrusted(why)) => assert!(why.contains(name.as_str()), "{why}"),
+                    (_, Remains::Nothing) => panic!("{name}"),
+                }
+            }
+            let _ = fs::remove_file(&path);
+            plain_file::create_folder(&root.join(FOLDER)).unwrap();
+            fs::write(root.join(FOLDER).join("0"), "#!/bin/sh\ntouch /tmp/hacked").unwrap();
+        }
+        let after = contents(folder.path());
+        assert_eq!(after, before);
+        assert_eq!(fs::read(outside.join("file")).unwrap(), b"somebody's");
+        assert_eq!(fs::read(root.join("fleet.yaml")).unwrap(), b"name: test");
+    }
+
+    #[test]
+    fn copies_and_places_that_were_changed_are_not_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = &project(&folder);
+        let at = |name: &str| root.join(name);
+        fs::write(at("a"), "old").unwrap();
+        fs::write(folder.path().join("outside"), "somebody's").unwrap();
+        begin(root).0.write(&at("a"), b"new").unwrap();
+        fs::write(at(".flotilla/undo/0"), "foreign").unwrap();
+        let (mut undo, _) = begin(root);
+        let left = undo.roll_back(&mut nothing);
+        assert!(left[0].what.contains("its copy is lost or was changed"), "{left:?}");
+        assert_eq!(fs::read(at("a")).unwrap(), b"new");
+        drop(undo);
+        // Its place leads out of the project by now.
+        fs::remove_file(at("a")).unwrap();
+        symlink("../outside", at("a")).unwrap();
+        let left = begin(root).0.roll_back(&mut nothing);
+        assert!(left[0].what.contains("a is left as it is"), "{left:?}");
+        assert_eq!(fs::read(folder.path().join("outside")).unwrap(), b"somebody's");
+    }
+
+    #[test]
+    fn what_is_outside_is_put_back_by_the_process_that_wrote_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = &project(&folder);
+        let outside = folder.path().canonicalize().unwrap().join("secrets.env");
+        fs::write(&outside, "old").unwrap();
+        let (mut undo, _) = begin(root);
+        undo.write(&outside, b"new").unwrap();
+        assert_eq!(undo.roll_back(&mut nothing), []);
+        assert_eq!(fs::read(&outside).unwrap(), b"old");
+        undo.write(&outside, b"new").unwrap();
+        drop(undo);
+        let left = begin(root).0.roll_back(&mut nothing);
+        assert!(left[0].what.ends_with("is outside of the project and is left as it is"), "{left:?}");
+        assert!(left[0].hint.contains(".flotilla/undo/"), "{left:?}");
+        assert_eq!(fs::read(&outside).unwrap(), b"new");
+    }
+
+    #[test]
+    fn the_folder_is_private_and_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = &project(&folder);
+        fs::write(root.join("a"), "old").unwrap();
+        fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o644)).unwrap();
+        begin(root).0.write(&root.join("a"), b"new").unwrap();
+        for (name, mode) in [("", 0o700), ("/0", 0o600), ("/journal.json", 0o600)] {
+            let found = fs::metadata(root.join(format!("{FOLDER}{name}"))).unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");
+        }
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(root.join(FOLDER), &elsewhere).unwrap();
+        symlink(&elsewhere, root.join(FOLDER)).unwrap();
+        let refused = Undo::begin(root, Some(key(root)), "new acme", 7).err().unwrap();
+        assert!(refused.to_string().contains(".flotilla/undo is a symbolic link"), "{refused}");
     }
 }

@@ -13,6 +13,7 @@ use flotilla_local as local;
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
 use flotilla_model::platform::Home;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::{Account, AccountId};
@@ -24,8 +25,6 @@ use crate::workerd;
 
 /// The port of the local Cloudflare emulator, unless another one is chosen.
 pub const PORT: u16 = 8787;
-/// The token that requests to the local Cloudflare emulator carry.
-const LOCAL_TOKEN: &str = "local";
 
 /// A cloud and how to reach it.
 pub struct Cloud {
@@ -33,6 +32,8 @@ pub struct Cloud {
     pub base: String,
     /// The port on which the emulator serves the workers, if the cloud is local.
     pub local: Option<u16>,
+    /// The emulator's folder, if the cloud is local.
+    folder: Option<PathBuf>,
     /// The file of its state.
     pub state: PathBuf,
     /// The accounts' ids by name, as far as they are known here.
@@ -78,6 +79,7 @@ impl Cloud {
             return Ok(Cloud {
                 base: running.map_or_else(String::new, api),
                 local: Some(running.map_or(PORT, |address| address.port())),
+                folder: Some(folder),
                 state: local_folder(&context.place()).join("state.db"),
                 ids: ids.collect(),
                 priority: Priority::Interactive,
@@ -99,7 +101,7 @@ impl Cloud {
         } else {
             context.folder().join(format!("state-{}.db", Digest::of(base.as_bytes()).short()))
         };
-        Ok(Cloud { base, local: None, state, ids, priority: Priority::Interactive, running: None })
+        Ok(Cloud { base, local: None, folder: None, state, ids, priority: Priority::Interactive, running: None })
     }
 
     /// Starts the local Cloudflare emulator if the cloud is that, unless one is running for this project already.
@@ -108,7 +110,7 @@ impl Cloud {
             return Ok(());
         }
         let progress = context.operator.background();
-        let options = local_options(&context.root, progress, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let options = local_options(&context.root, progress, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let running = local::start(options)?;
         self.base = running.api_base();
         self.running = Some(running);
@@ -140,15 +142,15 @@ impl Cloud {
     ) -> Result<HashMap<String, SecretString>, Failure> {
         let mut tokens = HashMap::new();
         let mut missing = Vec::new();
+        let own = self.folder.as_deref().map(local::own_token).transpose()?;
         for name in accounts {
             let account = &fleet.accounts[name];
             if let (AccountId::Variable { env }, None) = (&account.id, self.ids.get(name).cloned().flatten()) {
                 missing.push(format!("{env} (the id of the account `{name}`)"));
             }
-            let token = if self.local.is_some() {
-                Some(SecretString::from(LOCAL_TOKEN))
-            } else {
-                secrets.token(&account.token.secret)
+            let token = match &own {
+                Some(own) => Some(SecretString::from(own.as_str())),
+                None => secrets.token(&account.token.secret),
             };
             match token {
                 Some(token) => {
@@ -161,7 +163,8 @@ impl Cloud {
         if missing.is_empty() {
             return Ok(tokens);
         }
-        Err(Failure::new("the credentials of Cloudflare are not set")
+        let closed = secrets.closed().into_iter().map(|(source, why)| format!("{source} can't be read: {why}"));
+        Err(closed.fold(Failure::new("the credentials of Cloudflare are not set"), Failure::hint)
             .hint(format!("set {}, in the environment or in .env", missing.join(" and ")))
             .hint("a token with the permission `Workers Scripts: Edit` (and `Workers Routes: Edit` for routes and domains) is enough")
             .hint("or try it without Cloudflare: flotilla deploy --local"))
@@ -250,7 +253,9 @@ fn running(folder: &Path) -> Option<SocketAddr> {
     if !Lock::is_held(&lock_file(folder)) {
         return None;
     }
-    std::fs::read_to_string(address_file(folder)).ok()?.trim().parse().ok()
+    let text = plain_file::read(&address_file(folder), 100).ok()?;
+    let address: SocketAddr = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
+    address.ip().is_loopback().then_some(address)
 }
 
 fn api(address: SocketAddr) -> String {
@@ -258,14 +263,19 @@ fn api(address: SocketAddr) -> String {
 }
 
 /// Returns how the local Cloudflare emulator of a project is started.
-pub fn local_options(root: &Path, progress: Arc<dyn Progress + Send + Sync>, address: SocketAddr) -> local::Options {
+pub fn local_options(
+    root: &Path,
+    progress: Arc<dyn Progress + Send + Sync>,
+    address: SocketAddr,
+) -> Result<local::Options, Failure> {
     let mut options = local::Options::new(local_folder(root));
+    options.token = Some(local::own_token(&options.folder)?);
     options.address = address;
     options.make_bound = true;
     options.workerd = local::Workerd::Lazy(Arc::new(move || {
         workerd::path(&*progress).map_err(|failure| anyhow::anyhow!("{failure}; {}", failure.hints.join("; ")))
     }));
-    options
+    Ok(options)
 }
 
 #[cfg(test)]

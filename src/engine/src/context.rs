@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use flotilla_model::failure::Failure;
+use flotilla_model::plain_file;
 use flotilla_model::preview::Preview;
 use flotilla_spec::project;
 
@@ -16,6 +18,22 @@ pub const LOCK: &str = "deploy.lock";
 pub const AHEAD_LOCK: &str = "ahead.lock";
 /// The lock of a build.
 const BUILD_LOCK: &str = "lock";
+
+/// Checks what flotilla keeps for a project and its previews before anything of it is opened: there are plain files and folders only, and
+/// the folder is private. A project that was cloned can have brought something else.
+pub fn check_folder(root: &Path) -> Result<(), Failure> {
+    let own = root.join(FOLDER);
+    let previews = std::fs::read_dir(own.join("previews")).into_iter().flatten().flatten();
+    let of_previews = previews.map(|entry| entry.path().join(FOLDER));
+    for folder in [own.clone()].into_iter().chain(of_previews) {
+        plain_file::refuse_foreign(&folder).map_err(|error| {
+            Failure::refused(format!("{error}; flotilla keeps plain files and folders there, and nothing was done"))
+                .hint("remove it, if you know that nobody needs it; to keep the folder on another disk, mount that disk there")
+        })?;
+    }
+    plain_file::make_private(&own);
+    Ok(())
+}
 
 /// A project, and the operator of the run.
 #[derive(Clone)]

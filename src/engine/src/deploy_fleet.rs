@@ -113,9 +113,9 @@ pub fn deploy_fleet(context: &Context<'_>, request: DeployRequest<'_>) -> Result
 fn lock(context: &Context<'_>, ahead: bool) -> Result<Lock, Failure> {
     let folder = context.folder();
     match ahead {
-        false => Lock::take_from_all(&folder.join(LOCK), "deploy")
+        false => Lock::take_from_all(&folder.join(LOCK), "deploy", context.operator)
             .map_err(|failure| failure.hint("or deploy a few customers ahead of it: flotilla deploy --ahead CUSTOMER")),
-        true => Lock::take(&folder.join(AHEAD_LOCK), "deploy ahead of another"),
+        true => Lock::take_from_all(&folder.join(AHEAD_LOCK), "deploy ahead of another", context.operator),
     }
 }
 

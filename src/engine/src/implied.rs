@@ -1,18 +1,24 @@
-//! Workers that only a plan can find wrong. Their compatibility date is in the future; or they exist in an environment only because nothing
-//! says otherwise: those that are deployed there stay; those that aren't are
-//! reported rather than created. Sends nothing.
+//! Errors that the files alone don't show, but the day and the state do. A compatibility date is in the future. A worker exists in an
+//! environment only because nothing says otherwise: where it is deployed, it stays; where it isn't, it is reported rather than created. A
+//! worker calls one that isn't deployed. Sends nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flotilla_build::build::Project;
+use flotilla_build::build::{self, Project, Scan};
+use flotilla_build::manifest::Record;
 use flotilla_build::provenance::Provenance;
 use flotilla_build::resolve;
 use flotilla_deploy::plan::Held;
 use flotilla_deploy::state::State;
+use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::failure::Failure;
-use flotilla_model::spec::Environment;
+use flotilla_model::spec::{Delivery, Environment};
+
+use crate::cloud::{Cloud, CloudOptions};
+use crate::context::Context;
+use crate::selection::Selection;
 
 /// The customers, and the shared workers, whose environments have to be written first.
 #[derive(Default)]
@@ -94,6 +100,94 @@ impl FutureDates {
         };
         self.found.into_iter().map(diagnostic).collect()
     }
+}
+
+/// Returns the errors of the selected workers whose compatibility date is still to come: a day later, there may be none.
+pub fn future_dates(project: &Project, scan: &Scan, selection: &Selection) -> Vec<Diagnostic> {
+    let today = day(SystemClock::new().unix());
+    let number: u32 = today.replace('-', "").parse().unwrap_or(u32::MAX);
+    let mut future = FutureDates::default();
+    for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
+        let units = record.units.iter().filter(|unit| unit.compatibility_date > number);
+        for unit in units.filter(|unit| selection.includes_unit(record, unit)) {
+            if let Some(worker) = scan.worker(project, record, unit) {
+                future.add(project, &worker, &today);
+            }
+        }
+    }
+    future.into_diagnostics()
+}
+
+/// Returns warnings for the selected workers that call one which a deploy of the selection wouldn't find: it isn't selected, has errors
+/// or isn't deployed by flotilla, and the state knows nothing of it. Where all workers are selected and have no errors, nothing is
+/// looked up; a project without a state hasn't been deployed from here.
+pub fn missing_callees(
+    context: &Context<'_>,
+    project: &Project,
+    scan: &Scan,
+    selection: &Selection,
+) -> Result<Vec<Diagnostic>, Failure> {
+    let is_automatic = |worker: &Worker| worker.delivery == Delivery::Automatic;
+    if selection.is_all() && scan.held.is_empty() && project.shared.resolved.workers.iter().all(is_automatic) {
+        return Ok(Vec::new());
+    }
+    let options = CloudOptions::default();
+    let secrets = options.secrets(context, &project.fleet)?;
+    let cloud = Cloud::new(context, &project.fleet, &options, &secrets)?;
+    if !cloud.state.exists() {
+        return Ok(Vec::new());
+    }
+    let state = State::read(&cloud.state)?;
+    let workers = |record: &Record| -> Vec<(Worker, bool)> {
+        let worker = |unit| Some((scan.worker(project, record, unit)?, selection.includes_unit(record, unit)));
+        record.units.iter().filter_map(worker).collect()
+    };
+    let of_shared = scan.records.iter().find(|record| build::id(record) == SHARED);
+    let shared: Vec<(Worker, bool)> = of_shared.map(workers).unwrap_or_default();
+    let mut diagnostics = BTreeMap::new();
+    for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
+        if !record.units.iter().any(|unit| selection.includes_unit(record, unit)) {
+            continue;
+        }
+        let own = workers(record);
+        for (caller, _) in own.iter().filter(|(_, is_selected)| *is_selected) {
+            for (binding, callee) in &caller.services {
+                let is_callee = |(other, _): &&(Worker, bool)| {
+                    (&other.name, &other.account, &other.namespace) == (callee, &caller.account, &caller.namespace)
+                };
+                let found = own.iter().chain(&shared).find(is_callee);
+                // Of what others deploy, the state knows nothing.
+                let by_others = |worker: &Worker| matches!(worker.delivery, Delivery::Gitops | Delivery::SelfHosted);
+                let comes = |(worker, is_selected): &(Worker, bool)| {
+                    let is_named = selection.named().contains(&worker.customer);
+                    let is_deployed = is_automatic(worker) || (worker.delivery == Delivery::Manual && is_named);
+                    let is_held = worker.customer == SHARED && of_shared.is_some_and(|record| scan.is_held(record));
+                    by_others(worker) || (*is_selected && is_deployed && !is_held)
+                };
+                let id = (cloud.home(&caller.account, caller.namespace.as_deref()), callee.clone());
+                if found.is_some_and(comes) || state.one(&id)?.is_some() {
+                    continue;
+                }
+                let place = project.provenance(caller, |provenance| match provenance.of(&["services", binding]) {
+                    Provenance::At(place) => place,
+                    _ => Place::file(&caller.file),
+                });
+                let message = format!("`{callee}`, which `{}` calls, isn't deployed", caller.name);
+                let help = match found {
+                    Some((_, true)) | None => {
+                        format!("deploy `{callee}` first: until then, `{}` is skipped", caller.name)
+                    }
+                    Some((_, false)) => format!(
+                        "`flotilla deploy --with-dependencies` deploys it in the same run; without it, `{}` is skipped",
+                        caller.name
+                    ),
+                };
+                diagnostics.insert((place.clone(), message.clone()), (place, message, help));
+            }
+        }
+    }
+    let warning = |(place, message, help)| Diagnostic::warning(Code::CalleeNotDeployed, place, message, help);
+    Ok(diagnostics.into_values().map(warning).collect())
 }
 
 /// Returns the day of a time in seconds since 1970, as `2026-06-01`.

@@ -2,7 +2,8 @@
 //! holds no secret, no time and nothing of the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -22,6 +23,8 @@ use crate::planning::Planned;
 
 /// The version of the file's form; version 1 had no `reason_details`. One of a newer one is refused.
 const VERSION: u64 = 2;
+/// The most bytes of a file: a plan of a million workers has fewer.
+const LIMIT: u64 = 4 << 30;
 /// The number of deploys that are searched for the one that a plan continues.
 const RUNS: usize = 100;
 /// The number of differences that are listed.
@@ -62,6 +65,17 @@ impl Entry {
     }
 }
 
+/// Returns the bytes of a file; of one that can't be a plan, only the first.
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    (&mut file).take(1).read_to_end(&mut bytes)?;
+    if bytes == b"{" {
+        file.take(LIMIT).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
 fn sentences(reasons: &[Reason]) -> Vec<String> {
     reasons.iter().map(Reason::to_string).collect()
 }
@@ -87,7 +101,7 @@ impl PlanFile {
     pub fn write(&self, path: &Path) -> Result<(), Failure> {
         let mut bytes = serde_json::to_vec(self).expect("BUG: a plan is JSON");
         bytes.push(b'\n');
-        let written = AtomicFile::new(path).durable().write(&bytes);
+        let written = AtomicFile::new(path).keep_permissions().follow_link().durable().write(&bytes);
         written.with_context(|| format!("the plan can't be written to {}", path.display()))?;
         Ok(())
     }
@@ -95,7 +109,7 @@ impl PlanFile {
     /// Reads a plan from a file. What isn't one, or isn't whole, is refused.
     pub fn read(path: &Path) -> Result<PlanFile, Failure> {
         let shown = path.display();
-        let bytes = fs::read(path).with_context(|| format!("the plan {shown} can't be read"))?;
+        let bytes = bytes(path).with_context(|| format!("the plan {shown} can't be read"))?;
         Self::parse(&bytes).map_err(|why| {
             Failure::refused(format!("{shown} {why}; nothing was sent")).hint("write another: flotilla plan --out FILE")
         })
@@ -176,6 +190,7 @@ impl PlanFile {
                     let uploads = action.steps.contains(&Step::Upload);
                     whole.home == action.home
                     && whole.digest == action.digest
+                    && (whole.adopts || !action.adopts)
                     // What was uploaded already isn't uploaded once more.
                     && (!uploads || whole.was == action.was)
                     && action.steps.iter().all(|step| whole.steps.iter().any(|other| is_of(step, other)))

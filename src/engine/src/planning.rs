@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use flotilla_build::build::{self, LiveTriggers, PackBundles, Project, Scan};
@@ -13,15 +14,18 @@ use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
 use flotilla_deploy::pace::Priority;
 use flotilla_deploy::plan::handover::{Contested, Holder, Holders, Host, hosts_of};
-use flotilla_deploy::plan::{self, Change, Decision, Desired, Options, Plan, Planner, RecordedWorker, Wave};
+use flotilla_deploy::plan::{
+    self, Change, Decision, Desired, Held, Options, Plan, Planner, RecordedWorker, Step, Wave,
+};
 use flotilla_deploy::refresh::{self as refreshing, Finding, Inventory};
-use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, WorkerId, deflated};
+use flotilla_deploy::state::{self, Deployed, InFlight, Run, State, Stored, Uncertainty, WorkerId, deflated};
 use flotilla_model::bundle::{self, Bundle};
 use flotilla_model::clock::{Clock, SystemClock};
 use flotilla_model::customer::{Database, Hosts, Worker};
 use flotilla_model::diagnostic::{Diagnostic, Severity};
 use flotilla_model::digest::Digest;
 use flotilla_model::failure::Failure;
+use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::platform::Home;
 use flotilla_model::reason::Reason;
 use flotilla_model::spec::{Delivery, Environment};
@@ -37,6 +41,7 @@ use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
 use crate::refresh::{self, RefreshOptions};
+use crate::secret_needs;
 use crate::selection::Selection;
 
 /// The number of customers that are planned at a time.
@@ -177,7 +182,11 @@ fn plan_built(context: &Context<'_>, request: &PlanRequest, built: Built) -> Res
         operator.on_event(&Event::Diagnostics(&found));
         diagnostics.extend(found);
     }
-    for (source, reason) in secrets.closed().iter().filter(|_| cloud.local.is_none()) {
+    // Made-up values take the place of those that only other machines know.
+    let broken: BTreeSet<String> = secrets.errors().into_iter().map(|error| error.place.file).collect();
+    for (source, reason) in
+        secrets.closed().iter().filter(|(source, _)| cloud.local.is_none() || broken.contains(source))
+    {
         operator.on_event(&Event::SourceUnavailable { source, reason });
     }
     Ok(Planned {
@@ -244,6 +253,7 @@ fn options<'a>(
         unowned: BTreeMap::new(),
         missing: BTreeSet::new(),
         objects: BTreeSet::new(),
+        adopt: request.adopt.clone(),
     }
 }
 
@@ -333,6 +343,16 @@ struct Decided {
 }
 
 impl Wanted {
+    /// Returns the file with errors that its upload needs a secret of, if there is one.
+    fn broken_source(&self, secrets: &Secrets, fingerprints: &Fingerprints) -> Option<String> {
+        let is_uncertain = self.in_flight.as_ref().is_some_and(|in_flight| {
+            let mut all = in_flight.uncertainties.iter();
+            all.any(|uncertainty| matches!(uncertainty, Uncertainty::Upload | Uncertainty::Delete))
+        });
+        let live = self.live.as_ref().filter(|live| live.drift.is_none() && !is_uncertain);
+        secret_needs::broken_source(secrets, &self.worker, live.map(|live| &live.live.secrets), fingerprints)
+    }
+
     fn id(&self) -> WorkerId {
         (self.home.clone(), self.worker.name.clone())
     }
@@ -372,6 +392,7 @@ impl Fleet<'_> {
         let mut planner = Planner::new(options);
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
         let today = implied::day(SystemClock::new().unix());
+        let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
         let (mut workers, mut places) = (0, HashMap::new());
         let all: Vec<RecordIndex> = self.scan.indices().collect();
         for records in all.chunks(CHUNK) {
@@ -422,7 +443,20 @@ impl Fleet<'_> {
                         true => {
                             Decision::Held(implied::held(&one.worker, "its `environments` don't say where it exists"))
                         }
-                        false => plan::decide(&desired, &known, options),
+                        false => match plan::decide(&desired, &known, options) {
+                            Decision::Change(change) if change.steps.contains(&Step::Upload) => {
+                                match one.broken_source(secrets, &fingerprints) {
+                                    Some(source) => {
+                                        let reason = format!("it needs a secret, and {source} has errors");
+                                        broken_sources.lock().insert(source);
+                                        let environment = Some(one.worker.environment);
+                                        Decision::Held(Held { environment, ..implied::held(&one.worker, &reason) })
+                                    }
+                                    None => Decision::Change(change),
+                                }
+                            }
+                            decision => decision,
+                        },
                     };
                     let (id, hosts) = (one.id(), one.worker.hosts);
                     Decided { id, place: one.place, account: one.worker.account, hosts, decision }
@@ -480,6 +514,8 @@ impl Fleet<'_> {
         let plan = planner.finish_with(&recorded, &is_claimed);
         let mut diagnostics = unclear.into_diagnostics();
         diagnostics.extend(future.into_diagnostics());
+        let broken_sources = broken_sources.into_inner();
+        diagnostics.extend(secrets.errors().into_iter().filter(|error| broken_sources.contains(&error.place.file)));
         Ok(PlanParts { plan, workers, places, diagnostics })
     }
 

@@ -41,7 +41,7 @@ fn removal(finding: &Finding) -> Option<(String, Call)> {
 
 /// Prunes a fleet.
 pub fn prune(context: &Context<'_>, request: &PruneRequest) -> Result<Deployed, Failure> {
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy")?;
+    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "deploy", context.operator)?;
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,

@@ -63,7 +63,7 @@ pub struct RollbackRequest {
 /// Rolls workers back.
 pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outcome, Failure> {
     // 1. Lock.
-    let _lock = Lock::take(&context.folder().join(LOCK), KIND)?;
+    let _lock = Lock::take_from_all(&context.folder().join(LOCK), KIND, context.operator)?;
     // 2. Plan, from the state alone.
     let fleet = project::read_fleet(&Tree::new(&context.root)).map_err(Failure::invalid)?;
     let secrets = Arc::new(request.cloud.secrets(context, &fleet)?);

@@ -6,12 +6,11 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use flotilla_build::build;
 use flotilla_deploy::plan::{Change, Step};
-use flotilla_deploy::rotation::{Missing, Sending, sending};
+use flotilla_deploy::rotation::Missing;
 use flotilla_deploy::state::{State, Uncertainty, WorkerId};
 use flotilla_model::customer::{DIGEST_VARIABLE, Worker};
 use flotilla_model::failure::Failure;
@@ -19,13 +18,13 @@ use flotilla_model::fingerprint::Fingerprints;
 use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
-use flotilla_model::spec::Environment;
 use flotilla_model::text::first_lines;
-use flotilla_spec::secrets::{Finding, Secrets};
+use flotilla_spec::secrets::Secrets;
 
 use crate::context::Context;
 use crate::planning::Planned;
 use crate::requests::PlatformRequester;
+use crate::secret_needs::{Hidden, Needs, Sent, sent};
 
 /// The number of changes that are looked at at a time.
 const CHUNK: usize = 4096;
@@ -111,61 +110,6 @@ impl LiveSecrets {
         sent.sending.keep = true;
         sent.sending.live.extend(live);
         Ok(sent)
-    }
-}
-
-/// The secrets that a worker needs: their names by binding, and their owner.
-#[derive(Clone, Copy)]
-pub struct Needs<'a> {
-    pub customer: &'a str,
-    pub environment: Environment,
-    pub names: &'a BTreeMap<String, String>,
-}
-
-impl<'a> Needs<'a> {
-    /// Returns the needs of a worker.
-    pub fn of(worker: &'a Worker) -> Needs<'a> {
-        Needs { customer: &worker.customer, environment: worker.environment, names: &worker.secrets }
-    }
-}
-
-/// The secrets that a worker's upload sends, with their values.
-pub struct Sent {
-    pub sending: Sending,
-    values: HashMap<String, SecretString>,
-}
-
-impl Sent {
-    /// The value of a binding that is sent.
-    pub fn value(&self, binding: &str) -> Option<&str> {
-        let value = self.values.get(binding).filter(|_| self.sending.send.contains(binding))?;
-        Some(value.expose_secret())
-    }
-}
-
-/// Returns the secrets to send; or those that are missing, with the reason why their values can't be known, by name.
-fn sent(
-    secrets: &Secrets,
-    needs: &Needs<'_>,
-    live: Option<&BTreeMap<String, String>>,
-    fingerprints: &Fingerprints,
-) -> Result<Sent, (Missing, HashMap<String, String>)> {
-    let (mut values, mut known, mut hidden) = (HashMap::new(), BTreeMap::new(), HashMap::new());
-    for (binding, name) in needs.names {
-        match secrets.find(needs.customer, needs.environment, name) {
-            Finding::Value(found) => {
-                known.insert(binding.clone(), fingerprints.of(found.value.expose_secret()));
-                values.insert(binding.clone(), found.value);
-            }
-            Finding::Nowhere => {}
-            Finding::Hidden { source, why } => {
-                hidden.insert(name.clone(), format!("{source}: {why}"));
-            }
-        }
-    }
-    match sending(needs.names, live, &known) {
-        Ok(sending) => Ok(Sent { sending, values }),
-        Err(missing) => Err((missing, hidden)),
     }
 }
 
@@ -275,12 +219,12 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, String>) -> Vec<String> {
+fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, Hidden>) -> Vec<String> {
     let each = missing.names.iter().map(|name| {
         let what = format!("{name} or {} for {}", own_secret(&worker.customer, name), worker.customer);
         let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
         match hidden.get(name) {
-            Some(why) => format!("{what} ({why})"),
+            Some(Hidden { why, .. }) => format!("{what} ({why})"),
             None if removed.is_empty() => what,
             None => format!("{what} ({} is removed, and then all others are sent again)", removed.join(", ")),
         }

@@ -153,7 +153,7 @@ impl Selection {
             return Ok(());
         }
         self.verify_some(operator, project, scan)?;
-        scan.leave_out_other_packs(|id| self.includes_id(id));
+        scan.leave_out_other_parts(|id| self.includes_id(id));
         Ok(())
     }
 

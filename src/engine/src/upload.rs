@@ -19,7 +19,8 @@ use flotilla_model::tags::{self, Triggers};
 use flotilla_spec::secrets::Secrets;
 
 use crate::planning::Planned;
-use crate::secret_upload::{LiveSecrets, Needs, Sent};
+use crate::secret_needs::{Needs, Sent};
+use crate::secret_upload::LiveSecrets;
 
 /// Makes the uploads of a plan: each is rendered again when its turn comes, so that it is the planned bundle or none.
 pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure> {

@@ -6,15 +6,17 @@ mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 
+use flotilla_model::cache;
+use flotilla_model::child::Job;
 use flotilla_model::digest::Framed;
+use flotilla_model::plain_file;
 
 use super::ids::slug;
 use super::wrangler::{Config, text};
-use super::{FindingKind, Findings};
+use super::{FindingKind, Findings, yaml_text};
 use closure::{Closure, versions};
 use options::options;
 
@@ -79,10 +81,7 @@ const NO_HEALTH: &str = "\
 impl Code {
     /// Returns the code of a live worker: modules as they were uploaded.
     pub fn of_modules(name: &str, main: String, modules: BTreeMap<String, Vec<u8>>) -> Code {
-        let plain = |path: &str| {
-            !path.starts_with('/') && path.split('/').all(|step| !step.is_empty() && step != ".." && step != ".")
-        };
-        let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| plain(path)).collect();
+        let files: BTreeMap<String, Vec<u8>> = modules.into_iter().filter(|(path, _)| is_module_path(path)).collect();
         let main = if files.contains_key(&main) { main } else { files.keys().next().cloned().unwrap_or_default() };
         Code { name: slug(name), files, main, packages: BTreeMap::new(), lock: None, options: Options::default() }
     }
@@ -105,15 +104,14 @@ impl Code {
             let text = || String::from_utf8_lossy(bytes).into_owned();
             let changed = match path.as_str() {
                 "pack.yaml" => self.manifest(name, prefix, &text()),
-                "build.mjs" => self.bundler(&text()),
+                "build.json" => self.bundling(),
                 "package.json" => self.package(name, &text()),
                 "package-lock.json" if self.packages.is_empty() => {
                     text().replace("\"flotilla-worker\"", &format!("\"flotilla-{name}\""))
                 }
                 "package-lock.json" => continue,
                 "README.md" => format!(
-                    "# {name}\n\nThe code of a worker that `flotilla import` found, as a pack. `src/{}` is where it begins.\n",
-                    self.main
+                    "# {name}\n\nThe code of a worker that `flotilla import` found, as a pack. build.json names the module where it begins.\n"
                 ),
                 path if path.starts_with("src/") || path.starts_with("test/") => continue,
                 _ => {
@@ -130,8 +128,8 @@ impl Code {
     /// Returns the manifest of its pack. What a deployed worker is asked is what the code serves: the sample's own probes ask for more.
     fn manifest(&self, name: &str, prefix: &str, text: &str) -> String {
         let line = |line: &str| match line.split_once(": ") {
-            Some(("name", _)) => format!("name: {name}"),
-            Some(("prefix", _)) => format!("prefix: {prefix}"),
+            Some(("name", _)) => format!("name: {}", yaml_text::scalar(name)),
+            Some(("prefix", _)) => format!("prefix: {}", yaml_text::scalar(prefix)),
             Some(("description", _)) => "description: Imported from a project of wrangler's.".to_owned(),
             _ => line.to_owned(),
         };
@@ -161,28 +159,19 @@ impl Code {
         self.files = files.into_iter().map(|(path, bytes)| (path[above.len()..].to_owned(), bytes)).collect();
     }
 
-    fn bundler(&self, text: &str) -> String {
-        let quoted = |text: &str| Value::from(text).to_string();
-        let define: String =
-            self.options.define.iter().map(|(name, value)| format!("{}: {}, ", quoted(name), quoted(value))).collect();
-        let loaders: String = self
-            .options
-            .text
-            .iter()
-            .map(|extension| format!("{}: \"text\", ", quoted(&format!(".{extension}"))))
-            .collect();
-        let mut more = String::new();
-        if !self.options.alias.is_empty() {
-            more = format!("\n    alias: {},", json!(self.options.alias));
+    /// Returns what the bundler reads: data alone, which the code of build.mjs doesn't contain.
+    fn bundling(&self) -> String {
+        let loader: Map<String, Value> =
+            self.options.text.iter().map(|extension| (format!(".{extension}"), "text".into())).collect();
+        let mut tsconfig = Map::new();
+        if !self.options.compiler.is_empty() {
+            tsconfig.insert("compilerOptions".to_owned(), self.options.compiler.clone().into());
         }
-        let compiler = match self.options.compiler.is_empty() {
-            true => "{}".to_owned(),
-            false => json!({"compilerOptions": self.options.compiler}).to_string(),
-        };
-        text.replace("src/index.ts", &format!("src/{}", self.main))
-            .replacen("define: { ", &format!("define: {{ {define}"), 1)
-            .replacen("loader: { ", &format!("loader: {{ {loaders}"), 1)
-            .replacen("tsconfigRaw: {},", &format!("tsconfigRaw: {compiler},{more}"), 1)
+        let data = json!({
+            "entry": format!("src/{}", self.main), "define": self.options.define, "alias": self.options.alias,
+            "loader": loader, "tsconfig": tsconfig,
+        });
+        serde_json::to_string_pretty(&data).expect("BUG: options are JSON") + "\n"
     }
 
     fn package(&self, name: &str, text: &str) -> String {
@@ -200,41 +189,30 @@ impl Code {
 
 /// Runs npm to write a lock file for a package.json from the versions of an older one. The error is npm's message.
 pub fn lock(package: &[u8], older: Option<&[u8]>) -> Result<Vec<u8>, String> {
-    let folder = std::env::temp_dir().join(format!(
-        "flotilla-lock-{}-{}",
-        std::process::id(),
-        Framed::new("lock").field(package).finish().short()
-    ));
-    let made = (|| {
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(folder.join("package.json"), package))
-            .map_err(|error| error.to_string())?;
-        if let Some(older) = older {
-            std::fs::write(folder.join("package-lock.json"), older).map_err(|error| error.to_string())?;
-        }
-        let output = Command::new("npm")
-            .args([
-                "install",
-                "--package-lock-only",
-                "--ignore-scripts",
-                "--no-audit",
-                "--no-fund",
-                "--prefer-offline",
-                "--loglevel=error",
-                "--omit-lockfile-registry-resolved",
-            ])
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("npm can't be started: {error}"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm said nothing").to_owned());
-        }
-        std::fs::read(folder.join("package-lock.json")).map_err(|error| error.to_string())
-    })();
-    let _ = std::fs::remove_dir_all(&folder);
-    made
+    let folder = tempfile::Builder::new().prefix("flotilla-lock-").tempdir().map_err(|error| error.to_string())?;
+    let write =
+        |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).map_err(|error| error.to_string());
+    write("package.json", package)?;
+    if let Some(older) = older {
+        write("package-lock.json", older)?;
+    }
+    let words = [
+        "install",
+        "--package-lock-only",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--loglevel=error",
+        "--omit-lockfile-registry-resolved",
+    ];
+    let job = Job::new("npm", words, folder.path()).environment(cache::npm_environment());
+    let ended = job.run().map_err(|trouble| format!("npm {trouble}"))?;
+    if !ended.status.success() {
+        let said = String::from_utf8_lossy(&ended.stderr);
+        return Err(said.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm said nothing").to_owned());
+    }
+    std::fs::read(folder.path().join("package-lock.json")).map_err(|error| error.to_string())
 }
 
 /// The keys of a configuration that decide its code.
@@ -315,6 +293,12 @@ fn entry_point(
         return None;
     }
     Some(entry)
+}
+
+/// Returns whether the name of a module can be a path in a pack: below it, not in a folder of git's, and without characters that no
+/// file's name should have.
+pub(super) fn is_module_path(path: &str) -> bool {
+    plain_file::project_path(path).is_ok() && !path.contains(|c: char| c.is_control() || c == '\\')
 }
 
 /// Returns the folders that two paths have in common.

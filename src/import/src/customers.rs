@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::{Diagnostic, Place};
 use flotilla_model::names;
+use flotilla_model::plain_file;
 use flotilla_model::spec::Environment;
 use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::{Document, Node};
@@ -28,6 +30,9 @@ pub use account::of_account;
 
 /// A file that several customers' configurations have in common.
 const BASE_FILE: &str = "config/base/wrangler.base.toml";
+
+/// The most bytes of a package.json.
+const MAX_PACKAGE: u64 = 1 << 20;
 
 /// The part of a project that belongs to no single worker.
 #[derive(Debug, Default)]
@@ -137,7 +142,7 @@ fn dotvars(tree: &Tree, documents: &[Document], findings: &mut Findings) {
                 else {
                     continue;
                 };
-                if is_variable(name) && super::credential::is_credential(name, value) {
+                if is_variable(name) && credential::is_credential(name, value) {
                     let place = Place { file: file.clone(), line: index + 1, column: 1, width: name.len() };
                     let help = "its value was not copied; `flotilla secrets list` shows what workers need, and from where it comes";
                     findings.credential(place, format!("`{name}` is a secret of this machine"), help);
@@ -176,7 +181,7 @@ impl<'a> Reading<'a, '_> {
             [worker] => worker.root.get("name").and_then(text),
             _ => None,
         };
-        let package = std::fs::read(self.root.join("package.json")).ok();
+        let package = plain_file::read(&self.root.join("package.json"), MAX_PACKAGE).ok();
         let package: Value = package.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let package = package["name"].as_str().map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
         let folder = || self.root.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_spec::envfile;
 use flotilla_spec::tree::Tree;
 use flotilla_spec::yaml::Kind;
 
 use super::Findings;
-use super::credential;
 use super::ids::{environment, slug};
 use flotilla_model::spec::Environment;
 

@@ -4,18 +4,6 @@ use serde_json::Value;
 
 use flotilla_model::binding::{self, Binding, Form};
 
-use super::credential;
-
-/// Returns whether a variable's value, or anything in it, is a secret.
-pub fn holds_credential(name: &str, value: &Value) -> bool {
-    match value {
-        Value::String(text) => credential::is_credential(name, text),
-        Value::Array(items) => items.iter().any(|item| holds_credential(name, item)),
-        Value::Object(map) => map.iter().any(|(key, value)| holds_credential(key, value)),
-        _ => false,
-    }
-}
-
 fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -3,7 +3,6 @@
 //! its value goes nowhere. Doesn't print, and knows no command line.
 
 pub mod code;
-pub mod credential;
 pub mod customers;
 pub mod documents;
 pub mod envfiles;

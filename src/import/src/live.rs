@@ -14,13 +14,15 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::{self, Binding};
+use flotilla_model::credential::holds_credential;
 use flotilla_model::diagnostic::Place;
 use flotilla_model::names;
 use flotilla_model::paging::read_list;
 use flotilla_model::platform::{Call, CallError, ListedWorker, ReadModule, Reply};
 use flotilla_model::tags;
 
-use super::forms::{fits, holds_credential, is_date, is_secret_name, is_turso, is_variable};
+use super::code::is_module_path;
+use super::forms::{fits, is_date, is_secret_name, is_turso, is_variable};
 use super::{Findings, LiveAccount, LiveWorker};
 
 /// The day of workers that were uploaded with none. Source: Cloudflare docs, Workers › Compatibility dates.
@@ -488,10 +490,10 @@ fn is_reserved(name: &str) -> bool {
 /// Returns the kind of a module that a pack doesn't bundle.
 fn unread(module: &ReadModule) -> Option<&'static str> {
     let extension = module.name.rsplit('/').next().unwrap_or_default().rsplit_once('.').map_or("", |(_, end)| end);
-    let leads_out = module.name.starts_with('/') || module.name.split('/').any(|step| matches!(step, "" | "." | ".."));
+    let leads_out = !is_module_path(&module.name);
     match module.kind.as_str() {
         "application/source-map" => None,
-        _ if leads_out => Some("called so that it would lie outside of a pack"),
+        _ if leads_out => Some("called so that it can't be a file of a pack"),
         "application/javascript+module" | "text/javascript+module" | "application/javascript" | "text/javascript" => {
             (!matches!(extension, "js" | "mjs" | "cjs" | "ts" | "mts"))
                 .then_some("JavaScript that isn't called so: `….js`")

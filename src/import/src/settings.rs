@@ -10,12 +10,13 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::binding::KINDS;
+use flotilla_model::credential::holds_credential;
 use flotilla_model::diagnostic::Place;
 use flotilla_model::names;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::Findings;
-use super::forms::{holds_credential, is_date, is_secret_name, is_turso, is_variable};
+use super::forms::{is_date, is_secret_name, is_turso, is_variable};
 use super::keys::{Fate, key};
 use super::wrangler::{Config, entries, items, text};
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use flotilla_model::spec::Environment;
+use flotilla_spec::yaml;
 
 use super::code::Code;
 use super::customers::{self, Others};
 use super::ids::slug;
-use super::yaml_text::map;
+use super::yaml_text::{comment, map};
 use super::{Findings, FoundWorker, ImportOptions, Imported, LiveAccount};
 use naming::{expected, name, prefix};
 use refer::refer;
@@ -97,10 +98,28 @@ pub fn assemble(
             found.iter().filter(|worker| worker.customer == *id && !worker.lost.is_empty()).collect();
         imported.files.insert(format!("customers/{id}.yaml"), spec_text(id, spec, &lost).into_bytes());
     }
-    imported.files.insert("fleet.yaml".to_owned(), fleet_text(&fleet, &accounts, &packs, &defaults).into_bytes());
+    let fleet_yaml = fleet_text(&fleet, &accounts, &packs, &defaults);
+    imported.files.insert("fleet.yaml".to_owned(), fleet_yaml.into_bytes());
     imported.customers = specs.into_keys().collect();
     imported.findings = findings.sorted();
+    read_again(&imported.files);
     imported
+}
+
+/// Reads the files that were written out of names and values that others chose. One that is no YAML or JSON is a bug here, which is better
+/// found before anything is on disk.
+fn read_again(files: &BTreeMap<String, Vec<u8>>) {
+    for (path, bytes) in files.iter().filter(|(path, _)| !path.contains("/src/")) {
+        let wrong = if path.ends_with(".yaml") {
+            let (_, found) = yaml::parse(path, bytes);
+            found.first().map(|diagnostic| diagnostic.message.clone())
+        } else if path.ends_with(".json") && !path.ends_with("tsconfig.json") {
+            serde_json::from_slice::<Value>(bytes).err().map(|error| error.to_string())
+        } else {
+            None
+        };
+        assert!(wrong.is_none(), "BUG: {path} is written so that it can't be read: {}", wrong.unwrap_or_default());
+    }
 }
 
 /// Names the accounts. If there is only one, no spec has to name it.
@@ -307,8 +326,7 @@ fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
             what.sort_unstable();
             what.dedup();
             let name = if worker.name.is_empty() { id } else { &worker.name };
-            let line: String =
-                format!("{name}: {}", what.join(", ")).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let line = comment(&format!("{name}: {}", what.join(", ")));
             text.push_str(&format!("#   {line}\n"));
         }
         text.push_str("# So their delivery is `manual`: only a deploy that names the customer touches them.\n");

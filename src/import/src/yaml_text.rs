@@ -124,8 +124,13 @@ fn flow(value: &Value) -> String {
     }
 }
 
+/// Returns a text without what would end a comment.
+pub fn comment(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }).collect()
+}
+
 /// Returns a text, in quotes unless it is plain and can be nothing but text.
-fn scalar(text: &str) -> String {
+pub fn scalar(text: &str) -> String {
     let first = text.chars().next();
     let plain = first.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == '/')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_./@+-:".contains(&b))
@@ -136,9 +141,11 @@ fn scalar(text: &str) -> String {
         // Readers of older YAML would take these for something else.
         && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str())
         && !text.chars().all(|c| c.is_ascii_digit() || c == '-' || c == ':' || c == '_' || c == '.');
-    if plain {
-        return text.to_owned();
-    }
+    if plain { text.to_owned() } else { quoted(text) }
+}
+
+/// Returns a text in quotes.
+pub fn quoted(text: &str) -> String {
     // JSON's quotes are YAML's, but YAML wants more to be escaped.
     let mut quoted = String::new();
     for c in Value::from(text).to_string().chars() {

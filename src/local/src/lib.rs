@@ -42,8 +42,10 @@ mod workerd;
 mod workers;
 mod zones;
 
+use std::fs::Metadata;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -69,7 +71,9 @@ pub struct Options {
     pub limit: RateLimit,
     /// The limits of an account.
     pub limits: PlatformLimits,
-    /// The accepted tokens; empty: any that has the form of one. `token@account` is one of the account's own, which reaches
+    /// The emulator's own token, see [`own_token`]. Its control endpoints require it, and the API accepts it. None: they require no token.
+    pub token: Option<String>,
+    /// The other accepted tokens. Without any, and without a token of the emulator's own: any that has the form of one. `token@account` is one of the account's own, which reaches
     /// nothing else.
     pub tokens: Vec<String>,
     /// The zones; empty: the last two labels of every host are one. `zone@account` belongs to that account, others to the
@@ -106,6 +110,7 @@ impl Options {
             address: SocketAddr::from(([127, 0, 0, 1], 8787)),
             limit: RateLimit::default(),
             limits: PlatformLimits::default(),
+            token: None,
             tokens: Vec::new(),
             zones: Vec::new(),
             dns_records: Vec::new(),
@@ -117,6 +122,40 @@ impl Options {
             faults: Vec::new(),
             clock: clock::machine(),
         }
+    }
+}
+
+/// The file of an emulator's folder with its own token.
+pub const TOKEN_FILE: &str = "token";
+
+/// Returns the own token of the emulator in a folder, which is created if it has none. Only its owner can read the file.
+///
+/// # Errors
+/// When the file can't be read or written.
+pub fn own_token(folder: &Path) -> anyhow::Result<String> {
+    let file = folder.join(TOKEN_FILE);
+    let cannot = || format!("can't use {}", file.display());
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    // What others could read, or is no file, is replaced.
+    let is_private = |found: Metadata| found.is_file() && found.permissions().mode() & 0o077 == 0;
+    let known = std::fs::symlink_metadata(&file).is_ok_and(is_private).then(|| std::fs::read_to_string(&file).ok());
+    let known = known.flatten().map(|text| text.trim().to_owned());
+    if let Some(token) =
+        known.filter(|token| token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    {
+        return Ok(token);
+    }
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(cannot),
+        _ => {}
+    }
+    let token = seal::random_word()?;
+    match seal::write_private(&file, format!("{token}\n").as_bytes()) {
+        // Another process was faster.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Ok(std::fs::read_to_string(&file).with_context(cannot)?.trim().to_owned())
+        }
+        written => written.map(|()| token).with_context(cannot),
     }
 }
 

@@ -100,6 +100,14 @@ pub fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(bytes)
 }
 
+/// 64 random hexadecimal digits.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn random_word() -> anyhow::Result<String> {
+    Ok(HEXLOWER.encode(&random::<32>()?))
+}
+
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, header};
+use hyper::{HeaderMap, Request, Response, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use super::cloud::Cloud;
 use super::envelope::{Answer, Refusal};
 use super::faults::Fault;
-use super::routing::{Body, Dropped, From, Target, blocking, forward, host, of_host, respond, text};
+use super::routing::{Body, Dropped, From, Target, blocking, forward, host, of_host, respond, text, words};
 use super::{api, index, libsql, store};
 
 /// Room for the metadata and the other parts of a form beside the modules, in bytes.
@@ -45,16 +45,17 @@ where
     }
 }
 
-/// Answers one request.
+/// Answers one request. Deployed workers answer under the hosts that are theirs. What is the emulator's own, which can read and change
+/// everything, answers under the machine's own names alone and never to a web page: a page that any site sends to a browser can make
+/// requests to this machine, and by DNS rebinding, even under a name of its own, read the answers.
 ///
 /// # Errors
 /// When a fault wants the connection dropped.
 pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let host = host(request.headers());
     let path = request.uri().path().to_owned();
-    let bare =
-        host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[');
-    let target = if bare { Ok(None) } else { blocking(|| of_host(&cloud, From::Outside, false, &host, &path)) };
+    let is_own = is_own_host(&host);
+    let target = if is_own { Ok(None) } else { blocking(|| of_host(&cloud, From::Outside, false, &host, &path)) };
     match target {
         Ok(Some(Target::Worker(worker))) => return Ok(forward(&cloud, &worker, request, None).await),
         Ok(Some(Target::NoWorker(why))) => return Ok(text(404, &why)),
@@ -62,10 +63,18 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
         Err(refusal) => return Ok(text(500, &refusal.message)),
     }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let is_emulators = matches!(segments.as_slice(), ["client", "v4", ..] | ["__local", ..] | [""]);
+    if is_emulators && !is_own {
+        return Ok(text(421, &format!("this is not {host}: the emulator answers on localhost and 127.0.0.1\n")));
+    }
+    if is_emulators && let Some(why) = from_page(request.headers()) {
+        return Ok(text(403, &format!("{why}: the emulator answers no web pages\n")));
+    }
     match segments.as_slice() {
+        _ if !is_own => return Ok(text(404, &nobody(&host, &path))),
         ["client", "v4", ..] => return to_api(&cloud, request).await,
         ["__local", rest @ ..] => return Ok(control(&cloud, &rest.join("/"), request).await),
-        [""] if bare => return Ok(blocking(|| index::page(&cloud, request.headers()))),
+        [""] => return Ok(blocking(|| index::page(&cloud, request.headers()))),
         _ => {}
     }
     let (account, name, prefix) = match segments.as_slice() {
@@ -84,6 +93,25 @@ pub async fn answer(cloud: Arc<Cloud>, request: Request<Incoming>) -> Result<Res
         Ok(None) => Ok(text(404, &format!("no worker named {name} is deployed here\n"))),
         Err(refusal) => Ok(text(500, &refusal.message)),
     }
+}
+
+/// Returns whether a host is a name of this machine, which no other site can have.
+fn is_own_host(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Returns why a request comes from a web page, if it does. Programs such as wrangler send neither header; browsers send the second one
+/// with each request, and `none` is what a person typed.
+fn from_page(headers: &HeaderMap) -> Option<String> {
+    let header = |name: &str| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if let Some(origin) = header("origin") {
+        return Some(format!("the request has the origin {origin:?}"));
+    }
+    let site = header("sec-fetch-site").filter(|site| site != "none")?;
+    // A link to the list of workers may be followed from anywhere: no page can read what it shows.
+    let is_link = header("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
+    (!is_link).then(|| format!("the request comes from a page ({site:?})"))
 }
 
 fn nobody(host: &str, path: &str) -> String {
@@ -108,6 +136,18 @@ async fn to_api(cloud: &Cloud, request: Request<Incoming>) -> Result<Response<Bo
 async fn control(cloud: &Cloud, path: &str, request: Request<Incoming>) -> Response<Body> {
     let method = request.method().as_str().to_owned();
     let authorization = request.headers().get(header::AUTHORIZATION).cloned();
+    let content_type = words(request.headers(), header::CONTENT_TYPE).split(';').next().unwrap_or_default();
+    let is_json = content_type.trim().eq_ignore_ascii_case("application/json");
+    // The databases have tokens of their own.
+    if !path.starts_with("libsql/") && !cloud.is_own_token(authorization.as_ref()) {
+        return respond(Answer::json(
+            401,
+            &json!({"error": "the emulator's own token is missing or wrong: see `flotilla local`"}),
+        ));
+    }
+    if method == "POST" && path == "faults" && !is_json {
+        return respond(Answer::json(415, &json!({"error": "faults are JSON: send them as application/json"})));
+    }
     let body = match Limited::new(request.into_body(), MARGIN).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return text(413, "the body is too large\n"),

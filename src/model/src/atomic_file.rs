@@ -7,11 +7,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::plain_file;
+
 /// A file that is to be written. Readers see the old bytes or the new ones, never a part of them; a process that is killed
 /// leaves a temporary file at most. Missing folders are created.
 ///
 /// Unless something else is set: a symbolic link is replaced, not followed; the permissions are those of a new file; and the
-/// bytes survive the death of the process, but not necessarily that of the machine.
+/// bytes survive the death of the process, but not necessarily that of the machine. A device, a pipe or a socket is never replaced.
 #[derive(Clone, Debug)]
 pub struct AtomicFile<'a> {
     path: &'a Path,
@@ -50,7 +52,7 @@ impl<'a> AtomicFile<'a> {
         self
     }
 
-    /// Replaces the file that a symbolic link points to, instead of the link. Devices and pipes are written to directly.
+    /// Replaces the file that a symbolic link points to, instead of the link, or creates it. Devices and pipes are written to directly.
     #[must_use]
     pub fn follow_link(mut self) -> Self {
         self.follows_link = true;
@@ -73,12 +75,22 @@ impl<'a> AtomicFile<'a> {
         self
     }
 
+    /// Sets the temporary file to [`beside`]: of a process that was killed, nothing stays that a later one doesn't know by name. For files that
+    /// one process at a time writes.
+    #[must_use]
+    pub fn known_temporary(mut self) -> Self {
+        self.temporary = Some(beside(self.path));
+        self
+    }
+
     /// Writes the file; returns its metadata: that of the file that was written here, even if another one has taken its place
     /// since.
     pub fn write(self, bytes: &[u8]) -> io::Result<Metadata> {
-        if self.follows_link && fs::metadata(self.path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            fs::write(self.path, bytes)?;
-            return fs::metadata(self.path);
+        if self.follows_link && fs::metadata(self.path).is_ok_and(|found| plain_file::is_special(&found)) {
+            let mut file = File::options().write(true).open(self.path)?;
+            file.write_all(bytes)?;
+            file.flush()?;
+            return file.metadata();
         }
         self.stage(bytes)?.commit()
     }
@@ -86,7 +98,7 @@ impl<'a> AtomicFile<'a> {
     /// Writes the bytes to the temporary file; [`Staged::commit`] puts it in place.
     pub fn stage(self, bytes: &[u8]) -> io::Result<Staged> {
         let path = match self.follows_link {
-            true => fs::canonicalize(self.path).unwrap_or_else(|_| self.path.to_owned()),
+            true => plain_file::resolve(self.path)?,
             false => self.path.to_owned(),
         };
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
@@ -112,6 +124,11 @@ impl<'a> AtomicFile<'a> {
     }
 }
 
+/// Returns the temporary file of [`AtomicFile::known_temporary`].
+pub fn beside(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.flotilla.new", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
 /// Creates a temporary file; never through an existing link.
 fn create(temporary: &Path, folder: &Path, is_private: bool, is_replaceable: bool) -> io::Result<File> {
     let create = || {
@@ -124,6 +141,9 @@ fn create(temporary: &Path, folder: &Path, is_private: bool, is_replaceable: boo
             create()
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_replaceable => {
+            if fs::symlink_metadata(temporary).is_ok_and(|found| plain_file::is_special(&found)) {
+                return Err(io::Error::other(format!("{} is a device, a pipe or a socket", temporary.display())));
+            }
             fs::remove_file(temporary)?;
             create()
         }
@@ -144,6 +164,9 @@ pub struct Staged {
 impl Staged {
     /// Renames the file to its name; returns its metadata.
     pub fn commit(mut self) -> io::Result<Metadata> {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| plain_file::is_special(&found)) {
+            return Err(io::Error::other("a device, a pipe or a socket is there"));
+        }
         fs::rename(&self.temporary, &self.path)?;
         self.is_committed = true;
         if self.is_durable
@@ -220,6 +243,37 @@ mod tests {
         assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(names(folder.path()), ["file", "victim"]);
+    }
+
+    #[test]
+    fn devices_and_pipes_are_written_to_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+        assert!(made.success());
+        symlink("pipe", at("link")).unwrap();
+        // A link to a device that exists everywhere; nothing here makes nodes.
+        symlink("/dev/null", at("null")).unwrap();
+        for name in ["pipe", "link"] {
+            let reader = {
+                let path = at(name);
+                std::thread::spawn(move || fs::read(path).unwrap())
+            };
+            AtomicFile::new(&at(name)).follow_link().write(b"new").unwrap();
+            assert_eq!(reader.join().unwrap(), b"new");
+        }
+        AtomicFile::new(&at("null")).follow_link().write(b"new").unwrap();
+        assert!(AtomicFile::new(&at("pipe")).write(b"new").is_err());
+        let before = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        assert!(AtomicFile::new(&at("socket")).write(b"new").is_err());
+        assert!(AtomicFile::new(&at("socket")).follow_link().write(b"new").is_err());
+        drop(before);
+        // A link to a file that isn't there yet.
+        symlink("below/file", at("dangling")).unwrap();
+        AtomicFile::new(&at("dangling")).follow_link().write(b"new").unwrap();
+        assert_eq!(fs::read(at("below/file")).unwrap(), b"new");
+        assert!(fs::symlink_metadata(at("dangling")).unwrap().is_symlink());
+        assert_eq!(names(folder.path()), ["below", "dangling", "link", "null", "pipe", "socket"]);
     }
 
     #[test]

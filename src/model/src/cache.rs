@@ -1,23 +1,42 @@
 //! The cache that all projects of a user share: npm packages and bundled runtimes, each under the digest of what
 //! decides it. Knows folders; deleting it costs time only.
+//!
+//! What is in it is run and deployed, so it is believed only as far as nobody else can have written it: a folder that other users can
+//! write to, or replace, is refused; and each entry carries the digest of its content, which is compared at each use. Processes tell
+//! their work apart by random names, never by process ids: those repeat in containers that share a cache.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
-use crate::digest::Framed;
+use crate::child::{Environment, Job, Trouble};
+use crate::digest::{Digest, Framed};
 use crate::failure::Failure;
 use crate::progress::Progress;
 
 /// The environment variable that moves the cache.
 pub const CACHE_VARIABLE: &str = "FLOTILLA_CACHE_DIR";
+/// The file of an entry with the digest of its content.
+const SEAL: &str = ".digest";
+/// The beginning of the names of folders in an entry in which processes work; they are no part of its content.
+const STAGING: &str = "staging-";
+/// The age after which what a killed process left is removed.
+const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time that npm may take.
+const NPM_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Returns the cache's folder: `$FLOTILLA_CACHE_DIR`, or `flotilla` where the system keeps caches.
+/// Returns the cache's folder: `$FLOTILLA_CACHE_DIR`, or `flotilla` where the system keeps caches. It is created if it is missing.
+///
+/// # Errors
+/// If there is no place for it, or if other users can write to it or replace it.
 pub fn folder() -> Result<PathBuf, Failure> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable(CACHE_VARIABLE)
+    let folder = variable(CACHE_VARIABLE)
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("flotilla")))
         .or_else(|| {
             let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
@@ -26,37 +45,169 @@ pub fn folder() -> Result<PathBuf, Failure> {
         .ok_or_else(|| {
             Failure::new("there is no folder for the cache: neither HOME nor XDG_CACHE_HOME is set")
                 .hint(format!("set {CACHE_VARIABLE} to a folder"))
-        })
+        })?;
+    private(&folder)
 }
 
-/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a temporary folder if it isn't there yet.
+/// Creates a folder unless it is there, and returns its path without symbolic links. Refuses one that another user can write to, or can
+/// replace by way of a folder above it.
+fn private(folder: &Path) -> Result<PathBuf, Failure> {
+    let cannot = || format!("the cache in {} can't be written", folder.display());
+    let folder = std::path::absolute(folder).with_context(cannot)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(cannot)?;
+    let user = rustix::process::geteuid().as_raw();
+    let refused = |path: &Path, why: String, help: String| {
+        let what = if path == folder { "it".to_owned() } else { format!("{}, in its path,", path.display()) };
+        let message = format!("the cache in {} is not safe to use: {what} {why}", folder.display());
+        let other = format!("or set {CACHE_VARIABLE} to a folder that only you can write to");
+        Err(Failure::refused(message).hint(format!("{help}, {other}: what is in the cache is run and deployed")))
+    };
+    // A link is followed only if nobody else can have made it.
+    for path in folder.ancestors() {
+        let found = fs::symlink_metadata(path).with_context(cannot)?;
+        if found.is_symlink() && found.uid() != user && found.uid() != 0 {
+            let help = format!("remove the link {}", path.display());
+            return refused(path, format!("is a symbolic link of another user (uid {})", found.uid()), help);
+        }
+    }
+    let real = fs::canonicalize(&folder).with_context(cannot)?;
+    for (depth, path) in real.ancestors().enumerate() {
+        let found = fs::metadata(path).with_context(cannot)?;
+        let shown = if depth == 0 { folder.as_path() } else { path };
+        if found.uid() != user && (depth == 0 || found.uid() != 0) {
+            let help = format!("give the folder to the user who runs flotilla (`chown {user} {}`)", path.display());
+            return refused(shown, format!("belongs to another user (uid {})", found.uid()), help);
+        }
+        // In a folder such as /tmp, nobody can replace what belongs to others.
+        let is_sticky = depth > 0 && found.mode() & 0o1000 != 0;
+        if !is_sticky && is_writable_by_others(&found, user) {
+            let why = format!("can be written by other users (mode {:03o})", found.mode() & 0o777);
+            return refused(shown, why, format!("run `chmod go-w {}`", path.display()));
+        }
+    }
+    Ok(real)
+}
+
+/// Returns whether users beside this one and the administrator can write to a folder. A group with the number of its owner is, by the
+/// convention of most systems, the group of this one user.
+fn is_writable_by_others(found: &Metadata, user: u32) -> bool {
+    let has_own_group = found.uid() == found.gid() && (found.uid() == user || found.uid() == 0);
+    found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && !has_own_group)
+}
+
+/// Returns an entry of the cache: the folder `<kind>/<key>`, made by `make` in a folder of its own if it isn't there yet, or if its
+/// content is no longer what was made. The key is the digest of everything that decides the content.
+///
 /// Only one process at a time makes an entry; a process that is killed leaves nothing that looks like an entry.
-pub fn entry(kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<PathBuf, Failure> {
-    let parent = folder()?.join(kind);
-    let entry = parent.join(key);
-    if entry.is_dir() {
+pub fn entry(kind: &str, key: &Digest, make: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<PathBuf, Failure> {
+    let parent = private(&folder()?.join(kind))?;
+    let entry = parent.join(key.to_string());
+    if is_intact(&entry, kind, key) {
         return Ok(entry);
     }
     let cannot = || format!("the cache in {} can't be written", parent.display());
-    fs::create_dir_all(&parent).with_context(cannot)?;
     let lock = File::create(parent.join(format!("{key}.lock"))).with_context(cannot)?;
     lock.lock().with_context(cannot)?;
-    if entry.is_dir() {
+    if is_intact(&entry, kind, key) {
         return Ok(entry);
     }
-    let making = parent.join(format!("{key}.making"));
-    if making.exists() {
-        fs::remove_dir_all(&making).with_context(cannot)?;
+    sweep(&parent, |name| name.contains(".making-") || name.contains(".stale-"));
+    let making = unique(&parent, &format!("{key}.making-")).with_context(cannot)?;
+    let result = make(&making).and_then(|()| {
+        let digest = content(&making, kind, key).with_context(cannot)?;
+        fs::write(making.join(SEAL), digest.to_string()).with_context(cannot)?;
+        // Whoever works in the old one goes on there.
+        let stale = parent.join(format!("{key}.stale-{}", random()));
+        if fs::rename(&entry, &stale).is_ok() {
+            let _ = fs::remove_dir_all(&stale);
+        }
+        fs::rename(&making, &entry).with_context(cannot)?;
+        Ok(())
+    });
+    if result.is_err() {
+        let _ = fs::remove_dir_all(&making);
     }
-    fs::create_dir(&making).with_context(cannot)?;
-    make(&making)?;
-    fs::rename(&making, &entry).with_context(cannot)?;
-    Ok(entry)
+    result.map(|()| entry)
+}
+
+/// Creates a folder in an entry that no other process uses, to work in. It is no part of the entry's content; whoever creates it removes
+/// it.
+pub fn staging(entry: &Path) -> io::Result<PathBuf> {
+    sweep(entry, |name| name.starts_with(STAGING));
+    unique(entry, STAGING)
+}
+
+fn random() -> String {
+    // Keyed by the system's random numbers.
+    let number = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", number(), number())
+}
+
+/// Creates a folder with a random name that only its owner can use; never takes one that is there.
+fn unique(parent: &Path, prefix: &str) -> io::Result<PathBuf> {
+    let folder = parent.join(format!("{prefix}{}", random()));
+    fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    Ok(folder)
+}
+
+/// Removes what killed processes left, once it is old.
+fn sweep(folder: &Path, is_leftover: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_old = |found: Metadata| {
+            found.modified().is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > LEFTOVER))
+        };
+        if is_leftover(&entry.file_name().to_string_lossy()) && entry.metadata().is_ok_and(is_old) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Returns whether an entry has exactly the content that was made for this key.
+fn is_intact(entry: &Path, kind: &str, key: &Digest) -> bool {
+    let is_folder = fs::symlink_metadata(entry).is_ok_and(|found| found.is_dir());
+    let sealed = || fs::read_to_string(entry.join(SEAL)).ok().and_then(|text| Digest::parse(&text));
+    is_folder && sealed().is_some_and(|sealed| content(entry, kind, key).is_ok_and(|found| found == sealed))
+}
+
+/// Returns the digest of an entry's files: their paths, whether they can be run, and their bytes.
+fn content(entry: &Path, kind: &str, key: &Digest) -> io::Result<Digest> {
+    let mut framed = Framed::new("cache entry").field(kind.as_bytes()).field(&key.to_bytes());
+    let mut open = vec![PathBuf::new()];
+    while let Some(folder) = open.pop() {
+        let mut names = Vec::new();
+        for found in fs::read_dir(entry.join(&folder))? {
+            names.push(found?.file_name());
+        }
+        names.sort_unstable();
+        for name in names {
+            let is_top = folder.as_os_str().is_empty();
+            if is_top && (name == SEAL || name.to_string_lossy().starts_with(STAGING)) {
+                continue;
+            }
+            let path = folder.join(&name);
+            let found = fs::symlink_metadata(entry.join(&path))?;
+            framed = framed.field(path.as_os_str().as_encoded_bytes());
+            framed = if found.is_dir() {
+                open.push(path);
+                framed.field(b"folder")
+            } else if found.is_symlink() {
+                framed.field(b"link").field(fs::read_link(entry.join(&path))?.as_os_str().as_encoded_bytes())
+            } else if found.is_file() {
+                let kind: &[u8] = if found.permissions().mode() & 0o111 == 0 { b"file" } else { b"program" };
+                framed.field(kind).field(&fs::read(entry.join(&path))?)
+            } else {
+                return Err(io::Error::other("neither a file nor a folder"));
+            };
+        }
+    }
+    Ok(framed.finish())
 }
 
 /// Returns a folder with the `node_modules` of a package.json and its lock file.
 pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> Result<PathBuf, Failure> {
-    let key = Framed::new("npm").field(package).field(lock).finish().short();
+    // Some packages differ by system and processor.
+    let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let key = Framed::new("npm").field(system.as_bytes()).field(package).field(lock).finish();
     entry("npm", &key, |folder| {
         fs::write(folder.join("package.json"), package).context("the cache can't be written")?;
         fs::write(folder.join("package-lock.json"), lock).context("the cache can't be written")?;
@@ -67,28 +218,136 @@ pub fn npm(what: &str, package: &[u8], lock: &[u8], progress: &dyn Progress) -> 
     })
 }
 
+/// Returns the variables that npm gets: those that any child gets, and what decides how it reaches its registry.
+pub fn npm_environment() -> Environment {
+    let names = ["NODE_AUTH_TOKEN", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    Environment::plain().and(|name| {
+        let upper = name.to_ascii_uppercase();
+        names.contains(&name) || upper.starts_with("NPM_") || upper.ends_with("_PROXY") || upper.starts_with("XDG_")
+    })
+}
+
 fn npm_ci(what: &str, folder: &Path) -> Result<(), Failure> {
-    let output = Command::new("npm")
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
-                .hint("install Node.js 20 or newer, which brings npm"),
-            _ => Failure::new(format!("npm can't be started: {error}")),
-        })?;
-    if output.status.success() {
+    let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
+    let job = Job::new("npm", words, folder).environment(npm_environment()).time(NPM_TIME);
+    let ended = job.run().map_err(|trouble| match trouble {
+        Trouble::NotFound => Failure::new(format!("npm is not installed; it is needed for {what}"))
+            .hint("install Node.js 20 or newer, which brings npm"),
+        Trouble::NotStarted(error) => Failure::new(format!("npm can't be started: {error}")),
+        other => Failure::new(format!("`npm ci` was ended for {what}: it {other}")),
+    })?;
+    if ended.status.success() {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&ended.stderr);
     let last: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).take(12).collect();
     let offline = ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH", "ECONNRESET", "ENOTCACHED"];
     let failure = if offline.iter().any(|code| text.contains(code)) {
         Failure::new(format!("the npm registry can't be reached, so the npm packages of {what} can't be installed"))
             .hint("check the network, or point npm at a mirror with `npm config set registry URL`; then run the same command again")
     } else {
-        Failure::new(format!("`npm ci` failed for {what} ({})", output.status))
+        Failure::new(format!("`npm ci` failed for {what} ({})", ended.status))
     };
     Err(failure.hint(format!("npm said:\n{}", last.join("\n"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn set(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_or_replace_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let above = root.path().join("above");
+        let cache = above.join("cache");
+        assert!(private(&cache).is_ok(), "it is created, for its owner alone");
+        assert_eq!(fs::metadata(&cache).unwrap().mode() & 0o777, 0o700);
+        for (path, mode, is_safe) in [
+            (&cache, 0o755, true),
+            (&cache, 0o702, false),
+            (&cache, 0o1777, false),
+            (&cache, 0o700, true),
+            (&above, 0o777, false),
+            (&above, 0o1777, true),
+            (&above, 0o755, true),
+        ] {
+            set(path, mode);
+            let found = private(&cache);
+            assert_eq!(found.is_ok(), is_safe, "{} {mode:o}", path.display());
+            if let Err(failure) = found {
+                assert!(failure.to_string().contains("can be written by other users"), "{failure}");
+            }
+        }
+        // Only the administrator can give folders away.
+        if rustix::process::geteuid().is_root() {
+            for path in [&cache, &above] {
+                std::os::unix::fs::chown(path, Some(12345), Some(12345)).unwrap();
+                let failure = private(&cache).unwrap_err();
+                assert!(failure.to_string().contains("belongs to another user (uid 12345)"), "{failure}");
+                std::os::unix::fs::chown(path, Some(0), Some(12345)).unwrap();
+                set(path, 0o775);
+                assert!(private(&cache).is_err(), "a group of several can write to it");
+                std::os::unix::fs::chown(path, Some(0), Some(0)).unwrap();
+                set(path, 0o755);
+            }
+            let link = root.path().join("link");
+            symlink(&cache, &link).unwrap();
+            assert_eq!(private(&link).unwrap(), fs::canonicalize(&cache).unwrap());
+            std::os::unix::fs::lchown(&link, Some(12345), Some(12345)).unwrap();
+            let failure = private(&link.join("below")).unwrap_err();
+            assert!(failure.to_string().contains("symbolic link of another user"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn content_that_changed_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let entry = root.path();
+        let key = Digest::of(b"key");
+        fs::create_dir_all(entry.join("a/b")).unwrap();
+        fs::write(entry.join("a/b/file"), "one").unwrap();
+        symlink("b/file", entry.join("a/link")).unwrap();
+        let seal = || fs::write(entry.join(SEAL), content(entry, "npm", &key).unwrap().to_string()).unwrap();
+        assert!(!is_intact(entry, "npm", &key), "it has no digest");
+        seal();
+        assert!(is_intact(entry, "npm", &key));
+        let staging = staging(entry).unwrap();
+        fs::write(staging.join("x"), "x").unwrap();
+        assert!(is_intact(entry, "npm", &key), "work in progress is no content");
+        assert!(!is_intact(entry, "runtime", &key) && !is_intact(entry, "npm", &Digest::of(b"other")));
+        let changes: [&dyn Fn(); 6] = [
+            &|| fs::write(entry.join("a/b/file"), "two").unwrap(),
+            &|| fs::write(entry.join("a/more"), "").unwrap(),
+            &|| set(&entry.join("a/b/file"), 0o755),
+            &|| fs::remove_file(entry.join("a/link")).unwrap(),
+            &|| symlink("elsewhere", entry.join("a/link")).unwrap(),
+            &|| fs::create_dir(entry.join("empty")).unwrap(),
+        ];
+        for change in changes {
+            change();
+            assert!(!is_intact(entry, "npm", &key));
+            seal();
+            assert!(is_intact(entry, "npm", &key));
+        }
+        let link = entry.join("staging-link");
+        symlink(entry.join("a"), &link).unwrap();
+        assert!(!is_intact(&link, "npm", &key));
+    }
+
+    #[test]
+    fn every_staging_folder_is_ones_own_and_old_leftovers_go() {
+        let root = tempfile::tempdir().unwrap();
+        let names: std::collections::BTreeSet<PathBuf> = (0..50).map(|_| staging(root.path()).unwrap()).collect();
+        assert_eq!(names.len(), 50, "one process, fifty folders");
+        let old = names.first().unwrap();
+        let before = SystemTime::now() - LEFTOVER - Duration::from_secs(60);
+        File::open(old).unwrap().set_modified(before).unwrap();
+        staging(root.path()).unwrap();
+        assert!(!old.exists() && names.iter().skip(1).all(|name| name.exists()));
+    }
 }

@@ -60,7 +60,7 @@ codes! {
     SecondDocument = "Y0108",
     /// Nested deeper than 64 levels.
     TooDeep = "Y0109",
-    /// Aliases that expand to more than 200,000 nodes or 16 MiB.
+    /// A document of more than 200,000 nodes or 16 MiB, or aliases that stand for more than 20,000 nodes or 1 MiB.
     TooMany = "Y0110",
     /// YAML that flotilla doesn't take: tags, merge keys, keys that aren't strings, numbers that aren't printed as they are written.
     Unsupported = "Y0111",
@@ -92,6 +92,10 @@ codes! {
     NoAddress = "S0212",
     /// Service bindings that lead back to where they began: none of the workers could be uploaded first.
     Cycle = "S0213",
+    /// A variable that holds a secret in plain text.
+    SecretVariable = "S0214",
+    /// A worker calls one that isn't deployed, and that a deploy of the selected customers leaves out.
+    CalleeNotDeployed = "S0215",
     /// A preview that would work on the data of production.
     ProductionData = "S0220",
     /// It isn't written whether a worker exists in an environment in which it isn't deployed.
@@ -120,7 +124,8 @@ codes! {
     NoEffect = "N0311",
     /// One database, used by two customers, or by two environments that inherit it.
     SharedDatabase = "N0312",
-    /// A secret of another customer, or the token of an account.
+    /// A secret that isn't meant for the customer: another customer's, one that flotilla, CI or another program needs itself, or one that
+    /// fleet.yaml doesn't list.
     ForeignSecret = "N0313",
     /// One host of several customers: a route of one takes requests that are meant for another.
     SharedHost = "N0314",
@@ -187,7 +192,9 @@ impl Code {
             | Code::Undispatched
             | Code::AlmostFull
             | Code::UnusedRule
-            | Code::TrackedSecrets => Severity::Warning,
+            | Code::TrackedSecrets
+            | Code::SecretVariable
+            | Code::CalleeNotDeployed => Severity::Warning,
             _ => Severity::Error,
         }
     }

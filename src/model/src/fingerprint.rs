@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 /// Makes keyed fingerprints of secrets' values: they show that a value changed, without revealing it. The key is
-/// random and never leaves its state.
+/// random, and is kept in the state beside the fingerprints.
 #[derive(Clone)]
 pub struct Fingerprints(Hmac<Sha256>);
 
@@ -17,9 +17,14 @@ impl Fingerprints {
 
     /// Returns the fingerprint of a value.
     pub fn of(&self, value: &str) -> String {
+        self.of_bytes(value.as_bytes())
+    }
+
+    /// Returns the fingerprint of bytes.
+    pub fn of_bytes(&self, value: &[u8]) -> String {
         // A plan makes one for each secret of the fleet.
         let mut mac = self.0.clone();
-        mac.update(value.as_bytes());
+        mac.update(value);
         let bytes = mac.finalize().into_bytes();
         HEXLOWER.encode(&bytes[..16])
     }

@@ -64,6 +64,16 @@ pub fn own_secret(customer: &str, name: &str) -> String {
     own
 }
 
+/// Returns the name of a secret without the prefix of a customer, if it has it.
+pub fn without_own<'a>(customer: &str, name: &'a str) -> &'a str {
+    name.strip_prefix(own_secret(customer, "").as_str()).filter(|rest| !rest.is_empty()).unwrap_or(name)
+}
+
+/// Returns each beginning of a secret's name that may be a customer's prefix: all that end with two underscores.
+pub fn owners(name: &str) -> impl Iterator<Item = &str> {
+    (3..name.len()).map(|end| &name[..end]).filter(|start| start.ends_with("__"))
+}
+
 /// Returns the zone that a host name belongs to, as far as its name shows: the part that can be registered. Source:
 /// the Public Suffix List; a zone further down, as enterprise customers can have, isn't known from here.
 pub fn zone_of(host: &str) -> &str {
@@ -415,6 +425,21 @@ mod tests {
         assert_eq!(in_unicode("shop.xn--bcher-kva.example"), "shop.bücher.example");
         assert_eq!(in_unicode("xn--a.example"), "xn--a.example");
         assert_eq!(in_unicode("a.example"), "a.example");
+    }
+
+    #[test]
+    fn whose_secrets_may_be_meant() {
+        assert_eq!(own_secret("cafe-central", "T"), "CAFE_CENTRAL__T");
+        assert_eq!(owners("A__B__TOK").collect::<Vec<_>>(), ["A__", "A__B__"]);
+        // `a---b` has a prefix with underscores of its own.
+        assert_eq!(owners("A___B__T").collect::<Vec<_>>(), ["A__", "A___", "A___B__"]);
+        assert_eq!(owners("TOKEN").count() + owners("__").count() + owners("A__").count(), 0);
+        assert_eq!(without_own("a", "A__T"), "T");
+        assert_eq!((without_own("a", "A__"), without_own("a", "AB__T")), ("A__", "AB__T"));
+        // No two customers have one prefix.
+        let ids = ["a", "a-b", "a--b", "ab", "a-b-", "a---b"];
+        let prefixes: std::collections::BTreeSet<_> = ids.iter().map(|id| own_secret(id, "")).collect();
+        assert_eq!(prefixes.len(), ids.len());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::clock::timestamp;
 use crate::diagnostic::Place;
+use crate::text::{holds_ids, mask_ids, mask_value};
 
 /// The longest JSON of a value that a reason holds as a whole, in characters.
 const LONGEST_VALUE: usize = 80;
@@ -357,7 +358,8 @@ impl fmt::Display for Statement<'_> {
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
             Reason::ValueChanged(change) => {
                 let ValueChange { path, old, new, .. } = &**change;
-                let shown = |value: &Option<Excerpt>| value.as_ref().map_or("nothing".to_owned(), Excerpt::to_string);
+                let text = |value: &Excerpt| if holds_ids(path) { mask_ids(&value.0) } else { value.to_string() };
+                let shown = |value: &Option<Excerpt>| value.as_ref().map_or("nothing".to_owned(), text);
                 write!(f, "{path} {} → {}", shown(old), shown(new))
             }
             Reason::MetadataChanged(change) => {
@@ -403,7 +405,7 @@ impl fmt::Display for Statement<'_> {
             Reason::OutputEdited { file } => write!(f, "{file} isn't what was written"),
             Reason::ValuesChanged => f.write_str("what its files say of it changed"),
             Reason::RecipeChanged => f.write_str("its templates, its runtime or flotilla itself changed"),
-            Reason::Recorded { text } => f.write_str(text),
+            Reason::Recorded { text } => f.write_str(&mask_ids(text)),
         }
     }
 }
@@ -419,11 +421,14 @@ pub fn sentences<S: Serializer>(reasons: &[Reason], serializer: S) -> Result<S::
     serializer.collect_seq(reasons.iter().map(Reason::to_string))
 }
 
-/// Returns reasons as values for programs: each with its `kind`, and with `old`, `new` and `place`, which are null where they
+/// Returns reasons as values for programs, with ids masked as in their sentences: each with its `kind`, and with `old`, `new` and `place`, which are null where they
 /// don't apply.
 pub fn details(reasons: &[Reason]) -> Vec<Value> {
     let detail = |reason: &Reason| {
         let mut value = serde_json::to_value(reason).expect("BUG: a reason is JSON");
+        if matches!(reason, Reason::ValueChanged(change) if holds_ids(&change.path)) {
+            value = mask_value(value);
+        }
         for field in COMMON_FIELDS {
             value.as_object_mut().expect("BUG: a reason is an object").entry(field).or_insert(Value::Null);
         }

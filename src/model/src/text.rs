@@ -1,5 +1,9 @@
 //! Values as people read them: numbers with nouns, times, ids. Knows no terminal.
 
+use std::borrow::Cow;
+
+use serde_json::Value;
+
 pub use crate::clock::timestamp as time;
 use crate::listing::and_more;
 
@@ -20,15 +24,63 @@ pub fn with_unix_line_ends(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Returns text from files without the characters that would drive a terminal.
+/// Returns text from files without the characters that would drive a terminal, or that nobody sees: they are written as escapes.
 pub fn clean(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let hostile = c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-            if hostile { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }
-        })
-        .collect()
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() || is_invisible(c) {
+            true => cleaned.extend(c.escape_unicode()),
+            false => cleaned.push(c),
+        }
+    }
+    cleaned
+}
+
+/// Returns whether a character shows nothing, or changes the order in which others are shown: two texts that differ in it look alike.
+/// Source: Unicode's Default_Ignorable_Code_Point and Bidi_Control, without variation selectors, which choose how an emoji looks.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Returns lines of output without what a CI system would take for a command: `::name::` at the beginning of a line, and `##[name]`,
+/// `##vso[…]` or `##teamcity[…]` anywhere. A character of each is written as an escape.
+pub fn without_commands(text: &str) -> Cow<'_, str> {
+    if !text.contains("::") && !text.contains("##") {
+        return Cow::Borrowed(text);
+    }
+    let mut lines = Vec::new();
+    for line in without_inner_commands(text, "\\u{23}").split('\n') {
+        let start = line.len() - line.trim_start().len();
+        // Three colons begin no command.
+        lines.push(match line[start..].strip_prefix("::").filter(|rest| !rest.starts_with(':')) {
+            Some(rest) => format!("{}\\u{{3a}}:{rest}", &line[..start]),
+            None => line.to_owned(),
+        });
+    }
+    Cow::Owned(lines.join("\n"))
+}
+
+/// Returns a text without the commands of CI systems that count anywhere in a line: `##[name]`. `hash` takes the place of the second
+/// `#`.
+pub fn without_inner_commands(text: &str, hash: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("##") {
+        let (before, from) = rest.split_at(at + 1);
+        safe += before;
+        let word = from[1..].trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        rest = match word.starts_with('[') {
+            true => {
+                safe += hash;
+                &from[1..]
+            }
+            false => from,
+        };
+    }
+    safe + rest
 }
 
 /// Cleans text of several lines, as [`clean`] does.
@@ -50,6 +102,24 @@ pub fn duration(seconds: f64) -> String {
 /// Returns the first eight characters of an id: enough to tell ids apart, not enough to use one.
 pub fn mask(id: &str) -> String {
     if id.is_empty() { "not set".to_owned() } else { format!("{}…", id.chars().take(8).collect::<String>()) }
+}
+
+/// Returns whether ids in a worker's field are masked, given its path, as in `bindings.CACHE.kv`: ids of resources are, and what
+/// a customer wrote into a variable or a destination isn't.
+pub fn holds_ids(path: &str) -> bool {
+    let field = path.split(['.', '[']).next().unwrap_or_default();
+    matches!(field, "database" | "bindings" | "hosts" | "dispatch")
+}
+
+/// Returns a value with the ids in its texts masked, as [`mask_ids`] does.
+pub fn mask_value(mut value: Value) -> Value {
+    match &mut value {
+        Value::String(text) => *text = mask_ids(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = mask_value(item.take())),
+        Value::Object(fields) => fields.values_mut().for_each(|field| *field = mask_value(field.take())),
+        _ => {}
+    }
+    value
 }
 
 /// Returns a text with the ids of accounts, zones, namespaces and databases in it masked: 32 hexadecimal digits, or a UUID.
@@ -103,6 +173,32 @@ mod tests {
     #[test]
     fn text_from_files_drives_no_terminal() {
         assert_eq!(clean("a\x1b[31mb\u{202e}é"), "a\\u{1b}[31mb\\u{202e}é");
+        for c in
+            ['\u{200b}', '\u{200f}', '\u{61c}', '\u{feff}', '\u{2060}', '\u{ad}', '\u{3164}', '\u{e0041}', '\u{2066}']
+        {
+            assert_eq!(clean(&format!("a{c}b")), format!("a\\u{{{:x}}}b", u32::from(c)));
+        }
+        for text in ["größe", "日本語", "\u{2764}\u{fe0f}", "a b", "नमस्ते"] {
+            assert_eq!(clean(text), text);
+        }
+    }
+
+    #[test]
+    fn output_holds_no_commands_of_ci_systems() {
+        for (text, safe) in [
+            ("::error::x", "\\u{3a}:error::x"),
+            ("a\n  ::set-env name=a::b", "a\n  \\u{3a}:set-env name=a::b"),
+            ("a ##[error]b ##vso[task.x]c", "a #\\u{23}[error]b #\\u{23}vso[task.x]c"),
+            ("###[group]", "##\\u{23}[group]"),
+            ("a::b", "a::b"),
+            ("  ::: a.yaml: here", "  ::: a.yaml: here"),
+            ("## [title]", "## [title]"),
+            ("##", "##"),
+        ] {
+            assert_eq!(without_commands(text), safe);
+        }
+        let json = without_inner_commands("{\"a\":\"##[x]\"}", "\\u0023");
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), serde_json::json!({"a": "##[x]"}));
     }
 
     #[test]
@@ -115,6 +211,10 @@ mod tests {
         let text = "id: 0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01, kv: \"0123456789abcdef0123456789abcdef\" # 0123456789abcdef0123456789abcdef0";
         assert_eq!(mask_ids(text), "id: 0f3f6a10…, kv: \"01234567…\" # 0123456789abcdef0123456789abcdef0");
         assert_eq!(mask_ids("größe-a b_c"), "größe-a b_c");
+        let value = serde_json::json!({"a": ["0f3f6a10-9a4e-4c51-8f5c-2b7d1d2f9a01", 1, null], "b": "c"});
+        assert_eq!(mask_value(value), serde_json::json!({"a": ["0f3f6a10…", 1, null], "b": "c"}));
+        assert!(holds_ids("bindings.CACHE.kv") && holds_ids("database") && holds_ids("hosts[0]"));
+        assert!(!holds_ids("vars.database") && !holds_ids("bindingsX.a"));
     }
 
     #[test]

@@ -14,6 +14,15 @@ use crate::yaml::{self, Document, Node};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::spec::{CatalogueFile, PackFile, Purpose};
 
+/// The most bytes of a template, and of a catalogue.
+const MOST_TEMPLATE_BYTES: u64 = 1 << 20;
+const MOST_CATALOGUE_BYTES: u64 = 16 << 20;
+/// The most templates in a pack's folder.
+const MOST_TEMPLATES: usize = 1000;
+
+/// The way to fix a template that can't be read.
+const TEMPLATE_HELP: &str = "templates are regular files of the pack's folder, in UTF-8, of up to 1 MiB each";
+
 /// A pack.
 pub struct Pack {
     /// Its folder.
@@ -66,7 +75,7 @@ impl Pack {
 pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     let manifest = read_manifest(tree, path)?;
     let mut diagnostics = Vec::new();
-    let mut template = |name: &str, help: String| match tree.text(&format!("{path}/{name}")) {
+    let mut template = |name: &str, help: String| match tree.pack_text(path, name, MOST_TEMPLATE_BYTES) {
         Ok(text) => Some(text),
         Err(error) => {
             let place = Place::file(&format!("{path}/{name}"));
@@ -84,12 +93,20 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
     let is_named = |file: &String| manifest.module == *file || manifest.files.contains(file);
     let mut partials = Vec::new();
     let names = tree.names(path).unwrap_or_default();
-    for name in names.into_iter().filter(|name| name.ends_with(".tera") && !is_named(name)) {
-        partials.extend(template(&name, "templates are text in UTF-8".to_owned()).map(|text| (name, text)));
+    let names: Vec<String> = names.into_iter().filter(|name| name.ends_with(".tera") && !is_named(name)).collect();
+    let too_many = names.len() > MOST_TEMPLATES;
+    for name in names.into_iter().take(MOST_TEMPLATES) {
+        partials.extend(template(&name, TEMPLATE_HELP.to_owned()).map(|text| (name, text)));
+    }
+    if too_many {
+        let message = format!("the pack has more than {MOST_TEMPLATES} templates beside those of its files");
+        let help =
+            "templates are the files of the pack's folder that end in .tera: take out those that nothing includes";
+        diagnostics.push(Diagnostic::error(Code::BadPack, Place::file(&format!("{path}/pack.yaml")), message, help));
     }
     let (mut types, mut catalogue) = (BTreeMap::new(), Map::new());
     if let Some(name) = &manifest.catalogue {
-        match read_catalogue(tree, &format!("{path}/{name}")) {
+        match read_catalogue(tree, path, name) {
             Ok(read) => (types, catalogue) = read,
             Err(mut wrong) => diagnostics.append(&mut wrong),
         }
@@ -110,13 +127,13 @@ pub fn read(tree: &Tree, path: &str) -> Result<Pack, Vec<Diagnostic>> {
 fn read_manifest(tree: &Tree, path: &str) -> Result<PackFile, Vec<Diagnostic>> {
     let file = format!("{path}/pack.yaml");
     let bad = |message: String, help: &str| vec![Diagnostic::error(Code::BadPack, Place::file(&file), message, help)];
-    let bytes = tree.bytes(&file).map_err(|error| {
+    let text = tree.pack_text(path, "pack.yaml", yaml::MAX_BYTES).map_err(|error| {
         bad(
             format!("the pack's manifest can't be read: {error}"),
             "a pack is a folder with a pack.yaml, templates and a runtime: see templates/consent",
         )
     })?;
-    let (document, mut diagnostics) = yaml::parse(&file, &bytes);
+    let (document, mut diagnostics) = yaml::parse(&file, text.as_bytes());
     let Some(document) = document else {
         if diagnostics.is_empty() {
             diagnostics = bad("the pack's manifest is empty".to_owned(), "see templates/consent");
@@ -134,14 +151,15 @@ fn read_manifest(tree: &Tree, path: &str) -> Result<PackFile, Vec<Diagnostic>> {
 /// The types of destinations by name, and the schemas of their settings.
 type Catalogue = (BTreeMap<String, Type>, Map<String, Value>);
 
-fn read_catalogue(tree: &Tree, file: &str) -> Result<Catalogue, Vec<Diagnostic>> {
+fn read_catalogue(tree: &Tree, path: &str, name: &str) -> Result<Catalogue, Vec<Diagnostic>> {
     let bad = |place: Place, error: &str| {
         let message = format!("the catalogue can't be read: {error}");
         let help = "it is JSON: {\"destinations\": {TYPE: {label, requiredConsent, settings}}}";
         vec![Diagnostic::error(Code::BadPack, place, message, help)]
     };
-    let place = Place::file(file);
-    let text = tree.text(file).map_err(|error| bad(place.clone(), &error.to_string()))?;
+    let place = Place::file(&format!("{path}/{name}"));
+    let text =
+        tree.pack_text(path, name, MOST_CATALOGUE_BYTES).map_err(|error| bad(place.clone(), &error.to_string()))?;
     let read: CatalogueFile = serde_json::from_str(&text).map_err(|error| {
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();

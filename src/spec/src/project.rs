@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
@@ -11,7 +12,7 @@ use crate::envfile;
 use crate::pack::{self, Pack};
 use crate::schema::{Checker, add_unreported, empty_values};
 use crate::tree::Tree;
-use crate::yaml::{self, Document, Kind, Node};
+use crate::yaml::{self, Document, Kind, Node, Span};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, did_you_mean};
 use flotilla_model::digest::{Digest, Framed};
 use flotilla_model::failure::Failure;
@@ -59,7 +60,21 @@ pub struct Fleet {
     pub preview: Option<Preview>,
 }
 
+impl Layer {
+    /// Returns its name among the parts of a project that customers can need.
+    pub fn part(&self) -> String {
+        format!("layer {}", self.name)
+    }
+}
+
 impl Fleet {
+    /// Returns the broken parts that customers can need, by name, each with its errors: packs and layers.
+    pub fn broken_parts(&self) -> impl Iterator<Item = (String, &[Diagnostic])> {
+        let packs = self.broken_packs.iter().map(|(name, errors)| (name.clone(), errors.as_slice()));
+        let layers = self.layers.iter().filter(|layer| !layer.errors.is_empty());
+        packs.chain(layers.map(|layer| (layer.part(), layer.errors.as_slice())))
+    }
+
     /// Returns the owner in its workers' tags: the fleet, or the preview.
     pub fn owner(&self) -> Cow<'_, str> {
         match &self.preview {
@@ -118,6 +133,8 @@ pub struct Layer {
     pub rule: LayerRule,
     /// Its settings; of a folder of env files, those that are for all customers.
     pub documents: Vec<Document>,
+    /// Its errors: while there are any, it sets nothing, and holds back the customers that use it.
+    pub errors: Vec<Diagnostic>,
     /// The digest of what it sets.
     pub digest: Digest,
 }
@@ -181,7 +198,8 @@ pub fn named_folders(tree: &Tree) -> BTreeSet<String> {
         .collect()
 }
 
-/// Reads fleet.yaml, its layers and its packs. A pack that can't be read is no error of the fleet as a whole.
+/// Reads fleet.yaml, its layers and its packs. A pack or a layer that can't be read is no error of the fleet as a
+/// whole.
 pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
     if !tree.has(FLEET_FILE) {
         return Err(vec![Diagnostic::error(
@@ -249,10 +267,11 @@ pub fn read_fleet(tree: &Tree) -> Result<Fleet, Vec<Diagnostic>> {
             Err(found) => drop(broken_packs.insert(name.clone(), found)),
         }
     }
-    let layers = read_layers(tree, &document, &mut diagnostics);
+    let layers = read_layers(tree, &document);
     check_secret_sources(&document, &file, &mut diagnostics);
     if !diagnostics.is_empty() {
         diagnostics.extend(broken_packs.into_values().flatten());
+        diagnostics.extend(layers.into_iter().flat_map(|layer| layer.errors));
         return Err(diagnostics);
     }
     let decides = fleet_digest(&document.root, &packs);
@@ -278,8 +297,8 @@ fn fleet_digest(root: &Node, packs: &BTreeMap<String, Pack>) -> Digest {
         let value = match key.as_str() {
             "deploy" | "previews" => continue,
             "accounts" => accounts_that_decide(node),
-            // Values are no part of what is resolved, wherever they come from.
-            "secrets" => continue,
+            // Values are no part of what is resolved, wherever they come from; the names that specs may use are.
+            "secrets" => names_that_decide(node),
             // The order of layers decides, and within one that of a list and what is appended to it.
             _ => node.in_order(),
         };
@@ -304,6 +323,14 @@ fn accounts_that_decide(node: &Node) -> String {
         }
     }
     accounts.to_string()
+}
+
+fn names_that_decide(node: &Node) -> String {
+    let mut sources = node.to_value();
+    for source in sources.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        source.retain(|key, _| ["age", "identity", "purpose", "names"].contains(&key.as_str()));
+    }
+    sources.to_string()
 }
 
 /// Reports keys to encrypted files that fleet.yaml holds themselves.
@@ -367,78 +394,93 @@ fn check_secret_sources(document: &Document, file: &FleetFile, diagnostics: &mut
     }
 }
 
-fn read_layers(tree: &Tree, fleet: &Document, diagnostics: &mut Vec<Diagnostic>) -> Vec<Layer> {
+/// Reads the layers. One that can't be used holds back the customers that use it, and nobody else.
+fn read_layers(tree: &Tree, fleet: &Document) -> Vec<Layer> {
     let Some(Kind::Map(entries)) = fleet.root.get("layers").map(|node| &node.kind) else { return Vec::new() };
     let checker = Checker::layer();
-    let mut layers = Vec::new();
-    for (name, span, node) in entries {
+    let read = |(name, span, node): &(String, Span, Node)| {
         let value = node.to_value();
         let rule =
             if value.is_null() { LayerRule::default() } else { LayerRule::deserialize(&value).unwrap_or_default() };
-        let mut documents = Vec::new();
-        let mut digest = Framed::new("layer").field(name.as_bytes());
-        if let Some(folder) = rule.env_files.as_ref().filter(|folder| folder.split('/').any(|step| step == "..")) {
-            let place = fleet.place_of(["layers", name, "envFiles"]);
-            let message = format!("`{folder}` is not a folder of this project");
-            diagnostics.push(Diagnostic::error(
-                Code::BadLayer,
-                place,
-                message,
-                "name a folder within it, without `..`",
-            ));
-            continue;
+        let mut reader = LayerReader {
+            tree,
+            documents: Vec::new(),
+            errors: Vec::new(),
+            digest: Framed::new("layer").field(name.as_bytes()),
+        };
+        match &rule.env_files {
+            Some(folder) => reader.env_files(folder, &fleet.place_of(["layers", name, "envFiles"])),
+            None => reader.file(&format!("{LAYERS}/{name}.yaml"), &fleet.place(*span), checker),
         }
-        if let Some(folder) = &rule.env_files {
-            let base = format!("{folder}/base");
-            let names = tree.names(&base).unwrap_or_default();
-            for name in names.iter().filter(|name| name.ends_with(".env")) {
-                match tree.plain(&format!("{base}/{name}")) {
-                    Ok(bytes) => {
-                        let (document, found) = envfile::parse(&format!("{base}/{name}"), &bytes);
-                        diagnostics.extend(found);
-                        digest = digest.field(&bytes);
-                        documents.push(document);
-                    }
-                    Err(diagnostic) => diagnostics.push(*diagnostic),
-                }
-            }
-            if !tree.root.join(folder).is_dir() {
-                let place = fleet.place_of(["layers", name, "envFiles"]);
-                let help = "name a folder with base/ and customers/ in it";
-                diagnostics.push(Diagnostic::error(
-                    Code::BadLayer,
-                    place,
-                    format!("there is no folder `{folder}`"),
-                    help,
-                ));
-            }
-        } else {
-            let file = format!("{LAYERS}/{name}.yaml");
-            if !tree.has(&file) {
-                let place = fleet.place(*span);
-                let help = format!("write {file}, with what its customers share, or take the layer out here");
-                diagnostics.push(Diagnostic::error(Code::BadLayer, place, format!("there is no {file}"), help));
-                continue;
-            }
-            let bytes = match tree.plain(&file) {
-                Ok(bytes) => bytes,
-                Err(diagnostic) => {
-                    diagnostics.push(*diagnostic);
-                    continue;
-                }
-            };
-            let (document, found) = yaml::parse(&file, &bytes);
-            diagnostics.extend(found);
-            if let Some(document) = document {
-                let value = document.root.to_value();
-                add_findings(diagnostics, &document, checker.check(&document, &[], &value, "a layer"));
-                digest = digest.field(document.root.in_order().as_bytes());
-                documents.push(document);
-            }
+        let LayerReader { documents, errors, digest, .. } = reader;
+        let documents = if errors.is_empty() { documents } else { Vec::new() };
+        Layer { name: name.clone(), rule, documents, errors, digest: digest.finish() }
+    };
+    entries.iter().map(read).collect()
+}
+
+/// A layer while it is read.
+struct LayerReader<'a> {
+    tree: &'a Tree,
+    documents: Vec<Document>,
+    errors: Vec<Diagnostic>,
+    digest: Framed,
+}
+
+impl LayerReader<'_> {
+    /// Reads the env files that are for all customers.
+    fn env_files(&mut self, folder: &str, place: &Place) {
+        let mut bad = |message: String, help: &str| {
+            self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), message, help));
+        };
+        if folder.split('/').any(|step| step == "..") {
+            bad(format!("`{folder}` is not a folder of this project"), "name a folder within it, without `..`");
+            return;
         }
-        layers.push(Layer { name: name.clone(), rule, documents, digest: digest.finish() });
+        if !self.tree.root.join(folder).is_dir() {
+            bad(format!("there is no folder `{folder}`"), "name a folder with base/ and customers/ in it");
+        }
+        let base = format!("{folder}/base");
+        let names = self.tree.names(&base).unwrap_or_default();
+        for name in names.iter().filter(|name| name.ends_with(".env")) {
+            let file = format!("{base}/{name}");
+            let Some(bytes) = self.bytes(&file) else { continue };
+            let (document, found) = envfile::parse(&file, &bytes);
+            self.errors.extend(found);
+            self.digest(&bytes);
+            self.documents.push(document);
+        }
     }
-    layers
+
+    /// Reads the file of its settings.
+    fn file(&mut self, file: &str, place: &Place, checker: &Checker) {
+        if !self.tree.has(file) {
+            let help = format!("write {file}, with what its customers share, or take the layer out here");
+            self.errors.push(Diagnostic::error(Code::BadLayer, place.clone(), format!("there is no {file}"), help));
+            return;
+        }
+        let Some(bytes) = self.bytes(file) else { return };
+        let (document, found) = yaml::parse(file, &bytes);
+        self.errors.extend(found);
+        let Some(document) = document else { return self.digest(&bytes) };
+        let value = document.root.to_value();
+        add_findings(&mut self.errors, &document, checker.check(&document, &[], &value, "a layer"));
+        match self.errors.is_empty() {
+            true => self.digest(document.root.in_order().as_bytes()),
+            // What was wrong with it is no part of its values.
+            false => self.digest(&bytes),
+        }
+        self.documents.push(document);
+    }
+
+    fn bytes(&mut self, file: &str) -> Option<Vec<u8>> {
+        let read = self.tree.plain(file);
+        read.map_err(|diagnostic| self.errors.push(*diagnostic)).ok()
+    }
+
+    fn digest(&mut self, bytes: &[u8]) {
+        self.digest = self.digest.clone().field(bytes);
+    }
 }
 
 /// The files under customers/.
@@ -510,6 +552,85 @@ pub fn unread_layers(tree: &Tree, fleet: &Fleet) -> Vec<Diagnostic> {
     }
     found.truncate(UNREAD);
     found
+}
+
+/// Returns an error for each file in the folders of env files that nobody reads: not for all customers, and not for one that uses the
+/// layer. `uses`: whether a customer uses a layer; nothing where that isn't known.
+pub fn unread_env_files(
+    tree: &Tree,
+    fleet: &Fleet,
+    uses: impl Fn(&str, &str) -> Option<bool> + Sync,
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for layer in &fleet.layers {
+        let Some(folder) = layer.rule.env_files.as_deref().filter(|_| layer.errors.is_empty()) else { continue };
+        let folder = folder.trim_end_matches('/');
+        let (base, customers) = (format!("{folder}/base"), format!("{folder}/customers"));
+        for name in
+            values_in(tree, &base).filter(|name| !name.ends_with(".env") || tree.has_files(&format!("{base}/{name}")))
+        {
+            found.push(unread_env_file(
+                &format!("{base}/{name}"),
+                "files for all customers are `.env` files in this folder: rename it, or move it out of the folder",
+            ));
+        }
+        let names = tree.names(&customers).unwrap_or_default();
+        let of_one = |name: &String| -> Vec<Diagnostic> {
+            let below = format!("{customers}/{name}");
+            if name.starts_with('.') {
+                return Vec::new();
+            }
+            if !tree.has_files(&below) {
+                let help = format!(
+                    "a customer's files are in a folder of its id: move it to {customers}/{}/production.env",
+                    id_of_any(name)
+                );
+                return if holds_values(name) { vec![unread_env_file(&below, &help)] } else { Vec::new() };
+            }
+            match uses(name, &layer.name) {
+                None => return Vec::new(),
+                Some(false) => {
+                    let help = format!(
+                        "the customer {name} isn't there, or doesn't use the layer `{0}`: add `{0}` to `layers` of its spec, or move the files out",
+                        layer.name
+                    );
+                    let files = values_in(tree, &below);
+                    return files.map(|file| unread_env_file(&format!("{below}/{file}"), &help)).collect();
+                }
+                Some(true) => {}
+            }
+            let is_read =
+                |file: &String| Environment::ALL.iter().any(|environment| *file == format!("{environment}.env"));
+            let files = values_in(tree, &below).filter(|file| !is_read(file));
+            let help = "a customer's files are production.env, staging.env and development.env: rename it, or move it out of the folder";
+            files.map(|file| unread_env_file(&format!("{below}/{file}"), help)).collect()
+        };
+        found.par_extend(names.par_iter().flat_map_iter(of_one));
+    }
+    found.sort_by(|a, b| a.place.cmp(&b.place));
+    found.truncate(UNREAD);
+    found
+}
+
+/// Returns the names in a folder of files that hold values, and of folders.
+fn values_in(tree: &Tree, folder: &str) -> impl Iterator<Item = String> {
+    let names = tree.names(folder).unwrap_or_default();
+    let of_values =
+        |name: &String| !name.starts_with('.') && (holds_values(name) || tree.has_files(&format!("{folder}/{name}")));
+    names.into_iter().filter(of_values).collect::<Vec<_>>().into_iter()
+}
+
+/// Returns whether a file holds values, by its name: `production.env`, `production.env.old` and `production.yaml` do, a README doesn't.
+fn holds_values(name: &str) -> bool {
+    let ending = ending(name);
+    name.split('.').any(|part| part == "env")
+        || ["yaml", "yml"].contains(&ending.as_str())
+        || VALUES.contains(&ending.as_str())
+}
+
+fn unread_env_file(file: &str, help: &str) -> Diagnostic {
+    let message = "no customer reads this file";
+    Diagnostic::error(Code::Unread, Place::file(file), message, help)
 }
 
 fn ending(name: &str) -> String {

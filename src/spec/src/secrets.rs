@@ -5,6 +5,7 @@
 //! its key is not on this machine or its program fails, hides those behind it: otherwise an old value from further
 //! down would be uploaded in place of the right one.
 
+pub mod access;
 mod age;
 mod command;
 mod entries;
@@ -19,9 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use flotilla_model::customer::Worker;
+use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::fingerprint::Fingerprints;
-use flotilla_model::names::own_secret;
+use flotilla_model::names::{own_secret, without_own};
 use flotilla_model::spec::{DOTENV, Environment, SecretSource};
 
 use source::{Answer, Content, Kind, Source};
@@ -66,14 +68,16 @@ pub enum Finding {
         source: String,
         /// The reason.
         why: String,
+        /// Whether it is a file with errors, on this machine and on any other.
+        is_broken: bool,
     },
 }
 
 impl Secrets {
     /// Returns the sources of a fleet: those that fleet.yaml lists, or the environment and `.env`. A `named` dotenv
     /// file takes the place of the listed ones. Made up: a secret that no source has gets a value that is good for
-    /// the local Cloudflare emulator alone. Dotenv files are read here; encrypted files are opened, and programs are
-    /// run, at their first use.
+    /// the local Cloudflare emulator alone. Files are read, and programs are run, at their first use; a `named` file is
+    /// read here.
     pub fn open(
         root: &Path,
         listed: Option<&[SecretSource]>,
@@ -94,7 +98,7 @@ impl Secrets {
         for listed in listed.unwrap_or(&default) {
             let replaced = listed.dotenv.is_some() && (named.is_some() || secrets.sources.iter().any(Source::is_named));
             if !replaced {
-                secrets.sources.push(Source::new(root, listed)?);
+                secrets.sources.push(Source::new(root, listed));
             }
             // Where the first dotenv file would stand.
             if listed.dotenv.is_some() {
@@ -110,7 +114,8 @@ impl Secrets {
 
     /// Returns a variable of this machine, such as an account's id: from the environment, and then from dotenv files.
     pub fn named(&self, name: &str) -> Option<SecretString> {
-        let file = || self.sources.iter().find_map(|source| source.clear(name));
+        let for_deploys = || self.sources.iter().filter(|source| source.listed.is_for_deploys());
+        let file = || for_deploys().find_map(|source| source.clear(name));
         self.environment.get(name).cloned().or_else(file)
     }
 
@@ -135,7 +140,7 @@ impl Secrets {
     /// for all customers and environments.
     pub fn token(&self, name: &str) -> Option<SecretString> {
         self.environment.get(name).cloned().or_else(|| {
-            for source in self.sources.iter().filter(|source| source.is_for_all()) {
+            for source in self.sources.iter().filter(|source| source.is_for_all() && source.listed.is_for_deploys()) {
                 match self.look_up(source, Environment::Production, name, None) {
                     Answer::Value(value) => return Some(value),
                     Answer::None => {}
@@ -149,17 +154,20 @@ impl Secrets {
     /// Looks up a customer's secret. Its own value, `CUSTOMER__NAME`, counts before one that is for all, whichever
     /// source has it: no customer may get another's value because it is nearer.
     pub fn find(&self, customer: &str, environment: Environment, name: &str) -> Finding {
-        let own = own_secret(customer, name);
+        let (own, base) = (own_secret(customer, name), without_own(customer, name));
         for (name, whose) in [(own.as_str(), Some((customer, name))), (name, None)] {
-            for source in &self.sources {
+            for source in self.sources.iter().filter(|source| source.listed.admits(base)) {
                 match self.look_up(source, environment, name, whose) {
                     Answer::Value(value) => {
                         let (source, name) = (source.label(environment), name.to_owned());
                         return Finding::Value(FoundSecret { value, source, name });
                     }
                     Answer::None => {}
-                    Answer::Unknown(_) if self.made_up => return self.make_up(customer, name),
-                    Answer::Unknown(why) => return Finding::Hidden { source: source.label(environment), why },
+                    Answer::Unknown(_) if self.made_up && !source.is_clear() => return self.make_up(customer, name),
+                    Answer::Unknown(why) => {
+                        let (is_broken, source) = (source.is_clear(), source.label(environment));
+                        return Finding::Hidden { source, why, is_broken };
+                    }
                 }
             }
         }
@@ -218,7 +226,12 @@ impl Secrets {
         self.sources.iter().flat_map(Source::closed).collect()
     }
 
-    /// Returns the files that are read, as far as they were read, with the names in them.
+    /// Returns the errors of dotenv files that were used and can't be read.
+    pub fn errors(&self) -> Vec<Diagnostic> {
+        self.sources.iter().flat_map(Source::errors).collect()
+    }
+
+    /// Returns the files of names and values, with the names in them: dotenv files, and others as far as they were read.
     pub fn names(&self) -> BTreeMap<String, Vec<String>> {
         self.sources.iter().flat_map(Source::names).collect()
     }
@@ -246,6 +259,7 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flotilla_model::spec::SourcePurpose;
 
     fn values(pairs: &[(&str, &str)]) -> HashMap<String, SecretString> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect()
@@ -269,7 +283,7 @@ mod tests {
         match secrets.find(customer, Environment::Production, name) {
             Finding::Value(found) => format!("{} = {} from {}", found.name, found.value.expose_secret(), found.source),
             Finding::Nowhere => "nowhere".to_owned(),
-            Finding::Hidden { source, why } => format!("hidden by {source}: {why}"),
+            Finding::Hidden { source, why, .. } => format!("hidden by {source}: {why}"),
         }
     }
 
@@ -320,6 +334,33 @@ mod tests {
         let path = named.to_string_lossy().into_owned();
         assert_eq!(labels(&listed), [path.clone(), "environment".to_owned()]);
         assert_eq!(labels(&[environment()]), [path, "environment".to_owned()]);
+    }
+
+    #[test]
+    fn a_source_is_looked_into_for_its_purpose_and_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, value) in [("deploy.env", "deploy"), ("all.env", "all")] {
+            let text = ["T", "SHOP_T", "ACME__SHOP_T", "ACME__T"].map(|name| format!("{name}={value}\n")).concat();
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        let deploy = SecretSource { purpose: Some(SourcePurpose::Deploy), ..dotenv("deploy.env") };
+        let listed = SecretSource { names: Some(vec!["SHOP_*".to_owned()]), ..dotenv("all.env") };
+        let workers = SecretSource { purpose: Some(SourcePurpose::Workers), ..dotenv("all.env") };
+        let mut secrets = open(folder.path(), &[deploy, listed]);
+        secrets.environment.clear();
+        assert_eq!(described(&secrets, "acme", "SHOP_T"), "ACME__SHOP_T = all from all.env");
+        assert_eq!(described(&secrets, "bluebird", "SHOP_T"), "SHOP_T = all from all.env");
+        assert_eq!(described(&secrets, "acme", "T"), "nowhere");
+        assert_eq!(secrets.token("T").unwrap().expose_secret(), "deploy");
+        let stores = secrets.stores();
+        let takes = |name: &str| stores.iter().map(|store| store.takes(name)).collect::<Vec<_>>();
+        assert_eq!(
+            (takes("ACME__SHOP_T"), takes("ACME__T"), takes("TOKEN")),
+            (vec![false, true], vec![false, false], vec![true, true])
+        );
+        let mut secrets = open(folder.path(), &[workers]);
+        secrets.environment.clear();
+        assert!(secrets.token("T").is_none() && secrets.named("T").is_none());
     }
 
     #[test]

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::yaml;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
+use flotilla_model::plain_file;
 use flotilla_model::text::with_unix_line_ends;
+
+/// The most bytes of any file that is read.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// A project's files.
 #[derive(Clone, Debug, Default)]
@@ -29,9 +33,24 @@ impl Tree {
         let bytes = match self.past.get(file) {
             Some(Some(bytes)) => bytes.clone(),
             Some(None) => return Err(io::ErrorKind::NotFound.into()),
-            None => std::fs::read(self.root.join(file))?,
+            None => plain_file::read_through_links(&self.root.join(file), MOST_BYTES)?,
         };
         Ok(with_unix_line_ends(bytes))
+    }
+
+    /// Returns the text of a file of a pack: a regular file in the pack's folder, or a link to one. What lies outside of it is not under
+    /// the pack's control, and could be anything that this user can read.
+    pub fn pack_text(&self, pack: &str, name: &str, limit: u64) -> io::Result<String> {
+        let file = format!("{pack}/{name}");
+        if !self.past.contains_key(&file) {
+            let (root, path) = (self.root.join(pack), self.root.join(&file));
+            if !path.canonicalize()?.starts_with(root.canonicalize()?) {
+                return Err(io::Error::other("it is a symbolic link that leads out of the pack"));
+            }
+            let bytes = with_unix_line_ends(plain_file::read_through_links(&path, limit)?);
+            return String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"));
+        }
+        self.text(&file)
     }
 
     /// Returns the text of a file.

@@ -7,6 +7,7 @@
 
 mod extent;
 mod number;
+mod pairs;
 mod syntax;
 
 use std::collections::HashMap;
@@ -29,6 +30,11 @@ const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
 /// The most text of a document in bytes, aliases expanded.
 const MAX_TEXT: usize = 16 << 20;
+/// The most nodes that the aliases of a document stand for: a short file must not become a large one, which is copied for each
+/// environment and worker.
+const MAX_ALIASED_NODES: usize = 20_000;
+/// The most text that they stand for, in bytes.
+const MAX_ALIASED_TEXT: usize = 1 << 20;
 
 /// A stretch of one line: line and column from 1, width in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +197,15 @@ pub fn parse(file: &str, bytes: &[u8]) -> (Option<Document>, Vec<Diagnostic>) {
             return (None, vec![Diagnostic::error(Code::NotUtf8, place, message, help)]);
         }
     };
-    let mut builder = Builder { file, text, anchors: HashMap::new(), nodes: 0, bytes: 0, diagnostics: Vec::new() };
+    let mut builder = Builder {
+        file,
+        text,
+        anchors: HashMap::new(),
+        size: Size::default(),
+        aliased: Size::default(),
+        anchored: Size::default(),
+        diagnostics: Vec::new(),
+    };
     let root = builder
         .document()
         .unwrap_or_else(|stop| {
@@ -209,9 +223,48 @@ struct Builder<'a> {
     file: &'a str,
     text: &'a str,
     anchors: HashMap<usize, Node>,
+    /// The size of the document, aliases expanded.
+    size: Size,
+    /// The size of what the aliases stand for.
+    aliased: Size,
+    /// The size of what has anchors: each is kept beside the document, also within another one.
+    anchored: Size,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A number of nodes, and of bytes of text.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
     nodes: usize,
     bytes: usize,
-    diagnostics: Vec<Diagnostic>,
+}
+
+impl Size {
+    /// Returns the size of a node with everything in it.
+    fn of(node: &Node) -> Size {
+        let mut size = Size { nodes: 1, bytes: 0 };
+        match &node.kind {
+            Kind::Text(text) => size.bytes += text.len(),
+            Kind::List(items) => items.iter().for_each(|item| size.add(Size::of(item))),
+            Kind::Map(entries) => {
+                for (key, _, value) in entries {
+                    size.bytes += key.len();
+                    size.add(Size::of(value));
+                }
+            }
+            _ => {}
+        }
+        size
+    }
+
+    fn add(&mut self, other: Size) {
+        self.nodes += other.nodes;
+        self.bytes += other.bytes;
+    }
+
+    fn exceeds(self, nodes: usize, bytes: usize) -> bool {
+        self.nodes > nodes || self.bytes > bytes
+    }
 }
 
 /// A list or map that isn't closed yet.
@@ -239,7 +292,7 @@ enum Children {
 
 impl Builder<'_> {
     fn document(&mut self) -> Result<Option<Node>, Stop> {
-        let text = syntax::without_tabs(self.text);
+        let (text, pairs) = pairs::without_pairs(syntax::without_tabs(self.text));
         let mut parser = Parser::new_from_str(&text);
         let mut stack: Vec<Open> = Vec::new();
         let mut root = None;
@@ -264,13 +317,24 @@ impl Builder<'_> {
                     continue;
                 }
                 Event::Alias(anchor) => {
-                    let node = self.anchors.get(&anchor).cloned().ok_or_else(|| {
-                        self.stop(Code::Unsupported, span, "an alias inside of its own anchor", "write the value out")
-                    })?;
-                    self.count(&node, span)?;
-                    Some((Node { span, ..node }, 0))
+                    let Some(node) = self.anchors.get(&anchor) else {
+                        let message = "an alias inside of its own anchor";
+                        return Err(self.stop(Code::Unsupported, span, message, "write the value out"));
+                    };
+                    // Before it is copied.
+                    let size = Size::of(node);
+                    self.aliased.add(size);
+                    self.size.add(size);
+                    self.limit(span)?;
+                    Some((Node { span, ..self.anchors[&anchor].clone() }, 0))
                 }
                 Event::Scalar(text, style, anchor, tag) => {
+                    let text = match &pairs {
+                        Some(pairs) => {
+                            pairs.restore(text, style == ScalarStyle::DoubleQuoted, at.start.index()..at.end.index())
+                        }
+                        None => text,
+                    };
                     let is_key = matches!(stack.last(), Some(Open { children: Children::Map { key: None, .. }, .. }));
                     Some((self.tagged(&text, style, tag.as_deref(), span, is_key)?, anchor))
                 }
@@ -279,13 +343,13 @@ impl Builder<'_> {
                     return Err(self.tag(span));
                 }
                 Event::SequenceStart(anchor, _) => {
-                    self.nodes += 1;
+                    self.size.nodes += 1;
                     self.limit(span)?;
                     stack.push(Open { span, anchor, children: Children::List(Vec::new()) });
                     None
                 }
                 Event::MappingStart(anchor, _) => {
-                    self.nodes += 1;
+                    self.size.nodes += 1;
                     self.limit(span)?;
                     stack.push(Open {
                         span,
@@ -302,10 +366,12 @@ impl Builder<'_> {
             }
             let Some((node, anchor)) = finished else { continue };
             if !matches!(node.kind, Kind::List(_) | Kind::Map(_)) {
-                self.nodes += 1;
+                self.size.nodes += 1;
                 self.limit(span)?;
             }
             if anchor != 0 {
+                self.anchored.add(Size::of(&node));
+                self.limit(span)?;
                 self.anchors.insert(anchor, node.clone());
             }
             match stack.last_mut() {
@@ -366,7 +432,7 @@ impl Builder<'_> {
     }
 
     fn text(&mut self, text: &str) -> Kind {
-        self.bytes += text.len();
+        self.size.bytes += text.len();
         Kind::Text(text.to_owned())
     }
 
@@ -413,37 +479,18 @@ impl Builder<'_> {
         }
     }
 
-    /// Counts the nodes behind an alias.
-    fn count(&mut self, node: &Node, at: Span) -> Result<(), Stop> {
-        self.nodes += 1;
-        match &node.kind {
-            Kind::Text(text) => self.bytes += text.len(),
-            Kind::List(items) => {
-                for item in items {
-                    self.count(item, at)?;
-                }
-            }
-            Kind::Map(entries) => {
-                for (key, _, value) in entries {
-                    self.bytes += key.len();
-                    self.count(value, at)?;
-                }
-            }
-            _ => {}
-        }
-        self.limit(at)
-    }
-
     fn limit(&self, span: Span) -> Result<(), Stop> {
-        if self.nodes <= MAX_NODES && self.bytes <= MAX_TEXT {
+        let message = if self.aliased.exceeds(MAX_ALIASED_NODES, MAX_ALIASED_TEXT) {
+            format!("the aliases stand for more than {MAX_ALIASED_NODES} nodes or {} MiB", MAX_ALIASED_TEXT >> 20)
+        } else if self.size.exceeds(MAX_NODES, MAX_TEXT) {
+            format!("the document has more than {MAX_NODES} nodes or {} MiB", MAX_TEXT >> 20)
+        } else if self.anchored.exceeds(MAX_NODES, MAX_TEXT) {
+            format!("anchors within anchors hold more than {MAX_NODES} nodes or {} MiB", MAX_TEXT >> 20)
+        } else {
             return Ok(());
-        }
-        Err(self.stop(
-            Code::TooMany,
-            span,
-            format!("the document expands to more than {MAX_NODES} nodes or {} MiB", MAX_TEXT >> 20),
-            "aliases of aliases multiply: write the values out",
-        ))
+        };
+        let help = "aliases of aliases multiply: write the values out, or put what customers share into a layer";
+        Err(self.stop(Code::TooMany, span, message, help))
     }
 
     fn too_deep(&self, span: Span) -> Stop {
@@ -577,7 +624,9 @@ mod tests {
     #[test]
     fn escapes_that_are_wrong_are_named_with_their_places() {
         for (text, place, message) in [
-            ("a: \"x \\ud83d\\ude00\"", "1:7", "`\\ud83d\\ude00` are halves of one character"),
+            ("a: \"x \\ude00\\ud83d\"", "1:7", "`\\ude00` is not a character"),
+            ("a: \"x \\ud83d\\ude00 \\ud83d \\ude00\"", "1:20", "`\\ud83d` is not a character"),
+            ("a: \"\\ud83d\\\\ude00\"", "1:5", "`\\ud83d` is not a character"),
             ("a: \"\\ud83d\"", "1:5", "`\\ud83d` is not a character"),
             ("a: \"\\u00g1\"", "1:5", "`\\u` without 4 hexadecimal digits"),
             ("a: \"\\\\u00g1 \\\" \\x4\"", "1:16", "`\\x` without 2 hexadecimal digits"),
@@ -589,8 +638,48 @@ mod tests {
             assert_eq!(found.place.to_string(), format!("t.yaml:{place}"), "{text}");
             assert!(found.message.starts_with(message), "{text}: {}", found.message);
         }
-        let (_, diagnostics) = parse("t.yaml", b"a: \"\\ud83d\\ude00\"");
-        assert_eq!(diagnostics[0].help, "write the character itself: \u{1f600}, or \\U0001F600");
+    }
+
+    #[test]
+    fn pairs_of_escapes_are_the_character_that_they_stand_for() {
+        assert_eq!(value("a: \"x \\ud83d\\uDE00 y\""), json!({"a": "x \u{1f600} y"}));
+        assert_eq!(
+            value("\"\\ud83d\\ude00\": \"\\uD83D\\uDE80\\ud83d\\ude00\""),
+            json!({"\u{1f600}": "\u{1f680}\u{1f600}"})
+        );
+        // Elsewhere, and behind an escaped backslash, they are text.
+        let text = "a: \\ud83D\\ude00 # \\ud83d\\ude00\nb: '\\ud83d\\uDE00'\nc: |\n  \\ud83d\\ude00\n  x\nd: \"\\\\ud83d\\\\ude00 \\ud83d\\ude00\"\n";
+        let wanted = json!({
+            "a": "\\ud83D\\ude00", "b": "\\ud83d\\uDE00", "c": "\\ud83d\\ude00\nx\n", "d": "\\ud83d\\ude00 \u{1f600}",
+        });
+        assert_eq!(value(text), wanted);
+        // Private characters of the text's own stay.
+        assert_eq!(value("a: \"\u{e03d}\\ue200 \\ud83d\\ude00\""), json!({"a": "\u{e03d}\u{e200} \u{1f600}"}));
+        let (document, _) = parse("t.yaml", "{a: \"\\ud83d\\ude00\", b: 1}".as_bytes());
+        assert_eq!(document.unwrap().place_of(["b"]).to_string(), "t.yaml:1:24");
+        assert!(extents("{\"\\ud83d\\ude00\": 1}").is_some(), "it can be edited");
+    }
+
+    #[test]
+    fn a_short_text_cannot_become_a_large_document() {
+        // By aliases of one long text, by aliases of aliases, and by anchors within anchors.
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 12), vec!["*a"; 300].join(", "));
+        let nested = format!(
+            "{}{}\n",
+            (0..50).map(|index| format!("&a{index} [")).collect::<String>(),
+            "x,".repeat(5000) + &"]".repeat(50)
+        );
+        let mut multiplied = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for index in 1..6 {
+            let list = vec![format!("*a{}", index - 1); 10].join(", ");
+            multiplied += &format!("a{index}: &a{index} [{list}]\n");
+        }
+        for text in [long, nested, multiplied] {
+            let (_, diagnostics) = parse("t.yaml", text.as_bytes());
+            assert!(diagnostics.iter().any(|found| found.code == Code::TooMany), "{}: {diagnostics:?}", &text[..60]);
+        }
+        let fine = format!("a: &a [x, y]\nb: [{}]\n", vec!["*a"; 1000].join(", "));
+        assert_eq!(codes(&fine), Vec::<String>::new());
     }
 
     proptest! {

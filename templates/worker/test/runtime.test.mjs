@@ -18,7 +18,7 @@ let count = 0;
 function bundle(files = {}) {
   const copy = join(folder, String(count++));
   mkdirSync(copy);
-  for (const name of ["build.mjs", "package.json", "src"]) cpSync(join(pack, name), join(copy, name), { recursive: true });
+  for (const name of ["build.mjs", "build.json", "package.json", "src"]) cpSync(join(pack, name), join(copy, name), { recursive: true });
   symlinkSync(join(pack, "node_modules"), join(copy, "node_modules"));
   for (const [name, text] of Object.entries(files)) writeFileSync(join(copy, name), text);
   const out = join(copy, "out");

@@ -45,7 +45,7 @@ fn faults_hit_and_the_journal_tells() {
     let local = local(|_| {});
     let control = |method: &str, path: &str, body: Value| {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        local.send(method, &format!("/__local/{path}"), &[], body).unwrap()
+        local.send(method, &format!("/__local/{path}"), &[("content-type", "application/json")], body).unwrap()
     };
     let faults = json!([
         {"match": {"method": "PUT", "path": "scripts/a"}, "times": 1, "do": {"status": 429, "retry_after": 2}},

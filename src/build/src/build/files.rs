@@ -7,8 +7,8 @@ use super::dirty::Recipes;
 use super::project::Project;
 use crate::manifest::{DirtyReason, Output, RenderRecord, Stamp, Unit};
 use crate::out::Out;
-use crate::render::{self, RenderContext};
-use flotilla_model::bundle::{self, Bundle};
+use crate::renderer::{Part, Rendered};
+use flotilla_model::bundle::Bundle;
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::digest::{Digest, ShortHash};
@@ -59,32 +59,20 @@ impl Done {
     }
 }
 
-/// The reason why a worker could not be rendered.
-pub(super) enum Broken {
-    /// An error of the author.
-    Diagnostic(Box<Diagnostic>),
-    /// Its files could not be written.
-    Failure(Failure),
-}
-
-/// Renders one worker and writes its folder.
-pub(super) fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, out: &Out) -> Result<Done, Broken> {
-    let span = trace::span("render", &worker.name);
+/// Writes the folder of a worker that was rendered.
+pub(super) fn write(
+    project: &Project,
+    recipes: &Recipes<'_>,
+    worker: &Worker,
+    rendered: Rendered,
+    out: &Out,
+) -> Result<Done, Failure> {
     let start = SystemTime::now();
-    render::partials_read();
-    let mut context = RenderContext::new(worker, &recipes.bundles[&worker.pack].specifier(worker));
-    let (module, bundle) = render_module(project, recipes.bundles, &mut context, worker).map_err(Broken::Diagnostic)?;
-    let size = module.len() as u64;
-    if let Some(diagnostic) = recipes.size_limit.check(&worker.file, &worker.pack, &worker.account, size) {
-        return Err(Broken::Diagnostic(diagnostic));
-    }
-    let files = with_files(project, &mut context, worker, module, &bundle).map_err(Broken::Diagnostic)?;
+    let Rendered { files, bundle, partials } = rendered;
     let pack = &project.fleet.packs[&worker.pack];
-    let partials = render::partials_read();
-    let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
-    drop(span);
+    let bytes: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
     let _span = trace::span("write", &worker.name);
-    let written = out.write_folder(&worker.folder(), &bytes).map_err(Broken::Failure)?;
+    let written = out.write_folder(&worker.folder(), &bytes)?;
     let module_hash = bundle.module.short_hash();
     let hash = |name: &str, text: &str| {
         if name == pack.module() { module_hash } else { Digest::of(text.as_bytes()).short_hash() }
@@ -93,58 +81,34 @@ pub(super) fn render(project: &Project, recipes: &Recipes<'_>, worker: &Worker, 
         start,
         recipe: recipes.of(&worker.pack, partials),
         partials,
-        size,
-        files: files.iter().map(|(name, text)| ((*name).to_owned(), hash(name, text))).collect(),
+        size: size(&files),
+        files: files.iter().map(|(name, text)| (name.clone(), hash(name, text))).collect(),
         written,
         bundle,
     })
 }
 
-/// The rendered files of a worker, by name.
-pub type RenderedFiles<'p> = Vec<(&'p str, String)>;
-
-/// Returns a worker's rendered module with the pack's other files.
-fn with_files<'p>(
-    project: &'p Project,
-    context: &mut RenderContext<'_>,
-    worker: &Worker,
-    module: String,
-    bundle: &Bundle,
-) -> Result<RenderedFiles<'p>, Box<Diagnostic>> {
-    let (templates, pack) = (&project.templates[&worker.pack], &project.fleet.packs[&worker.pack]);
-    let mut files = vec![(pack.module(), module)];
-    for name in pack.file_names().filter(|name| *name != pack.module()) {
-        files.push((name, templates.render_context(name, context, Some(&bundle.digest))?));
-    }
-    Ok(files)
+/// Returns the bytes of the module, which is the first of a worker's files.
+pub(super) fn size(files: &[(String, String)]) -> u64 {
+    files.first().map_or(0, |(_, module)| module.len() as u64)
 }
 
+/// The rendered files of a worker, by name.
+pub type RenderedFiles = Vec<(String, String)>;
+
 /// Renders all files of a worker as they are in its folder under out/, by name, and makes its bundle; writes nothing.
-pub fn files<'p>(
-    project: &'p Project,
+pub fn files(
+    project: &Project,
     bundles: &PackBundles,
     worker: &Worker,
-) -> Result<(RenderedFiles<'p>, Bundle), Box<Diagnostic>> {
-    let mut context = RenderContext::new(worker, &bundles[&worker.pack].specifier(worker));
-    let (module, bundle) = render_module(project, bundles, &mut context, worker)?;
-    Ok((with_files(project, &mut context, worker, module, &bundle)?, bundle))
+) -> Result<(RenderedFiles, Bundle), Box<Diagnostic>> {
+    let rendered = project.renderer.render(worker, &bundles[&worker.pack], Part::Files)?;
+    Ok((rendered.files, rendered.bundle))
 }
 
 /// Renders a worker's module and makes its bundle.
 pub fn module(project: &Project, bundles: &PackBundles, worker: &Worker) -> Result<(String, Bundle), Box<Diagnostic>> {
-    let mut context = RenderContext::new(worker, &bundles[&worker.pack].specifier(worker));
-    render_module(project, bundles, &mut context, worker)
-}
-
-fn render_module(
-    project: &Project,
-    bundles: &PackBundles,
-    context: &mut RenderContext<'_>,
-    worker: &Worker,
-) -> Result<(String, Bundle), Box<Diagnostic>> {
-    let runtime = &bundles[&worker.pack];
-    let name = project.fleet.packs[&worker.pack].module();
-    let module = project.templates[&worker.pack].render_context(name, context, None)?;
-    let bundle = bundle::bundle(worker, &module, runtime);
-    Ok((module, bundle))
+    let rendered = project.renderer.render(worker, &bundles[&worker.pack], Part::Module)?;
+    let (_, module) = rendered.files.into_iter().next().expect("BUG: the module is the first file");
+    Ok((module, rendered.bundle))
 }

@@ -10,8 +10,10 @@ use rayon::prelude::*;
 use crate::git;
 use crate::policy::Policy;
 use crate::provenance::ProvenanceLookup;
-use crate::render::{self, TOOL, Templates};
+use crate::render::{TOOL, Templates};
+use crate::renderer::Renderer;
 use crate::resolve::{self, Resolved, Shared};
+use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
 use flotilla_model::digest::{Framed, ShortHash};
@@ -30,12 +32,14 @@ pub struct Project {
     pub fleet: Fleet,
     /// The customers' files, sorted by name.
     pub files: Vec<String>,
+    /// The files of customers that are no part of the preview, if it is one.
+    pub(super) other_files: Vec<String>,
     /// An error for each file under customers/ that looks like a spec and isn't read.
     pub unread: Vec<Diagnostic>,
     /// The workers that all customers share.
     pub shared: Shared,
-    /// Each pack's templates.
-    pub(super) templates: BTreeMap<String, Templates>,
+    /// Renders the packs' templates.
+    pub(super) renderer: Renderer,
     /// The severity of warnings.
     pub(super) policy: Policy,
     /// The errors in the policy.
@@ -110,9 +114,9 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
             return Err(sorted(diagnostics));
         }
     };
-    let mut output_root = tree.root.clone();
+    let (mut output_root, mut other_files) = (tree.root.clone(), Vec::new());
     if let Some(preview) = preview {
-        files.retain(|file| preview.customers.contains(project::id_of(file)));
+        (files, other_files) = files.into_iter().partition(|file| preview.customers.contains(project::id_of(file)));
         output_root.push(project::preview_folder(&preview.id));
         fleet.preview = Some(preview.clone());
     }
@@ -124,6 +128,11 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         }
     }
     fleet.packs.retain(|name, _| templates.contains_key(name));
+    let packs = templates.into_iter().map(|(name, parsed)| {
+        let pack = &fleet.packs[&name];
+        (name, pack, parsed)
+    });
+    let renderer = Renderer::new(packs);
     let shared = resolve::shared(&fleet);
     let (policy, broken) = Policy::new(&fleet.document, &fleet.file);
     let committed_secrets = committed_secrets(&tree, &fleet);
@@ -131,9 +140,10 @@ fn open_as(tree: Tree, preview: Option<&Preview>, progress: &dyn Progress) -> Re
         tree,
         fleet,
         files,
+        other_files,
         unread,
         shared,
-        templates,
+        renderer,
         policy,
         broken,
         committed_secrets,
@@ -201,16 +211,12 @@ impl Project {
 
     /// Returns the partials that a worker's templates include, a bit for each: found by rendering it.
     pub fn partials(&self, worker: &Worker) -> u64 {
-        let (templates, pack) = (&self.templates[&worker.pack], &self.fleet.packs[&worker.pack]);
-        if pack.partials.is_empty() {
-            return 0;
+        let pack = &self.fleet.packs[&worker.pack];
+        match pack.partials.is_empty() {
+            true => 0,
+            // Which bundle it imports doesn't matter to that.
+            false => self.renderer.partials(worker, &PackBundle::new(&pack.manifest.name, Vec::new(), Vec::new())),
         }
-        render::partials_read();
-        for name in pack.file_names() {
-            // What goes wrong is the build's to tell.
-            let _ = templates.render(name, worker, "./runtime.js", None);
-        }
-        render::partials_read()
     }
 
     /// Looks up the provenance of a worker's values.

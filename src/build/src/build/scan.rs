@@ -12,11 +12,12 @@ use crate::check::{self, Conflict};
 use crate::index::{RecordIndex, WorkerIndex};
 use crate::manifest::{Input, Manifest, Record, RenderRecord, Stamp, Unit, Writer};
 use crate::policy::{self, Judged, Suppressed};
-use crate::resolve::UniqueClaim;
+use crate::resolve::{Claimant, ClaimedResource, UniqueClaim};
 use crate::usage::{self, LimitUsage, Usage, WorkerUsage};
 use flotilla_model::customer::{self, SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use flotilla_model::digest::{Digest, ShortHash};
+use flotilla_model::names::own_secret;
 use flotilla_model::progress::Progress;
 use flotilla_model::spec::Environment;
 use flotilla_model::trace;
@@ -42,7 +43,7 @@ pub struct Scan {
     pub held: BTreeSet<String>,
     /// Whether a file could not be read at all. It isn't known whose it is, so no customer counts as removed.
     pub unread: bool,
-    /// The customers that are held back by a broken pack, by the pack's name.
+    /// The customers that are held back by a broken pack or layer, by the name of that part.
     blocked: BTreeMap<String, Blocked>,
     /// The number of customers with errors.
     pub invalid: usize,
@@ -58,11 +59,11 @@ pub struct Scan {
     pub(super) is_persistent: bool,
 }
 
-/// The customers that a broken pack holds back.
+/// The customers that a broken pack or layer holds back.
 #[derive(Default)]
 struct Blocked {
     customers: BTreeSet<String>,
-    /// The errors of the pack.
+    /// The errors of the part.
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -98,8 +99,8 @@ struct Findings {
     other_id: Option<String>,
     /// Whether the file can't be read at all.
     is_unreadable: bool,
-    /// The broken packs that its workers need.
-    broken_packs: BTreeSet<String>,
+    /// The broken packs and layers that its workers need.
+    broken_parts: BTreeSet<String>,
     judged: Judged,
 }
 
@@ -209,38 +210,49 @@ impl Scan {
         let mut judged = Judged { diagnostics: project.broken.clone(), ..Judged::default() };
         let mut held = BTreeSet::new();
         let mut renamed = Vec::new();
-        let blocked =
-            |diagnostics: &Vec<Diagnostic>| Blocked { diagnostics: diagnostics.clone(), ..Blocked::default() };
-        self.blocked =
-            project.fleet.broken_packs.iter().map(|(name, errors)| (name.clone(), blocked(errors))).collect();
-        judged.diagnostics.extend(project.fleet.broken_packs.values().flatten().cloned());
+        let blocked = |diagnostics: &[Diagnostic]| Blocked { diagnostics: diagnostics.to_vec(), ..Blocked::default() };
+        self.blocked = project.fleet.broken_parts().map(|(name, errors)| (name, blocked(errors))).collect();
+        judged.diagnostics.extend(project.fleet.broken_parts().flat_map(|(_, errors)| errors).cloned());
         self.unread = false;
         for (record, findings) in self.records.iter().zip(&self.findings) {
             let Some(findings) = findings else { continue };
             if has_errors(&findings.judged) {
                 held.insert(id(record).to_owned());
             }
-            for pack in &findings.broken_packs {
-                self.blocked.entry(pack.clone()).or_default().customers.insert(id(record).to_owned());
+            for part in &findings.broken_parts {
+                self.blocked.entry(part.clone()).or_default().customers.insert(id(record).to_owned());
             }
             judged.append(&mut findings.judged.clone());
             self.unread |= findings.is_unreadable;
-            renamed.extend(findings.other_id.clone());
+            renamed.extend(findings.other_id.clone().map(|id| (id, record.file().to_owned())));
         }
         // The customer of a file that isn't read counts as one with errors, not as removed.
         self.unread |= !project.unread.is_empty();
         let mut unread = project.unread.clone();
         unread.extend(project::unread_layers(&project.tree, &project.fleet));
+        if project.fleet.layers.iter().any(|layer| layer.rule.env_files.is_some()) && project.fleet.preview.is_none() {
+            let of_id = self.records.iter().zip(&self.findings).map(|(record, findings)| {
+                let is_known = findings.as_ref().is_none_or(|found| !found.is_unreadable);
+                (id(record), is_known.then_some(record))
+            });
+            let of_id: HashMap<&str, Option<&Record>> = of_id.collect();
+            let uses = |id: &str, layer: &str| match of_id.get(id) {
+                Some(record) => record.map(|record| record.layers.iter().any(|name| name == layer)),
+                None => Some(false),
+            };
+            unread.extend(project::unread_env_files(&project.tree, &project.fleet, uses));
+        }
         judged.diagnostics.extend(unread);
         // An error of what all customers share can't skip a single one.
         let mut is_stopped = held.contains(SHARED) || !project.broken.is_empty();
         held.extend(self.blocked.values().flat_map(|blocked| blocked.customers.iter().cloned()));
         is_stopped |= self.is_all_blocked(&held);
         let ids = unique_ids(project, &mut held, &mut judged);
-        self.judge_conflicts(project, &mut held, &mut judged);
+        self.judge_conflicts(project, &renamed, &mut held, &mut judged);
         self.invalid = held.len();
         held.extend(project.unread.iter().map(|unread| project::id_of_any(&unread.place.file).to_owned()));
-        held.extend(renamed.into_iter().filter(|id| !ids.contains(id.as_str())));
+        let renamed = renamed.into_iter().map(|(id, _)| id);
+        held.extend(renamed.filter(|id| !ids.contains(id.as_str())));
         is_stopped |= self.judge_limits(project, &held, &mut judged);
         let Judged { diagnostics, suppressed, .. } = judged;
         if is_stopped {
@@ -252,7 +264,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Returns whether broken packs leave nothing that could be built.
+    /// Returns whether broken packs and layers leave nothing that could be built.
     fn is_all_blocked(&self, held: &BTreeSet<String>) -> bool {
         self.blocked.values().any(|blocked| !blocked.customers.is_empty())
             && self.records.iter().all(|record| held.contains(id(record)))
@@ -273,24 +285,43 @@ impl Scan {
         if self.is_all_blocked(&self.held) { Err(self.diagnostics.clone()) } else { Ok(()) }
     }
 
-    /// Returns the errors of the packs that hold back a customer.
-    pub fn pack_errors(&self, id: &str) -> impl Iterator<Item = &Diagnostic> {
+    /// Adds diagnostics that were found after the scan, as fleet.yaml judges them.
+    pub fn add_findings(&mut self, project: &Project, found: Vec<Diagnostic>) {
+        for diagnostic in found {
+            let file = diagnostic.place.file.clone();
+            let customer = file.starts_with(CUSTOMERS).then(|| project::id_of(&file));
+            let Judged { diagnostics, suppressed, .. } = project.policy.judge(customer, vec![diagnostic]);
+            self.diagnostics.extend(diagnostics);
+            self.suppressed.extend(suppressed);
+        }
+        self.diagnostics = sorted(std::mem::take(&mut self.diagnostics));
+        self.suppressed = policy::sorted_suppressed(std::mem::take(&mut self.suppressed));
+    }
+
+    /// Returns the errors of the packs and layers that hold back a customer.
+    pub fn part_errors(&self, id: &str) -> impl Iterator<Item = &Diagnostic> {
         self.blocked
             .values()
             .filter(move |blocked| blocked.customers.contains(id))
             .flat_map(|blocked| &blocked.diagnostics)
     }
 
-    /// Leaves out the errors of packs that none of these customers needs.
-    pub fn leave_out_other_packs(&mut self, includes: impl Fn(&str) -> bool) {
+    /// Leaves out the errors of packs and layers that none of these customers needs.
+    pub fn leave_out_other_parts(&mut self, includes: impl Fn(&str) -> bool) {
         for blocked in self.blocked.values().filter(|blocked| !blocked.customers.iter().any(|id| includes(id))) {
             self.diagnostics.retain(|diagnostic| !blocked.diagnostics.contains(diagnostic));
         }
     }
 
     /// Judges resources that are claimed twice; the customers that claim them are skipped.
-    fn judge_conflicts(&self, project: &Project, held: &mut BTreeSet<String>, judged: &mut Judged) {
-        for conflict in conflicts(project, &self.records) {
+    fn judge_conflicts(
+        &self,
+        project: &Project,
+        renamed: &[(String, String)],
+        held: &mut BTreeSet<String>,
+        judged: &mut Judged,
+    ) {
+        for conflict in conflicts(project, &self.records, &self.names(project, renamed)) {
             held.extend(conflict.held);
             let Some(diagnostic) = conflict.diagnostic else { continue };
             let file = diagnostic.place.file.clone();
@@ -301,6 +332,27 @@ impl Scan {
             }
             judged.append(&mut found);
         }
+    }
+
+    /// Returns the claims of customers to their own secrets, where the specs that would claim them have errors, aren't read, or are
+    /// no part of the preview: a secret is its customer's all the same.
+    fn names(&self, project: &Project, renamed: &[(String, String)]) -> Vec<UniqueClaim> {
+        let broken = self.records.iter().zip(&self.findings);
+        let broken = broken.filter(|(record, findings)| {
+            let has_errors = findings.as_ref().is_some_and(|found| has_errors(&found.judged));
+            id(record) != SHARED && (has_errors || record.claims.is_empty())
+        });
+        let broken = broken.map(|(record, _)| (id(record), record.file()));
+        let unread =
+            project.unread.iter().map(|unread| (project::id_of_any(&unread.place.file), unread.place.file.as_str()));
+        let others = project.other_files.iter().map(|file| (project::id_of(file), file.as_str()));
+        let renamed = renamed.iter().map(|(id, file)| (id.as_str(), file.as_str()));
+        let claim = |(id, file): (&str, &str)| UniqueClaim {
+            resource: ClaimedResource::Secrets(own_secret(id, "")),
+            place: Place::file(file),
+            claimant: Claimant { customer: id.to_owned(), environment: Environment::Production, role: None },
+        };
+        broken.chain(unread).chain(others).chain(renamed).map(claim).collect()
     }
 
     /// Judges what concerns the fleet as a whole: the limits of accounts and zones, secrets in git, and unused rules. Returns
@@ -477,9 +529,9 @@ impl<'a> Scanner<'a> {
                 content: file.bytes.as_ref().map(|bytes| Digest::of(bytes).short_hash()),
             }));
         }
-        // With a broken pack, too, the customer is resolved again the next time.
-        let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_packs.is_empty();
-        let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_packs.is_empty();
+        // With a broken pack or layer, too, the customer is resolved again the next time.
+        let has_diagnostics = !reading.diagnostics.is_empty() || !resolved.broken_parts.is_empty();
+        let is_held = |judged: &Judged| has_errors(judged) || !resolved.broken_parts.is_empty();
         let judged = project.policy.judge(Some(project::id_of(&file)), reading.diagnostics);
         let context = self.contexts.of(project, &layers).unwrap_or_default();
         let old = known.map(|record| record.units.clone()).unwrap_or_default();
@@ -488,7 +540,7 @@ impl<'a> Scanner<'a> {
         let record = Record { inputs, context, layers, labels, has_diagnostics, claims, units };
         let is_reported = has_diagnostics || other_id.is_some();
         let is_unreadable = reading.spec.is_none();
-        let findings = Findings { other_id, is_unreadable, broken_packs: resolved.broken_packs, judged };
+        let findings = Findings { other_id, is_unreadable, broken_parts: resolved.broken_parts, judged };
         Scanned {
             // A customer with diagnostics is read each time, mostly with the same result.
             is_dirty: known != Some(&record),
@@ -502,7 +554,7 @@ impl<'a> Scanner<'a> {
     fn scan_shared(&self, known: Option<Record>) -> Option<Scanned> {
         let project = self.project;
         let resolved = &project.shared.resolved;
-        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() && resolved.broken_packs.is_empty() {
+        if resolved.workers.is_empty() && resolved.diagnostics.is_empty() && resolved.broken_parts.is_empty() {
             return None;
         }
         let old = known.as_ref().map(|record| record.units.clone()).unwrap_or_default();
@@ -513,13 +565,13 @@ impl<'a> Scanner<'a> {
             labels: Vec::new(),
             has_diagnostics: true,
             claims: claims(&resolved.claims),
-            units: match resolved.broken_packs.is_empty() {
+            units: match resolved.broken_parts.is_empty() {
                 true => units(&project.fleet, &resolved.workers, old, self.writer),
                 false => old,
             },
         };
         let judged = project.policy.judge(None, resolved.diagnostics.clone());
-        let findings = Findings { broken_packs: resolved.broken_packs.clone(), judged, ..Findings::default() };
+        let findings = Findings { broken_parts: resolved.broken_parts.clone(), judged, ..Findings::default() };
         Some(Scanned {
             is_dirty: known.as_ref() != Some(&record),
             orphaned: orphaned(known.as_ref(), &record),
@@ -588,6 +640,7 @@ fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer)
                 pack: worker.pack.clone(),
                 resolved,
                 value,
+                compatibility_date: worker.compatibility_date.replace('-', "").parse().unwrap_or_default(),
                 usage,
                 rendered: before.and_then(|before| before.rendered),
             }
@@ -595,8 +648,9 @@ fn units(fleet: &Fleet, workers: &[Worker], mut old: Vec<Unit>, writer: &Writer)
         .collect()
 }
 
-/// Finds resources that are claimed twice. Digests find the few customers that are resolved again for it.
-fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
+/// Finds resources that are claimed twice, also by claims that no record has. Digests find the few customers that are resolved again
+/// for it.
+fn conflicts(project: &Project, records: &[Record], more: &[UniqueClaim]) -> Vec<Conflict> {
     let indexed = || records.iter().enumerate().map(|(index, record)| (RecordIndex::new(index), record));
     let mut claims: Vec<(u64, RecordIndex)> =
         indexed().flat_map(|(index, record)| record.claims.iter().map(move |claim| (*claim, index))).collect();
@@ -606,6 +660,10 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
         .filter(|group| group.len() > 1)
         .flat_map(|group| group.iter().map(|(_, index)| *index))
         .collect();
+    let digests: HashSet<u64> = more.iter().map(|claim| claim.resource.digest()).collect();
+    if !digests.is_empty() {
+        suspects.extend(claims.iter().filter(|(digest, _)| digests.contains(digest)).map(|(_, index)| *index));
+    }
     let usage = indexed().flat_map(|(index, record)| record.units.iter().map(move |unit| (index, &unit.usage)));
     suspects.append(&mut usage::beside_wildcards(usage));
     let suspects: Vec<RecordIndex> = suspects.into_iter().collect();
@@ -619,6 +677,7 @@ fn conflicts(project: &Project, records: &[Record]) -> Vec<Conflict> {
             },
         })
         .collect();
+    full.extend_from_slice(more);
     check::claims(&mut full)
 }
 

@@ -10,11 +10,19 @@ use serde_json::Value;
 use super::{Files, LIST, sum};
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
+use flotilla_model::plain_file;
+
+/// The most bytes of a file that are read to compare it.
+const LIMIT: u64 = 64 << 20;
 
 /// Writes an archive, and its SHA-256 beside it in a file that `sha256sum -c` reads.
 pub fn archive(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     write(path, bytes)?;
+    // A pipe or a device has nothing beside it.
+    if fs::metadata(path).is_ok_and(|found| plain_file::is_special(&found)) {
+        return Ok(());
+    }
     let beside = PathBuf::from(format!("{}.sha256", path.display()));
     write(&beside, format!("{}  {name}\n", sum(bytes)).as_bytes())
 }
@@ -28,15 +36,28 @@ pub fn folder(to: &Path, customer: &str, files: &Files, force: bool) -> Result<(
             .hint("--force replaces it; nothing was written"));
     }
     for (path, bytes) in files.iter().filter(|(path, _)| *path != LIST) {
-        if fs::read(to.join(path)).ok().as_ref() != Some(bytes) {
-            write(&to.join(path), bytes)?;
+        if plain_file::read(&to.join(path), LIMIT).ok().as_ref() != Some(bytes) {
+            write_below(to, path, bytes)?;
         }
     }
-    for (path, _) in before.sums().filter(|(path, _)| !files.contains_key(*path) && is_plain(path)) {
-        let _ = fs::remove_file(to.join(path));
+    for (path, exported) in before.sums().filter(|(path, _)| !files.contains_key(*path)) {
+        // The list can be anybody's: what isn't as it was exported stays.
+        if let Ok(file) = plain_file::project_file(to, path)
+            && (force || plain_file::read(&file, LIMIT).is_ok_and(|bytes| sum(&bytes) == exported))
+        {
+            let _ = fs::remove_file(file);
+        }
     }
     // The last: until then it is the earlier export.
-    write(&to.join(LIST), &files[LIST])
+    write_below(to, LIST, &files[LIST])
+}
+
+/// Writes a file of an export to its folder, and not through a link that leads out of it.
+fn write_below(to: &Path, path: &str, bytes: &[u8]) -> Result<(), Failure> {
+    fs::create_dir_all(to).with_context(|| format!("{} can't be created", to.display()))?;
+    let cannot = |error| Failure::new(format!("{} can't be written: {error}", to.join(path).display()));
+    let target = plain_file::inside(to, &to.join(path)).map_err(cannot)?;
+    write(&target, bytes)
 }
 
 /// The list of an earlier export in the same folder.
@@ -45,7 +66,8 @@ struct Earlier(Option<Value>);
 impl Earlier {
     fn read(to: &Path, customer: &str) -> Result<Earlier, Failure> {
         let is_empty = fs::read_dir(to).map_or(true, |mut entries| entries.next().is_none());
-        let list = fs::read(to.join(LIST)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let list =
+            plain_file::read(&to.join(LIST), LIMIT).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         if !is_empty && list.as_ref().is_none_or(|list| list["customer"] != customer) {
             return Err(Failure::refused(format!(
                 "{} holds something else than an export of {customer}",
@@ -64,7 +86,7 @@ impl Earlier {
 
     /// Returns a file that would be replaced and isn't as it was exported: changed, or somebody else's.
     fn changed<'a>(&'a self, to: &Path, files: &'a Files) -> Option<&'a str> {
-        let now = |path: &str| fs::read(to.join(path)).ok();
+        let now = |path: &str| plain_file::read(&to.join(path), LIMIT).ok();
         let is_edited = |(path, exported): &(&str, &str)| {
             now(path).is_some_and(|bytes| sum(&bytes) != *exported && files.get(*path) != Some(&bytes))
         };
@@ -75,11 +97,6 @@ impl Earlier {
         let edited = self.sums().find(is_edited).map(|(path, _)| path);
         edited.or_else(|| files.keys().find(is_foreign).map(String::as_str))
     }
-}
-
-/// Returns whether a path that was read stays below its folder.
-fn is_plain(path: &str) -> bool {
-    !path.starts_with('/') && path.split('/').all(|step| !step.is_empty() && step != "." && step != "..")
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use flotilla_model::binding::{Binding, D1};
+use flotilla_model::credential;
 use flotilla_model::customer::{
     D1_BINDING, DIGEST_VARIABLE, DISPATCHER_BINDING, Database, Destination, HOSTS_BINDING, SHARED, TURSO_TOKEN,
     TURSO_URL,
@@ -14,6 +15,7 @@ use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names;
 use flotilla_spec::pack::Pack;
 use flotilla_spec::project::unknown;
+use flotilla_spec::secrets::access;
 
 use super::claim::ClaimedResource;
 use super::peers::{Reference, WORKER_URL};
@@ -52,6 +54,16 @@ impl WorkerResolver<'_, '_> {
                         self.push(Diagnostic::error(Code::WrongType, place, message, "write `{ workerUrl: auth }`"));
                     }
                 }
+            }
+            if credential::holds_credential(name, value) {
+                let place = self.place(&["vars", name]);
+                let message = format!("the variable `{name}` holds a secret in plain text");
+                let help = format!(
+                    "make it a secret, `secrets: {{ {name}: {{ secret: {} }} }}`, and replace the value where it was issued, if the \
+                     file was ever committed; if it is public, turn this off for the customer under `diagnostics` in fleet.yaml",
+                    name.to_ascii_uppercase()
+                );
+                self.push(Diagnostic::warning(Code::SecretVariable, place, message, help));
             }
             let value = match value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get(OF_WORKER)) {
                 Some(Value::String(word)) if word == "environment" => self.target.environment.as_ref().into(),
@@ -139,6 +151,7 @@ impl WorkerResolver<'_, '_> {
             }
             if let (D1, Some(id)) = (kind.key(), binding.text(D1)) {
                 let (id, place) = (id.to_owned(), self.place(&["bindings", name, D1]));
+                self.in_use(&id, Some(name), &place);
                 self.claim(ClaimedResource::Database(id), place);
             }
             bindings.insert(name.clone(), binding);
@@ -187,28 +200,35 @@ impl WorkerResolver<'_, '_> {
         }
     }
 
-    /// Claims the secrets of the customer that a secret is named after: `ACME__TOKEN` is acme's.
+    /// Reports secrets that aren't for this customer, and claims those of other customers whose names they have: `ACME__TOKEN` is
+    /// acme's, and so is `TOKEN` of a customer whose prefix it makes `ACME__TOKEN`.
     pub(super) fn foreign(&mut self, secrets: &Secrets) {
-        if self.target.subject.id != SHARED {
-            self.claim(
-                ClaimedResource::Secrets(names::own_secret(self.target.subject.id, "")),
-                self.target.subject.place.clone(),
-            );
-            for (name, place) in secrets.values() {
-                let tokens = self.batch.fleet.accounts.iter().find(|(_, account)| account.token.secret == *name);
-                let Some((account, _)) = tokens else { continue };
-                let message =
-                    format!("`{name}` is the API token of the account `{account}`: a customer's worker would have it");
-                let help = "give the customer a token of its own, under another name";
-                self.push(Diagnostic::error(Code::ForeignSecret, place.clone(), message, help));
-            }
+        let (id, fleet) = (self.target.subject.id, self.batch.fleet);
+        let prefix = names::own_secret(id, "");
+        if id != SHARED {
+            self.claim(ClaimedResource::Secrets(prefix.clone()), self.target.subject.place.clone());
         }
         for (name, place) in secrets.values() {
-            for (start, _) in name.match_indices("__") {
-                let owner = &name[..start + 2];
-                if owner != names::own_secret(self.target.subject.id, "") {
-                    self.claim(ClaimedResource::Secrets(owner.to_owned()), place.clone());
-                }
+            // What fleet.yaml gives to the workers that all share is for the fleet to decide.
+            if id != SHARED
+                && let Some(wrong) = access::refusal(fleet, id, name)
+            {
+                self.error(Code::ForeignSecret, place.clone(), wrong);
+                continue;
+            }
+            let own = names::own_secret(id, name);
+            // An own name that begins with another customer's prefix is that customer's only if the prefix is the longer one.
+            let in_own = names::owners(&own).filter(|owner| owner.len() > prefix.len());
+            let in_name = names::owners(name).filter(|owner| match name.starts_with(&prefix) {
+                true => owner.len() > prefix.len(),
+                false => true,
+            });
+            let owners: BTreeSet<&str> = in_own.chain(in_name).collect();
+            if id == SHARED {
+                self.claim(ClaimedResource::Secrets(prefix.clone()), place.clone());
+            }
+            for owner in owners {
+                self.claim(ClaimedResource::Secrets(owner.to_owned()), place.clone());
             }
         }
     }

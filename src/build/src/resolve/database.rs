@@ -15,32 +15,48 @@ use super::worker::{Secrets, WorkerResolver};
 /// A database that a worker uses.
 pub(super) struct InUse {
     name: String,
+    /// The binding by whose id it is used; `database`, if there is none.
+    binding: Option<String>,
     place: Place,
     environment: Environment,
     role: Option<String>,
 }
 
-/// Returns an error for each database that several environments inherit: what one of them writes, the others read. `own` has the workers whose
-/// database is set for their environment.
-pub(super) fn shared_by_environments(
-    databases: &[InUse],
-    own: &BTreeSet<(Environment, Option<String>)>,
-) -> Vec<Diagnostic> {
-    let mut inherited: BTreeMap<(&str, &Place), BTreeSet<Environment>> = BTreeMap::new();
-    for InUse { name, place, environment, role } in databases {
-        if !own.contains(&(*environment, role.clone())) {
-            inherited.entry((name, place)).or_default().insert(*environment);
+/// The databases and the bindings that are set for the environment of a worker: its environment, its role, and the binding, which
+/// `database` has none of.
+pub(super) type OwnDatabases = BTreeSet<(Environment, Option<String>, Option<String>)>;
+
+/// Returns an error for each database that several environments inherit: what one of them writes, the others read.
+pub(super) fn shared_by_environments(databases: &[InUse], own: &OwnDatabases) -> Vec<Diagnostic> {
+    let mut inherited: BTreeMap<(&str, &Option<String>, &Place), BTreeSet<Environment>> = BTreeMap::new();
+    for InUse { name, binding, place, environment, role } in databases {
+        if !own.contains(&(*environment, role.clone(), binding.clone())) {
+            inherited.entry((name, binding, place)).or_default().insert(*environment);
         }
     }
     let shared = inherited.into_iter().filter(|(_, environments)| environments.len() > 1);
-    let diagnostic = |((name, place), environments): ((&str, &Place), BTreeSet<Environment>)| {
+    let diagnostic = |((name, binding, place), environments): (
+        (&str, &Option<String>, &Place),
+        BTreeSet<Environment>,
+    )| {
         let words: Vec<&str> = environments.iter().map(|environment| environment.as_ref()).collect();
-        let first = words[0];
-        let message = format!("the database `{name}` is shared by the environments {}", words.join(" and "));
-        let help = format!(
-            "give each its own: write `{{environment}}` in its name, or `environments: {{ {first}: {{ database: {{ … }} }} }}`; \
-             what is set for an environment itself may be the same"
-        );
+        let (first, words) = (words[0], words.join(" and "));
+        let (message, help) = match binding {
+            None => (
+                format!("the database `{name}` is shared by the environments {words}"),
+                format!(
+                    "give each its own: write `{{environment}}` in its name, or `environments: {{ {first}: {{ database: {{ … }} }} }}`; \
+                     what is set for an environment itself may be the same"
+                ),
+            ),
+            Some(binding) => (
+                format!("the D1 database of the binding `{binding}` is shared by the environments {words}"),
+                format!(
+                    "give each its own: `environments: {{ {first}: {{ bindings: {{ {binding}: {{ d1: … }} }} }} }}`; \
+                     what is set for an environment itself may be the same"
+                ),
+            ),
+        };
         Diagnostic::error(Code::SharedDatabase, place.clone(), message, help)
     };
     shared.map(diagnostic).collect()
@@ -104,9 +120,11 @@ impl WorkerResolver<'_, '_> {
         }
     }
 
-    fn in_use(&mut self, name: &str, place: &Place) {
+    /// Notes a database that the worker uses, by a binding or as its `database`.
+    pub(super) fn in_use(&mut self, name: &str, binding: Option<&str>, place: &Place) {
         let (environment, role) = (self.target.environment, self.target.role.map(str::to_owned));
-        self.batch.databases.push(InUse { name: name.to_owned(), place: place.clone(), environment, role });
+        let (name, binding) = (name.to_owned(), binding.map(str::to_owned));
+        self.batch.databases.push(InUse { name, binding, place: place.clone(), environment, role });
     }
 
     fn turso(
@@ -119,7 +137,7 @@ impl WorkerResolver<'_, '_> {
         let place = self.place(&["database", "url"]);
         // Its protocol is no part of a database.
         let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host).trim_end_matches('/');
-        self.in_use(host, &place);
+        self.in_use(host, None, &place);
         self.claim(ClaimedResource::Database(host.to_lowercase()), place);
         vars.insert(TURSO_URL.to_owned(), Value::String(url));
         let token = database.token.as_ref().map(|token| token.secret.clone()).unwrap_or_default();
@@ -133,7 +151,7 @@ impl WorkerResolver<'_, '_> {
         let account = self.batch.fleet.first_name(account, |one, other| one.id == other.id).to_owned();
         let key = if database.id.is_some() { "id" } else { "name" };
         let place = self.place(&["database", key]);
-        self.in_use(&name, &place);
+        self.in_use(&name, None, &place);
         if let Some(id) = &database.id {
             self.claim(ClaimedResource::Database(id.clone()), place.clone());
         }

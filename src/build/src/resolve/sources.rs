@@ -138,14 +138,11 @@ impl<'a> Sources<'a> {
         standing.into_iter().collect()
     }
 
-    /// Returns whether a worker exists in an environment only because nothing says otherwise: the strongest source that has environments
-    /// doesn't name this one.
+    /// Returns whether a worker exists in an environment only because nothing says otherwise: the sources name environments, and none of
+    /// them names this one.
     pub(super) fn is_implied(&self, environment: Environment, role: Option<&str>) -> bool {
-        if environment == Environment::Preview {
-            return false;
-        }
-        let strongest = self.sets(role).filter(|set| !set.is_empty()).last();
-        strongest.is_some_and(|set| set.iter().all(|(named, _)| *named != environment))
+        let mut named = self.sets(role).flatten().map(|(named, _)| named).peekable();
+        environment != Environment::Preview && named.peek().is_some() && named.all(|named| named != environment)
     }
 
     /// Returns the lasting environments that each source names, the weakest first.
@@ -161,12 +158,19 @@ impl<'a> Sources<'a> {
         })
     }
 
-    /// Returns whether any source sets a key of a worker for one environment.
-    pub(super) fn sets_in(&self, environment: Environment, role: Option<&str>, key: &str) -> bool {
-        let in_environment = |node: &Node| below(node, "environments", environment.as_ref())?.get(key).map(|_| ());
-        self.roots.iter().any(|(_, root)| {
+    /// Returns what the sources set under a key of a worker for one environment.
+    pub(super) fn sets_in(
+        &self,
+        environment: Environment,
+        role: Option<&str>,
+        key: &str,
+    ) -> impl Iterator<Item = &'a Node> {
+        self.roots.iter().flat_map(move |(_, root)| {
             let own = role.and_then(|role| below(root, "workers", role));
-            in_environment(root).or_else(|| in_environment(own?)).is_some()
+            [Some(*root), own]
+                .into_iter()
+                .flatten()
+                .filter_map(move |node| below(node, "environments", environment.as_ref())?.get(key))
         })
     }
 

@@ -368,7 +368,7 @@ impl<'a> WorkerResolver<'a, '_> {
                 None
             }
             Some(name) if broken.contains_key(name) => {
-                self.batch.resolved.broken_packs.insert(name.to_owned());
+                self.batch.resolved.broken_parts.insert(name.to_owned());
                 None
             }
             Some(name) => {

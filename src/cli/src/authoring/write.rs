@@ -9,6 +9,8 @@ use flotilla_build::git;
 use flotilla_model::diagnostic::Diagnostic;
 use flotilla_model::failure::Failure;
 use flotilla_model::lock::Lock;
+use flotilla_model::plain_file;
+use flotilla_model::spec::Environment;
 use flotilla_spec::project::{self, FLEET_FILE};
 use flotilla_spec::secrets::{Secrets, Store};
 use flotilla_spec::tree::Tree;
@@ -76,12 +78,13 @@ pub struct Stored {
     pub left: Vec<String>,
 }
 
-/// Stores secrets in the sources of fleet.yaml, each in the file that has it, or else in the first that is for all
-/// environments.
+/// Stores secrets in the sources of fleet.yaml, each in the file that has it, or else in the first one. Files that are for all
+/// environments are used, or those that are for one environment `only`.
 pub fn secrets(
     session: &Session,
     transaction: &Transaction,
     values: &[(String, SecretString)],
+    only: Option<Environment>,
 ) -> Result<Stored, Failure> {
     let mut all = Stored::default();
     if values.is_empty() {
@@ -93,9 +96,13 @@ pub fn secrets(
         // Each is written to what the one before has left.
         let sources = Secrets::open(&session.root, fleet.file.secrets.as_deref(), None, false)?;
         let stores = sources.stores();
-        let for_all = || stores.iter().filter(|store| store.environment().is_none());
-        let has = for_all().find(|store| store.has(name) == Ok(true));
-        let Some(store) = has.or_else(|| for_all().next()) else {
+        let fitting = || stores.iter().filter(|store| store.environment() == only && store.takes(name));
+        let has = fitting().find(|store| store.has(name) == Ok(true));
+        let store = has.or_else(|| fitting().next());
+        if let Some(environment) = only {
+            check_alone(&stores, store, name, environment)?;
+        }
+        let Some(store) = store else {
             all.left.push(name.clone());
             continue;
         };
@@ -112,6 +119,32 @@ pub fn secrets(
     Ok(all)
 }
 
+/// Rejects a value for one environment alone that would be one for all, or that one for all would precede.
+fn check_alone(
+    stores: &[Store<'_>],
+    store: Option<&Store<'_>>,
+    name: &str,
+    environment: Environment,
+) -> Result<(), Failure> {
+    let failure = |why: String| {
+        Err(Failure::refused(format!("{name} can't be set for {environment} alone: {why}"))
+            .hint("without --env it is set for all environments of the customer"))
+    };
+    let Some(store) = store else {
+        return failure(
+            "no source of fleet.yaml is a file for each environment, as `secrets/{environment}.env` is".to_owned(),
+        );
+    };
+    let before = stores.iter().take_while(|other| other.path() != store.path());
+    let mut for_all = before.filter(|other| other.environment().is_none());
+    match for_all.find(|other| other.has(name) == Ok(true)) {
+        Some(other) => {
+            failure(format!("{} has it for all, and comes before {}", clean(&other.path()), clean(&store.path())))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Rejects a file that git tracks, if it holds values in plain text.
 fn storable(store: &Store<'_>) -> Result<(), Failure> {
     let path = store.path();
@@ -123,10 +156,17 @@ fn storable(store: &Store<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
-    if store.is_clear() && git::is_exposed(on_disk).unwrap_or(true) {
-        let path = clean(&store.path());
+/// Prints a warning if a file of values in plain text isn't ignored by git, or can be read by other users.
+pub fn warn_if_exposed(session: &Session, on_disk: &Path, store: &Store<'_>) {
+    if !store.is_clear() {
+        return;
+    }
+    let path = clean(&store.path());
+    if git::is_exposed(on_disk).unwrap_or(true) {
         session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
+    }
+    if let Some(mode) = plain_file::readable_by_others(on_disk) {
+        session.ui.line(&format!("other users can read {path} (its mode is {mode:o}): chmod 600 {path}"));
     }
 }
 

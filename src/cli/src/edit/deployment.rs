@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use flotilla_deploy::state::{Deployed, State, WorkerId};
+use flotilla_deploy::state::{Deployed, ResourceKind, State, WorkerId};
 use flotilla_model::customer::{Database, SHARED, TURSO_URL, Worker};
 use flotilla_model::diagnostic::did_you_mean;
 use flotilla_model::failure::Failure;
@@ -104,30 +104,65 @@ impl<'a> Deployment<'a> {
         )
     }
 
+    /// Returns the environment that is changed alone, if the customer has others, too.
+    pub fn only(&self, workspace: &Workspace) -> Option<Environment> {
+        let is_other =
+            |other: &Worker| other.customer == self.worker.customer && other.environment != self.worker.environment;
+        (self.alone && workspace.workers.iter().any(is_other)).then_some(self.worker.environment)
+    }
+
+    /// Returns the host name of its zone, if it has one.
+    pub fn host_name(&self) -> Option<String> {
+        let host = self.host()?;
+        Some(host.split('/').next().unwrap_or_default().trim_start_matches(['*', '.']).to_owned())
+    }
+
+    /// Returns the id of its zone, as far as the state knows it.
+    pub fn cached_zone_id(&self, workspace: &Workspace) -> Result<Option<String>, Failure> {
+        let Some(host) = self.host_name() else { return Ok(None) };
+        let zone = workspace.fleet.zone_of(&host).to_owned();
+        State::read(&workspace.cloud.state)?.cached_id(&self.account_id(workspace), ResourceKind::Zone, &zone)
+    }
+
     /// Returns the lines of the summary, with ids masked.
-    pub fn summary(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
+    pub fn summary(
+        &self,
+        workspace: &Workspace,
+        zone_id: Option<&str>,
+    ) -> Result<Vec<(&'static str, String)>, Failure> {
         let worker = self.worker;
         let token = &workspace.fleet.accounts[&worker.account].token.secret;
         let configured = if workspace.secrets.token(token).is_some() { "******** (configured)" } else { "not set" };
         let (name, id) = self.database();
+        let id = match id {
+            None if matches!(worker.database, Database::D1 { .. }) => {
+                let state = State::read(&workspace.cloud.state)?;
+                state.cached_id(&self.account_id(workspace), ResourceKind::Database, &name)?
+            }
+            id => id,
+        };
+        let with_id = |name: String, id: Option<&str>| match id {
+            Some(id) => format!("{name} ({})", mask(id)),
+            None => name,
+        };
         let host = self.host();
-        let zone = host.as_deref().map(|host| workspace.fleet.zone_of(host).to_owned());
+        let zone = self.host_name().map(|host| with_id(workspace.fleet.zone_of(&host).to_owned(), zone_id));
         let environments: BTreeSet<&str> = workspace
             .workers
             .iter()
             .filter(|other| other.customer == worker.customer)
             .map(|other| other.environment.as_ref())
             .collect();
-        vec![
+        Ok(vec![
             ("Customer", format!("{} ({})", worker.customer, worker.environment)),
             ("Environments", environments.into_iter().collect::<Vec<_>>().join(", ")),
             ("Account", format!("{} ({})", worker.account, mask(&self.account_id(workspace)))),
             ("Zone", zone.unwrap_or_else(|| "none".to_owned())),
             ("Domain", host.unwrap_or_else(|| "workers.dev alone".to_owned())),
-            ("Database", id.map_or_else(|| name.clone(), |id| format!("{name} ({})", mask(&id)))),
+            ("Database", with_id(name, id.as_deref())),
             ("API token", configured.to_owned()),
             ("Deployed", self.deployed_at.map_or("never".to_owned(), ago)),
-        ]
+        ])
     }
 
     fn host(&self) -> Option<String> {

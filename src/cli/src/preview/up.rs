@@ -57,7 +57,7 @@ pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         approval: given(arguments.yes),
     };
     let report = preview_up(&session.context(), &request)?;
-    summary::append(arguments.summary.as_deref(), &markdown(&report))?;
+    summary::append(arguments.summary.as_deref(), &markdown(&report));
     match session.format {
         Format::Json => session.json(&report)?,
         Format::Text => text(session, &report),

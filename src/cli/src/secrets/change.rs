@@ -13,6 +13,7 @@ use flotilla_spec::secrets::Store;
 
 use flotilla_engine::context::FOLDER;
 
+use super::super::authoring::write::warn_if_exposed;
 use super::super::cloud::CloudArguments;
 use super::super::prompts;
 use super::super::report::{self, count};
@@ -97,9 +98,7 @@ fn change(
     let is_new = !store.has(&entry).unwrap_or(false);
     store.set(&entry, &value)?;
     drop(value);
-    if store.is_clear() && git::is_exposed(&on_disk).unwrap_or(true) {
-        session.ui.line(&format!("git doesn't ignore {path}: add it to .gitignore before you commit"));
-    }
+    warn_if_exposed(session, &on_disk, store);
     // What holds now is read anew, as the next deploy reads it.
     let within = store.environment();
     let opened = open(session, &CloudArguments::default())?;
@@ -151,12 +150,14 @@ fn store<'a, 'b>(
         None => which.env.is_none(),
         Some(of) => which.env.is_none_or(|environment| environment == of),
     };
-    let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).collect();
+    // Where it would never be looked up, nothing is written unless that file is named.
+    let takes = |store: &&Store<'_>| which.source.is_some() || store.takes(entry);
+    let chosen: Vec<&Store<'_>> = stores.iter().filter(named).filter(here).filter(takes).collect();
     if chosen.is_empty() {
         let what = match (&which.source, which.env) {
             (Some(path), None) => format!("`{path}` is no source that can be written"),
             (_, Some(environment)) => format!("no source has a file for {environment}"),
-            (None, None) => "nothing can be written".to_owned(),
+            (None, None) => format!("no source that can be written is for {entry}, by its `purpose` and `names`"),
         };
         let where_from = if listed { "fleet.yaml" } else { "flotilla, as fleet.yaml lists none" };
         return Err(Failure::usage(what).hint(format!("those of {where_from}: {}", known())));

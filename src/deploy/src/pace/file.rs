@@ -6,11 +6,13 @@
 //! writing happen under the operating system's lock, which a killed process no longer holds. Nothing is flushed to
 //! the disk: after a power failure the clock is another one, and the file starts over.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use flotilla_model::plain_file;
 
 use super::ledger::{Ledger, Nanos, WINDOWS, Window};
 
@@ -45,7 +47,7 @@ impl Shared {
     /// Opens the file, or makes it.
     pub(super) fn open(path: &Path, epoch: [u8; 16]) -> io::Result<Shared> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            plain_file::create_folder(folder)?;
             if !path.exists() {
                 sweep(folder);
             }
@@ -85,7 +87,7 @@ impl Shared {
                 return Ok(());
             }
             if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
+                plain_file::create_folder(folder)?;
             }
             self.file = file(&self.path)?;
         }
@@ -141,7 +143,9 @@ impl Shared {
 }
 
 fn file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let file = plain_file::open_with(path, File::options().read(true).write(true).create(true))?;
+    plain_file::make_private(path);
+    Ok(file)
 }
 
 /// Removes the files of tokens that were not used for long: nothing in them counts any more. A process that has one

@@ -35,6 +35,9 @@ pub struct PlannedAction {
     /// Whether it destroys the data of Durable Objects.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub destroys_objects: bool,
+    /// Whether it may overwrite a worker that this fleet doesn't manage.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopts: bool,
 }
 
 impl PlannedAction {
@@ -52,6 +55,7 @@ impl PlannedAction {
             was: change.was,
             wave: change.wave,
             destroys_objects: change.destroys_objects,
+            adopts: change.adopts,
         }
     }
 

@@ -139,7 +139,7 @@ fn remove(
     let fleet = fleet_of(context)?;
     let place = context.place();
     let existed = place.exists();
-    let lock = Lock::take_from_all(&context.folder().join(LOCK), "preview down")?;
+    let lock = Lock::take_from_all(&context.folder().join(LOCK), "preview down", context.operator)?;
     let mut cloud = Cloud::new(context, &fleet, &request.cloud, secrets)?;
     let mut state = State::open(&cloud.state)?;
     let options = RefreshOptions {

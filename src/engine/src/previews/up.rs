@@ -141,7 +141,7 @@ pub fn preview_up(context: &Context<'_>, request: &UpRequest) -> Result<PreviewU
     let days = i64::from(request.days.or(rule.days).unwrap_or(DAYS));
     let now = SystemClock::new().unix();
     let expires = now + days * DAY;
-    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "preview up")?;
+    let _lock = Lock::take_from_all(&context.folder().join(LOCK), "preview up", context.operator)?;
     let plan = PlanRequest {
         cloud: request.cloud.clone(),
         prune: true,

@@ -7,12 +7,14 @@ use oxc_allocator::Allocator;
 use oxc_parser::Parser;
 use oxc_span::SourceType;
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::Place;
+use flotilla_model::plain_file;
 use flotilla_spec::yaml::{Kind, Node};
 
 use super::super::wrangler::Config;
-use super::super::{FindingKind, Findings, credential, documents};
-use super::{MAX_BYTES, Options, TEXT, inside, is_linked, nearest};
+use super::super::{FindingKind, Findings, documents};
+use super::{MAX_BYTES, Options, TEXT, inside, is_linked, is_module_path, nearest};
 
 /// The extensions that an import can leave off, in the order in which they are tried.
 const EXTENSIONS: [&str; 11] =
@@ -51,6 +53,12 @@ impl Closure<'_, '_> {
                 continue;
             }
             let metadata = std::fs::symlink_metadata(self.root.join(&path));
+            if !is_module_path(&path) {
+                let message =
+                    format!("`{path}` is in a folder of git's, or its name has characters that a module's can't have");
+                self.report_lost(from, message, "move or rename it");
+                continue;
+            }
             if is_linked(self.root, &path) || !metadata.as_ref().is_ok_and(std::fs::Metadata::is_file) {
                 self.report_lost(from, format!("`{path}` is a symbolic link, or no plain file"), "put a copy there");
                 continue;
@@ -67,7 +75,7 @@ impl Closure<'_, '_> {
                 );
                 continue;
             }
-            let bytes = match std::fs::read(self.root.join(&path)) {
+            let bytes = match plain_file::read(&self.root.join(&path), MAX_BYTES) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     self.report_lost(from, format!("`{path}` can't be read: {error}"), "check its permissions");

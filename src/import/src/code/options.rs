@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use flotilla_model::credential;
 use flotilla_model::diagnostic::Place;
+use flotilla_model::plain_file;
 
 use super::super::wrangler::{Config, entries, items, text};
-use super::super::{FindingKind, Findings, credential, documents};
-use super::{Options, TEXT, inside, nearest};
+use super::super::{FindingKind, Findings, documents};
+use super::{MAX_BYTES, Options, TEXT, inside, nearest};
 
 pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings, lost: &mut Vec<String>) -> Options {
     let mut options = Options::default();
@@ -53,7 +55,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
                             FindingKind::LeftOut,
                             config.document.place(glob.span),
                             "a rule for other than an extension can't be mapped",
-                            "add a loader to build.mjs of the pack",
+                            "add a loader to build.json of the pack",
                         ),
                     }
                 }
@@ -82,7 +84,7 @@ pub(super) fn options(root: &Path, config: &Config<'_>, findings: &mut Findings,
 fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &mut Findings) {
     let named = config.text("tsconfig").and_then(|path| inside(config.folder(), path));
     let found = match named {
-        Some(path) => std::fs::read(root.join(&path)).ok().map(|bytes| (path, bytes)),
+        Some(path) => plain_file::read(&root.join(&path), MAX_BYTES).ok().map(|bytes| (path, bytes)),
         None => nearest(root, config.folder(), "tsconfig.json"),
     };
     let Some((path, bytes)) = found else { return };
@@ -102,7 +104,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
             FindingKind::Note,
             place,
             "what it extends isn't read",
-            "paths and JSX options there belong into build.mjs of the pack",
+            "paths and JSX options there belong in build.json of the pack",
         );
     }
     let Some(compiler) = document.root.get("compilerOptions") else { return };
@@ -138,7 +140,7 @@ fn tsconfig(root: &Path, config: &Config<'_>, options: &mut Options, findings: &
                 FindingKind::Note,
                 document.place(*span),
                 format!("the path `{pattern}` can't be an alias"),
-                "if the worker imports it, add it to build.mjs of the pack",
+                "if the worker imports it, add it to build.json of the pack",
             ),
         }
     }

@@ -131,9 +131,51 @@ pub struct SecretSource {
     /// command: how many run at once. Default: 8.
     #[schemars(range(min = 1, max = 64))]
     pub at_once: Option<u8>,
+    /// What its values are for: `workers`, the secrets that specs name, or `deploy`, what flotilla itself needs, such as API
+    /// tokens and the keys of other sources. Default: both.
+    pub purpose: Option<SourcePurpose>,
+    /// The names that specs may take from it; a `*` at the end stands for any characters. The prefix of a customer's own value
+    /// doesn't count. Default: every name that flotilla and CI don't need themselves.
+    #[schemars(extend("minItems" = 1, "uniqueItems" = true), inner(regex(pattern = "^([A-Z][A-Z0-9_]*[*]?|[*])$")))]
+    pub names: Option<Vec<String>>,
+}
+
+/// What the values of a source of secrets are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum SourcePurpose {
+    /// The secrets of workers.
+    Workers,
+    /// What flotilla itself needs.
+    Deploy,
 }
 
 impl SecretSource {
+    /// Returns whether its values may be those of workers' secrets.
+    pub fn is_for_workers(&self) -> bool {
+        self.purpose != Some(SourcePurpose::Deploy)
+    }
+
+    /// Returns whether its values may be used by flotilla itself.
+    pub fn is_for_deploys(&self) -> bool {
+        self.purpose != Some(SourcePurpose::Workers)
+    }
+
+    /// Returns whether a worker may take a secret of this name, without a customer's prefix, from it.
+    pub fn admits(&self, name: &str) -> bool {
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        };
+        self.is_for_workers() && self.names.as_ref().is_none_or(|names| names.iter().any(matches))
+    }
+
+    /// Returns whether it lists this very name for workers.
+    pub fn lists(&self, name: &str) -> bool {
+        self.is_for_workers() && self.names.iter().flatten().any(|listed| listed == name)
+    }
+
     /// Returns the keys that only some sources have, each with those sources.
     pub fn misplaced(&self) -> Option<(&'static str, &'static str)> {
         let only_age = self.age.is_none();

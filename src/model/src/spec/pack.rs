@@ -67,6 +67,16 @@ pub struct RuntimeFile {
     pub build: Vec<String>,
     /// The files and folders that decide it. package.json and package-lock.json always belong to them.
     pub sources: Vec<String>,
+    /// The environment variables that the command gets, beside PATH, HOME, TMPDIR and LANG, if they are set. Their values decide the
+    /// bundle, as the sources do; a secret among them can end up in it.
+    #[schemars(extend("uniqueItems" = true), inner(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$")))]
+    pub build_env: Option<Vec<String>>,
+    /// The number of seconds that the command may take. Default: 600.
+    #[schemars(range(min = 1, max = 86400))]
+    pub build_timeout: Option<u64>,
+    /// The MiB of memory that the command may have, together with the programs that it starts. Default: 4096.
+    #[schemars(range(min = 64, max = 1048576))]
+    pub build_memory: Option<u64>,
 }
 
 /// A pack's catalogue of destination types.

@@ -1,18 +1,14 @@
 //! Runs a program that prints secrets: without a shell, with a time limit, and without showing what it prints. Doesn't know
 //! which programs there are.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use flotilla_model::child::{self, Job};
 use secrecy::zeroize::Zeroizing;
 
 /// More than any file of secrets has.
 const MOST: u64 = 1 << 20;
-/// The number of bytes of its stderr that are read.
-const COMPLAINT: u64 = 4 << 10;
 
 /// The end of a program.
 pub struct Ended {
@@ -35,69 +31,25 @@ pub enum Trouble {
     TooMuch,
 }
 
-/// Runs a program in a folder. It gets this process's environment, and nothing to read.
+/// Runs a program in a folder, at a path from there if it is one. It gets this process's environment, and nothing to read; it can ask
+/// questions on the terminal.
 pub fn run(words: &[String], folder: &Path, limit: Duration) -> Result<Ended, Trouble> {
     let Some((program, arguments)) = words.split_first() else { return Err(Trouble::NotStarted) };
-    // A path is one from the project's root.
-    let program = if program.contains('/') { folder.join(program) } else { program.into() };
-    let deadline = Instant::now() + limit;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|_| Trouble::NotStarted)?;
-    // Each in a thread that may outlive the program: a child of its own can hold the pipes open.
-    let printed = reader(child.stdout.take(), MOST);
-    let complained = reader(child.stderr.take(), COMPLAINT);
-    let left = || deadline.saturating_duration_since(Instant::now());
-    let ended = printed.recv_timeout(left()).map_err(|_| Trouble::TimedOut).and_then(|printed| {
-        if printed.len() as u64 > MOST {
-            return Err(Trouble::TooMuch);
-        }
-        // It has closed its output: as a rule, it is gone.
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) => return Ok((printed, status.code())),
-                Ok(None) if left().is_zero() => return Err(Trouble::TimedOut),
-                Ok(None) => std::thread::sleep(Duration::from_millis(1).min(left())),
-                Err(_) => return Err(Trouble::NotStarted),
-            }
-        }
-    });
-    let (printed, code) = match ended {
-        Ok(ended) => ended,
-        Err(trouble) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(trouble);
-        }
-    };
-    let complained = complained.recv_timeout(left().min(Duration::from_secs(1))).unwrap_or_default();
-    let complaint = redacted(&String::from_utf8_lossy(&complained), &String::from_utf8_lossy(&printed));
-    Ok(Ended { code, printed, complaint })
+    let job = Job::new(program, arguments, folder).time(limit).output(MOST).interactive();
+    let ended = job.run().map_err(|trouble| match trouble {
+        child::Trouble::TimedOut(_) => Trouble::TimedOut,
+        child::Trouble::TooMuchOutput(_) => Trouble::TooMuch,
+        _ => Trouble::NotStarted,
+    })?;
+    let printed = Zeroizing::new(ended.stdout);
+    let complaint = redacted(&String::from_utf8_lossy(&ended.stderr), &String::from_utf8_lossy(&printed));
+    Ok(Ended { code: ended.status.code(), printed, complaint })
 }
 
 /// Returns how a program failed, in words.
 pub fn failed(program: &str, code: Option<i32>, complaint: &str) -> String {
     let how = code.map_or("was killed".to_owned(), |code| format!("ended with {code}"));
     if complaint.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {complaint}") }
-}
-
-fn reader(pipe: Option<impl Read + Send + 'static>, most: u64) -> mpsc::Receiver<Zeroizing<Vec<u8>>> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Zeroizing::new(Vec::new());
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.by_ref().take(most + 1).read_to_end(&mut bytes);
-            let _ = sender.send(bytes);
-            // So that the program doesn't wait for somebody to read the rest.
-            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
-        }
-    });
-    receiver
 }
 
 /// Returns the first line of a program's stderr. A word that has digits, that is long, or that is in its stdout as
@@ -117,6 +69,7 @@ fn redacted(complaint: &str, printed: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     fn sh(script: &str, seconds: u64) -> Result<Ended, Trouble> {
         let words = ["sh", "-c", script].map(str::to_owned);

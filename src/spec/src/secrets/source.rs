@@ -9,6 +9,7 @@ use std::time::Duration;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::failure::Failure;
 use flotilla_model::spec::{Environment, IdentityPlace, SecretSource};
 
@@ -16,6 +17,7 @@ use super::age;
 use super::command::Program;
 use super::entries::{self, Form};
 use super::program::{self, Trouble};
+use crate::dotenv;
 
 /// The time limit of a program, unless fleet.yaml sets another.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +36,8 @@ pub enum Answer {
 
 pub struct Source {
     pub kind: Kind,
+    /// Its entry in fleet.yaml: what its values are for.
+    pub listed: SecretSource,
     /// Given on the command line.
     named: bool,
 }
@@ -70,9 +74,8 @@ pub enum Content {
 }
 
 impl Source {
-    /// Returns a source of fleet.yaml. A dotenv file is read at once: its errors are reported before anything else is
-    /// done.
-    pub fn new(root: &Path, listed: &SecretSource) -> Result<Source, Failure> {
+    /// Returns a source of fleet.yaml. Nothing is read before it is needed.
+    pub fn new(root: &Path, listed: &SecretSource) -> Source {
         let timeout = listed.timeout.map_or(TIMEOUT, Duration::from_secs);
         let file = |path: &String, cipher| File {
             root: root.to_owned(),
@@ -81,11 +84,7 @@ impl Source {
             content: Default::default(),
         };
         let kind = match listed {
-            SecretSource { dotenv: Some(path), .. } => {
-                let file = file(path, Cipher::Clear);
-                file.read_clear()?;
-                Kind::File(file)
-            }
+            SecretSource { dotenv: Some(path), .. } => Kind::File(file(path, Cipher::Clear)),
             SecretSource { age: Some(path), identity: Some(identity), recipients, .. } => {
                 Kind::File(file(path, Cipher::Age { identity: identity.clone(), recipients: recipients.clone() }))
             }
@@ -95,7 +94,7 @@ impl Source {
             }
             _ => Kind::Environment,
         };
-        Ok(Source { kind, named: false })
+        Source { kind, listed: listed.clone(), named: false }
     }
 
     /// Returns the dotenv file of the command line, which has to be there.
@@ -107,11 +106,12 @@ impl Source {
             cipher: Cipher::Clear,
             content: Default::default(),
         };
-        let read = read_clear(path)?.ok_or_else(|| unreadable(path, "it isn't there"))?;
+        let unreadable = |why: String| Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()));
+        let read = read_clear(path).map_err(unreadable)?.ok_or_else(|| unreadable("it isn't there".to_owned()))?;
         for content in file.content.iter() {
             let _ = content.set(Content::Values(read.clone()));
         }
-        Ok(Source { kind: Kind::File(file), named: true })
+        Ok(Source { kind: Kind::File(file), listed: SecretSource::default(), named: true })
     }
 
     pub fn is_named(&self) -> bool {
@@ -169,9 +169,22 @@ impl Source {
         closed.collect()
     }
 
-    /// Returns the names in its files, as far as they were read.
+    /// Returns the errors of its dotenv files that were used.
+    pub fn errors(&self) -> Vec<Diagnostic> {
+        if let Kind::File(file) = &self.kind { file.errors() } else { Vec::new() }
+    }
+
+    /// Returns whether only errors in its files can make it unavailable.
+    pub fn is_clear(&self) -> bool {
+        matches!(&self.kind, Kind::File(File { cipher: Cipher::Clear, .. }))
+    }
+
+    /// Returns the names in its files: in dotenv files, and in others as far as they were read.
     pub fn names(&self) -> Vec<(String, Vec<String>)> {
         let Kind::File(file) = &self.kind else { return Vec::new() };
+        for environment in file.environments().iter().filter(|_| self.is_clear()) {
+            let _ = file.content(*environment, |_| None);
+        }
         let names = file.contents().filter_map(|(path, content)| match content {
             Content::Values(values) => Some((path, values.keys().cloned().collect())),
             _ => None,
@@ -216,12 +229,26 @@ impl File {
         self.environments().iter().filter_map(read)
     }
 
-    fn read_clear(&self) -> Result<(), Failure> {
-        for environment in self.environments() {
-            let content = read_clear(&self.on_disk(*environment))?.map_or(Content::Absent, Content::Values);
-            let _ = self.slot(*environment).set(content);
+    /// Returns the errors of a dotenv file that was used and can't be read. Nothing of a value is in them.
+    fn errors(&self) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        for environment in self.environments().iter().filter(|_| matches!(self.cipher, Cipher::Clear)) {
+            let Some(Content::Closed(why)) = self.slot(*environment).get() else { continue };
+            let path = self.path_in(*environment);
+            let text = bytes(&self.on_disk(*environment)).ok().flatten();
+            let lines = text.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(dotenv::read);
+            let wrong = lines.map(|(_, wrong)| wrong).unwrap_or_default();
+            errors.extend(wrong.iter().map(|wrong| {
+                let (span, file) = (wrong.span, path.clone());
+                let place = Place { file, line: span.line, column: span.column, width: 1 };
+                Diagnostic::error(Code::BadSecretSource, place, wrong.message.clone(), wrong.help)
+            }));
+            if wrong.is_empty() {
+                let help = "make it a file of lines `NAME=value`, or take it out under `secrets` in fleet.yaml";
+                errors.push(Diagnostic::error(Code::BadSecretSource, Place::file(&path), why.clone(), help));
+            }
         }
-        Ok(())
+        errors
     }
 
     /// Returns its content; it is opened at its first use. `variable` looks up where its key is.
@@ -229,7 +256,7 @@ impl File {
         self.slot(environment).get_or_init(|| {
             let path = self.on_disk(environment);
             let opened = match &self.cipher {
-                Cipher::Clear => read_clear(&path).map_err(|failure| failure.to_string()),
+                Cipher::Clear => read_clear(&path),
                 Cipher::Age { .. } => self
                     .plain(environment, variable)
                     .and_then(|text| text.map(|text| entries::parse(&text, Form::of(&self.path))).transpose()),
@@ -317,13 +344,8 @@ fn bytes(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     }
 }
 
-fn read_clear(path: &Path) -> Result<Option<HashMap<String, SecretString>>, Failure> {
-    let Some(bytes) = bytes(path).map_err(|error| unreadable(path, &error.to_string()))? else { return Ok(None) };
-    let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(path, "it is not UTF-8"))?;
-    entries::parse(text, Form::Dotenv).map(Some).map_err(|why| unreadable(path, &why))
-}
-
-/// Reports what can't be read, without its text.
-fn unreadable(path: &Path, why: &str) -> Failure {
-    Failure::new(format!("the dotenv file {} can't be read: {why}", path.display()))
+fn read_clear(path: &Path) -> Result<Option<HashMap<String, SecretString>>, String> {
+    let Some(bytes) = bytes(path).map_err(|error| format!("it can't be read: {error}"))? else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    entries::parse(text, Form::Dotenv).map(Some)
 }

@@ -10,7 +10,8 @@ use secrecy::zeroize::Zeroizing;
 
 use flotilla_model::atomic_file::AtomicFile;
 use flotilla_model::failure::Failure;
-use flotilla_model::spec::Environment;
+use flotilla_model::names;
+use flotilla_model::spec::{Environment, SecretSource};
 
 use super::Secrets;
 use super::age;
@@ -20,6 +21,7 @@ use super::source::{Cipher, Content, File, Kind, identities};
 /// A file that a secret can be written to.
 pub struct Store<'a> {
     secrets: &'a Secrets,
+    listed: &'a SecretSource,
     file: &'a File,
     environment: Environment,
 }
@@ -34,7 +36,12 @@ impl Secrets {
                 continue;
             }
             let each = file.environments().iter();
-            stores.extend(each.map(|environment| Store { secrets: self, file, environment: *environment }));
+            stores.extend(each.map(|environment| Store {
+                secrets: self,
+                listed: &source.listed,
+                file,
+                environment: *environment,
+            }));
         }
         stores
     }
@@ -54,6 +61,13 @@ impl Store<'_> {
     /// Returns the environment that it is for, if it isn't for all.
     pub fn environment(&self) -> Option<Environment> {
         self.file.varies().then_some(self.environment)
+    }
+
+    /// Returns whether values of this name are looked up in it, by what fleet.yaml says of its source.
+    pub fn takes(&self, name: &str) -> bool {
+        let for_deploys = self.listed.is_for_deploys() && !name.contains("__");
+        let bare = names::owners(name).map(|owner| &name[owner.len()..]);
+        for_deploys || std::iter::once(name).chain(bare).any(|name| self.listed.admits(name))
     }
 
     /// Returns whether it holds values in plain text.
@@ -104,7 +118,7 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    AtomicFile::new(path).mode(mode).keep_permissions().durable().write(bytes).map(drop)
+    AtomicFile::new(path).known_temporary().mode(mode).keep_permissions().durable().write(bytes).map(drop)
 }
 
 #[cfg(test)]
@@ -112,7 +126,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use flotilla_model::spec::{IdentityPlace, SecretSource};
+    use flotilla_model::spec::IdentityPlace;
     use secrecy::ExposeSecret as _;
 
     fn open(root: &Path, listed: &[SecretSource]) -> Secrets {

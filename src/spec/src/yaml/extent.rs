@@ -69,7 +69,7 @@ struct Open {
 pub fn extents(text: &str) -> Option<Extent> {
     let bytes: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
     let byte = |index: usize| bytes.get(index).copied().unwrap_or(text.len());
-    let spaced = super::syntax::without_tabs(text);
+    let (spaced, pairs) = super::pairs::without_pairs(super::syntax::without_tabs(text));
     let mut parser = Parser::new_from_str(&spaced);
     let mut stack: Vec<Open> = Vec::new();
     let mut root = None;
@@ -78,6 +78,13 @@ pub fn extents(text: &str) -> Option<Extent> {
         let (start, end) = (byte(span.start.index()), byte(span.end.index()));
         let done = match event {
             Event::Scalar(value, style, ..) => {
+                let value = match &pairs {
+                    Some(pairs) => {
+                        let at = span.start.index()..span.end.index();
+                        pairs.restore(value, style == ScalarStyle::DoubleQuoted, at)
+                    }
+                    None => value,
+                };
                 let from = place(text, stack.last(), start)?;
                 let extent = scalar(text, from, start, end, style)?;
                 if let Some(open) = stack.last_mut().filter(|open| open.map && open.key.is_none()) {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use saphyr_parser::{Parser, ScanError};
 
-use super::{Builder, Open, Span, Stop};
+use super::{Builder, Open, Span, Stop, pairs};
 use flotilla_model::diagnostic::Code;
 
 /// The most text that is read again and again to find tabs, in bytes.
@@ -202,26 +202,16 @@ impl Builder<'_> {
             if char::from_u32(code).is_some() {
                 continue;
             }
-            // In JSON and JavaScript, a character beyond 16 bits is two escapes.
-            let rest: String = chars.clone().take(6).collect();
-            let low = rest.strip_prefix("\\u").and_then(|low| u32::from_str_radix(low, 16).ok());
-            let pair = low.and_then(|low| {
-                let (high, low) = (u16::try_from(code).ok()?, u16::try_from(low).ok()?);
-                char::decode_utf16([high, low]).next()?.ok()
-            });
-            return match pair {
-                Some(character) => {
-                    let span = Span { width: span.width + 6, ..span };
-                    let message =
-                        format!("`\\{kind}{digits}{rest}` are halves of one character, which YAML doesn't join");
-                    let help = format!("write the character itself: {character}, or \\U{:08X}", u32::from(character));
-                    self.stop(Code::Syntax, span, message, help)
+            // In JSON and JavaScript, a character beyond 16 bits is two escapes: the pair is read, a half of it isn't.
+            let rest: String = format!("\\{kind}{digits}").chars().chain(chars.clone().take(6)).collect();
+            if pairs::pair_at(&rest, 0).is_some() {
+                for _ in 0..6 {
+                    let _ = step(&mut chars);
                 }
-                None => {
-                    let message = format!("`\\{kind}{digits}` is not a character");
-                    self.stop(Code::Syntax, span, message, "write the character itself, or its own code")
-                }
-            };
+                continue;
+            }
+            let message = format!("`\\{kind}{digits}` is not a character");
+            return self.stop(Code::Syntax, span, message, "write the character itself, or its own code");
         }
         self.stop(Code::Syntax, start, "an escape in this text is invalid", "write `\\\\` for a backslash")
     }

@@ -1,5 +1,7 @@
 //! Credentials in files, recognised by their name or form. Pure text; never keeps the text that it examined.
 
+use serde_json::Value;
+
 /// Parts of names whose values are secrets.
 const WORDS: [&str; 9] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "PRIVATE_KEY", "API_KEY", "APIKEY"];
@@ -56,6 +58,16 @@ pub fn is_credential(name: &str, value: &str) -> bool {
     let address = ["_URL", "_URI", "_ENDPOINT", "_ISSUER", "_AUDIENCE", "_ID", "_NAME", "_TTL", "_HEADER"];
     let about = address.iter().any(|end| name.to_ascii_uppercase().ends_with(end));
     by_form(value) || (by_name(name) && !plain && !about)
+}
+
+/// Returns whether a variable's value, or anything in it, is a secret.
+pub fn holds_credential(name: &str, value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_credential(name, text),
+        Value::Array(items) => items.iter().any(|item| holds_credential(name, item)),
+        Value::Object(map) => map.iter().any(|(key, value)| holds_credential(key, value)),
+        _ => false,
+    }
 }
 
 /// Returns whether a word looks like a secret that a service issued.
