@@ -137,7 +137,8 @@ pub fn own_token(folder: &Path) -> anyhow::Result<String> {
     let cannot = || format!("can't use {}", file.display());
     std::fs::create_dir_all(folder).with_context(cannot)?;
     // What others could read, or is no file, is replaced.
-    let is_private = |found: Metadata| found.is_file() && found.permissions().mode() & 0o077 == 0;
+    let is_private =
+        |found: Metadata| found.is_file() && found.len() <= 1024 && found.permissions().mode() & 0o077 == 0;
     let known = std::fs::symlink_metadata(&file).is_ok_and(is_private).then(|| std::fs::read_to_string(&file).ok());
     let known = known.flatten().map(|text| text.trim().to_owned());
     if let Some(token) =

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use crate::child::{Environment, Job, Trouble};
 use crate::digest::{Digest, Framed};
 use crate::failure::Failure;
+use crate::plain_file;
 use crate::progress::Progress;
 
 /// The environment variable that moves the cache.
@@ -25,6 +26,10 @@ pub const CACHE_VARIABLE: &str = "FLOTILLA_CACHE_DIR";
 const SEAL: &str = ".digest";
 /// The beginning of the names of folders in an entry in which processes work; they are no part of its content.
 const STAGING: &str = "staging-";
+/// The most bytes of a seal.
+const SEAL_BYTES: u64 = 1 << 10;
+/// The most bytes of a file of an entry: workerd has about 120 MB.
+const MOST_BYTES: u64 = 1 << 30;
 /// The age after which what a killed process left is removed.
 const LEFTOVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time that npm may take.
@@ -165,7 +170,8 @@ fn sweep(folder: &Path, is_leftover: impl Fn(&str) -> bool) {
 /// Returns whether an entry has exactly the content that was made for this key.
 fn is_intact(entry: &Path, kind: &str, key: &Digest) -> bool {
     let is_folder = fs::symlink_metadata(entry).is_ok_and(|found| found.is_dir());
-    let sealed = || fs::read_to_string(entry.join(SEAL)).ok().and_then(|text| Digest::parse(&text));
+    let text = || String::from_utf8(plain_file::read(&entry.join(SEAL), SEAL_BYTES).ok()?).ok();
+    let sealed = || text().and_then(|text| Digest::parse(&text));
     is_folder && sealed().is_some_and(|sealed| content(entry, kind, key).is_ok_and(|found| found == sealed))
 }
 
@@ -194,7 +200,7 @@ fn content(entry: &Path, kind: &str, key: &Digest) -> io::Result<Digest> {
                 framed.field(b"link").field(fs::read_link(entry.join(&path))?.as_os_str().as_encoded_bytes())
             } else if found.is_file() {
                 let kind: &[u8] = if found.permissions().mode() & 0o111 == 0 { b"file" } else { b"program" };
-                framed.field(kind).field(&fs::read(entry.join(&path))?)
+                framed.field(kind).field(&plain_file::read(&entry.join(&path), MOST_BYTES)?)
             } else {
                 return Err(io::Error::other("neither a file nor a folder"));
             };

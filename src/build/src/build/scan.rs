@@ -431,7 +431,9 @@ impl<'a> Scanner<'a> {
     /// Scans one customer: reads its files if their stamps moved, and resolves it if anything that decides the result did.
     fn scan_customer(&self, file: &str, known: Option<Record>) -> Scanned {
         let tree = &self.project.tree;
-        let reusable = known.as_ref().filter(|record| !record.has_diagnostics && self.is_in_context(record));
+        let reusable = known.as_ref().filter(|record| {
+            !record.has_diagnostics && self.is_in_context(record) && self.has_packs(record)
+        });
         let stamps = reusable.map(|record| self.stamps(record));
         let known = match (known, &stamps) {
             (Some(record), Some(stamps)) if self.is_untouched(&record, stamps) => {
@@ -453,6 +455,12 @@ impl<'a> Scanner<'a> {
             return Scanned::known(record, true);
         }
         self.resolve(input, &bytes, start, known.as_ref())
+    }
+
+    /// Returns whether the packs of a record's workers can be used. A template that doesn't parse changes nothing that decides what a spec
+    /// resolves to, and its customers are held all the same.
+    fn has_packs(&self, record: &Record) -> bool {
+        record.units.iter().all(|unit| self.project.fleet.packs.contains_key(&unit.pack))
     }
 
     fn is_in_context(&self, record: &Record) -> bool {

@@ -1,6 +1,7 @@
 //! The secrets that specs may name. A name of a spec is looked up beside what flotilla, CI and this machine's programs need
 //! themselves, so that a spec could have any of it uploaded. Knows names alone, never values.
 
+use flotilla_model::customer::SHARED;
 use flotilla_model::names::{Wrong, own_secret, without_own};
 use flotilla_model::spec::IdentityPlace;
 
@@ -61,6 +62,11 @@ const SINGLE: [(&str, &str); 30] = [
 /// Returns why a customer's worker may not have a secret, and what to do, if it may not.
 pub fn refusal(fleet: &Fleet, customer: &str, name: &str) -> Option<Wrong> {
     let (own, base) = (own_secret(customer, name), without_own(customer, name));
+    let shared = own_secret(SHARED, "");
+    if name.starts_with(&shared) && own_secret(customer, "") != shared {
+        let message = format!("`{name}` is a secret of the workers that all customers share");
+        return Some((message, "give the customer a secret of its own, under another name".to_owned()));
+    }
     for looked_up in [name, &own] {
         let as_what = if looked_up == name { String::new() } else { format!(", looked up as `{looked_up}`,") };
         if let Some(what) = credential_of(fleet, looked_up) {
@@ -139,6 +145,8 @@ mod tests {
         assert!(refused("acme", "ACME__KEY").unwrap().contains("the key that opens a.age"));
         assert!(refused("acme", "KEY").unwrap().contains("looked up as `ACME__KEY`"));
         assert_eq!(refused("bluebird", "KEY"), None);
+        assert!(refused("bluebird", "SHARED__KEY").unwrap().contains("workers that all customers share"));
+        assert_eq!(refused(SHARED, "SHARED__KEY"), None);
         // What no program of the deploy can do without can be listed by name; a `*` lists nothing of it.
         assert_eq!(refused("acme", "CI"), None);
         assert!(refused("acme", "GITHUB_TOKEN").unwrap().contains("GitHub Actions"));
