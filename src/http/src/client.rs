@@ -319,7 +319,6 @@ mod tests {
             "http://localhost:8787@evil.example/client/v4",
             "https://api.cloudflare.com@evil.example/client/v4",
             "https://:x@evil.example",
-            "http://localhost\\@evil.example",
             "http://evil.example",
             "http://0.0.0.0",
             "http://127.0.0.1.evil.example",
