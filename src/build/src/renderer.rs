@@ -65,6 +65,9 @@ pub struct Rendered {
     pub partials: u64,
 }
 
+/// The names and texts of files.
+type Texts = Vec<(String, String)>;
+
 /// The result for one worker.
 pub type Outcome = Result<Rendered, Box<Diagnostic>>;
 
@@ -222,11 +225,7 @@ impl PackTemplates {
         (rendered.map(|(files, bundle)| Rendered { files, bundle, partials }), partials)
     }
 
-    fn files(
-        &self,
-        request: &Request<'_>,
-        begin: impl Fn(&str),
-    ) -> Result<(Vec<(String, String)>, Bundle), Box<Diagnostic>> {
+    fn files(&self, request: &Request<'_>, begin: impl Fn(&str)) -> Result<(Texts, Bundle), Box<Diagnostic>> {
         let Request { worker, bundle: pack_bundle, part } = request;
         let mut context = RenderContext::new(worker, &pack_bundle.specifier(worker));
         let (name, more) = self.names.split_first().expect("BUG: a pack has a module");
@@ -397,7 +396,7 @@ fn serve() -> io::Result<()> {
     let _ = setrlimit(Resource::Core, limit(0));
     // At the most: what the allocator has reserved up to now counts, and isn't used.
     let reserved = own_memory("VmData").unwrap_or(0);
-    let _ = setrlimit(Resource::Data, limit(reserved + (2 * MEMORY_MIB << 20)));
+    let _ = setrlimit(Resource::Data, limit(reserved + ((2 * MEMORY_MIB) << 20)));
     let start = Instant::now();
     let now = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
     let (sender, frames) = mpsc::channel::<Vec<u8>>();
