@@ -32,6 +32,9 @@ const CHUNK: usize = 4096;
 /// The number of secrets that are listed.
 const SHOWN: usize = 20;
 
+/// The secrets of an upload that have no value, with the reasons by name.
+type Lacked = (Missing, HashMap<String, Hidden>);
+
 /// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
 /// threads than the one that writes.
 pub struct LiveSecrets {
@@ -103,12 +106,7 @@ impl LiveSecrets {
     }
 
     /// The same, or the secrets that are missing.
-    fn kept(
-        &self,
-        secrets: &Secrets,
-        needs: &Needs<'_>,
-        change: &Change,
-    ) -> Result<Result<Sent, (Missing, HashMap<String, Hidden>)>, Failure> {
+    fn kept(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Result<Sent, Lacked>, Failure> {
         let known = self.of(&change.id())?;
         let live = known.clone().unwrap_or_default();
         let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
