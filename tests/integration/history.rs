@@ -5,7 +5,7 @@ use flotilla_engine::rollback::Target;
 use flotilla_model::failure::Exit;
 use serde_json::{Value, json};
 
-use crate::engine::{Heard, customers};
+use crate::engine::{Engine, Heard, customers};
 use crate::fleet::{Cloud, fleet, uploads};
 use crate::support::Project;
 
@@ -92,6 +92,25 @@ fn a_rollback_uploads_what_ran_and_keeps_the_secrets() {
     assert!(of("KEY").is_some());
     let state = std::fs::read(project.path(&state_file(&project))).unwrap();
     assert!(!state.windows(16).any(|window| window == b"canary-of-the-ke"), "no secret is kept");
+}
+
+#[test]
+fn a_rollback_names_the_secrets_without_a_value_before_it_sends_anything() {
+    let (cloud, project) = (Cloud::start(), fleet(&[("acme", "secrets: { B: { secret: B } }\n")]));
+    project.write(".env", "B=value\n");
+    cloud.deployed(&project);
+    project.write("customers/acme.yaml", "id: acme\n");
+    cloud.deployed(&project);
+    std::fs::remove_file(project.path(".env")).unwrap();
+    cloud.take();
+    let target = Target::Customers { customers: vec!["acme".to_owned()], record: None, environment: None };
+    let (result, _) = cloud.engine(&project).rollback(target.clone());
+    let failure = result.expect_err("it is refused");
+    assert_eq!((failure.to_string().as_str(), failure.exit as i32), ("1 secret has no value; nothing was sent", 1));
+    assert!(failure.hints[0].contains("B or ACME__B for acme"), "{:?}", failure.hints);
+    assert!(cloud.take().is_empty());
+    let (result, _) = Engine::with(&project, &cloud.base(), &[("ACME__B", "value")]).rollback(target);
+    assert_eq!(result.expect("it goes back").applied, 1);
 }
 
 fn state_file(project: &Project) -> String {

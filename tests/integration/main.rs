@@ -49,6 +49,7 @@ mod plans;
 mod planted;
 mod previews;
 mod progress;
+mod recreated;
 mod refresh;
 mod rehearsal;
 mod roles;

@@ -18,6 +18,7 @@ use flotilla_model::clock::{Clock, FakeClock};
 use flotilla_model::customer::Worker;
 use flotilla_model::digest::Digest;
 use flotilla_model::platform::{Call, CallError, Health, HealthCheck, Home, Left, Platform, Policy, Quota, Reply};
+use flotilla_model::uploaded::Uploaded;
 use serde_json::{Value, json};
 
 /// A platform that counts requests, each account's apart, and does nothing.
@@ -40,7 +41,7 @@ impl Platform for Counting {
             left: vec![Left { name: name(), requests: verdict.remaining, reset }],
             policies: vec![Policy { name: name(), requests: self.limit.requests, window: self.limit.window }],
         };
-        (Ok(Reply::Id("etag".to_owned())), Some(quota))
+        (Ok(Reply::Uploaded(Uploaded { etag: "etag".to_owned(), ..Uploaded::default() })), Some(quota))
     }
 
     fn health(&self, _: &HealthCheck) -> Health {

@@ -937,6 +937,7 @@ mod tests {
     fn live(worker: &Worker, bundle: &Bundle) -> (WorkerId, Deployed) {
         let live = DeployedResources {
             etag: String::new(),
+            created_on: None,
             workers_dev: worker.workers_dev,
             domains: worker.domains.iter().map(|domain| (domain.clone(), "d".to_owned())).collect(),
             routes: worker

@@ -113,6 +113,9 @@ pub struct Deployed {
 pub struct DeployedResources {
     /// The platform's ETag.
     pub etag: String,
+    /// The time at which the worker was created, as the platform writes it; none if that isn't known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_on: Option<String>,
     /// Whether it answers on workers.dev.
     pub workers_dev: bool,
     /// Custom domains, with their ids.
@@ -571,6 +574,7 @@ mod tests {
     pub(super) fn sample() -> (WorkerId, Deployed) {
         let live = DeployedResources {
             etag: "e".to_owned(),
+            created_on: None,
             workers_dev: true,
             domains: BTreeMap::from([("a.example.com".to_owned(), "d1".to_owned())]),
             routes: BTreeMap::new(),

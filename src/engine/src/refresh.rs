@@ -353,6 +353,7 @@ fn deployed(
         },
         live: DeployedResources {
             etag: row.etag.clone(),
+            created_on: listed.map(|listed| listed.created_on.clone()).filter(|created| !created.is_empty()),
             workers_dev: row.workers_dev,
             domains: row.domains.clone(),
             routes: row.routes.clone(),

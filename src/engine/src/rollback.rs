@@ -92,6 +92,7 @@ pub fn rollback(context: &Context<'_>, request: &RollbackRequest) -> Result<Outc
     // 4. Confirm.
     context.operator.on_event(&Event::RollbackPlanned(&plan));
     report_kept(context, &kept);
+    upload::check_of_state(&cloud.state, &fleet, &secrets, &plan.changes)?;
     if request.approval == Approval::Ask && cloud.local.is_none() {
         let mut workers = 0;
         state.each(|_, _| workers += 1)?;

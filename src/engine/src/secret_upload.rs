@@ -19,6 +19,7 @@ use flotilla_model::limits::{Limit, grouped};
 use flotilla_model::names::own_secret;
 use flotilla_model::platform::{Call, Reply};
 use flotilla_model::text::first_lines;
+use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
 use crate::context::Context;
@@ -30,6 +31,9 @@ use crate::secret_needs::{Hidden, Needs, Sent, sent};
 const CHUNK: usize = 4096;
 /// The number of secrets that are listed.
 const SHOWN: usize = 20;
+
+/// The secrets of an upload that have no value, with the reasons by name.
+type Lacked = (Missing, HashMap<String, Hidden>);
 
 /// The secrets that are live, as the state has them; read through a connection of its own, as uploads are made on other
 /// threads than the one that writes.
@@ -94,7 +98,17 @@ impl LiveSecrets {
     /// Returns what it sends where secrets stay as they are, also those that were rotated here: what isn't live, or
     /// all if they can't be kept.
     pub fn keeping(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Sent, String> {
-        let live = self.of(&change.id()).map_err(|failure| failure.to_string())?.unwrap_or_default();
+        let kept = self.kept(secrets, needs, change).map_err(|failure| failure.to_string())?;
+        kept.map_err(|(missing, hidden)| {
+            let lacks = lacks(needs.customer, &missing, &hidden);
+            format!("no value for {}", lacks.join(", "))
+        })
+    }
+
+    /// The same, or the secrets that are missing.
+    fn kept(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Result<Sent, Lacked>, Failure> {
+        let known = self.of(&change.id())?;
+        let live = known.clone().unwrap_or_default();
         let all_wanted = live.keys().all(|binding| needs.names.contains_key(binding));
         let left: BTreeMap<String, String> = needs
             .names
@@ -103,13 +117,20 @@ impl LiveSecrets {
             .map(|(b, n)| (b.clone(), n.clone()))
             .collect();
         if !all_wanted || live.is_empty() {
-            return self.sending(secrets, needs, change);
+            return Ok(sent(secrets, needs, known.as_ref(), &self.fingerprints()));
         }
-        let mut sent = sent(secrets, &Needs { names: &left, ..*needs }, None, &self.fingerprints())
-            .map_err(|(missing, _)| missing.to_string())?;
-        sent.sending.keep = true;
-        sent.sending.live.extend(live);
-        Ok(sent)
+        let left = sent(secrets, &Needs { names: &left, ..*needs }, None, &self.fingerprints());
+        Ok(left.map(|mut sent| {
+            sent.sending.keep = true;
+            sent.sending.live.extend(live);
+            sent
+        }))
+    }
+
+    /// Returns the secrets that the upload of a rollback needs and that have no value here.
+    pub fn lacked(&self, secrets: &Secrets, needs: &Needs<'_>, change: &Change) -> Result<Vec<String>, Failure> {
+        let kept = self.kept(secrets, needs, change)?;
+        Ok(kept.err().map(|(missing, hidden)| lacks(needs.customer, &missing, &hidden)).unwrap_or_default())
     }
 }
 
@@ -192,7 +213,7 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
                 let (worker, _) = planned.worker(change)?;
                 Some(match sent(&planned.secrets, &Needs::of(&worker), live.as_ref(), &fingerprints) {
                     Ok(sent) => (Vec::new(), too_large(planned, &worker, &sent)),
-                    Err((names, hidden)) => (lacks(&worker, &names, &hidden), Vec::new()),
+                    Err((names, hidden)) => (lacks(&worker.customer, &names, &hidden), Vec::new()),
                 })
             })
             .collect();
@@ -201,16 +222,7 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
             large.extend(too_large);
         }
     }
-    let number = missing.len();
-    if number > 0 {
-        let what = if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") };
-        let to_set = match &planned.project.fleet.file.secrets {
-            None => "set, in the environment or in a dotenv file outside of git:",
-            Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
-        };
-        return Err(Failure::new(format!("{what} no value; nothing was sent"))
-            .hint(format!("{to_set}\n{}", first_lines(missing, SHOWN))));
-    }
+    refuse_lacked(&planned.project.fleet, missing)?;
     let number = large.len();
     if number > 0 {
         let what = if number == 1 { "1 secret is".to_owned() } else { format!("{number} secrets are") };
@@ -219,9 +231,24 @@ pub fn check(planned: &Planned) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lacks(worker: &Worker, missing: &Missing, hidden: &HashMap<String, Hidden>) -> Vec<String> {
+/// Fails if secrets have no value, with where each of them is set.
+pub fn refuse_lacked(fleet: &Fleet, missing: BTreeSet<String>) -> Result<(), Failure> {
+    let number = missing.len();
+    if number == 0 {
+        return Ok(());
+    }
+    let what = if number == 1 { "1 secret has".to_owned() } else { format!("{number} secrets have") };
+    let to_set = match &fleet.file.secrets {
+        None => "set, in the environment or in a dotenv file outside of git:",
+        Some(_) => "set, in one of the sources of fleet.yaml (`flotilla secrets set NAME`):",
+    };
+    Err(Failure::new(format!("{what} no value; nothing was sent"))
+        .hint(format!("{to_set}\n{}", first_lines(missing, SHOWN))))
+}
+
+fn lacks(customer: &str, missing: &Missing, hidden: &HashMap<String, Hidden>) -> Vec<String> {
     let each = missing.names.iter().map(|name| {
-        let what = format!("{name} or {} for {}", own_secret(&worker.customer, name), worker.customer);
+        let what = format!("{name} or {} for {}", own_secret(customer, name), customer);
         let removed: Vec<&str> = missing.removed.iter().map(String::as_str).collect();
         match hidden.get(name) {
             Some(Hidden { why, .. }) => format!("{what} ({why})"),

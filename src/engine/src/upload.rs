@@ -1,6 +1,6 @@
 //! Makes the upload of a change: from the plan, or from what the state keeps of an earlier one. Sends nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use flotilla_model::failure::Failure;
 use flotilla_model::platform::Module;
 use flotilla_model::preview;
 use flotilla_model::tags::{self, Triggers};
+use flotilla_spec::project::Fleet;
 use flotilla_spec::secrets::Secrets;
 
 use crate::planning::Planned;
 use crate::secret_needs::{Needs, Sent};
-use crate::secret_upload::LiveSecrets;
+use crate::secret_upload::{self, LiveSecrets};
 
 /// Makes the uploads of a plan: each is rendered again when its turn comes, so that it is the planned bundle or none.
 pub(crate) fn of_plan(planned: &Arc<Planned>) -> Result<Arc<MakeUpload>, Failure> {
@@ -37,6 +38,20 @@ pub(crate) fn of_state(path: &Path, owner: &str, secrets: &Arc<Secrets>) -> Resu
         let kept = Kept::find(&kept.lock(), change)?;
         kept_upload(change, kept, &owner, &secrets, &live)
     }))
+}
+
+/// Fails if the uploads of a rollback need secrets that have no value here: before the first request.
+pub(crate) fn check_of_state(path: &Path, fleet: &Fleet, secrets: &Secrets, changes: &[Change]) -> Result<(), Failure> {
+    let (state, live) = (State::read(path)?, LiveSecrets::open(path)?);
+    let mut lacked = BTreeSet::new();
+    for change in changes {
+        // What is no longer kept, the change itself tells.
+        let Ok(kept) = Kept::find(&state, change) else { continue };
+        let names = kept.secret_names();
+        let needs = Needs { customer: &change.customer, environment: change.environment, names: &names };
+        lacked.extend(live.lacked(secrets, &needs, change)?);
+    }
+    secret_upload::refuse_lacked(fleet, lacked)
 }
 
 /// The parts of an upload.

@@ -28,4 +28,5 @@ pub mod spec;
 pub mod tags;
 pub mod text;
 pub mod trace;
+pub mod uploaded;
 pub mod user_key;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::paging::{Entry, ListPage, Page, Unsteady};
 use crate::spec::{Jurisdiction, LocationHint, Probe};
+use crate::uploaded::Uploaded;
 
 /// A route that exists already. Source: Cloudflare's API, error 10020 of worker routes.
 pub const ROUTE_EXISTS: u64 = 10020;
@@ -294,9 +295,10 @@ pub enum Call {
 pub enum Reply {
     /// It is done.
     Done,
-    /// It is done, or found, and this is its id: the ETag of an upload, a domain's, route's or zone's id, a
-    /// subdomain.
+    /// It is done, or found, and this is its id: a domain's, route's or zone's id, a subdomain.
     Id(String),
+    /// A worker was uploaded.
+    Uploaded(Uploaded),
     /// The resource doesn't exist.
     Nothing,
     /// The resource exists, and this worker has it and not the one that was named; none: it points to no worker.

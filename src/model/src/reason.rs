@@ -29,6 +29,8 @@ pub enum Reason {
     New,
     /// The worker was deployed, and the platform doesn't have it any more.
     Missing,
+    /// The worker was deleted by other means, and an upload that was to change it created it anew, without its other parts.
+    Recreated,
     /// Every selected worker is uploaded, changed or not.
     Forced {
         /// The reason, in the words of the person who ordered it.
@@ -353,6 +355,7 @@ impl fmt::Display for Statement<'_> {
         match self.0 {
             Reason::New => f.write_str("it is new"),
             Reason::Missing => f.write_str("it is not there any more"),
+            Reason::Recreated => f.write_str("it was deleted by other means and created anew without its secrets"),
             Reason::Forced { reason } => write!(f, "forced: {reason}"),
             Reason::UploadInterrupted => f.write_str("an earlier upload was interrupted"),
             Reason::ChangeInterrupted => f.write_str("an earlier change of it was interrupted"),
@@ -490,6 +493,7 @@ mod tests {
         vec![
             (Reason::New, "it is new"),
             (Reason::Missing, "it is not there any more"),
+            (Reason::Recreated, "it was deleted by other means and created anew without its secrets"),
             (Reason::Forced { reason: text("a → b") }, "forced: a → b"),
             (Reason::UploadInterrupted, "an earlier upload was interrupted"),
             (Reason::ChangeInterrupted, "an earlier change of it was interrupted"),

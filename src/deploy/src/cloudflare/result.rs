@@ -8,6 +8,7 @@ use flotilla_model::platform::{
     Call, DATABASES_PER_PAGE, DISPATCH_NAMESPACE_MISSING, Home, KV_PER_PAGE, ListedZone, Reply, WORKER_MISSING,
     ZONES_PER_PAGE,
 };
+use flotilla_model::uploaded::Uploaded;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -28,7 +29,10 @@ pub fn read(home: &Home, call: &Call, result: &Value, info: &Value) -> Result<Re
     match call {
         Call::Upload { worker, .. } => {
             same(result, "id", worker)?;
-            text(result, "etag").map(Reply::Id)
+            let etag = text(result, "etag")?;
+            // Neither is documented to be there always.
+            let time = |field| text(result, field).ok();
+            Ok(Reply::Uploaded(Uploaded { etag, created_on: time("created_on"), modified_on: time("modified_on") }))
         }
         // The result of these isn't documented: that it was a success is all that there is.
         Call::Delete { .. } | Call::DeleteDatabase { .. } => Ok(Reply::Done),

@@ -14,10 +14,12 @@ use super::{Event, Failed, INITIAL_WINDOW, UploadRecord};
 use crate::plan::handover::Host;
 use crate::plan::{Change, Step};
 use crate::retry::Verdict;
-use crate::state::{Deployed, Entry, ResourceKind, Uncertainty, WorkerId};
+use crate::state::{Deployed, DeployedResources, Entry, ResourceKind, Uncertainty, WorkerId};
 use flotilla_model::bundle::Resource;
 use flotilla_model::failure::Failure;
 use flotilla_model::platform::{BINDING_MISSING, CallError, Quota, Reply};
+use flotilla_model::reason::Reason;
+use flotilla_model::uploaded::Uploaded;
 
 impl Run<'_> {
     /// Handles a batch of answers, and writes it to the state in one transaction.
@@ -135,6 +137,12 @@ impl Run<'_> {
             self.forget_ids(change)?;
         }
         let record = record.filter(|_| result.is_ok());
+        if let (Ok(Reply::Uploaded(uploaded)), Some(_)) = (&result, &record) {
+            let live = self.schedule.task(index).live.clone();
+            if let Some(live) = live.filter(|live| uploaded.is_recreated(live.live.created_on.as_deref())) {
+                return self.on_recreated(index, live, uploaded.clone());
+            }
+        }
         match self.advance(index, result, record.as_deref()) {
             Err(why) => self.fail(index, why),
             Ok(false) => {
@@ -143,6 +151,44 @@ impl Run<'_> {
             }
             Ok(true) => self.on_step_done(index, record.as_deref()),
         }
+    }
+
+    /// Ends a change whose upload created the worker that it was to change: somebody had deleted it, and what it had beside its bundle is
+    /// gone. The state keeps the bundle of before, so that the same command plans the same, with all that is missing.
+    fn on_recreated(&mut self, index: ChangeIndex, mut before: Deployed, uploaded: Uploaded) -> Result<(), Failure> {
+        let change = self.change(index);
+        let DeployedResources { mut domains, mut routes, .. } = before.live;
+        // What leads there still, although it is not to, is removed by the next change: nothing else is taken to be there.
+        domains.retain(|name, _| {
+            change.steps.iter().any(|step| matches!(step, Step::DetachDomain { domain, .. } if domain == name))
+        });
+        routes.retain(|name, _| {
+            change.steps.iter().any(|step| matches!(step, Step::RemoveRoute { pattern, .. } if pattern == name))
+        });
+        let Uploaded { etag, created_on, .. } = uploaded;
+        before.live = DeployedResources { etag, created_on, domains, routes, ..DeployedResources::default() };
+        before.drift = Some(Reason::Recreated);
+        let task = self.schedule.task(index);
+        task.is_outcome_unknown = false;
+        task.earlier.retain(|other| *other != Uncertainty::Upload);
+        let (id, left) = (task.id.clone(), task.earlier.clone());
+        let left = self.with_moving(&id, left);
+        let reasons = [Reason::Recreated];
+        let (run, at) = (self.ctx.run, self.ctx.clock.unix());
+        let entry = Entry { run, at, action: "recreate", reasons: &reasons, left: &left };
+        self.ctx.state.record(&id, &mut before, &entry)?;
+        // A rollback leaves hosts and crons as they are: it can't bring them back.
+        let (next, how) = match change.rejects {
+            Some(_) => (
+                NextStep::Refresh,
+                "`flotilla deploy --refresh` uploads it with all of them, and the rollback can follow",
+            ),
+            None => (NextStep::Retry, "the same command uploads it with all of them"),
+        };
+        let worker = &change.worker;
+        self.fail(index, next.because(format!(
+            "{worker} had been deleted by other means: this upload created it anew, without the secrets, hosts and crons that it had; {how}"
+        )))
     }
 
     /// Lets the present step handle its answer. Returns whether the step is done.

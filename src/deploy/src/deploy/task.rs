@@ -438,12 +438,19 @@ impl Task {
 
     /// Applies a step that was acknowledged to what is known to be live.
     fn apply(&mut self, step: &Step, reply: Reply, zone: &impl Fn(&str) -> Option<String>) -> bool {
-        let id = if let Reply::Id(id) = reply { id } else { String::new() };
+        let id = match &reply {
+            Reply::Id(id) => id.clone(),
+            _ => String::new(),
+        };
         let Some(deployed) = &mut self.live else { return true };
         let live = &mut deployed.live;
         match step {
             // What is live after an upload comes with the upload.
-            Step::Upload => live.etag = id,
+            Step::Upload => {
+                if let Reply::Uploaded(uploaded) = reply {
+                    (live.etag, live.created_on) = (uploaded.etag, uploaded.created_on.or(live.created_on.take()));
+                }
+            }
             Step::Delete | Step::CreateDatabase { .. } | Step::DeleteDatabase { .. } => {}
             Step::SetWorkersDev { on } => live.workers_dev = *on,
             Step::SetCrons { crons } => live.crons.clone_from(crons),

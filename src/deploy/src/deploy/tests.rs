@@ -28,6 +28,7 @@ use flotilla_model::platform::{
     ListedRoute, Placeholders, Platform, Quota, ROUTE_EXISTS, Reply,
 };
 use flotilla_model::spec::Route;
+use flotilla_model::uploaded::Uploaded;
 
 mod model;
 
@@ -249,7 +250,7 @@ impl World {
                 }
                 let digest = metadata["digest"].as_str().expect("the tests' metadata").to_owned();
                 self.scripts.insert(worker.clone(), digest);
-                Ok(Reply::Id(self.id()))
+                Ok(Reply::Uploaded(Uploaded { etag: self.id(), ..Uploaded::default() }))
             }
             Call::Delete { worker, .. } => {
                 let leads = self.hosts.iter().find(|(_, to)| *to == worker);
