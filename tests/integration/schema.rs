@@ -59,29 +59,29 @@ fn ajv_compiles_them_in_its_strict_mode() {
 
 #[test]
 fn ajv_compiles_those_of_other_packs_and_of_an_imported_project() {
-    let compiled = |project: &Project| {
+    let compiled = |project: &Project, folder: &str| {
         let mut command = Command::new(node());
         command
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/ajv.cjs"))
             .arg(packages().join("node_modules"));
         command.args(
-            ["customer", "fleet", "layer", "pack"].map(|name| project.path(&format!("schema/{name}.schema.json"))),
+            ["customer", "fleet", "layer", "pack"].map(|name| project.path(&format!("{folder}/{name}.schema.json"))),
         );
         assert_eq!(output(&mut command).exits(0).stdout, "");
     };
     let worker = Project::at(tempfile::tempdir().unwrap());
-    worker.run(&["init", "Own Code", "--pack", "worker"]).exits(0);
-    compiled(&worker);
+    worker.run(&["init", "own", "--pack", "worker"]).exits(0);
+    compiled(&worker, "own/schema");
     let dispatch = Project::sample();
     copy(&repository().join("templates/dispatch"), &dispatch.path("templates/dispatch"));
     dispatch.edit("fleet.yaml", "packs:", "packs:\n  dispatch: { path: templates/dispatch }");
     dispatch.run(&["schema"]).exits(0);
-    compiled(&dispatch);
+    compiled(&dispatch, "schema");
     let imported = Project::at(tempfile::tempdir().unwrap());
     imported.write("old/wrangler.toml", "name = \"acme\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-01\"\n");
     imported.write("old/index.js", "export default { fetch: () => new Response() };\n");
     imported.run(&["import", "old"]);
-    compiled(&imported);
+    compiled(&imported, "schema");
 }
 
 #[test]
