@@ -7,7 +7,7 @@ use std::process::Command;
 use jsonschema::Validator;
 use serde_json::Value;
 
-use crate::support::{Project, output, repository};
+use crate::support::{Project, copy, output, repository};
 use crate::tools::{node, packages};
 
 /// The committed schemas.
@@ -55,6 +55,33 @@ fn ajv_compiles_them_in_its_strict_mode() {
     );
     let run = output(&mut command).exits(0);
     assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn ajv_compiles_those_of_other_packs_and_of_an_imported_project() {
+    let compiled = |project: &Project, folder: &str| {
+        let mut command = Command::new(node());
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/ajv.cjs"))
+            .arg(packages().join("node_modules"));
+        command.args(
+            ["customer", "fleet", "layer", "pack"].map(|name| project.path(&format!("{folder}/{name}.schema.json"))),
+        );
+        assert_eq!(output(&mut command).exits(0).stdout, "");
+    };
+    let worker = Project::at(tempfile::tempdir().unwrap());
+    worker.run(&["init", "own", "--pack", "worker"]).exits(0);
+    compiled(&worker, "own/schema");
+    let dispatch = Project::sample();
+    copy(&repository().join("templates/dispatch"), &dispatch.path("templates/dispatch"));
+    dispatch.edit("fleet.yaml", "packs:", "packs:\n  dispatch: { path: templates/dispatch }");
+    dispatch.run(&["schema"]).exits(0);
+    compiled(&dispatch, "schema");
+    let imported = Project::at(tempfile::tempdir().unwrap());
+    imported.write("old/wrangler.toml", "name = \"acme\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-01\"\n");
+    imported.write("old/index.js", "export default { fetch: () => new Response() };\n");
+    imported.run(&["import", "old"]);
+    compiled(&imported, "schema");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use flotilla_spec::tree::Tree;
 
 use super::Session;
 use super::selection::Selection;
+use super::ui::clean;
 
 /// The options of commands that look at the cloud.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -44,6 +45,18 @@ impl CloudArguments {
         let cloud = Cloud::new(&session.context(), fleet, &self.options(), &secrets)?;
         let state = State::read(&cloud.state)?;
         Ok((secrets, cloud, state))
+    }
+
+    /// Rejects a customer that has no file, and of which the state knows nothing.
+    pub fn check_customer(session: &Session, state: &State, customer: &str) -> Result<(), Failure> {
+        let is_plain = !customer.is_empty() && !customer.contains(['/', '\\']);
+        let has_file = is_plain && session.root.join("customers").join(format!("{customer}.yaml")).is_file();
+        if has_file || !state.of_customer(customer)?.is_empty() || !state.records_of(customer, 1)?.is_empty() {
+            return Ok(());
+        }
+        let failure = Failure::usage(format!("there is no customer `{}`", clean(customer)));
+        Err(failure
+            .hint("customers are the files of customers/, without `.yaml`; `flotilla status` lists what is deployed"))
     }
 
     /// Opens the cloud of the session's fleet, and its state.

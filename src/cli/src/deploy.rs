@@ -101,11 +101,11 @@ pub(super) fn report_deployed(
     let summary_file = arguments.summary.as_deref();
     match deployed {
         Deployed::OtherPlan { planned, refusal } => {
-            summary::append(summary_file, &PlanOutput(planned.view()).markdown());
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
             Err(refusal.hint(format!("what is planned now:\n{}", plan::text(planned.view(), &session.ui))))
         }
         Deployed::UpToDate(planned) => {
-            summary::append(summary_file, &PlanOutput(planned.view()).markdown());
+            summary::append(summary_file, &PlanOutput(planned.view()).markdown(""));
             match session.format {
                 Format::Json => session.json(&with_verified(&Outcome::default(), None)?)?,
                 Format::Text => {

@@ -33,6 +33,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let state = arguments.cloud.state(session)?;
+    CloudArguments::check_customer(session, &state, &arguments.customer)?;
     let pairs = pairs(&state, arguments)?;
     if pairs.is_empty() {
         let failure = Failure::new(format!("there are no two bundles of `{}` to compare", clean(&arguments.customer)));

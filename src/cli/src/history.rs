@@ -47,6 +47,9 @@ struct Line {
 
 pub(super) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let state = arguments.cloud.state(session)?;
+    if let Some(customer) = &arguments.customer {
+        CloudArguments::check_customer(session, &state, customer)?;
+    }
     let records = match (&arguments.customer, arguments.run) {
         (Some(customer), _) => state.records_of(customer, arguments.last)?,
         (None, Some(run)) => state.records_of_run(RunId(run))?,

@@ -8,14 +8,18 @@ use flotilla_engine::deploy_fleet::finished;
 use flotilla_engine::plan_file::PlanFile;
 use flotilla_engine::plan_view::PlanView;
 use flotilla_engine::planning::{PlanRequest, plan_fleet};
+use flotilla_engine::preflight::excess_deletions;
 use flotilla_model::failure::{Exit, Failure};
 
 use super::cloud::CloudArguments;
 use super::plan_output::PlanOutput;
 use super::report;
 use super::selection::Selection;
-use super::ui::Ui;
+use super::ui::{Style, Ui, clean};
 use super::{Output, Session, summary};
+
+/// The reason of `--all`, unless another is given.
+const DEFAULT_REASON: &str = "a bulk redeploy";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -49,7 +53,7 @@ pub(super) struct LineArguments {
     #[arg(long)]
     pub all: bool,
     /// Why every worker is uploaded; kept in the plan
-    #[arg(long, value_name = "TEXT", requires = "all", default_value = "a bulk redeploy")]
+    #[arg(long, value_name = "TEXT", requires = "all", default_value = DEFAULT_REASON)]
     pub reason: String,
     /// Delete deployed workers that no spec owns any more
     #[arg(long)]
@@ -92,6 +96,26 @@ impl LineArguments {
         Ok(LineArguments { cloud: self.cloud.clone(), ..asked.line })
     }
 
+    /// Returns the options that decide this plan, as a shell reads them. `deletions`: the number that has to be allowed for it.
+    fn options(&self, deletions: Option<usize>) -> String {
+        let mut words = Vec::new();
+        if self.cloud.local {
+            words.push("--local".to_owned());
+        }
+        if let Some(file) = &self.cloud.env_file {
+            words.push(format!("--env-file={}", file.display()));
+        }
+        words.extend(deletions.map(|number| format!("--max-deletions={number}")));
+        words.extend(self.words().into_iter().filter(|word| *word != format!("--reason={DEFAULT_REASON}")));
+        // It is needed only before a name that looks like an option.
+        if let Some(end) = words.iter().position(|word| word == "--")
+            && !words[end + 1..].iter().any(|customer| customer.starts_with('-'))
+        {
+            words.remove(end);
+        }
+        words.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
+    }
+
     /// The words of a command line that ask for the same; what they say of the cloud is left out.
     pub(super) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -113,17 +137,49 @@ impl LineArguments {
     }
 }
 
+impl Arguments {
+    /// Returns the command that applies this plan: with its file, or with its selection and its options.
+    fn command(&self, options: &str) -> String {
+        match &self.out {
+            Some(file) => {
+                let local = if self.line.cloud.local { " --local" } else { "" };
+                clean(&format!("flotilla deploy{local} --plan {}", shell_word(&file.display().to_string())))
+            }
+            None if self.line.cloud.local => clean(&format!("flotilla deploy {options}")),
+            None => clean(format!("flotilla deploy --yes {options}").trim_end()),
+        }
+    }
+}
+
+/// Returns a word as a shell reads it.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=:,./@%+".contains(c);
+    match word.chars().all(is_plain) && !word.is_empty() {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> Result<Exit, Failure> {
     let planned = plan_fleet(&session.context(), &arguments.line.request())?;
     if let Some(path) = &arguments.out {
         PlanFile::new(&planned, arguments.line.words()).write(path)?;
     }
     let form = PlanOutput(planned.view());
-    summary::append(arguments.summary.as_deref(), &form.markdown());
+    let too_many = excess_deletions(&planned, None);
+    let options = arguments.line.options(too_many.map(|excess| excess.planned));
+    summary::append(arguments.summary.as_deref(), &form.markdown(&options));
     match output {
         Output::Json => session.json(&form.report())?,
-        Output::Markdown => report::print(form.markdown().trim_end()),
-        _ => report::print(&form.text(&session.ui, arguments.full, true)),
+        Output::Markdown => report::print(form.markdown(&options).trim_end()),
+        _ => {
+            let command = arguments.command(&options);
+            report::print(&form.text(&session.ui, arguments.full, Some(&command)));
+            if let Some(excess) = too_many {
+                let sign = session.ui.paint(Style::Warning, "!");
+                report::print(&format!("{sign} without --max-deletions, a deploy refuses it: {excess}"));
+            }
+        }
     }
     Ok(match finished(&planned) {
         Exit::Done if arguments.exit_code && !planned.plan.is_empty() => Exit::Pending,
@@ -133,5 +189,5 @@ pub(super) fn run(session: &Session, arguments: &Arguments, output: Output) -> R
 
 /// Returns the plan for people, without what to run next.
 pub(super) fn text(view: PlanView<'_>, ui: &Ui) -> String {
-    PlanOutput(view).text(ui, false, false)
+    PlanOutput(view).text(ui, false, None)
 }

@@ -3,7 +3,7 @@
 mod markdown;
 mod reason_groups;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use serde::Serialize;
@@ -64,8 +64,7 @@ pub struct Report<'a> {
     hosts: &'a [HostChange],
     held: &'a [Held],
     orphans: &'a [Orphan],
-    /// The findings of `--refresh`.
-    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
+    /// The findings of `--refresh`; without it, none.
     findings: &'a [Finding],
     waves: Vec<WaveReport<'a>>,
     lanes: &'a [Estimate],
@@ -122,9 +121,9 @@ impl PlanOutput<'_> {
         }
     }
 
-    /// Returns the plan for people: a page, however many changes there are, or with `full` all of it. With `hints`, it ends with
-    /// the command to run next.
-    pub fn text(&self, ui: &Ui, full: bool, hints: bool) -> String {
+    /// Returns the plan for people: a page, however many changes there are, or with `full` all of it. With `next`, it ends with
+    /// the command that applies it.
+    pub fn text(&self, ui: &Ui, full: bool, next: Option<&str>) -> String {
         let plan = self.plan;
         let mut lines = findings::text(ui, self.findings);
         if full || plan.changes.len() <= FEW {
@@ -144,10 +143,13 @@ impl PlanOutput<'_> {
             ));
         }
         if plan.is_empty() {
-            lines.push(format!("nothing to deploy: {} as they should be", count(plan.unchanged, "worker")));
+            lines.push(match plan.unchanged {
+                0 => "nothing to deploy".to_owned(),
+                number => format!("nothing to deploy: {} as they should be", count(number, "worker")),
+            });
             return lines.join("\n");
         }
-        if hints && !self.unknown_accounts.is_empty() {
+        if next.is_some() && !self.unknown_accounts.is_empty() {
             lines.push(format!(
                 "{} the id of {} is not set here, so that nothing counts as deployed there",
                 ui.paint(Style::Warning, "!"),
@@ -172,12 +174,11 @@ impl PlanOutput<'_> {
             self.price(),
             duration(eta(&self.estimates))
         ));
-        if hints {
-            let local = if self.local { "--local" } else { "--yes" };
-            lines.push(format!(
-                "`flotilla deploy {local}` applies it; --digest {} this one and no other",
-                plan.digest.short()
-            ));
+        if let Some(command) = next {
+            lines.push(match command.contains(" --plan") {
+                true => format!("`{command}` applies this plan and no other"),
+                false => format!("`{command}` applies it; --digest {} this one and no other", plan.digest.short()),
+            });
         }
         lines.join("\n")
     }
@@ -291,10 +292,11 @@ fn estimate_lines(estimates: &[Estimate]) -> Vec<String> {
 }
 
 /// Groups the customers that are skipped by reason.
-fn by_reason(held: &[Held]) -> Vec<(&str, Vec<&str>)> {
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+fn by_reason(held: &[Held]) -> Vec<(&str, BTreeSet<&str>)> {
+    let mut reasons: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for Held { customer, reason, .. } in held {
-        reasons.entry(reason).or_default().push(customer);
+        // Once, in however many environments.
+        reasons.entry(reason).or_default().insert(customer);
     }
     reasons.into_iter().collect()
 }
@@ -385,7 +387,6 @@ fn sign(ui: &Ui, action: Action) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::time::{Duration, Instant};
 
     use flotilla_deploy::plan::Plan;
@@ -444,7 +445,7 @@ mod tests {
     }
 
     fn text(plan: &Plan, full: bool) -> String {
-        output(plan).text(&Ui::new(true, false), full, true)
+        output(plan).text(&Ui::new(true, false), full, Some("flotilla deploy --yes"))
     }
 
     /// Returns a plan with a hundred thousand changes of all kinds, and unusual names.
@@ -540,7 +541,7 @@ mod tests {
         plan.changes[2].wave = 1;
         let estimates = vec![price("b", 1200, 0), price("a", 7, 312)];
         let output = PlanOutput(PlanView { estimates, ..output(&plan).0 });
-        let text = output.text(&Ui::new(true, false), false, true);
+        let text = output.text(&Ui::new(true, false), false, Some("flotilla deploy --yes"));
         assert!(text.contains("\nwaves: canaries 1 → the rest 2\n  b: 1200 requests, about 20 min 0 s\n"), "{text}");
         assert!(text.contains("\n  a: 7 requests, about 7.0 s; 312 of the 1140 in 5 min 0 s that"), "{text}");
         assert!(text.contains("· 3 requests · about 20 min 0 s\n"), "{text}");
@@ -552,6 +553,19 @@ mod tests {
         assert_eq!((&report["lanes"][0]["used"], &report["lanes"][1]["used"]), (&0.into(), &312.into()));
         assert_eq!(report["requests"], 3);
         assert_eq!(report["groups"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_customer_that_is_skipped_in_two_environments_is_named_once() {
+        let mut plan = plan(Vec::new());
+        for environment in [Environment::Staging, Environment::Production] {
+            let (customer, reason) = ("juniper".to_owned(), "it is to be skipped".to_owned());
+            plan.held.push(Held { customer, environment: Some(environment), reason, is_refused: false });
+        }
+        plan.unchanged = 0;
+        assert_eq!(text(&plan, false), "= held   juniper  (it is to be skipped)\nnothing to deploy");
+        let report = serde_json::to_value(output(&plan).report()).unwrap();
+        assert_eq!(report["findings"], serde_json::json!([]));
     }
 
     #[test]

@@ -225,7 +225,6 @@ impl Finding {
     /// The finding as a sentence. Names in it are the platform's: clean them before they reach a terminal.
     pub fn text(&self) -> String {
         let worker = &self.worker;
-        let gone = |exists: bool| if exists { "which no spec wants" } else { "which does not exist" };
         match &self.what {
             What::Unowned { fleet: None } => format!(
                 "{worker} exists and is not this fleet's: it is left alone; `--adopt {worker}` makes it this fleet's"
@@ -248,10 +247,12 @@ impl Finding {
             What::DomainMoved { domain, holder } => format!("{domain} of {worker} leads to {holder} now"),
             What::DomainGone { domain } => format!("{domain} of {worker} is not attached any more"),
             What::DomainAdded { domain } => format!("{domain} was attached to {worker} by others"),
-            What::OrphanedDomain { domain, exists, .. } => format!(
-                "{domain} leads to {worker}, {}: whoever deploys a worker of that name has the host; `flotilla prune --domains` \
-                 detaches it",
-                gone(*exists)
+            What::OrphanedDomain { domain, exists: true, .. } => {
+                format!("{domain} leads to {worker}, which no spec wants; `flotilla prune` detaches it with the worker")
+            }
+            What::OrphanedDomain { domain, exists: false, .. } => format!(
+                "{domain} leads to {worker}, which does not exist: whoever deploys a worker of that name has the host; \
+                 `flotilla prune --domains` detaches it"
             ),
             What::RouteMoved { pattern, holder: Some(holder) } => {
                 format!("the route {pattern} of {worker} leads to {holder} now")
@@ -261,9 +262,11 @@ impl Finding {
             }
             What::RouteGone { pattern } => format!("the route {pattern} of {worker} is not there any more"),
             What::RouteAdded { pattern } => format!("the route {pattern} was led to {worker} by others"),
-            What::OrphanedRoute { pattern, exists, .. } => format!(
-                "the route {pattern} leads to {worker}, {}; `flotilla prune --domains` removes it",
-                gone(*exists)
+            What::OrphanedRoute { pattern, exists: true, .. } => format!(
+                "the route {pattern} leads to {worker}, which no spec wants; `flotilla prune` removes it with the worker"
+            ),
+            What::OrphanedRoute { pattern, exists: false, .. } => format!(
+                "the route {pattern} leads to {worker}, which does not exist; `flotilla prune --domains` removes it"
             ),
             What::DeployedElsewhere => format!("{worker} was deployed by another machine"),
             What::Adopted => format!("{worker} becomes this fleet's"),

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_build::build::{self, Project, Scan};
+use flotilla_build::future_dates::{FutureDates, today};
 use flotilla_build::manifest::Record;
 use flotilla_build::provenance::Provenance;
 use flotilla_build::resolve;
 use flotilla_deploy::plan::Held;
 use flotilla_deploy::state::State;
-use flotilla_model::clock::{Clock as _, SystemClock};
 use flotilla_model::customer::{SHARED, Worker};
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 use flotilla_model::failure::Failure;
@@ -70,41 +70,9 @@ impl Unclear {
     }
 }
 
-/// Workers whose compatibility date is still to come: no platform takes an upload of them.
-#[derive(Default)]
-pub(crate) struct FutureDates {
-    /// The places of the dates, with the dates.
-    found: BTreeMap<Place, String>,
-}
-
-impl FutureDates {
-    /// Returns whether a worker is one of them, and notes it.
-    pub fn add(&mut self, project: &Project, worker: &Worker, today: &str) -> bool {
-        let is_future = worker.compatibility_date.as_str() > today;
-        if is_future {
-            let place = project.provenance(worker, |provenance| match provenance.of(&["compatibilityDate"]) {
-                Provenance::At(place) => place,
-                _ => Place::file(&worker.file),
-            });
-            self.found.insert(place, worker.compatibility_date.clone());
-        }
-        is_future
-    }
-
-    /// Returns the errors, one for each place.
-    pub fn into_diagnostics(self) -> Vec<Diagnostic> {
-        let diagnostic = |(place, date): (Place, String)| {
-            let message = format!("the compatibility date {date} is in the future");
-            let help = "write the date of today, by UTC, or an earlier one: Cloudflare takes no later one";
-            Diagnostic::error(Code::NotAllowed, place, message, help)
-        };
-        self.found.into_iter().map(diagnostic).collect()
-    }
-}
-
 /// Returns the errors of the selected workers whose compatibility date is still to come: a day later, there may be none.
 pub fn future_dates(project: &Project, scan: &Scan, selection: &Selection) -> Vec<Diagnostic> {
-    let today = day(SystemClock::new().unix());
+    let today = today();
     let number: u32 = today.replace('-', "").parse().unwrap_or(u32::MAX);
     let mut future = FutureDates::default();
     for record in scan.records.iter().filter(|record| !scan.is_held(record)) {
@@ -190,19 +158,6 @@ pub fn missing_callees(
     Ok(diagnostics.into_values().map(warning).collect())
 }
 
-/// Returns the day of a time in seconds since 1970, as `2026-06-01`.
-pub(crate) fn day(unix: i64) -> String {
-    // Days from 1 March of the year 0; years of 400 and of 4 repeat.
-    let days = unix.div_euclid(86_400) + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
-}
-
 /// Returns the entry of a worker that is skipped for this: one for all of its customer's.
 pub(crate) fn held(worker: &Worker, reason: &str) -> Held {
     let reason = reason.to_owned();
@@ -229,13 +184,4 @@ fn is_deployed(worker: &Worker, state: &State) -> Result<bool, Failure> {
 #[cfg(test)]
 mod tests {
     use super::day;
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        assert_eq!(day(0), "1970-01-01");
-        assert_eq!(day(951_782_399), "2000-02-28");
-        assert_eq!(day(951_782_400), "2000-02-29");
-        assert_eq!(day(1_782_864_000), "2026-07-01");
-        assert_eq!(day(1_798_761_599), "2026-12-31");
-    }
 }

@@ -15,7 +15,7 @@ pub mod operator;
 pub mod plan_file;
 pub mod plan_view;
 pub mod planning;
-mod preflight;
+pub mod preflight;
 pub mod previews;
 pub mod prune;
 pub mod rebuild;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use flotilla_build::build::{self, LiveTriggers, PackBundles, Project, Scan};
+use flotilla_build::future_dates::{FutureDates, today};
 use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;
@@ -36,7 +37,7 @@ use flotilla_spec::secrets::Secrets;
 use crate::build_fleet::{Built, build_fleet};
 use crate::cloud::{Cloud, CloudOptions};
 use crate::context::Context;
-use crate::implied::{self, FutureDates, Unclear};
+use crate::implied::{self, Unclear};
 use crate::lanes::Lanes;
 use crate::operator::Event;
 use crate::plan_view::{Estimate, PlanView};
@@ -391,7 +392,7 @@ impl Fleet<'_> {
         let hosts = state.hosts_by_worker()?;
         let mut planner = Planner::new(options);
         let (mut unclear, mut future) = (Unclear::default(), FutureDates::default());
-        let today = implied::day(SystemClock::new().unix());
+        let today = today();
         let broken_sources: Mutex<BTreeSet<String>> = Mutex::default();
         let (mut workers, mut places) = (0, HashMap::new());
         let all: Vec<RecordIndex> = self.scan.indices().collect();

@@ -1,6 +1,7 @@
 //! The checks before anything is changed: the number of deletions, and the owners of workers and domains.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 
 use flotilla_deploy::plan::{Action, HostChange, READ_ONE_BY_ONE, Step};
 use flotilla_deploy::refresh::{Inventory, Scope, take};
@@ -23,11 +24,29 @@ use crate::requests::PlatformRequester;
 /// The number of refusals that are listed.
 const SHOWN: usize = 20;
 
-/// Refuses to delete more than is allowed at once.
-pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Result<(), Failure> {
+/// More deletions than are allowed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExcessDeletions {
+    /// The number of workers that the plan deletes.
+    pub planned: usize,
+    /// The number of workers that may be deleted.
+    pub allowed: usize,
+    /// The number of deployed workers.
+    pub live: usize,
+}
+
+impl fmt::Display for ExcessDeletions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ExcessDeletions { planned, allowed, live } = *self;
+        write!(f, "the plan deletes {} of {live}, and {allowed} may be deleted at once", count(planned, "worker"))
+    }
+}
+
+/// Returns the deletions of a plan, if they are more than is allowed at once.
+pub fn excess_deletions(planned: &Planned, max_deletions: Option<usize>) -> Option<ExcessDeletions> {
     let number = planned.plan.count(Action::Delete);
     if number == 0 {
-        return Ok(());
+        return None;
     }
     let rule = planned.project.fleet.file.deploy.max_deletions.unwrap_or_default();
     let (count_of_all, percent) = match rule {
@@ -40,15 +59,15 @@ pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Resul
     };
     let live = planned.live;
     let allowed = max_deletions.unwrap_or_else(|| safety::deletions(count_of_all, percent, live));
-    if number <= allowed {
-        return Ok(());
-    }
-    Err(Failure::refused(format!(
-        "the plan deletes {} of {live}, and {allowed} may be deleted at once; nothing was sent",
-        count(number, "worker")
-    ))
-    .hint(format!("if that is meant: --max-deletions {number}"))
-    .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
+    (number > allowed).then_some(ExcessDeletions { planned: number, allowed, live })
+}
+
+/// Refuses to delete more than is allowed at once.
+pub fn check_deletions(planned: &Planned, max_deletions: Option<usize>) -> Result<(), Failure> {
+    let Some(excess) = excess_deletions(planned, max_deletions) else { return Ok(()) };
+    Err(Failure::refused(format!("{excess}; nothing was sent"))
+        .hint(format!("if that is meant: --max-deletions {}", excess.planned))
+        .hint("or set `deploy: { maxDeletions: { count: …, percent: … } }` in fleet.yaml"))
 }
 
 /// Checks, before anything is changed, whether a worker to create or a domain to attach belongs to somebody else.

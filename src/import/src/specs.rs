@@ -321,14 +321,19 @@ fn spec_text(id: &str, spec: &Settings, lost: &[&FoundWorker]) -> String {
     let mut text = "# yaml-language-server: $schema=../schema/customer.schema.json\n".to_owned();
     if !lost.is_empty() {
         text.push_str("# Not all that these workers have can be said here. A deploy by flotilla would take away:\n");
+        let mut lines = Vec::new();
         for worker in lost {
             let mut what: Vec<&str> = worker.lost.iter().map(String::as_str).collect();
             what.sort_unstable();
             what.dedup();
             let name = if worker.name.is_empty() { id } else { &worker.name };
             let line = comment(&format!("{name}: {}", what.join(", ")));
-            text.push_str(&format!("#   {line}\n"));
+            // Once, where it is the same in several environments.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
         }
+        lines.iter().for_each(|line| text.push_str(&format!("#   {line}\n")));
         text.push_str("# So their delivery is `manual`: only a deploy that names the customer touches them.\n");
     }
     let mut whole = Settings::new();

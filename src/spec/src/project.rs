@@ -20,7 +20,8 @@ use flotilla_model::limits::{Limit, Limits, Plan, WORKERS_PER_CUSTOMER, grouped}
 use flotilla_model::names;
 use flotilla_model::preview::{self, Preview};
 use flotilla_model::spec::{
-    Account, AccountId, Assignment, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference, Settings,
+    Account, AccountId, Assignment, Destination, Environment, FleetFile, Identity, LayerRule, Roles, SecretReference,
+    Settings,
 };
 
 /// The file that makes a folder a project.
@@ -718,6 +719,9 @@ pub fn read_spec(tree: &Tree, fleet: Option<&Fleet>, file: &str, bytes: &[u8], c
         let message = format!("the id {id:?} is not the file's name, {expected:?}");
         diagnostics.push(Diagnostic::error(Code::IdNotFileName, place, message, help));
     }
+    if !diagnostics.is_empty() {
+        complete_destinations(&mut document.root);
+    }
     if !diagnostics.is_empty()
         && let Kind::Map(entries) = &mut document.root.kind
     {
@@ -750,6 +754,45 @@ pub struct Reading {
     pub spec: Option<Spec>,
     /// Its errors and warnings.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Makes each destination in a file with errors readable, so that one which isn't hides nothing of the others, nor of its own settings.
+/// A name or a type that is missing stands where its destination does, where an error is reported already.
+fn complete_destinations(node: &mut Node) {
+    let Kind::Map(entries) = &mut node.kind else { return };
+    for (key, _, node) in entries {
+        match &mut node.kind {
+            Kind::List(items) if key.trim_end_matches('+') == "destinations" => {
+                items.iter_mut().enumerate().for_each(|(index, item)| complete_destination(index, item));
+            }
+            Kind::Map(_) => complete_destinations(node),
+            _ => {}
+        }
+    }
+}
+
+fn complete_destination(index: usize, item: &mut Node) {
+    let is_readable = |value: Value| Destination::deserialize(&value).is_ok();
+    if is_readable(item.to_value()) {
+        return;
+    }
+    let span = item.span;
+    let Kind::Map(entries) = &mut item.kind else { return };
+    for key in ["name", "type"] {
+        let text = || Kind::Text(format!("destinations[{index}]"));
+        match entries.iter_mut().find(|(name, ..)| name == key) {
+            Some((_, _, node)) if matches!(node.kind, Kind::Text(_)) => {}
+            Some((_, _, node)) => node.kind = text(),
+            None => entries.push((key.to_owned(), span, Node { span, kind: text() })),
+        }
+    }
+    entries.retain(|(key, _, node)| {
+        let name = || Value::from("x");
+        let mut alone: Map<String, Value> =
+            [("name".to_owned(), name()), ("type".to_owned(), name())].into_iter().collect();
+        alone.insert(key.clone(), node.to_value());
+        is_readable(Value::Object(alone))
+    });
 }
 
 fn typed(value: &Value) -> bool {

@@ -866,6 +866,11 @@ fn merge(into: &mut Value, from: Value) {
 fn complete(schema: &mut Value, catalogue: Option<&Map<String, Value>>) {
     let Some(catalogue) = catalogue else { return };
     schema["$defs"]["secret"] = secret();
+    if catalogue.is_empty() {
+        let none = "No pack of this fleet has destination types, so there are no destinations.";
+        schema["$defs"]["Destination"] = json!({"description": none, "not": {}});
+        return;
+    }
     let destination = &mut schema["$defs"]["Destination"];
     destination["properties"]["type"]["enum"] = catalogue.keys().cloned().collect();
     destination["allOf"] = catalogue
@@ -902,6 +907,17 @@ mod tests {
             jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error} in {schema:#}"));
             Checker::new(schema).map_err(|error| panic!("{error}")).ok();
         }
+    }
+
+    #[test]
+    fn the_schemas_of_a_fleet_without_destination_types_are_valid_and_take_no_destinations() {
+        let none = Map::new();
+        for schema in [customer(Some(&none)), layer(Some(&none)), fleet(Some(&none))] {
+            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error} in {schema:#}"));
+        }
+        let checker = Checker::new(customer(Some(&none))).map_err(|error| panic!("{error}")).unwrap();
+        assert!(checker.is_valid(&json!({"id": "acme", "destinations": []})));
+        assert!(!checker.is_valid(&json!({"id": "acme", "destinations": [{"name": "A", "type": "posthog"}]})));
     }
 
     #[test]

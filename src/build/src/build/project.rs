@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use crate::future_dates::{FutureDates, today};
 use crate::git;
 use crate::policy::Policy;
 use crate::provenance::ProvenanceLookup;
@@ -15,7 +16,7 @@ use crate::renderer::Renderer;
 use crate::resolve::{self, Resolved, Shared};
 use flotilla_model::bundle::PackBundle;
 use flotilla_model::customer::{SHARED, Worker};
-use flotilla_model::diagnostic::{Code, Diagnostic, Place, sorted};
+use flotilla_model::diagnostic::{Code, Diagnostic, Place, Severity, sorted};
 use flotilla_model::digest::{Framed, ShortHash};
 use flotilla_model::preview::Preview;
 use flotilla_model::progress::Progress;
@@ -206,6 +207,15 @@ impl Project {
         // Of one place, the first thing that is wrong is enough.
         resolved.diagnostics.retain(|found| reading.diagnostics.iter().all(|warnings| warnings.place != found.place));
         reading.diagnostics.append(&mut resolved.diagnostics);
+        // A worker without errors is judged by the day when it is checked or planned.
+        if reading.diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            let (mut future, today) = (FutureDates::default(), today());
+            resolved.workers.iter().for_each(|worker| {
+                future.add(self, worker, &today);
+            });
+            let found = future.into_diagnostics().into_iter();
+            reading.diagnostics.extend(found.filter(|found| found.place.file == file));
+        }
         (reading, resolved)
     }
 

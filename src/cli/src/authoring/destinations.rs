@@ -119,6 +119,10 @@ fn destination(pack: &Pack, kind: &str, pairs: &[(String, String)]) -> Result<De
     let Some(type_) = pack.types.get(kind) else {
         let near = did_you_mean(kind, pack.types.keys().map(String::as_str));
         let known = pack.types.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if pack.types.is_empty() {
+            return Err(Failure::usage("the pack has no destination types")
+                .hint("`catalogue` in its pack.yaml names the file that defines them"));
+        }
         return Err(Failure::usage(format!("the pack has no destination type `{}`", clean(kind)))
             .hint(near.map_or(format!("known: {known}"), |near| format!("did you mean `{near}`?"))));
     };

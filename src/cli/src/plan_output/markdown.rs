@@ -25,8 +25,9 @@ const NAMES: usize = 20;
 const REASONS: usize = 6;
 
 impl PlanOutput<'_> {
-    /// Returns the plan as Markdown: counts first, the rest folded; by its first line it is found again.
-    pub fn markdown(&self) -> String {
+    /// Returns the plan as Markdown: counts first, the rest folded; by its first line it is found again. `options`: those of the command
+    /// that applies it.
+    pub fn markdown(&self, options: &str) -> String {
         let (plan, digest) = (self.plan, self.plan.digest);
         let [create, update, delete] = self.counts().map(|number| grouped(number as u64));
         let title = match (plan.is_empty(), plan.hosts.len()) {
@@ -62,10 +63,15 @@ impl PlanOutput<'_> {
         self.others(&mut page);
         self.lanes(&mut page);
         let short = digest.short();
+        let options = if options.is_empty() { String::new() } else { format!(" {options}") };
+        let command = format!("flotilla deploy --digest {short}{options}");
         match plan.is_empty() {
             true => page.0 += &format!("\nPlan `{short}`.\n"),
             false => {
-                page.0 += &format!("\nPlan `{short}`. `flotilla deploy --digest {short}` applies it and no other.\n");
+                page.0 += &format!(
+                    "\nPlan `{short}`. {} applies it and no other.\n",
+                    format_args!("`{}`", command.replace('`', "'"))
+                );
             }
         }
         page.0
@@ -254,7 +260,7 @@ mod tests {
             Action::Create,
             vec![Reason::New, Reason::DomainAdded { new: "a.example".to_owned() }],
         )]);
-        let page = output(&plan).markdown();
+        let page = output(&plan).markdown("");
         let digest = plan.digest;
         let head = format!(
             "<!-- flotilla plan {digest} -->\n### flotilla plan: 1 to create, 0 to update, 0 to delete\n\n\
@@ -264,7 +270,7 @@ mod tests {
         let end = format!("\nPlan `{0}`. `flotilla deploy --digest {0}` applies it and no other.\n", digest.short());
         assert!(page.ends_with(&end), "{page}");
         let none = super::super::tests::plan(Vec::new());
-        let page = output(&none).markdown();
+        let page = output(&none).markdown("");
         assert!(page.contains("### flotilla plan: nothing to deploy\n\n3 unchanged\n\nPlan `"), "{page}");
     }
 
@@ -275,7 +281,7 @@ mod tests {
         changes[7].reasons.push(secret_changed());
         let plan = plan(changes);
         let estimates = vec![price("gold", 60, 12), price("rest", 40, 0)];
-        let page = PlanOutput(PlanView { unknown_accounts: vec!["rest"], estimates, ..output(&plan).0 }).markdown();
+        let page = PlanOutput(PlanView { unknown_accounts: vec!["rest"], estimates, ..output(&plan).0 }).markdown("");
         assert!(page.contains(
             "\n<details><summary>update 100 workers: <code>the runtime changed</code></summary>\n\n<code>t-c0</code>, "
         ));
@@ -293,7 +299,7 @@ mod tests {
         let estimates = (0..300).map(|index| price(&plan.waves[index], 1, 1)).collect();
         let unknown = plan.waves.iter().map(String::as_str).collect();
         let start = Instant::now();
-        let page = PlanOutput(PlanView { unknown_accounts: unknown, estimates, ..output(&plan).0 }).markdown();
+        let page = PlanOutput(PlanView { unknown_accounts: unknown, estimates, ..output(&plan).0 }).markdown("");
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert!(page.len() < 65_536, "{}", page.len());
         assert!(page.len() > 20_000, "there is room for more than {}", page.len());
@@ -306,7 +312,7 @@ mod tests {
                 .collect(),
         );
         each.held = plan.held.clone();
-        let page = output(&each).markdown();
+        let page = output(&each).markdown("");
         assert!(page.len() < 65_536, "{}", page.len());
         check_markup(&page);
     }

@@ -88,7 +88,7 @@ impl Reading<'_, '_> {
             account_id: like.account_id.clone(),
             settings,
             calls: BTreeMap::new(),
-            lost: vec!["no section of wrangler's was for it".to_owned()],
+            lost: vec!["what it has beside the env files, as no section of wrangler's is for it".to_owned()],
             code: like.code.clone(),
         }
     }
