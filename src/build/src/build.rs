@@ -13,6 +13,7 @@
 mod dirty;
 mod explain;
 mod files;
+pub mod future_dates;
 mod project;
 mod scan;
 

@@ -5,7 +5,6 @@ pub mod build;
 pub mod check;
 pub mod escape;
 pub mod export;
-pub mod future_dates;
 pub mod git;
 pub mod index;
 pub mod manifest;

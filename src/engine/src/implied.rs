@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flotilla_build::build::future_dates::{FutureDates, today};
 use flotilla_build::build::{self, Project, Scan};
-use flotilla_build::future_dates::{FutureDates, today};
 use flotilla_build::manifest::Record;
 use flotilla_build::provenance::Provenance;
 use flotilla_build::resolve;
@@ -179,9 +179,4 @@ fn is_deployed(worker: &Worker, state: &State) -> Result<bool, Failure> {
         }
     }
     Ok(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::day;
 }

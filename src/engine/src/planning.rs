@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use flotilla_build::build::future_dates::{FutureDates, today};
 use flotilla_build::build::{self, LiveTriggers, PackBundles, Project, Scan};
-use flotilla_build::future_dates::{FutureDates, today};
 use flotilla_build::index::{RecordIndex, WorkerIndex};
 use flotilla_build::render::Recipe;
 use flotilla_build::resolve::ClaimedResource;

@@ -103,7 +103,8 @@ pub(crate) fn targets(
     let packs: HashMap<(&str, &str), &str> =
         workers.iter().map(|worker| ((worker.account.as_str(), worker.name.as_str()), worker.pack.as_str())).collect();
     let packs_of_fleet = &project.fleet.packs;
-    let probes = |pack: &str| packs_of_fleet.get(pack).and_then(|pack| pack.manifest.verify.clone()).unwrap_or_default();
+    let probes =
+        |pack: &str| packs_of_fleet.get(pack).and_then(|pack| pack.manifest.verify.clone()).unwrap_or_default();
     let serves = |account: &str, name: &str| {
         // Of a worker that isn't selected, nobody knows here; its pack says so as a rule.
         packs.get(&(account, name)).is_none_or(|pack| serves_health(&probes(pack)))

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use crate::future_dates::{FutureDates, today};
+use super::future_dates::{FutureDates, today};
 use crate::git;
 use crate::policy::Policy;
 use crate::provenance::ProvenanceLookup;

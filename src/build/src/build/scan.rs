@@ -431,9 +431,9 @@ impl<'a> Scanner<'a> {
     /// Scans one customer: reads its files if their stamps moved, and resolves it if anything that decides the result did.
     fn scan_customer(&self, file: &str, known: Option<Record>) -> Scanned {
         let tree = &self.project.tree;
-        let reusable = known.as_ref().filter(|record| {
-            !record.has_diagnostics && self.is_in_context(record) && self.has_packs(record)
-        });
+        let reusable = known
+            .as_ref()
+            .filter(|record| !record.has_diagnostics && self.is_in_context(record) && self.has_packs(record));
         let stamps = reusable.map(|record| self.stamps(record));
         let known = match (known, &stamps) {
             (Some(record), Some(stamps)) if self.is_untouched(&record, stamps) => {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flotilla_model::customer::Worker;
 use flotilla_model::diagnostic::{Code, Diagnostic, Place};
 
-use crate::build::Project;
+use super::Project;
 use crate::provenance::Provenance;
 
 /// Workers whose compatibility date is still to come: no platform takes an upload of them.
